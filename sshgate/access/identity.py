@@ -1,0 +1,74 @@
+"""Login names and identities. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# A user's name is also the name of a file; `+` and `=` separate, so they cannot be part of it.
+# `a.b@c`, `a_` and `_a` are names; `.`, `..` and `-x` are not.
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}\Z")
+# Profile and sandbox names become Kubernetes label values and parts of pod names.
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class LoginName:
+    """A parsed login name ``user[+profile][=name]``."""
+
+    user: str
+    profile: str | None = None
+    name: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> LoginName:
+        """Raises ``ValueError`` for anything that is not exactly a login name."""
+        rest, equals, name = text.partition("=")
+        user, plus, profile = rest.partition("+")
+        if not _USER.match(user):
+            raise ValueError("not a user name")
+        if plus and not is_label(profile):
+            raise ValueError("not a profile name")
+        if equals and not is_label(name):
+            raise ValueError("not a sandbox name")
+        return cls(user, profile or None, name or None)
+
+    def __str__(self) -> str:
+        return self.user + (f"+{self.profile}" if self.profile else "") + (f"={self.name}" if self.name else "")
+
+
+def is_label(text: str) -> bool:
+    """Whether ``text`` can name a profile or a sandbox: 1-40 of a-z, 0-9 and inner ``-``."""
+    return _LABEL.match(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Restrictions:
+    """What the accepted key or certificate limits, whatever the policy would allow."""
+
+    command: bytes | None = None
+    """Run this instead of what is asked; the original goes to SSH_ORIGINAL_COMMAND."""
+    terminal: bool = True
+    port_forwarding: bool = True
+    agent_forwarding: bool = True
+    environment: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who logged in, how it was proven, from where."""
+
+    login: LoginName
+    method: str
+    """``publickey`` or ``certificate``; web logins name theirs."""
+    fingerprint: str
+    """``SHA256:...`` of the key (of the certificate's own key), for logs."""
+    source: str
+    """The client's address, without the port."""
+    source_port: int = 0
+    restrictions: Restrictions = Restrictions()
+
+    @property
+    def user(self) -> str:
+        return self.login.user

@@ -1,0 +1,76 @@
+"""What an identity may have: a grant, or a denial. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from sshgate.access.identity import Identity, is_label
+from sshgate.config import Profile
+from sshgate.errors import Denied
+from sshgate.streams import Exec, Request, Shell
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The policy's yes: which profile, in which scope, and the request as it will be carried out."""
+
+    profile: Profile
+    scope: Literal["channel", "connection", "named"]
+    request: Request
+    name: str | None = None
+    environment: Mapping[str, bytes] = field(default_factory=dict)
+    """Set by the key or by the gateway; comes before the client's own."""
+
+
+def grant(identity: Identity, request: Request, profiles: Mapping[str, Profile]) -> Grant:
+    """Decide on one request. Raises ``Denied``.
+
+    The profile and the name come from the login name, else from SSHGATE_PROFILE and SSHGATE_NAME, which are
+    taken out of the environment.
+    """
+    environment = dict(request.environment)
+    wanted = environment.pop("SSHGATE_PROFILE", b"").decode("ascii", "replace")
+    named = environment.pop("SSHGATE_NAME", b"").decode("ascii", "replace")
+    profile = _profile(identity, identity.login.profile or wanted or "default", profiles)
+    name = identity.login.name or named or None
+    if name is not None and not is_label(name):
+        raise Denied("SSHGATE_NAME is not a sandbox name: use 1-40 of a-z, 0-9 and inner '-'.")
+    asked = replace(request, environment=environment)
+    return Grant(
+        profile=profile,
+        scope="named" if name else profile.scope,
+        request=_restricted(identity, asked),
+        name=name,
+        environment={**_original_command(identity, asked), **identity.restrictions.environment},
+    )
+
+
+def _profile(identity: Identity, name: str, profiles: Mapping[str, Profile]) -> Profile:
+    profile = profiles.get(name)
+    if profile is None or not any(fnmatchcase(identity.user, pattern) for pattern in profile.allow):
+        allowed = sorted(
+            known.name for known in profiles.values() if any(fnmatchcase(identity.user, p) for p in known.allow)
+        )
+        choice = f"yours are: {', '.join(allowed)}" if allowed else "you have none; ask your operator"
+        raise Denied(f"there is no profile {name!r} for you, {choice}.")
+    return profile
+
+
+def _restricted(identity: Identity, request: Request) -> Request:
+    limits = identity.restrictions
+    if request.terminal is not None and not limits.terminal:
+        request = replace(request, terminal=None)
+    if limits.command is not None:
+        request = replace(request, asks=Exec(limits.command))
+    return request
+
+
+def _original_command(identity: Identity, request: Request) -> dict[str, bytes]:
+    if identity.restrictions.command is None:
+        return {}
+    if isinstance(request.asks, Exec):
+        return {"SSH_ORIGINAL_COMMAND": request.asks.command}
+    return {} if isinstance(request.asks, Shell) else {"SSH_ORIGINAL_COMMAND": request.asks.name.encode()}

@@ -1,0 +1,167 @@
+"""The settings, grouped by concern, each with its unit and its default. Values only; ``configfile`` reads them.
+
+Durations are seconds (``30s``, ``8h`` in the file), sizes are bytes (``512Ki``, ``4Gi``) unless Kubernetes
+itself reads them. ``None`` means what the field's text says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; ``host`` is an IPv4 or IPv6 address or a name, port 0 picks a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """The SSH front door."""
+
+    listen: Address = Address("0.0.0.0", 2222)
+    host_keys: Path = Path("keys/host")
+    """A directory; an ed25519 and an RSA key are made there when it holds none."""
+    login_grace: float = 30.0
+    """Seconds from the TCP connection to the end of authentication."""
+    keepalive: float = 30.0
+    """Seconds between questions to a silent client."""
+    keepalive_count: int = 3
+    """Unanswered questions after which the client is gone."""
+    banner: str | None = None
+    """Shown by the client before authentication."""
+    greeting: str | None = None
+    """Shown before the first prompt of an interactive shell, never elsewhere."""
+    rekey_bytes: int = 1 << 30
+    rekey_seconds: float = 3600.0
+    channels_per_connection: int = 50
+    """Sessions open at a time on one connection (OpenSSH's MaxSessions is 10)."""
+    drain: float = 10.0
+    """Seconds that running sessions have to end after TERM before they are cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may come in."""
+
+    authorized_keys: Path = Path("keys/users")
+    """A directory of OpenSSH authorized_keys files; a file's name is a user's name."""
+    user_ca: Path | None = None
+    """Public keys of certificate authorities, one a line; ``None``: no certificates but by cert-authority lines."""
+    accept_env: tuple[str, ...] = (
+        "LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "NO_COLOR", "TZ",
+        "GIT_*", "ANTHROPIC_*", "CLAUDE_*", "SSHGATE_PROFILE", "SSHGATE_NAME",
+    )  # fmt: skip
+    """Patterns of the variables a client may set. TERM comes with the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxPlace:
+    """Where sandboxes are made."""
+
+    provider: Literal["kubernetes", "local"] = "kubernetes"
+    kubeconfig: Path | None = None
+    """``None``: the pod's own service account, else $KUBECONFIG, else ~/.kube/config."""
+    context: str | None = None
+    """A context of the kubeconfig; ``None``: its current one."""
+    namespace: str = "claudecode-terminal"
+    gateway: str | None = None
+    """The name under which this gateway owns sandboxes; ``None``: the host's (in a pod: the pod's) name."""
+    api_timeout: float = 8.0
+    """Seconds an API request may take before the API server counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileLimits:
+    """Clocks of one profile."""
+
+    max_lifetime: float = 8 * 3600.0
+    """Seconds after which a sandbox ends, whatever it does; the kubelet enforces it too."""
+    idle: float = 1800.0
+    """Seconds without a byte after which a session ends; 0: never."""
+    detached: float = 600.0
+    """Seconds that a session without its client is kept."""
+    start: float = 120.0
+    """Seconds a cold start may take in all."""
+    unschedulable: float = 8.0
+    """Seconds to wait for a node that fits; raise it where a cluster autoscaler brings nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Kubernetes resource quantities, by resource name, as in a pod."""
+
+    requests: Mapping[str, str] = field(default_factory=lambda: {"cpu": "100m", "memory": "256Mi"})
+    limits: Mapping[str, str] = field(default_factory=lambda: {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "8Gi"})
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A named kind of sandbox."""
+
+    name: str = "default"
+    """The key in the file's ``profiles``; not a field of its own there."""
+    image: str = "claudecode-sandbox:latest"
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "Never"
+    scope: Literal["channel", "connection"] = "channel"
+    """``channel``: a fresh sandbox for each channel; ``connection``: one for all of a connection."""
+    shell: str = "/bin/bash"
+    """The login shell; where the image has none, the account's, then /bin/sh."""
+    allow: tuple[str, ...] = ("*",)
+    """Patterns of the users who may have it."""
+    resources: Resources = Resources()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables every program gets, before the client's."""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    runtime_class: str | None = None
+    warm: int = 0
+    """Sandboxes kept ready."""
+    limits: ProfileLimits = ProfileLimits()
+    pod_overrides: Mapping[str, Any] = field(default_factory=dict)
+    """A raw pod spec fragment, merged last, lists by ``name``; the sandbox's container is called ``shell``."""
+    binds: tuple[Path, ...] = ()
+    """Local provider only: directories of this machine seen at the same path, writable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many, over all profiles."""
+
+    sandboxes_per_user: int = 5
+    sandboxes: int = 100
+    connections_per_source: int = 20
+    """Open connections from one address."""
+    unauthenticated: int = 50
+    """Connections that have not logged in yet, from everywhere."""
+    auth_attempts: int = 6
+    """Failed attempts on one connection (OpenSSH's MaxAuthTries)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What the gateway tells its operator, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "human", "json"] = "auto"
+    """``auto``: human on a terminal, JSON otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it."""
+
+    ssh: Ssh = Ssh()
+    access: Access = Access()
+    sandbox: SandboxPlace = SandboxPlace()
+    profiles: Mapping[str, Profile] = field(default_factory=lambda: {"default": Profile()})
+    limits: Limits = Limits()
+    log: Log = Log()

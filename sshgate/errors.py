@@ -1,0 +1,83 @@
+"""Everything that may end a login or a session early, and who is told what.
+
+Each class answers four questions: what the user reads (``str(error)``), which exit status ssh returns
+(``status``), how loud the operator's log is (``level``), and whether trying again is sensible (``retry``).
+Messages are one sentence and never hold a token, a key or a raw API answer.
+"""
+
+from __future__ import annotations
+
+import logging
+
+
+class GateError(Exception):
+    """The root. ``code`` is the stable name of the failure in logs, events and metrics."""
+
+    code = "internal"
+    status = 255
+    level = logging.ERROR
+    retry = False
+
+
+class ConfigError(GateError):
+    """The configuration cannot be used; ``mistakes`` holds one sentence each, all of them."""
+
+    code = "config"
+    status = 2
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class Denied(GateError):
+    """Policy says no to this identity and request."""
+
+    code = "denied"
+    status = 254
+    level = logging.WARNING
+
+
+class LimitReached(GateError):
+    """A quota or an admission limit is full; says which and what to do."""
+
+    code = "limit"
+    level = logging.WARNING
+    retry = True
+
+
+class BadRequest(GateError):
+    """The client asked for something that cannot be carried out, e.g. a command that is too long."""
+
+    code = "request"
+    status = 126
+    level = logging.INFO
+
+
+class StartFailed(GateError):
+    """The sandbox cannot start: image missing, unschedulable, denied; says why in the user's words."""
+
+    code = "start"
+    level = logging.WARNING
+
+
+class ProgramMissing(StartFailed):
+    """The sandbox runs but lacks the program that was to be started."""
+
+    code = "missing"
+    status = 127
+
+
+class Unavailable(GateError):
+    """The provider does not answer (API server gone, slow, restarting)."""
+
+    code = "unavailable"
+    retry = True
+
+
+class Cancelled(GateError):
+    """The user gave up while waiting; nothing is told, everything is undone."""
+
+    code = "cancelled"
+    status = 130
+    level = logging.INFO

@@ -1,0 +1,213 @@
+r"""The one shell command that starts every process, and the line it reads. Pure.
+
+The exec request always carries the same constant ``ARGV``. The launcher turns echo off, prints a mark with
+its process id, reads one escaped line from stdin and evaluates it; the line ends in ``exec``. So commands,
+environment and secrets never appear in an exec URL (API servers log those) and have no URL length limit,
+a launcher can wait in a warm sandbox before anyone has logged in, and signals have a process id to go to.
+
+Raw mode while the line is read: canonical mode would cut it at 4,095 bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sshgate.errors import BadRequest
+from sshgate.streams import Request, Shell, Subsystem
+from sshgate.terminal import Terminal
+
+SCRIPT = (
+    "__s=$(stty -g 2>/dev/null)&&stty raw -echo;"
+    "printf '\\001%s\\002' $$;"
+    'IFS= read -r __l||exit 255;eval "$(printf %b "$__l")"'
+)
+ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT)
+
+# Linux MAX_ARG_STRLEN is 128 KiB with the closing NUL: one argument, here the command, cannot be longer.
+LONGEST_COMMAND = 131_071
+# Room for a few large variables; the kernel's limit for all of them and the arguments is 2 MiB by default.
+LARGEST_ENVIRONMENT = 1_000_000
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_SIGNAL = re.compile(r"[A-Z][A-Z0-9]{0,15}\Z")
+_ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
+_LITERAL = re.compile(rb"[\x20-\x5b\x5d-\x7e]+")
+
+SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+    "/usr/libexec/sftp-server",
+    "/usr/lib/sftp-server",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the launcher shall become: the request in the words of the sandbox.
+
+    ``environment`` is what the gateway adds (SSH_CONNECTION, USER, ...); the request's own accepted
+    variables come after it. ``shell`` is tried first, then the account's shell, then ``/bin/sh``.
+    """
+
+    request: Request
+    environment: Mapping[str, bytes] = field(default_factory=dict)
+    shell: str = "/bin/bash"
+
+
+class ReadyMark:
+    """Finds the launcher's mark (``\\001PID\\002``) at the start of its output."""
+
+    # More than this before the mark means that what answers is not the launcher.
+    LONGEST = 4096
+
+    def __init__(self) -> None:
+        self._seen = b""
+
+    def feed(self, data: bytes) -> int | None:
+        """Take the next output; returns the process id once the mark is complete.
+
+        Raises ``ValueError`` with what was seen when it cannot be a launcher.
+        """
+        self._seen += data
+        found = re.search(rb"\x01(\d{1,10})\x02", self._seen)
+        if found:
+            return int(found[1])
+        if len(self._seen) > self.LONGEST:
+            raise ValueError(self._seen[:200].decode("ascii", "replace"))
+        return None
+
+
+def line(program: Program) -> bytes:
+    """The line for the launcher, with its newline. Raises ``BadRequest`` for what no kernel would start."""
+    script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program)))
+    # b"\\" begins an escape of printf %b; everything not printable is sent as octal.
+    return (
+        b"".join(
+            piece if _LITERAL.match(piece) else b"".join(_ESCAPED[byte] for byte in piece)
+            for piece in re.findall(rb"[\x20-\x5b\x5d-\x7e]+|[^\x20-\x5b\x5d-\x7e]+", script)
+        )
+        + b"\n"
+    )
+
+
+def kill_argv(pid: int, name: str, foreground: bool = False) -> tuple[str, ...]:
+    """The command that sends signal ``name`` to the process group of ``pid`` from a second exec.
+
+    ``foreground`` picks the foreground group of its terminal instead. Raises ``ValueError`` for a name
+    that is not a signal's.
+    """
+    if not _SIGNAL.match(name):
+        raise ValueError(f"not a signal name: {name!r}")
+    if foreground:
+        # Field 8 of /proc/PID/stat, counted after the command's name, which may hold blanks and brackets.
+        script = 's=$(cat /proc/$1/stat)&&s=${s##*)}&&set -- $s&&kill -s "$0" -- "-$6"'
+    else:
+        script = 'kill -s "$0" -- "-$1" 2>/dev/null||kill -s "$0" "$1"'
+    return ("/bin/sh", "-c", script, name, str(pid))
+
+
+def quote(value: bytes) -> bytes:
+    """A POSIX shell word that stands for exactly these bytes."""
+    return b"'" + value.replace(b"'", b"'\\''") + b"'"
+
+
+def _terminal(terminal: Terminal | None) -> bytes:
+    if terminal is None:
+        return b""
+    settings = " ".join(_stty(terminal.modes)).encode()
+    if not settings:
+        return b'stty "$__s";'
+    # A stty that knows less than GNU's must still leave raw mode.
+    return b'stty "$__s" ' + settings + b' 2>/dev/null||stty "$__s";'
+
+
+def _environment(program: Program) -> bytes:
+    merged: dict[str, bytes] = {**program.environment, **program.request.environment}
+    if program.request.terminal is not None:
+        merged["TERM"] = program.request.terminal.term.encode("utf-8", "surrogateescape")
+    exports = []
+    for name, value in merged.items():
+        if not _NAME.match(name) or b"\0" in value:
+            continue  # no shell can set it; OpenSSH drops such a variable without a word as well
+        if len(name) + 1 + len(value) > LONGEST_COMMAND:
+            raise BadRequest(f"the variable {name} is longer than a Linux program can be given: 128 KiB at most.")
+        exports.append(name.encode() + b"=" + quote(value))
+    if sum(map(len, exports)) > LARGEST_ENVIRONMENT:
+        raise BadRequest("the environment is too large: 1 MB at most; send fewer or shorter variables.")
+    tty = b"export SSH_TTY=$(tty);" if program.request.terminal is not None else b""
+    return tty + (b"export " + b" ".join(exports) + b";" if exports else b"")
+
+
+def _start(program: Program) -> bytes:
+    asks = program.request.asks
+    if isinstance(asks, Subsystem):
+        return _subsystem(asks.name)
+    # The variables of the launcher itself must not reach the program; they were never exported.
+    shell = (
+        b"__S=" + quote(program.shell.encode()) + b';[ -x "$__S" ]||__S=${SHELL:-/bin/sh};[ -x "$__S" ]||__S=/bin/sh;'
+        b'export SHELL="$__S";cd 2>/dev/null;'
+    )
+    if isinstance(asks, Shell):
+        return shell + b'exec "$__S" -l'
+    if b"\0" in asks.command:
+        raise BadRequest("the command holds a NUL byte, which no program can be given.")
+    if len(asks.command) > LONGEST_COMMAND:
+        raise BadRequest(
+            f"the command is {len(asks.command):,} bytes long and Linux takes {LONGEST_COMMAND:,} at most: "
+            "send it on stdin instead, as in `ssh HOST sh < script`."
+        )
+    # The word after the command is $0: messages then begin with "bash:", as under OpenSSH.
+    return shell + b'exec "$__S" -c ' + quote(asks.command) + b' "${__S##*/}"'
+
+
+def _subsystem(name: str) -> bytes:
+    if name != "sftp":
+        raise BadRequest(f"there is no subsystem {name!r} here.")
+    tries = " ".join(SFTP_SERVERS)
+    return (
+        f"cd 2>/dev/null;for p in {tries} $(command -v sftp-server);do "
+        '[ -x "$p" ]&&exec "$p";done;'
+        "echo 'sshgate: this sandbox has no sftp-server, install openssh-sftp-server in its image.' >&2;exit 127"
+    ).encode()
+
+
+# --- terminal modes (RFC 4254 section 8) ---
+
+_CHARACTERS = {
+    1: ("intr", 3), 2: ("quit", 28), 3: ("erase", 127), 4: ("kill", 21), 5: ("eof", 4),
+    8: ("start", 17), 9: ("stop", 19), 10: ("susp", 26), 12: ("rprnt", 18), 13: ("werase", 23), 14: ("lnext", 22),
+}  # fmt: skip
+# Opcode -> name and the value that a fresh Linux terminal already has: only differences are sent.
+_FLAGS = {
+    30: ("ignpar", 0), 32: ("inpck", 0), 33: ("istrip", 0), 34: ("inlcr", 0), 35: ("igncr", 0), 36: ("icrnl", 1),
+    38: ("ixon", 1), 39: ("ixany", 0), 40: ("ixoff", 0), 41: ("imaxbel", 0), 42: ("iutf8", 0),
+    50: ("isig", 1), 51: ("icanon", 1), 53: ("echo", 1), 54: ("echoe", 1), 55: ("echok", 1), 56: ("echonl", 0),
+    57: ("noflsh", 0), 58: ("tostop", 0), 59: ("iexten", 1), 60: ("echoctl", 1), 61: ("echoke", 1),
+    70: ("opost", 1), 72: ("onlcr", 1), 73: ("ocrnl", 0), 74: ("onocr", 0), 75: ("onlret", 0),
+}  # fmt: skip
+
+
+def _stty(modes: Mapping[int, int]) -> list[str]:
+    words = []
+    for opcode, value in modes.items():
+        if opcode in _CHARACTERS:
+            name, usual = _CHARACTERS[opcode]
+            if value != usual and 0 <= value <= 255:
+                words += [name, "undef" if value in (0, 255) else _caret(value)]
+        elif opcode in _FLAGS:
+            name, usual = _FLAGS[opcode]
+            if bool(value) != bool(usual):
+                words.append(name if value else "-" + name)
+    return words
+
+
+def _caret(value: int) -> str:
+    """A control character in stty's notation; a printable one is quoted for the shell."""
+    if value < 32:
+        return "'^" + chr(value + 64) + "'"
+    if value == 127:
+        return "'^?'"
+    return quote(bytes([value])).decode("latin-1")

@@ -1,0 +1,83 @@
+"""Entering a sandbox: start the launcher, hear its mark, hand it its line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from sshgate import launcher
+from sshgate.errors import GateError, ProgramMissing, StartFailed
+from sshgate.sandbox.provider import Sandbox
+from sshgate.streams import STDERR, Exited, Lost, Process, Resize
+from sshgate.terminal import Terminal
+
+# A shell prints its mark some milliseconds after the exec began; on a loaded node, some hundred.
+MARK_SECONDS = 15.0
+# Enough of what the sandbox said instead of the mark to explain it, and no more.
+LONGEST_COMPLAINT = 1000
+
+
+async def park(sandbox: Sandbox, terminal: Terminal | None) -> Process:
+    """A launcher that has told its process id and waits for its line. No user byte has been sent.
+
+    Raises as ``Sandbox.start`` does, and ``ProgramMissing`` where the sandbox has no POSIX shell.
+    """
+    process = await sandbox.start(launcher.ARGV, terminal)
+    try:
+        async with asyncio.timeout(MARK_SECONDS):
+            process.pid = await _mark(process)
+    except TimeoutError as error:
+        await process.close()
+        raise StartFailed("the sandbox's shell did not answer within 15 s; try again.") from error
+    except BaseException:
+        await process.close()
+        raise
+    return process
+
+
+async def launch(process: Process, program: launcher.Program) -> None:
+    """Turn a parked launcher into ``program``. On ``BadRequest`` the launcher is still parked."""
+    text = launcher.line(program)
+    if program.request.terminal is not None:
+        # The size goes first, so that the first `stty size` is right.
+        await process.control(Resize(program.request.terminal.size))
+    await process.write(text)
+
+
+async def send_signal(sandbox: Sandbox, pid: int, name: str, foreground: bool = False) -> None:
+    """Signal the process group of ``pid`` by a second exec. A group that is gone already is no error."""
+    with contextlib.suppress(GateError, ValueError):
+        killer = await sandbox.start(launcher.kill_argv(pid, name, foreground), None)
+        try:
+            async with asyncio.timeout(MARK_SECONDS):
+                while await killer.read() is not None:
+                    pass
+        except TimeoutError:
+            pass
+        finally:
+            await killer.close()
+
+
+async def _mark(process: Process) -> int:
+    mark = launcher.ReadyMark()
+    complaint = b""
+    while (chunk := await process.read()) is not None:
+        stream, data = chunk
+        if stream == STDERR:
+            complaint = (complaint + data)[:LONGEST_COMPLAINT]
+            continue
+        try:
+            pid = mark.feed(data)
+        except ValueError as error:
+            raise StartFailed("the sandbox's /bin/sh printed something else than was asked of it.") from error
+        if pid is not None:
+            return pid
+    outcome = await process.wait()
+    if isinstance(outcome, Exited) and outcome.status in (126, 127):
+        raise ProgramMissing("the sandbox's image has no usable /bin/sh; use an image with a shell.")
+    if isinstance(outcome, Lost):
+        failure = StartFailed(outcome.reason)
+        failure.status = outcome.status
+        raise failure
+    said = complaint.decode("utf-8", "replace").strip().splitlines()
+    raise StartFailed(f"the sandbox's shell ended at once ({outcome})" + (f": {said[-1]}" if said else "."))

@@ -1,0 +1,70 @@
+"""What the gateway needs of a place that can make sandboxes: Kubernetes, or this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sshgate.config import Profile
+from sshgate.streams import Process
+from sshgate.terminal import Terminal
+
+Notice = Callable[[str], None]
+"""Called with a short progress text while a sandbox starts (``pulling image``); must not block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A sandbox to be made, claimed from the start by this user.
+
+    ``session`` is the id under which logs speak of it; ``name`` is set for a named sandbox only.
+    """
+
+    profile: Profile
+    user: str
+    session: str
+    name: str | None = None
+
+
+class Sandbox(Protocol):
+    """One pod, or one bubblewrap tree. Whoever created it deletes it."""
+
+    id: str
+    """How logs and operators name it: the pod's name."""
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        """Start a program: with a terminal of this size, or on pipes with stderr apart.
+
+        Waits until the sandbox has started as far as needed; several calls may run side by side. When the
+        sandbox cannot start, raises ``StartFailed`` with the reason as soon as it is known to be hopeless,
+        at the latest after the profile's ``limits.start``. Raises ``ProgramMissing`` when the program is not
+        there and ``Unavailable`` when the provider does not answer. Cancelling ends what was begun.
+        """
+
+    async def delete(self) -> None:
+        """End every program in it and remove it. May be called at any time, again, and never raises.
+
+        Returns when the provider has accepted the deletion, not when the last process is gone. A failed
+        deletion is tried again in the background until it succeeds or ``Provider.close`` gives up.
+        """
+
+
+class Provider(Protocol):
+    """Makes sandboxes. One object per gateway."""
+
+    async def open(self) -> None:
+        """Get ready, once, before all else: read credentials, look whether sandboxes can be made at all.
+
+        Also removes the ephemeral sandboxes of this gateway's own earlier lives. Raises ``Unavailable``.
+        """
+
+    async def create(self, order: Order, notice: Notice) -> Sandbox:
+        """A fresh sandbox for ``order``, as soon as the provider has accepted it.
+
+        Raises ``StartFailed`` (denied, invalid), ``LimitReached`` (quota) or ``Unavailable``. Nothing is
+        left behind when it raises or is cancelled.
+        """
+
+    async def close(self) -> None:
+        """Delete every sandbox that is still there, within a few seconds, and let go of everything."""

@@ -1,0 +1,35 @@
+# What k3s brings along: CoreDNS, Metrics Server, Local Path Provisioner. `up` starts this in the background;
+# `up --addons` waits for it.
+
+declare -A ADDONS=([coredns]=github.com/coredns/coredns@v1.14.7
+  [metrics-server]=sigs.k8s.io/metrics-server/cmd/metrics-server@v0.9.0
+  [local-path-provisioner]=github.com/rancher/local-path-provisioner@v0.0.30)
+
+addons_start() {
+  [ -f "$STATE/addons.done" ] || component_runs addons || detach addons "$HERE/cluster" apply-addons
+}
+
+addons_wait() {
+  wait_for 1200 addons_ended
+  [ -f "$STATE/addons.done" ] || { tail -n 5 "$STATE/log/addons.log" >&2; fail "the addons did not come up; see $STATE/log/addons.log"; }
+}
+
+addons_apply() {
+  local name rootfs
+  for name in "${!ADDONS[@]}"; do
+    image_present "$name:local" && continue
+    cached "$name-${ADDONS[$name]##*@}" "$name" build_module "${ADDONS[$name]}"
+    rootfs=$(mktemp -d)
+    cp "$CACHE/$name-${ADDONS[$name]##*@}" "$rootfs/$name"
+    load "docker.io/library/$name:local" "$rootfs" --entrypoint "/$name"
+    rm -r "$rootfs"
+  done
+  wait_for 60 image_present sshgate-busybox:latest
+  mkdir -p "$STATE/storage"
+  sed "s|@STATE@|$STATE|g" "$HERE/addons.yaml" | kubectl apply -f -
+  wait_for 90 kubectl -n kube-system wait --for=condition=Available deployment --all --timeout=5s
+  wait_for 90 kubectl top nodes
+  touch "$STATE/addons.done"
+}
+
+addons_ended() { [ -f "$STATE/addons.done" ] || component_gone addons; }

@@ -1,0 +1,58 @@
+# Images without a registry: packed here, imported into the cluster, used with `imagePullPolicy: Never`.
+# A name without a registry is what the cluster calls docker.io/library/NAME.
+
+load() { # IMAGE SOURCE [archive.py's options for a root file system...]
+  local image=$1 source=$2 archive=$2
+  shift 2
+  if [ -d "$source" ]; then
+    archive=$(mktemp -d)/image.tar
+    python3 "$HERE/archive.py" "$@" "$image" "$source" "$archive"
+  fi
+  case $(present) in
+    node) ctr --address "$SOCKET" --namespace k8s.io images import "$archive" >/dev/null ;;
+    kind) kind load image-archive "$archive" --name "$KIND_NAME" ;;
+    *) fail "cannot load an image into the cluster of \$KUBECONFIG; load it there yourself, see sandbox-image/README.md" ;;
+  esac
+  [ "$archive" = "$source" ] || rm -r "$(dirname "$archive")"
+}
+
+image_present() { ctr --address "$SOCKET" --namespace k8s.io images ls -q | grep -qxF "docker.io/library/$1"; }
+
+sleeper() { # OUTPUT: a static program that does nothing until told to end
+  gcc -O2 -Wall -static -o "$1" "$HERE/pause.c"
+}
+
+pause_image() { # the process that holds a pod's namespaces
+  image_present pause:local && return
+  local rootfs
+  rootfs=$(mktemp -d)
+  sleeper "$rootfs/pause"
+  load docker.io/library/pause:local "$rootfs" --entrypoint /pause
+  rm -r "$rootfs"
+}
+
+test_images() {
+  image_present sshgate-busybox:latest || busybox_image
+  image_present sshgate-noshell:latest || noshell_image
+}
+
+busybox_image() { # a shell and little else: no bash, no tar, no sftp-server
+  local rootfs applet
+  rootfs=$(mktemp -d)
+  mkdir -p "$rootfs"/{bin,etc,home/dev,tmp}
+  chmod 1777 "$rootfs/tmp" "$rootfs/home/dev"
+  cp /bin/busybox "$rootfs/bin/busybox"
+  for applet in sh cat echo env id kill ls mkdir ps rm sleep stty test touch wc; do ln -s busybox "$rootfs/bin/$applet"; done
+  printf 'root:x:0:0::/:/bin/sh\ndev:x:1000:1000::/home/dev:/bin/sh\n' >"$rootfs/etc/passwd"
+  printf 'root:x:0:\ndev:x:1000:\n' >"$rootfs/etc/group"
+  load docker.io/library/sshgate-busybox:latest "$rootfs" --user 1000 --entrypoint /bin/sleep --entrypoint 2147483647
+  rm -r "$rootfs"
+}
+
+noshell_image() { # nothing to start a session with
+  local rootfs
+  rootfs=$(mktemp -d)
+  sleeper "$rootfs/sleeper"
+  load docker.io/library/sshgate-noshell:latest "$rootfs" --user 1000 --entrypoint /sleeper
+  rm -r "$rootfs"
+}
