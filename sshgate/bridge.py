@@ -11,37 +11,35 @@ import asyncio
 from sshgate.streams import Client, Outcome, Process
 
 
-async def bridge(client: Client, process: Process) -> Outcome | None:
+async def bridge(client: Client, process: Process, early: bytes = b"", eof: bool = False) -> Outcome | None:
     """Carry bytes until the process has ended and all its output was handed to the client.
 
+    ``early`` is input that was read before the process was there, ``eof`` that it ended already then.
     Returns how the process ended, or ``None`` when the client went first. Ending the process and closing
-    either side is the caller's business. Cancelling stops all pumps.
+    either side is the caller's business. Cancelling stops all pumps; a pump that breaks (a defect of an
+    adapter) ends the bridge with its exception.
     """
     output = asyncio.create_task(_output(process, client))
     gone = asyncio.create_task(client.wait_closed())
-    side = [asyncio.create_task(_input(client, process)), asyncio.create_task(_controls(client, process))]
+    side = {asyncio.create_task(_input(client, process, early, eof)), asyncio.create_task(_controls(client, process))}
+    tasks = {output, gone, *side}
     try:
-        await asyncio.wait((output, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not output.done():
-            return None
-        output.result()
-        return await process.wait()
+        while not (output.done() or gone.done()):
+            done, _ = await asyncio.wait({output, gone, *side}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            side -= done
+        return await process.wait() if output.done() else None
     finally:
-        tasks = [output, gone, *side]
         for task in tasks:
             task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            # A pump that broke is a defect of an adapter; it must not pass as a quiet end.
-            if isinstance(result, Exception) and result is not _raised(output):
-                raise result
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _raised(task: asyncio.Task[None]) -> BaseException | None:
-    return task.exception() if task.done() and not task.cancelled() else None
-
-
-async def _input(client: Client, process: Process) -> None:
-    while (data := await client.read()) is not None:
+async def _input(client: Client, process: Process, early: bytes, eof: bool) -> None:
+    if early:
+        await process.write(early)
+    while not eof and (data := await client.read()) is not None:
         await process.write(data)
     await process.write_eof()
 

@@ -5,12 +5,59 @@ A front door authenticates, asks ``Gateway.login`` for a ``Login`` and hands eve
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+
 from sshgate.access.identity import Identity
-from sshgate.streams import Client, Request
+from sshgate.access.limits import Admission
+from sshgate.access.policy import Grant, grant
+from sshgate.bridge import bridge
+from sshgate.config import Profile
+from sshgate.errors import Denied, GateError
+from sshgate.launcher import Program
+from sshgate.patience import patiently
+from sshgate.sandbox.launch import end_group, launch, park
+from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
+from sshgate.streams import STDERR, Client, Exec, Exited, Lost, Outcome, Process, Request, Shell
+
+# A client that does not take its last words is cut after this many seconds.
+LAST_WORDS = 5.0
+
+log = structlog.get_logger("sshgate.gateway")
+
+
+class Gateway:
+    """What a front door needs to know of the rest: it turns identities into logins."""
+
+    def __init__(self, provider: Provider, profiles: Mapping[str, Profile], admission: Admission) -> None:
+        self.provider = provider
+        self.profiles = profiles
+        self.admission = admission
+        self.sessions = 0
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self.sessions} sessions, {self.admission!r}>"
+
+    def login(self, identity: Identity) -> Login:
+        """Called once authentication has succeeded, never before."""
+        return Login(self, identity)
 
 
 class Login:
     """One authenticated connection. Its front door calls ``close`` when the connection has ended."""
+
+    def __init__(self, gateway: Gateway, identity: Identity) -> None:
+        self.identity = identity
+        self._gateway = gateway
+        self._shared = _Shared()
+
+    def __repr__(self) -> str:
+        return f"<Login {self.identity.login} from {self.identity.source}>"
 
     async def run(self, request: Request, client: Client) -> None:
         """Serve one channel to its end: sandbox, program, bridge, exit status, and the sandbox's removal.
@@ -19,16 +66,145 @@ class Login:
         front door runs it as a task of its own and never cancels it because the client has gone (``run``
         sees that by ``Client.wait_closed``); only shutdown cancels.
         """
-        raise NotImplementedError
+        session = secrets.token_hex(5)
+        events = log.bind(session=session, user=self.identity.user)
+        self._gateway.sessions += 1
+        try:
+            await self._serve(session, request, client, events)
+        except GateError as error:
+            events.log(error.level, "session.failed", code=error.code, reason=str(error))
+            await _tell(client, request, str(error))
+            await client.finish(Exited(error.status))
+        except asyncio.CancelledError:
+            events.info("session.cut", reason="shutdown")
+            await _tell(client, request, "the gateway is shutting down; log in again in a moment.")
+            await client.finish(Lost("shutdown"))
+            raise
+        except Exception:
+            events.exception("session.broken")
+            await _tell(client, request, f"an error inside the gateway ended this session (id {session}).")
+            await client.finish(Exited(255))
+        finally:
+            self._gateway.sessions -= 1
 
     async def close(self) -> None:
         """The connection has ended: remove what it shared. Never raises."""
-        raise NotImplementedError
+        await self._shared.close()
+
+    async def _serve(self, session: str, request: Request, client: Client, events: structlog.BoundLogger) -> None:
+        granted = grant(self.identity, request, self._gateway.profiles)
+        program = self._program(granted)
+        events.info("session.start", **_asked(granted))
+        async with self._sandbox(granted, session, lambda text: None) as pending:
+            terminal = granted.request.terminal
+            wait = await patiently(client, _enter(pending, granted), interruptible=terminal is not None)
+            if wait is None:
+                events.info("session.end", outcome="client left during the start")
+                return
+            sandbox, process = wait.result
+            outcome: Outcome | None = None
+            try:
+                await launch(process, program)
+                outcome = await bridge(client, process, wait.early, wait.eof)
+            finally:
+                await process.close()
+                if outcome is None and granted.scope != "channel" and process.pid is not None:
+                    await end_group(sandbox, process.pid)
+            events.info("session.end", sandbox=sandbox.id, outcome=str(outcome or "client left"))
+            if isinstance(outcome, Lost):
+                await _tell(client, granted.request, outcome.reason)
+            if outcome is not None:
+                await client.finish(outcome)
+
+    def _program(self, granted: Grant) -> Program:
+        who = self.identity
+        environment: dict[str, bytes] = {name: text.encode() for name, text in granted.profile.environment.items()}
+        environment["SSH_CLIENT"] = f"{who.source} {who.source_port} {who.server_port}".encode()
+        environment["SSH_CONNECTION"] = f"{who.source} {who.source_port} {who.server} {who.server_port}".encode()
+        environment["SSHGATE_USER"] = who.user.encode()
+        environment |= granted.environment
+        return Program(granted.request, environment, granted.profile.shell)
+
+    @asynccontextmanager
+    async def _sandbox(self, granted: Grant, session: str, notice: Notice) -> AsyncIterator[_Pending]:
+        """The sandbox of this grant, made when first asked for, removed as its scope says."""
+        if granted.scope == "named":
+            raise Denied("named sandboxes are not available here; log in without '=name'.")
+        order = Order(granted.profile, self.identity.user, session)
+        if granted.scope == "connection":
+            yield self._shared.pending(granted.profile.name, self._gateway, order, notice)
+            return
+        pending = _Pending(self._gateway, order, notice)
+        try:
+            yield pending
+        finally:
+            await pending.delete()
 
 
-class Gateway:
-    """What a front door needs to know of the rest."""
+class _Pending:
+    """A sandbox that is made once, by whoever asks first, and removed once."""
 
-    def login(self, identity: Identity) -> Login:
-        """Called once authentication has succeeded, never before."""
-        raise NotImplementedError
+    def __init__(self, gateway: Gateway, order: Order, notice: Notice) -> None:
+        self._gateway = gateway
+        self._order = order
+        self._notice = notice
+        self._lock = asyncio.Lock()
+        self._sandbox: Sandbox | None = None
+        self._release = lambda: None
+
+    async def get(self) -> Sandbox:
+        """Raises as ``Provider.create`` does, and ``LimitReached``; the next one to ask tries again."""
+        async with self._lock:
+            if self._sandbox is None:
+                slot = self._gateway.admission.sandbox(self._order.user)
+                try:
+                    self._sandbox = await self._gateway.provider.create(self._order, self._notice)
+                except BaseException:
+                    slot.release()
+                    raise
+                self._release = slot.release
+            return self._sandbox
+
+    async def delete(self) -> None:
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            try:
+                await sandbox.delete()
+            finally:
+                self._release()
+
+
+class _Shared:
+    """The sandboxes of one connection, one per profile."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, _Pending] = {}
+
+    def pending(self, key: str, gateway: Gateway, order: Order, notice: Notice) -> _Pending:
+        if key not in self._pending:
+            self._pending[key] = _Pending(gateway, order, notice)
+        return self._pending[key]
+
+    async def close(self) -> None:
+        pending, self._pending = list(self._pending.values()), {}
+        for one in pending:
+            await one.delete()
+
+
+async def _enter(pending: _Pending, granted: Grant) -> tuple[Sandbox, Process]:
+    sandbox = await pending.get()
+    return sandbox, await park(sandbox, granted.request.terminal)
+
+
+async def _tell(client: Client, request: Request, sentence: str) -> None:
+    end = "\r\n" if request.terminal is not None else "\n"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORDS):
+            await client.write(STDERR, f"sshgate: {sentence}{end}".encode())
+
+
+def _asked(granted: Grant) -> dict[str, object]:
+    asks = granted.request.asks
+    # Commands may hold secrets: their length is told, not their text.
+    what = "shell" if isinstance(asks, Shell) else "exec" if isinstance(asks, Exec) else asks.name
+    return {"asks": what, "profile": granted.profile.name, "terminal": granted.request.terminal is not None}

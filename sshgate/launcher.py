@@ -109,6 +109,16 @@ def kill_argv(pid: int, name: str, foreground: bool = False) -> tuple[str, ...]:
     return ("/bin/sh", "-c", script, name, str(pid))
 
 
+def end_argv(pid: int) -> tuple[str, ...]:
+    """The command that ends the process group of ``pid``: HUP, and KILL where that did not help in 2 s."""
+    script = (
+        'kill -s HUP -- "-$0" 2>/dev/null||exit 0;kill -s CONT -- "-$0" 2>/dev/null;'
+        'for i in 1 2 3 4 5 6 7 8 9 10;do kill -s 0 -- "-$0" 2>/dev/null||exit 0;sleep 0.2;done;'
+        'kill -s KILL -- "-$0"'
+    )
+    return ("/bin/sh", "-c", script, str(pid))
+
+
 def quote(value: bytes) -> bytes:
     """A POSIX shell word that stands for exactly these bytes."""
     return b"'" + value.replace(b"'", b"'\\''") + b"'"
@@ -148,7 +158,7 @@ def _start(program: Program) -> bytes:
     # The variables of the launcher itself must not reach the program; they were never exported.
     shell = (
         b"__S=" + quote(program.shell.encode()) + b';[ -x "$__S" ]||__S=${SHELL:-/bin/sh};[ -x "$__S" ]||__S=/bin/sh;'
-        b'export SHELL="$__S";cd 2>/dev/null;'
+        b'export SHELL="$__S" USER="${USER:=$(id -un 2>/dev/null)}" LOGNAME="${LOGNAME:-$USER}";cd 2>/dev/null;'
     )
     if isinstance(asks, Shell):
         return shell + b'exec "$__S" -l'

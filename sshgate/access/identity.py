@@ -67,6 +67,9 @@ class Identity:
     source: str
     """The client's address, without the port."""
     source_port: int = 0
+    server: str = ""
+    """The address and port the client reached us at, as far as we can see them."""
+    server_port: int = 0
     restrictions: Restrictions = Restrictions()
 
     @property

@@ -46,16 +46,24 @@ async def launch(process: Process, program: launcher.Program) -> None:
 
 async def send_signal(sandbox: Sandbox, pid: int, name: str, foreground: bool = False) -> None:
     """Signal the process group of ``pid`` by a second exec. A group that is gone already is no error."""
-    with contextlib.suppress(GateError, ValueError):
-        killer = await sandbox.start(launcher.kill_argv(pid, name, foreground), None)
+    with contextlib.suppress(ValueError):  # a name that is no signal's; OpenSSH ignores it as well
+        await _aside(sandbox, launcher.kill_argv(pid, name, foreground))
+
+
+async def end_group(sandbox: Sandbox, pid: int) -> None:
+    """Hang up the process group of ``pid`` in a sandbox that lives on; kills what ignores that."""
+    await _aside(sandbox, launcher.end_argv(pid))
+
+
+async def _aside(sandbox: Sandbox, argv: tuple[str, ...]) -> None:
+    with contextlib.suppress(GateError, TimeoutError):
+        process = await sandbox.start(argv, None)
         try:
             async with asyncio.timeout(MARK_SECONDS):
-                while await killer.read() is not None:
+                while await process.read() is not None:
                     pass
-        except TimeoutError:
-            pass
         finally:
-            await killer.close()
+            await process.close()
 
 
 async def _mark(process: Process) -> int:

@@ -1,0 +1,92 @@
+"""The running gateway: core and front doors, from start to drained end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from sshgate.config import Address, Config
+from sshgate.core import Core
+from sshgate.errors import GateError
+from sshgate.ssh.server import SshServer
+from sshgate.telemetry import log as logs
+
+Ready = Callable[[list[Address]], None]
+
+log = structlog.get_logger("sshgate.app")
+
+
+def run(config: Config, ready: Ready | None = None) -> int:
+    """Serve until TERM or INT, then drain; a second signal cuts what still runs. Returns the exit status.
+
+    ``ready`` is called once with the addresses when logins are accepted. The event loop is uvloop's where
+    it is installed, asyncio's otherwise or with SSHGATE_LOOP=asyncio.
+    """
+    logs.configure(config.log)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            runner.run(serve(config, ready))
+        except GateError as error:
+            print(f"sshgate: {error}", file=sys.stderr)
+            return error.status if error.status != 255 else 1
+        except OSError as error:
+            print(f"sshgate: {error.strerror or error}: {config.ssh.listen}.", file=sys.stderr)
+            return 1
+    return 0
+
+
+async def serve(config: Config, ready: Ready | None = None) -> None:
+    """Open everything, serve, and close in the reverse order. Raises ``GateError`` when it cannot start."""
+    stop = _stop_signals()
+    async with Core(config) as core:
+        server = SshServer(config, core.keyring, core.admission, core.gateway)
+        try:
+            addresses = await server.listen()
+            log.info("serving", addresses=[str(address) for address in addresses], provider=config.sandbox.provider)
+            if core.keyring.empty:
+                log.warning("no key is configured, nobody can log in", directory=str(config.access.authorized_keys))
+            if ready is not None:
+                ready(addresses)
+            await _taken(stop)
+            log.info("draining", sessions=core.gateway.sessions, seconds=config.ssh.drain)
+            server.stop_accepting()
+            await _until_second_signal(stop, server.drain(config.ssh.drain))
+        finally:
+            await server.close()
+    log.info("stopped")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if os.environ.get("SSHGATE_LOOP") == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _stop_signals() -> asyncio.Queue[int]:
+    stop: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.put_nowait, number)
+    return stop
+
+
+async def _taken(stop: asyncio.Queue[int]) -> None:
+    await stop.get()
+
+
+async def _until_second_signal(stop: asyncio.Queue[int], work: Coroutine[Any, Any, None]) -> None:
+    tasks = {asyncio.create_task(work), asyncio.create_task(_taken(stop))}
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

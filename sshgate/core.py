@@ -1,0 +1,38 @@
+"""Wiring: from configuration to a gateway that front doors can use."""
+
+from __future__ import annotations
+
+from sshgate.access.authorized_keys import Keyring
+from sshgate.access.limits import Admission
+from sshgate.config import Config, SandboxPlace
+from sshgate.gateway import Gateway
+from sshgate.sandbox.provider import Provider
+
+
+class Core:
+    """Everything behind the front doors, opened and closed as one."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.keyring = Keyring(config.access.authorized_keys, config.access.user_ca)
+        self.admission = Admission(config.limits)
+        self.provider = make_provider(config.sandbox)
+        self.gateway = Gateway(self.provider, config.profiles, self.admission)
+
+    async def __aenter__(self) -> Core:
+        await self.provider.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.provider.close()
+
+
+def make_provider(place: SandboxPlace) -> Provider:
+    """The configured provider. Imported by need: Kubernetes' client costs 60 MiB and most of a second."""
+    if place.provider == "local":
+        from sshgate.sandbox.local.provider import LocalProvider
+
+        return LocalProvider(place)
+    from sshgate.sandbox.kubernetes.provider import KubernetesProvider
+
+    return KubernetesProvider(place)

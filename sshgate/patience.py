@@ -1,0 +1,64 @@
+"""Waiting for a sandbox while the client may leave, give up with Ctrl-C, or type ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sshgate.errors import Cancelled
+from sshgate.streams import Client
+
+T = TypeVar("T")
+
+INTERRUPT = b"\x03"
+# What a person may type before the prompt comes; more stays in the client's window.
+TYPED_AHEAD = 4096
+
+
+@dataclass
+class Waited(Generic[T]):
+    """The awaited result, and what the client typed meanwhile."""
+
+    result: T
+    early: bytes = b""
+    eof: bool = False
+
+
+async def patiently(client: Client, work: Coroutine[Any, Any, T], interruptible: bool) -> Waited[T] | None:
+    """Await ``work``; ``None`` when the client left first.
+
+    With ``interruptible`` (a terminal) Ctrl-C raises ``Cancelled``. Whenever ``work`` is not finished it is
+    cancelled, and its own clean-up is waited for. Raises what ``work`` raises.
+    """
+    waited: Waited[Any] = Waited(None)
+    task = asyncio.create_task(work)
+    watchers = {asyncio.create_task(client.wait_closed())}
+    if interruptible:
+        watchers.add(asyncio.create_task(_typed(client, waited)))
+    try:
+        done, _ = await asyncio.wait({task, *watchers}, return_when=asyncio.FIRST_COMPLETED)
+        if task in done:
+            waited.result = task.result()
+            return waited
+        for watcher in done:
+            watcher.result()
+        return None
+    finally:
+        for pending in (task, *watchers):
+            pending.cancel()
+        await asyncio.gather(task, *watchers, return_exceptions=True)
+
+
+async def _typed(client: Client, waited: Waited[Any]) -> None:
+    """Collect what is typed; returns never, raises ``Cancelled`` at Ctrl-C."""
+    while len(waited.early) < TYPED_AHEAD and not waited.eof:
+        data = await client.read()
+        if data is None:
+            waited.eof = True
+        elif INTERRUPT in data:
+            raise Cancelled("interrupted while the sandbox was starting.")
+        else:
+            waited.early += data
+    await asyncio.Future()
