@@ -11,7 +11,22 @@ import asyncio
 from sshgate.streams import Client, Outcome, Process
 
 
-async def bridge(client: Client, process: Process, early: bytes = b"", eof: bool = False) -> Outcome | None:
+class Traffic:
+    """Bytes carried so far, towards the process and towards the client."""
+
+    __slots__ = ("down", "up")
+
+    def __init__(self) -> None:
+        self.up = 0
+        self.down = 0
+
+    def __repr__(self) -> str:
+        return f"<Traffic {self.up} up, {self.down} down>"
+
+
+async def bridge(
+    client: Client, process: Process, traffic: Traffic, early: bytes = b"", eof: bool = False
+) -> Outcome | None:
     """Carry bytes until the process has ended and all its output was handed to the client.
 
     ``early`` is input that was read before the process was there, ``eof`` that it ended already then.
@@ -19,9 +34,12 @@ async def bridge(client: Client, process: Process, early: bytes = b"", eof: bool
     either side is the caller's business. Cancelling stops all pumps; a pump that breaks (a defect of an
     adapter) ends the bridge with its exception.
     """
-    output = asyncio.create_task(_output(process, client))
+    output = asyncio.create_task(_output(process, client, traffic))
     gone = asyncio.create_task(client.wait_closed())
-    side = {asyncio.create_task(_input(client, process, early, eof)), asyncio.create_task(_controls(client, process))}
+    side = {
+        asyncio.create_task(_input(client, process, traffic, early, eof)),
+        asyncio.create_task(_controls(client, process)),
+    }
     tasks = {output, gone, *side}
     try:
         while not (output.done() or gone.done()):
@@ -36,10 +54,12 @@ async def bridge(client: Client, process: Process, early: bytes = b"", eof: bool
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _input(client: Client, process: Process, early: bytes, eof: bool) -> None:
+async def _input(client: Client, process: Process, traffic: Traffic, early: bytes, eof: bool) -> None:
     if early:
+        traffic.up += len(early)
         await process.write(early)
     while not eof and (data := await client.read()) is not None:
+        traffic.up += len(data)
         await process.write(data)
     await process.write_eof()
 
@@ -49,6 +69,7 @@ async def _controls(client: Client, process: Process) -> None:
         await process.control(await client.control())
 
 
-async def _output(process: Process, client: Client) -> None:
+async def _output(process: Process, client: Client, traffic: Traffic) -> None:
     while (chunk := await process.read()) is not None:
+        traffic.down += len(chunk[1])
         await client.write(*chunk)

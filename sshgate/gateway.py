@@ -8,21 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 
 import structlog
 
 from sshgate.access.identity import Identity
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant, grant
-from sshgate.bridge import bridge
+from sshgate.bridge import Traffic, bridge
+from sshgate.claims import Claims, Pending
 from sshgate.config import Profile
-from sshgate.errors import Denied, GateError
+from sshgate.errors import GateError
 from sshgate.launcher import Program
 from sshgate.patience import patiently
+from sshgate.progress import Progress
 from sshgate.sandbox.launch import end_group, launch, park
-from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
+from sshgate.sandbox.provider import Provider, Sandbox
 from sshgate.streams import STDERR, Client, Exec, Exited, Lost, Outcome, Process, Request, Shell
 
 # A client that does not take its last words is cut after this many seconds.
@@ -54,7 +55,7 @@ class Login:
     def __init__(self, gateway: Gateway, identity: Identity) -> None:
         self.identity = identity
         self._gateway = gateway
-        self._shared = _Shared()
+        self._claims = Claims(gateway.provider, gateway.admission, identity.user)
 
     def __repr__(self) -> str:
         return f"<Login {self.identity.login} from {self.identity.source}>"
@@ -89,28 +90,37 @@ class Login:
 
     async def close(self) -> None:
         """The connection has ended: remove what it shared. Never raises."""
-        await self._shared.close()
+        await self._claims.close()
 
     async def _serve(self, session: str, request: Request, client: Client, events: structlog.BoundLogger) -> None:
         granted = grant(self.identity, request, self._gateway.profiles)
         program = self._program(granted)
         events.info("session.start", **_asked(granted))
-        async with self._sandbox(granted, session, lambda text: None) as pending:
-            terminal = granted.request.terminal
-            wait = await patiently(client, _enter(pending, granted), interruptible=terminal is not None)
+        terminal = granted.request.terminal
+        progress = Progress(client, terminal)
+        async with self._claims.sandbox(granted, session, progress.say) as pending:
+            async with progress.shown():
+                wait = await patiently(client, _enter(pending, granted), interruptible=terminal is not None)
             if wait is None:
                 events.info("session.end", outcome="client left during the start")
                 return
             sandbox, process = wait.result
             outcome: Outcome | None = None
+            traffic = Traffic()
             try:
                 await launch(process, program)
-                outcome = await bridge(client, process, wait.early, wait.eof)
+                outcome = await bridge(client, process, traffic, wait.early, wait.eof)
             finally:
                 await process.close()
                 if outcome is None and granted.scope != "channel" and process.pid is not None:
                     await end_group(sandbox, process.pid)
-            events.info("session.end", sandbox=sandbox.id, outcome=str(outcome or "client left"))
+            events.info(
+                "session.end",
+                sandbox=sandbox.id,
+                outcome=str(outcome or "client left"),
+                bytes_in=traffic.up,
+                bytes_out=traffic.down,
+            )
             if isinstance(outcome, Lost):
                 await _tell(client, granted.request, outcome.reason)
             if outcome is not None:
@@ -125,73 +135,8 @@ class Login:
         environment |= granted.environment
         return Program(granted.request, environment, granted.profile.shell)
 
-    @asynccontextmanager
-    async def _sandbox(self, granted: Grant, session: str, notice: Notice) -> AsyncIterator[_Pending]:
-        """The sandbox of this grant, made when first asked for, removed as its scope says."""
-        if granted.scope == "named":
-            raise Denied("named sandboxes are not available here; log in without '=name'.")
-        order = Order(granted.profile, self.identity.user, session)
-        if granted.scope == "connection":
-            yield self._shared.pending(granted.profile.name, self._gateway, order, notice)
-            return
-        pending = _Pending(self._gateway, order, notice)
-        try:
-            yield pending
-        finally:
-            await pending.delete()
 
-
-class _Pending:
-    """A sandbox that is made once, by whoever asks first, and removed once."""
-
-    def __init__(self, gateway: Gateway, order: Order, notice: Notice) -> None:
-        self._gateway = gateway
-        self._order = order
-        self._notice = notice
-        self._lock = asyncio.Lock()
-        self._sandbox: Sandbox | None = None
-        self._release = lambda: None
-
-    async def get(self) -> Sandbox:
-        """Raises as ``Provider.create`` does, and ``LimitReached``; the next one to ask tries again."""
-        async with self._lock:
-            if self._sandbox is None:
-                slot = self._gateway.admission.sandbox(self._order.user)
-                try:
-                    self._sandbox = await self._gateway.provider.create(self._order, self._notice)
-                except BaseException:
-                    slot.release()
-                    raise
-                self._release = slot.release
-            return self._sandbox
-
-    async def delete(self) -> None:
-        sandbox, self._sandbox = self._sandbox, None
-        if sandbox is not None:
-            try:
-                await sandbox.delete()
-            finally:
-                self._release()
-
-
-class _Shared:
-    """The sandboxes of one connection, one per profile."""
-
-    def __init__(self) -> None:
-        self._pending: dict[str, _Pending] = {}
-
-    def pending(self, key: str, gateway: Gateway, order: Order, notice: Notice) -> _Pending:
-        if key not in self._pending:
-            self._pending[key] = _Pending(gateway, order, notice)
-        return self._pending[key]
-
-    async def close(self) -> None:
-        pending, self._pending = list(self._pending.values()), {}
-        for one in pending:
-            await one.delete()
-
-
-async def _enter(pending: _Pending, granted: Grant) -> tuple[Sandbox, Process]:
+async def _enter(pending: Pending, granted: Grant) -> tuple[Sandbox, Process]:
     sandbox = await pending.get()
     return sandbox, await park(sandbox, granted.request.terminal)
 

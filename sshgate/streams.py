@@ -147,7 +147,10 @@ class Client(Protocol):
         """The next input; ``None`` after its end (half-close)."""
 
     async def write(self, stream: int, data: bytes) -> None:
-        """Send output; returns when there is room for more. Discards once the client has gone."""
+        """Send output; returns when there is room for more. Discards once the client has gone.
+
+        A second task may write between two chunks (a warning on a terminal); every chunk stays whole.
+        """
 
     async def control(self) -> Control:
         """The next resize, signal or break; of several resizes only the last is told."""

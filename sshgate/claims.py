@@ -1,0 +1,87 @@
+"""Which sandbox a channel gets, and when it is removed: one place for the three scopes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from sshgate.access.limits import Admission
+from sshgate.access.policy import Grant
+from sshgate.errors import Denied
+from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
+
+
+class Pending(Protocol):
+    """A sandbox that is made when it is first asked for."""
+
+    async def get(self) -> Sandbox:
+        """Raises as ``Provider.create`` does, and ``LimitReached``; the next one to ask tries again."""
+
+
+class Claims:
+    """The claims of one connection. ``close`` when it has ended."""
+
+    def __init__(self, provider: Provider, admission: Admission, user: str) -> None:
+        self._provider = provider
+        self._admission = admission
+        self._user = user
+        self._shared: dict[str, _Once] = {}
+
+    @asynccontextmanager
+    async def sandbox(self, granted: Grant, session: str, notice: Notice) -> AsyncIterator[Pending]:
+        """The sandbox of this grant; an ephemeral one is removed when the body ends."""
+        if granted.scope == "named":
+            raise Denied("named sandboxes are not available here; log in without '=name'.")
+        order = Order(granted.profile, self._user, session)
+        if granted.scope == "connection":
+            key = granted.profile.name
+            if key not in self._shared:
+                self._shared[key] = _Once(self._provider, self._admission, order, notice)
+            yield self._shared[key]
+            return
+        once = _Once(self._provider, self._admission, order, notice)
+        try:
+            yield once
+        finally:
+            await once.delete()
+
+    async def close(self) -> None:
+        """Remove what the connection's channels shared. Never raises."""
+        shared, self._shared = list(self._shared.values()), {}
+        for once in shared:
+            await once.delete()
+
+
+class _Once:
+    """A sandbox that is made once, by whoever asks first, and removed once."""
+
+    def __init__(self, provider: Provider, admission: Admission, order: Order, notice: Notice) -> None:
+        self._provider = provider
+        self._admission = admission
+        self._order = order
+        self._notice = notice
+        self._lock = asyncio.Lock()
+        self._sandbox: Sandbox | None = None
+        self._release: Callable[[], None] = lambda: None
+
+    async def get(self) -> Sandbox:
+        async with self._lock:
+            if self._sandbox is None:
+                slot = self._admission.sandbox(self._order.user)
+                try:
+                    self._sandbox = await self._provider.create(self._order, self._notice)
+                except BaseException:
+                    slot.release()
+                    raise
+                self._release = slot.release
+            return self._sandbox
+
+    async def delete(self) -> None:
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            try:
+                await sandbox.delete()
+            finally:
+                self._release()
