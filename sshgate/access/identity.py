@@ -26,7 +26,7 @@ class LoginName:
         """Raises ``ValueError`` for anything that is not exactly a login name."""
         rest, equals, name = text.partition("=")
         user, plus, profile = rest.partition("+")
-        if not _USER.match(user):
+        if not is_user(user):
             raise ValueError("not a user name")
         if plus and not is_label(profile):
             raise ValueError("not a profile name")
@@ -36,6 +36,11 @@ class LoginName:
 
     def __str__(self) -> str:
         return self.user + (f"+{self.profile}" if self.profile else "") + (f"={self.name}" if self.name else "")
+
+
+def is_user(text: str) -> bool:
+    """Whether ``text`` can name a user: 1-128 of A-Z, a-z, 0-9 and ``._@-``, not beginning with ``.@-``."""
+    return _USER.match(text) is not None
 
 
 def is_label(text: str) -> bool:

@@ -1,0 +1,295 @@
+"""One line of an OpenSSH authorized_keys file, as sshd(8) describes the format. Pure but for the time zone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import calendar
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from sshgate.access.identity import Restrictions
+
+_ED25519 = "ssh-ed25519"
+_RSA = "ssh-rsa"
+_CURVES = {  # the length of an uncompressed point
+    "ecdsa-sha2-nistp256": (b"nistp256", 65),
+    "ecdsa-sha2-nistp384": (b"nistp384", 97),
+    "ecdsa-sha2-nistp521": (b"nistp521", 133),
+    "sk-ecdsa-sha2-nistp256@openssh.com": (b"nistp256", 65),
+}
+_SK_ED25519 = "sk-ssh-ed25519@openssh.com"
+KEY_TYPES = frozenset({_ED25519, _RSA, _SK_ED25519, *_CURVES})
+RSA_BITS = range(2048, 16_385)
+
+_TYPE_WORD = re.compile(r"(sk-)?(ssh|ecdsa)-[\w@.-]+\Z")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_EXPIRY = re.compile(r"(\d{8})(\d{4}(?:\d{2})?)?(Z?)\Z")
+_OPTION = re.compile(r'([A-Za-z0-9@.-]+)(?:="((?:\\"|[^"])*)")?(,|\Z)')
+_PRIVILEGES = {"pty": "terminal", "port-forwarding": "port_forwarding", "agent-forwarding": "agent_forwarding"}
+# Things a sandbox never offers: allowing or forbidding them changes nothing. Security keys are always
+# touched, so `no-touch-required` (less than that) may be said.
+_WITHOUT_EFFECT = frozenset({"x11-forwarding", "user-rc", "touch-required"})
+
+Network = IPv4Network | IPv6Network
+
+
+class LineRefused(ValueError):
+    """The line gives nobody access; says why, without any value that the line holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePattern:
+    """One element of ``from=``: a network, or an address with wildcards; ``!`` before it excludes."""
+
+    negated: bool
+    network: Network | None
+    wildcard: str
+
+    def matches(self, address: IPv4Address | IPv6Address) -> bool:
+        if self.network is not None:
+            return address in self.network
+        return fnmatchcase(str(address), self.wildcard)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLine:
+    """What an accepted line says."""
+
+    blob: bytes
+    """The key in its SSH wire encoding (RFC 4253 section 6.6)."""
+    authority: bool = False
+    """The key signs certificates and opens nothing by itself."""
+    principals: frozenset[str] | None = None
+    """Of an authority: one of these must be in the certificate; ``None``: the user's name."""
+    sources: tuple[SourcePattern, ...] | None = None
+    expires: float | None = None
+    """Seconds since the epoch."""
+    has_options: bool = False
+    restrictions: Restrictions = field(default_factory=Restrictions)
+
+    def allows(self, source: str, now: float) -> bool:
+        """Whether the line holds at this time for a client at this address."""
+        if self.expires is not None and now >= self.expires:
+            return False
+        return self.sources is None or _from_matches(self.sources, source)
+
+
+def parse(text: str) -> KeyLine | None:
+    """The meaning of one line; ``None`` for an empty one and a comment. Raises ``LineRefused``."""
+    text = text.strip(" \t\r\f\v")
+    if not text or text.startswith("#"):
+        return None
+    options, key = "", text
+    if not _TYPE_WORD.match(re.split(r"[ \t]", text, maxsplit=1)[0]):
+        options, key = _split_options(text)
+    words = key.split(None, 2)
+    if len(words) < 2:
+        raise LineRefused("there is no key on this line")
+    line = KeyLine(decode_key(words[0], words[1]), has_options=bool(options))
+    seen: set[str] = set()
+    for name, value in _options(options):
+        line = _apply(line, name, value, seen)
+    if line.principals is not None and not line.authority:
+        raise LineRefused("principals= has a meaning only beside cert-authority")
+    return line
+
+
+def decode_key(kind: str, encoded: str) -> bytes:
+    """The wire encoding of a public key of a type and strength that is accepted. Raises ``LineRefused``."""
+    if "-cert-v01@" in kind:
+        raise LineRefused("this is a certificate; name the authority that signed it, with cert-authority")
+    if kind not in KEY_TYPES:
+        raise LineRefused(f"keys of type {kind[:40]!r} are not accepted; use ssh-ed25519")
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+        _check(kind, blob)
+    except (binascii.Error, EOFError) as error:
+        raise LineRefused("the key is damaged; copy the whole line of the .pub file again") from error
+    return blob
+
+
+# --- the key ---
+
+
+def _check(kind: str, blob: bytes) -> None:
+    """Raises ``EOFError`` when the parts of the blob are not those of its type."""
+    parts = list(_strings(blob))
+    if not parts or parts[0] != kind.encode():
+        raise EOFError
+    shape = [len(part) for part in parts[1:]]
+    if kind == _RSA:
+        if len(shape) != 2:
+            raise EOFError
+        bits = int.from_bytes(parts[2], "big", signed=True).bit_length()
+        if bits not in RSA_BITS:
+            raise LineRefused(f"the RSA key has {bits} bits; {RSA_BITS.start} are the least that is accepted")
+        return
+    if kind in _CURVES:
+        curve, length = _CURVES[kind]
+        fits = parts[1:2] == [curve] and shape[1:2] == [length] and parts[2][0] == 4
+        rest = shape[2:]
+    else:
+        fits = shape[:1] == [32]
+        rest = shape[1:]
+    # A security key ends in its application, `ssh:` most of the time.
+    if not fits or len(rest) != (1 if kind.startswith("sk-") else 0):
+        raise EOFError
+
+
+def _strings(blob: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(blob):
+        end = at + 4 + int.from_bytes(blob[at : at + 4], "big")
+        if at + 4 > len(blob) or end > len(blob):
+            raise EOFError
+        yield blob[at + 4 : end]
+        at = end
+
+
+# --- its options ---
+
+
+def _split_options(text: str) -> tuple[str, str]:
+    """Options end at the first blank outside of quotes; inside, ``\\"`` is a quote that does not close."""
+    quoted = False
+    at = 0
+    while at < len(text):
+        if text[at] == "\\" and text[at + 1 : at + 2] == '"':
+            at += 1
+        elif text[at] == '"':
+            quoted = not quoted
+        elif text[at] in " \t" and not quoted:
+            return text[:at], text[at:].strip()
+        at += 1
+    if quoted:
+        raise LineRefused("a double quote is not closed")
+    raise LineRefused("this is neither a key nor options and a key")
+
+
+def _options(text: str) -> Iterator[tuple[str, str | None]]:
+    at = 0
+    while at < len(text):
+        found = _OPTION.match(text, at)
+        if found is None or (found[3] == "," and found.end() == len(text)):
+            raise LineRefused('the options are not of the form name or name="value", separated by commas')
+        value = found[2]
+        yield found[1].lower(), None if value is None else value.replace('\\"', '"')
+        at = found.end()
+
+
+def _apply(line: KeyLine, name: str, value: str | None, seen: set[str]) -> KeyLine:
+    if value is not None and name in _VALUED:
+        if name in seen and name not in _REPEATABLE:
+            raise LineRefused(f"{name}= is there twice")
+        seen.add(name)
+        return _VALUED[name](line, value)
+    if value is None and name == "restrict":
+        return _restrict(line, terminal=False, port_forwarding=False, agent_forwarding=False)
+    if value is None and name == "cert-authority":
+        return replace(line, authority=True)
+    plain = name.removeprefix("no-")
+    if value is None and plain in _PRIVILEGES:
+        return _restrict(line, **{_PRIVILEGES[plain]: plain == name})
+    if value is None and plain in _WITHOUT_EFFECT:
+        return line
+    if name in _VALUED:
+        raise LineRefused(f'{name} needs a value: {name}="..."')
+    raise LineRefused(f"the option {name[:40]!r} is unknown or cannot be kept here")
+
+
+def _restrict(line: KeyLine, **changes: bool) -> KeyLine:
+    return replace(line, restrictions=replace(line.restrictions, **changes))  # type: ignore[arg-type]
+
+
+def _command(line: KeyLine, value: str) -> KeyLine:
+    if not value or "\0" in value:
+        raise LineRefused("command= holds no command")
+    return replace(line, restrictions=replace(line.restrictions, command=value.encode("utf-8", "surrogateescape")))
+
+
+def _environment(line: KeyLine, value: str) -> KeyLine:
+    name, equals, text = value.partition("=")
+    if not equals or not _VARIABLE.match(name) or "\0" in text:
+        raise LineRefused('environment= is not of the form environment="NAME=value"')
+    # As in OpenSSH, the first of two with the same name counts.
+    merged = {name: text.encode("utf-8", "surrogateescape"), **line.restrictions.environment}
+    return replace(line, restrictions=replace(line.restrictions, environment=merged))
+
+
+def _principals(line: KeyLine, value: str) -> KeyLine:
+    names = frozenset(value.split(","))
+    if "" in names:
+        raise LineRefused("principals= holds an empty name")
+    return replace(line, principals=names)
+
+
+def _expiry(line: KeyLine, value: str) -> KeyLine:
+    found = _EXPIRY.match(value)
+    if not found:
+        raise LineRefused("expiry-time= is not of the form YYYYMMDD[HHMM[SS]][Z]")
+    try:
+        moment = time.strptime(found[1] + (found[2] or "0000").ljust(6, "0"), "%Y%m%d%H%M%S")
+        expires = float(calendar.timegm(moment)) if found[3] else time.mktime(moment)
+    except (ValueError, OverflowError) as error:
+        raise LineRefused("expiry-time= is no date of the calendar") from error
+    return replace(line, expires=expires if line.expires is None else min(line.expires, expires))
+
+
+def _from(line: KeyLine, value: str) -> KeyLine:
+    return replace(line, sources=tuple(_source(element) for element in value.split(",")))
+
+
+def _destination(line: KeyLine, value: str) -> KeyLine:
+    # A sandbox's ports have no names outside of it, so a list of destinations cannot be kept: none is allowed.
+    return _restrict(line, port_forwarding=False)
+
+
+_VALUED: dict[str, Callable[[KeyLine, str], KeyLine]] = {
+    "command": _command,
+    "environment": _environment,
+    "principals": _principals,
+    "expiry-time": _expiry,
+    "from": _from,
+    "permitopen": _destination,
+    "permitlisten": _destination,
+    "tunnel": lambda line, value: line,
+}
+_REPEATABLE = frozenset({"environment", "expiry-time", "permitopen", "permitlisten"})
+
+
+# --- from= ---
+
+
+def _source(element: str) -> SourcePattern:
+    negated = element.startswith("!")
+    pattern = element.removeprefix("!").strip().lower()
+    if "/" in pattern:
+        try:
+            return SourcePattern(negated, ip_network(pattern), "")
+        except ValueError as error:
+            raise LineRefused(f"from= holds {pattern[:60]!r}: {error}") from error
+    if not pattern or (re.search(r"[a-z]", pattern) and ":" not in pattern) or re.search(r"[^0-9a-f:.*?]", pattern):
+        # A name that is never looked up would shut its host out, or with `!` let it in.
+        raise LineRefused("from= takes addresses, networks and wildcards; host names are not looked up")
+    try:
+        pattern = str(ip_address(pattern))
+    except ValueError:
+        if not re.search(r"[*?]", pattern):
+            raise LineRefused(f"from= holds {pattern[:60]!r}, which is no address") from None
+    return SourcePattern(negated, None, pattern)
+
+
+def _from_matches(patterns: tuple[SourcePattern, ...], source: str) -> bool:
+    try:
+        address = ip_address(source.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    matching = [pattern for pattern in patterns if pattern.matches(address)]
+    return bool(matching) and not any(pattern.negated for pattern in matching)
