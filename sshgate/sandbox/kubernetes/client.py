@@ -1,0 +1,309 @@
+"""REST and websockets to one API server: raw JSON in, few fields out, every failure a ``GateError``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from sshgate.config import SandboxPlace
+from sshgate.errors import GateError, Unavailable
+from sshgate.sandbox.kubernetes import credentials, failures
+from sshgate.sandbox.kubernetes.credentials import Credentials
+from sshgate.sandbox.kubernetes.objects import Listing, Pod
+from sshgate.sandbox.kubernetes.remotecommand import SUBPROTOCOLS
+
+T = TypeVar("T")
+
+JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
+# Seconds an idle connection waits for its next request; Go's server closes it after 90.
+KEEP_CONNECTION = 60.0
+# Credentials are read again after a 401, but not for every request of a server that refuses us.
+REREAD_SECONDS = 5.0
+# Seconds the server has to answer our websocket CLOSE.
+CLOSE_SECONDS = 1.0
+
+_pod = msgspec.json.Decoder(Pod)
+_pods = msgspec.json.Decoder(Listing[Pod])
+_encoder = msgspec.json.Encoder()
+
+
+class ApiServer:
+    """A connection pool to the API server of one namespace. ``open`` before use, ``close`` after."""
+
+    def __init__(self, place: SandboxPlace) -> None:
+        self.namespace = place.namespace
+        self.timeout = place.api_timeout
+        self._place = place
+        self._credentials: Credentials | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._retired: list[aiohttp.ClientSession] = []
+        self._read_at = 0.0
+        self._rereading = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<ApiServer {self._credentials!r} namespace {self.namespace}>"
+
+    async def open(self) -> None:
+        """Read the credentials. Raises ``Unavailable``."""
+        await self._read_credentials()
+
+    async def close(self) -> None:
+        """Drop all connections, those in use too."""
+        sessions, self._retired = [*self._retired, self._session], []
+        self._session = None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+
+    # --- pods ---
+
+    async def create_pod(self, manifest: Mapping[str, Any]) -> Pod:
+        """POST a pod. A repeated POST after a broken connection finds its own pod."""
+        try:
+            return _pod.decode(await self.request("POST", self.path("pods"), manifest, doing="create the sandbox"))
+        except failures.Conflict:
+            found = await self.get_pod(manifest["metadata"]["name"])
+            if found.metadata.annotations != manifest["metadata"]["annotations"]:
+                raise
+            return found
+
+    async def get_pod(self, name: str) -> Pod:
+        """GET one pod. Raises ``NotFound``."""
+        return _pod.decode(await self.request("GET", self.path("pods", name), doing="look at the sandbox"))
+
+    async def list_pods(self, selector: str) -> Listing[Pod]:
+        """All pods with these labels."""
+        query = {"labelSelector": selector}
+        return _pods.decode(await self.request("GET", self.path("pods"), query=query, doing="list sandboxes"))
+
+    async def patch_pod(self, name: str, patch: list[dict[str, Any]]) -> Pod:
+        """A JSON Patch, all or nothing. Raises ``Invalid`` when one of its tests fails."""
+        body = await self.request("PATCH", self.path("pods", name), patch, content=JSON_PATCH, doing="claim a sandbox")
+        return _pod.decode(body)
+
+    async def delete_pod(self, name: str, uid: str | None = None, grace: int | None = None) -> None:
+        """Delete a pod, only the one with this ``uid``. Raises ``NotFound``, ``Conflict`` (another uid)."""
+        options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        await self.request("DELETE", self.path("pods", name), options, doing="delete the sandbox")
+
+    def path(self, resource: str, name: str | None = None, subresource: str | None = None) -> str:
+        """The path of core/v1 objects in the namespace."""
+        return "/".join(
+            part for part in ("/api/v1/namespaces", self.namespace, resource, name, subresource) if part is not None
+        )
+
+    # --- the wire ---
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content: str = JSON,
+        doing: str = "answer",
+    ) -> bytes:
+        """One request, answered in ``timeout`` seconds or ``Unavailable``; refusals raise as ``failures`` says.
+
+        Repeats by itself after 401 with credentials read anew, after 429 when the server says so, and once
+        when a kept connection turns out to be dead.
+        """
+        data = None if body is None else _encoder.encode(body)
+        headers = {"Accept": JSON} if data is None else {"Accept": JSON, "Content-Type": content}
+        stale = renewed = False
+        try:
+            async with asyncio.timeout(self.timeout):
+                while True:
+                    try:
+                        return await self._once(method, path, query, data, headers, doing)
+                    except aiohttp.ServerDisconnectedError:
+                        if stale:
+                            raise
+                        stale = True
+                    except failures.Unauthenticated:
+                        if renewed or not await self._renew():
+                            raise
+                        renewed = True
+                    except _TooBusy as busy:
+                        await asyncio.sleep(busy.seconds)
+        except TimeoutError as error:
+            raise failures.silent(self.timeout) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise failures.unreachable() from error
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, query: Mapping[str, str], silence: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A GET that goes on: its lines (a watch). ``silence`` is how many seconds may pass without one."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                response = await self._send("GET", path, query, None, {"Accept": JSON}, read=silence)
+        except TimeoutError as error:
+            raise failures.silent(self.timeout) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise failures.unreachable() from error
+        try:
+            if response.status != 200:
+                body = await response.content.read(1 << 20)
+                raise failures.failure(response.status, failures.status_of(body), "watch sandboxes")
+            yield _lines(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise failures.unreachable() from error
+        finally:
+            response.close()
+
+    async def websocket(self, path: str, query: str) -> aiohttp.ClientWebSocketResponse:
+        """Open a remotecommand websocket; whoever gets it closes it. Refusals raise as ``failures`` says."""
+        renewed = False
+        try:
+            async with asyncio.timeout(self.timeout):
+                while True:
+                    try:
+                        return await self._websocket(path, query)
+                    except failures.Unauthenticated:
+                        if renewed or not await self._renew():
+                            raise
+                        renewed = True
+        except TimeoutError as error:
+            raise failures.silent(self.timeout) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise failures.unreachable() from error
+
+    async def _websocket(self, path: str, query: str) -> aiohttp.ClientWebSocketResponse:
+        known, session = self._opened()
+        try:
+            return await session.ws_connect(
+                f"{known.host}{path}?{query}",
+                protocols=SUBPROTOCOLS,
+                headers=await known.headers(),
+                proxy=known.proxy,
+                server_hostname=known.server_hostname,
+                max_msg_size=0,
+                compress=0,
+                timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=CLOSE_SECONDS),
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            raise failures.failure(error.status, None, "enter the sandbox") from error
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        data: bytes | None,
+        headers: dict[str, str],
+        doing: str,
+    ) -> bytes:
+        response = await self._send(method, path, query, data, headers)
+        async with response:
+            body = await response.read()
+            if 200 <= response.status < 300:
+                return body
+            status = failures.status_of(body)
+            if response.status == 429 and "Retry-After" in response.headers:
+                raise _TooBusy(_seconds(response.headers["Retry-After"]))
+            raise failures.failure(response.status, status, doing)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        data: bytes | None,
+        headers: dict[str, str],
+        read: float | None = None,
+    ) -> aiohttp.ClientResponse:
+        known, session = self._opened()
+        return await session.request(
+            method,
+            known.host + path,
+            params=query,
+            data=data,
+            headers={**headers, **await known.headers()},
+            proxy=known.proxy,
+            server_hostname=known.server_hostname,
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=read),
+            allow_redirects=False,
+        )
+
+    def _opened(self) -> tuple[Credentials, aiohttp.ClientSession]:
+        if self._credentials is None or self._session is None:
+            raise Unavailable("the connection to the cluster is closed.")
+        return self._credentials, self._session
+
+    # --- credentials ---
+
+    async def _renew(self) -> bool:
+        """Read the credentials again after a 401; False when that was done a moment ago."""
+        async with self._rereading:
+            if asyncio.get_running_loop().time() - self._read_at < REREAD_SECONDS:
+                return False
+            await self._read_credentials()
+            return True
+
+    async def _read_credentials(self) -> None:
+        known = await credentials.read(self._place)
+        session = _session(known)
+        if self._session is not None:
+            # Watches and execs go on over it; it is closed with the rest.
+            self._retired.append(self._session)
+        self._credentials, self._session = known, session
+        self._read_at = asyncio.get_running_loop().time()
+
+
+class _TooBusy(GateError):
+    """429 with the server's wish when to come back."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("the API server has too much to do; try again in a moment.")
+        self.seconds = seconds
+
+
+def _seconds(text: str) -> float:
+    return min(max(float(text), 0.05), 60.0) if text.isdigit() else 1.0
+
+
+def _session(known: Credentials) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        # Every exec holds a connection: a limit would make the next login wait without a word.
+        limit=0,
+        ssl=known.tls if known.tls is not None else True,
+        keepalive_timeout=KEEP_CONNECTION,
+        socket_factory=_socket,
+    )
+    # Only with a proxy in the environment: it also makes aiohttp look for a netrc file at every request.
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"))
+    return aiohttp.ClientSession(connector=connector, trust_env=proxied, auto_decompress=True)
+
+
+def _socket(address: Any) -> socket.socket:
+    """A socket that notices within about a minute that the other side has vanished."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 60_000)):
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Whole lines, however long; the rest without an end is dropped."""
+    rest = b""
+    async for block in response.content.iter_any():
+        *whole, rest = (rest + block).split(b"\n")
+        for line in whole:
+            if line:
+                yield line

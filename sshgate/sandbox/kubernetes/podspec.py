@@ -1,0 +1,188 @@
+"""The pod of a sandbox: a manifest from a profile and an order. Pure.
+
+The defaults pass the ``restricted`` pod security profile. ``pod_overrides`` comes last and may change
+anything; labels, annotations and the pod's name are not in its reach.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sshgate.config import Profile
+from sshgate.sandbox.provider import Order
+
+CONTAINER = "shell"
+
+DOMAIN = "sshgate.dev/"
+STATE = DOMAIN + "state"
+PROFILE = DOMAIN + "profile"
+TEMPLATE = DOMAIN + "template"
+USER = DOMAIN + "user"
+NAME = DOMAIN + "name"
+SESSION = DOMAIN + "session"
+GATEWAY = DOMAIN + "gateway"
+LIFE = DOMAIN + "life"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+
+WARM, CLAIMED, DRAINING = "warm", "claimed", "draining"
+
+# The same user id in every sandbox: an image's USER by name cannot be checked by runAsNonRoot.
+USER_ID = 1000
+# PID 1 ends at once on TERM (see KEEP_ALIVE); this bounds what a broken image can make of it.
+GRACE_SECONDS = 2
+
+# PID 1 of every sandbox. It has to stay, to end on TERM at once, and to bury orphans where it can (tini).
+# The image's own entrypoint is not used: most images' programs end at once without a terminal. To have it,
+# override the container's `command` with null. An image with a shell but without sleep waits on a
+# pseudo-terminal nobody writes to.
+_STAY = (
+    "trap 'exit 0' TERM INT HUP;"
+    "if command -v tini >/dev/null 2>&1;then exec tini -- sleep 2147483647;fi;"
+    "if command -v sleep >/dev/null 2>&1;then sleep 2147483647 & wait $!;else read -r x </dev/ptmx;fi"
+)
+KEEP_ALIVE = ("/bin/sh", "-c", _STAY)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Which gateway makes the pod: its name, and the id of this one run of it."""
+
+    gateway: str
+    life: str
+
+
+def template(profile: Profile) -> dict[str, Any]:
+    """The pod spec that all sandboxes of this profile share, overrides merged."""
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": profile.image,
+        "imagePullPolicy": profile.image_pull_policy,
+        "command": list(KEEP_ALIVE),
+        "resources": {"requests": dict(profile.resources.requests), "limits": dict(profile.resources.limits)},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        "containers": [container],
+        "enableServiceLinks": False,
+        "hostname": "sandbox",
+        "restartPolicy": "Never",
+        "securityContext": {
+            "runAsGroup": USER_ID,
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+    }
+    if profile.node_selector:
+        spec["nodeSelector"] = dict(profile.node_selector)
+    if profile.tolerations:
+        spec["tolerations"] = [dict(toleration) for toleration in profile.tolerations]
+    if profile.runtime_class:
+        spec["runtimeClassName"] = profile.runtime_class
+    merged = merge(spec, profile.pod_overrides)
+    assert isinstance(merged, dict)
+    return merged
+
+
+def template_hash(spec: Mapping[str, Any]) -> str:
+    """Twelve hex digits that change whenever the spec as sent changes, and only then."""
+    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def claimed_pod(order: Order, owner: Owner, suffix: str) -> dict[str, Any]:
+    """The manifest of a pod that is made for ``order``; ``suffix`` (a-z0-9) makes its name unique."""
+    spec = template(order.profile)
+    labels = labels_of(order.profile, spec, owner)
+    labels |= {STATE: CLAIMED, USER: user_hash(order.user), SESSION: label_value(order.session)}
+    if order.name is not None:
+        labels[NAME] = label_value(order.name)
+        spec["hostname"] = hostname(order.name)
+    # The kubelet enforces it with every gateway dead.
+    spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)))
+    annotations = {USER: printable(order.user), LIFE: owner.life}
+    return manifest(pod_name(order.user, suffix), spec, labels, annotations)
+
+
+def labels_of(profile: Profile, spec: Mapping[str, Any], owner: Owner) -> dict[str, str]:
+    """The labels every pod of this profile and gateway has."""
+    return {
+        "app.kubernetes.io/name": "sshgate-sandbox",
+        MANAGED_BY: "sshgate",
+        PROFILE: label_value(profile.name),
+        TEMPLATE: template_hash(spec),
+        GATEWAY: label_value(owner.gateway),
+    }
+
+
+def manifest(name: str, spec: dict[str, Any], labels: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:
+    """A complete pod."""
+    metadata = {"name": name, "labels": labels, "annotations": annotations}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def merge(base: Any, over: Any) -> Any:
+    """``over`` laid on ``base``: objects deeply, lists of named objects by ``name``, all else replaced.
+
+    ``null`` in an object removes the key. Neither argument is changed.
+    """
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        merged = dict(base)
+        for key, value in over.items():
+            if value is None:
+                merged.pop(key, None)
+            else:
+                merged[key] = merge(base[key], value) if key in base else merge({}, value)
+        return merged
+    if _named(base) and _named(over) and over:
+        merged_list = {item["name"]: item for item in base}
+        for item in over:
+            merged_list[item["name"]] = merge(merged_list.get(item["name"], {}), item)
+        return list(merged_list.values())
+    if isinstance(over, Mapping):
+        return {key: merge({}, value) for key, value in over.items() if value is not None}
+    if isinstance(over, (list, tuple)):
+        return [merge({}, item) for item in over]
+    return over
+
+
+def pod_name(user: str, suffix: str) -> str:
+    """``sshgate-USER-SUFFIX``, as much of the user as a pod's name can hold."""
+    slug = re.sub(r"[^a-z0-9]+", "-", user.lower())[:24].strip("-")
+    return f"sshgate-{slug}-{suffix}" if slug else f"sshgate-{suffix}"
+
+
+def hostname(text: str) -> str:
+    """A host name (RFC 1123 label) that reminds of ``text``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:63].strip("-") or "sandbox"
+
+
+def user_hash(user: str) -> str:
+    """The label by which a user's pods are found; a name itself may be no label, or too long."""
+    return hashlib.sha256(user.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
+
+
+def label_value(text: str) -> str:
+    """``text`` where it is a label value already, else a hash of it: never broken, never ambiguous."""
+    if _LABEL.match(text):
+        return text
+    return "x-" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def printable(text: str) -> str:
+    """An annotation's value: any text, made valid UTF-8 and kept to a line."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)[:253]
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) and "name" in item for item in value)

@@ -1,0 +1,94 @@
+"""The exec wire of Kubernetes: one byte of channel, then payload, in binary websocket messages. Pure.
+
+Channels and subprotocols are those of k8s.io/apimachinery/pkg/util/remotecommand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from sshgate.streams import Exited, Lost, Outcome
+from sshgate.terminal import TerminalSize
+
+V5 = "v5.channel.k8s.io"
+V4 = "v4.channel.k8s.io"
+SUBPROTOCOLS = (V5, V4)
+
+STDIN = 0
+STDOUT = 1
+STDERR = 2
+STATUS = 3
+RESIZE = 4
+CLOSE = 255
+
+STDIN_PREFIX = bytes([STDIN])
+# v5 only: one direction of a channel has ended.
+STDIN_CLOSE = bytes([CLOSE, STDIN])
+
+NO_STATUS = "the connection to the sandbox broke; what ran in it is lost."
+
+
+def exec_query(container: str, argv: Sequence[str], terminal: bool) -> str:
+    """The query string of an exec request. A terminal has no stderr of its own."""
+    pairs = [("container", container), ("stdin", "true"), ("stdout", "true")]
+    pairs.append(("tty", "true") if terminal else ("stderr", "true"))
+    pairs += [("command", word) for word in argv]
+    return urlencode(pairs)
+
+
+def resize_frame(size: TerminalSize) -> bytes:
+    """The message that sets the terminal's size."""
+    return b'\x04{"Width":%d,"Height":%d}' % (size.columns, size.rows)
+
+
+def outcome(payload: bytes) -> Outcome:
+    """What the status message says. ``Lost`` when the program could not be started or nobody knows."""
+    try:
+        status = json.loads(payload)
+    except ValueError:
+        return Lost(NO_STATUS)
+    if not isinstance(status, dict):
+        return Lost(NO_STATUS)
+    if status.get("status") == "Success":
+        return Exited(0)
+    code = _exit_code(status)
+    if code is not None:
+        return Exited(code)
+    return _not_started(str(status.get("message") or ""))
+
+
+def not_running_yet(lost: Lost) -> bool:
+    """Whether this end only says that the container has not been started so far."""
+    return lost.reason == _NOT_RUNNING
+
+
+_NOT_RUNNING = "the sandbox is not running."
+
+
+def _exit_code(status: dict[str, Any]) -> int | None:
+    if status.get("reason") != "NonZeroExitCode":
+        return None
+    details = status.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    for cause in causes if isinstance(causes, list) else ():
+        if isinstance(cause, dict) and cause.get("reason") == "ExitCode":
+            try:
+                return int(cause.get("message", "")) & 255
+            except (TypeError, ValueError):
+                return None
+    return None
+
+
+def _not_started(message: str) -> Lost:
+    """The container runtime's complaint in words for the user, with the status a shell would give."""
+    said = message.lower()
+    if "executable file not found" in said or "no such file or directory" in said:
+        return Lost("the program is not in the sandbox's image.", 127)
+    if "permission denied" in said or "exec format error" in said:
+        return Lost("the sandbox cannot execute the program: permission denied or a wrong format.", 126)
+    if "container not found" in said or "not running" in said or "not created" in said:
+        return Lost(_NOT_RUNNING)
+    return Lost(NO_STATUS)

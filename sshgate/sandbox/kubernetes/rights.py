@@ -1,0 +1,72 @@
+"""Whether the gateway's role in the cluster suffices, asked before the first login."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from sshgate.errors import Unavailable
+from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.sandbox.kubernetes.failures import Forbidden, NotFound
+from sshgate.sandbox.kubernetes.objects import Object
+
+# From 1.35 the API server checks `create` for an exec by websocket; before, `get`.
+NEEDED = (
+    ("create", "pods", ""),
+    ("get", "pods", ""),
+    ("list", "pods", ""),
+    ("watch", "pods", ""),
+    ("delete", "pods", ""),
+    ("get", "pods", "exec"),
+    ("create", "pods", "exec"),
+)
+
+
+class _Answer(Object):
+    allowed: bool = False
+
+
+class _Review(Object):
+    status: _Answer
+
+
+_review = msgspec.json.Decoder(_Review)
+
+
+async def check_rights(api: ApiServer) -> None:
+    """Raises ``Unavailable`` with what is missing: the namespace, or rights of the gateway's role in it."""
+    await _check_namespace(api)
+    allowed = await asyncio.gather(*(_allowed(api, *right) for right in NEEDED))
+    missing = [
+        f"{verb} {resource}{'/' + sub if sub else ''}"
+        for (verb, resource, sub), yes in zip(NEEDED, allowed, strict=True)
+        if not yes
+    ]
+    if missing:
+        raise Unavailable(
+            f"the gateway's role in the namespace {api.namespace!r} lacks: {', '.join(missing)}; "
+            "bind the role of manifests/base to its service account."
+        )
+
+
+async def _check_namespace(api: ApiServer) -> None:
+    try:
+        await api.request("GET", f"/api/v1/namespaces/{api.namespace}", doing="look at the namespace")
+    except NotFound as error:
+        raise Unavailable(
+            f"the namespace {api.namespace!r} does not exist: create it, or set sandbox.namespace."
+        ) from error
+    except Forbidden:
+        pass  # a role in the namespace need not allow to look at the namespace itself
+
+
+async def _allowed(api: ApiServer, verb: str, resource: str, subresource: str) -> bool:
+    attributes = {"namespace": api.namespace, "verb": verb, "resource": resource, "subresource": subresource}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    return bool(_review.decode(await api.request("POST", path, review, doing="ask for its rights")).status.allowed)

@@ -1,0 +1,117 @@
+"""One pod as a ``Sandbox``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from sshgate.config import Profile
+from sshgate.errors import StartFailed
+from sshgate.sandbox.kubernetes import diagnosis, remotecommand
+from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.sandbox.kubernetes.exec import ExecProcess
+from sshgate.sandbox.kubernetes.objects import Pod
+from sshgate.sandbox.kubernetes.podspec import CONTAINER
+from sshgate.sandbox.kubernetes.start import Race, events
+from sshgate.sandbox.launch import send_signal
+from sshgate.sandbox.provider import Notice
+from sshgate.streams import Process, Resize
+from sshgate.terminal import Terminal
+
+# The exec of a pod that has ended usually ends by itself, with the true status; this long it may take.
+LAST_STATUS_SECONDS = 1.0
+
+
+class KubernetesSandbox:
+    """One pod. ``delete`` hands it to ``discard``, which sees to its removal."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        pod: Pod,
+        profile: Profile,
+        discard: Callable[[KubernetesSandbox], asyncio.Future[None]],
+        notice: Notice = lambda text: None,
+    ) -> None:
+        self.id = pod.metadata.name
+        self.uid = pod.metadata.uid
+        self.profile = profile
+        self.standing = diagnosis.standing(pod, profile.image, profile.limits.max_lifetime)
+        self._api = api
+        self._discard = discard
+        self._notice = notice
+        self._entered = False
+        self._entering = asyncio.Lock()
+        self._change: asyncio.Future[None] | None = None
+        self._processes: set[ExecProcess] = set()
+        self._deleted = False
+        self._losing: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<KubernetesSandbox {self.id} {self.standing.phase}, {len(self._processes)} processes>"
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        if self._deleted:
+            raise StartFailed("the sandbox has been removed.")
+        if not self._entered:
+            async with self._entering:
+                if not self._entered:
+                    process = await self._first(argv, terminal)
+                    self._entered = True
+                    return process
+        if self.standing.over:
+            raise StartFailed(self.standing.reason)
+        return await self._exec(argv, terminal)
+
+    async def delete(self) -> None:
+        self.abandon()
+        await self._discard(self)
+
+    def abandon(self) -> None:
+        """End what runs in it from this side; the pod is about to go."""
+        self._deleted = True
+        if self._losing is not None:
+            self._losing.cancel()
+        for process in tuple(self._processes):
+            process.lose("the sandbox has been removed.")
+
+    def observe(self, pod: Pod, gone: bool) -> None:
+        """The pod has changed, or is ``gone``."""
+        if pod.metadata.uid != self.uid or self.standing.over:
+            return
+        judge = diagnosis.deleted if gone else None
+        lifetime = self.profile.limits.max_lifetime
+        self.standing = judge(pod, lifetime) if judge else diagnosis.standing(pod, self.profile.image, lifetime)
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+        if self.standing.over and not self._deleted:
+            self._losing = asyncio.get_running_loop().call_later(LAST_STATUS_SECONDS, self._lose)
+
+    def changed(self) -> asyncio.Future[None]:
+        """Done at the next change; see ``start.Starting``."""
+        if self._change is None or self._change.done():
+            self._change = asyncio.get_running_loop().create_future()
+        return self._change
+
+    async def _first(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
+        attempt = partial(self._exec, argv, terminal)
+        race = Race(self, attempt, self.profile.limits, self._api.timeout, self._notice)
+        async with events(self._api, self.uid, lambda event: race.observe(event, self.profile.image)):
+            return await race.run()
+
+    async def _exec(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
+        query = remotecommand.exec_query(CONTAINER, argv, terminal is not None)
+        socket = await self._api.websocket(self._api.path("pods", self.id, "exec"), query)
+        process = ExecProcess(socket, terminal is not None, self._signal, self._processes.discard)
+        self._processes.add(process)
+        if terminal is not None:
+            await process.control(Resize(terminal.size))
+        return process
+
+    async def _signal(self, pid: int, name: str, foreground: bool) -> None:
+        await send_signal(self, pid, name, foreground)
+
+    def _lose(self) -> None:
+        for process in tuple(self._processes):
+            process.lose(self.standing.reason)

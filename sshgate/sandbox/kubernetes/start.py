@@ -1,0 +1,189 @@
+"""Entering a pod that has only just been made: try the exec again and again, and watch for a reason to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import msgspec
+
+from sshgate.config import ProfileLimits
+from sshgate.errors import GateError, ProgramMissing, StartFailed, Unavailable
+from sshgate.sandbox.kubernetes import failures
+from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.sandbox.kubernetes.diagnosis import TROUBLE, Standing, progress
+from sshgate.sandbox.kubernetes.exec import ExecProcess
+from sshgate.sandbox.kubernetes.objects import Event, WatchLine
+from sshgate.sandbox.provider import Notice
+from sshgate.streams import Lost
+
+# Pauses between attempts, seconds: an attempt takes 10-25 ms, a pod about 350 ms.
+SHORTEST_PAUSE = 0.02
+LONGEST_PAUSE = 0.5
+PAUSE_GROWTH = 1.15
+# A running container that cannot be entered for this long never will be.
+ENTRY_SECONDS = 8.0
+# A program that has said nothing for this long, in a running container, is taken for a silent one.
+SILENT_SECONDS = 0.3
+# Trouble that events report (network, volumes) is final when it has lasted this long.
+TROUBLE_SECONDS = 8.0
+# A start that takes longer than this asks for the pod's events; most never do.
+EVENTS_AFTER = 0.5
+
+_line = msgspec.json.Decoder(WatchLine)
+_event = msgspec.json.Decoder(Event)
+
+
+class Starting(Protocol):
+    """What the race needs to know of the pod."""
+
+    @property
+    def standing(self) -> Standing: ...
+
+    def changed(self) -> asyncio.Future[None]:
+        """Done at the next change of ``standing``."""
+
+
+class Race:
+    """One cold start: from an accepted pod to a program in it, or a sentence that says why not."""
+
+    def __init__(
+        self,
+        pod: Starting,
+        attempt: Callable[[], Awaitable[ExecProcess]],
+        limits: ProfileLimits,
+        api_seconds: float,
+        notice: Notice,
+    ) -> None:
+        self._pod = pod
+        self._attempt = attempt
+        self._limits = limits
+        self._api_seconds = api_seconds
+        self._notice = notice
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._clock()
+        self._since: dict[str, float] = {}
+        self.trouble: str | None = None
+        """What an event last complained of."""
+
+    async def run(self) -> ExecProcess:
+        """Raises ``StartFailed``, ``LimitReached`` or ``Unavailable``; leaves no exec behind when it raises."""
+        pause = SHORTEST_PAUSE
+        said = ""
+        while True:
+            now = self._pod.standing
+            if now.phase != said:
+                said = now.phase
+                self._notice("starting" if now.phase == "running" else "scheduling" if not now.reason else now.reason)
+            self._give_up(now)
+            if now.phase in ("starting", "running"):
+                process = await self._try()
+                if process is not None:
+                    return process
+            await self._pause(pause if now.phase != "running" else SHORTEST_PAUSE)
+            pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
+
+    def observe(self, event: Event, image: str) -> None:
+        """Take an event of the pod."""
+        text = progress(event, image)
+        if text is not None:
+            self._notice(text)
+        if event.type == "Warning" and event.reason in TROUBLE:
+            self.trouble = failures.quoted(event.message)
+        elif event.reason in ("Scheduled", "Created", "Started"):
+            self.trouble = None
+
+    async def _try(self) -> ExecProcess | None:
+        try:
+            process = await self._attempt()
+        except failures.Invalid:
+            return None  # the API server does not know yet on which node it is
+        except Unavailable:
+            if self._lasting("unavailable") > self._api_seconds:
+                raise
+            return None
+        self._since.pop("unavailable", None)
+        try:
+            if await self._entered(process):
+                return process
+        except BaseException:
+            await process.close()
+            raise
+        lost = process.outcome
+        await process.close()
+        if not isinstance(lost, Lost):
+            return None
+        if lost.status in (126, 127):
+            raise ProgramMissing(lost.reason) if lost.status == 127 else _not_executable(lost.reason)
+        if self._pod.standing.phase == "running" and self._lasting("entry") > ENTRY_SECONDS:
+            raise StartFailed(f"the sandbox runs but cannot be entered: {lost.reason}")
+        return None
+
+    async def _entered(self, process: ExecProcess) -> bool:
+        """Whether it became a program. A refusal comes within some 20 ms, unless the node is very busy."""
+        while not await process.begun(SILENT_SECONDS):
+            if self._pod.standing.phase == "running":
+                return True  # it runs and has nothing to say
+            if self._pod.standing.over:
+                return False
+        return not isinstance(process.outcome, Lost)
+
+    def _give_up(self, now: Standing) -> None:
+        if now.over:
+            raise StartFailed(now.reason)
+        if now.phase == "unschedulable":
+            if self._lasting("unschedulable") > self._limits.unschedulable:
+                raise StartFailed(now.reason)
+        else:
+            self._since.pop("unschedulable", None)
+        if self.trouble is None:
+            self._since.pop("trouble", None)
+        elif now.phase == "starting" and self._lasting("trouble") > TROUBLE_SECONDS:
+            raise StartFailed(f"the sandbox cannot be started: {self.trouble}")
+        if self._clock() - self._began > self._limits.start:
+            why = f": {self.trouble}" if self.trouble else "; try again, or ask the operator."
+            raise StartFailed(f"the sandbox did not start within {self._limits.start:g} s{why}")
+
+    def _lasting(self, what: str) -> float:
+        """Seconds since this was first seen."""
+        now = self._clock()
+        return now - self._since.setdefault(what, now)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the pod changes, at most ``seconds``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._pod.changed()
+
+
+def _not_executable(reason: str) -> StartFailed:
+    failure = StartFailed(reason)
+    failure.status = 126
+    return failure
+
+
+@asynccontextmanager
+async def events(
+    api: ApiServer, uid: str, observe: Callable[[Event], None], after: float = EVENTS_AFTER
+) -> AsyncIterator[None]:
+    """Tell the events of one object while the body runs; silently none where the gateway may not see them."""
+    task = asyncio.create_task(_events(api, uid, observe, after))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _events(api: ApiServer, uid: str, observe: Callable[[Event], None], after: float) -> None:
+    await asyncio.sleep(after)
+    query = {"watch": "true", "fieldSelector": f"involvedObject.uid={uid}", "timeoutSeconds": "600"}
+    with contextlib.suppress(GateError, msgspec.DecodeError):
+        async with api.stream(api.path("events"), query, 600.0) as lines:
+            async for line in lines:
+                told = _line.decode(line)
+                if told.type in ("ADDED", "MODIFIED"):
+                    observe(_event.decode(told.object))
