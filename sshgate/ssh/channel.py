@@ -1,0 +1,295 @@
+"""One session channel: a ``streams.Client`` on top of asyncssh's callbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar, cast
+
+import asyncssh
+import structlog
+from asyncssh.constants import EXTENDED_DATA_STDERR
+
+from sshgate.flow import Flow
+from sshgate.ssh.transport import ChannelWire, Transport
+from sshgate.streams import (
+    STDERR,
+    Break,
+    Control,
+    Exec,
+    Exited,
+    Outcome,
+    Request,
+    Resize,
+    Shell,
+    Signal,
+    Signalled,
+    Subsystem,
+)
+from sshgate.terminal import Terminal, TerminalSize
+
+# Input read ahead of the program: enough that a pump never waits for the next packet.
+INPUT_HIGH = 128 * 1024
+INPUT_LOW = 32 * 1024
+# Signals that the program has not been told of; more are dropped, as a kernel does with pending ones.
+SIGNALS = 32
+VARIABLES = 200
+ENVIRONMENT_BYTES = 256 * 1024
+LONGEST_NAME = 256
+LONGEST_TERM = 64
+
+_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
+_TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
+# With these a client could turn a command that its key forces into another one.
+_NEVER = ("LD_*", "PATH", "BASH_*", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "SHELL", "HOME", "USER", "LOGNAME")
+
+S = TypeVar("S", bound="Channel")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Serve = Callable[["Channel", Request], None]
+
+
+def _contained(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """A defect in a callback ends this channel; asyncssh would end the whole connection."""
+
+    @wraps(method)
+    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception:
+            self.broken(method.__name__)
+            return cast(R, False)
+
+    return cast("Callable[Concatenate[S, P], R]", call)
+
+
+class Channel(asyncssh.SSHServerSession[bytes]):
+    """A session channel. ``serve`` is called once with what the client asks for.
+
+    ``accept_env`` are patterns of the variables a client may set; ``terminals`` is false where the key
+    forbids them; ``greeting`` is shown before the first prompt of an interactive shell.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        serve: Serve,
+        log: structlog.typing.FilteringBoundLogger,
+        accept_env: Sequence[str] = (),
+        terminals: bool = True,
+        greeting: str | None = None,
+    ) -> None:
+        self._transport = transport
+        self._serve = serve
+        self._log = log
+        self._accept_env = accept_env
+        self._terminals = terminals
+        self._greeting = greeting
+        self._wire: ChannelWire | None = None
+        self._asks: Shell | Exec | Subsystem | None = None
+        self._terminal: Terminal | None = None
+        self._environment: dict[str, bytes] = {}
+        self._environment_bytes = 0
+        self._input = Flow(INPUT_HIGH, INPUT_LOW, self._pause_input, self._resume_input)
+        self._size: TerminalSize | None = None
+        self._signals: deque[Signal | Break] = deque()
+        self._controlled = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._gone = asyncio.Event()
+        self._refused = False
+
+    def __repr__(self) -> str:
+        asks = type(self._asks).__name__.lower() if self._asks is not None else "idle"
+        size = f" {self._terminal.size}" if self._terminal is not None else ""
+        waiting = self._wire.get_write_buffer_size() if self._wire is not None else 0
+        return f"<Channel {asks}{size}, input {self._input.size}, output {waiting}{' gone' * self._gone.is_set()}>"
+
+    # --- the two ends of its life ---
+
+    @_contained
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._wire = cast(ChannelWire, chan)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wire = None
+        self._leave()
+
+    def _leave(self) -> None:
+        self._gone.set()
+        self._room.set()
+        # Also lets paused input run dry: a paused channel would never be seen to close.
+        self._input.discard()
+
+    def broken(self, where: str) -> None:
+        """A defect was caught in ``where``: end this channel and nothing else."""
+        self._log.exception("channel.broken", where=where)
+        self._leave()
+        if self._wire is not None:
+            self._wire.abort()
+
+    # --- what is asked ---
+
+    @_contained
+    def pty_requested(
+        self, term_type: str | None, term_size: tuple[int, int, int, int], term_modes: Mapping[int, int]
+    ) -> bool:
+        if not self._terminals or self._asks is not None:
+            return False
+        term = term_type or ""
+        if len(term) > LONGEST_TERM or not _TERM.match(term):
+            term = "xterm" if term else "dumb"
+        self._terminal = Terminal(term, TerminalSize.of(*term_size), dict(term_modes))
+        return True
+
+    @_contained
+    def env_received(self, name: bytes, value: bytes) -> bool:
+        if self._asks is not None or len(name) > LONGEST_NAME or not _NAME.match(name):
+            return False
+        text = name.decode("ascii")
+        if any(fnmatchcase(text, pattern) for pattern in _NEVER):
+            return False
+        if not any(fnmatchcase(text, pattern) for pattern in self._accept_env):
+            return False
+        size = self._environment_bytes + len(name) + len(value) - len(self._environment.get(text, b""))
+        if size > ENVIRONMENT_BYTES or (len(self._environment) >= VARIABLES and text not in self._environment):
+            return False
+        self._environment_bytes = size
+        self._environment[text] = value
+        return True
+
+    def shell_requested(self) -> bool:
+        return self._ask(Shell())
+
+    def exec_requested(self, command: str) -> bool:
+        return self._ask(Exec(command.encode("utf-8", "surrogateescape")))
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return self._ask(Subsystem(subsystem))
+
+    @_contained
+    def _ask(self, asks: Shell | Exec | Subsystem) -> bool:
+        self._asks = asks
+        return True
+
+    @_contained
+    def session_started(self) -> None:
+        assert self._asks is not None
+        if self._greeting and isinstance(self._asks, Shell) and self._terminal is not None:
+            text = "\r\n".join(self._greeting.splitlines()) + "\r\n"
+            self._send(text.encode(), None)
+        self._serve(self, Request(self._asks, self._terminal, dict(self._environment)))
+
+    # --- input and controls ---
+
+    @_contained
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._input.put(bytes(data))
+
+    @_contained
+    def eof_received(self) -> bool:
+        self._input.put_eof()
+        # Output goes on: this is a half-close.
+        return True
+
+    def _pause_input(self) -> None:
+        if self._wire is not None:
+            self._wire.pause_reading()
+
+    def _resume_input(self) -> None:
+        if self._wire is not None:
+            self._wire.resume_reading()
+
+    @_contained
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        self._size = TerminalSize.of(width, height, pixwidth, pixheight)
+        self._controlled.set()
+
+    @_contained
+    def signal_received(self, signal: str) -> None:
+        self._queue(Signal(signal))
+
+    @_contained
+    def break_received(self, msec: int) -> bool:
+        return self._queue(Break(msec))
+
+    def _queue(self, control: Signal | Break) -> bool:
+        if len(self._signals) >= SIGNALS:
+            return False
+        self._signals.append(control)
+        self._controlled.set()
+        return True
+
+    # --- output ---
+
+    @_contained
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    @_contained
+    def resume_writing(self) -> None:
+        self._room.set()
+
+    @_contained
+    def output_refused(self) -> None:
+        # As good as gone: nothing that the program says can be of use to anybody. It learns so by its end,
+        # where a pipe would have told it by SIGPIPE.
+        self._refused = True
+        self._leave()
+
+    def _send(self, data: bytes, datatype: int | None) -> None:
+        if self._wire is not None and not self._gone.is_set():
+            try:
+                self._wire.write(data, datatype)
+            except BrokenPipeError:
+                self._leave()
+
+    # --- streams.Client ---
+
+    async def read(self) -> bytes | None:
+        chunk = await self._input.get()
+        return None if chunk is None else chunk[1]
+
+    async def write(self, stream: int, data: bytes) -> None:
+        self._send(data, EXTENDED_DATA_STDERR if stream == STDERR else None)
+        while not self._gone.is_set():
+            if not self._room.is_set():
+                await self._room.wait()
+            elif not self._transport.writable.is_set():
+                await self._transport.writable.wait()
+            else:
+                return
+
+    async def control(self) -> Control:
+        while True:
+            if self._size is not None:
+                size, self._size = self._size, None
+                return Resize(size)
+            if self._signals:
+                return self._signals.popleft()
+            self._controlled.clear()
+            await self._controlled.wait()
+
+    async def wait_closed(self) -> None:
+        await self._gone.wait()
+
+    async def finish(self, outcome: Outcome) -> None:
+        self._end(outcome)
+
+    def end(self) -> None:
+        """The session is over, told or not: let go of the channel. May be called again."""
+        self._end(Signalled("PIPE") if self._refused else Exited(255))
+
+    def _end(self, outcome: Outcome) -> None:
+        wire = self._wire
+        if wire is not None:
+            if isinstance(outcome, Signalled):
+                wire.end_with_signal(outcome.name, outcome.core_dumped)
+            else:
+                wire.end_with_status(outcome.status & 0xFF)
+        self._leave()

@@ -1,0 +1,240 @@
+"""One SSH connection: who it is, and which channels it may open."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from ipaddress import ip_address
+from typing import Any, TypeVar, cast
+
+import asyncssh
+import structlog
+from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_RESOURCE_SHORTAGE
+
+from sshgate.access.identity import Identity, LoginName
+from sshgate.config import Config
+from sshgate.errors import LimitReached
+from sshgate.ssh import certificates
+from sshgate.ssh.certificates import Proof
+from sshgate.ssh.channel import Channel
+from sshgate.ssh.contracts import Admission, Gateway, Keyring, Login, Slot
+from sshgate.ssh.transport import Transport
+from sshgate.streams import Request
+
+# A name that no user can have: what an invalid login name is looked up as.
+NOBODY = "."
+
+log = structlog.get_logger("sshgate.ssh")
+
+T = TypeVar("T")
+
+
+class Connection(asyncssh.SSHServer):
+    """Decides for one connection: may it be here, who is it, how many sessions.
+
+    ``spawn`` starts a task that outlives the connection, ``lost`` is called once when it has ended, ``clock``
+    tells seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        keyring: Keyring,
+        admission: Admission,
+        gateway: Gateway,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        lost: Callable[[Connection], None] = lambda connection: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._keyring = keyring
+        self._admission = admission
+        self._gateway = gateway
+        self._spawn = spawn
+        self._lost = lost
+        self._clock = clock
+        self._log: structlog.typing.FilteringBoundLogger = log
+        self._transport: Transport | None = None
+        self._slot: Slot | None = None
+        self._source, self._source_port = "", 0
+        self._name: LoginName | None = None
+        self._asked_name = ""
+        self._proof: Proof | None = None
+        self._failures = 0
+        self._asked_none = False
+        self._login: Login | None = None
+        self._more_sessions = True
+        self.sessions: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        who = str(self._name) if self._login is not None else "not logged in"
+        return f"<Connection {who} from {self._source}, {len(self.sessions)} sessions>"
+
+    # --- its beginning and end ---
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._transport = cast(Transport, conn)
+        self._source, self._source_port = _address(conn.get_extra_info("peername"))
+        self._log = log.bind(connection=secrets.token_hex(4), source=self._source)
+        try:
+            self._slot = self._admission.connect(self._source)
+        except LimitReached as error:
+            self._log.warning("connection.limit", reason=str(error))
+            conn.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._slot is not None:
+            self._slot.release()
+            if self._login is None:
+                reason = str(exc) if exc is not None else "left"
+                self._log.info(
+                    "connection.unauthenticated", user=self._asked_name, reason=reason, failures=self._failures
+                )
+            else:
+                self._log.info("connection.end", reason=str(exc) if exc is not None else "left")
+        if self._login is not None:
+            self._spawn(self._leave(self._login))
+        self._lost(self)
+
+    async def _leave(self, login: Login) -> None:
+        # What the sessions share goes after the last of them; each sees by itself that its client has gone.
+        if self.sessions:
+            await asyncio.wait(self.sessions)
+        await login.close()
+
+    def abort(self) -> None:
+        """Cut it now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def disconnect(self, reason: str) -> None:
+        """Tell the client that it is over, and cut it."""
+        if self._transport is not None:
+            self._transport.disconnect(asyncssh.DISC_BY_APPLICATION, reason)
+
+    def refuse_sessions(self) -> None:
+        """No session more; those that run go on."""
+        self._more_sessions = False
+
+    # --- who is it ---
+
+    def begin_auth(self, username: str) -> bool:
+        # Nothing that was found out for another name may be left (CVE-2023-46446).
+        self._proof = None
+        self._asked_name = username
+        try:
+            self._name = LoginName.parse(username)
+        except ValueError:
+            self._name = None
+        banner = self._config.ssh.banner
+        if banner and self._transport is not None:
+            self._transport.send_auth_banner("\r\n".join(banner.splitlines()) + "\r\n")
+        return True  # False would let everybody in
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Whether the key would do; asyncssh checks the signature. Called for questions, too."""
+        self._proof = None
+        restrictions = self._contained(lambda user, now: self._keyring.key(user, key.public_data, self._source, now))
+        if restrictions is not None:
+            self._proof = Proof("publickey", key.get_fingerprint(), restrictions)
+        return self._proof is not None
+
+    def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
+        self._proof = None
+        self._proof = self._contained(
+            lambda user, now: certificates.proof(certificate, user, self._source, now, self._keyring)
+        )
+        return self._proof is not None
+
+    def _contained(self, ask: Callable[[str, float], T | None]) -> T | None:
+        # An impossible name takes the same way as a wrong key: the same answer after the same time.
+        try:
+            answer = ask(self._name.user if self._name is not None else NOBODY, self._clock())
+        except Exception:
+            self._log.exception("authentication.broken")
+            return None
+        return answer if self._name is not None else None
+
+    def attempt_failed(self, method: bytes) -> bool:
+        if method == b"none" and not self._asked_none:
+            self._asked_none = True  # how clients ask which methods there are; OpenSSH does not count it either
+            return True
+        self._failures += 1
+        return self._failures < self._config.limits.auth_attempts
+
+    def auth_completed(self) -> None:
+        transport, proof, name = self._transport, self._proof, self._name
+        if transport is None or proof is None or name is None or self._slot is None:
+            # Cannot be: asyncssh says so only after one of the callbacks above has said yes.
+            self._log.error("authentication.without_proof")
+            self.abort()
+            return
+        server, server_port = _address(transport.get_extra_info("sockname"))
+        identity = Identity(
+            login=name,
+            method=proof.method,
+            fingerprint=proof.fingerprint,
+            source=self._source,
+            source_port=self._source_port,
+            server=server,
+            server_port=server_port,
+            restrictions=proof.restrictions,
+        )
+        self._slot.authenticated()
+        self._log = self._log.bind(user=name.user)
+        self._log.info("connection.login", login=str(name), method=proof.method, key=proof.fingerprint)
+        self._login = self._gateway.login(identity)
+
+    # --- which channels ---
+
+    def sessions_ended(self) -> None:
+        self._more_sessions = False
+
+    def session_requested(self) -> Channel:
+        transport, proof = self._transport, self._proof
+        if transport is None or proof is None or self._login is None or not self._more_sessions:
+            raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "no more sessions")
+        limit = self._config.ssh.channels_per_connection
+        if transport.open_channels >= limit:
+            raise asyncssh.ChannelOpenError(
+                OPEN_RESOURCE_SHORTAGE, f"there are already {limit} sessions on this connection"
+            )
+        return Channel(
+            transport,
+            self._serve,
+            self._log,
+            accept_env=self._config.access.accept_env,
+            terminals=proof.restrictions.terminal,
+            greeting=self._config.ssh.greeting if proof.restrictions.command is None else None,
+        )
+
+    def _serve(self, channel: Channel, request: Request) -> None:
+        assert self._login is not None
+        task = self._spawn(self._run(self._login, channel, request))
+        self.sessions.add(task)
+        task.add_done_callback(self.sessions.discard)
+
+    async def _run(self, login: Login, channel: Channel, request: Request) -> None:
+        try:
+            await login.run(request, channel)
+        except Exception:
+            self._log.exception("session.broken")
+        finally:
+            channel.end()
+
+
+def _address(name: Any) -> tuple[str, int]:
+    """Address and port of a socket name; IPv4 in IPv6 as IPv4, without an interface name."""
+    if not isinstance(name, tuple) or len(name) < 2:
+        return "", 0
+    host = str(name[0]).partition("%")[0]
+    try:
+        mapped = getattr(ip_address(host), "ipv4_mapped", None)
+    except ValueError:
+        mapped = None
+    return str(mapped or host), int(name[1])

@@ -1,0 +1,66 @@
+"""What the SSH front door needs of the rest of the gateway."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sshgate.access.identity import Identity, Restrictions
+from sshgate.streams import Client, Request
+
+
+class Authority(Protocol):
+    """Who signed a certificate, and what that allows."""
+
+    @property
+    def principals(self) -> frozenset[str]:
+        """The certificate names at least one of these."""
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """Holds for every certificate of this signer, besides its own limits."""
+
+
+class Keyring(Protocol):
+    """The keys that open the gateway. Unknown users cost the same time as known ones."""
+
+    def key(self, user: str, blob: bytes, source: str, now: float) -> Restrictions | None:
+        """What the owner of this public key (SSH wire encoding) may do as ``user``; ``None``: refuse."""
+
+    def authority(
+        self, user: str, blob: bytes, source: str, now: float, names: frozenset[str] | None = None
+    ) -> Authority | None:
+        """What a certificate for ``names`` signed by this key needs to log in as ``user``; ``None``: refuse."""
+
+
+class Slot(Protocol):
+    """One admitted connection."""
+
+    def authenticated(self) -> None:
+        """It no longer counts as one that has not logged in."""
+
+    def release(self) -> None:
+        """It has ended. May be called again."""
+
+
+class Admission(Protocol):
+    """How many connections there may be."""
+
+    def connect(self, source: str) -> Slot:
+        """Admit a connection from this address. Raises ``LimitReached``."""
+
+
+class Login(Protocol):
+    """One authenticated connection, as the gateway sees it."""
+
+    async def run(self, request: Request, client: Client) -> None:
+        """Serve one channel to its end. Raises nothing but ``CancelledError``."""
+
+    async def close(self) -> None:
+        """The connection has ended. Never raises."""
+
+
+class Gateway(Protocol):
+    """Turns identities into logins."""
+
+    def login(self, identity: Identity) -> Login:
+        """Called once authentication has succeeded, never before."""

@@ -1,0 +1,151 @@
+"""The listener: accepts connections, and lets them end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from sshgate.config import Address, Config
+from sshgate.errors import ConfigError
+from sshgate.ssh import hostkeys
+from sshgate.ssh.connection import Connection
+from sshgate.ssh.contracts import Admission, Gateway, Keyring
+from sshgate.ssh.options import connection_options
+from sshgate.ssh.transport import Transport
+
+# Connections that the kernel completes while the loop is busy.
+BACKLOG = 1024
+# Sessions that were cut have this long to say so and to remove their sandbox.
+CUT_SECONDS = 8.0
+# Clients that were told everything have this long to close by themselves, else their last packets could be lost.
+GOODBYE_SECONDS = 1.0
+
+log = structlog.get_logger("sshgate.ssh")
+
+
+class SshServer:
+    """The SSH front door. ``listen``, then ``stop_accepting``, ``drain``, ``close``; each once, in this order.
+
+    ``close`` alone is enough after a ``listen`` that raised.
+    """
+
+    def __init__(self, config: Config, keyring: Keyring, admission: Admission, gateway: Gateway) -> None:
+        self._config = config
+        self._keyring = keyring
+        self._admission = admission
+        self._gateway = gateway
+        self._server: asyncio.Server | None = None
+        self._accepting = False
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.addresses: list[Address] = []
+
+    def __repr__(self) -> str:
+        where = ", ".join(map(str, self.addresses)) or "nowhere"
+        state = "accepting" if self._accepting else "closed"
+        return f"<SshServer {where}: {len(self._connections)} connections, {self.sessions} sessions, {state}>"
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that run."""
+        return sum(len(connection.sessions) for connection in self._connections)
+
+    async def listen(self) -> list[Address]:
+        """Accept connections from now on; the addresses that were bound.
+
+        Raises ``ConfigError`` for host keys that cannot be used and an address that cannot be had.
+        """
+        keys = await asyncio.to_thread(hostkeys.load, self._config.ssh.host_keys)
+        options = connection_options(self._config.ssh, keys, self._owner)
+        loop = asyncio.get_running_loop()
+        wanted = self._config.ssh.listen
+        try:
+            self._server = await loop.create_server(
+                lambda: Transport(loop, options), wanted.host or None, wanted.port, backlog=BACKLOG, reuse_address=True
+            )
+        except OSError as error:
+            raise ConfigError([_refused(wanted, error)]) from error
+        self._accepting = True
+        self.addresses = [Address(*bound.getsockname()[:2]) for bound in self._server.sockets]
+        for key in keys:
+            log.info("host_key", kind=key.get_algorithm(), fingerprint=hostkeys.fingerprint(key))
+        return self.addresses
+
+    def stop_accepting(self) -> None:
+        """No new connection, and no new session on those that are there."""
+        self._accepting = False
+        if self._server is not None:
+            self._server.close()
+        for connection in self._connections:
+            connection.refuse_sessions()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all sessions have ended, at most this long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while running := [task for one in self._connections for task in one.sessions]:
+                    await asyncio.wait(running)
+        except TimeoutError:
+            log.warning("drain.over", sessions=self.sessions, seconds=seconds)
+
+    async def close(self) -> None:
+        """Cut what still runs, tell it so, and return when every session has undone what it did."""
+        self.stop_accepting()
+        cut = [task for one in self._connections for task in one.sessions]
+        for task in cut:
+            task.cancel()
+        if cut:
+            await asyncio.wait(cut, timeout=CUT_SECONDS)
+            await self._all_gone(GOODBYE_SECONDS)
+        for connection in list(self._connections):
+            connection.disconnect("The gateway is shutting down.")
+        await self._all_gone(GOODBYE_SECONDS)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CUT_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _all_gone(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            pass
+
+    def _owner(self) -> Connection:
+        connection = Connection(self._config, self._keyring, self._admission, self._gateway, self._spawn, self._lost)
+        self._connections.add(connection)
+        self._empty.clear()
+        return connection
+
+    def _lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task.broken", exc_info=error)
+
+
+def _refused(wanted: Address, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"cannot listen on {wanted}: another program does already; choose another port in ssh.listen."
+    if error.errno == errno.EACCES:
+        return f"cannot listen on {wanted}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one."
+    return f"cannot listen on {wanted}: {os.strerror(error.errno) if error.errno else error}."

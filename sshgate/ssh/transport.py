@@ -1,0 +1,455 @@
+"""Every private attribute of asyncssh that is used here, each with its reason. Written against 2.24.1.
+
+Two subclasses: ``Transport`` is the wire of one connection, ``ChannelWire`` that of one session channel.
+They add the bounds that asyncssh leaves out (input before login, output to a peer that does not read, queued
+requests), correct what real clients stumble over, and take work off the path of every packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import asyncssh
+from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_CHANNEL_EOF, MSG_IGNORE, MSG_KEXINIT, MSG_USERAUTH_REQUEST
+from asyncssh.encryption import Encryption, GCMEncryption
+from asyncssh.packet import Boolean, SSHPacket, String, UInt32
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from sshgate.ssh.certificates import certificate_options
+from sshgate.ssh.options import SIGNATURES
+
+if TYPE_CHECKING:
+    _ServerChannel = asyncssh.SSHServerChannel[bytes]
+else:
+    _ServerChannel = asyncssh.SSHServerChannel
+
+# Output that waits in the TCP transport before channels are asked to stop, and until they may go on.
+OUTPUT_HIGH = 256 * 1024
+OUTPUT_LOW = 64 * 1024
+# Answers (to keepalives, unknown requests, ...) are not asked to stop; from here on no more questions are read.
+OUTPUT_STUCK = 1 << 20
+# No packet before login needs more than a large certificate and its signature.
+PACKET_BEFORE_LOGIN = 64 * 1024
+# OpenSSH sends a command in one packet of up to 256 KiB; a too long one deserves a sentence, not a cut.
+PACKET_AFTER_LOGIN = 1 << 20
+# One read of the event loop, besides the packet that is incomplete.
+ONE_READ = 256 * 1024
+LONGEST_USER_NAME = 512
+# Packets that arrive while a channel is paused are joined up to this size.
+JOINED = 32 * 1024
+
+_ACCEPTED_SIGNATURES = frozenset(name.encode() for name in SIGNATURES)
+
+
+class Owner(Protocol):
+    """What a transport asks of the object that decides for its connection, besides asyncssh's callbacks."""
+
+    def attempt_failed(self, method: bytes) -> bool:
+        """An attempt to log in has failed; false: it was the last one."""
+
+    def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
+        """Whether a certificate whose signature is right may log in."""
+
+    def sessions_ended(self) -> None:
+        """The client will not open another session (no-more-sessions@openssh.com)."""
+
+
+class Session(Protocol):
+    """What a channel asks of its session, besides asyncssh's callbacks."""
+
+    def env_received(self, name: bytes, value: bytes) -> bool:
+        """The client sets a variable; false: not accepted."""
+
+    def output_refused(self) -> None:
+        """The client reads no more output (eow@openssh.com)."""
+
+
+class Transport(asyncssh.SSHServerConnection):
+    """One SSH connection on the wire."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
+        super().__init__(loop, options)
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self._max_recv_pktlen = PACKET_BEFORE_LOGIN
+        self._held: set[str] = set()
+        self._corks = 0
+        self._outbox: list[bytes] = []
+        self._auth_began = False
+        self._auth_method = b""
+
+    @property
+    def owner(self) -> Owner | None:
+        return cast("Owner | None", self._owner)
+
+    @property
+    def waiting_output(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    @property
+    def open_channels(self) -> int:
+        """Channels that are not closed by both sides."""
+        return len(self._channels)
+
+    # --- TCP ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(OUTPUT_HIGH, OUTPUT_LOW)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        if not self._channels:
+            self._acknowledge_now()
+        super().data_received(data)
+        self._bound_input()
+
+    def _acknowledge_now(self) -> None:
+        # Until its first session OpenSSH's client leaves Nagle's algorithm on and waits for our delayed
+        # acknowledgement after NEWKEYS: 40 ms of every login. The option does not last, hence at every read.
+        sock = self.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_QUICKACK") and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _bound_input(self) -> None:
+        # asyncssh appends to its buffer whatever comes while a packet is being worked on by a task (key
+        # exchange, authentication): 47 MiB in 2.5 s were seen. An incomplete packet alone cannot be this long.
+        if len(self._inpbuf) > self._max_recv_pktlen + ONE_READ:
+            self._hold("input")
+
+    def _finish_recv_packet(self, *args: Any, **kwargs: Any) -> None:
+        super()._finish_recv_packet(*args, **kwargs)
+        if "input" in self._held and len(self._inpbuf) <= self._max_recv_pktlen + ONE_READ:
+            self._release("input")
+
+    def _hold(self, reason: str) -> None:
+        if not self._held and self._transport is not None:
+            self._transport.pause_reading()
+        self._held.add(reason)
+
+    def _release(self, reason: str) -> None:
+        if reason in self._held:
+            self._held.remove(reason)
+            if not self._held and self._transport is not None:
+                self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        # Empty in asyncssh: only the window, which the peer chooses, would bound what waits for the network.
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+        self._release("output")
+
+    def _recv_data(self) -> None:
+        # All that one read causes leaves in one send.
+        with self.corked():
+            super()._recv_data()
+
+    @contextmanager
+    def corked(self) -> Iterator[None]:
+        """Within it, packets are collected; they leave together at its end."""
+        self._corks += 1
+        try:
+            yield
+        finally:
+            self._corks -= 1
+            if not self._corks:
+                self._flush_outbox()
+
+    def _send(self, data: bytes) -> None:
+        if self._corks:
+            self._outbox.append(data)
+        else:
+            super()._send(data)
+
+    def _flush_outbox(self) -> None:
+        outbox = self._outbox
+        if outbox:
+            super()._send(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+            outbox.clear()
+            if not self.writable.is_set() and self.waiting_output > OUTPUT_STUCK:
+                self._hold("output")
+
+    def _force_close(self, exc: Exception | None) -> None:
+        # The reason for the end was written a moment ago.
+        self._flush_outbox()
+        super()._force_close(exc)
+
+    def _cleanup(self, exc: Exception | None) -> None:
+        self.writable.set()
+        super()._cleanup(exc)
+
+    # --- packets ---
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
+        # asyncssh puts a MSG_IGNORE before every packet, against attacks on CBC's chained IV. None of our
+        # ciphers chains; without it there is half the work and half the sends for every keystroke.
+        if pkttype != MSG_IGNORE:
+            super().send_packet(pkttype, *args, handler=handler)
+
+    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the text would be put together for every packet, logged or not."""
+
+    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, as above."""
+
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        super().send_newkeys(k, h)
+        self._send_encryption = _faster(self._send_encryption)
+        self._next_recv_encryption = _faster(self._next_recv_encryption)
+
+    # --- key exchange ---
+
+    async def _process_kexinit_exactly(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        # asyncssh calls a guess wrong when the chosen method is not the client's first. RFC 4253 section 7
+        # calls it wrong as well when the two first methods, or the two first host key types, differ; dropbear
+        # guesses so, and would be cut off with "Key exchange not in progress".
+        await super()._process_kexinit(pkttype, pktid, packet)
+        offer = SSHPacket(self._client_kexinit[17:])
+        lists = [offer.get_namelist() for _ in range(10)]
+        follows = offer.get_boolean()
+        ours = (self._kex_algs[0], next(iter(self._server_host_key_algs or ()), b""))
+        theirs = (next(iter(lists[0]), b""), next(iter(lists[1]), b""))
+        self._ignore_first_kex = follows and ours != theirs
+
+    def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
+        # asyncssh notes the wanted RSA hash in the key object, which all connections share: two logins at a
+        # time could sign with each other's. Each gets a copy.
+        if not super().choose_server_host_key(peer_host_key_algs):
+            return False
+        chosen = next(alg for alg in peer_host_key_algs if alg in self._server_host_keys)
+        self._server_host_key = copy.copy(self._server_host_keys[chosen])
+        if chosen != self._server_host_key.algorithm:
+            self._server_host_key.set_sig_algorithm(chosen)
+        return True
+
+    # --- authentication ---
+
+    async def reload_config(self) -> None:
+        """Nothing: asyncssh prepares all options again in a thread for every login, and ours name no user."""
+
+    def _process_userauth_exactly(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> Any:
+        # asyncssh disconnects at a user name that is too long or not stringprep's, which tells it apart from
+        # a wrong key, and lets the name change half-way (CVE-2023-46446 came from that). OpenSSH does neither.
+        name = packet.get_string()
+        service = packet.get_string()
+        self._auth_method = packet.get_string()
+        if service != b"ssh-connection":
+            raise asyncssh.ServiceNotAvailable("Unexpected service in auth request")
+        if self._auth_complete:
+            if self._auth_final:
+                raise asyncssh.ProtocolError("Unexpected userauth request")
+            return None
+        # No valid name has a backslash, so whatever cannot be decoded stays invalid.
+        username = name[:LONGEST_USER_NAME].decode("utf-8", "backslashreplace")
+        if self._auth_began and username != self._username:
+            raise asyncssh.ProtocolError("Change of user name is not allowed")
+        if self._auth is not None:
+            auth, self._auth = self._auth, None
+            auth.cancel()
+        begin, self._auth_began = not self._auth_began, True
+        self._username = username
+        self._key_options = {}
+        self._cert_options = None
+        return self._finish_userauth(begin, self._auth_method, packet)
+
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        # There is no MaxAuthTries in asyncssh.
+        if self.owner is not None and not self.owner.attempt_failed(self._auth_method):
+            raise asyncssh.PermissionDenied("Too many authentication failures")
+        super().send_userauth_failure(partial_success)
+
+    async def send_userauth_success(self) -> None:
+        self._max_recv_pktlen = PACKET_AFTER_LOGIN
+        await super().send_userauth_success()
+
+    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        # signature_algs only says what we would like: asyncssh still takes RSA signatures over SHA-1.
+        if msg and SSHPacket(signature).get_string() not in _ACCEPTED_SIGNATURES:
+            return False
+        return await super().validate_public_key(username, key_data, msg, signature)
+
+    async def _validate_openssh_certificate(
+        self, username: str, cert: asyncssh.SSHCertificate
+    ) -> asyncssh.SSHKey | None:
+        # asyncssh wants the whole login name (user+profile=name) among the principals, and takes a certificate
+        # without principals for everybody. What it enforces by itself (permit-pty, ...) it takes from here.
+        if self.owner is None or not self.owner.certificate_accepted(username, cert):
+            return None
+        self._cert_options = dict(certificate_options(cert))
+        cert.key.set_touch_required(True)
+        return cert.key
+
+    # --- requests ---
+
+    def _refuse_global(self, packet: SSHPacket) -> None:
+        # In asyncssh a refusal takes a task, and whatever is asked meanwhile queues up without a bound. An
+        # unknown cancellation would end the connection.
+        self._report_global_response(False)
+
+    _process_tcpip_forward_global_request = _refuse_global
+    _process_cancel_tcpip_forward_global_request = _refuse_global
+    _process_streamlocal_forward_at_openssh_dot_com_global_request = _refuse_global
+    _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request = _refuse_global
+
+    def _process_no_more_sessions_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        packet.check_end()
+        if self.owner is not None:
+            self.owner.sessions_ended()
+        self._report_global_response(True)
+
+    def create_server_channel(
+        self, encoding: str | None = "", errors: str = "", window: int = 0, max_pktsize: int = 0
+    ) -> asyncssh.SSHServerChannel[Any]:
+        return ChannelWire(
+            self, self._loop, self._allow_pty, False, False, 0, 0, None, "strict", self._window, self._max_pktsize
+        )
+
+    # asyncssh dispatches by this table, past the methods of a subclass.
+    _packet_handlers = {  # noqa: RUF012
+        **asyncssh.SSHServerConnection._packet_handlers,
+        MSG_KEXINIT: _process_kexinit_exactly,
+        MSG_USERAUTH_REQUEST: _process_userauth_exactly,
+    }
+
+
+class ChannelWire(_ServerChannel):
+    """One session channel on the wire."""
+
+    _end_requests: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def transport(self) -> Transport:
+        return cast(Transport, self._conn)
+
+    def end_with_status(self, status: int) -> None:
+        """Once all output has left: EOF, exit-status, close. Returns at once."""
+        self._end(b"exit-status", UInt32(status))
+
+    def end_with_signal(self, name: str, core_dumped: bool) -> None:
+        """Once all output has left: EOF, exit-signal, close. Returns at once."""
+        self._end(b"exit-signal", String(name) + Boolean(core_dumped) + String("") + String(""))
+
+    def _end(self, request: bytes, arguments: bytes) -> None:
+        if self._conn is None or self._send_state in {"close_pending", "closed"}:
+            return
+        with self.transport.corked():
+            self._end_requests = ((request, arguments),)
+            self.close()
+
+    def _close_send(self) -> None:
+        # asyncssh would send the status ahead of output that waits for the window; some clients stop reading
+        # at the status.
+        if self._end_requests and not self._send_buf and self._send_state != "closed":
+            requests, self._end_requests = self._end_requests, ()
+            self.send_packet(MSG_CHANNEL_EOF)
+            for request, arguments in requests:
+                self._send_request(request, arguments)
+        super()._close_send()
+
+    def _process_close_at_once(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        # asyncssh tells of the close only after paused input was read. Who closed does not wait for that.
+        self._recv_buf = []
+        self._recv_paused = False
+        super()._process_close(pkttype, pktid, packet)
+
+    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
+        # While reading is paused asyncssh keeps one object per packet: a window of one-byte packets would cost
+        # a hundred times its size. They are joined here.
+        if data and self._recv_paused and self._recv_buf and self._send_state not in {"close_pending", "closed"}:
+            last = self._recv_buf[-1][0]
+            if isinstance(last, bytearray) and len(last) < JOINED:
+                last += data
+                self._recv_window -= len(data)
+                return
+            data = cast(bytes, bytearray(data))
+        super()._accept_data(data, datatype)
+
+    def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
+        # asyncssh puts a certificate's force-command in place of what was asked; the policy does that for keys
+        # and certificates alike, and hands the original on.
+        if self._session_started:
+            return False
+        self._session_started = True
+        if command is not None:
+            return bool(self._session.exec_requested(command))
+        if subsystem is not None:
+            return bool(self._session.subsystem_requested(subsystem))
+        return bool(self._session.shell_requested())
+
+    def _process_exec_request(self, packet: SSHPacket) -> bool:
+        # asyncssh refuses commands that are not UTF-8; a command is bytes.
+        command = packet.get_string()
+        packet.check_end()
+        return self._start_session(command=command.decode("utf-8", "surrogateescape"))
+
+    def _process_env_request(self, packet: SSHPacket) -> bool:
+        # asyncssh keeps every variable, whatever its name, size and number.
+        name, value = packet.get_string(), packet.get_string()
+        packet.check_end()
+        return cast(Session, self._session).env_received(name, value)
+
+    def _process_eow_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:
+        packet.check_end()
+        cast(Session, self._session).output_refused()
+        return True
+
+    def _refuse(self, packet: SSHPacket) -> bool:
+        # In asyncssh a refusal takes a task, and requests queue up behind it without a bound.
+        return False
+
+    _process_x11_req_request = _refuse
+    _process_auth_agent_req_at_openssh_dot_com_request = _refuse  # type: ignore[assignment]
+
+    _packet_handlers = {  # noqa: RUF012
+        **asyncssh.SSHServerChannel._packet_handlers,
+        MSG_CHANNEL_CLOSE: _process_close_at_once,
+    }
+
+    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, as in ``Transport``."""
+
+    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, as in ``Transport``."""
+
+
+class _Gcm(Encryption):
+    """AES-GCM with its key schedule kept; asyncssh makes a new one for every packet."""
+
+    def __init__(self, key: bytes, iv: bytes) -> None:
+        self._cipher = AESGCM(key)
+        # RFC 5647 section 7.1: a fixed field, and a counter that goes up by one with each packet.
+        self._fixed = iv[:4]
+        self._counter = int.from_bytes(iv[4:], "big")
+
+    def _nonce(self) -> bytes:
+        nonce = self._fixed + self._counter.to_bytes(8, "big")
+        self._counter = (self._counter + 1) & 0xFFFF_FFFF_FFFF_FFFF
+        return nonce
+
+    def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
+        return header + self._cipher.encrypt(self._nonce(), packet, header), b""
+
+    def decrypt_header(self, seq: int, first_block: bytes, header_len: int) -> tuple[bytes, bytes]:
+        return first_block, first_block[:header_len]
+
+    def decrypt_packet(self, seq: int, first: bytes, rest: bytes, header_len: int, mac: bytes) -> bytes | None:
+        sealed = b"".join((first[header_len:], rest, mac))
+        try:
+            return self._cipher.decrypt(self._nonce(), sealed, first[:header_len])
+        except InvalidTag:
+            return None
+
+
+def _faster(encryption: Encryption | None) -> Encryption | None:
+    if type(encryption) is not GCMEncryption:
+        return encryption
+    cipher = encryption._cipher
+    return _Gcm(cipher._key, cipher._iv)
