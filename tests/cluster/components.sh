@@ -31,7 +31,8 @@ component_command() { # NAME: its command line in COMMAND
     containerd) COMMAND=(containerd --config "$STATE/containerd.toml") ;;
     controller-manager) COMMAND=("$hyperkube" kube-controller-manager --kubeconfig="$STATE/controller-manager.kubeconfig"
       --bind-address=127.0.0.1 --leader-elect=false --cluster-cidr="$POD_RANGE" --root-ca-file="$pki/ca.crt"
-      --use-service-account-credentials --service-account-private-key-file="$pki/sa.key") ;;
+      --use-service-account-credentials --service-account-private-key-file="$pki/sa.key"
+      --flex-volume-plugin-dir="$STATE/volume-plugins") ;;
     scheduler) COMMAND=("$hyperkube" kube-scheduler --kubeconfig="$STATE/scheduler.kubeconfig"
       --bind-address=127.0.0.1 --leader-elect=false) ;;
     kubelet) COMMAND=("$hyperkube" kubelet --kubeconfig="$STATE/kubelet.kubeconfig" --config="$STATE/kubelet.yaml"

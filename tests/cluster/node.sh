@@ -87,17 +87,19 @@ shims_kill() { # containerd leaves its shims running, so that it can be restarte
 mounts_below() { awk -v below="$1/" 'index($2, below) == 1 {print $2}' /proc/mounts | sort -r; }
 
 rules_remove() { # the chains of kube-proxy, the kubelet and the network plugins
-  local family
+  local family rules
   for family in iptables ip6tables; do
-    "$family-save" 2>/dev/null | grep -qE 'KUBE-|CNI-' || continue
-    "$family-save" | grep -vE 'KUBE-|CNI-' | "$family-restore"
+    rules=$("$family-save" 2>/dev/null) || continue
+    [[ $rules == *KUBE-* || $rules == *CNI-* ]] || continue
+    grep -vE 'KUBE-|CNI-' <<<"$rules" | "$family-restore"
   done
 }
 
 traces_remove() { # what the programs leave outside of $STATE, wherever they are told to keep their things
   find /var/log/containers -lname "$STATE/*" -delete 2>/dev/null || true
-  rm -f /var/lib/cni/results/sshgate-*
-  [ -S /run/containerd/containerd.sock ] || rm -rf /run/containerd
+  rm -f /var/lib/kubelet/device-plugins/{kubelet.sock,kubelet_internal_checkpoint} /var/lib/cni/results/sshgate-*
+  # Another containerd on this machine keeps the same things in the same places.
+  [ -S /run/containerd/containerd.sock ] || rm -rf /run/containerd /var/lib/cni/results/cni-loopback-*
   rmdir /var/log/containers /var/lib/cni/results /var/lib/cni /var/lib/kubelet/device-plugins /var/lib/kubelet 2>/dev/null || true
   find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null || true
 }

@@ -21,7 +21,7 @@ packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
 }
 
-hyperkube() { "$STATE/hyperkube" "$@"; }
+hyperkube() { KUBECACHEDIR=$STATE/kubectl-cache "$STATE/hyperkube" "$@"; }
 
 hyperkube_program() { # Kubernetes and etcd as one binary, $STATE/hyperkube
   local source key number=${KUBERNETES_VERSION#v}
