@@ -139,6 +139,8 @@ class Program:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
         await self._child.wait()
+        # Output that nobody has read keeps the pipes open otherwise.
+        self._child._transport.close()  # type: ignore[attr-defined]
 
 
 class OnPipes(Program):

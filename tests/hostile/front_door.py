@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.limits import Admission
 from sshgate.config import Access, Address, Config, Limits, Ssh
+from sshgate.ssh import hostkeys
 from sshgate.ssh.server import SshServer
 from tests.hostile.backend import Programs
 
@@ -48,11 +52,11 @@ class FrontDoor:
     def ssh_argv(self, *words: str | bytes, user: str = "user", options: Sequence[str] = ()) -> list[str | bytes]:
         """The command line of OpenSSH's client, free of this machine's configuration."""
         fixed = [
-            "ssh", "-F", "none", "-p", str(self.port), "-i", str(self.key), "-o", "IdentitiesOnly=yes",
+            "-F", "none", "-p", str(self.port), "-i", str(self.key), "-o", "IdentitiesOnly=yes",
             "-o", "IdentityAgent=none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new",
             "-o", f"UserKnownHostsFile={self.place}/known_hosts", "-o", "LogLevel=ERROR", "-l", user,
         ]  # fmt: skip
-        return [*fixed, *options, "127.0.0.1", *words]
+        return ["ssh", *options, *fixed, "127.0.0.1", *words]
 
     async def start(
         self, *words: str | bytes, user: str = "user", options: Sequence[str] = (), argv: Sequence[str | bytes] = ()
@@ -102,12 +106,22 @@ def make_config(
     )
 
 
+@functools.cache
+def _host_keys() -> tempfile.TemporaryDirectory[str]:
+    """Made once for all tests: an RSA key takes most of a second."""
+    place = tempfile.TemporaryDirectory(prefix="sshgate-host-keys-")
+    hostkeys.load(Path(place.name) / "host")
+    return place
+
+
 @contextlib.asynccontextmanager
 async def front_door(
     place: Path, ssh: Ssh | None = None, access: Access | None = None, limits: Limits | None = None
 ) -> AsyncIterator[FrontDoor]:
     """A server that lets ``user`` in with the key ``place/id``."""
     (place / "users").mkdir(exist_ok=True)
+    if not (place / "host").exists():
+        shutil.copytree(Path(_host_keys().name) / "host", place / "host")
     if not (place / "id").exists():
         (place / "users" / "user").write_text(make_key(place / "id") + "\n")
     config = make_config(place, ssh, access, limits)
