@@ -17,7 +17,7 @@ from sshgate.errors import GateError, Unavailable
 from sshgate.sandbox.kubernetes import credentials, failures
 from sshgate.sandbox.kubernetes.credentials import Credentials
 from sshgate.sandbox.kubernetes.objects import Listing, Pod
-from sshgate.sandbox.kubernetes.remotecommand import SUBPROTOCOLS
+from sshgate.sandbox.kubernetes.socket import Refused, RemoteSocket, connect
 
 T = TypeVar("T")
 
@@ -27,8 +27,6 @@ JSON_PATCH = "application/json-patch+json"
 KEEP_CONNECTION = 60.0
 # Credentials are read again after a 401, but not for every request of a server that refuses us.
 REREAD_SECONDS = 5.0
-# Seconds the server has to answer our websocket CLOSE.
-CLOSE_SECONDS = 1.0
 
 _pod = msgspec.json.Decoder(Pod)
 _pods = msgspec.json.Decoder(Listing[Pod])
@@ -164,38 +162,25 @@ class ApiServer:
         finally:
             response.close()
 
-    async def websocket(self, path: str, query: str) -> aiohttp.ClientWebSocketResponse:
+    async def websocket(self, path: str, query: str) -> RemoteSocket:
         """Open a remotecommand websocket; whoever gets it closes it. Refusals raise as ``failures`` says."""
         renewed = False
         try:
             async with asyncio.timeout(self.timeout):
                 while True:
+                    known, session = self._opened()
+                    url = f"{known.host}{path}?{query}"
                     try:
-                        return await self._websocket(path, query)
-                    except failures.Unauthenticated:
-                        if renewed or not await self._renew():
-                            raise
+                        return await connect(session, url, await known.headers(), known.proxy, known.server_hostname)
+                    except Refused as refused:
+                        if refused.status != 401 or renewed or not await self._renew():
+                            status = failures.status_of(refused.body)
+                            raise failures.failure(refused.status, status, "enter the sandbox") from None
                         renewed = True
         except TimeoutError as error:
             raise failures.silent(self.timeout) from error
         except (aiohttp.ClientError, OSError) as error:
             raise failures.unreachable() from error
-
-    async def _websocket(self, path: str, query: str) -> aiohttp.ClientWebSocketResponse:
-        known, session = self._opened()
-        try:
-            return await session.ws_connect(
-                f"{known.host}{path}?{query}",
-                protocols=SUBPROTOCOLS,
-                headers=await known.headers(),
-                proxy=known.proxy,
-                server_hostname=known.server_hostname,
-                max_msg_size=0,
-                compress=0,
-                timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=CLOSE_SECONDS),
-            )
-        except aiohttp.WSServerHandshakeError as error:
-            raise failures.failure(error.status, None, "enter the sandbox") from error
 
     async def _once(
         self,

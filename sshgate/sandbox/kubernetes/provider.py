@@ -36,6 +36,7 @@ class KubernetesProvider:
         self._removals = Removals(self.api)
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._creating: set[str] = set()
+        self._opened = False
         selector = f"{podspec.MANAGED_BY}=sshgate,{podspec.GATEWAY}={podspec.label_value(self.owner.gateway)}"
         self._reflector: Reflector[Pod] = pods(self.api, selector, self._observe)
 
@@ -47,6 +48,7 @@ class KubernetesProvider:
             await self.api.open()
             await check_rights(self.api)
             await self._reflector.start()
+            self._opened = True
         except BaseException as error:
             await self.api.close()
             if isinstance(error, GateError) and not isinstance(error, Unavailable):
@@ -103,8 +105,13 @@ class KubernetesProvider:
             self._removals.remove(new.metadata.name, new.metadata.uid)
 
     def _orphaned(self, pod: Pod) -> bool:
-        """Whether it is an ephemeral pod of this gateway that no session of this life holds."""
+        """Whether it is an ephemeral pod of this gateway that no session holds.
+
+        Pods of other lives are taken for earlier ones only while this one begins: later ones are not ours.
+        """
         meta = pod.metadata
         if meta.deletion_timestamp is not None or meta.name in self._creating:
+            return False
+        if self._opened and meta.annotations.get(podspec.LIFE) != self.owner.life:
             return False
         return meta.labels.get(podspec.STATE) == podspec.CLAIMED and podspec.NAME not in meta.labels

@@ -1,0 +1,175 @@
+"""A websocket client on aiohttp's connections, made for one exec each.
+
+aiohttp's own takes a queue, a task and an object per frame; here a frame goes from the transport's callback
+straight to its reader, and back-pressure straight to the transport. The parts of aiohttp used for that
+(``Connection.protocol``, ``set_parser``, ``WebSocketWriter``) are used in this file only.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiohttp
+from aiohttp.http_websocket import WebSocketWriter
+
+from sshgate.sandbox.kubernetes import frames
+from sshgate.sandbox.kubernetes.frames import FrameParser, ProtocolError
+from sshgate.sandbox.kubernetes.remotecommand import SUBPROTOCOLS
+
+_ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# Answers of one exec wait in aiohttp until `attach`; more than a first frame does not come before that.
+REFUSAL_BYTES = 1 << 20
+
+
+class Refused(Exception):
+    """The server did not upgrade: its HTTP status and the body it gave instead."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.body = body
+
+
+class RemoteSocket:
+    """An open remotecommand websocket. Whoever opened it closes it."""
+
+    def __init__(self, response: aiohttp.ClientResponse, subprotocol: str) -> None:
+        connection = response.connection
+        assert connection is not None
+        assert connection.protocol is not None
+        assert connection.transport is not None
+        self.subprotocol = subprotocol
+        self._response = response
+        self._protocol = connection.protocol
+        self._writer = WebSocketWriter(self._protocol, connection.transport, use_mask=True)
+        self._parser = FrameParser(self._no_message, self._control)
+        self._ended: Callable[[], None] = lambda: None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<RemoteSocket {self.subprotocol}{' closed' if self._closed else ''}>"
+
+    def attach(self, message: Callable[[bytes, int, int], None], ended: Callable[[], None]) -> None:
+        """From now on call ``message`` with each binary message (see ``FrameParser``), ``ended`` at the end."""
+        self._parser = FrameParser(message, self._control)
+        self._ended = ended
+        self._protocol.read_timeout = None
+        self._protocol.set_parser(self, self)
+        if not self._protocol.connected:
+            self.feed_eof()
+
+    async def send(self, message: bytes) -> None:
+        """Send a binary message; returns when the transport has room for more. One task at a time.
+
+        What is sent after the end is dropped.
+        """
+        self.send_now(message)
+        if self._protocol.writing_paused:
+            try:
+                await self._protocol._drain_helper()
+            except (aiohttp.ClientError, OSError):
+                pass  # `ended` tells
+
+    def send_now(self, message: bytes) -> None:
+        """Send a small binary message without waiting for room."""
+        self._write(message, frames.BINARY)
+
+    def pause_reading(self) -> None:
+        """Take no more from the network for now."""
+        if not self._closed:
+            self._protocol.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        if not self._closed:
+            self._protocol.resume_reading()
+
+    def close(self) -> None:
+        """Say goodbye and drop the connection, without waiting for an answer. May be called again."""
+        if not self._closed:
+            self._write(b"\x03\xe8", frames.CLOSE)
+            self._closed = True
+            self._response.close()
+
+    def _write(self, message: bytes, opcode: int) -> None:
+        if self._closed or not self._protocol.connected:
+            return
+        try:
+            self._writer._write_websocket_frame(message, opcode, 0)
+        except (aiohttp.ClientError, OSError):
+            pass  # the transport is closing: `ended` comes
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        if opcode == frames.PING:
+            self._write(payload, frames.PONG)
+        elif opcode == frames.CLOSE:
+            self.feed_eof()
+
+    @staticmethod
+    def _no_message(data: bytes, start: int, end: int) -> None:
+        raise ProtocolError("a message before anybody listens")
+
+    # --- what aiohttp calls: this object is the connection's parser and the parser's queue ---
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        if self._closed:
+            return False, b""
+        try:
+            self._parser.feed(data)
+        except ProtocolError:
+            self.feed_eof()
+            return True, b""
+        return False, b""
+
+    def feed_eof(self) -> None:
+        self._ended()
+        self.close()
+
+    def set_exception(self, *_: Any) -> None:
+        self.feed_eof()
+
+    def is_eof(self) -> bool:
+        return self._closed
+
+
+async def connect(
+    session: aiohttp.ClientSession,
+    url: str,
+    headers: Mapping[str, str],
+    proxy: str | None,
+    server_hostname: str | None,
+) -> RemoteSocket:
+    """Open a websocket (RFC 6455 section 4.1). Raises ``Refused``, or what aiohttp raises."""
+    key = base64.b64encode(secrets.token_bytes(16))
+    response = await session.request(
+        "GET",
+        url,
+        headers={
+            **headers,
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": key.decode(),
+            "Sec-WebSocket-Protocol": ", ".join(SUBPROTOCOLS),
+        },
+        read_until_eof=False,
+        proxy=proxy,
+        server_hostname=server_hostname,
+        timeout=aiohttp.ClientTimeout(total=None),
+        allow_redirects=False,
+    )
+    try:
+        if response.status != 101:
+            raise Refused(response.status, await response.content.read(REFUSAL_BYTES))
+        accept = base64.b64encode(hashlib.sha1(key + _ACCEPT).digest()).decode()
+        subprotocol = response.headers.get("Sec-WebSocket-Protocol", "")
+        if response.headers.get("Sec-WebSocket-Accept") != accept or subprotocol not in SUBPROTOCOLS:
+            raise Refused(502, b"")
+        return RemoteSocket(response, subprotocol)
+    except BaseException:
+        response.close()
+        raise
