@@ -1,0 +1,54 @@
+"""Rules about the text of the tracked files that no linter knows. Prints what breaks them; exit status 1 then."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Clients of package registries find them by themselves; a name in a file would break mirrors.
+REGISTRY = re.compile(r"pypi\.or[g]|pythonhoste[d]|registry\.npmj[s]|proxy\.golan[g]|deb\.debia[n]|crates\.i[o]|repo1\.mave[n]")
+# A path of one machine.
+MACHINE = re.compile(r"(?<![\w.$~-])/(root|work|farm)/\w")
+LONGEST_FILE = 400
+# Locks, texts and generated sums have no length to speak of.
+UNBOUNDED = {".lock", ".md", ".sum", ".json", ".mod", ""}
+
+
+def main() -> int:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
+    )
+    mistakes = []
+    for name in sorted(filter(None, listed.stdout.decode().split("\0"))):
+        mistakes += list(broken_rules(Path(name)))
+    print("\n".join(mistakes), file=sys.stderr)
+    return 1 if mistakes else 0
+
+
+def broken_rules(name: Path) -> list[str]:
+    """One line for each rule that the file breaks."""
+    path = ROOT / name
+    if path.is_symlink() or not path.is_file():
+        return []
+    try:
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError:
+        return []
+    mistakes = []
+    for number, line in enumerate(lines, 1):
+        if REGISTRY.search(line):
+            mistakes.append(f"{name}:{number}: names the host of a package registry")
+        if MACHINE.search(line):
+            mistakes.append(f"{name}:{number}: holds a path of one machine")
+    if name.suffix not in UNBOUNDED and len(lines) > LONGEST_FILE:
+        mistakes.append(f"{name}: {len(lines)} lines, {LONGEST_FILE} at most: split it")
+    if name.parts[0] == "keys" and name.name not in (".gitignore", "README.md"):
+        mistakes.append(f"{name}: no key is kept in git")
+    return mistakes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
