@@ -17,7 +17,7 @@ from sshgate.errors import GateError, Unavailable
 from sshgate.sandbox.kubernetes import credentials, failures
 from sshgate.sandbox.kubernetes.credentials import Credentials
 from sshgate.sandbox.kubernetes.objects import Listing, Pod
-from sshgate.sandbox.kubernetes.socket import Refused, RemoteSocket, connect
+from sshgate.sandbox.kubernetes.socket import Connector, Refused, RemoteSocket, connect
 
 T = TypeVar("T")
 
@@ -261,7 +261,7 @@ def _seconds(text: str) -> float:
 
 
 def _session(known: Credentials) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
+    connector = Connector(
         # Every exec holds a connection: a limit would make the next login wait without a word.
         limit=0,
         ssl=known.tls if known.tls is not None else True,

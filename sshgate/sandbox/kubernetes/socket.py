@@ -1,17 +1,22 @@
 """A websocket client on aiohttp's connections, made for one exec each.
 
 aiohttp's own takes a queue, a task and an object per frame; here a frame goes from the transport's callback
-straight to its reader, and back-pressure straight to the transport. The parts of aiohttp used for that
-(``Connection.protocol``, ``set_parser``, ``WebSocketWriter``) are used in this file only.
+straight to its reader, and back-pressure straight to the transport. The private parts of aiohttp used for
+that are used in this file only.
+
+Back-pressure goes to the TCP transport below TLS: a TLS transport of uvloop that is paused when the server
+closes drops what it has not delivered, and of either loop keeps up to 256 KiB more.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.http_websocket import WebSocketWriter
@@ -45,6 +50,7 @@ class RemoteSocket:
         self.subprotocol = subprotocol
         self._response = response
         self._protocol = connection.protocol
+        self._below = _below.get(connection.protocol, connection.transport)
         self._writer = WebSocketWriter(self._protocol, connection.transport, use_mask=True)
         self._parser = FrameParser(self._no_message, self._control)
         self._ended: Callable[[], None] = lambda: None
@@ -80,13 +86,13 @@ class RemoteSocket:
 
     def pause_reading(self) -> None:
         """Take no more from the network for now."""
-        if not self._closed:
-            self._protocol.pause_reading()
+        if self._protocol.connected:
+            self._below.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on reading."""
-        if not self._closed:
-            self._protocol.resume_reading()
+        if self._protocol.connected:
+            self._below.resume_reading()
 
     def close(self) -> None:
         """Say goodbye and drop the connection, without waiting for an answer. May be called again."""
@@ -134,6 +140,26 @@ class RemoteSocket:
 
     def is_eof(self) -> bool:
         return self._closed
+
+
+# The TCP transport below each TLS connection.
+_below: WeakKeyDictionary[Any, asyncio.Transport] = WeakKeyDictionary()
+
+
+class Connector(aiohttp.TCPConnector):
+    """Makes TLS connections whose TCP transport can be reached."""
+
+    async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("ssl") is None:
+            return await super()._wrap_create_connection(*args, **kwargs)
+        plain = {**kwargs, "ssl": None, "server_hostname": None}
+        transport, _ = await super()._wrap_create_connection(*args, **plain)
+        return await self._start_tls_connection(transport, kwargs["req"], kwargs["timeout"], kwargs["client_error"])
+
+    async def _start_tls_connection(self, underlying_transport: asyncio.Transport, *args: Any, **kwargs: Any) -> Any:
+        transport, protocol = await super()._start_tls_connection(underlying_transport, *args, **kwargs)
+        _below[protocol] = underlying_transport
+        return transport, protocol
 
 
 async def connect(
