@@ -6,6 +6,7 @@ Channels and subprotocols are those of k8s.io/apimachinery/pkg/util/remotecomman
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -48,7 +49,7 @@ def outcome(payload: bytes) -> Outcome:
     """What the status message says. ``Lost`` when the program could not be started or nobody knows."""
     try:
         status = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Lost(NO_STATUS)
     if not isinstance(status, dict):
         return Lost(NO_STATUS)
@@ -58,14 +59,6 @@ def outcome(payload: bytes) -> Outcome:
     if code is not None:
         return Exited(code)
     return _not_started(str(status.get("message") or ""))
-
-
-def not_running_yet(lost: Lost) -> bool:
-    """Whether this end only says that the container has not been started so far."""
-    return lost.reason == _NOT_RUNNING
-
-
-_NOT_RUNNING = "the sandbox is not running."
 
 
 def _exit_code(status: dict[str, Any]) -> int | None:
@@ -84,11 +77,16 @@ def _exit_code(status: dict[str, Any]) -> int | None:
 
 def _not_started(message: str) -> Lost:
     """The container runtime's complaint in words for the user, with the status a shell would give."""
-    said = message.lower()
-    if "executable file not found" in said or "no such file or directory" in said:
+    if _MISSING.search(message):
         return Lost("the program is not in the sandbox's image.", 127)
-    if "permission denied" in said or "exec format error" in said:
+    if _NOT_EXECUTABLE.search(message):
         return Lost("the sandbox cannot execute the program: permission denied or a wrong format.", 126)
-    if "container not found" in said or "not running" in said or "not created" in said:
-        return Lost(_NOT_RUNNING)
+    if _NOT_RUNNING.search(message):
+        return Lost("the sandbox is not running.")
     return Lost(NO_STATUS)
+
+
+# runc, crun and gVisor in their own words. A bare "no such file" may also speak of files of the runtime's own.
+_MISSING = re.compile(r'executable file .*not found|(exec: "|find\w* executable).*: no such file', re.I | re.S)
+_NOT_EXECUTABLE = re.compile(r'(exec: "|execve).*(permission denied|exec format error|is a directory)', re.I | re.S)
+_NOT_RUNNING = re.compile(r"container not found|not running|stopped|container_(created|exited)|not created", re.I)
