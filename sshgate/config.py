@@ -88,7 +88,7 @@ class ProfileLimits:
     idle: float = 1800.0
     """Seconds without a byte after which a session ends; 0: never."""
     detached: float = 600.0
-    """Seconds that a session without its client is kept."""
+    """Seconds that a session, or a named sandbox in which no program runs, is kept without a client."""
     start: float = 120.0
     """Seconds a cold start may take in all."""
     unschedulable: float = 8.0
@@ -101,6 +101,18 @@ class Resources:
 
     requests: Mapping[str, str] = field(default_factory=lambda: {"cpu": "100m", "memory": "256Mi"})
     limits: Mapping[str, str] = field(default_factory=lambda: {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "8Gi"})
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A directory that outlives its named sandbox and is mounted again next time."""
+
+    size: str = "10Gi"
+    """What is asked of the storage class, as a Kubernetes quantity."""
+    storage_class: str | None = "local-path"
+    """``local-path`` is what k3s brings along; ``None``: the cluster's default."""
+    path: str = "/home/dev"
+    """Where it is mounted: the home directory of the image's user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,14 @@ class Profile:
     runtime_class: str | None = None
     warm: int = 0
     """Sandboxes kept ready."""
+    refill_per_minute: int = 300
+    """Sandboxes that may be made ready per minute, so that a drained pool does not compete with logins."""
+    settle: float = 3.0
+    """Seconds a sandbox must have been ready before a login gets it: network policies reach a new pod late."""
+    parked: tuple[Literal["terminal", "pipe"], ...] = ("terminal", "pipe")
+    """The launchers that wait in each warm sandbox; an empty list: programs start by an exec of their own."""
+    home: Home | None = None
+    """Named sandboxes of this profile get a persistent home; ``None``: what they hold goes with them."""
     limits: ProfileLimits = ProfileLimits()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
     """A raw pod spec fragment, merged last, lists by ``name``; the sandbox's container is called ``shell``."""
@@ -133,11 +153,25 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Users who share a limit."""
+
+    users: tuple[str, ...] = ()
+    """Patterns of their names; a user may be in several groups."""
+    sandboxes: int = 20
+    """Sandboxes that all of them together may have."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How many, over all profiles."""
 
     sandboxes_per_user: int = 5
     sandboxes: int = 100
+    """In all, the warm ones among them. Warm ones give way to logins."""
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    starts_per_minute: int | None = 300
+    """Sandboxes that one user may start per minute, as many at once; ``None``: any number."""
     connections_per_source: int = 20
     """Open connections from one address."""
     unauthenticated: int = 50
