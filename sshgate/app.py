@@ -43,6 +43,10 @@ def run(config: Config, ready: Ready | None = None) -> int:
 
 async def serve(config: Config, ready: Ready | None = None) -> None:
     """Open everything, serve, and close in the reverse order. Raises ``GateError`` when it cannot start."""
+    if config.sandbox.provider == "local":
+        from sshgate.sandbox.local.provider import refuse_public
+
+        refuse_public([config.ssh.listen])
     stop = _stop_signals()
     async with Core(config) as core:
         server = SshServer(config, core.keyring, core.admission, core.gateway)
