@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,7 +118,9 @@ def _waiting(status: ContainerStatus, image: str) -> Standing | None:
 def _scheduling(pod: Pod) -> Standing:
     for condition in pod.status.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
-            return Standing("unschedulable", f"no node fits the sandbox: {quoted(condition.message or 'unknown why')}")
+            # What preemption could not do follows; the user cannot do anything about it.
+            message = re.split(r",? (no new claims to deallocate|preemption:)", condition.message)[0]
+            return Standing("unschedulable", f"no node fits the sandbox: {quoted(message or 'unknown why')}")
     return Standing("starting" if pod.spec.node_name else "scheduling")
 
 

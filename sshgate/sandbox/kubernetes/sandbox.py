@@ -13,7 +13,7 @@ from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.exec import ExecProcess
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.podspec import CONTAINER
-from sshgate.sandbox.kubernetes.start import Race, events
+from sshgate.sandbox.kubernetes.start import Hopeless, Race, events
 from sshgate.sandbox.launch import send_signal
 from sshgate.sandbox.provider import Notice
 from sshgate.streams import Process, Resize
@@ -97,8 +97,12 @@ class KubernetesSandbox:
     async def _first(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         attempt = partial(self._exec, argv, terminal)
         race = Race(self, attempt, self.profile.limits, self._api.timeout, self._notice)
-        async with events(self._api, self.uid, lambda event: race.observe(event, self.profile.image)):
-            return await race.run()
+        try:
+            async with events(self._api, self.uid, lambda event: race.observe(event, self.profile.image)):
+                return await race.run()
+        except Hopeless:
+            await self.delete()
+            raise
 
     async def _exec(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         query = remotecommand.exec_query(CONTAINER, argv, terminal is not None)

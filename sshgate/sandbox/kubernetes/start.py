@@ -47,6 +47,10 @@ class Starting(Protocol):
         """Done at the next change of ``standing``."""
 
 
+class Hopeless(StartFailed):
+    """The pod will never be entered; it is of no use to anybody."""
+
+
 class Race:
     """One cold start: from an accepted pod to a program in it, or a sentence that says why not."""
 
@@ -66,11 +70,15 @@ class Race:
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
         self._since: dict[str, float] = {}
+        self._final: str | None = None
         self.trouble: str | None = None
         """What an event last complained of."""
 
     async def run(self) -> ExecProcess:
-        """Raises ``StartFailed``, ``LimitReached`` or ``Unavailable``; leaves no exec behind when it raises."""
+        """Leaves no exec behind when it raises.
+
+        Raises ``Hopeless``, ``ProgramMissing``, ``Forbidden``, ``NotFound`` or ``Unavailable``.
+        """
         pause = SHORTEST_PAUSE
         said = ""
         while True:
@@ -91,8 +99,12 @@ class Race:
         text = progress(event, image)
         if text is not None:
             self._notice(text)
-        if event.type == "Warning" and event.reason in TROUBLE:
-            self.trouble = failures.quoted(event.message)
+        if event.reason == "BackOff" and "pulling image" in event.message:
+            self._final = f"the image {image!r} cannot be pulled: {self.trouble or 'ask the operator.'}"
+        elif event.type == "Warning" and event.reason in TROUBLE:
+            # "Error: ErrImagePull" follows on the event that says why.
+            if self.trouble is None or not event.message.startswith("Error: "):
+                self.trouble = failures.quoted(event.message)
         elif event.reason in ("Scheduled", "Created", "Started"):
             self.trouble = None
 
@@ -119,7 +131,7 @@ class Race:
         if lost.status in (126, 127):
             raise ProgramMissing(lost.reason) if lost.status == 127 else _not_executable(lost.reason)
         if self._pod.standing.phase == "running" and self._lasting("entry") > ENTRY_SECONDS:
-            raise StartFailed(f"the sandbox runs but cannot be entered: {lost.reason}")
+            raise Hopeless(f"the sandbox runs but cannot be entered: {lost.reason}")
         return None
 
     async def _entered(self, process: ExecProcess) -> bool:
@@ -133,19 +145,21 @@ class Race:
 
     def _give_up(self, now: Standing) -> None:
         if now.over:
-            raise StartFailed(now.reason)
+            raise Hopeless(now.reason)
+        if self._final is not None:
+            raise Hopeless(self._final)
         if now.phase == "unschedulable":
             if self._lasting("unschedulable") > self._limits.unschedulable:
-                raise StartFailed(now.reason)
+                raise Hopeless(now.reason)
         else:
             self._since.pop("unschedulable", None)
         if self.trouble is None:
             self._since.pop("trouble", None)
         elif now.phase == "starting" and self._lasting("trouble") > TROUBLE_SECONDS:
-            raise StartFailed(f"the sandbox cannot be started: {self.trouble}")
+            raise Hopeless(f"the sandbox cannot be started: {self.trouble}")
         if self._clock() - self._began > self._limits.start:
             why = f": {self.trouble}" if self.trouble else "; try again, or ask the operator."
-            raise StartFailed(f"the sandbox did not start within {self._limits.start:g} s{why}")
+            raise Hopeless(f"the sandbox did not start within {self._limits.start:g} s{why}")
 
     def _lasting(self, what: str) -> float:
         """Seconds since this was first seen."""
