@@ -109,8 +109,7 @@ class Keyring:
         return None
 
     def _of(self, user: str) -> _KeyFile:
-        # An impossible name is looked for under one that is never there.
-        return self._read(self._directory / (user if is_user(user) and _is_key_file(user) else ".nobody"))
+        return self._read(self._directory / user) if _is_key_file(user) else _NOTHING
 
     def _authorities(self) -> _KeyFile:
         return _NOTHING if self._user_ca is None else self._read(self._user_ca, authorities=True)
