@@ -138,9 +138,12 @@ class Program:
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
+        # `wait` waits for the pipes as well, and output that nobody reads would keep them open.
+        for descriptor in (0, 1, 2):
+            pipe = self._child._transport.get_pipe_transport(descriptor)  # type: ignore[attr-defined]
+            if pipe is not None:
+                pipe.close()
         await self._child.wait()
-        # Output that nobody has read keeps the pipes open otherwise.
-        self._child._transport.close()  # type: ignore[attr-defined]
 
 
 class OnPipes(Program):
