@@ -1,0 +1,154 @@
+"""What the tests share: a cluster, namespaces, gateways and users at real clients."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests.rig import cluster as rig_cluster
+from tests.rig.cluster import Namespace
+from tests.rig.gateway import DRAIN, Gateway, free_port
+from tests.rig.ssh import Ssh, make_key
+
+PROVIDERS = [
+    pytest.param("local", marks=pytest.mark.local),
+    pytest.param("kubernetes", marks=pytest.mark.cluster),
+]
+# No test waits for a pod of the real image longer than a person would.
+TEST_LIMITS = {"sandboxes_per_user": 60, "sandboxes": 200, "connections_per_source": 300, "unauthenticated": 300}
+SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+
+
+class MakeGateway(Protocol):
+    """Starts a gateway; keywords are sections of its configuration, merged over the tests' own."""
+
+    def __call__(self, provider: str, **sections: Any) -> Gateway: ...
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Path:
+    """The kubeconfig of the test cluster; skips where there is none."""
+    if reason := rig_cluster.why_not():
+        pytest.skip(reason)
+    return rig_cluster.kubeconfig()
+
+
+@pytest.fixture(scope="session")
+def namespace(cluster: Path) -> Iterator[Namespace]:
+    """The namespace of this run, with restricted pods only. A pod that is left at the end fails the run."""
+    with rig_cluster.namespace() as place:
+        yield place
+        place.wait_empty()
+
+
+@pytest.fixture(scope="session")
+def local() -> None:
+    """Skips where bubblewrap cannot make a sandbox."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("no bubblewrap on this machine")
+    tried = subprocess.run(["bwrap", "--ro-bind", "/", "/", "--unshare-all", "true"], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"bubblewrap makes no sandbox here: {tried.stderr.decode(errors='replace').strip()}")
+
+
+@pytest.fixture(scope="session")
+def make_gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeGateway]:
+    """Gateways that run until the end of the test run; the end checks that each stops as it should."""
+    with _gateways(request, tmp_path_factory) as make:
+        yield make
+
+
+@pytest.fixture
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeGateway]:
+    """Gateways of one test alone; the end checks that each stops as it should."""
+    with _gateways(request, tmp_path_factory) as make:
+        yield make
+
+
+@pytest.fixture(scope="session", params=PROVIDERS)
+def provider(request: pytest.FixtureRequest) -> str:
+    """Every test that asks for it runs on both."""
+    name: str = request.param
+    request.getfixturevalue("local" if name == "local" else "cluster")
+    return name
+
+
+@pytest.fixture(scope="session")
+def shared(make_gateway: MakeGateway, provider: str) -> Gateway:
+    """One gateway for all the tests that leave it as it was."""
+    return make_gateway(provider)
+
+
+@pytest.fixture(scope="session")
+def ssh(shared: Gateway, user_at: Callable[[Gateway], Ssh]) -> Ssh:
+    """A user at the shared gateway."""
+    return user_at(shared)
+
+
+@pytest.fixture(scope="session")
+def user_at(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Gateway], Ssh]:
+    """Makes the user ``dev``, with a key that this gateway lets in."""
+
+    def make(gateway: Gateway) -> Ssh:
+        place = tmp_path_factory.mktemp("user")
+        (gateway.users / "dev").write_text(make_key(place / "id") + "\n")
+        return Ssh(place, gateway.port)
+
+    return make
+
+
+class _gateways:  # noqa: N801  (a context manager, used as one)
+    """Makes gateways and stops them all, also when one of them does not stop well."""
+
+    def __init__(self, request: pytest.FixtureRequest, places: pytest.TempPathFactory) -> None:
+        self._request = request
+        self._places = places
+        self._made: list[Gateway] = []
+
+    def __enter__(self) -> MakeGateway:
+        return self.make
+
+    def __exit__(self, *_: object) -> None:
+        errors = []
+        for gateway in reversed(self._made):
+            try:
+                gateway.stop()
+            except AssertionError as error:
+                errors.append(str(error))
+        assert not errors, "\n".join(errors)
+
+    def make(self, provider: str, **sections: Any) -> Gateway:
+        place = self._places.mktemp(f"gateway-{provider}")
+        (place / "users").mkdir()
+        port = free_port()
+        settings: dict[str, Any] = {
+            "ssh": {"listen": f"127.0.0.1:{port}", "host_keys": "host", "drain": f"{DRAIN:g}s"},
+            "access": {"authorized_keys": "users"},
+            "sandbox": {"provider": provider, "gateway": f"test-{port}"},
+            "profiles": {"default": {}},
+            "limits": TEST_LIMITS,
+        }
+        if provider == "kubernetes":
+            space: Namespace = self._request.getfixturevalue("namespace")
+            settings["sandbox"] |= {"kubeconfig": str(space.kubeconfig), "namespace": space.name}
+            settings["profiles"]["default"] = {"image": rig_cluster.IMAGE, "resources": SMALL}
+        merged = _merge(settings, sections)
+        loop = {"SSHGATE_LOOP": os.environ["SSHGATE_LOOP"]} if "SSHGATE_LOOP" in os.environ else {}
+        made = Gateway(place, merged, port, loop)
+        self._made.append(made)
+        made.start()
+        return made
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

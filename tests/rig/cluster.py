@@ -1,0 +1,87 @@
+"""The test cluster, and a namespace of our own on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.rig.waiting import until
+
+COMMAND = Path(__file__).resolve().parents[1] / "cluster" / "cluster"
+IMAGE = "claudecode-sandbox:latest"
+NO_SHELL = "sshgate-noshell:latest"
+BUSYBOX = "sshgate-busybox:latest"
+# Anything longer means that a pod was forgotten: two seconds of grace, and the kubelet's own work.
+POD_GONE = 30.0
+
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+
+
+def why_not() -> str | None:
+    """Why there is no cluster for the tests; ``None`` when there is one."""
+    if refused := os.environ.get("SSHGATE_NO_CLUSTER"):
+        return refused
+    found = subprocess.run([COMMAND, "env"], capture_output=True, text=True, check=False)
+    return None if found.returncode == 0 else "no cluster: start one with tests/cluster/cluster up"
+
+
+def kubeconfig() -> Path:
+    """The file that leads to the cluster."""
+    found = subprocess.run([COMMAND, "env"], capture_output=True, text=True, check=True)
+    return Path(found.stdout.strip())
+
+
+def component(verb: str, name: str) -> None:
+    """``stop`` or ``start`` a part of the one-node cluster; returns when it is so."""
+    subprocess.run([COMMAND, f"{verb}-component", name], check=True, capture_output=True, timeout=120)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A place on the cluster for the pods of one test run."""
+
+    name: str
+    kubeconfig: Path
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        """Run kubectl here; its output. Raises ``CalledProcessError``."""
+        argv = [str(COMMAND), "kubectl", "--namespace", self.name, *words]
+        return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    def apply(self, thing: dict[str, Any]) -> None:
+        """Make or change any object."""
+        self.kubectl("apply", "--filename=-", stdin=json.dumps(thing))
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Every pod that is there, also one that is on its way out."""
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", "pods", "--output=json"))["items"]
+        return found
+
+    def living(self) -> list[str]:
+        """Names of the pods that nobody has deleted."""
+        return [pod["metadata"]["name"] for pod in self.pods() if "deletionTimestamp" not in pod["metadata"]]
+
+    def wait_empty(self, limit: float = POD_GONE) -> None:
+        """Return when no pod is left."""
+        until(lambda: not self.pods(), limit, f"the namespace {self.name} being empty")
+
+
+@contextmanager
+def namespace(labels: dict[str, str] | None = None) -> Iterator[Namespace]:
+    """A namespace that enforces the restricted pod security profile; deleted at the end, with all that is in it."""
+    place = Namespace(f"sshgate-e2e-{secrets.token_hex(4)}", kubeconfig())
+    metadata = {"name": place.name, "labels": RESTRICTED if labels is None else labels}
+    place.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    try:
+        # Pods are refused until the controller has made this.
+        until(lambda: "default" in place.kubectl("get", "serviceaccounts", "--output=name"), 30, "the service account")
+        yield place
+    finally:
+        place.kubectl("delete", "namespace", place.name, "--wait=false")

@@ -1,0 +1,115 @@
+"""A real gateway as a process of its own, with files of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.rig.processes import Seen, alive, descendants, resident
+from tests.rig.waiting import until
+
+# The gateway's own drain, short here, and what it takes to delete the sandboxes after it.
+DRAIN = 3.0
+STOP_LIMIT = DRAIN + 12.0
+GONE_LIMIT = 10.0
+
+
+@dataclass
+class Gateway:
+    """``sshgate serve``, configured from ``settings`` (the configuration file as a mapping)."""
+
+    place: Path
+    settings: Mapping[str, Any]
+    port: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def users(self) -> Path:
+        """The directory of authorized_keys files."""
+        return self.place / "users"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, "start() first"
+        return self.process.pid
+
+    @property
+    def memory(self) -> int:
+        """Resident bytes now."""
+        return resident(self.pid)
+
+    def log(self) -> str:
+        """All that it has told its operator, over all its lives."""
+        return (self.place / "log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Returns when it answers with its banner. Raises ``AssertionError`` with its log when it does not."""
+        config = self.place / "sshgate.yaml"
+        config.write_text(yaml.safe_dump(dict(self.settings)))
+        with (self.place / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*os.environ.get("SSHGATE_SERVE", f"{sys.executable} -m sshgate serve --config").split(), str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.place,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+        until(self._answers, 30, "the gateway answering")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the gateway ended:\n{self.log()}"
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                return connection.recv(8) == b"SSH-2.0-"
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        """TERM; it must end with 0 within its drain, and leave no process."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        below = descendants(self.pid)
+        self.process.terminate()
+        try:
+            status = self.process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            below |= descendants(self.pid)
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the gateway did not end within {STOP_LIMIT:g} s of TERM:\n{self.log()}") from None
+        assert status == 0, f"the gateway ended with {status}:\n{self.log()}"
+        nothing_left(below)
+
+    def kill(self) -> set[Seen]:
+        """KILL; returns what ran below it."""
+        assert self.process is not None
+        below = descendants(self.pid)
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        return below
+
+
+def nothing_left(below: set[Seen], limit: float = GONE_LIMIT) -> None:
+    """Wait until none of these processes runs any more."""
+    until(lambda: not alive(below), limit, f"the end of {alive(below)}")
+
+
+def free_port() -> int:
+    """A port on loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,58 @@
+"""What runs on this machine, as /proc tells it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Seen(NamedTuple):
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: int
+    started: int
+
+
+def descendants(pid: int) -> set[Seen]:
+    """All processes below ``pid``, without itself."""
+    children: dict[int, list[Seen]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            children.setdefault(int(fields[1]), []).append(Seen(int(entry.name), int(fields[19])))
+    found: set[Seen] = set()
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found.update(below)
+        waiting += [child.pid for child in below]
+    return found
+
+
+def alive(seen: set[Seen]) -> list[str]:
+    """The command lines of those that still run; zombies have ended."""
+    texts = []
+    for pid, started in sorted(seen):
+        fields = _stat(pid)
+        if fields and int(fields[19]) == started and fields[0] not in "ZX":
+            texts.append(f"{pid} {_commandline(pid)}")
+    return texts
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that the process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _commandline(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")[:200]
+    except OSError:
+        return "(ended)"

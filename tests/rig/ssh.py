@@ -1,0 +1,91 @@
+"""OpenSSH's client with files of its own, free of this machine's configuration."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a client said and how it ended."""
+
+    status: int
+    out: bytes
+    err: bytes
+
+    @property
+    def both(self) -> str:
+        return (self.out + self.err).decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """A user at a client: ``place`` holds the key ``id`` and the known hosts."""
+
+    place: Path
+    port: int
+    user: str = "dev"
+
+    @property
+    def key(self) -> Path:
+        return self.place / "id"
+
+    def as_user(self, user: str) -> Ssh:
+        """The same client and key under another login name."""
+        return Ssh(self.place, self.port, user)
+
+    def options(self) -> list[str]:
+        """What every OpenSSH program is told here, as ``-o`` words."""
+        settings = (
+            "IdentitiesOnly=yes", "IdentityAgent=none", "BatchMode=yes", "StrictHostKeyChecking=accept-new",
+            f"UserKnownHostsFile={self.place}/known_hosts", f"IdentityFile={self.key}", "HostKeyAlias=gateway",
+            "LogLevel=ERROR", "ControlPath=none", "UpdateHostKeys=no",
+        )  # fmt: skip
+        return ["-F", "none", *(word for setting in settings for word in ("-o", setting))]
+
+    def argv(self, *command: str | bytes, options: tuple[str, ...] = ()) -> list[str | bytes]:
+        """The command line; the first value of an option counts, so ``options`` win."""
+        return ["ssh", *options, *self.options(), "-p", str(self.port), "-l", self.user, "127.0.0.1", "--", *command]
+
+    def start(self, *command: str | bytes, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """A client with pipes; whoever starts it ends it."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            self.argv(*command, options=options), stdin=pipe, stdout=pipe, stderr=pipe, env=environment()
+        )
+
+    def run(
+        self,
+        *command: str | bytes,
+        options: tuple[str, ...] = (),
+        stdin: bytes = b"",
+        limit: float = PATIENCE,
+        environ: dict[str, str] | None = None,
+    ) -> Ended:
+        """A client from start to end. Raises ``TimeoutExpired``."""
+        done = subprocess.run(
+            self.argv(*command, options=options),
+            input=stdin,
+            capture_output=True,
+            timeout=limit,
+            check=False,
+            env={**environment(), **(environ or {})},
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without what would change a client's mind."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("SSH_", "LC_", "LANG", "TMUX"))}
+    return {**kept, **changes}
+
+
+def make_key(path: Path, *more: str) -> str:
+    """A new key pair; the text of its public half."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path, *more], check=True)
+    return Path(f"{path}.pub").read_text().strip()
