@@ -21,7 +21,7 @@ addons_apply() {
     cached "$name-${ADDONS[$name]##*@}" "$name" build_module "${ADDONS[$name]}"
     rootfs=$(mktemp -d)
     cp "$CACHE/$name-${ADDONS[$name]##*@}" "$rootfs/$name"
-    load "docker.io/library/$name:local" "$rootfs" --entrypoint "/$name"
+    load "$name:local" "$rootfs" --entrypoint "/$name"
     rm -r "$rootfs"
   done
   wait_for 60 image_present sshgate-busybox:latest

@@ -6,17 +6,28 @@ load() { # IMAGE SOURCE [archive.py's options for a root file system...]
   shift 2
   if [ -d "$source" ]; then
     archive=$(mktemp -d)/image.tar
-    python3 "$HERE/archive.py" "$@" "$image" "$source" "$archive"
+    python3 "$HERE/archive.py" "$@" "docker.io/library/$image" "$source" "$archive"
   fi
   case $(present) in
-    node) ctr --address "$SOCKET" --namespace k8s.io images import "$archive" >/dev/null ;;
+    node) import_once "$image" "$archive" ;;
     kind) kind load image-archive "$archive" --name "$KIND_NAME" ;;
     *) fail "cannot load an image into the cluster of \$KUBECONFIG; load it there yourself, see sandbox-image/README.md" ;;
   esac
   [ "$archive" = "$source" ] || rm -r "$(dirname "$archive")"
 }
 
-image_present() { ctr --address "$SOCKET" --namespace k8s.io images ls -q | grep -qxF "docker.io/library/$1"; }
+images() { ctr --address "$SOCKET" --namespace k8s.io images "$@"; }
+
+import_once() { # IMAGE ARCHIVE: a large archive takes half a minute, so a label remembers which one it was
+  local name=docker.io/library/$1 origin
+  [ -f "$2" ] || fail "no image archive at '$2'"
+  origin=sshgate.archive=$(stat -c '%i-%s-%Y' "$2")
+  [[ $(images ls "name==$name") != *"$origin"* ]] || return 0
+  images import "$2" >/dev/null
+  images label "$name" "$origin" >/dev/null || fail "$2 holds no image called $1"
+}
+
+image_present() { [ -n "$(images ls -q "name==docker.io/library/$1")" ]; }
 
 sleeper() { # OUTPUT: a static program that does nothing until told to end
   gcc -O2 -Wall -static -o "$1" "$HERE/pause.c"
@@ -27,7 +38,7 @@ pause_image() { # the process that holds a pod's namespaces
   local rootfs
   rootfs=$(mktemp -d)
   sleeper "$rootfs/pause"
-  load docker.io/library/pause:local "$rootfs" --entrypoint /pause
+  load pause:local "$rootfs" --entrypoint /pause
   rm -r "$rootfs"
 }
 
@@ -45,7 +56,7 @@ busybox_image() { # a shell and little else: no bash, no tar, no sftp-server
   for applet in sh cat echo env id kill ls mkdir ps rm sleep stty test touch wc; do ln -s busybox "$rootfs/bin/$applet"; done
   printf 'root:x:0:0::/:/bin/sh\ndev:x:1000:1000::/home/dev:/bin/sh\n' >"$rootfs/etc/passwd"
   printf 'root:x:0:\ndev:x:1000:\n' >"$rootfs/etc/group"
-  load docker.io/library/sshgate-busybox:latest "$rootfs" --user 1000 --entrypoint /bin/sleep --entrypoint 2147483647
+  load sshgate-busybox:latest "$rootfs" --user 1000 --entrypoint /bin/sleep --entrypoint 2147483647
   rm -r "$rootfs"
 }
 
@@ -53,6 +64,6 @@ noshell_image() { # nothing to start a session with
   local rootfs
   rootfs=$(mktemp -d)
   sleeper "$rootfs/sleeper"
-  load docker.io/library/sshgate-noshell:latest "$rootfs" --user 1000 --entrypoint /sleeper
+  load sshgate-noshell:latest "$rootfs" --user 1000 --entrypoint /sleeper
   rm -r "$rootfs"
 }
