@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sshgate.streams import Client, Outcome, Process
+from sshgate.streams import STDOUT, Client, Outcome, Process
 
 
 class Traffic:
@@ -25,16 +25,17 @@ class Traffic:
 
 
 async def bridge(
-    client: Client, process: Process, traffic: Traffic, early: bytes = b"", eof: bool = False
+    client: Client, process: Process, traffic: Traffic, early: bytes = b"", eof: bool = False, said: bytes = b""
 ) -> Outcome | None:
     """Carry bytes until the process has ended and all its output was handed to the client.
 
-    ``early`` is input that was read before the process was there, ``eof`` that it ended already then.
+    ``early`` is input that was read before the process was there, ``eof`` that it ended already then, ``said``
+    is output that was read before.
     Returns how the process ended, or ``None`` when the client went first. Ending the process and closing
     either side is the caller's business. Cancelling stops all pumps; a pump that breaks (a defect of an
     adapter) ends the bridge with its exception.
     """
-    output = asyncio.create_task(_output(process, client, traffic))
+    output = asyncio.create_task(_output(process, client, traffic, said))
     gone = asyncio.create_task(client.wait_closed())
     side = {
         asyncio.create_task(_input(client, process, traffic, early, eof)),
@@ -69,7 +70,10 @@ async def _controls(client: Client, process: Process) -> None:
         await process.control(await client.control())
 
 
-async def _output(process: Process, client: Client, traffic: Traffic) -> None:
+async def _output(process: Process, client: Client, traffic: Traffic, said: bytes) -> None:
+    if said:
+        traffic.down += len(said)
+        await client.write(STDOUT, said)
     while (chunk := await process.read()) is not None:
         traffic.down += len(chunk[1])
         await client.write(*chunk)

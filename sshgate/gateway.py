@@ -108,8 +108,8 @@ class Login:
             outcome: Outcome | None = None
             traffic = Traffic()
             try:
-                await launch(process, program)
-                outcome = await bridge(client, process, traffic, wait.early, wait.eof)
+                said = await launch(process, program)
+                outcome = await bridge(client, process, traffic, wait.early, wait.eof, said)
             finally:
                 await process.close()
                 if outcome is None and granted.scope != "channel" and process.pid is not None:

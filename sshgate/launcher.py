@@ -5,7 +5,9 @@ its process id, reads one escaped line from stdin and evaluates it; the line end
 environment and secrets never appear in an exec URL (API servers log those) and have no URL length limit,
 a launcher can wait in a warm sandbox before anyone has logged in, and signals have a process id to go to.
 
-Raw mode while the line is read: canonical mode would cut it at 4,095 bytes.
+Raw mode while the line is read: canonical mode would cut it at 4,095 bytes. What is typed before the terminal
+is out of raw mode would reach the program as plain bytes, a ^D or ^C among them; so a second mark on a terminal
+says when input may follow.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT)
 LONGEST_COMMAND = 131_071
 # Room for a few large variables; the kernel's limit for all of them and the arguments is 2 MiB by default.
 LARGEST_ENVIRONMENT = 1_000_000
+
+TERMINAL_MARK = b"\006"
+"""What a terminal says once it is out of raw mode; the program's own output follows."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SIGNAL = re.compile(r"[A-Z][A-Z0-9]{0,15}\Z")
@@ -128,10 +133,9 @@ def _terminal(terminal: Terminal | None) -> bytes:
     if terminal is None:
         return b""
     settings = " ".join(_stty(terminal.modes)).encode()
-    if not settings:
-        return b'stty "$__s";'
     # A stty that knows less than GNU's must still leave raw mode.
-    return b'stty "$__s" ' + settings + b' 2>/dev/null||stty "$__s";'
+    restore = b'stty "$__s" ' + settings + b' 2>/dev/null||stty "$__s";' if settings else b'stty "$__s";'
+    return restore + b"printf '\\006';"
 
 
 def _environment(program: Program) -> bytes:

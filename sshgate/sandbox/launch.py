@@ -35,13 +35,27 @@ async def park(sandbox: Sandbox, terminal: Terminal | None) -> Process:
     return process
 
 
-async def launch(process: Process, program: launcher.Program) -> None:
-    """Turn a parked launcher into ``program``. On ``BadRequest`` the launcher is still parked."""
+async def launch(process: Process, program: launcher.Program) -> bytes:
+    """Turn a parked launcher into ``program``. Returns output of the program that was read on the way.
+
+    On ``BadRequest`` the launcher is still parked. On a terminal it returns once input may follow.
+    """
     text = launcher.line(program)
-    if program.request.terminal is not None:
-        # The size goes first, so that the first `stty size` is right.
-        await process.control(Resize(program.request.terminal.size))
+    if program.request.terminal is None:
+        await process.write(text)
+        return b""
+    # The size goes first, so that the first `stty size` is right.
+    await process.control(Resize(program.request.terminal.size))
     await process.write(text)
+    seen = b""
+    try:
+        async with asyncio.timeout(MARK_SECONDS):
+            while launcher.TERMINAL_MARK not in seen and (chunk := await process.read()) is not None:
+                seen += chunk[1]
+    except TimeoutError as error:
+        raise StartFailed("the sandbox's terminal did not get ready within 15 s; try again.") from error
+    before, _, after = seen.partition(launcher.TERMINAL_MARK)
+    return before + after
 
 
 async def send_signal(sandbox: Sandbox, pid: int, name: str, foreground: bool = False) -> None:
