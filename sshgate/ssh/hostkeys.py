@@ -63,9 +63,9 @@ def _read(path: Path) -> asyncssh.SSHKeyPair:
         key = asyncssh.import_private_key(path.read_bytes())
     except OSError as error:
         raise ConfigError([f"{path}: cannot read this host key: {error.strerror}."]) from error
-    except asyncssh.KeyEncryptionError as error:
-        raise ConfigError([f"{path}: this host key has a passphrase; remove it with `ssh-keygen -p`."]) from error
-    except asyncssh.KeyImportError as error:
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        if "passphrase" in str(error).lower():
+            raise ConfigError([f"{path}: this host key has a passphrase; remove it with `ssh-keygen -p`."]) from error
         raise ConfigError([f"{path}: this is not a private key in a known format: {error}."]) from error
     pair = asyncssh.load_keypairs([key])[0]
     if key.get_algorithm() == "ssh-rsa":

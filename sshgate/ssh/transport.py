@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import asyncssh
 from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_CHANNEL_EOF, MSG_IGNORE, MSG_KEXINIT, MSG_USERAUTH_REQUEST
 from asyncssh.encryption import Encryption, GCMEncryption
-from asyncssh.packet import Boolean, SSHPacket, String, UInt32
+from asyncssh.packet import Boolean, PacketDecodeError, SSHPacket, String, UInt32
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -96,7 +96,8 @@ class Transport(asyncssh.SSHServerConnection):
     @property
     def open_channels(self) -> int:
         """Channels that are not closed by both sides."""
-        return len(self._channels)
+        # asyncssh keeps a closed one for another turn of the loop, in which the client may open its next.
+        return sum(channel._recv_state != "closed" for channel in self._channels.values())
 
     # --- TCP ---
 
@@ -272,7 +273,7 @@ class Transport(asyncssh.SSHServerConnection):
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         # signature_algs only says what we would like: asyncssh still takes RSA signatures over SHA-1.
-        if msg and SSHPacket(signature).get_string() not in _ACCEPTED_SIGNATURES:
+        if msg and not _accepted(signature):
             return False
         return await super().validate_public_key(username, key_data, msg, signature)
 
@@ -446,6 +447,13 @@ class _Gcm(Encryption):
             return self._cipher.decrypt(self._nonce(), sealed, first[:header_len])
         except InvalidTag:
             return None
+
+
+def _accepted(signature: bytes) -> bool:
+    try:
+        return SSHPacket(signature).get_string() in _ACCEPTED_SIGNATURES
+    except PacketDecodeError:
+        return False
 
 
 def _faster(encryption: Encryption | None) -> Encryption | None:

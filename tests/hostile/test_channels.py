@@ -1,0 +1,274 @@
+"""Peers that have logged in and ask for too much: only they pay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncssh
+import pytest
+from asyncssh.constants import (
+    MSG_CHANNEL_CLOSE,
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EOF,
+    MSG_CHANNEL_EXTENDED_DATA,
+    MSG_CHANNEL_FAILURE,
+    MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_OPEN_CONFIRMATION,
+    MSG_CHANNEL_OPEN_FAILURE,
+    MSG_CHANNEL_REQUEST,
+    MSG_CHANNEL_SUCCESS,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    MSG_GLOBAL_REQUEST,
+    MSG_REQUEST_FAILURE,
+    MSG_REQUEST_SUCCESS,
+    MSG_UNIMPLEMENTED,
+)
+from asyncssh.packet import Boolean, String, UInt32
+
+from sshgate.config import Access
+from sshgate.terminal import Terminal, TerminalSize
+from tests.hostile.front_door import FrontDoor, front_door
+from tests.hostile.peer import Peer, peer
+from tests.hostile.polling import until
+
+PTY = (String(b"xterm"), UInt32(80), UInt32(24), UInt32(0), UInt32(0), String(b"\0"))
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[FrontDoor]:
+    async with front_door(tmp_path, access=Access(accept_env=("X*",))) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def guest(door: FrontDoor) -> AsyncIterator[Peer]:
+    """A peer that has logged in."""
+    async with peer(door.port) as client:
+        await client.log_in(asyncssh.read_private_key(door.key))
+        yield client
+
+
+async def runs(client: Peer, channel: int) -> bool:
+    """Whether a command on this channel gives what it should."""
+    client.request(channel, b"exec", String(b"echo fine"))
+    return (await client.hear(MSG_CHANNEL_DATA))[1] == String(b"fine\n")
+
+
+async def test_a_thousand_channels_give_fifty(door: FrontDoor, guest: Peer) -> None:
+    for number in range(1000):
+        guest.say(MSG_CHANNEL_OPEN, String(b"session"), UInt32(number), UInt32(1 << 21), UInt32(32768))
+    answers = [(await guest.hear(MSG_CHANNEL_OPEN_CONFIRMATION, MSG_CHANNEL_OPEN_FAILURE))[0] for _ in range(1000)]
+    assert answers.count(MSG_CHANNEL_OPEN_CONFIRMATION) == 50
+    assert await runs(guest, 0)
+
+
+async def test_channels_that_the_peer_never_closes_still_count(door: FrontDoor, guest: Peer) -> None:
+    for number in range(50):
+        channel, _ = await guest.open_channel(number)
+        guest.request(channel, b"exec", String(b"true"), reply=False)
+        await guest.hear(MSG_CHANNEL_CLOSE)
+    guest.say(MSG_CHANNEL_OPEN, String(b"session"), UInt32(50), UInt32(1 << 21), UInt32(32768))
+    await guest.hear(MSG_CHANNEL_OPEN_FAILURE)
+    guest.say(MSG_CHANNEL_CLOSE, UInt32(0))
+    await guest.open_channel(51)
+
+
+async def test_no_more_sessions_is_kept(guest: Peer) -> None:
+    first, _ = await guest.open_channel(0)
+    guest.say(MSG_GLOBAL_REQUEST, String(b"no-more-sessions@openssh.com"), Boolean(True))
+    await guest.hear(MSG_REQUEST_SUCCESS)
+    guest.say(MSG_CHANNEL_OPEN, String(b"session"), UInt32(1), UInt32(1 << 21), UInt32(32768))
+    await guest.hear(MSG_CHANNEL_OPEN_FAILURE)
+    assert await runs(guest, first)
+
+
+@pytest.mark.parametrize("kind", [b"direct-tcpip", b"direct-streamlocal@openssh.com", b"tun@openssh.com", b"x11", b"?"])
+async def test_other_channels_are_refused(guest: Peer, kind: bytes) -> None:
+    more = {
+        b"direct-tcpip": (String(b"127.0.0.1"), UInt32(22), String(b"127.0.0.1"), UInt32(1)),
+        b"direct-streamlocal@openssh.com": (String(b"/run/x"), String(b""), UInt32(0)),
+        b"tun@openssh.com": (UInt32(1), UInt32(0)),
+    }.get(kind, ())
+    guest.say(MSG_CHANNEL_OPEN, String(kind), UInt32(0), UInt32(1 << 21), UInt32(32768), *more)
+    await guest.hear(MSG_CHANNEL_OPEN_FAILURE)
+    assert await runs(guest, (await guest.open_channel(1))[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        (b"tcpip-forward", (String(b""), UInt32(0))),
+        (b"cancel-tcpip-forward", (String(b""), UInt32(1))),
+        (b"streamlocal-forward@openssh.com", (String(b"/tmp/x"),)),
+        (b"cancel-streamlocal-forward@openssh.com", (String(b"/tmp/x"),)),
+        (b"hostkeys-prove-00@openssh.com", (String(b"nonsense"),)),
+        (b"unheard-of@example.org", ()),
+    ],
+)
+async def test_other_global_requests_fail_and_nothing_more(guest: Peer, name: bytes, more: tuple[bytes, ...]) -> None:
+    for _ in range(1000):
+        guest.say(MSG_GLOBAL_REQUEST, String(name), Boolean(True), *more)
+    for _ in range(1000):
+        await guest.hear(MSG_REQUEST_FAILURE)
+    assert await runs(guest, (await guest.open_channel())[0])
+
+
+async def test_keepalives_of_the_client_are_answered(guest: Peer) -> None:
+    guest.say(MSG_GLOBAL_REQUEST, String(b"keepalive@openssh.com"), Boolean(True))
+    await guest.hear(MSG_REQUEST_SUCCESS, MSG_REQUEST_FAILURE)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        (b"x11-req", (Boolean(False), String(b"MIT-MAGIC-COOKIE-1"), String(b"00"), UInt32(0))),
+        (b"auth-agent-req@openssh.com", ()),
+        (b"xon-xoff", (Boolean(False),)),
+        (b"unheard-of@example.org", (String(b"x"),)),
+        (b"env", (String(b"OTHER"), String(b"x"))),
+        (b"env", (String(b"X Y"), String(b"x"))),
+        (b"env", (String(b"X\xff"), String(b"x"))),
+        (b"env", (String(b"X"), String(bytes(300_000)))),
+    ],
+)
+async def test_refused_requests_leave_the_channel_usable(guest: Peer, name: bytes, more: tuple[bytes, ...]) -> None:
+    channel, _ = await guest.open_channel()
+    times = 20 if len(b"".join(more)) > 1000 else 3000
+    for _ in range(times):
+        guest.request(channel, name, *more)
+    for _ in range(times):
+        await guest.hear(MSG_CHANNEL_FAILURE)
+    assert await runs(guest, channel)
+
+
+async def test_variables_are_bounded_in_number(door: FrontDoor, guest: Peer) -> None:
+    channel, _ = await guest.open_channel()
+    for number in range(5000):
+        guest.request(channel, b"env", String(b"X%d" % number), String(b"x"), reply=False)
+    assert await runs(guest, channel)
+    assert len(door.programs.logins[0].requests[0].environment) == 200
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "size"),
+    [(0, 0, TerminalSize(80, 24)), (1, 1, TerminalSize(1, 1)), (0xFFFFFFFF, 70_000, TerminalSize(65_535, 65_535))],
+)
+async def test_every_terminal_size_is_made_possible(
+    door: FrontDoor, guest: Peer, columns: int, rows: int, size: TerminalSize
+) -> None:
+    channel, _ = await guest.open_channel()
+    guest.request(
+        channel, b"pty-req", String(b"x" * 5000), UInt32(columns), UInt32(rows), UInt32(0), UInt32(0), String(b"\0")
+    )
+    await guest.hear(MSG_CHANNEL_SUCCESS)
+    guest.request(channel, b"exec", String(b"stty size"))
+    assert (await guest.hear(MSG_CHANNEL_DATA))[1] == String(f"{size.rows} {size.columns}\r\n".encode())
+    assert door.programs.logins[0].requests[0].terminal == Terminal("xterm", size, {})
+
+
+async def test_requests_after_the_start_are_refused(guest: Peer) -> None:
+    channel, _ = await guest.open_channel()
+    guest.request(channel, b"exec", String(b"read x; echo $x$Y"))
+    await guest.hear(MSG_CHANNEL_SUCCESS)
+    for name, more in ((b"exec", (String(b"true"),)), (b"shell", ()), (b"pty-req", PTY), (b"subsystem", PTY[:1])):
+        guest.request(channel, name, *more)
+        await guest.hear(MSG_CHANNEL_FAILURE)
+    guest.request(channel, b"env", String(b"XY"), String(b"x"))
+    await guest.hear(MSG_CHANNEL_FAILURE)
+    guest.say(MSG_CHANNEL_DATA, UInt32(channel), String(b"still\n"))
+    assert (await guest.hear(MSG_CHANNEL_DATA))[1] == String(b"still\n")
+
+
+async def test_signals_reach_the_program_and_a_flood_of_them_is_cut(door: FrontDoor, guest: Peer) -> None:
+    channel, _ = await guest.open_channel()
+    guest.request(channel, b"exec", String(b"trap 'echo got; exit 9' USR1; echo ready; while :; do sleep 0.1; done"))
+    await guest.hear(MSG_CHANNEL_DATA)
+    for _ in range(2000):
+        guest.request(channel, b"signal", String(b"unheard-of"), reply=False)
+        guest.request(channel, b"signal", String(b"WINCH"), reply=False)
+        guest.request(channel, b"window-change", UInt32(1), UInt32(2), UInt32(3), UInt32(4), reply=False)
+    said = b""
+    async with asyncio.timeout(10):
+        while not said.startswith(String(b"exit-status")):
+            # What came while too many waited is dropped.
+            guest.request(channel, b"signal", String(b"USR1"), reply=False)
+            with contextlib.suppress(TimeoutError):
+                _, said = await asyncio.wait_for(guest.hear(MSG_CHANNEL_REQUEST), 0.1)
+    assert said == String(b"exit-status") + Boolean(False) + UInt32(9)
+
+
+async def test_end_is_told_in_order_after_all_output(guest: Peer) -> None:
+    channel, _ = await guest.open_channel(window=1000)
+    guest.request(channel, b"exec", String(b"head -c 1500 /dev/zero; exit 3"))
+    assert len((await guest.hear(MSG_CHANNEL_DATA))[1]) == 1004
+    guest.say(MSG_CHANNEL_WINDOW_ADJUST, UInt32(channel), UInt32(5000))
+    end = [await guest.hear() for _ in range(4)]
+    kinds = [kind for kind, _ in end]
+    assert kinds == [MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_REQUEST, MSG_CHANNEL_CLOSE]
+    assert end[2][1] == String(b"exit-status") + Boolean(False) + UInt32(3)
+
+
+async def test_signal_is_told_as_such(guest: Peer) -> None:
+    channel, _ = await guest.open_channel()
+    guest.request(channel, b"exec", String(b"kill -TERM $$"))
+    _, said = await guest.hear(MSG_CHANNEL_REQUEST)
+    assert said == String(b"exit-signal") + Boolean(False) + String(b"TERM") + Boolean(False) + String("") + String("")
+
+
+async def test_stderr_is_extended_data(guest: Peer) -> None:
+    channel, _ = await guest.open_channel()
+    guest.request(channel, b"exec", String(b"echo oh >&2"))
+    assert (await guest.hear(MSG_CHANNEL_EXTENDED_DATA))[1] == UInt32(1) + String(b"oh\n")
+
+
+async def test_closed_channel_ends_its_program_and_no_other(door: FrontDoor, guest: Peer) -> None:
+    first, _ = await guest.open_channel(0)
+    second, _ = await guest.open_channel(1)
+    for channel in (first, second):
+        guest.request(channel, b"exec", String(b"cat"), reply=False)
+    await until(lambda: door.programs.logins[0].running == 2)
+    guest.say(MSG_CHANNEL_CLOSE, UInt32(first))
+    await until(lambda: door.programs.logins[0].running == 1)
+    guest.say(MSG_CHANNEL_DATA, UInt32(second), String(b"here"))
+    assert (await guest.hear(MSG_CHANNEL_DATA))[1] == String(b"here")
+
+
+async def test_closed_channel_is_noticed_while_its_input_waits(door: FrontDoor, guest: Peer) -> None:
+    channel, window = await guest.open_channel()
+    guest.request(channel, b"exec", String(b"sleep 100"))
+    await guest.hear(MSG_CHANNEL_SUCCESS)
+    for _ in range(window // 16384):
+        guest.say(MSG_CHANNEL_DATA, UInt32(channel), String(bytes(16384)))
+    guest.say(MSG_CHANNEL_CLOSE, UInt32(channel))
+    await until(lambda: door.programs.logins[0].running == 0)
+
+
+async def test_unknown_messages_are_answered_as_such(guest: Peer) -> None:
+    guest.say(192, b"what")
+    await guest.hear(MSG_UNIMPLEMENTED)
+    assert await runs(guest, (await guest.open_channel())[0])
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        (MSG_CHANNEL_DATA, UInt32(77), String(b"x")),
+        (MSG_CHANNEL_OPEN, String(b"session")),
+        (MSG_CHANNEL_REQUEST, UInt32(0), b"\xff\xff\xff\xff"),
+        (MSG_GLOBAL_REQUEST, String(b"\xff"), Boolean(True)),
+        (MSG_CHANNEL_SUCCESS, UInt32(0)),
+    ],
+)
+async def test_broken_messages_end_their_own_connection_only(
+    door: FrontDoor, guest: Peer, nonsense: tuple[int, *tuple[bytes, ...]]
+) -> None:
+    channel, _ = await guest.open_channel()
+    guest.request(channel, b"exec", String(b"cat"), reply=False)
+    await until(lambda: door.programs.logins[0].running == 1)
+    guest.say(*nonsense)
+    await guest.until_lost()
+    await until(lambda: door.programs.logins[0].running == 0 and door.programs.logins[0].closed)
+    assert (await door.ssh("exit 4")).status == 4
