@@ -9,7 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Clients of package registries find them by themselves; a name in a file would break mirrors.
-REGISTRY = re.compile(r"pypi\.or[g]|pythonhoste[d]|registry\.npmj[s]|proxy\.golan[g]|deb\.debia[n]|crates\.i[o]|repo1\.mave[n]")
+REGISTRY = re.compile(
+    r"pypi\.or[g]|pythonhoste[d]|registry\.npmj[s]|proxy\.golan[g]|deb\.debia[n]|crates\.i[o]|repo1\.mave[n]"
+)
 # A path of one machine.
 MACHINE = re.compile(r"(?<![\w.$~-])/(root|work|farm)/\w")
 LONGEST_FILE = 400

@@ -1,0 +1,1 @@
+"""Sandboxes as pods: REST and watch (``client``, ``reflector``), the exec wire (``socket``, ``exec``), ``provider``."""

@@ -1,0 +1,37 @@
+"""The line that says what a starting sandbox is doing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sshgate.progress import ERASE, QUIET_SECONDS, Progress
+from sshgate.terminal import Terminal, TerminalSize
+from tests.rig.ends import TestClient
+
+
+async def test_a_slow_start_shows_its_state_and_leaves_nothing() -> None:
+    client = TestClient()
+    progress = Progress(client, Terminal(size=TerminalSize(40, 24)))
+    progress.say("pulling the image claudecode-sandbox:latest from afar")
+    async with progress.shown():
+        async with asyncio.timeout(QUIET_SECONDS + 5):
+            while not client.written:  # noqa: ASYNC110  (the client has no event for that)
+                await asyncio.sleep(0.01)
+        line = bytes(client.written)
+    assert line.startswith(ERASE + b"sshgate: pulling the image")
+    assert len(line) - len(ERASE) == 39
+    assert client.written.endswith(ERASE)
+
+
+async def test_a_quick_start_shows_nothing() -> None:
+    client = TestClient()
+    async with Progress(client, Terminal()).shown():
+        await asyncio.sleep(0)
+    assert client.written == b""
+
+
+async def test_without_a_terminal_nothing_is_ever_printed() -> None:
+    client = TestClient()
+    async with Progress(client, None).shown():
+        await asyncio.sleep(QUIET_SECONDS + 0.2)
+    assert client.written == b""
