@@ -97,7 +97,7 @@ class Transport(asyncssh.SSHServerConnection):
     def open_channels(self) -> int:
         """Channels that are not closed by both sides."""
         # asyncssh keeps a closed one for another turn of the loop, in which the client may open its next.
-        return sum(channel._recv_state != "closed" for channel in self._channels.values())
+        return sum(one._recv_state != "closed" or one._send_chan is not None for one in self._channels.values())
 
     # --- TCP ---
 
