@@ -58,7 +58,7 @@ class Gateway:
         config.write_text(yaml.safe_dump(dict(self.settings)))
         with (self.place / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*os.environ.get("SSHGATE_SERVE", f"{sys.executable} -m sshgate serve --config").split(), str(config)],
+                [sys.executable, "-m", "sshgate", "serve", "--config", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

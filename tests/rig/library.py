@@ -35,12 +35,19 @@ def run_command(ssh: Ssh, command: str) -> tuple[int, bytes]:
     async def run() -> tuple[int, bytes]:
         async with asyncio.timeout(LIMIT), connection(ssh) as made:
             session = _Collect()
-            channel, _ = await made.create_session(lambda: session, command=command, encoding=None)
+            channel, _ = await made.create_session(lambda: session, command=_Sent(command), encoding=None)
             await channel.wait_closed()
             status = channel.get_exit_status()
             return (-1 if status is None else status), bytes(session.errors)
 
     return asyncio.run(run())
+
+
+class _Sent(str):
+    """A command that is sent even when it is empty: the library takes the empty text for no command."""
+
+    def __bool__(self) -> bool:
+        return True
 
 
 class _Collect(asyncssh.SSHClientSession[bytes]):
