@@ -135,7 +135,7 @@ class _Everything(dict[int, Peer]):
 
 
 @contextlib.asynccontextmanager
-async def peer(port: int, **options: Any) -> AsyncIterator[Peer]:
+async def peer(port: int, kind: type[Peer] | None = None, **options: Any) -> AsyncIterator[Peer]:
     """A peer that has exchanged keys with the server on this port and has said nothing more."""
     loop = asyncio.get_running_loop()
     chosen = asyncssh.SSHClientConnectionOptions(
@@ -143,7 +143,7 @@ async def peer(port: int, **options: Any) -> AsyncIterator[Peer]:
         **options,
     )  # fmt: skip
     chosen.waiter = loop.create_future()
-    _, made = await loop.create_connection(lambda: Peer(loop, chosen), "127.0.0.1", port)
+    _, made = await loop.create_connection(lambda: (kind or Peer)(loop, chosen), "127.0.0.1", port)
     try:
         async with asyncio.timeout(10):
             await chosen.waiter
