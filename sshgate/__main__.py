@@ -1,6 +1,8 @@
 """``python -m sshgate``."""
 
+from __future__ import annotations
+
 from sshgate.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="sshgate")

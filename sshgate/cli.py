@@ -1,83 +1,109 @@
-"""The command line. What a command needs is imported when it runs, so that ``--help`` is quick."""
+"""The commands. What they need is imported when they run, so that help and checks answer at once."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sshgate import __version__
-from sshgate.errors import ConfigError
 
-FILE = click.Path(dir_okay=False, path_type=Path)
-DIRECTORY = click.Path(file_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from sshgate.config import Config
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, "-V", "--version", prog_name="sshgate")
+@click.version_option(__version__, "-V", "--version", prog_name="sshgate", message="%(prog)s %(version)s")
 def main() -> None:
-    """ssh into a fresh, locked-down sandbox on your own Kubernetes.
+    """Let people `ssh` into a fresh, locked-down sandbox.
 
-    Try it on this machine with `sshgate try`. For a cluster write a configuration file (sshgate.example.yaml
-    shows every option), check it with `sshgate check-config FILE` and run `sshgate serve --config FILE`.
-
-    Exit status: 0 when all went well, 1 when the gateway cannot start, 2 for a mistake in the configuration or
-    on the command line.
+    Every login gets a Kubernetes pod of its own, or on a laptop a bubblewrap sandbox, and the sandbox is gone
+    when the user leaves. Begin with `sshgate try`; then copy sshgate.example.yaml, change what you need, and
+    run `sshgate serve`.
     """
 
 
 @main.command()
-@click.option(
-    "-c", "--config", "file", type=FILE, default=Path("sshgate.yaml"), show_default=True, help="The configuration file."
-)
+@click.option("-c", "--config", "file", type=_FILE, default="sshgate.yaml", show_default=True, help="The settings.")
 def serve(file: Path) -> None:
-    """Run the gateway until TERM or Ctrl-C.
+    """Run the gateway with the settings of a file.
 
-    The first signal stops accepting and gives running sessions `ssh.drain` to end, a second one cuts them.
-    Either way no sandbox is left. Logs go to stderr.
+    It runs in the foreground, logs to stderr, and keeps its keys in the directories that the file names. TERM
+    and Ctrl-C stop it: no more logins, running sessions may end within ssh.drain, then every sandbox is
+    removed. A second signal does not wait.
+
+    Exit status: 0 after a signal, 1 when it cannot start, 2 when the settings are wrong.
     """
+    config = _load(file)
     from sshgate import app
-    from sshgate.configfile import load
 
-    try:
-        config = load(file)
-    except ConfigError as error:
-        _mistakes(error)
     sys.exit(app.run(config))
 
 
-@main.command("check-config")
-@click.argument("file", type=FILE)
-def check_config(file: Path) -> None:
-    """Read FILE as `serve` would and name every mistake with its line. Starts nothing."""
-    from sshgate.configfile import load
-
-    try:
-        config = load(file)
-    except ConfigError as error:
-        _mistakes(error)
-    names = ", ".join(config.profiles)
-    click.echo(f"{file}: no mistakes; {config.sandbox.provider} provider on {config.ssh.listen}, profiles: {names}")
-
-
 @main.command("try")
-@click.option("-p", "--port", type=click.IntRange(0, 65_535), default=2222, show_default=True, help="On 127.0.0.1.")
+@click.option("-p", "--port", type=click.IntRange(0, 65_535), default=2222, show_default=True, help="0: a free one.")
 @click.option(
-    "--keys", type=DIRECTORY, default=Path("keys"), show_default=True, help="Where keys are kept and made if missing."
+    "--keys",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="keys",
+    show_default=True,
+    help="Where host keys, the development key and the users' keys are kept.",
 )
 def try_(port: int, keys: Path) -> None:
-    """Run a gateway on this machine alone, with sandboxes by bubblewrap, and print the ssh line to paste.
+    """Run a gateway for yourself, here and now, without a cluster and without settings.
 
-    Makes host keys, a development key and its authorized_keys file under the keys directory when they are
-    missing. Listens on loopback only. Ctrl-C ends it, and every sandbox with it.
+    Sandboxes are made on this machine by bubblewrap, and only this machine can log in. A key for the user
+    `dev` is made at the first start. The line to paste is printed as soon as logins are accepted.
     """
     from sshgate import trial
+    from sshgate.errors import GateError
 
-    sys.exit(trial.run(port, keys))
+    try:
+        status = trial.run(port, keys)
+    except GateError as error:
+        click.echo(f"sshgate: {error}", err=True)
+        status = error.status if error.status != 255 else 1
+    except KeyboardInterrupt:  # before the gateway listens to signals itself
+        status = 130
+    sys.exit(status)
 
 
-def _mistakes(error: ConfigError) -> None:
-    for mistake in error.mistakes:
-        click.echo(mistake, err=True)
-    sys.exit(error.status)
+@main.command("check-config")
+@click.argument("file", type=_FILE)
+def check_config(file: Path) -> None:
+    """Say whether a file of settings can be used, and all that is wrong with it.
+
+    Mistakes go to stderr, one on each line as FILE:LINE: what is wrong and what to do. Nothing is started and
+    no cluster is asked.
+
+    Exit status: 0 when the file can be used, 2 when not.
+    """
+    config = _load(file)
+    from sshgate.access.authorized_keys import Keyring
+
+    if Keyring(config.access.authorized_keys, config.access.user_ca).empty:
+        click.echo(f"{file}: no key is configured yet: nobody can log in. {_first_key(config)}", err=True)
+    profiles = ", ".join(config.profiles)
+    click.echo(
+        f"{file}: fine. {config.sandbox.provider} sandboxes, listening on {config.ssh.listen}, profiles: {profiles}"
+    )
+
+
+def _load(file: Path) -> Config:
+    from sshgate.configfile import load
+    from sshgate.errors import ConfigError
+
+    try:
+        return load(file)
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            click.echo(mistake, err=True)
+        sys.exit(2)
+
+
+def _first_key(config: Config) -> str:
+    return f"Put somebody's .pub file there under the user's name: {config.access.authorized_keys / 'NAME'}"

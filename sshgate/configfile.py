@@ -19,7 +19,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sshgate import configvalues as values
 from sshgate.access.identity import is_label
-from sshgate.config import Access, Address, Config, Profile, Resources, SandboxPlace
+from sshgate.config import Access, Address, Config, Home, Profile, Resources, SandboxPlace
 from sshgate.confighints import closest, instead, syntax
 from sshgate.errors import ConfigError
 
@@ -32,7 +32,7 @@ _READS_AS = {
     "bool": "a truth value", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date",
     "seq": "a list", "map": "a mapping", "str": "a text",
 }  # fmt: skip
-_MAY_BE_ZERO = frozenset({"idle", "detached", "drain", "keepalive", "warm"})
+_MAY_BE_ZERO = frozenset({"idle", "detached", "drain", "keepalive", "warm", "settle"})
 _CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Access, "accept_env"): values.accepted_variables,
     (SandboxPlace, "namespace"): values.dns_label,
@@ -41,6 +41,8 @@ _CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Profile, "image"): values.image,
     (Resources, "requests"): values.quantity,
     (Resources, "limits"): values.quantity,
+    (Home, "size"): values.quantity,
+    (Home, "path"): values.absolute,
 }
 _MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
     (Access, "user_ca"): Path.is_file,
@@ -194,18 +196,13 @@ class _Walker:
             return _truth(node)
         if hint is Address:
             return values.address(node.value)
-        if hint is float or (hint is int and at[1].endswith("_bytes")):
-            number = values.duration(node.value) if hint is float else values.size(node.value)
-        elif hint is int:
-            number = _whole(node)
-            if number < 0:
-                raise _Wrong(f"{number} is less than 0")
-        elif hint is Path:
+        if hint is Path:
             return self._path(_text(node), at)
-        else:
+        if hint is str:
             number_like = _CHECKS.get(at) is values.quantity and re.fullmatch(r"(0|[1-9]\d*)(\.\d+)?", node.value)
             text = node.value if number_like else _text(node, show=at != (Profile, "environment"))
             return _CHECKS.get(at, str)(text)
+        number = _number(node, hint is float, at[1].endswith("_bytes"))
         if not number and at[1] not in _MAY_BE_ZERO:
             raise _Wrong("must be more than 0")
         return number
@@ -213,7 +210,10 @@ class _Walker:
     def _path(self, text: str, at: tuple[type, str]) -> Path:
         if not text:
             raise _Wrong("the path is empty")
-        path = self._directory / Path(text).expanduser()
+        try:
+            path = self._directory / Path(text).expanduser()
+        except RuntimeError as error:
+            raise _Wrong(f"there is no home directory for {text.split('/')[0]!r}") from error
         check = _MUST_BE.get(at)
         if check is not None and not check(path):
             raise _Wrong(f"there is no {'directory' if check is Path.is_dir else 'file'} {path}")
@@ -244,7 +244,7 @@ class _Walker:
             elif _is(child, "null"):
                 merged.pop(key, None)
             else:
-                merged[key] = self._value(child, hint, at, path, "")
+                merged[key] = self._value(child, hint, at, path, merged.get(key, ""))
         return merged
 
     def _raw(self, node: Node, at: tuple[type, str], where: str) -> Any:
@@ -371,6 +371,15 @@ def _whole(node: Node) -> int:
         meant = yaml.SafeLoader("").construct_yaml_int(node)
         raise _Wrong(f"YAML reads {node.value} as {meant}: write a plain decimal number")
     return int(node.value)
+
+
+def _number(node: ScalarNode, duration: bool, size: bool) -> float:
+    if duration:
+        return values.duration(node.value)
+    number = values.size(node.value) if size else _whole(node)
+    if number < 0:
+        raise _Wrong(f"{number} is less than 0")
+    return number
 
 
 def _truth(node: Node) -> bool:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, ip_address
 from sshgate.config import Address
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_LONGEST = 3660 * 86_400.0
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+\Z")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _SIZE = re.compile(r"(\d+)(B|[kMGT]|[KMGT]i)\Z")
@@ -39,7 +40,10 @@ def duration(text: str) -> float:
         raise ValueError(f"{text} is no duration, and YAML reads it as a number to the base 60: write 90s or 1h30m")
     if not _DURATION.match(text):
         raise ValueError(f"{text!r} is no duration: write 30s, 10m, 8h or 1d")
-    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    if seconds > _LONGEST:
+        raise ValueError(f"{text} is longer than ten years")
+    return seconds
 
 
 def size(text: str) -> int:

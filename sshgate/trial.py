@@ -1,37 +1,54 @@
-"""``sshgate try``: a gateway on loopback with everything it needs, and the line to paste."""
+"""``sshgate try``: a gateway for one person on one machine, with all it needs made on the spot."""
 
 from __future__ import annotations
 
+import base64
+import errno
 import os
-import subprocess
-import sys
+import shlex
+import socket
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from sshgate import app
-from sshgate.access.authorized_keys import Keyring
 from sshgate.config import Access, Address, Config, Limits, Log, Profile, SandboxPlace, Ssh
+from sshgate.errors import ConfigError, Unavailable
+from sshgate.ssh import hostkeys
 
 USER = "dev"
-KEY = "dev_ed25519"
+HOST = "127.0.0.1"
 
 
 def run(port: int, keys: Path) -> int:
-    """Make what is missing under ``keys``, serve, and return the exit status."""
+    """Serve on loopback until Ctrl-C, and print how to log in. Returns the exit status.
+
+    Raises ``GateError`` when the port is taken or ``keys`` cannot be used.
+    """
+    _check_port(port)
+    config = prepare(port, keys)
+    return app.run(config, ready=lambda addresses: print(invitation(addresses[0].port, keys), flush=True))
+
+
+def prepare(port: int, keys: Path) -> Config:
+    """Make what is missing under ``keys`` and return the settings that use it. What is there is kept."""
+    users = keys / "users"
     try:
-        make_keys(keys)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.stderr.decode(errors="replace").strip()
-        print(f"sshgate: no keys can be made in {keys}: {reason}.", file=sys.stderr)
-        return 1
-    config = configuration(port, keys)
-    return app.run(config, lambda addresses: announce(addresses[0], keys))
-
-
-def configuration(port: int, keys: Path) -> Config:
-    """All defaults, but on this machine: loopback, the local provider, and more sandboxes at a time."""
+        for directory in (keys, users):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        public = _development_key(_private_key(keys))
+        _authorize(users / USER, public)
+        known = "".join(_known_host(pair.public_data) for pair in hostkeys.load(keys / "host"))
+        (keys / "known_hosts").write_text(known)
+    except OSError as error:
+        raise ConfigError(
+            [f"{error.filename or keys}: {error.strerror}; choose another directory with --keys."]
+        ) from error
     return Config(
-        ssh=Ssh(listen=Address("127.0.0.1", port), host_keys=keys / "host", drain=0.0),
-        access=Access(authorized_keys=keys / "users"),
+        # Whoever tries it is alone and need not wait for others at the end.
+        ssh=Ssh(listen=Address(HOST, port), host_keys=keys / "host", drain=0.0),
+        access=Access(authorized_keys=users),
         sandbox=SandboxPlace(provider="local"),
         profiles={"default": Profile(), "shared": Profile(name="shared", scope="connection")},
         limits=Limits(sandboxes_per_user=50),
@@ -39,36 +56,91 @@ def configuration(port: int, keys: Path) -> Config:
     )
 
 
-def make_keys(keys: Path) -> None:
-    """A development key, and a user who may come in with it. What is there already stays as it is."""
-    users = keys / "users"
-    for directory in (keys, users):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = keys / KEY
-    if not key.exists():
-        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "sshgate try", "-f", str(key)]
-        subprocess.run(words, check=True, capture_output=True)
-    if not (users / USER).exists():
-        descriptor = os.open(users / USER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key.with_suffix(".pub").read_text())
+def invitation(port: int, keys: Path) -> str:
+    """What to paste, to be read by a person and, line by line, by a shell in this directory."""
+    # Without IdentitiesOnly an agent full of other keys uses up the attempts.
+    options = [
+        "-i", str(_private_key(keys)), "-o", "IdentitiesOnly=yes",
+        "-o", f"UserKnownHostsFile={_ssh_word(str(keys / 'known_hosts'))}",
+    ]  # fmt: skip
+    ssh = shlex.join(["ssh", "-p", str(port), *options, f"{USER}@{HOST}"])
+    sftp = shlex.join(["sftp", "-P", str(port), *options, f"{USER}@{HOST}"])
+    return f"""
+Ready. Every login gets a fresh sandbox on this machine. Paste this into another terminal, in this directory:
+
+  {ssh}
+
+One command, with its input, output and exit status:
+
+  {ssh} 'uname -a; exit 7'
+
+Files:
+
+  {sftp}
+
+One sandbox for all the channels of a connection, as editors need it, has the login name {USER}+shared.
+
+Ctrl-C here stops the gateway and removes every sandbox.
+"""
 
 
-def announce(address: Address, keys: Path) -> None:
-    """Write the host keys where the printed lines look for them, and print these."""
-    # Anew at every start, for the keys that are there now: a stale line would look like an attack.
-    place = f"[{address.host}]:{address.port}"
-    lines = [f"{place} {public.read_text().strip()}\n" for public in sorted((keys / "host").glob("*.pub"))]
-    (keys / "known_hosts").write_text("".join(lines))
-    options = f"-i {keys / KEY} -o IdentitiesOnly=yes -o UserKnownHostsFile={keys / 'known_hosts'}"
-    ssh = f"ssh -p {address.port} {options}"
-    guest = f"{USER}@{address.host}"
-    print(f"sshgate is listening on {address}. In another terminal, from {Path.cwd()}:\n")
-    print(f"  {ssh} {guest}\n")
-    print("Every login gets a fresh sandbox. More to try:\n")
-    print(f"  {ssh} {guest} 'uname -a; id'")
-    print(f"  sftp -P {address.port} {options} {guest}")
-    print(f"  {ssh} {USER}+shared@{address.host}     # one sandbox for all of a connection")
-    print("\nCtrl-C ends it, and every sandbox with it.", flush=True)
-    if Keyring(keys / "users", None).empty:
-        print(f"No usable key is in {keys / 'users'}: nobody can log in.", file=sys.stderr)
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except OSError as error:
+            reason = (
+                "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror}"
+            )
+            other = port + 1 if 1024 <= port < 65_535 else 2222
+            raise Unavailable(f"port {port} of {HOST} {reason}; try another one: sshgate try --port {other}") from error
+
+
+def _private_key(keys: Path) -> Path:
+    return keys / "dev_ed25519"
+
+
+def _development_key(path: Path) -> str:
+    """The public half, as a line; makes the key when there is none."""
+    try:
+        private = serialization.load_ssh_private_key(path.read_bytes(), None)
+    except FileNotFoundError:
+        private = Ed25519PrivateKey.generate()
+        _create(path, private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        ))  # fmt: skip
+    except (ValueError, TypeError) as error:
+        raise ConfigError([f"{path}: this is not a private key without a passphrase; move it away."]) from error
+    public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return f"{public.decode()} sshgate-try\n"
+
+
+def _create(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)
+
+
+def _authorize(path: Path, line: str) -> None:
+    """Add the line to the user's keys unless its key is there already."""
+    present = path.read_text() if path.exists() else ""
+    if line.split()[1] in present.split():
+        return
+    if not path.exists():
+        _create(path, line.encode())
+        return
+    with path.open("a") as file:
+        file.write(("" if present.endswith("\n") or not present else "\n") + line)
+
+
+def _known_host(blob: bytes) -> str:
+    kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")].decode()
+    # Any port, so that a second gateway on the same keys does not make the first one a stranger.
+    return f"[{HOST}]:* {kind} {base64.b64encode(blob).decode()}\n"
+
+
+def _ssh_word(path: str) -> str:
+    """A path inside an ``-o`` option: ssh splits at blanks and expands % and ~ itself."""
+    escaped = path.replace("%", "%%")
+    return f'"{escaped}"' if " " in escaped else escaped

@@ -94,6 +94,9 @@ def parse(text: str) -> KeyLine | None:
     seen: set[str] = set()
     for name, value in _options(options):
         line = _apply(line, name, value, seen)
+    if seen & {"permitopen", "permitlisten"}:
+        # A sandbox's ports have no names outside of it, so a list of destinations cannot be kept: none is allowed.
+        line = _restrict(line, port_forwarding=False)
     if line.principals is not None and not line.authority:
         raise LineRefused("principals= has a meaning only beside cert-authority")
     return line
@@ -244,20 +247,14 @@ def _from(line: KeyLine, value: str) -> KeyLine:
     return replace(line, sources=tuple(_source(element) for element in value.split(",")))
 
 
-def _destination(line: KeyLine, value: str) -> KeyLine:
-    # A sandbox's ports have no names outside of it, so a list of destinations cannot be kept: none is allowed.
-    return _restrict(line, port_forwarding=False)
-
-
 _VALUED: dict[str, Callable[[KeyLine, str], KeyLine]] = {
     "command": _command,
     "environment": _environment,
     "principals": _principals,
     "expiry-time": _expiry,
     "from": _from,
-    "permitopen": _destination,
-    "permitlisten": _destination,
-    "tunnel": lambda line, value: line,
+    # `parse` looks at the first two when all options are known.
+    **dict.fromkeys(("permitopen", "permitlisten", "tunnel"), lambda line, value: line),
 }
 _REPEATABLE = frozenset({"environment", "expiry-time", "permitopen", "permitlisten"})
 
