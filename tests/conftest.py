@@ -28,7 +28,7 @@ SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "2", "m
 class MakeGateway(Protocol):
     """Starts a gateway; keywords are sections of its configuration, merged over the tests' own."""
 
-    def __call__(self, provider: str, **sections: Any) -> Gateway: ...
+    def __call__(self, provider: str, host: str = "127.0.0.1", **sections: Any) -> Gateway: ...
 
 
 @pytest.fixture(scope="session")
@@ -123,12 +123,12 @@ class _gateways:  # noqa: N801  (a context manager, used as one)
                 errors.append(str(error))
         assert not errors, "\n".join(errors)
 
-    def make(self, provider: str, **sections: Any) -> Gateway:
+    def make(self, provider: str, host: str = "127.0.0.1", **sections: Any) -> Gateway:
         place = self._places.mktemp(f"gateway-{provider}")
         (place / "users").mkdir()
         port = free_port()
         settings: dict[str, Any] = {
-            "ssh": {"listen": f"127.0.0.1:{port}", "host_keys": "host", "drain": f"{DRAIN:g}s"},
+            "ssh": {"listen": f"{host}:{port}", "host_keys": "host", "drain": f"{DRAIN:g}s"},
             "access": {"authorized_keys": "users"},
             "sandbox": {"provider": provider, "gateway": f"test-{port}"},
             "profiles": {"default": {}},
@@ -140,7 +140,7 @@ class _gateways:  # noqa: N801  (a context manager, used as one)
             settings["profiles"]["default"] = {"image": rig_cluster.IMAGE, "resources": SMALL}
         merged = _merge(settings, sections)
         loop = {"SSHGATE_LOOP": os.environ["SSHGATE_LOOP"]} if "SSHGATE_LOOP" in os.environ else {}
-        made = Gateway(place, merged, port, loop)
+        made = Gateway(place, merged, port, host, loop)
         self._made.append(made)
         made.start()
         return made

@@ -30,6 +30,7 @@ class Gateway:
     place: Path
     settings: Mapping[str, Any]
     port: int
+    host: str = "127.0.0.1"
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -72,7 +73,7 @@ class Gateway:
         assert self.process is not None
         assert self.process.poll() is None, f"the gateway ended:\n{self.log()}"
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            with socket.create_connection((self.host, self.port), 1) as connection:
                 return connection.recv(8) == b"SSH-2.0-"
         except OSError:
             return False

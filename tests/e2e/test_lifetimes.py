@@ -1,0 +1,222 @@
+"""Whatever ends, and however: nothing of a session is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.rig.cluster import COMMAND, Namespace, component
+from tests.rig.gateway import Gateway, nothing_left
+from tests.rig.processes import descendants
+from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
+
+# The client that vanishes without a word: keepalive questions, and a second for the rest.
+KEEPALIVE = {"keepalive": "1s", "keepalive_count": 2}
+
+
+class Trace:
+    """What a gateway has made and not yet removed: pods, or the processes below it."""
+
+    def __init__(self, gateway: Gateway, provider: str, request: pytest.FixtureRequest) -> None:
+        self._gateway = gateway
+        self._pods: Namespace | None = None
+        if provider == "kubernetes":
+            self._pods = request.getfixturevalue("namespace")
+
+    def count(self) -> int:
+        """Sandboxes that are there and not on their way out."""
+        if self._pods is None:
+            return len(descendants(self._gateway.pid))
+        mine = f"test-{self._gateway.port}"
+        pods = self._pods.pods()
+        return sum(
+            "deletionTimestamp" not in pod["metadata"] and mine in pod["metadata"].get("labels", {}).values()
+            for pod in pods
+        )
+
+    def gone(self, limit: float = 10.0) -> None:
+        """Return when none is left."""
+        until(lambda: not self.count(), limit, "the end of all sandboxes")
+
+
+@contextmanager
+def running(ssh: Ssh, command: str = "echo up; exec sleep 600") -> Iterator[subprocess.Popen[bytes]]:
+    """A client whose program has said its first line."""
+    client = ssh.start(command)
+    try:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"up\n"
+        yield client
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def test_nothing_is_left_after_a_session(
+    gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh], request: pytest.FixtureRequest
+) -> None:
+    served = gateway(provider)
+    trace = Trace(served, provider, request)
+    assert user_at(served).run("(setsid sleep 600 &) ; exit 3").status == 3
+    trace.gone()
+
+
+def test_nothing_is_left_of_a_killed_client(
+    gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh], request: pytest.FixtureRequest
+) -> None:
+    served = gateway(provider)
+    trace = Trace(served, provider, request)
+    with running(user_at(served)) as client:
+        assert trace.count()
+        client.send_signal(signal.SIGKILL)
+        trace.gone()
+
+
+def test_a_client_killed_during_the_start_leaves_nothing(
+    gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh], request: pytest.FixtureRequest
+) -> None:
+    served = gateway(provider)
+    trace = Trace(served, provider, request)
+    ssh = user_at(served)
+    client = ssh.start("sleep 600")
+    until(lambda: "session.start" in served.log(), 20, "the session")
+    client.kill()
+    client.communicate()
+    until(lambda: "session.end" in served.log() or "session.failed" in served.log(), 20, "the session's end")
+    trace.gone()
+
+
+def test_term_ends_sessions_and_leaves_nothing(
+    gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh], request: pytest.FixtureRequest
+) -> None:
+    served = gateway(provider)
+    ssh = user_at(served)
+    with running(ssh) as client:
+        below = descendants(served.pid)
+        trace = Trace(served, provider, request)
+        assert served.process is not None
+        served.process.terminate()
+        assert client.wait(15) == 255
+        assert client.stderr is not None
+        assert b"shutting down" in client.stderr.read()
+        assert served.process.wait(10) == 0
+        nothing_left(below)
+    if provider == "kubernetes":
+        trace.gone()
+
+
+def test_a_draining_gateway_lets_a_session_end_by_itself(
+    gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    served = gateway(provider, ssh={"drain": "8s"})
+    ssh = user_at(served)
+    with running(ssh, "echo up; read line; exit 4") as client:
+        assert served.process is not None
+        served.process.terminate()
+        until(lambda: ssh.run("true").status == 255, 5, "new logins being refused")
+        client.communicate(b"go on\n", timeout=10)
+        assert client.returncode == 4
+        assert served.process.wait(8) == 0
+
+
+def test_a_killed_gateway_leaves_nothing_after_its_next_start(
+    gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh], request: pytest.FixtureRequest
+) -> None:
+    served = gateway(provider)
+    ssh = user_at(served)
+    with running(ssh), running(ssh):
+        below = served.kill()
+        nothing_left(below)
+        served.start()
+        trace = Trace(served, provider, request)
+        trace.gone()
+    assert ssh.run("exit 3").status == 3
+
+
+@pytest.fixture
+def far_away(tmp_path: Path) -> Iterator[tuple[list[str], str]]:
+    """A network namespace with one wire to here: the words to run a program in it, and the name of our end."""
+    if os.geteuid() or shutil.which("ip") is None:
+        pytest.skip("a network that can be cut needs root and iproute2")
+    name = f"sg{os.getpid() % 100000}"
+    ours, theirs = f"{name}a", f"{name}b"
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", name)
+        ip("addr", "add", "10.213.77.1/30", "dev", ours)
+        ip("link", "set", ours, "up")
+        ip("-n", name, "addr", "add", "10.213.77.2/30", "dev", theirs)
+        ip("-n", name, "link", "set", theirs, "up")
+        yield ["ip", "netns", "exec", name], ours
+    finally:
+        subprocess.run(["ip", "link", "delete", ours], check=False, capture_output=True)
+        ip("netns", "delete", name)
+
+
+@pytest.mark.cluster
+def test_nothing_is_left_behind_a_cut_network(
+    gateway: Callable[..., Gateway],
+    namespace: Namespace,
+    user_at: Callable[[Gateway], Ssh],
+    far_away: tuple[list[str], str],
+    request: pytest.FixtureRequest,
+) -> None:
+    enter, wire = far_away
+    # The local provider listens on loopback only, so this is for the cluster alone.
+    served = gateway("kubernetes", host="10.213.77.1", ssh=KEEPALIVE)
+    ssh = user_at(served)
+    trace = Trace(served, "kubernetes", request)
+    argv = [*enter, *ssh.argv("echo up; exec sleep 600")]
+    argv[argv.index("127.0.0.1")] = "10.213.77.1"
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"up\n"
+        assert trace.count() == 1
+        subprocess.run(["ip", "link", "set", wire, "down"], check=True)
+        cut = time.monotonic()
+        trace.gone(15)
+        assert time.monotonic() - cut > 1  # it was the silence that told, not a reset
+        client.kill()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_an_api_server_that_is_gone_is_one_sentence_and_comes_back(
+    gateway: Callable[..., Gateway], namespace: Namespace, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    if "node" not in subprocess.run([str(COMMAND), "status"], capture_output=True, text=True, check=True).stdout:
+        pytest.skip("only a cluster of our own can be stopped")
+    served = gateway("kubernetes")
+    ssh = user_at(served)
+    with running(ssh) as client:
+        component("stop", "apiserver")
+        try:
+            began = time.monotonic()
+            refused = ssh.run("true", limit=30)
+            took = time.monotonic() - began
+            status = client.wait(20)
+            assert client.stderr is not None
+            said = client.stderr.read()
+        finally:
+            component("start", "apiserver")
+    assert refused.status == 255
+    assert refused.err.count(b"\n") == 1
+    assert refused.err.startswith(b"sshgate: ")
+    assert took < 15
+    # What ran lost its way to the program: a line, and never 0.
+    assert status == 255
+    assert said.startswith(b"sshgate: ")
+    until(lambda: ssh.run("exit 3").status == 3, 30, "logins again")
