@@ -21,7 +21,7 @@ ELSEWHERE = {
 
 missing = []
 for name in sorted(sys.stdlib_module_names):
-    if name.startswith("_") or name in ELSEWHERE or name.startswith("nt"):
+    if name.startswith(("_", "nt")) or name in ELSEWHERE:
         continue
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -27,8 +27,8 @@ addons_apply() {
   wait_for 60 image_present sshgate-busybox:latest
   mkdir -p "$STATE/storage"
   sed "s|@STATE@|$STATE|g" "$HERE/addons.yaml" | kubectl apply -f -
-  wait_for 90 kubectl -n kube-system wait --for=condition=Available deployment --all --timeout=5s
-  wait_for 90 kubectl top nodes
+  wait_for 240 kubectl -n kube-system wait --for=condition=Available deployment --all --timeout=5s
+  wait_for 240 kubectl top nodes
   touch "$STATE/addons.done"
 }
 

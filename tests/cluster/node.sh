@@ -28,8 +28,8 @@ node_up() {
   pause_image
   component_launch kubelet
   component_launch proxy
-  wait_for 60 node_ready || fail "the node did not get ready; see $STATE/log/kubelet.log"
-  wait_for 30 kubectl get serviceaccount default || fail "no service account; see $STATE/log/controller-manager.log"
+  wait_for 120 node_ready || fail "the node did not get ready; see $STATE/log/kubelet.log"
+  wait_for 60 kubectl get serviceaccount default || fail "no service account; see $STATE/log/controller-manager.log"
   addons_start
 }
 
