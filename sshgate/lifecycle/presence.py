@@ -1,0 +1,78 @@
+"""Which gateways are alive, told by those that listen. Pure, by the monotonic clock.
+
+Each gateway renews a Lease of its own (one object per life) every few seconds. It is dead when the **value** of
+its renewal has not changed for ``SILENCE`` seconds of our own clock, whatever times stand in it: clocks of two
+machines are never compared. Only time in which we could have heard something counts: while the API server is
+away, or this process was stopped, nobody could renew, and nobody may be declared dead for that. After both, every
+gateway has its full ``SILENCE`` again only as far as it had not used it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+RENEW = 5.0
+"""Seconds between renewals."""
+SILENCE = 20.0
+LONGEST_GAP = 5.0
+"""``listen`` is to be called more often than this; a longer gap counts as deafness."""
+
+
+class Presence:
+    """What this gateway has heard of the others, and of itself."""
+
+    def __init__(self, me: str) -> None:
+        self._me = me
+        self._listened = 0.0
+        self._last: float | None = None
+        self._signs: dict[str, str] = {}
+        self._heard: dict[str, float] = {}
+        self._left: set[str] = set()
+
+    def __repr__(self) -> str:
+        alive = len(self.alive())
+        return f"<Presence {alive} alive, {len(self._heard) + 1 - alive} silent or gone>"
+
+    def heard(self, life: str, sign: str) -> None:
+        """The Lease of ``life`` was read; ``sign`` is its renewal, any text that changes with it."""
+        if self._signs.get(life) != sign:
+            self._signs[life] = sign
+            self._heard[life] = self._listened
+            self._left.discard(life)
+
+    def left(self, life: str) -> None:
+        """It said goodbye: its Lease was deleted. Lives never come back, so it is dead at once."""
+        self._left.add(life)
+
+    def listen(self, now: float, lives: Iterable[str] = ()) -> None:
+        """Time has passed while the watch of the Leases worked. ``lives``: all that stand on pods.
+
+        A life nobody has heard of yet, since its pod was seen before its Lease, starts its silence now.
+        """
+        if self._last is not None and 0 <= now - self._last <= LONGEST_GAP:
+            self._listened += now - self._last
+        self._last = now
+        for life in lives:
+            self._heard.setdefault(life, self._listened)
+
+    def deaf(self) -> None:
+        """The watch is down: time does not count until it is up and ``listen`` is called twice again."""
+        self._last = None
+
+    def dead(self, life: str) -> bool:
+        """Whether what belongs to it is nobody's. Never for ourselves, nor for one we know nothing of."""
+        if life == self._me:
+            return False
+        heard = self._heard.get(life)
+        return life in self._left or (heard is not None and self._listened - heard > SILENCE)
+
+    def alive(self) -> list[str]:
+        """The gateways that share the pools now, ourselves among them."""
+        return sorted({self._me, *(life for life in self._signs if not self.dead(life))})
+
+    def forget(self, lives: Iterable[str]) -> None:
+        """No pod and no Lease speaks of these any more."""
+        for life in lives:
+            self._heard.pop(life, None)
+            self._signs.pop(life, None)
+            self._left.discard(life)

@@ -1,0 +1,193 @@
+"""One pod as the lifecycle reads it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any
+
+from sshgate.sandbox import labels
+
+
+class State(IntEnum):
+    """Whose a sandbox is. It only ever grows, so that of two accounts of one pod the greater is the newer."""
+
+    WARM = 1
+    """Nobody's yet."""
+    CLAIMED = 2
+    DRAINING = 3
+    """Nobody may claim or join it any more; it goes when its clients have left."""
+    UNKNOWN = 4
+    """Written by something we do not understand: it counts, and is never handed out or deleted."""
+
+
+_STATES = {labels.WARM: State.WARM, labels.CLAIMED: State.CLAIMED, labels.DRAINING: State.DRAINING}
+
+
+class Stage(Enum):
+    """How far a pod has come."""
+
+    STARTING = "starting"
+    UNSCHEDULABLE = "unschedulable"
+    """No node has room for it; the scheduler keeps trying."""
+    BLOCKED = "blocked"
+    """Its image or configuration is missing; the kubelet keeps trying."""
+    READY = "ready"
+    FINISHED = "finished"
+    """Succeeded or failed; never to run again."""
+
+
+# All of them are tried again by the kubelet, at growing intervals, for as long as the pod is there.
+_BLOCKED = frozenset({
+    "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError",
+    "RegistryUnavailable", "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The few facts of a pod that decisions are made of. Times are POSIX seconds, as the cluster wrote them."""
+
+    name: str
+    uid: str
+    version: str = ""
+    """The resource version: the precondition of a deletion that must not hit a pod somebody has just taken."""
+    state: State = State.WARM
+    stage: Stage = Stage.STARTING
+    profile: str = ""
+    template: str = ""
+    user: str | None = None
+    """The user's name; ``user_hash`` is what counts when somebody asks for "mine"."""
+    user_hash: str | None = None
+    sandbox: str | None = None
+    """The name of a named sandbox; ``None``: ephemeral."""
+    session: str | None = None
+    gateway: str | None = None
+    life: str | None = None
+    node: str | None = None
+    ip: str | None = None
+    created: float = 0.0
+    started: float | None = None
+    """From here ``activeDeadlineSeconds`` counts."""
+    ready_since: float | None = None
+    deleting: bool = False
+    reason: str | None = None
+    """Why it is where it is, in the cluster's word: ``Unschedulable``, ``ErrImageNeverPull``, ``Evicted`` ..."""
+    deadline: int | None = None
+    """``activeDeadlineSeconds``."""
+    claimed_at: float | None = None
+    last_seen: float | None = None
+    detached_at: float | None = None
+    expires_at: float | None = None
+    attached: frozenset[str] = field(default_factory=frozenset)
+    """The lives of the gateways that have clients in a named sandbox."""
+
+    def __repr__(self) -> str:
+        whose = f" of {self.user}" if self.user else ""
+        named = f"={self.sandbox}" if self.sandbox else ""
+        gone = ", deleting" if self.deleting else ""
+        return f"<Record {self.name}: {self.state.name.lower()}{whose}{named} {self.stage.value}{gone}>"
+
+    @property
+    def usable(self) -> bool:
+        """Whether programs can run in it, as far as its pod tells."""
+        return self.stage is Stage.READY and self.ip is not None and not self.deleting
+
+    @property
+    def counts(self) -> bool:
+        """Whether it uses up a limit: a pod that is going, or has ended, does not."""
+        return not self.deleting and self.stage is not Stage.FINISHED
+
+    @classmethod
+    def parse(cls, pod: Mapping[str, Any]) -> Record:
+        """Read the JSON form of a pod, as the API server sends it.
+
+        What is missing or malformed is ``None``: labels and annotations can be edited by people. Raises
+        ``ValueError`` only for an object without name and uid.
+        """
+        meta, spec, status = (_mapping(pod.get(key)) for key in ("metadata", "spec", "status"))
+        marks, notes = _mapping(meta.get("labels")), _mapping(meta.get("annotations"))
+        name, uid = _text(meta.get("name")), _text(meta.get("uid"))
+        if name is None or uid is None:
+            raise ValueError("a pod without name or uid")
+        stage, reason, ready_since = _stage(status)
+        deadline = spec.get("activeDeadlineSeconds")
+        return cls(
+            name=name,
+            uid=uid,
+            version=_text(meta.get("resourceVersion")) or "",
+            state=_STATES.get(str(marks.get(labels.STATE)), State.UNKNOWN),
+            stage=stage,
+            profile=_text(marks.get(labels.PROFILE)) or "",
+            template=_text(marks.get(labels.TEMPLATE)) or "",
+            user=_text(notes.get(labels.USER)),
+            user_hash=_text(marks.get(labels.USER)),
+            sandbox=_text(marks.get(labels.NAME)),
+            session=_text(marks.get(labels.SESSION)),
+            gateway=_text(marks.get(labels.GATEWAY)),
+            life=_text(notes.get(labels.LIFE)),
+            node=_text(spec.get("nodeName")),
+            ip=_text(status.get("podIP")),
+            created=_time(meta.get("creationTimestamp")) or 0.0,
+            started=_time(status.get("startTime")),
+            ready_since=ready_since,
+            deleting=_text(meta.get("deletionTimestamp")) is not None,
+            reason=reason,
+            deadline=deadline if isinstance(deadline, int) else None,
+            claimed_at=_time(notes.get(labels.CLAIMED_AT)),
+            last_seen=_time(notes.get(labels.LAST_SEEN)),
+            detached_at=_time(notes.get(labels.DETACHED_AT)),
+            expires_at=_time(notes.get(labels.EXPIRES_AT)),
+            attached=frozenset(
+                key.removeprefix(labels.ATTACHED)
+                for key, value in notes.items()
+                if key.startswith(labels.ATTACHED) and value
+            ),
+        )
+
+
+def warm_metadata(profile: str, template: str, gateway: str, life: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels and annotations of a pod that is made for nobody yet."""
+    marks = {
+        labels.MANAGED_BY: labels.MANAGED,
+        labels.STATE: labels.WARM,
+        labels.PROFILE: labels.label_value(profile),
+        labels.TEMPLATE: template,
+        labels.GATEWAY: labels.label_value(gateway),
+    }
+    # Never empty: a JSON Patch can add a key to a mapping that is there, and to no other.
+    return marks, {labels.LIFE: life}
+
+
+def _stage(status: Mapping[str, Any]) -> tuple[Stage, str | None, float | None]:
+    """The stage, its reason, and since when it is ready."""
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return Stage.FINISHED, _text(status.get("reason")), None
+    conditions = {str(one.get("type")): one for one in map(_mapping, _list(status.get("conditions")))}
+    ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
+    if ready.get("status") == "True":
+        return Stage.READY, None, _time(ready.get("lastTransitionTime"))
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return Stage.UNSCHEDULABLE, "Unschedulable", None
+    for container in _list(status.get("initContainerStatuses")) + _list(status.get("containerStatuses")):
+        waiting = _mapping(_mapping(_mapping(container).get("state")).get("waiting"))
+        if waiting.get("reason") in _BLOCKED:
+            return Stage.BLOCKED, str(waiting["reason"]), None
+    return Stage.STARTING, None, None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _time(value: Any) -> float | None:
+    return labels.parse_timestamp(value) if isinstance(value, str) else None
