@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Mapping
 
 import structlog
@@ -20,11 +21,13 @@ from sshgate.claims import Claims, Pending
 from sshgate.config import Profile
 from sshgate.errors import GateError
 from sshgate.launcher import Program
+from sshgate.lifecycle.clocks import SessionClock
 from sshgate.patience import patiently
 from sshgate.progress import Progress
-from sshgate.sandbox.launch import end_group, launch, park
+from sshgate.sandbox.launch import end_group, is_busy, launch, park
 from sshgate.sandbox.provider import Provider, Sandbox
 from sshgate.streams import STDERR, Client, Exec, Exited, Lost, Outcome, Process, Request, Shell
+from sshgate.timekeeping import Timekeeper, within_limits
 
 # A client that does not take its last words is cut after this many seconds.
 LAST_WORDS = 5.0
@@ -109,10 +112,12 @@ class Login:
             traffic = Traffic()
             try:
                 said = await launch(process, program)
-                outcome = await bridge(client, process, traffic, wait.early, wait.eof, said)
+                line = bridge(client, process, traffic, wait.early, wait.eof, said)
+                outcome = await within_limits(line, self._timekeeper(granted, client, sandbox, process, traffic))
             finally:
                 await process.close()
-                if outcome is None and granted.scope != "channel" and process.pid is not None:
+                alive = outcome is None or isinstance(outcome, Lost)
+                if alive and granted.scope != "channel" and process.pid is not None:
                     await end_group(sandbox, process.pid)
             events.info(
                 "session.end",
@@ -125,6 +130,22 @@ class Login:
                 await _tell(client, granted.request, outcome.reason)
             if outcome is not None:
                 await client.finish(outcome)
+
+    def _timekeeper(
+        self, granted: Grant, client: Client, sandbox: Sandbox, process: Process, traffic: Traffic
+    ) -> Timekeeper:
+        # Only a shell that waits for somebody can be idle; a command is a running program.
+        interactive = granted.request.terminal is not None and isinstance(granted.request.asks, Shell)
+
+        async def warn(sentence: str) -> None:
+            if granted.request.terminal is not None:
+                await client.write(STDERR, f"\r\nsshgate: {sentence}\r\n".encode())
+
+        async def busy() -> bool:
+            return process.pid is None or await is_busy(sandbox, process.pid)
+
+        clock = SessionClock(granted.profile.limits, time.monotonic(), terminal=interactive)
+        return Timekeeper(clock, traffic, warn, busy)
 
     def _program(self, granted: Grant) -> Program:
         who = self.identity

@@ -124,6 +124,16 @@ def end_argv(pid: int) -> tuple[str, ...]:
     return ("/bin/sh", "-c", script, str(pid))
 
 
+def busy_argv(pid: int) -> tuple[str, ...]:
+    """The command that ends with 0 when ``pid`` has a child: when a shell runs something, also in the background."""
+    # The fourth field of /proc/PID/stat is the parent; the second, a name in brackets, may hold blanks.
+    script = (
+        'for f in /proc/[0-9]*/stat;do read -r s <"$f"&&set -- ${s##*)}&&[ "$2" = "$0" ]&&exit 0;done 2>/dev/null;'
+        "exit 1"
+    )
+    return ("/bin/sh", "-c", script, str(pid))
+
+
 def quote(value: bytes) -> bytes:
     """A POSIX shell word that stands for exactly these bytes."""
     return b"'" + value.replace(b"'", b"'\\''") + b"'"

@@ -35,6 +35,9 @@ GATEWAY = DOMAIN + "gateway"
 
 WARM, CLAIMED, DRAINING = "warm", "claimed", "draining"
 
+KUBELET_GRACE = 30
+"""Seconds by which the kubelet's deadline is later than the gateway's, so that users are told and not just cut off."""
+
 # --- annotations ---
 
 LIFE = DOMAIN + "life"

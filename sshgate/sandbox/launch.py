@@ -8,7 +8,7 @@ import contextlib
 from sshgate import launcher
 from sshgate.errors import GateError, ProgramMissing, StartFailed
 from sshgate.sandbox.provider import Sandbox
-from sshgate.streams import STDERR, Exited, Lost, Process, Resize
+from sshgate.streams import STDERR, Exited, Lost, Outcome, Process, Resize
 from sshgate.terminal import Terminal
 
 # A shell prints its mark some milliseconds after the exec began; on a loaded node, some hundred.
@@ -69,15 +69,22 @@ async def end_group(sandbox: Sandbox, pid: int) -> None:
     await _aside(sandbox, launcher.end_argv(pid))
 
 
-async def _aside(sandbox: Sandbox, argv: tuple[str, ...]) -> None:
+async def is_busy(sandbox: Sandbox, pid: int) -> bool:
+    """Whether the shell ``pid`` runs a program, be it in the background. True when it cannot be told."""
+    return await _aside(sandbox, launcher.busy_argv(pid)) != Exited(1)
+
+
+async def _aside(sandbox: Sandbox, argv: tuple[str, ...]) -> Outcome | None:
     with contextlib.suppress(GateError, TimeoutError):
         process = await sandbox.start(argv, None)
         try:
             async with asyncio.timeout(MARK_SECONDS):
                 while await process.read() is not None:
                     pass
+                return await process.wait()
         finally:
             await process.close()
+    return None
 
 
 async def _mark(process: Process) -> int:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sshgate.config import Profile, ProfileLimits, Resources
 from sshgate.sandbox.kubernetes import podspec
 from sshgate.sandbox.kubernetes.podspec import Owner
+from sshgate.sandbox.labels import KUBELET_GRACE
 from sshgate.sandbox.provider import Order
 
 OWNER = Owner("gateway-1", "a1b2")
@@ -43,8 +44,8 @@ def test_the_defaults_are_the_restricted_pod_security_profile() -> None:
 
 def test_the_kubelet_enforces_the_longest_lifetime() -> None:
     profile = Profile(limits=ProfileLimits(max_lifetime=90.5))
-    assert pod(profile)["spec"]["activeDeadlineSeconds"] == 90
-    assert pod(Profile(limits=ProfileLimits(max_lifetime=0.2)))["spec"]["activeDeadlineSeconds"] == 1
+    assert pod(profile)["spec"]["activeDeadlineSeconds"] == 90 + KUBELET_GRACE
+    assert pod(Profile(limits=ProfileLimits(max_lifetime=0.2)))["spec"]["activeDeadlineSeconds"] == 1 + KUBELET_GRACE
     assert "activeDeadlineSeconds" not in podspec.template(profile), "a warm pod must not age"
 
 

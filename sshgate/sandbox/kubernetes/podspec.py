@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sshgate.config import Profile
+from sshgate.sandbox.labels import KUBELET_GRACE
 from sshgate.sandbox.provider import Order
 
 CONTAINER = "shell"
@@ -106,7 +107,7 @@ def claimed_pod(order: Order, owner: Owner, suffix: str) -> dict[str, Any]:
         labels[NAME] = label_value(order.name)
         spec["hostname"] = hostname(order.name)
     # The kubelet enforces it with every gateway dead.
-    spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)))
+    spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)) + KUBELET_GRACE)
     annotations = {USER: printable(order.user), LIFE: owner.life}
     return manifest(pod_name(order.user, suffix), spec, labels, annotations)
 

@@ -1,0 +1,58 @@
+"""Warnings and the end, carried out as the clock says. Time is the test's."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sshgate.bridge import Traffic
+from sshgate.config import ProfileLimits
+from sshgate.lifecycle.clocks import SessionClock
+from sshgate.streams import Exited, Lost
+from sshgate.timekeeping import Timekeeper, within_limits
+
+
+class _Scene:
+    """A clock that jumps a minute at every look, and what was said."""
+
+    def __init__(self, limits: ProfileLimits, busy: bool = False) -> None:
+        self.time = 0.0
+        self.said: list[str] = []
+        self.asked = 0
+        self._busy = busy
+        self.keeper = Timekeeper(
+            SessionClock(limits, 0.0, terminal=True), Traffic(), self._warn, self._is_busy, self._now
+        )
+
+    def _now(self) -> float:
+        self.time += 60.0
+        return self.time
+
+    async def _warn(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+    async def _is_busy(self) -> bool:
+        self.asked += 1
+        return self._busy
+
+
+async def test_a_terminal_is_warned_five_and_one_minutes_before_the_end() -> None:
+    scene = _Scene(ProfileLimits(max_lifetime=0.001 + 6 * 60, idle=0))
+    scene.time = 240.0  # one minute left at the second look
+    reason = await scene.keeper.until_over()
+    assert reason == "its time is over"
+    assert scene.said[-1] == "this session ends in 1 minute: its time is over."
+
+
+async def test_the_line_ends_first_or_the_time_does() -> None:
+    scene = _Scene(ProfileLimits(max_lifetime=1.0, idle=0))
+    assert await within_limits(asyncio.sleep(60, Exited(0)), scene.keeper) == Lost(
+        "this session ended: its time is over."
+    )
+    calm = Timekeeper(SessionClock(ProfileLimits(), 0.0, True), Traffic(), scene._warn, scene._is_busy, lambda: 0.0)
+    assert await within_limits(asyncio.sleep(0, Exited(3)), calm) == Exited(3)
+
+
+async def test_whether_something_runs_is_asked_only_when_that_decides() -> None:
+    scene = _Scene(ProfileLimits(max_lifetime=86_400.0, idle=60.0))
+    assert await scene.keeper.until_over() == "it was idle"
+    assert scene.asked == 1
