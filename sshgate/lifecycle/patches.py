@@ -75,7 +75,7 @@ def deadline(record: Record, lifetime: float, now: Now) -> int:
     """
     started = record.created if record.started is None else record.started
     age = max(0.0, now.wall - started)
-    return min(LONGEST_DEADLINE, max(1, math.ceil(age + lifetime) + KUBELET_GRACE))
+    return min(LONGEST_DEADLINE, max(1, math.ceil(age + lifetime) + labels.KUBELET_GRACE))
 
 
 def attach_patch(record: Record, life: str, now: Now) -> Patch:
