@@ -1,4 +1,4 @@
-"""One program of a local sandbox: its pipes or terminal on the event loop."""
+"""A program in a local sandbox: a ``Process`` on pipes or on a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -9,93 +9,107 @@ import os
 import signal
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from sshgate.flow import Flow
-from sshgate.streams import STDERR, STDOUT, Break, Control, Outcome, Resize, Signal
+from sshgate.streams import Break, Control, Exited, Lost, Outcome, Resize, Signal, Signalled
+from sshgate.terminal import TerminalSize
 
-HIGH_WATER = 256 * 1024
-LOW_WATER = 64 * 1024
-READ_SIZE = 64 * 1024
-# Linux: signals the foreground group of a terminal by its master.
-TIOCSIG = 0x40045436
-# How long an end of input waits for a launcher to leave raw mode, in which ^D is a byte like any other.
-COOKED_SECONDS = 1.0
-COOKED_INTERVAL = 0.01
+READ_BYTES = 64 * 1024
+# Output waiting for the client; one read may come on top.
+HIGH_WATER = 128 * 1024
+LOW_WATER = 32 * 1024
+
+END_OF_TRANSMISSION = b"\x04"
+
+SendSignal = Callable[[int, str, bool], Awaitable[None]]
 
 
 class LocalProcess:
-    """See ``sshgate.streams.Process``. ``tell`` sends a message about this program to its usher."""
+    """The program behind ``child``, the process id of what was spawned to enter the sandbox.
 
-    def __init__(self, fds: list[int], terminal: bool, tell: Callable[[str, int], None]) -> None:
-        self.pid: int | None = None
+    ``outputs`` maps descriptors to streams, ``stdin`` is written to; on a terminal both are its master side.
+    All descriptors are taken over. ``ended`` is called once, when the child was reaped.
+    """
+
+    pid: int | None = None
+
+    def __init__(
+        self,
+        child: int,
+        stdin: int,
+        outputs: dict[int, int],
+        terminal: bool,
+        send_signal: SendSignal,
+        ended: Callable[[LocalProcess], None],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._child = child
+        self._stdin: int | None = stdin
+        self._outputs = outputs
         self._terminal = terminal
-        self._tell = tell
+        self._send_signal = send_signal
+        self._tell_ended = ended
         self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
-        self._outputs = {fds[0]: STDOUT} if terminal else {fds[1]: STDOUT, fds[2]: STDERR}
-        self._input: int | None = fds[0]
-        self._room: asyncio.Future[None] | None = None
-        self._last = b"\n"
         self._outcome: Outcome | None = None
-        self._ended = asyncio.Event()
+        self._exited = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._room: asyncio.Future[None] | None = None
+        self._line_open = False
         self._closed = False
+        self._signals: set[asyncio.Future[None]] = set()
+        self._pidfd = os.pidfd_open(child)
+        for descriptor in {stdin, *outputs}:
+            os.set_blocking(descriptor, False)
+        self._loop.add_reader(self._pidfd, self._reap)
         self._resume()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else str(self._outcome or "running")
-        return f"<LocalProcess {self.pid} {'terminal' if self._terminal else 'pipes'} {state} {self._flow!r}>"
+        kind = "terminal" if self._terminal else "pipes"
+        return f"<LocalProcess {self.pid} {kind} {self._flow!r} {self._outcome or 'running'}>"
+
+    # --- streams.Process ---
 
     async def read(self) -> tuple[int, bytes] | None:
-        return await self._flow.get()
+        chunk = await self._flow.get()
+        if chunk is None:
+            await self._exited.wait()
+            self._finished.set()
+        return chunk
 
     async def write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest and self._input is not None:
+        if data:
+            self._line_open = data[-1:] != b"\n"
+        view = memoryview(data)
+        while view and self._stdin is not None:
             try:
-                count = os.write(self._input, rest)
+                view = view[os.write(self._stdin, view) :]
             except BlockingIOError:
-                await self._wait_for_room(self._input)
+                await self._wait_for_room(self._stdin)
             except OSError:
-                self._end_input()  # nobody will read it any more
-            else:
-                self._last = bytes(rest[count - 1 : count])
-                rest = rest[count:]
+                self._drop_stdin()  # it reads no more; the end is told by `wait`
 
     async def write_eof(self) -> None:
-        if not self._terminal:
-            self._end_input()
-            return
-        for _ in range(int(COOKED_SECONDS / COOKED_INTERVAL)):
-            character = self._end_of_file()
-            if character is not None:
-                break
-            await asyncio.sleep(COOKED_INTERVAL)
+        if self._terminal:
+            # A ^D after half a line only flushes it.
+            await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
         else:
-            character = b"\x04"
-        # The first one only sends off a line that has been begun.
-        await self.write(character if self._last == b"\n" else character * 2)
+            self._drop_stdin()
 
     async def control(self, control: Control) -> None:
-        if self._closed or self._outcome is not None:
+        if self._exited.is_set():
             return
-        if isinstance(control, Signal):
-            number = signal.__dict__.get("SIG" + control.name)
-            if isinstance(number, signal.Signals):
-                self._tell("signal", number)
-        elif self._terminal and self._input is not None:
-            size = control.size if isinstance(control, Resize) else None
-            try:
-                if size is not None:
-                    packed = struct.pack("HHHH", size.rows, size.columns, size.pixel_width, size.pixel_height)
-                    fcntl.ioctl(self._input, termios.TIOCSWINSZ, packed)
-                elif isinstance(control, Break):
-                    fcntl.ioctl(self._input, TIOCSIG, signal.SIGINT)
-            except OSError:
-                pass  # the terminal has been hung up
+        match control:
+            case Resize(size):
+                if self._terminal and self._stdin is not None:
+                    set_size(self._stdin, size)
+            case Signal(name):
+                self._signal(name, foreground=False)
+            case Break():
+                self._signal("INT", foreground=self._terminal)
 
     async def wait(self) -> Outcome:
-        await self._ended.wait()
+        await self._finished.wait()
         assert self._outcome is not None
         return self._outcome
 
@@ -103,90 +117,115 @@ class LocalProcess:
         if self._closed:
             return
         self._closed = True
-        self._end_input()
-        for fd in list(self._outputs):
-            self._end_output(fd)
+        self._drop_stdin()
+        for descriptor in list(self._outputs):
+            self._end_of(descriptor)
         self._flow.discard()
-        self._tell("close", 0)
-
-    def ended(self, outcome: Outcome) -> None:
-        """The usher says how the program ended; the first word counts."""
         if self._outcome is None:
-            self._outcome = outcome
-            self._settle()
+            self._outcome = Lost("the session was closed.")
+        self._exited.set()
+        self._finished.set()
+        for task in self._signals:
+            task.cancel()
+        await asyncio.gather(*self._signals, return_exceptions=True)
 
-    # --- reading ---
+    # --- called by the event loop ---
 
-    def _pause(self) -> None:
-        for fd in self._outputs:
-            self._loop.remove_reader(fd)
-
-    def _resume(self) -> None:
-        for fd in self._outputs:
-            self._loop.add_reader(fd, self._readable, fd)
-
-    def _readable(self, fd: int) -> None:
+    def _readable(self, descriptor: int) -> None:
         try:
-            data = os.read(fd, READ_SIZE)
+            data = os.read(descriptor, READ_BYTES)
         except BlockingIOError:
+            if self._terminal and self._exited.is_set():
+                self._end_of(descriptor)
             return
         except OSError as error:
+            # EIO: nobody has the other side of the terminal open any more.
             if error.errno != errno.EIO:
                 raise
-            data = b""  # a terminal's master says so when the last program has let go of it
+            data = b""
         if data:
-            self._flow.put(data, self._outputs[fd])
+            self._flow.put(data, self._outputs[descriptor])
         else:
-            self._end_output(fd)
+            self._end_of(descriptor)
 
-    def _end_output(self, fd: int) -> None:
-        self._loop.remove_reader(fd)
-        del self._outputs[fd]
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        _, status = os.waitpid(self._child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if self._outcome is None:
+            self._outcome = Exited(code) if code >= 0 else Signalled(signal.Signals(-code).name.removeprefix("SIG"))
+        self._exited.set()
         if self._terminal:
-            self._end_input()
-        else:
-            os.close(fd)
+            # A terminal ends with the leader of its session, whoever else still holds it: what is there is read
+            # until there is no more. Pipes end when the last holder closes them, as with OpenSSH.
+            self._resume()
+            for descriptor in list(self._outputs):
+                self._drain(descriptor)
+        self._tell_ended(self)
+
+    def _drain(self, descriptor: int) -> None:
+        """Read a terminal whose session has ended until it is empty, as the client takes it."""
+        if descriptor in self._outputs and not self._flow.paused:
+            self._readable(descriptor)
+            if descriptor in self._outputs:
+                self._loop.call_soon(self._drain, descriptor)
+
+    def _pause(self) -> None:
+        for descriptor in self._outputs:
+            self._loop.remove_reader(descriptor)
+
+    def _resume(self) -> None:
+        for descriptor in self._outputs:
+            self._loop.add_reader(descriptor, self._readable, descriptor)
+            if self._terminal and self._exited.is_set():
+                self._loop.call_soon(self._drain, descriptor)
+
+    # --- descriptors ---
+
+    def _end_of(self, descriptor: int) -> None:
+        del self._outputs[descriptor]
+        self._loop.remove_reader(descriptor)
+        if descriptor != self._stdin:
+            os.close(descriptor)
+        elif self._terminal:
+            self._drop_stdin()
         if not self._outputs:
             self._flow.put_eof()
-            self._settle()
 
-    def _settle(self) -> None:
-        if self._outcome is not None and not self._outputs:
-            self._ended.set()
+    def _drop_stdin(self) -> None:
+        descriptor, self._stdin = self._stdin, None
+        if descriptor is None:
+            return
+        self._loop.remove_writer(descriptor)
+        if descriptor in self._outputs:
+            self._stdin = None  # the terminal's master: closed when its output has ended
+        else:
+            os.close(descriptor)
+        self._wake()
 
-    # --- writing ---
-
-    async def _wait_for_room(self, fd: int) -> None:
+    async def _wait_for_room(self, descriptor: int) -> None:
         self._room = self._loop.create_future()
-        self._loop.add_writer(fd, self._roomy)
+        self._loop.add_writer(descriptor, self._wake)
         try:
             await self._room
         finally:
             self._room = None
-            if self._input is not None:
-                self._loop.remove_writer(fd)
+            if self._stdin is not None:
+                self._loop.remove_writer(descriptor)
 
-    def _roomy(self) -> None:
+    def _wake(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
-    def _end_input(self) -> None:
-        """Close stdin; a terminal's one descriptor stays as long as its output is read."""
-        fd = self._input
-        if fd is None or fd in self._outputs:
-            return
-        self._input = None
-        self._loop.remove_writer(fd)
-        os.close(fd)
-        self._roomy()
+    def _signal(self, name: str, foreground: bool) -> None:
+        if self.pid is not None:
+            task = asyncio.ensure_future(self._send_signal(self.pid, name, foreground))
+            self._signals.add(task)
+            task.add_done_callback(self._signals.discard)
 
-    def _end_of_file(self) -> bytes | None:
-        """The terminal's end-of-file character; ``None`` while it is in raw mode. ^D once it has gone."""
-        if self._input is None:
-            return b"\x04"
-        try:
-            settings = termios.tcgetattr(self._input)
-        except termios.error:
-            return b"\x04"
-        character = settings[6][termios.VEOF]
-        return character if settings[3] & termios.ICANON and isinstance(character, bytes) else None
+
+def set_size(descriptor: int, size: TerminalSize) -> None:
+    """Set a terminal's window size; the kernel tells its foreground programs (SIGWINCH)."""
+    packed = struct.pack("HHHH", size.rows, size.columns, size.pixel_width, size.pixel_height)
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, packed)

@@ -1,124 +1,191 @@
-"""Sandboxes on this machine, by bubblewrap: the provider for a laptop without a cluster."""
+"""Makes sandboxes on this machine."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import secrets
 import shutil
-import socket
-import subprocess
-import sys
+import signal
 import tempfile
+from collections.abc import Iterable
+from ipaddress import ip_address
+from itertools import count
 from pathlib import Path
 
-from sshgate.config import Profile, SandboxPlace
-from sshgate.errors import StartFailed, Unavailable
-from sshgate.sandbox.local.bubblewrap import Machine, order
+from sshgate.config import Address, Profile, SandboxPlace
+from sshgate.errors import ConfigError, Unavailable
+from sshgate.sandbox.local import bubblewrap
 from sshgate.sandbox.local.sandbox import LocalSandbox
-from sshgate.sandbox.local.system import examine, fill_etc, outside_account, refuse_public, root_links
-from sshgate.sandbox.provider import Notice, Order
+from sshgate.sandbox.provider import Notice, Order, Sandbox
 
-__all__ = ["LocalProvider", "refuse_public"]
-
-SPAWNER = Path(__file__).with_name("spawner.py")
-# How long the kernel may take to end all sandboxes when the gateway stops.
-CLOSE_SECONDS = 5.0
+# The holder says so when all mounts are there; bubblewrap tells the process id before that.
+HOLDER = ("/bin/sh", "-c", "echo; exec sleep 2147483647")
+START_SECONDS = 10.0
+PROGRAMS = ("bwrap", "nsenter", "prlimit", "setpriv", "setsid")
+# As root every sandbox gets a user id of its own, out of a range that no system hands out.
+FIRST_UID = 0x6A00_0000
+UIDS = 0x1_0000
+ETC_PREFIX = "sshgate-etc-"
 
 
 class LocalProvider:
-    """See ``sshgate.sandbox.provider.Provider``."""
+    """The ``Provider`` for one machine. Nothing outlives the gateway: all dies with it, however it ends."""
 
     def __init__(self, place: SandboxPlace) -> None:
         self._place = place
         self._sandboxes: set[LocalSandbox] = set()
-        self._spawner: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._machine: Machine | None = None
-        self._links: dict[str, str] = {}
-        self._started = 0
+        self._uids = count()
+        self._etc: Path | None = None
 
     def __repr__(self) -> str:
-        state = "open" if self._control is not None else "closed"
-        return f"<LocalProvider {state}: {len(self._sandboxes)} sandboxes>"
+        return f"<LocalProvider {len(self._sandboxes)} sandboxes>"
 
     async def open(self) -> None:
-        # Sandboxes of an earlier life died with it; there is nothing to remove.
-        etc = Path(tempfile.mkdtemp(prefix="sshgate-etc-"))
-        try:
-            self._machine = await asyncio.to_thread(examine, etc)
-            await asyncio.to_thread(fill_etc, etc)
-            self._links = root_links()
-            self._spawn(etc)
-        except BaseException:
-            shutil.rmtree(etc, ignore_errors=True)
-            raise
-        try:
-            await self._try_out()
-        except BaseException:
-            await self.close()
-            raise
+        missing = [program for program in PROGRAMS if shutil.which(program) is None]
+        if missing:
+            raise Unavailable(
+                f"{', '.join(missing)} missing on this machine; run: sudo apt-get install bubblewrap util-linux"
+            )
+        keep_descriptors()
+        self._etc = make_etc()
+        sandbox = await self.create(Order(Profile(), "probe", "probe"), lambda text: None)
+        await sandbox.delete()
 
-    async def create(self, order: Order, notice: Notice) -> LocalSandbox:
-        self._started += 1
-        return self._make(order.profile, f"local-{order.session}-{self._started}")
+    async def create(self, order: Order, notice: Notice) -> Sandbox:
+        name = f"local-{secrets.token_hex(5)}"
+        uid = FIRST_UID + next(self._uids) % UIDS if os.geteuid() == 0 else None
+        outer, inner = await self._spawn(order.profile, uid)
+        sandbox = LocalSandbox(name, order.profile, uid, outer, inner, self._sandboxes.discard)
+        self._sandboxes.add(sandbox)
+        return sandbox
 
     async def close(self) -> None:
         for sandbox in list(self._sandboxes):
             await sandbox.delete()
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                for sandbox in list(self._sandboxes):
-                    await sandbox.gone.wait()
-        except TimeoutError:
-            pass  # whatever is stuck in the kernel ends when the kernel lets go of it
-        spawner, self._spawner = self._spawner, None
-        control, self._control = self._control, None
-        if control is not None:
-            control.close()
-        if spawner is not None:
-            await asyncio.to_thread(spawner.wait)
+        if self._etc is not None:
+            shutil.rmtree(self._etc, ignore_errors=True)
 
-    def _spawn(self, etc: Path) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._spawner = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(SPAWNER), str(etc)],
-                stdin=theirs.fileno(),
-                env={},
-                cwd="/",
-                start_new_session=True,
-            )
-        self._control.setblocking(False)
-
-    async def _try_out(self) -> None:
-        """Make one sandbox and start a program in it, so that what is wrong shows now."""
-        sandbox = self._make(Profile(), "local-trial")
+    async def _spawn(self, profile: Profile, uid: int | None) -> tuple[int, int]:
+        """The process ids of bubblewrap and of the sandbox's first process, once it is furnished."""
+        assert self._etc is not None, "open() first"
+        loop = asyncio.get_running_loop()
+        info, info_end = os.pipe()
+        output, output_end = os.pipe()
+        words = [*bubblewrap.confine(profile, uid), *bubblewrap.build(profile, self._etc, info_end), *HOLDER]
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output_end, 1),
+            (os.POSIX_SPAWN_DUP2, output_end, 2),
+            (os.POSIX_SPAWN_DUP2, info_end, info_end),
+        ]
         try:
-            process = await sandbox.start(("/bin/true",), None)
-            await process.close()
-        except StartFailed as error:
-            raise Unavailable(str(error)) from error
-        finally:
-            await sandbox.delete()
-
-    def _make(self, profile: Profile, name: str) -> LocalSandbox:
-        if self._control is None or self._machine is None:
-            raise Unavailable("the local provider is closed.")
-        wanted = order(self._machine, profile, name, self._links)
-        wanted["outside"] = outside_account(profile.binds)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        text = os.memfd_create("order")
-        try:
-            with open(text, "wb", closefd=False) as file:
-                file.write(json.dumps(wanted).encode())
-            socket.send_fds(self._control, [b"{}"], [theirs.fileno(), text])
+            environment = bubblewrap.environment(profile.shell)
+            # Takes a millisecond; what asyncio has for this takes a thread for each child.
+            outer = os.posix_spawnp(words[0], words, environment, file_actions=actions, setsid=True)  # noqa: ASYNC221
         except OSError as error:
-            ours.close()
-            raise Unavailable("the process that makes local sandboxes has gone; start the gateway again.") from error
+            os.close(info)
+            os.close(output)
+            raise Unavailable(f"no sandbox can be started on this machine: {error.strerror}.") from error
         finally:
-            theirs.close()
-            os.close(text)
-        sandbox = LocalSandbox(name, ours, profile.limits.start, self._sandboxes.discard)
-        self._sandboxes.add(sandbox)
-        return sandbox
+            os.close(info_end)
+            os.close(output_end)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                said = await _line(loop, output)
+            if said != b"\n":
+                raise Unavailable(explain(said.decode("utf-8", "replace")))
+            return outer, int(json.loads(os.read(info, 4096))["child-pid"])
+        except TimeoutError as error:
+            raise _abandon(
+                outer, Unavailable("a sandbox was not ready within 10 s; the machine is too busy.")
+            ) from error
+        except BaseException as error:
+            raise _abandon(outer, error) from None
+        finally:
+            os.close(info)
+            os.close(output)
+
+
+def keep_descriptors() -> None:
+    """What this process was started with, besides the standard three, shall not reach a sandbox."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+
+
+def make_etc() -> Path:
+    """The directory that sandboxes see as /etc, made of few harmless files of this machine's.
+
+    Also removes what gateways left that were killed.
+    """
+    for old in Path(tempfile.gettempdir()).glob(f"{ETC_PREFIX}*"):
+        pid = old.name.removeprefix(ETC_PREFIX).partition("-")[0]
+        if old.is_dir() and old.stat().st_uid == os.geteuid() and pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    etc = Path(tempfile.mkdtemp(prefix=f"{ETC_PREFIX}{os.getpid()}-"))
+    etc.chmod(0o755)
+    for name in bubblewrap.ETC:
+        source, target = Path("/etc", name), etc / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink() or source.is_file():
+            shutil.copy2(source, target, follow_symlinks=False)
+        elif source.is_dir():
+            shutil.copytree(source, target, symlinks=True)
+    for name, text in bubblewrap.FILES.items():
+        (etc / name).write_text(text)
+    (etc / "mtab").symlink_to("/proc/self/mounts")
+    return etc
+
+
+def explain(said: str) -> str:
+    """One sentence for what bubblewrap said instead of working."""
+    if "ermission denied" in said or "not permitted" in said:
+        return (
+            "this machine does not let bubblewrap make user namespaces; run: "
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 kernel.unprivileged_userns_clone=1"
+        )
+    last = said.strip().splitlines()[-1] if said.strip() else "it said nothing"
+    return f"bubblewrap cannot make a sandbox here: {last}."
+
+
+def refuse_public(addresses: Iterable[Address]) -> None:
+    """Raises ``ConfigError`` unless every address is a loopback one: a local sandbox is no wall to the network."""
+    mistakes = []
+    for address in addresses:
+        try:
+            loopback = address.host == "localhost" or ip_address(address.host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            mistakes.append(f"the local provider listens on loopback only, not on {address}; use 127.0.0.1 or [::1].")
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _abandon(outer: int, error: BaseException) -> BaseException:
+    os.kill(outer, signal.SIGKILL)
+    os.waitpid(outer, 0)
+    return error
+
+
+async def _line(loop: asyncio.AbstractEventLoop, descriptor: int) -> bytes:
+    """The first thing that a pipe says; all of it up to its end unless that is an empty line."""
+    said = b""
+    readable = asyncio.Event()
+    os.set_blocking(descriptor, False)
+    loop.add_reader(descriptor, readable.set)
+    try:
+        while said != b"\n":
+            await readable.wait()
+            readable.clear()
+            data = os.read(descriptor, 4096)
+            if not data:
+                break
+            said += data
+    finally:
+        loop.remove_reader(descriptor)
+    return said
