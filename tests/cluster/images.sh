@@ -42,21 +42,27 @@ pause_image() { # the process that holds a pod's namespaces
   rm -r "$rootfs"
 }
 
-test_images() {
+test_images() { # those that are missing
   image_present sshgate-busybox:latest || busybox_image
   image_present sshgate-noshell:latest || noshell_image
 }
+
+test_images_again() { busybox_image; noshell_image; }
 
 busybox_image() { # a shell and little else: no bash, no tar, no sftp-server
   local rootfs applet
   rootfs=$(mktemp -d)
   mkdir -p "$rootfs"/{bin,etc,home/dev,tmp}
   chmod 1777 "$rootfs/tmp" "$rootfs/home/dev"
+  # dash, because Debian's busybox shell runs each of busybox's commands, tar too, whether it is in the path or not.
+  cp /bin/dash "$rootfs/bin/sh"
+  ldd /bin/dash | grep -o '/[^ ]*' | xargs cp --parents --dereference --target-directory "$rootfs"
   cp /bin/busybox "$rootfs/bin/busybox"
-  for applet in sh cat echo env id kill ls mkdir ps rm sleep stty test touch wc; do ln -s busybox "$rootfs/bin/$applet"; done
+  for applet in cat echo env head id kill ls mkdir ps rm sleep stty test touch wc; do ln -s busybox "$rootfs/bin/$applet"; done
   printf 'root:x:0:0::/:/bin/sh\ndev:x:1000:1000::/home/dev:/bin/sh\n' >"$rootfs/etc/passwd"
   printf 'root:x:0:\ndev:x:1000:\n' >"$rootfs/etc/group"
-  load sshgate-busybox:latest "$rootfs" --user 1000 --entrypoint /bin/sleep --entrypoint 2147483647
+  sleeper "$rootfs/sleeper"
+  load sshgate-busybox:latest "$rootfs" --user 1000 --entrypoint /sleeper
   rm -r "$rootfs"
 }
 
