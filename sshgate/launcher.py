@@ -85,9 +85,13 @@ class ReadyMark:
         return None
 
 
-def line(program: Program) -> bytes:
-    """The line for the launcher, with its newline. Raises ``BadRequest`` for what no kernel would start."""
-    script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program)))
+def line(program: Program, end_mark: bytes | None = None) -> bytes:
+    """The line for the launcher, with its newline. Raises ``BadRequest`` for what no kernel would start.
+
+    With ``end_mark`` the launcher stays the program's parent, prints the mark on stderr when the program has
+    ended, takes whatever stdin still holds until its end, and only then ends with the program's status.
+    """
+    script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program, end_mark)))
     # b"\\" begins an escape of printf %b; everything not printable is sent as octal.
     return (
         b"".join(
@@ -161,11 +165,11 @@ def _environment(program: Program) -> bytes:
         exports.append(name.encode() + b"=" + quote(value))
     if sum(map(len, exports)) > LARGEST_ENVIRONMENT:
         raise BadRequest("the environment is too large: 1 MB at most; send fewer or shorter variables.")
-    tty = b"export SSH_TTY=$(tty);" if program.request.terminal is not None else b""
+    tty = b"export SSH_TTY=$(tty 2>/dev/null);" if program.request.terminal is not None else b""
     return tty + (b"export " + b" ".join(exports) + b";" if exports else b"")
 
 
-def _start(program: Program) -> bytes:
+def _start(program: Program, end_mark: bytes | None) -> bytes:
     asks = program.request.asks
     if isinstance(asks, Subsystem):
         return _subsystem(asks.name)
@@ -175,7 +179,7 @@ def _start(program: Program) -> bytes:
         b'export SHELL="$__S" USER="${USER:=$(id -un 2>/dev/null)}" LOGNAME="${LOGNAME:-$USER}";cd 2>/dev/null;'
     )
     if isinstance(asks, Shell):
-        return shell + b'exec "$__S" -l'
+        return shell + _become(b'"$__S" -l', end_mark)
     if b"\0" in asks.command:
         raise BadRequest("the command holds a NUL byte, which no program can be given.")
     if len(asks.command) > LONGEST_COMMAND:
@@ -184,7 +188,21 @@ def _start(program: Program) -> bytes:
             "send it on stdin instead, as in `ssh HOST sh < script`."
         )
     # The word after the command is $0: messages then begin with "bash:", as under OpenSSH.
-    return shell + b'exec "$__S" -c ' + quote(asks.command) + b' "${__S##*/}"'
+    return shell + _become(b'"$__S" -c ' + quote(asks.command) + b' "${__S##*/}"', end_mark)
+
+
+def _become(program: bytes, end_mark: bytes | None) -> bytes:
+    if end_mark is None:
+        return b"exec " + program
+    # Signals go to the whole group: the parent must outlive them to tell the status, and a caught signal is
+    # reset in the child. What the shell itself says about a killed child ("Killed") goes to /dev/null.
+    return (
+        b"trap : HUP INT QUIT TERM USR1 USR2 ALRM PIPE;exec 4>&2 2>/dev/null;"
+        + program
+        + b" 2>&4 4>&-;__r=$?;printf %s "
+        + quote(end_mark)
+        + b" >&4;cat >/dev/null;exit $__r"
+    )
 
 
 def _subsystem(name: str) -> bytes:

@@ -8,7 +8,7 @@ import contextlib
 from sshgate import launcher
 from sshgate.errors import GateError, ProgramMissing, StartFailed
 from sshgate.sandbox.provider import Sandbox
-from sshgate.streams import STDERR, Exited, Lost, Outcome, Process, Resize
+from sshgate.streams import STDERR, Exited, Lost, Outcome, Process, Resize, Subsystem
 from sshgate.terminal import Terminal
 
 # A shell prints its mark some milliseconds after the exec began; on a loaded node, some hundred.
@@ -40,7 +40,7 @@ async def launch(process: Process, program: launcher.Program) -> bytes:
 
     On ``BadRequest`` the launcher is still parked. On a terminal it returns once input may follow.
     """
-    text = launcher.line(program)
+    text = launcher.line(program, _end_mark(process, program))
     if program.request.terminal is None:
         await process.write(text)
         return b""
@@ -56,6 +56,14 @@ async def launch(process: Process, program: launcher.Program) -> bytes:
         raise StartFailed("the sandbox's terminal did not get ready within 15 s; try again.") from error
     before, _, after = seen.partition(launcher.TERMINAL_MARK)
     return before + after
+
+
+def _end_mark(process: Process, program: launcher.Program) -> bytes | None:
+    """The mark by which this process wants to hear of the program's end, where its provider needs one."""
+    if program.request.terminal is not None or isinstance(program.request.asks, Subsystem):
+        return None
+    expect = getattr(process, "expect_end_mark", None)
+    return expect() if expect is not None else None
 
 
 async def send_signal(sandbox: Sandbox, pid: int, name: str, foreground: bool = False) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable
 
 from sshgate.flow import Flow
 from sshgate.sandbox.kubernetes import remotecommand
 from sshgate.sandbox.kubernetes.socket import RemoteSocket
-from sshgate.streams import CHUNK, STDERR, STDOUT, Break, Control, Lost, Outcome, Resize, Signal
+from sshgate.streams import CHUNK, STDERR, STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Signal
 from sshgate.terminal import TerminalSize
 
 # Output waiting for the client, bytes. One read of the transport (256 KiB at most) may come on top.
 HIGH_WATER = 128 * 1024
 LOW_WATER = 32 * 1024
+
+# Bytes of stdin after which the event loop gets its turn.
+BURST = 128 * 1024
 
 END_OF_TRANSMISSION = b"\x04"
 
@@ -24,6 +28,12 @@ SendSignal = Callable[[int, str, bool], Awaitable[None]]
 
 class ExecProcess:
     """The process at the other end of ``socket``.
+
+    Kubernetes cannot tell the end of a program whose stdin is not read to the end: containerd 1.6 waits for
+    the input to be taken, and when a node closes the connection on input still in flight, the API server
+    may report success. So where it can, the launcher tells the end itself, by a mark on stderr
+    (``expect_end_mark``); stdin is ended then, the launcher takes what was under way, and the status arrives.
+    A success without the mark is none: the way to the node broke.
 
     v4 of the subprotocol cannot end stdin alone: ``write_eof`` without a terminal is then of no effect, and a
     program that waits for the end of its input waits until it is closed.
@@ -46,8 +56,12 @@ class ExecProcess:
         self._outcome: Outcome | None = None
         self._line_open = False
         self._writing = False
+        self._sent = 0
         self._size: TerminalSize | None = None
         self._signals: set[asyncio.Future[None]] = set()
+        self._mark: bytes | None = None
+        self._held = b""
+        self._stdin_over = False
         self._begun = asyncio.Event()
         # Set when all output was read, or when nobody will read any more.
         self._finished = asyncio.Event()
@@ -61,6 +75,16 @@ class ExecProcess:
     def outcome(self) -> Outcome | None:
         """How it ended, as soon as that is known, before the output was read."""
         return self._outcome
+
+    def expect_end_mark(self) -> bytes | None:
+        """A mark that the launcher shall print on stderr when the program has ended; it is not passed on.
+
+        ``None`` where it would be of no use: on a terminal, and where stdin cannot be ended.
+        """
+        if self._terminal or self._socket.subprotocol != remotecommand.V5:
+            return None
+        self._mark = b"\x01%s\x02" % secrets.token_hex(8).encode()
+        return self._mark
 
     async def begun(self, seconds: float) -> bool:
         """Whether it has said something, or ended, within ``seconds``."""
@@ -76,13 +100,21 @@ class ExecProcess:
         return chunk
 
     async def write(self, data: bytes) -> None:
-        if self._outcome is not None or not data:
+        if self._stdin_over or self._outcome is not None or not data:
             return
         self._line_open = data[-1:] != b"\n"
         self._writing = True
         try:
             for start in range(0, len(data), CHUNK):
                 await self._socket.send(remotecommand.STDIN_PREFIX + data[start : start + CHUNK])
+                self._sent += CHUNK
+                if self._sent >= BURST:
+                    # The end must be read before more is written: a write to a connection that the server
+                    # has closed tears it down with the status still unread.
+                    self._sent = 0
+                    await asyncio.sleep(0)
+                if self._stdin_over or self._outcome is not None:
+                    return
         finally:
             self._writing = False
             self._resize()
@@ -91,8 +123,8 @@ class ExecProcess:
         if self._terminal:
             # The v5 CLOSE would cut off all output still to come. A ^D after half a line only flushes it.
             await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
-        elif self._socket.subprotocol == remotecommand.V5 and self._outcome is None:
-            await self._socket.send(remotecommand.STDIN_CLOSE)
+        elif self._outcome is None:
+            self._end_stdin()
 
     async def control(self, control: Control) -> None:
         if self._outcome is not None:
@@ -124,6 +156,11 @@ class ExecProcess:
         """End it from this side: nobody will know how it ended. Nothing happens when it has ended already."""
         self._end(Lost(reason))
 
+    def _end_stdin(self) -> None:
+        if not self._stdin_over and self._socket.subprotocol == remotecommand.V5:
+            self._stdin_over = True
+            self._socket.send_now(remotecommand.STDIN_CLOSE)
+
     def _resize(self) -> None:
         """Send the latest size, unless stdin is stuck: what waits there would be overtaken by nothing."""
         if self._size is not None and not self._writing:
@@ -143,11 +180,28 @@ class ExecProcess:
         if end - start < 2:
             return  # the empty stdout message that opens every exec
         channel = data[start]
-        if channel in (STDOUT, STDERR):
+        if channel == STDOUT or (channel == STDERR and self._mark is None):
             self._begun.set()
             self._flow.put(data[start + 1 : end], channel)
+        elif channel == STDERR:
+            self._flow.put(self._without_mark(data[start + 1 : end]), STDERR)
         elif channel == remotecommand.STATUS:
-            self._end(remotecommand.outcome(data[start + 1 : end]))
+            outcome = remotecommand.outcome(data[start + 1 : end])
+            self._end(outcome if self._mark is None or outcome != Exited(0) else Lost(remotecommand.NO_STATUS))
+
+    def _without_mark(self, data: bytes) -> bytes:
+        """Take the end mark out of stderr, where it is; the beginning of one is held until the next message."""
+        mark = self._mark
+        assert mark is not None
+        data = self._held + data
+        before, found, after = data.partition(mark)
+        if found:
+            self._mark, self._held = None, b""
+            self._end_stdin()
+            return before + after
+        start = data.rfind(mark[:1], -len(mark))
+        self._held = data[start:] if start >= 0 and mark.startswith(data[start:]) else b""
+        return data[: len(data) - len(self._held)]
 
     def _lost(self) -> None:
         self._end(Lost(remotecommand.NO_STATUS))
@@ -155,6 +209,7 @@ class ExecProcess:
     def _end(self, outcome: Outcome) -> None:
         if self._outcome is None:
             self._outcome = outcome
+            self._flow.put(self._held, STDERR)
             self._flow.put_eof()
             self._begun.set()
             self._tell_ended(self)

@@ -1,0 +1,101 @@
+"""What happens to programs when their pod, or the way to it, goes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sshgate.config import Profile
+from sshgate.sandbox.kubernetes.provider import KubernetesProvider
+from sshgate.sandbox.launch import park
+from sshgate.sandbox.provider import Order, Sandbox
+from sshgate.streams import Exited, Lost
+from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, namespace
+from tests.contract.programs import begin, everything, run
+
+pytestmark = pytest.mark.cluster
+
+PROFILE = Profile(image=BUSYBOX)
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Namespace]:
+    async with namespace() as made:
+        yield made
+
+
+@pytest.fixture
+async def provider(place: Namespace) -> AsyncIterator[KubernetesProvider]:
+    async with place.provider() as made:
+        yield made
+
+
+@pytest.fixture
+async def sandbox(provider: KubernetesProvider) -> AsyncIterator[Sandbox]:
+    made = await provider.create(Order(PROFILE, "alice", secrets.token_hex(5)), lambda text: None)
+    yield made
+    await made.delete()
+
+
+@pytest.mark.parametrize("megabytes", [1, 10, 60])
+async def test_a_program_that_leaves_stdin_unread_ends_with_its_status(sandbox: Sandbox, megabytes: int) -> None:
+    """containerd 1.6 alone would wait for ever, and a closed connection would read as success."""
+    for command, status in ((b"exit 5", 5), (b"exit 0", 0), (b"sleep 0.3; head -c 3; exit 6", 6)):
+        _, err, outcome = await run(sandbox, command, bytes(megabytes << 20))
+        assert (err, outcome) == (b"", Exited(status))
+
+
+async def test_stderr_passes_whole_with_what_looks_like_a_mark(sandbox: Sandbox) -> None:
+    command = rb"printf '\001' >&2; printf '\001\001abc\002\001' >&2; exit 3"
+    assert await run(sandbox, command) == (b"", b"\x01\x01\x01abc\x02\x01", Exited(3))
+
+
+async def test_a_deleted_pod_ends_its_programs(provider: KubernetesProvider, sandbox: Sandbox) -> None:
+    """Deleted behind the gateway's back: lost with the reason, within seconds."""
+    process = await begin(sandbox, b"sleep 100")
+    await provider.api.delete_pod(sandbox.id, grace=1)
+    async with asyncio.timeout(10):
+        _, _, outcome = await everything(process)
+    assert isinstance(outcome, Lost)
+    assert "deleted" in outcome.reason
+
+
+async def test_a_pod_past_its_deadline_ends_its_programs(provider: KubernetesProvider, place: Namespace) -> None:
+    """The kubelet enforces the longest lifetime; the user reads why."""
+    profile = Profile(image=BUSYBOX, pod_overrides={"activeDeadlineSeconds": 3})
+    sandbox = await provider.create(Order(profile, "alice", secrets.token_hex(5)), lambda text: None)
+    process = await begin(sandbox, b"sleep 100")
+    async with asyncio.timeout(20):
+        _, _, outcome = await everything(process)
+    assert isinstance(outcome, Lost)
+    assert "longest lifetime" in outcome.reason
+
+
+async def test_closing_the_provider_ends_programs_and_pods(place: Namespace, provider: KubernetesProvider) -> None:
+    sandbox = await provider.create(Order(PROFILE, "bob", secrets.token_hex(5)), lambda text: None)
+    process = await park(sandbox, None)
+    async with asyncio.timeout(10):
+        await provider.close()
+        assert isinstance((await everything(process))[2], Lost)
+    assert await place.living() == []
+
+
+async def test_the_next_life_of_a_gateway_removes_the_pods_of_the_last(place: Namespace) -> None:
+    """As after kill -9: nobody deleted them."""
+    abandoned = KubernetesProvider(place.place())
+    await abandoned.open()
+    await abandoned.create(Order(PROFILE, "alice", secrets.token_hex(5)), lambda text: None)
+    named = await abandoned.create(Order(PROFILE, "alice", secrets.token_hex(5), name="work"), lambda text: None)
+    other = KubernetesProvider(place.place(gateway="another"))
+    await other.open()
+    foreign = await other.create(Order(PROFILE, "bob", secrets.token_hex(5)), lambda text: None)
+    assert len(await place.living()) == 3
+    async with place.provider(), asyncio.timeout(10):
+        while len(await place.living()) > 2:
+            await asyncio.sleep(0.05)
+    assert set(await place.living()) == {named.id, foreign.id}
+    await abandoned.close()
+    await other.close()
