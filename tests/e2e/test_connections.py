@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.rig.gateway import Gateway
-from tests.rig.ssh import Ended, Ssh, make_key
+from tests.rig.library import login_answer
+from tests.rig.ssh import Ssh, make_key
 from tests.rig.waiting import until
 
 
@@ -118,19 +119,14 @@ def test_host_keys_are_announced_and_survive_a_restart(
     assert ssh.run("exit 3", options=strict).status == 3
 
 
-def refusal(ssh: Ssh, user: str) -> Ended:
-    return ssh.as_user(user).run("echo in")
-
-
 @pytest.mark.parametrize(
     "user",
-    ["x" * 300, "../dev", "dev/../dev", "$(id)", "a\nb", "d\u0435v", "-dev", ".dev", "..", "nobody", "dev+", "dev=",
-     "=x", "+x", "dev+UPPER", "dev=" + "x" * 64, "dev\u200b", " dev"],
+    ["", "x" * 300, "../dev", "dev/../dev", "$(id)", "d\u0435v", "-dev", ".dev", "..", "nobody",
+     "dev+", "dev=", "=x", "+x", "dev+UPPER", "dev=" + "x" * 64, " dev", "root"],
 )  # fmt: skip
 def test_odd_and_unknown_names_are_refused_alike(ssh: Ssh, user: str) -> None:
-    ended = refusal(ssh, user)
-    assert (ended.status, ended.out) == (255, b"")
-    assert ended.err.strip().endswith(b"Permission denied (publickey).")
+    # OpenSSH's client sends only some of these.
+    assert login_answer(ssh, user) == "PermissionDenied: Permission denied for user " + user + " on host 127.0.0.1"
 
 
 def test_a_wrong_key_is_refused_as_an_unknown_user_is(ssh: Ssh, tmp_path: Path) -> None:

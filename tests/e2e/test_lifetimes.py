@@ -66,7 +66,7 @@ def test_nothing_is_left_after_a_session(
 ) -> None:
     served = gateway(provider)
     trace = Trace(served, provider, request)
-    assert user_at(served).run("(setsid sleep 600 &) ; exit 3").status == 3
+    assert user_at(served).run("setsid sleep 600 </dev/null >/dev/null 2>&1 & exit 3").status == 3
     trace.gone()
 
 

@@ -87,12 +87,16 @@ def test_interrupt_ends_a_program_and_the_shell_goes_on(ssh: Ssh) -> None:
 
 def test_suspend_and_foreground(ssh: Ssh) -> None:
     with OnTerminal(ssh.argv(options=TTY)) as terminal:
+        terminal.enter("PS1='rea''dy> '")
+        terminal.expect(b"ready> ")
         terminal.enter("cat")
+        terminal.expect(rb"cat\r?\n")
         terminal.enter("one")
         terminal.expect(b"one\r\none")
         terminal.type(b"\x1a")
         terminal.expect(b"Stopped")
         terminal.enter("fg")
+        terminal.expect(rb"fg\r\n.*cat\r\n")  # keys are the foreground program's from here on
         terminal.enter("two")
         terminal.expect(b"two\r\ntwo")
         terminal.type(b"\x04")

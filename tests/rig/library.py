@@ -43,6 +43,20 @@ def run_command(ssh: Ssh, command: str) -> tuple[int, bytes]:
     return asyncio.run(run())
 
 
+def login_answer(ssh: Ssh, user: str) -> str:
+    """What a login under this name meets: ``in``, or the library's words for the refusal."""
+
+    async def log_in() -> str:
+        async with asyncio.timeout(LIMIT):
+            try:
+                async with connection(ssh, user):
+                    return "in"
+            except asyncssh.Error as error:
+                return f"{type(error).__name__}: {error}"
+
+    return asyncio.run(log_in())
+
+
 class _Sent(str):
     """A command that is sent even when it is empty: the library takes the empty text for no command."""
 
