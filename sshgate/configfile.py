@@ -240,7 +240,7 @@ class _Walker:
                 except ValueError as error:
                     self.wrong(key_node, f"{where}: {error}")
             if hint is Any:
-                merged[key] = _merged(merged.get(key), self._value(child, Any, at, path, None))
+                merged[key] = values.merged(merged.get(key), self._value(child, Any, at, path, None))
             elif _is(child, "null"):
                 merged.pop(key, None)
             else:
@@ -392,10 +392,3 @@ def _choice(text: str, choices: list[str]) -> str:
     if text in choices:
         return text
     raise _Wrong(f"{text!r} is none of {', '.join(choices)}{closest(text, choices)}")
-
-
-def _merged(old: Any, new: Any) -> Any:
-    """Mappings are merged at every depth; whatever else is new replaces the old."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
-    return new

@@ -6,8 +6,10 @@ Each function takes the text and raises ``ValueError`` with words for the person
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, ip_address
+from typing import Any
 
 from sshgate.config import Address
 
@@ -131,3 +133,10 @@ def accepted_variables(pattern: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_*?\[\]!-]+", pattern):
         raise ValueError(f"{pattern!r} can match no variable's name")
     return pattern
+
+
+def merged(old: Any, new: Any) -> Any:
+    """Mappings are merged at every depth; whatever else is new replaces the old."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+    return new
