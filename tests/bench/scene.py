@@ -1,0 +1,135 @@
+"""The real parts that are measured: gateways, a pod for the baseline, an sshd."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.rig import cluster
+from tests.rig.cluster import IMAGE, Namespace
+from tests.rig.gateway import Gateway, free_port
+from tests.rig.ssh import Ssh, make_key
+from tests.rig.waiting import until
+
+LIMITS = {"sandboxes_per_user": 300, "sandboxes": 500, "connections_per_source": 500, "unauthenticated": 500}
+BASE_POD = "baseline"
+
+
+class Scene:
+    """Everything that rows share, made when first asked for and removed at the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self.place = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="sshgate-bench-")))
+        self._namespace: Namespace | None = None
+        self._users: dict[str, tuple[Gateway, Ssh]] = {}
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def namespace(self) -> Namespace:
+        """A namespace with a running pod ``baseline`` of the same image and restrictions."""
+        if self._namespace is None:
+            if reason := cluster.why_not():
+                raise SystemExit(f"bench: {reason}")
+            self._namespace = self._stack.enter_context(cluster.namespace())
+            self._namespace.apply(_pod())
+            self._namespace.kubectl("wait", "--for=condition=Ready", f"pod/{BASE_POD}", "--timeout=60s")
+        return self._namespace
+
+    def gateway(self, provider: str, **profile: Any) -> tuple[Gateway, Ssh]:
+        """A running gateway and a user at it; the same for the same question."""
+        key = repr((provider, sorted(profile.items())))
+        if key not in self._users:
+            self._users[key] = self._start(provider, profile)
+        return self._users[key]
+
+    def _start(self, provider: str, profile: dict[str, Any]) -> tuple[Gateway, Ssh]:
+        place = Path(tempfile.mkdtemp(dir=self.place))
+        (place / "users").mkdir()
+        (place / "users" / "dev").write_text(make_key(place / "id") + "\n")
+        port = free_port()
+        sandbox: dict[str, Any] = {"provider": provider}
+        if provider == "kubernetes":
+            space = self.namespace
+            sandbox |= {"kubeconfig": str(space.kubeconfig), "namespace": space.name, "gateway": f"bench-{port}"}
+            profile = {"image": IMAGE, "resources": _RESOURCES, **profile}
+        settings = {
+            "ssh": {"listen": f"127.0.0.1:{port}", "host_keys": "host", "drain": "1s"},
+            "access": {"authorized_keys": "users"},
+            "sandbox": sandbox,
+            "profiles": {"default": profile},
+            "limits": LIMITS,
+            "log": {"level": "error"},
+        }
+        gateway = Gateway(place, settings, port)
+        gateway.start()
+        self._stack.callback(gateway.stop)
+        return gateway, Ssh(place, port)
+
+    def kubectl_exec(self, *command: str, stdin: bool = False) -> list[str]:
+        """The command line of ``kubectl exec`` into the baseline pod; without a shell around kubectl."""
+        flags = ["-i"] if stdin else []
+        program = _kubectl()
+        space = self.namespace
+        words = ["--kubeconfig", str(space.kubeconfig), "--namespace", space.name, "exec", *flags, BASE_POD, "--"]
+        return [*program, *words, *command]
+
+    @contextmanager
+    def sshd(self) -> Iterator[Ssh]:
+        """OpenSSH's server on loopback, and a user at it: root, or whoever runs this."""
+        place = Path(tempfile.mkdtemp(dir=self.place))
+        place.chmod(0o700)
+        (place / "authorized_keys").write_text(make_key(place / "id") + "\n")
+        make_key(place / "host")
+        port = free_port()
+        (place / "sshd_config").write_text(
+            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/authorized_keys\n"
+            f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nMaxStartups 100\n"
+        )
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"]) or "sshd"
+        log = (place / "log").open("ab")
+        server = subprocess.Popen([program, "-D", "-e", "-f", place / "sshd_config"], stdout=log, stderr=log)
+        user = Ssh(place, port, os.environ.get("USER") or "root")
+        try:
+            until(lambda: user.run("true").status == 0, 20, "sshd answering")
+            yield user
+        finally:
+            server.terminate()
+            server.wait()
+            log.close()
+
+
+_RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+
+
+def _kubectl() -> list[str]:
+    """A kubectl to run without detours: the test cluster's own, else the one on the PATH."""
+    own = Path(os.environ.get("SSHGATE_CLUSTER_DIR", "/var/lib/sshgate-cluster"), "hyperkube")
+    return [str(own), "kubectl"] if own.exists() else [shutil.which("kubectl") or "kubectl"]
+
+
+def _pod() -> dict[str, Any]:
+    container = {
+        "name": "shell",
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "resources": _RESOURCES,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+    spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "securityContext": security}
+    metadata = {"name": BASE_POD}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**spec, "containers": [container]}}
