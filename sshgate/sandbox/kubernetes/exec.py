@@ -22,12 +22,17 @@ BURST = 128 * 1024
 
 END_OF_TRANSMISSION = b"\x04"
 
+# The status of a program that was ended with its sandbox, or by somebody's signal.
+KILLED = (Exited(137), Exited(143))
+
 SendSignal = Callable[[int, str, bool], Awaitable[None]]
 """Sends a signal to the process group of a pid, or to its terminal's foreground group."""
 
 
 class ExecProcess:
     """The process at the other end of ``socket``.
+
+    ``fate`` tells why the sandbox has ended, if it has; asked about programs that were killed.
 
     Kubernetes cannot tell the end of a program whose stdin is not read to the end: containerd 1.6 waits for
     the input to be taken, and when a node closes the connection on input still in flight, the API server
@@ -47,11 +52,13 @@ class ExecProcess:
         terminal: bool,
         send_signal: SendSignal,
         ended: Callable[[ExecProcess], None] = lambda process: None,
+        fate: Callable[[], Awaitable[str | None]] | None = None,
     ) -> None:
         self._socket = socket
         self._terminal = terminal
         self._send_signal = send_signal
         self._tell_ended = ended
+        self._fate = fate
         self._flow = Flow(HIGH_WATER, LOW_WATER, socket.pause_reading, socket.resume_reading)
         self._outcome: Outcome | None = None
         self._line_open = False
@@ -142,6 +149,10 @@ class ExecProcess:
     async def wait(self) -> Outcome:
         await self._finished.wait()
         assert self._outcome is not None
+        if self._outcome in KILLED and self._fate is not None:
+            reason = await self._fate()
+            if reason is not None:
+                self._outcome = Lost(reason)
         return self._outcome
 
     async def close(self) -> None:

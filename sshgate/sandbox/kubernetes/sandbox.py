@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,6 +22,8 @@ from sshgate.terminal import Terminal
 
 # The exec of a pod that has ended usually ends by itself, with the true status; this long it may take.
 LAST_STATUS_SECONDS = 1.0
+# A killed program waits this long for the news that its whole pod was ended.
+FATE_SECONDS = 0.3
 
 
 class KubernetesSandbox:
@@ -107,7 +110,7 @@ class KubernetesSandbox:
     async def _exec(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         query = remotecommand.exec_query(CONTAINER, argv, terminal is not None)
         socket = await self._api.websocket(self._api.path("pods", self.id, "exec"), query)
-        process = ExecProcess(socket, terminal is not None, self._signal, self._processes.discard)
+        process = ExecProcess(socket, terminal is not None, self._signal, self._processes.discard, self._fate)
         self._processes.add(process)
         if terminal is not None:
             await process.control(Resize(terminal.size))
@@ -115,6 +118,14 @@ class KubernetesSandbox:
 
     async def _signal(self, pid: int, name: str, foreground: bool) -> None:
         await send_signal(self, pid, name, foreground)
+
+    async def _fate(self) -> str | None:
+        """Why the pod has ended; the kubelet says so at about the time at which it kills."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FATE_SECONDS):
+                while not self.standing.over:
+                    await self.changed()
+        return self.standing.reason if self.standing.over else None
 
     def _lose(self) -> None:
         for process in tuple(self._processes):
