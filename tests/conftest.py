@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,16 +12,13 @@ import pytest
 
 from tests.rig import cluster as rig_cluster
 from tests.rig.cluster import Namespace
-from tests.rig.gateway import DRAIN, Gateway, free_port
+from tests.rig.gateway import Gateway, configured
 from tests.rig.ssh import Ssh, make_key
 
 PROVIDERS = [
     pytest.param("local", marks=pytest.mark.local),
     pytest.param("kubernetes", marks=pytest.mark.cluster),
 ]
-# No test waits for a pod of the real image longer than a person would.
-TEST_LIMITS = {"sandboxes_per_user": 60, "sandboxes": 200, "connections_per_source": 300, "unauthenticated": 300}
-SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
 class MakeGateway(Protocol):
@@ -125,30 +121,8 @@ class _gateways:  # noqa: N801  (a context manager, used as one)
 
     def make(self, provider: str, host: str = "127.0.0.1", **sections: Any) -> Gateway:
         place = self._places.mktemp(f"gateway-{provider}")
-        (place / "users").mkdir()
-        port = free_port()
-        settings: dict[str, Any] = {
-            "ssh": {"listen": f"{host}:{port}", "host_keys": "host", "drain": f"{DRAIN:g}s"},
-            "access": {"authorized_keys": "users"},
-            "sandbox": {"provider": provider, "gateway": f"test-{port}"},
-            "profiles": {"default": {}},
-            "limits": TEST_LIMITS,
-        }
-        if provider == "kubernetes":
-            space: Namespace = self._request.getfixturevalue("namespace")
-            settings["sandbox"] |= {"kubeconfig": str(space.kubeconfig), "namespace": space.name}
-            settings["profiles"]["default"] = {"image": rig_cluster.IMAGE, "resources": SMALL}
-        merged = _merge(settings, sections)
-        loop = {"SSHGATE_LOOP": os.environ["SSHGATE_LOOP"]} if "SSHGATE_LOOP" in os.environ else {}
-        made = Gateway(place, merged, port, host, loop)
+        space: Namespace | None = self._request.getfixturevalue("namespace") if provider == "kubernetes" else None
+        made = configured(place, space, host, **sections)
         self._made.append(made)
         made.start()
         return made
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for name, value in above.items():
-        old = merged.get(name)
-        merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged

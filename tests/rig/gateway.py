@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from tests.rig.cluster import IMAGE, Namespace
 from tests.rig.processes import Seen, alive, descendants, resident
 from tests.rig.waiting import until
 
@@ -21,6 +22,10 @@ from tests.rig.waiting import until
 DRAIN = 3.0
 STOP_LIMIT = DRAIN + 12.0
 GONE_LIMIT = 10.0
+
+# Room for tests that open many at once; limits have tests of their own.
+LIMITS = {"sandboxes_per_user": 60, "sandboxes": 200, "connections_per_source": 300, "unauthenticated": 300}
+SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
 @dataclass
@@ -106,6 +111,35 @@ class Gateway:
 def nothing_left(below: set[Seen], limit: float = GONE_LIMIT) -> None:
     """Wait until none of these processes runs any more."""
     until(lambda: not alive(below), limit, f"the end of {alive(below)}")
+
+
+def configured(place: Path, space: Namespace | None, host: str = "127.0.0.1", **sections: Any) -> Gateway:
+    """A gateway with its files in ``place``, not started yet. Without a namespace its sandboxes are local.
+
+    ``sections`` are parts of its configuration, merged over what tests need. SSHGATE_LOOP picks its event loop.
+    """
+    (place / "users").mkdir()
+    port = free_port()
+    provider = "local" if space is None else "kubernetes"
+    settings: dict[str, Any] = {
+        "ssh": {"listen": f"{host}:{port}", "host_keys": "host", "drain": f"{DRAIN:g}s"},
+        "access": {"authorized_keys": "users"},
+        "sandbox": {"provider": provider, "gateway": f"test-{port}"},
+        "profiles": {"default": {}},
+        "limits": LIMITS,
+    }
+    if space is not None:
+        settings["sandbox"] |= {"kubeconfig": str(space.kubeconfig), "namespace": space.name}
+        settings["profiles"]["default"] = {"image": IMAGE, "resources": SMALL}
+    return Gateway(place, _merge(settings, sections), port, host)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def free_port() -> int:
