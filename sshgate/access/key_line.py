@@ -106,6 +106,8 @@ def decode_key(kind: str, encoded: str) -> bytes:
     """The wire encoding of a public key of a type and strength that is accepted. Raises ``LineRefused``."""
     if "-cert-v01@" in kind:
         raise LineRefused("this is a certificate; name the authority that signed it, with cert-authority")
+    if not _TYPE_WORD.match(kind):
+        raise LineRefused("the options are not followed by a key")
     if kind not in KEY_TYPES:
         raise LineRefused(f"keys of type {kind[:40]!r} are not accepted; use ssh-ed25519")
     try:
