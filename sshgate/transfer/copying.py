@@ -1,0 +1,94 @@
+"""One copy from end to end: open the way in, see what the far end has, and let the best of it do the work."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from sshgate.config import SandboxPlace
+from sshgate.errors import GateError
+from sshgate.streams import Process
+from sshgate.transfer import pythonfar
+from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, FarFailure
+from sshgate.transfer.display import Display
+from sshgate.transfer.incoming import Stopped, Writing
+from sshgate.transfer.outgoing import Reading
+from sshgate.transfer.places import BySsh, InPod
+from sshgate.transfer.program import SshProgram, ssh_argv
+from sshgate.transfer.records import Garbled
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How to get in. ``ssh``: the program and its first arguments; ``options``: further ones."""
+
+    ssh: Sequence[str] = ("ssh",)
+    options: Sequence[str] = ()
+    cluster: SandboxPlace = field(default_factory=SandboxPlace)
+    container: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to copy. ``upload``: from here; paths are bytes as given."""
+
+    far: BySsh | InPod
+    upload: bool
+    sources: list[bytes]
+    destination: bytes
+    resume: bool = False
+    max_bytes: int = 0
+    max_entries: int = 0
+
+
+async def copy(order: Order, ways: Ways, display: Display) -> str | None:
+    """Copy. What could not be copied is told to ``display``; returns a sentence if the copy failed as a whole."""
+    try:
+        async with _way_in(order.far, ways) as process:
+            await _copy(order, Conversation(process, display.say), display)
+    except (FarFailure, Stopped, GateError) as error:
+        return str(error)
+    except Garbled as error:
+        return f"the far end cannot be trusted: {error}; the copy was stopped and is not complete."
+    return None
+
+
+async def _copy(order: Order, talk: Conversation, display: Display) -> None:
+    programs = await talk.programs()
+    many = len(order.sources) > 1
+    resume = "1" if order.resume else "0"
+    if "python3" in programs:
+        if order.upload:
+            if await pythonfar.started(talk, "receive", order.destination.hex(), "1" if many else "0", resume):
+                return await pythonfar.send(talk, order.sources, Reading(order.resume, display.wants_totals), display)
+        else:
+            paths = [source.hex() for source in order.sources]
+            totals = "1" if display.wants_totals else "0"
+            if await pythonfar.started(talk, "send", resume, totals, *paths):
+                return await pythonfar.fetch(talk, _writing(order), display)
+    raise FarFailure("the sandbox has neither Python 3.8 nor tar nor the programs that a copy by sh needs.")
+
+
+def _writing(order: Order) -> Writing:
+    # Set-user-id and set-group-id of a file made by strangers would run as whoever copied it.
+    return Writing(order.destination, len(order.sources) > 1, order.resume, 0o1777, order.max_bytes, order.max_entries)
+
+
+@asynccontextmanager
+async def _way_in(far: BySsh | InPod, ways: Ways) -> AsyncIterator[Process]:
+    if isinstance(far, InPod):
+        from sshgate.transfer.pods import pod_program
+
+        cluster = replace(ways.cluster, namespace=far.namespace) if far.namespace else ways.cluster
+        async with pod_program(cluster, far.pod, ways.container, BOOT_ARGV) as process:
+            yield process
+        return
+    try:
+        program = await SshProgram.start(ssh_argv(ways.ssh, ways.options, far, BOOT_COMMAND))
+    except OSError as error:
+        raise FarFailure(f"{ways.ssh[0]} cannot be started: {error.strerror}; install OpenSSH's client.") from error
+    try:
+        yield program
+    finally:
+        await program.close()
