@@ -22,7 +22,7 @@ class Grant:
     request: Request
     name: str | None = None
     environment: Mapping[str, bytes] = field(default_factory=dict)
-    """Set by the key or by the gateway; comes before the client's own."""
+    """Set by the key or by the gateway; the client's own cannot replace it."""
 
 
 def grant(identity: Identity, request: Request, profiles: Mapping[str, Profile]) -> Grant:
@@ -38,13 +38,14 @@ def grant(identity: Identity, request: Request, profiles: Mapping[str, Profile])
     name = identity.login.name or named or None
     if name is not None and not is_label(name):
         raise Denied("SSHGATE_NAME is not a sandbox name: use 1-40 of a-z, 0-9 and inner '-'.")
-    asked = replace(request, environment=environment)
+    ours = {**_original_command(identity, request), **identity.restrictions.environment}
+    asked = replace(request, environment={key: text for key, text in environment.items() if key not in ours})
     return Grant(
         profile=profile,
         scope="named" if name else profile.scope,
         request=_restricted(identity, asked),
         name=name,
-        environment={**_original_command(identity, asked), **identity.restrictions.environment},
+        environment=ours,
     )
 
 
