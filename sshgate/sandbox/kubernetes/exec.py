@@ -20,6 +20,9 @@ LOW_WATER = 32 * 1024
 # Bytes of stdin after which the event loop gets its turn.
 BURST = 128 * 1024
 
+# Seconds between two sizes sent.
+RESIZE_SECONDS = 0.02
+
 END_OF_TRANSMISSION = b"\x04"
 
 # The status of a program that was ended with its sandbox, or by somebody's signal.
@@ -65,6 +68,7 @@ class ExecProcess:
         self._writing = False
         self._sent = 0
         self._size: TerminalSize | None = None
+        self._resizing: asyncio.TimerHandle | None = None
         self._signals: set[asyncio.Future[None]] = set()
         self._mark: bytes | None = None
         self._held = b""
@@ -110,6 +114,7 @@ class ExecProcess:
         if self._stdin_over or self._outcome is not None or not data:
             return
         self._line_open = data[-1:] != b"\n"
+        self._send_size()
         self._writing = True
         try:
             for start in range(0, len(data), CHUNK):
@@ -173,8 +178,21 @@ class ExecProcess:
             self._socket.send_now(remotecommand.STDIN_CLOSE)
 
     def _resize(self) -> None:
-        """Send the latest size, unless stdin is stuck: what waits there would be overtaken by nothing."""
-        if self._size is not None and not self._writing:
+        """Send the latest size, unless stdin is stuck or one was sent just now.
+
+        The node carries out one after the other, a few milliseconds each: a thousand would lag behind.
+        """
+        if self._size is None or self._writing or self._resizing is not None or self._outcome is not None:
+            return
+        self._send_size()
+        self._resizing = asyncio.get_running_loop().call_later(RESIZE_SECONDS, self._resize_again)
+
+    def _resize_again(self) -> None:
+        self._resizing = None
+        self._resize()
+
+    def _send_size(self) -> None:
+        if self._size is not None:
             self._socket.send_now(remotecommand.resize_frame(self._size))
             self._size = None
 
@@ -223,5 +241,7 @@ class ExecProcess:
             self._flow.put(self._held, STDERR)
             self._flow.put_eof()
             self._begun.set()
+            if self._resizing is not None:
+                self._resizing.cancel()
             self._tell_ended(self)
             self._socket.close()
