@@ -1,0 +1,133 @@
+"""Queues with water marks: order, joins, bounds and ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sshgate.flow import Flow
+from sshgate.streams import CHUNK, STDERR, STDOUT
+
+
+class Source:
+    """What a flow pauses and resumes."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def flow(self, high: int, low: int) -> Flow:
+        return Flow(high, low, lambda: self.calls.append("pause"), lambda: self.calls.append("resume"))
+
+
+async def drained(flow: Flow, limit: int = CHUNK) -> list[tuple[int, bytes]]:
+    chunks = []
+    while (chunk := await flow.get(limit)) is not None:
+        chunks.append(chunk)
+    return chunks
+
+
+async def test_small_neighbours_of_one_stream_are_joined() -> None:
+    flow = Flow(100, 10)
+    for data, stream in ((b"a", STDOUT), (b"b", STDOUT), (b"c", STDERR), (b"d", STDOUT)):
+        flow.put(data, stream)
+    flow.put_eof()
+    assert await drained(flow) == [(STDOUT, b"ab"), (STDERR, b"c"), (STDOUT, b"d")]
+
+
+async def test_a_join_does_not_pass_the_limit_and_a_large_chunk_stays_whole() -> None:
+    flow = Flow(100, 10)
+    for data in (b"aaa", b"bb", b"c", b"dddddd"):
+        flow.put(data)
+    flow.put_eof()
+    assert await drained(flow, 5) == [(0, b"aaabb"), (0, b"c"), (0, b"dddddd")]
+
+
+async def test_the_source_is_paused_above_high_and_resumed_at_low() -> None:
+    source = Source()
+    flow = source.flow(10, 3)
+    flow.put(b"x" * 10)
+    assert source.calls == []
+    flow.put(b"y")
+    flow.put(b"z" * 3)
+    assert source.calls == ["pause"]
+    assert repr(flow) == "<Flow 14/10 bytes paused>"
+    await flow.get(10)
+    assert source.calls == ["pause"]
+    await flow.get(1)
+    assert source.calls == ["pause", "resume"]
+    assert not flow.paused
+
+
+async def test_a_reader_waits_for_the_next_chunk() -> None:
+    flow = Flow(10, 1)
+    reader = asyncio.create_task(flow.get())
+    await asyncio.sleep(0)
+    assert not reader.done()
+    flow.put(b"x")
+    assert await reader == (0, b"x")
+
+
+async def test_a_waiting_reader_is_told_of_the_end() -> None:
+    flow = Flow(10, 1)
+    reader = asyncio.create_task(flow.get())
+    await asyncio.sleep(0)
+    flow.put_eof()
+    assert await reader is None
+    assert await flow.get() is None
+
+
+async def test_empty_chunks_and_late_ones_are_dropped() -> None:
+    flow = Flow(10, 1)
+    flow.put(b"")
+    flow.put(b"x")
+    flow.put_eof()
+    flow.put(b"late")
+    assert flow.ended
+    assert await drained(flow) == [(0, b"x")]
+
+
+async def test_discard_lets_the_source_run_dry() -> None:
+    source = Source()
+    flow = source.flow(2, 1)
+    reader = asyncio.create_task(flow.get())
+    await asyncio.sleep(0)
+    flow.put(b"abc")
+    flow.discard()
+    assert await reader is None
+    assert source.calls == ["pause", "resume"]
+    flow.put(b"more")
+    assert (flow.size, repr(flow)) == (0, "<Flow 0/2 bytes eof>")
+
+
+async def test_a_cancelled_reader_loses_nothing() -> None:
+    flow = Flow(10, 1)
+    reader = asyncio.create_task(flow.get())
+    await asyncio.sleep(0)
+    flow.put(b"x")
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    flow.put(b"y")
+    assert await flow.get() == (0, b"xy")
+
+
+CHUNKS = st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), st.binary(max_size=12)), max_size=30)
+
+
+@given(CHUNKS, st.integers(1, 20), st.integers(1, 30))
+async def test_every_byte_comes_out_once_and_in_order(chunks: list[tuple[int, bytes]], limit: int, high: int) -> None:
+    source = Source()
+    flow = source.flow(high, high // 2)
+    for stream, data in chunks:
+        flow.put(data, stream)
+    flow.put_eof()
+    got = await drained(flow, limit)
+    spread = [(stream, byte) for stream, data in got for byte in data]
+    assert spread == [(stream, byte) for stream, data in chunks for byte in data]
+    longest = max((len(data) for _, data in chunks), default=0)
+    assert all(len(data) <= max(limit, longest) for _, data in got)
+    assert source.calls in ([], ["pause", "resume"])
+    assert flow.size == 0
