@@ -1,0 +1,180 @@
+"""The shell command that starts everything, run by the shells that images have, on pipes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sshgate import launcher
+from sshgate.errors import BadRequest
+from sshgate.launcher import Program, ReadyMark
+from sshgate.streams import Exec, Request, Shell, Subsystem
+from sshgate.terminal import Terminal
+from tests.rig.launching import BYTES, CLEAN, PATIENCE, SHELLS, Ran, parked, run
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The words that run one of the shells."""
+    words = SHELLS[request.param]
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"no {words[0]} on this machine")
+    return words
+
+
+def run_exec(command: bytes, **more: bytes) -> Ran:
+    return run(Program(Request(Exec(command), environment=more)))
+
+
+def test_every_byte_of_a_command_arrives(shell: tuple[str, ...]) -> None:
+    ran = run(Program(Request(Exec(b"printf %s " + launcher.quote(BYTES)))), words=shell)
+    assert ran == Ran(0, BYTES, b"")
+
+
+def test_every_byte_of_a_variable_arrives(shell: tuple[str, ...]) -> None:
+    program = Program(Request(Exec(b'printf "%s|%s" "$A" "$B"'), environment={"A": BYTES}), {"B": BYTES, "A": b"ours"})
+    assert run(program, words=shell) == Ran(0, BYTES + b"|" + BYTES, b"")
+
+
+def test_input_after_the_line_is_the_programs(shell: tuple[str, ...]) -> None:
+    stdin = os.urandom(1_000_000)
+    assert run(Program(Request(Exec(b"cat"))), stdin, shell) == Ran(0, stdin, b"")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.binary(max_size=300))
+def test_any_command_is_taken_whole(data: bytes) -> None:
+    text = data.replace(b"\0", b"")
+    assert run_exec(b"printf %s " + launcher.quote(text)).out == text
+
+
+def test_the_process_id_is_the_programs() -> None:
+    with parked() as running:
+        out, _ = running.communicate(launcher.line(Program(Request(Exec(b"echo $$")))), PATIENCE)
+        assert int(out) == running.pid
+
+
+@pytest.mark.parametrize(
+    ("command", "ran"),
+    [
+        (b"echo hi; echo there", Ran(0, b"hi\nthere\n", b"")),
+        (b"/bin/echo a b | wc -c", Ran(0, b"4\n", b"")),
+        (b"/bin/false; echo $?", Ran(0, b"1\n", b"")),
+        (b"/bin/sleep 0 && echo ok", Ran(0, b"ok\n", b"")),
+        (b"echo out; echo err >&2; exit 7", Ran(7, b"out\n", b"err\n")),
+        (b"kill -9 $$", Ran(-9, b"", b"")),
+        (b"", Ran(0, b"", b"")),
+        (b"  \n ", Ran(0, b"", b"")),
+        (b"no-such-program", Ran(127, b"", b"bash: line 1: no-such-program: command not found\n")),
+        (b"/etc/passwd", Ran(126, b"", b"bash: line 1: /etc/passwd: Permission denied\n")),
+        (b"echo $0 $#", Ran(0, b"bash 0\n", b"")),
+    ],
+)
+def test_a_command_does_as_under_openssh(command: bytes, ran: Ran) -> None:
+    assert run_exec(command) == ran
+
+
+def test_shells_start_as_login_shells() -> None:
+    ran = run(Program(Request(Shell())), b"shopt -q login_shell && echo login; exit 3\n")
+    assert (ran.status, ran.out) == (3, b"login\n")
+
+
+def test_nothing_of_the_launcher_is_left_in_the_environment() -> None:
+    out = run_exec(b"env", LANG=b"C").out.decode()
+    names = {line.partition("=")[0] for line in out.splitlines()}
+    assert names <= {*CLEAN, "LANG", "SHELL", "USER", "LOGNAME", "PWD", "OLDPWD", "SHLVL", "_"}
+    assert {"SHELL=/bin/bash", "LANG=C"} <= set(out.splitlines())
+
+
+def test_programs_start_in_the_home_directory(tmp_path: Path) -> None:
+    program = Program(Request(Exec(b"pwd")), {"HOME": str(tmp_path).encode()})
+    assert run(program).out == f"{tmp_path}\n".encode()
+
+
+def test_a_home_that_is_missing_is_no_hindrance() -> None:
+    assert run(Program(Request(Exec(b"echo ok")), {"HOME": b"/nowhere"})) == Ran(0, b"ok\n", b"")
+
+
+def test_an_image_without_the_wanted_shell_uses_another_one() -> None:
+    ran = run(Program(Request(Exec(b"echo $0 $SHELL")), shell="/nowhere/bash"))
+    assert ran == Ran(0, b"sh /bin/sh\n", b"")
+    ran = run(Program(Request(Exec(b"echo $0")), {"SHELL": b"/bin/dash"}, shell="/nowhere/bash"))
+    assert ran.out in (b"dash\n", b"sh\n")
+
+
+def test_variables_no_shell_can_set_are_left_out() -> None:
+    environment = {"1A": b"x", "A-B": b"x", "A;reboot": b"x", "": b"x", "NUL": b"a\0b", "OK": b"fine"}
+    ran = run(Program(Request(Exec(b"echo $OK; env | grep -c NUL"), environment=environment)))
+    assert ran.out == b"fine\n0\n"
+
+
+def test_the_longest_command_runs() -> None:
+    command = b"echo " + b"x" * (launcher.LONGEST_COMMAND - 5)
+    assert run_exec(command).out == command[5:] + b"\n"
+
+
+def test_sftp_is_the_sandboxes_own_server() -> None:
+    if not any(os.access(path, os.X_OK) for path in launcher.SFTP_SERVERS):
+        pytest.skip("no sftp-server on this machine")
+    with parked() as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        # SSH_FXP_INIT of version 3. Input stays open: at its end the server drops what it has not yet said.
+        running.stdin.write(launcher.line(Program(Request(Subsystem("sftp")))) + struct.pack(">IBI", 5, 1, 3))
+        assert running.stdout.read(5)[4] == 2  # SSH_FXP_VERSION
+        running.stdin.close()
+        assert running.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (Request(Exec(b"a\0b")), "NUL byte"),
+        (Request(Exec(b"x" * (launcher.LONGEST_COMMAND + 1))), r"131,072 bytes long .* send it on stdin instead"),
+        (Request(Subsystem("netconf")), "no subsystem 'netconf'"),
+        (Request(Shell(), environment={"BIG": b"x" * launcher.LONGEST_COMMAND}), "the variable BIG is longer"),
+        (
+            Request(Shell(), environment={f"V{number}": b"x" * 100_000 for number in range(11)}),
+            "the environment is too large",
+        ),
+    ],
+)
+def test_what_no_kernel_starts_is_refused_with_a_sentence(request_: Request, sentence: str) -> None:
+    with pytest.raises(BadRequest, match=sentence):
+        launcher.line(Program(request_))
+
+
+@given(st.binary(max_size=400), st.binary(max_size=50))
+def test_a_line_is_one_line_of_plain_text(command: bytes, value: bytes) -> None:
+    request = Request(Exec(command.replace(b"\0", b"")), Terminal("x\n'"), {"A": value})
+    text = launcher.line(Program(request))
+    assert re.fullmatch(rb"[\x20-\x7e]+\n", text)
+
+
+# --- the mark ---
+
+
+@given(st.binary(max_size=100).filter(lambda data: b"\1" not in data), st.integers(1, 2**22), st.data())
+def test_the_mark_is_found_however_it_is_cut(before: bytes, pid: int, cut: st.DataObject) -> None:
+    text = before + b"\1%d\2" % pid
+    mark = ReadyMark()
+    while text:
+        size = cut.draw(st.integers(1, len(text)))
+        found = mark.feed(text[:size])
+        text = text[size:]
+        assert (found is None) == bool(text)
+    assert found == pid
+
+
+def test_what_is_no_launcher_is_noticed() -> None:
+    mark = ReadyMark()
+    assert mark.feed(b"Welcome!" * 100) is None
+    with pytest.raises(ValueError, match="Welcome!"):
+        mark.feed(b"x" * ReadyMark.LONGEST)

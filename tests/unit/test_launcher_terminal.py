@@ -1,0 +1,164 @@
+"""Launchers on terminals, and the signals that reach their programs from a second exec."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from sshgate import launcher
+from sshgate.launcher import Program
+from sshgate.streams import Exec, Request, Shell
+from sshgate.terminal import Terminal, TerminalSize
+from tests.rig.launching import BYTES, CLEAN, PATIENCE, SHELLS, Pty, parked
+from tests.rig.waiting import until
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The words that run one of the shells."""
+    words = SHELLS[request.param]
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"no {words[0]} on this machine")
+    return words
+
+
+def shown(program: Program, words: Sequence[str] = ("/bin/sh",), size: TerminalSize = TerminalSize()) -> str:  # noqa: B008
+    """All that a terminal shows of a program, from the mark that it is out of raw mode."""
+    with Pty(words, size) as terminal:
+        terminal.type(launcher.line(program))
+        assert terminal.read_until(launcher.TERMINAL_MARK) == b"", "the line was echoed"
+        return terminal.read_all().decode().replace("\r\n", "\n")
+
+
+def on_terminal(command: bytes, modes: dict[int, int] | None = None, **environment: bytes) -> Program:
+    return Program(Request(Exec(command), Terminal("xterm-256color", modes=modes or {}), environment))
+
+
+def test_a_terminal_is_sane_and_of_the_right_size(shell: tuple[str, ...]) -> None:
+    text = shown(on_terminal(b"stty size; stty -a"), shell, TerminalSize(132, 43))
+    assert text.startswith("43 132\n")
+    settings_ = set(re.split(r"[\s;]+", text))
+    assert {"icanon", "echo", "isig", "opost", "icrnl", "onlcr"} <= settings_
+
+
+def test_a_terminal_says_its_type_and_name() -> None:
+    assert re.fullmatch(
+        r"xterm-256color /dev/pts/\d+ yes\n", shown(on_terminal(b"echo $TERM $SSH_TTY $(tty -s && echo yes)"))
+    )
+
+
+def test_long_and_odd_values_pass_the_raw_terminal(shell: tuple[str, ...]) -> None:
+    value = b"x" * 9000 + BYTES
+    assert shown(on_terminal(b'printf %s "$A" | cksum; printf %s "$A" | wc -c', A=value), shell).splitlines()[
+        1
+    ].strip() == str(len(value))
+
+
+@pytest.mark.parametrize(
+    ("modes", "words"),
+    [
+        ({3: 8}, ["erase = ^H"]),
+        ({1: 1, 5: 2}, ["intr = ^A", "eof = ^B"]),
+        ({1: 255}, ["intr = <undef>"]),
+        ({1: ord("'")}, ["intr = '"]),
+        ({53: 0}, ["-echo"]),
+        ({72: 0, 38: 0, 42: 1}, ["-onlcr", "-ixon", "iutf8"]),
+        ({53: 1, 3: 127, 999: 5, 128: 38400}, ["echo", "erase = ^?"]),
+    ],
+)
+def test_modes_of_the_client_are_set(modes: dict[int, int], words: list[str]) -> None:
+    text = shown(on_terminal(b"stty -a", modes))
+    for word in words:
+        assert re.search(rf"(^|[\s;]){re.escape(word)}([\s;]|$)", text), text
+
+
+def test_interrupts_reach_the_program() -> None:
+    with Pty() as terminal:
+        terminal.type(launcher.line(on_terminal(b"trap 'echo caught; exit 4' INT; echo ready; sleep 60 & wait")))
+        terminal.read_until(b"ready")
+        terminal.type(b"\x03")
+        terminal.read_until(b"caught")
+        assert terminal.running.wait(PATIENCE) == 4
+
+
+# --- signals from a second exec ---
+
+
+def aside(argv: Sequence[str]) -> int:
+    return subprocess.run(argv, timeout=PATIENCE, check=False, env=CLEAN, capture_output=True).returncode
+
+
+@contextlib.contextmanager
+def started(command: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that has said ``ready``."""
+    with parked() as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(launcher.line(Program(Request(Exec(command)))))
+        assert running.stdout.readline() == b"ready\n"
+        yield running
+
+
+def test_a_signal_reaches_the_whole_group() -> None:
+    with started(
+        b"trap 'wait; echo told; exit 5' TERM; (trap 'echo child; exit' TERM; echo ready; sleep 60 & wait) & wait"
+    ) as p:
+        assert aside(launcher.kill_argv(p.pid, "TERM")) == 0
+        assert p.stdout is not None
+        assert p.stdout.read() == b"child\ntold\n"
+        assert p.wait(PATIENCE) == 5
+
+
+def test_a_signal_to_the_foreground_leaves_the_shell() -> None:
+    with Pty() as terminal:
+        terminal.type(launcher.line(Program(Request(Shell(), Terminal()), {"PS1": b"$ ", "ENV": b""}, "/bin/sh")))
+        terminal.read_until(launcher.TERMINAL_MARK)
+        terminal.type(b"echo read''y; sleep 77; echo st=$?\n")
+        terminal.read_until(b"ready\r\n")
+        until(lambda: b"sleep 77" in subprocess.run(["ps", "-o", "args", "-g", str(terminal.running.pid)],
+                                                    capture_output=True, check=False).stdout)  # fmt: skip
+        assert aside(launcher.kill_argv(terminal.running.pid, "TERM", foreground=True)) == 0
+        terminal.read_until(b"st=143")
+        terminal.type(b"exit 6\n")
+        assert terminal.running.wait(PATIENCE) == 6
+
+
+def test_who_ignores_a_hangup_is_killed() -> None:
+    with started(b"trap '' HUP; echo ready; while :; do sleep 1; done") as p:
+        assert aside(launcher.end_argv(p.pid)) == 0
+        assert p.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_who_heeds_a_hangup_ends_by_it() -> None:
+    with started(b"echo ready; sleep 60") as p:
+        assert aside(launcher.end_argv(p.pid)) == 0
+        assert p.wait(PATIENCE) == -signal.SIGHUP
+
+
+def test_ending_a_group_that_is_gone_is_no_error() -> None:
+    with parked() as running:
+        running.kill()
+        running.wait(PATIENCE)
+        assert aside(launcher.end_argv(running.pid)) == 0
+
+
+def test_a_program_with_a_child_is_busy() -> None:
+    with started(b"echo ready; read line; sleep 60 & echo busy; wait") as p:
+        assert aside(launcher.busy_argv(p.pid)) == 1
+        assert p.stdin is not None
+        assert p.stdout is not None
+        p.stdin.write(b"go\n")
+        assert p.stdout.readline() == b"busy\n"
+        assert aside(launcher.busy_argv(p.pid)) == 0
+
+
+@pytest.mark.parametrize("name", ["", "int", "INT;reboot", "-9", "9", "$(x)", "A" * 17, "INT\n"])
+def test_only_names_of_signals_are_sent(name: str) -> None:
+    with pytest.raises(ValueError, match="not a signal name"):
+        launcher.kill_argv(1, name)
