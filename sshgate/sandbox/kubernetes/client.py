@@ -36,13 +36,14 @@ _encoder = msgspec.json.Encoder()
 class ApiServer:
     """A connection pool to the API server of one namespace. ``open`` before use, ``close`` after."""
 
-    def __init__(self, place: SandboxPlace) -> None:
+    def __init__(self, place: SandboxPlace, reread: float = REREAD_SECONDS) -> None:
         self.namespace = place.namespace
         self.timeout = place.api_timeout
         self._place = place
         self._credentials: Credentials | None = None
         self._session: aiohttp.ClientSession | None = None
         self._retired: list[aiohttp.ClientSession] = []
+        self._reread = reread
         self._read_at = 0.0
         self._rereading = asyncio.Lock()
 
@@ -233,7 +234,7 @@ class ApiServer:
     async def _renew(self) -> bool:
         """Read the credentials again after a 401; False when that was done a moment ago."""
         async with self._rereading:
-            if asyncio.get_running_loop().time() - self._read_at < REREAD_SECONDS:
+            if asyncio.get_running_loop().time() - self._read_at < self._reread:
                 return False
             await self._read_credentials()
             return True

@@ -114,7 +114,7 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
         raise Unavailable(f"the credentials plug-in of {paths} did not answer in {place.api_timeout:g} s.") from error
     except ConfigException as error:
         raise Unavailable(f"the kubeconfig {paths} cannot be used: {_first_line(error)}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except Exception as error:
         # The library meets a malformed file with whatever its code trips over; its text may quote a secret.
         raise Unavailable(f"the kubeconfig {paths} cannot be used ({type(error).__name__}).") from error
     finally:

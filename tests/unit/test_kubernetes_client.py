@@ -1,0 +1,176 @@
+"""Requests to an API server that refuses, is busy, slow, gone, or talks nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from sshgate.config import SandboxPlace
+from sshgate.errors import GateError, LimitReached, StartFailed, Unavailable
+from sshgate.sandbox.kubernetes import failures
+from sshgate.sandbox.kubernetes.client import ApiServer
+from tests.unit.apiserver import connected, pod, serve, status, write_kubeconfig
+
+
+async def refusal(tmp_path: Path, response: web.Response) -> GateError:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return response
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        with pytest.raises(GateError) as caught:
+            await api.request("POST", "/api/v1/namespaces/test/pods", {}, doing="create the sandbox")
+    return caught.value
+
+
+QUOTA = (
+    'pods "x" is forbidden: exceeded quota: compute, requested: limits.cpu=2,pods=1, used: limits.cpu=8,pods=4, '
+    "limited: limits.cpu=8,pods=4"
+)
+ROLE = (
+    'pods is forbidden: User "system:serviceaccount:gate:sshgate" cannot create resource "pods" in API group "" in the '
+    'namespace "test"'
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind", "sentence"),
+    [
+        (401, "Unauthorized", Unavailable, "does not accept the gateway's credentials"),
+        (403, QUOTA, LimitReached, "quota 'compute' is full (requested: limits.cpu=2,pods=1"),
+        (403, ROLE, failures.Forbidden, "lacks 'create' on 'pods'"),
+        (403, 'admission webhook "w" denied the request: no', StartFailed, "denied the request: no."),
+        (404, 'namespaces "test" not found', failures.NotFound, 'namespaces "test" not found.'),
+        (409, 'pods "x" already exists', failures.Conflict, "already exists."),
+        (410, "too old resource version", failures.Expired, "forgotten"),
+        (422, "Pod is invalid:\n spec: Required value", failures.Invalid, "Pod is invalid: spec: Required value."),
+        (429, "Too many requests", Unavailable, "too much to do"),
+        (500, "etcdserver: leader changed", Unavailable, "HTTP 500"),
+        (503, "", Unavailable, "HTTP 503"),
+    ],
+)
+async def test_each_refusal_is_its_error_and_one_sentence(
+    tmp_path: Path, code: int, message: str, kind: type[GateError], sentence: str
+) -> None:
+    error = await refusal(tmp_path, status(code, "", message))
+    assert isinstance(error, kind)
+    assert sentence in str(error)
+    assert "\n" not in str(error)
+    assert "serviceaccount" not in str(error)
+
+
+@pytest.mark.parametrize("body", ["<html>token=SECRET</html>", '{"kind":"Secret","message":"SECRET"}', "[" * 9999, ""])
+@pytest.mark.parametrize("code", [400, 403, 404, 500, 502])
+async def test_a_body_that_is_no_status_is_dropped(tmp_path: Path, code: int, body: str) -> None:
+    error = await refusal(tmp_path, web.Response(status=code, text=body))
+    assert "SECRET" not in str(error)
+    assert "[" not in str(error)
+
+
+async def test_a_long_refusal_is_cut(tmp_path: Path) -> None:
+    error = await refusal(tmp_path, status(422, "", "word " * 1000))
+    assert len(str(error)) < 400
+
+
+async def test_a_busy_server_is_asked_again_when_it_says_so(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if len(served.requests) < 3:
+            return status(429, "TooManyRequests", headers={"Retry-After": "0"})
+        return web.json_response(pod("x"))
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        assert (await api.get_pod("x")).metadata.uid == "uid-x"
+        assert len(served.requests) == 3
+
+
+async def test_a_server_that_stays_busy_is_unavailable_in_bounded_time(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return status(429, "TooManyRequests", headers={"Retry-After": "3600"})
+
+    async with serve(answer, tmp_path) as served, connected(served, api_timeout=0.3) as api:
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match=r"0\.3 s"):
+            await api.get_pod("x")
+        assert time.monotonic() - began < 2
+
+
+async def test_a_silent_server_is_unavailable_in_bounded_time(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        raise AssertionError("nobody waits that long")
+
+    async with serve(answer, tmp_path) as served, connected(served, api_timeout=0.3) as api:
+        for ask in (api.get_pod("x"), api.websocket(api.path("pods", "x", "exec"), "command=true")):
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match=r"did not answer within 0\.3 s"):
+                await ask
+            assert time.monotonic() - began < 2
+
+
+async def test_a_server_that_is_gone_is_unavailable_at_once(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response(pod("x"))
+
+    async with serve(answer, tmp_path) as served:
+        pass
+    async with connected(served) as api:
+        for ask in (api.get_pod("x"), api.websocket(api.path("pods", "x", "exec"), "command=true")):
+            with pytest.raises(Unavailable, match="cannot be reached"):
+                await ask
+
+
+async def test_credentials_are_read_anew_after_401(tmp_path: Path) -> None:
+    """A token in the kubeconfig was replaced, as external tools do."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.headers["Authorization"] != "Bearer second":
+            return status(401, "Unauthorized")
+        return web.json_response(pod("x"))
+
+    async with serve(answer, tmp_path) as served, connected(served, reread=0.0) as api:
+        with pytest.raises(failures.Unauthenticated):
+            await api.get_pod("x")
+        write_kubeconfig(served.kubeconfig, served.url, "second")
+        assert (await api.get_pod("x")).metadata.name == "x"
+
+
+async def test_a_repeated_create_finds_its_own_pod_but_no_other(tmp_path: Path) -> None:
+    """The first POST arrived, its answer did not."""
+    existing = pod("x")
+    existing["metadata"]["annotations"] = {"life": "1"}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            return status(409, "AlreadyExists", 'pods "x" already exists')
+        return web.json_response(existing)
+
+    def manifest(life: str) -> dict[str, object]:
+        return {"metadata": {"name": "x", "annotations": {"life": life}}}
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        assert (await api.create_pod(manifest("1"))).metadata.uid == "uid-x"
+        with pytest.raises(failures.Conflict):
+            await api.create_pod(manifest("2"))
+
+
+async def test_a_refused_exec_says_why(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        message = 'pods "x" is forbidden: User "u" cannot create resource "pods/exec" in API group ""'
+        return status(403, "Forbidden", message)
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        with pytest.raises(failures.Forbidden, match="lacks 'create' on 'pods/exec'"):
+            await api.websocket(api.path("pods", "x", "exec"), "command=true")
+
+
+@pytest.mark.parametrize("text", ["", "nonsense: [", "{}", "current-context: x\ncontexts: []\nclusters: []\nusers: []"])
+async def test_a_broken_kubeconfig_is_a_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken"
+    path.write_text(text)
+    with pytest.raises(Unavailable, match="cannot be used"):
+        await ApiServer(SandboxPlace(kubeconfig=path)).open()
+    with pytest.raises(Unavailable, match="there is no kubeconfig"):
+        await ApiServer(SandboxPlace(kubeconfig=tmp_path / "missing")).open()

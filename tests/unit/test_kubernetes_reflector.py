@@ -1,0 +1,159 @@
+"""Keeping up with pods through everything a watch can suffer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sshgate.errors import Unavailable
+from sshgate.sandbox.kubernetes.objects import Pod
+from sshgate.sandbox.kubernetes.reflector import Reflector, pods
+from tests.hostile.polling import until
+from tests.unit.apiserver import connected, pod, serve, status, stream
+
+
+class Cluster:
+    """Answers lists and watches as the test wants; ``watches`` gives the lines of each watch in turn."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.version = "10"
+        self.lists = 0
+        self.broken_lists = 0
+        self.watched_from: list[str] = []
+        self.lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if "watch" in request.query:
+            self.watched_from.append(request.query["resourceVersion"])
+            return await stream(request, self._watch())
+        self.lists += 1
+        if self.broken_lists:
+            self.broken_lists -= 1
+            return status(500, "InternalError", "broken")
+        return web.json_response({"metadata": {"resourceVersion": self.version}, "items": self.items or None})
+
+    async def _watch(self) -> AsyncIterator[dict[str, Any]]:
+        """Lines until ``None``, which breaks the watch off."""
+        while (line := await self.lines.get()) is not None:
+            yield line
+
+    def tell(self, kind: str, item: dict[str, Any]) -> None:
+        self.lines.put_nowait({"type": kind, "object": item})
+
+    def break_off(self) -> None:
+        self.lines.put_nowait(None)
+
+
+class Diary:
+    """What a reflector observed, as words."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self._news = asyncio.Event()
+
+    def observe(self, old: Pod | None, new: Pod | None) -> None:
+        known = old or new
+        assert known is not None
+        change = "new" if old is None else "gone" if new is None else "changed"
+        self.words.append(f"{known.metadata.name} {change}")
+        self._news.set()
+
+    async def until(self, *words: str) -> None:
+        async with asyncio.timeout(5):
+            while self.words != list(words):
+                self._news.clear()
+                await self._news.wait()
+
+
+async def test_changes_are_told_once_and_in_order(tmp_path: Path) -> None:
+    cluster, diary = Cluster(), Diary()
+    cluster.items = [pod("a")]
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        reflector = pods(api, "x=y", diary.observe)
+        await reflector.start()
+        cluster.tell("ADDED", pod("b", "11"))
+        cluster.tell("MODIFIED", pod("a", "12"))
+        cluster.tell("MODIFIED", pod("a", "12"))
+        cluster.tell("DELETED", pod("b", "13"))
+        await diary.until("a new", "b new", "a changed", "b gone")
+        assert list(reflector.known) == ["a"]
+        await reflector.close()
+
+
+async def test_a_broken_watch_goes_on_from_the_last_bookmark(tmp_path: Path) -> None:
+    cluster, diary = Cluster(), Diary()
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        reflector = Reflector(api, api.path("pods"), {}, Pod, diary.observe, jitter=lambda: -0.5)
+        await reflector.start()
+        cluster.tell("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "99"}})
+        cluster.break_off()
+        cluster.tell("ADDED", pod("a", "100"))
+        await diary.until("a new")
+        assert cluster.watched_from == ["10", "99"]
+        assert cluster.lists == 1
+        await reflector.close()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}},
+        {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "etcd"}},
+        {"type": "ADDED", "object": "nonsense"},
+    ],
+    ids=["410 inside the watch", "500 inside the watch", "nonsense"],
+)
+async def test_trouble_ends_in_a_new_list_that_tells_what_was_missed(tmp_path: Path, trouble: dict[str, Any]) -> None:
+    cluster, diary = Cluster(), Diary()
+    cluster.items = [pod("a"), pod("b")]
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        reflector = Reflector(api, api.path("pods"), {}, Pod, diary.observe, jitter=lambda: -0.5)
+        await reflector.start()
+        await diary.until("a new", "b new")
+        cluster.items = [pod("b", "20"), pod("c", "21")]
+        cluster.version = "21"
+        cluster.broken_lists = 2
+        cluster.lines.put_nowait(trouble)
+        await diary.until("a new", "b new", "a gone", "b changed", "c new")
+        assert cluster.lists == 4
+        await reflector.close()
+
+
+async def test_a_pod_made_again_under_its_name_is_another_pod(tmp_path: Path) -> None:
+    cluster, diary = Cluster(), Diary()
+    cluster.items = [pod("a")]
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        reflector = pods(api, "", diary.observe)
+        await reflector.start()
+        again = pod("a", "12")
+        again["metadata"]["uid"] = "another"
+        cluster.tell("ADDED", again)
+        await diary.until("a new", "a gone", "a new")
+        await reflector.close()
+
+
+async def test_the_first_list_tells_why_it_fails(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.broken_lists = 1
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        with pytest.raises(Unavailable, match="HTTP 500"):
+            await pods(api, "", Diary().observe).start()
+
+
+async def test_its_repr_says_what_is_wrong(tmp_path: Path) -> None:
+    cluster, diary = Cluster(), Diary()
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        reflector = pods(api, "", diary.observe)
+        await reflector.start()
+        assert "0 known, watching" in repr(reflector)
+        cluster.broken_lists = 1000
+        cluster.tell("ERROR", {"kind": "Status", "code": 500})
+        await until(lambda: reflector.error is not None)
+        assert "down: the API server failed" in repr(reflector)
+        await reflector.close()
