@@ -65,6 +65,9 @@ class Conversation:
         return found[1]
 
     async def _why(self, seen: bytes) -> str:
+        said = re.search(rb"S([^\0]{1,500})\0\Z", seen)
+        if said:
+            return f"in the sandbox: {shown(said[1])}"
         outcome = await self.process.wait()
         if isinstance(outcome, Exited) and outcome.status in (126, 127):
             return "the sandbox has no /bin/sh, which copying needs; nothing was copied."
@@ -81,6 +84,10 @@ class Conversation:
             self._complain(chunk[1])
         self._complain(b"\n" if self._complaint else b"")
         return None
+
+    def unread(self, data: bytes) -> None:
+        """Give back what was read too much."""
+        self._early = data + self._early
 
     async def say(self, script: bytes) -> None:
         """Have the shell carry out a script; it must leave the loop, or return to it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from sshgate.config import SandboxPlace
 from sshgate.errors import GateError
 from sshgate.streams import Process
-from sshgate.transfer import pythonfar
+from sshgate.transfer import pythonfar, shellfar, tarfar
 from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, FarFailure
 from sshgate.transfer.display import Display
 from sshgate.transfer.incoming import Stopped, Writing
@@ -61,13 +61,36 @@ async def _copy(order: Order, talk: Conversation, display: Display) -> None:
     if "python3" in programs:
         if order.upload:
             if await pythonfar.started(talk, "receive", order.destination.hex(), "1" if many else "0", resume):
-                return await pythonfar.send(talk, order.sources, Reading(order.resume, display.wants_totals), display)
+                await pythonfar.send(talk, order.sources, Reading(order.resume, display.wants_totals), display)
+                return
         else:
             paths = [source.hex() for source in order.sources]
             totals = "1" if display.wants_totals else "0"
             if await pythonfar.started(talk, "send", resume, totals, *paths):
-                return await pythonfar.fetch(talk, _writing(order), display)
-    raise FarFailure("the sandbox has neither Python 3.8 nor tar nor the programs that a copy by sh needs.")
+                await pythonfar.fetch(talk, _writing(order), display)
+                return
+    if order.resume:
+        display.say("--resume needs Python 3.8 in the sandbox, which it lacks: everything is copied from the start.")
+    await _without_python(order, talk, display, programs)
+
+
+async def _without_python(order: Order, talk: Conversation, display: Display, programs: frozenset[str]) -> None:
+    totals = display.wants_totals
+    if programs >= tarfar.NEEDED:
+        if order.upload:
+            await tarfar.send(talk, order.sources, order.destination, display, totals)
+        else:
+            await tarfar.fetch(talk, order.sources, _writing(order), display)
+    elif order.upload and programs >= shellfar.NEEDED_TO_SEND:
+        await shellfar.send(talk, order.sources, order.destination, display, totals)
+    elif not order.upload and programs >= shellfar.NEEDED_TO_FETCH:
+        await shellfar.fetch(talk, order.sources, _writing(order), display)
+    else:
+        needed = shellfar.NEEDED_TO_SEND if order.upload else shellfar.NEEDED_TO_FETCH
+        raise FarFailure(
+            "the sandbox has neither Python 3.8 nor a complete tar, and a copy by sh lacks "
+            f"{', '.join(sorted(needed - programs))}: install one of them in its image; nothing was copied."
+        )
 
 
 def _writing(order: Order) -> Writing:

@@ -7,6 +7,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sshgate.transfer.records import Chunk, File, Hole, Record, Totals
 from sshgate.transfer.unfinished import shown
 
 if TYPE_CHECKING:
@@ -48,20 +49,19 @@ class Display:
         """Whether it is worth counting what there is to copy."""
         return self._wants_bar
 
-    def totals(self, size: int) -> None:
-        """How many bytes there are to come."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, total=max(size, 1))
-
-    def begin(self, name: bytes) -> None:
-        """A file begins."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, description=shown(name)[:40])
-
-    def advance(self, size: int) -> None:
-        """So many bytes more."""
-        if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task, size)
+    def show(self, record: Record) -> None:
+        """Move the bar on for a record that passes by."""
+        progress, task = self._progress, self._task
+        if progress is None or task is None:
+            return
+        if isinstance(record, Chunk):
+            progress.advance(task, len(record.content))
+        elif isinstance(record, Hole):
+            progress.advance(task, record.length)
+        elif isinstance(record, File):
+            progress.update(task, description=shown(record.name)[:40], advance=record.offset)
+        elif isinstance(record, Totals):
+            progress.update(task, total=max(record.size, 1))
 
     def fail(self, path: bytes, reason: str) -> None:
         """Something was not copied; the rest goes on."""

@@ -15,19 +15,14 @@ from sshgate.transfer.incoming import Landing, Writing
 from sshgate.transfer.outgoing import Reading, walk
 from sshgate.transfer.records import (
     CHUNK,
-    Chunk,
     Decoder,
     Done,
     End,
-    File,
     Garbled,
     Have,
-    Hole,
     Offer,
     Problem,
     Record,
-    Same,
-    Totals,
     encode,
 )
 
@@ -111,7 +106,7 @@ async def _sending(
         if isinstance(record, Problem):
             display.fail(*record)
             continue
-        _show(record, display)
+        display.show(record)
         queue.append(encode(record))
         size += len(queue[-1])
         if size >= CHUNK or isinstance(record, (Offer, End)):
@@ -146,7 +141,7 @@ async def fetch(talk: Conversation, writing: Writing, display: Display) -> None:
             if isinstance(record, Problem):
                 _failed(record, display)
                 continue
-            _show(record, display)
+            display.show(record)
             answer = landing.take(record)
             display.entries, display.size = landing.entries, landing.size
             if answer is not None:
@@ -171,17 +166,3 @@ def _failed(record: Problem, display: Display) -> None:
     if not record.path:
         raise FarFailure(f"in the sandbox: {record.reason}")
     display.fail(*record)
-
-
-def _show(record: Record, display: Display) -> None:
-    if isinstance(record, Chunk):
-        display.advance(len(record.content))
-    elif isinstance(record, Hole):
-        display.advance(record.length)
-    elif isinstance(record, File):
-        display.begin(record.name)
-        display.advance(record.offset)
-    elif isinstance(record, Same):
-        display.begin(record.name)
-    elif isinstance(record, Totals):
-        display.totals(record.size)
