@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import os
+import re
 import shlex
 import socket
 from pathlib import Path
@@ -58,11 +59,10 @@ def prepare(port: int, keys: Path) -> Config:
 
 def invitation(port: int, keys: Path) -> str:
     """What to paste, to be read by a person and, line by line, by a shell in this directory."""
+    key, known = _ssh_word(_private_key(keys)), _ssh_word(keys / "known_hosts")
+    identity = ["-i", key] if key == str(_private_key(keys)) else ["-o", f"IdentityFile={key}"]
     # Without IdentitiesOnly an agent full of other keys uses up the attempts.
-    options = [
-        "-i", str(_private_key(keys)), "-o", "IdentitiesOnly=yes",
-        "-o", f"UserKnownHostsFile={_ssh_word(str(keys / 'known_hosts'))}",
-    ]  # fmt: skip
+    options = [*identity, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known}"]
     ssh = shlex.join(["ssh", "-p", str(port), *options, f"{USER}@{HOST}"])
     sftp = shlex.join(["sftp", "-P", str(port), *options, f"{USER}@{HOST}"])
     return f"""
@@ -140,7 +140,10 @@ def _known_host(blob: bytes) -> str:
     return f"[{HOST}]:* {kind} {base64.b64encode(blob).decode()}\n"
 
 
-def _ssh_word(path: str) -> str:
-    """A path inside an ``-o`` option: ssh splits at blanks and expands % and ~ itself."""
-    escaped = path.replace("%", "%%")
-    return f'"{escaped}"' if " " in escaped else escaped
+def _ssh_word(path: Path) -> str:
+    """A path as ssh takes it in ``-o``: it splits and unquotes the text itself, and expands % and a leading ~."""
+    text = str(path)
+    if re.fullmatch(r"[\w./@+,=:-]+", text):
+        return text
+    escaped = re.sub(r'(["\\])', r"\\\1", text.replace("%", "%%"))
+    return f'"{"./" if text.startswith("~") else ""}{escaped}"'

@@ -1,0 +1,110 @@
+"""The commands as people type them: words, exit statuses, and no tracebacks."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sshgate import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "sshgate.example.yaml"
+
+
+def sshgate(*words: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; a traceback fails the test whatever it expects."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "sshgate", *words],
+        cwd=cwd, capture_output=True, text=True, timeout=60, check=False,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/bin:/usr/bin"},
+    )  # fmt: skip
+    assert "Traceback" not in ran.stderr
+    return ran
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "gate.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_version() -> None:
+    assert sshgate("--version").stdout == sshgate("-V").stdout == f"sshgate {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["try", "-h"], ["check-config", "-h"]])
+def test_help_is_there_for_every_command(words: list[str]) -> None:
+    ran = sshgate(*words)
+    assert ran.returncode == 0
+    assert len(ran.stdout) > 300
+
+
+def test_help_names_every_command() -> None:
+    assert {"serve", "try", "check-config"} <= set(sshgate("--help").stdout.split())
+
+
+@pytest.mark.parametrize(
+    "words", [["frobnicate"], ["serve", "--port", "1"], ["try", "--port", "70000"], ["check-config"]]
+)
+def test_what_is_no_command_ends_with_2(words: list[str]) -> None:
+    ran = sshgate(*words)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "Usage:" in ran.stderr
+
+
+def test_a_good_file_is_fine() -> None:
+    ran = sshgate("check-config", EXAMPLE)
+    assert ran.returncode == 0
+    assert ran.stdout == f"{EXAMPLE}: fine. kubernetes sandboxes, listening on 0.0.0.0:2222, profiles: default\n"
+
+
+def test_a_file_without_keys_is_fine_and_says_what_is_missing(tmp_path: Path) -> None:
+    ran = sshgate("check-config", write(tmp_path, "log: {level: info}\n"))
+    assert ran.returncode == 0
+    assert (
+        f"nobody can log in. Put somebody's .pub file there under the user's name: {tmp_path}/keys/users/NAME"
+        in ran.stderr
+    )
+
+
+@pytest.mark.parametrize("command", [["check-config"], ["serve", "--config"]])
+def test_a_bad_file_ends_with_2_and_a_line_for_each_mistake(command: list[str], tmp_path: Path) -> None:
+    path = write(tmp_path, "shh: {}\nlimits:\n  sandboxes: many\n")
+    ran = sshgate(*command, path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.splitlines() == [
+        f"{path}:1: shh: unknown key; did you mean 'ssh'?",
+        f"{path}:3: limits.sandboxes: expected a whole number, found many (a text).",
+    ]
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    ran = sshgate("serve", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert (
+        ran.stderr == "sshgate.yaml: cannot be read: No such file or directory; sshgate.example.yaml shows the form.\n"
+    )
+
+
+def test_checks_and_help_do_not_load_the_gateway() -> None:
+    """They are asked in scripts and init containers, again and again."""
+    script = (
+        "import sys; from sshgate.cli import main; main(['check-config', sys.argv[1]], standalone_mode=False);"
+        "print([name for name in ('asyncssh', 'kubernetes_asyncio', 'aiohttp', 'cryptography') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, EXAMPLE], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = sshgate("try", "--port", str(port), cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"sshgate: port {port} of 127.0.0.1 is taken by another program; try another one: ")
+    assert ran.stderr.count("\n") == 1
+    assert not (tmp_path / "keys").exists()

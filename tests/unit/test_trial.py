@@ -1,0 +1,130 @@
+"""What `sshgate try` makes before it serves, and what it prints."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sshgate import trial
+from sshgate.access.authorized_keys import Keyring
+from sshgate.access.identity import Restrictions
+from sshgate.config import Address
+from sshgate.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of keys after the first start. An RSA key takes a second."""
+    directory = tmp_path_factory.mktemp("trial") / "keys"
+    trial.prepare(2222, directory)
+    return directory
+
+
+def blob_of(line: str) -> bytes:
+    return base64.b64decode(line.split()[1])
+
+
+def public_half(private: Path) -> str:
+    return subprocess.run(["ssh-keygen", "-y", "-f", private], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_settings_are_for_this_machine_only(keys: Path) -> None:
+    config = trial.prepare(4321, keys)
+    assert config.ssh.listen == Address("127.0.0.1", 4321)
+    assert config.sandbox.provider == "local"
+    assert {name: profile.scope for name, profile in config.profiles.items()} == {
+        "default": "channel",
+        "shared": "connection",
+    }
+
+
+def test_keys_are_private(keys: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in keys.rglob("*") if path.name != "known_hosts"}
+    assert modes["users"] == modes["host"] == keys.stat().st_mode & 0o777 == 0o700
+    assert modes["dev_ed25519"] == modes["dev"] == modes["ssh_host_ed25519_key"] == 0o600
+
+
+def test_the_development_key_opens(keys: Path) -> None:
+    blob = blob_of(public_half(keys / "dev_ed25519"))
+    assert Keyring(keys / "users", None).key("dev", blob, "127.0.0.1", 0) == Restrictions()
+
+
+def test_known_hosts_hold_every_host_key_for_any_port(keys: Path) -> None:
+    for port in ("2222", "50022"):
+        found = subprocess.run(
+            ["ssh-keygen", "-F", f"[127.0.0.1]:{port}", "-f", keys / "known_hosts"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        lines = [line for line in found.stdout.splitlines() if not line.startswith("#")]
+        made = {blob_of(path.read_text()) for path in (keys / "host").glob("*.pub")}
+        assert {blob_of(line.split(" ", 1)[1]) for line in lines} == made
+        assert len(made) == 2
+
+
+def test_a_second_start_changes_nothing_but_the_host_keys_that_are_known(keys: Path) -> None:
+    before = {path: path.read_bytes() for path in keys.rglob("*") if path.is_file()}
+    (keys / "known_hosts").write_text("stale\n")
+    trial.prepare(2222, keys)
+    assert {path: path.read_bytes() for path in keys.rglob("*") if path.is_file()} == before
+
+
+def test_keys_that_are_there_are_kept(keys: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "keys"
+    shutil.copytree(keys, mine)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", tmp_path / "own"], check=True)
+    shutil.copy(tmp_path / "own", mine / "dev_ed25519")
+    other = (mine / "users" / "dev").read_text()
+    (mine / "users" / "dev").write_text(f"no-pty {other.rstrip()}")
+    trial.prepare(2222, mine)
+    lines = (mine / "users" / "dev").read_text().splitlines()
+    assert lines[0] == f"no-pty {other.rstrip()}"
+    assert blob_of(lines[1]) == blob_of((tmp_path / "own.pub").read_text())
+
+
+def test_a_key_that_cannot_be_used_is_one_sentence(keys: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "keys"
+    shutil.copytree(keys, mine)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", mine / "dev_ed25519"], check=True)
+    with pytest.raises(ConfigError, match="dev_ed25519: this is not a private key without a passphrase"):
+        trial.prepare(2222, mine)
+    (mine / "dev_ed25519").write_text("rubbish")
+    with pytest.raises(ConfigError, match="move it away"):
+        trial.prepare(2222, mine)
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="choose another directory with --keys"):
+        trial.prepare(2222, tmp_path / "file" / "keys")
+
+
+def test_the_line_to_paste() -> None:
+    options = "-i keys/dev_ed25519 -o IdentitiesOnly=yes -o UserKnownHostsFile=keys/known_hosts"
+    text = trial.invitation(2222, Path("keys"))
+    assert f"\n  ssh -p 2222 {options} dev@127.0.0.1\n" in text
+    assert f"\n  sftp -P 2222 {options} dev@127.0.0.1\n" in text
+
+
+@pytest.mark.parametrize("name", ["keys", "my keys", "100%", "~keys", "k'eys", "k#eys", 'k"eys', "k\\eys", "a/b c"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_the_line_to_paste_survives_odd_directories(name: str, absolute: bool, tmp_path: Path) -> None:
+    """ssh itself says which files it would use."""
+    directory = tmp_path / name if absolute else Path(name)
+    (tmp_path / name).mkdir(parents=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name / "dev_ed25519"], check=True)
+    line = next(line for line in trial.invitation(22, directory).splitlines() if line.startswith("  ssh "))
+    words = shlex.split(line)
+    shown = subprocess.run(
+        [words[0], "-G", "-F", "none", *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    options = [option.split(" ", 1) for option in shown.splitlines()]
+    for option, file in (("identityfile", "dev_ed25519"), ("userknownhostsfile", "known_hosts")):
+        paths = [tmp_path / value.replace("%%", "%") for name, value in options if name == option]
+        assert paths == [tmp_path / name / file]
