@@ -15,7 +15,8 @@ import structlog
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
 from sshgate.flow import Flow
-from sshgate.ssh.transport import ChannelWire, Transport
+from sshgate.ssh.transport import Transport
+from sshgate.ssh.wire import ChannelWire
 from sshgate.streams import (
     STDERR,
     Break,

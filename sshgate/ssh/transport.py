@@ -1,6 +1,6 @@
 """Every private attribute of asyncssh that is used here, each with its reason. Written against 2.24.1.
 
-Two subclasses: ``Transport`` is the wire of one connection, ``ChannelWire`` that of one session channel.
+Two subclasses: ``Transport`` is the wire of one connection, ``wire.ChannelWire`` that of one session channel.
 They add the bounds that asyncssh leaves out (input before login, output to a peer that does not read, queued
 requests), correct what real clients stumble over, and take work off the path of every packet.
 """
@@ -12,22 +12,16 @@ import copy
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import asyncssh
-from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_CHANNEL_EOF, MSG_IGNORE, MSG_KEXINIT, MSG_USERAUTH_REQUEST
-from asyncssh.encryption import Encryption, GCMEncryption
-from asyncssh.packet import Boolean, PacketDecodeError, SSHPacket, String, UInt32
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_USERAUTH_REQUEST
+from asyncssh.packet import PacketDecodeError, SSHPacket
 
 from sshgate.ssh.certificates import certificate_options
+from sshgate.ssh.gcm import faster
 from sshgate.ssh.options import SIGNATURES
-
-if TYPE_CHECKING:
-    _ServerChannel = asyncssh.SSHServerChannel[bytes]
-else:
-    _ServerChannel = asyncssh.SSHServerChannel
+from sshgate.ssh.wire import ChannelWire
 
 # Output that waits in the TCP transport before channels are asked to stop, and until they may go on.
 OUTPUT_HIGH = 256 * 1024
@@ -41,8 +35,8 @@ PACKET_AFTER_LOGIN = 1 << 20
 # One read of the event loop, besides the packet that is incomplete.
 ONE_READ = 256 * 1024
 LONGEST_USER_NAME = 512
-# Packets that arrive while a channel is paused are joined up to this size.
-JOINED = 32 * 1024
+# From here on a connection counts as bulk, and takes the best cipher that both sides have.
+BULK = 1 << 20
 
 _ACCEPTED_SIGNATURES = frozenset(name.encode() for name in SIGNATURES)
 
@@ -60,16 +54,6 @@ class Owner(Protocol):
         """The client will not open another session (no-more-sessions@openssh.com)."""
 
 
-class Session(Protocol):
-    """What a channel asks of its session, besides asyncssh's callbacks."""
-
-    def env_received(self, name: bytes, value: bytes) -> bool:
-        """The client sets a variable; false: not accepted."""
-
-    def output_refused(self) -> None:
-        """The client reads no more output (eow@openssh.com)."""
-
-
 class Transport(asyncssh.SSHServerConnection):
     """One SSH connection on the wire."""
 
@@ -83,6 +67,9 @@ class Transport(asyncssh.SSHServerConnection):
         self._outbox: list[bytes] = []
         self._auth_began = False
         self._auth_method = b""
+        self._bulk_ciphers: list[bytes] = []
+        self._usual_rekey_bytes = self._rekey_bytes
+        self._bytes_in = 0
 
     @property
     def owner(self) -> Owner | None:
@@ -110,6 +97,12 @@ class Transport(asyncssh.SSHServerConnection):
             self._acknowledge_now()
         super().data_received(data)
         self._bound_input()
+        if self._bulk_ciphers:
+            self._bytes_in += len(data)
+            if self._bytes_in >= BULK and self._auth_complete and self._kex_complete:
+                # As asyncssh itself does it, which counts only what it sends.
+                self._send_kexinit()
+                self._kexinit_sent = True
 
     def _acknowledge_now(self) -> None:
         # Until its first session OpenSSH's client leaves Nagle's algorithm on and waits for our delayed
@@ -203,10 +196,27 @@ class Transport(asyncssh.SSHServerConnection):
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
         super().send_newkeys(k, h)
-        self._send_encryption = _faster(self._send_encryption)
-        self._next_recv_encryption = _faster(self._next_recv_encryption)
+        self._send_encryption = faster(self._send_encryption)
+        self._next_recv_encryption = faster(self._next_recv_encryption)
 
     # --- key exchange ---
+
+    def _send_kexinit(self) -> None:
+        # The client's order decides, and OpenSSH's has CTR with a MAC before GCM, which costs twice as much. To
+        # wait for the client's offer before making ours would cost every login a round trip. So whoever moves
+        # more than a little, and has GCM, is asked for new keys once, with GCM alone.
+        if self._bulk_ciphers and self._auth_complete:
+            self._enc_algs, self._bulk_ciphers = self._bulk_ciphers, []
+            self._rekey_bytes = self._usual_rekey_bytes
+        super()._send_kexinit()
+
+    def _choose_bulk_ciphers(self, offered: Sequence[Sequence[bytes]]) -> None:
+        """Once, at the first exchange: note GCM where the client has it in both directions but prefers another."""
+        gcm = [cipher for cipher in self._enc_algs if b"gcm" in cipher]
+        both = [cipher for cipher in gcm if all(cipher in ciphers for ciphers in offered)]
+        if both and not (self._enc_alg_cs in gcm and self._enc_alg_sc in gcm):
+            self._bulk_ciphers = both
+            self._rekey_bytes = min(BULK, self._rekey_bytes)
 
     async def _process_kexinit_exactly(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         # asyncssh calls a guess wrong when the chosen method is not the client's first. RFC 4253 section 7
@@ -219,6 +229,8 @@ class Transport(asyncssh.SSHServerConnection):
         ours = (self._kex_algs[0], next(iter(self._server_host_key_algs or ()), b""))
         theirs = (next(iter(lists[0]), b""), next(iter(lists[1]), b""))
         self._ignore_first_kex = follows and ours != theirs
+        if not self._session_id:
+            self._choose_bulk_ciphers(lists[2:4])
 
     def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
         # asyncssh notes the wanted RSA hash in the key object, which all connections share: two logins at a
@@ -321,143 +333,8 @@ class Transport(asyncssh.SSHServerConnection):
     }
 
 
-class ChannelWire(_ServerChannel):
-    """One session channel on the wire."""
-
-    _end_requests: tuple[tuple[bytes, bytes], ...] = ()
-
-    @property
-    def transport(self) -> Transport:
-        return cast(Transport, self._conn)
-
-    def end_with_status(self, status: int) -> None:
-        """Once all output has left: EOF, exit-status, close. Returns at once."""
-        self._end(b"exit-status", UInt32(status))
-
-    def end_with_signal(self, name: str, core_dumped: bool) -> None:
-        """Once all output has left: EOF, exit-signal, close. Returns at once."""
-        self._end(b"exit-signal", String(name) + Boolean(core_dumped) + String("") + String(""))
-
-    def _end(self, request: bytes, arguments: bytes) -> None:
-        if self._conn is None or self._send_state in {"close_pending", "closed"}:
-            return
-        with self.transport.corked():
-            self._end_requests = ((request, arguments),)
-            self.close()
-
-    def _close_send(self) -> None:
-        # asyncssh would send the status ahead of output that waits for the window; some clients stop reading
-        # at the status.
-        if self._end_requests and not self._send_buf and self._send_state != "closed":
-            requests, self._end_requests = self._end_requests, ()
-            self.send_packet(MSG_CHANNEL_EOF)
-            for request, arguments in requests:
-                self._send_request(request, arguments)
-        super()._close_send()
-
-    def _process_close_at_once(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        # asyncssh tells of the close only after paused input was read. Who closed does not wait for that.
-        self._recv_buf = []
-        self._recv_paused = False
-        super()._process_close(pkttype, pktid, packet)
-
-    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
-        # While reading is paused asyncssh keeps one object per packet: a window of one-byte packets would cost
-        # a hundred times its size. They are joined here.
-        if data and self._recv_paused and self._recv_buf and self._send_state not in {"close_pending", "closed"}:
-            last = self._recv_buf[-1][0]
-            if isinstance(last, bytearray) and len(last) < JOINED:
-                last += data
-                self._recv_window -= len(data)
-                return
-            data = cast(bytes, bytearray(data))
-        super()._accept_data(data, datatype)
-
-    def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
-        # asyncssh puts a certificate's force-command in place of what was asked; the policy does that for keys
-        # and certificates alike, and hands the original on.
-        if self._session_started:
-            return False
-        self._session_started = True
-        if command is not None:
-            return bool(self._session.exec_requested(command))
-        if subsystem is not None:
-            return bool(self._session.subsystem_requested(subsystem))
-        return bool(self._session.shell_requested())
-
-    def _process_exec_request(self, packet: SSHPacket) -> bool:
-        # asyncssh refuses commands that are not UTF-8; a command is bytes.
-        command = packet.get_string()
-        packet.check_end()
-        return self._start_session(command=command.decode("utf-8", "surrogateescape"))
-
-    def _process_env_request(self, packet: SSHPacket) -> bool:
-        # asyncssh keeps every variable, whatever its name, size and number.
-        name, value = packet.get_string(), packet.get_string()
-        packet.check_end()
-        return cast(Session, self._session).env_received(name, value)
-
-    def _process_eow_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:
-        packet.check_end()
-        cast(Session, self._session).output_refused()
-        return True
-
-    def _refuse(self, packet: SSHPacket) -> bool:
-        # In asyncssh a refusal takes a task, and requests queue up behind it without a bound.
-        return False
-
-    _process_x11_req_request = _refuse
-    _process_auth_agent_req_at_openssh_dot_com_request = _refuse  # type: ignore[assignment]
-
-    _packet_handlers = {  # noqa: RUF012
-        **asyncssh.SSHServerChannel._packet_handlers,
-        MSG_CHANNEL_CLOSE: _process_close_at_once,
-    }
-
-    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, as in ``Transport``."""
-
-    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, as in ``Transport``."""
-
-
-class _Gcm(Encryption):
-    """AES-GCM with its key schedule kept; asyncssh makes a new one for every packet."""
-
-    def __init__(self, key: bytes, iv: bytes) -> None:
-        self._cipher = AESGCM(key)
-        # RFC 5647 section 7.1: a fixed field, and a counter that goes up by one with each packet.
-        self._fixed = iv[:4]
-        self._counter = int.from_bytes(iv[4:], "big")
-
-    def _nonce(self) -> bytes:
-        nonce = self._fixed + self._counter.to_bytes(8, "big")
-        self._counter = (self._counter + 1) & 0xFFFF_FFFF_FFFF_FFFF
-        return nonce
-
-    def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
-        return header + self._cipher.encrypt(self._nonce(), packet, header), b""
-
-    def decrypt_header(self, seq: int, first_block: bytes, header_len: int) -> tuple[bytes, bytes]:
-        return first_block, first_block[:header_len]
-
-    def decrypt_packet(self, seq: int, first: bytes, rest: bytes, header_len: int, mac: bytes) -> bytes | None:
-        sealed = b"".join((first[header_len:], rest, mac))
-        try:
-            return self._cipher.decrypt(self._nonce(), sealed, first[:header_len])
-        except InvalidTag:
-            return None
-
-
 def _accepted(signature: bytes) -> bool:
     try:
         return SSHPacket(signature).get_string() in _ACCEPTED_SIGNATURES
     except PacketDecodeError:
         return False
-
-
-def _faster(encryption: Encryption | None) -> Encryption | None:
-    if type(encryption) is not GCMEncryption:
-        return encryption
-    cipher = encryption._cipher
-    return _Gcm(cipher._key, cipher._iv)

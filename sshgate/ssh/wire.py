@@ -1,0 +1,129 @@
+"""The wire of one session channel: what asyncssh's class lacks or does otherwise. Written against 2.24.1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import asyncssh
+from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_CHANNEL_EOF
+from asyncssh.packet import Boolean, SSHPacket, String, UInt32
+
+if TYPE_CHECKING:
+    from sshgate.ssh.transport import Transport
+
+    _ServerChannel = asyncssh.SSHServerChannel[bytes]
+else:
+    _ServerChannel = asyncssh.SSHServerChannel
+
+# Packets that arrive while a channel is paused are joined up to this size.
+JOINED = 32 * 1024
+
+
+class Session(Protocol):
+    """What a channel asks of its session, besides asyncssh's callbacks."""
+
+    def env_received(self, name: bytes, value: bytes) -> bool:
+        """The client sets a variable; false: not accepted."""
+
+    def output_refused(self) -> None:
+        """The client reads no more output (eow@openssh.com)."""
+
+
+class ChannelWire(_ServerChannel):
+    """One session channel on the wire."""
+
+    _end_requests: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def transport(self) -> Transport:
+        return cast("Transport", self._conn)
+
+    def end_with_status(self, status: int) -> None:
+        """Once all output has left: EOF, exit-status, close. Returns at once."""
+        self._end(b"exit-status", UInt32(status))
+
+    def end_with_signal(self, name: str, core_dumped: bool) -> None:
+        """Once all output has left: EOF, exit-signal, close. Returns at once."""
+        self._end(b"exit-signal", String(name) + Boolean(core_dumped) + String("") + String(""))
+
+    def _end(self, request: bytes, arguments: bytes) -> None:
+        if self._conn is None or self._send_state in {"close_pending", "closed"}:
+            return
+        with self.transport.corked():
+            self._end_requests = ((request, arguments),)
+            self.close()
+
+    def _close_send(self) -> None:
+        # asyncssh would send the status ahead of output that waits for the window; some clients stop reading
+        # at the status.
+        if self._end_requests and not self._send_buf and self._send_state != "closed":
+            requests, self._end_requests = self._end_requests, ()
+            self.send_packet(MSG_CHANNEL_EOF)
+            for request, arguments in requests:
+                self._send_request(request, arguments)
+        super()._close_send()
+
+    def _process_close_at_once(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        # asyncssh tells of the close only after paused input was read. Who closed does not wait for that.
+        self._recv_buf = []
+        self._recv_paused = False
+        super()._process_close(pkttype, pktid, packet)
+
+    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
+        # While reading is paused asyncssh keeps one object per packet: a window of one-byte packets would cost
+        # a hundred times its size. They are joined here.
+        if data and self._recv_paused and self._recv_buf and self._send_state not in {"close_pending", "closed"}:
+            last = self._recv_buf[-1][0]
+            if isinstance(last, bytearray) and len(last) < JOINED:
+                last += data
+                self._recv_window -= len(data)
+                return
+            data = cast(bytes, bytearray(data))
+        super()._accept_data(data, datatype)
+
+    def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
+        # asyncssh puts a certificate's force-command in place of what was asked; the policy does that for keys
+        # and certificates alike, and hands the original on.
+        if self._session_started:
+            return False
+        self._session_started = True
+        if command is not None:
+            return bool(self._session.exec_requested(command))
+        if subsystem is not None:
+            return bool(self._session.subsystem_requested(subsystem))
+        return bool(self._session.shell_requested())
+
+    def _process_exec_request(self, packet: SSHPacket) -> bool:
+        # asyncssh refuses commands that are not UTF-8; a command is bytes.
+        command = packet.get_string()
+        packet.check_end()
+        return self._start_session(command=command.decode("utf-8", "surrogateescape"))
+
+    def _process_env_request(self, packet: SSHPacket) -> bool:
+        # asyncssh keeps every variable, whatever its name, size and number.
+        name, value = packet.get_string(), packet.get_string()
+        packet.check_end()
+        return cast(Session, self._session).env_received(name, value)
+
+    def _process_eow_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:
+        packet.check_end()
+        cast(Session, self._session).output_refused()
+        return True
+
+    def _refuse(self, packet: SSHPacket) -> bool:
+        # In asyncssh a refusal takes a task, and requests queue up behind it without a bound.
+        return False
+
+    _process_x11_req_request = _refuse
+    _process_auth_agent_req_at_openssh_dot_com_request = _refuse  # type: ignore[assignment]
+
+    _packet_handlers = {  # noqa: RUF012
+        **asyncssh.SSHServerChannel._packet_handlers,
+        MSG_CHANNEL_CLOSE: _process_close_at_once,
+    }
+
+    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, as in ``Transport``."""
+
+    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, as in ``Transport``."""
