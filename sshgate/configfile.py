@@ -215,7 +215,11 @@ class _Walker:
         except RuntimeError as error:
             raise _Wrong(f"there is no home directory for {text.split('/')[0]!r}") from error
         check = _MUST_BE.get(at)
-        if check is not None and not check(path):
+        try:
+            missing = check is not None and not check(path)
+        except OSError as error:
+            raise _Wrong(f"{path} cannot be looked at: {error.strerror}") from error
+        if missing:
             raise _Wrong(f"there is no {'directory' if check is Path.is_dir else 'file'} {path}")
         return path.absolute() if at == (Profile, "binds") else path
 

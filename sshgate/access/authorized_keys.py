@@ -66,6 +66,7 @@ class Keyring:
         self._directory = directory
         self._user_ca = user_ca
         self._files: dict[Path, _KeyFile] = {}
+        self._trouble: int | None = None
 
     def __repr__(self) -> str:
         return f"<Keyring {self._directory}, {len(self._files)} files read>"
@@ -118,8 +119,15 @@ class Keyring:
         try:
             directory = path.parent.stat()
             found = path.stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             self._files.pop(path, None)
+            return _NOTHING
+        except OSError as error:
+            self._files.pop(path, None)
+            # Once for each reason: anybody may ask for any name, as often as they like.
+            if error.errno != self._trouble:
+                self._trouble = error.errno
+                log.warning("%s cannot be looked at: %s; nobody gets in by it", path, error.strerror)
             return _NOTHING
         stamp = _stamp(found, directory)
         known = self._files.get(path, _NOTHING)

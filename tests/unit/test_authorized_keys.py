@@ -147,6 +147,12 @@ def test_what_is_no_file_is_no_hindrance(place: Place, caplog: pytest.LogCapture
     assert "alice is not a regular file" in caplog.text
 
 
+def test_a_place_that_cannot_be_looked_at_is_told_of_once(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    (place.users / "alice").symlink_to("alice")
+    assert [place.key() for _ in range(3)] == [None] * 3
+    assert caplog.text.count("alice cannot be looked at") == 1
+
+
 def test_a_huge_file_opens_nothing(place: Place) -> None:
     place.write(f"{KEY}\n" + "#" * LARGEST_FILE)
     assert place.key() is None
