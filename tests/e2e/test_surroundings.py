@@ -60,7 +60,7 @@ def test_nobody_gets_in_while_no_key_is_there(gateway: MakeGateway, local: None,
 
 
 def test_local_sandboxes_are_for_loopback_only(gateway: MakeGateway, local: None) -> None:
-    with pytest.raises(AssertionError, match="open to others: write 127.0.0.1"):
+    with pytest.raises(AssertionError, match=r"open to others: write 127\.0\.0\.1"):
         gateway("local", host="0.0.0.0")
 
 
