@@ -14,6 +14,7 @@ import structlog
 from sshgate.config import Address, Config
 from sshgate.core import Core
 from sshgate.errors import GateError
+from sshgate.notyet import without_effect
 from sshgate.ssh.server import SshServer
 from sshgate.telemetry import log as logs
 
@@ -55,6 +56,8 @@ async def serve(config: Config, ready: Ready | None = None) -> None:
             log.info("serving", addresses=[str(address) for address in addresses], provider=config.sandbox.provider)
             if core.keyring.empty:
                 log.warning("no key is configured, nobody can log in", directory=str(config.access.authorized_keys))
+            for sentence in without_effect(config):
+                log.warning(sentence)
             if ready is not None:
                 ready(addresses)
             await _taken(stop)

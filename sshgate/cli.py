@@ -91,6 +91,10 @@ def check_config(file: Path) -> None:
 
     if Keyring(config.access.authorized_keys, config.access.user_ca).empty:
         click.echo(f"{file}: no key is configured yet: nobody can log in. {_first_key(config)}", err=True)
+    from sshgate.notyet import without_effect
+
+    for sentence in without_effect(config):
+        click.echo(f"{file}: {sentence}.", err=True)
     profiles = ", ".join(config.profiles)
     click.echo(
         f"{file}: fine. {config.sandbox.provider} sandboxes, listening on {config.ssh.listen}, profiles: {profiles}"

@@ -136,7 +136,7 @@ class Profile:
     tolerations: tuple[Mapping[str, Any], ...] = ()
     runtime_class: str | None = None
     warm: int = 0
-    """Sandboxes kept ready."""
+    """Sandboxes kept ready; no effect in this version, nor have the three settings below."""
     refill_per_minute: int = 300
     """Sandboxes that may be made ready per minute, so that a drained pool does not compete with logins."""
     settle: float = 3.0
@@ -144,7 +144,7 @@ class Profile:
     parked: tuple[Literal["terminal", "pipe"], ...] = ("terminal", "pipe")
     """The launchers that wait in each warm sandbox; an empty list: programs start by an exec of their own."""
     home: Home | None = None
-    """Named sandboxes of this profile get a persistent home; ``None``: what they hold goes with them."""
+    """Named sandboxes of this profile get a persistent home; no effect in this version."""
     limits: ProfileLimits = ProfileLimits()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
     """A raw pod spec fragment, merged last, lists by ``name``; the sandbox's container is called ``shell``."""

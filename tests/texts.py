@@ -13,7 +13,7 @@ REGISTRY = re.compile(
     r"pypi\.or[g]|pythonhoste[d]|registry\.npmj[s]|proxy\.golan[g]|deb\.debia[n]|crates\.i[o]|repo1\.mave[n]"
 )
 # A path of one machine.
-MACHINE = re.compile(r"(?<![\w.$~-])/(root|work|farm)/\w")
+MACHINE = re.compile(r"(?<![\w.$~}-])/(root|work|farm)/\w")
 LONGEST_FILE = 400
 # Locks, texts and generated sums have no length to speak of.
 UNBOUNDED = {".lock", ".md", ".sum", ".json", ".mod", ""}

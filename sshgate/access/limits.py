@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from sshgate.config import Limits
@@ -37,13 +39,16 @@ class Slot:
 class Admission:
     """Counts what is open and says no where a limit is full."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
         self.connections = 0
         self.unauthenticated = 0
         self.sandboxes = 0
         self._sources: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
+        self._groups: Counter[str] = Counter()
+        self._starts: dict[str, deque[float]] = {}
+        self._now = now
 
     def __repr__(self) -> str:
         return (
@@ -91,14 +96,41 @@ class Admission:
                 f"all {limits.sandboxes} sandboxes of this gateway are in use; "
                 "try again later or ask your operator for more."
             )
+        groups = [name for name, group in limits.groups.items() if any(fnmatchcase(user, p) for p in group.users)]
+        for name in groups:
+            if self._groups[name] >= limits.groups[name].sandboxes:
+                raise LimitReached(
+                    f"your group {name!r} has all of its {limits.groups[name].sandboxes} sandboxes in use; "
+                    "try again when somebody has left."
+                )
+        self._pace(user)
         self.sandboxes += 1
-        self._users[user] += 1
+        for counter, keys in ((self._users, [user]), (self._groups, groups)):
+            counter.update(keys)
 
         def release() -> None:
             self.sandboxes -= 1
             _take_one(self._users, user)
+            for name in groups:
+                _take_one(self._groups, name)
 
         return Slot(lambda: None, release)
+
+    def _pace(self, user: str) -> None:
+        """Count one start of this user's. Raises ``LimitReached`` when there were too many within a minute."""
+        most = self.limits.starts_per_minute
+        if most is None:
+            return
+        now = self._now()
+        for idle in [name for name, starts in self._starts.items() if starts[-1] <= now - 60]:
+            del self._starts[idle]
+        starts = self._starts.setdefault(user, deque())
+        while starts and starts[0] <= now - 60:
+            starts.popleft()
+        if len(starts) >= most:
+            wait = int(starts[0] + 60 - now) + 1
+            raise LimitReached(f"you have started {most} sandboxes within a minute; try again in {wait} s.")
+        starts.append(now)
 
 
 def origin_of(source: str) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from sshgate.access.limits import Admission, Slot, origin_of
-from sshgate.config import Limits
+from sshgate.config import Group, Limits
 from sshgate.errors import LimitReached
 
 
@@ -157,3 +157,26 @@ class Counting(RuleBasedStateMachine):
 
 
 TestCounting = Counting.TestCase
+
+
+def test_a_group_shares_a_limit() -> None:
+    admission = Admission(Limits(groups={"students": Group(users=("s-*",), sandboxes=2)}))
+    first = admission.sandbox("s-anna")
+    admission.sandbox("s-ben")
+    with pytest.raises(LimitReached, match="your group 'students'"):
+        admission.sandbox("s-cleo")
+    admission.sandbox("teacher")
+    first.release()
+    admission.sandbox("s-cleo")
+
+
+def test_starts_are_counted_over_a_minute() -> None:
+    time = [0.0]
+    admission = Admission(Limits(starts_per_minute=2), lambda: time[0])
+    for _ in range(2):
+        admission.sandbox("dev").release()
+    with pytest.raises(LimitReached, match="try again in 6"):
+        admission.sandbox("dev")
+    admission.sandbox("other").release()
+    time[0] = 60.0
+    admission.sandbox("dev").release()

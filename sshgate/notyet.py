@@ -1,0 +1,16 @@
+"""Settings that this version reads and checks but does not act on yet: told, so that nobody relies on them."""
+
+from __future__ import annotations
+
+from sshgate.config import Config
+
+
+def without_effect(config: Config) -> list[str]:
+    """One sentence for each such setting that is not at its default."""
+    found = []
+    for name, profile in config.profiles.items():
+        if profile.warm:
+            found.append(f"profiles.{name}.warm has no effect in this version: every sandbox starts cold")
+        if profile.home is not None:
+            found.append(f"profiles.{name}.home has no effect in this version: there are no named sandboxes")
+    return found
