@@ -197,11 +197,7 @@ def test_nothing_is_left_behind_a_cut_network(
 def test_an_api_server_that_is_gone_is_one_sentence_and_comes_back(
     gateway: Callable[..., Gateway], namespace: Namespace, user_at: Callable[[Gateway], Ssh]
 ) -> None:
-    if (
-        "cluster: node"
-        not in subprocess.run([str(COMMAND), "status"], capture_output=True, text=True, check=True).stdout
-    ):
-        pytest.skip("only a cluster of our own can be stopped")
+    _our_own_cluster()
     served = gateway("kubernetes")
     ssh = user_at(served)
     with running(ssh) as client:
@@ -223,3 +219,33 @@ def test_an_api_server_that_is_gone_is_one_sentence_and_comes_back(
     assert status == 255
     assert said.startswith(b"sshgate: ")
     until(lambda: ssh.run("exit 3").status == 3, 30, "logins again")
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_an_api_server_that_does_not_answer_is_one_sentence_in_time(
+    gateway: Callable[..., Gateway], namespace: Namespace, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    _our_own_cluster()
+    served = gateway("kubernetes", sandbox={"api_timeout": "4s"})
+    ssh = user_at(served)
+    assert ssh.run("exit 3").status == 3
+    pid = int(subprocess.run([COMMAND, "pid", "apiserver"], capture_output=True, check=True).stdout)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        refused = ssh.run("true", limit=30)
+        took = time.monotonic() - began
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert refused.status == 255
+    assert refused.err.count(b"\n") == 1
+    assert refused.err.startswith(b"sshgate: ")
+    assert took < 12
+    until(lambda: ssh.run("exit 3").status == 3, 30, "logins again")
+
+
+def _our_own_cluster() -> None:
+    status = subprocess.run([COMMAND, "status"], capture_output=True, text=True, check=True).stdout
+    if "cluster: node" not in status:
+        pytest.skip("only a cluster of our own can be stopped")
