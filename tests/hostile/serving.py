@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvloop
+
 from tests.hostile.front_door import front_door
 
 
@@ -38,13 +40,14 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(place: Path) -> AsyncIterator[Serving]:
-    """Start it. It ends with the block."""
+async def serving(place: Path, loop: str = "asyncio") -> AsyncIterator[Serving]:
+    """Start it on an event loop of this kind. It ends with the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.hostile.serving",
         place,
+        loop,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -73,4 +76,5 @@ async def _serve(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if sys.argv[2] == "uvloop" else None) as runner:
+        runner.run(_serve(Path(sys.argv[1])))

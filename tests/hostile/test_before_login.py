@@ -18,6 +18,12 @@ from tests.hostile.polling import until
 from tests.hostile.serving import serving
 
 
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> str:
+    """The event loop that the server runs on."""
+    return str(request.param)
+
+
 @pytest.mark.parametrize(
     "garbage",
     [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100_000, b"SSH-1.5-old\r\n", b"SSH-2.0-\xff\xfe\r\n", b"x" * 8192,
@@ -58,8 +64,8 @@ async def test_those_who_are_in_do_not_count_as_unauthenticated(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("flood", ["ignored messages", "authentication requests", "one endless packet"])
-async def test_flood_before_login_costs_no_memory(tmp_path: Path, flood: str) -> None:
-    async with serving(tmp_path) as server, peer(server.port) as client:
+async def test_flood_before_login_costs_no_memory(tmp_path: Path, loop: str, flood: str) -> None:
+    async with serving(tmp_path, loop) as server, peer(server.port) as client:
         before = server.memory()
         await client.begin_login()
         for _ in range(400):
