@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sshgate.config import Profile, ProfileLimits, Resources
+from sshgate.sandbox import labels as keys
 from sshgate.sandbox.kubernetes import podspec
 from sshgate.sandbox.kubernetes.podspec import Owner
 from sshgate.sandbox.labels import KUBELET_GRACE
@@ -66,15 +67,15 @@ def test_a_profile_chooses_its_node() -> None:
 
 def test_a_pod_says_whose_it_is_without_the_name_in_a_label() -> None:
     metadata = pod(user="a.b@c")["metadata"]
-    assert metadata["labels"][podspec.USER] == podspec.user_hash("a.b@c")
-    assert metadata["annotations"][podspec.USER] == "a.b@c"
-    assert metadata["labels"][podspec.STATE] == "claimed"
-    assert podspec.NAME not in metadata["labels"]
+    assert metadata["labels"][keys.USER] == keys.user_hash("a.b@c")
+    assert metadata["annotations"][keys.USER] == "a.b@c"
+    assert metadata["labels"][keys.STATE] == "claimed"
+    assert keys.NAME not in metadata["labels"]
 
 
 def test_a_named_sandbox_carries_its_name() -> None:
     manifest = pod(name="work")
-    assert manifest["metadata"]["labels"][podspec.NAME] == "work"
+    assert manifest["metadata"]["labels"][keys.NAME] == "work"
     assert manifest["spec"]["hostname"] == "work"
 
 
@@ -108,9 +109,9 @@ def test_no_user_name_breaks_a_label_or_a_pod_name(user: str) -> None:
 
 @given(st.text(max_size=400), st.text(max_size=400))
 def test_labels_of_different_texts_differ_and_are_valid(one: str, other: str) -> None:
-    assert LABEL.match(podspec.label_value(one))
-    assert (podspec.label_value(one) == podspec.label_value(other)) == (one == other)
-    assert (podspec.user_hash(one) == podspec.user_hash(other)) == (one == other)
+    assert LABEL.match(keys.label_value(one))
+    assert (keys.label_value(one) == keys.label_value(other)) == (one == other)
+    assert (keys.user_hash(one) == keys.user_hash(other)) == (one == other)
 
 
 # --- pod_overrides ---
@@ -179,4 +180,4 @@ def test_every_pod_of_a_profile_has_the_hash_of_its_template_whoever_gets_it() -
     profile = Profile()
     labels = [pod(profile, user)["metadata"]["labels"] for user in ("alice", "bob")]
     labels.append(pod(profile, name="work")["metadata"]["labels"])
-    assert {label[podspec.TEMPLATE] for label in labels} == {digest(profile)}
+    assert {label[keys.TEMPLATE] for label in labels} == {digest(profile)}

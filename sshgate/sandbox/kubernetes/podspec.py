@@ -14,23 +14,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from sshgate.config import Profile
-from sshgate.sandbox.labels import KUBELET_GRACE
+from sshgate.sandbox.labels import (
+    CLAIMED,
+    GATEWAY,
+    KUBELET_GRACE,
+    LIFE,
+    MANAGED_BY,
+    NAME,
+    PROFILE,
+    SESSION,
+    STATE,
+    TEMPLATE,
+    USER,
+    label_value,
+    printable,
+    user_hash,
+)  # fmt: skip
 from sshgate.sandbox.provider import Order
 
 CONTAINER = "shell"
-
-DOMAIN = "sshgate.dev/"
-STATE = DOMAIN + "state"
-PROFILE = DOMAIN + "profile"
-TEMPLATE = DOMAIN + "template"
-USER = DOMAIN + "user"
-NAME = DOMAIN + "name"
-SESSION = DOMAIN + "session"
-GATEWAY = DOMAIN + "gateway"
-LIFE = DOMAIN + "life"
-MANAGED_BY = "app.kubernetes.io/managed-by"
-
-WARM, CLAIMED, DRAINING = "warm", "claimed", "draining"
 
 # The same user id in every sandbox: an image's USER by name cannot be checked by runAsNonRoot.
 USER_ID = 1000
@@ -163,26 +165,6 @@ def pod_name(user: str, suffix: str) -> str:
 def hostname(text: str) -> str:
     """A host name (RFC 1123 label) that reminds of ``text``."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:63].strip("-") or "sandbox"
-
-
-def user_hash(user: str) -> str:
-    """The label by which a user's pods are found; a name itself may be no label, or too long."""
-    return hashlib.sha256(user.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
-
-
-def label_value(text: str) -> str:
-    """``text`` where it is a label value already, else a hash of it: never broken, never ambiguous."""
-    if _LABEL.match(text):
-        return text
-    return "x-" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def printable(text: str) -> str:
-    """An annotation's value: any text, made valid UTF-8 and kept to a line."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)[:253]
 
 
 def _named(value: Any) -> bool:

@@ -11,6 +11,7 @@ import structlog
 
 from sshgate.config import SandboxPlace
 from sshgate.errors import GateError, Unavailable
+from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes import podspec
 from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.objects import Pod
@@ -37,7 +38,7 @@ class KubernetesProvider:
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._creating: set[str] = set()
         self._opened = False
-        selector = f"{podspec.MANAGED_BY}=sshgate,{podspec.GATEWAY}={podspec.label_value(self.owner.gateway)}"
+        selector = f"{labels.SELECTOR},{labels.GATEWAY}={labels.label_value(self.owner.gateway)}"
         self._reflector: Reflector[Pod] = pods(self.api, selector, self._observe)
 
     def __repr__(self) -> str:
@@ -112,6 +113,6 @@ class KubernetesProvider:
         meta = pod.metadata
         if meta.deletion_timestamp is not None or meta.name in self._creating:
             return False
-        if self._opened and meta.annotations.get(podspec.LIFE) != self.owner.life:
+        if self._opened and meta.annotations.get(labels.LIFE) != self.owner.life:
             return False
-        return meta.labels.get(podspec.STATE) == podspec.CLAIMED and podspec.NAME not in meta.labels
+        return meta.labels.get(labels.STATE) == labels.CLAIMED and labels.NAME not in meta.labels
