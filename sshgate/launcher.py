@@ -172,7 +172,7 @@ def _environment(program: Program) -> bytes:
 def _start(program: Program, end_mark: bytes | None) -> bytes:
     asks = program.request.asks
     if isinstance(asks, Subsystem):
-        return _subsystem(asks.name)
+        return _subsystem(asks.name, end_mark)
     # The variables of the launcher itself must not reach the program; they were never exported.
     shell = (
         b"__S=" + quote(program.shell.encode()) + b';[ -x "$__S" ]||__S=${SHELL:-/bin/sh};[ -x "$__S" ]||__S=/bin/sh;'
@@ -205,15 +205,15 @@ def _become(program: bytes, end_mark: bytes | None) -> bytes:
     )
 
 
-def _subsystem(name: str) -> bytes:
+def _subsystem(name: str, end_mark: bytes | None) -> bytes:
     if name != "sftp":
         raise BadRequest(f"there is no subsystem {name!r} here.")
     tries = " ".join(SFTP_SERVERS)
     return (
-        f"cd 2>/dev/null;for p in {tries} $(command -v sftp-server);do "
-        '[ -x "$p" ]&&exec "$p";done;'
-        "echo 'sshgate: this sandbox has no sftp-server, install openssh-sftp-server in its image.' >&2;exit 127"
-    ).encode()
+        f'cd 2>/dev/null;__p=;for p in {tries} $(command -v sftp-server);do [ -x "$p" ]&&__p=$p&&break;done;'
+        '[ "$__p" ]||{ '
+        "echo 'sshgate: this sandbox has no sftp-server, install openssh-sftp-server in its image.' >&2;exit 127;};"
+    ).encode() + _become(b'"$__p"', end_mark)
 
 
 # --- terminal modes (RFC 4254 section 8) ---

@@ -8,7 +8,7 @@ import contextlib
 from sshgate import launcher
 from sshgate.errors import GateError, ProgramMissing, StartFailed
 from sshgate.sandbox.provider import Sandbox
-from sshgate.streams import STDERR, Exited, Lost, Outcome, Process, Resize, Subsystem
+from sshgate.streams import STDERR, Exited, Lost, Outcome, Process, Resize
 from sshgate.terminal import Terminal
 
 # A shell prints its mark some milliseconds after the exec began; on a loaded node, some hundred.
@@ -60,7 +60,7 @@ async def launch(process: Process, program: launcher.Program) -> bytes:
 
 def _end_mark(process: Process, program: launcher.Program) -> bytes | None:
     """The mark by which this process wants to hear of the program's end, where its provider needs one."""
-    if program.request.terminal is not None or isinstance(program.request.asks, Subsystem):
+    if program.request.terminal is not None:
         return None
     expect = getattr(process, "expect_end_mark", None)
     return expect() if expect is not None else None

@@ -33,13 +33,30 @@ FAILED_3 = (
 Script = Callable[[web.WebSocketResponse], Awaitable[None]]
 
 
-async def no_signal(pid: int, name: str, foreground: bool) -> None:
-    raise AssertionError("no signal was asked for")
+class Home:
+    """The sandbox of a process: nothing is signalled, and ``dead`` says whether its process is gone."""
+
+    def __init__(self, dead: bool) -> None:
+        self.dead = dead
+        self.asked: list[int] = []
+
+    async def signal(self, pid: int, name: str, foreground: bool) -> None:
+        raise AssertionError("no signal was asked for")
+
+    async def fate(self) -> str | None:
+        return None
+
+    async def gone(self, pid: int) -> bool:
+        self.asked.append(pid)
+        return self.dead
+
+    def ended(self, process: ExecProcess) -> None:
+        assert process.outcome is not None
 
 
 @asynccontextmanager
 async def process(
-    tmp_path: Path, script: Script, subprotocol: str = V5, terminal: bool = False
+    tmp_path: Path, script: Script, subprotocol: str = V5, terminal: bool = False, dead: bool = True
 ) -> AsyncIterator[ExecProcess]:
     """A process whose other end follows ``script``."""
 
@@ -53,7 +70,7 @@ async def process(
 
     async with serve(answer, tmp_path) as served, connected(served) as api:
         socket = await api.websocket(api.path("pods", "x", "exec"), "command=true")
-        made = ExecProcess(socket, terminal, no_signal)
+        made = ExecProcess(socket, terminal, Home(dead))
         try:
             async with asyncio.timeout(20):
                 yield made
@@ -153,18 +170,22 @@ async def test_the_end_of_input_on_a_terminal_is_its_character_never_a_close(
     assert all(frame[:1] == b"\x00" for frame in received)
 
 
-async def test_a_success_without_the_expected_mark_is_lost(tmp_path: Path) -> None:
-    """The API server reports success when the node's connection ends without a status."""
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("dead", [True, False])
+async def test_a_success_is_believed_only_if_the_process_is_gone(tmp_path: Path, terminal: bool, dead: bool) -> None:
+    """The API server reports success when the node's side breaks off, too."""
 
     async def script(socket: web.WebSocketResponse) -> None:
         await socket.receive()
         await socket.send_bytes(SUCCESS)
 
-    async with process(tmp_path, script) as made:
-        assert made.expect_end_mark() is not None
+    async with process(tmp_path, script, terminal=terminal, dead=dead) as made:
+        made.pid = 7
+        assert (made.expect_end_mark() is None) == terminal
         await made.write(b"go")
         assert await made.read() is None
-        assert isinstance(await made.wait(), Lost)
+        assert isinstance(await made.wait(), Exited if dead else Lost)
+        assert await made.wait() is await made.wait()
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (10,), (17,), (1, 2, 3)])
@@ -179,7 +200,8 @@ async def test_the_mark_is_taken_out_of_stderr_however_it_is_cut(tmp_path: Path,
         await socket.send_bytes(b"\x02late\x01")
         await socket.send_bytes(SUCCESS)
 
-    async with process(tmp_path, script) as made:
+    async with process(tmp_path, script, dead=False) as made:
+        made.pid = 7
         mark = made.expect_end_mark()
         assert mark is not None
         await made.write(mark)

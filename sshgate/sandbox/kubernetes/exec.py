@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from sshgate.flow import Flow
 from sshgate.sandbox.kubernetes import remotecommand
@@ -28,20 +28,32 @@ END_OF_TRANSMISSION = b"\x04"
 # The status of a program that was ended with its sandbox, or by somebody's signal.
 KILLED = (Exited(137), Exited(143))
 
-SendSignal = Callable[[int, str, bool], Awaitable[None]]
-"""Sends a signal to the process group of a pid, or to its terminal's foreground group."""
+
+class Home(Protocol):
+    """What a process needs of its sandbox."""
+
+    async def signal(self, pid: int, name: str, foreground: bool) -> None:
+        """Signal the process group of ``pid``, or its terminal's foreground group."""
+
+    async def fate(self) -> str | None:
+        """Why the sandbox has ended, if it has."""
+
+    async def gone(self, pid: int) -> bool:
+        """Whether there is certainly no process ``pid`` any more."""
+
+    def ended(self, process: ExecProcess) -> None:
+        """Called once when the process has ended or was closed."""
 
 
 class ExecProcess:
     """The process at the other end of ``socket``.
 
-    ``fate`` tells why the sandbox has ended, if it has; asked about programs that were killed.
-
     Kubernetes cannot tell the end of a program whose stdin is not read to the end: containerd 1.6 waits for
     the input to be taken, and when a node closes the connection on input still in flight, the API server
     may report success. So where it can, the launcher tells the end itself, by a mark on stderr
     (``expect_end_mark``); stdin is ended then, the launcher takes what was under way, and the status arrives.
-    A success without the mark is none: the way to the node broke.
+    The API server also reports success when the node's side breaks off (containerd restarts). A success is
+    therefore believed only with the mark, or after a look whether the process is gone.
 
     v4 of the subprotocol cannot end stdin alone: ``write_eof`` without a terminal is then of no effect, and a
     program that waits for the end of its input waits until it is closed.
@@ -53,15 +65,11 @@ class ExecProcess:
         self,
         socket: RemoteSocket,
         terminal: bool,
-        send_signal: SendSignal,
-        ended: Callable[[ExecProcess], None] = lambda process: None,
-        fate: Callable[[], Awaitable[str | None]] | None = None,
+        home: Home,
     ) -> None:
         self._socket = socket
         self._terminal = terminal
-        self._send_signal = send_signal
-        self._tell_ended = ended
-        self._fate = fate
+        self._home = home
         self._flow = Flow(HIGH_WATER, LOW_WATER, socket.pause_reading, socket.resume_reading)
         self._outcome: Outcome | None = None
         self._line_open = False
@@ -71,7 +79,10 @@ class ExecProcess:
         self._resizing: asyncio.TimerHandle | None = None
         self._signals: set[asyncio.Future[None]] = set()
         self._mark: bytes | None = None
+        self._marked = False
         self._held = b""
+        self._checking = asyncio.Lock()
+        self._checked = False
         self._stdin_over = False
         self._begun = asyncio.Event()
         # Set when all output was read, or when nobody will read any more.
@@ -154,11 +165,19 @@ class ExecProcess:
     async def wait(self) -> Outcome:
         await self._finished.wait()
         assert self._outcome is not None
-        if self._outcome in KILLED and self._fate is not None:
-            reason = await self._fate()
-            if reason is not None:
-                self._outcome = Lost(reason)
+        async with self._checking:
+            if not self._checked:
+                self._outcome = await self._believable(self._outcome)
+                self._checked = True
         return self._outcome
+
+    async def _believable(self, outcome: Outcome) -> Outcome:
+        if outcome in KILLED:
+            reason = await self._home.fate()
+            return Lost(reason) if reason is not None else outcome
+        if outcome == Exited(0) and not self._marked and self.pid is not None and not await self._home.gone(self.pid):
+            return Lost(await self._home.fate() or remotecommand.NO_STATUS)
+        return outcome
 
     async def close(self) -> None:
         self.lose("the session was closed.")
@@ -199,7 +218,7 @@ class ExecProcess:
     def _signal(self, name: str, foreground: bool) -> None:
         if self.pid is None:
             return
-        signal = asyncio.ensure_future(self._send_signal(self.pid, name, foreground))
+        signal = asyncio.ensure_future(self._home.signal(self.pid, name, foreground))
         self._signals.add(signal)
         signal.add_done_callback(self._signals.discard)
 
@@ -215,8 +234,7 @@ class ExecProcess:
         elif channel == STDERR:
             self._flow.put(self._without_mark(data[start + 1 : end]), STDERR)
         elif channel == remotecommand.STATUS:
-            outcome = remotecommand.outcome(data[start + 1 : end])
-            self._end(outcome if self._mark is None or outcome != Exited(0) else Lost(remotecommand.NO_STATUS))
+            self._end(remotecommand.outcome(data[start + 1 : end]))
 
     def _without_mark(self, data: bytes) -> bytes:
         """Take the end mark out of stderr, where it is; the beginning of one is held until the next message."""
@@ -225,7 +243,7 @@ class ExecProcess:
         data = self._held + data
         before, found, after = data.partition(mark)
         if found:
-            self._mark, self._held = None, b""
+            self._mark, self._held, self._marked = None, b"", True
             self._end_stdin()
             return before + after
         start = data.rfind(mark[:1], -len(mark))
@@ -243,5 +261,5 @@ class ExecProcess:
             self._begun.set()
             if self._resizing is not None:
                 self._resizing.cancel()
-            self._tell_ended(self)
+            self._home.ended(self)
             self._socket.close()

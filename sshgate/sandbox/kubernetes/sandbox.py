@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from sshgate.config import Profile
-from sshgate.errors import StartFailed
+from sshgate.errors import GateError, StartFailed
 from sshgate.sandbox.kubernetes import diagnosis, remotecommand
 from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.exec import ExecProcess
@@ -17,7 +17,7 @@ from sshgate.sandbox.kubernetes.podspec import CONTAINER
 from sshgate.sandbox.kubernetes.start import Hopeless, Race, events
 from sshgate.sandbox.launch import send_signal
 from sshgate.sandbox.provider import Notice
-from sshgate.streams import Process, Resize
+from sshgate.streams import Exited, Process, Resize
 from sshgate.terminal import Terminal
 
 # The exec of a pod that has ended usually ends by itself, with the true status; this long it may take.
@@ -110,22 +110,41 @@ class KubernetesSandbox:
     async def _exec(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         query = remotecommand.exec_query(CONTAINER, argv, terminal is not None)
         socket = await self._api.websocket(self._api.path("pods", self.id, "exec"), query)
-        process = ExecProcess(socket, terminal is not None, self._signal, self._processes.discard, self._fate)
+        process = ExecProcess(socket, terminal is not None, self)
         self._processes.add(process)
         if terminal is not None:
             await process.control(Resize(terminal.size))
         return process
 
-    async def _signal(self, pid: int, name: str, foreground: bool) -> None:
+    # --- what its processes ask, see exec.Home ---
+
+    async def signal(self, pid: int, name: str, foreground: bool) -> None:
         await send_signal(self, pid, name, foreground)
 
-    async def _fate(self) -> str | None:
-        """Why the pod has ended; the kubelet says so at about the time at which it kills."""
+    async def fate(self) -> str | None:
+        # The kubelet tells the end of a pod at about the time at which it kills.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FATE_SECONDS):
                 while not self.standing.over:
                     await self.changed()
         return self.standing.reason if self.standing.over else None
+
+    async def gone(self, pid: int) -> bool:
+        with contextlib.suppress(GateError, TimeoutError):
+            async with asyncio.timeout(self._api.timeout):
+                process = await self._exec(
+                    ("/bin/sh", "-c", 'kill -s 0 "$0" 2>/dev/null && exit 3; exit 4', str(pid)), None
+                )
+                try:
+                    while await process.read() is not None:
+                        pass
+                    return process.outcome == Exited(4)
+                finally:
+                    await process.close()
+        return False
+
+    def ended(self, process: ExecProcess) -> None:
+        self._processes.discard(process)
 
     def _lose(self) -> None:
         for process in tuple(self._processes):
