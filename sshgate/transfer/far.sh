@@ -74,6 +74,7 @@ unpack() {
   [ "${got%% *}" = "$(cat "./$part/sum")" ] || stop 'the checksum does not match; nothing was put in place.'
   sync -f "./$part" 2>/dev/null
   if [ "$renamed" ] && [ "$renamed" != "$1" ]; then move "./$part/t/$1" "./$part/t/$renamed"; fi
+  level=0
   merge "./$part/t" .
   printf 'D%s\0' 0
   exit 0
@@ -94,9 +95,12 @@ merge() {
     if [ ! -d "$from" ] || [ -L "$from" ]; then
       place "$from" "$to"
     elif [ -d "$to" ] && [ ! -L "$to" ]; then
-      (merge "$from" "$to")
-      chmod "$(stat -c %a "$from")" "$to"
-      touch -r "$from" "$to"
+      mode=$(stat -c %a "$from")
+      touch -r "$from" "./$part/time$level"
+      chmod u+w "$from"
+      (level=$((level + 1)) && merge "$from" "$to")
+      chmod "$mode" "$to"
+      touch -r "./$part/time$level" "$to"
     elif [ -e "$to" ] || [ -L "$to" ]; then
       problem 'a directory cannot replace what has this name' "$to"
     else

@@ -68,8 +68,11 @@ class Packer:
                 left -= step
         elif isinstance(record, Enter):
             self._trail.append(record)
-            yield self._header(b"", tarfile.DIRTYPE, record.mode, record.mtime)
+            mode = record.mode if self._format == 2 else record.mode | 0o700
+            yield self._header(b"", tarfile.DIRTYPE, mode, record.mtime)
         elif isinstance(record, Leave):
+            if self._format == 1:  # a simple tar gives a directory its mode and time at once, before its contents
+                yield self._header(b"", tarfile.DIRTYPE, self._trail[-1].mode, self._trail[-1].mtime)
             self._trail.pop()
         elif isinstance(record, File):
             self._left, self._pad = record.size, -record.size % 512
