@@ -1,0 +1,135 @@
+"""What the server offers, and how it names itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncssh
+import pytest
+from asyncssh.packet import SSHPacket
+
+from sshgate import __version__
+from sshgate.config import Access, Ssh
+from tests.hostile.front_door import FrontDoor, front_door
+from tests.hostile.polling import until
+
+KEXINIT = 20
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[FrontDoor]:
+    async with front_door(tmp_path) as opened:
+        yield opened
+
+
+async def offer(port: int) -> tuple[bytes, list[list[str]]]:
+    """The server's version line and the name lists of its first message, read from the wire."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        version = (await reader.readline()).rstrip()
+        writer.write(b"SSH-2.0-test\r\n")
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        body = await reader.readexactly(length)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    packet = SSHPacket(body[1 : length - body[0]])
+    assert packet.get_byte() == KEXINIT
+    packet.get_bytes(16)
+    return version, [[name.decode() for name in packet.get_namelist()] for _ in range(10)]
+
+
+async def test_offer_is_pinned(door: FrontDoor) -> None:
+    version, lists = await offer(door.port)
+    ciphers = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr"]
+    macs = ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256"]
+    assert version == f"SSH-2.0-OpenSSH_sshgate_{__version__}".encode()
+    assert lists == [
+        ["curve25519-sha256", "mlkem768x25519-sha256", "curve25519-sha256@libssh.org", "ext-info-s",
+         "kex-strict-s-v00@openssh.com"],
+        ["ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256"],
+        ciphers, ciphers, macs, macs, ["none"], ["none"], [], [],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "KexAlgorithms=diffie-hellman-group14-sha256,diffie-hellman-group-exchange-sha256,ecdh-sha2-nistp256",
+        "Ciphers=chacha20-poly1305@openssh.com,aes128-ctr",
+        "HostKeyAlgorithms=ssh-rsa,ecdsa-sha2-nistp256",
+    ],
+)
+async def test_client_that_knows_only_others_is_refused(door: FrontDoor, option: str) -> None:
+    result = await door.ssh("true", options=["-o", option, "-o", "LogLevel=INFO"])
+    assert (result.status, b"no matching" in result.err) == (255, True)
+
+
+@pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr"])
+async def test_every_cipher_carries_data(door: FrontDoor, cipher: str) -> None:
+    data = bytes(range(256)) * 4000
+    assert (await door.ssh("cat", stdin=data, options=["-c", cipher])).out == data
+
+
+@pytest.mark.parametrize("mac", ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256"])
+async def test_every_mac_carries_data(door: FrontDoor, mac: str) -> None:
+    data = bytes(range(256)) * 4000
+    assert (await door.ssh("cat", stdin=data, options=["-c", "aes256-ctr", "-m", mac])).out == data
+
+
+async def test_bulk_moves_to_gcm_although_the_client_prefers_ctr(door: FrontDoor) -> None:
+    options = ["-o", "LogLevel=DEBUG1", "-c", "aes256-ctr,aes128-gcm@openssh.com"]
+    chosen = b"debug1: kex: server->client cipher: "
+    little = await door.ssh("true", options=options)
+    assert [line.split()[4] for line in little.err.splitlines() if line.startswith(chosen)] == [b"aes256-ctr"]
+    for command, stdin in (("head -c 8000000 /dev/zero; sleep 0.2", b""), ("wc -c; sleep 0.2", bytes(8_000_000))):
+        much = await door.ssh(command, options=options, stdin=stdin)
+        assert [line.split()[4] for line in much.err.splitlines() if line.startswith(chosen)] == [
+            b"aes256-ctr",
+            b"aes128-gcm@openssh.com",
+        ]
+
+
+async def test_all_host_keys_are_told_to_clients_that_want_them(door: FrontDoor) -> None:
+    known = door.place / "known_hosts"
+    await door.ssh("true")
+    assert known.read_text().count("ssh-") == 1
+    client = await door.start("cat", options=["-o", "UpdateHostKeys=yes"])
+    await until(lambda: "ssh-rsa" in known.read_text())
+    await client.communicate(b"")
+    # The RSA key that was proven is good for a login by itself.
+    options = ["-o", "HostKeyAlgorithms=rsa-sha2-256", "-o", "StrictHostKeyChecking=yes"]
+    assert (await door.ssh("exit 4", options=options)).status == 4
+
+
+async def test_logins_with_different_rsa_hashes_do_not_mix(door: FrontDoor) -> None:
+    # The key object is shared by all connections; what one asks of it must not reach another.
+    async def log_in(algorithm: str) -> None:
+        async with asyncssh.connect(
+            "127.0.0.1", door.port, username="user", client_keys=[str(door.key)], known_hosts=None, config=None,
+            agent_path=None, server_host_key_algs=[algorithm],
+        ):  # fmt: skip
+            pass
+
+    for _ in range(5):
+        await asyncio.gather(*(log_in(f"rsa-sha2-{bits}") for bits in (256, 512, 256, 512)))
+
+
+async def test_defect_in_a_callback_ends_its_channel_only(tmp_path: Path) -> None:
+    # A pattern that is no text makes the channel fail when the client sends a variable.
+    broken = Access(accept_env=(5,))  # type: ignore[arg-type]
+    async with (
+        front_door(tmp_path, ssh=Ssh(), access=broken) as door,
+        asyncssh.connect(
+            "127.0.0.1", door.port, username="user", client_keys=[str(door.key)], known_hosts=None, config=None,
+            agent_path=None,
+        ) as connection,
+    ):  # fmt: skip
+        running = await connection.create_process("cat")
+        with pytest.raises(asyncssh.Error):
+            await connection.create_process("true", env={"LANG": "C"})
+        running.stdin.write("still here")
+        running.stdin.write_eof()
+        assert (await running.wait()).stdout == "still here"
