@@ -1,0 +1,81 @@
+"""What a pod's status says, in words for the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sshgate.sandbox.kubernetes.diagnosis import deleted, standing
+from sshgate.sandbox.kubernetes.objects import (
+    Condition,
+    ContainerState,
+    ContainerStatus,
+    Meta,
+    Pod,
+    PodSpec,
+    PodStatus,
+    Running,
+    Terminated,
+    Waiting,
+)
+
+HOUR = 3600.0
+
+
+def pod(state: ContainerState | None = None, **status: Any) -> Pod:
+    containers = [ContainerStatus(name="shell", state=state)] if state is not None else []
+    return Pod(
+        metadata=Meta(name="x", uid="u"),
+        spec=PodSpec(node_name="node"),
+        status=PodStatus(container_statuses=containers, **status),
+    )
+
+
+def test_a_pod_goes_from_scheduling_to_starting_to_running() -> None:
+    assert standing(Pod(metadata=Meta(name="x")), "i", HOUR).phase == "scheduling"
+    assert standing(pod(), "i", HOUR).phase == "starting"
+    assert standing(pod(ContainerState(waiting=Waiting(reason="ContainerCreating"))), "i", HOUR).phase == "starting"
+    assert standing(pod(ContainerState(running=Running())), "i", HOUR).phase == "running"
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        ({"reason": "DeadlineExceeded"}, "longest lifetime (8 h)"),
+        ({"reason": "Evicted", "message": "The node was low on resource: memory."}, "low on resource: memory."),
+        ({"reason": "NodeShutdown"}, "node of the sandbox was shut down"),
+        ({"reason": "Odd", "message": "something"}, "has ended: something."),
+        ({}, "has ended."),
+    ],
+)
+def test_a_failed_pod_says_why(status: dict[str, Any], sentence: str) -> None:
+    for judged in (
+        standing(pod(phase="Failed", **status), "i", 8 * HOUR),
+        deleted(pod(phase="Failed", **status), 8 * HOUR),
+    ):
+        assert judged.phase == "ended"
+        assert sentence in judged.reason
+
+
+def test_a_pod_out_of_memory_says_so() -> None:
+    state = ContainerState(terminated=Terminated(exit_code=137, reason="OOMKilled"))
+    assert "more memory than it may have" in standing(pod(state, phase="Failed"), "i", HOUR).reason
+
+
+def test_a_registry_may_stumble_once_but_a_missing_image_is_final() -> None:
+    def pulling(reason: str, message: str) -> str:
+        waiting = Waiting(reason=reason, message=message)
+        return standing(pod(ContainerState(waiting=waiting)), "image:1", HOUR).phase
+
+    assert pulling("ErrImagePull", "i/o timeout") == "starting"
+    assert pulling("ErrImagePull", "manifest unknown") == "hopeless"
+    assert pulling("ImagePullBackOff", "Back-off pulling image") == "hopeless"
+
+
+def test_what_preemption_could_not_do_is_left_out() -> None:
+    message = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available."
+    condition = Condition(type="PodScheduled", status="False", reason="Unschedulable", message=message)
+    judged = standing(pod(conditions=[condition]), "i", HOUR)
+    assert judged.phase == "unschedulable"
+    assert judged.reason == "no node fits the sandbox: 0/1 nodes are available: 1 Insufficient cpu."
