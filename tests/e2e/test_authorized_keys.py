@@ -80,7 +80,8 @@ def test_environment_reaches_the_program(door: Door) -> None:
 @pytest.mark.parametrize("option", ["no-pty", "restrict"])
 def test_no_terminal_for_a_restricted_key(door: Door, option: str) -> None:
     door.allow(option)
-    assert b"not a tty" in door.run("tty", "-tt").out
+    assert b"PTY allocation request failed" in door.run("tty", "-tt").err
+    assert b"not a tty" in door.run("tty").out
     door.allow(f"{option},pty" if option == "restrict" else "")
     assert b"/dev/pts" in door.run("tty", "-tt").out
 
@@ -140,7 +141,7 @@ def test_a_certificates_own_limits_hold(door: Door, authority: Path) -> None:
     sign(authority, door.ssh.key, "-O", "source-address=10.0.0.0/8")
     assert door.run("exit 3").status == 255
     sign(authority, door.ssh.key, "-O", "no-pty")
-    assert b"not a tty" in door.run("tty", "-tt").out
+    assert b"PTY allocation request failed" in door.run("tty", "-tt").err
 
 
 def test_an_authority_of_one_user_with_principals(door: Door, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from types import TracebackType
 
 from tests.rig.ssh import environment
 
+# Of more than this only the end is kept: looking through all of a flood again and again would hold it up.
+FLOOD = 1 << 20
+
 
 class OnTerminal:
     """Runs ``argv`` with a terminal of the given size; ``said`` is what came and was not yet matched."""
@@ -101,5 +104,7 @@ class OnTerminal:
             except OSError:  # EIO
                 return False
             self.said += data
+            if len(self.said) > FLOOD:
+                self.said = self.said[-FLOOD // 16 :]
             return bool(data)
         return True
