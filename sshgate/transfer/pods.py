@@ -24,7 +24,7 @@ async def pod_program(
     await api.open()
     try:
         socket = await api.websocket(api.path("pods", pod, "exec"), exec_query(container or "", argv, False))
-        process = ExecProcess(socket, False, _no_signal)
+        process = ExecProcess(socket, False, _Unsupervised())
         try:
             yield process
         finally:
@@ -33,5 +33,19 @@ async def pod_program(
         await api.close()
 
 
-async def _no_signal(pid: int, name: str, foreground: bool) -> None:
-    """The end of its stdin ends the far end; it needs no signal."""
+class _Unsupervised:
+    """A pod that is not ours: the end of its stdin ends the far end, and the stream says itself whether it is whole."""
+
+    async def signal(self, pid: int, name: str, foreground: bool) -> None:
+        """The far end needs no signal."""
+
+    async def fate(self) -> str | None:
+        """Nobody watches this pod."""
+        return None
+
+    async def gone(self, pid: int) -> bool:
+        """Unknown; the stream's own end is what counts."""
+        return True
+
+    def ended(self, process: ExecProcess) -> None:
+        """Nothing is counted here."""
