@@ -12,6 +12,8 @@ import pytest
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ended, Ssh, make_key
 
+pytestmark = pytest.mark.local
+
 
 @dataclass
 class Door:

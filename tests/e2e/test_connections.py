@@ -104,7 +104,7 @@ def test_host_keys_are_announced_and_survive_a_restart(
     served = gateway("local")
     ssh = user_at(served)
     # `accept-new` learns one key; the announcement brings the other, once it is proven.
-    learn = ("-o", "UpdateHostKeys=yes", "-o", "HostKeyAlgorithms=ssh-ed25519")
+    learn = ("-o", "UpdateHostKeys=yes", "-o", "HostKeyAlgorithms=ssh-ed25519,rsa-sha2-512")
     until(
         lambda: (
             ssh.run("sleep 0.3", options=learn).status == 0 and "ssh-rsa" in (ssh.place / "known_hosts").read_text()
