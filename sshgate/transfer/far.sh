@@ -1,6 +1,6 @@
 # Functions for the far end of a copy where it has no Python. Sent as text; run by any POSIX sh.
 # Answers on stdout end in NUL: P REASON newline PATH (not copied), S SENTENCE (stopped), D COUNT (all in place).
-# shellcheck shell=sh disable=SC2088
+# shellcheck shell=sh disable=SC2088,SC2030,SC2031
 CDPATH=
 unset CDPATH
 problem() { printf 'P%s\n%s\0' "$1" "$2"; }

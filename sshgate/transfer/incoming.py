@@ -7,7 +7,6 @@ checked, and renamed. Large files are forced to the disk before the rename, all 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -18,26 +17,10 @@ from typing import NamedTuple
 from sshgate.transfer.descent import Descent
 from sshgate.transfer.outgoing import OFFERED_FROM, reason
 from sshgate.transfer.records import (
-    Broken,
-    Chunk,
-    Done,
-    End,
-    Enter,
-    File,
-    Garbled,
-    Hardlink,
-    Have,
-    Hole,
-    Leave,
-    Offer,
-    Problem,
-    Record,
-    Same,
-    Sum,
-    Symlink,
-    Totals,
-)
-from sshgate.transfer.unfinished import Unfinished, existing, hash_file, into_place, open_file, shown, unlink
+    Broken, Chunk, Done, End, Enter, File, Garbled, Hardlink, Have, Hole, Leave, Offer, Problem, Record, Same, Sum,
+    Symlink, Totals,
+)  # fmt: skip
+from sshgate.transfer.unfinished import Unfinished, existing, hash_file, into_place, open_file, shown, sync, unlink
 
 # What an entry costs on the disk besides its content.
 _BLOCK = 4096
@@ -393,7 +376,7 @@ class Landing:
         if self._file is not None or self._trail or self._skipping or self._ignored_file:
             raise Garbled("it ended in the middle of a file")
         if self._descent is not None:
-            _sync(self._descent.root)
+            sync(self._descent.root)
         return Done(self.entries, self.size)
 
     def _shown(self, name: bytes) -> str:
@@ -417,13 +400,3 @@ def _made(path: bytes) -> int:
         return os.open(bare, _DIRECTORY)
     except OSError as error:
         raise Stopped(f"{shown(bare)}: {reason(error)}; make the directory above it first.") from error
-
-
-def _sync(fd: int) -> None:
-    """Everything of this file system to the disk: one call instead of one per small file."""
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0:
-            return
-    except (OSError, AttributeError):
-        pass
-    os.sync()
