@@ -10,9 +10,10 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from sshgate.transfer.incoming import Landing, Stopped, Writing
+from sshgate.transfer.incoming import Landing, Writing
 from sshgate.transfer.outgoing import Reading, walk
 from sshgate.transfer.records import CHUNK, Decoder, End, Garbled, Have, Offer, Problem, Record, encode
+from sshgate.transfer.unfinished import Stopped
 
 READY = b"\x01sshgate-cp agent\x02"
 

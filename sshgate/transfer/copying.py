@@ -12,11 +12,12 @@ from sshgate.streams import Process
 from sshgate.transfer import pythonfar, shellfar, tarfar
 from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, FarFailure
 from sshgate.transfer.display import Display
-from sshgate.transfer.incoming import Stopped, Writing
+from sshgate.transfer.incoming import Writing
 from sshgate.transfer.outgoing import Reading
 from sshgate.transfer.places import BySsh, InPod
 from sshgate.transfer.program import SshProgram, ssh_argv
 from sshgate.transfer.records import Garbled
+from sshgate.transfer.unfinished import Stopped
 
 
 @dataclass(frozen=True, slots=True)

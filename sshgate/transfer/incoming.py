@@ -17,20 +17,42 @@ from typing import NamedTuple
 from sshgate.transfer.descent import Descent
 from sshgate.transfer.outgoing import OFFERED_FROM, reason
 from sshgate.transfer.records import (
-    Broken, Chunk, Done, End, Enter, File, Garbled, Hardlink, Have, Hole, Leave, Offer, Problem, Record, Same, Sum,
-    Symlink, Totals,
+    Broken,
+    Chunk,
+    Done,
+    End,
+    Enter,
+    File,
+    Garbled,
+    Hardlink,
+    Have,
+    Hole,
+    Leave,
+    Offer,
+    Problem,
+    Record,
+    Same,
+    Sum,
+    Symlink,
+    Totals,
 )  # fmt: skip
-from sshgate.transfer.unfinished import Unfinished, existing, hash_file, into_place, open_file, shown, sync, unlink
+from sshgate.transfer.unfinished import (
+    Stopped,
+    Unfinished,
+    existing,
+    hash_file,
+    into_place,
+    open_file,
+    shown,
+    sync,
+    unlink,
+)  # fmt: skip
 
 # What an entry costs on the disk besides its content.
 _BLOCK = 4096
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # After these, every further entry would fail as well.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
-
-
-class Stopped(Exception):
-    """The copy cannot go on. The text is one sentence for the user."""
 
 
 class Writing(NamedTuple):

@@ -18,6 +18,10 @@ FSYNC_FROM = 1024 * 1024
 LARGEST_FILE = 1 << 44
 
 
+class Stopped(Exception):
+    """The copy cannot go on. The text is one sentence for the user."""
+
+
 class Unfinished:
     """A file under its temporary name. Owns both descriptors."""
 

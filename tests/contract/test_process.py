@@ -16,8 +16,9 @@ from sshgate.sandbox.local.provider import LocalProvider
 from sshgate.sandbox.provider import Order, Provider, Sandbox
 from sshgate.streams import Break, Exited, Lost, Outcome, Resize, Signal, Signalled
 from sshgate.terminal import Terminal, TerminalSize
-from tests.contract.kubernetes_namespace import BUSYBOX, namespace
+from tests.contract.kubernetes_namespace import namespace
 from tests.contract.programs import begin, everything, run, until_output
+from tests.rig.cluster import IMAGE
 
 
 @pytest.fixture(
@@ -37,7 +38,7 @@ async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def sandbox(provider: Provider) -> AsyncIterator[Sandbox]:
-    made = await provider.create(Order(Profile(image=BUSYBOX), "alice", secrets.token_hex(5)), lambda text: None)
+    made = await provider.create(Order(Profile(image=IMAGE), "alice", secrets.token_hex(5)), lambda text: None)
     yield made
     await made.delete()
 
