@@ -200,7 +200,8 @@ def give_way(book: Book, count: int, now: Now, templates: Collection[str] = (), 
     """``count`` warm pods that are given up for logins, least useful first; fewer where there are not so many.
 
     For a cold start that would exceed the limit: call it with ``book.total(now) - limit`` after the session was
-    admitted, carry out the deletions, then create; so the limit holds at every moment. And for one that no node
+    admitted, carry out the deletions, then create; so the limit holds at every moment, but for warm pods that are
+    just being made: they cannot be given up before they are seen, and go with the next pass. And for one that no node
     has room for, with ``placed``: only pods that take up room on a node. ``templates``: those in use; pods of
     others go first.
     """

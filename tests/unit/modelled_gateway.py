@@ -1,0 +1,238 @@
+"""A gateway that does nothing but carry out what the lifecycle decides, one request at a time.
+
+Its requests wait in ``outbox`` until the simulation delivers them, in any order and with any fate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sshgate.config import Limits
+from sshgate.errors import LimitReached
+from sshgate.lifecycle.actions import Create, Delete, Detach
+from sshgate.lifecycle.admit import Starts, admit
+from sshgate.lifecycle.book import Book
+from sshgate.lifecycle.claiming import Answer, Claiming, Cold, GiveUp, Look, Try, Won
+from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.patches import Claim, claim_annotations
+from sshgate.lifecycle.plan import Refiller, Target, give_way
+from sshgate.lifecycle.presence import Presence
+from sshgate.lifecycle.reap import Rules, reap, strays
+from sshgate.lifecycle.records import Record, warm_metadata
+from sshgate.sandbox import labels
+from tests.unit.modelled_cluster import Cluster, PodJson, Refused
+
+PROFILE = "default"
+LIFETIME = 3600.0
+
+
+@dataclass(eq=False)
+class Request:
+    """Something under way to the API server. ``answer`` gets a pod, an HTTP status, or None: nobody knows."""
+
+    apply: Callable[[], PodJson | None]
+    answer: Callable[[PodJson | int | None], None]
+    about: str
+
+
+@dataclass(eq=False)
+class Session:
+    """A user's session; ``uid`` is the pod it runs in."""
+
+    id: str
+    user: str
+    template: str
+    uid: str | None = None
+    over: bool = False
+
+
+@dataclass(eq=False)
+class Gateway:
+    """One life of one gateway."""
+
+    life: str
+    cluster: Cluster
+    limits: Limits
+    clock: Callable[[], Now]
+    settle: float
+    deleted: Callable[[str, str], None]
+    """Told of each deletion that the API server accepts: uid, reason."""
+    outbox: list[Request] = field(default_factory=list)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    read: int = 0
+
+    def __post_init__(self) -> None:
+        self.book = Book(self.life)
+        self.presence = Presence(self.life)
+        self.starts = Starts(None)
+        self._names = 0
+        self.refiller = Refiller(self._token, lambda: 0.5)
+
+    def _token(self) -> str:
+        self._names += 1
+        return f"{self.life}x{self._names}"
+
+    # --- the watch ---
+
+    def relist(self) -> None:
+        self.read = len(self.cluster.log)
+        self.book.sync([Record.parse(pod) for pod in self.cluster.pods.values()], self.clock())
+
+    def watch(self, count: int) -> None:
+        for event in self.cluster.log[self.read : self.read + count]:
+            self.read += 1
+            if event.get("gone"):
+                self.book.gone(event["metadata"]["uid"], self.clock())
+            else:
+                self.book.observe(Record.parse(event), self.clock())
+
+    # --- sessions ---
+
+    def login(self, user: str, session: str, template: str) -> bool:
+        try:
+            admit(self.book, self.limits, self.starts, user, session, self.clock())
+        except LimitReached:
+            return False
+        self.sessions[session] = Session(session, user, template)
+        claim = Claim(user, session, "gw", self.life, LIFETIME)
+        lives = self.presence.alive()
+        self._claim(self.sessions[session], Claiming(self.book, claim, template, self.settle, lives))
+        return True
+
+    def logout(self, session: Session) -> None:
+        session.over = True
+        self.book.end(session.id)
+        sighting = self.book.get(session.uid) if session.uid else None
+        if sighting is not None:
+            self.book.expectations.delete(sighting.record.uid, self.clock().mono)
+            self._delete(Delete(sighting.record, "logout", untouched=False))
+
+    def _claim(self, session: Session, claiming: Claiming) -> None:
+        if session.over:
+            return
+        step = claiming.step(self.clock())
+        name = step.record.name if isinstance(step, (Try, Look)) else ""
+
+        def answered(answer: PodJson | int | None) -> None:
+            told = (
+                {None: Answer.UNKNOWN, 404: Answer.MISSING}.get(answer, Answer.REFUSED)
+                if not isinstance(answer, dict)
+                else Record.parse(answer)
+            )
+            claiming.answered(told, self.clock())
+            self._claim(session, claiming)
+
+        if isinstance(step, Try):
+            patch = step.patch
+            self._send(lambda: self.cluster.patch(name, patch), answered, f"claim {name}")
+        elif isinstance(step, Look):
+            self._send(lambda: self.cluster.get(name), answered, f"look {name}")
+        elif isinstance(step, Won):
+            session.uid = step.record.uid
+        elif isinstance(step, GiveUp):
+            self.logout(session)
+        else:
+            assert isinstance(step, Cold)
+            self._cold(session, claiming.claim)
+        while claiming.discard:
+            self._delete(claiming.discard.pop())
+
+    def _cold(self, session: Session, claim: Claim) -> None:
+        """Make room under the limit, then create; a creation nobody knows of is asked for again by its name."""
+        deletes = give_way(self.book, self.book.total(self.clock()) - self.limits.sandboxes, self.clock())
+        if deletes and not session.over:
+            for delete in deletes[:-1]:
+                self._delete(delete)
+            self._delete(deletes[-1], then=lambda: self._cold(session, claim))
+            return
+        marks = {
+            labels.MANAGED_BY: labels.MANAGED,
+            labels.STATE: labels.CLAIMED,
+            labels.PROFILE: PROFILE,
+            labels.TEMPLATE: session.template,
+            labels.USER: labels.user_hash(session.user),
+            labels.SESSION: session.id,
+        }
+        name, notes = f"cold-{session.id}", claim_annotations(claim, self.clock())
+
+        def answered(answer: PodJson | int | None) -> None:
+            if answer is None and not session.over:
+                self._send(create, answered, f"create {name}")
+            elif isinstance(answer, dict):
+                self._made(session, Record.parse(answer))
+            elif answer == 409:
+                self._send(lambda: self.cluster.get(name), answered, f"look {name}")
+
+        def create() -> PodJson:
+            return self.cluster.create(name, marks, notes, int(LIFETIME))
+
+        if not session.over:
+            self._send(create, answered, f"create {name}")
+
+    def _made(self, session: Session, record: Record) -> None:
+        self.book.observe(record, self.clock())
+        self.book.hold(session.id, record.uid)
+        session.uid = record.uid
+        if session.over:
+            self._delete(Delete(record, "logout", untouched=False))
+
+    # --- the leader ---
+
+    def refill(self, targets: list[Target]) -> int:
+        """Returns how many changes were asked for."""
+        actions = self.refiller.decide(self.book, targets, self.limits.sandboxes, self.clock())
+        for action in actions:
+            if isinstance(action, Create):
+                self._create(action)
+            elif isinstance(action, Delete):
+                self._delete(action)
+        return sum(isinstance(action, (Create, Delete)) for action in actions)
+
+    def reap(self) -> int:
+        actions = [*reap(self.book, self.presence, Rules(), self.clock()), *strays(self.book, self.clock())]
+        for action in actions:
+            assert not isinstance(action, Detach)
+            self._delete(action)
+        return len(actions)
+
+    def _create(self, action: Create) -> None:
+        marks, notes = warm_metadata(action.profile, action.template, "gw", self.life)
+
+        def answered(answer: PodJson | int | None) -> None:
+            if isinstance(answer, dict):
+                self.book.observe(Record.parse(answer), self.clock())
+
+        self._send(lambda: self.cluster.create(action.name, marks, notes), answered, f"create {action.name}")
+
+    def _delete(self, action: Delete, then: Callable[[], None] = lambda: None) -> None:
+        record = action.record
+
+        def apply() -> None:
+            self.cluster.delete(record.name, record.uid, record.version if action.untouched else None)
+            self.deleted(record.uid, action.reason)
+
+        def answered(answer: PodJson | int | None) -> None:
+            if answer == 404:
+                self.book.gone(record.uid, self.clock())
+            elif answer == 409:
+                self.book.expectations.undelete(record.uid)
+            then()
+
+        self._send(apply, answered, f"delete {record.name}")
+
+    def _send(self, apply: Callable[[], Any], answer: Callable[[PodJson | int | None], None], about: str) -> None:
+        self.outbox.append(Request(apply, answer, about))
+
+
+def deliver(request: Request, arrives: bool, answered: bool) -> None:
+    """Let a request reach the API server or not, and its answer come back or not."""
+    answer: PodJson | int | None = None
+    if arrives:
+        try:
+            answer = request.apply()
+            answer = 200 if answer is None else answer
+        except Refused as refused:
+            answer = refused.code
+    request.answer(answer if answered and arrives else None)
