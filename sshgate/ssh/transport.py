@@ -1,4 +1,4 @@
-"""Every private attribute of asyncssh that is used here, each with its reason. Written against 2.24.1.
+"""What asyncssh lacks on the wire of a connection, by private attributes, each with its reason. Written against 2.24.1.
 
 Two subclasses: ``Transport`` is the wire of one connection, ``wire.ChannelWire`` that of one session channel.
 They add the bounds that asyncssh leaves out (input before login, output to a peer that does not read, queued
