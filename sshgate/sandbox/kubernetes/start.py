@@ -26,6 +26,8 @@ LONGEST_PAUSE = 0.5
 PAUSE_GROWTH = 1.15
 # A running container that cannot be entered for this long never will be.
 ENTRY_SECONDS = 8.0
+# A running pod whose exec is called invalid for so long was refused by an admission rule.
+REFUSED_SECONDS = 2.0
 # A program that has said nothing for this long, in a running container, is taken for a silent one.
 SILENT_SECONDS = 0.3
 # Trouble that events report (network, volumes) is final when it has lasted this long.
@@ -111,8 +113,11 @@ class Race:
     async def _try(self) -> ExecProcess | None:
         try:
             process = await self._attempt()
-        except failures.Invalid:
-            return None  # the API server does not know yet on which node it is
+        except failures.Invalid as error:
+            # Usually the API server does not know yet on which node the pod is; of a running one it means no.
+            if self._pod.standing.phase == "running" and self._lasting("refused") > REFUSED_SECONDS:
+                raise Hopeless(str(error)) from error
+            return None
         except Unavailable:
             if self._lasting("unavailable") > self._api_seconds:
                 raise
