@@ -14,10 +14,13 @@ from sshgate.streams import STDOUT, Exited, Outcome, Process
 from sshgate.transfer.unfinished import shown
 
 # No single quotes and no exclamation marks: it must survive any login shell inside single quotes.
+# What busybox has without a link for it counts as well.
 BOOT = (
-    'LC_ALL=C;export LC_ALL;while :;do printf "\\\\001sshgate-cp";'
-    "for c in python3 tar sha256sum cksum stat head dd mv ln mkdir xargs find tee readlink touch chmod;do "
-    'command -v "$c" >/dev/null 2>&1&&printf " %s" "$c";done;printf "\\\\002";'
+    r'LC_ALL=C;export LC_ALL;b=" $(busybox --list 2>/dev/null|busybox tr "\\n" " " 2>/dev/null) ";'
+    r'while :;do printf "\\001sshgate-cp";'
+    "for c in python3 tar sha256sum stat head dd mv ln mkdir xargs tee readlink touch chmod rm cat wc;do "
+    'if command -v "$c" >/dev/null 2>&1;then printf " %s" "$c";else case "$b" in *" $c "*)'
+    r'eval "$c(){ busybox $c \"\$@\";}";printf " %s" "$c";;esac;fi;done;printf "\\002";'
     'IFS= read -r l||exit 1;eval "$(printf %b "$l")";done'
 )
 BOOT_ARGV = ("/bin/sh", "-c", BOOT)

@@ -402,17 +402,19 @@ class Landing:
         return Done(self.entries, self.size)
 
     def _shown(self, name: bytes) -> str:
-        return shown(b"/".join([self.writing.destination.rstrip(b"/"), *(e.name for e in self._trail), name]))
+        return shown(self._path(name))
 
     def _fail(self, name: bytes, why: str) -> None:
         self.failed += 1
-        names = [entry.name for entry in self._trail if entry.name != b"."]
-        base = self.writing.destination
+        self._report_to(self._path(name), why)
+
+    def _path(self, name: bytes) -> bytes:
+        """Where an entry of the current directory is, for people."""
+        names = [entry.name for entry in self._trail if entry.name != b"."] + ([name] if name else [])
         if self._renamed is not None:
-            names = [*names[1:], name] if names else []
-        else:
-            names.append(name)
-        self._report_to(b"/".join([base.rstrip(b"/") or b"/", *names]) if names else base, why)
+            names = names[1:]  # the destination is the first of them
+        base = self.writing.destination
+        return b"/".join([base.rstrip(b"/"), *names]) if names else base
 
 
 def _made(path: bytes) -> int:

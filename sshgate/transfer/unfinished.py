@@ -55,7 +55,7 @@ class Unfinished:
         """Check, set mode and time, and rename. Raises ``OSError`` if any of it fails."""
         record = self.record
         if self.position != record.size:
-            raise OSError(errno.EIO, f"is incomplete: {self.position:,} of {record.size:,} bytes came")
+            raise OSError(errno.EBADMSG, f"is incomplete: {self.position:,} of {record.size:,} bytes came")
         if digest and digest != self.digest.digest():
             raise OSError(errno.EBADMSG, "arrived with a wrong checksum")
         if os.fstat(self.fd).st_size != record.size:
