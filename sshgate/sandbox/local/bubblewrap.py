@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from sshgate.config import Profile
@@ -28,14 +29,30 @@ FILES = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 
-# Of each tmpfs (/tmp, the home). Its pages are this machine's memory.
-TMPFS_BYTES = 1 << 30
+# Of memory and storage, where the profile names no limit.
+USUAL_MEMORY = 4 << 30
+USUAL_STORAGE = 8 << 30
 # The descriptor on which nsenter finds the outer user namespace.
 OWNER = 9
 PROCESSES = 1024
 OPEN_FILES = 8192
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the installed bubblewrap can do; an unknown word would end it."""
+
+    sizes: bool = True
+    """Limit a tmpfs (0.7 and later)."""
+    closes_users: bool = True
+    """Forbid user namespaces inside (0.8 and later)."""
+
+    @classmethod
+    def of(cls, help_text: str) -> Abilities:
+        """Read from what ``bwrap --help`` prints."""
+        return cls("--size " in help_text, "--disable-userns" in help_text)
 
 
 def environment(shell: str) -> dict[str, str]:
@@ -58,6 +75,8 @@ def confine(profile: Profile, uid: int | None) -> list[str]:
     sandbox's.
     """
     words = ["prlimit", f"--nproc={PROCESSES}", f"--nofile={OPEN_FILES}", "--core=0"]
+    storage = quantity(profile.resources.limits.get("ephemeral-storage", "")) or USUAL_STORAGE
+    words.append(f"--fsize={storage}")
     memory = quantity(profile.resources.limits.get("memory", ""))
     if memory is not None:
         # Not --as: node and other runtimes reserve far more addresses than they use.
@@ -68,14 +87,18 @@ def confine(profile: Profile, uid: int | None) -> list[str]:
     return [*words, "--"]
 
 
-def build(profile: Profile, etc: Path, info: int) -> list[str]:
+def build(profile: Profile, etc: Path, info: int, able: Abilities) -> list[str]:
     """bubblewrap's own words, up to and without the program.
 
     ``etc`` is the directory seen as /etc, ``info`` the descriptor on which bubblewrap tells the process id.
-    Few mounts: bubblewrap takes half a millisecond for each.
+    Few mounts: bubblewrap takes half a millisecond for each. The home and /tmp hold half of the profile's memory
+    each, because their pages are this machine's memory.
     """
     words = ["bwrap", *(f"--unshare-{kind}" for kind in ("user", "pid", "ipc", "uts", "net"))]
     words += ["--die-with-parent", "--new-session"]
+    if able.closes_users:
+        # Much of the kernel can be reached only by who is root somewhere, if only in a namespace of its own.
+        words.append("--disable-userns")
     words += ["--uid", str(UID), "--gid", str(UID), "--hostname", HOST_NAME, "--info-fd", str(info)]
     for name in SYSTEM:
         path = Path(name)
@@ -84,8 +107,9 @@ def build(profile: Profile, etc: Path, info: int) -> list[str]:
         elif path.is_dir():
             words += ["--ro-bind", name, name]
     words += ["--ro-bind", str(etc), "/etc", "--proc", "/proc", "--dev", "/dev"]
+    half = (quantity(profile.resources.limits.get("memory", "")) or USUAL_MEMORY) // 2
     for name, mode in (("/tmp", "1777"), ("/home", "0755")):
-        words += ["--perms", mode, "--size", str(TMPFS_BYTES), "--tmpfs", name]
+        words += ["--perms", mode, *(["--size", str(half)] if able.sizes else []), "--tmpfs", name]
     words += ["--perms", "0700", "--dir", HOME, "--dir", "/run", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]
     for bind in profile.binds:
         words += ["--bind", str(bind), str(bind)]

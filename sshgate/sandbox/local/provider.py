@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from sshgate.config import Address, Profile, SandboxPlace
-from sshgate.errors import ConfigError, Unavailable
+from sshgate.errors import ConfigError, StartFailed, Unavailable
 from sshgate.sandbox.local import bubblewrap
 from sshgate.sandbox.local.sandbox import LocalSandbox
 from sshgate.sandbox.provider import Notice, Order, Sandbox
@@ -39,6 +39,7 @@ class LocalProvider:
         self._sandboxes: set[LocalSandbox] = set()
         self._uids = count()
         self._etc: Path | None = None
+        self._able = bubblewrap.Abilities()
 
     def __repr__(self) -> str:
         return f"<LocalProvider {len(self._sandboxes)} sandboxes>"
@@ -50,13 +51,14 @@ class LocalProvider:
                 f"{', '.join(missing)} missing on this machine; run: sudo apt-get install bubblewrap util-linux"
             )
         keep_descriptors()
+        self._able = await abilities()
         self._etc = make_etc()
         sandbox = await self.create(Order(Profile(), "probe", "probe"), lambda text: None)
         await sandbox.delete()
 
     async def create(self, order: Order, notice: Notice) -> Sandbox:
         name = f"local-{secrets.token_hex(5)}"
-        uid = FIRST_UID + next(self._uids) % UIDS if os.geteuid() == 0 else None
+        uid = bind_owner(order.profile) or FIRST_UID + next(self._uids) % UIDS if os.geteuid() == 0 else None
         outer, inner = await self._spawn(order.profile, uid)
         sandbox = LocalSandbox(name, order.profile, uid, outer, inner, self._sandboxes.discard)
         self._sandboxes.add(sandbox)
@@ -74,7 +76,11 @@ class LocalProvider:
         loop = asyncio.get_running_loop()
         info, info_end = os.pipe()
         output, output_end = os.pipe()
-        words = [*bubblewrap.confine(profile, uid), *bubblewrap.build(profile, self._etc, info_end), *HOLDER]
+        words = [
+            *bubblewrap.confine(profile, uid),
+            *bubblewrap.build(profile, self._etc, info_end, self._able),
+            *HOLDER,
+        ]
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, output_end, 1),
@@ -115,6 +121,40 @@ def keep_descriptors() -> None:
         with contextlib.suppress(OSError):
             if int(name) > 2:
                 os.set_inheritable(int(name), False)
+
+
+async def abilities() -> bubblewrap.Abilities:
+    """What this machine's bubblewrap can do. Raises ``Unavailable`` when it does not even start."""
+    try:
+        asked = await asyncio.create_subprocess_exec(
+            PROGRAMS[0], "--help", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        said, _ = await asked.communicate()
+    except OSError as error:
+        raise Unavailable(f"bubblewrap does not start on this machine: {error.strerror}.") from error
+    return bubblewrap.Abilities.of(said.decode("utf-8", "replace"))
+
+
+def bind_owner(profile: Profile) -> int | None:
+    """The user as whom a sandbox can write to the profile's directories; ``None`` without any.
+
+    Raises ``StartFailed`` for one that is missing or root's own, because no sandbox ever runs as root.
+    """
+    owners = set()
+    for bind in profile.binds:
+        try:
+            owners.add(bind.stat().st_uid)
+        except OSError as error:
+            raise StartFailed(f"the directory {bind} cannot be bound: {error.strerror}; see `binds`.") from error
+    if not owners:
+        return None
+    if len(owners) > 1 or 0 in owners:
+        names = ", ".join(str(bind) for bind in profile.binds)
+        raise StartFailed(
+            f"a gateway that runs as root needs `binds` that belong to one other user; chown {names}, or run the "
+            "gateway as their owner."
+        )
+    return owners.pop()
 
 
 def make_etc() -> Path:

@@ -1,0 +1,225 @@
+"""What a local sandbox is walled in by, and that nothing of it outlives its end or the gateway's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sshgate.config import Profile, Resources, SandboxPlace
+from sshgate.errors import StartFailed
+from sshgate.sandbox.local.provider import LocalProvider, abilities
+from sshgate.sandbox.provider import Order, Sandbox
+from sshgate.streams import Exited, Signalled
+from tests.contract.programs import begin, run, until_output
+from tests.rig.waiting import until
+
+pytestmark = pytest.mark.local
+
+GATEWAY = """
+import asyncio, sys
+from sshgate.config import Profile, SandboxPlace
+from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.sandbox.provider import Order
+
+async def main():
+    provider = LocalProvider(SandboxPlace(provider="local"))
+    await provider.open()
+    sandbox = await provider.create(Order(Profile(), "alice", "killed"), print)
+    process = await sandbox.start(("/bin/sh", "-c", "echo up; exec sleep " + sys.argv[1]), None)
+    print((await process.read())[1].decode(), flush=True)
+    await process.wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def provider(local: None) -> AsyncIterator[LocalProvider]:
+    made = LocalProvider(SandboxPlace(provider="local"))
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def sandbox(provider: LocalProvider) -> Sandbox:
+    return await make(provider)
+
+
+async def make(provider: LocalProvider, profile: Profile | None = None) -> Sandbox:
+    return await provider.create(Order(profile or Profile(), "alice", secrets.token_hex(5)), lambda text: None)
+
+
+def processes(word: str) -> list[int]:
+    """The processes of this machine that have ``word`` on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if word.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            pass  # it has ended meanwhile
+    return found
+
+
+async def until_gone(word: str) -> None:
+    await asyncio.to_thread(until, lambda: not processes(word), 20.0, f"everything with {word} gone")
+
+
+def owner_of(path: Path) -> int:
+    return path.stat().st_uid
+
+
+def number() -> str:
+    """A time to sleep that no other program of this machine sleeps."""
+    return str(10**8 + secrets.randbelow(10**8))
+
+
+async def test_nothing_of_the_gateways_environment_gets_in(monkeypatch: pytest.MonkeyPatch, local: None) -> None:
+    monkeypatch.setenv("A_SECRET_OF_THE_GATEWAY", "hush")
+    provider = LocalProvider(SandboxPlace(provider="local"))
+    await provider.open()
+    try:
+        said, _, _ = await run(await make(provider), b"cat /proc/*/environ; env")
+    finally:
+        await provider.close()
+    assert b"HOME=/home/dev" in said
+    assert b"hush" not in said
+
+
+async def test_a_program_has_no_privilege_and_cannot_get_one(sandbox: Sandbox) -> None:
+    said, _, _ = await run(sandbox, b"id -u; grep -E 'Cap(Eff|Prm|Amb)|NoNewPrivs' /proc/self/status")
+    assert said.split() == (
+        b"1000 CapPrm: 0000000000000000 CapEff: 0000000000000000 CapAmb: 0000000000000000 NoNewPrivs: 1".split()
+    )
+    if not (await abilities()).closes_users:
+        pytest.skip("this bubblewrap cannot forbid user namespaces")
+    assert (await run(sandbox, b"unshare --user true"))[2] != Exited(0)
+
+
+async def test_a_program_is_not_root_outside_either(sandbox: Sandbox) -> None:
+    word = number()
+    sleeper = await begin(sandbox, f"echo up; exec sleep {word}".encode())
+    await until_output(sleeper, b"up")
+    owners = {owner_of(Path("/proc", str(pid))) for pid in processes(word)}
+    assert owners
+    assert 0 not in owners
+    await sleeper.close()
+
+
+async def test_the_system_is_read_only_and_homes_are_private(provider: LocalProvider, sandbox: Sandbox) -> None:
+    for path in (b"/x", b"/usr/x", b"/etc/x", b"/bin/x"):
+        assert (await run(sandbox, b"touch " + path))[2] == Exited(1), path
+    assert (await run(sandbox, b"touch ~/x /tmp/x"))[2] == Exited(0)
+    assert (await run(await make(provider), b"cat ~/x /tmp/x"))[2] == Exited(1)
+
+
+async def test_no_secret_of_this_machine_is_in_sight(sandbox: Sandbox) -> None:
+    said, _, _ = await run(sandbox, b"ls -d /etc/shadow /etc/ssh /etc/ssl/private /root /sys /var/lib 2>/dev/null")
+    assert said == b""
+
+
+async def test_the_network_is_its_own_loopback(sandbox: Sandbox) -> None:
+    said, _, _ = await run(sandbox, b"tail -n +3 /proc/net/dev | cut -d: -f1; tail -n +2 /proc/net/route")
+    assert said.split() == [b"lo"]
+    connect = b"import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
+    assert (await run(sandbox, b'python3 -c "$CONNECT"', environment={"CONNECT": connect}))[1:] == (b"", Exited(0))
+
+
+async def test_processes_of_others_are_out_of_sight(provider: LocalProvider, sandbox: Sandbox) -> None:
+    word = number()
+    neighbour = await begin(await make(provider), f"echo up; exec sleep {word}".encode())
+    await until_output(neighbour, b"up")
+    assert word.encode() not in (await run(sandbox, b"cat /proc/[0-9]*/cmdline"))[0]
+    await neighbour.close()
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory that everybody can reach, unlike those below pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+async def test_a_bound_directory_is_writable_at_the_same_path(provider: LocalProvider, shared: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(shared, 12_345, 12_345)
+    profile = replace(Profile(), binds=(shared,))
+    said = await run(await make(provider, profile), f"echo hello > {shared}/file && cat {shared}/file".encode())
+    assert said == (b"hello\n", b"", Exited(0))
+    assert owner_of(shared / "file") == owner_of(shared)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user binds what is its own")
+async def test_a_directory_of_roots_is_bound_to_no_sandbox(provider: LocalProvider, shared: Path) -> None:
+    with pytest.raises(StartFailed, match="belong to one other user"):
+        await make(provider, replace(Profile(), binds=(shared,)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user hears it from bubblewrap")
+async def test_a_directory_that_is_missing_is_named(provider: LocalProvider) -> None:
+    with pytest.raises(StartFailed, match=r"/no/such/place cannot be bound"):
+        await make(provider, replace(Profile(), binds=(Path("/no/such/place"),)))
+
+
+async def test_limits_of_memory_files_and_processes_hold(provider: LocalProvider) -> None:
+    small = replace(Profile(), resources=Resources(limits={"memory": "256Mi", "ephemeral-storage": "1Mi"}))
+    sandbox = await make(provider, small)
+    assert b"MemoryError" in (await run(sandbox, b"python3 -c 'bytearray(1 << 29)'"))[1]
+    assert (await run(sandbox, b"head -c 2000000 /dev/zero > ~/big"))[2] != Exited(0)
+    assert (await run(sandbox, b"df --output=size -B1 /tmp ~ | tail -n 2"))[0].split() == [b"134217728"] * 2
+    assert (await run(sandbox, b"ulimit -Hu"))[0] == b"1024\n"
+    # The limit of processes is counted, also when the gateway is root.
+    fork = b"import os, time\nfor _ in range(60): os.fork() or (time.sleep(1), os._exit(0))"
+    assert (
+        b"BlockingIOError" in (await run(sandbox, b'ulimit -u 30; python3 -c "$FORK"', environment={"FORK": fork}))[1]
+    )
+
+
+async def test_whoever_kills_the_whole_sandbox_from_inside_is_killed_too(sandbox: Sandbox) -> None:
+    assert (await run(sandbox, b"kill -9 -1; sleep 60"))[2] == Signalled("KILL")
+
+
+async def test_deleting_a_sandbox_leaves_no_process_even_one_that_left_its_group(provider: LocalProvider) -> None:
+    word = number()
+    sandbox = await make(provider)
+    escaped = await begin(sandbox, f"setsid sleep {word} & setsid -f sleep {word}; echo up; sleep {word}".encode())
+    await until_output(escaped, b"up")
+    await sandbox.delete()
+    await until_gone(word)
+    await sandbox.delete()
+    await escaped.close()
+
+
+async def test_many_sandboxes_at_once_each_with_its_own_status(provider: LocalProvider) -> None:
+    async def one(status: int) -> object:
+        sandbox = await make(provider)
+        outcome = (await run(sandbox, f"exit {status}".encode()))[2]
+        await sandbox.delete()
+        return outcome
+
+    assert await asyncio.gather(*(one(status) for status in range(20))) == [Exited(status) for status in range(20)]
+
+
+async def test_a_gateway_killed_at_once_leaves_nothing(local: None) -> None:
+    word = number()
+    gateway = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", GATEWAY, word, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert gateway.stdout is not None
+    assert await gateway.stdout.readline() == b"up\n"
+    # Both the gateway and the program inside have the word on their command line.
+    assert len(processes(word)) >= 2
+    gateway.send_signal(signal.SIGKILL)
+    await gateway.wait()
+    await until_gone(word)

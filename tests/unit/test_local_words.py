@@ -1,0 +1,66 @@
+"""The local provider's command lines and refusals, without a sandbox."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sshgate.config import Address, Profile, Resources
+from sshgate.errors import ConfigError
+from sshgate.sandbox.local.bubblewrap import Abilities, build, confine, quantity
+from sshgate.sandbox.local.provider import explain, refuse_public
+
+SMALL = replace(Profile(), resources=Resources(limits={"memory": "512Mi", "ephemeral-storage": "2Gi"}))
+
+
+def words(able: Abilities, profile: Profile = SMALL) -> list[str]:
+    return build(profile, Path("/somewhere/etc"), 7, able)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4Gi", 4 << 30), ("512Mi", 512 << 20), ("1.5Gi", 3 << 29), ("2G", 2 * 10**9), ("100", 100), ("4GiB", None)],
+)
+def test_quantities_are_read_as_kubernetes_does(text: str, size: int | None) -> None:
+    assert quantity(text) == size
+
+
+def test_what_a_bubblewrap_can_do_is_read_from_its_help() -> None:
+    new = "    --disable-userns             Disable\n    --size BYTES                 Set size\n"
+    assert Abilities.of(new) == Abilities(sizes=True, closes_users=True)
+    assert Abilities.of("    --tmpfs DEST                 Mount new tmpfs\n") == Abilities(False, False)
+
+
+def test_an_old_bubblewrap_gets_no_word_that_it_does_not_know() -> None:
+    old = words(Abilities(sizes=False, closes_users=False))
+    assert not {"--size", "--disable-userns"} & set(old)
+    assert old.count("--tmpfs") == 2
+
+
+def test_the_home_and_tmp_share_the_profiles_memory() -> None:
+    said = words(Abilities())
+    sizes = [said[place + 1] for place, word in enumerate(said) if word == "--size"]
+    assert sizes == [str(256 << 20)] * 2
+
+
+def test_limits_follow_the_profile() -> None:
+    said = confine(SMALL, None)
+    assert {f"--data={512 << 20}", f"--fsize={2 << 30}", "--core=0"} <= set(said)
+    assert not any(word.startswith("--reuid") for word in said)
+    assert {"--reuid=77", "--regid=77", "--clear-groups"} <= set(confine(SMALL, 77))
+
+
+def test_a_refused_namespace_gets_the_line_to_run() -> None:
+    said = explain("bwrap: setting up uid map: Permission denied\n")
+    assert "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0" in said
+    assert explain("bwrap: Can't find source path /data\n").endswith("bwrap: Can't find source path /data.")
+
+
+def test_all_addresses_but_loopback_are_refused_at_once() -> None:
+    refuse_public([Address("127.0.0.1", 1), Address("::1", 1), Address("localhost", 1), Address("127.9.9.9", 1)])
+    with pytest.raises(ConfigError) as refused:
+        refuse_public([Address("0.0.0.0", 2222), Address("::", 1), Address("10.0.0.1", 1), Address("example.org", 1)])
+    assert len(refused.value.mistakes) == 4
+    assert "0.0.0.0:2222" in refused.value.mistakes[0]
