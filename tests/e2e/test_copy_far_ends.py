@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -153,16 +152,17 @@ def test_a_cut_stream_is_never_success_and_leaves_nothing(tmp_path: Path, kind: 
 def test_an_interrupt_leaves_nothing_on_either_side(far: Far, tmp_path: Path, number: int) -> None:
     source = tmp_path / "source"
     source.write_bytes(os.urandom(4_000_000))
-    stall = '{relay} 3000000 stall | /bin/sh -c "$LAST"'
-    slow = Far(tmp_path / "far", far.kind, stall)
-    copy = subprocess.Popen(slow.argv(str(source), "dev=work:file"), stderr=subprocess.PIPE, start_new_session=True)
+    hung = tmp_path / "hung"
+    slow = Far(tmp_path / "far", far.kind, f'{{relay}} 3000000 {hung} | /bin/sh -c "$LAST"')
+    copy = subprocess.Popen(slow.argv(str(source), "dev=work:file"), stderr=subprocess.PIPE)
+    until(hung.exists)
     try:
         until(lambda: bool(leftovers(slow.home)))
         os.kill(copy.pid, number)
         _, err = copy.communicate(timeout=20)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(copy.pid, signal.SIGKILL)  # the stalled stand-in for ssh
+        copy.kill()
+        os.kill(int(hung.read_text()), signal.SIGKILL)  # now the far end sees that nobody is there
     assert copy.returncode == 128 + number
     assert b"interrupted" in err
     until(lambda: list(slow.home.iterdir()) == [])

@@ -30,7 +30,8 @@ KINDS = {
 }
 
 
-# Passes bytes on as they come, ends after so many (or, with `stall`, neither ends nor passes on any more).
+# Passes bytes on as they come, and ends after so many; with a second argument it stays, silent, and leaves its
+# process id in a file of that name: a connection that hangs.
 _RELAY = """
 import os, sys, time
 left = int(sys.argv[1])
@@ -39,6 +40,9 @@ while left and (data := os.read(0, min(left, 65536))):
     while data:
         data = data[os.write(1, data):]
 if sys.argv[2:] and not left:
+    with open(sys.argv[2] + ".new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(sys.argv[2] + ".new", sys.argv[2])
     time.sleep(60)
 """
 
