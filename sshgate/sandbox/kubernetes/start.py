@@ -28,6 +28,8 @@ PAUSE_GROWTH = 1.15
 ENTRY_SECONDS = 8.0
 # A running pod whose exec is called invalid for so long was refused by an admission rule.
 REFUSED_SECONDS = 2.0
+# So long a start waits for the watch to tell of the pod before it tries to enter unasked.
+BLIND_SECONDS = 1.0
 # A program that has said nothing for this long, in a running container, is taken for a silent one.
 SILENT_SECONDS = 0.3
 # Trouble that events report (network, volumes) is final when it has lasted this long.
@@ -89,7 +91,7 @@ class Race:
                 said = now.phase
                 self._notice("starting" if now.phase == "running" else "scheduling" if not now.reason else now.reason)
             self._give_up(now)
-            if now.phase in ("starting", "running"):
+            if now.phase in ("starting", "running") or self._blind():
                 process = await self._try()
                 if process is not None:
                     return process
@@ -147,6 +149,13 @@ class Race:
             if self._pod.standing.over:
                 return False
         return not isinstance(process.outcome, Lost)
+
+    def _blind(self) -> bool:
+        """Once in a while, when no news of the pod comes: trying shows whether the API server answers at all."""
+        if self._lasting("no news") < BLIND_SECONDS:
+            return False
+        del self._since["no news"]
+        return True
 
     def _give_up(self, now: Standing) -> None:
         if now.over:
