@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from sshgate import __version__
-from sshgate.transfer.command import cp
 
 if TYPE_CHECKING:
     from sshgate.config import Config
@@ -26,9 +25,6 @@ def main() -> None:
     when the user leaves. Begin with `sshgate try`; then copy sshgate.example.yaml, change what you need, and
     run `sshgate serve`.
     """
-
-
-main.add_command(cp)
 
 
 @main.command()
