@@ -1,0 +1,63 @@
+"""Pods as values, books and refillers, for the tests of the decisions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import count
+from typing import Any
+
+from sshgate.lifecycle.actions import Action, Create, Delete
+from sshgate.lifecycle.book import Book
+from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.plan import Refiller
+from sshgate.lifecycle.records import Record, Stage, State
+from sshgate.sandbox.labels import user_hash
+
+START = 1_000_000.0
+
+
+def at(seconds: float) -> Now:
+    return Now(START + seconds, seconds)
+
+
+def warm(uid: str, template: str = "t1", stage: Stage = Stage.READY, node: str | None = "n1", **more: Any) -> Record:
+    values: dict[str, Any] = {
+        "name": f"p-{uid}", "uid": uid, "version": "1", "profile": "default", "template": template,
+        "stage": stage, "node": node, "ip": "10.0.0.1", "created": START - 100,
+    }  # fmt: skip
+    return Record(**{**values, **more})
+
+
+def claimed(uid: str, user: str = "ada", session: str = "s", **more: Any) -> Record:
+    whose: dict[str, Any] = {
+        "user": user,
+        "user_hash": user_hash(user),
+        "session": session,
+        "life": "me",
+        "claimed_at": START,
+    }
+    return warm(uid, state=State.CLAIMED, **{**whose, **more})
+
+
+def book(*records: Record) -> Book:
+    made = Book("me")
+    made.sync(records, at(0))
+    return made
+
+
+def refiller() -> Refiller:
+    numbers = count()
+    return Refiller(lambda: str(next(numbers)), lambda: 0.5)
+
+
+def kinds(actions: list[Action]) -> Counter[str]:
+    return Counter(type(action).__name__ for action in actions)
+
+
+def follow(known: Book, actions: list[Action], now: Now) -> None:
+    """Carry out: what is created is ready at once, what is deleted is gone."""
+    for action in actions:
+        if isinstance(action, Create):
+            known.observe(warm(action.name, action.template, name=action.name), now)
+        elif isinstance(action, Delete):
+            known.gone(action.record.uid, now)

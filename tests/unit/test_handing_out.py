@@ -1,0 +1,284 @@
+"""Picking, claiming, joining, admitting and reaping, one situation each. The pods are values, time is the test's."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from sshgate.config import Group, Limits
+from sshgate.errors import BadRequest, LimitReached, StartFailed
+from sshgate.lifecycle.actions import Delete, Detach
+from sshgate.lifecycle.admit import Starts, admit
+from sshgate.lifecycle.book import Book
+from sshgate.lifecycle.claiming import Answer, Claiming, Cold, GiveUp, Look, Try, Won
+from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.join import Join, Make, Wait, join, mine
+from sshgate.lifecycle.patches import Claim
+from sshgate.lifecycle.pick import is_mine, pick
+from sshgate.lifecycle.presence import SILENCE, Presence
+from sshgate.lifecycle.reap import LAST_WORDS, STRAY, Rules, reap, strays
+from sshgate.lifecycle.records import Stage, State
+from sshgate.sandbox.labels import user_hash
+from tests.unit.lifecycle_values import START, at, book, claimed, warm
+
+# --- pick ---
+
+
+def test_only_ready_settled_fresh_pods_with_an_address_are_picked() -> None:
+    for record in (
+        warm("a", "t0"), warm("a", stage=Stage.STARTING), warm("a", ip=None), warm("a", deleting=True), claimed("a"),
+    ):  # fmt: skip
+        assert pick(book(record), "t1", 0.0, ["me"], at(99)) is None
+    known = book()
+    known.observe(warm("a"), at(10))
+    assert pick(known, "t1", 3.0, ["me"], at(12.9)) is None
+    assert pick(known, "t1", 3.0, ["me"], at(13)) is not None
+
+
+def test_a_pod_ready_for_long_is_taken_at_once_by_a_gateway_that_starts() -> None:
+    assert pick(book(warm("a", ready_since=START - 14)), "t1", 3.0, ["me"], at(0)) is not None
+    assert pick(book(warm("a", ready_since=START - 12)), "t1", 3.0, ["me"], at(0)) is None
+    assert pick(book(warm("a", ready_since=START + 50)), "t1", 3.0, ["me"], at(0)) is None
+
+
+def test_the_fullest_node_is_picked_from_then_the_oldest_pod() -> None:
+    known = book(warm("a", node="x", created=1.0), warm("b", created=3.0), warm("c", created=2.0))
+    picked = pick(known, "t1", 0.0, ["me"], at(0))
+    assert picked is not None
+    assert picked.uid == "c"
+
+
+def test_each_pod_is_in_one_gateways_slice_and_others_steal_only_from_empty() -> None:
+    lives = ["me", "you", "they"]
+    uids = [f"uid-{i}" for i in range(300)]
+    owners = [[life for life in lives if is_mine(uid, life, lives)] for uid in uids]
+    assert all(len(one) == 1 for one in owners)
+    assert min(Counter(one[0] for one in owners).values()) > 50
+    mine_, theirs = (next(uid for uid, one in zip(uids, owners, strict=True) if one == [who]) for who in ("me", "you"))
+    known = book(warm(theirs, created=1.0), warm(mine_, created=2.0))
+    first = pick(known, "t1", 0.0, lives, at(0))
+    assert first is not None
+    assert first.uid == mine_
+    known.speak_for(mine_, "s", at(0))
+    second = pick(known, "t1", 0.0, lives, at(0))
+    assert second is not None
+    assert second.uid == theirs
+
+
+# --- claiming ---
+
+
+def claiming(known: Book) -> Claiming:
+    known.begin("s1", "ada")
+    return Claiming(known, Claim("ada", "s1", "gw", "me", 60.0), "t1", 0.0, ["me"])
+
+
+def test_five_lost_races_end_cold() -> None:
+    one = claiming(book(*(warm(str(i)) for i in range(9))))
+    tried = []
+    while isinstance(step := one.step(at(0)), Try):
+        tried.append(step.record.uid)
+        one.answered(Answer.REFUSED, at(0))
+    assert step == Cold()
+    assert len(set(tried)) == 5
+
+
+def test_two_logins_never_try_the_same_pod() -> None:
+    known = book(warm("a"))
+    assert isinstance(claiming(known).step(at(0)), Try)
+    assert claiming(known).step(at(0)) == Cold()
+
+
+def test_after_a_time_out_it_looks_and_keeps_what_it_has_won() -> None:
+    one = claiming(book(warm("a"), warm("b")))
+    step = one.step(at(0))
+    assert isinstance(step, Try)
+    one.answered(Answer.UNKNOWN, at(0))
+    assert one.step(at(0)) == Look(step.record)
+    won = claimed(step.record.uid, session="s1", version="5")
+    one.answered(won, at(0))
+    assert one.step(at(0)) == Won(won)
+
+
+def test_after_a_time_out_the_same_pod_is_tried_again_and_no_other() -> None:
+    one = claiming(book(warm("a"), warm("b")))
+    first = one.step(at(0))
+    assert isinstance(first, Try)
+    one.answered(Answer.UNKNOWN, at(0))
+    one.step(at(0))
+    one.answered(warm(first.record.uid), at(0))
+    again = one.step(at(0))
+    assert isinstance(again, Try)
+    assert again.record.uid == first.record.uid
+    # The first one arrived after all: the refusal of the second says nothing, so it looks.
+    one.answered(Answer.REFUSED, at(0))
+    assert isinstance(one.step(at(0)), Look)
+    one.answered(claimed(first.record.uid, session="s1", version="5"), at(0))
+    assert isinstance(one.step(at(0)), Won)
+
+
+def test_after_a_time_out_a_pod_that_another_has_is_left_to_them() -> None:
+    one = claiming(book(warm("a")))
+    one.step(at(0))
+    one.answered(Answer.UNKNOWN, at(0))
+    one.step(at(0))
+    one.answered(claimed("a", "bob", "s2", version="5"), at(0))
+    assert one.step(at(0)) == Cold()
+
+
+def test_an_api_server_that_never_answers_ends_the_login() -> None:
+    one = claiming(book(warm("a"), warm("b")))
+    asked = 0
+    while not isinstance(one.step(at(0)), GiveUp):
+        one.answered(Answer.UNKNOWN, at(0))
+        asked += 1
+    assert asked == 4
+    assert repr(one) == "<Claiming s1: giveup, 1 tried, 4 unknown>"
+
+
+def test_a_pod_that_ended_while_it_was_claimed_is_discarded() -> None:
+    one = claiming(book(warm("a")))
+    one.step(at(0))
+    one.answered(claimed("a", session="s1", version="5", stage=Stage.FINISHED), at(0))
+    assert one.step(at(0)) == Cold()
+    assert [delete.record.uid for delete in one.discard] == ["a"]
+
+
+# --- join ---
+
+
+def test_a_named_sandbox_is_made_joined_or_waited_for() -> None:
+    there = claimed("a", sandbox="work")
+    assert join(None, "ada", "work", None) == Make()
+    assert join(there, "ada", "work", None) == Join(there)
+    assert join(there, "ada", "work", "default") == Join(there)
+    going = claimed("a", sandbox="work", deleting=True)
+    assert join(going, "ada", "work", None) == Wait(going, delete=False)
+    ended = claimed("a", sandbox="work", stage=Stage.FINISHED)
+    assert join(ended, "ada", "work", None) == Wait(ended, delete=True)
+    with pytest.raises(BadRequest, match="has the profile 'default'"):
+        join(there, "ada", "work", "gpu")
+
+
+def test_nobody_joins_or_sees_anothers_sandbox() -> None:
+    forged = claimed("a", user="bob", sandbox="work", user_hash=user_hash("ada"))
+    hers, his = claimed("b", sandbox="work"), claimed("c", user="bob", sandbox="work")
+    assert mine([hers, his, warm("d")], "bob") == [his]
+    with pytest.raises(StartFailed, match="in the way"):
+        join(his, "ada", "work", None)
+    assert join(forged, "ada", "work", None) == Join(forged)  # the hash is what gateways write; the name is for people
+    with pytest.raises(StartFailed, match="in the way"):
+        join(warm("a"), "ada", "work", None)
+
+
+# --- admit ---
+
+
+def test_a_full_quota_says_whose_and_how_full() -> None:
+    known = book(claimed("a", session="s1"), claimed("b", session="s2"), claimed("c", user="bob", session="s3"))
+    starts = Starts(None)
+    with pytest.raises(LimitReached, match="you have 2 of 2 sandboxes"):
+        admit(known, Limits(sandboxes_per_user=2), starts, "ada", "s9", at(0))
+    with pytest.raises(LimitReached, match="all 3 sandboxes are in use"):
+        admit(known, Limits(sandboxes=3), starts, "eve", "s9", at(0))
+    limits = Limits(groups={"science": Group(("a*", "bob"), 3)})
+    with pytest.raises(LimitReached, match="your group 'science' has 3 of 3"):
+        admit(known, limits, starts, "alan", "s9", at(0))
+    admit(known, limits, starts, "eve", "s9", at(0))
+    assert known.users(at(0))["s9"] == "eve"
+
+
+def test_admitted_sessions_count_before_any_pod_is_seen() -> None:
+    known, limits = book(), Limits(sandboxes_per_user=2)
+    for session in ("s1", "s2"):
+        admit(known, limits, Starts(None), "ada", session, at(0))
+    with pytest.raises(LimitReached):
+        admit(known, limits, Starts(None), "ada", "s3", at(0))
+    known.end("s1")
+    admit(known, limits, Starts(None), "ada", "s3", at(0))
+
+
+def test_who_logs_out_may_log_in_again_at_once() -> None:
+    known, limits = book(claimed("a", session="s1")), Limits(sandboxes_per_user=1)
+    known.expectations.delete("a", 0.0)
+    admit(known, limits, Starts(None), "ada", "s2", at(0))
+
+
+def test_starts_per_minute_are_counted_by_user_and_come_back() -> None:
+    known, limits = book(), Limits(sandboxes_per_user=99, starts_per_minute=3)
+    starts = Starts(limits.starts_per_minute)
+    for number in range(3):
+        admit(known, limits, starts, "ada", f"s{number}", at(0))
+    with pytest.raises(LimitReached, match="started 3 sandboxes within a minute; try again in 20 s"):
+        admit(known, limits, starts, "ada", "s4", at(0))
+    admit(known, limits, starts, "bob", "s5", at(0))
+    admit(known, limits, starts, "ada", "s6", at(20.1))
+
+
+# --- reap ---
+
+
+def silent(*lives: str) -> Presence:
+    presence = Presence("me")
+    presence.listen(0.0, lives)
+    for second in range(4, int(SILENCE) + 12, 4):
+        presence.listen(float(second), lives)
+    return presence
+
+
+def test_orphans_of_dead_gateways_go_and_nobody_elses() -> None:
+    known = book(claimed("a", life="dead"), claimed("b"), claimed("c", life="unheard"), warm("d", life="dead"))
+    found = reap(known, silent("dead"), Rules(), at(1000))
+    assert [action.record.uid for action in found] == ["a"]
+    assert reap(known, silent("dead"), Rules(), at(1000)) == []
+
+
+def test_what_we_do_not_understand_is_left_alone() -> None:
+    assert reap(book(warm("a", state=State.UNKNOWN, life="dead")), silent("dead"), Rules(), at(1000)) == []
+
+
+def test_an_ended_pod_is_left_to_its_gateway_for_a_while() -> None:
+    known = book()
+    known.observe(claimed("a", stage=Stage.FINISHED), at(0))
+    assert reap(known, silent(), Rules(), at(LAST_WORDS - 1)) == []
+    assert len(reap(known, silent(), Rules(), at(LAST_WORDS))) == 1
+
+
+def test_a_named_sandbox_outlives_its_gateways_and_is_detached_from_dead_ones() -> None:
+    known = book(claimed("a", sandbox="work", life="dead", attached=frozenset({"dead", "me"})))
+    (detach,) = reap(known, silent("dead"), Rules(otherwise=10.0), at(10_000))
+    assert detach == Detach(detach.record, "dead")
+
+
+def test_a_named_sandbox_ends_when_nobody_came_back_unless_something_runs() -> None:
+    rules = Rules({"default": 60.0})
+    known = book(claimed("a", sandbox="work", detached_at=START + 100))
+    assert reap(known, silent(), rules, at(159)) == []
+    (delete,) = reap(known, silent(), rules, at(160))
+    assert isinstance(delete, Delete)
+    assert delete.untouched
+    assert delete.unless_busy
+    seen = book(claimed("a", sandbox="work", detached_at=START + 100, last_seen=START + 160))
+    assert reap(seen, silent(), rules, at(219)) == []
+
+
+def test_a_clock_that_jumps_ends_nothing_that_is_in_use() -> None:
+    in_use = book(claimed("a"), claimed("b", sandbox="work", attached=frozenset({"me"}), expires_at=START))
+    for jump in (1e9, -1e6):
+        assert reap(in_use, silent(), Rules(otherwise=1.0), Now(START + jump, 1000.0)) == []
+    left = book(claimed("a", sandbox="work", detached_at=START))
+    assert reap(left, silent(), Rules(), Now(START - 1e6, 1000.0)) == []
+
+
+def test_a_pod_claimed_for_a_session_that_is_gone_or_has_another_is_a_stray() -> None:
+    known = book()
+    known.begin("s1", "ada")
+    known.begin("s2", "ada")
+    known.hold("s2", "other")
+    for record in (claimed("a", session="s1"), claimed("b", session="s2"), claimed("c", session="s3")):
+        known.observe(record, at(0))
+    known.observe(claimed("d", session="s4", sandbox="work"), at(0))
+    known.observe(claimed("e", session="s5", life="another"), at(0))
+    assert strays(known, at(STRAY - 1)) == []
+    assert [delete.record.uid for delete in strays(known, at(STRAY))] == ["b", "c"]
