@@ -61,6 +61,10 @@ async def test_a_killed_program_never_reads_as_success(sandbox: Sandbox) -> None
     assert _killed((await run(sandbox, b"kill -9 $$"))[2])
 
 
+async def test_a_broken_pipe_ends_a_program_as_a_signal_not_as_an_error(sandbox: Sandbox) -> None:
+    assert (await run(sandbox, b"yes | head -n 1"))[:2] == (b"y\n", b"")
+
+
 async def test_a_missing_command_is_127(sandbox: Sandbox) -> None:
     _, err, outcome = await run(sandbox, b"no-such-command")
     assert outcome == Exited(127)

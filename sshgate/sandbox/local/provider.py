@@ -22,7 +22,8 @@ from sshgate.sandbox.local.sandbox import LocalSandbox
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 
 # The holder says so when all mounts are there; bubblewrap tells the process id before that.
-HOLDER = ("/bin/sh", "-c", "echo; exec sleep 2147483647")
+# Where nobody listens any more it ends: a gateway that was killed while bubblewrap had not yet tied itself to it.
+HOLDER = ("/bin/sh", "-c", "echo||exit 1; exec sleep 2147483647")
 START_SECONDS = 10.0
 PROGRAMS = ("bwrap", "nsenter", "prlimit", "setpriv", "setsid")
 # As root every sandbox gets a user id of its own, out of a range that no system hands out.
@@ -90,7 +91,9 @@ class LocalProvider:
         try:
             environment = bubblewrap.environment(profile.shell)
             # Takes a millisecond; what asyncio has for this takes a thread for each child.
-            outer = os.posix_spawnp(words[0], words, environment, file_actions=actions, setsid=True)  # noqa: ASYNC221
+            outer = os.posix_spawnp(  # noqa: ASYNC221
+                words[0], words, environment, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE]
+            )
         except OSError as error:
             os.close(info)
             os.close(output)
@@ -207,6 +210,10 @@ def refuse_public(addresses: Iterable[Address]) -> None:
 
 
 def _abandon(outer: int, error: BaseException) -> BaseException:
+    # The first process inside is tied to the outer one only some time after it was made: it goes first.
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{outer}/task/{outer}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
     os.kill(outer, signal.SIGKILL)
     os.waitpid(outer, 0)
     return error

@@ -92,7 +92,10 @@ class LocalSandbox:
         actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(descriptors)]
         actions.append((os.POSIX_SPAWN_DUP2, self._owner, bubblewrap.OWNER))
         environment = bubblewrap.environment(self._profile.shell)
-        return os.posix_spawnp(words[0], words, environment, file_actions=actions, setsid=True)
+        # Python ignores SIGPIPE; programs must not, or `yes | head` complains instead of ending.
+        return os.posix_spawnp(
+            words[0], words, environment, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE]
+        )
 
     async def _signal(self, pid: int, name: str, foreground: bool) -> None:
         await send_signal(self, pid, name, foreground)
