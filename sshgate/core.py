@@ -7,6 +7,7 @@ from sshgate.access.limits import Admission
 from sshgate.config import Config, SandboxPlace
 from sshgate.gateway import Gateway
 from sshgate.sandbox.provider import Provider
+from sshgate.verbs import Verbs
 
 
 class Core:
@@ -17,7 +18,8 @@ class Core:
         self.keyring = Keyring(config.access.authorized_keys, config.access.user_ca)
         self.admission = Admission(config.limits)
         self.provider = make_provider(config.sandbox)
-        self.gateway = Gateway(self.provider, config.profiles, self.admission)
+        self.verbs = Verbs()
+        self.gateway = Gateway(self.provider, config.profiles, self.admission, self.verbs)
 
     async def __aenter__(self) -> Core:
         await self.provider.open()

@@ -26,8 +26,9 @@ from sshgate.patience import patiently
 from sshgate.progress import Progress
 from sshgate.sandbox.launch import end_group, is_busy, launch, park
 from sshgate.sandbox.provider import Provider, Sandbox
-from sshgate.streams import STDERR, Client, Exec, Exited, Lost, Outcome, Process, Request, Shell
+from sshgate.streams import STDERR, STDOUT, Client, Exec, Exited, Lost, Outcome, Process, Request, Shell, Subsystem
 from sshgate.timekeeping import Timekeeper, within_limits
+from sshgate.verbs import Question, Verbs
 
 # A client that does not take its last words is cut after this many seconds.
 LAST_WORDS = 5.0
@@ -38,8 +39,11 @@ log = structlog.get_logger("sshgate.gateway")
 class Gateway:
     """What a front door needs to know of the rest: it turns identities into logins."""
 
-    def __init__(self, provider: Provider, profiles: Mapping[str, Profile], admission: Admission) -> None:
+    def __init__(
+        self, provider: Provider, profiles: Mapping[str, Profile], admission: Admission, verbs: Verbs | None = None
+    ) -> None:
         self.provider = provider
+        self.verbs = verbs if verbs is not None else Verbs()
         self.profiles = profiles
         self.admission = admission
         self.sessions = 0
@@ -96,6 +100,8 @@ class Login:
         await self._claims.close()
 
     async def _serve(self, session: str, request: Request, client: Client, events: structlog.BoundLogger) -> None:
+        if await self._answered(request, client, events):
+            return
         granted = grant(self.identity, request, self._gateway.profiles)
         program = self._program(granted)
         events.info("session.start", **_asked(granted))
@@ -130,6 +136,21 @@ class Login:
                 await _tell(client, granted.request, outcome.reason)
             if outcome is not None:
                 await client.finish(outcome)
+
+    async def _answered(self, request: Request, client: Client, events: structlog.BoundLogger) -> bool:
+        """Whether the request was a verb of the gateway's own, which needs no sandbox."""
+        asks = request.asks
+        # A key that forces a command forces it whatever is asked.
+        if not isinstance(asks, Subsystem) or self.identity.restrictions.command is not None:
+            return False
+        verb = self._gateway.verbs.get(asks.name)
+        if verb is None:
+            return False
+        text = await verb(Question(self.identity, request))
+        events.info("verb", name=asks.name)
+        await client.write(STDOUT, (text.replace("\n", "\r\n") if request.terminal is not None else text).encode())
+        await client.finish(Exited(0))
+        return True
 
     def _timekeeper(
         self, granted: Grant, client: Client, sandbox: Sandbox, process: Process, traffic: Traffic
