@@ -1,0 +1,56 @@
+"""What each setting must be besides its type, and what only the whole shows. New settings get their rules here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from sshgate import configvalues as values
+from sshgate.config import Access, Config, Home, Profile, Resources, SandboxPlace
+
+MAY_BE_ZERO = frozenset({"idle", "detached", "drain", "keepalive", "warm", "settle"})
+CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
+    (Access, "accept_env"): values.accepted_variables,
+    (SandboxPlace, "namespace"): values.dns_label,
+    (SandboxPlace, "gateway"): values.dns_label,
+    (Profile, "shell"): values.absolute,
+    (Profile, "image"): values.image,
+    (Resources, "requests"): values.quantity,
+    (Resources, "limits"): values.quantity,
+    (Home, "size"): values.quantity,
+    (Home, "path"): values.absolute,
+}
+MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
+    (Access, "user_ca"): Path.is_file,
+    (SandboxPlace, "kubeconfig"): Path.is_file,
+    (Profile, "binds"): Path.is_dir,
+}
+
+
+def placed(config: Config, here: Path) -> Config:
+    """Defaults that are paths begin at the file's directory too."""
+    return replace(
+        config,
+        ssh=replace(config.ssh, host_keys=here / config.ssh.host_keys),
+        access=replace(config.access, authorized_keys=here / config.access.authorized_keys),
+    )
+
+
+def across(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What does not fit together: the keys whose line is meant, the first that is there, and a sentence."""
+    local = config.sandbox.provider == "local"
+    if local and not values.is_loopback(config.ssh.listen):
+        yield (
+            ("ssh.listen", "sandbox.provider"),
+            (
+                f"ssh.listen: sandboxes on this machine itself are for its own users, and {config.ssh.listen} is open "
+                f"to others: write 127.0.0.1:{config.ssh.listen.port}, or provider: kubernetes"
+            ),
+        )
+    for name, profile in config.profiles.items():
+        if profile.binds and not local:
+            yield (
+                (f"profiles.{name}.binds",),
+                f"profiles.{name}.binds: only the local provider has it; use pod_overrides.volumes",
+            )
