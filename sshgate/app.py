@@ -50,7 +50,7 @@ async def serve(config: Config, ready: Ready | None = None) -> None:
         refuse_public([config.ssh.listen])
     stop = _stop_signals()
     async with Core(config) as core:
-        server = SshServer(config, core.keyring, core.admission, core.gateway)
+        server = SshServer(config, core.keyring, core.admission, core.gateway, core.telemetry.events)
         try:
             addresses = await server.listen()
             log.info("serving", addresses=[str(address) for address in addresses], provider=config.sandbox.provider)

@@ -7,18 +7,20 @@ Nothing else may stand in the way of a byte: no logging, no policy, no lookup.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from sshgate.streams import STDOUT, Client, Outcome, Process
 
 
 class Traffic:
-    """Bytes carried so far, towards the process and towards the client."""
+    """Bytes carried so far, towards the process and towards the client. ``begins`` is called at the first output."""
 
-    __slots__ = ("down", "up")
+    __slots__ = ("begins", "down", "up")
 
-    def __init__(self) -> None:
+    def __init__(self, begins: Callable[[], None] = lambda: None) -> None:
         self.up = 0
         self.down = 0
+        self.begins = begins
 
     def __repr__(self) -> str:
         return f"<Traffic {self.up} up, {self.down} down>"
@@ -72,8 +74,11 @@ async def _controls(client: Client, process: Process) -> None:
 
 async def _output(process: Process, client: Client, traffic: Traffic, said: bytes) -> None:
     if said:
+        traffic.begins()
         traffic.down += len(said)
         await client.write(STDOUT, said)
     while (chunk := await process.read()) is not None:
+        if not traffic.down:
+            traffic.begins()
         traffic.down += len(chunk[1])
         await client.write(*chunk)

@@ -11,10 +11,16 @@ from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant
 from sshgate.errors import Denied
 from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Trail
 
 
 class Pending(Protocol):
     """A sandbox that is made when it is first asked for."""
+
+    @property
+    def how(self) -> str:
+        """After ``get``: whether the sandbox was ``warm``, made ``cold``, or ``joined`` (it was there already)."""
 
     async def get(self) -> Sandbox:
         """Raises as ``Provider.create`` does, and ``LimitReached``; the next one to ask tries again."""
@@ -23,7 +29,8 @@ class Pending(Protocol):
 class Claims:
     """The claims of one connection. ``close`` when it has ended."""
 
-    def __init__(self, provider: Provider, admission: Admission, user: str) -> None:
+    def __init__(self, provider: Provider, admission: Admission, user: str, trail: Trail) -> None:
+        self._trail = trail
         self._provider = provider
         self._admission = admission
         self._user = user
@@ -38,10 +45,10 @@ class Claims:
         if granted.scope == "connection":
             key = granted.profile.name
             if key not in self._shared:
-                self._shared[key] = _Once(self._provider, self._admission, order, notice)
+                self._shared[key] = _Once(self._provider, self._admission, order, notice, self._trail)
             yield self._shared[key]
             return
-        once = _Once(self._provider, self._admission, order, notice)
+        once = _Once(self._provider, self._admission, order, notice, self._trail.bound(session=session))
         try:
             yield once
         finally:
@@ -57,7 +64,9 @@ class Claims:
 class _Once:
     """A sandbox that is made once, by whoever asks first, and removed once."""
 
-    def __init__(self, provider: Provider, admission: Admission, order: Order, notice: Notice) -> None:
+    def __init__(self, provider: Provider, admission: Admission, order: Order, notice: Notice, trail: Trail) -> None:
+        self.how = "cold"
+        self._trail = trail
         self._provider = provider
         self._admission = admission
         self._order = order
@@ -76,6 +85,8 @@ class _Once:
                     slot.release()
                     raise
                 self._release = slot.release
+            else:
+                self.how = "joined"
             return self._sandbox
 
     async def delete(self) -> None:
@@ -83,5 +94,6 @@ class _Once:
         if sandbox is not None:
             try:
                 await sandbox.delete()
+                self._trail.tell(Code.SANDBOX_END, sandbox=sandbox.id, profile=self._order.profile.name)
             finally:
                 self._release()

@@ -58,7 +58,7 @@ class Access:
     """Public keys of certificate authorities, one a line; ``None``: no certificates but by cert-authority lines."""
     accept_env: tuple[str, ...] = (
         "LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "NO_COLOR", "TZ",
-        "GIT_*", "ANTHROPIC_*", "CLAUDE_*", "SSHGATE_PROFILE", "SSHGATE_NAME",
+        "GIT_*", "ANTHROPIC_*", "CLAUDE_*", "SSHGATE_PROFILE", "SSHGATE_NAME", "SSHGATE_RECEIPT",
     )  # fmt: skip
     """Patterns of the variables a client may set. TERM comes with the terminal."""
 
@@ -190,6 +190,16 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What machines are told: health, metrics, audit events."""
+
+    listen: Address | None = None
+    """Where /healthz, /readyz and /metrics are served, to whoever can reach it; ``None``: nowhere."""
+    audit: Path | None = None
+    """A file that audit events are appended to, as JSON lines; ``None``: they stand in the log only."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of it."""
 
@@ -199,3 +209,4 @@ class Config:
     profiles: Mapping[str, Profile] = field(default_factory=lambda: {"default": Profile()})
     limits: Limits = Limits()
     log: Log = Log()
+    telemetry: Telemetry = Telemetry()

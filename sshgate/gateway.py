@@ -10,8 +10,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Mapping
-
-import structlog
+from functools import partial
 
 from sshgate.access.identity import Identity
 from sshgate.access.limits import Admission
@@ -26,24 +25,45 @@ from sshgate.patience import patiently
 from sshgate.progress import Progress
 from sshgate.sandbox.launch import end_group, is_busy, launch, park
 from sshgate.sandbox.provider import Provider, Sandbox
-from sshgate.streams import STDERR, STDOUT, Client, Exec, Exited, Lost, Outcome, Process, Request, Shell, Subsystem
+from sshgate.streams import (
+    STDERR,
+    STDOUT,
+    Client,
+    Exec,
+    Exited,
+    Lost,
+    Outcome,
+    Process,
+    Request,
+    Shell,
+    Signalled,
+    Subsystem,
+)
+from sshgate.telemetry import Telemetry
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Trail, Value
+from sshgate.telemetry.marks import Marks, Stage
 from sshgate.timekeeping import Timekeeper, within_limits
 from sshgate.verbs import Question, Verbs
 
 # A client that does not take its last words is cut after this many seconds.
 LAST_WORDS = 5.0
 
-log = structlog.get_logger("sshgate.gateway")
-
 
 class Gateway:
     """What a front door needs to know of the rest: it turns identities into logins."""
 
     def __init__(
-        self, provider: Provider, profiles: Mapping[str, Profile], admission: Admission, verbs: Verbs | None = None
+        self,
+        provider: Provider,
+        profiles: Mapping[str, Profile],
+        admission: Admission,
+        verbs: Verbs | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.provider = provider
         self.verbs = verbs if verbs is not None else Verbs()
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.profiles = profiles
         self.admission = admission
         self.sessions = 0
@@ -62,7 +82,13 @@ class Login:
     def __init__(self, gateway: Gateway, identity: Identity) -> None:
         self.identity = identity
         self._gateway = gateway
-        self._claims = Claims(gateway.provider, gateway.admission, identity.user)
+        self._trail = gateway.telemetry.events.trail(
+            connection=identity.connection or None,
+            user=identity.user,
+            key=identity.fingerprint,
+            source=identity.source,
+        )
+        self._claims = Claims(gateway.provider, gateway.admission, identity.user, self._trail)
 
     def __repr__(self) -> str:
         return f"<Login {self.identity.login} from {self.identity.source}>"
@@ -75,21 +101,23 @@ class Login:
         sees that by ``Client.wait_closed``); only shutdown cancels.
         """
         session = secrets.token_hex(5)
-        events = log.bind(session=session, user=self.identity.user)
+        trail = self._trail.bound(session=session, asks=_asks(request))
+        marks = Marks(session, self.identity.arrived)
+        marks.mark(Stage.REQUEST)
         self._gateway.sessions += 1
         try:
-            await self._serve(session, request, client, events)
+            await self._serve(session, request, client, trail, marks)
         except GateError as error:
-            events.log(error.level, "session.failed", code=error.code, reason=str(error))
+            trail.tell(Code.SESSION_FAILED, level=error.level, code=error.code, reason=str(error))
             await _tell(client, request, str(error))
             await client.finish(Exited(error.status))
         except asyncio.CancelledError:
-            events.info("session.cut", reason="shutdown")
+            trail.tell(Code.SESSION_CUT, reason="shutdown")
             await _tell(client, request, "the gateway is shutting down; log in again in a moment.")
             await client.finish(Lost("shutdown"))
             raise
-        except Exception:
-            events.exception("session.broken")
+        except Exception as error:
+            trail.tell(Code.SESSION_BROKEN, error=error)
             await _tell(client, request, f"an error inside the gateway ended this session (id {session}).")
             await client.finish(Exited(255))
         finally:
@@ -99,45 +127,55 @@ class Login:
         """The connection has ended: remove what it shared. Never raises."""
         await self._claims.close()
 
-    async def _serve(self, session: str, request: Request, client: Client, events: structlog.BoundLogger) -> None:
-        if await self._answered(request, client, events):
+    async def _serve(self, session: str, request: Request, client: Client, trail: Trail, marks: Marks) -> None:
+        if await self._answered(request, client, trail):
             return
+        telemetry = self._gateway.telemetry
         granted = grant(self.identity, request, self._gateway.profiles)
         program = self._program(granted)
-        events.info("session.start", **_asked(granted))
+        trail = trail.bound(profile=granted.profile.name, asks=_asks(granted.request))
+        trail.bound(**_asked(granted)).tell(Code.SESSION_START)
+        telemetry.receipts.add(self.identity.user, marks)
         terminal = granted.request.terminal
         progress = Progress(client, terminal)
         async with self._claims.sandbox(granted, session, progress.say) as pending:
             async with progress.shown():
-                wait = await patiently(client, _enter(pending, granted), interruptible=terminal is not None)
+                work = _enter(pending, granted, trail, marks)
+                wait = await patiently(client, work, interruptible=terminal is not None)
             if wait is None:
-                events.info("session.end", outcome="client left during the start")
+                trail.tell(Code.SESSION_END, outcome="left", reason="the client left during the start")
                 return
             sandbox, process = wait.result
             outcome: Outcome | None = None
-            traffic = Traffic()
+            traffic = Traffic(partial(self._first_byte, granted, marks))
             try:
                 said = await launch(process, program)
+                marks.mark(Stage.LAUNCH)
                 line = bridge(client, process, traffic, wait.early, wait.eof, said)
-                outcome = await within_limits(line, self._timekeeper(granted, client, sandbox, process, traffic))
+                with telemetry.metrics.carrying(traffic):
+                    outcome = await within_limits(line, self._timekeeper(granted, client, sandbox, process, traffic))
             finally:
                 await process.close()
                 alive = outcome is None or isinstance(outcome, Lost)
                 if alive and granted.scope != "channel" and process.pid is not None:
                     await end_group(sandbox, process.pid)
-            events.info(
-                "session.end",
-                sandbox=sandbox.id,
-                outcome=str(outcome or "client left"),
-                bytes_in=traffic.up,
-                bytes_out=traffic.down,
-            )
+            ended = trail.bound(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
+            if granted.request.asks == Subsystem("sftp"):
+                ended.tell(Code.FILE_TRANSFER)
+            ended.bound(**_ended(outcome)).tell(Code.SESSION_END)
+            if granted.receipt:
+                await _tell(client, granted.request, f"receipt: {marks.line()}.")
             if isinstance(outcome, Lost):
                 await _tell(client, granted.request, outcome.reason)
             if outcome is not None:
                 await client.finish(outcome)
 
-    async def _answered(self, request: Request, client: Client, events: structlog.BoundLogger) -> bool:
+    def _first_byte(self, granted: Grant, marks: Marks) -> None:
+        marks.mark(Stage.FIRST_BYTE)
+        prompt = granted.request.terminal is not None and isinstance(granted.request.asks, Shell)
+        self._gateway.telemetry.metrics.first_byte(marks, prompt)
+
+    async def _answered(self, request: Request, client: Client, trail: Trail) -> bool:
         """Whether the request was a verb of the gateway's own, which needs no sandbox."""
         asks = request.asks
         # A key that forces a command forces it whatever is asked.
@@ -147,7 +185,7 @@ class Login:
         if verb is None:
             return False
         text = await verb(Question(self.identity, request))
-        events.info("verb", name=asks.name)
+        trail.tell(Code.VERB, name=asks.name)
         await client.write(STDOUT, (text.replace("\n", "\r\n") if request.terminal is not None else text).encode())
         await client.finish(Exited(0))
         return True
@@ -178,9 +216,14 @@ class Login:
         return Program(granted.request, environment, granted.profile.shell)
 
 
-async def _enter(pending: Pending, granted: Grant) -> tuple[Sandbox, Process]:
+async def _enter(pending: Pending, granted: Grant, trail: Trail, marks: Marks) -> tuple[Sandbox, Process]:
     sandbox = await pending.get()
-    return sandbox, await park(sandbox, granted.request.terminal)
+    marks.how = pending.how
+    marks.mark(Stage.CLAIM)
+    trail.tell(Code.CLAIM, sandbox=sandbox.id, how=pending.how, scope=granted.scope, name=granted.name)
+    process = await park(sandbox, granted.request.terminal)
+    marks.mark(Stage.ENTER)
+    return sandbox, process
 
 
 async def _tell(client: Client, request: Request, sentence: str) -> None:
@@ -190,8 +233,23 @@ async def _tell(client: Client, request: Request, sentence: str) -> None:
             await client.write(STDERR, f"sshgate: {sentence}{end}".encode())
 
 
-def _asked(granted: Grant) -> dict[str, object]:
+def _asks(request: Request) -> str:
+    asks = request.asks
+    return "shell" if isinstance(asks, Shell) else "exec" if isinstance(asks, Exec) else asks.name
+
+
+def _asked(granted: Grant) -> dict[str, Value]:
     asks = granted.request.asks
     # Commands may hold secrets: their length is told, not their text.
-    what = "shell" if isinstance(asks, Shell) else "exec" if isinstance(asks, Exec) else asks.name
-    return {"asks": what, "profile": granted.profile.name, "terminal": granted.request.terminal is not None}
+    length = len(asks.command) if isinstance(asks, Exec) else None
+    return {"terminal": granted.request.terminal is not None, "command_bytes": length}
+
+
+def _ended(outcome: Outcome | None) -> dict[str, Value]:
+    if isinstance(outcome, Exited):
+        return {"outcome": "exited", "status": outcome.status}
+    if isinstance(outcome, Signalled):
+        return {"outcome": "signalled", "signal": outcome.name}
+    if isinstance(outcome, Lost):
+        return {"outcome": "lost", "status": outcome.status, "reason": outcome.reason}
+    return {"outcome": "left"}

@@ -76,6 +76,10 @@ class Identity:
     """The address and port the client reached us at, as far as we can see them."""
     server_port: int = 0
     restrictions: Restrictions = Restrictions()
+    connection: str = ""
+    """The id under which logs and events speak of the connection."""
+    arrived: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """When each stage of the login was over, by the names of ``telemetry.marks.Stage``."""
 
     @property
     def user(self) -> str:

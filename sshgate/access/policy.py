@@ -23,17 +23,20 @@ class Grant:
     name: str | None = None
     environment: Mapping[str, bytes] = field(default_factory=dict)
     """Set by the key or by the gateway; the client's own cannot replace it."""
+    receipt: bool = False
+    """The client wants the waterfall of this session on stderr at its end (SSHGATE_RECEIPT)."""
 
 
 def grant(identity: Identity, request: Request, profiles: Mapping[str, Profile]) -> Grant:
     """Decide on one request. Raises ``Denied``.
 
     The profile and the name come from the login name, else from SSHGATE_PROFILE and SSHGATE_NAME, which are
-    taken out of the environment.
+    taken out of the environment, as SSHGATE_RECEIPT is.
     """
     environment = dict(request.environment)
     wanted = environment.pop("SSHGATE_PROFILE", b"").decode("ascii", "replace")
     named = environment.pop("SSHGATE_NAME", b"").decode("ascii", "replace")
+    receipt = environment.pop("SSHGATE_RECEIPT", b"") not in (b"", b"0")
     profile = _profile(identity, identity.login.profile or wanted or "default", profiles)
     name = identity.login.name or named or None
     if name is not None and not is_label(name):
@@ -46,6 +49,7 @@ def grant(identity: Identity, request: Request, profiles: Mapping[str, Profile])
         request=_restricted(identity, asked),
         name=name,
         environment=ours,
+        receipt=receipt,
     )
 
 

@@ -22,6 +22,9 @@ from sshgate.ssh.channel import Channel
 from sshgate.ssh.contracts import Admission, Gateway, Keyring, Login, Slot
 from sshgate.ssh.transport import Transport
 from sshgate.streams import Request
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events
+from sshgate.telemetry.marks import Marks, Stage
 
 # A name that no user can have: what an invalid login name is looked up as.
 NOBODY = "."
@@ -44,6 +47,7 @@ class Connection(asyncssh.SSHServer):
         keyring: Keyring,
         admission: Admission,
         gateway: Gateway,
+        events: Events,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         lost: Callable[[Connection], None] = lambda connection: None,
         clock: Callable[[], float] = time.time,
@@ -55,6 +59,9 @@ class Connection(asyncssh.SSHServer):
         self._spawn = spawn
         self._lost = lost
         self._clock = clock
+        self._connection = secrets.token_hex(4)
+        self._marks = Marks()
+        self._trail = events.trail(connection=self._connection)
         self._log: structlog.typing.FilteringBoundLogger = log
         self._transport: Transport | None = None
         self._slot: Slot | None = None
@@ -63,6 +70,7 @@ class Connection(asyncssh.SSHServer):
         self._asked_name = ""
         self._proof: Proof | None = None
         self._failures = 0
+        self._refused_key: str | None = None
         self._asked_none = False
         self._login: Login | None = None
         self._more_sessions = True
@@ -76,24 +84,29 @@ class Connection(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._transport = cast(Transport, conn)
+        self._marks.mark(Stage.ACCEPT)
         self._source, self._source_port = _address(conn.get_extra_info("peername"))
-        self._log = log.bind(connection=secrets.token_hex(4), source=self._source)
+        self._log = log.bind(connection=self._connection, source=self._source)
+        self._trail = self._trail.bound(source=self._source)
         try:
             self._slot = self._admission.connect(self._source)
         except LimitReached as error:
-            self._log.warning("connection.limit", reason=str(error))
+            self._trail.tell(Code.CONNECTION_LIMIT, reason=str(error))
             conn.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._slot is not None:
             self._slot.release()
             if self._login is None:
-                reason = str(exc) if exc is not None else "left"
-                self._log.info(
-                    "connection.unauthenticated", user=self._asked_name, reason=reason, failures=self._failures
+                self._trail.tell(
+                    Code.CONNECTION_UNAUTHENTICATED,
+                    user=self._asked_name or None,
+                    reason=_reason(exc),
+                    failures=self._failures,
+                    key=self._refused_key,
                 )
             else:
-                self._log.info("connection.end", reason=str(exc) if exc is not None else "left")
+                self._trail.tell(Code.CONNECTION_END, reason=_reason(exc))
         if self._login is not None:
             self._spawn(self._leave(self._login))
         self._lost(self)
@@ -140,7 +153,9 @@ class Connection(asyncssh.SSHServer):
         """Whether the key would do; asyncssh checks the signature. Called for questions, too."""
         self._proof = None
         restrictions = self._contained(lambda user, now: self._keyring.key(user, key.public_data, self._source, now))
-        if restrictions is not None:
+        if restrictions is None:
+            self._refused_key = key.get_fingerprint()
+        else:
             self._proof = Proof("publickey", key.get_fingerprint(), restrictions)
         return self._proof is not None
 
@@ -174,6 +189,7 @@ class Connection(asyncssh.SSHServer):
             self._log.error("authentication.without_proof")
             self.abort()
             return
+        self._marks.mark(Stage.AUTHENTICATION)
         server, server_port = _address(transport.get_extra_info("sockname"))
         identity = Identity(
             login=name,
@@ -184,13 +200,19 @@ class Connection(asyncssh.SSHServer):
             server=server,
             server_port=server_port,
             restrictions=proof.restrictions,
+            connection=self._connection,
+            arrived=dict(self._marks.times),
         )
         self._slot.authenticated()
         self._log = self._log.bind(user=name.user)
-        self._log.info("connection.login", login=str(name), method=proof.method, key=proof.fingerprint)
+        self._trail = self._trail.bound(user=name.user, key=proof.fingerprint)
+        self._trail.tell(Code.LOGIN, login=str(name), method=proof.method, failures=self._failures or None)
         self._login = self._gateway.login(identity)
 
     # --- which channels ---
+
+    def keys_exchanged(self) -> None:
+        self._marks.mark(Stage.KEY_EXCHANGE)
 
     def sessions_ended(self) -> None:
         self._more_sessions = False
@@ -226,6 +248,10 @@ class Connection(asyncssh.SSHServer):
             self._log.exception("session.broken")
         finally:
             channel.end()
+
+
+def _reason(error: Exception | None) -> str:
+    return str(error) if error is not None else "left"
 
 
 def _address(name: Any) -> tuple[str, int]:

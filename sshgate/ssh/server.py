@@ -17,6 +17,7 @@ from sshgate.ssh.connection import Connection
 from sshgate.ssh.contracts import Admission, Gateway, Keyring
 from sshgate.ssh.options import connection_options
 from sshgate.ssh.transport import Transport
+from sshgate.telemetry.events import Events, to_log
 
 # Connections that the kernel completes while the loop is busy.
 BACKLOG = 1024
@@ -34,7 +35,15 @@ class SshServer:
     ``close`` alone is enough after a ``listen`` that raised.
     """
 
-    def __init__(self, config: Config, keyring: Keyring, admission: Admission, gateway: Gateway) -> None:
+    def __init__(
+        self,
+        config: Config,
+        keyring: Keyring,
+        admission: Admission,
+        gateway: Gateway,
+        events: Events | None = None,
+    ) -> None:
+        self._events = events if events is not None else Events(to_log)
         self._config = config
         self._keyring = keyring
         self._admission = admission
@@ -121,7 +130,9 @@ class SshServer:
             pass
 
     def _owner(self) -> Connection:
-        connection = Connection(self._config, self._keyring, self._admission, self._gateway, self._spawn, self._lost)
+        connection = Connection(
+            self._config, self._keyring, self._admission, self._gateway, self._events, self._spawn, self._lost
+        )
         self._connections.add(connection)
         self._empty.clear()
         return connection

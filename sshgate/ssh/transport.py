@@ -50,6 +50,9 @@ class Owner(Protocol):
     def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
         """Whether a certificate whose signature is right may log in."""
 
+    def keys_exchanged(self) -> None:
+        """Both sides have new keys. Called again at every rekey."""
+
     def sessions_ended(self) -> None:
         """The client will not open another session (no-more-sessions@openssh.com)."""
 
@@ -198,6 +201,8 @@ class Transport(asyncssh.SSHServerConnection):
         super().send_newkeys(k, h)
         self._send_encryption = faster(self._send_encryption)
         self._next_recv_encryption = faster(self._next_recv_encryption)
+        if self.owner is not None:
+            self.owner.keys_exchanged()
 
     # --- key exchange ---
 

@@ -1,1 +1,24 @@
-"""What operators see: logs."""
+"""What operators see: events, metrics, the waterfall of a login, health. README.md beside this file lists them.
+
+One ``Telemetry`` belongs to one gateway and is handed to the parts that have something to tell. They tell **events**
+(``telemetry.events``); log lines, the audit file and most metrics follow from those, so that they cannot disagree.
+Nothing here is a global, and nothing stands between two bytes of a session.
+"""
+
+from __future__ import annotations
+
+from sshgate.telemetry.events import Events, to_log
+from sshgate.telemetry.marks import Receipts
+from sshgate.telemetry.metrics import Metrics
+
+
+class Telemetry:
+    """Events, metrics and receipts of one gateway."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.receipts = Receipts()
+        self.events = Events(to_log, self.metrics.observe)
+
+    def __repr__(self) -> str:
+        return f"<Telemetry {self.events!r}, {self.receipts!r}>"

@@ -1,0 +1,67 @@
+"""The codes of the events: stable names that audit tools and alerts may rely on. README.md explains each.
+
+A code is never given another meaning; a new thing to tell gets a new code, a line in ``LEVELS`` where it is not told
+at ``info``, and a line in the README (a test compares the two).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """What has happened."""
+
+    # The gateway itself.
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    CONFIG_REREAD = "config.reread"
+    CONFIG_REFUSED = "config.refused"
+
+    # One connection, from TCP to its end.
+    CONNECTION_LIMIT = "connection.limit"
+    CONNECTION_UNAUTHENTICATED = "connection.unauthenticated"
+    LOGIN = "connection.login"
+    CONNECTION_END = "connection.end"
+
+    # One session: what a channel or a browser asked for.
+    SESSION_START = "session.start"
+    SESSION_END = "session.end"
+    SESSION_FAILED = "session.failed"
+    SESSION_CUT = "session.cut"
+    SESSION_BROKEN = "session.broken"
+    VERB = "verb"
+    FILE_TRANSFER = "file.transfer"
+
+    # One sandbox.
+    CLAIM = "sandbox.claim"
+    CLAIM_LOST = "sandbox.claim_lost"
+    SANDBOX_END = "sandbox.end"
+    REAPED = "sandbox.reaped"
+
+    # One forwarded connection or listener.
+    FORWARD_OPEN = "forward.open"
+    FORWARD_REFUSED = "forward.refused"
+    FORWARD_END = "forward.end"
+
+    # The browser's door.
+    WEB_LOGIN = "web.login"
+    WEB_REFUSED = "web.refused"
+    WEB_OPEN = "web.open"
+    WEB_END = "web.end"
+
+
+LEVELS: Mapping[Code, int] = {
+    Code.CONFIG_REFUSED: logging.ERROR,
+    Code.CONNECTION_LIMIT: logging.WARNING,
+    Code.SESSION_FAILED: logging.WARNING,
+    Code.SESSION_BROKEN: logging.ERROR,
+    Code.CLAIM_LOST: logging.DEBUG,
+    Code.REAPED: logging.WARNING,
+    Code.FORWARD_REFUSED: logging.WARNING,
+    Code.WEB_REFUSED: logging.WARNING,
+}
+"""How loud each is in the log; ``info`` where it is not named. The audit file has all of them."""
