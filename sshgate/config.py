@@ -64,6 +64,52 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of a certificate chain and its key, in PEM; read again when they change."""
+
+    cert: Path = Path("keys/tls.crt")
+    key: Path = Path("keys/tls.key")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A reverse proxy that is believed what it says of its clients."""
+
+    addresses: tuple[str, ...] = ()
+    """Addresses or networks that it connects from: its X-Forwarded-For and X-Forwarded-Prefix are believed."""
+    secret_file: Path | None = None
+    """A secret that it sends with each request, and with it a user's name; ``None``: it logs nobody in."""
+    secret_header: str = "X-Sshgate-Secret"
+    user_header: str = "X-Forwarded-User"
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """The browser's front door."""
+
+    listen: Address = Address("0.0.0.0", 31000)
+    public_url: str | None = None
+    """What people open, with the base path; ``None``: the address that it listens on."""
+    tls: Tls | None = None
+    """``None``: plain HTTP, for loopback and behind a proxy."""
+    secret: Path = Path("keys/web")
+    """A file that logins are signed with; made at the first start. Gateways that share it share logins."""
+    users_file: Path | None = None
+    """Lines ``USER:HASH`` as ``sshgate passwd USER`` writes them; ``None``: nobody logs in by a password."""
+    proxy: Proxy | None = None
+    login_lifetime: float = 12 * 3600.0
+    """Seconds until a browser has to log in again."""
+    token_lifetime: float = 30 * 86_400.0
+    """Seconds until a program's token ends."""
+    sessions_per_user: int = 20
+    """Sessions that one user may have at a time, ended ones that were not looked at among them."""
+    login_attempts: int = 10
+    """Failed logins a minute from one address, and for one user."""
+    upload_bytes: int = 64 << 30
+    """The largest file that is taken."""
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxPlace:
     """Where sandboxes are made."""
 
@@ -205,6 +251,8 @@ class Config:
 
     ssh: Ssh = Ssh()
     access: Access = Access()
+    web: Web | None = None
+    """``None``: no web server."""
     sandbox: SandboxPlace = SandboxPlace()
     profiles: Mapping[str, Profile] = field(default_factory=lambda: {"default": Profile()})
     limits: Limits = Limits()

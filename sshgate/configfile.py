@@ -33,7 +33,7 @@ from sshgate.confignodes import (
     truth_of,
     whole_number,
 )
-from sshgate.configrules import CHECKS, MAY_BE_ZERO, MUST_BE, across, placed
+from sshgate.configrules import CHECKS, MAY_BE_ZERO, MUST_BE, across, placed, section_at
 from sshgate.errors import ConfigError
 
 VERSION = 1
@@ -164,7 +164,8 @@ class _Walker:
             hint = next(kind for kind in arguments if kind is not type(None))
             return self._typed(node, hint, at, where, base)
         if is_dataclass(hint) and hint is not Address:
-            return self._section(node, base if is_dataclass(base) else typing.cast(Any, hint)(), where)
+            absent = section_at(typing.cast(Any, hint)(), self._directory)
+            return self._section(node, base if is_dataclass(base) else absent, where)
         if hint == Mapping[str, Profile]:
             return self._profiles(node, where)
         if origin is Literal:

@@ -7,13 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from sshgate import configvalues as values
-from sshgate.config import Access, Config, Home, Profile, Resources, SandboxPlace
+from sshgate.config import Access, Config, Home, Profile, Proxy, Resources, SandboxPlace, Tls, Web
 
 MAY_BE_ZERO = frozenset({"idle", "detached", "drain", "keepalive", "warm", "settle"})
 CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Access, "accept_env"): values.accepted_variables,
     (SandboxPlace, "namespace"): values.dns_label,
     (SandboxPlace, "gateway"): values.dns_label,
+    (Web, "public_url"): values.public_url,
+    (Proxy, "addresses"): values.network,
+    (Proxy, "secret_header"): values.header,
+    (Proxy, "user_header"): values.header,
     (Profile, "shell"): values.absolute,
     (Profile, "image"): values.image,
     (Resources, "requests"): values.quantity,
@@ -24,6 +28,9 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
 MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
     (Access, "user_ca"): Path.is_file,
     (SandboxPlace, "kubeconfig"): Path.is_file,
+    (Tls, "cert"): Path.is_file,
+    (Tls, "key"): Path.is_file,
+    (Proxy, "secret_file"): Path.is_file,
     (Profile, "binds"): Path.is_dir,
 }
 
@@ -37,6 +44,15 @@ def placed(config: Config, here: Path) -> Config:
     )
 
 
+def section_at(section: object, here: Path) -> object:
+    """The same for a section that is not there unless the file has it."""
+    if isinstance(section, Web):
+        return replace(section, secret=here / section.secret)
+    if isinstance(section, Tls):
+        return Tls(here / section.cert, here / section.key)
+    return section
+
+
 def across(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """What does not fit together: the keys whose line is meant, the first that is there, and a sentence."""
     local = config.sandbox.provider == "local"
@@ -48,9 +64,33 @@ def across(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 f"to others: write 127.0.0.1:{config.ssh.listen.port}, or provider: kubernetes"
             ),
         )
+    if config.web is not None:
+        yield from _web(config.web, local)
     for name, profile in config.profiles.items():
         if profile.binds and not local:
             yield (
                 (f"profiles.{name}.binds",),
                 f"profiles.{name}.binds: only the local provider has it; use pod_overrides.volumes",
             )
+
+
+def _web(web: Web, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+    open_to_others = not values.is_loopback(web.listen)
+    if local and open_to_others:
+        yield (
+            ("web.listen", "web"),
+            (
+                f"web.listen: sandboxes on this machine itself are for its own users, and {web.listen} is open to "
+                f"others: write 127.0.0.1:{web.listen.port}, or provider: kubernetes"
+            ),
+        )
+    elif open_to_others and web.tls is None and web.public_url is None:
+        yield (
+            ("web.listen", "web"),
+            (
+                f"web.listen: passwords and terminals would cross the network to {web.listen} in the clear: give tls, "
+                "or the public_url of a proxy that does TLS"
+            ),
+        )
+    if web.proxy is not None and not web.proxy.addresses:
+        yield ("web.proxy",), "web.proxy: name the addresses that the proxy connects from"

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from sshgate.config import Address
 
@@ -26,6 +27,7 @@ _QUANTITY = re.compile(r"\+?(\d+|\d+\.\d*|\.\d+)(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?\
 _HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\Z"
 )
+_URL_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*/?\Z")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # With these a client could take over a program that a key's `command=` alone allows.
@@ -88,6 +90,34 @@ def is_loopback(listen: Address) -> bool:
         return listen.host == "localhost"
     mapped = None if isinstance(parsed, IPv4Address) else parsed.ipv4_mapped
     return (mapped or parsed).is_loopback
+
+
+def public_url(text: str) -> str:
+    """Where people find the page, without a trailing slash: ``https://host[:port][/path]``."""
+    url = urlsplit(text)
+    try:
+        right = url.scheme in ("http", "https") and url.hostname is not None and (url.port or 1) > 0
+    except ValueError:
+        right = False
+    if not right or url.query or url.fragment or url.username is not None or not _URL_PATH.match(url.path):
+        raise ValueError(f"{text!r} is no address of a page: write https://host or https://host/path")
+    return text.rstrip("/")
+
+
+def network(text: str) -> str:
+    """An IP address or network."""
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is neither an address nor a network such as 10.0.0.0/8") from error
+    return text
+
+
+def header(text: str) -> str:
+    """The name of an HTTP header."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", text):
+        raise ValueError(f"{text!r} cannot be the name of a header")
+    return text
 
 
 def quantity(text: str) -> str:

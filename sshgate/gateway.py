@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from sshgate.access.identity import Identity
@@ -71,17 +72,23 @@ class Gateway:
     def __repr__(self) -> str:
         return f"<Gateway {self.sessions} sessions, {self.admission!r}>"
 
-    def login(self, identity: Identity) -> Login:
-        """Called once authentication has succeeded, never before."""
-        return Login(self, identity)
+    def login(self, identity: Identity, together: bool = False) -> Login:
+        """Called once authentication has succeeded, never before.
+
+        ``together``: all that is run on it shares one sandbox, also where the profile gives each channel its own.
+        """
+        return Login(self, identity, together)
 
 
 class Login:
     """One authenticated connection. Its front door calls ``close`` when the connection has ended."""
 
-    def __init__(self, gateway: Gateway, identity: Identity) -> None:
+    def __init__(self, gateway: Gateway, identity: Identity, together: bool = False) -> None:
         self.identity = identity
+        self.shell_pid: int | None = None
+        """The shell that runs on it with a terminal, as its sandbox counts processes: where it is, files belong."""
         self._gateway = gateway
+        self._together = together
         self._trail = gateway.telemetry.events.trail(
             connection=identity.connection or None,
             user=identity.user,
@@ -132,6 +139,8 @@ class Login:
             return
         telemetry = self._gateway.telemetry
         granted = grant(self.identity, request, self._gateway.profiles)
+        if self._together and granted.scope == "channel":
+            granted = replace(granted, scope="connection")
         program = self._program(granted)
         trail = trail.bound(profile=granted.profile.name, asks=_asks(granted.request))
         trail.bound(**_asked(granted)).tell(Code.SESSION_START)
@@ -151,6 +160,8 @@ class Login:
             try:
                 said = await launch(process, program)
                 marks.mark(Stage.LAUNCH)
+                if terminal is not None:
+                    self.shell_pid = process.pid
                 line = bridge(client, process, traffic, wait.early, wait.eof, said)
                 with telemetry.metrics.carrying(traffic):
                     outcome = await within_limits(line, self._timekeeper(granted, client, sandbox, process, traffic))
@@ -204,13 +215,15 @@ class Login:
             return process.pid is None or await is_busy(sandbox, process.pid)
 
         clock = SessionClock(granted.profile.limits, time.monotonic(), terminal=interactive)
-        return Timekeeper(clock, traffic, warn, busy)
+        return Timekeeper(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
 
     def _program(self, granted: Grant) -> Program:
         who = self.identity
         environment: dict[str, bytes] = {name: text.encode() for name, text in granted.profile.environment.items()}
-        environment["SSH_CLIENT"] = f"{who.source} {who.source_port} {who.server_port}".encode()
-        environment["SSH_CONNECTION"] = f"{who.source} {who.source_port} {who.server} {who.server_port}".encode()
+        if who.server_port:  # came by ssh
+            ends = f"{who.source} {who.source_port} {who.server} {who.server_port}"
+            environment["SSH_CLIENT"] = f"{who.source} {who.source_port} {who.server_port}".encode()
+            environment["SSH_CONNECTION"] = ends.encode()
         environment["SSHGATE_USER"] = who.user.encode()
         environment |= granted.environment
         return Program(granted.request, environment, granted.profile.shell)

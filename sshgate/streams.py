@@ -141,7 +141,10 @@ class Process(Protocol):
 
 
 class Client(Protocol):
-    """One front end: an SSH channel or a browser socket."""
+    """One front end: an SSH channel or a browser session.
+
+    One that can be left and come back to says by an attribute ``attached`` whether somebody is there now.
+    """
 
     async def read(self) -> bytes | None:
         """The next input; ``None`` after its end (half-close)."""

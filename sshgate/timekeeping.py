@@ -19,7 +19,8 @@ class Timekeeper:
     """Keeps one session to its limits.
 
     ``warn`` is given sentences for the terminal. ``busy`` tells whether a program other than the shell runs;
-    it is asked only when that decides.
+    it is asked only when that decides. ``present`` tells whether somebody is at the client; only a client that can
+    be left and come back to ever says no.
     """
 
     def __init__(
@@ -29,12 +30,15 @@ class Timekeeper:
         warn: Callable[[str], Awaitable[None]],
         busy: Callable[[], Awaitable[bool]],
         now: Callable[[], float] = time.monotonic,
+        present: Callable[[], bool] = lambda: True,
     ) -> None:
         self._clock = clock
         self._traffic = traffic
         self._warn = warn
         self._busy = busy
         self._now = now
+        self._present = present
+        self._was_present = True
         self._seen = 0
 
     async def until_over(self) -> str:
@@ -60,6 +64,9 @@ class Timekeeper:
         if total != self._seen:
             self._seen = total
             self._clock.active(now)
+        if (present := self._present()) != self._was_present:
+            self._was_present = present
+            (self._clock.attached if present else self._clock.detached)(now)
         return now
 
 

@@ -6,6 +6,8 @@ or a file that cannot be used is refused with a warning that names it, and takes
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 import os
 import re
@@ -93,6 +95,17 @@ class Keyring:
         """
         return next((line.restrictions for line in self._of(user).holding(blob, False, source, now)), None)
 
+    def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
+        """As ``key``, for a key that was proven earlier and is known by its ``SHA256:`` fingerprint."""
+        for line in self._of(user).keys:
+            if not line.authority and fingerprint_of(line.blob) == fingerprint and line.allows(source, now):
+                return line.restrictions
+        return None
+
+    def has_authority(self, user: str) -> bool:
+        """Whether there is any signer whose certificates are accepted for this user."""
+        return bool(self._authorities().keys) or any(line.authority for line in self._of(user).keys)
+
     def authority(
         self, user: str, blob: bytes, source: str, now: float, names: frozenset[str] | None = None
     ) -> Authority | None:
@@ -134,6 +147,11 @@ class Keyring:
         if known.stamp != stamp:
             known = self._files[path] = _KeyFile(stamp, _load(path, directory, authorities))
         return known
+
+
+def fingerprint_of(blob: bytes) -> str:
+    """``SHA256:...`` of a key in SSH wire encoding, as OpenSSH shows it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def _is_key_file(name: str) -> bool:

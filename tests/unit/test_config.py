@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sshgate import configvalues as values
-from sshgate.config import Address, Config, Group, Home, Profile
+from sshgate.config import Address, Config, Group, Home, Profile, Proxy, Tls, Web
 from sshgate.configfile import load, parse
 from sshgate.errors import ConfigError
 
@@ -299,11 +299,36 @@ def test_the_example_names_every_setting() -> None:
     def names(kind: type) -> set[str]:
         return {field.name for field in dataclasses.fields(kind)}
 
-    kinds = {type(getattr(Config(), field.name)) for field in dataclasses.fields(Config)} - {dict}
-    kinds |= {Config, Profile, Home, Group, type(Profile().limits), type(Profile().resources)}
+    kinds = {type(getattr(Config(), field.name)) for field in dataclasses.fields(Config)} - {dict, type(None)}
+    kinds |= {Config, Profile, Home, Group, Web, Tls, Proxy, type(Profile().limits), type(Profile().resources)}
     wanted = set().union(*map(names, kinds)) - {"name"}
     said = set(re.findall(r"([a-z_]+):(?:\s|$)", example(), re.MULTILINE))
     assert wanted - said == set()
+
+
+def test_the_examples_web_section_is_valid_and_says_the_defaults() -> None:
+    block = re.search(r"^# web:\n(#.*\n)+", example(), re.MULTILINE)
+    assert block is not None
+    text = re.sub(r"^# ?(?!  #)", "", block[0], flags=re.MULTILINE).replace("public_url: null", "public_url: https://x")
+    assert parse(text, HERE).web == dataclasses.replace(Web(), public_url="https://x", secret=HERE.parent / "keys/web")
+
+
+WRONG_WEB = [
+    ("web: {}", "web.listen: passwords and terminals would cross the network to 0.0.0.0:31000 in the clear"),
+    ("web: {listen: '127.0.0.1:1', public_url: ftp://x}", "'ftp://x' is no address of a page"),
+    ("web: {listen: '127.0.0.1:1', public_url: 'https://x/?a'}", "is no address of a page"),
+    ("web: {listen: '127.0.0.1:1', tls: {cert: nowhere}}", "there is no file"),
+    ("web: {listen: '127.0.0.1:1', proxy: {}}", "web.proxy: name the addresses"),
+    ("web: {listen: '127.0.0.1:1', proxy: {addresses: [10.0.0.1/8]}}", "neither an address nor a network"),
+    ("sandbox: {provider: local}\nssh: {listen: '127.0.0.1:1'}\nweb: {public_url: http://x}", "write 127.0.0.1:31000"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), WRONG_WEB)
+def test_a_web_section_that_would_be_unsafe_or_makes_no_sense_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(text, HERE)
+    assert sentence in str(raised.value)
 
 
 def test_the_examples_suggestions_are_valid_too() -> None:

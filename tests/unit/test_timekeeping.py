@@ -52,6 +52,13 @@ async def test_the_line_ends_first_or_the_time_does() -> None:
     assert await within_limits(asyncio.sleep(0, Exited(3)), calm) == Exited(3)
 
 
+async def test_a_session_that_nobody_comes_back_to_is_over_after_its_detached_time() -> None:
+    scene = _Scene(ProfileLimits())
+    clock = SessionClock(ProfileLimits(detached=0.001, idle=0), 0.0, terminal=True)
+    left = Timekeeper(clock, Traffic(), scene._warn, scene._is_busy, scene._now, present=lambda: False)
+    assert await left.until_over() == "nobody came back"
+
+
 async def test_whether_something_runs_is_asked_only_when_that_decides() -> None:
     scene = _Scene(ProfileLimits(max_lifetime=86_400.0, idle=60.0))
     assert await scene.keeper.until_over() == "it was idle"
