@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sshgate import __version__
+from sshgate.transfer.command import cp
 
 if TYPE_CHECKING:
     from sshgate.config import Config
@@ -25,6 +26,9 @@ def main() -> None:
     when the user leaves. Begin with `sshgate try`; then copy sshgate.example.yaml, change what you need, and
     run `sshgate serve`.
     """
+
+
+main.add_command(cp)
 
 
 @main.command()

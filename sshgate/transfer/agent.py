@@ -1,0 +1,103 @@
+"""The far end where the sandbox has Python: the same reading and writing as on this side.
+
+``bundle`` makes one text of this package's shared modules; ``LOADER`` is the command that runs it there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+from sshgate.transfer.arrival import Writing
+from sshgate.transfer.incoming import Landing
+from sshgate.transfer.outgoing import Reading, walk
+from sshgate.transfer.records import CHUNK, Decoder, End, Garbled, Have, Offer, Problem, Record, encode
+from sshgate.transfer.unfinished import Stopped
+
+READY = b"\x01sshgate-cp agent\x02"
+
+
+def main(task: str, *arguments: str) -> int:
+    """``send`` or ``receive``, with the fields of ``Reading`` or ``Writing``. Speaks on stdin and stdout."""
+    for name in ("SIGHUP", "SIGTERM", "SIGINT"):
+        signal.signal(getattr(signal, name), lambda *_: sys.exit(1))
+    _write(READY)
+    try:
+        if task == "send":
+            resume, totals, *sources = arguments
+            return _send([_path(source) for source in sources], Reading(resume == "1", totals == "1"))
+        destination, many, resume, *_ = arguments
+        # The sandbox's disk is its own limit.
+        return _receive(Writing(_path(destination), many == "1", resume == "1", 0o7777, 1 << 62, 1 << 62))
+    except (Stopped, Garbled) as error:
+        _write(encode(Problem(b"", str(error))))
+        return 1
+    except BrokenPipeError:
+        return 1
+
+
+def _send(sources: list[bytes], reading: Reading) -> int:
+    records = walk(sources, reading)
+    answers = _read()
+    queue = []
+    size = 0
+    answer: Have | None = None
+    while True:
+        try:
+            record = records.send(answer)
+        except StopIteration:
+            break
+        answer = None
+        frame = encode(record)
+        queue.append(frame)
+        size += len(frame)
+        if size >= CHUNK or isinstance(record, (Offer, End)):
+            _write(b"".join(queue))
+            queue.clear()
+            size = 0
+        if isinstance(record, Offer):
+            reply = next(answers, None)
+            if not isinstance(reply, Have):
+                return 1
+            answer = reply
+    # The other side says when it has everything; its going away in between is not our success.
+    return 0 if next(answers, None) is not None else 1
+
+
+def _receive(writing: Writing) -> int:
+    landing = Landing(writing, lambda path, why: _write(encode(Problem(path, why))), lambda: os.urandom(8).hex())
+    try:
+        for record in _read():
+            answer = landing.take(record)
+            if answer is not None:
+                _write(encode(answer))
+            if isinstance(record, End):
+                return 0
+        return 1  # cut
+    finally:
+        landing.close()
+
+
+def _path(text: str) -> bytes:
+    """Paths come as hexadecimal, so that no shell or locale on the way can change them."""
+    path = bytes.fromhex(text)
+    if path == b"~" or path.startswith(b"~/"):
+        return os.path.expanduser(b"~") + path[1:]  # noqa: PTH111 - bytes
+    return path
+
+
+def _read() -> Iterator[Record]:
+    decoder = Decoder()
+    while True:
+        data = os.read(0, CHUNK)
+        if not data:
+            return
+        yield from decoder.feed(data)
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]

@@ -1,0 +1,96 @@
+"""Where a copy arrives, and how much may arrive there. Also runs in the sandbox (Python 3.8)."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from sshgate.transfer.outgoing import reason
+from sshgate.transfer.unfinished import Stopped, shown
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# What an entry costs on the disk besides its content.
+_BLOCK = 4096
+
+
+class Writing(NamedTuple):
+    """Where and how to write. ``destination`` as given, with its trailing slash.
+
+    ``many``: several sources, so it must be a directory. ``mask``: the mode bits of files that are kept.
+    ``max_bytes`` and ``max_entries``: 0 takes what the disk has free, less a reserve.
+    """
+
+    destination: bytes
+    many: bool = False
+    resume: bool = False
+    mask: int = 0o7777
+    max_bytes: int = 0
+    max_entries: int = 0
+
+
+def open_destination(writing: Writing, contents: bool) -> tuple[int, bytes | None]:
+    """The directory that the top-level entries go into, open, and the new name of the only one of them.
+
+    ``contents``: the source means what is in a directory. Raises ``Stopped``.
+    """
+    path = writing.destination or b"."
+    try:
+        return os.open(path, _DIRECTORY), None
+    except FileNotFoundError:
+        if contents or path.endswith(b"/"):
+            return _made(path), None
+        if writing.many:
+            raise Stopped(f"{shown(path)} is not a directory, so several sources cannot go there.") from None
+    except NotADirectoryError:
+        if contents or path.endswith(b"/") or writing.many:
+            raise Stopped(f"{shown(path)} exists and is not a directory; name another destination.") from None
+    except OSError as error:
+        raise Stopped(f"{shown(path)}: {reason(error)}.") from error
+    head, _, renamed = path.rpartition(b"/")
+    head = head or (b"/" if path.startswith(b"/") else b".")
+    try:
+        return os.open(head, _DIRECTORY), renamed
+    except OSError as error:
+        raise Stopped(f"{shown(head)}: {reason(error)}; make that directory first.") from error
+
+
+def _made(path: bytes) -> int:
+    bare = path.rstrip(b"/.").rstrip(b"/") or path
+    try:
+        os.mkdir(bare)  # noqa: PTH102 - bytes
+        return os.open(bare, _DIRECTORY)
+    except OSError as error:
+        raise Stopped(f"{shown(bare)}: {reason(error)}; make the directory above it first.") from error
+
+
+class Budget:
+    """What may still arrive in the file system of ``fd``: bytes and entries. ``place`` is how people know it."""
+
+    def __init__(self, writing: Writing, fd: int) -> None:
+        disk = os.fstatvfs(fd)
+        free = disk.f_bavail * disk.f_frsize
+        reserve = min(disk.f_blocks * disk.f_frsize // 20, 1 << 30)
+        self._max_bytes = writing.max_bytes
+        self._place = shown(writing.destination)
+        self._room = writing.max_bytes or max(free - reserve, 0)
+        self._entries = writing.max_entries or (disk.f_favail * 9 // 10 if disk.f_files else 1 << 62)
+
+    def __repr__(self) -> str:
+        return f"<Budget {self._room} bytes, {self._entries} entries>"
+
+    def entry(self) -> None:
+        """One more file, directory or link. Raises ``Stopped``."""
+        self._entries -= 1
+        if self._entries < 0:
+            raise Stopped(f"{self._place}: there are more files than this disk or --max-files allows.")
+        self.spend(_BLOCK)
+
+    def spend(self, amount: int) -> None:
+        """So many more bytes. Raises ``Stopped``."""
+        self._room -= amount
+        if self._room < 0:
+            limit = f"limit of {self._max_bytes:,} bytes (--max-bytes)"
+            raise Stopped(
+                f"{self._place}: the copy needs more than the "
+                f"{limit if self._max_bytes else 'free space of this disk, less a reserve'}; it was stopped."
+            )

@@ -1,0 +1,143 @@
+"""``sshgate cp``: the command line of the copy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sshgate.transfer import places
+from sshgate.transfer.places import BySsh, Here, InPod, Misuse
+
+if TYPE_CHECKING:
+    from sshgate.transfer.copying import Order, Ways
+
+
+@click.command("cp", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("sources", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SOURCE...")
+@click.argument("destination", type=click.UNPROCESSED, metavar="DESTINATION")
+@click.option("-p", "--port", type=click.IntRange(1, 65_535), help="The gateway's port.")
+@click.option("--host", help="The gateway; what stands before the colon is then only the login name.")
+@click.option("-i", "--identity", "identities", multiple=True, metavar="KEY", help="A private key for ssh.")
+@click.option("-o", "--option", "options", multiple=True, metavar="OPTION", help="An option for ssh, as in ssh_config.")
+@click.option("-F", "--ssh-config", metavar="FILE", help="ssh's configuration file.")
+@click.option("--ssh", "program", default="ssh", show_default=True, metavar="COMMAND", help="What to run as ssh.")
+@click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="Go by the Kubernetes API.")
+@click.option("--context", help="A context of the kubeconfig.")
+@click.option("-n", "--namespace", help="The pod's namespace.")
+@click.option("-c", "--container", help="The pod's container, if it has several.")
+@click.option("--resume", is_flag=True, help="Go on with large files where an earlier try was cut.")
+@click.option("--max-bytes", metavar="SIZE", help="Take no more than this from a sandbox.  [default: the free space]")
+@click.option("--max-files", type=click.IntRange(min=1), help="Take no more files than this from a sandbox.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@click.option("--json", "as_json", is_flag=True, help="Tell the result as one JSON object on stdout.")
+def cp(
+    sources: tuple[str, ...],
+    destination: str,
+    port: int | None,
+    host: str | None,
+    identities: tuple[str, ...],
+    options: tuple[str, ...],
+    ssh_config: str | None,
+    program: str,
+    kubeconfig: Path | None,
+    context: str | None,
+    namespace: str | None,
+    container: str | None,
+    resume: bool,
+    max_bytes: str | None,
+    max_files: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Copy files and directories into a running sandbox, or out of it.
+
+    One side is in a sandbox: USER=NAME:PATH (a named sandbox), USER@HOST:PATH or HOST:PATH as for scp, and for
+    operators POD:PATH with one of the Kubernetes options, pod/NAME:PATH or NAMESPACE/POD:PATH. Write
+    ./NAME for a local file with a colon in its name. A PATH that is not absolute begins at the home directory.
+
+    \b
+      sshgate cp ./project dev=work:/home/dev/ --host node -p 2222
+      sshgate cp dev=work@node:results.csv .
+      sshgate cp pod/sandbox-x7k2:/home/dev/. ./backup --namespace claudecode-terminal
+
+    Directories are copied whole, into the destination if that is a directory; DIR/. means what is in DIR.
+    Modes, times, links, holes and empty directories are kept; owners are not. Symbolic links are copied as links.
+    FIFOs, sockets and devices are named and left out. A file appears under its name only when all of it
+    has arrived and its checksum is right.
+
+    Exit status: 0 when all was copied, 1 when something was not, 2 for a mistake on the command line.
+    """
+    from sshgate.config import SandboxPlace
+    from sshgate.transfer.copying import Order, Ways
+
+    operator = any(option is not None for option in (kubeconfig, context, namespace, container))
+    try:
+        froms = [places.place(source, host=host, operator=operator) for source in sources]
+        to = places.place(destination, host=host, operator=operator)
+        far = places.route(froms, to)
+        limit = places.size(max_bytes) if max_bytes is not None else 0
+        ssh = shlex.split(program)
+        if not ssh:
+            raise Misuse("--ssh names no program.")
+    except ValueError as error:
+        click.echo(f"sshgate: {error}", err=True)
+        sys.exit(2)
+    arguments = [*_pair("-p", port), *_pair("-F", ssh_config)]
+    arguments += [word for key in identities for word in ("-i", key)]
+    arguments += [word for option in options for word in ("-o", option)]
+    order = Order(
+        far, isinstance(froms[0], Here), [_path(source) for source in froms], _path(to), resume, limit, max_files or 0
+    )
+    cluster = SandboxPlace(kubeconfig=kubeconfig, context=context)
+    if namespace is not None:
+        cluster = SandboxPlace(kubeconfig=kubeconfig, context=context, namespace=namespace)
+    sys.exit(run(order, Ways(ssh, arguments, cluster, container), quiet, as_json))
+
+
+def run(order: Order, ways: Ways, quiet: bool, as_json: bool) -> int:
+    """Copy and tell; returns the exit status, 128 and its number after a signal."""
+    from sshgate.transfer.copying import copy
+    from sshgate.transfer.display import Display
+
+    caught: list[int] = []
+
+    async def interruptible() -> str | None:
+        task = asyncio.ensure_future(copy(order, ways, display))
+
+        def interrupt(number: int) -> None:
+            caught.append(number)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not caught:
+                raise
+            return "interrupted; files that had arrived whole stay, nothing half-written does."
+
+    bar = not quiet and not as_json and sys.stderr.isatty()
+    began = time.monotonic()
+    with Display(bar=bar, as_json=as_json) as display:
+        error = asyncio.run(interruptible())
+    status = display.finish(error, time.monotonic() - began)
+    return 128 + caught[0] if caught else status
+
+
+def _pair(option: str, value: object) -> list[str]:
+    return [] if value is None else [option, str(value)]
+
+
+def _path(place: Here | BySsh | InPod) -> bytes:
+    if isinstance(place, Here) or place.path:
+        return os.fsencode(place.path)
+    return b"."

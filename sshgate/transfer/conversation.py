@@ -1,0 +1,118 @@
+"""The first words with the far end: one constant shell loop, and what is sent to it.
+
+The loop tells which programs are there, reads one escaped line, carries it out and begins again. Nothing of
+a copy is in the command of the exec or of ssh, whose lengths are limited and which others may log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from sshgate.launcher import quote
+from sshgate.streams import STDOUT, Exited, Outcome, Process
+from sshgate.transfer.unfinished import shown
+
+# No single quotes and no exclamation marks: it must survive any login shell inside single quotes.
+# What busybox has without a link for it counts as well.
+BOOT = (
+    r'LC_ALL=C;export LC_ALL;b=" $(busybox --list 2>/dev/null|busybox tr "\\n" " " 2>/dev/null) ";'
+    r'while :;do printf "\\001sshgate-cp";'
+    "for c in python3 tar sha256sum stat head dd mv ln mkdir xargs tee readlink touch chmod rm cat wc;do "
+    'if command -v "$c" >/dev/null 2>&1;then printf " %s" "$c";else case "$b" in *" $c "*)'
+    r'eval "$c(){ busybox $c \"\$@\";}";printf " %s" "$c";;esac;fi;done;printf "\\002";'
+    'IFS= read -r l||exit 1;eval "$(printf %b "$l")";done'
+)
+BOOT_ARGV = ("/bin/sh", "-c", BOOT)
+BOOT_COMMAND = f"exec /bin/sh -c '{BOOT}'"
+
+_MARK = re.compile(rb"\x01sshgate-cp([ a-z0-9]*)\x02")
+# Greetings and the like that a login shell may print before.
+_NOISE = 64 * 1024
+# What the far end may say on stderr, altogether.
+_COMPLAINTS = 64 * 1024
+
+
+class FarFailure(Exception):
+    """The far end failed as a whole. The text is one sentence for the user."""
+
+
+class Conversation:
+    """A process at the far end, its stderr taken apart and made harmless. ``warn`` gets each line of it."""
+
+    def __init__(self, process: Process, warn: Callable[[str], None]) -> None:
+        self.process = process
+        self._warn = warn
+        self._early = b""
+        self._complaint = b""
+        self._complaints_left = _COMPLAINTS
+
+    async def programs(self) -> frozenset[str]:
+        """Which programs the far end has. Raises ``FarFailure`` when no shell answers."""
+        return frozenset((await self._until_mark()).decode().split())
+
+    async def agent(self, word: bytes) -> bool:
+        """Whether what was started says this word; ``False``: it gave up and the shell is back."""
+        return (await self._until_mark()).strip() == word
+
+    async def _until_mark(self) -> bytes:
+        seen = b""
+        while not (found := _MARK.search(seen)):
+            if len(seen) > _NOISE:
+                raise FarFailure("the far end answers with something else than a shell; nothing was copied.")
+            data = await self.read()
+            if data is None:
+                raise FarFailure(await self._why(seen))
+            seen += data
+        self._early = seen[found.end() :]
+        return found[1]
+
+    async def _why(self, seen: bytes) -> str:
+        said = re.search(rb"S([^\0]{1,500})\0\Z", seen)
+        if said:
+            return f"in the sandbox: {shown(said[1])}"
+        outcome = await self.process.wait()
+        if isinstance(outcome, Exited) and outcome.status in (126, 127):
+            return "the sandbox has no /bin/sh, which copying needs; nothing was copied."
+        return f"{ended(outcome)} before the copy began; nothing was copied."
+
+    async def read(self) -> bytes | None:
+        """The next output; ``None`` after its end."""
+        if self._early:
+            early, self._early = self._early, b""
+            return early
+        while (chunk := await self.process.read()) is not None:
+            if chunk[0] == STDOUT:
+                return chunk[1]
+            self._complain(chunk[1])
+        self._complain(b"\n" if self._complaint else b"")
+        return None
+
+    def unread(self, data: bytes) -> None:
+        """Give back what was read too much."""
+        self._early = data + self._early
+
+    async def say(self, script: bytes) -> None:
+        """Have the shell carry out a script; it must leave the loop, or return to it."""
+        escaped = re.sub(rb"[^\x20-\x5b\x5d-\x7e]", lambda byte: b"\\0%03o" % byte[0][0], script)
+        await self.process.write(escaped + b"\n")
+
+    def _complain(self, data: bytes) -> None:
+        data = data[: self._complaints_left]
+        self._complaints_left -= len(data)
+        *lines, self._complaint = (self._complaint + data).split(b"\n")
+        for line in lines:
+            if line.strip():
+                self._warn(shown(line.rstrip(b"\r")))
+
+
+def ended(outcome: Outcome) -> str:
+    """How the far program ended, as the beginning of a sentence."""
+    if isinstance(outcome, Exited):
+        return f"the far end ended with status {outcome.status}"
+    return getattr(outcome, "reason", "").rstrip(".") or "a signal ended the far end"
+
+
+def words(*arguments: bytes) -> bytes:
+    """A shell command of exactly these words."""
+    return b" ".join(map(quote, arguments))

@@ -1,0 +1,118 @@
+"""One copy from end to end: open the way in, see what the far end has, and let the best of it do the work."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from sshgate.config import SandboxPlace
+from sshgate.errors import GateError
+from sshgate.streams import Process
+from sshgate.transfer import pythonfar, shellfar, tarfar
+from sshgate.transfer.arrival import Writing
+from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, FarFailure
+from sshgate.transfer.display import Display
+from sshgate.transfer.outgoing import Reading
+from sshgate.transfer.places import BySsh, InPod
+from sshgate.transfer.program import SshProgram, ssh_argv
+from sshgate.transfer.records import Garbled
+from sshgate.transfer.unfinished import Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How to get in. ``ssh``: the program and its first arguments; ``options``: further ones."""
+
+    ssh: Sequence[str] = ("ssh",)
+    options: Sequence[str] = ()
+    cluster: SandboxPlace = field(default_factory=SandboxPlace)
+    container: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to copy. ``upload``: from here; paths are bytes as given."""
+
+    far: BySsh | InPod
+    upload: bool
+    sources: list[bytes]
+    destination: bytes
+    resume: bool = False
+    max_bytes: int = 0
+    max_entries: int = 0
+
+
+async def copy(order: Order, ways: Ways, display: Display) -> str | None:
+    """Copy. What could not be copied is told to ``display``; returns a sentence if the copy failed as a whole."""
+    try:
+        async with _way_in(order.far, ways) as process:
+            await _copy(order, Conversation(process, display.say), display)
+    except (FarFailure, Stopped, GateError) as error:
+        return str(error)
+    except Garbled as error:
+        return f"the far end cannot be trusted: {error}; the copy was stopped and is not complete."
+    return None
+
+
+async def _copy(order: Order, talk: Conversation, display: Display) -> None:
+    programs = await talk.programs()
+    many = len(order.sources) > 1
+    resume = "1" if order.resume else "0"
+    if "python3" in programs:
+        if order.upload:
+            if await pythonfar.started(talk, "receive", order.destination.hex(), "1" if many else "0", resume):
+                await pythonfar.send(talk, order.sources, Reading(order.resume, display.wants_totals), display)
+                return
+        else:
+            paths = [source.hex() for source in order.sources]
+            totals = "1" if display.wants_totals else "0"
+            if await pythonfar.started(talk, "send", resume, totals, *paths):
+                await pythonfar.fetch(talk, _writing(order), display)
+                return
+    if order.resume:
+        display.say("--resume needs Python 3.8 in the sandbox, which it lacks: everything is copied from the start.")
+    await _without_python(order, talk, display, programs)
+
+
+async def _without_python(order: Order, talk: Conversation, display: Display, programs: frozenset[str]) -> None:
+    totals = display.wants_totals
+    if programs >= tarfar.NEEDED:
+        if order.upload:
+            await tarfar.send(talk, order.sources, order.destination, display, totals)
+        else:
+            await tarfar.fetch(talk, order.sources, _writing(order), display)
+    elif order.upload and programs >= shellfar.NEEDED_TO_SEND:
+        await shellfar.send(talk, order.sources, order.destination, display, totals)
+    elif not order.upload and programs >= shellfar.NEEDED_TO_FETCH:
+        await shellfar.fetch(talk, order.sources, _writing(order), display)
+    else:
+        needed = shellfar.NEEDED_TO_SEND if order.upload else shellfar.NEEDED_TO_FETCH
+        raise FarFailure(
+            "the sandbox has neither Python 3.8 nor a complete tar, and a copy by sh lacks "
+            f"{', '.join(sorted(needed - programs))}: install one of them in its image; nothing was copied."
+        )
+
+
+def _writing(order: Order) -> Writing:
+    # Set-user-id and set-group-id of a file made by strangers would run as whoever copied it.
+    return Writing(order.destination, len(order.sources) > 1, order.resume, 0o1777, order.max_bytes, order.max_entries)
+
+
+@asynccontextmanager
+async def _way_in(far: BySsh | InPod, ways: Ways) -> AsyncIterator[Process]:
+    if isinstance(far, InPod):
+        from sshgate.transfer.pods import pod_program
+
+        cluster = replace(ways.cluster, namespace=far.namespace) if far.namespace else ways.cluster
+        async with pod_program(cluster, far.pod, ways.container, BOOT_ARGV) as process:
+            yield process
+        return
+    try:
+        program = await SshProgram.start(ssh_argv(ways.ssh, ways.options, far, BOOT_COMMAND))
+    except OSError as error:
+        raise FarFailure(f"{ways.ssh[0]} cannot be started: {error.strerror}; install OpenSSH's client.") from error
+    try:
+        yield program
+    finally:
+        await program.close()

@@ -1,0 +1,81 @@
+"""Walking down and up a directory tree by file descriptors, never by path strings.
+
+No step follows a symbolic link, however the tree changes meanwhile. Deep trees do not run out of
+descriptors: beyond ``KEPT`` levels the ones in the middle are closed and found again through ``..``, checked
+by device and inode. Also runs in the sandbox (Python 3.8).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+KEPT = 64
+DEEPEST = 4096
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class Descent:
+    """A stack of open directories. Takes ownership of ``fd``, the root."""
+
+    def __init__(self, fd: int) -> None:
+        self._levels: list[tuple[int, tuple[int, int]]] = [(fd, _identity(fd))]
+
+    def __repr__(self) -> str:
+        return f"<Descent {self.depth} deep>"
+
+    @property
+    def depth(self) -> int:
+        """Levels below the root."""
+        return len(self._levels) - 1
+
+    @property
+    def fd(self) -> int:
+        """The directory where we are."""
+        return self._levels[-1][0]
+
+    @property
+    def root(self) -> int:
+        """The directory where it began."""
+        return self._levels[0][0]
+
+    def down(self, name: bytes) -> None:
+        """Enter a subdirectory. Raises ``OSError``: missing, not a directory, a symbolic link, too deep."""
+        if self.depth >= DEEPEST:
+            raise OSError(errno.ENAMETOOLONG, "directories are nested too deep")
+        fd = os.open(name, _OPEN, dir_fd=self.fd)
+        self._levels.append((fd, _identity(fd)))
+        self._thin()
+
+    def up(self) -> None:
+        """Back to the parent. Raises ``OSError`` when it has been moved away meanwhile."""
+        fd, _ = self._levels.pop()
+        try:
+            parent, identity = self._levels[-1]
+            if parent < 0:
+                parent = os.open("..", _OPEN, dir_fd=fd)
+                self._levels[-1] = (parent, identity)
+                if _identity(parent) != identity:
+                    raise OSError(errno.ESTALE, "a directory was moved during the copy")
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close everything; may be called again."""
+        for fd, _ in self._levels:
+            if fd >= 0:
+                os.close(fd)
+        self._levels.clear()
+
+    def _thin(self) -> None:
+        middle = len(self._levels) - KEPT
+        if middle > 0:
+            fd, identity = self._levels[middle]
+            if fd >= 0:
+                os.close(fd)
+                self._levels[middle] = (-1, identity)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino

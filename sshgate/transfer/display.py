@@ -1,0 +1,116 @@
+"""What the user sees of a copy: a progress bar on a terminal, sentences for what failed, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sshgate.transfer.records import Chunk, File, Hole, Record, Totals
+from sshgate.transfer.unfinished import shown
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+# A hostile far end can name any number of failures.
+_NAMED = 1000
+
+
+class Display:
+    """Counts and tells. A context manager: the bar is drawn while it is open."""
+
+    def __init__(self, *, bar: bool, as_json: bool) -> None:
+        self.failures: list[tuple[str, str]] = []
+        self.failed = 0
+        self.entries = 0
+        self.size = 0
+        self._json = as_json
+        self._wants_bar = bar
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Display:
+        if self._wants_bar:
+            self._progress = _bar()
+            self._task = self._progress.add_task("", total=None)
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    @property
+    def wants_totals(self) -> bool:
+        """Whether it is worth counting what there is to copy."""
+        return self._wants_bar
+
+    def show(self, record: Record) -> None:
+        """Move the bar on for a record that passes by."""
+        progress, task = self._progress, self._task
+        if progress is None or task is None:
+            return
+        if isinstance(record, Chunk):
+            progress.advance(task, len(record.content))
+        elif isinstance(record, Hole):
+            progress.advance(task, record.length)
+        elif isinstance(record, File):
+            progress.update(task, description=shown(record.name)[:40], advance=record.offset)
+        elif isinstance(record, Totals):
+            progress.update(task, total=max(record.size, 1))
+
+    def fail(self, path: bytes, reason: str) -> None:
+        """Something was not copied; the rest goes on."""
+        self.failed += 1
+        if self.failed <= _NAMED:
+            self.failures.append((shown(path), shown(reason.encode("utf-8", "surrogateescape"))))
+            if not self._json:
+                self.say(f"{shown(path)}: {self.failures[-1][1]}.")
+        elif self.failed == _NAMED + 1 and not self._json:
+            self.say("more failures follow and are only counted.")
+
+    def say(self, sentence: str) -> None:
+        """One line on stderr, above the bar."""
+        if self._progress is not None:
+            self._progress.console.print(f"sshgate: {sentence}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(f"sshgate: {sentence}", file=sys.stderr)
+
+    def finish(self, error: str | None, seconds: float) -> int:
+        """Tell the result; returns the exit status."""
+        ok = error is None and self.failed == 0
+        if self._json:
+            result: dict[str, Any] = {
+                "ok": ok,
+                "entries": self.entries,
+                "bytes": self.size,
+                "seconds": round(seconds, 3),
+                "failed": self.failed,
+                "failures": [{"path": path, "reason": reason} for path, reason in self.failures],
+                "error": error,
+            }
+            print(json.dumps(result))
+        elif error is not None:
+            self.say(error)
+        elif self.failed:
+            self.say(f"{self.entries:,} copied, {self.failed:,} not.")
+        return 0 if ok else 1
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.text import Text
+
+    class Name(TextColumn):
+        def render(self, task: Any) -> Text:
+            return Text(task.description)
+
+    return Progress(
+        Name(""), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""What both kinds of far end without Python share: the shell functions, and how they answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from importlib import resources
+
+from sshgate.transfer.conversation import Conversation, FarFailure, ended, words
+from sshgate.transfer.display import Display
+from sshgate.transfer.outgoing import landing_name
+from sshgate.transfer.records import Garbled
+from sshgate.transfer.unfinished import shown
+
+_ANSWERS = 64 * 1024
+
+
+def functions() -> bytes:
+    """The shell functions, without comments."""
+    text = resources.files("sshgate.transfer").joinpath("far.sh").read_text("ascii")
+    return re.sub(r"(?m)^\s*#.*\n|^\s+", "", text).encode()
+
+
+def begin(sources: list[bytes], destination: bytes, token: str) -> bytes:
+    """The script line that goes to where everything will be put."""
+    name = landing_name(sources[0]) if len(sources) == 1 else b""
+    return words(b"begin", destination, name, token.encode())
+
+
+def parted(path: bytes) -> tuple[bytes, bytes]:
+    """The directory of a source and the name to read there, as shell words; a trailing slash follows a link."""
+    if path.endswith(b"/") or landing_name(path) == b".":
+        return b'"$(home %s)"' % words(path or b"."), words(b".")
+    head, slash, last = path.rpartition(b"/")
+    if path == b"~":
+        return b'"$HOME"', words(b".")
+    return b'"$(home %s)"' % words(head or (b"/" if slash else b".")), words(last)
+
+
+async def answers(talk: Conversation) -> AsyncIterator[tuple[bytes, bytes]]:
+    """Each answer as (kind, rest), to the end of the output."""
+    waiting = b""
+    while (data := await talk.read()) is not None:
+        *whole, waiting = (waiting + data).split(b"\0")
+        if len(waiting) > _ANSWERS:
+            raise Garbled("it sent something that is not part of a copy")
+        for answer in whole:
+            yield answer[:1], answer[1:]
+
+
+async def verdict(talk: Conversation, display: Display) -> int:
+    """Read the answers to an upload up to the last; what was put in place is counted by the far end."""
+    async for kind, rest in answers(talk):
+        if kind == b"P":
+            why, _, path = rest.partition(b"\n")
+            display.fail(path.removeprefix(b"./"), why.decode("utf-8", "replace"))
+        elif kind == b"S":
+            raise FarFailure(f"in the sandbox: {shown(rest)}")
+        elif kind == b"D" and rest.isdigit():
+            return int(rest[:18])
+        else:
+            raise Garbled("it sent something that is not part of a copy")
+    raise FarFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")

@@ -1,0 +1,362 @@
+"""Records become a tree, whoever sends them. Also runs in the sandbox (Python 3.8).
+
+The sender is not trusted: names are single components, every step is relative to an open directory and
+follows no link, sizes and counts have limits. A file is written under a temporary name in its directory,
+checked, and renamed. Large files are forced to the disk before the rename, all others before ``Done``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+
+from sshgate.transfer.arrival import Budget, Writing, open_destination
+from sshgate.transfer.descent import Descent
+from sshgate.transfer.outgoing import OFFERED_FROM, reason
+from sshgate.transfer.records import (
+    Broken,
+    Chunk,
+    Done,
+    End,
+    Enter,
+    File,
+    Garbled,
+    Hardlink,
+    Have,
+    Hole,
+    Leave,
+    Offer,
+    Problem,
+    Record,
+    Same,
+    Sum,
+    Symlink,
+    Totals,
+)  # fmt: skip
+from sshgate.transfer.unfinished import (
+    FSYNC_FROM,
+    Stopped,
+    Unfinished,
+    existing,
+    hash_file,
+    into_place,
+    open_file,
+    shown,
+    sync,
+    unlink,
+)  # fmt: skip
+
+# After these, every further entry would fail as well.
+_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
+
+
+class Landing:
+    """Takes records one by one. ``report`` is told what could not be put in place, by path and clause.
+
+    ``token`` gives a fresh hexadecimal string for a temporary name. ``take`` raises ``Stopped`` or
+    ``Garbled`` when there is no point in going on; ``close`` must follow in every case, and removes what is
+    unfinished (with ``resume`` an unfinished large file stays, under its temporary name).
+    """
+
+    def __init__(self, writing: Writing, report: Callable[[bytes, str], None], token: Callable[[], str]) -> None:
+        self.writing = writing
+        self.entries = 0
+        self.size = 0
+        self.failed = 0
+        self._large = 0
+        self._report_to = report
+        self._token = token
+        self._descent: Descent | None = None
+        self._renamed: bytes | None = None
+        self._first = b""
+        self._trail: list[Enter] = []
+        self._skipping = 0
+        self._file: Unfinished | None = None
+        self._ignored_file = False
+        self._offered: Unfinished | None = None
+        self._budget: Budget | None = None
+
+    def __repr__(self) -> str:
+        return f"<Landing {self.entries} entries, {self.size} bytes, {self.failed} failed>"
+
+    def take(self, record: Record) -> Record | None:
+        """Carry out one record; returns what is to be answered (``Have``, ``Done``)."""
+        if isinstance(record, Chunk):
+            self._chunk(record.content)
+            return None
+        if isinstance(record, End):
+            return self._end()
+        if isinstance(record, (Totals, Problem)):
+            return None
+        try:
+            return self._entry(record)
+        except OSError as error:
+            if error.errno in _FATAL:
+                raise Stopped(f"{self._shown(b'')}: {reason(error)}; the copy was stopped.") from error
+            raise
+
+    def close(self) -> None:
+        """Remove what is unfinished and let go of everything. Never raises; may be called again."""
+        for unfinished in (self._file, self._offered):
+            if unfinished is not None:
+                unfinished.give_up()
+        self._file = self._offered = None
+        if self._descent is not None:
+            self._descent.close()
+            self._descent = None
+
+    # --- where it goes ---
+
+    def _begin(self, record: Record) -> Descent:
+        """Open the directory that the top-level entries go into, on the first of them."""
+        fd, self._renamed = open_destination(self.writing, contents=getattr(record, "name", b"") == b".")
+        self._descent = Descent(fd)
+        self._budget = Budget(self.writing, fd)
+        return self._descent
+
+    def _name(self, name: bytes) -> bytes:
+        """A name of this directory and no other place, or ``Garbled``."""
+        if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+            raise Garbled(f"it sent the name {shown(name)}, which would leave the destination")
+        if self._renamed is not None and self._descent is not None and self._descent.depth == 0:
+            if self.entries and not self._trail and name != self._first:
+                raise Garbled("it sent more than was asked for")
+            self._first = name
+            return self._renamed
+        return name
+
+    # --- what it is ---
+
+    def _entry(self, record: Record) -> Record | None:
+        if self._skipping:
+            self._skip(record)
+            return None
+        if self._file is not None or self._ignored_file:
+            self._finish(record)
+            return None
+        if isinstance(record, Leave):
+            self._leave()
+            return None
+        descent = self._descent or self._begin(record)
+        assert self._budget is not None
+        self._budget.entry()
+        name = getattr(record, "name", b"")
+        try:
+            return self._put(record, descent)
+        except OSError as error:
+            if error.errno in _FATAL:
+                raise
+            self._fail(name, reason(error))
+            if isinstance(record, Enter):
+                self._skipping = 1
+            elif isinstance(record, File):
+                self._ignored_file = True
+            return Have(0, 0, b"") if isinstance(record, Offer) else None
+
+    def _put(self, record: Record, descent: Descent) -> Record | None:
+        if isinstance(record, Enter):
+            self._enter(record, descent)
+        elif isinstance(record, File):
+            name = self._name(record.name)
+            resumed, self._offered = self._offered, None
+            self._file = open_file(descent.fd, name, record, self._temporary(name, record.size), resumed)
+            self._file.keep = self._resumes(record.size)
+        elif isinstance(record, Symlink):
+            self._symlink(record, self._name(record.name), descent.fd)
+        elif isinstance(record, Hardlink):
+            self._hardlink(record, self._name(record.name), descent)
+        elif isinstance(record, Offer):
+            return self._have(record, self._name(record.name), descent.fd)
+        elif isinstance(record, Same):
+            self._same(record, self._name(record.name), descent.fd)
+        else:
+            raise Garbled("its records are in a wrong order")
+        return None
+
+    def _enter(self, record: Enter, descent: Descent) -> None:
+        if record.name == b"." and descent.depth == 0 and not self._trail:
+            self._trail.append(record)  # the destination itself: its mode and time stay
+            return
+        name = self._name(record.name)
+        try:
+            os.mkdir(name, 0o700, dir_fd=descent.fd)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.lstat(name, dir_fd=descent.fd).st_mode):
+                raise OSError(errno.ENOTDIR, "a directory cannot replace what has this name") from None
+        descent.down(name)
+        self._trail.append(record)
+
+    def _leave(self) -> None:
+        if not self._trail or self._descent is None:
+            raise Garbled("its records are in a wrong order")
+        record = self._trail.pop()
+        self.entries += 1
+        if record.name == b".":
+            return
+        os.fchmod(self._descent.fd, record.mode & (self.writing.mask | 0o1000))
+        os.utime(self._descent.fd, ns=(record.mtime, record.mtime))
+        self._descent.up()
+
+    def _symlink(self, record: Symlink, name: bytes, fd: int) -> None:
+        temporary = self._temporary(name, 0)
+        os.symlink(record.target, temporary, dir_fd=fd)
+        try:
+            os.utime(temporary, ns=(record.mtime, record.mtime), dir_fd=fd, follow_symlinks=False)
+            into_place(fd, temporary, name)
+        except BaseException:
+            os.unlink(temporary, dir_fd=fd)
+            raise
+        self.entries += 1
+
+    def _hardlink(self, record: Hardlink, name: bytes, descent: Descent) -> None:
+        parts = record.target.split(b"/")
+        if parts[0] == b".":
+            parts.pop(0)
+        elif self._renamed is not None:
+            parts[0] = self._renamed
+        if not parts or any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
+            raise Garbled(f"it sent a hard link to {shown(record.target)}, outside the destination")
+        there = Descent(os.dup(descent.root))
+        temporary = self._temporary(name, 0)
+        try:
+            for part in parts[:-1]:
+                there.down(part)
+            if stat.S_IFMT(os.lstat(parts[-1], dir_fd=there.fd).st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+                raise OSError(errno.EPERM, "is a hard link to what is not a file")
+            os.link(parts[-1], temporary, src_dir_fd=there.fd, dst_dir_fd=descent.fd, follow_symlinks=False)
+            try:
+                into_place(descent.fd, temporary, name)
+            finally:
+                # Renaming a link onto another link of the same file does nothing and leaves both.
+                unlink(temporary, descent.fd)
+        finally:
+            there.close()
+        self.entries += 1
+
+    # --- resuming ---
+
+    def _resumes(self, size: int) -> bool:
+        return self.writing.resume and size >= OFFERED_FROM
+
+    def _temporary(self, name: bytes, size: int) -> bytes:
+        mark = hashlib.sha256(name).hexdigest()[:16] if self._resumes(size) else self._token()
+        return b".sshgate-" + mark.encode() + b".part"
+
+    def _have(self, record: Offer, name: bytes, fd: int) -> Have:
+        if self._offered is not None:
+            self._offered.give_up()
+            self._offered = None
+        complete = existing(fd, name, os.O_RDONLY)
+        if complete is not None:
+            try:
+                if os.fstat(complete).st_size == record.size:
+                    digest = hashlib.sha256()
+                    length = hash_file(complete, digest)
+                    if length == record.size:
+                        return Have(length, 1, digest.digest())
+            finally:
+                os.close(complete)
+        temporary = self._temporary(name, record.size)
+        partial = existing(fd, temporary, os.O_RDWR)
+        if partial is None:
+            return Have(0, 0, b"")
+        self._offered = Unfinished(partial, os.dup(fd), temporary, name, owner=True)
+        self._offered.keep = True
+        self._offered.position = hash_file(partial, self._offered.digest)
+        return Have(self._offered.position, 0, self._offered.digest.copy().digest())
+
+    def _same(self, record: Same, name: bytes, fd: int) -> None:
+        file = existing(fd, name, os.O_RDONLY)
+        if file is None:
+            raise OSError(errno.ESTALE, "changed during the copy")
+        try:
+            os.fchmod(file, record.mode & self.writing.mask)
+            os.utime(file, ns=(record.mtime, record.mtime))
+            self.size += os.fstat(file).st_size
+        finally:
+            os.close(file)
+        self.entries += 1
+
+    # --- contents ---
+
+    def _chunk(self, content: bytes) -> None:
+        if self._file is None:
+            if not (self._ignored_file or self._skipping):
+                raise Garbled("its records are in a wrong order")
+            return
+        assert self._budget is not None
+        self._budget.spend(len(content))
+        try:
+            self._file.write(content)
+        except OSError as error:
+            if error.errno in _FATAL:
+                raise Stopped(f"{self._shown(self._file.name)}: {reason(error)}; the copy was stopped.") from error
+            self._drop(reason(error))
+
+    def _finish(self, record: Record) -> None:
+        """A record in the middle of a file: a hole, or its end."""
+        if isinstance(record, Hole):
+            if self._file is not None:
+                self._file.hole(record.length)
+            return
+        if not isinstance(record, (Sum, Broken)):
+            raise Garbled("its records are in a wrong order")
+        if self._file is None:
+            self._ignored_file = False
+            return
+        if isinstance(record, Broken):
+            self._drop(record.reason)
+            self._ignored_file = False
+            return
+        file = self._file
+        try:
+            file.complete(record.digest, self.writing.mask)
+        except OSError as error:
+            if error.errno in _FATAL:
+                raise
+            self._drop(reason(error))
+            self._ignored_file = False
+            return
+        self._file = None
+        self.entries += 1
+        self._large += file.record.size >= FSYNC_FROM
+        self.size += file.record.size
+
+    def _drop(self, why: str) -> None:
+        if self._file is not None:
+            self._file.keep = False
+            self._file.give_up()
+            self._fail(self._file.name, why)
+            self._file = None
+            self._ignored_file = True
+
+    def _skip(self, record: Record) -> None:
+        self._skipping += isinstance(record, Enter) - isinstance(record, Leave)
+
+    def _end(self) -> Done:
+        if self._file is not None or self._trail or self._skipping or self._ignored_file:
+            raise Garbled("it ended in the middle of a file")
+        if self._descent is not None:
+            if self._large == self.entries:
+                os.fsync(self._descent.root)  # the files themselves are on the disk already
+            else:
+                sync(self._descent.root)
+        return Done(self.entries, self.size)
+
+    def _shown(self, name: bytes) -> str:
+        return shown(self._path(name))
+
+    def _fail(self, name: bytes, why: str) -> None:
+        self.failed += 1
+        self._report_to(self._path(name), why)
+
+    def _path(self, name: bytes) -> bytes:
+        """Where an entry of the current directory is, for people."""
+        names = [entry.name for entry in self._trail if entry.name != b"."] + ([name] if name else [])
+        if self._renamed is not None:
+            names = names[1:]  # the destination is the first of them
+        base = self.writing.destination
+        return b"/".join([base.rstrip(b"/"), *names]) if names else base

@@ -1,0 +1,266 @@
+"""A tree becomes records. Also runs in the sandbox (Python 3.8).
+
+Directories are read by descriptor and no link is followed, except a source that is written with a trailing
+slash. What cannot be read or is no file at all is told as a ``Problem`` and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Generator, Iterator
+from typing import NamedTuple
+
+from sshgate.transfer.descent import Descent
+from sshgate.transfer.records import (
+    CHUNK,
+    Broken,
+    Chunk,
+    End,
+    Enter,
+    File,
+    Hardlink,
+    Have,
+    Hole,
+    Leave,
+    Offer,
+    Problem,
+    Record,
+    Same,
+    Sum,
+    Symlink,
+    Totals,
+    hash_hole,
+)
+
+# Below this, asking what is there already costs more than sending the file.
+OFFERED_FROM = 1024 * 1024
+
+_KINDS = {
+    stat.S_IFIFO: "is a FIFO, which cannot be copied",
+    stat.S_IFSOCK: "is a socket, which cannot be copied",
+    stat.S_IFCHR: "is a character device, which cannot be copied",
+    stat.S_IFBLK: "is a block device, which cannot be copied",
+}
+
+
+class Reading(NamedTuple):
+    """How to read: ``resume`` offers large files first, ``totals`` counts before it copies."""
+
+    resume: bool = False
+    totals: bool = False
+
+
+def landing_name(source: bytes) -> bytes:
+    """The name a source has at its destination; ``.`` when its contents are meant (``dir/.``, ``..``, ``/``)."""
+    name = source.rstrip(b"/").rpartition(b"/")[2]
+    return b"." if name in (b"", b".", b"..") else name
+
+
+def reason(error: OSError) -> str:
+    """What went wrong, as a clause in lower case."""
+    text = error.strerror or "cannot be read"
+    return text[:1].lower() + text[1:]
+
+
+def walk(sources: list[bytes], reading: Reading) -> Generator[Record, Have | None, None]:
+    """Tell all sources, then ``End``. After an ``Offer`` the answer is to be sent in."""
+    if reading.totals:
+        yield _count(sources)
+    walker = _Walker(reading)
+    names: set[bytes] = set()
+    for source in sources:
+        name = landing_name(source)
+        if name in names and name != b".":
+            yield Problem(source, "has the same name as an earlier source; copy it on its own")
+            continue
+        names.add(name)
+        yield from walker.source(source, name)
+    yield End(walker.entries, walker.size)
+
+
+class _Walker:
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.entries = 0
+        self.size = 0
+        self._linked: dict[tuple[int, int], bytes] = {}
+
+    def source(self, path: bytes, name: bytes) -> Generator[Record, Have | None, None]:
+        try:
+            parent, last = _parent(path, name)
+        except OSError as error:
+            yield Problem(path, reason(error))
+            return
+        descent = Descent(parent)
+        try:
+            yield from self._tree(descent, last, name, path)
+        finally:
+            descent.close()
+
+    def _tree(self, descent: Descent, last: bytes, name: bytes, shown: bytes) -> Generator[Record, Have | None, None]:
+        """Everything under one source, without recursion: trees can be deeper than Python's stack."""
+        trail = [(name, shown)]
+        pending: list[Iterator[bytes]] = [iter([last])]
+        finished: list[os.stat_result] = []
+        while pending:
+            item = next(pending[-1], None)
+            if item is None:
+                pending.pop()
+                if not pending:
+                    return
+                trail.pop()
+                finished.pop()
+                yield Leave()
+                self.entries += 1
+                descent.up()
+                continue
+            at_top = len(pending) == 1
+            label = name if at_top else item
+            path = trail[-1][0] if at_top else trail[-1][0] + b"/" + item
+            show = shown if at_top else trail[-1][1].rstrip(b"/") + b"/" + item
+            try:
+                status = os.lstat(item, dir_fd=descent.fd)
+                if stat.S_ISDIR(status.st_mode):
+                    descent.down(item)
+                    try:
+                        listing = sorted(map(os.fsencode, os.listdir(descent.fd)))  # noqa: PTH208 - by descriptor
+                    except OSError:
+                        descent.up()
+                        raise
+                    trail.append((path, show))
+                    finished.append(status)
+                    pending.append(iter(listing))
+                    yield Enter(stat.S_IMODE(status.st_mode), status.st_mtime_ns, label)
+                else:
+                    yield from self._leaf(descent.fd, item, label, path, show, status)
+            except OSError as error:
+                yield Problem(show, reason(error))
+
+    def _leaf(
+        self, fd: int, item: bytes, label: bytes, path: bytes, show: bytes, status: os.stat_result
+    ) -> Generator[Record, Have | None, None]:
+        kind = stat.S_IFMT(status.st_mode)
+        if kind in _KINDS:
+            yield Problem(show, _KINDS[kind])
+            return
+        if status.st_nlink > 1:
+            known = self._linked.setdefault((status.st_dev, status.st_ino), path)
+            if known != path:
+                yield Hardlink(label, known)
+                self.entries += 1
+                return
+        if kind == stat.S_IFLNK:
+            yield Symlink(status.st_mtime_ns, label, os.readlink(item, dir_fd=fd))
+            self.entries += 1
+            return
+        file = os.open(item, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.ESTALE, "was replaced during the copy")
+            yield from self._file(file, label, status)
+        finally:
+            os.close(file)
+
+    def _file(self, fd: int, label: bytes, status: os.stat_result) -> Generator[Record, Have | None, None]:
+        mode, mtime, size = stat.S_IMODE(status.st_mode), status.st_mtime_ns, status.st_size
+        digest = hashlib.sha256()
+        offset = 0
+        if self.reading.resume and size >= OFFERED_FROM:
+            have = yield Offer(size, label)
+            if have is not None and 0 < have.length <= size and _prefix(fd, have.length, digest) == have.digest:
+                offset = have.length
+                if have.complete and offset == size:
+                    yield Same(mode, mtime, label)
+                    self.entries += 1
+                    self.size += size
+                    return
+            else:
+                digest = hashlib.sha256()
+        yield File(mode, mtime, size, offset, label)
+        sparse = status.st_blocks * 512 < size
+        try:
+            for start, end, data in _extents(fd, offset, size) if sparse else ((offset, size, True),):
+                if not data:
+                    yield Hole(end - start)
+                    hash_hole(digest, end - start)
+                    continue
+                for content in _contents(fd, start, end):
+                    digest.update(content)
+                    yield Chunk(content)
+        except OSError as error:
+            yield Broken(reason(error))
+            return
+        self.entries += 1
+        self.size += size
+        yield Sum(digest.digest())
+
+
+def _parent(path: bytes, name: bytes) -> tuple[int, bytes]:
+    """The directory to start from, open, and the name in it."""
+    follow = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if name == b"." or (path.endswith(b"/") and stat.S_ISLNK(os.lstat(path.rstrip(b"/")).st_mode)):
+        return os.open(path, follow), b"."
+    head, _, last = path.rstrip(b"/").rpartition(b"/")
+    if path.endswith(b"/") and not stat.S_ISDIR(os.lstat(path.rstrip(b"/")).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "is not a directory")
+    return os.open(head or (b"/" if path.startswith(b"/") else b"."), follow), last
+
+
+def _contents(fd: int, start: int, end: int) -> Iterator[bytes]:
+    while start < end:
+        content = os.pread(fd, min(CHUNK, end - start), start)
+        if not content:
+            raise OSError(errno.EIO, "became shorter during the copy")
+        start += len(content)
+        yield content
+
+
+def _extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Data and holes between two offsets, as (start, end, is data)."""
+    while start < end:
+        try:
+            data = min(os.lseek(fd, start, os.SEEK_DATA), end)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # ENXIO: no more data; anything else: no holes on this file system
+                yield start, end, True
+                return
+            data = end
+        if data > start:
+            yield start, data, False
+        if data == end:
+            return
+        start = min(os.lseek(fd, data, os.SEEK_HOLE), end)
+        yield data, start, True
+
+
+def _prefix(fd: int, length: int, digest: hashlib._Hash) -> bytes:
+    try:
+        for content in _contents(fd, 0, length):
+            digest.update(content)
+    except OSError:
+        return b""
+    return digest.digest()
+
+
+def _count(sources: list[bytes]) -> Totals:
+    """A quick look ahead for the progress bar; what cannot be read is told later."""
+    files = size = 0
+    for source in sources:
+        stack = [source]
+        while stack:
+            path = stack.pop()
+            try:
+                status = os.stat(path, follow_symlinks=path.endswith(b"/"))  # noqa: PTH116 - bytes
+                if stat.S_ISDIR(status.st_mode):
+                    with os.scandir(path) as listing:
+                        stack += [entry.path for entry in listing]
+                elif stat.S_ISREG(status.st_mode):
+                    files += 1
+                    size += status.st_size
+            except OSError:
+                continue
+    return Totals(files, size)

@@ -1,0 +1,108 @@
+"""What the words on the command line of ``sshgate cp`` mean. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_POD = r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"
+_NAMESPACED = re.compile(rf"({_POD})/({_POD}):(.*)", re.S)
+_BRACKETS = re.compile(r"(?:([^@/\[\]]+)@)?\[([^\]]+)\]:(.*)", re.S)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Misuse(ValueError):
+    """The words cannot be meant; one sentence for the user, exit status 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A path on this machine; ``-`` is not special."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class BySsh:
+    """A path behind an ssh destination; ``login`` of ``None`` leaves it to ssh's own configuration."""
+
+    login: str | None
+    host: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class InPod:
+    """A path in a pod, reached through the Kubernetes API; ``namespace`` of ``None``: the one given by option."""
+
+    namespace: str | None
+    pod: str
+    path: str
+
+
+Place = Here | BySsh | InPod
+
+
+def place(text: str, *, host: str | None = None, operator: bool = False) -> Place:
+    """Read one argument.
+
+    ``host`` is the gateway named by an option: what stands before the colon is then a login name. Without it
+    a word that only a login can be (``user=work``) goes to this machine. ``operator``: an option speaks of
+    Kubernetes, so that word is a pod. Raises ``Misuse``.
+    """
+    if not text:
+        raise Misuse("a source or destination is empty; the current directory is `.`.")
+    if text.startswith(("/", "./", "../", "~")) or ":" not in text:
+        return Here(text)
+    if bracketed := _BRACKETS.fullmatch(text):
+        return BySsh(bracketed[1], bracketed[2], bracketed[3])
+    if namespaced := _NAMESPACED.fullmatch(text):
+        namespace = None if namespaced[1] == "pod" else namespaced[1]
+        return InPod(namespace, namespaced[2], namespaced[3])
+    before, _, path = text.partition(":")
+    if "/" in before:
+        return Here(text)
+    if not before or before.startswith("-"):
+        raise Misuse(f"{text!r} names no host before the colon; write ./{text} for a file of that name.")
+    if operator:
+        if not re.fullmatch(_POD, before):
+            raise Misuse(f"{before!r} cannot be a pod's name; write POD:PATH or NAMESPACE/POD:PATH.")
+        return InPod(None, before, path)
+    login, at, named = before.rpartition("@")
+    if at:
+        if not login or not named or named.startswith("-"):
+            raise Misuse(f"{before!r} is not a destination; write USER@HOST:PATH.")
+        return BySsh(login, named, path)
+    if host is not None:
+        return BySsh(before, host, path)
+    if "=" in before or "+" in before:
+        return BySsh(before, "localhost", path)
+    return BySsh(None, before, path)
+
+
+def route(sources: list[Place], destination: Place) -> BySsh | InPod:
+    """The one far place of a copy. Raises ``Misuse`` unless exactly one side is far, in one sandbox."""
+    far = [source for source in sources if not isinstance(source, Here)]
+    if isinstance(destination, Here):
+        if not far:
+            raise Misuse("both sides are on this machine: write USER=NAME:PATH or POD:PATH for a sandbox, or use cp.")
+        if len(far) != len(sources):
+            raise Misuse("the sources are partly here and partly in a sandbox: copy them one after the other.")
+        if len({_sandbox(place) for place in far}) > 1:
+            raise Misuse("the sources are in different sandboxes: copy them one after the other.")
+        return far[0]
+    if far:
+        raise Misuse("both sides are in sandboxes: copy to this machine first, then to the other sandbox.")
+    return destination
+
+
+def _sandbox(far: BySsh | InPod) -> tuple[str | None, str]:
+    return (far.login, far.host) if isinstance(far, BySsh) else (far.namespace, far.pod)
+
+
+def size(text: str) -> int:
+    """A number of bytes such as ``500M`` or ``20GiB``. Raises ``Misuse``."""
+    found = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text.strip(), re.I)
+    if not found or int(found[1]) == 0:
+        raise Misuse(f"{text!r} is not a size; write for example 500M or 20G.")
+    return int(found[1]) * _UNITS[found[2].upper()]

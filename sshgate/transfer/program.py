@@ -1,0 +1,134 @@
+"""The way in as a user: the real ``ssh`` program, so that agent, known_hosts, ssh_config and jumps all work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Sequence
+
+from sshgate.streams import STDERR, STDOUT, Control, Exited, Lost, Outcome, Signalled
+from sshgate.transfer.places import BySsh, Misuse
+from sshgate.transfer.records import CHUNK
+
+# What scp gives to ssh as well: nothing of an interactive login's extras.
+_PLAIN = (
+    "-T", "-x", "-a", "-oPermitLocalCommand=no", "-oClearAllForwardings=yes", "-oRemoteCommand=none",
+    "-oRequestTTY=no", "-oSessionType=default",
+)  # fmt: skip
+# Seconds that ssh gets to end by itself after its stdin was closed: the far end tidies up meanwhile.
+PATIENCE = 2.0
+# A connection kept for later logins holds stderr open; what has not come by then is not for us.
+_LATE_STDERR = 0.1
+
+
+def ssh_argv(program: Sequence[str], options: Sequence[str], far: BySsh, command: str) -> list[str]:
+    """The command line that runs ``command`` at ``far``. Raises ``Misuse`` for a host that looks like an option."""
+    if far.host.startswith("-"):
+        raise Misuse(f"{far.host!r} is not a host name.")
+    login = ["-l", far.login] if far.login is not None else []
+    return [*program, *_PLAIN, *options, *login, "--", far.host, command]
+
+
+class SshProgram:
+    """ssh, or what was named in its place, as a ``Process``: its pipes are those of the far program."""
+
+    pid: int | None = None
+
+    def __init__(self, child: asyncio.subprocess.Process) -> None:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        self._child = child
+        self._stdin, self._stdout, self._stderr = child.stdin, child.stdout, child.stderr
+        self._out: asyncio.Task[bytes] | None = None
+        self._err: asyncio.Task[bytes] | None = None
+        self._err_ended = False
+
+    def __repr__(self) -> str:
+        return f"<SshProgram pid {self._child.pid} {self._child.returncode if self._child.returncode else 'running'}>"
+
+    @classmethod
+    async def start(cls, argv: Sequence[str]) -> SshProgram:
+        """Raises ``OSError`` when the program is not there."""
+        pipe = asyncio.subprocess.PIPE
+        return cls(await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, limit=2 * CHUNK))
+
+    async def read(self) -> tuple[int, bytes] | None:
+        while True:
+            if self._out is None:
+                self._out = asyncio.create_task(self._stdout.read(CHUNK))
+            if self._err is None and not self._err_ended:
+                self._err = asyncio.create_task(self._stderr.read(4096))
+            if self._err is not None and not self._out.done():
+                await asyncio.wait({self._out, self._err}, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.wait({self._out})
+            if self._err is not None and self._err.done():
+                data = self._took_err()
+                if data:
+                    return STDERR, data
+                continue
+            if self._out.done():
+                data = self._out.result()
+                if data:
+                    self._out = None
+                    return STDOUT, data
+                return await self._late_stderr()
+
+    async def _late_stderr(self) -> tuple[int, bytes] | None:
+        await self._child.wait()
+        if self._err is None:
+            return None
+        await asyncio.wait({self._err}, timeout=_LATE_STDERR)
+        if not self._err.done():
+            return None
+        data = self._took_err()
+        return (STDERR, data) if data else None
+
+    def _took_err(self) -> bytes:
+        assert self._err is not None
+        data = self._err.result()
+        self._err = None
+        self._err_ended = not data
+        return data
+
+    async def write(self, data: bytes) -> None:
+        try:
+            self._stdin.write(data)
+            await self._stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    async def write_eof(self) -> None:
+        self._stdin.close()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await self._stdin.wait_closed()
+
+    async def control(self, control: Control) -> None:
+        """Nothing: ssh has no way to pass these on without a terminal."""
+
+    async def wait(self) -> Outcome:
+        status = await self._child.wait()
+        if status < 0:
+            return Signalled(signal.Signals(-status).name.removeprefix("SIG"))
+        return Lost("ssh could not connect, or the connection broke.") if status == 255 else Exited(status)
+
+    async def close(self) -> None:
+        for task in (self._out, self._err):
+            if task is not None:
+                task.cancel()
+        self._stdin.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._child.wait()
+        for end in (self._child.terminate, self._child.kill):
+            if self._child.returncode is not None:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                end()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._child.wait()
+        transport: asyncio.SubprocessTransport = self._child._transport  # type: ignore[attr-defined]
+        transport.close()

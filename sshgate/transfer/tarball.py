@@ -1,0 +1,327 @@
+"""Between records and tar archives. Python's ``tarfile`` reads and writes the headers only: nothing is extracted by it.
+
+An archive from a sandbox is not trusted: names that would leave the destination end the copy, headers have a
+limit, and what is left is said in records, which ``incoming`` carries out by descriptor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import IO, Literal, cast
+
+from sshgate.transfer.records import (
+    CHUNK,
+    Broken,
+    Chunk,
+    Enter,
+    File,
+    Garbled,
+    Hardlink,
+    Hole,
+    Leave,
+    Problem,
+    Record,
+    Sum,
+    Symlink,
+)
+from sshgate.transfer.unfinished import shown
+
+# All headers of one entry: long names, extended attributes.
+_HEADERS = 1024 * 1024
+_ZEROS = bytes(CHUNK)
+_SPECIAL = {
+    tarfile.FIFOTYPE: "is a FIFO, which cannot be copied",
+    tarfile.CHRTYPE: "is a character device, which cannot be copied",
+    tarfile.BLKTYPE: "is a block device, which cannot be copied",
+}
+
+
+# --- records to an archive ---
+
+
+class Packer:
+    """Turns records into the bytes of one archive: the tree under ``t/``, then what proves it complete.
+
+    ``names`` collects the path of each regular file, NUL after each, for the check at the far end.
+    ``gnu``: the far tar knows extended headers (times below a second), else only GNU's long names.
+    """
+
+    def __init__(self, extended: bool, names: IO[bytes]) -> None:
+        self._format: Literal[1, 2] = 2 if extended else 1  # tarfile.PAX_FORMAT, tarfile.GNU_FORMAT
+        self._names = names
+        self._trail: list[Enter] = []
+        self._left = 0
+        self._pad = 0
+        self._digest = hashlib.sha256()
+
+    def pack(self, record: Record) -> Iterator[bytes]:
+        """The bytes for one record. A ``Broken`` file is filled up and spoils the checksum on purpose."""
+        if isinstance(record, Chunk):
+            yield self._content(record.content)
+        elif isinstance(record, Hole):
+            left = record.length
+            while left:
+                step = min(left, CHUNK)
+                yield self._content(_ZEROS[:step])
+                left -= step
+        elif isinstance(record, Enter):
+            self._trail.append(record)
+            mode = record.mode if self._format == 2 else record.mode | 0o700
+            yield self._header(b"", tarfile.DIRTYPE, mode, record.mtime)
+        elif isinstance(record, Leave):
+            if self._format == 1:  # a simple tar gives a directory its mode and time at once, before its contents
+                yield self._header(b"", tarfile.DIRTYPE, self._trail[-1].mode, self._trail[-1].mtime)
+            self._trail.pop()
+        elif isinstance(record, File):
+            self._left, self._pad = record.size, -record.size % 512
+            self._names.write(self._path(record.name) + b"\0")
+            yield self._header(record.name, tarfile.REGTYPE, record.mode, record.mtime, record.size)
+        elif isinstance(record, (Sum, Broken)):
+            if isinstance(record, Broken):
+                raise OSError(record.reason)
+            yield bytes(self._pad)
+        elif isinstance(record, Symlink):
+            yield self._header(record.name, tarfile.SYMTYPE, 0o777, record.mtime, link=record.target)
+        elif isinstance(record, Hardlink):
+            target = record.target.removeprefix(b"./")
+            yield self._header(record.name, tarfile.LNKTYPE, 0o644, 0, link=b"t/" + target)
+
+    def finish(self) -> Iterator[bytes]:
+        """The list of names, the checksum over all contents, and the end of the archive."""
+        size = self._names.tell()
+        yield self._plain(b"names", size)
+        self._names.seek(0)
+        while content := self._names.read(CHUNK):
+            yield content
+        yield bytes(-size % 512)
+        text = self._digest.hexdigest().encode()
+        yield self._plain(b"sum", len(text)) + text + bytes(-len(text) % 512)
+        yield bytes(10240)
+
+    def _content(self, content: bytes) -> bytes:
+        self._left -= len(content)
+        self._digest.update(content)
+        return content
+
+    def _path(self, name: bytes) -> bytes:
+        names = [entry.name for entry in self._trail if entry.name != b"."]
+        return b"/".join([b"t", *names, *([name] if name else [])])
+
+    def _header(self, name: bytes, kind: bytes, mode: int, mtime: int, size: int = 0, link: bytes = b"") -> bytes:
+        info = tarfile.TarInfo(_text(self._path(name)))
+        info.type, info.mode, info.size, info.linkname = kind, mode, size, _text(link)
+        info.mtime = mtime // 1_000_000_000
+        if self._format == 2 and mtime % 1_000_000_000:
+            info.pax_headers = {"mtime": f"{mtime // 1_000_000_000}.{mtime % 1_000_000_000:09d}"}
+        return info.tobuf(self._format, "utf-8", "surrogateescape")
+
+    def _plain(self, name: bytes, size: int) -> bytes:
+        info = tarfile.TarInfo(_text(name))
+        info.size = size
+        return info.tobuf(self._format, "utf-8", "surrogateescape")
+
+
+# --- an archive to records ---
+
+
+class Wire:
+    """The archive's bytes as ``tarfile`` wants to read them, hashed. ``more`` blocks and gives ``b""`` at the end.
+
+    It can seek forward, and back by the one byte that ``tarfile`` looks at before each header.
+    """
+
+    def __init__(self, more: Callable[[], bytes]) -> None:
+        self.digest = hashlib.sha256()
+        self.budget = _HEADERS
+        self._more = more
+        self._buffer = bytearray()
+        self._position = 0
+        self._last = b""
+        self._again = False
+
+    def peek(self) -> bytes:
+        """The first byte that comes next."""
+        self._fill(1)
+        return bytes(self._buffer[:1])
+
+    def rest(self) -> bytes:
+        """What was received beyond the trailer."""
+        return bytes(self._buffer)
+
+    def sentence(self) -> bytes:
+        """A far end that stops says ``S``, why, and NUL instead of an archive."""
+        while 0 not in self._buffer and len(self._buffer) < 1000:
+            before = len(self._buffer)
+            self._fill(before + 1)
+            if len(self._buffer) == before:
+                break
+        return bytes(self._buffer[1:1000]).partition(b"\0")[0]
+
+    def tell(self) -> int:
+        return self._position - self._again
+
+    def seek(self, position: int) -> None:
+        self._again = False
+        if position == self._position - 1:
+            self._again = True
+        while self._position < position:
+            before = self._position
+            self.budget = _HEADERS
+            self.read(min(CHUNK, position - self._position))
+            if self._position == before:
+                return
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes, fewer only at the end. Raises ``Garbled`` for headers without end."""
+        if self._again and size:
+            self._again = False
+            return self._last + self.read(size - 1)
+        self.budget -= size
+        if self.budget < 0:
+            raise Garbled("it sent an entry whose headers do not end")
+        self._fill(size)
+        taken = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        self.digest.update(taken)
+        self._position += len(taken)
+        self._last = taken[-1:] or self._last
+        return taken
+
+    def _fill(self, size: int) -> None:
+        while len(self._buffer) < size:
+            data = self._more()
+            if not data:
+                break
+            self._buffer += data
+
+    def trailer(self) -> tuple[int, bytes]:
+        """After the archive: tar's exit status and the checksum. Raises ``Garbled`` when it was cut."""
+        seen = b""
+        while b"\2" not in seen:
+            kept = self._buffer.lstrip(b"\0") if not seen else self._buffer
+            if not seen:
+                self.digest.update(bytes(len(self._buffer) - len(kept)))
+            seen += bytes(kept)
+            self._buffer.clear()
+            if seen and (seen[0] != 1 or len(seen) > 1024):
+                raise Garbled("its archive ended in the middle")
+            if b"\2" not in seen:
+                data = self._more()
+                if not data:
+                    raise Garbled("its archive was cut")
+                self._buffer += data
+        told, _, rest = seen[1:].partition(b"\2")
+        self._buffer += rest
+        fields = told.split()
+        if len(fields) < 2 or not fields[0].isdigit():
+            raise Garbled("its archive has no checksum")
+        return int(fields[0][:4]), fields[1]
+
+
+def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:
+    """The records of one archive, without ``End``. ``contents``: its top is the destination itself.
+
+    Raises ``Garbled`` for whatever an honest tar would not send.
+    """
+    trail: list[bytes] = []
+    if contents:
+        yield Enter(0o755, 0, b".")
+    try:
+        archive = tarfile.open(  # noqa: SIM115 - nothing to close, the bytes are not its own
+            fileobj=cast(IO[bytes], wire), mode="r:", encoding="utf-8", errors="surrogateescape"
+        )
+        while True:
+            wire.budget = _HEADERS
+            member = archive.next()
+            if member is None:
+                break
+            archive.members = []  # type: ignore[attr-defined]  # it would keep every header it has seen
+            path = _components(member.name)
+            directory = path if member.isdir() else path[:-1]
+            if not path:
+                continue
+            yield from _moves(trail, directory[:-1] if member.isdir() and trail != path else directory)
+            yield from _entry(wire, member, path, trail)
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        raise Garbled("its archive is damaged") from error
+    while trail:
+        trail.pop()
+        yield Leave()
+    if contents:
+        yield Leave()
+
+
+def _entry(wire: Wire, member: tarfile.TarInfo, path: list[bytes], trail: list[bytes]) -> Iterator[Record]:
+    name, mtime, mode = path[-1], _nanoseconds(member), member.mode & 0o7777
+    if member.isdir():
+        if trail != path:
+            trail.append(name)
+            yield Enter(mode, mtime, name)
+    elif member.type in _SPECIAL:
+        yield Problem(b"/".join(path), _SPECIAL[member.type])
+    elif member.issym():
+        yield Symlink(mtime, name, _bytes(member.linkname))
+    elif member.islnk():
+        yield Hardlink(name, b"/".join(_components(member.linkname)))
+    elif member.isreg():
+        yield from _file(wire, member, File(mode, mtime, member.size, 0, name))
+    else:
+        yield Problem(b"/".join(path), "is of a kind that cannot be copied")
+
+
+def _file(wire: Wire, member: tarfile.TarInfo, file: File) -> Iterator[Record]:
+    yield file
+    wire.seek(member.offset_data)
+    sparse = cast("list[tuple[int, int]] | None", getattr(member, "sparse", None))
+    at = 0
+    for start, length in sparse if sparse is not None else [(0, member.size)]:
+        if start < at or length < 0 or start + length > member.size:
+            raise Garbled("it sent a map of holes that cannot be")
+        if start > at:
+            yield Hole(start - at)
+        at = start + length
+        while length:
+            wire.budget = CHUNK
+            content = wire.read(min(CHUNK, length))
+            if not content:
+                raise Garbled("its archive was cut")
+            length -= len(content)
+            yield Hole(len(content)) if content == _ZEROS[: len(content)] else Chunk(content)
+    if at < member.size:
+        yield Hole(member.size - at)
+    wire.budget = _HEADERS
+    yield Sum(b"")
+
+
+def _moves(trail: list[bytes], directory: list[bytes]) -> Iterator[Record]:
+    """Leave and enter directories to get from one to another."""
+    while trail != directory[: len(trail)]:
+        trail.pop()
+        yield Leave()
+    for name in directory[len(trail) :]:
+        trail.append(name)
+        yield Enter(0o755, 0, name)
+
+
+def _components(name: str) -> list[bytes]:
+    path = _bytes(name)
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if path.startswith(b"/") or b".." in parts or b"\0" in path:
+        raise Garbled(f"it sent the name {shown(path)}, which would leave the destination")
+    return parts
+
+
+def _nanoseconds(member: tarfile.TarInfo) -> int:
+    seconds, _, fraction = member.pax_headers.get("mtime", str(int(member.mtime))).partition(".")
+    whole = int(seconds) if seconds.lstrip("-").isdigit() and len(seconds) < 12 else 0
+    return whole * 1_000_000_000 + (int(fraction[:9].ljust(9, "0")) if fraction.isdigit() else 0)
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")

@@ -1,0 +1,171 @@
+"""A file on its way in: under a temporary name until all of it came and its checksum is right.
+
+Every call is relative to an open directory and follows no link. Also runs in the sandbox (Python 3.8).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import stat
+
+from sshgate.transfer.records import CHUNK, File, Garbled, hash_hole
+
+FSYNC_FROM = 1024 * 1024
+_FLUSH = 8 * 1024 * 1024
+# More than any usual file system takes: 16 TiB.
+LARGEST_FILE = 1 << 44
+
+
+class Stopped(Exception):
+    """The copy cannot go on. The text is one sentence for the user."""
+
+
+class Unfinished:
+    """A file under its temporary name. Owns ``fd``, and ``directory`` too if it may outlive the visit there."""
+
+    def __init__(self, fd: int, directory: int, temporary: bytes, name: bytes, owner: bool = False) -> None:
+        self.fd = fd
+        self.directory = directory
+        self._owner = owner
+        self._holes = False
+        self._flushed = 0
+        self.temporary = temporary
+        self.name = name
+        self.record = File(0, 0, 0, 0, name)
+        self.position = 0
+        self.keep = False
+        self.digest = hashlib.sha256()
+
+    def write(self, content: bytes) -> None:
+        if self.position + len(content) > self.record.size:
+            raise Garbled(f"it sent more of {shown(self.name)} than it had announced")
+        self.digest.update(content)
+        view = memoryview(content)
+        while view:
+            written = os.pwrite(self.fd, view, self.position)
+            self.position += written
+            view = view[written:]
+        if self.position - self._flushed >= _FLUSH:
+            # Starts writing to the disk now, so that the fsync at the end has little left to wait for.
+            os.posix_fadvise(self.fd, self._flushed, self.position - self._flushed, os.POSIX_FADV_DONTNEED)
+            self._flushed = self.position
+
+    def hole(self, length: int) -> None:
+        if length < 0 or self.position + length > self.record.size:
+            raise Garbled(f"it sent more of {shown(self.name)} than it had announced")
+        hash_hole(self.digest, length)
+        self._holes = True
+        self.position += length
+
+    def complete(self, digest: bytes, mask: int) -> None:
+        """Check, set mode and time, and rename. Raises ``OSError`` if any of it fails."""
+        record = self.record
+        if self.position != record.size:
+            raise OSError(errno.EBADMSG, f"is incomplete: {self.position:,} of {record.size:,} bytes came")
+        if digest and digest != self.digest.digest():
+            raise OSError(errno.EBADMSG, "arrived with a wrong checksum")
+        if self._holes or record.offset:  # a hole at the end, or what a longer earlier try has left
+            os.ftruncate(self.fd, record.size)
+        os.fchmod(self.fd, record.mode & mask)
+        os.utime(self.fd, ns=(record.mtime, record.mtime))
+        if record.size >= FSYNC_FROM:
+            os.fsync(self.fd)
+        into_place(self.directory, self.temporary, self.name)
+        self._close()
+
+    def give_up(self) -> None:
+        """Remove it, or keep it for the next try; never raises."""
+        if self.fd < 0:
+            return
+        if not self.keep:
+            unlink(self.temporary, self.directory)
+        self._close()
+
+    def _close(self) -> None:
+        os.close(self.fd)
+        if self._owner:
+            os.close(self.directory)
+        self.fd = -1
+
+
+def shown(path: bytes) -> str:
+    """A path as people can read it and a terminal cannot be harmed by it."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def open_file(directory: int, name: bytes, record: File, temporary: bytes, resumed: Unfinished | None) -> Unfinished:
+    if not 0 <= record.size <= LARGEST_FILE or not 0 <= record.offset <= record.size or record.mode < 0:
+        raise Garbled("it sent an impossible size")
+    if resumed is not None:
+        if record.offset == resumed.position and record.offset and resumed.name == name:
+            resumed.record = record
+            return resumed
+        resumed.keep = False
+        resumed.give_up()
+    if record.offset:
+        raise Garbled("it resumes a file that is not there")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+    except FileExistsError:  # left by an earlier try whose contents did not match
+        os.unlink(temporary, dir_fd=directory)
+        fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+    unfinished = Unfinished(fd, directory, temporary, name)
+    unfinished.record = record
+    return unfinished
+
+
+def existing(directory: int, name: bytes, flags: int) -> int | None:
+    """A regular file of ours that nobody else has linked, open; or ``None``."""
+    try:
+        fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or (flags == os.O_RDWR and status.st_nlink != 1):
+        os.close(fd)
+        return None
+    return fd
+
+
+def into_place(directory: int, temporary: bytes, name: bytes) -> None:
+    try:
+        kind = stat.S_IFMT(os.lstat(name, dir_fd=directory).st_mode)
+        if kind == stat.S_IFDIR:
+            raise OSError(errno.EISDIR, "a file cannot replace the directory of this name")
+        if kind not in (stat.S_IFREG, stat.S_IFLNK):
+            raise OSError(errno.EEXIST, "a device, socket or FIFO has this name and is left alone")
+    except FileNotFoundError:
+        pass
+    os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def hash_file(fd: int, digest: hashlib._Hash) -> int:
+    length = 0
+    while True:
+        content = os.pread(fd, CHUNK, length)
+        if not content:
+            return length
+        digest.update(content)
+        length += len(content)
+
+
+def unlink(name: bytes, directory: int) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except OSError:
+        pass
+
+
+def sync(fd: int) -> None:
+    """Everything of this file system to the disk: one call instead of one per small file."""
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0:
+            return
+    except (OSError, AttributeError):
+        pass
+    os.sync()

@@ -1,0 +1,278 @@
+"""``sshgate cp`` with each kind of far end: Python, GNU tar, busybox, and plain sh without tar."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.rig.copies import KINDS, Far, Seen, leftovers, nasty_tree, picture, until
+
+
+@pytest.fixture(params=list(KINDS))
+def far(request: pytest.FixtureRequest, tmp_path: Path) -> Far:
+    return Far(tmp_path / "far", request.param)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "tree"
+    nasty_tree(top)
+    return top
+
+
+def expected(far: Far, top: Path) -> dict[bytes, Seen]:
+    """What must be the same. Busybox's tar makes links last: they and their directories lose their times."""
+    seen = picture(top)
+    if far.kind == "busybox":
+        timeless = [path for path in seen if seen[path].kind == stat.S_IFLNK or path == b"sub"]
+        seen |= {path: seen[path]._replace(mtime=0) for path in timeless}
+    return seen
+
+
+def test_a_nasty_tree_goes_up_and_comes_back_equal(far: Far, tree: Path, tmp_path: Path) -> None:
+    up = far.cp(str(tree), "dev=work:there")
+    assert (up.status, up.err) == (0, "")
+    assert expected(far, far.home / "there") == expected(far, tree)
+    down = far.cp("dev=work:there", str(tmp_path / "back"))
+    assert (down.status, down.err) == (0, "")
+    assert expected(far, tmp_path / "back") == expected(far, tree)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_second_copy_changes_nothing(far: Far, tree: Path) -> None:
+    for _ in range(2):
+        assert far.cp(f"{tree}/.", "dev=work:there/").status == 0
+    assert expected(far, far.home / "there") == expected(far, tree)
+
+
+def test_hard_links_stay_links_and_holes_stay_holes(far: Far, tree: Path, tmp_path: Path) -> None:
+    assert far.cp(str(tree), "dev=work:there").status == 0
+    assert (far.home / "there/plain").samefile(far.home / "there/sub/linked")
+    assert far.cp("dev=work:there", str(tmp_path / "back")).status == 0
+    assert (tmp_path / "back/sparse").stat().st_blocks * 512 < 2_000_000
+    if far.kind != "sh":
+        assert (tmp_path / "back/plain").samefile(tmp_path / "back/sub/linked")
+
+
+def test_an_existing_directory_is_copied_into(far: Far, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+    (far.home / "into").mkdir()
+    assert far.cp(str(tmp_path / "a"), str(tmp_path / "b"), "dev=work:into").status == 0
+    assert far.cp(str(tmp_path / "a"), "dev=work:into/c").status == 0
+    assert {path.name: path.read_text() for path in (far.home / "into").iterdir()} == {"a": "a", "b": "b", "c": "a"}
+    (tmp_path / "back").mkdir()
+    assert far.cp("dev=work:into/a", "dev=work:into/b", str(tmp_path / "back")).status == 0
+    assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["a", "b"]
+    assert far.cp("dev=work:into/.", str(tmp_path / "contents")).status == 0
+    assert sorted(path.name for path in (tmp_path / "contents").iterdir()) == ["a", "b", "c"]
+
+
+def test_a_missing_source_and_a_missing_parent_are_named(far: Far, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    ended = far.cp(str(tmp_path / "a"), "dev=work:no/such/place")
+    assert ended.status == 1
+    assert "no/such" in ended.err
+    ended = far.cp("dev=work:nothing", str(tmp_path / "b"))
+    assert ended.status == 1
+    assert "nothing" in ended.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_special_files_are_named_and_left_out(far: Far, tmp_path: Path) -> None:
+    for top in (tmp_path / "up", far.home / "down"):
+        top.mkdir()
+        (top / "file").write_text("file")
+        os.mkfifo(top / "pipe")
+    for arguments, landed in (
+        ((str(tmp_path / "up"), "dev=work:."), far.home / "up"),
+        (("dev=work:down", str(tmp_path)), tmp_path / "down"),
+    ):
+        ended = far.cp(*arguments)
+        assert ended.status == 1
+        assert "pipe: is a FIFO" in ended.err
+        assert [path.name for path in landed.iterdir()] == ["file"]
+
+
+def test_directories_do_not_replace_files_nor_files_directories(far: Far, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/y").write_text("new")
+    (far.home / "x").write_text("old")
+    ended = far.cp(str(tmp_path / "x"), "dev=work:.")
+    assert ended.status == 1
+    assert "x: a directory cannot replace what has this name" in ended.err
+    assert (far.home / "x").read_text() == "old"
+    (far.home / "z/y").mkdir(parents=True)
+    ended = far.cp(str(tmp_path / "x/y"), "dev=work:z")
+    assert ended.status == 1
+    assert "a file cannot replace the directory of this name" in ended.err
+
+
+def test_a_link_at_the_destination_is_replaced_not_followed(far: Far, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/name").write_text("new")
+    (far.home / "x").mkdir()
+    (far.home / "x/name").symlink_to(outside)
+    assert far.cp(str(tmp_path / "x"), "dev=work:.").status == 0
+    assert (far.home / "x/name").read_text() == "new"
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_cut_stream_is_never_success_and_leaves_nothing(tmp_path: Path, kind: str, share: float) -> None:
+    size = 4_000_000
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(size))
+    kept = int(size * share)
+    up = Far(tmp_path / "up", kind, f'{{relay}} {kept} | /bin/sh -c "$LAST"')
+    ended = up.cp(str(source), "dev=work:file")
+    assert ended.status == 1
+    assert "sshgate: " in ended.err
+    assert list(up.home.iterdir()) == []
+    down = Far(tmp_path / "down", kind, f'/bin/sh -c "$LAST" | {{relay}} {kept}')
+    (down.home / "file").write_bytes(source.read_bytes())
+    landed = tmp_path / "landed"
+    landed.mkdir()
+    ended = down.cp("dev=work:file", str(landed / "file"))
+    assert ended.status == 1
+    assert "sshgate: " in ended.err
+    assert list(landed.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing_on_either_side(far: Far, tmp_path: Path, number: int) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(4_000_000))
+    hung = tmp_path / "hung"
+    slow = Far(tmp_path / "far", far.kind, f'{{relay}} 3000000 {hung} | /bin/sh -c "$LAST"')
+    copy = subprocess.Popen(slow.argv(str(source), "dev=work:file"), stderr=subprocess.PIPE)
+    until(hung.exists)
+    try:
+        until(lambda: bool(leftovers(slow.home)))
+        os.kill(copy.pid, number)
+        _, err = copy.communicate(timeout=20)
+    finally:
+        copy.kill()
+        os.kill(int(hung.read_text()), signal.SIGKILL)  # now the far end sees that nobody is there
+    assert copy.returncode == 128 + number
+    assert b"interrupted" in err
+    until(lambda: list(slow.home.iterdir()) == [])
+
+
+def test_resume_sends_only_what_is_missing(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(20_000_000))
+    os.utime(source, ns=(0, 10**18))
+    count = tmp_path / "count"
+    cut = Far(tmp_path / "far", "python", '{relay} 15000000 | /bin/sh -c "$LAST"')
+    assert cut.cp("--resume", str(source), "dev=work:file").status == 1
+    assert not (cut.home / "file").exists()
+    counting = f'PATH=$FULL tee {count} | /bin/sh -c "$LAST"'
+    again = Far(tmp_path / "far", "python", counting)
+    assert again.cp("--resume", str(source), "dev=work:file").status == 0
+    assert count.stat().st_size < 8_000_000
+    assert (again.home / "file").read_bytes() == source.read_bytes()
+    assert leftovers(again.home) == []
+    third = again.cp("--resume", "--json", str(source), "dev=work:file")
+    assert json.loads(third.out)["ok"]
+    assert count.stat().st_size < 100_000
+
+
+def test_resume_starts_again_when_the_beginning_differs(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(5_000_000))
+    cut = Far(tmp_path / "far", "python", '{relay} 3000000 | /bin/sh -c "$LAST"')
+    assert cut.cp("--resume", str(source), "dev=work:file").status == 1
+    source.write_bytes(os.urandom(5_000_000))
+    whole = Far(tmp_path / "far", "python")
+    assert whole.cp("--resume", str(source), "dev=work:file").status == 0
+    assert (whole.home / "file").read_bytes() == source.read_bytes()
+
+
+def test_resume_works_out_of_the_sandbox_too(tmp_path: Path) -> None:
+    cut = Far(tmp_path / "far", "python", '/bin/sh -c "$LAST" | {relay} 6000000')
+    (cut.home / "file").write_bytes(os.urandom(9_000_000))
+    landed = tmp_path / "landed"
+    landed.mkdir()
+    assert cut.cp("--resume", "dev=work:file", str(landed)).status == 1
+    assert not (landed / "file").exists()
+    whole = Far(tmp_path / "far", "python")
+    assert whole.cp("--resume", "dev=work:file", str(landed)).status == 0
+    assert (landed / "file").read_bytes() == (cut.home / "file").read_bytes()
+    assert leftovers(landed) == []
+
+
+def test_more_than_8_gib_and_mostly_hole(tmp_path: Path) -> None:
+    for kind in ("python", "tar"):
+        far = Far(tmp_path / kind, kind)
+        with (far.home / "huge").open("wb") as file:
+            file.seek(9 << 30)
+            file.write(b"end")
+        ended = far.cp("dev=work:huge", str(tmp_path / kind / "back"), seconds=100)
+        assert (ended.status, ended.err) == (0, "")
+        back = tmp_path / kind / "back"
+        assert back.stat().st_size == (9 << 30) + 3
+        assert back.stat().st_blocks * 512 < 1_000_000
+        with back.open("rb") as file:
+            file.seek(9 << 30)
+            assert file.read() == b"end"
+
+
+def test_a_tree_deeper_than_any_path_may_be_long(tmp_path: Path) -> None:
+    far = Far(tmp_path / "far", "python")
+    name = "d" * 50
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for level in ["top"] + [name] * 150:
+        os.mkdir(level, dir_fd=fd)
+        deeper = os.open(level, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = deeper
+    os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+    assert far.cp(str(tmp_path / "top"), "dev=work:there").status == 0
+    ended = far.cp("--json", "dev=work:there", str(tmp_path / "back"))
+    assert json.loads(ended.out)["entries"] == 152
+
+
+def test_what_the_far_end_lacks_is_named(tmp_path: Path) -> None:
+    far = Far(tmp_path / "far", "nothing")
+    (tmp_path / "x").write_text("x")
+    ended = far.cp(str(tmp_path / "x"), "dev=work:x")
+    assert ended.status == 1
+    assert "neither Python" in ended.err
+    assert "sha256sum" in ended.err
+    none = Far(tmp_path / "far", "nothing", "exit 127")
+    assert "no /bin/sh" in none.cp(str(tmp_path / "x"), "dev=work:x").err
+    broken = Far(tmp_path / "far", "nothing", "echo 'no route to host' >&2; exit 255")
+    ended = broken.cp(str(tmp_path / "x"), "dev=work:x")
+    assert ended.status == 1
+    assert "no route to host" in ended.err
+
+
+def test_a_greeting_before_the_copy_does_no_harm(tmp_path: Path) -> None:
+    far = Far(tmp_path / "far", "python", 'echo welcome; exec /bin/sh -c "$LAST"')
+    (tmp_path / "x").write_text("x")
+    assert far.cp(str(tmp_path / "x"), "dev=work:y").status == 0
+    assert (far.home / "y").read_text() == "x"
+
+
+def test_mistakes_on_the_command_line_are_2(tmp_path: Path) -> None:
+    far = Far(tmp_path / "far", "python")
+    for arguments in (
+        ["a", "b"],
+        ["x:a", "y:b"],
+        ["x:a", "y:b", "."],
+        ["a", "x:b", "."],
+        ["a"],
+        ["a", "x:b", "--max-bytes", "no"],
+    ):
+        assert far.cp(*arguments).status == 2

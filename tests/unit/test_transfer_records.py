@@ -1,0 +1,90 @@
+"""The framing of a copy: what was put in comes out, and nothing else ever does."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from sshgate.transfer.records import (
+    Broken,
+    Chunk,
+    Decoder,
+    Done,
+    End,
+    Enter,
+    File,
+    Garbled,
+    Hardlink,
+    Have,
+    Hole,
+    Leave,
+    Offer,
+    Problem,
+    Record,
+    Same,
+    Sum,
+    Symlink,
+    Totals,
+    encode,
+)  # fmt: skip
+
+NUMBER = some.integers(-(2**63), 2**63 - 1)
+BYTES = some.binary(max_size=300)
+TEXT = some.text(max_size=50)
+RECORDS: some.SearchStrategy[Record] = some.one_of(
+    some.builds(Enter, NUMBER, NUMBER, BYTES),
+    some.just(Leave()),
+    some.builds(File, NUMBER, NUMBER, NUMBER, NUMBER, BYTES),
+    some.builds(Chunk, BYTES),
+    some.builds(Hole, NUMBER),
+    some.builds(Sum, BYTES),
+    some.builds(Broken, TEXT),
+    some.builds(Symlink, NUMBER, BYTES, BYTES),
+    some.builds(Hardlink, BYTES, BYTES),
+    some.builds(Offer, NUMBER, BYTES),
+    some.builds(Have, NUMBER, NUMBER, BYTES),
+    some.builds(Same, NUMBER, NUMBER, BYTES),
+    some.builds(Problem, BYTES, TEXT),
+    some.builds(Totals, NUMBER, NUMBER),
+    some.builds(End, NUMBER, NUMBER),
+    some.builds(Done, NUMBER, NUMBER),
+)
+
+
+@given(some.lists(RECORDS, max_size=8), some.integers(1, 50))
+def test_records_come_out_as_they_went_in_however_the_bytes_are_cut(records: list[Record], step: int) -> None:
+    stream = b"".join(map(encode, records))
+    decoder = Decoder()
+    assert [r for at in range(0, len(stream), step) for r in decoder.feed(stream[at : at + step])] == records
+
+
+@given(some.lists(RECORDS, min_size=1, max_size=5), some.data())
+def test_a_cut_stream_yields_only_the_whole_records(records: list[Record], data: some.DataObject) -> None:
+    stream = b"".join(map(encode, records))
+    cut = data.draw(some.integers(0, len(stream) - 1))
+    assert list(Decoder().feed(stream[:cut])) == records[: len(list(Decoder().feed(stream[:cut])))]
+    assert len(list(Decoder().feed(stream[:cut]))) < len(records)
+
+
+@given(RECORDS, some.data())
+def test_a_flipped_bit_in_the_payload_is_noticed(record: Record, data: some.DataObject) -> None:
+    frame = bytearray(encode(record))
+    if len(frame) == 9:
+        return
+    frame[data.draw(some.integers(9, len(frame) - 1))] ^= 1 << data.draw(some.integers(0, 7))
+    with pytest.raises(Garbled):
+        list(Decoder().feed(bytes(frame)))
+
+
+@given(some.binary(max_size=200))
+def test_any_bytes_are_records_or_garbled(noise: bytes) -> None:
+    with contextlib.suppress(Garbled):
+        list(Decoder().feed(noise))
+
+
+def test_a_frame_that_claims_to_be_huge_is_refused_before_it_comes() -> None:
+    with pytest.raises(Garbled):
+        list(Decoder().feed(b"\x03\xff\xff\xff\xff\0\0\0\0"))
