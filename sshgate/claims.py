@@ -9,14 +9,18 @@ from typing import Protocol
 
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant
-from sshgate.errors import Denied
+from sshgate.sandbox.named import Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Trail
 
 
 class Pending(Protocol):
-    """A sandbox that is made when it is first asked for."""
+    """A sandbox that is made, or joined, when it is first asked for."""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds of its maximum lifetime that remained when it was entered; ``None``: all of it."""
 
     @property
     def how(self) -> str:
@@ -39,9 +43,14 @@ class Claims:
     @asynccontextmanager
     async def sandbox(self, granted: Grant, session: str, notice: Notice) -> AsyncIterator[Pending]:
         """The sandbox of this grant; an ephemeral one is removed when the body ends."""
-        if granted.scope == "named":
-            raise Denied("named sandboxes are not available here; log in without '=name'.")
-        order = Order(granted.profile, self._user, session)
+        order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
+        if granted.name is not None:
+            joined = _Joined(self._provider.named, self._admission, order, notice)
+            try:
+                yield joined
+            finally:
+                await joined.leave()
+            return
         if granted.scope == "connection":
             key = granted.profile.name
             if key not in self._shared:
@@ -61,8 +70,39 @@ class Claims:
             await once.delete()
 
 
+class _Joined:
+    """A named sandbox, joined once; it stays when this channel leaves."""
+
+    left: float | None = None
+    how = "joined"
+
+    def __init__(self, named: NamedSandboxes, admission: Admission, order: Order, notice: Notice) -> None:
+        self._named = named
+        self._admission = admission
+        self._order = order
+        self._notice = notice
+        self._attachment: Attachment | None = None
+
+    async def get(self) -> Sandbox:
+        if self._attachment is None:
+            self._attachment = await self._named.join(self._order, self._notice, self._admit)
+            self.left = self._attachment.left
+            self.how = "cold" if self._attachment.made else "joined"
+        return self._attachment.sandbox
+
+    async def leave(self) -> None:
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            await attachment.leave()
+
+    def _admit(self) -> Callable[[], None]:
+        return self._admission.sandbox(self._order.user).release
+
+
 class _Once:
     """A sandbox that is made once, by whoever asks first, and removed once."""
+
+    left: float | None = None
 
     def __init__(self, provider: Provider, admission: Admission, order: Order, notice: Notice, trail: Trail) -> None:
         self.how = "cold"

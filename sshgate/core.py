@@ -7,6 +7,7 @@ from sshgate.access.limits import Admission
 from sshgate.config import Config, SandboxPlace
 from sshgate.gateway import Gateway
 from sshgate.sandbox.provider import Provider
+from sshgate.sandboxverbs import SandboxVerbs
 from sshgate.telemetry import Telemetry
 from sshgate.verbs import Verbs
 
@@ -20,6 +21,7 @@ class Core:
         self.admission = Admission(config.limits)
         self.provider = make_provider(config.sandbox)
         self.verbs = Verbs()
+        SandboxVerbs(self.provider).add_to(self.verbs)
         self.telemetry = Telemetry()
         self.gateway = Gateway(self.provider, config.profiles, self.admission, self.verbs, self.telemetry)
 

@@ -54,6 +54,14 @@ class BadRequest(GateError):
     level = logging.INFO
 
 
+class NoSuchSandbox(GateError):
+    """The user has no sandbox, or home, of the name that was given."""
+
+    code = "no_sandbox"
+    status = 1
+    level = logging.INFO
+
+
 class StartFailed(GateError):
     """The sandbox cannot start: image missing, unschedulable, denied; says why in the user's words."""
 

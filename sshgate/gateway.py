@@ -138,7 +138,7 @@ class Login:
         if await self._answered(request, client, trail):
             return
         telemetry = self._gateway.telemetry
-        granted = grant(self.identity, request, self._gateway.profiles)
+        granted = grant(self.identity, request, self._gateway.profiles, self._profile_of)
         if self._together and granted.scope == "channel":
             granted = replace(granted, scope="connection")
         program = self._program(granted)
@@ -163,8 +163,9 @@ class Login:
                 if terminal is not None:
                     self.shell_pid = process.pid
                 line = bridge(client, process, traffic, wait.early, wait.eof, said)
+                timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
                 with telemetry.metrics.carrying(traffic):
-                    outcome = await within_limits(line, self._timekeeper(granted, client, sandbox, process, traffic))
+                    outcome = await within_limits(line, timekeeper)
             finally:
                 await process.close()
                 alive = outcome is None or isinstance(outcome, Lost)
@@ -201,8 +202,17 @@ class Login:
         await client.finish(Exited(0))
         return True
 
+    def _profile_of(self, name: str) -> str | None:
+        return self._gateway.provider.named.profile(self.identity.user, name)
+
     def _timekeeper(
-        self, granted: Grant, client: Client, sandbox: Sandbox, process: Process, traffic: Traffic
+        self,
+        granted: Grant,
+        client: Client,
+        sandbox: Sandbox,
+        process: Process,
+        traffic: Traffic,
+        left: float | None,
     ) -> Timekeeper:
         # Only a shell that waits for somebody can be idle; a command is a running program.
         interactive = granted.request.terminal is not None and isinstance(granted.request.asks, Shell)
@@ -214,7 +224,7 @@ class Login:
         async def busy() -> bool:
             return process.pid is None or await is_busy(sandbox, process.pid)
 
-        clock = SessionClock(granted.profile.limits, time.monotonic(), terminal=interactive)
+        clock = SessionClock(granted.profile.limits, time.monotonic(), interactive, left)
         return Timekeeper(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
 
     def _program(self, granted: Grant) -> Program:

@@ -35,6 +35,9 @@ LARGEST_ENVIRONMENT = 1_000_000
 TERMINAL_MARK = b"\006"
 """What a terminal says once it is out of raw mode; the program's own output follows."""
 
+FOREVER = "2147483647"
+"""Seconds for which the process that holds a sandbox open sleeps; by this number it is known."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SIGNAL = re.compile(r"[A-Z][A-Z0-9]{0,15}\Z")
 _ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
@@ -136,6 +139,20 @@ def busy_argv(pid: int) -> tuple[str, ...]:
         "exit 1"
     )
     return ("/bin/sh", "-c", script, str(pid))
+
+
+def anything_argv() -> tuple[str, ...]:
+    """The command that ends with 0 when anything but what keeps the sandbox alive, and this command, runs in it.
+
+    What keeps it alive is process 1 and a `sleep` of ``FOREVER`` seconds; zombies have ended. `read` drops the
+    NULs between the words of a command line.
+    """
+    script = (
+        "for d in /proc/[0-9]*;do p=${d#/proc/};case $p in 1|$$)continue;;esac;"
+        'read -r s <"$d/stat"||continue;set -- ${s##*)};[ "$1" = Z ]&&continue;'
+        'c=;read -r c <"$d/cmdline";[ "$c" = "sleep$0" ]||exit 0;done 2>/dev/null;exit 1'
+    )
+    return ("/bin/sh", "-c", script, FOREVER)
 
 
 def quote(value: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -25,22 +25,30 @@ class Grant:
     """Set by the key or by the gateway; the client's own cannot replace it."""
     receipt: bool = False
     """The client wants the waterfall of this session on stderr at its end (SSHGATE_RECEIPT)."""
+    chosen: bool = False
+    """Whether the user asked for this profile."""
 
 
-def grant(identity: Identity, request: Request, profiles: Mapping[str, Profile]) -> Grant:
+def grant(
+    identity: Identity,
+    request: Request,
+    profiles: Mapping[str, Profile],
+    usual: Callable[[str], str | None] = lambda name: None,
+) -> Grant:
     """Decide on one request. Raises ``Denied``.
 
     The profile and the name come from the login name, else from SSHGATE_PROFILE and SSHGATE_NAME, which are
-    taken out of the environment, as SSHGATE_RECEIPT is.
+    taken out of the environment, as SSHGATE_RECEIPT is. ``usual`` tells the profile of a named sandbox, for who does
+    not say which.
     """
     environment = dict(request.environment)
     wanted = environment.pop("SSHGATE_PROFILE", b"").decode("ascii", "replace")
-    named = environment.pop("SSHGATE_NAME", b"").decode("ascii", "replace")
+    environment.pop("SSHGATE_NAME", None)
     receipt = environment.pop("SSHGATE_RECEIPT", b"") not in (b"", b"0")
-    profile = _profile(identity, identity.login.profile or wanted or "default", profiles)
-    name = identity.login.name or named or None
-    if name is not None and not is_label(name):
-        raise Denied("SSHGATE_NAME is not a sandbox name: use 1-40 of a-z, 0-9 and inner '-'.")
+    name = sandbox_name(identity, request)
+    asked_for = identity.login.profile or wanted or None
+    known = usual(name) if name is not None and asked_for is None else None
+    profile = _profile(identity, asked_for or (known if known in profiles else None) or "default", profiles)
     ours = {**_original_command(identity, request), **identity.restrictions.environment}
     asked = replace(request, environment={key: text for key, text in environment.items() if key not in ours})
     return Grant(
@@ -50,7 +58,17 @@ def grant(identity: Identity, request: Request, profiles: Mapping[str, Profile])
         name=name,
         environment=ours,
         receipt=receipt,
+        chosen=asked_for is not None,
     )
+
+
+def sandbox_name(identity: Identity, request: Request) -> str | None:
+    """The name that the login name, else SSHGATE_NAME, gives to a sandbox. Raises ``Denied`` for what is none."""
+    named = request.environment.get("SSHGATE_NAME", b"").decode("ascii", "replace")
+    name = identity.login.name or named or None
+    if name is not None and not is_label(name):
+        raise Denied("SSHGATE_NAME is not a sandbox name: use 1-40 of a-z, 0-9 and inner '-'.")
+    return name
 
 
 def _profile(identity: Identity, name: str, profiles: Mapping[str, Profile]) -> Profile:

@@ -113,10 +113,21 @@ class SessionClock:
     Nothing is called for each chunk: ``active`` may be called as rarely as once before every look at the clock.
     """
 
-    def __init__(self, limits: ProfileLimits, now: float, terminal: bool, lifetime: float | None = None) -> None:
-        """``lifetime``: seconds left of a sandbox that was there before; ``None``: all of ``max_lifetime``."""
+    def __init__(
+        self,
+        limits: ProfileLimits,
+        now: float,
+        terminal: bool,
+        lifetime: float | None = None,
+        running_keeps: bool = False,
+    ) -> None:
+        """``lifetime``: seconds left of a sandbox that was there before; ``None``: all of ``max_lifetime``.
+
+        ``running_keeps``: a program left running keeps it while nobody is there, as in a named sandbox.
+        """
         self._limits = limits
         self._terminal = terminal
+        self._running_keeps = running_keeps
         self._lifetime = limits.max_lifetime if lifetime is None else max(0.0, lifetime)
         self._started = now
         self._now = now
@@ -125,10 +136,10 @@ class SessionClock:
         self._told: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        left = _span(self._started + self._lifetime - self._now)
+        left = span(self._started + self._lifetime - self._now)
         if self._detached is not None:
-            return f"<SessionClock detached {_span(self._now - self._detached)}, {left} left>"
-        return f"<SessionClock idle {_span(self._now - self._active)}, {left} left>"
+            return f"<SessionClock detached {span(self._now - self._detached)}, {left} left>"
+        return f"<SessionClock idle {span(self._now - self._active)}, {left} left>"
 
     def active(self, now: float) -> None:
         """Bytes went either way at ``now``. Never moves the clock back."""
@@ -174,7 +185,8 @@ class SessionClock:
         if self._detached is not None:
             # Nobody is there to be idle.
             ends = self._detached + self._limits.detached
-            found.append(_Limit("nobody came back", ends, self._limits.detached, warned=False, unless_busy=False))
+            looked = self._running_keeps
+            found.append(_Limit("nobody came back", ends, self._limits.detached, warned=False, unless_busy=looked))
         elif self._terminal and self._limits.idle > 0:
             ends = self._active + self._limits.idle
             found.append(_Limit("it was idle", ends, self._limits.idle, warned=True, unless_busy=True))
@@ -199,7 +211,7 @@ class SessionClock:
         return self._now
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """``45s``, ``12m``, ``7h05m``."""
     whole = max(0, int(seconds))
     if whole < 60:

@@ -82,6 +82,11 @@ async def is_busy(sandbox: Sandbox, pid: int) -> bool:
     return await _aside(sandbox, launcher.busy_argv(pid)) != Exited(1)
 
 
+async def runs_anything(sandbox: Sandbox) -> bool:
+    """Whether any program was left running in it. True when it cannot be told."""
+    return await _aside(sandbox, launcher.anything_argv()) != Exited(1)
+
+
 async def _aside(sandbox: Sandbox, argv: tuple[str, ...]) -> Outcome | None:
     with contextlib.suppress(GateError, TimeoutError):
         process = await sandbox.start(argv, None)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sshgate.config import Profile
 from sshgate.streams import Process
 from sshgate.terminal import Terminal
+
+if TYPE_CHECKING:
+    from sshgate.sandbox.named import Homes, NamedSandboxes
 
 Notice = Callable[[str], None]
 """Called with a short progress text while a sandbox starts (``pulling image``); must not block."""
@@ -25,6 +28,8 @@ class Order:
     user: str
     session: str
     name: str | None = None
+    chosen: bool = False
+    """Whether the user asked for this profile; otherwise any that the named sandbox has will do."""
 
 
 class Sandbox(Protocol):
@@ -53,6 +58,14 @@ class Sandbox(Protocol):
 class Provider(Protocol):
     """Makes sandboxes. One object per gateway."""
 
+    @property
+    def named(self) -> NamedSandboxes:
+        """Those that outlive a login."""
+
+    @property
+    def homes(self) -> Homes | None:
+        """What named sandboxes keep; ``None`` where there is no place for it."""
+
     async def open(self) -> None:
         """Get ready, once, before all else: read credentials, look whether sandboxes can be made at all.
 
@@ -67,4 +80,7 @@ class Provider(Protocol):
         """
 
     async def close(self) -> None:
-        """Delete every sandbox that is still there, within a few seconds, and let go of everything."""
+        """Delete every ephemeral sandbox that is still there, within a few seconds, and let go of everything.
+
+        Named ones stay where they can outlive the gateway.
+        """

@@ -95,6 +95,19 @@ def test_a_clock_that_goes_back_stands_still() -> None:
     assert repr(session) == "<SessionClock idle 0s, 7h43m left>"
 
 
+def test_a_program_left_running_keeps_what_nobody_is_attached_to_until_its_time_is_over() -> None:
+    kept = SessionClock(LIMITS, 0.0, terminal=False, lifetime=2000.0, running_keeps=True)
+    kept.detached(100.0)
+    assert kept.next_event(100.0) == (700.0, End("nobody came back", unless_busy=True))
+    kept.busy(700.0)
+    assert kept.next_event(700.0) == (1300.0, End("nobody came back", unless_busy=True))
+    kept.attached(1299.0)
+    assert kept.next_event(1299.0) == (2000.0, End("its time is over", unless_busy=False))
+    kept.detached(1500.0)
+    kept.busy(1900.0)
+    assert kept.next_event(1900.0) == (2000.0, End("its time is over", unless_busy=False))
+
+
 @given(st.lists(st.tuples(st.sampled_from(("active", "busy", "detached", "attached")), st.floats(0, 40_000))))
 def test_the_lifetime_is_never_exceeded(steps: list[tuple[str, float]]) -> None:
     session = clock()

@@ -122,3 +122,20 @@ def test_a_client_cannot_replace_what_the_key_sets() -> None:
     got = granted(request=Request(Exec(b"y"), environment=theirs), restrictions=keys)
     assert got.request.environment == {"LANG": b"C"}
     assert got.environment == {"GIT_DIR": b"/srv", "SSH_ORIGINAL_COMMAND": b"y"}
+
+
+def test_a_named_sandbox_keeps_its_profile_for_who_does_not_say_which() -> None:
+    def granted_to(login: str, known: str | None) -> Grant:
+        identity = Identity(LoginName.parse(login), "publickey", "SHA256:x", "192.0.2.1")
+        return grant(identity, SHELL, PROFILES, lambda name: known)
+
+    kept = granted_to("alice=train", "gpu")
+    assert (kept.profile.name, kept.scope, kept.chosen) == ("gpu", "named", False)
+    assert (granted_to("alice+default=train", "gpu").profile.name, granted_to("alice", "gpu").profile.name) == (
+        "default",
+        "default",
+    )
+    # One that is configured no longer: whoever joins gets the default's clocks.
+    assert granted_to("alice=train", "gone").profile.name == "default"
+    with pytest.raises(Denied, match="no profile 'gpu' for you"):
+        granted_to("bob=train", "gpu")

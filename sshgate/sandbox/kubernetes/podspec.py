@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sshgate.config import Profile
+from sshgate.launcher import FOREVER
 from sshgate.sandbox.labels import (
     CLAIMED,
     GATEWAY,
@@ -45,8 +46,8 @@ GRACE_SECONDS = 2
 # pseudo-terminal nobody writes to.
 _STAY = (
     "trap 'exit 0' TERM INT HUP;"
-    "if command -v tini >/dev/null 2>&1;then exec tini -- sleep 2147483647;fi;"
-    "if command -v sleep >/dev/null 2>&1;then sleep 2147483647 & wait $!;else read -r x </dev/ptmx;fi"
+    f"if command -v tini >/dev/null 2>&1;then exec tini -- sleep {FOREVER};fi;"
+    f"if command -v sleep >/dev/null 2>&1;then sleep {FOREVER} & wait $!;else read -r x </dev/ptmx;fi"
 )
 KEEP_ALIVE = ("/bin/sh", "-c", _STAY)
 

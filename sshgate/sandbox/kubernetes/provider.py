@@ -20,6 +20,7 @@ from sshgate.sandbox.kubernetes.reflector import Reflector, pods
 from sshgate.sandbox.kubernetes.removal import Removals
 from sshgate.sandbox.kubernetes.rights import check_rights
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
+from sshgate.sandbox.named import NoNamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 
 # Seconds that `close` spends on deleting what is still there.
@@ -38,6 +39,8 @@ class KubernetesProvider:
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._creating: set[str] = set()
         self._opened = False
+        self.named = NoNamedSandboxes()
+        self.homes = None
         selector = f"{labels.SELECTOR},{labels.GATEWAY}={labels.label_value(self.owner.gateway)}"
         self._reflector: Reflector[Pod] = pods(self.api, selector, self._observe)
 

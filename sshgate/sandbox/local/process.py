@@ -113,7 +113,7 @@ class LocalProcess:
         assert self._outcome is not None
         return self._outcome
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "the session was closed.") -> None:
         if self._closed:
             return
         self._closed = True
@@ -122,7 +122,7 @@ class LocalProcess:
             self._end_of(descriptor)
         self._flow.discard()
         if self._outcome is None:
-            self._outcome = Lost("the session was closed.")
+            self._outcome = Lost(reason)
         self._exited.set()
         self._finished.set()
         for task in self._signals:

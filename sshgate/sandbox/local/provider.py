@@ -17,13 +17,15 @@ from pathlib import Path
 
 from sshgate.config import Address, Profile, SandboxPlace
 from sshgate.errors import ConfigError, StartFailed, Unavailable
+from sshgate.launcher import FOREVER
 from sshgate.sandbox.local import bubblewrap
+from sshgate.sandbox.local.named import LocalNamed
 from sshgate.sandbox.local.sandbox import LocalSandbox
-from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.provider import Notice, Order
 
 # The holder says so when all mounts are there; bubblewrap tells the process id before that.
 # Where nobody listens any more it ends: a gateway that was killed while bubblewrap had not yet tied itself to it.
-HOLDER = ("/bin/sh", "-c", "echo||exit 1; exec sleep 2147483647")
+HOLDER = ("/bin/sh", "-c", f"echo||exit 1; exec sleep {FOREVER}")
 START_SECONDS = 10.0
 PROGRAMS = ("bwrap", "nsenter", "prlimit", "setpriv", "setsid")
 # As root every sandbox gets a user id of its own, out of a range that no system hands out.
@@ -41,6 +43,8 @@ class LocalProvider:
         self._uids = count()
         self._etc: Path | None = None
         self._able = bubblewrap.Abilities()
+        self.named = LocalNamed(self.create, self._sandboxes)
+        self.homes = None
 
     def __repr__(self) -> str:
         return f"<LocalProvider {len(self._sandboxes)} sandboxes>"
@@ -57,15 +61,16 @@ class LocalProvider:
         sandbox = await self.create(Order(Profile(), "probe", "probe"), lambda text: None)
         await sandbox.delete()
 
-    async def create(self, order: Order, notice: Notice) -> Sandbox:
+    async def create(self, order: Order, notice: Notice) -> LocalSandbox:
         name = f"local-{secrets.token_hex(5)}"
         uid = bind_owner(order.profile) or FIRST_UID + next(self._uids) % UIDS if os.geteuid() == 0 else None
         outer, inner = await self._spawn(order.profile, uid)
-        sandbox = LocalSandbox(name, order.profile, uid, outer, inner, self._sandboxes.discard)
+        sandbox = LocalSandbox(name, order, uid, outer, inner, self._sandboxes.discard)
         self._sandboxes.add(sandbox)
         return sandbox
 
     async def close(self) -> None:
+        await self.named.close()
         for sandbox in list(self._sandboxes):
             await sandbox.delete()
         if self._etc is not None:

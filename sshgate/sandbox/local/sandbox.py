@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 
-from sshgate.config import Profile
 from sshgate.errors import Unavailable
 from sshgate.sandbox.launch import send_signal
 from sshgate.sandbox.local import bubblewrap
 from sshgate.sandbox.local.namespaces import open_owner, open_terminal, restore_owner
 from sshgate.sandbox.local.process import LocalProcess, set_size
+from sshgate.sandbox.provider import Order
 from sshgate.streams import STDERR, STDOUT, Process
 from sshgate.terminal import Terminal
 
@@ -25,10 +26,12 @@ class LocalSandbox:
     """The tree whose outermost process is ``outer`` and whose first process inside is ``inner``."""
 
     def __init__(
-        self, name: str, profile: Profile, uid: int | None, outer: int, inner: int, gone: Callable[[LocalSandbox], None]
+        self, name: str, order: Order, uid: int | None, outer: int, inner: int, gone: Callable[[LocalSandbox], None]
     ) -> None:
         self.id = name
-        self._profile = profile
+        self.order = order
+        self.made = time.monotonic()
+        self._profile = order.profile
         self._uid = uid
         self._outer = outer
         self._inner = inner
@@ -42,6 +45,11 @@ class LocalSandbox:
 
     def __repr__(self) -> str:
         return f"<LocalSandbox {self.id} {len(self._processes)} processes{' deleted' * self._deleted}>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether programs can be started in it."""
+        return not self._deleted
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         if self._deleted:
@@ -104,7 +112,7 @@ class LocalSandbox:
         if not self._deleted:
             self._deleted = True
             for process in list(self._processes):
-                await process.close()
+                await process.close("the sandbox has ended.")
             if not self._reaped.is_set():
                 # With the outermost process dies the first inside, and with that every other.
                 for pid in (self._inner, self._outer):

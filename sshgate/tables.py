@@ -1,0 +1,45 @@
+"""Sandboxes and homes as text: exact, stable tables for people, and plain values for programs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sshgate.lifecycle.clocks import span
+from sshgate.sandbox.named import Listed, ListedHome
+
+MEBI = 1 << 20
+
+
+def sandboxes(listed: Sequence[Listed], users: bool = False) -> str:
+    """One line each under a heading; ``users`` adds whose it is. A ``-`` stands for what is not known or not so."""
+    heading = ("NAME", "PROFILE", "STATE", "AGE", "LEFT", "CPU", "MEMORY", "HOME", "POD")
+    rows = [
+        (
+            one.name or "-",
+            one.profile,
+            one.state,
+            span(one.age),
+            "-" if one.left is None else span(one.left),
+            "-" if one.cpu is None else f"{one.cpu:.2f}",
+            "-" if one.memory is None else f"{one.memory / MEBI:.0f}Mi",
+            "yes" if one.home else "-",
+            one.id,
+        )
+        for one in listed
+    ]
+    return _table(heading, rows, [one.user for one in listed] if users else None)
+
+
+def homes(listed: Sequence[ListedHome], users: bool = False) -> str:
+    """One line each under a heading."""
+    rows = [(one.name, one.size, span(one.age), "in use" if one.in_use else "kept") for one in listed]
+    return _table(("NAME", "SIZE", "AGE", "STATE"), rows, [one.user for one in listed] if users else None)
+
+
+def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], users: Sequence[str] | None) -> str:
+    lines: list[tuple[str, ...]] = [heading, *rows]
+    if users is not None:
+        lines = [("USER", *heading), *((user, *row) for user, row in zip(users, rows, strict=True))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "".join(line.rstrip() + "\n" for line in padded)
