@@ -58,10 +58,11 @@ class Gateway:
         self,
         provider: Provider,
         profiles: Mapping[str, Profile],
-        admission: Admission,
+        admission: Admission | None,
         verbs: Verbs | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
+        """``admission`` counts sandboxes; ``None``: the provider does."""
         self.provider = provider
         self.verbs = verbs if verbs is not None else Verbs()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
@@ -70,7 +71,7 @@ class Gateway:
         self.sessions = 0
 
     def __repr__(self) -> str:
-        return f"<Gateway {self.sessions} sessions, {self.admission!r}>"
+        return f"<Gateway {self.sessions} sessions, {self.provider!r}>"
 
     def login(self, identity: Identity, together: bool = False) -> Login:
         """Called once authentication has succeeded, never before.

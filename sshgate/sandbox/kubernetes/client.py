@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import aiohttp
@@ -46,6 +48,8 @@ class ApiServer:
         self._reread = reread
         self._read_at = 0.0
         self._rereading = asyncio.Lock()
+        self.heard: Callable[[float, float, float], None] = lambda date, sent, received: None
+        """Called with each answer's ``Date`` (POSIX seconds), and when it was asked and came (monotonic)."""
 
     def __repr__(self) -> str:
         return f"<ApiServer {self._credentials!r} namespace {self.namespace}>"
@@ -88,11 +92,17 @@ class ApiServer:
         body = await self.request("PATCH", self.path("pods", name), patch, content=JSON_PATCH, doing="claim a sandbox")
         return _pod.decode(body)
 
-    async def delete_pod(self, name: str, uid: str | None = None, grace: int | None = None) -> None:
-        """Delete a pod, only the one with this ``uid``. Raises ``NotFound``, ``Conflict`` (another uid)."""
+    async def delete_pod(
+        self, name: str, uid: str | None = None, grace: int | None = None, version: str | None = None
+    ) -> None:
+        """Delete a pod, only the one with this ``uid``, only if it still has this ``version``.
+
+        Raises ``NotFound``, ``Conflict`` (a precondition does not hold).
+        """
         options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
+        preconditions = {"uid": uid, "resourceVersion": version}
+        if uid is not None or version is not None:
+            options["preconditions"] = {key: value for key, value in preconditions.items() if value is not None}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         await self.request("DELETE", self.path("pods", name), options, doing="delete the sandbox")
@@ -192,7 +202,9 @@ class ApiServer:
         headers: dict[str, str],
         doing: str,
     ) -> bytes:
+        sent = time.monotonic()
         response = await self._send(method, path, query, data, headers)
+        self._hear(response, sent)
         async with response:
             body = await response.read()
             if 200 <= response.status < 300:
@@ -223,6 +235,11 @@ class ApiServer:
             timeout=aiohttp.ClientTimeout(total=None, sock_read=read),
             allow_redirects=False,
         )
+
+    def _hear(self, response: aiohttp.ClientResponse, sent: float) -> None:
+        with contextlib.suppress(KeyError, ValueError, TypeError):
+            date = parsedate_to_datetime(response.headers["Date"]).timestamp()
+            self.heard(date, sent, time.monotonic())
 
     def _opened(self) -> tuple[Credentials, aiohttp.ClientSession]:
         if self._credentials is None or self._session is None:

@@ -64,12 +64,14 @@ class Condition(Object):
 
 class PodSpec(Object):
     node_name: str = ""
+    active_deadline_seconds: int | None = None
 
 
 class PodStatus(Object):
     phase: str = ""
     reason: str = ""
     message: str = ""
+    start_time: str | None = None
     pod_ip: str = msgspec.field(default="", name="podIP")
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []

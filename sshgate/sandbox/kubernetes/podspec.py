@@ -15,6 +15,7 @@ from typing import Any
 
 from sshgate.config import Profile
 from sshgate.launcher import FOREVER
+from sshgate.lifecycle.records import warm_metadata
 from sshgate.sandbox.labels import (
     CLAIMED,
     GATEWAY,
@@ -101,8 +102,13 @@ def template_hash(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def claimed_pod(order: Order, owner: Owner, suffix: str) -> dict[str, Any]:
-    """The manifest of a pod that is made for ``order``; ``suffix`` (a-z0-9) makes its name unique."""
+def claimed_pod(
+    order: Order, owner: Owner, suffix: str, annotations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The manifest of a pod that is made for ``order``; ``suffix`` (a-z0-9) makes its name unique.
+
+    ``annotations`` come on top of whose it is: when it was claimed, until when (``lifecycle.patches``).
+    """
     spec = template(order.profile)
     labels = labels_of(order.profile, spec, owner)
     labels |= {STATE: CLAIMED, USER: user_hash(order.user), SESSION: label_value(order.session)}
@@ -111,8 +117,23 @@ def claimed_pod(order: Order, owner: Owner, suffix: str) -> dict[str, Any]:
         spec["hostname"] = hostname(order.name)
     # The kubelet enforces it with every gateway dead.
     spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)) + KUBELET_GRACE)
-    annotations = {USER: printable(order.user), LIFE: owner.life}
+    annotations = {USER: printable(order.user), LIFE: owner.life, **(annotations or {})}
     return manifest(pod_name(order.user, suffix), spec, labels, annotations)
+
+
+def warm_pod(profile: Profile, owner: Owner, name: str) -> dict[str, Any]:
+    """The manifest of a pod that is made for nobody yet. It does not age: a claim sets its deadline."""
+    spec = template(profile)
+    labels, annotations = warm_metadata(profile.name, template_hash(spec), owner.gateway, owner.life)
+    spec.pop("activeDeadlineSeconds", None)
+    return manifest(name, spec, {"app.kubernetes.io/name": "sshgate-sandbox", **labels}, annotations)
+
+
+def lifetime(profile: Profile) -> float:
+    """Seconds that a sandbox of this profile may live, by its limit or by its own deadline."""
+    own = profile.pod_overrides.get("activeDeadlineSeconds")
+    limit = profile.limits.max_lifetime
+    return min(limit, own) if isinstance(own, int) and own > 0 else limit
 
 
 def labels_of(profile: Profile, spec: Mapping[str, Any], owner: Owner) -> dict[str, str]:

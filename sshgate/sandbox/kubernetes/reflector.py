@@ -43,12 +43,15 @@ class Reflector(Generic[T]):
         kind: type[T],
         observe: Callable[[T | None, T | None], None],
         jitter: Callable[[], float] = random.random,
+        listed: Callable[[list[T]], None] = lambda items: None,
     ) -> None:
+        """``listed`` is told every object there is, each time they are listed, before what changed is."""
         self.known: dict[str, T] = {}
         self._api = api
         self._path = path
         self._query = dict(query)
         self._observe = observe
+        self._listed = listed
         self._jitter = jitter
         self._listing: msgspec.json.Decoder[Listing[T]] = msgspec.json.Decoder(Listing[kind])  # type: ignore[valid-type]
         self._object: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
@@ -95,6 +98,7 @@ class Reflector(Generic[T]):
         body = await self._api.request("GET", self._path, query=self._query, doing="list sandboxes")
         listing = _decode(self._listing, body)
         found = {_name(item): item for item in listing.items or ()}
+        self._listed(list(found.values()))
         for name in [name for name in self.known if name not in found]:
             self._tell(name, None)
         for name, item in found.items():
@@ -142,9 +146,10 @@ def pods(
     api: ApiServer,
     selector: str,
     observe: Callable[[Pod | None, Pod | None], None],
+    listed: Callable[[list[Pod]], None] = lambda items: None,
 ) -> Reflector[Pod]:
     """A reflector of the pods with these labels."""
-    return Reflector(api, api.path("pods"), {"labelSelector": selector}, Pod, observe)
+    return Reflector(api, api.path("pods"), {"labelSelector": selector}, Pod, observe, listed=listed)
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], data: bytes | msgspec.Raw) -> Any:

@@ -17,6 +17,7 @@ NEEDED = (
     ("get", "pods", ""),
     ("list", "pods", ""),
     ("watch", "pods", ""),
+    ("patch", "pods", ""),
     ("delete", "pods", ""),
     ("get", "pods", "exec"),
     ("create", "pods", "exec"),
