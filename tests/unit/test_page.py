@@ -1,0 +1,61 @@
+"""The page in the package: self-hosted, whole, and what the locked packages make."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STATIC = ROOT / "webshim" / "static"
+REFERENCE = re.compile(r"""(?:(?:src|href)=|from |import\()["']([^"'#]+)["'#]""")
+
+
+def test_every_file_of_the_page_is_in_the_wheel(tmp_path: Path) -> None:
+    """What a browser asks for can be served from an installed package; nothing of the build is in it."""
+    build = "import sys; from setuptools import build_meta as b; b.build_wheel(sys.argv[1])"
+    made = subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=_copy(tmp_path), capture_output=True)
+    assert made.returncode == 0, made.stderr.decode()
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.startswith("webshim/")}
+    page = {
+        str(path.relative_to(ROOT))
+        for path in STATIC.rglob("*")
+        if path.is_file() and path.suffixes[-2:] != [".d", ".ts"]
+    }
+    assert page <= packed
+    assert not [name for name in packed if "page/" in name or name.endswith(".ts")]
+
+
+def test_the_page_refers_to_nothing_but_its_own_files() -> None:
+    """No CDN, no dead name: every address in our own files is that of a file beside them."""
+    for file in [*STATIC.glob("*.html"), *STATIC.glob("*.js")]:
+        for reference in REFERENCE.findall(file.read_text()):
+            if not reference.startswith(("/", "http://www.w3.org/")):
+                assert (STATIC / reference).is_file(), f"{file.name} refers to {reference}"
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")
+def test_the_packages_are_those_of_the_lock_and_the_types_of_the_page_hold() -> None:
+    """``scripts/page --check``: a changed lock or a changed copy is seen."""
+    checked = subprocess.run([ROOT / "scripts" / "page", "--check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def _copy(place: Path) -> Path:
+    """The tracked files, so that the build leaves nothing in this checkout."""
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
+    ).stdout.decode()
+    source = place / "source"
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    return source

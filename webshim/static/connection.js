@@ -1,0 +1,185 @@
+/**
+ * A session's line to the gateway over many sockets: tickets, attaching, acknowledging, coming back after a loss.
+ *
+ * What it is at is told as one of
+ * `connecting`, `attached`, `waiting` (for the next try), and the ends
+ * `finished`, `elsewhere` (open in another tab), `taken` (by another tab), `gone`, `login` (needed), `refused`.
+ */
+
+import { Refused, sentence, ticket } from "./api.js";
+import { Backoff } from "./backoff.js";
+import { Socket } from "./socket.js";
+import { tabId } from "./tabid.js";
+
+// The server stops at 512 KiB that are not acknowledged, and goes on at 256.
+const ACK_STEP = 64 << 10;
+// After a sleep or a change of network a socket can be dead without knowing it.
+const PROBE_SECONDS = 4;
+const SETTLED_SECONDS = 5;
+
+/** @type {Record<number, "finished" | "login" | "elsewhere" | "taken">} */
+const ENDS = { 1000: "finished", 4401: "login", 4409: "elsewhere", 4410: "taken" };
+const RULES_BROKEN = [1008, 1009];
+const NO_SUCH_TICKET = 4404;
+
+/**
+ * @typedef {"connecting" | "attached" | "waiting" | "finished" | "elsewhere" | "taken" | "gone" | "login" | "refused"} Stage
+ *
+ * @typedef {object} Listener
+ * @property {() => {cols: number, rows: number}} size
+ * @property {() => number | null} held the offset up to which the terminal holds the output; null: nothing
+ * @property {(stage: Stage, words: string, seconds: number) => void} staged `words` is a sentence, or empty
+ * @property {(frame: any) => void} told a control frame that is the session's
+ * @property {(bytes: Uint8Array) => void} printed
+ */
+
+export class Connection {
+  /**
+   * @param {string} id the session
+   * @param {Listener} listener
+   */
+  constructor(id, listener) {
+    this._id = id;
+    this._listener = listener;
+    this._backoff = new Backoff();
+    /** @type {Socket | null} */
+    this._socket = null;
+    this._acked = 0;
+    this._words = "";
+    this._timer = 0;
+    this._probe = 0;
+    this._settled = 0;
+    this._retriedTicket = false;
+    this._wake = new AbortController();
+    const { signal } = this._wake;
+    window.addEventListener("online", () => this.hurry(), { signal });
+    document.addEventListener("visibilitychange", () => document.hidden || this.hurry(), { signal });
+  }
+
+  /**
+   * @param {{ticket?: string | null, takeOver?: boolean}} [how]
+   */
+  connect({ ticket: first = null, takeOver = false } = {}) {
+    this._forget();
+    this._listener.staged("connecting", "", 0);
+    const wanted = first === null ? ticket(this._id) : Promise.resolve(first);
+    wanted.catch((error) => this._socket === socket && this._noTicket(error));
+    const socket = new Socket({
+      opened: () => void Promise.all([wanted, tabId]).then((given) => this._attach(socket, given, takeOver), () => {}),
+      told: (frame) => this._told(frame),
+      printed: (bytes) => this._listener.printed(bytes),
+      closed: (code) => this._closed(code),
+    });
+    this._socket = socket;
+  }
+
+  /** Try now what would be tried later; make sure that a socket which seems open is. */
+  hurry() {
+    if (this._timer) {
+      this._backoff.reset();
+      this.connect();
+    } else if (this._socket?.open && !this._probe) {
+      this._socket.tell({ type: "ping", id: 1 });
+      this._probe = setTimeout(() => this._closed(1006), PROBE_SECONDS * 1000);
+    }
+  }
+
+  /** @param {object} frame */
+  tell(frame) {
+    this._socket?.tell(frame);
+  }
+
+  /** @param {Uint8Array<ArrayBuffer>} bytes */
+  type(bytes) {
+    this._socket?.type(bytes);
+  }
+
+  /**
+   * Everything below the offset has been parsed.
+   *
+   * @param {number} offset
+   */
+  parsed(offset) {
+    if (offset - this._acked < ACK_STEP) return;
+    this._acked = offset;
+    this.tell({ type: "ack", offset });
+  }
+
+  /** For good. */
+  close() {
+    this._forget();
+    this._wake.abort();
+  }
+
+  _forget() {
+    clearTimeout(this._timer);
+    clearTimeout(this._probe);
+    clearTimeout(this._settled);
+    this._timer = this._probe = 0;
+    this._socket?.drop();
+    this._socket = null;
+  }
+
+  /**
+   * @param {Socket} socket
+   * @param {[string, string]} given
+   * @param {boolean} takeOver
+   */
+  _attach(socket, [ticket, tab], takeOver) {
+    const { cols, rows } = this._listener.size();
+    const from = this._listener.held();
+    socket.tell({ type: "attach", session: this._id, ticket, tab, cols, rows, from, take_over: takeOver });
+  }
+
+  /** @param {any} frame */
+  _told(frame) {
+    clearTimeout(this._probe);
+    this._probe = 0;
+    switch (frame.type) {
+      case "pong":
+        return;
+      case "error":
+        this._words = frame.message;
+        return;
+      case "hello":
+        this._acked = frame.offset;
+        this._words = "";
+        this._retriedTicket = false;
+        // A gateway that lets go at once must not be asked twice a second.
+        this._settled = setTimeout(() => this._backoff.reset(), SETTLED_SECONDS * 1000);
+        this._listener.told(frame);
+        this._listener.staged("attached", "", 0);
+        return;
+      default:
+        this._listener.told(frame);
+    }
+  }
+
+  /** @param {number} code */
+  _closed(code) {
+    this._forget();
+    const words = this._words;
+    if (code in ENDS) this._listener.staged(ENDS[code], words, 0);
+    else if (RULES_BROKEN.includes(code)) this._listener.staged("refused", words, 0);
+    else if (code === NO_SUCH_TICKET && !this._retriedTicket) {
+      this._retriedTicket = true;
+      this.connect();
+    } else this._wait(words);
+  }
+
+  /** @param {unknown} error */
+  _noTicket(error) {
+    this._forget();
+    if (!(error instanceof Refused) || error.passing || error.status === 429) this._wait(sentence(error));
+    else if (error.status === 401) this._listener.staged("login", error.message, 0);
+    else if (error.status === 404) this._listener.staged("gone", error.message, 0);
+    else this._listener.staged("refused", error.message, 0);
+  }
+
+  /** @param {string} words */
+  _wait(words) {
+    const seconds = this._backoff.take();
+    this._timer = setTimeout(() => this.connect(), seconds * 1000);
+    this._listener.staged("waiting", words, seconds);
+  }
+}

@@ -1,0 +1,45 @@
+/** The page's questions: each opens a dialog of index.html and gives its answer. */
+
+import { byId } from "./dom.js";
+
+/**
+ * @param {string} id
+ * @returns {Promise<string>} the value of the button; `cancel` for Escape
+ */
+function asked(id) {
+  /** @type {HTMLDialogElement} */
+  const dialog = byId(id);
+  dialog.returnValue = "cancel";
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
+    dialog.showModal();
+  });
+}
+
+/**
+ * @param {{name: string}[]} profiles
+ * @returns {Promise<{profile: string, name: string | null} | null>}
+ */
+export async function askForSession(profiles) {
+  /** @type {HTMLSelectElement} */
+  const profile = byId("new-profile");
+  /** @type {HTMLInputElement} */
+  const name = byId("new-name");
+  if (!profile.options.length) profile.append(...profiles.map((one) => new Option(one.name, one.name)));
+  name.value = "";
+  if ((await asked("new-dialog")) !== "open") return null;
+  return { profile: profile.value, name: name.value.trim() || null };
+}
+
+/** @returns {Promise<string>} `end`, `leave` or `cancel` */
+export function askToClose() {
+  return asked("close-dialog");
+}
+
+/** @returns {Promise<string | null>} */
+export async function askForPath() {
+  /** @type {HTMLInputElement} */
+  const path = byId("download-path");
+  if ((await asked("download-dialog")) !== "open") return null;
+  return path.value.trim() || null;
+}

@@ -1,0 +1,164 @@
+/** Files into and out of a session's working directory: dropped or chosen, one after the other, of any size. */
+
+import { fileUrl, reach, Refused, refusal, sentence } from "./api.js";
+import { byId, element, iconButton } from "./dom.js";
+import { complain, notify } from "./notices.js";
+
+// A file up to this size is saved from what the first request brought; a larger one goes from the network to the disk.
+const SMALL_BYTES = 8 << 20;
+
+/**
+ * @param {string} id the session
+ * @param {Iterable<File>} files
+ */
+export async function upload(id, files) {
+  for (const file of files) {
+    const row = new Transfer(`Uploading ${file.name}`);
+    try {
+      await send(id, file, row);
+      notify(`Uploaded ${file.name} (${amount(file.size)}).`);
+    } catch (error) {
+      if (!row.cancelled) complain(`${file.name} was not uploaded. ${sentence(error)}`);
+    } finally {
+      row.remove();
+    }
+  }
+}
+
+/**
+ * @param {string} id
+ * @param {string} path
+ */
+export async function download(id, path) {
+  const url = fileUrl(id, path);
+  const rest = new AbortController();
+  try {
+    // Asked for by the page itself first: a refusal has a sentence to show.
+    const response = await reach(url, { cache: "no-store", signal: rest.signal });
+    if (!response.ok) throw refusal(response.status, await response.text());
+    const name = path.split("/").at(-1) ?? "file";
+    const size = Number(response.headers.get("Content-Length") ?? Infinity);
+    if (size <= SMALL_BYTES) {
+      saveBlob(await response.blob(), name);
+    } else {
+      rest.abort();
+      save(url, name);
+    }
+  } catch (error) {
+    complain(`${path} was not downloaded. ${sentence(error)}`);
+  }
+}
+
+/**
+ * @param {string} id
+ * @param {File} file
+ * @param {Transfer} row
+ * @returns {Promise<void>}
+ */
+function send(id, file, row) {
+  // fetch tells no progress of what it sends.
+  const request = new XMLHttpRequest();
+  row.onCancel(() => request.abort());
+  return new Promise((resolve, reject) => {
+    request.upload.addEventListener("progress", ({ loaded }) => row.moved(loaded, file.size));
+    request.addEventListener("error", () => reject(new Refused(0, "The connection was lost.")));
+    request.addEventListener("abort", () => reject(new Refused(0, "It was cancelled.")));
+    request.addEventListener("load", () => {
+      if (request.status < 300) resolve();
+      else reject(refusal(request.status, request.responseText));
+    });
+    request.open("PUT", fileUrl(id, file.name));
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    request.send(file);
+  });
+}
+
+/**
+ * @param {Blob} blob
+ * @param {string} name
+ */
+function saveBlob(blob, name) {
+  const url = URL.createObjectURL(blob);
+  save(url, name);
+  // The browser has begun to read it by then.
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/**
+ * @param {string} url
+ * @param {string} name
+ */
+function save(url, name) {
+  element("a", { href: url, download: name }).click();
+}
+
+/** A notice with a bar, while something is under way. */
+class Transfer {
+  /** @param {string} text */
+  constructor(text) {
+    this.cancelled = false;
+    this._bar = element("progress", { max: 1, "aria-label": text });
+    /** @type {() => void} */
+    this._cancel = () => {};
+    const cancel = () => ((this.cancelled = true), this._cancel());
+    this._row = element("div", { className: "notice" }, element("span", { textContent: text }), this._bar, iconButton("Cancel", "close", cancel));
+    byId("notices").append(this._row);
+  }
+
+  /** @param {() => void} cancel */
+  onCancel(cancel) {
+    this._cancel = cancel;
+  }
+
+  /**
+   * @param {number} done
+   * @param {number} whole
+   */
+  moved(done, whole) {
+    if (whole > 0) this._bar.value = done / whole;
+  }
+
+  remove() {
+    this._row.remove();
+  }
+}
+
+/**
+ * Files dropped anywhere on the panels go to the session that is shown.
+ *
+ * @param {HTMLElement} panels
+ * @param {(files: File[]) => void} dropped
+ */
+export function takeDrops(panels, dropped) {
+  const hint = element("div", { className: "drop", hidden: true }, "Drop to upload to the working directory");
+  panels.append(hint);
+  const carriesFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
+  panels.addEventListener("dragover", (event) => {
+    if (!carriesFiles(event)) return;
+    event.preventDefault();
+    hint.hidden = false;
+  });
+  panels.addEventListener("dragleave", (event) => {
+    if (!panels.contains(/** @type {Node | null} */ (event.relatedTarget))) hint.hidden = true;
+  });
+  panels.addEventListener("drop", (event) => {
+    if (!carriesFiles(event)) return;
+    event.preventDefault();
+    hint.hidden = true;
+    const items = [...(event.dataTransfer?.items ?? [])];
+    if (items.some((item) => item.webkitGetAsEntry()?.isDirectory)) {
+      complain("A folder cannot be uploaded as it is; pack it into one file first.");
+    } else {
+      dropped([...(event.dataTransfer?.files ?? [])]);
+    }
+  });
+}
+
+/** @param {number} bytes */
+function amount(bytes) {
+  const units = ["bytes", "KiB", "MiB", "GiB"];
+  let unit = 0;
+  let value = bytes;
+  for (; value >= 1024 && unit < units.length - 1; unit += 1) value /= 1024;
+  return `${unit && value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}

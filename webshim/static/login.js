@@ -1,0 +1,70 @@
+/** Logging in: by the ticket of a link, or by name and password. */
+
+import { call, Refused, sentence } from "./api.js";
+import { byId } from "./dom.js";
+
+/** The link's ticket, taken out of the address before anything else can see it; null when there is none. */
+export function takeTicket() {
+  const found = /^#login=(.+)$/.exec(location.hash);
+  if (found === null) return null;
+  history.replaceState(null, "", location.pathname + location.search);
+  return found[1];
+}
+
+/**
+ * Who is logged in, after the link's ticket has been used. Shows the login page, and waits, where nobody is.
+ *
+ * @param {string | null} ticket
+ * @returns {Promise<import("./api.js").Me>}
+ */
+export async function loggedIn(ticket) {
+  let complaint = "";
+  if (ticket !== null) {
+    try {
+      return await call("login", "POST", { link: ticket });
+    } catch (error) {
+      complaint = `${sentence(error)} A link works once, for a minute.`;
+    }
+  }
+  try {
+    return await call("me");
+  } catch (error) {
+    if (!(error instanceof Refused) || error.status !== 401) throw error;
+    return ask(error.ways, complaint);
+  }
+}
+
+/**
+ * @param {string[]} ways
+ * @param {string} complaint
+ * @returns {Promise<import("./api.js").Me>}
+ */
+function ask(ways, complaint) {
+  /** @type {HTMLFormElement} */
+  const form = byId("login-form");
+  form.hidden = !ways.includes("password");
+  byId("login-link").hidden = !ways.includes("link");
+  byId("login-host").textContent = location.hostname;
+  complain(complaint);
+  byId("login").hidden = false;
+  /** @type {HTMLInputElement} */ (byId("login-user")).focus();
+  return new Promise((resolve) => {
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      try {
+        const me = await call("login", "POST", Object.fromEntries(new FormData(form)));
+        form.reset();
+        byId("login").hidden = true;
+        resolve(me);
+      } catch (error) {
+        complain(sentence(error));
+      }
+    });
+  });
+}
+
+/** @param {string} text */
+function complain(text) {
+  byId("login-error").textContent = text;
+  byId("login-error").hidden = !text;
+}

@@ -1,0 +1,30 @@
+/** The menu of settings, and who is logged in. */
+
+import { call } from "./api.js";
+import { byId } from "./dom.js";
+import { change, onChange, settings } from "./settings.js";
+
+/** @param {string} user */
+export function fillMenu(user) {
+  /** @type {HTMLSelectElement} */
+  const theme = byId("theme");
+  /** @type {HTMLSelectElement} */
+  const bell = byId("bell");
+  /** @type {HTMLInputElement} */
+  const reader = byId("screen-reader");
+  const show = () => {
+    byId("font-size").textContent = String(settings().fontSize);
+    theme.value = settings().theme;
+    bell.value = settings().bell;
+    reader.checked = settings().screenReader;
+  };
+  byId("font-smaller").addEventListener("click", () => change({ fontSize: settings().fontSize - 1 }));
+  byId("font-larger").addEventListener("click", () => change({ fontSize: settings().fontSize + 1 }));
+  theme.addEventListener("change", () => change({ theme: /** @type {any} */ (theme.value) }));
+  bell.addEventListener("change", () => change({ bell: /** @type {any} */ (bell.value) }));
+  reader.addEventListener("change", () => change({ screenReader: reader.checked }));
+  byId("user").textContent = user;
+  byId("logout").addEventListener("click", () => void call("logout", "POST", {}).finally(() => location.reload()));
+  onChange(show);
+  show();
+}

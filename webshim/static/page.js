@@ -1,0 +1,199 @@
+/** The page: who is logged in, which sessions there are, which one is shown. */
+
+import { call, sentence } from "./api.js";
+import { askForPath, askForSession, askToClose } from "./dialogs.js";
+import { byId } from "./dom.js";
+import { download, takeDrops, upload } from "./files.js";
+import { followViewport, KeyBar } from "./keybar.js";
+import { loggedIn, takeTicket } from "./login.js";
+import { fillMenu } from "./menu.js";
+import { complain } from "./notices.js";
+import { Session } from "./session.js";
+import { applyTheme } from "./settings.js";
+import { Tabs } from "./tabs.js";
+
+const SHOWN_KEY = "sshgate.shown";
+/** @type {Record<string, string>} */
+const SPOKEN = { idle: "not attached", elsewhere: "open in another tab" };
+
+class Page {
+  /** @param {import("./api.js").Me} me */
+  constructor(me) {
+    this._profiles = me.profiles;
+    /** @type {Map<HTMLElement, Session>} */
+    this.sessions = new Map();
+    this._panels = byId("panels");
+    this._tabs = new Tabs((panel) => this._show(panel), (panel) => void this._close(panel));
+    this._keybar = new KeyBar(() => this.shown?.screen ?? null);
+    this._bindButtons();
+    takeDrops(this._panels, (files) => this._upload(files));
+    window.addEventListener("pagehide", () => this.sessions.forEach((session) => session.leave()));
+    document.addEventListener("visibilitychange", () => document.hidden || void this.list());
+  }
+
+  /** @type {Session | undefined} */
+  get shown() {
+    const panel = this._tabs.shown;
+    return panel ? this.sessions.get(panel) : undefined;
+  }
+
+  /** Tabs for the sessions that the server has and this page has not. */
+  async list() {
+    /** @type {{sessions: import("./api.js").Described[]}} */
+    const { sessions } = await call("sessions");
+    const known = new Set([...this.sessions.values()].map(({ id }) => id));
+    for (const described of sessions.filter(({ id }) => !known.has(id))) this._add(described).adopt(described);
+  }
+
+  /** Show what was shown before a reload, or the first one. */
+  restore() {
+    const all = [...this.sessions.values()];
+    const session = all.find(({ id }) => id === sessionStorage.getItem(SHOWN_KEY)) ?? all[0];
+    if (session) this._tabs.select(session.panel);
+    else this._show(null);
+  }
+
+  /** @param {{profile: string | null, name: string | null}} [wanted] */
+  create(wanted = { profile: null, name: null }) {
+    const session = this._add(wanted);
+    this._tabs.select(session.panel);
+    void session.create();
+  }
+
+  /** @param {{profile: string | null, name: string | null}} wanted */
+  _add(wanted) {
+    const session = new Session(
+      {
+        changed: (session) => this._changed(session),
+        noticed: ({ panel }) => this._tabs.mark(panel),
+        close: ({ panel }) => void this._close(panel),
+        withHeldKeys: (typed) => this._keybar.apply(typed),
+        login: () => location.reload(),
+        actions: {
+          search: () => this.shown?.search(),
+          leave: () => this._tabs.focus(),
+          create: () => this.create(),
+          turn: (step) => this._tabs.turn(step),
+        },
+      },
+      wanted,
+    );
+    this.sessions.set(session.panel, session);
+    this._panels.append(session.panel);
+    this._tabs.add(session.panel);
+    this._changed(session);
+    return session;
+  }
+
+  /** @param {HTMLElement | null} panel */
+  _show(panel) {
+    for (const session of this.sessions.values()) if (session.panel !== panel) session.hidden();
+    const session = panel ? this.sessions.get(panel) : undefined;
+    byId("welcome").hidden = session !== undefined;
+    session?.shown();
+    this._remember();
+    this._describe();
+    if (!session) byId("first-session").focus();
+  }
+
+  /** @param {Session} session */
+  _changed(session) {
+    this._tabs.describe(session.panel, {
+      label: session.label,
+      state: session.state,
+      spoken: SPOKEN[session.state] ?? session.state,
+    });
+    if (session === this.shown) {
+      this._remember();
+      this._describe();
+    }
+  }
+
+  _remember() {
+    if (this.shown?.id) sessionStorage.setItem(SHOWN_KEY, this.shown.id);
+  }
+
+  /** The window's title, and which tools are of use. */
+  _describe() {
+    const { shown } = this;
+    document.title = shown ? `${shown.label} · sshgate` : "sshgate";
+    byId("tools").hidden = shown === undefined;
+    for (const name of ["upload", "download"]) {
+      /** @type {HTMLButtonElement} */ (byId(name)).disabled = shown?.state !== "connected";
+    }
+  }
+
+  /** @param {HTMLElement} panel */
+  async _close(panel) {
+    const session = this.sessions.get(panel);
+    if (!session) return;
+    const answer = session.live ? await askToClose() : "end";
+    if (answer === "cancel") return session.screen?.focus();
+    this.sessions.delete(panel);
+    try {
+      if (answer === "end") await session.end();
+    } catch (error) {
+      complain(sentence(error));
+    }
+    session.dispose();
+    this._tabs.remove(panel);
+  }
+
+  _bindButtons() {
+    /** @type {Record<string, () => unknown>} */
+    const presses = {
+      "new-session": () => (this._profiles.length > 1 ? this._choose() : this.create()),
+      "first-session": () => this.create(),
+      "choose-session": () => this._choose(),
+      search: () => this.shown?.search(),
+      upload: () => byId("upload-files").click(),
+      download: () => this._download(),
+    };
+    for (const [id, press] of Object.entries(presses)) byId(id).addEventListener("click", () => void press());
+    /** @type {HTMLInputElement} */
+    const files = byId("upload-files");
+    files.addEventListener("change", () => {
+      this._upload([...(files.files ?? [])]);
+      files.value = "";
+    });
+  }
+
+  async _choose() {
+    const wanted = await askForSession(this._profiles);
+    if (wanted) this.create(wanted);
+    else this.shown?.screen?.focus();
+  }
+
+  /** @param {File[]} files */
+  _upload(files) {
+    const { shown } = this;
+    if (shown?.id && shown.state === "connected") void upload(shown.id, files);
+    else complain("There is no running session here to upload to.");
+  }
+
+  async _download() {
+    const id = this.shown?.id;
+    const path = await askForPath();
+    if (id && path) await download(id, path);
+    this.shown?.screen?.focus();
+  }
+}
+
+/** @param {string | null} ticket */
+async function begin(ticket) {
+  applyTheme();
+  followViewport();
+  const me = await loggedIn(ticket);
+  fillMenu(me.user);
+  byId("frame").hidden = false;
+  const page = new Page(me);
+  await page.list();
+  page.restore();
+  // For the browser's console, and for tests.
+  Object.assign(globalThis, { sshgate: page });
+}
+
+begin(takeTicket()).catch((error) => {
+  byId("failure").hidden = false;
+  byId("failure-text").textContent = sentence(error);
+});

@@ -1,0 +1,315 @@
+/** One session in its panel: a terminal, its line to the gateway, and what the two tell each other. */
+
+import { call, Refused, sentence } from "./api.js";
+import { ring } from "./bell.js";
+import { Connection } from "./connection.js";
+import { element } from "./dom.js";
+import { takeKeys } from "./keys.js";
+import { Playback } from "./playback.js";
+import { SearchBar } from "./search.js";
+import { StateBar } from "./statebar.js";
+import { Screen } from "./terminal.js";
+
+const LONGEST_TITLE = 200;
+
+/**
+ * @typedef {"idle" | "starting" | "connected" | "reconnecting" | "elsewhere" | "ended" | "failed"} State
+ *
+ * @typedef {object} Page what a session needs of the page
+ * @property {(session: Session) => void} changed its label or state is another
+ * @property {(session: Session) => void} noticed it rang, or ended
+ * @property {(session: Session) => void} close the person wants its tab gone
+ * @property {(typed: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>} withHeldKeys
+ * @property {() => void} login the login is over
+ * @property {import("./keys.js").Actions} actions
+ */
+
+let made = 0;
+
+export class Session {
+  /** Made when the panel is first shown: a terminal needs a box that has a size. @type {Screen | undefined} */
+  screen;
+  /** @type {Playback | undefined} */
+  _playback;
+  /** @type {SearchBar | undefined} */
+  _search;
+  /** @type {{code: number | null, signal: string | null, reason: string | null} | undefined} */
+  _ended;
+
+  /**
+   * @param {Page} page
+   * @param {{profile: string | null, name: string | null}} wanted
+   */
+  constructor(page, { profile, name }) {
+    made += 1;
+    this._page = page;
+    this.profile = profile;
+    this.name = name;
+    this.title = "";
+    /** @type {string | null} */
+    this.id = null;
+    /** @type {State} */
+    this.state = "idle";
+    this.box = element("div", { className: "terminal" });
+    this.panel = element("section", { className: "panel", id: `session-${made}` }, this.box);
+    this._bar = new StateBar(this.panel);
+    /** @type {Connection | null} */
+    this._connection = null;
+  }
+
+  /** What its tab is called. */
+  get label() {
+    return this.title || this.name || this.profile || "session";
+  }
+
+  get live() {
+    return this.id !== null && this.state !== "ended" && this.state !== "failed";
+  }
+
+  /** Its panel is visible now. What needs a visible box is made only here. */
+  shown() {
+    this.screen ??= this._makeScreen();
+    this.screen.show();
+    if (this.state === "idle" && this.id !== null) this._connect();
+  }
+
+  hidden() {
+    this.screen?.hide();
+  }
+
+  search() {
+    if (!this.screen) return;
+    this._search ??= new SearchBar(this.panel, this.screen);
+    this._search.open();
+  }
+
+  /**
+   * One that the server has already; it is attached when its tab is shown.
+   *
+   * @param {import("./api.js").Described} described
+   */
+  adopt({ id, profile, name, title }) {
+    Object.assign(this, { id, profile, name, title });
+    this._page.changed(this);
+  }
+
+  /** Make a new one on the server, with this panel's size. The panel is visible. */
+  async create() {
+    this._end();
+    this.id = null;
+    this._become("starting");
+    this._bar.show("Starting …", [], { dim: false, soon: true });
+    const size = this.screen?.size ?? {};
+    const wanted = { ...(this.profile && { profile: this.profile }), ...(this.name && { name: this.name }), ...size };
+    try {
+      const { ticket, ...described } = await call("sessions", "POST", wanted);
+      this.adopt(described);
+      this._connect({ ticket });
+    } catch (error) {
+      this._failed(error);
+    }
+  }
+
+  /** End it on the server, with its sandbox unless that is a named one. */
+  async end() {
+    const { id } = this;
+    this._end();
+    if (id !== null) await call(`sessions/${encodeURIComponent(id)}`, "DELETE");
+  }
+
+  /** Let go of it; on the server it goes on. */
+  dispose() {
+    this._end();
+    this.screen?.dispose();
+  }
+
+  /** The page goes: what the terminal holds is the fastest way back. */
+  leave() {
+    this._playback?.snapshot();
+  }
+
+  _makeScreen() {
+    const screen = new Screen(this.box, {
+      input: (bytes) => this._typed(bytes),
+      resized: (size) => this._playback?.restoring || this._connection?.tell({ type: "resize", ...size }),
+      titled: (title) => this._titled(title),
+      rang: () => (ring(this.panel), this._page.noticed(this)),
+    });
+    takeKeys(screen.terminal, this._page.actions);
+    this._playback = new Playback(screen, (frame) => this._connection?.tell(frame), (offset) => this._connection?.parsed(offset));
+    return screen;
+  }
+
+  /** @param {Parameters<Connection["connect"]>[0]} [how] */
+  _connect(how) {
+    const { id, screen, _playback: playback } = this;
+    if (id === null || !screen || !playback) return;
+    if (this._connection === null) {
+      playback.forget();
+      this._connection = new Connection(id, {
+        size: () => screen.size,
+        held: () => playback.held,
+        staged: (stage, words, seconds) => this._staged(stage, words, seconds),
+        told: (frame) => this._told(frame),
+        printed: (bytes) => playback.printed(bytes),
+      });
+    }
+    this._connection.connect(how);
+  }
+
+  _end() {
+    this._connection?.close();
+    this._connection = null;
+  }
+
+  /** @param {Uint8Array<ArrayBuffer>} bytes */
+  _typed(bytes) {
+    const again = this.state === "ended" || this.state === "failed";
+    if (this.state === "connected" || this.state === "starting") this._connection?.type(this._page.withHeldKeys(bytes));
+    else if (again && bytes.length === 1 && bytes[0] === 13) void this.create();
+  }
+
+  /** @param {string} title */
+  _titled(title) {
+    // textContent and JSON take it as it is; characters that are not seen have no place in a tab.
+    this.title = title.replaceAll(/\p{C}/gu, "").slice(0, LONGEST_TITLE);
+    this._page.changed(this);
+    if (!this._playback?.restoring) this._connection?.tell({ type: "title", text: this.title });
+  }
+
+  /** @param {any} frame */
+  _told(frame) {
+    switch (frame.type) {
+      case "hello":
+        this.profile = frame.profile;
+        this.name = frame.name;
+        this._playback?.begin(frame);
+        this._running(frame.state);
+        break;
+      case "snapshot":
+        this._playback?.restore(frame);
+        break;
+      case "snapshot_wanted":
+        this._playback?.snapshotSoon();
+        break;
+      case "state":
+        this._running(frame.state);
+        break;
+      case "exit":
+        this._ended = frame;
+        break;
+      case "drain":
+        this._bar.show("The gateway is restarting; this page will reconnect.", [], { dim: false });
+        break;
+    }
+  }
+
+  /** @param {string} state */
+  _running(state) {
+    if (state === "ended") return; // its `exit` comes
+    if (state === "running") {
+      this._bar.hide();
+      this._become("connected");
+    } else {
+      // The progress itself stands in the terminal, as over ssh.
+      this._bar.hide();
+      this._become("starting");
+    }
+  }
+
+  /**
+   * @param {import("./connection.js").Stage} stage
+   * @param {string} words
+   * @param {number} seconds
+   */
+  _staged(stage, words, seconds) {
+    const takeOver = { label: "Take over", act: () => this._connect({ takeOver: true }) };
+    const again = { label: "New session", act: () => void this.create() };
+    switch (stage) {
+      case "connecting":
+        this._become(this.state === "reconnecting" ? "reconnecting" : "starting");
+        this._bar.show("Connecting …", [], { dim: this.state === "reconnecting", soon: true });
+        return;
+      case "attached":
+        return; // what it is at was said by `hello`
+      case "waiting":
+        this._become("reconnecting");
+        this._bar.show(
+          `${words || "The connection is lost."} Trying again in ${Math.ceil(seconds)} s.`,
+          [{ label: "Now", act: () => this._connection?.hurry() }],
+        );
+        return;
+      case "finished":
+        this._finished();
+        return;
+      case "elsewhere":
+        this._become("elsewhere");
+        this._bar.show("This session is open in another tab.", [takeOver]);
+        return;
+      case "taken":
+        this._become("elsewhere");
+        this._bar.show("Another tab has taken over this session.", [{ ...takeOver, label: "Take it back" }]);
+        return;
+      case "login":
+        this._page.login();
+        return;
+      case "gone":
+        this._gone();
+        return;
+      case "refused":
+        this._become("failed");
+        this._bar.show(words || "The gateway has refused this session.", [again]);
+    }
+  }
+
+  _finished() {
+    this._end();
+    this._become("ended");
+    this._page.noticed(this);
+    this._bar.show(`${ending(this._ended)} Enter starts again.`, [
+      { label: "Start again", act: () => void this.create() },
+      { label: "Close", act: () => this._page.close(this) },
+    ], { dim: false });
+  }
+
+  /** The gateway no longer knows it. A named sandbox is joined by its name; any other is lost. */
+  _gone() {
+    this._end();
+    if (this.name !== null && this.state === "reconnecting") {
+      void this.create();
+      return;
+    }
+    this._become("ended");
+    this._bar.show("This session is gone. Enter starts a new one.", [
+      { label: "New session", act: () => void this.create() },
+      { label: "Close", act: () => this._page.close(this) },
+    ]);
+  }
+
+  /** @param {unknown} error */
+  _failed(error) {
+    if (error instanceof Refused && error.status === 401) {
+      this._page.login();
+      return;
+    }
+    this._become("failed");
+    this._bar.show(sentence(error), [
+      { label: "Try again", act: () => void this.create() },
+      { label: "Close", act: () => this._page.close(this) },
+    ]);
+  }
+
+  /** @param {State} state */
+  _become(state) {
+    this.state = state;
+    this.panel.dataset["state"] = state;
+    this._page.changed(this);
+  }
+}
+
+/** @param {{code: number | null, signal: string | null, reason: string | null} | undefined} exit */
+function ending(exit) {
+  if (exit?.reason) return exit.reason.endsWith(".") ? exit.reason : `${exit.reason}.`;
+  if (exit?.signal) return `Ended by signal ${exit.signal}.`;
+  return exit?.code ? `Ended with status ${exit.code}.` : "Ended.";
+}

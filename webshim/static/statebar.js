@@ -1,0 +1,64 @@
+/** The bar at the foot of a panel: says what a session is at, when it is not simply there, and what can be done. */
+
+import { announce, element } from "./dom.js";
+
+// A state that passes sooner is not worth a flash.
+const PATIENCE_MS = 500;
+
+/**
+ * @typedef {object} Choice
+ * @property {string} label
+ * @property {() => void} act
+ */
+
+export class StateBar {
+  /** @param {HTMLElement} panel */
+  constructor(panel) {
+    this._panel = panel;
+    /** @type {HTMLElement | null} */
+    this._bar = null;
+    this._timer = 0;
+  }
+
+  /**
+   * @param {string} text
+   * @param {Choice[]} choices the first one is the likely one
+   * @param {{dim?: boolean, soon?: boolean}} [how] `soon`: only if nothing else is said in the meantime
+   */
+  show(text, choices, { dim = true, soon = false } = {}) {
+    clearTimeout(this._timer);
+    if (soon && this._bar === null) {
+      this._timer = setTimeout(() => this._show(text, choices, dim), PATIENCE_MS);
+    } else {
+      this._show(text, choices, dim);
+    }
+  }
+
+  hide() {
+    clearTimeout(this._timer);
+    this._bar?.remove();
+    this._bar = null;
+    this._panel.classList.remove("away");
+  }
+
+  /**
+   * @param {string} text
+   * @param {Choice[]} choices
+   * @param {boolean} dim
+   */
+  _show(text, choices, dim) {
+    this._bar?.remove();
+    const buttons = choices.map(({ label, act }, index) =>
+      element("button", { type: "button", className: index ? "button" : "button primary", on: { click: act } }, label),
+    );
+    this._bar = element(
+      "div",
+      { className: "state" },
+      element("span", { className: "text", textContent: text }),
+      element("span", { className: "buttons" }, ...buttons),
+    );
+    this._panel.append(this._bar);
+    this._panel.classList.toggle("away", dim);
+    announce(text);
+  }
+}

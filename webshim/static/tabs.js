@@ -1,0 +1,140 @@
+/** The row of tabs (the ARIA pattern: one of them is in the tab order, arrow keys go along, Delete closes). */
+
+import { byId, element, icon } from "./dom.js";
+
+/**
+ * @typedef {object} Tab
+ * @property {HTMLElement} holder
+ * @property {HTMLElement} button
+ * @property {HTMLElement} label
+ * @property {HTMLElement} panel
+ */
+
+export class Tabs {
+  /**
+   * @param {(panel: HTMLElement | null) => void} selected told whenever another panel is shown; null when none is left
+   * @param {(panel: HTMLElement) => void} closing a person wants to close this one
+   */
+  constructor(selected, closing) {
+    this._list = byId("tabs");
+    this._selected = selected;
+    this._closing = closing;
+    /** @type {Tab[]} */
+    this._tabs = [];
+    this._list.addEventListener("keydown", (event) => this._key(event));
+  }
+
+  /** @type {HTMLElement | null} */
+  get shown() {
+    return this._tabs.find(({ panel }) => !panel.hidden)?.panel ?? null;
+  }
+
+  /**
+   * A tab for the panel, at the end of the row; not selected yet.
+   *
+   * @param {HTMLElement} panel it has an id
+   */
+  add(panel) {
+    const label = element("span", { className: "label" });
+    const button = element(
+      "button",
+      { type: "button", role: "tab", id: `tab-${panel.id}`, "aria-controls": panel.id, "aria-selected": "false", tabIndex: -1 },
+      element("span", { className: "dot" }),
+      label,
+    );
+    // For the pointer only: the keyboard has Delete on the tab itself, and a tab holds nothing that can be focused.
+    const close = element(
+      "span",
+      { className: "close", "aria-hidden": "true", title: "Close", on: { click: () => this._closing(panel) } },
+      icon("close"),
+    );
+    const holder = element("div", { className: "tab", role: "presentation" }, button, close);
+    button.addEventListener("click", () => this.select(panel));
+    holder.addEventListener("auxclick", (event) => event.button === 1 && this._closing(panel));
+    panel.setAttribute("role", "tabpanel");
+    panel.setAttribute("aria-labelledby", button.id);
+    panel.hidden = true;
+    this._list.append(holder);
+    this._tabs.push({ holder, button, label, panel });
+  }
+
+  /** @param {HTMLElement} panel */
+  select(panel) {
+    for (const tab of this._tabs) {
+      const chosen = tab.panel === panel;
+      tab.panel.hidden = !chosen;
+      tab.button.setAttribute("aria-selected", String(chosen));
+      tab.button.tabIndex = chosen ? 0 : -1;
+      if (!chosen) continue;
+      delete tab.holder.dataset["news"];
+      tab.holder.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
+    this._selected(panel);
+  }
+
+  /** @param {HTMLElement} panel */
+  remove(panel) {
+    const index = this._tabs.findIndex((tab) => tab.panel === panel);
+    const [gone] = this._tabs.splice(index, 1);
+    gone.holder.remove();
+    panel.remove();
+    if (gone.panel.hidden) return;
+    const next = this._tabs[Math.min(index, this._tabs.length - 1)];
+    if (next) this.select(next.panel);
+    else this._selected(null);
+  }
+
+  /**
+   * @param {HTMLElement} panel
+   * @param {{label: string, state: string, spoken: string}} looks
+   */
+  describe(panel, { label, state, spoken }) {
+    const tab = this._find(panel);
+    tab.label.textContent = label;
+    tab.button.title = `${label}: ${spoken}`;
+    tab.button.setAttribute("aria-label", `${label}, ${spoken}`);
+    tab.holder.dataset["state"] = state;
+  }
+
+  /**
+   * Mark a tab in the background: something happened there.
+   *
+   * @param {HTMLElement} panel
+   */
+  mark(panel) {
+    if (panel.hidden) this._find(panel).holder.dataset["news"] = "";
+  }
+
+  /** @param {1 | -1} step */
+  turn(step) {
+    const index = this._tabs.findIndex(({ panel }) => !panel.hidden);
+    const next = this._tabs[(index + step + this._tabs.length) % this._tabs.length];
+    if (next) this.select(next.panel);
+  }
+
+  /** Put the keyboard on the row. */
+  focus() {
+    const chosen = this._tabs.find(({ panel }) => !panel.hidden);
+    (chosen?.button ?? byId("new-session")).focus();
+  }
+
+  /** @param {HTMLElement} panel */
+  _find(panel) {
+    const tab = this._tabs.find((tab) => tab.panel === panel);
+    if (tab === undefined) throw new Error("this panel has no tab");
+    return tab;
+  }
+
+  /** @param {KeyboardEvent} event */
+  _key(event) {
+    const index = this._tabs.findIndex(({ button }) => button === document.activeElement);
+    if (index < 0) return;
+    const last = this._tabs.length - 1;
+    /** @type {Record<string, number>} */
+    const targets = { ArrowLeft: index === 0 ? last : index - 1, ArrowRight: index === last ? 0 : index + 1, Home: 0, End: last };
+    if (event.key === "Delete") this._closing(this._tabs[index].panel);
+    else if (event.key in targets) this._tabs[targets[event.key]].button.focus();
+    else return;
+    event.preventDefault();
+  }
+}

@@ -1,0 +1,180 @@
+/** One xterm.js terminal in its box: bytes in and out, its size, its looks. It knows nothing of the network. */
+
+import { FitAddon } from "./vendor/addon-fit.js";
+import { Unicode11Addon } from "./vendor/addon-unicode11.js";
+import { WebLinksAddon } from "./vendor/addon-web-links.js";
+import { Terminal } from "./vendor/xterm.js";
+import { acceptCopies, filterPastes } from "./clipboard.js";
+import { followLink } from "./links.js";
+import { onChange, settings, shownTheme } from "./settings.js";
+import { THEMES } from "./themes.js";
+
+const FONTS = 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
+const SCROLLBACK = 10_000;
+const encoder = new TextEncoder();
+
+/**
+ * @typedef {object} Listener what the terminal tells
+ * @property {(bytes: Uint8Array<ArrayBuffer>) => void} input what was typed, pasted, or answered to a program's question
+ * @property {(size: {cols: number, rows: number}) => void} resized
+ * @property {(title: string) => void} titled
+ * @property {() => void} rang
+ */
+
+export class Screen {
+  /**
+   * @param {HTMLElement} box
+   * @param {Listener} listener
+   */
+  constructor(box, listener) {
+    this.box = box;
+    this.terminal = new Terminal(options());
+    /** While true, what the emulator would say is dropped: it answers questions that a program asked long ago. */
+    this.muted = false;
+    this._fit = new FitAddon();
+    /** @type {{dispose(): void} | null} */
+    this._webgl = null;
+    this._fitting = 0;
+    this._load(listener);
+    this.terminal.open(box);
+    this.terminal.textarea?.setAttribute("aria-label", "Terminal input. Control Shift E leaves the terminal.");
+    filterPastes(box, this.terminal);
+    this._observer = new ResizeObserver(() => this._fitSoon());
+    this._observer.observe(box);
+    this._unwatch = onChange(() => this._restyle());
+  }
+
+  /** @param {Listener} listener */
+  _load(listener) {
+    const { terminal } = this;
+    terminal.loadAddon(this._fit);
+    terminal.loadAddon(new Unicode11Addon());
+    terminal.unicode.activeVersion = "11";
+    terminal.loadAddon(new WebLinksAddon((event, uri) => followLink(event, uri)));
+    acceptCopies(terminal, () => !this.muted);
+    terminal.onData((text) => this._say(listener, encoder.encode(text)));
+    // Mouse reports of the old kind are bytes, not text.
+    terminal.onBinary((text) => this._say(listener, Uint8Array.from(text, (letter) => letter.charCodeAt(0) & 255)));
+    terminal.onResize((size) => listener.resized(size));
+    terminal.onTitleChange((title) => listener.titled(title));
+    terminal.onBell(() => this.muted || listener.rang());
+  }
+
+  /**
+   * @param {Listener} listener
+   * @param {Uint8Array<ArrayBuffer>} bytes
+   */
+  _say(listener, bytes) {
+    if (!this.muted) listener.input(bytes);
+  }
+
+  get size() {
+    return { cols: this.terminal.cols, rows: this.terminal.rows };
+  }
+
+  /**
+   * @param {Uint8Array | string} output
+   * @param {() => void} [parsed] called when all of it has reached the screen's memory
+   */
+  write(output, parsed) {
+    this.terminal.write(output, parsed);
+  }
+
+  /** The box is visible now: the size may be another, and the graphics card may be used. */
+  show() {
+    this.fit();
+    void this._accelerate();
+    this.terminal.focus();
+  }
+
+  /** Browsers allow few WebGL contexts; only what is seen needs one. */
+  hide() {
+    this._webgl?.dispose();
+    this._webgl = null;
+  }
+
+  focus() {
+    this.terminal.focus();
+  }
+
+  /** Take the box's size. A hidden box has none, and what is replayed was drawn for another: both wait. */
+  fit() {
+    if (this.muted || this.box.clientWidth === 0 || this.box.clientHeight === 0) return;
+    this._fit.fit();
+  }
+
+  _fitSoon() {
+    cancelAnimationFrame(this._fitting);
+    this._fitting = requestAnimationFrame(() => this.fit());
+  }
+
+  /** Everything as it was before the first byte; the size stays. */
+  reset() {
+    this.terminal.reset();
+  }
+
+  dispose() {
+    this._observer.disconnect();
+    this._unwatch();
+    this.hide();
+    this.terminal.dispose();
+  }
+
+  _restyle() {
+    Object.assign(this.terminal.options, looks());
+    this._fitSoon();
+  }
+
+  /** WebGL where a graphics card does it; the DOM renderer otherwise, and again when the card is lost. */
+  async _accelerate() {
+    if (this._webgl !== null || !graphicsCard()) return;
+    const { WebglAddon } = await import("./vendor/addon-webgl.js");
+    if (this._webgl !== null || this.box.clientWidth === 0) return;
+    const webgl = new WebglAddon();
+    try {
+      webgl.onContextLoss(() => this.hide());
+      this.terminal.loadAddon(webgl);
+      this._webgl = webgl;
+    } catch {
+      webgl.dispose();
+    }
+  }
+}
+
+function options() {
+  return {
+    allowProposedApi: true, // unicode versions are one
+    cursorBlink: true,
+    fontFamily: FONTS,
+    linkHandler: { activate: followLink, allowNonHttpProtocols: false },
+    macOptionIsMeta: true,
+    rightClickSelectsWord: false,
+    scrollback: SCROLLBACK,
+    ...looks(),
+  };
+}
+
+function looks() {
+  const { fontSize, screenReader } = settings();
+  const theme = shownTheme();
+  return {
+    fontSize,
+    theme: THEMES[theme],
+    // Programs choose their colours for a dark ground.
+    minimumContrastRatio: theme === "light" ? 4.5 : 1,
+    screenReaderMode: screenReader,
+  };
+}
+
+/** @type {boolean | undefined} */
+let accelerated;
+
+/** Whether WebGL is done by hardware: in software it is slower than the DOM. */
+function graphicsCard() {
+  if (accelerated === undefined) {
+    const context = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+    context?.getExtension("WEBGL_lose_context")?.loseContext();
+    accelerated = context !== null;
+  }
+  return accelerated;
+}
