@@ -1,0 +1,170 @@
+"""Every overlay renders, says only what the API server understands, and is accepted by it as it stands."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sshgate.configfile import load
+from tests.deploy.schemas import Schemas
+from tests.rig import manifests
+from tests.rig.manifests import NAMES, OVERLAYS, ROOT, called, kubectl, objects, only, rendered
+
+GATEWAYS = [name for name in NAMES if name != "platform"]
+
+
+@pytest.fixture(scope="module")
+def schemas(cluster: Path) -> Schemas:
+    return Schemas(lambda path: kubectl("get", "--raw", path))
+
+
+@pytest.fixture(scope="module")
+def namespaces(cluster: Path) -> Iterator[None]:
+    """The namespaces of all overlays: a dry run makes none, and wants them for what is in them."""
+    things = [thing for overlay in NAMES for thing in objects(overlay) if thing["kind"] == "Namespace"]
+    there = kubectl("get", "namespaces", "--output=name")
+    missing = [thing for thing in things if f"namespace/{thing['metadata']['name']}\n" not in there]
+    for thing in missing:
+        kubectl("create", "--filename=-", stdin=json.dumps(thing))
+    yield
+    for name in {thing["metadata"]["name"] for thing in missing}:
+        kubectl("delete", "namespace", name)
+
+
+def test_the_overlays_are_these() -> None:
+    assert NAMES == ["gpu", "ha", "k3s", "kind", "platform"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("overlay", NAMES)
+def test_no_object_says_anything_that_its_schema_does_not_know(overlay: str, schemas: Schemas) -> None:
+    mistakes = {called(thing): found for thing in objects(overlay) if (found := schemas.mistakes(thing))}
+    assert not mistakes
+
+
+@pytest.mark.cluster
+def test_a_misspelt_field_is_found_at_any_depth(schemas: Schemas) -> None:
+    thing = only(objects("k3s"), "Deployment")
+    context = thing["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+    context["readOnlyRootFileSystem"] = context.pop("readOnlyRootFilesystem")
+    (mistake,) = schemas.mistakes(thing)
+    assert "readOnlyRootFileSystem" in mistake
+    thing["spec"]["replica"] = 1
+    assert len(schemas.mistakes(thing)) == 2
+    assert schemas.mistakes({"apiVersion": "v1", "kind": "Pot"}) == ["the cluster knows no v1 Pot"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("overlay", NAMES)
+def test_the_api_server_accepts_it_whole(overlay: str, namespaces: None) -> None:
+    words = ("apply", "--dry-run=server", "--validate=strict", "--filename=-", "--output=name")
+    accepted = kubectl(*words, stdin=rendered(OVERLAYS / overlay)).split()
+    assert len(accepted) == len(objects(overlay))
+
+
+@pytest.mark.parametrize("overlay", GATEWAYS)
+def test_nothing_gives_the_gateway_a_right_beyond_the_sandboxes(overlay: str) -> None:
+    things = objects(overlay)
+    assert not [called(thing) for thing in things if thing["kind"].startswith("ClusterRole")]
+    roles = {called(thing) for thing in things if thing["kind"] in ("Role", "RoleBinding")}
+    assert roles == {"Role claudecode-sandboxes/sshgate", "RoleBinding claudecode-sandboxes/sshgate"}
+    rules = only(things, "Role")["rules"]
+    assert not [rule for rule in rules if "*" in rule["verbs"] + rule["resources"] + rule["apiGroups"]]
+    assert "secrets" not in str(rules)
+
+
+@pytest.mark.parametrize("overlay", NAMES)
+def test_no_overlay_brings_a_secret(overlay: str) -> None:
+    assert not [called(thing) for thing in objects(overlay) if thing["kind"] == "Secret"]
+    assert "PRIVATE KEY" not in rendered(OVERLAYS / overlay)
+
+
+@pytest.mark.parametrize("overlay", GATEWAYS)
+def test_the_settings_in_the_config_map_can_be_used(overlay: str, tmp_path: Path) -> None:
+    things = objects(overlay)
+    file = tmp_path / "sshgate.yaml"
+    file.write_text(only(things, "ConfigMap")["data"]["sshgate.yaml"])
+    config = load(file)
+    pod = only(things, "Deployment")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert config.sandbox.namespace == manifests.SANDBOX_NAMESPACE
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {str(config.ssh.host_keys), str(config.access.authorized_keys)} <= mounts
+    # The drain, the moment before it, and the deletion of what is left after it.
+    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] >= before + config.ssh.drain + 10
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports["ssh"] == config.ssh.listen.port
+    classes = {thing["metadata"]["name"]: thing["value"] for thing in things if thing["kind"] == "PriorityClass"}
+    for profile in config.profiles.values():
+        assert classes[profile.pod_overrides["priorityClassName"]] < 0 < classes[pod["priorityClassName"]]
+
+
+def test_the_gpu_overlay_has_the_settings_of_the_base_and_two_profiles_more() -> None:
+    base, gpu = (yaml.safe_load(only(objects(name), "ConfigMap")["data"]["sshgate.yaml"]) for name in ("k3s", "gpu"))
+    added = {name: gpu["profiles"].pop(name) for name in ("t4", "a2")}
+    assert gpu == base
+    assert added["t4"]["node_selector"] != added["a2"]["node_selector"]
+
+
+def test_the_kind_configuration_maps_both_ports_to_this_machine_only() -> None:
+    services = [thing for thing in objects("kind") if thing["kind"] == "Service"]
+    node_ports = {port["nodePort"] for service in services for port in service["spec"]["ports"]}
+    config = yaml.safe_load((OVERLAYS / "kind" / "cluster.yaml").read_text())
+    mappings = config["nodes"][0]["extraPortMappings"]
+    assert {mapping["containerPort"]: mapping["hostPort"] for mapping in mappings} == {32222: 2222, 31000: 31000}
+    assert node_ports == {32222, 31000}
+    assert {mapping["listenAddress"] for mapping in mappings} == {"127.0.0.1"}
+
+
+def test_three_replicas_are_spread_over_nodes() -> None:
+    deployment = only(objects("ha"), "Deployment")
+    assert deployment["spec"]["replicas"] == 3
+    (spread,) = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "DoNotSchedule")
+
+
+def test_the_other_namespaces_of_the_node_are_closed_and_bounded() -> None:
+    things = objects("platform")
+    names = {thing["metadata"]["name"] for thing in things if thing["kind"] == "Namespace"}
+    assert names == {"papers-frontend", "papers-backend", "papers-blockchain"}
+    for name in names:
+        own = [thing for thing in things if thing["metadata"].get("namespace") == name]
+        assert only(own, "ResourceQuota")["spec"]["hard"]["pods"]
+        closed = only(own, "NetworkPolicy", "default-deny")["spec"]
+        assert closed == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_one_switch_puts_sandboxes_and_gateway_into_one_namespace(tmp_path: Path) -> None:
+    place = OVERLAYS / f"test-{base64.b32encode(tmp_path.name.encode()).decode().lower().rstrip('=')}"
+    place.mkdir()
+    try:
+        text = {"resources": ["../k3s"], "components": ["../../components/one-namespace"]}
+        (place / "kustomization.yaml").write_text(yaml.safe_dump(text))
+        things = list(yaml.safe_load_all(rendered(place)))
+    finally:
+        (place / "kustomization.yaml").unlink()
+        place.rmdir()
+    assert {thing["metadata"]["namespace"] for thing in things if "namespace" in thing["metadata"]} == {
+        manifests.GATEWAY_NAMESPACE
+    }
+    assert only(things, "Namespace")["metadata"]["name"] == manifests.GATEWAY_NAMESPACE
+    settings = only(things, "ConfigMap")["data"]["sshgate.yaml"]
+    assert yaml.safe_load(settings)["sandbox"]["namespace"] == manifests.GATEWAY_NAMESPACE
+    assert manifests.SANDBOX_NAMESPACE not in str(things)
+
+
+def test_the_files_name_no_machine_and_no_registry() -> None:
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "manifests"], cwd=ROOT, check=True,
+                            capture_output=True, text=True).stdout.split()  # fmt: skip
+    assert listed
+    images = re.findall(r"image: (\S+)", "".join((ROOT / name).read_text() for name in listed if name.endswith("yaml")))
+    # Loaded into the nodes, never pulled.
+    assert set(images) == {"sshgate-gateway:latest", "claudecode-sandbox:latest"}

@@ -1,0 +1,51 @@
+"""What `kubectl apply -k` would send: the rendered overlays of manifests/, as objects."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.rig.cluster import COMMAND
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERLAYS = ROOT / "manifests" / "overlays"
+GATEWAY_NAMESPACE = "claudecode-terminal"
+SANDBOX_NAMESPACE = "claudecode-sandboxes"
+# Every directory somebody may apply.
+NAMES = sorted(path.parent.name for path in OVERLAYS.glob("*/kustomization.yaml"))
+
+Thing = dict[str, Any]
+
+
+def kubectl(*words: str, stdin: str | None = None, limit: float = 60) -> str:
+    """kubectl on the cluster, in no namespace of its own; its output. Raises ``CalledProcessError``."""
+    argv = [str(COMMAND), "kubectl", *words]
+    return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=True, timeout=limit).stdout
+
+
+@functools.cache
+def rendered(directory: Path) -> str:
+    """The text that kustomize makes of a directory; ``manifests/overlays/NAME`` or any other."""
+    return kubectl("kustomize", str(directory))
+
+
+def objects(overlay: str) -> list[Thing]:
+    """The objects of an overlay, each a fresh copy."""
+    return list(yaml.safe_load_all(rendered(OVERLAYS / overlay)))
+
+
+def only(things: list[Thing], kind: str, name: str | None = None) -> Thing:
+    """The one object of this kind (and name)."""
+    found = [thing for thing in things if thing["kind"] == kind and name in (None, thing["metadata"]["name"])]
+    assert len(found) == 1, f"{len(found)} objects are a {kind} {name or ''}"
+    return found[0]
+
+
+def called(thing: Thing) -> str:
+    """``Kind namespace/name``."""
+    meta = thing["metadata"]
+    return f"{thing['kind']} {meta['namespace'] + '/' if 'namespace' in meta else ''}{meta['name']}"
