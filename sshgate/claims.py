@@ -127,6 +127,7 @@ class _Once:
                     release()
                     raise
                 self._release = release
+                self.how = "warm" if self._sandbox.warm else "cold"
             else:
                 self.how = "joined"
             return self._sandbox

@@ -182,7 +182,7 @@ class Profile:
     tolerations: tuple[Mapping[str, Any], ...] = ()
     runtime_class: str | None = None
     warm: int = 0
-    """Sandboxes kept ready; no effect in this version, nor have the three settings below."""
+    """Sandboxes kept ready (Kubernetes only; so are the three settings below)."""
     refill_per_minute: int = 300
     """Sandboxes that may be made ready per minute, so that a drained pool does not compete with logins."""
     settle: float = 3.0

@@ -9,8 +9,8 @@ def without_effect(config: Config) -> list[str]:
     """One sentence for each such setting that is not at its default."""
     found = []
     for name, profile in config.profiles.items():
-        if profile.warm:
-            found.append(f"profiles.{name}.warm has no effect in this version: every sandbox starts cold")
+        if profile.warm and config.sandbox.provider == "local":
+            found.append(f"profiles.{name}.warm has no effect with local sandboxes: each starts in some 65 ms")
         if profile.home is not None:
             found.append(f"profiles.{name}.home has no effect in this version: there are no named sandboxes")
     return found

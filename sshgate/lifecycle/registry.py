@@ -71,6 +71,11 @@ class Registry:
         """The gateways that are alive, this one among them."""
         return self.presence.alive()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this gateway is the one that makes and removes what belongs to all of them."""
+        return self.lives[0] == self.life
+
     # --- what the watch tells ---
 
     def listed(self, records: Iterable[Record]) -> None:

@@ -17,11 +17,15 @@ MARK_SECONDS = 15.0
 LONGEST_COMPLAINT = 1000
 
 
-async def park(sandbox: Sandbox, terminal: Terminal | None) -> Process:
+async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False) -> Process:
     """A launcher that has told its process id and waits for its line. No user byte has been sent.
 
+    One that waits in the sandbox already will do, unless it has to be ``fresh``.
     Raises as ``Sandbox.start`` does, and ``ProgramMissing`` where the sandbox has no POSIX shell.
     """
+    parked = None if fresh else sandbox.parked(terminal is not None)
+    if parked is not None:
+        return parked
     process = await sandbox.start(launcher.ARGV, terminal)
     try:
         async with asyncio.timeout(MARK_SECONDS):

@@ -37,6 +37,11 @@ class Sandbox(Protocol):
 
     id: str
     """How logs and operators name it: the pod's name."""
+    warm: bool
+    """Whether it was ready before anybody asked for it."""
+
+    def parked(self, terminal: bool) -> Process | None:
+        """A launcher that waits in it already, with a terminal or on pipes; whoever gets it closes it."""
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         """Start a program: with a terminal of this size, or on pipes with stderr apart.

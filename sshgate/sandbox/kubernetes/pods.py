@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sshgate.config import Profile
-from sshgate.errors import GateError
+from sshgate.errors import GateError, Unavailable
 from sshgate.lifecycle.actions import Create, Delete
 from sshgate.lifecycle.claiming import Answer
 from sshgate.lifecycle.patches import Patch
@@ -27,13 +27,24 @@ class Pods:
         self._api = api
         self._owner = owner
         self._profiles = profiles
+        self.unsure: set[str] = set()
+        """Names of warm pods of which nobody knows whether they were made."""
 
     def __repr__(self) -> str:
         return f"<Pods of {self._api!r}>"
 
     async def make(self, create: Create) -> Record:
         manifest = podspec.warm_pod(self._profiles[create.profile], self._owner, create.name)
-        return record_of(await self._api.create_pod(manifest))
+        self.unsure.add(create.name)
+        try:
+            made = record_of(await self._api.create_pod(manifest))
+        except Unavailable:
+            raise
+        except GateError:
+            self.unsure.discard(create.name)
+            raise
+        self.unsure.discard(create.name)
+        return made
 
     async def patch(self, name: str, patch: Patch) -> Record | Answer:
         try:

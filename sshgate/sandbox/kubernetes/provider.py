@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import secrets
 import socket
 import time
@@ -12,13 +14,18 @@ from typing import Any
 import structlog
 
 from sshgate.config import Limits, Profile, SandboxPlace
-from sshgate.errors import GateError, Unavailable
+from sshgate.errors import GateError, LimitReached, Unavailable
+from sshgate.lifecycle.claiming import Claiming
 from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.parking import Parking
 from sshgate.lifecycle.patches import Claim, claim_annotations
+from sshgate.lifecycle.plan import Target, give_way
+from sshgate.lifecycle.pool import Pools
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.taking import take
 from sshgate.sandbox import labels
-from sshgate.sandbox.kubernetes import podspec
+from sshgate.sandbox.kubernetes import failures, podspec
 from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.pods import Pods, record_of
@@ -32,6 +39,9 @@ from sshgate.sandbox.provider import Notice, Order, Sandbox
 
 # Seconds that `close` spends on deleting what is still there.
 CLOSE_SECONDS = 8.0
+
+# A full quota is told within 2 s: so long a warm pod may take to leave it.
+WAY_SECONDS = 1.5
 
 _NO_LIMITS = Limits(sandboxes_per_user=1_000_000, sandboxes=1_000_000, starts_per_minute=None)
 
@@ -52,14 +62,23 @@ class KubernetesProvider:
         self.api = ApiServer(place)
         self.owner = Owner(place.gateway or socket.gethostname(), secrets.token_hex(6))
         self.profiles = profiles or {}
-        self.registry = Registry(
-            self.owner.life, limits or _NO_LIMITS, Pods(self.api, self.owner, self.profiles), _machine_clock
-        )
+        self._pods = Pods(self.api, self.owner, self.profiles)
+        self.registry = Registry(self.owner.life, limits or _NO_LIMITS, self._pods, _machine_clock)
         self.api.heard = self.registry.time.heard
         self._removals = Removals(self.api)
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._sessions: dict[str, str] = {}
-        self._taking: set[str] = set()
+        self._warm: dict[str, KubernetesSandbox] = {}
+        self._templates = {name: podspec.template_hash(podspec.template(one)) for name, one in self.profiles.items()}
+        self._parking = Parking(
+            self.registry, {name: one.parked for name, one in self.profiles.items()}, self._enter, random.random
+        )
+        targets = [
+            Target(name, self._templates[name], one.warm, one.refill_per_minute)
+            for name, one in self.profiles.items()
+            if one.warm
+        ]
+        self._pools = Pools(self.registry, targets, self._parking, lambda: secrets.token_hex(4), random.random)
         self._opened = False
         self.named = NoNamedSandboxes()
         self.homes = None
@@ -74,6 +93,8 @@ class KubernetesProvider:
             await check_rights(self.api)
             await self._reflector.start()
             self._opened = True
+            if self.profiles:
+                self._pools.start()
         except BaseException as error:
             await self.api.close()
             if isinstance(error, GateError) and not isinstance(error, Unavailable):
@@ -83,21 +104,64 @@ class KubernetesProvider:
     async def create(self, order: Order, notice: Notice) -> Sandbox:
         self.registry.admit(order.user, order.session)
         try:
-            return await self._cold(order, notice)
+            return await self._claimed(order, notice) or await self._cold(order, notice)
         except BaseException:
-            self.registry.end(order.session)
+            self._give_up(order.session)
             raise
 
+    async def _claimed(self, order: Order, notice: Notice) -> KubernetesSandbox | None:
+        """A warm sandbox; ``None`` where none is to be had."""
+        template = self._templates.get(order.profile.name)
+        if template is None or order.name is not None:
+            return None
+        registry = self.registry
+        claiming = Claiming(registry.book, self.claim(order), template, order.profile.settle, registry.lives)
+        try:
+            async with asyncio.timeout(self.api.timeout + 1):
+                record = await take(registry, claiming, lambda delete: self._remove(delete.record))
+        except TimeoutError as error:
+            raise failures.silent(self.api.timeout) from error
+        return await self.adopt(record, order, notice) if record is not None else None
+
+    def _give_up(self, session: str) -> None:
+        """Nobody wants the sandbox of this session any more; what it has claimed already goes."""
+        registry = self.registry
+        registry.end(session)
+        for one in registry.book.sightings(registry.now):
+            if one.record.session == labels.label_value(session) and one.record.name not in self._sandboxes:
+                self._remove(one.record)
+
+    def _remove(self, record: Record) -> None:
+        self.registry.book.expectations.delete(record.uid, self.registry.now.mono)
+        self._removals.remove(record.name, record.uid)
+
     async def _cold(self, order: Order, notice: Notice) -> KubernetesSandbox:
+        """A sandbox of its own; warm ones stand in nobody's way, neither under our limit nor under a quota."""
+        registry = self.registry
+        await self._make_way(registry.book.total(registry.now) - registry.limits.sandboxes)
+        try:
+            return await self._made(order, notice)
+        except LimitReached:
+            if not await self._make_way(1, gone=True):
+                raise
+        return await self._made(order, notice)
+
+    async def _make_way(self, count: int, gone: bool = False, placed: bool = False) -> bool:
+        """Give up so many warm sandboxes; whether one was given up, and with ``gone`` has left in time."""
+        registry = self.registry
+        deletes = give_way(registry.book, count, registry.now, self._templates.values(), placed)
+        await asyncio.gather(*(registry.delete(delete) for delete in deletes))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WAY_SECONDS):
+                while gone and any(registry.book.get(delete.record.uid) for delete in deletes):
+                    await asyncio.shield(registry.changed())
+                return bool(deletes)
+        return False
+
+    async def _made(self, order: Order, notice: Notice) -> KubernetesSandbox:
         stamps = claim_annotations(self.claim(order), self.registry.now)
         manifest = podspec.claimed_pod(order, self.owner, secrets.token_hex(5), stamps)
-        name = manifest["metadata"]["name"]
-        self._taking.add(name)
-        try:
-            pod = await self._create(manifest)
-            return self._enlist(pod, order, notice)
-        finally:
-            self._taking.discard(name)
+        return self._enlist(await self._create(manifest), order, notice)
 
     def claim(self, order: Order) -> Claim:
         """Who claims a sandbox for this order, as it is written on the pod."""
@@ -107,25 +171,37 @@ class KubernetesProvider:
     async def adopt(self, record: Record, order: Order, notice: Notice) -> KubernetesSandbox:
         """The pod of ``record``, which was claimed for ``order``, as a sandbox that this gateway removes.
 
-        Between the first word of the claim and this call its name must be kept from the tidying up of pods that
-        bear our mark and have no session: ``taking``.
+        From the first word of the claim on, its session must be known to the registry (``admit``): a pod that
+        bears our mark and has no session is removed.
         """
-        pod = self._reflector.known.get(record.name)
-        if pod is None or pod.metadata.uid != record.uid:
-            pod = await self.api.get_pod(record.name)
-        return self._enlist(pod, order, notice)
+        parked = self._parking.take(record.uid)
+        if isinstance(parked, KubernetesSandbox):
+            sandbox = parked
+        else:
+            pod = self._reflector.known.get(record.name)
+            if pod is None or pod.metadata.uid != record.uid:
+                pod = await self.api.get_pod(record.name)
+            sandbox = KubernetesSandbox(self.api, pod, order.profile, self._discard, notice)
+        sandbox.adopt(notice)
+        return self._enter_book(sandbox, order)
 
-    def taking(self, name: str, begun: bool) -> None:
-        """A pod of this name is being claimed, or no longer: until then it is nobody's stray."""
-        (self._taking.add if begun else self._taking.discard)(name)
+    def _enter(self, record: Record) -> KubernetesSandbox:
+        """A warm pod in which launchers can be parked; it stays nobody's."""
+        known = self._reflector.known[record.name]
+        sandbox = KubernetesSandbox(self.api, known, self.profiles[record.profile], self._discard)
+        self._warm[record.name] = sandbox
+        return sandbox
 
     def _enlist(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
-        sandbox = KubernetesSandbox(self.api, pod, order.profile, self._discard, notice)
-        name = pod.metadata.name
+        self.registry.told(record_of(pod))
+        return self._enter_book(KubernetesSandbox(self.api, pod, order.profile, self._discard, notice), order)
+
+    def _enter_book(self, sandbox: KubernetesSandbox, order: Order) -> KubernetesSandbox:
+        name = sandbox.id
+        self._warm.pop(name, None)
         self._sandboxes[name] = sandbox
         self._sessions[name] = order.session
-        self.registry.told(record_of(pod))
-        self.registry.book.hold(order.session, pod.metadata.uid)
+        self.registry.book.hold(order.session, sandbox.uid)
         known = self._reflector.known.get(name)
         if known is not None:
             sandbox.observe(known, gone=False)
@@ -135,6 +211,9 @@ class KubernetesProvider:
         for sandbox in tuple(self._sandboxes.values()):
             sandbox.abandon()
             self._discard(sandbox)
+        await self._pools.close(CLOSE_SECONDS)
+        for name in self._pods.unsure:
+            self._removals.remove(name)
         left = await self._removals.close(CLOSE_SECONDS)
         if left:
             log.warning("sandboxes.left", pods=left, reason="the API server did not accept their deletion in time")
@@ -167,19 +246,21 @@ class KubernetesProvider:
             self.registry.gone(pod.metadata.uid)
         else:
             self.registry.told(record_of(new))
-        sandbox = self._sandboxes.get(pod.metadata.name)
+        name = pod.metadata.name
+        warm = self._warm.get(name) if new is not None else self._warm.pop(name, None)
+        sandbox = self._sandboxes.get(name) or warm
         if sandbox is not None:
             sandbox.observe(pod, gone=new is None)
         elif new is not None and self._orphaned(new):
             self._removals.remove(new.metadata.name, new.metadata.uid)
 
     def _orphaned(self, pod: Pod) -> bool:
-        """Whether it is an ephemeral pod of this gateway that no session holds.
+        """Whether it is an ephemeral pod of this gateway that no session has, or is about to have.
 
         Pods of other lives are taken for earlier ones only while this one begins: later ones are not ours.
         """
         meta = pod.metadata
-        if meta.deletion_timestamp is not None or meta.name in self._taking:
+        if meta.deletion_timestamp is not None or meta.labels.get(labels.SESSION) in self.registry.book.sessions():
             return False
         if meta.labels.get(labels.GATEWAY) != labels.label_value(self.owner.gateway):
             return False

@@ -44,6 +44,9 @@ class KubernetesSandbox:
         self._api = api
         self._discard = discard
         self._notice = notice
+        self.warm = False
+        self._parked: dict[bool, Process] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._entered = False
         self._entering = asyncio.Lock()
         self._change: asyncio.Future[None] | None = None
@@ -53,6 +56,28 @@ class KubernetesSandbox:
 
     def __repr__(self) -> str:
         return f"<KubernetesSandbox {self.id} {self.standing.phase}, {len(self._processes)} processes>"
+
+    def adopt(self, notice: Notice) -> None:
+        """This warm pod has been claimed: progress is told to whoever claimed it."""
+        self.warm = True
+        self._notice = notice
+
+    def leave(self, terminal: bool, process: Process) -> None:
+        self._parked[terminal] = process
+
+    def parked(self, terminal: bool) -> Process | None:
+        process = self._parked.pop(terminal, None)
+        if self.profile.scope == "channel":
+            # There will be no second program in it: what waits would only hold memory here and show in its `ps`.
+            task = asyncio.create_task(self.forget())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return process if process in self._processes else None
+
+    async def forget(self) -> None:
+        waiting, self._parked = list(self._parked.values()), {}
+        for process in waiting:
+            await process.close()
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         if self._deleted:

@@ -25,6 +25,8 @@ REAP_SECONDS = 5.0
 class LocalSandbox:
     """The tree whose outermost process is ``outer`` and whose first process inside is ``inner``."""
 
+    warm = False
+
     def __init__(
         self, name: str, order: Order, uid: int | None, outer: int, inner: int, gone: Callable[[LocalSandbox], None]
     ) -> None:
@@ -50,6 +52,9 @@ class LocalSandbox:
     def alive(self) -> bool:
         """Whether programs can be started in it."""
         return not self._deleted
+
+    def parked(self, terminal: bool) -> Process | None:
+        return None  # entering a tree takes a few milliseconds
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         if self._deleted:

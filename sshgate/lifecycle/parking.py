@@ -1,0 +1,190 @@
+"""Launchers that wait in warm sandboxes, so that a login need not wait for an exec.
+
+Each gateway parks in the warm sandboxes of its own slice only (``pick.is_mine``), so that their number does not
+grow with the number of gateways. What is parked in a sandbox that somebody else has claimed is closed as soon as
+the watch tells: a parked launcher that loses its stdin ends itself. No byte of a user is sent to one before the
+claim is won: it is handed out with its sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from sshgate.errors import GateError
+from sshgate.lifecycle.pick import is_mine
+from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.registry import Registry
+from sshgate.sandbox.launch import park
+from sshgate.sandbox.provider import Sandbox
+from sshgate.streams import Process
+from sshgate.terminal import Terminal
+
+Kind = Literal["terminal", "pipe"]
+
+# The kubelet cuts an exec without a byte after 4 h, many a load balancer after 1 h: each is replaced before that,
+# spread by a quarter.
+RENEW = 2400.0
+# A sandbox that could not be entered is tried again after this long; a login that gets it enters it by itself.
+AGAIN = 30.0
+# Execs that are begun at a time: logins have the right of way on the nodes.
+AT_ONCE = 4
+
+log = structlog.get_logger("sshgate.lifecycle")
+
+
+class Enterable(Sandbox, Protocol):
+    """A warm sandbox in which launchers can be left."""
+
+    def leave(self, terminal: bool, process: Process) -> None:
+        """``process`` is a launcher that waits; it is the sandbox's from now on."""
+
+    async def forget(self) -> None:
+        """Close what was left in it; the sandbox itself stays. Never raises."""
+
+
+@dataclass(eq=False)
+class _Place:
+    """One warm sandbox with its launchers."""
+
+    sandbox: Enterable
+    waiting: dict[Kind, _Waiting] = field(default_factory=dict)
+    tried: float = float("-inf")
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A parked launcher, when it is to be replaced, and the task that sees it end."""
+
+    process: Process
+    until: float
+    watch: asyncio.Task[None]
+
+
+class Parking:
+    """The parked launchers of one gateway. ``look`` after each change of the book; ``close`` at the end."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        kinds: Mapping[str, Sequence[Kind]],
+        enter: Callable[[Record], Enterable],
+        jitter: Callable[[], float],
+    ) -> None:
+        """``kinds``: what to park, by profile. ``jitter`` gives 0 to 1."""
+        self._registry = registry
+        self._kinds = kinds
+        self._enter = enter
+        self._jitter = jitter
+        self._places: dict[str, _Place] = {}
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Parking {self.count} launchers in {len(self._places)} sandboxes>"
+
+    @property
+    def count(self) -> int:
+        """The launchers that wait now."""
+        return sum(len(place.waiting) for place in self._places.values())
+
+    def look(self) -> float:
+        """Park where something is missing, let go where it is of no more use; when to look again (monotonic)."""
+        registry, now = self._registry, self._registry.now
+        lives = registry.lives
+        wanted = {
+            one.record.uid: one.record
+            for one in registry.book.sightings(now)
+            if one.record.session is None
+            and one.record.usable
+            and self._kinds.get(one.record.profile)
+            and is_mine(one.record.uid, registry.life, lives)
+        }
+        for uid in [uid for uid in self._places if uid not in wanted]:
+            self._let_go(uid)
+        soonest = now.mono + RENEW
+        for uid, record in wanted.items():
+            soonest = min(soonest, self._see_to(uid, record, now.mono))
+        return soonest
+
+    def take(self, uid: str) -> Enterable | None:
+        """The sandbox, which has been claimed, with what waits in it; it is no longer this object's."""
+        place = self._places.pop(uid, None)
+        if place is None:
+            return None
+        self._stop(place)
+        return place.sandbox
+
+    async def close(self) -> None:
+        """Close every launcher."""
+        for uid in tuple(self._places):
+            self._let_go(uid)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _see_to(self, uid: str, record: Record, mono: float) -> float:
+        place = self._places.get(uid)
+        if place is None:
+            place = self._places[uid] = _Place(self._enter(record))
+        missing = [kind for kind in self._kinds[record.profile] if kind not in place.waiting]
+        due = [kind for kind, one in place.waiting.items() if one.until <= mono]
+        if place.task is None and (missing or due):
+            if mono - place.tried < AGAIN:
+                return place.tried + AGAIN
+            place.tried = mono
+            place.task = asyncio.create_task(self._fill(place, record, [*missing, *due]))
+            place.task.add_done_callback(lambda _: self._registry.stir())
+        return min((one.until for one in place.waiting.values()), default=mono + AGAIN)
+
+    async def _fill(self, place: _Place, record: Record, kinds: Sequence[Kind]) -> None:
+        try:
+            for kind in kinds:
+                async with self._room:
+                    process = await park(place.sandbox, Terminal() if kind == "terminal" else None, fresh=True)
+                self._left(place, kind, process)
+            place.tried = float("-inf")
+        except GateError as error:
+            log.debug("parking.failed", sandbox=record.name, reason=str(error))
+            if self._places.get(record.uid) is place:
+                # A sandbox that could not be entered may think that it never can be; a login shall find out itself.
+                place.sandbox = self._enter(record)
+        finally:
+            place.task = None
+
+    def _left(self, place: _Place, kind: Kind, process: Process) -> None:
+        old = place.waiting.pop(kind, None)
+        if old is not None:
+            old.watch.cancel()
+            self._spawn(old.process.close())
+        until = self._registry.now.mono + RENEW * (0.75 + self._jitter() / 2)
+        watch = asyncio.create_task(self._see_end(place, kind, process))
+        place.waiting[kind] = _Waiting(process, until, watch)
+        place.sandbox.leave(kind == "terminal", process)
+
+    async def _see_end(self, place: _Place, kind: Kind, process: Process) -> None:
+        """A launcher says nothing while it waits: whatever comes is its end, or of no use."""
+        await process.read()
+        place.waiting.pop(kind, None)
+        self._spawn(process.close())
+        self._registry.stir()
+
+    def _let_go(self, uid: str) -> None:
+        place = self._places.pop(uid)
+        self._stop(place)
+        self._spawn(place.sandbox.forget())
+
+    def _stop(self, place: _Place) -> None:
+        for one in place.waiting.values():
+            one.watch.cancel()
+        place.waiting.clear()
+        if place.task is not None:
+            place.task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

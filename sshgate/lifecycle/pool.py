@@ -1,0 +1,162 @@
+"""Keeps the warm pools: carries out what ``plan`` decides, parks launchers, and tidies up at the end.
+
+Every change of the book is a reason to look, so that a claim makes the next sandbox at once. One gateway, the
+leader, makes and removes; every gateway parks in its own slice and deletes its own strays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import structlog
+
+from sshgate.errors import GateError, Unavailable
+from sshgate.lifecycle.actions import Action, Create, Delete, Hold
+from sshgate.lifecycle.parking import Parking
+from sshgate.lifecycle.plan import Refiller, Target
+from sshgate.lifecycle.reap import strays
+from sshgate.lifecycle.records import State
+from sshgate.lifecycle.registry import Registry
+
+# Between two looks, seconds: of many changes at once only the last state matters.
+SHORTEST = 0.02
+LONGEST = 5.0
+# A creation without an answer is asked for again, by the same name.
+AGAIN = 1.0
+# Requests under way at a time: an API server has logins to serve, too.
+AT_ONCE = 8
+
+log = structlog.get_logger("sshgate.lifecycle")
+
+
+class Pools:
+    """All pools of one gateway. ``start`` once the book is synced, ``close`` before the watch ends."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        targets: Sequence[Target],
+        parking: Parking,
+        token: Callable[[], str],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._targets = targets
+        self._parking = parking
+        self._refiller = Refiller(token, jitter)
+        self._requests: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._task: asyncio.Task[None] | None = None
+        self._held: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        states = [one.record for one in self._registry.book.warm(self._registry.now)]
+        ready = sum(one.usable for one in states)
+        return f"<Pools {ready} ready, {len(states) - ready} starting, {self._parking!r}>"
+
+    def start(self) -> None:
+        """Begin to look after them."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self, seconds: float) -> None:
+        """Stop; remove the warm sandboxes unless another gateway is there to hand them out."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._parking.close()
+                # A creation under way is waited for: its pod could not be found otherwise.
+                await asyncio.gather(*self._requests, return_exceptions=True)
+                if self._registry.lives == [self._registry.life]:
+                    await self._empty()
+        for request in tuple(self._requests):
+            request.cancel()
+        await asyncio.gather(*self._requests, return_exceptions=True)
+
+    async def _empty(self) -> None:
+        registry = self._registry
+        for one in registry.book.warm(registry.now):
+            delete = Delete(one.record, "the last gateway has ended", untouched=False)
+            registry.book.expectations.delete(one.record.uid, registry.now.mono)
+            self._do(self._delete(delete))
+        await asyncio.gather(*self._requests, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            changed = self._registry.changed()
+            try:
+                until = self._look()
+            except Exception:
+                log.exception("pool.broken")
+                until = self._registry.now.mono + LONGEST
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(LONGEST, max(0.0, until - self._registry.now.mono))):
+                    await asyncio.shield(changed)
+            await asyncio.sleep(SHORTEST)
+
+    def _look(self) -> float:
+        """Decide and begin to carry out; when to look again."""
+        registry = self._registry
+        until = min(self._parking.look(), registry.now.mono + LONGEST)
+        actions: list[Action] = list(strays(registry.book, registry.now))
+        if registry.leads:
+            limit = registry.limits.sandboxes
+            actions += self._refiller.decide(registry.book, self._targets, limit, registry.now)
+        holds: dict[str, str] = {}
+        for action in actions:
+            if isinstance(action, Create):
+                self._do(self._create(action))
+            elif isinstance(action, Delete):
+                self._do(self._delete(action))
+            elif isinstance(action, Hold):
+                until = min(until, action.until)
+                holds[action.profile] = action.reason
+        self._tell(holds)
+        return until
+
+    def _tell(self, holds: dict[str, str]) -> None:
+        """Say once why a pool does not grow, not each time that is found."""
+        holds = {profile: reason for profile, reason in holds.items() if reason != "not so fast"}
+        for profile, reason in holds.items():
+            if self._held.get(profile) != reason:
+                log.warning("pool.held", profile=profile, reason=reason)
+        self._held = holds
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    async def _create(self, action: Create) -> None:
+        registry = self._registry
+        async with self._room:
+            while True:
+                try:
+                    await registry.make(action)
+                    self._refused.pop(action.profile, None)
+                    return
+                except Unavailable:
+                    if not any(
+                        one.name == action.name for one in registry.book.expectations.creates(registry.now.mono)
+                    ):
+                        return
+                    await asyncio.sleep(AGAIN)
+                except GateError as error:
+                    self._refiller.refused(action, registry.book, registry.now)
+                    if self._refused.get(action.profile) != str(error):
+                        log.warning("pool.refused", profile=action.profile, reason=str(error))
+                        self._refused[action.profile] = str(error)
+                    registry.stir()
+                    return
+
+    async def _delete(self, action: Delete) -> None:
+        async with self._room:
+            going = await self._registry.delete(action)
+        if going:
+            known = action.record.state is State.WARM
+            log.info("pool.removed" if known else "stray.removed", sandbox=action.record.name, reason=action.reason)
