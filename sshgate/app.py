@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -17,6 +18,8 @@ from sshgate.errors import GateError
 from sshgate.notyet import without_effect
 from sshgate.ssh.server import SshServer
 from sshgate.telemetry import log as logs
+from sshgate.telemetry.audit import AuditFile
+from sshgate.telemetry.codes import Code
 
 Ready = Callable[[list[Address]], None]
 
@@ -49,11 +52,13 @@ async def serve(config: Config, ready: Ready | None = None) -> None:
 
         refuse_public([config.ssh.listen])
     stop = _stop_signals()
-    async with Core(config) as core:
-        server = SshServer(config, core.keyring, core.admission, core.gateway, core.telemetry.events)
+    async with Core(config) as core, _observable(config, core):
+        events = core.telemetry.events
+        server = SshServer(config, core.keyring, core.admission, core.gateway, events)
         try:
             addresses = await server.listen()
-            log.info("serving", addresses=[str(address) for address in addresses], provider=config.sandbox.provider)
+            core.readiness.serving = True
+            events.tell(Code.SERVING, addresses=" ".join(map(str, addresses)), provider=config.sandbox.provider)
             if core.keyring.empty:
                 log.warning("no key is configured, nobody can log in", directory=str(config.access.authorized_keys))
             for sentence in without_effect(config):
@@ -61,12 +66,47 @@ async def serve(config: Config, ready: Ready | None = None) -> None:
             if ready is not None:
                 ready(addresses)
             await _taken(stop)
-            log.info("draining", sessions=core.gateway.sessions, seconds=config.ssh.drain)
-            server.stop_accepting()
-            await _until_second_signal(stop, server.drain(config.ssh.drain))
+            await _drain(core, server, stop)
         finally:
             await server.close()
-    log.info("stopped")
+            core.readiness.serving = False
+        events.tell(Code.STOPPED)
+
+
+@asynccontextmanager
+async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
+    """The audit file and the listener for machines, from before the first login until after the last."""
+    async with AsyncExitStack() as stack:
+        if config.telemetry.audit is not None:
+            audit = AuditFile(config.telemetry.audit)
+            stack.callback(audit.close)
+            core.telemetry.events.add(audit)
+            core.telemetry.metrics.reads(
+                "sshgate_audit_lost", "Events that the audit file did not take.", (), lambda: {(): audit.lost}
+            )
+        if config.telemetry.listen is not None:
+            from sshgate.telemetry.health import Health
+
+            health = Health(config.telemetry.listen, core.readiness, core.telemetry.metrics)
+            await health.open()
+            stack.push_async_callback(health.close)
+        yield
+
+
+async def _drain(core: Core, server: SshServer, stop: asyncio.Queue[int]) -> None:
+    """No more logins; running sessions are told, and may end in their own time. A second signal does not wait."""
+    seconds = core.config.ssh.drain
+    core.readiness.draining = True
+    core.telemetry.events.tell(Code.DRAINING, sessions=core.gateway.sessions, seconds=seconds)
+    server.stop_accepting()
+
+    async def work() -> None:
+        told = core.gateway.announce(
+            f"this gateway is shutting down: your session may go on for up to {seconds:g} s; a new login finds another."
+        )
+        await asyncio.gather(told, server.drain(seconds))
+
+    await _until_second_signal(stop, work())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -9,7 +9,9 @@ from sshgate.gateway import Gateway
 from sshgate.sandbox.provider import Provider
 from sshgate.sandboxverbs import SandboxVerbs
 from sshgate.telemetry import Telemetry
-from sshgate.verbs import Verbs
+from sshgate.telemetry.metrics import Metrics
+from sshgate.telemetry.readiness import Readiness
+from sshgate.verbs import Question, Verbs
 
 
 class Core:
@@ -19,13 +21,33 @@ class Core:
         self.config = config
         self.keyring = Keyring(config.access.authorized_keys, config.access.user_ca)
         self.admission = Admission(config.limits)
-        self.provider = make_provider(config)
-        self.verbs = Verbs()
-        SandboxVerbs(self.provider).add_to(self.verbs)
         self.telemetry = Telemetry()
+        self.provider = make_provider(config, self.telemetry)
+        self.readiness = Readiness(self.provider.check)
+        self.verbs = Verbs()
+        self.verbs.add("receipt", self._receipt)
+        SandboxVerbs(self.provider).add_to(self.verbs)
         # Pods are counted over all gateways by their provider; what is local is this process's alone.
         counted = self.admission if config.sandbox.provider == "local" else None
         self.gateway = Gateway(self.provider, config.profiles, counted, self.verbs, self.telemetry)
+
+        self._tell_gauges(self.telemetry.metrics)
+
+    async def _receipt(self, question: Question) -> str:
+        return self.telemetry.receipts.text(question.identity.user)
+
+    def _tell_gauges(self, metrics: Metrics) -> None:
+        admission, gateway = self.admission, self.gateway
+        metrics.reads("sshgate_connections", "Open connections.", (), lambda: {(): admission.connections})
+        metrics.reads(
+            "sshgate_unauthenticated", "Open connections without a login.", (), lambda: {(): admission.unauthenticated}
+        )
+        metrics.reads("sshgate_sessions", "Sessions that run.", (), lambda: {(): gateway.sessions})
+        metrics.reads(
+            "sshgate_sandboxes_held", "Sandboxes that sessions of this gateway hold.", (),
+            lambda: {(): admission.sandboxes},
+        )  # fmt: skip
+        metrics.reads("sshgate_draining", "1 while the gateway shuts down.", (), lambda: {(): self.readiness.draining})
 
     async def __aenter__(self) -> Core:
         await self.provider.open()
@@ -35,7 +57,7 @@ class Core:
         await self.provider.close()
 
 
-def make_provider(config: Config) -> Provider:
+def make_provider(config: Config, telemetry: Telemetry) -> Provider:
     """The configured provider. Imported by need: Kubernetes' client costs 60 MiB and most of a second."""
     if config.sandbox.provider == "local":
         from sshgate.sandbox.local.provider import LocalProvider
@@ -43,4 +65,4 @@ def make_provider(config: Config) -> Provider:
         return LocalProvider(config.sandbox)
     from sshgate.sandbox.kubernetes.provider import KubernetesProvider
 
-    return KubernetesProvider(config.sandbox, config.profiles, config.limits)
+    return KubernetesProvider(config.sandbox, config.profiles, config.limits, telemetry.metrics.api_request)

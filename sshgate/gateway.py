@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -69,9 +69,29 @@ class Gateway:
         self.profiles = profiles
         self.admission = admission
         self.sessions = 0
+        self._terminals: set[Client] = set()
 
     def __repr__(self) -> str:
         return f"<Gateway {self.sessions} sessions, {self.provider!r}>"
+
+    @contextlib.contextmanager
+    def reachable(self, client: Client, request: Request) -> Iterator[None]:
+        """While it lasts, ``announce`` reaches this client, if it has a terminal."""
+        if request.terminal is not None:
+            self._terminals.add(client)
+        try:
+            yield
+        finally:
+            self._terminals.discard(client)
+
+    async def announce(self, sentence: str) -> None:
+        """Tell every terminal, those that do not read for at most ``LAST_WORDS`` seconds."""
+        line = f"\r\nsshgate: {sentence}\r\n".encode()
+        told = [asyncio.create_task(client.write(STDERR, line)) for client in self._terminals]
+        if told:
+            _, slow = await asyncio.wait(told, timeout=LAST_WORDS)
+            for task in slow:
+                task.cancel()
 
     def login(self, identity: Identity, together: bool = False) -> Login:
         """Called once authentication has succeeded, never before.
@@ -165,7 +185,7 @@ class Login:
                     self.shell_pid = process.pid
                 line = bridge(client, process, traffic, wait.early, wait.eof, said)
                 timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
-                with telemetry.metrics.carrying(traffic):
+                with telemetry.metrics.carrying(traffic), self._gateway.reachable(client, granted.request):
                     outcome = await within_limits(line, timekeeper)
             finally:
                 await process.close()

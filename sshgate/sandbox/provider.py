@@ -84,6 +84,9 @@ class Provider(Protocol):
         left behind when it raises or is cancelled.
         """
 
+    async def check(self) -> None:
+        """Whether sandboxes could be made now, by one cheap question. Raises ``GateError`` with the reason."""
+
     async def close(self) -> None:
         """Delete every ephemeral sandbox that is still there, within a few seconds, and let go of everything.
 

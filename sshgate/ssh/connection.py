@@ -28,6 +28,8 @@ from sshgate.telemetry.marks import Marks, Stage
 
 # A name that no user can have: what an invalid login name is looked up as.
 NOBODY = "."
+# OpenSSH asks for its session at once after the login.
+JUST_LOGGED_IN = 2.0
 
 log = structlog.get_logger("sshgate.ssh")
 
@@ -74,6 +76,8 @@ class Connection(asyncssh.SSHServer):
         self._asked_none = False
         self._login: Login | None = None
         self._more_sessions = True
+        self._had_session = False
+        self._last_chance = False
         self.sessions: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -128,8 +132,15 @@ class Connection(asyncssh.SSHServer):
             self._transport.disconnect(asyncssh.DISC_BY_APPLICATION, reason)
 
     def refuse_sessions(self) -> None:
-        """No session more; those that run go on."""
-        self._more_sessions = False
+        """No session more; those that run go on. Whoever is logging in right now still gets the first one."""
+        new = self._login is None or time.monotonic() - self._marks.times[Stage.AUTHENTICATION] < JUST_LOGGED_IN
+        self._last_chance = new and not self._had_session and self._more_sessions
+        self._more_sessions = self._last_chance
+
+    @property
+    def under_way(self) -> bool:
+        """During a drain: whether its first session may still come."""
+        return self._last_chance and not self._had_session
 
     # --- who is it ---
 
@@ -221,6 +232,7 @@ class Connection(asyncssh.SSHServer):
         transport, proof = self._transport, self._proof
         if transport is None or proof is None or self._login is None or not self._more_sessions:
             raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "no more sessions")
+        self._more_sessions = not self._last_chance
         limit = self._config.ssh.channels_per_connection
         if transport.open_channels >= limit:
             raise asyncssh.ChannelOpenError(
@@ -237,6 +249,7 @@ class Connection(asyncssh.SSHServer):
 
     def _serve(self, channel: Channel, request: Request) -> None:
         assert self._login is not None
+        self._had_session = True
         task = self._spawn(self._run(self._login, channel, request))
         self.sessions.add(task)
         task.add_done_callback(self.sessions.discard)

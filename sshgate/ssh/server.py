@@ -25,6 +25,8 @@ BACKLOG = 1024
 CUT_SECONDS = 8.0
 # Clients that were told everything have this long to close by themselves, else their last packets could be lost.
 GOODBYE_SECONDS = 1.0
+# Clients that have connected when the drain begins get as far as their session within this many seconds.
+LOGIN_SECONDS = 3.0
 
 log = structlog.get_logger("sshgate.ssh")
 
@@ -53,6 +55,7 @@ class SshServer:
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._moved = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.addresses: list[Address] = []
 
@@ -88,7 +91,10 @@ class SshServer:
         return self.addresses
 
     def stop_accepting(self) -> None:
-        """No new connection, and no new session on those that are there."""
+        """No new connection, and no further session on those that are there.
+
+        Whoever is about to log in is let through to a session: a login that was accepted is not lost.
+        """
         self._accepting = False
         if self._server is not None:
             self._server.close()
@@ -96,13 +102,23 @@ class SshServer:
             connection.refuse_sessions()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all sessions have ended, at most this long."""
+        """Wait until all sessions have ended and nobody is about to log in, at most this long."""
         try:
             async with asyncio.timeout(seconds):
+                await self._logins_done()
                 while running := [task for one in self._connections for task in one.sessions]:
                     await asyncio.wait(running)
         except TimeoutError:
             log.warning("drain.over", sessions=self.sessions, seconds=seconds)
+
+    async def _logins_done(self) -> None:
+        try:
+            async with asyncio.timeout(LOGIN_SECONDS):
+                while any(connection.under_way for connection in self._connections):
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            pass
 
     async def close(self) -> None:
         """Cut what still runs, tell it so, and return when every session has undone what it did."""
@@ -139,12 +155,14 @@ class SshServer:
 
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._moved.set()
         if not self._connections:
             self._empty.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
+        self._moved.set()
         task.add_done_callback(self._done)
         return task
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -33,12 +33,22 @@ REREAD_SECONDS = 5.0
 _pod = msgspec.json.Decoder(Pod)
 _pods = msgspec.json.Decoder(Listing[Pod])
 _encoder = msgspec.json.Encoder()
+_COLLECTIONS = ("/pods", "/events", "/leases", "/persistentvolumeclaims")
+
+
+Observe = Callable[[str, str, float], None]
+"""Told of each request: its verb as RBAC has it, ``ok`` or the failure's code, seconds."""
+
+
+def unobserved(verb: str, outcome: str, seconds: float) -> None:
+    """Nobody wants to know."""
 
 
 class ApiServer:
     """A connection pool to the API server of one namespace. ``open`` before use, ``close`` after."""
 
-    def __init__(self, place: SandboxPlace, reread: float = REREAD_SECONDS) -> None:
+    def __init__(self, place: SandboxPlace, reread: float = REREAD_SECONDS, observe: Observe = unobserved) -> None:
+        self._observe = observe
         self.namespace = place.namespace
         self.timeout = place.api_timeout
         self._place = place
@@ -130,6 +140,12 @@ class ApiServer:
         Repeats by itself after 401 with credentials read anew, after 429 when the server says so, and once
         when a kept connection turns out to be dead.
         """
+        with self._observed(_verb(method, path)):
+            return await self._request(method, path, body, query, content, doing)
+
+    async def _request(
+        self, method: str, path: str, body: object, query: Mapping[str, str] | None, content: str, doing: str
+    ) -> bytes:
         data = None if body is None else _encoder.encode(body)
         headers = {"Accept": JSON} if data is None else {"Accept": JSON, "Content-Type": content}
         stale = renewed = False
@@ -156,13 +172,14 @@ class ApiServer:
     @contextlib.asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str], silence: float) -> AsyncIterator[AsyncIterator[bytes]]:
         """A GET that goes on: its lines (a watch). ``silence`` is how many seconds may pass without one."""
-        try:
-            async with asyncio.timeout(self.timeout):
-                response = await self._send("GET", path, query, None, {"Accept": JSON}, read=silence)
-        except TimeoutError as error:
-            raise failures.silent(self.timeout) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise failures.unreachable() from error
+        with self._observed("watch"):
+            try:
+                async with asyncio.timeout(self.timeout):
+                    response = await self._send("GET", path, query, None, {"Accept": JSON}, read=silence)
+            except TimeoutError as error:
+                raise failures.silent(self.timeout) from error
+            except (aiohttp.ClientError, OSError) as error:
+                raise failures.unreachable() from error
         try:
             if response.status != 200:
                 body = await response.content.read(1 << 20)
@@ -175,6 +192,10 @@ class ApiServer:
 
     async def websocket(self, path: str, query: str) -> RemoteSocket:
         """Open a remotecommand websocket; whoever gets it closes it. Refusals raise as ``failures`` says."""
+        with self._observed(path.rpartition("/")[2]):
+            return await self._websocket(path, query)
+
+    async def _websocket(self, path: str, query: str) -> RemoteSocket:
         renewed = False
         try:
             async with asyncio.timeout(self.timeout):
@@ -192,6 +213,19 @@ class ApiServer:
             raise failures.silent(self.timeout) from error
         except (aiohttp.ClientError, OSError) as error:
             raise failures.unreachable() from error
+
+    @contextlib.contextmanager
+    def _observed(self, verb: str) -> Iterator[None]:
+        began = time.monotonic()
+        outcome = "cancelled"
+        try:
+            yield
+            outcome = "ok"
+        except GateError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._observe(verb, outcome, time.monotonic() - began)
 
     async def _once(
         self,
@@ -272,6 +306,13 @@ class _TooBusy(GateError):
     def __init__(self, seconds: float) -> None:
         super().__init__("the API server has too much to do; try again in a moment.")
         self.seconds = seconds
+
+
+def _verb(method: str, path: str) -> str:
+    """The verb as RBAC has it: a GET of a collection is ``list``."""
+    if method == "GET":
+        return "list" if path.endswith(_COLLECTIONS) else "get"
+    return {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}.get(method, "other")
 
 
 def _seconds(text: str) -> float:

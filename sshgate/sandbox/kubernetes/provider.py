@@ -26,7 +26,7 @@ from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.taking import take
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes import failures, podspec
-from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.sandbox.kubernetes.client import ApiServer, Observe, unobserved
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.pods import Pods, record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
@@ -57,9 +57,13 @@ class KubernetesProvider:
     """
 
     def __init__(
-        self, place: SandboxPlace, profiles: Mapping[str, Profile] | None = None, limits: Limits | None = None
+        self,
+        place: SandboxPlace,
+        profiles: Mapping[str, Profile] | None = None,
+        limits: Limits | None = None,
+        observe: Observe = unobserved,
     ) -> None:
-        self.api = ApiServer(place)
+        self.api = ApiServer(place, observe=observe)
         self.owner = Owner(place.gateway or socket.gethostname(), secrets.token_hex(6))
         self.profiles = profiles or {}
         self._pods = Pods(self.api, self.owner, self.profiles)
@@ -206,6 +210,10 @@ class KubernetesProvider:
         if known is not None:
             sandbox.observe(known, gone=False)
         return sandbox
+
+    async def check(self) -> None:
+        # Not `/readyz`: this also asks whether our credentials still count, and the store behind the server.
+        await self.api.request("GET", self.api.path("pods"), query={"limit": "1"}, doing="list sandboxes")
 
     async def close(self) -> None:
         for sandbox in tuple(self._sandboxes.values()):

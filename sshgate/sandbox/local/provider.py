@@ -69,6 +69,9 @@ class LocalProvider:
         self._sandboxes.add(sandbox)
         return sandbox
 
+    async def check(self) -> None:
+        """Nothing else than this machine is needed."""
+
     async def close(self) -> None:
         await self.named.close()
         for sandbox in list(self._sandboxes):

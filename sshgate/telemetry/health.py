@@ -1,0 +1,61 @@
+"""The HTTP listener for machines: ``/healthz``, ``/readyz``, ``/metrics``. Nothing there is secret; nothing changes."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from sshgate.config import Address
+from sshgate.errors import ConfigError
+from sshgate.telemetry.metrics import Metrics
+from sshgate.telemetry.readiness import Readiness
+
+PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
+# A scrape or a probe under way at the end may finish.
+CLOSE_SECONDS = 1.0
+
+
+class Health:
+    """Serves while the gateway lives, its drain included. ``open``, then ``close``."""
+
+    def __init__(self, listen: Address, readiness: Readiness, metrics: Metrics) -> None:
+        self._listen = listen
+        self._readiness = readiness
+        self._metrics = metrics
+        application = web.Application()
+        application.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._serve_metrics),
+            ]
+        )
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=CLOSE_SECONDS)
+
+    def __repr__(self) -> str:
+        return f"<Health on {self._listen}, {self._readiness!r}>"
+
+    async def open(self) -> None:
+        """Listen. Raises ``ConfigError`` where the address cannot be had."""
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._listen.host, self._listen.port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigError(
+                [f"cannot listen on {self._listen}: {error.strerror or error}; choose another telemetry.listen."]
+            ) from error
+
+    async def close(self) -> None:
+        """Let go of the address."""
+        await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        """The event loop turns: that is all that a restart could mend."""
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        reason = await self._readiness.why_not()
+        return web.Response(text="ok\n" if reason is None else f"{reason}\n", status=200 if reason is None else 503)
+
+    async def _serve_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": PROMETHEUS})
