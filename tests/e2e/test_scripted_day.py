@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def day(
     make_gateway: MakeGateway,
     user_at: Callable[[Gateway], Ssh],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Day]:
+) -> Day:
     provider = request.param
     request.getfixturevalue("local" if provider == "local" else "cluster")
     port = free_port()
