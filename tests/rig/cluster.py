@@ -6,12 +6,14 @@ import json
 import os
 import secrets
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.rig import rights
 from tests.rig.waiting import until
 
 COMMAND = Path(__file__).resolve().parents[1] / "cluster" / "cluster"
@@ -49,6 +51,8 @@ class Namespace:
 
     name: str
     kubeconfig: Path
+    gateway: Path
+    """A kubeconfig with the rights that the manifests give a gateway, here and nowhere else."""
 
     def kubectl(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl here; its output. Raises ``CalledProcessError``."""
@@ -76,12 +80,19 @@ class Namespace:
 @contextmanager
 def namespace(labels: dict[str, str] | None = None) -> Iterator[Namespace]:
     """A namespace that enforces the restricted pod security profile; deleted at the end, with all that is in it."""
-    place = Namespace(f"sshgate-e2e-{secrets.token_hex(4)}", kubeconfig())
+    name, admin = f"sshgate-e2e-{secrets.token_hex(4)}", kubeconfig()
+    with tempfile.TemporaryDirectory() as directory:
+        yield from _namespace(Namespace(name, admin, Path(directory) / "gateway.kubeconfig"), labels)
+
+
+def _namespace(place: Namespace, labels: dict[str, str] | None) -> Iterator[Namespace]:
     metadata = {"name": place.name, "labels": RESTRICTED if labels is None else labels}
     place.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     try:
         # Pods are refused until the controller has made this.
         until(lambda: "default" in place.kubectl("get", "serviceaccounts", "--output=name"), 30, "the service account")
+        rights.grant(place.name)
+        rights.kubeconfig(place.name, rights.ACCOUNT, place.kubeconfig, place.gateway)
         yield place
     finally:
         place.kubectl("delete", "namespace", place.name, "--wait=false")

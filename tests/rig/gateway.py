@@ -129,7 +129,7 @@ def configured(place: Path, space: Namespace | None, host: str = "127.0.0.1", **
         "limits": LIMITS,
     }
     if space is not None:
-        settings["sandbox"] |= {"kubeconfig": str(space.kubeconfig), "namespace": space.name}
+        settings["sandbox"] |= {"kubeconfig": str(space.gateway), "namespace": space.name}
         settings["profiles"]["default"] = {"image": IMAGE, "resources": SMALL}
     return Gateway(place, _merge(settings, sections), port, host)
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 
-from tests.rig.cluster import COMMAND
-
 ROOT = Path(__file__).resolve().parents[2]
+COMMAND = ROOT / "tests" / "cluster" / "cluster"
 OVERLAYS = ROOT / "manifests" / "overlays"
 GATEWAY_NAMESPACE = "claudecode-terminal"
 SANDBOX_NAMESPACE = "claudecode-sandboxes"
