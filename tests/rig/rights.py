@@ -1,4 +1,4 @@
-"""The rights that manifests/ gives the gateway, given to the gateways of the tests: what they do with less is shown too."""
+"""The rights that manifests/ gives the gateway, given to the gateways of the tests, so that all tests show they do."""
 
 from __future__ import annotations
 
