@@ -7,7 +7,7 @@ any of those policies' rules allows, and nothing else; a connection needs the le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal
@@ -40,20 +40,20 @@ class Connection:
     protocol: str = "TCP"
 
 
-def allowed(connection: Connection, policies: list[Policy]) -> bool:
+def allowed(connection: Connection, policies: Sequence[Policy]) -> bool:
     """Whether it can be made."""
     return _leaves(connection, policies) and _enters(connection, policies)
 
 
-def _leaves(connection: Connection, policies: list[Policy]) -> bool:
+def _leaves(connection: Connection, policies: Sequence[Policy]) -> bool:
     return _passes(connection.source, connection.destination, "Egress", connection, policies)
 
 
-def _enters(connection: Connection, policies: list[Policy]) -> bool:
+def _enters(connection: Connection, policies: Sequence[Policy]) -> bool:
     return _passes(connection.destination, connection.source, "Ingress", connection, policies)
 
 
-def _passes(own: Place, other: Place, direction: Direction, connection: Connection, policies: list[Policy]) -> bool:
+def _passes(own: Place, other: Place, direction: Direction, connection: Connection, policies: Sequence[Policy]) -> bool:
     mine = [policy for policy in policies if _selects(policy, own) and direction in _types(policy)]
     rules = [rule for policy in mine for rule in policy["spec"].get(direction.lower()) or []]
     peers = "to" if direction == "Egress" else "from"
