@@ -121,6 +121,9 @@ class SandboxPlace:
     namespace: str = "claudecode-terminal"
     gateway: str | None = None
     """The name under which this gateway owns sandboxes; ``None``: the host's (in a pod: the pod's) name."""
+    anchor: str | None = "sshgate-anchor"
+    """A ConfigMap in the namespace that owns whatever is made there, so that uninstalling deletes it; where there
+    is none, nothing does. Homes are never owned."""
     api_timeout: float = 8.0
     """Seconds an API request may take before the API server counts as gone."""
 

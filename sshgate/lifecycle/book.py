@@ -141,6 +141,11 @@ class Book:
             if not one.record.deleting and not self.expectations.deleting(one.record.uid, now.mono)
         ]
 
+    def lives(self) -> set[str]:
+        """All lives that stand on pods, as owners or as attached."""
+        records = [one.record for one in self._pods.values()]
+        return {life for record in records for life in (record.life, *record.attached) if life is not None}
+
     def get(self, uid: str) -> Sighting | None:
         return self._pods.get(uid)
 

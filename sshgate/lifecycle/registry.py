@@ -56,6 +56,8 @@ class Registry:
         self._clock = clock
         self._cluster = cluster
         self._starts = Starts(limits.starts_per_minute)
+        self.leader: Callable[[], bool] | None = None
+        """Whether this gateway was elected; ``None``: where nobody elects, the first of ``lives`` leads."""
         self._change: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -74,7 +76,7 @@ class Registry:
     @property
     def leads(self) -> bool:
         """Whether this gateway is the one that makes and removes what belongs to all of them."""
-        return self.lives[0] == self.life
+        return self.leader() if self.leader is not None else self.lives[0] == self.life
 
     # --- what the watch tells ---
 

@@ -58,11 +58,17 @@ class ApiServer:
         self._reread = reread
         self._read_at = 0.0
         self._rereading = asyncio.Lock()
+        self.anchor: dict[str, Any] | None = None
+        """An owner reference to an object of the installation; see ``anchor``."""
         self.heard: Callable[[float, float, float], None] = lambda date, sent, received: None
         """Called with each answer's ``Date`` (POSIX seconds), and when it was asked and came (monotonic)."""
 
     def __repr__(self) -> str:
         return f"<ApiServer {self._credentials!r} namespace {self.namespace}>"
+
+    def owned(self) -> dict[str, Any]:
+        """For the metadata of whatever is made: who owns it. Uninstalling deletes that, and all this with it."""
+        return {"ownerReferences": [self.anchor]} if self.anchor is not None else {}
 
     async def open(self) -> None:
         """Read the credentials. Raises ``Unavailable``."""
@@ -80,6 +86,7 @@ class ApiServer:
 
     async def create_pod(self, manifest: Mapping[str, Any]) -> Pod:
         """POST a pod. A repeated POST after a broken connection finds its own pod."""
+        manifest = {**manifest, "metadata": {**manifest["metadata"], **self.owned()}}
         try:
             return _pod.decode(await self.request("POST", self.path("pods"), manifest, doing="create the sandbox"))
         except failures.Conflict:

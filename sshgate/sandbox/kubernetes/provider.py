@@ -21,12 +21,17 @@ from sshgate.lifecycle.parking import Parking
 from sshgate.lifecycle.patches import Claim, claim_annotations
 from sshgate.lifecycle.plan import Target, give_way
 from sshgate.lifecycle.pool import Pools
-from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.reap import Rules
+from sshgate.lifecycle.reaper import Reaper
+from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.taking import take
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes import failures, podspec
+from sshgate.sandbox.kubernetes.anchor import find_anchor
 from sshgate.sandbox.kubernetes.client import ApiServer, Observe, unobserved
+from sshgate.sandbox.kubernetes.heartbeat import Heartbeat
+from sshgate.sandbox.kubernetes.leases import Leases
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.pods import Pods, record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
@@ -34,6 +39,7 @@ from sshgate.sandbox.kubernetes.reflector import Reflector, pods
 from sshgate.sandbox.kubernetes.removal import Removals
 from sshgate.sandbox.kubernetes.rights import check_rights
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
+from sshgate.sandbox.launch import runs_anything
 from sshgate.sandbox.named import NoNamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 
@@ -84,6 +90,10 @@ class KubernetesProvider:
         ]
         self._pools = Pools(self.registry, targets, self._parking, lambda: secrets.token_hex(4), random.random)
         self._opened = False
+        self._anchor = place.anchor
+        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry)
+        self.registry.leader = lambda: self.heartbeat.leads
+        self._reaper = Reaper(self.registry, _rules(self.profiles), self._busy)
         self.named = NoNamedSandboxes()
         self.homes = None
         self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self._listed)
@@ -95,11 +105,17 @@ class KubernetesProvider:
         try:
             await self.api.open()
             await check_rights(self.api)
+            self.api.anchor = await find_anchor(self.api, self._anchor)
             await self._reflector.start()
+            await self.heartbeat.start()
+            self._reaper.start()
             self._opened = True
             if self.profiles:
                 self._pools.start()
         except BaseException as error:
+            await self._reaper.close()
+            await self.heartbeat.close()
+            await self._reflector.close()
             await self.api.close()
             if isinstance(error, GateError) and not isinstance(error, Unavailable):
                 raise Unavailable(str(error)) from error
@@ -216,6 +232,7 @@ class KubernetesProvider:
         await self.api.request("GET", self.api.path("pods"), query={"limit": "1"}, doing="list sandboxes")
 
     async def close(self) -> None:
+        await self._reaper.close()
         for sandbox in tuple(self._sandboxes.values()):
             sandbox.abandon()
             self._discard(sandbox)
@@ -225,8 +242,17 @@ class KubernetesProvider:
         left = await self._removals.close(CLOSE_SECONDS)
         if left:
             log.warning("sandboxes.left", pods=left, reason="the API server did not accept their deletion in time")
+        await self.heartbeat.close()
         await self._reflector.close()
         await self.api.close()
+
+    async def _busy(self, record: Record) -> bool:
+        """Whether any program runs in the pod of this record."""
+        pod = self._reflector.known.get(record.name)
+        if pod is None or pod.metadata.uid != record.uid or record.stage is not Stage.READY:
+            return False
+        profile = self.profiles.get(record.profile, Profile())
+        return await runs_anything(KubernetesSandbox(self.api, pod, profile, self._discard))
 
     async def _create(self, manifest: dict[str, Any]) -> Pod:
         try:
@@ -275,6 +301,10 @@ class KubernetesProvider:
         if self._opened and meta.annotations.get(labels.LIFE) != self.owner.life:
             return False
         return meta.labels.get(labels.STATE) == labels.CLAIMED and labels.NAME not in meta.labels
+
+
+def _rules(profiles: Mapping[str, Profile]) -> Rules:
+    return Rules({labels.label_value(name): profile.limits.detached for name, profile in profiles.items()})
 
 
 def _machine_clock() -> Now:

@@ -21,6 +21,18 @@ NEEDED = (
     ("delete", "pods", ""),
     ("get", "pods", "exec"),
     ("create", "pods", "exec"),
+    ("create", "leases.coordination.k8s.io", ""),
+    ("list", "leases.coordination.k8s.io", ""),
+    ("patch", "leases.coordination.k8s.io", ""),
+    ("update", "leases.coordination.k8s.io", ""),
+    ("delete", "leases.coordination.k8s.io", ""),
+)
+# Only where a profile has homes.
+NEEDED_FOR_HOMES = (
+    ("create", "persistentvolumeclaims", ""),
+    ("get", "persistentvolumeclaims", ""),
+    ("list", "persistentvolumeclaims", ""),
+    ("delete", "persistentvolumeclaims", ""),
 )
 
 
@@ -35,13 +47,14 @@ class _Review(Object):
 _review = msgspec.json.Decoder(_Review)
 
 
-async def check_rights(api: ApiServer) -> None:
+async def check_rights(api: ApiServer, homes: bool = False) -> None:
     """Raises ``Unavailable`` with what is missing: the namespace, or rights of the gateway's role in it."""
     await _check_namespace(api)
-    allowed = await asyncio.gather(*(_allowed(api, *right) for right in NEEDED))
+    needed = (*NEEDED, *(NEEDED_FOR_HOMES if homes else ()))
+    allowed = await asyncio.gather(*(_allowed(api, *right) for right in needed))
     missing = [
         f"{verb} {resource}{'/' + sub if sub else ''}"
-        for (verb, resource, sub), yes in zip(NEEDED, allowed, strict=True)
+        for (verb, resource, sub), yes in zip(needed, allowed, strict=True)
         if not yes
     ]
     if missing:
@@ -63,7 +76,10 @@ async def _check_namespace(api: ApiServer) -> None:
 
 
 async def _allowed(api: ApiServer, verb: str, resource: str, subresource: str) -> bool:
-    attributes = {"namespace": api.namespace, "verb": verb, "resource": resource, "subresource": subresource}
+    resource, _, group = resource.partition(".")
+    attributes = {
+        "namespace": api.namespace, "verb": verb, "group": group, "resource": resource, "subresource": subresource,
+    }  # fmt: skip
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",

@@ -1,0 +1,71 @@
+"""Carrying out what ``reap`` decides, every few seconds: nothing of a dead gateway stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from sshgate.lifecycle.actions import Delete, Detach
+from sshgate.lifecycle.patches import detach_patch, seen_patch
+from sshgate.lifecycle.reap import Rules, reap
+from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.registry import Registry
+
+# Orphans are found by silence of many seconds: looking much more often would find them no sooner.
+PERIOD = 2.0
+
+Busy = Callable[[Record], Awaitable[bool]]
+"""Whether any program runs in this sandbox; true when it cannot be told."""
+
+log = structlog.get_logger("sshgate.lifecycle")
+
+
+class Reaper:
+    """One per gateway; only the leader's does anything."""
+
+    def __init__(self, registry: Registry, rules: Rules, busy: Busy) -> None:
+        self._registry = registry
+        self._rules = rules
+        self._busy = busy
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Reaper {'leading' if self._registry.leads else 'following'}, {len(self._under_way)} under way>"
+
+    def start(self) -> None:
+        """Sweep from now on."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop, also what is under way: whatever was not done is found again by the next leader."""
+        tasks = [*self._under_way, *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def sweep(self) -> None:
+        """Decide, and begin to carry out; the leader only."""
+        if not self._registry.leads:
+            return
+        for action in reap(self._registry.book, self._registry.presence, self._rules, self._registry.now):
+            task = asyncio.create_task(self._carry_out(action))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD)
+            self.sweep()
+
+    async def _carry_out(self, action: Delete | Detach) -> None:
+        registry, record = self._registry, action.record
+        if isinstance(action, Detach):
+            await registry.patch(record, detach_patch(record, action.life, registry.now))
+        elif action.unless_busy and await self._busy(record):
+            await registry.patch(record, seen_patch(record, registry.now))
+            registry.book.expectations.undelete(record.uid)
+        elif await registry.delete(action):
+            log.warning("sandbox.reaped", sandbox=record.name, user=record.user, name=record.sandbox, why=action.reason)

@@ -1,0 +1,108 @@
+"""Leases (coordination.k8s.io/v1): what gateways tell each other by. One of each life's own, one of the leader."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from sshgate.lifecycle.presence import SILENCE
+from sshgate.sandbox import labels
+from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.sandbox.kubernetes.objects import Listing, Meta, Object
+from sshgate.sandbox.kubernetes.podspec import Owner
+
+LEADER = "sshgate-leader"
+PART = "app.kubernetes.io/component"
+PRESENCE, LEADERSHIP = "presence", "leadership"
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class LeaseSpec(Object):
+    holder_identity: str | None = None
+    renew_time: str | None = None
+
+
+class Lease(Object):
+    metadata: Meta
+    spec: LeaseSpec = msgspec.field(default_factory=LeaseSpec)
+
+
+_leases = msgspec.json.Decoder(Listing[Lease])
+
+
+class Leases:
+    """The Leases of one namespace that gateways have made. Failures raise as ``ApiServer.request`` says."""
+
+    def __init__(self, api: ApiServer, owner: Owner) -> None:
+        self._api = api
+        self._owner = owner
+        self._root = f"/apis/coordination.k8s.io/v1/namespaces/{api.namespace}/leases"
+
+    def __repr__(self) -> str:
+        return f"<Leases of {self._owner.gateway}>"
+
+    async def all(self) -> list[Lease]:
+        """Those of every gateway, and the leader's."""
+        query = {"labelSelector": labels.SELECTOR}
+        body = await self._api.request("GET", self._root, query=query, doing="look for other gateways")
+        return _leases.decode(body).items or []
+
+    async def renew(self) -> None:
+        """This gateway lives. Raises ``NotFound`` when its Lease is not there (any more)."""
+        patch = {"spec": {"renewTime": _now()}}
+        path = f"{self._root}/{_name(self._owner.life)}"
+        await self._api.request("PATCH", path, patch, content=MERGE_PATCH, doing="renew its lease")
+
+    async def begin(self) -> None:
+        """Make this gateway's own Lease."""
+        await self._post(_name(self._owner.life), PRESENCE)
+
+    async def end(self) -> None:
+        """Say goodbye: what belongs to this life is nobody's from now on."""
+        await self.forget(self._owner.life)
+
+    async def forget(self, life: str) -> None:
+        """Delete the Lease of a life that has ended."""
+        await self._api.request("DELETE", f"{self._root}/{_name(life)}", doing="delete a lease")
+
+    async def lead(self, known: Lease | None) -> None:
+        """Become the leader in place of ``known``. Raises ``Conflict`` when somebody was quicker."""
+        if known is None:
+            await self._post(LEADER, LEADERSHIP)
+            return
+        body = self._lease(LEADER, LEADERSHIP)
+        body["metadata"]["resourceVersion"] = known.metadata.resource_version
+        await self._api.request("PUT", f"{self._root}/{LEADER}", body, doing="become the leader")
+
+    async def _post(self, name: str, part: str) -> None:
+        await self._api.request("POST", self._root, self._lease(name, part), doing="make a lease")
+
+    def _lease(self, name: str, part: str) -> dict[str, Any]:
+        marks = {labels.MANAGED_BY: labels.MANAGED, PART: part, labels.GATEWAY: labels.label_value(self._owner.gateway)}
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": name, "labels": marks, **self._api.owned()},
+            "spec": {
+                "holderIdentity": self._owner.life,
+                "acquireTime": _now(),
+                "renewTime": _now(),
+                "leaseDurationSeconds": int(SILENCE),
+            },
+        }
+
+
+def part_of(lease: Lease) -> str:
+    """``PRESENCE`` or ``LEADERSHIP``."""
+    return lease.metadata.labels.get(PART, "")
+
+
+def _name(life: str) -> str:
+    return f"sshgate-life-{life}"
+
+
+def _now() -> str:
+    # Nobody compares this with a clock of their own: it only has to change.
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

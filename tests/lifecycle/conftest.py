@@ -1,0 +1,59 @@
+"""Gateways that share a namespace of their own, so that each can be killed without harm to other tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rig import cluster as rig_cluster
+from tests.rig.cluster import Namespace
+from tests.rig.gateway import Gateway, configured
+from tests.rig.ssh import Ssh, make_key
+
+MakeReplica = Callable[..., Gateway]
+
+
+@pytest.fixture(scope="module")
+def space(cluster: Path) -> Iterator[Namespace]:
+    """A namespace for one file; a pod that is left in it at the end fails the run."""
+    with rig_cluster.namespace() as place:
+        yield place
+        place.wait_empty(60)
+
+
+@pytest.fixture
+def replica(space: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeReplica]:
+    """Starts gateways on the namespace; keywords are sections of their configuration."""
+    made: list[Gateway] = []
+
+    def make(**sections: Any) -> Gateway:
+        gateway = configured(tmp_path_factory.mktemp("gateway"), space, **sections)
+        made.append(gateway)
+        gateway.start()
+        return gateway
+
+    yield make
+    for gateway in reversed(made):
+        gateway.stop()
+
+
+@pytest.fixture(scope="session")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ssh]:
+    """A user with one key at any number of gateways; at the first one by default."""
+    keys: dict[str, tuple[Path, str]] = {}
+
+    def make(name: str, *gateways: Gateway) -> Ssh:
+        if name not in keys:
+            place = tmp_path_factory.mktemp(name)
+            keys[name] = (place, make_key(place / "id"))
+        place, key = keys[name]
+        for gateway in gateways:
+            (gateway.users / name).write_text(key + "\n")
+        # Each gateway has a host key of its own.
+        (place / "known_hosts").unlink(missing_ok=True)
+        return Ssh(place, gateways[0].port, name)
+
+    return make

@@ -1,0 +1,75 @@
+"""What dead gateways leave behind is removed by those that live."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from tests.lifecycle.conftest import MakeReplica
+from tests.rig.cluster import Namespace
+from tests.rig.gateway import nothing_left
+from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
+
+pytestmark = pytest.mark.cluster
+# From the kill of a gateway to the last deletion of its sandboxes.
+WITHIN = 60.0
+
+
+def started(ssh: Ssh, count: int) -> list[subprocess.Popen[bytes]]:
+    """Clients whose programs run."""
+    clients = [ssh.start("echo up; exec sleep 600") for _ in range(count)]
+    for client in clients:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"up\n"
+    return clients
+
+
+def end(clients: list[subprocess.Popen[bytes]]) -> None:
+    for client in clients:
+        client.kill()
+        client.communicate()
+
+
+def test_sessions_of_a_killed_gateway_are_removed_by_another_within_a_minute(
+    space: Namespace, replica: MakeReplica, user: Callable[..., Ssh]
+) -> None:
+    dying, living = replica(), replica()
+    lost, kept = started(user("dev", dying), 6), started(user("eve", living), 1)
+    try:
+        assert len(space.living()) == 7
+        nothing_left(dying.kill())
+        until(lambda: len(space.living()) == 1, WITHIN, "the removal of the dead gateway's sandboxes")
+        assert "sandbox.reaped" in living.log()
+        assert kept[0].poll() is None
+    finally:
+        end([*lost, *kept])
+
+
+def test_a_gateway_that_starts_after_all_were_killed_removes_what_they_left(
+    space: Namespace, replica: MakeReplica, user: Callable[..., Ssh]
+) -> None:
+    first, second = replica(), replica()
+    clients = [*started(user("dev", first), 2), *started(user("eve", second), 2)]
+    try:
+        for gateway in (first, second):
+            nothing_left(gateway.kill())
+        assert len(space.living()) == 4
+        replica()
+        until(lambda: not space.living(), WITHIN, "the removal of everything")
+        until(lambda: leases(space) == 2, WITHIN, "the removal of the dead gateways' leases")
+    finally:
+        end(clients)
+
+
+def test_a_gateway_that_stops_says_goodbye(space: Namespace, replica: MakeReplica) -> None:
+    one = replica()
+    until(lambda: leases(space) == 2, 30, "its own lease and the leader's")
+    one.stop()
+    assert leases(space) == 1
+
+
+def leases(space: Namespace) -> int:
+    return len(space.kubectl("get", "leases", "--output=name").split())
