@@ -22,7 +22,7 @@ from sshgate.config import Profile
 from sshgate.errors import GateError
 from sshgate.launcher import Program
 from sshgate.lifecycle.clocks import SessionClock
-from sshgate.patience import patiently
+from sshgate.patience import at_hand, patiently
 from sshgate.progress import Progress
 from sshgate.sandbox.launch import end_group, is_busy, launch, park
 from sshgate.sandbox.provider import Provider, Sandbox

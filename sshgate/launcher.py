@@ -53,6 +53,14 @@ SFTP_SERVERS = (
 
 
 @dataclass(frozen=True, slots=True)
+class _Parent:
+    """The launcher stays, as the program's parent; see ``line``."""
+
+    mark: bytes
+    no_input: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """What the launcher shall become: the request in the words of the sandbox.
 
@@ -88,13 +96,15 @@ class ReadyMark:
         return None
 
 
-def line(program: Program, end_mark: bytes | None = None) -> bytes:
+def line(program: Program, end_mark: bytes | None = None, no_input: bool = False) -> bytes:
     """The line for the launcher, with its newline. Raises ``BadRequest`` for what no kernel would start.
 
-    With ``end_mark`` the launcher stays the program's parent, prints the mark on stderr when the program has
-    ended, takes whatever stdin still holds until its end, and only then ends with the program's status.
+    With ``end_mark`` the launcher stays the program's parent, prints the mark on both outputs when the program has
+    ended, takes whatever stdin still holds until its end, and only then ends with the program's status. With
+    ``no_input`` too, the program reads from /dev/null and stdin is the launcher's alone.
     """
-    script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program, end_mark)))
+    parent = None if end_mark is None else _Parent(end_mark, no_input)
+    script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program, parent)))
     # b"\\" begins an escape of printf %b; everything not printable is sent as octal.
     return (
         b"".join(
@@ -186,17 +196,17 @@ def _environment(program: Program) -> bytes:
     return tty + (b"export " + b" ".join(exports) + b";" if exports else b"")
 
 
-def _start(program: Program, end_mark: bytes | None) -> bytes:
+def _start(program: Program, parent: _Parent | None) -> bytes:
     asks = program.request.asks
     if isinstance(asks, Subsystem):
-        return _subsystem(asks.name, end_mark)
+        return _subsystem(asks.name, parent)
     # The variables of the launcher itself must not reach the program; they were never exported.
     shell = (
         b"__S=" + quote(program.shell.encode()) + b';[ -x "$__S" ]||__S=${SHELL:-/bin/sh};[ -x "$__S" ]||__S=/bin/sh;'
         b'export SHELL="$__S" USER="${USER:=$(id -un 2>/dev/null)}" LOGNAME="${LOGNAME:-$USER}";cd 2>/dev/null;'
     )
     if isinstance(asks, Shell):
-        return shell + _become(b'"$__S" -l', end_mark)
+        return shell + _become(b'"$__S" -l', parent)
     if b"\0" in asks.command:
         raise BadRequest("the command holds a NUL byte, which no program can be given.")
     if len(asks.command) > LONGEST_COMMAND:
@@ -205,24 +215,25 @@ def _start(program: Program, end_mark: bytes | None) -> bytes:
             "send it on stdin instead, as in `ssh HOST sh < script`."
         )
     # The word after the command is $0: messages then begin with "bash:", as under OpenSSH.
-    return shell + _become(b'"$__S" -c ' + quote(asks.command) + b' "${__S##*/}"', end_mark)
+    return shell + _become(b'"$__S" -c ' + quote(asks.command) + b' "${__S##*/}"', parent)
 
 
-def _become(program: bytes, end_mark: bytes | None) -> bytes:
-    if end_mark is None:
+def _become(program: bytes, parent: _Parent | None) -> bytes:
+    if parent is None:
         return b"exec " + program
     # Signals go to the whole group: the parent must outlive them to tell the status, and a caught signal is
     # reset in the child. What the shell itself says about a killed child ("Killed") goes to /dev/null.
     return (
         b"trap : HUP INT QUIT TERM USR1 USR2 ALRM PIPE;exec 4>&2 2>/dev/null;"
         + program
-        + b" 2>&4 4>&-;__r=$?;printf %s "
-        + quote(end_mark)
-        + b" >&4;cat >/dev/null;exit $__r"
+        + (b" </dev/null" if parent.no_input else b"")
+        + b" 2>&4 4>&-;__r=$?;__m="
+        + quote(parent.mark)
+        + b';printf %s "$__m" >&4;printf %s "$__m";cat >/dev/null;exit $__r'
     )
 
 
-def _subsystem(name: str, end_mark: bytes | None) -> bytes:
+def _subsystem(name: str, parent: _Parent | None) -> bytes:
     if name != "sftp":
         raise BadRequest(f"there is no subsystem {name!r} here.")
     tries = " ".join(SFTP_SERVERS)
@@ -230,7 +241,7 @@ def _subsystem(name: str, end_mark: bytes | None) -> bytes:
         f'cd 2>/dev/null;__p=;for p in {tries} $(command -v sftp-server);do [ -x "$p" ]&&__p=$p&&break;done;'
         '[ "$__p" ]||{ '
         "echo 'sshgate: this sandbox has no sftp-server, install openssh-sftp-server in its image.' >&2;exit 127;};"
-    ).encode() + _become(b'"$__p"', end_mark)
+    ).encode() + _become(b'"$__p"', parent)
 
 
 # --- terminal modes (RFC 4254 section 8) ---

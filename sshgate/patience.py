@@ -51,6 +51,16 @@ async def patiently(client: Client, work: Coroutine[Any, Any, T], interruptible:
         await asyncio.gather(task, *watchers, return_exceptions=True)
 
 
+async def at_hand(client: Client) -> tuple[bytes, bool]:
+    """Input that has come already, and whether it has ended; does not wait."""
+    try:
+        async with asyncio.timeout(0):
+            data = await client.read()
+    except TimeoutError:
+        return b"", False
+    return data or b"", data is None
+
+
 async def _typed(client: Client, waited: Waited[Any]) -> None:
     """Collect what is typed; returns never, raises ``Cancelled`` at Ctrl-C."""
     while len(waited.early) < TYPED_AHEAD and not waited.eof:

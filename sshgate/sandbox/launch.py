@@ -39,12 +39,13 @@ async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False)
     return process
 
 
-async def launch(process: Process, program: launcher.Program) -> bytes:
+async def launch(process: Process, program: launcher.Program, no_input: bool = False) -> bytes:
     """Turn a parked launcher into ``program``. Returns output of the program that was read on the way.
 
-    On ``BadRequest`` the launcher is still parked. On a terminal it returns once input may follow.
+    ``no_input``: its client has ended its input already, without a byte. On ``BadRequest`` the launcher is still
+    parked. On a terminal it returns once input may follow.
     """
-    text = launcher.line(program, _end_mark(process, program))
+    text = launcher.line(program, _end_mark(process, program, no_input), no_input)
     if program.request.terminal is None:
         await process.write(text)
         return b""
@@ -62,12 +63,12 @@ async def launch(process: Process, program: launcher.Program) -> bytes:
     return before + after
 
 
-def _end_mark(process: Process, program: launcher.Program) -> bytes | None:
+def _end_mark(process: Process, program: launcher.Program, no_input: bool) -> bytes | None:
     """The mark by which this process wants to hear of the program's end, where its provider needs one."""
     if program.request.terminal is not None:
         return None
     expect = getattr(process, "expect_end_mark", None)
-    return expect() if expect is not None else None
+    return expect(no_input) if expect is not None else None
 
 
 async def send_signal(sandbox: Sandbox, pid: int, name: str, foreground: bool = False) -> None:

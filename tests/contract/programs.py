@@ -33,10 +33,12 @@ class Begun:
         return repr(self.process)
 
 
-async def begin(sandbox: Sandbox, command: bytes, terminal: Terminal | None = None, **environment: bytes) -> Begun:
+async def begin(
+    sandbox: Sandbox, command: bytes, terminal: Terminal | None = None, no_input: bool = False, **environment: bytes
+) -> Begun:
     """A running program; the caller reads and closes it."""
     process = await park(sandbox, terminal)
-    return Begun(process, await launch(process, Program(Request(Exec(command), terminal, environment))))
+    return Begun(process, await launch(process, Program(Request(Exec(command), terminal, environment)), no_input))
 
 
 async def everything(process: Process | Begun) -> tuple[bytes, bytes, Outcome]:

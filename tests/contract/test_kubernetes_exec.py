@@ -48,6 +48,24 @@ async def test_a_program_that_leaves_stdin_unread_ends_with_its_status(sandbox: 
         assert (err, outcome) == (b"", Exited(status))
 
 
+# A node that has said everything and closed is pinged by the API server every five seconds; the kubelet then drops
+# what the client has not taken. So long a client must stall for that, with less than the buffers on the way hold.
+STALL = 11.0
+IN_BUFFERS = 6_000_000
+
+
+@pytest.mark.parametrize("no_input", [True, False], ids=["no input", "input ended meanwhile"])
+async def test_a_client_that_stalls_never_takes_a_part_for_the_whole(sandbox: Sandbox, no_input: bool) -> None:
+    process = await begin(sandbox, b"head -c %d /dev/zero" % IN_BUFFERS, no_input=no_input)
+    await process.write_eof()
+    await asyncio.sleep(STALL)
+    out, _, outcome = await everything(process)
+    if no_input:
+        assert (len(out), outcome) == (IN_BUFFERS, Exited(0))
+    else:
+        assert (len(out) == IN_BUFFERS) == (outcome == Exited(0)), f"{len(out):,} bytes and {outcome}"
+
+
 async def test_stderr_passes_whole_with_what_looks_like_a_mark(sandbox: Sandbox) -> None:
     command = rb"printf '\001' >&2; printf '\001\001abc\002\001' >&2; exit 3"
     assert await run(sandbox, command) == (b"", b"\x01\x01\x01abc\x02\x01", Exited(3))

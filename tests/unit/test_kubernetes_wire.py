@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from sshgate.errors import GateError
 from sshgate.sandbox.kubernetes.exec import ExecProcess
-from sshgate.sandbox.kubernetes.remotecommand import V4, V5
+from sshgate.sandbox.kubernetes.remotecommand import CUT, V4, V5
 from sshgate.streams import STDERR, STDOUT, Exited, Lost, Resize
 from sshgate.terminal import TerminalSize
 from tests.unit.apiserver import connected, serve
@@ -142,7 +142,7 @@ async def test_v4_has_no_half_close_and_nothing_is_sent_for_it(tmp_path: Path) -
                 await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script, V4) as made:
-        assert made.expect_end_mark() is None
+        assert made.expect_end_mark(False) is None
         await made.write_eof()
         await made.write(b"end")
         assert await made.read() is None
@@ -172,43 +172,72 @@ async def test_the_end_of_input_on_a_terminal_is_its_character_never_a_close(
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("dead", [True, False])
-async def test_a_success_is_believed_only_if_the_process_is_gone(tmp_path: Path, terminal: bool, dead: bool) -> None:
+async def test_without_marks_a_success_is_believed_only_if_the_process_is_gone(
+    tmp_path: Path, terminal: bool, dead: bool
+) -> None:
     """The API server reports success when the node's side breaks off, too."""
 
     async def script(socket: web.WebSocketResponse) -> None:
         await socket.receive()
         await socket.send_bytes(SUCCESS)
 
-    async with process(tmp_path, script, terminal=terminal, dead=dead) as made:
+    async with process(tmp_path, script, V5 if terminal else V4, terminal=terminal, dead=dead) as made:
         made.pid = 7
-        assert (made.expect_end_mark() is None) == terminal
+        assert made.expect_end_mark(False) is None
         await made.write(b"go")
         assert await made.read() is None
         assert isinstance(await made.wait(), Exited if dead else Lost)
         assert await made.wait() is await made.wait()
 
 
-@pytest.mark.parametrize("cuts", [(), (1,), (10,), (17,), (1, 2, 3)])
-async def test_the_mark_is_taken_out_of_stderr_however_it_is_cut(tmp_path: Path, cuts: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("streams", [b"", b"\x01", b"\x02"], ids=["no mark", "on stdout only", "on stderr only"])
+async def test_a_success_without_the_end_of_both_outputs_is_not_believed(tmp_path: Path, streams: bytes) -> None:
+    """Even when the process is gone: what it said last may have been lost on the way."""
+
     async def script(socket: web.WebSocketResponse) -> None:
         mark = (await socket.receive()).data[1:]
-        start = 0
-        for cut in (*cuts, len(mark)):
-            await socket.send_bytes(b"\x02" + (b"e\x01" if start == 0 else b"") + mark[start:cut])
-            start = cut
+        await socket.send_bytes(b"\x01cut sho")
+        for stream in streams:
+            await socket.send_bytes(bytes([stream]) + mark)
+        await socket.send_bytes(SUCCESS)
+
+    async with process(tmp_path, script, dead=True) as made:
+        made.pid = 7
+        mark = made.expect_end_mark(False)
+        assert mark is not None
+        await made.write(mark)
+        assert await made.read() == (STDOUT, b"cut sho")
+        assert await made.read() is None
+        assert await made.wait() == Lost(CUT)
+
+
+@pytest.mark.parametrize("no_input", [True, False])
+@pytest.mark.parametrize("cuts", [(), (1,), (10,), (17,), (1, 2, 3)])
+async def test_the_marks_are_taken_out_of_both_outputs_however_they_are_cut(
+    tmp_path: Path, cuts: tuple[int, ...], no_input: bool
+) -> None:
+    async def script(socket: web.WebSocketResponse) -> None:
+        mark = (await socket.receive()).data[1:]
+        for stream in (b"\x01", b"\x02"):
+            start = 0
+            for cut in (*cuts, len(mark)):
+                await socket.send_bytes(stream + (b"e\x01" if start == 0 else b"") + mark[start:cut])
+                start = cut
         assert (await socket.receive()).data == b"\xff\x00"
         await socket.send_bytes(b"\x02late\x01")
         await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script, dead=False) as made:
         made.pid = 7
-        mark = made.expect_end_mark()
+        mark = made.expect_end_mark(no_input)
         assert mark is not None
         await made.write(mark)
-        said = b""
+        if no_input:
+            await made.write_eof()  # tells the program nothing: it has no stdin of ours
+        said = {STDOUT: b"", STDERR: b""}
         while (chunk := await made.read()) is not None:
-            said += chunk[1]
-        assert said == b"e\x01late\x01"
+            said[chunk[0]] += chunk[1]
+        assert said == {STDOUT: b"e\x01", STDERR: b"e\x01late\x01"}
         assert await made.wait() == Exited(0)
 
 

@@ -55,6 +55,25 @@ def test_any_command_is_taken_whole(data: bytes) -> None:
     assert run_exec(b"printf %s " + launcher.quote(text)).out == text
 
 
+def test_the_end_mark_follows_the_last_byte_of_each_output(shell: tuple[str, ...]) -> None:
+    program = Program(Request(Exec(b"cat; echo out; echo err >&2; exit 6")))
+    with parked(shell) as running:
+        out, err = running.communicate(launcher.line(program, b"MARK") + b"in\n", PATIENCE)
+    assert (out, err, running.returncode) == (b"in\nout\nMARK", b"err\nMARK", 6)
+
+
+def test_with_no_input_the_end_of_stdin_is_the_launchers_alone(shell: tuple[str, ...]) -> None:
+    """The program sees its input end at once; the launcher ends only with its own."""
+    with parked(shell) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(launcher.line(Program(Request(Exec(b"cat; exit 6"))), b"MARK", no_input=True))
+        assert running.stdout.read(4) == b"MARK"
+        assert running.poll() is None
+        running.stdin.close()
+        assert running.wait(PATIENCE) == 6
+
+
 def test_the_process_id_is_the_programs() -> None:
     with parked() as running:
         out, _ = running.communicate(launcher.line(Program(Request(Exec(b"echo $$")))), PATIENCE)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sshgate.flow import Flow
 from sshgate.sandbox.kubernetes import remotecommand
+from sshgate.sandbox.kubernetes.endmark import EndMark
 from sshgate.sandbox.kubernetes.socket import RemoteSocket
 from sshgate.streams import CHUNK, STDERR, STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Signal
 from sshgate.terminal import TerminalSize
@@ -50,10 +51,15 @@ class ExecProcess:
 
     Kubernetes cannot tell the end of a program whose stdin is not read to the end: containerd 1.6 waits for
     the input to be taken, and when a node closes the connection on input still in flight, the API server
-    may report success. So where it can, the launcher tells the end itself, by a mark on stderr
-    (``expect_end_mark``); stdin is ended then, the launcher takes what was under way, and the status arrives.
-    The API server also reports success when the node's side breaks off (containerd restarts). A success is
-    therefore believed only with the mark, or after a look whether the process is gone.
+    may report success. It also reports success when the node's side breaks off (containerd restarts), and when it
+    pings a node that has said everything and closed: the kubelet then drops what the client has not taken yet,
+    megabytes of it. So where it can, the launcher tells the end itself, by a mark behind the last byte of each
+    output (``expect_end_mark``); only then stdin is ended, for which the launcher waits, and the status arrives.
+    A success is believed only with both marks, or where none could be had after a look whether the process is gone.
+
+    A program whose client has no input at all gets /dev/null instead of stdin, so that stdin's end is left to tell
+    the launcher that everything has come. Where the input ended in the middle of the program, nothing can hold the
+    connection any more: what is lost then is told as ``Lost``.
 
     v4 of the subprotocol cannot end stdin alone: ``write_eof`` without a terminal is then of no effect, and a
     program that waits for the end of its input waits until it is closed.
@@ -78,9 +84,8 @@ class ExecProcess:
         self._size: TerminalSize | None = None
         self._resizing: asyncio.TimerHandle | None = None
         self._signals: set[asyncio.Future[None]] = set()
-        self._mark: bytes | None = None
-        self._marked = False
-        self._held = b""
+        self._mark: EndMark | None = None
+        self._stdin_waits = False
         self._checking = asyncio.Lock()
         self._checked = False
         self._stdin_over = False
@@ -98,15 +103,17 @@ class ExecProcess:
         """How it ended, as soon as that is known, before the output was read."""
         return self._outcome
 
-    def expect_end_mark(self) -> bytes | None:
-        """A mark that the launcher shall print on stderr when the program has ended; it is not passed on.
+    def expect_end_mark(self, no_input: bool) -> bytes | None:
+        """A mark that the launcher shall print on both outputs when the program has ended; it is not passed on.
 
+        With ``no_input`` the program must get no stdin of ours: it stays open until the marks have come.
         ``None`` where it would be of no use: on a terminal, and where stdin cannot be ended.
         """
         if self._terminal or self._socket.subprotocol != remotecommand.V5:
             return None
-        self._mark = b"\x01%s\x02" % secrets.token_hex(8).encode()
-        return self._mark
+        self._mark = EndMark(b"\x01%s\x02" % secrets.token_hex(8).encode())
+        self._stdin_waits = no_input
+        return self._mark.mark
 
     async def begun(self, seconds: float) -> bool:
         """Whether it has said something, or ended, within ``seconds``."""
@@ -146,7 +153,7 @@ class ExecProcess:
         if self._terminal:
             # The v5 CLOSE would cut off all output still to come. A ^D after half a line only flushes it.
             await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
-        elif self._outcome is None:
+        elif self._outcome is None and not self._stdin_waits:
             self._end_stdin()
 
     async def control(self, control: Control) -> None:
@@ -175,7 +182,11 @@ class ExecProcess:
         if outcome in KILLED:
             reason = await self._home.fate()
             return Lost(reason) if reason is not None else outcome
-        if outcome == Exited(0) and not self._marked and self.pid is not None and not await self._home.gone(self.pid):
+        if outcome != Exited(0):
+            return outcome
+        if self._mark is not None:
+            return outcome if self._mark.seen else Lost(await self._home.fate() or remotecommand.CUT)
+        if self.pid is not None and not await self._home.gone(self.pid):
             return Lost(await self._home.fate() or remotecommand.NO_STATUS)
         return outcome
 
@@ -228,27 +239,18 @@ class ExecProcess:
         if end - start < 2:
             return  # the empty stdout message that opens every exec
         channel = data[start]
-        if channel == STDOUT or (channel == STDERR and self._mark is None):
+        if channel in (STDOUT, STDERR):
             self._begun.set()
-            self._flow.put(data[start + 1 : end], channel)
-        elif channel == STDERR:
-            self._flow.put(self._without_mark(data[start + 1 : end]), STDERR)
+            payload = data[start + 1 : end]
+            self._flow.put(payload if self._mark is None else self._marked(self._mark, channel, payload), channel)
         elif channel == remotecommand.STATUS:
             self._end(remotecommand.outcome(data[start + 1 : end]))
 
-    def _without_mark(self, data: bytes) -> bytes:
-        """Take the end mark out of stderr, where it is; the beginning of one is held until the next message."""
-        mark = self._mark
-        assert mark is not None
-        data = self._held + data
-        before, found, after = data.partition(mark)
-        if found:
-            self._mark, self._held, self._marked = None, b"", True
+    def _marked(self, mark: EndMark, channel: int, payload: bytes) -> bytes:
+        payload = mark.without(channel, payload)
+        if mark.seen:
             self._end_stdin()
-            return before + after
-        start = data.rfind(mark[:1], -len(mark))
-        self._held = data[start:] if start >= 0 and mark.startswith(data[start:]) else b""
-        return data[: len(data) - len(self._held)]
+        return payload
 
     def _lost(self) -> None:
         self._end(Lost(remotecommand.NO_STATUS))
@@ -256,7 +258,8 @@ class ExecProcess:
     def _end(self, outcome: Outcome) -> None:
         if self._outcome is None:
             self._outcome = outcome
-            self._flow.put(self._held, STDERR)
+            for stream, data in self._mark.held() if self._mark is not None else ():
+                self._flow.put(data, stream)
             self._flow.put_eof()
             self._begun.set()
             if self._resizing is not None:

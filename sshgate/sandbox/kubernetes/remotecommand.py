@@ -30,6 +30,7 @@ STDIN_PREFIX = bytes([STDIN])
 STDIN_CLOSE = bytes([CLOSE, STDIN])
 
 NO_STATUS = "the connection to the sandbox broke; what ran in it is lost."
+CUT = "the end of the program's output was lost on its way from the node; what came is not complete."
 
 
 def exec_query(container: str, argv: Sequence[str], terminal: bool) -> str:
