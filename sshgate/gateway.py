@@ -179,11 +179,12 @@ class Login:
             outcome: Outcome | None = None
             traffic = Traffic(partial(self._first_byte, granted, marks))
             try:
-                said = await launch(process, program)
+                early, eof = (wait.early, wait.eof) if terminal is not None else await at_hand(client)
+                said = await launch(process, program, no_input=eof)
                 marks.mark(Stage.LAUNCH)
                 if terminal is not None:
                     self.shell_pid = process.pid
-                line = bridge(client, process, traffic, wait.early, wait.eof, said)
+                line = bridge(client, process, traffic, early, eof, said)
                 timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
                 with telemetry.metrics.carrying(traffic), self._gateway.reachable(client, granted.request):
                     outcome = await within_limits(line, timekeeper)

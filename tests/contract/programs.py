@@ -60,7 +60,7 @@ async def run(
     environment: Mapping[str, bytes] | None = None,
 ) -> tuple[bytes, bytes, Outcome]:
     """A program from its start to its end, with all its input given."""
-    process = await begin(sandbox, command, terminal, **(environment or {}))
+    process = await begin(sandbox, command, terminal, False, **(environment or {}))
     feeding = asyncio.create_task(_feed(process, stdin))
     result = await everything(process)
     await feeding

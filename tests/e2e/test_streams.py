@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -85,6 +86,19 @@ def test_a_gigabyte_comes_down_whole(ssh: Ssh) -> None:
 def test_both_outputs_arrive_whole_before_the_status(ssh: Ssh) -> None:
     ended = ssh.run("head -c 3000000 /dev/zero; head -c 2000000 /dev/zero >&2; exit 5")
     assert (ended.status, len(ended.out), len(ended.err)) == (5, 3_000_000, 2_000_000)
+
+
+def test_a_client_that_stalls_at_the_end_loses_nothing(ssh: Ssh) -> None:
+    """Kubernetes tells success when it has dropped what a slow client had not taken; see ARCHITECTURE.md, 15."""
+    size, stall = 6_000_000, 11
+    words = ssh.argv(f"head -c {size} /dev/zero")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        came = len(client.stdout.read(1000))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            client.wait(stall)  # it cannot end, nobody reads
+        came += len(client.stdout.read())
+    assert (came, client.wait(20)) == (size, 0)
 
 
 def test_errors_written_after_the_end_of_output_arrive(ssh: Ssh) -> None:
