@@ -12,16 +12,16 @@ from typing import Any
 
 import structlog
 
-from sshgate.config import Address, Config
+from sshgate.config import Config
 from sshgate.core import Core
+from sshgate.doors import Doors
 from sshgate.errors import GateError
 from sshgate.notyet import without_effect
-from sshgate.ssh.server import SshServer
 from sshgate.telemetry import log as logs
 from sshgate.telemetry.audit import AuditFile
 from sshgate.telemetry.codes import Code
 
-Ready = Callable[[list[Address]], None]
+Ready = Callable[[Doors], None]
 
 log = structlog.get_logger("sshgate.app")
 
@@ -29,7 +29,7 @@ log = structlog.get_logger("sshgate.app")
 def run(config: Config, ready: Ready | None = None) -> int:
     """Serve until TERM or INT, then drain; a second signal cuts what still runs. Returns the exit status.
 
-    ``ready`` is called once with the addresses when logins are accepted. The event loop is uvloop's where
+    ``ready`` is called once with the open doors when logins are accepted. The event loop is uvloop's where
     it is installed, asyncio's otherwise or with SSHGATE_LOOP=asyncio.
     """
     logs.configure(config.log)
@@ -50,25 +50,27 @@ async def serve(config: Config, ready: Ready | None = None) -> None:
     if config.sandbox.provider == "local":
         from sshgate.sandbox.local.provider import refuse_public
 
-        refuse_public([config.ssh.listen])
+        refuse_public([config.ssh.listen, *([config.web.listen] if config.web is not None else [])])
     stop = _stop_signals()
     async with Core(config) as core, _observable(config, core):
         events = core.telemetry.events
-        server = SshServer(config, core.keyring, core.admission, core.gateway, events)
+        doors = Doors(config, core)
         try:
-            addresses = await server.listen()
+            await doors.listen()
             core.readiness.serving = True
-            events.tell(Code.SERVING, addresses=" ".join(map(str, addresses)), provider=config.sandbox.provider)
+            web = doors.web.url if doors.web is not None else None
+            addresses = " ".join(map(str, doors.addresses))
+            events.tell(Code.SERVING, addresses=addresses, provider=config.sandbox.provider, web=web)
             if core.keyring.empty:
                 log.warning("no key is configured, nobody can log in", directory=str(config.access.authorized_keys))
             for sentence in without_effect(config):
                 log.warning(sentence)
             if ready is not None:
-                ready(addresses)
+                ready(doors)
             await _taken(stop)
-            await _drain(core, server, stop)
+            await _drain(core, doors, stop)
         finally:
-            await server.close()
+            await doors.close()
             core.readiness.serving = False
         events.tell(Code.STOPPED)
 
@@ -93,18 +95,18 @@ async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
         yield
 
 
-async def _drain(core: Core, server: SshServer, stop: asyncio.Queue[int]) -> None:
+async def _drain(core: Core, doors: Doors, stop: asyncio.Queue[int]) -> None:
     """No more logins; running sessions are told, and may end in their own time. A second signal does not wait."""
     seconds = core.config.ssh.drain
     core.readiness.draining = True
     core.telemetry.events.tell(Code.DRAINING, sessions=core.gateway.sessions, seconds=seconds)
-    server.stop_accepting()
+    doors.stop_accepting()
 
     async def work() -> None:
         told = core.gateway.announce(
             f"this gateway is shutting down: your session may go on for up to {seconds:g} s; a new login finds another."
         )
-        await asyncio.gather(told, server.drain(seconds))
+        await asyncio.gather(told, doors.drain(seconds))
 
     await _until_second_signal(stop, work())
 

@@ -29,7 +29,7 @@ def run(port: int, keys: Path) -> int:
     """
     _check_port(port)
     config = prepare(port, keys)
-    return app.run(config, ready=lambda addresses: print(invitation(addresses[0].port, keys), flush=True))
+    return app.run(config, ready=lambda doors: print(invitation(doors.addresses[0].port, keys), flush=True))
 
 
 def prepare(port: int, keys: Path) -> Config:

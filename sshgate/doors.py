@@ -1,0 +1,83 @@
+"""The front doors that the configuration asks for, opened and closed as one."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import Protocol, cast
+
+from sshgate.access.identity import Identity
+from sshgate.config import Address, Config
+from sshgate.core import Core
+from sshgate.ssh.server import SshServer
+
+
+class Door(Protocol):
+    """One listener and what came in by it. Each is called once, in this order; ``close`` at any time."""
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that run."""
+
+    async def listen(self) -> list[Address]:
+        """Accept connections. Raises ``GateError``."""
+
+    def stop_accepting(self) -> None:
+        """Nothing new."""
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what runs."""
+
+    async def close(self) -> None:
+        """Cut what runs."""
+
+
+class WebDoor(Door, Protocol):
+    """The browser's."""
+
+    @property
+    def url(self) -> str:
+        """What people open."""
+
+    def invitation(self, identity: Identity, seconds: float) -> str:
+        """A link that logs a browser in as this identity, once, within ``seconds``."""
+
+
+class Doors:
+    """SSH always, the browser's where there is a section ``web``."""
+
+    def __init__(self, config: Config, core: Core) -> None:
+        self.ssh = SshServer(config, core.keyring, core.admission, core.gateway, core.telemetry.events)
+        self.web = _web(config, core)
+        self._all: list[Door] = [*([self.web] if self.web is not None else []), self.ssh]
+        self.addresses: list[Address] = []
+        """Where SSH listens."""
+
+    def __repr__(self) -> str:
+        return f"<Doors {self._all!r}>"
+
+    async def listen(self) -> None:
+        """Open all of them. Raises ``GateError``; ``close`` then shuts those that were opened."""
+        for door in self._all:
+            self.addresses = await door.listen()
+
+    def stop_accepting(self) -> None:
+        """Nothing new, by any of them."""
+        for door in self._all:
+            door.stop_accepting()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what runs behind all of them, at most this long."""
+        await asyncio.gather(*(door.drain(seconds) for door in self._all))
+
+    async def close(self) -> None:
+        """Cut what still runs behind any of them."""
+        await asyncio.gather(*(door.close() for door in self._all))
+
+
+def _web(config: Config, core: Core) -> WebDoor | None:
+    if config.web is None:
+        return None
+    # By its name: the core can be had without the shim, and most gateways need neither aiohttp's server nor argon2.
+    server = importlib.import_module("webshim.server").WebServer
+    return cast(WebDoor, server(config, core.keyring, core.admission, core.gateway, core.verbs))

@@ -1,0 +1,107 @@
+"""What every answer has in common: headers, and errors as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from sshgate.errors import Denied, GateError, LimitReached, Unavailable
+
+# xterm.js sets styles on elements; scripts, fonts and connections are our own alone.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; manifest-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Referrer-Policy": "no-referrer",
+    # aiohttp would tell its version.
+    "Server": "sshgate",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+log = structlog.get_logger("sshgate.web")
+
+
+class Refusal(Exception):
+    """A request is answered by an error: ``status``, ``code`` for programs, a sentence for people."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+        self.more = more
+
+
+def answer(content: Mapping[str, Any], status: int = 200) -> web.Response:
+    """JSON, for nobody's cache."""
+    return web.json_response(content, status=status, headers={"Cache-Control": "no-store"})
+
+
+def refused(refusal: Refusal) -> web.Response:
+    """The answer that tells it."""
+    response = answer({"error": {"code": refusal.code, "message": str(refusal)}, **refusal.more}, refusal.status)
+    response.headers.update(refusal.headers or {})
+    return response
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Whatever a handler raises becomes an answer; nothing of its inside is told."""
+    try:
+        response: web.StreamResponse = await handler(request)
+    except Refusal as refusal:
+        return refused(refusal)
+    except GateError as error:
+        return refused(_of_gate(error))
+    except web.HTTPException as error:
+        return refused(_of_http(error))
+    except Exception:
+        log.exception("web.request.broken", method=request.method, route=_route(request))
+        return refused(Refusal(500, "internal", "an error inside the gateway; try again, and tell your operator."))
+    return response
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Before every answer's headers are sent; the upgrade of a WebSocket is one."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.app["secure"]:
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+
+
+def _of_gate(error: GateError) -> Refusal:
+    message = str(error)
+    if isinstance(error, Denied):
+        return Refusal(403, "denied", message)
+    if isinstance(error, LimitReached):
+        return Refusal(429, "limit", message)
+    if isinstance(error, Unavailable):
+        return Refusal(503, "unavailable", message)
+    return Refusal(502, "sandbox", message)
+
+
+def _of_http(error: web.HTTPException) -> Refusal:
+    if error.status == 404:
+        return Refusal(404, "not_found", "there is nothing here.")
+    if error.status == 405:
+        return Refusal(405, "method", "this cannot be done here.", {"Allow": error.headers.get("Allow", "")})
+    if error.status == 413:
+        return Refusal(413, "too_large", "that is too much.")
+    return Refusal(error.status if error.status >= 400 else 500, "request", "this request cannot be understood.")
+
+
+def _route(request: web.Request) -> str:
+    # The path itself may hold a session's id.
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else ""

@@ -1,0 +1,76 @@
+"""One TCP connection of the web server: counted like those of SSH. aiohttp's protocol object, and what we add."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, Protocol, cast
+
+import structlog
+from aiohttp import web
+
+from sshgate.errors import LimitReached
+
+log = structlog.get_logger("sshgate.web")
+
+
+class Slot(Protocol):
+    """One admitted connection."""
+
+    def authenticated(self) -> None:
+        """It no longer counts as one that has not logged in."""
+
+    def release(self) -> None:
+        """It has ended. May be called again."""
+
+
+Admit = Callable[[str], Slot | None]
+"""A place for a connection from this address; ``None`` where those are not counted. Raises ``LimitReached``."""
+
+
+class Connection(web.RequestHandler):
+    """Takes a slot when it is made and gives it back when it is lost."""
+
+    def __init__(self, server: web.Server, admit: Admit, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._admit = admit
+        self._slot: Slot | None = None
+        self.peer = ""
+        """The address on the other side, a proxy's where there is one."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.peer = _address(transport.get_extra_info("peername"))
+        try:
+            self._slot = self._admit(self.peer)
+        except LimitReached as error:
+            log.warning("web.limit", source=self.peer, reason=str(error))
+            cast(asyncio.Transport, transport).abort()
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._slot is not None:
+            self._slot.release()
+        super().connection_lost(exc)
+
+    def authenticated(self) -> None:
+        """A request on it was somebody's."""
+        if self._slot is not None:
+            self._slot.authenticated()
+
+
+def connection_of(request: web.Request) -> Connection:
+    """The connection that a request came on."""
+    return cast(Connection, request.protocol)
+
+
+def _address(name: Any) -> str:
+    if not isinstance(name, tuple) or not name:
+        return ""
+    host = str(name[0]).partition("%")[0]
+    try:
+        mapped = getattr(ip_address(host), "ipv4_mapped", None)
+    except ValueError:
+        mapped = None
+    return str(mapped or host)

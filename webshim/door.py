@@ -1,0 +1,143 @@
+"""What every route asks: who is there, from where, may this page do that. The state behind the routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+from aiohttp import web
+
+from sshgate.config import Web
+from webshim.answers import Refusal
+from webshim.connection import connection_of
+from webshim.login import Logins
+from webshim.onetime import OneTime
+from webshim.place import Place
+from webshim.protocol import Close
+from webshim.sessions import Gateway, Sessions
+from webshim.socket import Socket, Ticket
+from webshim.visitor import Visitor
+
+TICKET_SECONDS = 30.0
+# Beside one socket for each session: those that are about to be taken over.
+SPARE_SOCKETS = 10
+
+log = structlog.get_logger("sshgate.web")
+
+
+class Door:
+    """One web server's state. Every check raises ``Refusal``."""
+
+    def __init__(self, web: Web, gateway: Gateway, logins: Logins, place: Place) -> None:
+        self.web = web
+        self.gateway = gateway
+        self.logins = logins
+        self.place = place
+        self.sessions = Sessions(gateway, web.sessions_per_user)
+        self.tickets: OneTime[Ticket] = OneTime(TICKET_SECONDS)
+        self.sockets: set[Socket] = set()
+        self.draining = False
+
+    def __repr__(self) -> str:
+        return f"<Door {self.sessions!r}, {len(self.sockets)} sockets{' draining' * self.draining}>"
+
+    # --- who is there ---
+
+    def visitor(self, request: web.Request) -> Visitor:
+        """Who this is. A request that changes something must come from our own page, or carry a token."""
+        authorization = request.headers.get("Authorization")
+        bearer = authorization is not None and authorization.lower().startswith("bearer ")
+        safe = request.method in ("GET", "HEAD") and "Upgrade" not in request.headers
+        if not safe and not (bearer and "Origin" not in request.headers):
+            self.check_origin(request)
+        found = self._found(request, (authorization or "")[7:].strip() if bearer else None)
+        if found is None:
+            headers = {"WWW-Authenticate": "Bearer"} if bearer else None
+            raise Refusal(401, "login", "log in first.", headers, login=self.logins.ways)
+        connection_of(request).authenticated()
+        return found
+
+    def _found(self, request: web.Request, token: str | None) -> Visitor | None:
+        source = self.source(request)
+        if token is not None:
+            return self.logins.by_token(token, source)
+        user = self.place.user_of(connection_of(request).peer, request.headers)
+        if user is not None:
+            return self.logins.by_proxy(user)
+        cookie = request.cookies.get(self._cookie)
+        return self.logins.by_cookie(cookie, source) if cookie else None
+
+    def check_origin(self, request: web.Request) -> None:
+        """The request comes from our own page: its Origin is exactly ours."""
+        origin = request.headers.getall("Origin", [])
+        if len(origin) != 1 or not self.place.own_origin(origin[0], request.headers.get("Host", "")):
+            log.warning("web.origin", origin=(origin or ["none"])[0][:200], source=self.source(request))
+            raise Refusal(403, "origin", "this request does not come from a page of this server.")
+
+    def source(self, request: web.Request) -> str:
+        """The client's address."""
+        return self.place.source_of(connection_of(request).peer, request.headers)
+
+    def base(self, request: web.Request) -> str:
+        """The base path of this request."""
+        return self.place.base_of(connection_of(request).peer, request.headers)
+
+    def check_open(self) -> None:
+        """Nothing new is begun while the gateway drains."""
+        if self.draining:
+            raise Refusal(503, "draining", "the gateway is shutting down; try again in a moment.", {"Retry-After": "5"})
+
+    # --- the cookie ---
+
+    @property
+    def _cookie(self) -> str:
+        return "__Host-sshgate" if self.place.secure else "sshgate"
+
+    def set_cookie(self, response: web.Response, visitor: Visitor) -> None:
+        """A new login has a new cookie, whatever the browser had before."""
+        response.set_cookie(
+            self._cookie, self.logins.cookie(visitor), max_age=int(visitor.expires - visitor.issued), path="/",
+            secure=self.place.secure, httponly=True, samesite="Strict",
+        )  # fmt: skip
+
+    def forget_cookie(self, response: web.Response) -> None:
+        """The browser drops it."""
+        response.set_cookie(
+            self._cookie, "", max_age=0, path="/", secure=self.place.secure, httponly=True, samesite="Strict"
+        )
+
+    # --- sockets ---
+
+    async def terminal(self, request: web.Request) -> web.StreamResponse:
+        """The WebSocket; every refusal is an answer before the upgrade."""
+        visitor = self.visitor(request)
+        offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        if request.headers.get("Upgrade", "").lower() != "websocket" or "sshgate.v1" not in offered:
+            raise Refusal(400, "request", "this is a WebSocket with the subprotocol sshgate.v1.")
+        self.check_open()
+        mine = sum(socket.visitor.user == visitor.user for socket in self.sockets)
+        if mine >= self.web.sessions_per_user + SPARE_SOCKETS:
+            raise Refusal(429, "limit", f"you have {mine} sockets open; close some of them.")
+        socket = Socket(visitor, self.source(request), self.sessions, self.tickets)
+        self.sockets.add(socket)
+        try:
+            return await socket.run(request)
+        finally:
+            self.sockets.discard(socket)
+
+    def close_sockets(self, which: Callable[[Socket], bool], code: int, reason: str) -> None:
+        """Close some of the sockets; their sessions go on."""
+        for socket in self.sockets:
+            if which(socket):
+                socket.end(code, reason)
+
+    def recheck(self) -> None:
+        """End what rests on a login that does not stand any more."""
+        for session in self.sessions.all():
+            if session.ending is None and not self.logins.stands(session.owner, session.identity.source):
+                log.warning("web.revoked", user=session.user)
+                self.close_sockets(lambda socket: socket.visitor.user == session.user, Close.LOGIN, "login is over")  # noqa: B023
+                self.sessions.end(session, "your login is not valid any more.")
+        self.close_sockets(
+            lambda socket: not self.logins.alive(socket.visitor, socket.source), Close.LOGIN, "login is over"
+        )

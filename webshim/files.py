@@ -1,0 +1,237 @@
+"""Files in and out of a session's sandbox: each transfer is a program of the session's own login."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from typing import NoReturn
+from urllib.parse import quote
+
+from aiohttp import web
+
+from sshgate.streams import STDERR, Control, Exec, Exited, Lost, Outcome, Request
+from webshim.answers import Refusal, answer
+from webshim.door import Door
+from webshim.protocol import clean
+from webshim.rest import Rest
+from webshim.session import WebSession
+from webshim.sessions import Login
+
+LONGEST_PATH = 4096
+AT_A_TIME = 8
+# What a far end says on stderr, at most, and what of it a user is told.
+COMPLAINT_BYTES = 2000
+COMPLAINT_CHARACTERS = 200
+
+# The scripts run in the sandbox, in any POSIX shell. $p never begins with a dash.
+_HERE = 'cd "/proc/$s/cwd" 2>/dev/null || cd || exit 49\n'
+_SIZE = 'size() { stat -L -c %s "$1" 2>/dev/null || wc -c <"$1"; }\n'
+_READ = (
+    _HERE
+    + _SIZE
+    + '[ -e "$p" ] || exit 44\n[ -f "$p" ] || exit 45\n[ -r "$p" ] || exit 46\n'
+    + 'n=$(size "$p") && echo "$n" && exec head -c "$n" "$p"\n'
+)
+_WRITE = (
+    _HERE
+    + _SIZE
+    + 'd=${p%/*}; [ -d "${d:-/}" ] || exit 44\n[ ! -d "$p" ] || exit 45\n'
+    # A half-written file never has the name that was asked for.
+    + 't=$(mktemp "$d/.sshgate-upload.XXXXXX") || exit 46\n'
+    + "trap 'rm -f \"$t\"' EXIT\ntrap 'exit 1' HUP INT TERM\n"
+    + 'cat >"$t" || exit 47\n'
+    + 'n=$(size "$t"); [ -z "$w" ] || [ "$n" = "$w" ] || exit 48\n'
+    + 'chmod "$(printf %o $((0666 & ~$(umask))))" "$t" && mv -f "$t" "$p" || exit 47\n'
+    + 'echo "$n"\n'
+)
+_REFUSALS = {
+    44: (404, "not_found", "there is no such file or directory in the sandbox."),
+    45: (400, "request", "that is not a regular file."),
+    46: (403, "denied", "the sandbox does not allow that."),
+    48: (400, "request", "the upload broke off."),
+}
+
+
+class Files:
+    """The handlers of ``api/sessions/ID/files``."""
+
+    def __init__(self, door: Door, rest: Rest) -> None:
+        self._door = door
+        self._rest = rest
+        self._busy: dict[str, int] = {}
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """Download."""
+        session = self._rest.own(request)
+        path = _path(request)
+        download = _Download(request, path)
+        await self._run(session, download, path, _READ)
+        return await download.completed()
+
+    async def put(self, request: web.Request) -> web.Response:
+        """Upload."""
+        session = self._rest.own(request)
+        path = _path(request)
+        most = self._door.web.upload_bytes
+        if (request.content_length or 0) > most:
+            raise Refusal(413, "too_large", f"a file may have at most {most} bytes here.")
+        upload = _Upload(request, most)
+        await self._run(session, upload, path, _WRITE, request.content_length)
+        return answer({"path": path, "bytes": upload.completed()}, 201)
+
+    async def _run(
+        self, session: WebSession, client: _Transfer, path: str, script: str, size: int | None = None
+    ) -> None:
+        busy = self._busy.get(session.id, 0)
+        if busy >= AT_A_TIME:
+            raise Refusal(429, "limit", f"{busy} transfers of this session are under way; wait for one.")
+
+        async def run(login: Login) -> None:
+            words = {"s": str(login.shell_pid or "self"), "p": path if path.startswith("/") else f"./{path}"}
+            words["w"] = "" if size is None else str(size)
+            text = "".join(f"{name}={shlex.quote(word)}\n" for name, word in words.items()) + script
+            await login.run(Request(Exec(f"exec /bin/sh -c {shlex.quote(text)}".encode())), client)
+
+        self._busy[session.id] = busy + 1
+        try:
+            if not await self._door.sessions.aside(session, run):
+                raise Refusal(
+                    409, "conflict", "this session has no sandbox now; wait until it runs, or begin a new one."
+                )
+        finally:
+            self._busy[session.id] -= 1
+            if not self._busy[session.id]:
+                del self._busy[session.id]
+
+
+def _path(request: web.Request) -> str:
+    path = request.query.get("path", "")
+    if not path or "\0" in path or path.endswith("/") or len(path.encode("utf-8", "replace")) > LONGEST_PATH:
+        raise Refusal(400, "request", "give the path of a file: ?path=NAME.")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise Refusal(400, "request", "the path is no text.") from None
+    return path
+
+
+class _Transfer:
+    """A ``streams.Client`` without a person: bytes of a request or an answer, and what the far end says."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._gone = asyncio.Event()
+        self._complaint = b""
+        self._outcome: Outcome | None = None
+
+    async def read(self) -> bytes | None:
+        return None
+
+    async def write(self, stream: int, data: bytes) -> None:
+        if stream == STDERR:
+            self._complaint = (self._complaint + data)[-COMPLAINT_BYTES:]
+        elif not self._gone.is_set():
+            try:
+                await self._said(data)
+            except (ConnectionError, RuntimeError):
+                self._gone.set()
+
+    async def _said(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    async def control(self) -> Control:
+        return await asyncio.Future()
+
+    async def wait_closed(self) -> None:
+        await self._gone.wait()
+
+    async def finish(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._gone.set()
+
+    def _check(self) -> None:
+        """Raises ``Refusal`` unless the far end did what it was asked."""
+        if self._outcome == Exited(0):
+            return
+        if isinstance(self._outcome, Exited) and self._outcome.status in _REFUSALS:
+            raise Refusal(*_REFUSALS[self._outcome.status])
+        reason = self._outcome.reason if isinstance(self._outcome, Lost) else ""
+        said = self._complaint.decode("utf-8", "replace").strip().splitlines()
+        words = clean(reason or (said[-1] if said else "the transfer broke off."), COMPLAINT_CHARACTERS)
+        raise Refusal(502, "sandbox", words)
+
+
+class _Download(_Transfer):
+    """The far end says the size in its first line, then the bytes."""
+
+    def __init__(self, request: web.Request, path: str) -> None:
+        super().__init__(request)
+        name = clean(path.rpartition("/")[2], 255)
+        plain = "".join(c if c.isascii() and c not in '"\\' else "_" for c in name)
+        self._response = web.StreamResponse(headers={
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
+            "Cache-Control": "no-store",
+        })  # fmt: skip
+        self._head = b""
+        self._left: int | None = None
+
+    async def _said(self, data: bytes) -> None:
+        if self._left is None:
+            self._head += data
+            line, newline, data = self._head.partition(b"\n")
+            if not newline:
+                return
+            self._left = self._response.content_length = int(line)
+            await self._response.prepare(self._request)
+        if data:
+            self._left -= len(data)
+            await self._response.write(data)
+
+    async def completed(self) -> web.StreamResponse:
+        """The answer, told to its end. Raises ``Refusal`` where none was begun."""
+        if self._left is None:
+            self._check()
+            raise Refusal(502, "sandbox", "the transfer broke off.")
+        if self._left == 0 and self._outcome == Exited(0):
+            await self._response.write_eof()
+        elif self._request.transport is not None:
+            # The reader must see that this is not all.
+            self._request.transport.abort()
+        return self._response
+
+
+class _Upload(_Transfer):
+    """The request's body goes to the far end, which says how much it has got."""
+
+    def __init__(self, request: web.Request, most: int) -> None:
+        super().__init__(request)
+        self._most = most
+        self._bytes = 0
+        self._answer = b""
+
+    async def read(self) -> bytes | None:
+        try:
+            data = await self._request.content.readany()
+        except Exception:  # whatever aiohttp says of a body that breaks off
+            await self._broken()
+        self._bytes += len(data)
+        if self._bytes > self._most:
+            await self._broken()
+        return data or None
+
+    async def _broken(self) -> NoReturn:
+        # Not an end of input: that would make a whole file of a part.
+        self._gone.set()
+        await asyncio.Future()
+        raise AssertionError
+
+    async def _said(self, data: bytes) -> None:
+        self._answer = (self._answer + data)[:100]
+
+    def completed(self) -> int:
+        """Bytes that were written. Raises ``Refusal``."""
+        if self._bytes > self._most:
+            raise Refusal(413, "too_large", f"a file may have at most {self._most} bytes here.")
+        self._check()
+        return int(self._answer)

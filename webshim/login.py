@@ -1,0 +1,171 @@
+"""Authentication in the browser: links and tokens by SSH, passwords, a trusted proxy; and whether it still stands."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from sshgate.access.identity import Identity, LoginName, Restrictions
+from sshgate.config import Web
+from sshgate.errors import BadRequest, Denied
+from sshgate.verbs import Question
+from webshim.onetime import OneTime
+from webshim.passwords import UsersFile
+from webshim.signing import Signer
+from webshim.throttle import Throttle
+from webshim.visitor import Method, Visitor
+
+LINK_SECONDS = 60.0
+# Whether a certificate has been revoked or has ended cannot be seen afterwards: such logins are short.
+CERTIFICATE_SECONDS = 3600.0
+_CERTIFICATE = "cert "
+# Logouts that are remembered; each for as long as its cookie would last.
+MOST_LOGOUTS = 100_000
+
+
+class Keyring(Protocol):
+    """What the SSH keys say of a login that began with one."""
+
+    def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
+        """What this key may do for this user now; ``None``: nothing."""
+
+    def has_authority(self, user: str) -> bool:
+        """Whether certificates are accepted for this user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No login, and in how many seconds another attempt makes sense (0: at once)."""
+
+    wait: int = 0
+
+
+class Logins:
+    """Everything that can make a request somebody's."""
+
+    def __init__(self, web: Web, keyring: Keyring, signer: Signer, public_url: str) -> None:
+        self._web = web
+        self._keyring = keyring
+        self._signer = signer
+        self._public_url = public_url
+        self._links: OneTime[Visitor] = OneTime(LINK_SECONDS)
+        self._users = UsersFile(web.users_file) if web.users_file is not None else None
+        self._throttle = Throttle(web.login_attempts)
+        self._ended: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<Logins {self._links!r}, {self._throttle!r}, {len(self._ended)} logouts>"
+
+    @property
+    def ways(self) -> list[str]:
+        """How people can log in by themselves."""
+        return ["link", *(["password"] if self._users is not None else [])]
+
+    # --- logging in ---
+
+    def by_link(self, ticket: str, source: str) -> Visitor | Refused:
+        """Use up a link."""
+        if wait := self._throttle.wait(f"from {source}"):
+            return Refused(wait)
+        visitor = self._links.take(ticket)
+        if visitor is None or not self.stands(visitor, source):
+            self._throttle.failed(f"from {source}")
+            return Refused()
+        return visitor
+
+    async def by_password(self, user: str, password: str, source: str) -> Visitor | Refused:
+        """Check a password. An unknown user costs the same time as a wrong one."""
+        keys = (f"from {source}", f"user {user[:200]}")
+        if wait := self._throttle.wait(*keys):
+            return Refused(wait)
+        proof = await self._users.check(user, password) if self._users is not None else None
+        if proof is None:
+            self._throttle.failed(*keys)
+            return Refused()
+        return self._visitor(user, "password", proof)
+
+    def by_proxy(self, user: str) -> Visitor:
+        """A proxy that has shown its secret says so."""
+        return self._visitor(user, "proxy", "")
+
+    def by_cookie(self, word: str, source: str) -> Visitor | None:
+        """Who a cookie is, where its login still stands."""
+        return self._alive(self._signer.read("cookie", word), source)
+
+    def by_token(self, word: str, source: str) -> Visitor | None:
+        """Who a bearer token is, where it still stands."""
+        return self._alive(self._signer.read("token", word), source)
+
+    def cookie(self, visitor: Visitor) -> str:
+        """The cookie of a login."""
+        return self._signer.sign("cookie", visitor)
+
+    def logout(self, visitor: Visitor) -> None:
+        """Its cookie is worth nothing from now on, as long as this gateway runs."""
+        now = time.time()
+        for old in [old for old, ends in self._ended.items() if ends <= now][:100]:
+            del self._ended[old]
+        while len(self._ended) >= MOST_LOGOUTS:
+            del self._ended[next(iter(self._ended))]
+        self._ended[visitor.id] = visitor.expires
+
+    # --- does it still hold ---
+
+    def alive(self, visitor: Visitor, source: str) -> bool:
+        """Whether the login may go on: neither over, nor logged out, nor without its proof."""
+        return visitor.expires > time.time() and visitor.id not in self._ended and self.stands(visitor, source)
+
+    def stands(self, visitor: Visitor, source: str) -> bool:
+        """Whether what proved the login still proves it: its user was not removed, nor the key or the password."""
+        if visitor.method == "password":
+            return self._users is not None and secrets.compare_digest(
+                self._users.proof(visitor.user) or "", visitor.proof
+            )
+        if visitor.method == "proxy":
+            return self._web.proxy is not None and self._web.proxy.secret_file is not None
+        if visitor.proof.startswith(_CERTIFICATE):
+            return self._keyring.has_authority(visitor.user)
+        allowed = self._keyring.holder(visitor.user, visitor.proof, source, time.time())
+        # A key that was bound to a command since then must not open shells any more.
+        return allowed is not None and allowed.command is None and allowed.terminal
+
+    def _alive(self, visitor: Visitor | None, source: str) -> Visitor | None:
+        return visitor if visitor is not None and self.alive(visitor, source) else None
+
+    # --- what ssh prints ---
+
+    async def web(self, question: Question) -> str:
+        """The verb ``web``: a link that logs the browser in as whoever asks."""
+        return self.invitation(question.identity) + "\n"
+
+    def invitation(self, identity: Identity, seconds: float | None = None) -> str:
+        """The link for somebody who has logged in by SSH; good for ``seconds``, a minute where none are given."""
+        ticket = self._links.issue(self._by_ssh(identity, "link", self._web.login_lifetime), seconds)
+        return f"{self._public_url}/#login={ticket}"
+
+    async def token(self, question: Question) -> str:
+        """The verb ``token``: a bearer token for programs."""
+        visitor = self._by_ssh(question.identity, "token", self._web.token_lifetime)
+        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(visitor.expires))
+        return (
+            f"{self._signer.sign('token', visitor)}\n# Authorization: Bearer ..., for {visitor.user}, until {until}\n"
+        )
+
+    def _by_ssh(self, identity: Identity, method: Method, lifetime: float) -> Visitor:
+        if not identity.restrictions.terminal:
+            raise Denied("your key does not allow terminals, so it opens no browser either.")
+        if identity.login != LoginName(identity.user):
+            raise BadRequest("log in by your plain name for this; profile and name are chosen in the browser.")
+        if identity.method == "certificate":
+            return self._visitor(
+                identity.user, method, _CERTIFICATE + identity.fingerprint, min(lifetime, CERTIFICATE_SECONDS)
+            )
+        return self._visitor(identity.user, method, identity.fingerprint, lifetime)
+
+    def _visitor(self, user: str, method: Method, proof: str, lifetime: float | None = None) -> Visitor:
+        now = time.time()
+        return Visitor(
+            user, method, proof, secrets.token_urlsafe(18), now, now + (lifetime or self._web.login_lifetime)
+        )

@@ -1,0 +1,70 @@
+"""The page and its parts: read once, served from memory by their exact names."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from webshim.answers import Refusal
+
+STATIC = Path(__file__).parent / "static"
+INDEX = "index.html"
+# What the page has in its place where the base path is not known yet.
+BASE_TAG = '<base href="/">'
+_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".woff2": "font/woff2",
+    ".webmanifest": "application/manifest+json",
+}
+_UNBUILT = (
+    f"<!doctype html><html lang=en><head><meta charset=utf-8>{BASE_TAG}<title>sshgate</title></head><body>"
+    "<p>The page is not built into this installation; the API works.</p></body></html>"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    content: bytes
+    type: str
+    tag: str
+
+
+class Pages:
+    """All files below ``root``. A name that is none of them is nothing, whatever it resolves to."""
+
+    def __init__(self, root: Path = STATIC) -> None:
+        self._parts = {
+            path.relative_to(root).as_posix(): _part(path) for path in sorted(root.rglob("*")) if path.is_file()
+        }
+        index = self._parts.get(INDEX)
+        self._index = index.content.decode() if index is not None else _UNBUILT
+
+    def __repr__(self) -> str:
+        return f"<Pages {len(self._parts)} files>"
+
+    def index(self, base: str) -> web.Response:
+        """The page, for a base path without a trailing slash."""
+        text = self._index.replace(BASE_TAG, f'<base href="{base}/">')
+        return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-cache"})
+
+    def part(self, request: web.Request) -> web.Response:
+        """One of its files."""
+        part = self._parts.get(request.match_info["name"])
+        if part is None:
+            raise Refusal(404, "not_found", "there is nothing here.")
+        headers = {"Cache-Control": "no-cache", "ETag": part.tag, "Content-Type": part.type}
+        if request.headers.get("If-None-Match") == part.tag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=part.content, headers=headers)
+
+
+def _part(path: Path) -> _Part:
+    content = path.read_bytes()
+    kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    charset = "; charset=utf-8" if kind.startswith(("text/", "image/svg")) else ""
+    return _Part(content, kind + charset, f'"{hashlib.sha256(content).hexdigest()[:24]}"')

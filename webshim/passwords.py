@@ -1,0 +1,100 @@
+"""The users file: ``USER:HASH`` lines, the hashes argon2id's, written by ``sshgate passwd``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from sshgate.access.identity import is_user
+
+log = logging.getLogger("sshgate.web")
+
+LARGEST_FILE = 1 << 20
+LONGEST_PASSWORD = 1024
+# Each check takes 64 MiB for some ten milliseconds.
+AT_A_TIME = 2
+
+_hasher = PasswordHasher()
+
+
+class UsersFile:
+    """Read again when it has changed. A line that cannot be used is nobody's."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, ...] = ()
+        self._hashes: dict[str, str] = {}
+        self._turns = asyncio.Semaphore(AT_A_TIME)
+        # An unknown user costs the same time as a known one.
+        self._nobody = _hasher.hash("nobody")
+
+    def __repr__(self) -> str:
+        return f"<UsersFile {len(self._hashes)} users>"
+
+    async def check(self, user: str, password: str) -> str | None:
+        """The proof (see ``proof``) where the password is right."""
+        known = self._read().get(user)
+        async with self._turns:
+            right = await asyncio.to_thread(_verified, known or self._nobody, password[:LONGEST_PASSWORD])
+        return _proof(known) if right and known is not None else None
+
+    def proof(self, user: str) -> str | None:
+        """Changes when the password does; ``None`` where the user has none (any more)."""
+        known = self._read().get(user)
+        return _proof(known) if known is not None else None
+
+    def _read(self) -> dict[str, str]:
+        try:
+            found = self._path.stat()
+            stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+            if stamp != self._stamp:
+                content = self._path.read_bytes()[:LARGEST_FILE].decode("utf-8", "replace")
+                self._hashes, self._stamp = _parsed(content), stamp
+        except OSError as error:
+            if self._stamp:
+                log.warning("%s cannot be read: %s; nobody logs in by a password", self._path, error.strerror)
+            self._hashes, self._stamp = {}, ()
+        return self._hashes
+
+
+def set_password(path: Path, user: str, password: str) -> None:
+    """Write the user's line, in place of an earlier one. The file is replaced as a whole, readable by its owner."""
+    old = path.read_text().splitlines() if path.exists() else []
+    lines = [line for line in old if line.partition(":")[0] != user]
+    lines.append(f"{user}:{_hasher.hash(password)}")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write("\n".join(lines) + "\n")
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _parsed(content: str) -> dict[str, str]:
+    found = {}
+    for line in content.splitlines():
+        user, colon, hashed = line.strip().partition(":")
+        if colon and is_user(user) and hashed.startswith("$argon2id$"):
+            found[user] = hashed
+    return found
+
+
+def _verified(hashed: str, password: str) -> bool:
+    try:
+        return _hasher.verify(hashed, password)
+    except (VerificationError, InvalidHashError, UnicodeError):
+        return False
+
+
+def _proof(hashed: str) -> str:
+    return hashlib.sha256(hashed.encode()).hexdigest()[:32]

@@ -1,0 +1,106 @@
+"""Where this server is, as the world sees it, and who is on the other side: origins, base path, proxies. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from hmac import compare_digest
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
+
+from sshgate.access.identity import is_user
+from sshgate.config import Address, Proxy, Web
+from sshgate.configvalues import is_loopback
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+\Z")
+_PORTS = {"http": 80, "https": 443}
+
+
+class Place:
+    """What of a request may be believed. Headers are given as any case-insensitive mapping."""
+
+    def __init__(self, web: Web, bound: Address, secret: str | None = None) -> None:
+        """``bound`` is the address with the port that was got; ``secret`` what the proxy must send."""
+        self._proxy = web.proxy or Proxy()
+        self._networks = [_network(text) for text in self._proxy.addresses]
+        self._secret = secret
+        self._public = web.public_url
+        self._scheme = "https" if web.tls is not None else "http"
+        self._bound = bound
+        self._loopback = is_loopback(bound)
+        self.base = urlsplit(web.public_url).path if web.public_url else ""
+        """The path that all others begin with, without a trailing slash."""
+
+    @property
+    def url(self) -> str:
+        """What people open, without a trailing slash."""
+        if self._public:
+            return self._public
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._bound.host, self._bound.host)
+        return f"{self._scheme}://{Address(host, self._bound.port)}"
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers come by TLS, ours or a proxy's."""
+        return self.url.startswith("https:")
+
+    def base_of(self, peer: str, headers: Mapping[str, str]) -> str:
+        """The base path for this request: what a trusted proxy says that it has stripped, else the configured one."""
+        prefix = headers.get("X-Forwarded-Prefix", "").rstrip("/")
+        return prefix if prefix and self.trusted(peer) and _PREFIX.match(prefix) else self.base
+
+    def own_origin(self, origin: str, host: str) -> bool:
+        """Whether a page of this origin is ours: compared as a whole, never in parts or by patterns."""
+        if self._public:
+            return origin == origin_of(self._public)
+        port = self._bound.port
+        if self._loopback:
+            # Any name could be made to point at loopback; these cannot.
+            names = ("127.0.0.1", "localhost", "[::1]")
+            return origin in {origin_of(f"{self._scheme}://{name}:{port}") for name in names}
+        return origin == f"{self._scheme}://{host}"
+
+    def trusted(self, peer: str) -> bool:
+        """Whether this address is a proxy's that is believed."""
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self._networks)
+
+    def source_of(self, peer: str, headers: Mapping[str, str]) -> str:
+        """The client's address: the peer's, or what trusted proxies say, the last one that is not a proxy itself."""
+        said = headers.get("X-Forwarded-For", "") if self.trusted(peer) else ""
+        for text in reversed([part.strip() for part in said.split(",")]):
+            try:
+                ip_address(text)
+            except ValueError:
+                return peer
+            peer = text
+            if not self.trusted(peer):
+                return peer
+        return peer
+
+    def user_of(self, peer: str, headers: Mapping[str, str]) -> str | None:
+        """The user whom a trusted proxy names and vouches for by its secret."""
+        if self._secret is None or not self.trusted(peer):
+            return None
+        shown = headers.get(self._proxy.secret_header, "")
+        if not compare_digest(shown.encode("utf-8", "surrogateescape"), self._secret.encode()):
+            return None
+        user = headers.get(self._proxy.user_header, "")
+        return user if is_user(user) else None
+
+
+def origin_of(url: str) -> str:
+    """``scheme://host[:port]`` as browsers write it: in lower case, without the scheme's own port."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    return ip_network(text)

@@ -1,0 +1,179 @@
+"""The REST routes: login, and a user's own sessions."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import Struct
+
+from sshgate.terminal import TerminalSize
+from webshim.answers import Refusal, answer
+from webshim.door import Door
+from webshim.login import Refused
+from webshim.protocol import Close, Columns, Rows
+from webshim.session import WebSession
+from webshim.socket import Ticket
+from webshim.visitor import Visitor
+
+log = structlog.get_logger("sshgate.web")
+
+B = TypeVar("B", bound=Struct)
+
+
+class Nothing(Struct):
+    """A body without content."""
+
+
+class LoginBody(Struct):
+    """Either a link's ticket, or a name and a password."""
+
+    link: str | None = None
+    user: str | None = None
+    password: str | None = None
+
+
+class CreateBody(Struct):
+    """What kind of session; with both sizes it starts at once."""
+
+    profile: str | None = None
+    name: str | None = None
+    cols: Columns | None = None
+    rows: Rows | None = None
+
+
+class Rest:
+    """The handlers. Each asks the door first who is there."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    # --- login ---
+
+    async def login(self, request: web.Request) -> web.Response:
+        """POST api/login."""
+        door = self._door
+        door.check_origin(request)
+        body = await _body(request, LoginBody)
+        source = door.source(request)
+        if body.link is not None:
+            found = door.logins.by_link(body.link, source)
+        elif body.user is not None and body.password is not None:
+            found = await door.logins.by_password(body.user, body.password, source)
+        else:
+            raise Refusal(400, "request", 'a login needs "link", or "user" and "password".')
+        if isinstance(found, Refused):
+            log.warning("web.login.refused", source=source, way="link" if body.link is not None else "password")
+            if found.wait:
+                raise Refusal(
+                    429,
+                    "limit",
+                    f"too many failed logins; try again in {found.wait} s.",
+                    {"Retry-After": str(found.wait)},
+                )
+            wrong = (
+                "this link was used, is too old, or is wrong; get a new one."
+                if body.link is not None
+                else "wrong name or password."
+            )
+            raise Refusal(401, "login", wrong, login=door.logins.ways)
+        log.info("web.login", user=found.user, method=found.method, source=source)
+        response = answer(self._who(found))
+        door.set_cookie(response, found)
+        return response
+
+    async def logout(self, request: web.Request) -> web.Response:
+        """POST api/logout."""
+        visitor = self._door.visitor(request)
+        await _body(request, Nothing)
+        self._door.logins.logout(visitor)
+        self._door.close_sockets(lambda socket: socket.visitor.id == visitor.id, Close.LOGIN, "logged out")
+        response = web.Response(status=204)
+        self._door.forget_cookie(response)
+        return response
+
+    async def me(self, request: web.Request) -> web.Response:
+        """GET api/me."""
+        return answer(self._who(self._door.visitor(request)))
+
+    def _who(self, visitor: Visitor) -> dict[str, Any]:
+        profiles = self._door.gateway.profiles
+        allowed = [each for each in profiles.values() if any(fnmatchcase(visitor.user, p) for p in each.allow)]
+        allowed.sort(key=lambda profile: profile.name != "default")
+        return {
+            "user": visitor.user,
+            "method": visitor.method,
+            "expires": visitor.expires,
+            "profiles": [
+                {"name": each.name, "detached": each.limits.detached, "idle": each.limits.idle} for each in allowed
+            ],
+            "limits": {"sessions": self._door.web.sessions_per_user},
+        }
+
+    # --- sessions ---
+
+    async def create(self, request: web.Request) -> web.Response:
+        """POST api/sessions."""
+        door = self._door
+        visitor = door.visitor(request)
+        body = await _body(request, CreateBody)
+        door.check_open()
+        if (body.cols is None) != (body.rows is None):
+            raise Refusal(400, "request", "give both of cols and rows, or neither.")
+        size = TerminalSize.of(body.cols, body.rows) if body.cols is not None and body.rows is not None else None
+        session = door.sessions.create(visitor, door.source(request), body.profile or None, body.name or None, size)
+        response = answer({**session.summary(), "ticket": self._ticket(session)}, 201)
+        response.headers["Location"] = f"{door.base(request)}/api/sessions/{session.id}"
+        return response
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET api/sessions."""
+        user = self._door.visitor(request).user
+        return answer({"sessions": [session.summary() for session in self._door.sessions.of(user)]})
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET api/sessions/ID."""
+        return answer(self.own(request).summary())
+
+    async def ticket(self, request: web.Request) -> web.Response:
+        """POST api/sessions/ID/ticket."""
+        session = self.own(request)
+        await _body(request, Nothing)
+        return answer({"ticket": self._ticket(session), "expires_in": int(self._door.tickets.seconds)}, 201)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """DELETE api/sessions/ID."""
+        visitor = self._door.visitor(request)
+        session = self._door.sessions.get(visitor.user, request.match_info["id"])
+        if session is not None:
+            await self._door.sessions.removed(session)
+        return web.Response(status=204)
+
+    def own(self, request: web.Request) -> WebSession:
+        """The session that the path names, where it is the visitor's own."""
+        visitor = self._door.visitor(request)
+        session = self._door.sessions.get(visitor.user, request.match_info["id"])
+        if session is None:
+            raise Refusal(404, "not_found", "there is no such session.")
+        return session
+
+    def _ticket(self, session: WebSession) -> str:
+        return self._door.tickets.issue(Ticket(session.user, session.id))
+
+
+async def _body(request: web.Request, kind: type[B]) -> B:
+    if request.content_type != "application/json":
+        raise Refusal(415, "type", "send JSON, with Content-Type: application/json.")
+    try:
+        return msgspec.json.decode(await request.read(), type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        words = str(error)[:200] if isinstance(error, msgspec.DecodeError) else "it is no text"
+        raise Refusal(400, "request", f"the body cannot be used: {words}.") from error
+
+
+async def health(request: web.Request) -> web.Response:
+    """GET healthz."""
+    return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})

@@ -1,0 +1,216 @@
+"""The listener: accepts connections, rechecks logins and certificates while it runs, and lets them end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from sshgate.access.identity import Identity
+from sshgate.config import Address, Config, Tls, Web
+from sshgate.errors import ConfigError
+from sshgate.verbs import Verbs
+from webshim.app import build
+from webshim.connection import Connection, Slot
+from webshim.door import Door
+from webshim.login import Keyring, Logins
+from webshim.pages import Pages
+from webshim.place import Place
+from webshim.protocol import Close, tell
+from webshim.sessions import Gateway
+from webshim.signing import load
+
+BACKLOG = 1024
+# A browser asks again on a new connection; idle ones must not hold places.
+KEEPALIVE_SECONDS = 15.0
+HANDSHAKE_SECONDS = 10.0
+RECHECK_SECONDS = 2.0
+GOODBYE_SECONDS = 2.0
+LONGEST_SECRET = 4096
+
+log = structlog.get_logger("sshgate.web")
+
+
+class Admission(Protocol):
+    """How many connections there may be; the same count as SSH's."""
+
+    def connect(self, source: str) -> Slot:
+        """Admit a connection from this address. Raises ``LimitReached``."""
+
+
+class WebServer:
+    """The browser's front door. ``listen``, then ``stop_accepting``, ``drain``, ``close``; each once, in this order."""
+
+    def __init__(self, config: Config, keyring: Keyring, admission: Admission, gateway: Gateway, verbs: Verbs) -> None:
+        assert config.web is not None
+        self._web: Web = config.web
+        self._drain = config.ssh.drain
+        self._keyring = keyring
+        self._admission = admission
+        self._gateway = gateway
+        self._verbs = verbs
+        self._door: Door | None = None
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._rechecking: asyncio.Task[None] | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._tls_stamp: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<WebServer {self.url or 'nowhere'}: {self._door!r}>"
+
+    @property
+    def url(self) -> str:
+        """What people open; empty before it listens."""
+        return self._door.place.url if self._door is not None else ""
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that run."""
+        return self._door.sessions.running if self._door is not None else 0
+
+    def invitation(self, identity: Identity, seconds: float) -> str:
+        """A link that logs a browser in as somebody who could log in by SSH."""
+        assert self._door is not None
+        return self._door.logins.invitation(identity, seconds)
+
+    async def listen(self) -> list[Address]:
+        """Accept connections from now on. Raises ``ConfigError`` for files and addresses that cannot be had."""
+        signer = await asyncio.to_thread(load, self._web.secret)
+        secret = _proxy_secret(self._web)
+        pages = await asyncio.to_thread(Pages)
+        self._reload_tls()
+        wanted = self._web.listen
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                self._connection, wanted.host, wanted.port, backlog=BACKLOG, reuse_address=True, ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls is not None else None, start_serving=False,
+            )  # fmt: skip
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise ConfigError(
+                [f"cannot listen on {wanted}: {reason}; choose another address in web.listen."]
+            ) from error
+        bound = [Address(*name.getsockname()[:2]) for name in self._server.sockets]
+        place = Place(self._web, bound[0], secret)
+        logins = Logins(self._web, self._keyring, signer, place.url)
+        self._door = Door(self._web, self._gateway, logins, place)
+        self._runner = web.AppRunner(build(self._door, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
+        await self._runner.setup()
+        self._verbs.add("web", logins.web)
+        self._verbs.add("token", logins.token)
+        await self._server.start_serving()
+        self._rechecking = asyncio.create_task(self._recheck())
+        if not place.secure and not place.url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]")):
+            log.warning("web.public_url is plain HTTP: passwords and terminals cross the network in the clear")
+        return bound
+
+    def _connection(self) -> Connection:
+        assert self._runner is not None
+        assert self._runner.server is not None
+        return Connection(
+            self._runner.server, self._admit, loop=asyncio.get_running_loop(), access_log=None,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+        )  # fmt: skip
+
+    def _admit(self, peer: str) -> Slot | None:
+        # All of a proxy's clients come from its one address.
+        assert self._door is not None
+        return None if self._door.place.trusted(peer) else self._admission.connect(peer)
+
+    # --- while it runs ---
+
+    async def _recheck(self) -> None:
+        assert self._door is not None
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            try:
+                self._door.recheck()
+                self._reload_tls()
+            except ConfigError as error:
+                log.warning("web.tls", reason=str(error))
+            except Exception:
+                log.exception("web.recheck.broken")
+
+    def _reload_tls(self) -> None:
+        """Load the certificate where its files have changed; new connections have it, the others go on."""
+        files = self._web.tls
+        if files is None:
+            return
+        try:
+            stamp = _stamp(files)
+            if stamp == self._tls_stamp:
+                return
+            # Tried on one that nobody uses: half a change must not break what works.
+            _context(files)
+            self._tls_stamp = stamp
+            if self._tls is None:
+                self._tls = _context(files)
+            else:
+                self._tls.load_cert_chain(files.cert, files.key)
+                log.info("web.tls.reloaded")
+        except (OSError, ssl.SSLError) as error:
+            self._tls_stamp = stamp if "stamp" in locals() else ()
+            reason = getattr(error, "reason", None) or error.strerror or "unusable"
+            raise ConfigError([f"{files.cert}, {files.key}: cannot be used for TLS: {reason}."]) from error
+
+    # --- its end ---
+
+    def stop_accepting(self) -> None:
+        """No new connection, session or socket; pages are told."""
+        if self._server is not None:
+            self._server.close()
+        if self._door is not None:
+            self._door.draining = True
+            for socket in self._door.sockets:
+                socket.tell(tell("drain", seconds=self._drain))
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all sessions have ended, at most this long."""
+        if self._door is not None:
+            await self._door.sessions.drain(seconds)
+
+    async def close(self) -> None:
+        """Cut what still runs; pages will come back to the next gateway."""
+        self.stop_accepting()
+        if self._rechecking is not None:
+            self._rechecking.cancel()
+            await asyncio.gather(self._rechecking, return_exceptions=True)
+        if self._door is not None:
+            self._door.close_sockets(lambda socket: True, Close.RESTART, "the gateway restarts")
+            await self._door.sessions.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+def _context(files: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(files.cert, files.key)
+    # A WebSocket is HTTP/1.1.
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _stamp(files: Tls) -> tuple[int, ...]:
+    found = [path.stat() for path in (files.cert, files.key)]
+    return tuple(number for each in found for number in (each.st_mtime_ns, each.st_size, each.st_ino))
+
+
+def _proxy_secret(settings: Web) -> str | None:
+    path: Path | None = settings.proxy.secret_file if settings.proxy is not None else None
+    if path is None:
+        return None
+    try:
+        secret = path.read_bytes()[:LONGEST_SECRET].decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: the proxy's secret cannot be read."]) from error
+    if len(secret) < 16:
+        raise ConfigError([f"{path}: the proxy's secret needs at least 16 characters."])
+    return secret

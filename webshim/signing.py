@@ -1,0 +1,91 @@
+"""Signed words: logins that need no memory, and so outlive the gateway that issued them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from sshgate.errors import ConfigError
+from webshim.visitor import Visitor
+
+Purpose = Literal["cookie", "token"]
+
+_PREFIX = "sshgate1"
+_BYTES = 32
+_LONGEST = 2048
+
+
+class Signer:
+    """Signs and checks; the purpose is signed too, so that a cookie is no token and the other way round."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "<Signer>"
+
+    def sign(self, purpose: Purpose, visitor: Visitor) -> str:
+        """A word that says who this is."""
+        body = _PREFIX + "." + _base64(msgspec.json.encode(visitor))
+        return f"{body}.{self._mark(purpose, body)}"
+
+    def read(self, purpose: Purpose, word: str) -> Visitor | None:
+        """Who a word says it is, if it was signed for this purpose. Its time is not looked at."""
+        body, _, mark = word.rpartition(".")
+        if len(word) > _LONGEST or not word.isascii():
+            return None
+        if not hmac.compare_digest(mark.encode(), self._mark(purpose, body).encode()):
+            return None
+        try:
+            return msgspec.json.decode(_unbase64(body.partition(".")[2]), type=Visitor)
+        except (ValueError, msgspec.DecodeError):
+            return None
+
+    def _mark(self, purpose: Purpose, body: str) -> str:
+        return _base64(hmac.digest(self._key, f"{purpose}:{body}".encode(), "sha256"))
+
+
+def load(path: Path) -> Signer:
+    """The key of this file, which is made where there is none. Raises ``ConfigError``."""
+    try:
+        try:
+            key = path.read_bytes()
+        except FileNotFoundError:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            key = _made(path)
+        if path.stat().st_mode & 0o077 and not os.access(path.parent, os.W_OK):
+            pass  # a mounted Secret, whose mode is not ours to choose
+        elif path.stat().st_mode & 0o077:
+            raise ConfigError([f"{path}: others can read the secret that logins are signed with (chmod 600)."])
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}: {error.strerror}; web.secret names the file that logins are signed with."]
+        ) from error
+    if len(key) < _BYTES:
+        raise ConfigError([f"{path}: the secret is shorter than {_BYTES} bytes; remove it, and a new one is made."])
+    return Signer(hashlib.sha256(b"sshgate web" + key).digest())
+
+
+def _made(path: Path) -> bytes:
+    key = secrets.token_urlsafe(_BYTES).encode()
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(key)
+    except FileExistsError:  # another gateway was faster
+        return path.read_bytes()
+    return key
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _unbase64(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
