@@ -44,6 +44,8 @@ class Ssh:
     rekey_seconds: float = 3600.0
     channels_per_connection: int = 50
     """Sessions open at a time on one connection (OpenSSH's MaxSessions is 10)."""
+    forwards_per_connection: int = 200
+    """Forwarded connections open at a time on one connection, listeners counted as well."""
     drain: float = 10.0
     """Seconds that running sessions have to end after TERM before they are cut."""
 
@@ -165,6 +167,20 @@ class Home:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """What may be forwarded, always by the sandbox's own network, never by the gateway's."""
+
+    loopback: bool = True
+    """``-L``, ``-D``, ``-W``, ``-J`` to ports on the sandbox's own localhost and to its unix sockets."""
+    elsewhere: bool = False
+    """The same to other hosts, as far as the sandbox itself can reach them."""
+    remote: bool = True
+    """``-R``: listeners in the sandbox, on its localhost only, whose connections go to the user's machine."""
+    agent: bool = False
+    """``-A``: whatever runs in the sandbox may sign with the user's keys while the user is connected."""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A named kind of sandbox."""
 
@@ -194,6 +210,7 @@ class Profile:
     """The launchers that wait in each warm sandbox; an empty list: programs start by an exec of their own."""
     home: Home | None = None
     """Named sandboxes of this profile get a persistent home; no effect in this version."""
+    forward: Forward = Forward()
     limits: ProfileLimits = ProfileLimits()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
     """A raw pod spec fragment, merged last, lists by ``name``; the sandbox's container is called ``shell``."""

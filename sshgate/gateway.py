@@ -20,6 +20,8 @@ from sshgate.bridge import Traffic, bridge
 from sshgate.claims import Claims, Pending
 from sshgate.config import Profile
 from sshgate.errors import GateError
+from sshgate.forwarding.forwards import Forwards
+from sshgate.forwarding.policy import offers_agent
 from sshgate.launcher import Program
 from sshgate.lifecycle.clocks import SessionClock
 from sshgate.patience import at_hand, patiently
@@ -117,6 +119,7 @@ class Login:
             source=identity.source,
         )
         self._claims = Claims(gateway.provider, gateway.admission, identity.user, self._trail)
+        self.forwards = Forwards(identity, self._usual, self._claims, self._trail)
 
     def __repr__(self) -> str:
         return f"<Login {self.identity.login} from {self.identity.source}>"
@@ -153,22 +156,34 @@ class Login:
 
     async def close(self) -> None:
         """The connection has ended: remove what it shared. Never raises."""
+        await self.forwards.close()
         await self._claims.close()
+
+    def _usual(self) -> Grant:
+        """What the login name alone stands for."""
+        return self._granted(Request(Shell()))
+
+    def _granted(self, request: Request) -> Grant:
+        granted = grant(self.identity, request, self._gateway.profiles, self._profile_of)
+        if self._together and granted.scope == "channel":
+            granted = replace(granted, scope="connection")
+        return granted
 
     async def _serve(self, session: str, request: Request, client: Client, trail: Trail, marks: Marks) -> None:
         if await self._answered(request, client, trail):
             return
         telemetry = self._gateway.telemetry
-        granted = grant(self.identity, request, self._gateway.profiles, self._profile_of)
-        if self._together and granted.scope == "channel":
-            granted = replace(granted, scope="connection")
+        granted = self._granted(request)
         program = self._program(granted)
         trail = trail.bound(profile=granted.profile.name, asks=_asks(granted.request))
         trail.bound(**_asked(granted)).tell(Code.SESSION_START)
         telemetry.receipts.add(self.identity.user, marks)
         terminal = granted.request.terminal
         progress = Progress(client, terminal)
-        async with self._claims.sandbox(granted, session, progress.say) as pending:
+        async with (
+            self._claims.sandbox(granted, session, progress.say) as pending,
+            self.forwards.session(granted) as place,
+        ):
             async with progress.shown():
                 work = _enter(pending, granted, trail, marks)
                 wait = await patiently(client, work, interruptible=terminal is not None)
@@ -176,9 +191,11 @@ class Login:
                 trail.tell(Code.SESSION_END, outcome="left", reason="the client left during the start")
                 return
             sandbox, process = wait.result
+            place.entered(sandbox)
             outcome: Outcome | None = None
             traffic = Traffic(partial(self._first_byte, granted, marks))
             try:
+                program = await self._with_agent(granted, program, sandbox, client)
                 early, eof = (wait.early, wait.eof) if terminal is not None else await at_hand(client)
                 said = await launch(process, program, no_input=eof)
                 marks.mark(Stage.LAUNCH)
@@ -244,7 +261,8 @@ class Login:
                 await client.write(STDERR, f"\r\nsshgate: {sentence}\r\n".encode())
 
         async def busy() -> bool:
-            return process.pid is None or await is_busy(sandbox, process.pid)
+            # A forwarded connection is somebody's work, whatever the shell does.
+            return process.pid is None or self.forwards.active > 0 or await is_busy(sandbox, process.pid)
 
         clock = SessionClock(granted.profile.limits, time.monotonic(), interactive, left)
         return Timekeeper(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
@@ -259,6 +277,19 @@ class Login:
         environment["SSHGATE_USER"] = who.user.encode()
         environment |= granted.environment
         return Program(granted.request, environment, granted.profile.shell)
+
+    async def _with_agent(self, granted: Grant, program: Program, sandbox: Sandbox, client: Client) -> Program:
+        """The program with the client's agent in its environment, where that is offered and allowed."""
+        back = granted.request.agent
+        if back is None or not offers_agent(granted.profile.forward, self.identity.restrictions):
+            return program
+        try:
+            path = await self.forwards.agent(sandbox, back)
+        except GateError as error:
+            # As with OpenSSH the session goes on without.
+            await _tell(client, granted.request, f"no agent forwarding: {error}")
+            return program
+        return replace(program, environment={**program.environment, "SSH_AUTH_SOCK": path})
 
 
 async def _enter(pending: Pending, granted: Grant, trail: Trail, marks: Marks) -> tuple[Sandbox, Process]:

@@ -132,11 +132,19 @@ def kill_argv(pid: int, name: str, foreground: bool = False) -> tuple[str, ...]:
 
 
 def end_argv(pid: int) -> tuple[str, ...]:
-    """The command that ends the process group of ``pid``: HUP, and KILL where that did not help in 2 s."""
+    """The command that ends what is left of the session of ``pid``, whose leader it is: HUP, and KILL after 2 s.
+
+    As when a terminal is hung up: a program that ignores HUP (nohup) or has a session of its own (setsid) was started
+    to stay, and stays. Whatever else of the session does not end of HUP is killed.
+    """
+    # Of /proc/PID/stat after the name: 1 the state, 3 the group, 4 the session. Bit 1 of SigIgn is HUP.
     script = (
-        'kill -s HUP -- "-$0" 2>/dev/null||exit 0;kill -s CONT -- "-$0" 2>/dev/null;'
-        'for i in 1 2 3 4 5 6 7 8 9 10;do kill -s 0 -- "-$0" 2>/dev/null||exit 0;sleep 0.2;done;'
-        'kill -s KILL -- "-$0"'
+        'own(){ for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
+        '[ "$1" != Z ]&&{ [ "$3" = "$0" ]||[ "$4" = "$0" ];}||continue;'
+        'i=0;while read -r k v;do [ $k = SigIgn: ]&&i=$v;done <"/proc/$p/status";'
+        "case $i in *[13579bdf]);;*)echo $p;;esac;done 2>/dev/null;};"
+        'l=$(own);[ "$l" ]||exit 0;kill -s HUP $l;kill -s CONT $l;'
+        'for i in 1 2 3 4 5 6 7 8 9 10;do l=$(own);[ "$l" ]||exit 0;sleep 0.2;done;kill -s KILL $l'
     )
     return ("/bin/sh", "-c", script, str(pid))
 

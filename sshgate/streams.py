@@ -12,7 +12,7 @@ the other way round. Everything is bytes. Rules that both sides keep:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,6 +54,8 @@ class Request:
     asks: Shell | Exec | Subsystem
     terminal: Terminal | None = None
     environment: Mapping[str, bytes] = field(default_factory=dict)
+    agent: Back | None = None
+    """The way to the client's authentication agent, where it offers one (``ssh -A``)."""
 
 
 # --- what reaches a process besides bytes ---
@@ -163,3 +165,33 @@ class Client(Protocol):
 
     async def finish(self, outcome: Outcome) -> None:
         """Tell how the process ended, after all output, and close."""
+
+
+# --- a forwarded connection ---
+
+
+class Stream(Protocol):
+    """Bytes in both directions, each with an end of its own. One task reads, one writes.
+
+    Writing to a stream that has ended is no error; what is written is discarded.
+    """
+
+    async def read(self) -> bytes | None:
+        """The next bytes; ``None`` after the end of this direction."""
+
+    async def write(self, data: bytes) -> None:
+        """Send; returns when there is room for more."""
+
+    async def write_eof(self) -> None:
+        """Nothing more will be written: half-close."""
+
+    async def wait_closed(self) -> None:
+        """Returns when the other side has let go of both directions."""
+
+    def close(self) -> None:
+        """Let go of both directions; what was written still leaves. May be called again, never raises."""
+
+
+Back = Callable[[str, int], Awaitable[Stream]]
+"""Opens a connection to what a client offers (a port of its own, its agent), for somebody at this address and port.
+Raises ``GateError`` where the client refuses."""

@@ -57,6 +57,10 @@ class Restrictions:
     terminal: bool = True
     port_forwarding: bool = True
     agent_forwarding: bool = True
+    permit_open: tuple[tuple[str, int | None], ...] | None = None
+    """The only hosts (``*``: any) and ports (``None``: any) that ``-L`` may go to; ``None``: no such list."""
+    permit_listen: tuple[tuple[str, int | None], ...] | None = None
+    """The only addresses and ports that ``-R`` may listen on, as above."""
     environment: Mapping[str, bytes] = field(default_factory=dict)
 
 

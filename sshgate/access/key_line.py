@@ -94,9 +94,6 @@ def parse(text: str) -> KeyLine | None:
     seen: set[str] = set()
     for name, value in _options(options):
         line = _apply(line, name, value, seen)
-    if seen & {"permitopen", "permitlisten"}:
-        # A sandbox's ports have no names outside of it, so a list of destinations cannot be kept: none is allowed.
-        line = _restrict(line, port_forwarding=False)
     if line.principals is not None and not line.authority:
         raise LineRefused("principals= has a meaning only beside cert-authority")
     return line
@@ -207,7 +204,7 @@ def _apply(line: KeyLine, name: str, value: str | None, seen: set[str]) -> KeyLi
     raise LineRefused(f"the option {name[:40]!r} is unknown or cannot be kept here")
 
 
-def _restrict(line: KeyLine, **changes: bool) -> KeyLine:
+def _restrict(line: KeyLine, **changes: object) -> KeyLine:
     return replace(line, restrictions=replace(line.restrictions, **changes))  # type: ignore[arg-type]
 
 
@@ -245,6 +242,17 @@ def _expiry(line: KeyLine, value: str) -> KeyLine:
     return replace(line, expires=expires if line.expires is None else min(line.expires, expires))
 
 
+def _permit(line: KeyLine, field: str, value: str, *, host_needed: bool) -> KeyLine:
+    """One more place that forwards may go to: ``HOST:PORT``, the host in brackets or without, ``*`` for any."""
+    host, colon, port = value.rpartition(":")
+    if not port or (host_needed and not colon) or (port != "*" and not (port.isdecimal() and 0 < int(port) < 65_536)):
+        raise LineRefused("permitopen= and permitlisten= take HOST:PORT, each of them a literal or *")
+    # As in OpenSSH, a port alone is one on any of the addresses that may be listened on.
+    place = (host.removeprefix("[").removesuffix("]") if colon else "*", None if port == "*" else int(port))
+    before = getattr(line.restrictions, field) or ()
+    return _restrict(line, **{field: (*before, place)})
+
+
 def _from(line: KeyLine, value: str) -> KeyLine:
     return replace(line, sources=tuple(_source(element) for element in value.split(",")))
 
@@ -255,8 +263,9 @@ _VALUED: dict[str, Callable[[KeyLine, str], KeyLine]] = {
     "principals": _principals,
     "expiry-time": _expiry,
     "from": _from,
-    # `parse` looks at the first two when all options are known.
-    **dict.fromkeys(("permitopen", "permitlisten", "tunnel"), lambda line, value: line),
+    "permitopen": lambda line, value: _permit(line, "permit_open", value, host_needed=True),
+    "permitlisten": lambda line, value: _permit(line, "permit_listen", value, host_needed=False),
+    "tunnel": lambda line, value: line,
 }
 _REPEATABLE = frozenset({"environment", "expiry-time", "permitopen", "permitlisten"})
 

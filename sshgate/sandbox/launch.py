@@ -78,7 +78,7 @@ async def send_signal(sandbox: Sandbox, pid: int, name: str, foreground: bool = 
 
 
 async def end_group(sandbox: Sandbox, pid: int) -> None:
-    """Hang up the process group of ``pid`` in a sandbox that lives on; kills what ignores that."""
+    """Hang up the session of ``pid`` in a sandbox that lives on; see ``launcher.end_argv``."""
     await _aside(sandbox, launcher.end_argv(pid))
 
 

@@ -19,6 +19,7 @@ from sshgate.ssh.transport import Transport
 from sshgate.ssh.wire import ChannelWire
 from sshgate.streams import (
     STDERR,
+    Back,
     Break,
     Control,
     Exec,
@@ -73,7 +74,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
     """A session channel. ``serve`` is called once with what the client asks for.
 
     ``accept_env`` are patterns of the variables a client may set; ``terminals`` is false where the key
-    forbids them; ``greeting`` is shown before the first prompt of an interactive shell.
+    forbids them; ``greeting`` is shown before the first prompt of an interactive shell; ``agent`` is the way to the
+    client's agent, should it offer one.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         accept_env: Sequence[str] = (),
         terminals: bool = True,
         greeting: str | None = None,
+        agent: Back | None = None,
+        agent_allowed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._transport = transport
         self._serve = serve
@@ -91,6 +95,9 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._accept_env = accept_env
         self._terminals = terminals
         self._greeting = greeting
+        self._agent = agent
+        self._agent_allowed = agent_allowed
+        self._agent_offered = False
         self._wire: ChannelWire | None = None
         self._asks: Shell | Exec | Subsystem | None = None
         self._terminal: Terminal | None = None
@@ -164,6 +171,12 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._environment[text] = value
         return True
 
+    @_contained
+    def agent_offered(self) -> bool:
+        # A profile that SSHGATE_PROFILE asks for is not known yet: the offer is remembered, whatever the answer.
+        self._agent_offered = self._agent is not None
+        return self._agent_offered and self._agent_allowed()
+
     def shell_requested(self) -> bool:
         return self._ask(Shell())
 
@@ -184,7 +197,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         if self._greeting and isinstance(self._asks, Shell) and self._terminal is not None:
             text = "\r\n".join(self._greeting.splitlines()) + "\r\n"
             self._send(text.encode(), None)
-        self._serve(self, Request(self._asks, self._terminal, dict(self._environment)))
+        agent = self._agent if self._agent_offered else None
+        self._serve(self, Request(self._asks, self._terminal, dict(self._environment), agent))
 
     # --- input and controls ---
 

@@ -5,27 +5,38 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, TypeVar, cast
 
 import asyncssh
 import structlog
-from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_RESOURCE_SHORTAGE
+from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
+from asyncssh.packet import String, UInt32
 
 from sshgate.access.identity import Identity, LoginName
 from sshgate.config import Config
-from sshgate.errors import LimitReached
+from sshgate.errors import BadRequest, Denied, GateError, LimitReached, Unavailable
+from sshgate.forwarding.splice import splice
+from sshgate.forwarding.values import Destination, Tcp, Unix
 from sshgate.ssh import certificates
 from sshgate.ssh.certificates import Proof
 from sshgate.ssh.channel import Channel
 from sshgate.ssh.contracts import Admission, Gateway, Keyring, Login, Slot
+from sshgate.ssh.forward import ForwardChannel
 from sshgate.ssh.transport import Transport
-from sshgate.streams import Request
+from sshgate.streams import Request, Stream
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
 from sshgate.telemetry.marks import Marks, Stage
 
+# How the failure to open a forwarded connection is told (RFC 4254 section 5.1), where it is not a failed connect.
+_OPEN_CODES: Mapping[type[GateError], int] = {
+    Denied: OPEN_ADMINISTRATIVELY_PROHIBITED,
+    BadRequest: OPEN_ADMINISTRATIVELY_PROHIBITED,
+    LimitReached: OPEN_RESOURCE_SHORTAGE,
+}
 # A name that no user can have: what an invalid login name is looked up as.
 NOBODY = "."
 # OpenSSH asks for its session at once after the login.
@@ -78,6 +89,8 @@ class Connection(asyncssh.SSHServer):
         self._more_sessions = True
         self._had_session = False
         self._last_chance = False
+        self._ended = False
+        self._listening: set[Tcp | Unix] = set()
         self.sessions: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -99,6 +112,7 @@ class Connection(asyncssh.SSHServer):
             conn.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
         if self._slot is not None:
             self._slot.release()
             if self._login is None:
@@ -227,6 +241,8 @@ class Connection(asyncssh.SSHServer):
 
     def sessions_ended(self) -> None:
         self._more_sessions = False
+        if self._login is not None:
+            self._login.forwards.sessions_ended()
 
     def session_requested(self) -> Channel:
         transport, proof = self._transport, self._proof
@@ -234,7 +250,7 @@ class Connection(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "no more sessions")
         self._more_sessions = not self._last_chance
         limit = self._config.ssh.channels_per_connection
-        if transport.open_channels >= limit:
+        if transport.open_sessions >= limit:
             raise asyncssh.ChannelOpenError(
                 OPEN_RESOURCE_SHORTAGE, f"there are already {limit} sessions on this connection"
             )
@@ -245,7 +261,89 @@ class Connection(asyncssh.SSHServer):
             accept_env=self._config.access.accept_env,
             terminals=proof.restrictions.terminal,
             greeting=self._config.ssh.greeting if proof.restrictions.command is None else None,
+            agent=partial(self._open_back, b"auth-agent@openssh.com") if proof.restrictions.agent_forwarding else None,
+            agent_allowed=self._login.forwards.agent_allowed,
         )
+
+    # --- forwarded connections ---
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
+        return self._connect(Tcp(dest_host, dest_port))
+
+    def unix_connection_requested(self, dest_path: str) -> Any:
+        return self._connect(Unix(dest_path))
+
+    def _connect(self, destination: Destination) -> Coroutine[Any, Any, ForwardChannel]:
+        if self._transport is None or self._login is None:
+            raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
+        limit = self._config.ssh.forwards_per_connection
+        if self._transport.open_forwards + len(self._listening) >= limit:
+            raise asyncssh.ChannelOpenError(
+                OPEN_RESOURCE_SHORTAGE, f"there are already {limit} forwarded connections on this connection"
+            )
+        return self._connected(self._transport, self._login, destination)
+
+    async def _connected(self, transport: Transport, login: Login, destination: Destination) -> ForwardChannel:
+        try:
+            stream = await login.forwards.connect(destination)
+        except GateError as error:
+            raise asyncssh.ChannelOpenError(_OPEN_CODES.get(type(error), OPEN_CONNECT_FAILED), str(error)) from error
+        if self._ended:
+            stream.close()
+        return ForwardChannel(transport, lambda channel: self._carry(channel, stream))
+
+    def _carry(self, channel: ForwardChannel, stream: Stream) -> None:
+        async def carry() -> None:
+            await splice(channel, stream)
+
+        self._spawn(carry())
+
+    async def listen(self, where: Tcp | Unix) -> int | None:
+        limit = self._config.ssh.forwards_per_connection
+        if self._transport is None or self._login is None or len(self._listening) >= limit:
+            return None
+        self._listening.add(where)
+        told = where
+
+        def back(host: str, port: int) -> Awaitable[Stream]:
+            if isinstance(told, Unix):
+                path = told.path.encode("utf-8", "surrogateescape")
+                return self._open_back(b"forwarded-streamlocal@openssh.com", host, port, String(path) + String(""))
+            end = String(told.host) + UInt32(told.port) + String(host) + UInt32(port)
+            return self._open_back(b"forwarded-tcpip", host, port, end)
+
+        try:
+            port = await self._login.forwards.listen(where, back)
+        except Exception as error:
+            self._listening.discard(where)
+            if not isinstance(error, GateError):
+                self._log.exception("listener.broken")
+            return None
+        if isinstance(where, Tcp):
+            told = Tcp(where.host, port)
+            self._listening.discard(where)
+            self._listening.add(told)
+        return port
+
+    def unlisten(self, where: Tcp | Unix) -> bool:
+        self._listening.discard(where)
+        return self._login is not None and self._login.forwards.unlisten(where)
+
+    async def _open_back(self, kind: bytes, host: str, port: int, arguments: bytes = b"") -> Stream:
+        """Open a connection to the client, on behalf of somebody in the sandbox. Raises ``GateError``."""
+        transport = self._transport
+        if transport is None or self._ended:
+            raise Unavailable("the connection has ended")
+        if transport.open_forwards + len(self._listening) >= self._config.ssh.forwards_per_connection:
+            raise LimitReached("too many forwarded connections")
+        channel = ForwardChannel(transport)
+        try:
+            await transport.create_tcp_channel().open_back(channel, kind, arguments)
+        except asyncssh.Error as error:
+            raise Unavailable(f"the client refuses: {error.reason}") from error
+        return channel
+
+    # --- sessions ---
 
     def _serve(self, channel: Channel, request: Request) -> None:
         assert self._login is not None

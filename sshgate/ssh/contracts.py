@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from sshgate.access.identity import Identity, Restrictions
-from sshgate.streams import Client, Request
+from sshgate.forwarding.values import Destination
+from sshgate.streams import Back, Client, Request, Stream
 
 
 class Authority(Protocol):
@@ -49,8 +50,31 @@ class Admission(Protocol):
         """Admit a connection from this address. Raises ``LimitReached``."""
 
 
+class Forwards(Protocol):
+    """What one connection forwards through its sandboxes."""
+
+    async def connect(self, destination: Destination) -> Stream:
+        """Connect from inside the sandbox. Raises ``GateError``."""
+
+    async def listen(self, where: Destination, back: Back) -> int:
+        """Listen inside the sandbox; connections go to ``back``. The port, 0 for a path. Raises ``GateError``."""
+
+    def unlisten(self, where: Destination) -> bool:
+        """Let go of a listener; whether there was one."""
+
+    def agent_allowed(self) -> bool:
+        """Whether programs may use the client's agent, as far as the login name tells."""
+
+    def sessions_ended(self) -> None:
+        """The client will open no further session."""
+
+
 class Login(Protocol):
     """One authenticated connection, as the gateway sees it."""
+
+    @property
+    def forwards(self) -> Forwards:
+        """What it forwards."""
 
     async def run(self, request: Request, client: Client) -> None:
         """Serve one channel to its end. Raises nothing but ``CancelledError``."""

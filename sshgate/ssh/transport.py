@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import copy
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import asyncssh
-from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_USERAUTH_REQUEST
-from asyncssh.packet import PacketDecodeError, SSHPacket
+from asyncssh.constants import MSG_GLOBAL_REQUEST, MSG_IGNORE, MSG_KEXINIT, MSG_USERAUTH_REQUEST
+from asyncssh.packet import PacketDecodeError, SSHPacket, String, UInt32
 
+from sshgate.forwarding.values import Tcp, Unix
 from sshgate.ssh.certificates import certificate_options
+from sshgate.ssh.forwardwire import ForwardWire, is_open, tcp, unix
 from sshgate.ssh.gcm import faster
 from sshgate.ssh.options import SIGNATURES
 from sshgate.ssh.wire import ChannelWire
@@ -37,7 +39,12 @@ ONE_READ = 256 * 1024
 LONGEST_USER_NAME = 512
 # From here on a connection counts as bulk, and takes the best cipher that both sides have.
 BULK = 1 << 20
+# Input that a forwarded connection may have under way.
+FORWARD_WINDOW = 512 * 1024
+# Global requests that wait for the one before them, from which on no more is read; a listener takes some time to make.
+WAITING_REQUESTS = 100
 
+_NO_MORE_SESSIONS = String("no-more-sessions@openssh.com")
 _ACCEPTED_SIGNATURES = frozenset(name.encode() for name in SIGNATURES)
 
 
@@ -55,6 +62,12 @@ class Owner(Protocol):
 
     def sessions_ended(self) -> None:
         """The client will not open another session (no-more-sessions@openssh.com)."""
+
+    async def listen(self, where: Tcp | Unix) -> int | None:
+        """The client wants a listener in the sandbox: its port (0 for a path), ``None``: refused. Raises nothing."""
+
+    def unlisten(self, where: Tcp | Unix) -> bool:
+        """The client no longer wants it; false: there was none."""
 
 
 class Transport(asyncssh.SSHServerConnection):
@@ -84,10 +97,14 @@ class Transport(asyncssh.SSHServerConnection):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
-    def open_channels(self) -> int:
-        """Channels that are not closed by both sides."""
-        # asyncssh keeps a closed one for another turn of the loop, in which the client may open its next.
-        return sum(one._recv_state != "closed" or one._send_chan is not None for one in self._channels.values())
+    def open_sessions(self) -> int:
+        """Session channels that are not closed by both sides."""
+        return sum(isinstance(one, ChannelWire) and is_open(one) for one in self._channels.values())
+
+    @property
+    def open_forwards(self) -> int:
+        """Forwarded connections that are not closed by both sides, and those that are being opened."""
+        return sum(isinstance(one, ForwardWire) and is_open(one) for one in self._channels.values())
 
     # --- TCP ---
 
@@ -312,15 +329,52 @@ class Transport(asyncssh.SSHServerConnection):
         # unknown cancellation would end the connection.
         self._report_global_response(False)
 
-    _process_tcpip_forward_global_request = _refuse_global
-    _process_cancel_tcpip_forward_global_request = _refuse_global
-    _process_streamlocal_forward_at_openssh_dot_com_global_request = _refuse_global
-    _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request = _refuse_global
+    def _process_global_request_bounded(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        if len(self._global_request_queue) >= WAITING_REQUESTS:
+            self._hold("requests")
+        if packet.get_remaining_payload().startswith(_NO_MORE_SESSIONS) and self.owner is not None:
+            # Heard at once: a listener that is being made ahead of it may wait for a session.
+            self.owner.sessions_ended()
+        super()._process_global_request(pkttype, pktid, packet)
+
+    def _process_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        self._listen(tcp(packet))
+
+    def _process_streamlocal_forward_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        self._listen(unix(packet))
+
+    def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        self._report_global_response(self.owner is not None and self.owner.unlisten(tcp(packet)))
+
+    def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        self._report_global_response(self.owner is not None and self.owner.unlisten(unix(packet)))
+
+    def _report_global_response(self, result: bool | bytes) -> None:
+        super()._report_global_response(result)
+        if len(self._global_request_queue) < WAITING_REQUESTS:
+            self._release("requests")
+
+    def _listen(self, where: Tcp | Unix) -> None:
+        if self.owner is None:
+            self._report_global_response(False)
+        else:
+            self.create_task(self._answer(where, self.owner.listen(where)))
+
+    async def _answer(self, where: Tcp | Unix, listening: Awaitable[int | None]) -> None:
+        port = await listening
+        chosen = port if isinstance(where, Tcp) and where.port == 0 else None
+        self._report_global_response(UInt32(chosen) if chosen is not None else port is not None)
+
+    def create_tcp_channel(self, *args: Any, **kwargs: Any) -> Any:
+        """The channel of a forwarded connection."""
+        return ForwardWire(self, self._loop, None, "strict", FORWARD_WINDOW, self._max_pktsize)
+
+    def create_unix_channel(self, *args: Any, **kwargs: Any) -> Any:
+        """The same for a unix socket."""
+        return self.create_tcp_channel()
 
     def _process_no_more_sessions_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
         packet.check_end()
-        if self.owner is not None:
-            self.owner.sessions_ended()
         self._report_global_response(True)
 
     def create_server_channel(
@@ -335,6 +389,7 @@ class Transport(asyncssh.SSHServerConnection):
         **asyncssh.SSHServerConnection._packet_handlers,
         MSG_KEXINIT: _process_kexinit_exactly,
         MSG_USERAUTH_REQUEST: _process_userauth_exactly,
+        MSG_GLOBAL_REQUEST: _process_global_request_bounded,
     }
 
 

@@ -28,6 +28,24 @@ class Session(Protocol):
     def output_refused(self) -> None:
         """The client reads no more output (eow@openssh.com)."""
 
+    def agent_offered(self) -> bool:
+        """Programs may use the client's agent; false: not accepted."""
+
+
+def joined(channel: Any, data: bytes) -> bool:
+    """Whether ``data`` was put to what a paused channel has not delivered yet.
+
+    asyncssh keeps one object per packet: a window of one-byte packets would cost a hundred times its size.
+    """
+    if not channel._recv_paused or not channel._recv_buf or channel._send_state in {"close_pending", "closed"}:
+        return False
+    last = channel._recv_buf[-1][0]
+    if not isinstance(last, bytearray) or len(last) >= JOINED:
+        return False
+    last += data
+    channel._recv_window -= len(data)
+    return True
+
 
 class ChannelWire(_ServerChannel):
     """One session channel on the wire."""
@@ -70,16 +88,8 @@ class ChannelWire(_ServerChannel):
         super()._process_close(pkttype, pktid, packet)
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
-        # While reading is paused asyncssh keeps one object per packet: a window of one-byte packets would cost
-        # a hundred times its size. They are joined here.
-        if data and self._recv_paused and self._recv_buf and self._send_state not in {"close_pending", "closed"}:
-            last = self._recv_buf[-1][0]
-            if isinstance(last, bytearray) and len(last) < JOINED:
-                last += data
-                self._recv_window -= len(data)
-                return
-            data = cast(bytes, bytearray(data))
-        super()._accept_data(data, datatype)
+        if not joined(self, data):
+            super()._accept_data(cast(bytes, bytearray(data)) if self._recv_paused else data, datatype)
 
     def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
         # asyncssh puts a certificate's force-command in place of what was asked; the policy does that for keys
@@ -115,7 +125,11 @@ class ChannelWire(_ServerChannel):
         return False
 
     _process_x11_req_request = _refuse
-    _process_auth_agent_req_at_openssh_dot_com_request = _refuse  # type: ignore[assignment]
+
+    def _process_auth_agent_req_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:  # type: ignore[override]
+        # asyncssh would listen on a socket of the gateway's machine.
+        packet.check_end()
+        return cast(Session, self._session).agent_offered()
 
     _packet_handlers = {  # noqa: RUF012
         **asyncssh.SSHServerChannel._packet_handlers,

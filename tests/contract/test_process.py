@@ -213,7 +213,7 @@ async def test_programs_in_one_sandbox_do_not_disturb_each_other(sandbox: Sandbo
 
 
 async def test_a_group_can_be_ended_and_the_sandbox_lives_on(sandbox: Sandbox) -> None:
-    process = await begin(sandbox, b"trap '' HUP TERM; sleep 1000 & echo on; while :; do sleep 1; done")
+    process = await begin(sandbox, b"trap : HUP TERM; sleep 1000 & echo on; while :; do sleep 1; done")
     await until_output(process, b"on")
     assert process.pid is not None
     await process.close()

@@ -73,14 +73,6 @@ def test_a_connection_without_sessions_makes_no_sandbox(ssh: Ssh, shared: Gatewa
     assert shared.log().count("session.start") == sessions
 
 
-def test_forwarding_is_refused_and_the_connection_kept(ssh: Ssh, shared: Gateway) -> None:
-    ended = ssh.run(options=("-W", f"127.0.0.1:{shared.port}"))
-    assert ended.status != 0
-    assert b"SSH-2.0" not in ended.out
-    remote = ssh.run("echo on", options=("-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1"))
-    assert (remote.status, remote.out) == (255, b"")
-
-
 def test_agent_forwarding_brings_no_agent(ssh: Ssh) -> None:
     assert ssh.run('echo "[$SSH_AUTH_SOCK]"', options=("-A",)).out == b"[]\n"
 

@@ -35,6 +35,7 @@ from sshgate.streams import (
     Signalled,
 )
 from sshgate.terminal import Terminal, TerminalSize
+from tests.hostile.no_forwards import NoForwards
 
 HIGH, LOW = 256 * 1024, 64 * 1024
 
@@ -59,6 +60,7 @@ class ProgramLogin:
         self.requests: list[Request] = []
         self.running = 0
         self.closed = False
+        self.forwards = NoForwards()
 
     async def run(self, request: Request, client: Client) -> None:
         self.requests.append(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -129,10 +130,20 @@ def test_a_signal_to_the_foreground_leaves_the_shell() -> None:
         assert terminal.running.wait(PATIENCE) == 6
 
 
-def test_who_ignores_a_hangup_is_killed() -> None:
-    with started(b"trap '' HUP; echo ready; while :; do sleep 1; done") as p:
+def test_who_catches_a_hangup_and_goes_on_is_killed() -> None:
+    with started(b"trap : HUP; echo ready; while :; do sleep 1; done") as p:
         assert aside(launcher.end_argv(p.pid)) == 0
         assert p.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_who_was_started_to_outlive_a_hangup_stays() -> None:
+    with started(b"nohup sleep 66 >/dev/null & setsid sleep 67 & echo ready; exec sleep 68") as p:
+        assert aside(launcher.end_argv(p.pid)) == 0
+        assert p.wait(PATIENCE) == -signal.SIGHUP
+        left = subprocess.run(["pgrep", "-fx", "sleep 6[678]"], capture_output=True, check=False).stdout.split()
+        assert len(left) == 2
+        for pid in left:
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def test_who_heeds_a_hangup_ends_by_it() -> None:

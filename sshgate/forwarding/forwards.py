@@ -1,0 +1,261 @@
+"""The forwards of one login: which sandbox is meant, and a relay in each that is.
+
+A forward goes to the sandbox of the connection's oldest session that runs. Without one it goes to the sandbox that the
+login name stands for: a named one, the one that the connection shares, else one of its own that lasts as long as the
+connection (``ssh -N -L``, ``ssh -W``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from sshgate.access.identity import Identity
+from sshgate.access.policy import Grant
+from sshgate.claims import Claims
+from sshgate.errors import GateError, Unavailable
+from sshgate.forwarding import plain, policy
+from sshgate.forwarding.places import Place
+from sshgate.forwarding.relay import ConnectFailed, NoRelay, Relay, RelayStream
+from sshgate.forwarding.splice import splice
+from sshgate.forwarding.values import Agent, Destination, Listening, Tcp
+from sshgate.sandbox.provider import Sandbox
+from sshgate.streams import Back, Stream
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Trail
+
+# A client that asks for a forward and then for a session sends both within a round trip.
+SESSION_SECONDS = 1.0
+
+
+class Forwards:
+    """What one connection forwards. ``close`` when it has ended, before its claims."""
+
+    def __init__(self, identity: Identity, usual: Callable[[], Grant], claims: Claims, trail: Trail) -> None:
+        self._identity = identity
+        self._usual = usual
+        self._claims = claims
+        self._trail = trail
+        self._places: list[Place] = []
+        self._own: Place | None = None
+        self._more_sessions = True
+        self._changed = asyncio.Event()
+        self._relays: dict[str, asyncio.Task[Relay | None]] = {}
+        self._listeners: dict[Listening, tuple[Relay, int]] = {}
+        self._agents: dict[str, bytes] = {}
+        self._plain: set[plain.PlainStream] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Forwards {self.active} connections, {len(self._listeners)} listeners, {len(self._relays)} relays>"
+
+    @property
+    def active(self) -> int:
+        """Connections that are open."""
+        relays = [task.result() for task in self._relays.values() if _started(task)]
+        return sum(relay.streams for relay in relays if relay is not None) + len(self._plain)
+
+    # --- what a session tells ---
+
+    @contextlib.asynccontextmanager
+    async def session(self, granted: Grant) -> AsyncIterator[Place]:
+        """While it lasts, forwards go to its sandbox, once ``Place.entered`` has told it."""
+        place = Place(granted)
+        self._places.append(place)
+        self._changed.set()
+        try:
+            yield place
+        finally:
+            self._places.remove(place)
+            place.failed(Unavailable("the session ended before its sandbox was there"))
+            if granted.scope == "channel" and place.sandbox is not None:
+                await self._leave(place.sandbox)
+
+    def sessions_ended(self) -> None:
+        """The client will open no further session: no forward need wait for one."""
+        self._more_sessions = False
+        self._changed.set()
+
+    # --- what the client asks for ---
+
+    async def connect(self, destination: Destination) -> Stream:
+        """Connect from inside the sandbox. Raises ``GateError``."""
+        with self._told(destination):
+            policy.check_key(destination, self._identity.restrictions)
+            place = await self._place()
+            policy.check_profile(destination, place.granted.profile)
+            sandbox = await place.get()
+            relay = await self._relay(sandbox)
+            if relay is not None:
+                return await relay.connect(destination)
+            stream = await plain.connect(sandbox, destination)
+            if self._over.is_set():
+                stream.close()
+            self._plain.add(stream)
+            self._spawn(self._forget(stream))
+            return stream
+
+    async def listen(self, where: Tcp | Agent | Listening, back: Back) -> int:
+        """Listen inside the sandbox on its loopback; connections go to ``back``. The port. Raises ``GateError``."""
+        with self._told(where):
+            policy.check_key(where, self._identity.restrictions, listening=True)
+            place = await self._place()
+            policy.check_listening(place.granted.profile)
+            if where in self._listeners:
+                raise ConnectFailed("this connection listens there already")
+            relay = await self._relay(await place.get())
+            if relay is None:
+                raise NoRelay("the sandbox has no python3, which remote forwarding needs; install it in the image")
+            number, bound = await relay.listen(where, self._accepted(back))
+            port = int.from_bytes(bound[:2], "big") if isinstance(where, Tcp) else 0
+            self._listeners[Tcp(where.host, port) if isinstance(where, Tcp) else where] = relay, number
+            return port
+
+    def unlisten(self, where: Listening) -> bool:
+        """Let go of a listener; whether there was one."""
+        found = self._listeners.pop(where, None)
+        if found is not None:
+            found[0].unlisten(found[1])
+        return found is not None
+
+    def agent_allowed(self) -> bool:
+        """Whether programs may use the client's agent, as far as the login name tells."""
+        try:
+            return policy.offers_agent(self._usual().profile.forward, self._identity.restrictions)
+        except GateError:
+            return False
+
+    async def agent(self, sandbox: Sandbox, back: Back) -> bytes:
+        """The path of the agent's socket in this sandbox: one for the whole connection. Raises ``GateError``."""
+        if sandbox.id not in self._agents:
+            relay = await self._relay(sandbox)
+            if relay is None:
+                raise NoRelay("the sandbox has no python3, which agent forwarding needs; install it in the image")
+            _, self._agents[sandbox.id] = await relay.listen(Agent(), self._accepted(back))
+        return self._agents[sandbox.id]
+
+    async def close(self) -> None:
+        """End all of it. Never raises."""
+        self._over.set()
+        if self._own is not None:
+            self._own.failed(Unavailable("the connection has ended"))
+        relays, self._relays = list(self._relays.values()), {}
+        for task in relays:
+            await _end(task)
+        await asyncio.gather(*(stream.closed() for stream in list(self._plain)), return_exceptions=True)
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- which sandbox ---
+
+    async def _place(self) -> Place:
+        if not self._places and self._own is None and self._more_sessions and self._usual().scope == "channel":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SESSION_SECONDS):
+                    while not self._places and self._more_sessions:
+                        self._changed.clear()
+                        await self._changed.wait()
+        if self._places:
+            return self._places[0]
+        if self._own is None or self._own.over:
+            self._own = Place(self._usual())
+            self._spawn(self._keep(self._own))
+        return self._own
+
+    async def _keep(self, place: Place) -> None:
+        """Hold the sandbox of no session until the connection ends."""
+        try:
+            async with self._claims.sandbox(place.granted, secrets.token_hex(5), lambda text: None) as pending:
+                place.entered(await pending.get())
+                await self._over.wait()
+        except GateError as error:
+            place.failed(error)
+        finally:
+            place.failed(Unavailable("the connection has ended"))
+
+    # --- relays ---
+
+    async def _relay(self, sandbox: Sandbox) -> Relay | None:
+        """The sandbox's relay, started when first needed; ``None`` where it cannot run."""
+        task = self._relays.get(sandbox.id)
+        if task is None or (task.done() and not _usable(task)):
+            if self._over.is_set():
+                raise Unavailable("the connection has ended")
+            task = self._relays[sandbox.id] = asyncio.create_task(_start(sandbox))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise Unavailable("the sandbox has ended") from None
+            raise
+
+    async def _leave(self, sandbox: Sandbox) -> None:
+        """The sandbox is about to go."""
+        self._agents.pop(sandbox.id, None)
+        task = self._relays.pop(sandbox.id, None)
+        if task is not None:
+            await _end(task)
+        self._listeners = {where: one for where, one in self._listeners.items() if one[0].alive}
+
+    def _accepted(self, back: Back) -> Callable[[RelayStream, str, int], None]:
+        def accepted(stream: RelayStream, host: str, port: int) -> None:
+            self._spawn(self._carry_back(stream, back, host, port))
+
+        return accepted
+
+    async def _carry_back(self, stream: RelayStream, back: Back, host: str, port: int) -> None:
+        try:
+            client = await back(host, port)
+        except GateError:
+            stream.close()
+            return
+        await splice(client, stream)
+
+    async def _forget(self, stream: plain.PlainStream) -> None:
+        await stream.wait_closed()
+        await stream.closed()
+        self._plain.discard(stream)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @contextlib.contextmanager
+    def _told(self, where: Destination | Listening) -> Any:
+        try:
+            yield
+        except GateError as error:
+            self._trail.tell(Code.FORWARD_REFUSED, destination=str(where), code=error.code, reason=str(error))
+            raise
+        self._trail.tell(Code.FORWARD_OPEN, destination=str(where))
+
+
+async def _start(sandbox: Sandbox) -> Relay | None:
+    try:
+        return await Relay.start(sandbox)
+    except NoRelay:
+        return None
+
+
+async def _end(task: asyncio.Task[Relay | None]) -> None:
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    if _started(task) and (relay := task.result()) is not None:
+        await relay.close()
+
+
+def _started(task: asyncio.Task[Relay | None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _usable(task: asyncio.Task[Relay | None]) -> bool:
+    if not _started(task):
+        return False
+    relay = task.result()
+    return relay is None or relay.alive

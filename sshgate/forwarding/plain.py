@@ -1,0 +1,126 @@
+"""Where a sandbox cannot run the relay: one program of its own for each connection (socat, nc, bash).
+
+Slower to open (an exec each), and what the program cannot do is missing: listeners, a failure that is told before the
+first byte, and with bash alone the half-close towards the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sshgate.forwarding.relay import ConnectFailed
+from sshgate.forwarding.values import Destination, Tcp, loopback_addresses
+from sshgate.launcher import Program, quote
+from sshgate.sandbox.launch import end_group, launch, park
+from sshgate.sandbox.provider import Sandbox
+from sshgate.streams import STDOUT, Exec, Exited, Process, Request
+
+MISSING = "the sandbox has none of python3, socat and nc to connect with; install one of them in its image"
+NO_TOOL = 97
+# A refused connection ends its program within this time; a server that waits for its client says nothing in it.
+REFUSAL_SECONDS = 0.25
+
+# socat would give up half a second after the first of the two directions has ended.
+_TCP = (
+    "h={host};p={port};s=$h;case $h in *:*)s=[$h];;esac;"
+    'if command -v socat >/dev/null 2>&1;then exec socat -t 86400 - "TCP:$s:$p";'
+    'elif command -v nc >/dev/null 2>&1;then exec nc "$h" "$p";'
+    "elif command -v bash >/dev/null 2>&1;then "
+    'exec bash -c \'exec 3<>/dev/tcp/$0/$1||exit 1;(cat <&3;kill $$)& cat >&3;wait\' "$h" "$p";'
+    "else exit 97;fi"
+)
+_UNIX = 'u={path};if command -v socat >/dev/null 2>&1;then exec socat -t 86400 - "UNIX-CONNECT:$u";else exit 97;fi'
+
+
+class PlainStream:
+    """One connection by one program: a ``streams.Stream``."""
+
+    def __init__(self, sandbox: Sandbox, process: Process, first: bytes | None) -> None:
+        self._sandbox = sandbox
+        self._process = process
+        self._first = first
+        self._ended = asyncio.Event()
+        self._eof = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<PlainStream {self._process!r}>"
+
+    async def read(self) -> bytes | None:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        while not self._ended.is_set() and (chunk := await self._process.read()) is not None:
+            if chunk[0] == STDOUT:
+                return chunk[1]
+        # The program ends when both directions have: nobody takes what is written from here on.
+        self._ended.set()
+        return None
+
+    async def write(self, data: bytes) -> None:
+        await self._process.write(data)
+
+    async def write_eof(self) -> None:
+        await self._process.write_eof()
+
+    async def wait_closed(self) -> None:
+        await self._ended.wait()
+
+    def close(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+
+    async def closed(self) -> None:
+        """Returns when its program has been ended."""
+        self.close()
+        assert self._closing is not None
+        await self._closing
+
+    async def _close(self) -> None:
+        over = self._ended.is_set()
+        self._ended.set()
+        await self._process.close()
+        if not over and self._process.pid is not None:
+            await end_group(self._sandbox, self._process.pid)
+
+
+async def connect(sandbox: Sandbox, destination: Destination) -> PlainStream:
+    """Connect by a program of its own. Raises ``ConnectFailed`` where there is none, else as ``Sandbox.start``."""
+    process = await park(sandbox, None)
+    try:
+        await launch(process, Program(Request(Exec(_script(destination))), shell="/bin/sh"))
+        first = await _begun(process)
+    except BaseException:
+        await process.close()
+        raise
+    return PlainStream(sandbox, process, first)
+
+
+async def _begun(process: Process) -> bytes | None:
+    """The first output where there is some at once. Raises ``ConnectFailed`` when the program ends first."""
+    reading = asyncio.ensure_future(process.read())
+    try:
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            chunk = await asyncio.shield(reading)
+    except TimeoutError:
+        if not reading.done():
+            # Nothing is lost by it: see `streams.Process`.
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            return None
+        chunk = reading.result()
+    if chunk is None or chunk[0] != STDOUT:
+        while chunk is not None:
+            chunk = await process.read()
+        missing = await process.wait() == Exited(NO_TOOL)
+        raise ConnectFailed(MISSING if missing else "connection failed")
+    return chunk[1]
+
+
+def _script(destination: Destination) -> bytes:
+    if isinstance(destination, Tcp):
+        hosts = loopback_addresses(destination.host) or (destination.host,)
+        return _TCP.format(host=quote(hosts[0].encode()).decode(), port=destination.port).encode()
+    return _UNIX.format(path=quote(destination.path.encode("utf-8", "surrogateescape")).decode()).encode(
+        "utf-8", "surrogateescape"
+    )

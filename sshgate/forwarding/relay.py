@@ -1,0 +1,338 @@
+"""The gateway's half of a relay: many streams over one process in a sandbox. ``inside`` is the other half."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import structlog
+
+from sshgate.errors import GateError, StartFailed
+from sshgate.flow import Flow
+from sshgate.forwarding import inside, insideloop
+from sshgate.forwarding.frames import FrameReader, ProtocolError, frame, listening, opening
+from sshgate.forwarding.inside import CHUNK, WINDOW
+from sshgate.forwarding.values import Destination, Listening
+from sshgate.launcher import Program, quote
+from sshgate.sandbox.launch import launch, park
+from sshgate.sandbox.provider import Sandbox
+from sshgate.streams import STDOUT, Exec, Process, Request
+
+# Frames that wait for the pipe to the relay; more comes only when there is room.
+OUTBOX_HIGH = 256 * 1024
+OUTBOX_LOW = 64 * 1024
+# python3 starts in some 20 ms; on a machine that is very busy, in seconds.
+HELLO_SECONDS = 20.0
+# A destination that drops packets; Linux itself would try for two minutes.
+CONNECT_SECONDS = 20.0
+# Of what a relay says that breaks down.
+LONGEST_COMPLAINT = 200
+
+log = structlog.get_logger("sshgate.forwarding")
+
+_SENT = b"# --- what follows is sent ---"
+_SOURCE = Path(inside.__file__).read_bytes() + Path(insideloop.__file__).read_bytes().partition(_SENT)[2]
+# Isolated, without the site module: quick, and not to be changed by what lies around in the sandbox.
+_START = (
+    "command -v python3 >/dev/null 2>&1&&exec python3 -IS -c "
+    + quote(b"exec(open(0,'rb',closefd=False).read(%d))" % len(_SOURCE)).decode()
+    + ";echo none"
+)
+
+Accepted = Callable[["RelayStream", str, int], None]
+"""Called with a connection to a listener, and its originator's address and port; must not block."""
+
+
+class ConnectFailed(GateError):
+    """The destination cannot be reached from the sandbox; says why."""
+
+    code = "forward"
+    retry = True
+
+
+class NoRelay(GateError):
+    """The sandbox has no python3, in which the relay is written."""
+
+    code = "missing"
+
+
+class Relay:
+    """Streams through one sandbox. Whoever started it closes it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._reader = FrameReader()
+        self._outbox = Flow(OUTBOX_HIGH, OUTBOX_LOW, self._pause, self._resume)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._numbers = count(1)
+        self._streams: dict[int, RelayStream] = {}
+        self._answers: dict[int, asyncio.Future[bytes]] = {}
+        self._listeners: dict[int, Accepted] = {}
+        self._closed = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<Relay {len(self._streams)} streams, {len(self._listeners)} listeners, {self._outbox!r}{state}>"
+
+    @classmethod
+    async def start(cls, sandbox: Sandbox) -> Relay:
+        """A relay that answers. Raises ``NoRelay`` where it cannot run, else as ``Sandbox.start`` does."""
+        process = await park(sandbox, None)
+        try:
+            await launch(process, Program(Request(Exec(_START.encode())), shell="/bin/sh"))
+            await process.write(_SOURCE)
+            async with asyncio.timeout(HELLO_SECONDS):
+                rest = await _hello(process)
+        except TimeoutError as error:
+            await process.close()
+            raise StartFailed("the relay in the sandbox did not answer within 20 s; try again.") from error
+        except BaseException:
+            await process.close()
+            raise
+        relay = cls(process)
+        relay._tasks = [asyncio.create_task(relay._read(rest)), asyncio.create_task(relay._write())]
+        return relay
+
+    @property
+    def alive(self) -> bool:
+        """Whether streams can be opened."""
+        return not self._closed
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
+    async def connect(self, destination: Destination) -> RelayStream:
+        """Connect from inside the sandbox. Raises ``ConnectFailed``."""
+        number = next(self._numbers)
+        stream = self._streams[number] = RelayStream(self, number)
+        try:
+            await self._ask(number, frame(inside.OPEN, number, opening(destination)))
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    async def listen(self, where: Listening, accepted: Accepted) -> tuple[int, bytes]:
+        """Listen inside the sandbox: the listener's number, and its port (two bytes) or path.
+
+        Raises ``ConnectFailed`` where the address cannot be had.
+        """
+        number = next(self._numbers)
+        self._listeners[number] = accepted
+        try:
+            return number, await self._ask(number, frame(inside.LISTEN, number, listening(where)))
+        except BaseException:
+            self.unlisten(number)
+            raise
+
+    def unlisten(self, number: int) -> None:
+        """Let go of a listener; its connections go on."""
+        if self._listeners.pop(number, None) is not None:
+            self.send(frame(inside.CLOSE, number))
+
+    async def close(self) -> None:
+        """End it with all its streams. Never raises."""
+        self._lose()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._process.close()
+
+    async def _ask(self, number: int, question: bytes) -> bytes:
+        answer: asyncio.Future[bytes]
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        try:
+            if self._closed:
+                raise ConnectFailed("the sandbox has ended")
+            self.send(question)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await answer
+        except TimeoutError as error:
+            raise ConnectFailed(f"no answer within {CONNECT_SECONDS:g} s") from error
+        finally:
+            del self._answers[number]
+
+    # --- what its streams ask ---
+
+    def send(self, data: bytes) -> None:
+        """Queue a frame without waiting for room."""
+        if not self._closed:
+            self._outbox.put(data)
+
+    async def room(self) -> None:
+        """Returns when there is room for more."""
+        await self._room.wait()
+
+    def forget(self, number: int) -> None:
+        """The stream has been let go of by both sides, or by this one."""
+        self._streams.pop(number, None)
+
+    # --- its two tasks ---
+
+    def _pause(self) -> None:
+        self._room.clear()
+
+    def _resume(self) -> None:
+        self._room.set()
+
+    async def _write(self) -> None:
+        while (chunk := await self._outbox.get()) is not None:
+            await self._process.write(chunk[1])
+
+    async def _read(self, rest: bytes) -> None:
+        complaint = b""
+        try:
+            self._take(rest)
+            while (chunk := await self._process.read()) is not None:
+                if chunk[0] == STDOUT:
+                    self._take(chunk[1])
+                else:
+                    complaint = (complaint + chunk[1])[-LONGEST_COMPLAINT:]
+        except ProtocolError as error:
+            # Somebody in the sandbox has got at the relay: nothing that it says is of use any more.
+            complaint = str(error).encode()
+        finally:
+            self._lose()
+        if complaint:
+            log.warning("relay.broken", said=_printable(complaint))
+
+    def _lose(self) -> None:
+        self._closed = True
+        self._outbox.discard()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ConnectFailed("the sandbox has ended"))
+        for stream in list(self._streams.values()):
+            stream.lost()
+        self._streams.clear()
+        self._listeners.clear()
+
+    def _take(self, data: bytes) -> None:
+        for one in self._reader.feed(data):
+            self._frame(*one)
+
+    def _frame(self, kind: int, number: int, payload: bytes) -> None:
+        if kind == inside.ACCEPTED:
+            self._accept(number, payload)
+        elif kind in (inside.OPENED, inside.LISTENING, inside.FAILED):
+            answer = self._answers.get(number)
+            if answer is not None and not answer.done():
+                if kind == inside.FAILED:
+                    answer.set_exception(ConnectFailed(_printable(payload) or "connection failed"))
+                else:
+                    answer.set_result(payload)
+        elif (stream := self._streams.get(number)) is not None:
+            stream.received(kind, payload)
+
+    def _accept(self, listener: int, payload: bytes) -> None:
+        if len(payload) < 6:
+            raise ProtocolError("a connection without a number")
+        number, port = struct.unpack_from(">IH", payload)
+        accepted = self._listeners.get(listener)
+        if number < inside.ACCEPTED_FROM or number in self._streams:
+            raise ProtocolError("a number that is not the relay's to give")
+        stream = self._streams[number] = RelayStream(self, number)
+        if accepted is None:
+            stream.close()
+        else:
+            accepted(stream, _printable(payload[6:]), port)
+
+
+class RelayStream:
+    """One connection through a relay: a ``streams.Stream``."""
+
+    def __init__(self, relay: Relay, number: int) -> None:
+        self._relay = relay
+        self._number = number
+        # The window bounds it, so that it need not be paused.
+        self._input = Flow(WINDOW, WINDOW)
+        self._credit = WINDOW
+        self._more = asyncio.Event()
+        self._taken = 0
+        self._gone = asyncio.Event()
+        self._eof_sent = False
+
+    def __repr__(self) -> str:
+        return f"<RelayStream {self._number} {self._input!r}{' gone' * self._gone.is_set()}>"
+
+    async def read(self) -> bytes | None:
+        chunk = await self._input.get()
+        if chunk is None:
+            return None
+        self._taken += len(chunk[1])
+        if self._taken >= WINDOW // 4 and not self._gone.is_set():
+            self._relay.send(frame(inside.CREDIT, self._number, self._taken.to_bytes(4, "big")))
+            self._taken = 0
+        return chunk[1]
+
+    async def write(self, data: bytes) -> None:
+        at = 0
+        while at < len(data) and not self._gone.is_set():
+            if not self._credit:
+                self._more.clear()
+                await self._more.wait()
+                continue
+            size = min(CHUNK, self._credit, len(data) - at)
+            self._credit -= size
+            self._relay.send(frame(inside.DATA, self._number, data[at : at + size]))
+            at += size
+            await self._relay.room()
+
+    async def write_eof(self) -> None:
+        if not self._eof_sent and not self._gone.is_set():
+            self._eof_sent = True
+            self._relay.send(frame(inside.EOF, self._number))
+
+    async def wait_closed(self) -> None:
+        await self._gone.wait()
+
+    def close(self) -> None:
+        if not self._gone.is_set():
+            self._relay.send(frame(inside.CLOSE, self._number))
+            self._relay.forget(self._number)
+            self.lost()
+        self._input.discard()
+
+    def lost(self) -> None:
+        """The connection is gone; what has arrived can still be read."""
+        self._gone.set()
+        self._more.set()
+        self._input.put_eof()
+
+    def received(self, kind: int, payload: bytes) -> None:
+        """A frame for this stream. Raises ``ProtocolError``."""
+        if kind == inside.DATA:
+            if self._input.size + self._taken + len(payload) > WINDOW + CHUNK:
+                raise ProtocolError("more than the window")
+            self._input.put(payload)
+        elif kind == inside.EOF:
+            self._input.put_eof()
+        elif kind == inside.CREDIT:
+            self._credit = min(self._credit + int.from_bytes(payload[:4], "big"), WINDOW)
+            self._more.set()
+        elif kind == inside.CLOSE:
+            self._relay.forget(self._number)
+            self.lost()
+
+
+async def _hello(process: Process) -> bytes:
+    """Wait for the relay's first line; what came after it. Raises ``NoRelay``."""
+    seen = b""
+    while inside.HELLO not in seen:
+        chunk = await process.read()
+        if chunk is None or len(seen) > CHUNK:
+            raise NoRelay("the sandbox has no python3 that could run the relay; install python3 in its image.")
+        if chunk[0] == STDOUT:
+            seen += chunk[1]
+    return seen.partition(inside.HELLO)[2]
+
+
+def _printable(said: bytes) -> str:
+    return "".join(one for one in said[:200].decode("utf-8", "replace") if one.isprintable())

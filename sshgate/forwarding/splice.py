@@ -1,0 +1,51 @@
+"""The copy loop between two streams: each direction ends by itself, the whole when both have ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sshgate.streams import Stream
+
+# What a client that has closed its channel had sent before still has this long to be taken.
+LINGER_SECONDS = 10.0
+
+
+async def splice(client: Stream, server: Stream) -> tuple[int, int]:
+    """Carry bytes until both directions have ended, or one side has let go. Closes both; never raises.
+
+    Returns the bytes carried to the server and to the client.
+    """
+    up, down = _Pump(client, server), _Pump(server, client)
+    pumps = [asyncio.create_task(up.run()), asyncio.create_task(down.run())]
+    leaving = [asyncio.create_task(client.wait_closed()), asyncio.create_task(server.wait_closed())]
+    try:
+        open_ = set(pumps)
+        while open_ and not any(task.done() for task in leaving):
+            done, _ = await asyncio.wait({*open_, *leaving}, return_when=asyncio.FIRST_COMPLETED)
+            open_ -= done
+        # Who has closed takes nothing more, but what it said before is still to be delivered.
+        rest = pumps[0] if leaving[0].done() else pumps[1]
+        if open_ and not rest.done():
+            await asyncio.wait({rest}, timeout=LINGER_SECONDS)
+    finally:
+        client.close()
+        server.close()
+        for task in (*pumps, *leaving):
+            task.cancel()
+        await asyncio.gather(*pumps, *leaving, return_exceptions=True)
+    return up.carried, down.carried
+
+
+class _Pump:
+    """One direction."""
+
+    def __init__(self, source: Stream, sink: Stream) -> None:
+        self._source = source
+        self._sink = sink
+        self.carried = 0
+
+    async def run(self) -> None:
+        while (data := await self._source.read()) is not None:
+            self.carried += len(data)
+            await self._sink.write(data)
+        await self._sink.write_eof()

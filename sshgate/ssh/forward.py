@@ -1,0 +1,108 @@
+"""One forwarded connection's channel: a ``streams.Stream`` on top of asyncssh's callbacks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import asyncssh
+
+from sshgate.flow import Flow
+from sshgate.ssh.forwardwire import ForwardWire
+from sshgate.ssh.transport import Transport
+
+# Input read ahead of the sandbox, per connection: there may be hundreds.
+INPUT_HIGH = 128 * 1024
+INPUT_LOW = 32 * 1024
+
+
+class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
+    """A forwarded connection. ``started`` is called once, when bytes may flow."""
+
+    def __init__(self, transport: Transport, started: Callable[[ForwardChannel], None] = lambda channel: None) -> None:
+        self._transport = transport
+        self._started = started
+        self._wire: ForwardWire | None = None
+        self._input = Flow(INPUT_HIGH, INPUT_LOW, self._pause_input, self._resume_input)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._gone = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<ForwardChannel {self._input!r}{' gone' * self._gone.is_set()}>"
+
+    # --- what asyncssh calls ---
+
+    def connection_made(self, chan: Any) -> None:
+        self._wire = cast(ForwardWire, chan)
+
+    def session_started(self) -> None:
+        self._started(self)
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._input.put(bytes(data))
+
+    def eof_received(self) -> bool:
+        self._input.put_eof()
+        # Output goes on: this is a half-close.
+        return True
+
+    def close_received(self) -> None:
+        """The client takes no more; what it had sent is still to be read."""
+        self._gone.set()
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wire = None
+        self._input.put_eof()
+        self.close_received()
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+
+    def _pause_input(self) -> None:
+        if self._wire is not None:
+            self._wire.pause_reading()
+
+    def _resume_input(self) -> None:
+        if self._wire is not None:
+            self._wire.resume_reading()
+
+    # --- streams.Stream ---
+
+    async def read(self) -> bytes | None:
+        chunk = await self._input.get()
+        return None if chunk is None else chunk[1]
+
+    async def write(self, data: bytes) -> None:
+        if self._wire is not None and not self._gone.is_set():
+            try:
+                self._wire.write(data)
+            except BrokenPipeError:
+                self.close_received()
+        while not self._gone.is_set():
+            if not self._room.is_set():
+                await self._room.wait()
+            elif not self._transport.writable.is_set():
+                await self._transport.writable.wait()
+            else:
+                return
+
+    async def write_eof(self) -> None:
+        if self._wire is not None and not self._gone.is_set():
+            self._wire.write_eof()
+
+    async def wait_closed(self) -> None:
+        await self._gone.wait()
+
+    def close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+        self._gone.set()
+        self._room.set()
+        # Also lets paused input run dry: a paused channel would never be seen to close.
+        self._input.discard()

@@ -1,0 +1,26 @@
+"""Forwards of a login that has no sandbox: none."""
+
+from __future__ import annotations
+
+from sshgate.errors import Denied
+from sshgate.forwarding.values import Destination
+from sshgate.streams import Back, Stream
+
+
+class NoForwards:
+    """Says no to all."""
+
+    async def connect(self, destination: Destination) -> Stream:
+        raise Denied("nothing is forwarded here")
+
+    async def listen(self, where: Destination, back: Back) -> int:
+        raise Denied("nothing is forwarded here")
+
+    def unlisten(self, where: Destination) -> bool:
+        return False
+
+    def agent_allowed(self) -> bool:
+        return False
+
+    def sessions_ended(self) -> None:
+        pass
