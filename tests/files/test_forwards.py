@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeGateway
-from tests.rig.forwarding import ECHO, connected, exchanged, local_port, python, session
+from tests.rig.forwarding import ECHO, connected, exchanged, local_port, master, python, session
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh, environment
 from tests.rig.waiting import until
@@ -37,19 +36,6 @@ def door(make_gateway: MakeGateway, provider: str) -> Gateway:
 @pytest.fixture(scope="module")
 def user(door: Gateway, user_at: Callable[[Gateway], Ssh]) -> Ssh:
     return user_at(door)
-
-
-@contextmanager
-def master(ssh: Ssh, place: Path) -> Iterator[tuple[str, ...]]:
-    """A connection in the background; the options by which other clients use it."""
-    control = ("-o", f"ControlPath={place}/control")
-    client = subprocess.Popen(ssh.argv(options=("-M", "-N", *control)), stdin=subprocess.DEVNULL)
-    try:
-        until(lambda: (place / "control").exists() or client.poll() is not None, 20, "the control socket")
-        yield control
-    finally:
-        client.terminate()
-        client.wait(10)
 
 
 def test_a_local_forward_reaches_the_sandbox_of_its_session(user: Ssh) -> None:
@@ -89,18 +75,13 @@ def test_a_host_behind_the_sandbox_is_reached_by_a_jump(user: Ssh, tmp_path: Pat
         "while True:\n c,_=s.accept();c.sendall(b'SSH-2.0-inside\\r\\n');c.close()"
     )
     shared = user.as_user("dev+shared")
-    with master(shared, tmp_path) as control:
-        server = shared.start(python(greet), options=control)
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"up\n"
+    with master(shared, tmp_path) as control, session(shared, python(greet), *control):
         proxy = " ".join(map(str, shared.argv(options=(*control, "-W", "[127.0.0.1]:2200"))))
         jumped = subprocess.run(
             ["ssh", "-F", "none", "-v", "-o", f"ProxyCommand={proxy.removesuffix(' --')}", "inside", "true"],
             capture_output=True, check=False, timeout=40, env=environment(),
         )  # fmt: skip
         assert b"remote software version inside" in jumped.stderr
-        server.kill()
-        server.communicate()
 
 
 def test_a_unix_socket_in_the_sandbox_is_reached_by_its_path(user: Ssh, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.rig.gateway import free_port
 from tests.rig.ssh import Ssh
@@ -31,6 +32,24 @@ def python(program: str, *words: str) -> str:
     """The command that runs a program in the sandbox."""
     quoted = program.replace("'", "'\\''")
     return f"exec python3 -c '{quoted}' {' '.join(words)}"
+
+
+@contextmanager
+def master(ssh: Ssh, place: Path) -> Iterator[tuple[str, ...]]:
+    """A connection in the background; the options by which other clients use it."""
+    control = ("-o", f"ControlPath={place}/control")
+    client = subprocess.Popen(ssh.argv(options=("-M", "-N", *control)), stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: (place / "control").exists() or client.poll() is not None, 20, "the control socket")
+        yield control
+    finally:
+        client.terminate()
+        try:
+            client.wait(10)
+        except subprocess.TimeoutExpired:
+            # A signal that comes just before it waits for input is only seen at the next input.
+            client.kill()
+            client.wait()
 
 
 @contextmanager
