@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from sshgate.core import Core
 from sshgate.doors import Doors
 from sshgate.errors import GateError
 from sshgate.notyet import without_effect
+from sshgate.reread import Reread
 from sshgate.telemetry import log as logs
 from sshgate.telemetry.audit import AuditFile
 from sshgate.telemetry.codes import Code
@@ -26,16 +28,17 @@ Ready = Callable[[Doors], None]
 log = structlog.get_logger("sshgate.app")
 
 
-def run(config: Config, ready: Ready | None = None) -> int:
+def run(config: Config, ready: Ready | None = None, file: Path | None = None) -> int:
     """Serve until TERM or INT, then drain; a second signal cuts what still runs. Returns the exit status.
 
-    ``ready`` is called once with the open doors when logins are accepted. The event loop is uvloop's where
+    ``ready`` is called once with the open doors when logins are accepted. ``file`` is where ``config`` was read from:
+    it is read again when it changes and at HUP. The event loop is uvloop's where
     it is installed, asyncio's otherwise or with SSHGATE_LOOP=asyncio.
     """
     logs.configure(config.log)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            runner.run(serve(config, ready))
+            runner.run(serve(config, ready, file))
         except GateError as error:
             print(f"sshgate: {error}", file=sys.stderr)
             return error.status if error.status != 255 else 1
@@ -45,7 +48,7 @@ def run(config: Config, ready: Ready | None = None) -> int:
     return 0
 
 
-async def serve(config: Config, ready: Ready | None = None) -> None:
+async def serve(config: Config, ready: Ready | None = None, file: Path | None = None) -> None:
     """Open everything, serve, and close in the reverse order. Raises ``GateError`` when it cannot start."""
     if config.sandbox.provider == "local":
         from sshgate.sandbox.local.provider import refuse_public
@@ -67,7 +70,8 @@ async def serve(config: Config, ready: Ready | None = None) -> None:
                 log.warning(sentence)
             if ready is not None:
                 ready(doors)
-            await _taken(stop)
+            async with _reread(file, core, doors):
+                await _taken(stop)
             await _drain(core, doors, stop)
         finally:
             await doors.close()
@@ -93,6 +97,30 @@ async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
             await health.open()
             stack.push_async_callback(health.close)
         yield
+
+
+@asynccontextmanager
+async def _reread(file: Path | None, core: Core, doors: Doors) -> AsyncIterator[None]:
+    """Changed settings come into force while the body runs."""
+    if file is None:
+        yield
+        return
+
+    async def apply(config: Config) -> None:
+        await doors.reconfigure(config)
+        core.reconfigure(config)
+
+    watch = Reread(file, core.config, apply, core.telemetry.events)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, watch.now)
+    task = asyncio.create_task(watch.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        # Whoever asks now is too late, and shall not end us.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
 
 async def _drain(core: Core, doors: Doors, stop: asyncio.Queue[int]) -> None:

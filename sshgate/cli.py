@@ -38,14 +38,15 @@ def serve(file: Path) -> None:
 
     It runs in the foreground, logs to stderr, and keeps its keys in the directories that the file names. TERM
     and Ctrl-C stop it: no more logins, running sessions may end within ssh.drain, then every sandbox is
-    removed. A second signal does not wait.
+    removed. A second signal does not wait. A changed file is read again by itself, and at HUP; the log says what
+    is in force and what waits for a restart.
 
     Exit status: 0 after a signal, 1 when it cannot start, 2 when the settings are wrong.
     """
     config = _load(file)
     from sshgate import app
 
-    sys.exit(app.run(config))
+    sys.exit(app.run(config, file=file))
 
 
 @main.command("try")
@@ -81,12 +82,18 @@ def try_(port: int, keys: Path) -> None:
 def check_config(file: Path) -> None:
     """Say whether a file of settings can be used, and all that is wrong with it.
 
-    Mistakes go to stderr, one on each line as FILE:LINE: what is wrong and what to do. Nothing is started and
-    no cluster is asked.
+    Mistakes go to stderr, one on each line as FILE:LINE: what is wrong and what to do. Host keys, addresses and
+    the audit file are tried as `serve` would on this machine. Nothing is started or made and no cluster is asked.
 
-    Exit status: 0 when the file can be used, 2 when not.
+    Exit status: 0 when the gateway can start with it, 2 when not.
     """
     config = _load(file)
+    from sshgate import preflight
+
+    if refused := preflight.refusals(config):
+        for sentence in refused:
+            click.echo(f"{file}: {sentence}", err=True)
+        sys.exit(2)
     from sshgate.access.authorized_keys import Keyring
 
     if Keyring(config.access.authorized_keys, config.access.user_ca).empty:

@@ -33,6 +33,13 @@ class Core:
 
         self._tell_gauges(self.telemetry.metrics)
 
+    def reconfigure(self, config: Config) -> None:
+        """What can change while the gateway runs: profiles, limits, and what front doors read from ``config``."""
+        self.config = config
+        self.admission.limits = config.limits
+        self.gateway.profiles = config.profiles
+        self.provider.reconfigure(config.profiles, config.limits)
+
     async def _receipt(self, question: Question) -> str:
         return self.telemetry.receipts.text(question.identity.user)
 

@@ -61,6 +61,10 @@ class Doors:
         for door in self._all:
             self.addresses = await door.listen()
 
+    async def reconfigure(self, config: Config) -> None:
+        """Settings for what comes in from now on; the browser's wait for a restart. Raises ``ConfigError``."""
+        await self.ssh.reconfigure(config)
+
     def stop_accepting(self) -> None:
         """Nothing new, by any of them."""
         for door in self._all:

@@ -63,6 +63,13 @@ class Registry:
     def __repr__(self) -> str:
         return f"<Registry {self.life}: {self.book!r}, {self.presence!r}>"
 
+    def limit(self, limits: Limits) -> None:
+        """Other limits from now on; starts of the last minute are forgotten where their pace has changed."""
+        if limits.starts_per_minute != self.limits.starts_per_minute:
+            self._starts = Starts(limits.starts_per_minute)
+        self.limits = limits
+        self.stir()
+
     @property
     def now(self) -> Now:
         """This moment: our monotonic clock, and the API server's wall clock."""

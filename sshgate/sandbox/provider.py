@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from sshgate.config import Profile
+from sshgate.config import Limits, Profile
 from sshgate.streams import Process
 from sshgate.terminal import Terminal
 
@@ -83,6 +83,9 @@ class Provider(Protocol):
         Raises ``StartFailed`` (denied, invalid), ``LimitReached`` (quota) or ``Unavailable``. Nothing is
         left behind when it raises or is cancelled.
         """
+
+    def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
+        """Other profiles and limits from now on. Sandboxes that are in use stay as they were made."""
 
     async def check(self) -> None:
         """Whether sandboxes could be made now, by one cheap question. Raises ``GateError`` with the reason."""

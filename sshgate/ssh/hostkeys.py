@@ -28,15 +28,20 @@ _KINDS: tuple[tuple[str, str, dict[str, int]], ...] = (
 _PATTERN = "ssh_host_*_key"
 
 
-def load(directory: Path) -> list[asyncssh.SSHKeyPair]:
-    """Every host key in ``directory``, ed25519 first; makes an ed25519 and an RSA key where there is none.
+class NoHostKeys(ConfigError):
+    """There is no host key where there should be one."""
 
-    Raises ``ConfigError`` with one sentence for each key that cannot be used.
+
+def load(directory: Path, make: bool = True) -> list[asyncssh.SSHKeyPair]:
+    """Every host key in ``directory``, ed25519 first. Where there is none, an ed25519 and an RSA key are made.
+
+    Raises ``ConfigError`` with one sentence for each key that cannot be used, ``NoHostKeys`` without ``make``.
     """
     try:
         paths = sorted(directory.glob(_PATTERN))
-        if not paths:
-            paths = _make(directory)
+        if not paths and not make:
+            raise NoHostKeys([f"{directory}: holds no host key."])
+        paths = paths or _make(directory)
     except OSError as error:
         raise ConfigError([f"{directory}: cannot keep host keys there: {error.strerror}."]) from error
     pairs, mistakes = [], []

@@ -8,6 +8,7 @@ import os
 from collections.abc import Coroutine
 from typing import Any
 
+import asyncssh
 import structlog
 
 from sshgate.config import Address, Config
@@ -51,6 +52,7 @@ class SshServer:
         self._admission = admission
         self._gateway = gateway
         self._server: asyncio.Server | None = None
+        self._options: asyncssh.SSHServerConnectionOptions | None = None
         self._accepting = False
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
@@ -75,12 +77,12 @@ class SshServer:
         Raises ``ConfigError`` for host keys that cannot be used and an address that cannot be had.
         """
         keys = await asyncio.to_thread(hostkeys.load, self._config.ssh.host_keys)
-        options = connection_options(self._config.ssh, keys, self._owner)
+        self._options = connection_options(self._config.ssh, keys, self._owner)
         loop = asyncio.get_running_loop()
         wanted = self._config.ssh.listen
         try:
             self._server = await loop.create_server(
-                lambda: Transport(loop, options), wanted.host or None, wanted.port, backlog=BACKLOG, reuse_address=True
+                self._transport, wanted.host or None, wanted.port, backlog=BACKLOG, reuse_address=True
             )
         except OSError as error:
             raise ConfigError([_refused(wanted, error)]) from error
@@ -89,6 +91,16 @@ class SshServer:
         for key in keys:
             log.info("host_key", kind=key.get_algorithm(), fingerprint=hostkeys.fingerprint(key))
         return self.addresses
+
+    async def reconfigure(self, config: Config) -> None:
+        """Other settings and host keys for the connections to come. Raises ``ConfigError``, and nothing has changed."""
+        keys = await asyncio.to_thread(hostkeys.load, config.ssh.host_keys, make=False)
+        self._options = connection_options(config.ssh, keys, self._owner)
+        self._config = config
+
+    def _transport(self) -> Transport:
+        assert self._options is not None
+        return Transport(asyncio.get_running_loop(), self._options)
 
     def stop_accepting(self) -> None:
         """No new connection, and no further session on those that are there.

@@ -8,7 +8,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -17,7 +17,7 @@ from sshgate.config import Limits, Profile, SandboxPlace
 from sshgate.errors import GateError, LimitReached, Unavailable
 from sshgate.lifecycle.claiming import Claiming
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.parking import Parking
+from sshgate.lifecycle.parking import Kind, Parking
 from sshgate.lifecycle.patches import Claim, claim_annotations
 from sshgate.lifecycle.plan import Target, give_way
 from sshgate.lifecycle.pool import Pools
@@ -71,7 +71,12 @@ class KubernetesProvider:
     ) -> None:
         self.api = ApiServer(place, observe=observe)
         self.owner = Owner(place.gateway or socket.gethostname(), secrets.token_hex(6))
-        self.profiles = profiles or {}
+        # These are filled again by `reconfigure`; whoever is given one sees the change.
+        self.profiles: dict[str, Profile] = {}
+        self._templates: dict[str, str] = {}
+        self._kinds: dict[str, Sequence[Kind]] = {}
+        self._targets: list[Target] = []
+        self._know(profiles or {})
         self._pods = Pods(self.api, self.owner, self.profiles)
         self.registry = Registry(self.owner.life, limits or _NO_LIMITS, self._pods, _machine_clock)
         self.api.heard = self.registry.time.heard
@@ -79,16 +84,8 @@ class KubernetesProvider:
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._sessions: dict[str, str] = {}
         self._warm: dict[str, KubernetesSandbox] = {}
-        self._templates = {name: podspec.template_hash(podspec.template(one)) for name, one in self.profiles.items()}
-        self._parking = Parking(
-            self.registry, {name: one.parked for name, one in self.profiles.items()}, self._enter, random.random
-        )
-        targets = [
-            Target(name, self._templates[name], one.warm, one.refill_per_minute)
-            for name, one in self.profiles.items()
-            if one.warm
-        ]
-        self._pools = Pools(self.registry, targets, self._parking, lambda: secrets.token_hex(4), random.random)
+        self._parking = Parking(self.registry, self._kinds, self._enter, random.random)
+        self._pools = Pools(self.registry, self._targets, self._parking, lambda: secrets.token_hex(4), random.random)
         self._opened = False
         self._anchor = place.anchor
         self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry)
@@ -120,6 +117,23 @@ class KubernetesProvider:
             if isinstance(error, GateError) and not isinstance(error, Unavailable):
                 raise Unavailable(str(error)) from error
             raise
+
+    def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
+        self._know(profiles)
+        self.registry.limit(limits)
+
+    def _know(self, profiles: Mapping[str, Profile]) -> None:
+        self.profiles.clear()
+        self.profiles.update(profiles)
+        self._templates.clear()
+        self._templates.update((name, podspec.template_hash(podspec.template(one))) for name, one in profiles.items())
+        self._kinds.clear()
+        self._kinds.update((name, one.parked) for name, one in profiles.items())
+        self._targets[:] = [
+            Target(name, self._templates[name], one.warm, one.refill_per_minute)
+            for name, one in profiles.items()
+            if one.warm
+        ]
 
     async def create(self, order: Order, notice: Notice) -> Sandbox:
         self.registry.admit(order.user, order.session)

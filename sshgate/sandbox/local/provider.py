@@ -10,12 +10,12 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 
-from sshgate.config import Address, Profile, SandboxPlace
+from sshgate.config import Address, Limits, Profile, SandboxPlace
 from sshgate.errors import ConfigError, StartFailed, Unavailable
 from sshgate.launcher import FOREVER
 from sshgate.sandbox.local import bubblewrap
@@ -68,6 +68,9 @@ class LocalProvider:
         sandbox = LocalSandbox(name, order, uid, outer, inner, self._sandboxes.discard)
         self._sandboxes.add(sandbox)
         return sandbox
+
+    def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
+        """Every order brings its profile, and admission counts."""
 
     async def check(self) -> None:
         """Nothing else than this machine is needed."""

@@ -1,0 +1,76 @@
+"""What `check-config` finds out besides the file itself: all that would keep `serve` from starting."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sshgate.config import Address, Config, Ssh, Telemetry
+from sshgate.preflight import refusals
+from tests.rig.ssh import make_key
+
+ANY_PORT = Address("127.0.0.1", 0)
+
+
+def config(place: Path, listen: Address = ANY_PORT) -> Config:
+    return replace(Config(), ssh=Ssh(listen=listen, host_keys=place / "host"))
+
+
+def test_a_fresh_place_will_do_and_nothing_is_made_there(tmp_path: Path) -> None:
+    assert refusals(config(tmp_path)) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "host").mkdir()
+    key = tmp_path / "host" / "ssh_host_ed25519_key"
+    make_key(key)
+    assert refusals(config(tmp_path)) == []
+    key.chmod(0o644)
+    (sentence,) = refusals(config(tmp_path))
+    assert sentence == f"ssh.host_keys: {key}: others can read this private host key; run `chmod 600 {key}`."
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        (Address("192.0.2.1", 2222), "ssh.listen: 192.0.2.1 is no address of this machine."),
+        (Address("no-such-host.invalid", 2222), "ssh.listen: the host name 'no-such-host.invalid' cannot be resolved"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_refused(tmp_path: Path, address: Address, sentence: str) -> None:
+    (told,) = refusals(config(tmp_path, listen=address))
+    assert told.startswith(sentence)
+
+
+def test_a_gateway_that_runs_on_the_address_is_no_reason(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert refusals(config(tmp_path, listen=Address(*taken.getsockname()))) == []
+
+
+def test_an_audit_file_without_a_directory_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "none" / "audit.jsonl"
+    (told,) = refusals(replace(config(tmp_path), telemetry=Telemetry(audit=file)))
+    assert told == f"telemetry.audit: {file} cannot be made: make its directory, and let the gateway write there."
+
+
+def test_keys_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    (tmp_path / "sshgate.yaml").write_text("ssh: {listen: 127.0.0.1:2222, host_keys: file/host}\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "sshgate", "check-config", tmp_path / "sshgate.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr == (
+        f"{tmp_path}/sshgate.yaml: ssh.host_keys: {file}/host holds no host key, "
+        f"and none can be made: {file} cannot be written to.\n"
+    )

@@ -1,0 +1,111 @@
+"""Which changes of the configuration hold at once, and which wait for a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from sshgate.config import Address, Config, Limits, Profile, Ssh, Telemetry
+from sshgate.errors import ConfigError
+from sshgate.reread import Reread, within_reach
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events, Record
+
+
+def test_profiles_limits_and_texts_change_at_once() -> None:
+    new = Config(
+        ssh=Ssh(greeting="hello", drain=99.0), profiles={"default": Profile(warm=3)}, limits=Limits(sandboxes=7)
+    )
+    config, live, later = within_reach(Config(), new)
+    assert config == new
+    assert (live, later) == (["ssh.greeting", "ssh.drain", "profiles", "limits"], [])
+
+
+def test_addresses_and_places_wait_for_a_restart() -> None:
+    new = replace(
+        Config(),
+        ssh=Ssh(listen=Address("127.0.0.1", 1), banner="new"),
+        telemetry=Telemetry(listen=Address("127.0.0.1", 2)),
+    )
+    config, live, later = within_reach(Config(), new)
+    assert config == replace(Config(), ssh=Ssh(banner="new"))
+    assert (live, later) == (["ssh.banner"], ["ssh.listen", "telemetry.listen"])
+
+
+def test_the_same_file_changes_nothing() -> None:
+    assert within_reach(Config(), Config()) == (Config(), [], [])
+
+
+class Watched:
+    """A file that is watched, and what its reader has done."""
+
+    def __init__(self, place: Path) -> None:
+        self.file = place / "sshgate.yaml"
+        self.file.write_text("limits: {sandboxes: 1}\n")
+        self.applied: list[int] = []
+        self.told: asyncio.Queue[Record] = asyncio.Queue()
+        self.refuse = False
+        from sshgate.configfile import load
+
+        self.reread = Reread(self.file, load(self.file), self._apply, Events(self.told.put_nowait), every=0.01)
+
+    async def _apply(self, config: Config) -> None:
+        if self.refuse:
+            raise ConfigError(["the host keys cannot be read."])
+        self.applied.append(config.limits.sandboxes)
+
+
+async def test_a_file_with_mistakes_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    task = asyncio.create_task(watched.reread.run())
+    try:
+        watched.file.write_text("limits: {sandboxes: many}\n")
+        told = await asyncio.wait_for(watched.told.get(), 5)
+        assert told.code is Code.CONFIG_REFUSED
+        assert "limits.sandboxes: expected a whole number" in str(told.fields["reason"])
+        watched.file.write_text("limits: {sandboxes: 22}\n")
+        assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
+        assert watched.applied == [22]
+    finally:
+        task.cancel()
+
+
+async def test_a_mounted_file_is_noticed_when_its_directory_link_moves(tmp_path: Path) -> None:
+    """As the kubelet replaces a ConfigMap: the file's own path stays, a link above it moves."""
+    for name, number in (("..1", 1), ("..2", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sshgate.yaml").write_text(f"limits: {{sandboxes: {number}}}\n")
+    (tmp_path / "mount").mkdir()
+    data = tmp_path / "mount" / "..data"
+    data.symlink_to("../..1")
+    watched = Watched(tmp_path)
+    watched.file = tmp_path / "mount" / "sshgate.yaml"
+    watched.file.symlink_to("..data/sshgate.yaml")
+    from sshgate.configfile import load
+
+    watched.reread = Reread(
+        watched.file, load(watched.file), watched._apply, Events(watched.told.put_nowait), every=0.01
+    )
+    task = asyncio.create_task(watched.reread.run())
+    try:
+        (tmp_path / "mount" / "..new").symlink_to("../..2")
+        (tmp_path / "mount" / "..new").rename(data)
+        assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
+        assert watched.applied == [2]
+    finally:
+        task.cancel()
+
+
+async def test_what_cannot_be_applied_leaves_the_old_settings_in_force(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.refuse = True
+    task = asyncio.create_task(watched.reread.run())
+    try:
+        watched.file.write_text("limits: {sandboxes: 22}\n")
+        assert (await asyncio.wait_for(watched.told.get(), 5)).code is Code.CONFIG_REFUSED
+        watched.refuse = False
+        watched.reread.now()
+        assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
+    finally:
+        task.cancel()
