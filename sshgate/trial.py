@@ -8,18 +8,25 @@ import os
 import re
 import shlex
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sshgate import app
-from sshgate.config import Access, Address, Config, Limits, Log, Profile, SandboxPlace, Ssh
+from sshgate.access.authorized_keys import fingerprint_of
+from sshgate.access.identity import Identity, LoginName
+from sshgate.config import Access, Address, Config, Limits, Log, Profile, SandboxPlace, Ssh, Web
+from sshgate.doors import Doors
 from sshgate.errors import ConfigError, Unavailable
 from sshgate.ssh import hostkeys
 
 USER = "dev"
 HOST = "127.0.0.1"
+WEB_PORT = 31_000
+# Somebody may read first, and find a browser.
+LINK_SECONDS = 600.0
 
 
 def run(port: int, keys: Path) -> int:
@@ -28,8 +35,15 @@ def run(port: int, keys: Path) -> int:
     Raises ``GateError`` when the port is taken or ``keys`` cannot be used.
     """
     _check_port(port)
-    config = prepare(port, keys)
-    return app.run(config, ready=lambda doors: print(invitation(doors.addresses[0].port, keys), flush=True))
+    config = replace(prepare(port, keys), web=Web(listen=_web_address(port), secret=keys / "web"))
+
+    def ready(doors: Doors) -> None:
+        assert doors.web is not None
+        fingerprint = fingerprint_of(_development_blob(keys))
+        link = doors.web.invitation(Identity(LoginName(USER), "publickey", fingerprint, HOST), LINK_SECONDS)
+        print(invitation(doors.addresses[0].port, keys, link), flush=True)
+
+    return app.run(config, ready)
 
 
 def prepare(port: int, keys: Path) -> Config:
@@ -57,7 +71,7 @@ def prepare(port: int, keys: Path) -> Config:
     )
 
 
-def invitation(port: int, keys: Path) -> str:
+def invitation(port: int, keys: Path, link: str) -> str:
     """What to paste, to be read by a person and, line by line, by a shell in this directory."""
     key, known = _ssh_word(_private_key(keys)), _ssh_word(keys / "known_hosts")
     identity = ["-i", key] if key == str(_private_key(keys)) else ["-o", f"IdentityFile={key}"]
@@ -69,6 +83,11 @@ def invitation(port: int, keys: Path) -> str:
 Ready. Every login gets a fresh sandbox on this machine. Paste this into another terminal, in this directory:
 
   {ssh}
+
+Or open this in a browser, once, within {LINK_SECONDS // 60:.0f} minutes; the second line prints another one:
+
+  {link}
+  {shlex.join(["ssh", "-p", str(port), *options, "-s", f"{USER}@{HOST}", "web"])}
 
 One command, with its input, output and exit status:
 
@@ -96,6 +115,21 @@ def _check_port(port: int) -> None:
             )
             other = port + 1 if 1024 <= port < 65_535 else 2222
             raise Unavailable(f"port {port} of {HOST} {reason}; try another one: sshgate try --port {other}") from error
+
+
+def _web_address(port: int) -> Address:
+    """The usual port, or a free one where that is taken; with a free port for SSH a free one for this, too."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, WEB_PORT if port else 0))
+        except OSError:
+            return Address(HOST, 0)
+    return Address(HOST, WEB_PORT if port else 0)
+
+
+def _development_blob(keys: Path) -> bytes:
+    return base64.b64decode(_development_key(_private_key(keys)).split()[1])
 
 
 def _private_key(keys: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -29,8 +31,11 @@ def build(door: Door, pages: Pages) -> web.Application:
     async def index(request: web.Request) -> web.Response:
         return pages.index(door.base(request))
 
-    async def part(request: web.Request) -> web.Response:
-        return pages.part(request)
+    def part(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answered(request: web.Request) -> web.Response:
+            return pages.part(name, request)
+
+        return answered
 
     async def openapi(request: web.Request) -> web.Response:
         return web.Response(body=described, content_type="application/json", headers={"Cache-Control": "no-cache"})
@@ -39,7 +44,8 @@ def build(door: Door, pages: Pages) -> web.Application:
         if base:
             app.router.add_get(base, index)
         app.router.add_get(f"{base}/", index)
-        app.router.add_get(base + "/static/{name:.+}", part)
+        for name in pages.names:
+            app.router.add_get(f"{base}/{quote(name)}", part(name))
         app.router.add_get(f"{base}/healthz", health)
         app.router.add_get(f"{base}/terminal", door.terminal, allow_head=False)
         api = f"{base}/api"

@@ -1,4 +1,4 @@
-"""The page and its parts: read once, served from memory by their exact names."""
+"""The page and its parts: read once, served from memory. Each has a route of its own: no path is ever looked up."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
-
-from webshim.answers import Refusal
 
 STATIC = Path(__file__).parent / "static"
 INDEX = "index.html"
@@ -35,11 +33,11 @@ class _Part:
 
 
 class Pages:
-    """All files below ``root``. A name that is none of them is nothing, whatever it resolves to."""
+    """All files below ``root`` that a browser may have."""
 
     def __init__(self, root: Path = STATIC) -> None:
         self._parts = {
-            path.relative_to(root).as_posix(): _part(path) for path in sorted(root.rglob("*")) if path.is_file()
+            path.relative_to(root).as_posix(): _part(path) for path in sorted(root.rglob("*")) if _is_part(path)
         }
         index = self._parts.get(INDEX)
         self._index = index.content.decode() if index is not None else _UNBUILT
@@ -52,15 +50,22 @@ class Pages:
         text = self._index.replace(BASE_TAG, f'<base href="{base}/">')
         return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-cache"})
 
-    def part(self, request: web.Request) -> web.Response:
+    @property
+    def names(self) -> list[str]:
+        """What there is besides the page itself."""
+        return [name for name in self._parts if name != INDEX]
+
+    def part(self, name: str, request: web.Request) -> web.Response:
         """One of its files."""
-        part = self._parts.get(request.match_info["name"])
-        if part is None:
-            raise Refusal(404, "not_found", "there is nothing here.")
+        part = self._parts[name]
         headers = {"Cache-Control": "no-cache", "ETag": part.tag, "Content-Type": part.type}
         if request.headers.get("If-None-Match") == part.tag:
             return web.Response(status=304, headers=headers)
         return web.Response(body=part.content, headers=headers)
+
+
+def _is_part(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.suffix not in (".py", ".pyc")
 
 
 def _part(path: Path) -> _Part:

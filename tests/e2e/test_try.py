@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,9 +74,25 @@ def trial(place: Path) -> Iterator[Trial]:
         started.running.wait()
 
 
+def _opens(link: str) -> int:
+    """The status of a browser's login by this link."""
+    url, _, ticket = link.partition("/#login=")
+    headers = {"Content-Type": "application/json", "Origin": url}
+    request = urllib.request.Request(f"{url}/api/login", json.dumps({"link": ticket}).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
 def test_the_pasted_lines_work_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     with trial(tmp_path) as tried:
-        plain, exec_line = tried.lines("ssh")
+        plain, web_line, exec_line = tried.lines("ssh")
+        link = next(line.strip() for line in tried.said.splitlines() if line.startswith("  http://127.0.0.1:"))
+        another = tried.paste(web_line).stdout.decode().strip()
+        assert [_opens(each) for each in (link, another, link)] == [200, 200, 401]
         shell = tried.paste(plain, b"echo in a shell; exit 3\n")
         assert (shell.returncode, shell.stdout) == (3, b"in a shell\n"), shell.stderr
         command = tried.paste(exec_line)
