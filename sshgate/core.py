@@ -51,8 +51,8 @@ class Core:
         )
         metrics.reads("sshgate_sessions", "Sessions that run.", (), lambda: {(): gateway.sessions})
         metrics.reads(
-            "sshgate_sandboxes_held", "Sandboxes that sessions of this gateway hold.", (),
-            lambda: {(): admission.sandboxes},
+            "sshgate_sandboxes", "Sandboxes by profile and state; all gateways of a namespace see the same.",
+            ("profile", "state"), self.provider.counts,
         )  # fmt: skip
         metrics.reads("sshgate_draining", "1 while the gateway shuts down.", (), lambda: {(): self.readiness.draining})
 
@@ -72,4 +72,6 @@ def make_provider(config: Config, telemetry: Telemetry) -> Provider:
         return LocalProvider(config.sandbox)
     from sshgate.sandbox.kubernetes.provider import KubernetesProvider
 
-    return KubernetesProvider(config.sandbox, config.profiles, config.limits, telemetry.metrics.api_request)
+    return KubernetesProvider(
+        config.sandbox, config.profiles, config.limits, telemetry.metrics.api_request, telemetry.events
+    )

@@ -20,6 +20,7 @@ from sshgate.lifecycle.plan import Refiller, Target
 from sshgate.lifecycle.reap import strays
 from sshgate.lifecycle.records import State
 from sshgate.lifecycle.registry import Registry
+from sshgate.telemetry.codes import Code
 
 # Between two looks, seconds: of many changes at once only the last state matters.
 SHORTEST = 0.02
@@ -158,5 +159,7 @@ class Pools:
         async with self._room:
             going = await self._registry.delete(action)
         if going:
-            known = action.record.state is State.WARM
-            log.info("pool.removed" if known else "stray.removed", sandbox=action.record.name, reason=action.reason)
+            if action.record.state is State.WARM:
+                log.info("pool.removed", sandbox=action.record.name, reason=action.reason)
+            else:
+                self._registry.events.tell(Code.REAPED, sandbox=action.record.name, reason=action.reason)

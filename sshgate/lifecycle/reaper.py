@@ -12,6 +12,7 @@ from sshgate.lifecycle.patches import detach_patch, seen_patch
 from sshgate.lifecycle.reap import Rules, reap
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
+from sshgate.telemetry.codes import Code
 
 # Orphans are found by silence of many seconds: looking much more often would find them no sooner.
 PERIOD = 2.0
@@ -68,4 +69,6 @@ class Reaper:
             await registry.patch(record, seen_patch(record, registry.now))
             registry.book.expectations.undelete(record.uid)
         elif await registry.delete(action):
-            log.warning("sandbox.reaped", sandbox=record.name, user=record.user, name=record.sandbox, why=action.reason)
+            registry.events.tell(
+                Code.REAPED, sandbox=record.name, user=record.user, name=record.sandbox, reason=action.reason
+            )

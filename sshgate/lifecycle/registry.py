@@ -21,6 +21,7 @@ from sshgate.lifecycle.clocks import ClusterTime, Now
 from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.presence import Presence
 from sshgate.lifecycle.records import Record
+from sshgate.telemetry.events import Events, to_log
 
 
 class Cluster(Protocol):
@@ -46,8 +47,11 @@ class Cluster(Protocol):
 class Registry:
     """One per gateway. All but the four requests is synchronous; nothing here starts a task."""
 
-    def __init__(self, life: str, limits: Limits, cluster: Cluster, clock: Callable[[], Now]) -> None:
+    def __init__(
+        self, life: str, limits: Limits, cluster: Cluster, clock: Callable[[], Now], events: Events | None = None
+    ) -> None:
         """``clock`` is this machine's; the wall time that counts is learned from the API server (``time.heard``)."""
+        self.events = events if events is not None else Events(to_log)
         self.life = life
         self.limits = limits
         self.book = Book(life)

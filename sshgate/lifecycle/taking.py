@@ -10,6 +10,7 @@ from sshgate.lifecycle.actions import Delete
 from sshgate.lifecycle.claiming import Answer, Claiming, GiveUp, Look, Try, Won
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
+from sshgate.telemetry.codes import Code
 
 # Pauses before a look at a pod whose patch was not answered, seconds: an API server that restarts refuses at once.
 LOOK_AFTER = (0.05, 0.3, 1.0)
@@ -29,6 +30,8 @@ async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete
                 return step.record
             if isinstance(step, Try):
                 answer = await registry.patch(step.record, step.patch)
+                if answer is Answer.REFUSED:
+                    registry.events.tell(Code.CLAIM_LOST, sandbox=step.record.name)
             elif isinstance(step, Look):
                 await asyncio.sleep(LOOK_AFTER[min(unanswered, len(LOOK_AFTER)) - 1])
                 answer = await registry.look(step.record)

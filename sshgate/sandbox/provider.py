@@ -87,6 +87,10 @@ class Provider(Protocol):
     def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
         """Other profiles and limits from now on. Sandboxes that are in use stay as they were made."""
 
+    def counts(self) -> Mapping[tuple[str, ...], float]:
+        """How many sandboxes there are, by profile and state: ``warm``, ``starting``, ``held`` (they wait for room or
+        an image), ``claimed``. A provider that others share counts theirs too."""
+
     async def check(self) -> None:
         """Whether sandboxes could be made now, by one cheap question. Raises ``GateError`` with the reason."""
 

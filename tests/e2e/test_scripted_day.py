@@ -219,7 +219,7 @@ def test_metrics_of_the_day_add_up(day: Day) -> None:
         carried = sum(e[f"bytes_{direction}"] for e in day.told("session.end"))
         assert scraped.total("sshgate_bytes_total", direction=direction) == carried
     assert scraped.total("sshgate_prompt_seconds_count", how="cold") == 1
-    for gauge in ("connections", "sessions", "sandboxes_held", "unauthenticated", "draining"):
+    for gauge in ("connections", "sessions", "unauthenticated", "draining"):
         assert scraped.total(f"sshgate_{gauge}") == 0, gauge
 
 

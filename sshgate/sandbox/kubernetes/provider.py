@@ -8,6 +8,7 @@ import random
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from sshgate.lifecycle.plan import Target, give_way
 from sshgate.lifecycle.pool import Pools
 from sshgate.lifecycle.reap import Rules
 from sshgate.lifecycle.reaper import Reaper
-from sshgate.lifecycle.records import Record, Stage
+from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.taking import take
 from sshgate.sandbox import labels
@@ -42,6 +43,7 @@ from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.launch import runs_anything
 from sshgate.sandbox.named import NoNamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.telemetry.events import Events
 
 # Seconds that `close` spends on deleting what is still there.
 CLOSE_SECONDS = 8.0
@@ -68,6 +70,7 @@ class KubernetesProvider:
         profiles: Mapping[str, Profile] | None = None,
         limits: Limits | None = None,
         observe: Observe = unobserved,
+        events: Events | None = None,
     ) -> None:
         self.api = ApiServer(place, observe=observe)
         self.owner = Owner(place.gateway or socket.gethostname(), secrets.token_hex(6))
@@ -78,7 +81,7 @@ class KubernetesProvider:
         self._targets: list[Target] = []
         self._know(profiles or {})
         self._pods = Pods(self.api, self.owner, self.profiles)
-        self.registry = Registry(self.owner.life, limits or _NO_LIMITS, self._pods, _machine_clock)
+        self.registry = Registry(self.owner.life, limits or _NO_LIMITS, self._pods, _machine_clock, events)
         self.api.heard = self.registry.time.heard
         self._removals = Removals(self.api)
         self._sandboxes: dict[str, KubernetesSandbox] = {}
@@ -117,6 +120,11 @@ class KubernetesProvider:
             if isinstance(error, GateError) and not isinstance(error, Unavailable):
                 raise Unavailable(str(error)) from error
             raise
+
+    def counts(self) -> Mapping[tuple[str, ...], float]:
+        return Counter(
+            (one.record.profile, _state(one.record)) for one in self.registry.book.sightings(self.registry.now)
+        )
 
     def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
         self._know(profiles)
@@ -323,3 +331,11 @@ def _rules(profiles: Mapping[str, Profile]) -> Rules:
 
 def _machine_clock() -> Now:
     return Now(time.time(), time.monotonic())
+
+
+def _state(record: Record) -> str:
+    if record.state is not State.WARM:
+        return "claimed"
+    if record.usable:
+        return "warm"
+    return "starting" if record.stage in (Stage.STARTING, Stage.READY) else "held"

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from itertools import count
@@ -71,6 +72,9 @@ class LocalProvider:
 
     def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
         """Every order brings its profile, and admission counts."""
+
+    def counts(self) -> Mapping[tuple[str, ...], float]:
+        return Counter((sandbox.order.profile.name, "claimed") for sandbox in self._sandboxes)
 
     async def check(self) -> None:
         """Nothing else than this machine is needed."""
