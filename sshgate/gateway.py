@@ -195,6 +195,7 @@ class Login:
             outcome: Outcome | None = None
             traffic = Traffic(partial(self._first_byte, granted, marks))
             try:
+                await self.forwards.settled()
                 program = await self._with_agent(granted, program, sandbox, client)
                 early, eof = (wait.early, wait.eof) if terminal is not None else await at_hand(client)
                 said = await launch(process, program, no_input=eof)

@@ -29,6 +29,8 @@ from sshgate.telemetry.events import Trail
 
 # A client that asks for a forward and then for a session sends both within a round trip.
 SESSION_SECONDS = 1.0
+# A program does not wait longer for the listeners that were asked for before it.
+SETTLE_SECONDS = 5.0
 
 
 class Forwards:
@@ -49,6 +51,8 @@ class Forwards:
         self._plain: set[plain.PlainStream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
+        self._pending = 0
+        self._idle = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Forwards {self.active} connections, {len(self._listeners)} listeners, {len(self._relays)} relays>"
@@ -99,8 +103,30 @@ class Forwards:
             self._spawn(self._forget(stream))
             return stream
 
-    async def listen(self, where: Tcp | Agent | Listening, back: Back) -> int:
-        """Listen inside the sandbox on its loopback; connections go to ``back``. The port. Raises ``GateError``."""
+    def listen(self, where: Listening, back: Back) -> Coroutine[Any, Any, int]:
+        """Listen inside the sandbox on its loopback; connections go to ``back``. The port. Raises ``GateError``.
+
+        From the call on, not only when it is awaited, ``settled`` waits for it.
+        """
+        self._pending += 1
+        return self._listen(where, back)
+
+    async def settled(self) -> None:
+        """Returns when no listener is being made any more: a program may count on those that were asked before it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while self._pending:
+                    self._idle.clear()
+                    await self._idle.wait()
+
+    async def _listen(self, where: Listening, back: Back) -> int:
+        try:
+            return await self._listened(where, back)
+        finally:
+            self._pending -= 1
+            self._idle.set()
+
+    async def _listened(self, where: Listening, back: Back) -> int:
         with self._told(where):
             policy.check_key(where, self._identity.restrictions, listening=True)
             place = await self._place()

@@ -241,7 +241,8 @@ class Connection(asyncssh.SSHServer):
 
     def sessions_ended(self) -> None:
         self._more_sessions = False
-        if self._login is not None:
+        # A session that is there may still be about to say what it wants.
+        if self._login is not None and self._transport is not None and not self._transport.open_sessions:
             self._login.forwards.sessions_ended()
 
     def session_requested(self) -> Channel:
@@ -298,11 +299,8 @@ class Connection(asyncssh.SSHServer):
 
         self._spawn(carry())
 
-    async def listen(self, where: Tcp | Unix) -> int | None:
+    def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
         limit = self._config.ssh.forwards_per_connection
-        if self._transport is None or self._login is None or len(self._listening) >= limit:
-            return None
-        self._listening.add(where)
         told = where
 
         def back(host: str, port: int) -> Awaitable[Stream]:
@@ -312,18 +310,23 @@ class Connection(asyncssh.SSHServer):
             end = String(told.host) + UInt32(told.port) + String(host) + UInt32(port)
             return self._open_back(b"forwarded-tcpip", host, port, end)
 
-        try:
-            port = await self._login.forwards.listen(where, back)
-        except Exception as error:
-            self._listening.discard(where)
-            if not isinstance(error, GateError):
-                self._log.exception("listener.broken")
-            return None
-        if isinstance(where, Tcp):
-            told = Tcp(where.host, port)
-            self._listening.discard(where)
+        async def made(listening: Awaitable[int]) -> int | None:
+            nonlocal told
+            try:
+                port = await listening
+            except GateError:
+                return None
+            if isinstance(where, Tcp):
+                told = Tcp(where.host, port)
             self._listening.add(told)
-        return port
+            return port
+
+        async def refused() -> None:
+            return None
+
+        if self._login is None or len(self._listening) >= limit:
+            return refused()
+        return made(self._login.forwards.listen(where, back))
 
     def unlisten(self, where: Tcp | Unix) -> bool:
         self._listening.discard(where)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from sshgate.access.identity import Identity, Restrictions
 from sshgate.forwarding.values import Destination
@@ -56,8 +57,11 @@ class Forwards(Protocol):
     async def connect(self, destination: Destination) -> Stream:
         """Connect from inside the sandbox. Raises ``GateError``."""
 
-    async def listen(self, where: Destination, back: Back) -> int:
-        """Listen inside the sandbox; connections go to ``back``. The port, 0 for a path. Raises ``GateError``."""
+    def listen(self, where: Destination, back: Back) -> Coroutine[Any, Any, int]:
+        """Listen inside the sandbox; connections go to ``back``. The port, 0 for a path. Raises ``GateError``.
+
+        A session waits for it from the call on, not only when it is awaited.
+        """
 
     def unlisten(self, where: Destination) -> bool:
         """Let go of a listener; whether there was one."""

@@ -63,7 +63,7 @@ class Owner(Protocol):
     def sessions_ended(self) -> None:
         """The client will not open another session (no-more-sessions@openssh.com)."""
 
-    async def listen(self, where: Tcp | Unix) -> int | None:
+    def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
         """The client wants a listener in the sandbox: its port (0 for a path), ``None``: refused. Raises nothing."""
 
     def unlisten(self, where: Tcp | Unix) -> bool:
