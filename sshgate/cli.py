@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from sshgate.transfer.command import cp
 if TYPE_CHECKING:
     from sshgate.config import Config
 
+SHORTEST_PASSWORD = 10
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -103,9 +105,51 @@ def check_config(file: Path) -> None:
     for sentence in without_effect(config):
         click.echo(f"{file}: {sentence}.", err=True)
     profiles = ", ".join(config.profiles)
-    click.echo(
-        f"{file}: fine. {config.sandbox.provider} sandboxes, listening on {config.ssh.listen}, profiles: {profiles}"
-    )
+    listening = f"{config.ssh.listen}" + (f" and {config.web.listen}" if config.web is not None else "")
+    click.echo(f"{file}: fine. {config.sandbox.provider} sandboxes, listening on {listening}, profiles: {profiles}")
+
+
+@main.command()
+@click.argument("user")
+@click.option("-c", "--config", "file", type=_FILE, default="sshgate.yaml", show_default=True, help="The settings.")
+@click.option("--remove", is_flag=True, help="Take the password away; the user's sessions by it end.")
+def passwd(user: str, file: Path, remove: bool) -> None:
+    """Set a user's password for the browser, in the file that web.users_file names.
+
+    It is asked for twice on a terminal, else read as one line from stdin. A running gateway sees the change at
+    once; logins by an earlier password end.
+
+    Exit status: 0 when it is written, 1 when it cannot be written, 2 when the settings or the name are wrong.
+    """
+    from sshgate.access.identity import is_user
+
+    web = _load(file).web
+    if web is None or web.users_file is None:
+        click.echo(f"{file}: there is no web.users_file to write to: name a file there.", err=True)
+        sys.exit(2)
+    if not is_user(user):
+        click.echo(f"sshgate: {user!r} cannot name a user: use A-Z, a-z, 0-9 and '._@-', not '.@-' first.", err=True)
+        sys.exit(2)
+    # By its name: the core can be had without the browser's front door.
+    passwords = importlib.import_module("webshim.passwords")
+    password = None if remove else _password()
+    try:
+        passwords.set_password(web.users_file, user, password)
+    except OSError as error:
+        click.echo(f"sshgate: {web.users_file}: {error.strerror}.", err=True)
+        sys.exit(1)
+    click.echo(f"{web.users_file}: {user} {'has no password any more' if remove else 'has a new password'}.")
+
+
+def _password() -> str:
+    if sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    if len(password) < SHORTEST_PASSWORD:
+        click.echo(f"sshgate: a password needs at least {SHORTEST_PASSWORD} characters.", err=True)
+        sys.exit(2)
+    return str(password)
 
 
 def _load(file: Path) -> Config:

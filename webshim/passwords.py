@@ -64,16 +64,20 @@ class UsersFile:
         return self._hashes
 
 
-def set_password(path: Path, user: str, password: str) -> None:
-    """Write the user's line, in place of an earlier one. The file is replaced as a whole, readable by its owner."""
+def set_password(path: Path, user: str, password: str | None) -> None:
+    """Write the user's line, in place of an earlier one; ``None`` takes it away. Raises ``OSError``.
+
+    The file is replaced as a whole, readable by its owner.
+    """
     old = path.read_text().splitlines() if path.exists() else []
     lines = [line for line in old if line.partition(":")[0] != user]
-    lines.append(f"{user}:{_hasher.hash(password)}")
+    if password is not None:
+        lines.append(f"{user}:{_hasher.hash(password)}")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w") as file:
-            file.write("\n".join(lines) + "\n")
+            file.writelines(f"{line}\n" for line in lines)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

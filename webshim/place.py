@@ -12,7 +12,7 @@ from sshgate.access.identity import is_user
 from sshgate.config import Address, Proxy, Web
 from sshgate.configvalues import is_loopback
 
-_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+\Z")
+_PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+\Z")
 _PORTS = {"http": 80, "https": 443}
 
 

@@ -57,6 +57,8 @@ class WebSession:
         self.profile = profile
         self.size = size
         self.created = time.time()
+        self.kept = 0.0
+        """Seconds that it stays in the list after its end."""
         self.title = ""
         self.output = Output()
         self.viewer: Viewer | None = None

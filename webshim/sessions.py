@@ -94,6 +94,7 @@ class Sessions:
                 raise LimitReached(f"you have {len(mine)} of {self._most} sessions; end one and try again.")
             self._forget(ended[0])
         session = WebSession(secrets.token_urlsafe(18), identity, owner, granted.profile.name, size or TerminalSize())
+        session.kept = granted.profile.limits.detached
         self._sessions[session.id] = session
         log.info("web.session", user=owner.user, profile=session.profile, name=name, source=source)
         if size is not None:
@@ -178,8 +179,7 @@ class Sessions:
             del self._runs[session.id]
             session.over()
             if session.id in self._sessions:
-                kept = self._gateway.profiles[session.profile].limits.detached
-                asyncio.get_running_loop().call_later(kept, self._forget, session)
+                asyncio.get_running_loop().call_later(session.kept, self._forget, session)
 
     def _unattended(self, session: WebSession) -> None:
         if not session.acquainted and session.ending is None:

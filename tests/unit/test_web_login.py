@@ -1,0 +1,189 @@
+"""Who gets in by the browser, and for how long it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from sshgate.access.identity import Identity, LoginName, Restrictions
+from sshgate.config import Web
+from sshgate.errors import ConfigError, Denied, GateError
+from sshgate.streams import Request, Subsystem
+from sshgate.verbs import Question
+from webshim import signing
+from webshim.login import Logins, Refused
+from webshim.onetime import OneTime
+from webshim.passwords import set_password
+from webshim.signing import Signer
+from webshim.throttle import Throttle
+from webshim.visitor import Visitor
+
+ALICE = Visitor("alice", "link", "SHA256:key", "id", 0.0, 1e12)
+HERE = "192.0.2.1"
+
+
+class Keys:
+    """Alice's key, as long as it is there."""
+
+    def __init__(self) -> None:
+        self.allowed: Restrictions | None = Restrictions()
+
+    def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
+        return self.allowed if (user, fingerprint) == ("alice", "SHA256:key") else None
+
+    def has_authority(self, user: str) -> bool:
+        return self.allowed is not None
+
+
+def logins(keys: Keys | None = None, **web: object) -> Logins:
+    settings = dataclasses.replace(Web(), **web)  # type: ignore[arg-type]
+    return Logins(settings, keys or Keys(), Signer(b"k" * 32), "https://term.example/shell")
+
+
+def identity(method: str = "publickey", login: str = "alice", **restrictions: bool) -> Identity:
+    name = LoginName.parse(login)
+    return Identity(name, method, "SHA256:key", HERE, 1, "s", 22, Restrictions(**restrictions))  # type: ignore[arg-type]
+
+
+def question(who: Identity) -> Question:
+    return Question(who, Request(Subsystem("web")))
+
+
+async def test_a_link_logs_in_once_and_only_for_a_minute() -> None:
+    ways = logins()
+    text = await ways.web(question(identity()))
+    url, _, ticket = text.strip().partition("#login=")
+    assert url == "https://term.example/shell/"
+    found = ways.by_link(ticket, HERE)
+    assert isinstance(found, Visitor)
+    assert (found.user, found.method) == ("alice", "link")
+    assert ways.by_link(ticket, HERE) == Refused()
+    now = 0.0
+    links: OneTime[str] = OneTime(60.0, lambda: now)
+    kept = links.issue("alice")
+    now = 60.0
+    assert links.take(kept) is None
+
+
+async def test_a_link_of_a_key_that_was_removed_or_bound_since_is_worth_nothing() -> None:
+    keys = Keys()
+    ways = logins(keys)
+    for now in (None, Restrictions(command=b"true"), Restrictions(terminal=False)):
+        keys.allowed = Restrictions()
+        ticket = (await ways.web(question(identity()))).strip().partition("#login=")[2]
+        keys.allowed = now
+        assert ways.by_link(ticket, HERE) == Refused()
+
+
+async def test_keys_without_terminals_and_login_names_with_more_than_a_user_get_no_link() -> None:
+    with pytest.raises(Denied):
+        await logins().web(question(identity(terminal=False)))
+    with pytest.raises(GateError, match="plain name"):
+        await logins().token(question(identity(login="alice+gpu=work")))
+
+
+async def test_a_certificate_opens_the_browser_for_an_hour() -> None:
+    ways = logins()
+    found = ways.by_link((await ways.web(question(identity("certificate")))).strip().partition("#login=")[2], HERE)
+    assert isinstance(found, Visitor)
+    assert found.expires - found.issued == 3600
+
+
+async def test_a_token_is_no_cookie_and_a_cookie_no_token() -> None:
+    ways = logins()
+    token = (await ways.token(question(identity()))).splitlines()[0]
+    found = ways.by_token(token, HERE)
+    assert found is not None
+    assert (found.user, found.method) == ("alice", "token")
+    assert ways.by_cookie(token, HERE) is None
+    assert ways.by_token(ways.cookie(found), HERE) is None
+
+
+def test_cookies_are_refused_when_altered_foreign_old_or_logged_out() -> None:
+    keys = Keys()
+    ways = logins(keys)
+    word = ways.cookie(ALICE)
+    assert ways.by_cookie(word, HERE) == ALICE
+    for wrong in ("", ".", "ä", word[:-1], word + "A", word.replace(".", "", 1), "x" * 5000, word.upper()):
+        assert ways.by_cookie(wrong, HERE) is None, wrong
+    assert ways.by_cookie(Signer(b"o" * 32).sign("cookie", ALICE), HERE) is None
+    assert ways.by_cookie(ways.cookie(dataclasses.replace(ALICE, expires=1.0)), HERE) is None
+    keys.allowed = None
+    assert ways.by_cookie(word, HERE) is None
+    keys.allowed = Restrictions()
+    ways.logout(ALICE)
+    assert ways.by_cookie(word, HERE) is None
+
+
+async def test_passwords_open_and_a_changed_one_ends_what_the_old_one_opened(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    set_password(users, "alice", "correct horse")
+    set_password(users, "bob", "battery staple")
+    assert users.stat().st_mode & 0o777 == 0o600
+    ways = logins(users_file=users)
+    found = await ways.by_password("alice", "correct horse", HERE)
+    assert isinstance(found, Visitor)
+    assert ways.alive(found, HERE)
+    for user, password in (
+        ("alice", "battery staple"),
+        ("alice", ""),
+        ("nobody", "x"),
+        ("../x", "x"),
+        ("alice", "\ud800"),
+    ):
+        assert await ways.by_password(user, password, HERE) == Refused()
+    set_password(users, "alice", "another one")
+    assert not ways.alive(found, HERE)
+    set_password(users, "alice", None)
+    assert "alice" not in users.read_text()
+    assert await ways.by_password("alice", "another one", HERE) == Refused()
+
+
+async def test_too_many_wrong_passwords_make_everybody_there_wait(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    set_password(users, "alice", "correct horse")
+    ways = logins(users_file=users, login_attempts=2)
+    for _ in range(2):
+        assert await ways.by_password("alice", "wrong", HERE) == Refused()
+    refused = await ways.by_password("alice", "correct horse", "192.0.2.99")
+    assert isinstance(refused, Refused)
+    assert 0 < refused.wait <= 61
+
+
+def test_a_throttle_forgets_after_a_minute_and_is_bounded() -> None:
+    now = 0.0
+    throttle = Throttle(2, lambda: now)
+    throttle.failed("a")
+    assert throttle.wait("a") == 0
+    throttle.failed("a")
+    assert throttle.wait("b", "a") == 61
+    now = 60.0
+    assert throttle.wait("a") == 0
+    for number in range(20_000):
+        throttle.failed(str(number))
+    assert repr(throttle) == "<Throttle 10000 keys>"
+
+
+def test_one_time_tokens_are_bounded() -> None:
+    tokens: OneTime[int] = OneTime(30.0)
+    first = tokens.issue(0)
+    last = [tokens.issue(number) for number in range(10_000)][-1]
+    assert tokens.take(first) is None
+    assert tokens.take(last) == 9_999
+    assert tokens.take(last) is None
+
+
+def test_the_secret_is_made_once_and_must_be_private(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "web"
+    word = signing.load(path).sign("cookie", ALICE)
+    assert signing.load(path).read("cookie", word) == ALICE
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        signing.load(path)
+    path.chmod(0o600)
+    path.write_bytes(b"short")
+    with pytest.raises(ConfigError, match="shorter"):
+        signing.load(path)

@@ -1,0 +1,73 @@
+"""Which origin is ours, and whom of those in between is believed."""
+
+from __future__ import annotations
+
+import pytest
+from multidict import CIMultiDict
+
+from sshgate.config import Address, Proxy, Web
+from webshim.place import Place
+
+PUBLIC = Web(public_url="https://ok.example/shell")
+BOUND = Address("0.0.0.0", 31000)
+PROXIED = Place(Web(public_url="https://ok.example", proxy=Proxy(("10.0.0.0/8", "fd00::1"))), BOUND, "s" * 20)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "", "null", "http://ok.example", "https://ok.example/", "https://ok.example.evil.com", "https://a.ok.example",
+        "https://evil.com#ok.example", "https://OK.example", "https://ok.example.", "https://ok.example:443",
+        "https://ok.example:31000", "https://ok.example@evil.com", "https://evil.com/https://ok.example",
+        " https://ok.example", "https://ok.example https://evil.com",
+    ],
+)  # fmt: skip
+def test_only_exactly_our_origin_is_ours(origin: str) -> None:
+    place = Place(PUBLIC, BOUND)
+    assert place.own_origin("https://ok.example", "ok.example")
+    assert not place.own_origin(origin, "evil.com")
+    assert not place.own_origin(origin, origin.partition("//")[2])
+
+
+def test_on_loopback_a_name_that_was_made_to_point_there_is_not_ours() -> None:
+    place = Place(Web(), Address("127.0.0.1", 31000))
+    assert place.url == "http://127.0.0.1:31000"
+    for host in ("127.0.0.1:31000", "localhost:31000", "[::1]:31000"):
+        assert place.own_origin(f"http://{host}", host)
+    assert not place.own_origin("http://evil.com:31000", "evil.com:31000")
+    assert not place.own_origin("http://localhost:3000", "localhost:31000")
+
+
+def test_only_a_proxy_is_believed() -> None:
+    said = CIMultiDict({"X-Forwarded-For": "203.0.113.7", "x-forwarded-prefix": "/term/", "X-Forwarded-Proto": "http"})
+    assert PROXIED.source_of("192.0.2.1", said) == "192.0.2.1"
+    assert PROXIED.base_of("192.0.2.1", said) == ""
+    assert PROXIED.source_of("10.1.2.3", said) == "203.0.113.7"
+    assert PROXIED.base_of("10.1.2.3", said) == "/term"
+    assert PROXIED.source_of("::ffff:10.1.2.3", said) == "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    ("said", "source"),
+    [
+        ("1.1.1.1, 203.0.113.7", "203.0.113.7"), ("1.1.1.1, 203.0.113.7, 10.9.9.9", "203.0.113.7"), ("", "10.0.0.1"),
+        ("1.1.1.1, nonsense", "10.0.0.1"), ("10.0.0.7", "10.0.0.7"), ("2001:db8::1", "2001:db8::1"),
+    ],
+)  # fmt: skip
+def test_the_client_is_the_last_address_that_is_no_proxy(said: str, source: str) -> None:
+    assert PROXIED.source_of("10.0.0.1", CIMultiDict({"X-Forwarded-For": said})) == source
+
+
+@pytest.mark.parametrize("prefix", ["//evil.com", "/a/../b", '/"><script>', "term", "/a b"])
+def test_a_prefix_that_is_no_plain_path_is_not_used(prefix: str) -> None:
+    assert PROXIED.base_of("10.0.0.1", CIMultiDict({"X-Forwarded-Prefix": prefix})) == ""
+
+
+def test_a_proxy_names_a_user_only_with_its_secret() -> None:
+    named = CIMultiDict({"X-Forwarded-User": "alice", "X-Sshgate-Secret": "s" * 20})
+    assert PROXIED.user_of("10.0.0.1", named) == "alice"
+    assert PROXIED.user_of("192.0.2.1", named) is None
+    assert PROXIED.user_of("10.0.0.1", CIMultiDict({"X-Forwarded-User": "alice"})) is None
+    assert PROXIED.user_of("10.0.0.1", CIMultiDict({**named, "X-Sshgate-Secret": "s" * 19})) is None
+    assert PROXIED.user_of("10.0.0.1", CIMultiDict({**named, "X-Forwarded-User": "../alice"})) is None
+    assert Place(PUBLIC, BOUND).user_of("10.0.0.1", named) is None
