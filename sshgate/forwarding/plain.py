@@ -88,7 +88,7 @@ async def connect(sandbox: Sandbox, destination: Destination) -> PlainStream:
     """Connect by a program of its own. Raises ``ConnectFailed`` where there is none, else as ``Sandbox.start``."""
     process = await park(sandbox, None)
     try:
-        await launch(process, Program(Request(Exec(_script(destination))), shell="/bin/sh"))
+        await launch(process, Program(Request(Exec(script(destination))), shell="/bin/sh"))
         first = await _begun(process)
     except BaseException:
         await process.close()
@@ -117,7 +117,8 @@ async def _begun(process: Process) -> bytes | None:
     return chunk[1]
 
 
-def _script(destination: Destination) -> bytes:
+def script(destination: Destination) -> bytes:
+    """What a shell runs to be connected, by the first program of these that is there."""
     if isinstance(destination, Tcp):
         hosts = loopback_addresses(destination.host) or (destination.host,)
         return _TCP.format(host=quote(hosts[0].encode()).decode(), port=destination.port).encode()

@@ -1,0 +1,170 @@
+"""What a forwarded connection is made of: directions that end by themselves, bounds, and nothing left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import asyncssh
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.rig import library
+from tests.rig.cluster import BUSYBOX
+from tests.rig.forwarding import ECHO, connected, local_port, python, session
+from tests.rig.gateway import Gateway
+from tests.rig.ssh import Ssh
+
+PORT = 34567
+# Reads nothing of its first connection, answers the others as the echo server does; a word ends its own direction.
+STUCK = ECHO.replace("def serve(c):", "import time\ndef serve(c):\n    if c.recv(1) == b'!': time.sleep(600)")
+# Ends its direction at once, counts what comes in the other one.
+EARLY = (
+    "import socket\ns=socket.create_server(('127.0.0.1',34567));print('up',flush=True)\n"
+    "while True:\n c,_=s.accept();c.sendall(b'mine is over');c.shutdown(socket.SHUT_WR);n=0\n"
+    " while d:=c.recv(65536):n+=len(d)\n print(n,flush=True)"
+)
+# Counts the descriptors of every relay in the sandbox.
+DESCRIPTORS = """for p in /proc/[0-9]*; do
+tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q 'closefd=Fals[e]' && ls $p/fd; done | wc -l"""
+
+
+@pytest.fixture(scope="module")
+def door(make_gateway: MakeGateway, provider: str) -> Gateway:
+    return make_gateway(provider, profiles={"default": {}, "shared": {"extends": "default", "scope": "connection"}})
+
+
+@pytest.fixture(scope="module")
+def user(door: Gateway, user_at: Callable[[Gateway], Ssh]) -> Ssh:
+    return user_at(door)
+
+
+@contextlib.asynccontextmanager
+async def connection(user: Ssh, program: str) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    """A connection with one sandbox, in which the program has said its first line."""
+    async with library.connection(user, user.user + "+shared") as made:
+        process = await made.create_process(program, encoding=None)
+        assert await process.stdout.readline()
+        yield made
+
+
+async def descriptors(made: asyncssh.SSHClientConnection) -> int:
+    """How many descriptors the relays in the sandbox have."""
+    said = await made.run(DESCRIPTORS)
+    return int(str(said.stdout))
+
+
+async def echoed(made: asyncssh.SSHClientConnection, data: bytes) -> bytes:
+    """One forwarded connection from its opening to its end."""
+    reader, writer = await made.open_connection("localhost", PORT, encoding=None)
+    writer.write(data)
+    writer.write_eof()
+    said: bytes = await reader.read()
+    return said
+
+
+def test_a_server_can_end_its_direction_first(user: Ssh) -> None:
+    port = local_port()
+    with session(user, python(EARLY), "-L", f"{port}:localhost:{PORT}") as (client, _):
+        with connected(port) as talk:
+            said = b""
+            while chunk := talk.recv(100):
+                said += chunk
+            assert said == b"mine is over"
+            talk.sendall(bytes(300_000))
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"300000\n"
+
+
+async def test_a_hundred_streams_at_once_each_get_their_own(user: Ssh) -> None:
+    async with connection(user, python(ECHO, str(PORT))) as made:
+        sent = [b"%d:" % number + bytes([number]) * 50_000 for number in range(100)]
+        got = await asyncio.gather(*(echoed(made, data) for data in sent))
+        assert got == [data + b"[end]" for data in sent]
+
+
+async def test_a_stream_that_nobody_reads_holds_up_no_other_and_takes_no_memory(user: Ssh, door: Gateway) -> None:
+    async with connection(user, python(STUCK, str(PORT))) as made:
+        await echoed(made, b"?")
+        before = door.memory
+        stuck = []
+        for _ in range(3):
+            _, writer = await made.open_connection("localhost", PORT, encoding=None)
+            writer.write(b"!" + bytes(20 << 20))
+            stuck.append(writer)
+        async with asyncio.timeout(30):
+            assert await echoed(made, b"?free") == b"free[end]"
+        assert door.memory - before < 24 << 20
+        for writer in stuck:
+            writer.channel.abort()
+
+
+async def test_a_client_that_reads_nothing_stops_the_server_inside(user: Ssh, door: Gateway) -> None:
+    flood = (
+        "import socket\ns=socket.create_server(('127.0.0.1',34567));print('up',flush=True)\n"
+        "while True:\n c,_=s.accept()\n try:\n  while True:c.sendall(bytes(65536))\n except OSError:c.close()"
+    )
+    async with connection(user, python(flood)) as made:
+        before = door.memory
+        reader, writer = await made.open_connection("localhost", PORT, encoding=None)
+        taken = 0
+        while taken < 20 << 20:
+            taken += len(await reader.read(65536))
+        assert door.memory - before < 24 << 20
+        writer.channel.abort()
+        # The server notices that its peer has gone, and takes the next one.
+        async with asyncio.timeout(20):
+            reader, writer = await made.open_connection("localhost", PORT, encoding=None)
+            assert await reader.read(10)
+            writer.channel.abort()
+
+
+async def test_thousands_of_attempts_leave_nothing_behind(user: Ssh, door: Gateway) -> None:
+    async with connection(user, python(ECHO, str(PORT))) as made:
+
+        async def closed_port() -> int:
+            with pytest.raises(asyncssh.ChannelOpenError, match="refused") as caught:
+                await made.open_connection("localhost", 1)
+            return caught.value.code
+
+        async def cut_off() -> None:
+            _, writer = await made.open_connection("localhost", PORT, encoding=None)
+            writer.write(bytes(10_000))
+            writer.channel.abort()
+
+        await asyncio.gather(*(closed_port() for _ in range(50)), *(cut_off() for _ in range(50)))
+        before = door.memory
+        for _ in range(20):
+            await asyncio.gather(*(closed_port() for _ in range(50)), *(cut_off() for _ in range(50)))
+        assert door.memory - before < 16 << 20
+        assert await echoed(made, b"still") == b"still[end]"
+        # Of all those streams the relay has none left: only its pipes, its epoll, its wake-up.
+        async with asyncio.timeout(20):
+            while not 4 < (left := await descriptors(made)) < 16:
+                pass
+        assert left
+
+
+async def test_more_than_are_allowed_are_refused_and_the_rest_goes_on(user: Ssh) -> None:
+    async with connection(user, python(ECHO, str(PORT))) as made:
+        opened = [await made.open_connection("localhost", PORT, encoding=None) for _ in range(200)]
+        with pytest.raises(asyncssh.ChannelOpenError, match="already 200 forwarded connections"):
+            await made.open_connection("localhost", PORT)
+        reader, writer = opened[77]
+        writer.write(b"on")
+        writer.write_eof()
+        assert await reader.read() == b"on[end]"
+        # Sessions are counted apart.
+        assert (await made.run("exit 3")).exit_status == 3
+
+
+@pytest.mark.cluster
+def test_a_sandbox_without_any_program_that_connects_says_so(
+    make_gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], cluster: object
+) -> None:
+    plain = user_at(make_gateway("kubernetes", profiles={"default": {"image": BUSYBOX}}))
+    ended = plain.run(options=("-o", "LogLevel=INFO", "-W", "localhost:80"))
+    assert "the sandbox has none of python3, socat and nc to connect with" in ended.both
+    remote = plain.run("echo on", options=("-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1"))
+    assert remote.status == 255
