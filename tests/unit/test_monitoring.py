@@ -1,0 +1,123 @@
+"""The dashboard and the alert rules: valid PromQL, and no metric or label that `/metrics` does not have."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+import sshgate.telemetry
+from sshgate.config import Config, Limits, Profile, SandboxPlace
+from sshgate.core import Core
+from sshgate.telemetry import Telemetry
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.marks import Marks, Stage
+
+MONITORING = Path(__file__).resolve().parents[2] / "manifests" / "monitoring"
+# Set by whoever scrapes, not by us; `le` by every histogram.
+FROM_PROMETHEUS = {"namespace", "pod", "job", "le"}
+# Metrics that are there only where a setting asks for them.
+BY_SETTING = {"sshgate_audit_lost": frozenset[str]()}
+
+
+@pytest.fixture(scope="module")
+def exposed() -> dict[str, set[str]]:
+    """Every sample of a gateway that has seen everything, with its labels."""
+    core = Core(Config(sandbox=SandboxPlace(provider="local"), limits=Limits(), profiles={"default": Profile()}))
+    _see_everything(core.telemetry)
+    samples: dict[str, set[str]] = {name: set(labels) for name, labels in BY_SETTING.items()}
+    for family in text_string_to_metric_families(core.telemetry.metrics.text().decode()):
+        if not family.samples:  # a gauge with nothing to count now
+            samples.setdefault(family.name, {"profile", "state"})
+        for sample in family.samples:
+            samples.setdefault(sample.name, set()).update(sample.labels)
+    return samples
+
+
+def _see_everything(telemetry: Telemetry) -> None:
+    telemetry.events = type(telemetry.events)(telemetry.metrics.observe)
+    for code in Code:
+        telemetry.events.tell(code, failures=1)
+    marks = Marks("s")
+    for stage in Stage:
+        marks.mark(stage)
+    telemetry.metrics.first_byte(marks, prompt=True)
+    telemetry.metrics.api_request("create", "ok", 0.1)
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            yield f"panel {panel['title']!r}", target["expr"].replace("$namespace", ".*")
+    for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            yield f"alert {rule['alert']}", rule["expr"]
+
+
+def selectors(node: Any) -> Iterator[Any]:
+    """The vector selectors of a parsed expression."""
+    if isinstance(node, promql_parser.VectorSelector):
+        yield node
+    for part in ("expr", "lhs", "rhs", "vector_selector", "param"):
+        inner = getattr(node, part, None)
+        if inner is not None:
+            yield from selectors(inner)
+    for argument in getattr(node, "args", None) or ():
+        yield from selectors(argument)
+
+
+@pytest.mark.parametrize(("where", "expression"), [pytest.param(*one, id=one[0]) for one in expressions()])
+def test_every_expression_is_promql_about_metrics_that_exist(
+    where: str, expression: str, exposed: dict[str, set[str]]
+) -> None:
+    found = list(selectors(promql_parser.parse(expression)))
+    assert {one.name for one in found} == set(re.findall(r"\b(?:sshgate|process)_\w+", expression)), where
+    for one in found:
+        assert one.name in exposed, f"{where}: there is no {one.name}"
+        used = {matcher.name for matcher in one.matchers.matchers}
+        assert used <= exposed[one.name] | FROM_PROMETHEUS, f"{where}: {one.name} has no {used - exposed[one.name]}"
+
+
+def test_labels_that_are_shown_or_grouped_by_exist(exposed: dict[str, set[str]]) -> None:
+    known = set().union(*exposed.values()) | FROM_PROMETHEUS
+    text = (MONITORING / "dashboard.json").read_text()
+    assert set(re.findall(r"{{(\w+)}}", text)) <= known
+    for _, expression in expressions():
+        for names in re.findall(r"by \(([^)]*)\)", expression):
+            assert {name.strip() for name in names.split(",")} <= known, expression
+
+
+def test_every_alert_says_what_to_do() -> None:
+    for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            assert rule["annotations"].keys() == {"summary", "do"}
+            assert rule["labels"]["severity"] in ("warning", "critical")
+
+
+def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert max(x for x, _ in cells) < 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+def test_the_readme_names_every_metric(exposed: dict[str, set[str]]) -> None:
+    text = (Path(sshgate.telemetry.__file__).parent / "README.md").read_text()
+    table = text.partition("## Metrics")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(sshgate_\w+)`", table))
+    ours = {name for name in exposed if name.startswith("sshgate_") and not name.endswith("_created")}
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in ours}
+    assert named == families
