@@ -27,6 +27,9 @@ SCRIPT = (
 )
 ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT)
 
+NOTHING = b"exit\n"
+"""The line for a launcher that shall become nothing."""
+
 # Linux MAX_ARG_STRLEN is 128 KiB with the closing NUL: one argument, here the command, cannot be longer.
 LONGEST_COMMAND = 131_071
 # Room for a few large variables; the kernel's limit for all of them and the arguments is 2 MiB by default.

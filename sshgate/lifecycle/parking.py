@@ -2,7 +2,7 @@
 
 Each gateway parks in the warm sandboxes of its own slice only (``pick.is_mine``), so that their number does not
 grow with the number of gateways. What is parked in a sandbox that somebody else has claimed is closed as soon as
-the watch tells: a parked launcher that loses its stdin ends itself. No byte of a user is sent to one before the
+the watch tells. No byte of a user is sent to one before the
 claim is won: it is handed out with its sandbox.
 """
 
@@ -19,7 +19,7 @@ from sshgate.errors import GateError
 from sshgate.lifecycle.pick import is_mine
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
-from sshgate.sandbox.launch import park
+from sshgate.sandbox.launch import dismiss, park
 from sshgate.sandbox.provider import Sandbox
 from sshgate.streams import Process
 from sshgate.terminal import Terminal
@@ -159,7 +159,7 @@ class Parking:
         old = place.waiting.pop(kind, None)
         if old is not None:
             old.watch.cancel()
-            self._spawn(old.process.close())
+            self._spawn(dismiss(old.process))
         until = self._registry.now.mono + RENEW * (0.75 + self._jitter() / 2)
         watch = asyncio.create_task(self._see_end(place, kind, process))
         place.waiting[kind] = _Waiting(process, until, watch)

@@ -18,7 +18,7 @@ from sshgate.lifecycle.actions import Action, Create, Delete, Hold
 from sshgate.lifecycle.parking import Parking
 from sshgate.lifecycle.plan import Refiller, Target
 from sshgate.lifecycle.reap import strays
-from sshgate.lifecycle.records import State
+from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.registry import Registry
 from sshgate.telemetry.codes import Code
 
@@ -108,7 +108,7 @@ class Pools:
         if registry.leads:
             limit = registry.limits.sandboxes
             actions += self._refiller.decide(registry.book, self._targets, limit, registry.now)
-        holds: dict[str, str] = {}
+        holds = self._stuck()
         for action in actions:
             if isinstance(action, Create):
                 self._do(self._create(action))
@@ -116,9 +116,17 @@ class Pools:
                 self._do(self._delete(action))
             elif isinstance(action, Hold):
                 until = min(until, action.until)
-                holds[action.profile] = action.reason
+                holds.setdefault(action.profile, action.reason)
         self._tell(holds)
         return until
+
+    def _stuck(self) -> dict[str, str]:
+        """Why warm sandboxes do not start, by profile, for the one gateway that tells it."""
+        if not self._registry.leads:
+            return {}
+        stuck = (Stage.BLOCKED, Stage.UNSCHEDULABLE)
+        records = [one.record for one in self._registry.book.warm(self._registry.now) if one.record.stage in stuck]
+        return {record.profile: f"warm sandboxes cannot start: {record.reason}" for record in records}
 
     def _tell(self, holds: dict[str, str]) -> None:
         """Say once why a pool does not grow, not each time that is found."""

@@ -13,6 +13,8 @@ from sshgate.terminal import Terminal
 
 # A shell prints its mark some milliseconds after the exec began; on a loaded node, some hundred.
 MARK_SECONDS = 15.0
+# A launcher that is told to end does so in some milliseconds.
+DISMISS_SECONDS = 5.0
 # Enough of what the sandbox said instead of the mark to explain it, and no more.
 LONGEST_COMPLAINT = 1000
 
@@ -37,6 +39,19 @@ async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False)
         await process.close()
         raise
     return process
+
+
+async def dismiss(process: Process) -> None:
+    """End a parked launcher that nobody will use, and close it. Never raises.
+
+    Closing alone would leave one with a terminal behind: the node keeps the terminal, and the launcher its read.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISMISS_SECONDS):
+            await process.write(launcher.NOTHING)
+            while await process.read() is not None:
+                pass
+    await process.close()
 
 
 async def launch(process: Process, program: launcher.Program, no_input: bool = False) -> bytes:

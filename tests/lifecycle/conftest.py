@@ -1,4 +1,4 @@
-"""Gateways that share a namespace of their own, so that each can be killed without harm to other tests."""
+"""Namespaces of their own for one file, or for one test, and gateways in them that can be killed without harm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.lifecycle.place import Place
 from tests.rig import cluster as rig_cluster
 from tests.rig.cluster import Namespace
 from tests.rig.gateway import Gateway, configured
@@ -57,3 +58,12 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ssh]:
         return Ssh(place, gateways[0].port, name)
 
     return make
+
+
+@pytest.fixture
+def place(cluster: Path, tmp_path: Path) -> Iterator[Place]:
+    """A namespace for one test; what is left in it once its gateways have stopped fails the test."""
+    with rig_cluster.namespace() as empty, Place(empty, tmp_path) as made:
+        yield made
+        made.stop()
+        empty.wait_empty()

@@ -15,7 +15,7 @@ from sshgate.sandbox.kubernetes.exec import ExecProcess
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.podspec import CONTAINER
 from sshgate.sandbox.kubernetes.start import Hopeless, Race, events
-from sshgate.sandbox.launch import send_signal
+from sshgate.sandbox.launch import dismiss, send_signal
 from sshgate.sandbox.provider import Notice
 from sshgate.streams import Exited, Process, Resize
 from sshgate.terminal import Terminal
@@ -76,8 +76,7 @@ class KubernetesSandbox:
 
     async def forget(self) -> None:
         waiting, self._parked = list(self._parked.values()), {}
-        for process in waiting:
-            await process.close()
+        await asyncio.gather(*(dismiss(process) for process in waiting))
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         if self._deleted:

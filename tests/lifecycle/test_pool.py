@@ -1,0 +1,169 @@
+"""A pool of sandboxes that are ready before anybody asks: full, handed out once, never stale, gone at the end."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sshgate.sandbox import labels
+from tests.lifecycle.place import Place, mark, names, note, staying
+from tests.rig.cluster import IMAGE
+from tests.rig.waiting import until
+
+pytestmark = pytest.mark.cluster
+
+
+def test_a_login_takes_a_warm_sandbox_which_is_then_marked_as_its_own(place: Place) -> None:
+    ssh = place.user(place.gateway(profile={"warm": 2, "limits": {"max_lifetime": "1h"}}))
+    before = names(place.filled(2))
+    assert all("activeDeadlineSeconds" not in pod["spec"] for pod in place.ready()), "a warm pod must not age"
+    with staying(ssh):
+        (taken,) = place.pods(labels.CLAIMED)
+        assert taken["metadata"]["name"] not in names(place.filled(2)), "the pool is full again while it is in use"
+    assert taken["metadata"]["name"] in before
+    assert mark(taken, labels.USER) == labels.user_hash("dev")
+    assert note(taken, labels.USER) == "dev"
+    assert mark(taken, labels.SESSION)
+    claimed, expires = (
+        labels.parse_timestamp(note(taken, key)) or 0.0 for key in (labels.CLAIMED_AT, labels.EXPIRES_AT)
+    )
+    assert 3599 < expires - claimed < 3601
+    assert 3600 < taken["spec"]["activeDeadlineSeconds"] < 3600 + labels.KUBELET_GRACE + 120
+    until(lambda: not place.pods(labels.CLAIMED), 10, "the end of the sandbox")
+    assert len(place.filled(2)) == 2
+
+
+def test_programs_in_a_warm_sandbox_have_their_terminal_size_environment_and_status(place: Place) -> None:
+    """All that a parked launcher must not get wrong: it was started before anybody asked."""
+    gateway = place.gateway(profile={"warm": 4, "image": IMAGE, "shell": "/bin/bash"})
+    ssh = place.user(gateway)
+    place.filled(4)
+    until(lambda: _parked(place) == 8, 20, "two launchers in each of four sandboxes")
+    said = ssh.run("stty size; echo $LANG; tty; exit 7", options=("-tt", "-o", "SetEnv=LANG=C.UTF-8"))
+    assert said.status == 7
+    assert b"C.UTF-8" in said.out
+    assert b"/dev/pts/" in said.out
+    assert ssh.run("cat; echo end >&2; exit 3", stdin=b"x" * 300_000) == (type(said)(3, b"x" * 300_000, b"end\n")), (
+        "bytes, stderr apart, status"
+    )
+    gone = "until [ $(grep -lz '[_]_l' /proc/[0-9]*/cmdline 2>/dev/null | wc -l) = %d ]; do sleep 0.1; done"
+    assert ssh.run(gone % 0, options=("-tt",)).status == 0, "the launcher for pipes has gone"
+    assert ssh.run(gone % 1).status == 0, "the launcher with a terminal has gone; the other is the program's parent"
+    assert gateway.log().count('"how": "warm"') == 4
+
+
+def test_a_pool_of_nothing_starts_cold_and_an_empty_pool_does_too(place: Place) -> None:
+    gateway = place.gateway(profile={"warm": 0})
+    assert place.user(gateway).run("echo in").out == b"in\n"
+    assert place.pods(labels.WARM) == []
+    gateway.stop()
+    smaller = place.gateway("two", profile={"warm": 1})
+    place.filled(1)
+    with ThreadPoolExecutor(3) as logins:
+        ended = [logins.submit(place.user(smaller).run, "echo in") for _ in range(3)]
+    assert [one.result().out for one in ended] == [b"in\n"] * 3
+
+
+def test_a_scanner_takes_nothing_and_a_claim_nobody_uses_is_given_up(place: Place) -> None:
+    gateway = place.gateway(profile={"warm": 1})
+    before = names(place.filled(1))
+    stranger = place.user(gateway, "nobody")
+    assert stranger.run("true").status == 255
+    assert names(place.pods()) == before, "nothing is claimed before authentication has succeeded"
+    listed = place.user(gateway).run("sandboxes", options=("-s",))
+    assert listed.status in (0, 255)
+    until(lambda: not place.pods(labels.CLAIMED), 10, "nothing left claimed by a verb")
+    place.filled(1)
+
+
+def test_an_edited_profile_is_never_served_stale(place: Place) -> None:
+    """As a restart with another file: the pool of the old one is there, and is not handed out."""
+    old = place.gateway(profile={"warm": 3, "environment": {"WHICH": "old"}})
+    before = {mark(pod, labels.TEMPLATE) for pod in place.filled(3)}
+    old.kill()
+    changed = {"env": [{"name": "TEMPLATE", "value": "new"}], "name": "shell"}
+    new = place.gateway("two", profile={"warm": 3, "pod_overrides": {"containers": [changed]}})
+    with ThreadPoolExecutor(4) as logins:
+        ended = [logins.submit(place.user(new).run, "echo $TEMPLATE") for _ in range(8)]
+    assert {(one.result().status, one.result().out) for one in ended} == {(0, b"new\n")}
+    after = {mark(pod, labels.TEMPLATE) for pod in place.filled(3)}
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
+def test_a_pool_whose_image_is_missing_is_held_and_a_login_told_why(place: Place) -> None:
+    gateway = place.gateway(profile={"warm": 2, "image": "no-such-image:1"})
+    until(lambda: "ErrImageNeverPull" in gateway.log(), 30, "the operator being told")
+    before = {pod["metadata"]["uid"] for pod in place.pods(labels.WARM)}
+    said = place.user(gateway).run("true")
+    assert said.status == 255
+    assert b"'no-such-image:1' is not on the node" in said.err
+    assert {pod["metadata"]["uid"] for pod in place.pods(labels.WARM)} == before, "held, not made again and again"
+    assert gateway.log().count("pool.held") == 1, "told once"
+
+
+def test_warm_sandboxes_give_way_to_logins_under_the_limit(place: Place) -> None:
+    limits = {"sandboxes": 2, "sandboxes_per_user": 3}
+    ssh = place.user(place.gateway(profile={"warm": 2, "scope": "channel"}, limits=limits))
+    place.filled(2)
+    with staying(ssh, ssh):
+        until(lambda: not place.pods(labels.WARM), 10, "the limit being kept")
+        began = time.monotonic()
+        third = ssh.run("true")
+        assert time.monotonic() - began < 2.5
+        assert (third.status, third.err) == (
+            255,
+            b"sshgate: all 2 sandboxes are in use; try again later, or ask your operator for more.\n",
+        )
+    place.filled(2)
+
+
+def test_a_full_quota_is_told_at_once_and_warm_sandboxes_leave_it_to_logins(place: Place) -> None:
+    place.space.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "pods"},
+            "spec": {"hard": {"pods": "2"}},
+        }
+    )
+    gateway = place.gateway(
+        profile={"warm": 1}, profiles={"other": {"extends": "default", "warm": 0, "shell": "/bin/sh"}}
+    )
+    place.filled(1)
+    other = place.user(gateway, "dev+other")
+    with staying(other, other):  # the warm one has made room
+        until(lambda: "pool.refused" in gateway.log(), 20, "the operator being told")
+        began = time.monotonic()
+        third = other.run("true")
+        assert time.monotonic() - began < 3
+        assert third.status == 255
+        assert b"the cluster's quota 'pods' is full" in third.err
+        assert len(place.pods(labels.CLAIMED)) == 2
+    place.filled(1)
+
+
+def test_a_gateway_that_starts_again_goes_on_with_the_pool_it_left(place: Place) -> None:
+    first = place.gateway(profile={"warm": 2})
+    before = names(place.filled(2))
+    with staying(place.user(first)):
+        place.filled(2)
+        (orphan,) = names(place.pods(labels.CLAIMED))
+        first.kill()
+    first.start()
+    until(lambda: orphan not in names(place.pods()), 15, "the end of the sandbox of the life before")
+    assert orphan in before
+    place.filled(2)
+    assert place.user(first).run("echo in").out == b"in\n"
+    assert '"how": "warm"' in first.log().splitlines()[-1] or first.log().count('"how": "warm"') == 2
+
+
+def _parked(place: Place) -> int:
+    """Launchers that wait in the warm sandboxes, as the sandboxes themselves tell."""
+    count = 0
+    for pod in place.ready():
+        script = "grep -lz '[_]_l' /proc/[0-9]*/cmdline 2>/dev/null | wc -l"
+        count += int(place.space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", script))
+    return count
