@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant
+from sshgate.foresight import Foreseen
 from sshgate.sandbox.named import Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
 from sshgate.telemetry.codes import Code
@@ -39,9 +40,28 @@ class Claims:
         self._admission = admission
         self._user = user
         self._shared: dict[str, _Once] = {}
+        self._foreseen: Foreseen | None = None
+
+    def foresee(self, granted: Grant, session: str) -> None:
+        """A channel was opened and will ask for something, probably this: claim the sandbox now.
+
+        Only where one is ready, and where it is the provider that counts: else nothing would be gained.
+        """
+        shared = granted.scope == "connection" and granted.profile.name in self._shared
+        ready = self._admission is None and granted.profile.warm > 0 and granted.name is None
+        if ready and not shared and self._foreseen is None:
+            order = Order(granted.profile, self._user, session, None, granted.chosen)
+            self._foreseen = Foreseen(self._provider, order)
+
+    def foreseen(self) -> Foreseen | None:
+        """What was foreseen for the channel that asks now; whoever gets it drops it."""
+        foreseen, self._foreseen = self._foreseen, None
+        return foreseen
 
     @asynccontextmanager
-    async def sandbox(self, granted: Grant, session: str, notice: Notice) -> AsyncIterator[Pending]:
+    async def sandbox(
+        self, granted: Grant, session: str, notice: Notice, foreseen: Foreseen | None = None
+    ) -> AsyncIterator[Pending]:
         """The sandbox of this grant; an ephemeral one is removed when the body ends."""
         order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
         if granted.name is not None:
@@ -54,17 +74,21 @@ class Claims:
         if granted.scope == "connection":
             key = granted.profile.name
             if key not in self._shared:
-                self._shared[key] = _Once(self._provider, self._admission, order, notice, self._trail)
+                self._shared[key] = _Once(self._provider, self._admission, order, notice, self._trail, foreseen)
             yield self._shared[key]
             return
-        once = _Once(self._provider, self._admission, order, notice, self._trail.bound(session=session))
+        trail = self._trail.bound(session=session)
+        once = _Once(self._provider, self._admission, order, notice, trail, foreseen)
         try:
             yield once
         finally:
             await once.delete()
 
     async def close(self) -> None:
-        """Remove what the connection's channels shared. Never raises."""
+        """Remove what the connection's channels shared, or would have. Never raises."""
+        foreseen = self.foreseen()
+        if foreseen is not None:
+            await foreseen.drop()
         shared, self._shared = list(self._shared.values()), {}
         for once in shared:
             await once.delete()
@@ -105,9 +129,16 @@ class _Once:
     left: float | None = None
 
     def __init__(
-        self, provider: Provider, admission: Admission | None, order: Order, notice: Notice, trail: Trail
+        self,
+        provider: Provider,
+        admission: Admission | None,
+        order: Order,
+        notice: Notice,
+        trail: Trail,
+        foreseen: Foreseen | None,
     ) -> None:
         self.how = "cold"
+        self._foreseen = foreseen
         self._trail = trail
         self._provider = provider
         self._admission = admission
@@ -122,7 +153,7 @@ class _Once:
             if self._sandbox is None:
                 release = _admit(self._admission, self._order.user)
                 try:
-                    self._sandbox = await self._provider.create(self._order, self._notice)
+                    self._sandbox = await self._made()
                 except BaseException:
                     release()
                     raise
@@ -131,6 +162,14 @@ class _Once:
             else:
                 self.how = "joined"
             return self._sandbox
+
+    async def _made(self) -> Sandbox:
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen is not None and foreseen.fits(self._order):
+            return await foreseen.use(self._notice)
+        if foreseen is not None:
+            await foreseen.drop()  # it would count as one of the user's
+        return await self._provider.create(self._order, self._notice)
 
     async def delete(self) -> None:
         sandbox, self._sandbox = self._sandbox, None

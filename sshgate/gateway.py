@@ -20,6 +20,7 @@ from sshgate.bridge import Traffic, bridge
 from sshgate.claims import Claims, Pending
 from sshgate.config import Profile
 from sshgate.errors import GateError
+from sshgate.foresight import Foreseen
 from sshgate.forwarding.forwards import Forwards
 from sshgate.forwarding.policy import offers_agent
 from sshgate.launcher import Program
@@ -131,13 +132,14 @@ class Login:
         front door runs it as a task of its own and never cancels it because the client has gone (``run``
         sees that by ``Client.wait_closed``); only shutdown cancels.
         """
-        session = secrets.token_hex(5)
+        foreseen = self._claims.foreseen()
+        session = foreseen.order.session if foreseen is not None else secrets.token_hex(5)
         trail = self._trail.bound(session=session, asks=_asks(request))
         marks = Marks(session, self.identity.arrived)
         marks.mark(Stage.REQUEST)
         self._gateway.sessions += 1
         try:
-            await self._serve(session, request, client, trail, marks)
+            await self._serve(session, request, client, trail, marks, foreseen)
         except GateError as error:
             trail.tell(Code.SESSION_FAILED, level=error.level, code=error.code, reason=str(error))
             await _tell(client, request, str(error))
@@ -153,6 +155,13 @@ class Login:
             await client.finish(Exited(255))
         finally:
             self._gateway.sessions -= 1
+            if foreseen is not None:
+                await foreseen.drop()
+
+    def foresee(self) -> None:
+        """A session channel was opened; its request follows. Never raises."""
+        with contextlib.suppress(GateError):
+            self._claims.foresee(self._usual(), secrets.token_hex(5))
 
     async def close(self) -> None:
         """The connection has ended: remove what it shared. Never raises."""
@@ -169,7 +178,15 @@ class Login:
             granted = replace(granted, scope="connection")
         return granted
 
-    async def _serve(self, session: str, request: Request, client: Client, trail: Trail, marks: Marks) -> None:
+    async def _serve(
+        self,
+        session: str,
+        request: Request,
+        client: Client,
+        trail: Trail,
+        marks: Marks,
+        foreseen: Foreseen | None,
+    ) -> None:
         if await self._answered(request, client, trail):
             return
         telemetry = self._gateway.telemetry
@@ -181,7 +198,7 @@ class Login:
         terminal = granted.request.terminal
         progress = Progress(client, terminal)
         async with (
-            self._claims.sandbox(granted, session, progress.say) as pending,
+            self._claims.sandbox(granted, session, progress.say, foreseen) as pending,
             self.forwards.session(granted) as place,
         ):
             async with progress.shown():

@@ -10,6 +10,7 @@ from sshgate.lifecycle.actions import Delete
 from sshgate.lifecycle.claiming import Answer, Claiming, GiveUp, Look, Try, Won
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
+from sshgate.sandbox.labels import label_value
 from sshgate.telemetry.codes import Code
 
 # Pauses before a look at a pod whose patch was not answered, seconds: an API server that restarts refuses at once.
@@ -19,8 +20,9 @@ LOOK_AFTER = (0.05, 0.3, 1.0)
 async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete], None]) -> Record | None:
     """The warm sandbox that was won, or ``None``: make a cold one.
 
-    Raises ``Unavailable`` when the API server does not answer. After that, and after a cancellation, a patch may
-    still arrive: the pod then bears the mark of a session that has ended, and is deleted for that.
+    Raises ``Unavailable`` when the API server does not answer. A patch may then still arrive: the pod bears the
+    mark of a session that has ended, and is deleted for that. A cancellation waits for the answer to the patch
+    under way, so that a pod is not kept from others only because nobody knows whose it is.
     """
     unanswered = 0
     try:
@@ -29,7 +31,7 @@ async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete
             if isinstance(step, Won):
                 return step.record
             if isinstance(step, Try):
-                answer = await registry.patch(step.record, step.patch)
+                answer = await _patch(registry, step, claiming, discard)
                 if answer is Answer.REFUSED:
                     registry.events.tell(Code.CLAIM_LOST, sandbox=step.record.name)
             elif isinstance(step, Look):
@@ -44,3 +46,16 @@ async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete
     finally:
         for delete in claiming.discard:
             discard(delete)
+
+
+async def _patch(
+    registry: Registry, step: Try, claiming: Claiming, discard: Callable[[Delete], None]
+) -> Record | Answer:
+    request = asyncio.ensure_future(registry.patch(step.record, step.patch))
+    try:
+        return await asyncio.shield(request)
+    except asyncio.CancelledError:
+        answer = await request
+        if isinstance(answer, Record) and answer.session == label_value(claiming.claim.session):
+            discard(Delete(answer, "its login was given up", untouched=False))
+        raise

@@ -255,6 +255,7 @@ class Connection(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(
                 OPEN_RESOURCE_SHORTAGE, f"there are already {limit} sessions on this connection"
             )
+        self._login.foresee()
         return Channel(
             transport,
             self._serve,

@@ -80,6 +80,9 @@ class Login(Protocol):
     def forwards(self) -> Forwards:
         """What it forwards."""
 
+    def foresee(self) -> None:
+        """A session channel was opened, its request follows. Never raises."""
+
     async def run(self, request: Request, client: Client) -> None:
         """Serve one channel to its end. Raises nothing but ``CancelledError``."""
 

@@ -62,6 +62,9 @@ class ProgramLogin:
         self.closed = False
         self.forwards = NoForwards()
 
+    def foresee(self) -> None:
+        pass
+
     async def run(self, request: Request, client: Client) -> None:
         self.requests.append(request)
         self.running += 1
