@@ -224,7 +224,7 @@ class KubernetesProvider:
             if pod is None or pod.metadata.uid != record.uid:
                 pod = await self.api.get_pod(record.name)
             sandbox = KubernetesSandbox(self.api, pod, order.profile, self._discard, notice)
-        sandbox.adopt(notice)
+        sandbox.adopt(order.profile, notice)
         return self._enter_book(sandbox, order)
 
     def _enter(self, record: Record) -> KubernetesSandbox:

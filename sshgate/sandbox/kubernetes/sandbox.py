@@ -57,9 +57,10 @@ class KubernetesSandbox:
     def __repr__(self) -> str:
         return f"<KubernetesSandbox {self.id} {self.standing.phase}, {len(self._processes)} processes>"
 
-    def adopt(self, notice: Notice) -> None:
-        """This warm pod has been claimed: progress is told to whoever claimed it."""
+    def adopt(self, profile: Profile, notice: Notice) -> None:
+        """This warm pod has been claimed, for a profile whose limits may have changed since it was made."""
         self.warm = True
+        self.profile = profile
         self._notice = notice
 
     def leave(self, terminal: bool, process: Process) -> None:
