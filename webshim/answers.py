@@ -21,8 +21,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Referrer-Policy": "no-referrer",
-    # aiohttp would tell its version.
-    "Server": "sshgate",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
@@ -74,6 +72,8 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Before every answer's headers are sent; the upgrade of a WebSocket is one."""
+    # aiohttp has put its name and version there.
+    response.headers["Server"] = "sshgate"
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     if request.app["secure"]:

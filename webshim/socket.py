@@ -42,8 +42,6 @@ PING_SECONDS = 25.0
 CLOSE_SECONDS = 2.0
 # One message; the network's buffers below it are what keeps the line busy.
 SEND_BYTES = 32 * 1024
-# Answers and news that wait to be sent; a peer that asks without reading is cut.
-MOST_WAITING = 1000
 
 log = structlog.get_logger("sshgate.web")
 
@@ -95,8 +93,6 @@ class Socket:
 
     def tell(self, text: str) -> None:
         """Send a text frame, after what is on its way."""
-        if len(self._news) >= MOST_WAITING:
-            self.end(Close.POLICY, "more was asked than is read")
         self._news.append(text)
         self._more.set()
 
@@ -198,10 +194,12 @@ class Socket:
                 if len(message.data) > BINARY_BYTES:
                     raise Broken(f"a frame of input holds at most {BINARY_BYTES} bytes", close=Close.TOO_BIG)
                 session.type(message.data)
-            elif message.type is WSMsgType.TEXT:
-                self._obey(session, message.data)
+            elif message.type is WSMsgType.TEXT and (reply := self._obey(session, message.data)):
+                # Waited for here: who asks without reading the answers is not heard any further.
+                await self._websocket.send_str(reply)
 
-    def _obey(self, session: WebSession, text: str) -> None:
+    def _obey(self, session: WebSession, text: str) -> str | None:
+        """Do what a frame says; the answer, if it has one."""
         match parse(text):
             case Ack(offset):
                 self._acknowledge(session, offset)
@@ -212,11 +210,12 @@ class Socket:
                     raise Broken("a snapshot of output that was not sent")
                 session.keep(snapshot)
             case Ping(id):
-                self.tell(tell("pong", id=id))
+                return tell("pong", id=id)
             case Title(title):
                 session.title = title
             case Attach():
                 raise Broken("attach is the first frame, once")
+        return None
 
     def _acknowledge(self, session: WebSession, offset: int) -> None:
         if offset > self._sent:
