@@ -29,6 +29,16 @@ def descendants(pid: int) -> set[Seen]:
     return found
 
 
+def children_named(pid: int, name: str) -> set[Seen]:
+    """The processes right below ``pid`` that run the program ``name``."""
+    found = set()
+    for seen in descendants(pid):
+        fields = _stat(seen.pid)
+        if fields and int(fields[1]) == pid and Path(f"/proc/{seen.pid}/comm").read_text().strip() == name:
+            found.add(seen)
+    return found
+
+
 def alive(seen: set[Seen]) -> list[str]:
     """The command lines of those that still run; zombies have ended."""
     texts = []

@@ -6,12 +6,20 @@ import { byId } from "./dom.js";
  * @param {string} id
  * @returns {Promise<string>} the value of the button; `cancel` for Escape
  */
-function asked(id) {
+export function asked(id) {
   /** @type {HTMLDialogElement} */
   const dialog = byId(id);
   dialog.returnValue = "cancel";
+  // No submit button, so that Enter in a field is not a "no".
+  const cancel = dialog.querySelector("[value=cancel]");
+  const no = () => dialog.close("cancel");
+  cancel?.addEventListener("click", no);
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
+    const closed = () => {
+      cancel?.removeEventListener("click", no);
+      resolve(dialog.returnValue);
+    };
+    dialog.addEventListener("close", closed, { once: true });
     dialog.showModal();
   });
 }

@@ -1,5 +1,6 @@
 /** Links in the terminal's output. The output is hostile: only http(s), nothing of this page goes along, no disguise. */
 
+import { asked } from "./dialogs.js";
 import { byId } from "./dom.js";
 
 /**
@@ -11,7 +12,7 @@ export function followLink(_event, target, range) {
   const url = webAddress(target);
   if (url === null) return;
   if (range === undefined) open(url);
-  else ask(url);
+  else void ask(url);
 }
 
 /**
@@ -29,11 +30,7 @@ function open(url) {
 }
 
 /** @param {URL} url */
-function ask(url) {
-  /** @type {HTMLDialogElement} */
-  const dialog = byId("link-dialog");
+async function ask(url) {
   byId("link-target").textContent = url.href;
-  dialog.returnValue = "";
-  dialog.addEventListener("close", () => dialog.returnValue === "open" && open(url), { once: true });
-  dialog.showModal();
+  if ((await asked("link-dialog")) === "open") open(url);
 }

@@ -52,7 +52,7 @@ export class Session {
     this.state = "idle";
     this.box = element("div", { className: "terminal" });
     this.panel = element("section", { className: "panel", id: `session-${made}` }, this.box);
-    this._bar = new StateBar(this.panel);
+    this._bar = new StateBar(this.panel, () => this.screen?.focus());
     /** @type {Connection | null} */
     this._connection = null;
   }

@@ -12,9 +12,13 @@ const PATIENCE_MS = 500;
  */
 
 export class StateBar {
-  /** @param {HTMLElement} panel */
-  constructor(panel) {
+  /**
+   * @param {HTMLElement} panel
+   * @param {() => void} chosen a button was pressed; it is gone, and so is the focus it had
+   */
+  constructor(panel, chosen) {
     this._panel = panel;
+    this._chosen = chosen;
     /** @type {HTMLElement | null} */
     this._bar = null;
     this._timer = 0;
@@ -41,6 +45,12 @@ export class StateBar {
     this._panel.classList.remove("away");
   }
 
+  /** @param {() => void} act */
+  _press(act) {
+    act();
+    this._chosen();
+  }
+
   /**
    * @param {string} text
    * @param {Choice[]} choices
@@ -49,7 +59,7 @@ export class StateBar {
   _show(text, choices, dim) {
     this._bar?.remove();
     const buttons = choices.map(({ label, act }, index) =>
-      element("button", { type: "button", className: index ? "button" : "button primary", on: { click: act } }, label),
+      element("button", { type: "button", className: index ? "button" : "button primary", on: { click: () => this._press(act) } }, label),
     );
     this._bar = element(
       "div",

@@ -55,7 +55,7 @@ export class Screen {
     terminal.onData((text) => this._say(listener, encoder.encode(text)));
     // Mouse reports of the old kind are bytes, not text.
     terminal.onBinary((text) => this._say(listener, Uint8Array.from(text, (letter) => letter.charCodeAt(0) & 255)));
-    terminal.onResize((size) => listener.resized(size));
+    terminal.onResize(({ cols, rows }) => listener.resized({ cols, rows }));
     terminal.onTitleChange((title) => listener.titled(title));
     terminal.onBell(() => this.muted || listener.rang());
   }
@@ -83,7 +83,7 @@ export class Screen {
   /** The box is visible now: the size may be another, and the graphics card may be used. */
   show() {
     this.fit();
-    void this._accelerate();
+    if (graphicsCard()) void this.accelerate();
     this.terminal.focus();
   }
 
@@ -125,9 +125,9 @@ export class Screen {
     this._fitSoon();
   }
 
-  /** WebGL where a graphics card does it; the DOM renderer otherwise, and again when the card is lost. */
-  async _accelerate() {
-    if (this._webgl !== null || !graphicsCard()) return;
+  /** Draw with WebGL; with the DOM where that fails, and again when the graphics card is lost. */
+  async accelerate() {
+    if (this._webgl !== null) return;
     const { WebglAddon } = await import("./vendor/addon-webgl.js");
     if (this._webgl !== null || this.box.clientWidth === 0) return;
     const webgl = new WebglAddon();
@@ -148,6 +148,7 @@ function options() {
     fontFamily: FONTS,
     linkHandler: { activate: followLink, allowNonHttpProtocols: false },
     macOptionIsMeta: true,
+    overviewRuler: { width: 10 },
     rightClickSelectsWord: false,
     scrollback: SCROLLBACK,
     ...looks(),
@@ -173,8 +174,11 @@ let accelerated;
 function graphicsCard() {
   if (accelerated === undefined) {
     const context = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+    // Chromium does not count its own software renderer as a caveat.
+    const names = context?.getExtension("WEBGL_debug_renderer_info");
+    const renderer = names ? String(context?.getParameter(names.UNMASKED_RENDERER_WEBGL)) : "";
+    accelerated = context !== null && !/swiftshader|llvmpipe|software/i.test(renderer);
     context?.getExtension("WEBGL_lose_context")?.loseContext();
-    accelerated = context !== null;
   }
   return accelerated;
 }

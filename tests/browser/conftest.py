@@ -1,0 +1,128 @@
+"""A Chromium, gateways with the browser's front door, and people at them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.conftest import MakeGateway
+from tests.rig.browser import ARGUMENTS, CHROMIUM, PATIENCE, Tab, Visitor
+from tests.rig.gateway import Gateway, free_port
+from tests.rig.ssh import Ssh
+
+
+@dataclass(frozen=True)
+class Door:
+    """A gateway whose page is at ``address``, and its user at ssh."""
+
+    gateway: Gateway
+    address: str
+    ssh: Ssh
+
+    def link(self) -> str:
+        """A fresh login link."""
+        said = self.ssh.run("web", options=("-s",))
+        found = re.search(r"https?://\S+#login=\S+", said.both)
+        assert said.status == 0, said.both
+        assert found is not None, said.both
+        return found[0]
+
+
+Enter = Callable[..., Tab]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The browser; every test has a context of its own in it."""
+    if not CHROMIUM.exists():
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def web(port: int, **more: Any) -> dict[str, Any]:
+    """The section of the configuration."""
+    return {"listen": f"127.0.0.1:{port}", "secret": "web.secret", **more}
+
+
+@pytest.fixture(scope="session")
+def doors(make_gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]) -> Callable[[str], Door]:
+    """The gateway of a provider, one for all tests that leave it as it was."""
+    made: dict[str, Door] = {}
+
+    def door(provider: str) -> Door:
+        if provider not in made:
+            port = free_port()
+            profiles = {"other": {"extends": "default"}}
+            gateway = make_gateway(provider, web=web(port), profiles=profiles)
+            made[provider] = Door(gateway, f"http://127.0.0.1:{port}/", user_at(gateway))
+        return made[provider]
+
+    return door
+
+
+@pytest.fixture
+def door(local: None, doors: Callable[[str], Door]) -> Door:
+    """The page over local sandboxes."""
+    return doors("local")
+
+
+@pytest.fixture
+def either(provider: str, doors: Callable[[str], Door]) -> Door:
+    """The page, over both providers one after the other."""
+    return doors(provider)
+
+
+@pytest.fixture
+def visitors(chromium: Browser) -> Iterator[Callable[..., Visitor]]:
+    """Makes people at browsers; at the end none of their tabs may have complained, and their sessions are ended."""
+    made: list[Visitor] = []
+
+    def visitor(door: Door, **options: Any) -> Visitor:
+        # System settings that a test does not choose are fixed, so that screenshots are alike.
+        context = chromium.new_context(
+            **{"viewport": {"width": 1100, "height": 680}, "color_scheme": "dark", **options}
+        )
+        context.set_default_timeout(PATIENCE * 1000)
+        made.append(Visitor(context, door.address))
+        return made[-1]
+
+    yield visitor
+    try:
+        for one in made:
+            one.verify()
+    finally:
+        for one in made:
+            _end_sessions(one)
+            one.context.close()
+
+
+@pytest.fixture
+def enter(visitors: Callable[..., Visitor]) -> Enter:
+    """A person who has come by a login link and has opened a session."""
+
+    def enter(door: Door, **options: Any) -> Tab:
+        return visitors(door, **options).tab().open(door.link()).new_session().prompt()
+
+    return enter
+
+
+def _end_sessions(visitor: Visitor) -> None:
+    for tab in visitor.tabs:
+        if not tab.page.is_closed():
+            tab.page.evaluate(
+                """async () => {
+                  const none = {sessions: []};
+                  const read = (found) => (found.ok ? found.json() : none);
+                  const {sessions} = await fetch("api/sessions").then(read, () => none);
+                  for (const {id} of sessions) await fetch(`api/sessions/${id}`, {method: "DELETE"});
+                }"""
+            )
+            return

@@ -1,0 +1,70 @@
+"""Files between the browser's machine and the sandbox."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from tests.browser.conftest import Door, Enter
+from tests.rig.browser import Tab
+
+BIG = 24 << 20
+
+# What a browser does when a file is dropped; playwright has no hand for it.
+DROP = """async ({name, url}) => {
+  const bytes = await fetch(url).then((answer) => answer.text());
+  const carried = new DataTransfer();
+  carried.items.add(new File([bytes], name));
+  const panels = document.getElementById("panels");
+  for (const kind of ["dragover", "drop"]) {
+    panels.dispatchEvent(new DragEvent(kind, {dataTransfer: carried, bubbles: true, cancelable: true}));
+  }
+}"""
+
+
+def _digest(tab: Tab, name: str, digest: str) -> None:
+    tab.run(f"clear; sha256sum {name} | cut -c1-64", digest)
+
+
+def test_upload_and_download_keep_every_byte(either: Door, enter: Enter, tmp_path: Path) -> None:
+    """A file goes to the shell's working directory and comes back the same, through disk and network only."""
+    payload = os.urandom(BIG)
+    (tmp_path / "payload").write_bytes(payload)
+    digest = hashlib.sha256(payload).hexdigest()
+    tab = enter(either)
+    tab.run("mkdir -p /tmp/here; cd /tmp/here; pwd", "/tmp/here")
+    tab.page.set_input_files("#upload-files", tmp_path / "payload")
+    tab.notice("Uploaded payload (24 MiB)")
+    _digest(tab, "payload", digest)
+    with tab.page.expect_download() as expected:
+        tab.page.click("#download")
+        tab.page.fill("#download-path", "payload")
+        tab.page.click("#download-dialog .primary")
+    assert expected.value.suggested_filename == "payload"
+    assert hashlib.sha256(Path(expected.value.path()).read_bytes()).hexdigest() == digest
+
+
+def test_a_dropped_file_is_uploaded(door: Door, enter: Enter) -> None:
+    """Dragging onto the terminal; the name may hold what it likes."""
+    tab = enter(door)
+    tab.page.evaluate(DROP, {"name": "it's a file.svg", "url": "icons.svg"})
+    tab.notice("Uploaded it's a file.svg")
+    content = (Path(__file__).parents[2] / "webshim" / "static" / "icons.svg").read_bytes()
+    _digest(tab, "*file.svg", hashlib.sha256(content).hexdigest())
+    with tab.page.expect_download() as expected:
+        tab.page.click("#download")
+        tab.page.fill("#download-path", "it's a file.svg")
+        tab.page.keyboard.press("Enter")
+    assert Path(expected.value.path()).read_bytes() == content
+
+
+def test_a_file_that_is_not_there_is_a_sentence(door: Door, visitors: object, enter: Enter) -> None:
+    """No page of an error, no empty file."""
+    tab = enter(door)
+    tab.expected.append("404")
+    tab.page.click("#download")
+    tab.page.fill("#download-path", "/nothing/here")
+    tab.page.keyboard.press("Enter")
+    tab.notice("/nothing/here was not downloaded")
+    tab.run("echo on", "on")

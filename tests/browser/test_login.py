@@ -1,0 +1,106 @@
+"""Who gets to the page: links, passwords, logging out; and no other site."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.browser.conftest import Door, Enter, web
+from tests.conftest import MakeGateway
+from tests.rig.browser import Visitor
+from tests.rig.gateway import Gateway, free_port
+from tests.rig.ssh import Ssh
+
+# Whoever is not logged in is told so by a status, which the browser writes on its console.
+NOT_LOGGED_IN = "401"
+
+
+def test_a_link_logs_in_once_and_leaves_the_address(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """The ticket is gone from the address at once; a second use is refused, and says how to get another."""
+    link = door.link()
+    tab = visitors(door).tab().open(link)
+    tab.page.locator("#first-session").wait_for()
+    assert tab.page.url == door.address
+    other = visitors(door).tab(NOT_LOGGED_IN).open(link)
+    other.page.locator("#login-error", has_text="once").wait_for()
+    assert "ssh -s" in (other.page.locator("#login-link").text_content() or "")
+
+
+def test_logging_out_takes_the_page_away(door: Door, enter: Enter) -> None:
+    """The login page is there; the cookie is of no use any more."""
+    tab = enter(door)
+    tab.expected.append(NOT_LOGGED_IN)
+    tab.page.click("#menu-button")
+    tab.page.click("#logout")
+    tab.page.locator("#login").wait_for()
+    tab.page.reload()
+    tab.page.locator("#login").wait_for()
+    # What it left is ended by whoever logs in again.
+    tab.open(door.link())
+
+
+def test_a_password_logs_in(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], visitors: Callable[..., Visitor]
+) -> None:
+    """A wrong one is refused with a sentence, the right one opens the page."""
+    from argon2 import PasswordHasher
+
+    port = free_port()
+    served = gateway("local", web=web(port, users_file="web.users"))
+    (served.place / "web.users").write_text(f"dev:{PasswordHasher().hash('a good password')}\n")
+    door = Door(served, f"http://127.0.0.1:{port}/", user_at(served))
+    tab = visitors(door).tab(NOT_LOGGED_IN).open()
+    tab.page.fill("[name=user]", "dev")
+    for password in ("a bad password", "a good password"):
+        tab.page.fill("[name=password]", password)
+        tab.page.keyboard.press("Enter")
+        if password.startswith("a bad"):
+            tab.page.locator("#login-error:visible").wait_for()
+    tab.page.locator("#first-session").wait_for()
+
+
+@pytest.fixture
+def foreign() -> Iterator[Callable[[str], str]]:
+    """A site on another origin; makes a page there that holds ours in a frame."""
+    pages: dict[str, bytes] = {}
+
+    class Site(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(pages.get(self.path, b""))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def page(address: str) -> str:
+        pages["/"] = f'<iframe src="{address}" width=600 height=400></iframe>'.encode()
+        return f"http://localhost:{server.server_port}/"
+
+    yield page
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_frame_on_another_site_stays_blank(
+    door: Door, visitors: Callable[..., Visitor], foreign: Callable[[str], str]
+) -> None:
+    """Whoever is logged in cannot be made to type into a frame."""
+    visitor = visitors(door)
+    visitor.tab().open(door.link())
+    page = visitor.context.new_page()
+    page.goto(foreign(door.address), wait_until="load")
+    (frame,) = page.frames[1:]
+    assert "sshgate" not in frame.content()
+    # Chromium's own page of an error, at which nobody types.
+    assert frame.url.startswith("chrome-error:")
+    page.close()

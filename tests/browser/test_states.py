@@ -1,0 +1,136 @@
+"""The page's states, one after the other, as a person sees them.
+
+``scripts/page --screenshots`` keeps what this draws in webshim/screenshots.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import Door, web
+from tests.browser.test_hands import PHONE
+from tests.conftest import MakeGateway
+from tests.rig.browser import Tab, Visitor
+from tests.rig.gateway import Gateway, free_port
+from tests.rig.relay import Relay
+from tests.rig.ssh import Ssh
+
+LARGEST = 100_000
+SIGHT = (
+    r"PS1='\[\e[32m\]you@sandbox\[\e[0m\]:\[\e[34m\]\W\[\e[0m\]\$ '; cd /tmp; mkdir -p src docs; touch README.md; "
+    r"clear; ls -l --color=always --time-style=+ /etc/ | sed -n '2,14p'"
+)
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Callable[[Tab, str], None]:
+    """Takes a picture; where to is said by SSHGATE_SCREENSHOTS."""
+    place = Path(os.environ.get("SSHGATE_SCREENSHOTS", tmp_path))
+
+    def keep(tab: Tab, name: str) -> None:
+        file = place / f"{name}.png"
+        tab.page.screenshot(path=file, animations="disabled", caret="initial")
+        assert file.stat().st_size < LARGEST, f"{name} is too large for the README"
+
+    return keep
+
+
+@pytest.fixture(scope="module")
+def relay() -> Iterator[tuple[Relay, int]]:
+    """A stretch of network before the gateway, and the port that the gateway is to have."""
+    port = free_port()
+    with Relay(port) as stretch:
+        yield stretch, port
+
+
+def test_every_state_is_told_and_leads_on(
+    local: None,
+    gateway: MakeGateway,
+    user_at: Callable[[Gateway], Ssh],
+    visitors: Callable[..., Visitor],
+    keep: Callable[[Tab, str], None],
+    relay: tuple[Relay, int],
+) -> None:
+    """Login, welcome, running, search, menu, dialog, ended, lost network, another tab, phone."""
+    network, port = relay
+    served = gateway(
+        "local",
+        web=web(port, public_url=f"http://127.0.0.1:{network.port}/", users_file="web.users"),
+        profiles={"gpu": {"extends": "default"}},
+    )
+    (served.place / "web.users").touch()
+    door = Door(served, f"http://127.0.0.1:{network.port}/", user_at(served))
+    visitor = visitors(door)
+    # Before the login, and while the network is cut, requests fail, and the browser says so.
+    tab = visitor.tab("Failed to load resource", "WebSocket").open()
+    keep(tab, "login")
+    tab.open(door.link())
+    keep(tab, "welcome")
+    tab.new_session(profile="default", name="work").prompt()
+    tab.type(f"{SIGHT}\n")
+    tab.prompt()
+    keep(tab, "terminal")
+    tab.page.keyboard.press("Control+Shift+F")
+    tab.type("root")
+    tab.page.locator(".search .count", has_text="of").wait_for()
+    keep(tab, "search")
+    tab.page.keyboard.press("Escape")
+    tab.page.click("#new-session")
+    keep(tab, "new-session")
+    tab.page.get_by_role("button", name="Cancel").click()
+
+    network.cut()
+    tab.wait_state("reconnecting").says("Trying again")
+    keep(tab, "reconnecting")
+    network.mend()
+    tab.press("Now")
+    tab.wait_state("connected").run("echo again", "again")
+
+    other = visitor.tab().open()
+    other.says("open in another tab")
+    keep(other, "elsewhere")
+    other.page.close()
+
+    tab.page.click("#menu-button")
+    tab.page.select_option("#theme", "light")
+    keep(tab, "settings-light")
+    tab.page.keyboard.press("Escape")
+    tab.page.locator(".panel:visible .xterm").click()
+    tab.prompt().type("exit 3\n")
+    tab.says("Ended with status 3.")
+    keep(tab, "ended")
+
+    phone = visitors(door, **PHONE).tab().open(door.link())
+    phone.new_session(profile="default", name="pocket").prompt()
+    phone.type(f"{SIGHT.replace('2,14p', '2,9p')}\n")
+    phone.prompt()
+    keep(phone, "phone")
+
+
+def test_output_survives_a_lost_network_exactly_once(
+    local: None,
+    gateway: MakeGateway,
+    user_at: Callable[[Gateway], Ssh],
+    visitors: Callable[..., Visitor],
+    relay: tuple[Relay, int],
+) -> None:
+    """The program goes on while nobody looks; what it printed stands there once, in its order."""
+    network, port = relay
+    served = gateway("local", web=web(port, public_url=f"http://127.0.0.1:{network.port}/"))
+    door = Door(served, f"http://127.0.0.1:{network.port}/", user_at(served))
+    tab = visitors(door).tab("Failed to load resource", "WebSocket").open(door.link()).new_session().prompt()
+    tab.type("clear; for i in $(seq 400); do echo line $i; sleep 0.02; done; echo DO''NE\n")
+    tab.wait_line("line 40")
+    for _ in range(2):
+        network.cut()
+        tab.wait_state("reconnecting")
+        network.mend()
+        tab.press("Now")
+        tab.wait_state("connected")
+    tab.wait_line("DONE", 60)
+    said = [line for line in tab.lines() if line.startswith("line ")]
+    assert said == [f"line {number}" for number in range(1, 401)]

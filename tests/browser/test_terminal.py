@@ -1,0 +1,159 @@
+"""A session in the browser: what is typed, what is drawn, what a program may ask of the page."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.conftest import Door, Enter
+from tests.rig.browser import PATIENCE, Tab
+from tests.rig.waiting import until
+
+MEGABYTES = 10
+
+
+def test_a_new_session_is_a_shell_of_the_screens_size(either: Door, enter: Enter) -> None:
+    """From a click to a prompt; the terminal is one, and as large as what is drawn."""
+    tab = enter(either)
+    rows, columns = tab.size()
+    tab.run("tty >/dev/null && stty size", f"{rows} {columns}")
+    tab.run("echo $((6 * 7)) grün 日本 | cat", "42 grün 日本")
+
+
+def test_the_shell_follows_the_windows_size(either: Door, enter: Enter) -> None:
+    """``stty size`` after each change is what is drawn."""
+    tab = enter(either)
+    for width, height in ((700, 500), (1300, 800)):
+        before = tab.size()
+        tab.page.set_viewport_size({"width": width, "height": height})
+        rows, columns = _other_size(tab, before)
+        tab.run("clear; stty size", f"{rows} {columns}")
+
+
+def _other_size(tab: Tab, before: tuple[int, int]) -> tuple[int, int]:
+    until(lambda: tab.size() != before, PATIENCE, "another size")
+    return tab.size()
+
+
+def test_vim_edits_a_file(either: Door, enter: Enter) -> None:
+    """A program that draws the whole screen, and leaves it as it was."""
+    tab = enter(either)
+    vim = "vi -u NONE -N" if either.gateway.settings["sandbox"]["provider"] == "local" else "vim -u NONE -N"
+    tab.type(f"cd /tmp; {vim} letter\n")
+    until(lambda: tab.screen()["type"] == "alternate", PATIENCE, "the alternate screen")
+    tab.type("idear world\x1b:s/dear/hello/\n:wq\n")
+    until(lambda: tab.screen()["type"] == "normal", PATIENCE, "the normal screen")
+    tab.run("cat letter", "hello world")
+
+
+def test_ten_megabytes_arrive_to_the_last_line(either: Door, enter: Enter) -> None:
+    """A flood is drawn to its end, and the shell answers after it."""
+    tab = enter(either)
+    lines = MEGABYTES * 10_000
+    tab.type(f"seq -f '%099.0f' {lines}; echo DO''NE\n")
+    tab.wait_line("DONE", 120)
+    seen = tab.lines()
+    end = seen.index("DONE")
+    assert [int(line) for line in seen[end - 5000 : end]] == list(range(lines - 4999, lines + 1))
+
+
+def test_ctrl_c_ends_a_flood(door: Door, enter: Enter) -> None:
+    """``yes`` does not keep the key from the program."""
+    tab = enter(door)
+    tab.type("yes\n")
+    until(lambda: tab.lines().count("y") > 5000, PATIENCE, "a flood")
+    tab.page.keyboard.press("Control+C")
+    tab.wait_line("^C", 10)
+    tab.run("echo after", "after")
+
+
+def test_title_bell_and_clipboard_are_the_pages_to_grant(door: Door, enter: Enter) -> None:
+    """A title is text; a copy is made after a key, offered without one; the clipboard is never read."""
+    tab = enter(door, permissions=["clipboard-read", "clipboard-write"])
+    tab.type(r"printf '\033]0;<b>bold</b>\007'; sleep 100" + "\n")
+    tab.page.locator("#tabs .label", has_text="<b>bold</b>").wait_for()
+    assert tab.page.title() == "<b>bold</b> · sshgate"
+    tab.page.keyboard.press("Control+C")
+    tab.prompt().type("printf '\\033]52;c;%s\\007' $(printf 'from a program' | base64)\n")
+    tab.notice("copied 14 characters")
+    assert tab.page.evaluate("() => navigator.clipboard.readText()") == "from a program"
+    tab.prompt().type(r"printf '\033]52;c;?\007'; cat -v" + "\n")
+    tab.page.keyboard.type("end\n")
+    tab.wait_line("end")
+    assert not any("]52" in line for line in tab.lines() if "printf" not in line)
+    tab.page.keyboard.press("Control+D")
+    tab.prompt().type(r"printf '\a'" + "\n")
+    tab.page.locator(".panel.rings").wait_for(state="attached")
+
+
+def test_copy_and_paste_by_key(door: Door, enter: Enter) -> None:
+    """Ctrl+Shift+C takes the selection; what is pasted cannot end bracketed paste."""
+    tab = enter(door, permissions=["clipboard-read", "clipboard-write"])
+    tab.run("echo select'ed' text", "selected text")
+    tab.page.evaluate("() => sshgate.shown.screen.terminal.selectAll()")
+    tab.page.keyboard.press("Control+Shift+C")
+    copied = until(lambda: tab.page.evaluate("() => navigator.clipboard.readText()"), 5, "a copy")
+    assert "selected text" in copied
+    tab.page.evaluate(r"() => navigator.clipboard.writeText('echo one\x1b[201~\necho two')")
+    tab.prompt()
+    tab.page.keyboard.press("Control+Shift+V")
+    until(lambda: "echo two" in tab.lines()[-1], 10, "the pasted text")
+    # Bracketed paste: nothing has run yet.
+    assert "one" not in tab.lines()
+    tab.type("\n")
+    tab.wait_line("two")
+
+
+def test_search_finds_what_was_printed(door: Door, enter: Enter) -> None:
+    """Ctrl+Shift+F, a word, Enter to the next one, Escape back to the shell."""
+    tab = enter(door)
+    tab.run("seq 1000 1100", "1100")
+    tab.page.keyboard.press("Control+Shift+F")
+    tab.type("105")
+    tab.page.locator(".search .count", has_text="of 10").wait_for()  # 1050 to 1059
+    tab.page.keyboard.press("Enter")
+    tab.page.keyboard.press("Escape")
+    tab.run("echo back", "back")
+
+
+def test_a_link_opens_without_this_page(door: Door, enter: Enter) -> None:
+    """A new tab that knows nothing of the one it comes from; a link that hides its target is asked about."""
+    tab = enter(door)
+    target = f"{door.address}healthz"
+    tab.run(f"clear; echo {target}", target)
+    box = tab.page.locator(".panel:visible .xterm-rows > div").nth(0).bounding_box()
+    assert box is not None
+    with tab.page.context.expect_page() as opened:
+        _click_link(tab.page, box["x"] + 40, box["y"] + box["height"] / 2)
+    opened.value.wait_for_load_state()
+    assert opened.value.evaluate("() => [opener, document.referrer]") == [None, ""]
+    opened.value.close()
+    tab.type(f"clear; printf '\\033]8;;{target}\\033\\\\harmless\\033]8;;\\033\\\\\\n'\n")
+    tab.wait_line("harmless")
+    _click_link(tab.page, box["x"] + 20, box["y"] + box["height"] / 2)
+    assert tab.page.locator("#link-target").text_content() == target
+    tab.page.get_by_role("button", name="Cancel").click()
+
+
+def _click_link(page: object, x: float, y: float) -> None:
+    mouse = page.mouse  # type: ignore[attr-defined]
+    # xterm.js looks for a link when the pointer has moved onto it.
+    mouse.move(x, y + 60)
+    mouse.move(x, y, steps=4)
+    page.locator(".panel:visible .xterm-cursor-pointer").wait_for()  # type: ignore[attr-defined]
+    mouse.click(x, y)
+
+
+def test_webgl_that_is_lost_goes_on_in_the_dom(door: Door, enter: Enter) -> None:
+    """A graphics card that goes away takes nothing along."""
+    tab = enter(door)
+    tab.page.evaluate("() => sshgate.shown.screen.accelerate()")
+    canvas = tab.page.locator(".panel:visible .xterm-screen canvas")
+    if canvas.count() == 0:
+        pytest.skip("this browser has no WebGL")
+    tab.run("echo drawn", "drawn")
+    tab.page.evaluate(
+        """() => [...document.querySelectorAll(".panel:not([hidden]) .xterm-screen canvas")].forEach((canvas) =>
+             canvas.getContext("webgl2")?.getExtension("WEBGL_lose_context")?.loseContext())"""
+    )
+    tab.page.locator(".panel:visible .xterm-rows > div", has_text="drawn").first.wait_for()
+    tab.run("echo still", "still")

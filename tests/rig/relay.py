@@ -1,0 +1,84 @@
+"""A stretch of network that can be cut: a TCP relay on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from types import TracebackType
+
+CHUNK = 1 << 16
+
+
+class Relay:
+    """Passes every connection to its own port on to ``target``, until it is cut."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._cut = False
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+
+    def __enter__(self) -> Relay:
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Wakes the accept; a plain close would leave it waiting.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def cut(self) -> None:
+        """Break everything that is open, and refuse what comes, until ``mend``."""
+        with self._lock:
+            self._cut = True
+            for end in self._open:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Pass on what comes from now on."""
+        with self._lock:
+            self._cut = False
+
+    def _start(self, work: object, *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                if self._cut:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._open |= {near, far}
+            self._start(self._pass, near, far)
+            self._start(self._pass, far, near)
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(CHUNK):
+                sink.sendall(chunk)
+            sink.shutdown(socket.SHUT_WR)
+        with self._lock:
+            # The second of the two directions closes both.
+            if source in self._open and sink in self._open:
+                self._open.discard(source)
+            else:
+                self._open.discard(sink)
+                source.close()
+                sink.close()
