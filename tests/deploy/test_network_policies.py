@@ -46,6 +46,7 @@ OPEN = [
     ("a user logs in", Connection(USER, GATEWAY, 2222)),
     ("a browser comes by the node port", Connection(USER, GATEWAY, 31000)),
     ("a browser comes through Traefik", Connection(TRAEFIK, GATEWAY, 31000)),
+    ("Prometheus reads metrics", Connection(Place("10.42.0.50", "monitoring"), GATEWAY, 9464)),
     ("the gateway asks the API server", Connection(GATEWAY, API_SERVER, 6443)),
     ("the gateway asks for names", Connection(GATEWAY, DNS, 53, "UDP")),
 ]
@@ -73,12 +74,13 @@ CLOSED = [
     ("a neighbour reaches a sandbox", Connection(NEIGHBOUR, SANDBOX, 8080)),
     ("another application reaches a sandbox", Connection(PAPERS, SANDBOX, 8080)),
     ("the internet reaches a sandbox", Connection(INTERNET, SANDBOX, 8080)),
+    ("a sandbox reads the gateway's metrics", Connection(SANDBOX, GATEWAY, 9464)),
     ("the gateway reaches a sandbox past the API server", Connection(GATEWAY, SANDBOX, 22)),
     ("the gateway reaches the internet", Connection(GATEWAY, INTERNET, 443)),
     ("the gateway reaches the kubelet", Connection(GATEWAY, NODE, 10250)),
     ("the gateway reaches another application", Connection(GATEWAY, PAPERS, 8080)),
     ("a user reaches another port of the gateway", Connection(USER, GATEWAY, 8080)),
-    ("another application reads the gateway's metrics", Connection(PAPERS, GATEWAY, 9090)),
+    ("another application reads the gateway's metrics", Connection(PAPERS, GATEWAY, 9464)),
 ]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +15,7 @@ import yaml
 from sshgate.configfile import load
 from tests.deploy.schemas import Schemas
 from tests.rig import manifests
-from tests.rig.manifests import NAMES, OVERLAYS, ROOT, called, kubectl, objects, only, rendered
+from tests.rig.manifests import NAMES, OVERLAYS, ROOT, TEST_MARK, called, kubectl, objects, only, rendered
 
 GATEWAYS = [name for name in NAMES if name != "platform"]
 
@@ -29,13 +29,18 @@ def schemas(cluster: Path) -> Schemas:
 def namespaces(cluster: Path) -> Iterator[None]:
     """The namespaces of all overlays: a dry run makes none, and wants them for what is in them."""
     things = [thing for overlay in NAMES for thing in objects(overlay) if thing["kind"] == "Namespace"]
-    there = kubectl("get", "namespaces", "--output=name")
-    missing = [thing for thing in things if f"namespace/{thing['metadata']['name']}\n" not in there]
-    for thing in missing:
-        kubectl("create", "--filename=-", stdin=json.dumps(thing))
-    yield
-    for name in {thing["metadata"]["name"] for thing in missing}:
-        kubectl("delete", "namespace", name)
+    there = kubectl("get", "namespaces", "--output=name").split()
+    missing = {thing["metadata"]["name"]: thing for thing in things}
+    for name in [name for name in missing if f"namespace/{name}" in there]:
+        del missing[name]
+    try:
+        for thing in missing.values():
+            thing["metadata"]["labels"] |= TEST_MARK
+            kubectl("create", "--filename=-", stdin=json.dumps(thing))
+        yield
+    finally:
+        if missing:
+            kubectl("delete", "namespace", "--ignore-not-found", *missing)
 
 
 def test_the_overlays_are_these() -> None:
@@ -90,28 +95,45 @@ def test_no_overlay_brings_a_secret(overlay: str) -> None:
 def test_the_settings_in_the_config_map_can_be_used(overlay: str, tmp_path: Path) -> None:
     things = objects(overlay)
     file = tmp_path / "sshgate.yaml"
-    file.write_text(only(things, "ConfigMap")["data"]["sshgate.yaml"])
+    # What manifests/keys makes has to be there.
+    (tmp_path / "keys").mkdir()
+    for name in ("web.crt", "web.key"):
+        (tmp_path / "keys" / name).touch()
+    file.write_text(only(things, "ConfigMap", "sshgate")["data"]["sshgate.yaml"].replace("/etc/sshgate", str(tmp_path)))
     config = load(file)
     pod = only(things, "Deployment")["spec"]["template"]["spec"]
     container = pod["containers"][0]
     assert config.sandbox.namespace == manifests.SANDBOX_NAMESPACE
-    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    assert {str(config.ssh.host_keys), str(config.access.authorized_keys)} <= mounts
+    assert config.web is not None
+    mounts = {mount["mountPath"].replace("/etc/sshgate", str(tmp_path)) for mount in container["volumeMounts"]}
+    assert {str(config.ssh.host_keys), str(config.access.authorized_keys), str(config.web.secret.parent)} <= mounts
     # The drain, the moment before it, and the deletion of what is left after it.
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] >= before + config.ssh.drain + 10
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports["ssh"] == config.ssh.listen.port
+    assert config.telemetry.listen is not None
+    assert ports == {
+        "ssh": config.ssh.listen.port,
+        "web": config.web.listen.port,
+        "telemetry": config.telemetry.listen.port,
+    }
     classes = {thing["metadata"]["name"]: thing["value"] for thing in things if thing["kind"] == "PriorityClass"}
     for profile in config.profiles.values():
         assert classes[profile.pod_overrides["priorityClassName"]] < 0 < classes[pod["priorityClassName"]]
 
 
-def test_the_gpu_overlay_has_the_settings_of_the_base_and_two_profiles_more() -> None:
-    base, gpu = (yaml.safe_load(only(objects(name), "ConfigMap")["data"]["sshgate.yaml"]) for name in ("k3s", "gpu"))
+def settings_of(overlay: str) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(only(objects(overlay), "ConfigMap", "sshgate")["data"]["sshgate.yaml"])
+    return settings
+
+
+def test_the_settings_of_overlays_differ_where_they_have_to() -> None:
+    base, k3s, gpu = (settings_of(name) for name in ("kind", "k3s", "gpu"))
     added = {name: gpu["profiles"].pop(name) for name in ("t4", "a2")}
-    assert gpu == base
+    assert gpu == k3s
     assert added["t4"]["node_selector"] != added["a2"]["node_selector"]
+    assert base.pop("web") != k3s.pop("web")
+    assert base == k3s
 
 
 def test_the_kind_configuration_maps_both_ports_to_this_machine_only() -> None:
@@ -143,20 +165,13 @@ def test_the_other_namespaces_of_the_node_are_closed_and_bounded() -> None:
 
 
 def test_one_switch_puts_sandboxes_and_gateway_into_one_namespace(tmp_path: Path) -> None:
-    place = OVERLAYS / f"test-{base64.b32encode(tmp_path.name.encode()).decode().lower().rstrip('=')}"
-    place.mkdir()
-    try:
-        text = {"resources": ["../k3s"], "components": ["../../components/one-namespace"]}
-        (place / "kustomization.yaml").write_text(yaml.safe_dump(text))
-        things = list(yaml.safe_load_all(rendered(place)))
-    finally:
-        (place / "kustomization.yaml").unlink()
-        place.rmdir()
+    manifests.write_overlay(tmp_path, components=[manifests.ROOT / "manifests/components/one-namespace"])
+    things = list(yaml.safe_load_all(rendered(tmp_path)))
     assert {thing["metadata"]["namespace"] for thing in things if "namespace" in thing["metadata"]} == {
         manifests.GATEWAY_NAMESPACE
     }
     assert only(things, "Namespace")["metadata"]["name"] == manifests.GATEWAY_NAMESPACE
-    settings = only(things, "ConfigMap")["data"]["sshgate.yaml"]
+    settings = only(things, "ConfigMap", "sshgate")["data"]["sshgate.yaml"]
     assert yaml.safe_load(settings)["sandbox"]["namespace"] == manifests.GATEWAY_NAMESPACE
     assert manifests.SANDBOX_NAMESPACE not in str(things)
 

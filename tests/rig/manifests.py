@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ GATEWAY_NAMESPACE = "claudecode-terminal"
 SANDBOX_NAMESPACE = "claudecode-sandboxes"
 # Every directory somebody may apply.
 NAMES = sorted(path.parent.name for path in OVERLAYS.glob("*/kustomization.yaml"))
+
+# What tests have made, and may delete where an earlier run was cut short.
+TEST_MARK = {"sshgate.dev/test": "true"}
 
 Thing = dict[str, Any]
 
@@ -48,3 +53,14 @@ def called(thing: Thing) -> str:
     """``Kind namespace/name``."""
     meta = thing["metadata"]
     return f"{thing['kind']} {meta['namespace'] + '/' if 'namespace' in meta else ''}{meta['name']}"
+
+
+def write_overlay(place: Path, overlay: str = "k3s", components: Sequence[Path] = (), **more: Any) -> None:
+    """An overlay of an operator's own in the directory ``place``, upon one of ours. kustomize wants relative paths."""
+    text = {
+        "resources": [os.path.relpath(OVERLAYS / overlay, place)],
+        "labels": [{"pairs": TEST_MARK}],
+        "components": [os.path.relpath(component, place) for component in components],
+        **more,
+    }
+    (place / "kustomization.yaml").write_text(yaml.safe_dump(text))

@@ -30,6 +30,7 @@ class Ssh:
     place: Path
     port: int
     user: str = "dev"
+    host: str = "127.0.0.1"
 
     @property
     def key(self) -> Path:
@@ -37,7 +38,7 @@ class Ssh:
 
     def as_user(self, user: str) -> Ssh:
         """The same client and key under another login name."""
-        return Ssh(self.place, self.port, user)
+        return Ssh(self.place, self.port, user, self.host)
 
     def options(self) -> list[str]:
         """What every OpenSSH program is told here, as ``-o`` words."""
@@ -50,7 +51,7 @@ class Ssh:
 
     def argv(self, *command: str | bytes, options: tuple[str, ...] = ()) -> list[str | bytes]:
         """The command line; the first value of an option counts, so ``options`` win."""
-        return ["ssh", *options, *self.options(), "-p", str(self.port), "-l", self.user, "127.0.0.1", "--", *command]
+        return ["ssh", *options, *self.options(), "-p", str(self.port), "-l", self.user, self.host, "--", *command]
 
     def start(self, *command: str | bytes, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         """A client with pipes; whoever starts it ends it."""

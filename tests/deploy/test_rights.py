@@ -1,0 +1,205 @@
+"""The gateway's rights: each is needed, and no request beyond them is granted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sshgate.sandbox.kubernetes.rights import NEEDED, NEEDED_FOR_HOMES
+from sshgate.sandbox.labels import MANAGED, MANAGED_BY
+from tests.rig import cluster as rig_cluster
+from tests.rig import rights
+from tests.rig.cluster import BUSYBOX, Namespace
+from tests.rig.deployed import Deployed
+from tests.rig.gateway import configured
+from tests.rig.manifests import COMMAND, GATEWAY_NAMESPACE, SANDBOX_NAMESPACE
+from tests.rig.waiting import until
+
+pytestmark = pytest.mark.cluster
+
+Right = tuple[str, str, str]
+RULES, _ = rights.role("anywhere")
+GRANTED = sorted(rights.granted(RULES))
+# Used where they are granted; without them the gateway serves, and tells users less.
+OPTIONAL = {("watch", "", "events"), ("get", "", "configmaps")}
+HOME_RIGHTS = {(verb, "", resource) for verb, resource, _ in NEEDED_FOR_HOMES}
+
+
+HOMES = {"home": {"storage_class": "local-path"}}
+
+
+def kind_of(right: tuple[str, str, str]) -> Right:
+    """A right as a Role has it, of one as the gateway asks for it: (verb, resource[.group], subresource)."""
+    verb, resource, subresource = right
+    resource, _, group = resource.partition(".")
+    return verb, group, f"{resource}/{subresource}" if subresource else resource
+
+
+@pytest.fixture(scope="module")
+def space(cluster: Path) -> Iterator[Namespace]:
+    """A namespace whose role these tests change."""
+    with rig_cluster.namespace() as place:
+        yield place
+
+
+def test_the_role_grants_what_the_gateway_asks_for_and_nothing_else() -> None:
+    assert {kind_of(right) for right in (*NEEDED, *NEEDED_FOR_HOMES)} | OPTIONAL == set(GRANTED)
+
+
+@pytest.mark.parametrize("right", [right for right in GRANTED if right not in OPTIONAL | HOME_RIGHTS], ids="-".join)
+def test_without_one_right_the_gateway_does_not_start_and_names_it(
+    right: Right, space: Namespace, tmp_path: Path
+) -> None:
+    rights.apply(rights.without(rights.role(space.name)[0], right))
+    try:
+        ended = _serve(space, tmp_path)
+    finally:
+        rights.apply(rights.role(space.name)[0])
+    verb, group, resource = right
+    assert ended.returncode == 1
+    assert f"lacks: {verb} {resource}{'.' + group if group else ''};" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def _serve(space: Namespace, place: Path) -> subprocess.CompletedProcess[str]:
+    gateway = configured(place, space, profiles={"default": HOMES})
+    config = place / "sshgate.yaml"
+    config.write_text(yaml.safe_dump(dict(gateway.settings)))
+    argv = [sys.executable, "-m", "sshgate", "serve", "--config", str(config)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=place, check=False)
+
+
+# --- what the deployed gateway's own token can do ---
+
+
+@pytest.fixture(scope="module")
+def token(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kubeconfig with a token of the deployed gateway's account."""
+    place = tmp_path_factory.mktemp("token") / "kubeconfig"
+    return rights.kubeconfig(GATEWAY_NAMESPACE, "sshgate", deployed.gateway.kubeconfig, place)
+
+
+def as_gateway(token: Path, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """kubectl with the gateway's token."""
+    argv = [str(COMMAND), "kubectl", f"--kubeconfig={token}", *words]
+    return subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+
+def pod(name: str, labels: dict[str, str]) -> dict[str, Any]:
+    """A restricted pod that stays."""
+    container = {
+        "name": "shell",
+        "image": BUSYBOX,
+        "imagePullPolicy": "Never",
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec: dict[str, Any] = {
+        "containers": [container],
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def strangers(deployed: Deployed) -> Iterator[None]:
+    """Two pods among the sandboxes that no gateway has made: one by another name, one under a sandbox's name."""
+    names = ("stranger", "sshgate-pretender")
+    for name in names:
+        deployed.sandboxes.apply(pod(name, {}))
+    for name in names:
+        deployed.sandboxes.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=50s")
+    yield
+    for name in names:
+        deployed.sandboxes.kubectl("delete", "pod", name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("get", "secrets", "--namespace", GATEWAY_NAMESPACE),
+        ("get", "secret", "sshgate-keys", "--namespace", GATEWAY_NAMESPACE),
+        ("get", "secrets", "--namespace", SANDBOX_NAMESPACE),
+        ("get", "configmaps", "--namespace", GATEWAY_NAMESPACE),
+        ("get", "pods", "--namespace", GATEWAY_NAMESPACE),
+        ("get", "pods", "--namespace", "kube-system"),
+        ("get", "pods", "--all-namespaces"),
+        ("get", "nodes"),
+        ("get", "namespaces"),
+        ("get", "roles", "--namespace", SANDBOX_NAMESPACE),
+        ("create", "token", "sshgate", "--namespace", GATEWAY_NAMESPACE),
+        ("create", "token", "default", "--namespace", SANDBOX_NAMESPACE),
+        ("exec", "deployment/gateway", "--namespace", GATEWAY_NAMESPACE, "--", "true"),
+        ("port-forward", "pod/stranger", ":80", "--namespace", SANDBOX_NAMESPACE),
+        ("delete", "deployment", "gateway", "--namespace", GATEWAY_NAMESPACE),
+        ("get", "--raw", f"/api/v1/namespaces/{SANDBOX_NAMESPACE}/pods/stranger/log"),
+        ("get", "--raw", "/api/v1/nodes/localhost/proxy/pods"),
+    ],
+    ids=" ".join,
+)
+def test_the_gateways_token_is_refused_beyond_its_sandboxes(
+    words: tuple[str, ...], token: Path, strangers: None
+) -> None:
+    refused = as_gateway(token, *words)
+    assert refused.returncode != 0
+    assert "forbidden" in refused.stderr.lower(), refused.stderr
+
+
+def refused_by_guard(token: Path, *words: str, stdin: str | None = None) -> str:
+    """The guard's message. It takes the API server some seconds to hear of a new policy."""
+
+    def message() -> str:
+        ended = as_gateway(token, "--namespace", SANDBOX_NAMESPACE, *words, stdin=stdin)
+        return ended.stderr if "sshgate-sandboxes-only" in ended.stderr and ended.returncode else ""
+
+    return until(message, 30, f"{words} being refused")
+
+
+def test_the_gateway_enters_no_pod_that_is_called_otherwise_than_a_sandbox(token: Path, strangers: None) -> None:
+    message = refused_by_guard(token, "exec", "stranger", "--", "true")
+    assert "enters only pods whose names begin with sshgate-" in message
+    # Exec shows the API server a name and no labels: this one passes.
+    assert (
+        as_gateway(token, "--namespace", SANDBOX_NAMESPACE, "exec", "sshgate-pretender", "--", "true").returncode == 0
+    )
+
+
+@pytest.mark.parametrize("name", ["stranger", "sshgate-pretender"])
+def test_the_gateway_changes_and_deletes_no_pod_without_a_sandboxes_label(
+    name: str, token: Path, strangers: None
+) -> None:
+    mark = {"metadata": {"labels": {MANAGED_BY: MANAGED}}}
+    for words in (("delete", "pod", name), ("patch", "pod", name, f"--patch={json.dumps(mark)}")):
+        assert "changes and deletes only pods labelled" in refused_by_guard(token, *words)
+
+
+def test_the_gateway_makes_no_pod_that_does_not_say_what_it_is(token: Path) -> None:
+    for bad in (pod("innocent", {MANAGED_BY: MANAGED}), pod("sshgate-x", {}), pod("sshgate-x", {MANAGED_BY: "me"})):
+        assert "makes only pods called" in refused_by_guard(token, "create", "--filename=-", stdin=json.dumps(bad))
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"hostNetwork": True},
+        {"hostPID": True},
+        {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]},
+        {"securityContext": {"runAsUser": 0}},
+        {"containers": [{"name": "c", "image": BUSYBOX, "securityContext": {"privileged": True}}]},
+        {"containers": [{"name": "c", "image": BUSYBOX, "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}]},
+    ],
+    ids=lambda wish: next(iter(wish)),
+)
+def test_even_with_the_gateways_token_no_pod_gets_privileges(wish: dict[str, Any], token: Path) -> None:
+    thing = pod("sshgate-bad", {MANAGED_BY: MANAGED})
+    thing["spec"] |= wish
+    words = ("--namespace", SANDBOX_NAMESPACE, "create", "--filename=-")
+    assert "violates PodSecurity" in as_gateway(token, *words, stdin=json.dumps(thing)).stderr
