@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sshgate.errors import BadRequest, StartFailed
@@ -63,4 +64,9 @@ def join(record: Record | None, user: str, name: str, profile: str | None) -> Ma
 def mine(records: list[Record], user: str) -> list[Record]:
     """The sandboxes of this user that are there, oldest first: by the hash label, which only gateways write."""
     found = [one for one in records if one.user_hash == user_hash(user) and not one.deleting]
-    return sorted((one for one in found if one.state is not State.WARM), key=lambda one: (one.created, one.name))
+    return oldest_first(one for one in found if one.state is not State.WARM)
+
+
+def oldest_first(records: Iterable[Record]) -> list[Record]:
+    """By when they were claimed: that is written to the millisecond, a pod's creation to the second."""
+    return sorted(records, key=lambda one: (one.claimed_at or one.created, one.name))

@@ -31,6 +31,7 @@ class Reaper:
         self._rules = rules
         self._busy = busy
         self._under_way: set[asyncio.Task[None]] = set()
+        self._looking: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -51,7 +52,14 @@ class Reaper:
         """Decide, and begin to carry out; the leader only."""
         if not self._registry.leads:
             return
-        for action in reap(self._registry.book, self._registry.presence, self._rules, self._registry.now):
+        book = self._registry.book
+        for action in reap(book, self._registry.presence, self._rules, self._registry.now):
+            if isinstance(action, Delete) and action.unless_busy:
+                # Nothing is being deleted yet, and during the look its user shall see it and may join it.
+                book.expectations.undelete(action.record.uid)
+                if action.record.uid in self._looking:
+                    continue
+                self._looking.add(action.record.uid)
             task = asyncio.create_task(self._carry_out(action))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
@@ -65,10 +73,19 @@ class Reaper:
         registry, record = self._registry, action.record
         if isinstance(action, Detach):
             await registry.patch(record, detach_patch(record, action.life, registry.now))
-        elif action.unless_busy and await self._busy(record):
-            await registry.patch(record, seen_patch(record, registry.now))
-            registry.book.expectations.undelete(record.uid)
-        elif await registry.delete(action):
-            registry.events.tell(
-                Code.REAPED, sandbox=record.name, user=record.user, name=record.sandbox, reason=action.reason
-            )
+        elif not action.unless_busy or await self._idle(record):
+            registry.book.expectations.delete(record.uid, registry.now.mono)
+            if await registry.delete(action):
+                registry.events.tell(
+                    Code.REAPED, sandbox=record.name, user=record.user, name=record.sandbox, reason=action.reason
+                )
+
+    async def _idle(self, record: Record) -> bool:
+        """Whether nothing runs in it; notes on the pod when something does."""
+        try:
+            if not await self._busy(record):
+                return True
+            await self._registry.patch(record, seen_patch(record, self._registry.now))
+            return False
+        finally:
+            self._looking.discard(record.uid)

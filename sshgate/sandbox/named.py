@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from sshgate.errors import Denied
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 
 Admit = Callable[[], Callable[[], None]]
@@ -93,19 +92,3 @@ class Homes(Protocol):
 
     async def delete(self, user: str, name: str) -> bool:
         """Delete one for good; False when there is none. Raises ``BadRequest`` while a sandbox uses it."""
-
-
-class NoNamedSandboxes:
-    """Of a provider that cannot keep any."""
-
-    def profile(self, user: str, name: str) -> str | None:
-        return None
-
-    async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
-        raise Denied("named sandboxes are not available here; log in without '=name'.")
-
-    async def list(self, user: str | None) -> list[Listed]:
-        return []
-
-    async def end(self, user: str, name: str) -> bool:
-        return False

@@ -21,12 +21,6 @@ PROFILES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param("local", marks=pytest.mark.local)])
-def provider(request: pytest.FixtureRequest, local: None) -> str:
-    name: str = request.param
-    return name
-
-
 @pytest.fixture(scope="module")
 def served(make_gateway: MakeGateway, provider: str) -> Gateway:
     return make_gateway(provider, profiles=PROFILES)
@@ -101,6 +95,7 @@ def test_the_list_says_what_there_is(dev: Ssh) -> None:
     with_one = dev.as_user("dev+other=more").start("echo up; read x")
     assert with_one.stdout is not None
     assert with_one.stdout.readline() == b"up\n"
+    until(lambda: " starting " not in verb(dev, "sandboxes"), 20, "the watch having told of both")
     heading, first, second = verb(dev, "sandboxes").splitlines()
     assert heading.split() == ["NAME", "PROFILE", "STATE", "AGE", "LEFT", "CPU", "MEMORY", "HOME", "POD"]
     assert re.match(r"work +default +detached +\d+s +[78]h\d\dm ", first)

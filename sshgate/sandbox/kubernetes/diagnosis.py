@@ -9,6 +9,7 @@ from typing import Literal
 from sshgate.sandbox.kubernetes.failures import quoted
 from sshgate.sandbox.kubernetes.objects import ContainerStatus, Event, Pod, Terminated
 from sshgate.sandbox.kubernetes.podspec import CONTAINER
+from sshgate.sandbox.labels import NAME
 
 # Waiting reasons after which the kubelet may try again but nothing will change by itself.
 _HOPELESS = {
@@ -50,7 +51,7 @@ def standing(pod: Pod, image: str, lifetime: float) -> Standing:
     if container is not None and container.state.terminated is not None:
         return _terminated(container.state.terminated)
     if pod.metadata.deletion_timestamp is not None:
-        return Standing("ended", "the sandbox was deleted by someone else than its gateway.")
+        return _removed(pod)
     for status in (*pod.status.init_container_statuses, *pod.status.container_statuses):
         hopeless = _waiting(status, image)
         if hopeless:
@@ -64,7 +65,7 @@ def deleted(pod: Pod, lifetime: float) -> Standing:
     """Why a pod that is no longer there went, from the last state that was seen of it."""
     if pod.status.phase in ("Failed", "Succeeded"):
         return _finished(pod, lifetime)
-    return Standing("ended", "the sandbox was deleted by someone else than its gateway.")
+    return _removed(pod)
 
 
 def progress(event: Event, image: str) -> str | None:
@@ -76,6 +77,13 @@ def progress(event: Event, image: str) -> str | None:
     if event.reason in ("Pulled", "Created"):
         return "starting"
     return None
+
+
+def _removed(pod: Pod) -> Standing:
+    name = pod.metadata.labels.get(NAME)
+    if name is not None:
+        return Standing("ended", f"the sandbox {name!r} was ended.")
+    return Standing("ended", "the sandbox was deleted by someone else than its gateway.")
 
 
 def _finished(pod: Pod, lifetime: float) -> Standing:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sshgate.config import Profile
+from sshgate.config import Home, Profile
 from sshgate.launcher import FOREVER
 from sshgate.lifecycle.records import warm_metadata
 from sshgate.sandbox.labels import (
@@ -29,12 +29,14 @@ from sshgate.sandbox.labels import (
     TEMPLATE,
     USER,
     label_value,
+    named_pod,
     printable,
     user_hash,
 )  # fmt: skip
 from sshgate.sandbox.provider import Order
 
 CONTAINER = "shell"
+HOME = "home"
 
 # The same user id in every sandbox: an image's USER by name cannot be checked by runAsNonRoot.
 USER_ID = 1000
@@ -105,7 +107,7 @@ def template_hash(spec: Mapping[str, Any]) -> str:
 def claimed_pod(
     order: Order, owner: Owner, suffix: str, annotations: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The manifest of a pod that is made for ``order``; ``suffix`` (a-z0-9) makes its name unique.
+    """The manifest of a pod that is made for ``order``; ``suffix`` (a-z0-9) makes the name of an ephemeral one unique.
 
     ``annotations`` come on top of whose it is: when it was claimed, until when (``lifecycle.patches``).
     """
@@ -115,10 +117,35 @@ def claimed_pod(
     if order.name is not None:
         labels[NAME] = label_value(order.name)
         spec["hostname"] = hostname(order.name)
+        if order.profile.home is not None:
+            spec = _with_home(spec, home_claim(order.user, order.name), order.profile.home)
     # The kubelet enforces it with every gateway dead.
     spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)) + KUBELET_GRACE)
     annotations = {USER: printable(order.user), LIFE: owner.life, **(annotations or {})}
-    return manifest(pod_name(order.user, suffix), spec, labels, annotations)
+    name = pod_name(order.user, suffix) if order.name is None else named_pod(order.user, order.name)
+    return manifest(name, spec, labels, annotations)
+
+
+def home_claim(user: str, name: str) -> str:
+    """The name of the volume claim that holds the home of this user's sandbox ``name``."""
+    return f"home-{named_pod(user, name)}"
+
+
+def _with_home(spec: dict[str, Any], claim: str, home: Home) -> dict[str, Any]:
+    """The spec with the home mounted, writable by the sandbox's user: only its root is ever given to the group."""
+    volume = {"name": HOME, "persistentVolumeClaim": {"claimName": claim}}
+    mount = {"name": HOME, "mountPath": home.path}
+    security = {"fsGroup": USER_ID, "fsGroupChangePolicy": "OnRootMismatch"}
+    merged = merge(
+        {"volumes": [], "securityContext": {}, **spec},
+        {"securityContext": security, "containers": [{"name": CONTAINER}]},
+    )
+    merged["volumes"] = [*merged["volumes"], volume]
+    for container in merged["containers"]:
+        if container["name"] == CONTAINER:
+            container["volumeMounts"] = [*container.get("volumeMounts", []), mount]
+    assert isinstance(merged, dict)
+    return merged
 
 
 def warm_pod(profile: Profile, owner: Owner, name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -32,7 +32,9 @@ from sshgate.sandbox.kubernetes import failures, podspec
 from sshgate.sandbox.kubernetes.anchor import find_anchor
 from sshgate.sandbox.kubernetes.client import ApiServer, Observe, unobserved
 from sshgate.sandbox.kubernetes.heartbeat import Heartbeat
+from sshgate.sandbox.kubernetes.homes import KubernetesHomes
 from sshgate.sandbox.kubernetes.leases import Leases
+from sshgate.sandbox.kubernetes.named import KubernetesNamed
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.pods import Pods, record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
@@ -41,7 +43,6 @@ from sshgate.sandbox.kubernetes.removal import Removals
 from sshgate.sandbox.kubernetes.rights import check_rights
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.launch import runs_anything
-from sshgate.sandbox.named import NoNamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 from sshgate.telemetry.events import Events
 
@@ -94,8 +95,10 @@ class KubernetesProvider:
         self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry)
         self.registry.leader = lambda: self.heartbeat.leads
         self._reaper = Reaper(self.registry, _rules(self.profiles), self._busy)
-        self.named = NoNamedSandboxes()
-        self.homes = None
+        self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now)
+        self.named = KubernetesNamed(
+            self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove
+        )
         self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self._listed)
 
     def __repr__(self) -> str:
@@ -104,11 +107,12 @@ class KubernetesProvider:
     async def open(self) -> None:
         try:
             await self.api.open()
-            await check_rights(self.api)
+            await check_rights(self.api, self.homes.wanted)
             self.api.anchor = await find_anchor(self.api, self._anchor)
             await self._reflector.start()
             await self.heartbeat.start()
             self._reaper.start()
+            self.named.start()
             self._opened = True
             if self.profiles:
                 self._pools.start()
@@ -179,14 +183,20 @@ class KubernetesProvider:
 
     async def _cold(self, order: Order, notice: Notice) -> KubernetesSandbox:
         """A sandbox of its own; warm ones stand in nobody's way, neither under our limit nor under a quota."""
+        stamps = claim_annotations(self.claim(order), self.registry.now)
+        manifest = podspec.claimed_pod(order, self.owner, secrets.token_hex(5), stamps)
+        return self._enlist(await self._making_way(lambda: self._create(manifest)), order, notice)
+
+    async def _making_way(self, make: Callable[[], Awaitable[Pod]]) -> Pod:
+        """Make a pod that somebody waits for, at the expense of warm ones where there is no room."""
         registry = self.registry
         await self._make_way(registry.book.total(registry.now) - registry.limits.sandboxes)
         try:
-            return await self._made(order, notice)
+            return await make()
         except LimitReached:
             if not await self._make_way(1, gone=True):
                 raise
-        return await self._made(order, notice)
+        return await make()
 
     async def _make_way(self, count: int, gone: bool = False, placed: bool = False) -> bool:
         """Give up so many warm sandboxes; whether one was given up, and with ``gone`` has left in time."""
@@ -199,11 +209,6 @@ class KubernetesProvider:
                     await asyncio.shield(registry.changed())
                 return bool(deletes)
         return False
-
-    async def _made(self, order: Order, notice: Notice) -> KubernetesSandbox:
-        stamps = claim_annotations(self.claim(order), self.registry.now)
-        manifest = podspec.claimed_pod(order, self.owner, secrets.token_hex(5), stamps)
-        return self._enlist(await self._create(manifest), order, notice)
 
     def claim(self, order: Order) -> Claim:
         """Who claims a sandbox for this order, as it is written on the pod."""
@@ -255,6 +260,7 @@ class KubernetesProvider:
 
     async def close(self) -> None:
         await self._reaper.close()
+        await self.named.close(CLOSE_SECONDS / 2)
         for sandbox in tuple(self._sandboxes.values()):
             sandbox.abandon()
             self._discard(sandbox)
@@ -267,6 +273,9 @@ class KubernetesProvider:
         await self.heartbeat.close()
         await self._reflector.close()
         await self.api.close()
+
+    def _known(self, name: str) -> Pod | None:
+        return self._reflector.known.get(name)
 
     async def _busy(self, record: Record) -> bool:
         """Whether any program runs in the pod of this record."""
@@ -303,6 +312,7 @@ class KubernetesProvider:
         else:
             self.registry.told(record_of(new))
         name = pod.metadata.name
+        self.named.observe(pod, gone=new is None)
         warm = self._warm.get(name) if new is not None else self._warm.pop(name, None)
         sandbox = self._sandboxes.get(name) or warm
         if sandbox is not None:

@@ -57,6 +57,11 @@ class KubernetesSandbox:
     def __repr__(self) -> str:
         return f"<KubernetesSandbox {self.id} {self.standing.phase}, {len(self._processes)} processes>"
 
+    @property
+    def entered(self) -> bool:
+        """Whether a program has ever been started in it from here."""
+        return self._entered
+
     def adopt(self, profile: Profile, notice: Notice) -> None:
         """This warm pod has been claimed, for a profile whose limits may have changed since it was made."""
         self.warm = True

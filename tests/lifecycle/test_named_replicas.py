@@ -1,0 +1,117 @@
+"""Two gateways, one namespace, one name: the same sandbox, whichever is asked, and whichever dies."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.lifecycle.conftest import MakeReplica
+from tests.rig.cluster import Namespace
+from tests.rig.gateway import nothing_left
+from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
+
+pytestmark = pytest.mark.cluster
+
+
+@contextmanager
+def inside(ssh: Ssh, command: str = "echo up; exec sleep 600") -> Iterator[subprocess.Popen[bytes]]:
+    client = ssh.start(command)
+    try:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"up\n"
+        yield client
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def notes(space: Namespace, name: str) -> list[str]:
+    """The lives that are attached to the sandbox of this name."""
+    (pod,) = [pod for pod in space.pods() if pod["metadata"]["labels"].get("sshgate.dev/name") == name]
+    return [key for key in pod["metadata"]["annotations"] if key.startswith("attached.sshgate.dev/")]
+
+
+def test_both_gateways_lead_to_one_sandbox_and_it_survives_either(
+    space: Namespace, replica: MakeReplica, user: Callable[..., Ssh]
+) -> None:
+    one, two = replica(), replica()
+    here, there = user("dev", one).as_user("dev=work"), user("dev", two, one).as_user("dev=work")
+    with inside(here, "echo up > /tmp/mark; cat /tmp/mark; sleep 600") as lost:
+        with inside(there) as kept:
+            assert there.run("cat /tmp/mark").out == b"up\n"
+            assert len(space.living()) == 1
+            assert len(notes(space, "work")) == 2
+            nothing_left(one.kill())
+            assert lost.wait(20) == 255
+            until(lambda: len(notes(space, "work")) == 1, 60, "the dead gateway's clients being detached")
+            assert kept.poll() is None
+            assert there.run("cat /tmp/mark").out == b"up\n"
+        # Nothing of the second gateway's is left in it but the sandbox; the first one's program was not its to end.
+        until(lambda: not notes(space, "work"), 30, "the last client being detached")
+    one.start()
+    assert here.run("cat /tmp/mark").out == b"up\n"
+    assert there.run("end", options=("-s",)).status == 0
+    until(lambda: not space.living(), 30, "the end of it")
+
+
+def test_a_name_made_at_both_at_once_is_one_sandbox(
+    space: Namespace, replica: MakeReplica, user: Callable[..., Ssh]
+) -> None:
+    gateways = [replica(), replica()]
+    users = [user("dev", gateway).as_user("dev=race") for gateway in gateways]
+    clients = [ssh.start("echo x >> /tmp/both") for ssh in users for _ in range(3)]
+    ended = [client.communicate(timeout=60) for client in clients]
+    assert [client.returncode for client in clients] == [0] * 6, ended
+    assert users[0].run("cat /tmp/both").out == b"x\n" * 6
+    assert len(space.living()) == 1
+    assert users[1].run("end", options=("-s",)).status == 0
+    until(lambda: not space.living(), 30, "the end of it")
+
+
+def test_a_named_sandbox_outlives_a_gateway_that_stops(
+    space: Namespace, replica: MakeReplica, user: Callable[..., Ssh]
+) -> None:
+    one = replica()
+    work = user("dev", one).as_user("dev=work")
+    assert work.run("echo x > /tmp/mark; setsid sleep 600 </dev/null >/dev/null 2>&1 & exit 0").status == 0
+    with inside(work):
+        one.stop()
+    assert len(space.living()) == 1
+    assert not notes(space, "work")
+    two = replica()
+    again = user("dev", two).as_user("dev=work")
+    assert again.run("cat /tmp/mark; pgrep -x sleep >/dev/null && echo running").out.splitlines()[0] == b"x"
+    assert again.run("end", options=("-s",)).status == 0
+    until(lambda: not space.living(), 30, "the end of it")
+
+
+def test_a_start_that_is_given_up_leaves_nothing(
+    space: Namespace, replica: MakeReplica, user: Callable[..., Ssh]
+) -> None:
+    served = replica(profiles={"default": {"node_selector": {"no": "such-node"}, "limits": {"unschedulable": "30s"}}})
+    client = user("dev", served).as_user("dev=never").start("true")
+    until(lambda: space.living(), 20, "the pod")
+    client.kill()
+    client.communicate()
+    until(lambda: not space.living(), 30, "the end of it")
+
+
+def test_the_kubelet_ends_it_with_every_gateway_dead(
+    space: Namespace, replica: MakeReplica, user: Callable[..., Ssh]
+) -> None:
+    overrides = {"activeDeadlineSeconds": 6}
+    served = replica(profiles={"default": {"pod_overrides": overrides}})
+    with inside(user("dev", served).as_user("dev=brief")):
+        nothing_left(served.kill())
+        until(lambda: phases(space) == ["Failed"], 60, "the kubelet ending it")
+    # What is left of it is for the next gateway.
+    replica()
+    until(lambda: not space.pods(), 60, "the removal of what the kubelet ended")
+
+
+def phases(space: Namespace) -> list[str]:
+    return [pod["status"]["phase"] for pod in space.pods()]
