@@ -15,6 +15,7 @@ from tests.rig.gateway import Gateway, configured
 from tests.rig.ssh import Ssh, make_key
 
 MakeReplica = Callable[..., Gateway]
+UserAt = Callable[[str, Gateway], Ssh]
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +43,14 @@ def replica(space: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="session")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ssh]:
-    """A user with one key at any number of gateways; at the first one by default."""
-    keys: dict[str, tuple[Path, str]] = {}
+def user(tmp_path_factory: pytest.TempPathFactory) -> UserAt:
+    """A user at a gateway, with a key of their own there: who somebody is is told by the name alone."""
 
-    def make(name: str, *gateways: Gateway) -> Ssh:
-        if name not in keys:
-            place = tmp_path_factory.mktemp(name)
-            keys[name] = (place, make_key(place / "id"))
-        place, key = keys[name]
-        for gateway in gateways:
-            (gateway.users / name).write_text(key + "\n")
-        # Each gateway has a host key of its own.
-        (place / "known_hosts").unlink(missing_ok=True)
-        return Ssh(place, gateways[0].port, name)
+    def make(name: str, gateway: Gateway) -> Ssh:
+        place = tmp_path_factory.mktemp(name)
+        with (gateway.users / name).open("a") as keys:
+            keys.write(make_key(place / "id") + "\n")
+        return Ssh(place, gateway.port, name)
 
     return make
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 
 import pytest
 
-from tests.lifecycle.conftest import MakeReplica
+from tests.lifecycle.conftest import MakeReplica, UserAt
 from tests.rig.cluster import Namespace
 from tests.rig.gateway import nothing_left
 from tests.rig.ssh import Ssh
@@ -34,7 +33,7 @@ def end(clients: list[subprocess.Popen[bytes]]) -> None:
 
 
 def test_sessions_of_a_killed_gateway_are_removed_by_another_within_a_minute(
-    space: Namespace, replica: MakeReplica, user: Callable[..., Ssh]
+    space: Namespace, replica: MakeReplica, user: UserAt
 ) -> None:
     dying, living = replica(), replica()
     lost, kept = started(user("dev", dying), 6), started(user("eve", living), 1)
@@ -49,7 +48,7 @@ def test_sessions_of_a_killed_gateway_are_removed_by_another_within_a_minute(
 
 
 def test_a_gateway_that_starts_after_all_were_killed_removes_what_they_left(
-    space: Namespace, replica: MakeReplica, user: Callable[..., Ssh]
+    space: Namespace, replica: MakeReplica, user: UserAt
 ) -> None:
     first, second = replica(), replica()
     clients = [*started(user("dev", first), 2), *started(user("eve", second), 2)]
