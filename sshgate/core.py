@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sshgate import clientconfig
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.limits import Admission
 from sshgate.config import Config
@@ -27,6 +28,7 @@ class Core:
         self.verbs = Verbs()
         self.verbs.add("receipt", self._receipt)
         SandboxVerbs(self.provider).add_to(self.verbs)
+        clientconfig.add_to(self.verbs)
         # Pods are counted over all gateways by their provider; what is local is this process's alone.
         counted = self.admission if config.sandbox.provider == "local" else None
         self.gateway = Gateway(self.provider, config.profiles, counted, self.verbs, self.telemetry)

@@ -8,13 +8,14 @@ import os
 import re
 import shlex
 import socket
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sshgate import app
+from sshgate import app, clientconfig
 from sshgate.access.authorized_keys import fingerprint_of
 from sshgate.access.identity import Identity, LoginName
 from sshgate.config import Access, Address, Config, Limits, Log, Profile, SandboxPlace, Ssh, Web
@@ -97,10 +98,22 @@ Files:
 
   {sftp}
 
-One sandbox for all the channels of a connection, as editors need it, has the login name {USER}+shared.
+One sandbox for all the channels of a connection has the login name {USER}+shared; one for all connections, as remote
+editors need it, {USER}=NAME. With these lines in ~/.ssh/config it is `{clientconfig.ALIAS}`, for ssh and for editors:
+
+{textwrap.indent(_config_block(port, keys.resolve()), "  ")}
 
 Ctrl-C here stops the gateway and removes every sandbox.
 """
+
+
+def _config_block(port: int, keys: Path) -> str:
+    files = (
+        f"IdentityFile {_ssh_word(_private_key(keys))}",
+        "IdentitiesOnly yes",
+        f"UserKnownHostsFile {_ssh_word(keys / 'known_hosts')}",
+    )
+    return clientconfig.block(LoginName(USER), HOST, port, *files).rstrip()
 
 
 def _check_port(port: int) -> None:

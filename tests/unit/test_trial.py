@@ -115,6 +115,17 @@ def test_the_line_to_paste() -> None:
     assert f"\n  sftp -P 2222 {options} dev@127.0.0.1\n" in text
 
 
+def test_the_lines_for_the_clients_configuration(tmp_path: Path) -> None:
+    text = trial.invitation(2222, tmp_path / "my keys", LINK)
+    block = text[text.index("  Host sandbox") : text.index("Ctrl-C")]
+    (tmp_path / "config").write_text(block)
+    shown = subprocess.run(
+        ["ssh", "-G", "-F", tmp_path / "config", "sandbox"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    wanted = {"user dev=work", "hostname 127.0.0.1", "port 2222", f"identityfile {tmp_path}/my keys/dev_ed25519"}
+    assert wanted <= set(shown)
+
+
 @pytest.mark.parametrize("name", ["keys", "my keys", "100%", "~keys", "k'eys", "k#eys", 'k"eys', "k\\eys", "a/b c"])
 @pytest.mark.parametrize("absolute", [True, False])
 def test_the_line_to_paste_survives_odd_directories(name: str, absolute: bool, tmp_path: Path) -> None:
