@@ -118,7 +118,7 @@ class Tab:
     session: str
     tab: str = field(default_factory=lambda: secrets.token_hex(8))
     offset: int | None = None
-    text: bytes = b""
+    text: bytearray = field(default_factory=bytearray)
     hello: dict[str, Any] = field(default_factory=dict)
     snapshot: dict[str, Any] | None = None
     frames: list[dict[str, Any]] = field(default_factory=list)
@@ -180,7 +180,7 @@ class Tab:
             self.offset = self.acked = frame["offset"]
         elif frame["type"] == "snapshot":
             self.snapshot = frame
-            self.text = b""
+            self.text = bytearray()
         self.frames.append(frame)
 
     def said(self, kind: str) -> list[dict[str, Any]]:
@@ -199,7 +199,15 @@ class Tab:
 
     async def see(self, text: bytes, limit: float = LIMIT) -> None:
         """Wait for text on the terminal."""
-        await self.until(lambda: text in self.text, repr(text), limit)
+        looked = 0
+
+        def there() -> bool:
+            nonlocal looked
+            found = self.text.find(text, max(0, looked - len(text))) >= 0
+            looked = len(self.text)
+            return found
+
+        await self.until(there, repr(text), limit)
 
     async def closed(self, limit: float = LIMIT) -> int:
         """Wait for the end of the socket; its close code."""
