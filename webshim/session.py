@@ -80,7 +80,7 @@ class WebSession:
         self._reason: str | None = None
 
     def __repr__(self) -> str:
-        seen = "attached" if self.attached else "detached"
+        seen = "attached" if self.viewer is not None else "detached"
         return f"<WebSession {self.state} {seen}, input {self._input.size}, {self.output!r}{' paused' * self._paused}>"
 
     @property
@@ -89,8 +89,8 @@ class WebSession:
 
     @property
     def attached(self) -> bool:
-        """Whether somebody is there; the gateway's clocks ask."""
-        return self.viewer is not None
+        """Whether somebody is there or has just asked for it; the gateway's clocks ask."""
+        return self.viewer is not None or not self.acquainted
 
     @property
     def state(self) -> str:
@@ -107,7 +107,7 @@ class WebSession:
             "profile": self.profile,
             "name": self.identity.login.name,
             "state": self.state,
-            "attached": self.attached,
+            "attached": self.viewer is not None,
             "created": self.created,
             "cols": self.size.columns,
             "rows": self.size.rows,

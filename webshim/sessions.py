@@ -60,7 +60,7 @@ class Sessions:
         self._aside: dict[str, set[asyncio.Task[None]]] = {}
 
     def __repr__(self) -> str:
-        attached = sum(session.attached for session in self._sessions.values())
+        attached = sum(session.viewer is not None for session in self._sessions.values())
         return f"<Sessions {len(self._sessions)}, {attached} attached, {len(self._runs)} run>"
 
     @property
