@@ -157,7 +157,11 @@ class Connector(aiohttp.TCPConnector):
         return await self._start_tls_connection(transport, kwargs["req"], kwargs["timeout"], kwargs["client_error"])
 
     async def _start_tls_connection(self, underlying_transport: asyncio.Transport, *args: Any, **kwargs: Any) -> Any:
-        transport, protocol = await super()._start_tls_connection(underlying_transport, *args, **kwargs)
+        try:
+            transport, protocol = await super()._start_tls_connection(underlying_transport, *args, **kwargs)
+        except (ValueError, RuntimeError) as error:
+            # uvloop and aiohttp at a connection that was reset during the handshake: "negative file descriptor".
+            raise aiohttp.ClientConnectionError("reset during the TLS handshake") from error
         _below[protocol] = underlying_transport
         return transport, protocol
 
