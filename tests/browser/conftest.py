@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.conftest import MakeGateway
 from tests.rig.browser import ARGUMENTS, CHROMIUM, PATIENCE, Tab, Visitor
 from tests.rig.gateway import Gateway, free_port
+from tests.rig.quiet_network import QuietNetwork
 from tests.rig.ssh import Ssh
 
 
@@ -37,12 +39,19 @@ Enter = Callable[..., Tab]
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuietNetwork]:
+    """The browser's network; what it is to reach is opened in it."""
+    with QuietNetwork(tmp_path_factory.mktemp("network")) as network:
+        yield network
+
+
+@pytest.fixture(scope="session")
+def chromium(network: QuietNetwork) -> Iterator[Browser]:
     """The browser; every test has a context of its own in it."""
     if not CHROMIUM.exists():
         pytest.skip("no chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=network.program(CHROMIUM), args=ARGUMENTS)
         yield browser
         browser.close()
 
@@ -81,11 +90,12 @@ def either(provider: str, doors: Callable[[str], Door]) -> Door:
 
 
 @pytest.fixture
-def visitors(chromium: Browser) -> Iterator[Callable[..., Visitor]]:
+def visitors(chromium: Browser, network: QuietNetwork) -> Iterator[Callable[..., Visitor]]:
     """Makes people at browsers; at the end none of their tabs may have complained, and their sessions are ended."""
     made: list[Visitor] = []
 
     def visitor(door: Door, **options: Any) -> Visitor:
+        network.open(urlsplit(door.address).port or 80)
         # System settings that a test does not choose are fixed, so that screenshots are alike.
         context = chromium.new_context(
             **{"viewport": {"width": 1100, "height": 680}, "color_scheme": "dark", **options}

@@ -12,6 +12,7 @@ from tests.browser.conftest import Door, Enter, web
 from tests.conftest import MakeGateway
 from tests.rig.browser import Visitor
 from tests.rig.gateway import Gateway, free_port
+from tests.rig.quiet_network import QuietNetwork
 from tests.rig.ssh import Ssh
 
 # Whoever is not logged in is told so by a status, which the browser writes on its console.
@@ -63,7 +64,7 @@ def test_a_password_logs_in(
 
 
 @pytest.fixture
-def foreign() -> Iterator[Callable[[str], str]]:
+def foreign(network: QuietNetwork) -> Iterator[Callable[[str], str]]:
     """A site on another origin; makes a page there that holds ours in a frame."""
     pages: dict[str, bytes] = {}
 
@@ -80,6 +81,8 @@ def foreign() -> Iterator[Callable[[str], str]]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
+
+    network.open(server.server_port)
 
     def page(address: str) -> str:
         pages["/"] = f'<iframe src="{address}" width=600 height=400></iframe>'.encode()

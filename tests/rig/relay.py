@@ -11,15 +11,15 @@ CHUNK = 1 << 16
 
 
 class Relay:
-    """Passes every connection to its own port on to ``target``, until it is cut."""
+    """Passes every connection to its own port on to ``target``, until it is cut. Takes over the ``listener``."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, listener: socket.socket | None = None) -> None:
         self._target = target
         self._lock = threading.Lock()
         self._cut = False
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Relay:
@@ -61,10 +61,13 @@ class Relay:
             except OSError:
                 return
             with self._lock:
-                if self._cut:
+                try:
+                    if self._cut:
+                        raise OSError
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
                     near.close()
                     continue
-                far = socket.create_connection(("127.0.0.1", self._target))
                 self._open |= {near, far}
             self._start(self._pass, near, far)
             self._start(self._pass, far, near)
