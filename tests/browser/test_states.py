@@ -22,7 +22,7 @@ from tests.rig.ssh import Ssh
 LARGEST = 100_000
 SIGHT = (
     r"PS1='\[\e[32m\]you@sandbox\[\e[0m\]:\[\e[34m\]\W\[\e[0m\]\$ '; cd /tmp; mkdir -p src docs; touch README.md; "
-    r"clear; ls -l --color=always --time-style=+ /etc/ | sed -n '2,14p'"
+    r"clear; ls -l --color=always --time-style=+ /etc/ | sed -n '2,11p'"
 )
 
 
@@ -75,7 +75,7 @@ def test_every_state_is_told_and_leads_on(
     tab.prompt()
     keep(tab, "terminal")
     tab.page.keyboard.press("Control+Shift+F")
-    tab.type("root")
+    tab.type("host")
     tab.page.locator(".search .count", has_text="of").wait_for()
     keep(tab, "search")
     tab.page.keyboard.press("Escape")
@@ -106,7 +106,7 @@ def test_every_state_is_told_and_leads_on(
 
     phone = visitors(door, **PHONE).tab().open(door.link())
     phone.new_session(profile="default", name="pocket").prompt()
-    phone.type(f"{SIGHT.replace('2,14p', '2,9p')}\n")
+    phone.type(f"{SIGHT.replace('2,11p', '2,9p')}\n")
     phone.prompt()
     keep(phone, "phone")
 

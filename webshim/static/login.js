@@ -11,6 +11,11 @@ export function takeTicket() {
   return found[1];
 }
 
+/** A link that is opened where the page is already changes the fragment only: the page begins again with it. */
+export function followLoginLinks() {
+  window.addEventListener("hashchange", () => location.hash.startsWith("#login=") && location.reload());
+}
+
 /**
  * Who is logged in, after the link's ticket has been used. Shows the login page, and waits, where nobody is.
  *

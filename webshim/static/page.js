@@ -5,7 +5,7 @@ import { askForPath, askForSession, askToClose } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { download, takeDrops, upload } from "./files.js";
 import { followViewport, KeyBar } from "./keybar.js";
-import { loggedIn, takeTicket } from "./login.js";
+import { followLoginLinks, loggedIn, takeTicket } from "./login.js";
 import { fillMenu } from "./menu.js";
 import { complain } from "./notices.js";
 import { Session } from "./session.js";
@@ -183,6 +183,7 @@ class Page {
 async function begin(ticket) {
   applyTheme();
   followViewport();
+  followLoginLinks();
   const me = await loggedIn(ticket);
   fillMenu(me.user);
   byId("frame").hidden = false;

@@ -148,7 +148,6 @@ function options() {
     fontFamily: FONTS,
     linkHandler: { activate: followLink, allowNonHttpProtocols: false },
     macOptionIsMeta: true,
-    overviewRuler: { width: 10 },
     rightClickSelectsWord: false,
     scrollback: SCROLLBACK,
     ...looks(),
