@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from asyncssh.packet import SSHPacket
 
 from sshgate import __version__
 from sshgate.config import Access, Ssh
+from sshgate.ssh import hostkeys
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.polling import until
 
@@ -52,6 +56,23 @@ async def test_offer_is_pinned(door: FrontDoor) -> None:
         ["ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256"],
         ciphers, ciphers, macs, macs, ["none"], ["none"], [], [],
     ]  # fmt: skip
+
+
+async def test_every_warning_of_ssh_audit_is_written_down_with_its_reason(door: FrontDoor) -> None:
+    auditor = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ssh_audit", "--json", "--skip-rate-test", f"127.0.0.1:{door.port}",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(auditor.communicate(), 60)
+    report = json.loads(out)
+    entries = [entry for part in ("kex", "key", "enc", "mac") for entry in report[part]]
+    assert entries
+    assert [entry for entry in entries if "fail" in entry["notes"]] == []
+    assert (report["cves"], report["recommendations"]) == ([], {})
+    warned = {(entry["algorithm"], said) for entry in entries for said in entry["notes"].get("warn", ())}
+    text = (Path(hostkeys.__file__).parent / "README.md").read_text()
+    known = {(row[1], row[2]) for row in re.finditer(r"^\| `([^`]+)` \| ([^|]+) \| [^|]{20,} \|$", text, re.M)}
+    assert warned == known
 
 
 @pytest.mark.parametrize(
