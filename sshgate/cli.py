@@ -141,6 +141,64 @@ def passwd(user: str, file: Path, remove: bool) -> None:
     click.echo(f"{web.users_file}: {user} {'has no password any more' if remove else 'has a new password'}.")
 
 
+_CONFIG = click.option(
+    "-c", "--config", "file", type=_FILE, default="sshgate.yaml", show_default=True, help="The settings."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Values for programs instead of text.")
+
+
+@main.group()
+def sandboxes() -> None:
+    """List the sandboxes of all users, or end one. Needs the cluster, not a running gateway."""
+
+
+@sandboxes.command("list")
+@_CONFIG
+@_JSON
+def list_sandboxes(file: Path, as_json: bool) -> None:
+    """List every sandbox that is somebody's, with what it uses where the cluster measures it.
+
+    Exit status: 0, 1 when the cluster does not answer, 2 when the settings are wrong.
+    """
+    config = _load(file)
+    from sshgate import operate
+
+    sys.exit(operate.list_sandboxes(config, as_json))
+
+
+@sandboxes.command("end")
+@click.argument("which")
+@_CONFIG
+@_JSON
+def end_sandbox(which: str, file: Path, as_json: bool) -> None:
+    """End a sandbox, by its pod's name or as USER=NAME, with all that runs in it. A home is kept.
+
+    Exit status: 0 when it ends, 1 when there is none or the cluster does not answer, 2 when the settings are wrong.
+    """
+    config = _load(file)
+    from sshgate import operate
+
+    sys.exit(operate.end_sandbox(config, which, as_json))
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@_CONFIG
+@_JSON
+def reap(dry_run: bool, file: Path, as_json: bool) -> None:
+    """Remove what dead gateways left behind, and named sandboxes nobody came back to.
+
+    Running gateways do this by themselves; this is for when none runs. Who is dead is told by silence, so it takes
+    about 25 seconds.
+
+    Exit status: 0, 1 when the cluster does not answer, 2 when the settings are wrong.
+    """
+    config = _load(file)
+    from sshgate import operate
+
+    sys.exit(operate.reap(config, dry_run, as_json))
+
+
 def _password() -> str:
     if sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)

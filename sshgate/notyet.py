@@ -11,6 +11,6 @@ def without_effect(config: Config) -> list[str]:
     for name, profile in config.profiles.items():
         if profile.warm and config.sandbox.provider == "local":
             found.append(f"profiles.{name}.warm has no effect with local sandboxes: each starts in some 65 ms")
-        if profile.home is not None:
-            found.append(f"profiles.{name}.home has no effect in this version: there are no named sandboxes")
+        if profile.home is not None and config.sandbox.provider == "local":
+            found.append(f"profiles.{name}.home has no effect with local sandboxes: they keep nothing")
     return found

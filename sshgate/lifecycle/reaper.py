@@ -26,7 +26,8 @@ log = structlog.get_logger("sshgate.lifecycle")
 class Reaper:
     """One per gateway; only the leader's does anything."""
 
-    def __init__(self, registry: Registry, rules: Rules, busy: Busy) -> None:
+    def __init__(self, registry: Registry, rules: Callable[[], Rules], busy: Busy) -> None:
+        """``rules`` is asked at every sweep: settings may be read anew."""
         self._registry = registry
         self._rules = rules
         self._busy = busy
@@ -48,12 +49,17 @@ class Reaper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def once(self) -> None:
+        """Sweep, and see it through."""
+        self.sweep()
+        await asyncio.gather(*self._under_way)
+
     def sweep(self) -> None:
         """Decide, and begin to carry out; the leader only."""
         if not self._registry.leads:
             return
         book = self._registry.book
-        for action in reap(book, self._registry.presence, self._rules, self._registry.now):
+        for action in reap(book, self._registry.presence, self._rules(), self._registry.now):
             if isinstance(action, Delete) and action.unless_busy:
                 # Nothing is being deleted yet, and during the look its user shall see it and may join it.
                 book.expectations.undelete(action.record.uid)

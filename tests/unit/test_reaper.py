@@ -56,7 +56,7 @@ class World:
             return busy
 
         self.registry.leader = lambda: leads
-        self.reaper = Reaper(self.registry, Rules({"default": 60.0}), looks)
+        self.reaper = Reaper(self.registry, lambda: Rules({"default": 60.0}), looks)
 
     async def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):

@@ -71,8 +71,12 @@ class KubernetesHomes:
     def __init__(self, api: ApiServer, profiles: Mapping[str, Profile], now: Callable[[], Now]) -> None:
         self._api = api
         self._now = now
-        self.wanted = any(profile.home is not None for profile in profiles.values())
+        self._profiles = profiles
+
+    @property
+    def wanted(self) -> bool:
         """Whether any profile has homes; without, nothing is ever asked."""
+        return any(profile.home is not None for profile in self._profiles.values())
 
     def __repr__(self) -> str:
         return f"<KubernetesHomes {'of' if self.wanted else 'none in'} {self._api.namespace}>"

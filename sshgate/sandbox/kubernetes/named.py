@@ -11,24 +11,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Literal
 
 from sshgate.errors import StartFailed
 from sshgate.lifecycle.actions import Delete
 from sshgate.lifecycle.claiming import MOST_UNKNOWN, Answer
-from sshgate.lifecycle.join import Join, Make, Wait, join, mine, oldest_first
+from sshgate.lifecycle.join import Join, Make, Wait, join, mine
 from sshgate.lifecycle.patches import Claim, attach_patch, detach_patch, named_annotations
-from sshgate.lifecycle.records import Record, Stage, State
+from sshgate.lifecycle.records import Record, State
 from sshgate.lifecycle.registry import Registry
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes import failures, podspec
 from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.homes import KubernetesHomes
+from sshgate.sandbox.kubernetes.listing import listed
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.pods import record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
-from sshgate.sandbox.kubernetes.usage import read_usage
 from sshgate.sandbox.named import Admit, Attachment, Listed
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 
@@ -111,23 +110,8 @@ class KubernetesNamed:
     async def list(self, user: str | None) -> list[Listed]:
         now = self._registry.now
         records = [one.record for one in self._registry.book.sightings(now)]
-        if user is not None:
-            found = mine(records, user)
-        else:
-            found = oldest_first(one for one in records if one.state is not State.WARM)
-        usage, homes = await asyncio.gather(read_usage(self._api), self._homes.names(user))
-        listed = []
-        for one in found:
-            cpu, memory = usage.get(one.name, (None, None))
-            left = None if one.expires_at is None else max(0.0, one.expires_at - now.wall)
-            age, home = max(0.0, now.wall - (one.claimed_at or one.created)), one.name in homes
-            listed.append(
-                Listed(
-                    one.name, one.user or one.user_hash or "", one.sandbox, one.profile, _state(one),
-                    age, left, home, cpu, memory,
-                )
-            )  # fmt: skip
-        return listed
+        found = mine(records, user) if user is not None else [one for one in records if one.state is not State.WARM]
+        return await listed(self._api, found, self._homes, user, now)
 
     async def end(self, user: str, name: str) -> bool:
         record = await self._look(labels.named_pod(user, name))
@@ -313,11 +297,3 @@ class _Attached:
         here, self._here = self._here, None
         if here is not None:
             self._named.left(self._name, here)
-
-
-def _state(record: Record) -> Literal["starting", "attached", "detached", "ending"]:
-    if record.deleting or record.state is State.DRAINING or record.stage is Stage.FINISHED:
-        return "ending"
-    if record.stage is not Stage.READY:
-        return "starting"
-    return "attached" if record.attached or record.sandbox is None else "detached"

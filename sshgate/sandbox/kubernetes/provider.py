@@ -22,7 +22,6 @@ from sshgate.lifecycle.parking import Kind, Parking
 from sshgate.lifecycle.patches import Claim, claim_annotations
 from sshgate.lifecycle.plan import Target, give_way
 from sshgate.lifecycle.pool import Pools
-from sshgate.lifecycle.reap import Rules
 from sshgate.lifecycle.reaper import Reaper
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.registry import Registry
@@ -33,6 +32,7 @@ from sshgate.sandbox.kubernetes.anchor import find_anchor
 from sshgate.sandbox.kubernetes.client import ApiServer, Observe, unobserved
 from sshgate.sandbox.kubernetes.heartbeat import Heartbeat
 from sshgate.sandbox.kubernetes.homes import KubernetesHomes
+from sshgate.sandbox.kubernetes.keeping import anything_runs, rules_of
 from sshgate.sandbox.kubernetes.leases import Leases
 from sshgate.sandbox.kubernetes.named import KubernetesNamed
 from sshgate.sandbox.kubernetes.objects import Pod
@@ -42,7 +42,6 @@ from sshgate.sandbox.kubernetes.reflector import Reflector, pods
 from sshgate.sandbox.kubernetes.removal import Removals
 from sshgate.sandbox.kubernetes.rights import check_rights
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
-from sshgate.sandbox.launch import runs_anything
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 from sshgate.telemetry.events import Events
 
@@ -94,7 +93,7 @@ class KubernetesProvider:
         self._anchor = place.anchor
         self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry)
         self.registry.leader = lambda: self.heartbeat.leads
-        self._reaper = Reaper(self.registry, _rules(self.profiles), self._busy)
+        self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now)
         self.named = KubernetesNamed(
             self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove
@@ -282,8 +281,7 @@ class KubernetesProvider:
         pod = self._reflector.known.get(record.name)
         if pod is None or pod.metadata.uid != record.uid or record.stage is not Stage.READY:
             return False
-        profile = self.profiles.get(record.profile, Profile())
-        return await runs_anything(KubernetesSandbox(self.api, pod, profile, self._discard))
+        return await anything_runs(self.api, pod, self.profiles.get(record.profile, Profile()))
 
     async def _create(self, manifest: dict[str, Any]) -> Pod:
         try:
@@ -333,10 +331,6 @@ class KubernetesProvider:
         if self._opened and meta.annotations.get(labels.LIFE) != self.owner.life:
             return False
         return meta.labels.get(labels.STATE) == labels.CLAIMED and labels.NAME not in meta.labels
-
-
-def _rules(profiles: Mapping[str, Profile]) -> Rules:
-    return Rules({labels.label_value(name): profile.limits.detached for name, profile in profiles.items()})
 
 
 def _machine_clock() -> Now:

@@ -1,0 +1,31 @@
+"""Which named sandboxes are kept: the rules by profile, and a look whether anything runs in one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from sshgate.config import Profile
+from sshgate.lifecycle.reap import Rules
+from sshgate.sandbox import labels
+from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.sandbox.kubernetes.objects import Pod
+from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
+from sshgate.sandbox.launch import runs_anything
+
+
+def rules_of(profiles: Mapping[str, Profile]) -> Rules:
+    """How long each profile's named sandboxes are kept without clients."""
+    return Rules({labels.label_value(name): profile.limits.detached for name, profile in profiles.items()})
+
+
+async def anything_runs(api: ApiServer, pod: Pod, profile: Profile) -> bool:
+    """Whether any program runs in this pod. True when it cannot be told."""
+    return await runs_anything(KubernetesSandbox(api, pod, profile, _not_ours))
+
+
+def _not_ours(sandbox: KubernetesSandbox) -> asyncio.Future[None]:
+    """Who only looks removes nothing."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done

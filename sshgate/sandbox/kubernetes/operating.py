@@ -1,0 +1,117 @@
+"""What an operator does to the sandboxes of a namespace from outside any gateway: list, end, reap."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from sshgate.config import Config, Profile
+from sshgate.errors import BadRequest
+from sshgate.lifecycle.actions import Delete, Detach
+from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.presence import RENEW, SILENCE
+from sshgate.lifecycle.reap import reap
+from sshgate.lifecycle.reaper import Reaper
+from sshgate.lifecycle.records import Record, Stage, State
+from sshgate.lifecycle.registry import Registry
+from sshgate.sandbox import labels
+from sshgate.sandbox.kubernetes import failures
+from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.sandbox.kubernetes.homes import KubernetesHomes
+from sshgate.sandbox.kubernetes.keeping import anything_runs, rules_of
+from sshgate.sandbox.kubernetes.leases import PRESENCE, Leases, part_of
+from sshgate.sandbox.kubernetes.listing import listed
+from sshgate.sandbox.kubernetes.pods import Pods, record_of
+from sshgate.sandbox.kubernetes.podspec import Owner
+from sshgate.sandbox.named import Listed
+
+# A life of its own that nothing stands on: nothing here is ever a gateway.
+NOBODY = Owner("operator", "operator")
+LOOK = RENEW / 2
+
+
+class Operator:
+    """One operator's connection to the namespace of a configuration. Failures raise as ``ApiServer.request`` says."""
+
+    def __init__(self, config: Config, api: ApiServer) -> None:
+        self._profiles = config.profiles
+        self._api = api
+        pods = Pods(api, NOBODY, config.profiles)
+        self._registry = Registry(NOBODY.life, config.limits, pods, lambda: Now(time.time(), time.monotonic()))
+        self._registry.leader = lambda: True
+        api.heard = self._registry.time.heard
+
+    async def sandboxes(self) -> list[Listed]:
+        """Every sandbox that is somebody's, oldest first."""
+        await self._read()
+        book, now = self._registry.book, self._registry.now
+        records = [one.record for one in book.sightings(now) if one.record.state is not State.WARM]
+        homes = KubernetesHomes(self._api, self._profiles, lambda: self._registry.now)
+        return await listed(self._api, records, homes, None, now)
+
+    async def end(self, which: str) -> str | None:
+        """End a sandbox, by its pod's name or as ``user=name``; its pod's name, or ``None`` when there is none."""
+        user, equals, name = which.partition("=")
+        pod = labels.named_pod(user, name) if equals else which
+        try:
+            found = await self._api.get_pod(pod)
+        except failures.NotFound:
+            return None
+        if found.metadata.labels.get(labels.MANAGED_BY) != labels.MANAGED:
+            raise BadRequest(f"the pod {pod} is no sandbox; use kubectl.")
+        await self._api.delete_pod(pod, found.metadata.uid)
+        return pod
+
+    async def reap(self, dry_run: bool, waiting: Callable[[float], None]) -> list[Delete | Detach]:
+        """What is left of dead gateways, and of named sandboxes nobody came back to; removed unless ``dry_run``.
+
+        Who is dead is told by silence, so this takes somewhat longer than ``SILENCE``; ``waiting`` is told so.
+        """
+        waiting(SILENCE + LOOK)
+        await self._listen()
+        found = reap(self._registry.book, self._registry.presence, rules_of(self._profiles), self._registry.now)
+        for action in found:
+            self._registry.book.expectations.undelete(action.record.uid)
+        if not dry_run:
+            await Reaper(self._registry, lambda: rules_of(self._profiles), self._busy).once()
+        return found
+
+    async def _listen(self) -> None:
+        leases, presence = Leases(self._api, NOBODY), self._registry.presence
+        until = time.monotonic() + SILENCE + LOOK
+        while time.monotonic() < until:
+            await self._read()
+            for lease in await leases.all():
+                if part_of(lease) == PRESENCE:
+                    presence.heard(lease.spec.holder_identity or "", f"{lease.spec.renew_time} {lease.metadata.uid}")
+            presence.listen(time.monotonic(), self._registry.book.lives())
+            await asyncio.sleep(LOOK)
+        presence.listen(time.monotonic())
+        await self._read()
+
+    async def _read(self) -> None:
+        found = await self._api.list_pods(labels.SELECTOR)
+        self._registry.listed([record_of(pod) for pod in found.items or ()])
+
+    async def _busy(self, record: Record) -> bool:
+        if record.stage is not Stage.READY:
+            return False
+        pod = await self._api.get_pod(record.name)
+        return await anything_runs(self._api, pod, self._profiles.get(record.profile, Profile()))
+
+
+@asynccontextmanager
+async def operator(config: Config) -> AsyncIterator[Operator]:
+    """An operator while the body runs. Raises ``BadRequest`` for local sandboxes."""
+    if config.sandbox.provider != "kubernetes":
+        raise BadRequest(
+            "local sandboxes live inside their gateway: their users list and end them by `ssh -s USER@HOST sandboxes`."
+        )
+    api = ApiServer(config.sandbox)
+    await api.open()
+    try:
+        yield Operator(config, api)
+    finally:
+        await api.close()
