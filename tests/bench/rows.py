@@ -21,6 +21,7 @@ from sshgate.sandbox.launch import launch, park
 from sshgate.sandbox.provider import Order
 from sshgate.streams import Exec, Request
 from sshgate.terminal import Terminal
+from tests.bench import web
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
 from tests.bench.scene import Scene
 from tests.rig.cluster import IMAGE
@@ -148,6 +149,9 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "keystroke": keystroke,
     "memory": memory,
     "set-up": set_up,
+    "web-click": web.click,
+    "web-key": web.key,
+    "web-memory": web.memory,
 }
 
 

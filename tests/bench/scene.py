@@ -47,14 +47,14 @@ class Scene:
             self._namespace.kubectl("wait", "--for=condition=Ready", f"pod/{BASE_POD}", "--timeout=60s")
         return self._namespace
 
-    def gateway(self, provider: str, **profile: Any) -> tuple[Gateway, Ssh]:
-        """A running gateway and a user at it; the same for the same question."""
-        key = repr((provider, sorted(profile.items())))
+    def gateway(self, provider: str, web: bool = False, **profile: Any) -> tuple[Gateway, Ssh]:
+        """A running gateway and a user at it; the same for the same question. ``web``: with the browser's door."""
+        key = repr((provider, web, sorted(profile.items())))
         if key not in self._users:
-            self._users[key] = self._start(provider, profile)
+            self._users[key] = self._start(provider, web, profile)
         return self._users[key]
 
-    def _start(self, provider: str, profile: dict[str, Any]) -> tuple[Gateway, Ssh]:
+    def _start(self, provider: str, web: bool, profile: dict[str, Any]) -> tuple[Gateway, Ssh]:
         place = Path(tempfile.mkdtemp(dir=self.place))
         (place / "users").mkdir()
         (place / "users" / "dev").write_text(make_key(place / "id") + "\n")
@@ -72,6 +72,8 @@ class Scene:
             "limits": LIMITS,
             "log": {"level": "error"},
         }
+        if web:
+            settings["web"] = {"listen": f"127.0.0.1:{free_port()}", "sessions_per_user": 500}
         gateway = Gateway(place, settings, port)
         gateway.start()
         self._stack.callback(gateway.stop)
