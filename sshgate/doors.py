@@ -84,4 +84,4 @@ def _web(config: Config, core: Core) -> WebDoor | None:
         return None
     # By its name: the core can be had without the shim, and most gateways need neither aiohttp's server nor argon2.
     server = importlib.import_module("webshim.server").WebServer
-    return cast(WebDoor, server(config, core.keyring, core.admission, core.gateway, core.verbs))
+    return cast(WebDoor, server(config, core.keyring, core.admission, core.gateway, core.verbs, core.telemetry.events))

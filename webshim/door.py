@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
 from aiohttp import web
 
 from sshgate.config import Web
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events
 from webshim.answers import Refusal
 from webshim.connection import connection_of
 from webshim.login import Logins
@@ -22,14 +23,13 @@ TICKET_SECONDS = 30.0
 # Beside one socket for each session: those that are about to be taken over.
 SPARE_SOCKETS = 10
 
-log = structlog.get_logger("sshgate.web")
-
 
 class Door:
     """One web server's state. Every check raises ``Refusal``."""
 
-    def __init__(self, web: Web, gateway: Gateway, logins: Logins, place: Place) -> None:
+    def __init__(self, web: Web, gateway: Gateway, logins: Logins, place: Place, events: Events) -> None:
         self.web = web
+        self.events = events
         self.gateway = gateway
         self.logins = logins
         self.place = place
@@ -71,7 +71,8 @@ class Door:
         """The request comes from our own page: its Origin is exactly ours."""
         origin = request.headers.getall("Origin", [])
         if len(origin) != 1 or not self.place.own_origin(origin[0], request.headers.get("Host", "")):
-            log.warning("web.origin", origin=(origin or ["none"])[0][:200], source=self.source(request))
+            said = f"origin {(origin or ['none'])[0]}"
+            self.events.tell(Code.WEB_REFUSED, reason=said, source=self.source(request))
             raise Refusal(403, "origin", "this request does not come from a page of this server.")
 
     def source(self, request: web.Request) -> str:
@@ -118,12 +119,15 @@ class Door:
         mine = sum(socket.visitor.user == visitor.user for socket in self.sockets)
         if mine >= self.web.sessions_per_user + SPARE_SOCKETS:
             raise Refusal(429, "limit", f"you have {mine} sockets open; close some of them.")
-        socket = Socket(visitor, self.source(request), self.sessions, self.tickets)
+        source = self.source(request)
+        socket = Socket(visitor, source, self.sessions, self.tickets)
         self.sockets.add(socket)
+        self.events.tell(Code.WEB_OPEN, user=visitor.user, source=source)
         try:
             return await socket.run(request)
         finally:
             self.sockets.discard(socket)
+            self.events.tell(Code.WEB_END, user=visitor.user, source=source, reason=socket.ended)
 
     def close_sockets(self, which: Callable[[Socket], bool], code: int, reason: str) -> None:
         """Close some of the sockets; their sessions go on."""
@@ -135,7 +139,7 @@ class Door:
         """End what rests on a login that does not stand any more."""
         for session in self.sessions.all():
             if session.ending is None and not self.logins.stands(session.owner, session.identity.source):
-                log.warning("web.revoked", user=session.user)
+                self.events.tell(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")
                 self.close_sockets(lambda socket: socket.visitor.user == session.user, Close.LOGIN, "login is over")  # noqa: B023
                 self.sessions.end(session, "your login is not valid any more.")
         self.close_sockets(

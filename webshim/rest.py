@@ -6,10 +6,10 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 from aiohttp import web
 from msgspec import Struct
 
+from sshgate.telemetry.codes import Code
 from sshgate.terminal import TerminalSize
 from webshim.answers import Refusal, answer
 from webshim.door import Door
@@ -18,8 +18,6 @@ from webshim.protocol import Close, Columns, Rows
 from webshim.session import WebSession
 from webshim.socket import Ticket
 from webshim.visitor import Visitor
-
-log = structlog.get_logger("sshgate.web")
 
 B = TypeVar("B", bound=Struct)
 
@@ -66,7 +64,8 @@ class Rest:
         else:
             raise Refusal(400, "request", 'a login needs "link", or "user" and "password".')
         if isinstance(found, Refused):
-            log.warning("web.login.refused", source=source, way="link" if body.link is not None else "password")
+            way = "link" if body.link is not None else "password"
+            door.events.tell(Code.WEB_REFUSED, reason=f"{way} not accepted", source=source, user=body.user)
             if found.wait:
                 raise Refusal(
                     429,
@@ -80,7 +79,7 @@ class Rest:
                 else "wrong name or password."
             )
             raise Refusal(401, "login", wrong, login=door.logins.ways)
-        log.info("web.login", user=found.user, method=found.method, source=source)
+        door.events.tell(Code.WEB_LOGIN, user=found.user, method=found.method, source=source)
         response = answer(self._who(found))
         door.set_cookie(response, found)
         return response

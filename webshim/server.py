@@ -14,6 +14,7 @@ from aiohttp import web
 from sshgate.access.identity import Identity
 from sshgate.config import Address, Config, Tls, Web
 from sshgate.errors import ConfigError
+from sshgate.telemetry.events import Events
 from sshgate.verbs import Verbs
 from webshim.app import build
 from webshim.connection import Connection, Slot
@@ -46,7 +47,9 @@ class Admission(Protocol):
 class WebServer:
     """The browser's front door. ``listen``, then ``stop_accepting``, ``drain``, ``close``; each once, in this order."""
 
-    def __init__(self, config: Config, keyring: Keyring, admission: Admission, gateway: Gateway, verbs: Verbs) -> None:
+    def __init__(
+        self, config: Config, keyring: Keyring, admission: Admission, gateway: Gateway, verbs: Verbs, events: Events
+    ) -> None:
         assert config.web is not None
         self._web: Web = config.web
         self._drain = config.ssh.drain
@@ -54,6 +57,7 @@ class WebServer:
         self._admission = admission
         self._gateway = gateway
         self._verbs = verbs
+        self._events = events
         self._door: Door | None = None
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -100,7 +104,7 @@ class WebServer:
         bound = [Address(*name.getsockname()[:2]) for name in self._server.sockets]
         place = Place(self._web, bound[0], secret)
         logins = Logins(self._web, self._keyring, signer, place.url)
-        self._door = Door(self._web, self._gateway, logins, place)
+        self._door = Door(self._web, self._gateway, logins, place, self._events)
         self._runner = web.AppRunner(build(self._door, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         await self._runner.setup()
         self._verbs.add("web", logins.web)

@@ -96,7 +96,6 @@ class Sessions:
         session = WebSession(secrets.token_urlsafe(18), identity, owner, granted.profile.name, size or TerminalSize())
         session.kept = granted.profile.limits.detached
         self._sessions[session.id] = session
-        log.info("web.session", user=owner.user, profile=session.profile, name=name, source=source)
         if size is not None:
             self.begin(session)
         asyncio.get_running_loop().call_later(UNATTENDED_SECONDS, self._unattended, session)

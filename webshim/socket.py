@@ -62,6 +62,8 @@ class Socket:
         self.source = source
         self.tab = ""
         self.acked = 0
+        self.ended = ""
+        """Why, for the operator; empty while it is there."""
         self._sessions = sessions
         self._tickets = tickets
         self._session: WebSession | None = None
@@ -139,6 +141,7 @@ class Socket:
 
     async def _close(self, request: web.Request, code: int, reason: str, error: str) -> None:
         websocket = self._websocket
+        self.ended = f"{code} {reason}".rstrip()
         try:
             async with asyncio.timeout(CLOSE_SECONDS * 2):
                 if error and not websocket.closed:
