@@ -44,8 +44,16 @@ class Heartbeat:
         """Make this gateway's Lease and look once. Raises what the API server answers."""
         await self._leases.begin()
         self._renewed = self._registry.now.mono
+        await self._bury()
         await self._look()
         self._task = asyncio.create_task(self._run())
+
+    async def _bury(self) -> None:
+        """Earlier lives of a gateway of this name are over, or this one would not begin: no need for their silence."""
+        for life in await self._leases.earlier():
+            with contextlib.suppress(NotFound):
+                await self._leases.forget(life)
+            self._registry.presence.left(life)
 
     async def close(self) -> None:
         """Say goodbye, so that the others need not wait for the silence. Never raises."""

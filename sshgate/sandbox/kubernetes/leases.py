@@ -49,6 +49,16 @@ class Leases:
         body = await self._api.request("GET", self._root, query=query, doing="look for other gateways")
         return _leases.decode(body).items or []
 
+    async def earlier(self) -> list[str]:
+        """Lives of a gateway of this name other than this one."""
+        mine = labels.label_value(self._owner.gateway)
+        lives = [
+            lease.spec.holder_identity
+            for lease in await self.all()
+            if part_of(lease) == PRESENCE and lease.metadata.labels.get(labels.GATEWAY) == mine
+        ]
+        return [life for life in lives if life and life != self._owner.life]
+
     async def renew(self) -> None:
         """This gateway lives. Raises ``NotFound`` when its Lease is not there (any more)."""
         patch = {"spec": {"renewTime": _now()}}
