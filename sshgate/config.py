@@ -150,7 +150,10 @@ class ProfileLimits:
 class Resources:
     """Kubernetes resource quantities, by resource name, as in a pod."""
 
-    requests: Mapping[str, str] = field(default_factory=lambda: {"cpu": "100m", "memory": "256Mi"})
+    requests: Mapping[str, str] = field(
+        default_factory=lambda: {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "512Mi"}
+    )
+    """What is not requested counts as its limit: without a word about storage a node would hold few sandboxes."""
     limits: Mapping[str, str] = field(default_factory=lambda: {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "8Gi"})
 
 

@@ -86,6 +86,14 @@ def _removed(pod: Pod) -> Standing:
     return Standing("ended", "the sandbox was deleted by someone else than its gateway.")
 
 
+def waiting(reason: str) -> str:
+    """The progress text of a pod that has no node yet; ``reason`` is its standing's."""
+    match = re.search(r"(\d+)/(\d+) nodes are available", reason)
+    if match:
+        return f"waiting for a node: {match[1]} of {match[2]} nodes match"
+    return reason or "scheduling"
+
+
 def _finished(pod: Pod, lifetime: float) -> Standing:
     reason, message = pod.status.reason, pod.status.message
     if reason == "DeadlineExceeded":

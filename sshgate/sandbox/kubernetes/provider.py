@@ -87,6 +87,7 @@ class KubernetesProvider:
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._sessions: dict[str, str] = {}
         self._warm: dict[str, KubernetesSandbox] = {}
+        self._ways: set[asyncio.Task[bool]] = set()
         self._parking = Parking(self.registry, self._kinds, self._enter, random.random)
         self._pools = Pools(self.registry, self._targets, self._parking, lambda: secrets.token_hex(4), random.random)
         self._opened = False
@@ -264,6 +265,7 @@ class KubernetesProvider:
             sandbox.abandon()
             self._discard(sandbox)
         await self._pools.close(CLOSE_SECONDS)
+        await asyncio.gather(*self._ways, return_exceptions=True)
         for name in self._pods.unsure:
             self._removals.remove(name)
         left = await self._removals.close(CLOSE_SECONDS)
@@ -315,6 +317,10 @@ class KubernetesProvider:
         sandbox = self._sandboxes.get(name) or warm
         if sandbox is not None:
             sandbox.observe(pod, gone=new is None)
+            if sandbox.crowded_out():
+                way = asyncio.create_task(self._make_way(1, placed=True))
+                self._ways.add(way)
+                way.add_done_callback(self._ways.discard)
         elif new is not None and self._orphaned(new):
             self._removals.remove(new.metadata.name, new.metadata.uid)
 

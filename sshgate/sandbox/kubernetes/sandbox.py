@@ -46,6 +46,7 @@ class KubernetesSandbox:
         self._notice = notice
         self.warm = False
         self._parked: dict[bool, Process] = {}
+        self._crowded = False
         self._closing: set[asyncio.Task[None]] = set()
         self._entered = False
         self._entering = asyncio.Lock()
@@ -120,6 +121,12 @@ class KubernetesSandbox:
             self._change.set_result(None)
         if self.standing.over and not self._deleted:
             self._losing = asyncio.get_running_loop().call_later(LAST_STATUS_SECONDS, self._lose)
+
+    def crowded_out(self) -> bool:
+        """True once, when a pod made for somebody finds every node full: a warm one could give its room."""
+        short = self.standing.phase == "unschedulable" and "Insufficient" in self.standing.reason
+        said, self._crowded = self._crowded, self._crowded or short
+        return short and not said
 
     def changed(self) -> asyncio.Future[None]:
         """Done at the next change; see ``start.Starting``."""

@@ -14,7 +14,7 @@ from sshgate.config import ProfileLimits
 from sshgate.errors import GateError, ProgramMissing, StartFailed, Unavailable
 from sshgate.sandbox.kubernetes import failures
 from sshgate.sandbox.kubernetes.client import ApiServer
-from sshgate.sandbox.kubernetes.diagnosis import TROUBLE, Standing, progress
+from sshgate.sandbox.kubernetes.diagnosis import TROUBLE, Standing, progress, waiting
 from sshgate.sandbox.kubernetes.exec import ExecProcess
 from sshgate.sandbox.kubernetes.objects import Event, WatchLine
 from sshgate.sandbox.provider import Notice
@@ -84,12 +84,12 @@ class Race:
         Raises ``Hopeless``, ``ProgramMissing``, ``Forbidden``, ``NotFound`` or ``Unavailable``.
         """
         pause = SHORTEST_PAUSE
-        said = ""
+        said: tuple[str, str] | None = None
         while True:
             now = self._pod.standing
-            if now.phase != said:
-                said = now.phase
-                self._notice("starting" if now.phase == "running" else "scheduling" if not now.reason else now.reason)
+            if (now.phase, now.reason) != said:
+                said = (now.phase, now.reason)
+                self._notice("starting" if now.phase == "running" else waiting(now.reason))
             self._give_up(now)
             if now.phase in ("starting", "running") or self._blind():
                 process = await self._try()
