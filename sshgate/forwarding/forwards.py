@@ -16,6 +16,7 @@ from typing import Any
 from sshgate.access.identity import Identity
 from sshgate.access.policy import Grant
 from sshgate.claims import Claims
+from sshgate.config import ProfileLimits
 from sshgate.errors import GateError, Unavailable
 from sshgate.forwarding import plain, policy
 from sshgate.forwarding.places import Place
@@ -193,15 +194,28 @@ class Forwards:
         return self._own
 
     async def _keep(self, place: Place) -> None:
-        """Hold the sandbox of no session until the connection ends."""
+        """Hold the sandbox of no session until the connection ends, nothing uses it any more, or its time is up."""
         try:
             async with self._claims.sandbox(place.granted, secrets.token_hex(5), lambda text: None) as pending:
-                place.entered(await pending.get())
-                await self._over.wait()
+                sandbox = await pending.get()
+                place.entered(sandbox)
+                await self._until_useless(place.granted.profile.limits)
+                place.failed(Unavailable("the sandbox has ended"))
+                await self._leave(sandbox)
         except GateError as error:
             place.failed(error)
         finally:
             place.failed(Unavailable("the connection has ended"))
+
+    async def _until_useless(self, limits: ProfileLimits) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.max_lifetime):
+                used = True
+                while used and not self._over.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(limits.idle or None):
+                            await self._over.wait()
+                    used = self.active > 0 or bool(self._listeners)
 
     # --- relays ---
 

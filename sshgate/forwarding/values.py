@@ -60,4 +60,4 @@ def loopback_addresses(host: str) -> tuple[str, ...]:
         return ()
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    return (str(address),) if address.is_loopback else ()
+    return (str(address),) if address.is_loopback and "%" not in host else ()

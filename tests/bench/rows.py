@@ -22,6 +22,7 @@ from sshgate.sandbox.provider import Order
 from sshgate.streams import Exec, Request
 from sshgate.terminal import Terminal
 from tests.bench import web
+from tests.bench.forwards import forward, forward_first
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
 from tests.bench.scene import Scene
 from tests.rig.cluster import IMAGE
@@ -152,6 +153,8 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "web-click": web.click,
     "web-key": web.key,
     "web-memory": web.memory,
+    "forward": forward,
+    "forward-first": forward_first,
 }
 
 

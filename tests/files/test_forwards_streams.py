@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 from collections.abc import AsyncIterator, Callable
 
 import asyncssh
@@ -15,6 +16,7 @@ from tests.rig.cluster import BUSYBOX
 from tests.rig.forwarding import ECHO, connected, local_port, python, session
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
 
 PORT = 34567
 # Reads nothing of its first connection, answers the others as the echo server does; a word ends its own direction.
@@ -168,3 +170,49 @@ def test_a_sandbox_without_any_program_that_connects_says_so(
     assert "the sandbox has none of python3, socat and nc to connect with" in ended.both
     remote = plain.run("echo on", options=("-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1"))
     assert remote.status == 255
+
+
+async def test_a_relay_that_is_killed_from_inside_is_started_again(user: Ssh) -> None:
+    async with connection(user, python(ECHO, str(PORT))) as made:
+        reader, writer = await made.open_connection("localhost", PORT, encoding=None)
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+        assert (await made.run("pkill -KILL -f closefd=Fals[e]")).exit_status == 0
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+            assert await echoed(made, b"anew") == b"anew[end]"
+
+
+# Says that it is the relay, and then what no relay says.
+LIAR = """mkdir -p ~/.local/bin && cat >~/.local/bin/python3 <<'END'
+#!/bin/sh
+echo 'sshgate relay 1'; head -c 100000 /dev/zero | tr '\\0' '\\377'; cat >/dev/null
+END
+chmod +x ~/.local/bin/python3; echo up; exec sleep 600"""
+
+
+@pytest.mark.cluster
+async def test_what_is_not_a_relay_is_not_believed(
+    make_gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], cluster: object
+) -> None:
+    door = make_gateway("kubernetes", profiles={"shared": {"extends": "default", "scope": "connection"}})
+    async with connection(user_at(door), LIAR) as made:
+        async with asyncio.timeout(20):
+            with pytest.raises(asyncssh.ChannelOpenError, match="the sandbox has ended"):
+                await made.open_connection("localhost", PORT)
+            assert (await made.run("exit 3")).exit_status == 3
+    assert "relay.broken" in door.log()
+    assert "Traceback" not in door.log()
+
+
+def test_a_sandbox_that_no_session_needs_goes_when_its_forwards_do(
+    gateway: MakeGateway, provider: str, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    brief = gateway(provider, profiles={"default": {"limits": {"idle": "1s"}}})
+    port = local_port()
+    argv = user_at(brief).argv(options=("-N", "-L", f"{port}:localhost:{PORT}"))
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as client:
+        for times in (1, 2):
+            connected(port).close()
+            until(lambda: brief.log().count("sandbox.end") == times, 30, "the end of its sandbox")  # noqa: B023
+        client.terminate()
