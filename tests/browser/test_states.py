@@ -106,7 +106,7 @@ def test_every_state_is_told_and_leads_on(
 
     phone = visitors(door, **PHONE).tab().open(door.link())
     phone.new_session(profile="default", name="pocket").prompt()
-    phone.type(f"{SIGHT.replace('2,11p', '2,9p')}\n")
+    phone.type(f"{SIGHT.replace('2,11p', '2,6p')}\n")
     phone.prompt()
     keep(phone, "phone")
 
