@@ -107,3 +107,26 @@ def test_a_frame_on_another_site_stays_blank(
     # Chromium's own page of an error, at which nobody types.
     assert frame.url.startswith("chrome-error:")
     page.close()
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_page_lives_below_a_base_path(
+    slash: str,
+    local: None,
+    gateway: MakeGateway,
+    user_at: Callable[[Gateway], Ssh],
+    visitors: Callable[..., Visitor],
+) -> None:
+    """Every address of the page is below the public one, with a slash at its end or without."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}/team/shell"
+    served = gateway("local", web=web(port, public_url=base))
+    door = Door(served, f"{base}{slash}", user_at(served))
+    tab = visitors(door).tab(NOT_LOGGED_IN)
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url))
+    tab.open()
+    tab.open(door.link())
+    tab.new_session().run("echo below", "below")
+    assert asked
+    assert all(url == base or url.startswith(f"{base}/") for url in asked)

@@ -168,12 +168,18 @@ def test_a_restarted_gateway_is_found_again(
 ) -> None:
     """The page says that the gateway goes, comes back to the next one on the same port, and joins the named sandbox."""
     port = free_port()
-    served = gateway("kubernetes", web=web(port), ssh={"drain": "1s"})
+    served = gateway("kubernetes", web=web(port))
     door = Door(served, f"http://127.0.0.1:{port}/", user_at(served))
     # While there is no gateway every request fails, and the browser says so.
     tab = visitors(door).tab("Failed to load resource", "WebSocket connection").open(door.link())
     tab.new_session(name="work").run("echo kept > /tmp/kept; echo set", "set")
+    work = door.ssh.as_user("dev=work")
+    assert work.run("cat /tmp/kept").out == b"kept\n"
+    assert served.process is not None
+    served.process.terminate()
+    tab.says("The gateway is restarting")
     served.stop()
     tab.wait_state("reconnecting")
     served.start()
     tab.wait_state("connected").run("cat /tmp/kept", "kept")
+    assert work.run("end", options=("-s",)).status == 0

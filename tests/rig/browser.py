@@ -145,6 +145,11 @@ class Tab:
         size = self.page.evaluate("() => sshgate.shown.screen.size")
         return size["rows"], size["cols"]
 
+    def told_its_size(self) -> None:
+        """Return when ``stty size`` in the shell is what is drawn. In a pod what is typed may overtake a size."""
+        rows, columns = self.size()
+        self.run(f"until [ \"$(stty size)\" = '{rows} {columns}' ]; do sleep 0.1; done; echo FIT''TED", "FITTED")
+
     # --- the end ---
 
     def verify(self) -> None:
