@@ -21,7 +21,7 @@ from sshgate.sandbox.launch import launch, park
 from sshgate.sandbox.provider import Order
 from sshgate.streams import Exec, Request
 from sshgate.terminal import Terminal
-from tests.bench import web
+from tests.bench import page, web
 from tests.bench.forwards import forward, forward_first
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
 from tests.bench.scene import Scene
@@ -153,6 +153,7 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "web-click": web.click,
     "web-key": web.key,
     "web-memory": web.memory,
+    "web-draw": page.draw,
     "forward": forward,
     "forward-first": forward_first,
 }

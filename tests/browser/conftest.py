@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,28 +10,10 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.conftest import MakeGateway
-from tests.rig.browser import ARGUMENTS, CHROMIUM, PATIENCE, Tab, Visitor
+from tests.rig.browser import ARGUMENTS, CHROMIUM, PATIENCE, Door, Tab, Visitor
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.quiet_network import QuietNetwork
 from tests.rig.ssh import Ssh
-
-
-@dataclass(frozen=True)
-class Door:
-    """A gateway whose page is at ``address``, and its user at ssh."""
-
-    gateway: Gateway
-    address: str
-    ssh: Ssh
-
-    def link(self) -> str:
-        """A fresh login link."""
-        said = self.ssh.run("web", options=("-s",))
-        found = re.search(r"https?://\S+#login=\S+", said.both)
-        assert said.status == 0, said.both
-        assert found is not None, said.both
-        return found[0]
-
 
 Enter = Callable[..., Tab]
 

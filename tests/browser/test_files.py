@@ -6,8 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from tests.browser.conftest import Door, Enter
-from tests.rig.browser import Tab
+from tests.browser.conftest import Enter
+from tests.rig.browser import Door, Tab
 
 BIG = 24 << 20
 

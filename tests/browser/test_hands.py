@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.browser.conftest import Door, Enter
-from tests.rig.browser import PATIENCE, Visitor
+from tests.browser.conftest import Enter
+from tests.rig.browser import PATIENCE, Door, Visitor
 from tests.rig.waiting import until
 
 PHONE = {"viewport": {"width": 390, "height": 800}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}

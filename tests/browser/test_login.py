@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.browser.conftest import Door, Enter, web
+from tests.browser.conftest import Enter, web
 from tests.conftest import MakeGateway
-from tests.rig.browser import Visitor
+from tests.rig.browser import Door, Visitor
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.quiet_network import QuietNetwork
 from tests.rig.ssh import Ssh

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.browser.conftest import Door, Enter, web
+from tests.browser.conftest import Enter, web
 from tests.conftest import MakeGateway
-from tests.rig.browser import PATIENCE, Tab, Visitor
+from tests.rig.browser import PATIENCE, Door, Tab, Visitor
 from tests.rig.cluster import Namespace
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.processes import children_named

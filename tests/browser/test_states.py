@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import Door, web
+from tests.browser.conftest import web
 from tests.browser.test_hands import PHONE
 from tests.conftest import MakeGateway
-from tests.rig.browser import Tab, Visitor
+from tests.rig.browser import Door, Tab, Visitor
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.relay import Relay
 from tests.rig.ssh import Ssh

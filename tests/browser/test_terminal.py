@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import Door, Enter
-from tests.rig.browser import PATIENCE, Tab
+from tests.browser.conftest import Enter
+from tests.rig.browser import PATIENCE, Door, Tab
 from tests.rig.waiting import until
 
 MEGABYTES = 10

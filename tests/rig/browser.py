@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from playwright.sync_api import BrowserContext, Page
 from playwright.sync_api import TimeoutError as TooLate
 
+from tests.rig.gateway import Gateway
+from tests.rig.ssh import Ssh
 from tests.rig.waiting import until
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -42,6 +45,23 @@ globalThis.violations = [];
 document.addEventListener("securitypolicyviolation", ({violatedDirective, blockedURI}) =>
   violations.push(`${violatedDirective}: ${blockedURI}`));
 """
+
+
+@dataclass(frozen=True)
+class Door:
+    """A gateway whose page is at ``address``, and its user at ssh."""
+
+    gateway: Gateway
+    address: str
+    ssh: Ssh
+
+    def link(self) -> str:
+        """A fresh login link."""
+        said = self.ssh.run("web", options=("-s",))
+        found = re.search(r"https?://\S+#login=\S+", said.both)
+        assert said.status == 0, said.both
+        assert found is not None, said.both
+        return found[0]
 
 
 @dataclass
