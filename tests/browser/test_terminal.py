@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from tests.browser.conftest import Enter
@@ -100,6 +102,16 @@ def test_copy_and_paste_by_key(door: Door, enter: Enter) -> None:
     assert "one" not in tab.lines()
     tab.type("\n")
     tab.wait_line("two")
+
+
+def test_a_large_paste_arrives_whole(door: Door, enter: Enter) -> None:
+    """More than a line holds: what a program has not read yet waits in the page, every byte once."""
+    tab = enter(door)
+    tab.type("stty -echo -icanon; echo ready; head -c 3000000 | sha256sum | cut -c1-64; stty sane\n")
+    tab.wait_line("ready")
+    text = "".join(f"{number:09d}\n" for number in range(300_000))
+    tab.page.evaluate("(text) => sshgate.shown.screen.terminal.paste(text)", text)
+    tab.wait_line(hashlib.sha256(text.encode()).hexdigest(), 60)
 
 
 def test_search_finds_what_was_printed(door: Door, enter: Enter) -> None:

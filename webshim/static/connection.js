@@ -10,6 +10,7 @@ import { Refused, sentence, ticket } from "./api.js";
 import { Backoff } from "./backoff.js";
 import { Socket } from "./socket.js";
 import { tabId } from "./tabid.js";
+import { Typing } from "./typing.js";
 
 // The server stops at 512 KiB that are not acknowledged, and goes on at 256.
 const ACK_STEP = 64 << 10;
@@ -42,6 +43,7 @@ export class Connection {
     this._id = id;
     this._listener = listener;
     this._backoff = new Backoff();
+    this._typing = new Typing((frame) => this._socket?.type(frame));
     /** @type {Socket | null} */
     this._socket = null;
     this._acked = 0;
@@ -91,7 +93,7 @@ export class Connection {
 
   /** @param {Uint8Array<ArrayBuffer>} bytes */
   type(bytes) {
-    this._socket?.type(bytes);
+    if (this._socket?.open) this._typing.push(bytes);
   }
 
   /**
@@ -118,6 +120,7 @@ export class Connection {
     this._timer = this._probe = 0;
     this._socket?.drop();
     this._socket = null;
+    this._typing.restart();
   }
 
   /**
@@ -137,6 +140,9 @@ export class Connection {
     this._probe = 0;
     switch (frame.type) {
       case "pong":
+        return;
+      case "taken":
+        this._typing.taken(frame.offset);
         return;
       case "error":
         this._words = frame.message;

@@ -1,8 +1,5 @@
 /** One WebSocket of the protocol `sshgate.v1`: frames in and out, no decisions. */
 
-// The server takes 64 KiB.
-const LARGEST_FRAME = 32 << 10;
-
 /**
  * @typedef {object} Receiver
  * @property {() => void} opened
@@ -43,10 +40,7 @@ export class Socket {
 
   /** @param {Uint8Array<ArrayBuffer>} bytes */
   type(bytes) {
-    if (!this.open) return;
-    for (let start = 0; start < bytes.length; start += LARGEST_FRAME) {
-      this._socket.send(bytes.subarray(start, start + LARGEST_FRAME));
-    }
+    if (this.open) this._socket.send(bytes);
   }
 
   /** Ends it without a word to the receiver. */
