@@ -13,11 +13,13 @@ from sshgate.errors import BadRequest, Denied
 from sshgate.verbs import Question
 from webshim.onetime import OneTime
 from webshim.passwords import UsersFile
+from webshim.place import Place
 from webshim.signing import Signer
 from webshim.throttle import Throttle
 from webshim.visitor import Method, Visitor
 
 LINK_SECONDS = 60.0
+LOOPBACK = "127.0.0.1"
 # Whether a certificate has been revoked or has ended cannot be seen afterwards: such logins are short.
 CERTIFICATE_SECONDS = 3600.0
 _CERTIFICATE = "cert "
@@ -45,11 +47,11 @@ class Refused:
 class Logins:
     """Everything that can make a request somebody's."""
 
-    def __init__(self, web: Web, keyring: Keyring, signer: Signer, public_url: str) -> None:
+    def __init__(self, web: Web, keyring: Keyring, signer: Signer, place: Place) -> None:
         self._web = web
         self._keyring = keyring
         self._signer = signer
-        self._public_url = public_url
+        self._place = place
         self._links: OneTime[Visitor] = OneTime(LINK_SECONDS)
         self._users = UsersFile(web.users_file) if web.users_file is not None else None
         self._throttle = Throttle(web.login_attempts)
@@ -138,12 +140,17 @@ class Logins:
 
     async def web(self, question: Question) -> str:
         """The verb ``web``: a link that logs the browser in as whoever asks."""
-        return self.invitation(question.identity) + "\n"
+        text = self.invitation(question.identity) + "\n"
+        if self._place.anywhere:
+            text += (
+                "# Where that is not how you reach this gateway: put its name there; operators set web.public_url.\n"
+            )
+        return text
 
     def invitation(self, identity: Identity, seconds: float | None = None) -> str:
         """The link for somebody who has logged in by SSH; good for ``seconds``, a minute where none are given."""
         ticket = self._links.issue(self._by_ssh(identity, "link", self._web.login_lifetime), seconds)
-        return f"{self._public_url}/#login={ticket}"
+        return f"{self._place.url_at(identity.server or LOOPBACK)}/#login={ticket}"
 
     async def token(self, question: Question) -> str:
         """The verb ``token``: a bearer token for programs."""

@@ -34,10 +34,18 @@ class Place:
     @property
     def url(self) -> str:
         """What people open, without a trailing slash."""
+        return self.url_at("127.0.0.1")
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether nobody has said by which name people come: every address of this machine is listened on."""
+        return self._public is None and self._bound.host in ("0.0.0.0", "::")
+
+    def url_at(self, host: str) -> str:
+        """The same for somebody who has reached this machine at ``host``, where every address is listened on."""
         if self._public:
             return self._public
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._bound.host, self._bound.host)
-        return f"{self._scheme}://{Address(host, self._bound.port)}"
+        return f"{self._scheme}://{Address(host if self.anywhere else self._bound.host, self._bound.port)}"
 
     @property
     def secure(self) -> bool:

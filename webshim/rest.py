@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ from webshim.protocol import Close, Columns, Rows
 from webshim.session import WebSession
 from webshim.socket import Ticket
 from webshim.visitor import Visitor
+
+BODY_SECONDS = 10.0
 
 B = TypeVar("B", bound=Struct)
 
@@ -167,7 +170,13 @@ async def _body(request: web.Request, kind: type[B]) -> B:
     if request.content_type != "application/json":
         raise Refusal(415, "type", "send JSON, with Content-Type: application/json.")
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
+        # Who has not logged in yet must not hold a place by sending slowly.
+        async with asyncio.timeout(BODY_SECONDS):
+            content = await request.read()
+    except TimeoutError:
+        raise Refusal(408, "request", "the body did not come in time.", {"Connection": "close"}) from None
+    try:
+        return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         words = str(error)[:200] if isinstance(error, msgspec.DecodeError) else "it is no text"
         raise Refusal(400, "request", f"the body cannot be used: {words}.") from error

@@ -103,7 +103,7 @@ class WebServer:
             ) from error
         bound = [Address(*name.getsockname()[:2]) for name in self._server.sockets]
         place = Place(self._web, bound[0], secret)
-        logins = Logins(self._web, self._keyring, signer, place.url)
+        logins = Logins(self._web, self._keyring, signer, place)
         self._door = Door(self._web, self._gateway, logins, place, self._events)
         self._runner = web.AppRunner(build(self._door, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         await self._runner.setup()

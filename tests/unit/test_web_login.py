@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sshgate.access.identity import Identity, LoginName, Restrictions
-from sshgate.config import Web
+from sshgate.config import Address, Tls, Web
 from sshgate.errors import ConfigError, Denied, GateError
 from sshgate.streams import Request, Subsystem
 from sshgate.verbs import Question
@@ -16,6 +16,7 @@ from webshim import signing
 from webshim.login import Logins, Refused
 from webshim.onetime import OneTime
 from webshim.passwords import set_password
+from webshim.place import Place
 from webshim.signing import Signer
 from webshim.throttle import Throttle
 from webshim.visitor import Visitor
@@ -38,13 +39,14 @@ class Keys:
 
 
 def logins(keys: Keys | None = None, **web: object) -> Logins:
-    settings = dataclasses.replace(Web(), **web)  # type: ignore[arg-type]
-    return Logins(settings, keys or Keys(), Signer(b"k" * 32), "https://term.example/shell")
+    settings = dataclasses.replace(Web(public_url="https://term.example/shell"), **web)  # type: ignore[arg-type]
+    place = Place(settings, Address("0.0.0.0", 31000))
+    return Logins(settings, keys or Keys(), Signer(b"k" * 32), place)
 
 
 def identity(method: str = "publickey", login: str = "alice", **restrictions: bool) -> Identity:
     name = LoginName.parse(login)
-    return Identity(name, method, "SHA256:key", HERE, 1, "s", 22, Restrictions(**restrictions))  # type: ignore[arg-type]
+    return Identity(name, method, "SHA256:key", HERE, 1, "192.0.2.9", 22, Restrictions(**restrictions))  # type: ignore[arg-type]
 
 
 def question(who: Identity) -> Question:
@@ -65,6 +67,12 @@ async def test_a_link_logs_in_once_and_only_for_a_minute() -> None:
     kept = links.issue("alice")
     now = 60.0
     assert links.take(kept) is None
+
+
+async def test_without_a_public_url_the_link_has_the_address_that_ssh_was_reached_at() -> None:
+    text = await logins(public_url=None, tls=Tls()).web(question(identity()))
+    assert text.startswith("https://192.0.2.9:31000/#login=")
+    assert "web.public_url" in text
 
 
 async def test_a_link_of_a_key_that_was_removed_or_bound_since_is_worth_nothing() -> None:

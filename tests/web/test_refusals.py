@@ -281,6 +281,12 @@ async def test_half_a_request_does_not_hold_its_place(gate: Gateway) -> None:
     async with asyncio.timeout(40):
         assert b"200" not in await reader.read()
     writer.close()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /api/login HTTP/1.1\r\nHost: x\r\nOrigin: {address(gate)}\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    async with asyncio.timeout(40):
+        assert (await reader.readline()).split()[1] == b"408"
+    writer.close()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 
+from tests.rig.ssh import Ssh
 from tests.rig.web import Browser, Tab, eventually
 
 
@@ -138,6 +139,20 @@ async def test_a_session_starts_before_its_socket_is_there(page: Browser) -> Non
     await eventually(running)
     await tab.open(made["ticket"])
     assert tab.hello["state"] == "running"
+
+
+async def test_a_named_sandbox_is_the_same_for_the_browser_and_for_ssh(page: Browser, web_user: Ssh) -> None:
+    tab = await _shell(page, name="work")
+    await tab.type(b"echo from the browser >note; echo do''ne\n")
+    await tab.see(b"done\r\n")
+    seen = await asyncio.to_thread(web_user.as_user("dev=work").run, "cat note; echo from ssh >>note")
+    assert seen.out == b"from the browser\n", seen.both
+    await tab.type(b"cat note\n")
+    await tab.see(b"from ssh\r\n")
+    # Ending the session is not the end of a sandbox that has a name.
+    await page.ask("DELETE", f"api/sessions/{tab.session}")
+    assert (await asyncio.to_thread(web_user.as_user("dev=work").run, "wc -l <note")).out.strip() == b"2"
+    assert (await asyncio.to_thread(web_user.as_user("dev=work").run, "end", options=("-s",))).status == 0
 
 
 async def test_files_go_in_and_out_where_the_shell_is(page: Browser) -> None:
