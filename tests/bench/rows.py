@@ -21,7 +21,7 @@ from sshgate.sandbox.launch import launch, park
 from sshgate.sandbox.provider import Order
 from sshgate.streams import Exec, Request
 from sshgate.terminal import Terminal
-from tests.bench import page, web
+from tests.bench import page, warm, web
 from tests.bench.forwards import forward, forward_first
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
 from tests.bench.scene import Scene
@@ -145,6 +145,11 @@ def set_up(scene: Scene, runs: int) -> Row:
 
 ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "cold": cold_true,
+    "warm": warm.true,
+    "warm-prompt": warm.prompt,
+    "warm-memory": warm.memory,
+    "warm-writes": warm.writes,
+    "claim": warm.claim,
     "bulk-down": bulk_down,
     "bulk-up": bulk_up,
     "keystroke": keystroke,

@@ -47,21 +47,30 @@ class Scene:
             self._namespace.kubectl("wait", "--for=condition=Ready", f"pod/{BASE_POD}", "--timeout=60s")
         return self._namespace
 
-    def gateway(self, provider: str, web: bool = False, **profile: Any) -> tuple[Gateway, Ssh]:
+    def empty_namespace(self) -> Namespace:
+        """Another one, with nothing in it."""
+        return self._stack.enter_context(cluster.namespace())
+
+    def gateway(
+        self, provider: str, web: bool = False, telemetry: dict[str, Any] | None = None, **profile: Any
+    ) -> tuple[Gateway, Ssh]:
         """A running gateway and a user at it; the same for the same question. ``web``: with the browser's door."""
-        key = repr((provider, web, sorted(profile.items())))
+        key = repr((provider, web, telemetry, sorted(profile.items())))
         if key not in self._users:
-            self._users[key] = self._start(provider, web, profile)
+            self._users[key] = self._start(provider, web, telemetry or {}, profile)
         return self._users[key]
 
-    def _start(self, provider: str, web: bool, profile: dict[str, Any]) -> tuple[Gateway, Ssh]:
+    def _start(
+        self, provider: str, web: bool, telemetry: dict[str, Any], profile: dict[str, Any]
+    ) -> tuple[Gateway, Ssh]:
         place = Path(tempfile.mkdtemp(dir=self.place))
         (place / "users").mkdir()
         (place / "users" / "dev").write_text(make_key(place / "id") + "\n")
         port = free_port()
         sandbox: dict[str, Any] = {"provider": provider}
         if provider == "kubernetes":
-            space = self.namespace
+            # Gateways that share a namespace share its pools, and one of them refills by its own configuration.
+            space = self.empty_namespace() if "warm" in profile else self.namespace
             sandbox |= {"kubeconfig": str(space.kubeconfig), "namespace": space.name, "gateway": f"bench-{port}"}
             profile = {"image": IMAGE, "resources": _RESOURCES, **profile}
         settings = {
@@ -71,6 +80,7 @@ class Scene:
             "profiles": {"default": profile},
             "limits": LIMITS,
             "log": {"level": "error"},
+            "telemetry": telemetry,
         }
         if web:
             settings["web"] = {"listen": f"127.0.0.1:{free_port()}", "sessions_per_user": 500}

@@ -1,0 +1,215 @@
+"""The rows of the warm pool: what a login costs when its sandbox is there already."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pty
+import secrets
+import statistics
+import subprocess
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from urllib.request import urlopen
+
+import uvloop
+
+from sshgate.config import Profile, SandboxPlace
+from sshgate.sandbox import labels
+from sshgate.sandbox.kubernetes import podspec
+from sshgate.sandbox.kubernetes.client import JSON_PATCH
+from sshgate.sandbox.kubernetes.provider import KubernetesProvider
+from sshgate.sandbox.provider import Order
+from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
+from tests.bench.scene import Scene
+from tests.rig.gateway import Gateway, free_port
+from tests.rig.ssh import Ssh, environment
+from tests.rig.waiting import until
+
+POOL = 4
+# The growth of so many is told from noise.
+LARGE = 24
+# Logins a second, and for how long.
+RATE, SECONDS = 20, 60
+
+
+def true(scene: Scene, runs: int) -> Row:
+    """Log in, get a warm pod, run `true`, leave."""
+    gateway, ssh = scene.gateway("kubernetes", warm=POOL, settle="0s")
+    ours, base = Samples("ssh ... true, warm pod"), Samples("kubectl exec POD -- true")
+    exec_true = scene.kubectl_exec("true")
+
+    def log_in() -> float:
+        _filled(scene, gateway, POOL)
+        return _timed(ssh.argv("true"))
+
+    in_turn(runs, (ours, log_in), (base, lambda: _timed(exec_true)))
+    return ratio("warm", "s", ours, base, most=0.5, least=None)
+
+
+def prompt(scene: Scene, runs: int) -> Row:
+    """Log in with a terminal: until the first byte of the prompt."""
+    gateway, ssh = scene.gateway("kubernetes", warm=POOL, settle="0s")
+    ours, base = Samples("ssh, first byte of the prompt, warm pod"), Samples("kubectl exec POD -- true")
+    exec_true = scene.kubectl_exec("true")
+
+    def log_in() -> float:
+        _filled(scene, gateway, POOL)
+        return _first_byte(ssh)
+
+    in_turn(runs, (ours, log_in), (base, lambda: _timed(exec_true)))
+    return ratio("warm-prompt", "s", ours, base, most=0.5, least=None)
+
+
+def memory(scene: Scene, runs: int) -> Row:
+    """What the gateway's memory grows by for each warm pod with both launchers parked."""
+    samples = Samples(f"resident memory per warm pod, {LARGE} pods with two launchers each against 1")
+    sizes = []
+    for size in (1, 1 + LARGE):
+        gateway, _ = scene.gateway("kubernetes", warm=size, refill_per_minute=1200)
+        _filled(scene, gateway, size)
+        sizes.append(gateway.memory)
+        gateway.stop()
+    samples.values.append((sizes[1] - sizes[0]) / LARGE / 1024)
+    figure = samples.median
+    return Row("warm-memory", "KiB", samples, None, figure, "at most 150 KiB", figure <= 150)
+
+
+def writes(scene: Scene, runs: int) -> Row:
+    """Patches and deletions for each warm login, by the gateway's own count; refilling creates one more."""
+    listen = f"127.0.0.1:{free_port()}"
+    gateway, ssh = scene.gateway("kubernetes", telemetry={"listen": listen}, warm=10, settle="0s")
+    _filled(scene, gateway, 10)
+    samples = Samples("PATCH and DELETE for each warm login")
+    before = _writes(listen)
+    for _ in range(10):
+        _timed(ssh.argv("true"))
+    # The deletion of the last one is under way when its client has gone.
+    until(lambda: _writes(listen) - before >= 20, 10, "the deletions")
+    samples.values.append((_writes(listen) - before) / 10)
+    # The gateway's own Lease is renewed every 5 s, which is a patch as well.
+    return Row("warm-writes", "", samples, None, samples.median, "at most 2.2", samples.median <= 2.2)
+
+
+def claim(scene: Scene, runs: int) -> Row:
+    """20 claims a second for a minute: pods on a node that is only an object, so that nothing but the claim counts."""
+    samples = Samples(f"claim, {RATE} a second for {SECONDS} s, refilled meanwhile")
+    uvloop.run(_claims(scene, samples))
+    figure = statistics.quantiles(samples.values, n=100, method="inclusive")[98]
+    print(f"claim: p50 {statistics.median(samples.values):.4f} s, p99 {figure:.4f} s, {len(samples.values)} claims")
+    return Row("claim", "s", samples, None, figure, "p99 at most 0.25 s", figure <= 0.25)
+
+
+async def _claims(scene: Scene, samples: Samples) -> None:
+    node = f"sshgate-bench-{secrets.token_hex(3)}"
+    space, count = scene.empty_namespace(), RATE * SECONDS
+    place = SandboxPlace(kubeconfig=space.kubeconfig, namespace=space.name, gateway="bench-claims")
+    profile = Profile(
+        name="claims", warm=count, refill_per_minute=RATE * 60, settle=0, parked=(), node_selector={"bench": node}
+    )
+    provider = KubernetesProvider(place, {"claims": profile})
+    await provider.api.open()
+    async with _node(provider, node):
+        await asyncio.gather(*(_ready_pods(provider, profile, node, count // 20) for _ in range(20)))
+        await provider.open()
+        try:
+            clock = asyncio.get_running_loop().time
+            began = clock()
+
+            async def one(number: int) -> None:
+                await asyncio.sleep(began + number / RATE - clock())
+                start = clock()
+                sandbox = await provider.create(Order(profile, f"user-{number}", f"bench-{number}"), lambda _: None)
+                samples.values.append(clock() - start)
+                assert sandbox.warm
+                await sandbox.delete()
+
+            await asyncio.gather(*(one(number) for number in range(count)))
+        finally:
+            await provider.close()
+            space.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
+
+
+@contextlib.asynccontextmanager
+async def _node(provider: KubernetesProvider, name: str) -> AsyncIterator[None]:
+    """A node that is an object and no machine."""
+    api, path = provider.api, f"/api/v1/nodes/{name}"
+    capacity = {"cpu": "1000", "memory": "4Ti", "pods": "5000", "ephemeral-storage": "4Ti"}
+    await api.request("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": {"bench": name}}})
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now}
+    status = {"capacity": capacity, "allocatable": capacity, "conditions": [ready]}
+    patch = [{"op": "replace", "path": "/status", "value": status}]
+    await api.request("PATCH", f"{path}/status", patch, content=JSON_PATCH)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):
+            await api.open()
+            await api.request("DELETE", path)
+            await api.close()
+
+
+async def _ready_pods(provider: KubernetesProvider, profile: Profile, node: str, count: int) -> None:
+    """Warm pods that say that they are ready."""
+    api = provider.api
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    status = {
+        "phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "startTime": now,
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+    }  # fmt: skip
+    for _ in range(count):
+        manifest = podspec.warm_pod(profile, provider.owner, f"sshgate-warm-claims-{secrets.token_hex(4)}")
+        manifest["spec"]["nodeName"] = node
+        name = manifest["metadata"]["name"]
+        await api.create_pod(manifest)
+        patch = [{"op": "replace", "path": "/status", "value": status}]
+        await api.request("PATCH", api.path("pods", name, "status"), patch, content=JSON_PATCH)
+
+
+def _filled(scene: Scene, gateway: Gateway, size: int) -> None:
+    """Wait until the pool is full and two launchers wait in each of its pods."""
+    until(lambda: _launchers(scene, gateway) >= 2 * size, 90, f"a pool of {size} with its launchers")
+
+
+def _launchers(scene: Scene, gateway: Gateway) -> int:
+    """The launchers that wait in the ready warm pods of a gateway's namespace, as the pods themselves tell."""
+    space = replace(scene.namespace, name=gateway.settings["sandbox"]["namespace"])
+    ready = [
+        pod
+        for pod in space.pods()
+        if pod["metadata"]["labels"].get(labels.STATE) == labels.WARM
+        and "deletionTimestamp" not in pod["metadata"]
+        and any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
+    ]
+    script = "grep -lz '[_]_l' /proc/[0-9]*/cmdline 2>/dev/null | wc -l"
+    return sum(int(space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", script)) for pod in ready)
+
+
+def _writes(listen: str) -> float:
+    with urlopen(f"http://{listen}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    lines = [line for line in text.splitlines() if line.startswith("sshgate_api_requests_total")]
+    return sum(float(line.split()[-1]) for line in lines if 'verb="patch"' in line or 'verb="delete"' in line)
+
+
+def _timed(argv: Sequence[str | bytes]) -> float:
+    return seconds(lambda: subprocess.run(argv, stdin=subprocess.DEVNULL, check=True, env=environment()))
+
+
+def _first_byte(ssh: Ssh) -> float:
+    """From the start of the client on a terminal of its own to the first thing it shows."""
+    ours, theirs = pty.openpty()
+    start = time.perf_counter()
+    client = subprocess.Popen(ssh.argv(), stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=environment())
+    try:
+        os.close(theirs)
+        assert os.read(ours, 1)
+        return time.perf_counter() - start
+    finally:
+        client.kill()
+        client.wait()
+        os.close(ours)
