@@ -51,7 +51,7 @@ class Claims:
         ready = self._admission is None and granted.profile.warm > 0 and granted.name is None
         if ready and not shared and self._foreseen is None:
             order = Order(granted.profile, self._user, session, None, granted.chosen)
-            self._foreseen = Foreseen(self._provider, order)
+            self._foreseen = Foreseen(self._provider.create, order)
 
     def foreseen(self) -> Foreseen | None:
         """What was foreseen for the channel that asks now; whoever gets it drops it."""

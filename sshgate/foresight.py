@@ -8,8 +8,13 @@ was foreseen wrongly (another profile by a variable, a verb, no request at all) 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
+from sshgate.sandbox.provider import Notice, Order, Sandbox
+
+Create = Callable[[Order, Notice], Coroutine[Any, Any, Sandbox]]
+"""``Provider.create``."""
 
 # A channel that asks for nothing for so long will hardly ever.
 UNUSED_SECONDS = 10.0
@@ -18,12 +23,10 @@ UNUSED_SECONDS = 10.0
 class Foreseen:
     """One sandbox under way. Whoever has it uses it once, or drops it."""
 
-    def __init__(self, provider: Provider, order: Order) -> None:
+    def __init__(self, create: Create, order: Order) -> None:
         self.order = order
         self._say: Notice = lambda text: None
-        self._task: asyncio.Task[Sandbox] | None = asyncio.create_task(
-            provider.create(order, lambda text: self._say(text))
-        )
+        self._task: asyncio.Task[Sandbox] | None = asyncio.create_task(create(order, lambda text: self._say(text)))
         self._task.add_done_callback(_heard)
         self._dropping: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(UNUSED_SECONDS, self._expire)

@@ -1,0 +1,43 @@
+"""The API server goes away and comes back: logins get a sentence meanwhile, the pool is as it was."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from sshgate.sandbox import labels
+from tests.lifecycle.place import Place, names
+from tests.rig.cluster import component
+from tests.rig.waiting import until
+
+pytestmark = pytest.mark.cluster
+
+# `SSHGATE_OUTAGE=30` for a run before a release.
+OUTAGE = float(os.environ.get("SSHGATE_OUTAGE", "8"))
+# After this a server that can be reached again has been noticed by everything that watches it.
+NOTICED = 30.0
+
+
+def test_an_api_server_that_goes_away_costs_a_sentence_and_no_sandbox(place: Place) -> None:
+    gateway = place.gateway(profile={"warm": 2})
+    ssh = place.user(gateway)
+    assert ssh.run("echo in").out == b"in\n"
+    before = names(place.filled(2))
+    began = time.monotonic()
+    component("stop", "apiserver")
+    try:
+        refused = ssh.run("true")
+        assert refused.status == 255
+        assert b"sshgate: the API server" in refused.err
+        assert time.monotonic() - began < 12, "told, not waited for"
+        # The length of the outage is what is tested.
+        time.sleep(max(0.0, OUTAGE - (time.monotonic() - began)))
+    finally:
+        component("start", "apiserver")
+    until(lambda: ssh.run("echo in").out == b"in\n", NOTICED, "logins working again")
+    until(lambda: not place.pods(labels.CLAIMED), NOTICED, "nothing claimed being left")
+    after = names(place.filled(2))
+    assert len(after & before) >= 1, "the pool was kept"
+    assert gateway.log().count("pool.broken") == 0

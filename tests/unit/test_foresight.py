@@ -1,0 +1,114 @@
+"""A sandbox that is claimed before the client has said what for: used once, or given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from sshgate.config import Profile
+from sshgate.errors import LimitReached
+from sshgate.foresight import Foreseen
+from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.streams import Process
+from sshgate.terminal import Terminal
+
+ORDER = Order(Profile(warm=1), "dev", "s1")
+
+
+class Room:
+    """A sandbox in which nothing is started."""
+
+    id = "room"
+    warm = True
+
+    def __init__(self) -> None:
+        self.deleted = False
+
+    def parked(self, terminal: bool) -> Process | None:
+        return None
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        raise AssertionError
+
+    async def delete(self) -> None:
+        self.deleted = True
+
+
+class Maker:
+    """Makes a room when told to, and keeps count."""
+
+    def __init__(self) -> None:
+        self.room = Room()
+        self.ready = asyncio.Event()
+        self.cancelled = False
+        self.full = False
+
+    async def create(self, order: Order, notice: Notice) -> Sandbox:
+        if self.full:
+            raise LimitReached("all sandboxes are in use.")
+        try:
+            await self.ready.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        notice("here")
+        return self.room
+
+
+async def test_what_was_foreseen_is_used_and_its_progress_told() -> None:
+    maker, said = Maker(), list[str]()
+    foreseen = Foreseen(maker.create, ORDER)
+    assert foreseen.fits(ORDER)
+    using = asyncio.create_task(foreseen.use(said.append))
+    await asyncio.sleep(0)
+    maker.ready.set()
+    assert await using is maker.room
+    assert said == ["here"]
+    assert not foreseen.fits(ORDER), "once"
+    await foreseen.drop()
+    assert not maker.room.deleted
+
+
+async def test_another_profile_does_not_fit() -> None:
+    maker = Maker()
+    foreseen = Foreseen(maker.create, ORDER)
+    assert not foreseen.fits(replace(ORDER, profile=Profile(name="gpu")))
+    await foreseen.drop()
+
+
+@pytest.mark.parametrize("ready", [True, False])
+async def test_what_nobody_uses_is_given_up(ready: bool) -> None:
+    maker = Maker()
+    foreseen = Foreseen(maker.create, ORDER)
+    await asyncio.sleep(0)
+    if ready:
+        maker.ready.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await foreseen.drop()
+    await foreseen.drop()
+    assert maker.room.deleted is ready
+    assert maker.cancelled is not ready
+
+
+async def test_a_user_who_gives_up_takes_what_is_under_way_along() -> None:
+    maker = Maker()
+    using = asyncio.create_task(Foreseen(maker.create, ORDER).use(lambda text: None))
+    await asyncio.sleep(0)
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    assert maker.cancelled
+
+
+async def test_why_it_failed_is_told_to_who_uses_it_and_to_nobody_else() -> None:
+    maker = Maker()
+    maker.full = True
+    unused, used = Foreseen(maker.create, ORDER), Foreseen(maker.create, ORDER)
+    await asyncio.sleep(0)
+    await unused.drop()
+    with pytest.raises(LimitReached):
+        await used.use(lambda text: None)

@@ -1,0 +1,210 @@
+"""Launchers that wait in warm sandboxes: where, how many, for how long, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from sshgate import launcher
+from sshgate.config import Limits
+from sshgate.errors import StartFailed
+from sshgate.lifecycle.actions import Create, Delete
+from sshgate.lifecycle.claiming import Answer
+from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.parking import AGAIN, RENEW, Parking
+from sshgate.lifecycle.patches import Patch
+from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.registry import Registry
+from sshgate.streams import STDOUT, Control, Exited, Outcome, Process
+from sshgate.terminal import Terminal
+from tests.unit.lifecycle_values import at, claimed, warm
+
+
+class Launcher:
+    """A process that prints its mark, waits for a line, and ends at ``exit``."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid: int | None = None
+        self.closed = False
+        self._said: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        self._said.put_nowait((STDOUT, b"\x01%d\x02" % pid))
+
+    def drop(self) -> None:
+        self._said.put_nowait(None)
+
+    async def read(self) -> tuple[int, bytes] | None:
+        return await self._said.get()
+
+    async def write(self, data: bytes) -> None:
+        assert data == launcher.NOTHING, "no user byte reaches a parked launcher"
+        self.drop()
+
+    async def write_eof(self) -> None: ...
+
+    async def control(self, control: Control) -> None: ...
+
+    async def wait(self) -> Outcome:
+        return Exited(0)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Room:
+    """A warm sandbox."""
+
+    warm = False
+
+    def __init__(self, record: Record, broken: bool) -> None:
+        self.id = record.name
+        self.broken = broken
+        self.started: list[Launcher] = []
+        self.left: dict[bool, Process] = {}
+        self.forgotten = False
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        assert argv == launcher.ARGV
+        if self.broken:
+            raise StartFailed("no.")
+        self.started.append(Launcher(len(self.started) + 1))
+        return self.started[-1]
+
+    def parked(self, terminal: bool) -> Process | None:
+        return self.left.pop(terminal, None)
+
+    def leave(self, terminal: bool, process: Process) -> None:
+        self.left[terminal] = process
+
+    async def forget(self) -> None:
+        self.forgotten = True
+
+    async def delete(self) -> None:
+        raise AssertionError("a warm sandbox is not parking's to delete")
+
+
+class Nowhere:
+    """A cluster that nothing is asked of."""
+
+    async def make(self, create: Create) -> Record:
+        raise AssertionError
+
+    async def patch(self, name: str, patch: Patch) -> Record | Answer:
+        raise AssertionError
+
+    async def look(self, name: str) -> Record | Answer:
+        raise AssertionError
+
+    async def delete(self, delete: Delete) -> Answer | None:
+        raise AssertionError
+
+
+class World:
+    """One gateway's parking, with time that passes when told."""
+
+    def __init__(self) -> None:
+        self.time = at(0)
+        self.broken = False
+        self.rooms: list[Room] = []
+        self.registry = Registry("me", Limits(), Nowhere(), self.now)
+        self.parking = Parking(self.registry, {"default": ("terminal", "pipe")}, self._enter, lambda: 0.5)
+        self.registry.listed([])
+
+    def now(self) -> Now:
+        return self.time
+
+    def pass_time(self, seconds: float) -> None:
+        self.time = at(self.time.mono + seconds)
+
+    def _enter(self, record: Record) -> Room:
+        self.rooms.append(Room(record, self.broken))
+        return self.rooms[-1]
+
+    async def look(self) -> None:
+        """Look, and let everything that begins come to rest."""
+        self.parking.look()
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    await made.parking.close()
+
+
+async def test_a_ready_warm_sandbox_gets_one_launcher_of_each_kind_and_no_more(world: World) -> None:
+    world.registry.told(warm("a"))
+    for _ in range(3):
+        await world.look()
+    assert world.parking.count == 2
+    assert len(world.rooms[0].started) == 2
+    assert set(world.rooms[0].left) == {True, False}
+
+
+async def test_only_warm_sandboxes_of_the_own_slice_have_launchers(world: World) -> None:
+    world.registry.presence.heard("other", "1")
+    for uid in map(str, range(40)):
+        world.registry.told(warm(uid))
+    world.registry.told(claimed("x"))
+    await world.look()
+    assert 5 < world.parking.count / 2 < 35
+
+
+async def test_a_claimed_sandbox_is_handed_out_with_what_waits_in_it(world: World) -> None:
+    world.registry.told(warm("a"))
+    await world.look()
+    room = world.parking.take("a")
+    world.registry.told(claimed("a", version="2"))
+    await world.look()
+    assert room is world.rooms[0]
+    assert set(world.rooms[0].left) == {True, False}
+    assert not world.rooms[0].forgotten
+    assert not any(one.closed for one in world.rooms[0].started)
+    assert world.parking.count == 0
+
+
+async def test_what_somebody_else_has_claimed_is_let_go(world: World) -> None:
+    world.registry.told(warm("a"))
+    await world.look()
+    world.registry.told(claimed("a", version="2", life="other"))
+    await world.look()
+    assert world.rooms[0].forgotten
+    assert world.parking.take("a") is None
+
+
+async def test_a_launcher_that_drops_is_replaced_at_once(world: World) -> None:
+    world.registry.told(warm("a"))
+    await world.look()
+    world.rooms[0].started[0].drop()
+    await world.look()
+    await world.look()
+    assert world.rooms[0].started[0].closed
+    assert len(world.rooms[0].started) == 3
+    assert world.parking.count == 2
+
+
+async def test_launchers_are_renewed_before_a_server_cuts_them(world: World) -> None:
+    world.registry.told(warm("a"))
+    await world.look()
+    world.pass_time(RENEW * 1.3)
+    await world.look()
+    await world.look()
+    started = world.rooms[0].started
+    assert [one.closed for one in started] == [True, True, False, False]
+    assert set(world.rooms[0].left.values()) == set(started[2:])
+
+
+async def test_a_sandbox_that_cannot_be_entered_is_tried_again_later_as_a_new_one(world: World) -> None:
+    world.broken = True
+    world.registry.told(warm("a"))
+    for _ in range(5):
+        await world.look()
+    assert world.parking.count == 0
+    assert len(world.rooms) == 2, "one attempt; then a sandbox that knows nothing of the failure"
+    world.broken = world.rooms[1].broken = False
+    world.pass_time(AGAIN + 1)
+    await world.look()
+    assert world.parking.count == 2
