@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from tests.rig import cluster
 from tests.rig.cluster import IMAGE, Namespace
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.ssh import Ssh, make_key
-from tests.rig.waiting import until
+from tests.rig.sshd import sshd
 
 LIMITS = {"sandboxes_per_user": 300, "sandboxes": 500, "connections_per_source": 500, "unauthenticated": 500}
 BASE_POD = "baseline"
@@ -97,31 +95,9 @@ class Scene:
         words = ["--kubeconfig", str(space.kubeconfig), "--namespace", space.name, "exec", *flags, BASE_POD, "--"]
         return [*program, *words, *command]
 
-    @contextmanager
-    def sshd(self) -> Iterator[Ssh]:
+    def sshd(self) -> AbstractContextManager[Ssh]:
         """OpenSSH's server on loopback, and a user at it: root, or whoever runs this."""
-        place = Path(tempfile.mkdtemp(dir=self.place))
-        place.chmod(0o700)
-        (place / "authorized_keys").write_text(make_key(place / "id") + "\n")
-        make_key(place / "host")
-        port = free_port()
-        (place / "sshd_config").write_text(
-            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/authorized_keys\n"
-            f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nMaxStartups 100\n"
-        )
-        if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"]) or "sshd"
-        log = (place / "log").open("ab")
-        server = subprocess.Popen([program, "-D", "-e", "-f", place / "sshd_config"], stdout=log, stderr=log)
-        user = Ssh(place, port, os.environ.get("USER") or "root")
-        try:
-            until(lambda: user.run("true").status == 0, 20, "sshd answering")
-            yield user
-        finally:
-            server.terminate()
-            server.wait()
-            log.close()
+        return sshd(Path(tempfile.mkdtemp(dir=self.place)))
 
 
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
