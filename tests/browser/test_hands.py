@@ -58,10 +58,10 @@ def test_everything_is_reached_by_keyboard(door: Door, visitors: Callable[..., V
     tab.page.keyboard.press("Control+Shift+E")
     assert focused().startswith("tab-session")
     seen = []
-    for _ in range(5):
+    for _ in range(6):
         tab.page.keyboard.press("Tab")
         seen.append(focused())
-    assert seen == ["new-session", "search", "upload", "download", "menu-button"]
+    assert seen == ["new-session", "new-with", "search", "upload", "download", "menu-button"]
     tab.page.keyboard.press("Enter")
     tab.page.locator("#menu:popover-open").wait_for()
     tab.page.keyboard.press("Tab")

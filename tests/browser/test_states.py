@@ -79,7 +79,7 @@ def test_every_state_is_told_and_leads_on(
     tab.page.locator(".search .count", has_text="of").wait_for()
     keep(tab, "search")
     tab.page.keyboard.press("Escape")
-    tab.page.click("#new-session")
+    tab.page.click("#new-with")
     keep(tab, "new-session")
     tab.page.get_by_role("button", name="Cancel").click()
 
@@ -134,3 +134,21 @@ def test_output_survives_a_lost_network_exactly_once(
     tab.wait_line("DONE", 60)
     said = [line for line in tab.lines() if line.startswith("line ")]
     assert said == [f"line {number}" for number in range(1, 401)]
+
+
+def test_a_refusal_is_a_sentence_with_a_way_on(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], visitors: Callable[..., Visitor]
+) -> None:
+    """One session more than a user may have: the page says why, and tries again when asked."""
+    port = free_port()
+    served = gateway("local", web=web(port, sessions_per_user=1))
+    door = Door(served, f"http://127.0.0.1:{port}/", user_at(served))
+    tab = visitors(door).tab("429").open(door.link()).new_session().prompt()
+    tab.page.keyboard.press("Control+Shift+Enter")
+    tab.wait_state("failed")
+    assert "session" in (tab.page.locator(".panel:visible .state .text").text_content() or "")
+    tab.page.keyboard.press("Control+Shift+BracketLeft")
+    tab.wait_state("connected").type("exit\n")
+    tab.wait_state("ended").press("Close")
+    tab.wait_state("failed").press("Try again")
+    tab.wait_state("connected").run("echo on", "on")

@@ -99,7 +99,7 @@ class Tab:
         if profile is None and name is None:
             self.page.keyboard.press("Control+Shift+Enter") if self.sessions() else self.page.click("#first-session")
         else:
-            self.page.click("#new-session" if self.sessions() else "#choose-session")
+            self.page.click("#new-with" if self.sessions() else "#choose-session")
             if profile is not None:
                 self.page.select_option("#new-profile", profile)
             self.page.fill("#new-name", name or "")

@@ -28,7 +28,7 @@ class Page {
     this._bindButtons();
     takeDrops(this._panels, (files) => this._upload(files));
     window.addEventListener("pagehide", () => this.sessions.forEach((session) => session.leave()));
-    document.addEventListener("visibilitychange", () => document.hidden || void this.list());
+    document.addEventListener("visibilitychange", () => document.hidden || void this._refresh());
   }
 
   /** @type {Session | undefined} */
@@ -43,6 +43,14 @@ class Page {
     const { sessions } = await call("sessions");
     const known = new Set([...this.sessions.values()].map(({ id }) => id));
     for (const described of sessions.filter(({ id }) => !known.has(id))) this._add(described).adopt(described);
+  }
+
+  async _refresh() {
+    try {
+      await this.list();
+    } catch {
+      // What is shown has its own line to the gateway, and tells what is wrong.
+    }
   }
 
   /** Show what was shown before a reload, or the first one. */
@@ -142,7 +150,8 @@ class Page {
   _bindButtons() {
     /** @type {Record<string, () => unknown>} */
     const presses = {
-      "new-session": () => (this._profiles.length > 1 ? this._choose() : this.create()),
+      "new-session": () => this.create(),
+      "new-with": () => this._choose(),
       "first-session": () => this.create(),
       "choose-session": () => this._choose(),
       search: () => this.shown?.search(),
