@@ -59,6 +59,11 @@ class Connection(web.RequestHandler):
         if self._slot is not None:
             self._slot.authenticated()
 
+    def upgraded(self) -> None:
+        """It is somebody's socket now: counted by its user, no longer by where it comes from."""
+        if self._slot is not None:
+            self._slot.release()
+
 
 def connection_of(request: web.Request) -> Connection:
     """The connection that a request came on."""

@@ -122,6 +122,8 @@ class Door:
         source = self.source(request)
         socket = Socket(visitor, source, self.sessions, self.tickets)
         self.sockets.add(socket)
+        # A browser with twenty tabs is no flood, nor is a house full of them.
+        connection_of(request).upgraded()
         self.events.tell(Code.WEB_OPEN, user=visitor.user, source=source)
         try:
             return await socket.run(request)

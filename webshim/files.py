@@ -10,6 +10,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from sshgate.streams import STDERR, Control, Exec, Exited, Lost, Outcome, Request
+from sshgate.telemetry.codes import Code
 from webshim.answers import Refusal, answer
 from webshim.door import Door
 from webshim.protocol import clean
@@ -66,7 +67,9 @@ class Files:
         path = _path(request)
         download = _Download(request, path)
         await self._run(session, download, path, _READ)
-        return await download.completed()
+        answered = await download.completed()
+        self._told(session, "download", path, 0, answered.content_length or 0)
+        return answered
 
     async def put(self, request: web.Request) -> web.Response:
         """Upload."""
@@ -77,7 +80,14 @@ class Files:
             raise Refusal(413, "too_large", f"a file may have at most {most} bytes here.")
         upload = _Upload(request, most)
         await self._run(session, upload, path, _WRITE, request.content_length)
-        return answer({"path": path, "bytes": upload.completed()}, 201)
+        size = upload.completed()
+        self._told(session, "upload", path, size, 0)
+        return answer({"path": path, "bytes": size}, 201)
+
+    def _told(self, session: WebSession, operation: str, path: str, came: int, went: int) -> None:
+        self._door.events.tell(
+            Code.FILE_TRANSFER, user=session.user, operation=operation, path=path, bytes_in=came, bytes_out=went
+        )
 
     async def _run(
         self, session: WebSession, client: _Transfer, path: str, script: str, size: int | None = None

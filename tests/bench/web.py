@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import tempfile
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from tests.bench.measure import Row, Samples, ratio
 from tests.bench.scene import Scene
 from tests.lifecycle.place import Place
+from tests.rig.cluster import Namespace
 from tests.rig.ssh import environment
 from tests.rig.web import Tab, address, browser, link
 
@@ -24,7 +24,9 @@ ECHO = b"stty raw -echo; echo rea''dy; exec cat"
 def click(scene: Scene, runs: int) -> Row:
     """From the click (POST, socket, attach) to the first byte of the prompt; and `ssh -tt`; warm sandboxes for both."""
     gateway, ssh = scene.gateway("kubernetes", web=True, warm=WARM, settle="0s")
-    place = Place(scene.namespace, Path(tempfile.mkdtemp(dir=scene.place)))
+    where = gateway.settings["sandbox"]
+    file = Path(where["kubeconfig"])
+    place = Place(Namespace(where["namespace"], file, file), scene.place)
     ours, base = Samples("click to prompt, warm"), Samples("ssh -tt to prompt, warm")
 
     async def both() -> None:
@@ -116,7 +118,7 @@ def key(scene: Scene, runs: int) -> Row:
 
 def memory(scene: Scene, runs: int) -> Row:
     """What the gateway's memory grows by for each idle session at a socket, all of them in one named sandbox."""
-    gateway, ssh = scene.gateway("kubernetes", web=True)
+    gateway, ssh = scene.gateway("kubernetes", web=True, warm=WARM, settle="0s")
     samples = Samples(f"resident memory per session, {SESSIONS} sockets")
 
     async def grow() -> float:

@@ -29,7 +29,7 @@ async def test_a_thousand_idle_sockets_are_served_and_cost_little(
     gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
 ) -> None:
     gate = gateway(
-        "local", web=section(sessions_per_user=MANY + 10), limits={"connections_per_source": MANY + 100},
+        "local", web=section(sessions_per_user=MANY + 10), limits={"connections_per_source": 60},
         profiles={"default": {"shell": "/bin/sh"}},
     )  # fmt: skip
     async with browser(address(gate)) as page:
