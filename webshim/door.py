@@ -14,7 +14,7 @@ from webshim.connection import connection_of
 from webshim.login import Logins
 from webshim.onetime import OneTime
 from webshim.place import Place
-from webshim.protocol import Close
+from webshim.protocol import Close, tell
 from webshim.sessions import Gateway, Sessions
 from webshim.socket import Socket, Ticket
 from webshim.visitor import Visitor
@@ -130,12 +130,21 @@ class Door:
         finally:
             self.sockets.discard(socket)
             self.events.tell(Code.WEB_END, user=visitor.user, source=source, reason=socket.ended)
+            if self.draining:
+                self.sessions.end_unattended()
 
     def close_sockets(self, which: Callable[[Socket], bool], code: int, reason: str) -> None:
         """Close some of the sockets; their sessions go on."""
         for socket in self.sockets:
             if which(socket):
                 socket.end(code, reason)
+
+    def drain(self, seconds: float) -> None:
+        """Nothing new from now on. Pages are told; what nobody is attached to cannot be come back to, and ends."""
+        self.draining = True
+        for socket in self.sockets:
+            socket.tell(tell("drain", seconds=seconds))
+        self.sessions.end_unattended()
 
     def recheck(self) -> None:
         """End what rests on a login that does not stand any more."""

@@ -22,7 +22,7 @@ from webshim.door import Door
 from webshim.login import Keyring, Logins
 from webshim.pages import Pages
 from webshim.place import Place
-from webshim.protocol import Close, tell
+from webshim.protocol import Close
 from webshim.sessions import Gateway
 from webshim.signing import load
 
@@ -170,10 +170,8 @@ class WebServer:
         """No new connection, session or socket; pages are told."""
         if self._server is not None:
             self._server.close()
-        if self._door is not None:
-            self._door.draining = True
-            for socket in self._door.sockets:
-                socket.tell(tell("drain", seconds=self._drain))
+        if self._door is not None and not self._door.draining:
+            self._door.drain(self._drain)
 
     async def drain(self, seconds: float) -> None:
         """Wait until all sessions have ended, at most this long."""

@@ -142,6 +142,12 @@ class Sessions:
             task.result()
         return True
 
+    def end_unattended(self) -> None:
+        """End what nobody is attached to."""
+        for session in self.all():
+            if session.viewer is None:
+                self.end(session, "the gateway was shut down.")
+
     async def drain(self, seconds: float) -> None:
         """Wait until everything that runs has ended, at most this long."""
         if self._runs:

@@ -68,6 +68,43 @@ async def test_a_session_that_nobody_comes_back_to_ends_with_its_sandbox(gate: G
         await eventually(forgotten)
 
 
+async def test_whoever_comes_back_to_a_program_that_has_ended_is_told_how(gate: Gateway, user: Ssh) -> None:
+    async with browser(address(gate)) as page:
+        await page.login(link(user))
+        tab = await _shell(page)
+        await tab.type(b"while [ ! -e /tmp/go ]; do sleep 0.05; done; echo last words; exit 5\n")
+        await tab.leave()
+        assert (await page.ask("PUT", f"api/sessions/{tab.session}/files", b"", params={"path": "/tmp/go"}))[0] == 201
+
+        async def ended() -> bool:
+            return bool((await page.ask("GET", f"api/sessions/{tab.session}"))[1]["state"] == "ended")
+
+        ticket = await page.ticket(tab.session)
+        await eventually(ended)
+        again = Tab(page, tab.session)
+        await again.open(ticket)
+        assert await again.closed() == 1000
+        assert b"last words\r\n" in again.text
+        assert again.said("exit")[0]["code"] == 5
+
+
+async def test_a_drain_does_not_wait_for_sessions_that_nobody_is_at(
+    gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    gate = gateway("local", web=section(), ssh={"drain": "60s"})
+    async with browser(address(gate)) as page:
+        await page.login(link(user_at(gate)))
+        left, stays = await _shell(page), await _shell(page)
+        await left.leave()
+        os.kill(gate.pid, signal.SIGTERM)
+        await stays.until(lambda: stays.said("drain"), "the drain")
+        await stays.type(b"echo st''ill\n")
+        await stays.see(b"still\r\n")
+        await stays.leave()
+    # Well before the drain is over: `stop` would not wait so long.
+    await asyncio.to_thread(gate.stop)
+
+
 @pytest.mark.slow
 async def test_a_session_that_no_socket_comes_for_ends_as_well(gate: Gateway, user: Ssh) -> None:
     async with browser(address(gate)) as page:
