@@ -9,6 +9,7 @@ from sshgate.config import Config
 from sshgate.gateway import Gateway
 from sshgate.sandbox.provider import Provider
 from sshgate.sandboxverbs import SandboxVerbs
+from sshgate.ssh.sftp import serve_files
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.metrics import Metrics
 from sshgate.telemetry.readiness import Readiness
@@ -31,7 +32,7 @@ class Core:
         clientconfig.add_to(self.verbs)
         # Pods are counted over all gateways by their provider; what is local is this process's alone.
         counted = self.admission if config.sandbox.provider == "local" else None
-        self.gateway = Gateway(self.provider, config.profiles, counted, self.verbs, self.telemetry)
+        self.gateway = Gateway(self.provider, config.profiles, counted, self.verbs, self.telemetry, serve_files)
 
         self._tell_gauges(self.telemetry.metrics)
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -19,15 +19,16 @@ from sshgate.access.policy import Grant, grant
 from sshgate.bridge import Traffic, bridge
 from sshgate.claims import Claims, Pending
 from sshgate.config import Profile
-from sshgate.errors import GateError
 from sshgate.foresight import Foreseen
+from sshgate.errors import GateError, ProgramMissing
 from sshgate.forwarding.forwards import Forwards
 from sshgate.forwarding.policy import offers_agent
 from sshgate.launcher import Program
 from sshgate.lifecycle.clocks import SessionClock
 from sshgate.patience import at_hand, patiently
 from sshgate.progress import Progress
-from sshgate.sandbox.launch import end_group, is_busy, launch, park
+from sshgate.sandbox.files import ShellFiles
+from sshgate.sandbox.launch import end_group, has_sftp_server, is_busy, launch, park
 from sshgate.sandbox.provider import Provider, Sandbox
 from sshgate.streams import (
     STDERR,
@@ -50,6 +51,9 @@ from sshgate.telemetry.marks import Marks, Stage
 from sshgate.timekeeping import Timekeeper, within_limits
 from sshgate.verbs import Question, Verbs
 
+FileServer = Callable[[Client, ShellFiles, Traffic, bytes, bool], Awaitable[Outcome | None]]
+"""Speaks SFTP to a client where the sandbox has no server of its own; ends as ``bridge`` does."""
+
 # A client that does not take its last words is cut after this many seconds.
 LAST_WORDS = 5.0
 
@@ -64,8 +68,10 @@ class Gateway:
         admission: Admission | None,
         verbs: Verbs | None = None,
         telemetry: Telemetry | None = None,
+        file_server: FileServer | None = None,
     ) -> None:
         """``admission`` counts sandboxes; ``None``: the provider does."""
+        self.file_server = file_server
         self.provider = provider
         self.verbs = verbs if verbs is not None else Verbs()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
@@ -219,7 +225,8 @@ class Login:
                 marks.mark(Stage.LAUNCH)
                 if terminal is not None:
                     self.shell_pid = process.pid
-                line = bridge(client, process, traffic, early, eof, said)
+                serve = self._files if granted.request.asks == Subsystem("sftp") else bridge
+                line = serve(client, process, traffic, early, eof, said)
                 timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
                 with telemetry.metrics.carrying(traffic), self._gateway.reachable(client, granted.request):
                     outcome = await within_limits(line, timekeeper)
@@ -243,6 +250,17 @@ class Login:
         marks.mark(Stage.FIRST_BYTE)
         prompt = granted.request.terminal is not None and isinstance(granted.request.asks, Shell)
         self._gateway.telemetry.metrics.first_byte(marks, prompt)
+
+    async def _files(
+        self, client: Client, process: Process, traffic: Traffic, early: bytes, eof: bool, said: bytes
+    ) -> Outcome | None:
+        """The sftp subsystem: bytes to the sandbox's own server, or served here where it has none."""
+        if await has_sftp_server(process):
+            return await bridge(client, process, traffic, early, eof, said)
+        server = self._gateway.file_server
+        if server is None:
+            raise ProgramMissing("this sandbox has no sftp-server, install openssh-sftp-server in its image.")
+        return await server(client, ShellFiles(process), traffic, early, eof)
 
     async def _answered(self, request: Request, client: Client, trail: Trail) -> bool:
         """Whether the request was a verb of the gateway's own, which needs no sandbox."""

@@ -41,6 +41,15 @@ TERMINAL_MARK = b"\006"
 FOREVER = "2147483647"
 """Seconds for which the process that holds a sandbox open sleeps; by this number it is known."""
 
+SERVER_MARK = b"\005"
+"""What the sftp subsystem says first where the sandbox has an sftp-server, which follows."""
+
+FILES_MARK = b"\006"
+"""What it says where there is none; ``FILES_LOOP`` follows."""
+
+FILES_LOOP = 'while IFS= read -r __l;do eval "$(printf %b "$__l")";done;exit 0'
+"""Carries out one escaped line after the other."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SIGNAL = re.compile(r"[A-Z][A-Z0-9]{0,15}\Z")
 _ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
@@ -108,13 +117,15 @@ def line(program: Program, end_mark: bytes | None = None, no_input: bool = False
     """
     parent = None if end_mark is None else _Parent(end_mark, no_input)
     script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program, parent)))
+    return escaped(script) + b"\n"
+
+
+def escaped(script: bytes) -> bytes:
+    """The script on one line, as ``printf %b`` undoes it."""
     # b"\\" begins an escape of printf %b; everything not printable is sent as octal.
-    return (
-        b"".join(
-            piece if _LITERAL.match(piece) else b"".join(_ESCAPED[byte] for byte in piece)
-            for piece in re.findall(rb"[\x20-\x5b\x5d-\x7e]+|[^\x20-\x5b\x5d-\x7e]+", script)
-        )
-        + b"\n"
+    return b"".join(
+        piece if _LITERAL.match(piece) else b"".join(_ESCAPED[byte] for byte in piece)
+        for piece in re.findall(rb"[\x20-\x5b\x5d-\x7e]+|[^\x20-\x5b\x5d-\x7e]+", script)
     )
 
 
@@ -248,10 +259,13 @@ def _subsystem(name: str, parent: _Parent | None) -> bytes:
     if name != "sftp":
         raise BadRequest(f"there is no subsystem {name!r} here.")
     tries = " ".join(SFTP_SERVERS)
+    # Without a server: one line after the other is carried out, see sandbox/files.py.
     return (
         f'cd 2>/dev/null;__p=;for p in {tries} $(command -v sftp-server);do [ -x "$p" ]&&__p=$p&&break;done;'
         '[ "$__p" ]||{ '
-        "echo 'sshgate: this sandbox has no sftp-server, install openssh-sftp-server in its image.' >&2;exit 127;};"
+        "printf '\\006';"
+        f"{FILES_LOOP};}};"
+        "printf '\\005';"
     ).encode() + _become(b'"$__p"', parent)
 
 

@@ -78,6 +78,18 @@ async def launch(process: Process, program: launcher.Program, no_input: bool = F
     return before + after
 
 
+async def has_sftp_server(process: Process) -> bool:
+    """Whether the sandbox serves the sftp subsystem that was launched itself; otherwise ``ShellFiles`` can."""
+    try:
+        async with asyncio.timeout(MARK_SECONDS):
+            while (chunk := await process.read()) is not None:
+                if chunk[0] != STDERR:
+                    return chunk[1] == launcher.SERVER_MARK
+    except TimeoutError as error:
+        raise StartFailed("the sandbox's shell did not start a file server within 15 s; try again.") from error
+    raise StartFailed("the sandbox's shell ended before a file server could start; try again.")
+
+
 def _end_mark(process: Process, program: launcher.Program, no_input: bool) -> bytes | None:
     """The mark by which this process wants to hear of the program's end, where its provider needs one."""
     if program.request.terminal is not None:

@@ -112,6 +112,11 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._gone = asyncio.Event()
         self._refused = False
 
+    @property
+    def client_version(self) -> str:
+        """How the client calls itself (RFC 4253 section 4.2)."""
+        return "" if self._wire is None else str(self._wire.get_extra_info("client_version", ""))
+
     def __repr__(self) -> str:
         asks = type(self._asks).__name__.lower() if self._asks is not None else "idle"
         size = f" {self._terminal.size}" if self._terminal is not None else ""
