@@ -72,6 +72,7 @@ unpack() {
   [ -f "$part/sum" ] || stop 'the copy was cut; nothing was put in place.'
   got=$(cd "./$part" && xargs -0 cat /dev/null <names | sha256sum) || stop 'the copy cannot be checked in the sandbox.'
   [ "${got%% *}" = "$(cat "./$part/sum")" ] || stop 'the checksum does not match; nothing was put in place.'
+  if [ -s "$part/modes" ]; then (cd "./$part" && xargs -0 -n 2 chmod <modes); fi
   sync -f "./$part" 2>/dev/null
   if [ "$renamed" ] && [ "$renamed" != "$1" ]; then move "./$part/t/$1" "./$part/t/$renamed"; fi
   level=0

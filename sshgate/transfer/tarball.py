@@ -55,6 +55,7 @@ class Packer:
         self._left = 0
         self._pad = 0
         self._digest = hashlib.sha256()
+        self._modes = b""
 
     def pack(self, record: Record) -> Iterator[bytes]:
         """The bytes for one record. A ``Broken`` file is filled up and spoils the checksum on purpose."""
@@ -71,8 +72,11 @@ class Packer:
             mode = record.mode if self._format == 2 else record.mode | 0o700
             yield self._header(b"", tarfile.DIRTYPE, mode, record.mtime)
         elif isinstance(record, Leave):
-            if self._format == 1:  # a simple tar gives a directory its mode and time at once, before its contents
-                yield self._header(b"", tarfile.DIRTYPE, self._trail[-1].mode, self._trail[-1].mtime)
+            if self._format == 1:  # a simple tar gives a directory its time at once, before its contents
+                entered = self._trail[-1]
+                yield self._header(b"", tarfile.DIRTYPE, entered.mode | 0o700, entered.mtime)
+                if entered.mode & 0o700 != 0o700:  # and a mode that closes it must wait for them, too
+                    self._modes += b"%04o\0%s\0" % (entered.mode, self._path(b""))
             self._trail.pop()
         elif isinstance(record, File):
             self._left, self._pad = record.size, -record.size % 512
@@ -96,6 +100,7 @@ class Packer:
         while content := self._names.read(CHUNK):
             yield content
         yield bytes(-size % 512)
+        yield self._plain(b"modes", len(self._modes)) + self._modes + bytes(-len(self._modes) % 512)
         text = self._digest.hexdigest().encode()
         yield self._plain(b"sum", len(text)) + text + bytes(-len(text) % 512)
         yield bytes(10240)

@@ -147,6 +147,7 @@ def test_sftp_is_the_sandboxes_own_server() -> None:
         assert running.stdout is not None
         # SSH_FXP_INIT of version 3. Input stays open: at its end the server drops what it has not yet said.
         running.stdin.write(launcher.line(Program(Request(Subsystem("sftp")))) + struct.pack(">IBI", 5, 1, 3))
+        assert running.stdout.read(1) == launcher.SERVER_MARK
         assert running.stdout.read(5)[4] == 2  # SSH_FXP_VERSION
         running.stdin.close()
         assert running.wait(PATIENCE) == 0

@@ -56,7 +56,7 @@ async def test_what_is_written_is_read_back(files: ShellFiles) -> None:
     while data := await files.read(b"./f", len(got), 100_000):
         got += data
     assert got == expected
-    assert await files.read(b"./f", BLOCK - 3, 10) == expected[BLOCK - 3 : BLOCK]
+    assert await files.read(b"./f", BLOCK - 3, 10) == expected[BLOCK - 3 : BLOCK + 7]
     assert await files.read(b"./f", len(content) + 5, 10) == b""
     assert await files.read(b"./f", 10 * BLOCK, 10) == b""
 
@@ -160,3 +160,16 @@ async def test_a_shell_that_has_gone_is_told(files: ShellFiles) -> None:
     with pytest.raises(FilesLost):
         await files.status(b".", follow=True)
     assert files.lost
+
+
+@pytest.mark.parametrize("piece", [261_120, 32_768, 100_001])
+async def test_pieces_of_any_size_arrive(files: ShellFiles, tmp_path: Path, piece: int) -> None:
+    content = os.urandom(3_000_001)
+    await files.open(b"./f", b"wct", 0o640)
+    for start in range(0, len(content), piece):
+        await files.write(b"./f", start, content[start : start + piece])
+    assert (tmp_path / "home/f").read_bytes() == content
+    got = b""
+    while data := await files.read(b"./f", len(got), piece):
+        got += data
+    assert got == content
