@@ -19,8 +19,8 @@ from sshgate.access.policy import Grant, grant
 from sshgate.bridge import Traffic, bridge
 from sshgate.claims import Claims, Pending
 from sshgate.config import Profile
-from sshgate.foresight import Foreseen
 from sshgate.errors import GateError, ProgramMissing
+from sshgate.foresight import Foreseen
 from sshgate.forwarding.forwards import Forwards
 from sshgate.forwarding.policy import offers_agent
 from sshgate.launcher import Program
