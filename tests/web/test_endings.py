@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.local, pytest.mark.usefixtures("local")]
 
 @pytest.fixture
 def gate(gateway: MakeGateway) -> Gateway:
-    return gateway("local", web=section(), profiles={"default": {"limits": {"detached": "1s"}}})
+    return gateway("local", web=section(), profiles={"default": {"limits": {"detached": "8s"}}})
 
 
 @pytest.fixture
