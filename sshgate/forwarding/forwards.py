@@ -253,7 +253,8 @@ class Forwards:
         except GateError:
             stream.close()
             return
-        await splice(client, stream)
+        up, down = await splice(client, stream)
+        self._trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
 
     async def _forget(self, stream: plain.PlainStream) -> None:
         await stream.wait_closed()

@@ -296,7 +296,8 @@ class Connection(asyncssh.SSHServer):
 
     def _carry(self, channel: ForwardChannel, stream: Stream) -> None:
         async def carry() -> None:
-            await splice(channel, stream)
+            up, down = await splice(channel, stream)
+            self._trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
 
         self._spawn(carry())
 

@@ -38,12 +38,14 @@ def user(door: Gateway, user_at: Callable[[Gateway], Ssh]) -> Ssh:
     return user_at(door)
 
 
-def test_a_local_forward_reaches_the_sandbox_of_its_session(user: Ssh) -> None:
+def test_a_local_forward_reaches_the_sandbox_of_its_session(user: Ssh, door: Gateway) -> None:
     port = local_port()
     with session(user, python(ECHO, PORT), "-L", f"{port}:localhost:{PORT}") as (_, line):
         assert line == PORT
         assert exchanged(connected(port), b"over there") == b"over there[end]"
         assert exchanged(connected(port), b"x" * 1_000_000) == b"x" * 1_000_000 + b"[end]"
+    told = until(lambda: [line for line in door.log().splitlines() if '"forward.end"' in line][-1:], 10)[0]
+    assert '"bytes_in": 1000000, "bytes_out": 1000005' in told
 
 
 def test_a_client_without_a_session_gets_a_sandbox_for_its_forwards(user: Ssh) -> None:
