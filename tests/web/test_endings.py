@@ -120,6 +120,28 @@ async def test_a_session_that_no_socket_comes_for_ends_as_well(gate: Gateway, us
         await asyncio.to_thread(nothing_left, descendants(gate.pid))
 
 
+@pytest.mark.slow
+async def test_a_socket_that_answers_no_ping_is_let_go_and_its_session_stays(gate: Gateway, user: Ssh) -> None:
+    async with browser(address(gate)) as page:
+        await page.login(link(user))
+        made = await page.new()
+        dead = await page.http.ws_connect(
+            page.url + "/terminal", protocols=("sshgate.v1",), headers={"Origin": page.origin}, autoping=False
+        )
+        attach = {"session": made["id"], "ticket": made["ticket"], "tab": "dead", "cols": 80, "rows": 24}
+        await dead.send_json({"type": "attach", **attach})
+
+        async def let_go() -> bool:
+            return not (await page.ask("GET", f"api/sessions/{made['id']}"))[1]["attached"]
+
+        async with asyncio.timeout(20):
+            while (await dead.receive()).type is not aiohttp.WSMsgType.BINARY:
+                pass
+        assert not await let_go()
+        await eventually(let_go, 60)
+        await dead.close()
+
+
 async def test_twenty_reloads_leave_one_session_and_one_sandbox(gate: Gateway, user: Ssh) -> None:
     async with browser(address(gate)) as page:
         await page.login(link(user))
