@@ -116,6 +116,7 @@ def test_a_server_outlives_the_editor_that_started_it(named: Ssh, start: str) ->
         first.client.stdin.close()
         assert first.client.wait(30) == 0
         first.vanish()
+    until(lambda: ssh.run("pgrep -f 'closefd=Fals[e]'").status == 1, 20, "the end of its relay")
     second = Editor(ssh, start)
     assert second.was_running
     assert second.port == first.port
