@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 from sshgate.access.identity import Identity
@@ -26,7 +26,7 @@ from sshgate.forwarding.values import Agent, Destination, Listening, Tcp
 from sshgate.sandbox.provider import Sandbox
 from sshgate.streams import Back, Stream
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import Trail
+from sshgate.telemetry.events import Trail, Value
 
 # A client that asks for a forward and then for a session sends both within a round trip.
 SESSION_SECONDS = 1.0
@@ -89,11 +89,12 @@ class Forwards:
 
     async def connect(self, destination: Destination) -> Stream:
         """Connect from inside the sandbox. Raises ``GateError``."""
-        with self._told(destination):
+        with self._told("connection", destination) as told:
             policy.check_key(destination, self._identity.restrictions)
             place = await self._place()
             policy.check_profile(destination, place.granted.profile)
             sandbox = await place.get()
+            told["sandbox"] = sandbox.id
             relay = await self._relay(sandbox)
             if relay is not None:
                 return await relay.connect(destination)
@@ -128,16 +129,18 @@ class Forwards:
             self._idle.set()
 
     async def _listened(self, where: Listening, back: Back) -> int:
-        with self._told(where):
+        with self._told("listener", where) as told:
             policy.check_key(where, self._identity.restrictions, listening=True)
             place = await self._place()
             policy.check_listening(place.granted.profile)
             if where in self._listeners:
                 raise ConnectFailed("this connection listens there already")
-            relay = await self._relay(await place.get())
+            sandbox = await place.get()
+            told["sandbox"] = sandbox.id
+            relay = await self._relay(sandbox)
             if relay is None:
                 raise NoRelay("the sandbox has no python3, which remote forwarding needs; install it in the image")
-            number, bound = await relay.listen(where, self._accepted(back))
+            number, bound = await relay.listen(where, self._accepted(where, back))
             port = int.from_bytes(bound[:2], "big") if isinstance(where, Tcp) else 0
             self._listeners[Tcp(where.host, port) if isinstance(where, Tcp) else where] = relay, number
             return port
@@ -162,7 +165,7 @@ class Forwards:
             relay = await self._relay(sandbox)
             if relay is None:
                 raise NoRelay("the sandbox has no python3, which agent forwarding needs; install it in the image")
-            _, self._agents[sandbox.id] = await relay.listen(Agent(), self._accepted(back))
+            _, self._agents[sandbox.id] = await relay.listen(Agent(), self._accepted(Agent(), back))
         return self._agents[sandbox.id]
 
     async def close(self) -> None:
@@ -241,20 +244,20 @@ class Forwards:
             await _end(task)
         self._listeners = {where: one for where, one in self._listeners.items() if one[0].alive}
 
-    def _accepted(self, back: Back) -> Callable[[RelayStream, str, int], None]:
+    def _accepted(self, where: Listening, back: Back) -> Callable[[RelayStream, str, int], None]:
         def accepted(stream: RelayStream, host: str, port: int) -> None:
-            self._spawn(self._carry_back(stream, back, host, port))
+            self._spawn(self._carry_back(stream, where, back, host, port))
 
         return accepted
 
-    async def _carry_back(self, stream: RelayStream, back: Back, host: str, port: int) -> None:
+    async def _carry_back(self, stream: RelayStream, where: Listening, back: Back, host: str, port: int) -> None:
         try:
             client = await back(host, port)
         except GateError:
             stream.close()
             return
         up, down = await splice(client, stream)
-        self._trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
+        self._trail.tell(Code.FORWARD_END, kind="listener", target=str(where), bytes_in=up, bytes_out=down)
 
     async def _forget(self, stream: plain.PlainStream) -> None:
         await stream.wait_closed()
@@ -267,13 +270,16 @@ class Forwards:
         task.add_done_callback(self._tasks.discard)
 
     @contextlib.contextmanager
-    def _told(self, where: Destination | Listening) -> Any:
+    def _told(self, kind: str, where: Destination | Listening) -> Iterator[dict[str, Value]]:
+        """Tells how it went; the body adds what it finds out."""
+        fields: dict[str, Value] = {}
+        trail = self._trail.bound(kind=kind, target=str(where))
         try:
-            yield
+            yield fields
         except GateError as error:
-            self._trail.tell(Code.FORWARD_REFUSED, destination=str(where), code=error.code, reason=str(error))
+            trail.tell(Code.FORWARD_REFUSED, level=error.level, code=error.code, reason=str(error))
             raise
-        self._trail.tell(Code.FORWARD_OPEN, destination=str(where))
+        trail.bound(**fields).tell(Code.FORWARD_OPEN)
 
 
 async def _start(sandbox: Sandbox) -> Relay | None:

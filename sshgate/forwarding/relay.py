@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from collections.abc import Callable
 from itertools import count
@@ -50,6 +51,7 @@ class ConnectFailed(GateError):
     """The destination cannot be reached from the sandbox; says why."""
 
     code = "forward"
+    level = logging.INFO
     retry = True
 
 

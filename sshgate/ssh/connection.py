@@ -292,12 +292,14 @@ class Connection(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(_OPEN_CODES.get(type(error), OPEN_CONNECT_FAILED), str(error)) from error
         if self._ended:
             stream.close()
-        return ForwardChannel(transport, lambda channel: self._carry(channel, stream))
+        return ForwardChannel(transport, lambda channel: self._carry(channel, stream, destination))
 
-    def _carry(self, channel: ForwardChannel, stream: Stream) -> None:
+    def _carry(self, channel: ForwardChannel, stream: Stream, destination: Destination) -> None:
+        trail = self._trail.bound(kind="connection", target=str(destination))
+
         async def carry() -> None:
             up, down = await splice(channel, stream)
-            self._trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
+            trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
 
         self._spawn(carry())
 
