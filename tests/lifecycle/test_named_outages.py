@@ -1,0 +1,122 @@
+"""What an outage of the cluster's own parts does to named sandboxes: nothing that lasts."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.lifecycle.conftest import MakeReplica, UserAt
+from tests.rig.cluster import COMMAND, Namespace, component
+from tests.rig.gateway import nothing_left
+from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+# From recovery to the last orphan's removal.
+WITHIN = 60.0
+START = "echo $$ > /tmp/pid; setsid sh -c 'echo $$ > /tmp/kept; exec sleep 611' </dev/null >/dev/null 2>&1 & exit 0"
+KEPT = "read p < /tmp/kept; tr '\\0' ' ' < /proc/$p/cmdline"
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """A part of the cluster is killed while the body runs."""
+    status = subprocess.run([COMMAND, "status"], capture_output=True, text=True, check=True).stdout
+    if "cluster: node" not in status:
+        pytest.skip("only a cluster of our own can be stopped")
+    component("stop", name)
+    try:
+        yield
+    finally:
+        component("start", name)
+
+
+def pods(space: Namespace) -> dict[str, str]:
+    """Names and uids of the pods nobody has deleted."""
+    living = [pod["metadata"] for pod in space.pods() if "deletionTimestamp" not in pod["metadata"]]
+    return {meta["name"]: meta["uid"] for meta in living}
+
+
+def attached(ssh: Ssh) -> subprocess.Popen[bytes]:
+    client = ssh.start("echo up; exec sleep 600")
+    assert client.stdout is not None
+    assert client.stdout.readline() == b"up\n"
+    return client
+
+
+def finish(clients: list[subprocess.Popen[bytes]]) -> None:
+    for client in clients:
+        client.kill()
+        client.communicate()
+
+
+def test_an_api_server_that_was_away_costs_no_named_sandbox_and_leaves_no_orphan(
+    space: Namespace, replica: MakeReplica, user: UserAt
+) -> None:
+    one, two = replica(), replica()
+    dev, eve = user("dev", one), user("eve", two)
+    work = dev.as_user("dev=work")
+    assert work.run(START).status == 0
+    before = pods(space)
+    clients = [attached(work), *(attached(dev) for _ in range(2)), attached(eve)]
+    try:
+        with without("apiserver"):
+            # Longer than a gateway may be silent: nobody is to be taken for dead meanwhile.
+            assert [client.wait(60) for client in clients] == [255] * 4
+            until(lambda: work.run("true", limit=30).status == 255, 5, "a sentence for who logs in meanwhile")
+            subprocess.run(["sleep", "22"], check=True)
+        until(lambda: pods(space) == before, WITHIN, "the removal of the sessions' own sandboxes")
+        assert work.run(KEPT).out == b"sleep 611 "
+        assert pods(space) == before
+        assert work.run("end", options=("-s",)).status == 0
+        until(lambda: not pods(space), 30, "the end of it")
+    finally:
+        finish(clients)
+
+
+def test_a_container_runtime_that_was_killed_costs_no_named_sandbox(
+    space: Namespace, replica: MakeReplica, user: UserAt
+) -> None:
+    served = replica()
+    dev = user("dev", served)
+    work = dev.as_user("dev=work")
+    assert work.run(START).status == 0
+    before = pods(space)
+    clients = [attached(work), attached(dev)]
+    try:
+        with without("containerd"):
+            until(lambda: work.run("true", limit=30).status == 255, 60, "a sentence for who logs in meanwhile")
+        finish(clients)
+        until(lambda: pods(space) == before, WITHIN, "the removal of the sessions' own sandboxes")
+        until(lambda: work.run(KEPT).out == b"sleep 611 ", 60, "the program that was left running")
+        assert work.run("end", options=("-s",)).status == 0
+        until(lambda: not pods(space), 30, "the end of it")
+    finally:
+        finish(clients)
+
+
+def test_both_gateways_killed_with_many_sessions_leave_nothing_but_named_sandboxes(
+    space: Namespace, replica: MakeReplica, user: UserAt
+) -> None:
+    one, two = replica(), replica()
+    work = user("dev", one).as_user("dev=work")
+    assert work.run(START).status == 0
+    before = pods(space)
+    clients = [attached(work)]
+    clients += [attached(user(f"user{number}", (one, two)[number % 2])) for number in range(10)]
+    try:
+        assert len(pods(space)) == 11
+        for gateway in (one, two):
+            nothing_left(gateway.kill())
+        three = replica()
+        until(lambda: pods(space) == before, WITHIN, "the removal of all orphans")
+        again = user("dev", three).as_user("dev=work")
+        assert again.run(KEPT).out == b"sleep 611 "
+        assert again.run("end", options=("-s",)).status == 0
+        until(lambda: not pods(space), 30, "the end of it")
+    finally:
+        finish(clients)
