@@ -212,7 +212,7 @@ class Profile:
     parked: tuple[Literal["terminal", "pipe"], ...] = ("terminal", "pipe")
     """The launchers that wait in each warm sandbox; an empty list: programs start by an exec of their own."""
     home: Home | None = None
-    """Named sandboxes of this profile get a persistent home; no effect in this version."""
+    """Named sandboxes of this profile get a persistent home; on a cluster only."""
     forward: Forward = Forward()
     limits: ProfileLimits = ProfileLimits()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
