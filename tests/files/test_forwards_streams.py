@@ -216,3 +216,17 @@ def test_a_sandbox_that_no_session_needs_goes_when_its_forwards_do(
             connected(port).close()
             until(lambda: brief.log().count("sandbox.end") == times, 30, "the end of its sandbox")  # noqa: B023
         client.terminate()
+
+
+def test_a_gateway_that_stops_ends_forwards_and_their_sandbox(
+    gateway: MakeGateway, provider: str, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    door = gateway(provider)
+    port = local_port()
+    argv = user_at(door).argv(options=("-N", "-L", f"{port}:localhost:{PORT}", "-R", "7075:localhost:1"))
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        until(lambda: door.log().count('"forward.open"') == 1, 30, "the listener in the sandbox")
+        # It ends with 0, within its time, and leaves no process; what it leaves in the cluster fails the run.
+        door.stop()
+        assert client.wait(10) == 255
+    assert "Traceback" not in door.log()
