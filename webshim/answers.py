@@ -25,6 +25,9 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
+SECURE = web.AppKey("secure", bool)
+"""Whether browsers come by TLS."""
+
 log = structlog.get_logger("sshgate.web")
 
 
@@ -76,7 +79,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers["Server"] = "sshgate"
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    if request.app["secure"]:
+    if request.app[SECURE]:
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
 
 

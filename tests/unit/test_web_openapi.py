@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from openapi_spec_validator import validate
 
-from webshim.app import OPENAPI
+from sshgate.access.authorized_keys import Keyring
+from sshgate.access.limits import Admission
+from sshgate.config import Address, Limits, Profile, SandboxPlace, Web
+from sshgate.gateway import Gateway
+from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.telemetry.events import Events
+from webshim.app import OPENAPI, build
+from webshim.door import Door
+from webshim.login import Logins
+from webshim.pages import Pages
+from webshim.place import Place
+from webshim.signing import Signer
+
+
+def document() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(OPENAPI.read_text())
+    return read
 
 
 def test_the_file_is_valid_openapi() -> None:
-    document: dict[str, Any] = json.loads(OPENAPI.read_text())
-    validate(document)
-    assert document["openapi"].startswith("3.1")
+    validate(document())
+    assert document()["openapi"].startswith("3.1")
+
+
+async def test_every_route_is_described_and_every_description_has_its_route(tmp_path: Path) -> None:
+    web = Web()
+    place = Place(web, Address("127.0.0.1", 1))
+    gateway = Gateway(LocalProvider(SandboxPlace(provider="local")), {"default": Profile()}, Admission(Limits()))
+    logins = Logins(web, Keyring(tmp_path, None), Signer(b"k" * 32), place)
+    app = build(Door(web, gateway, logins, place, Events()), Pages(tmp_path))
+    served = {
+        (route.method.lower(), route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    } - {("get", "/"), ("get", "/terminal")}
+    described = {
+        (method, path) for path, item in document()["paths"].items() for method in item if method != "parameters"
+    }
+    assert served == described
