@@ -21,7 +21,7 @@ from sshgate.sandbox.launch import launch, park
 from sshgate.sandbox.provider import Order
 from sshgate.streams import Exec, Request
 from sshgate.terminal import Terminal
-from tests.bench import page, warm, web
+from tests.bench import files, page, warm, web
 from tests.bench.forwards import forward, forward_first
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
 from tests.bench.scene import Scene
@@ -161,6 +161,7 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "web-draw": page.draw,
     "forward": forward,
     "forward-first": forward_first,
+    **files.ROWS,
 }
 
 

@@ -24,6 +24,10 @@ FULL = [
 KINDS = [*FULL, pytest.param("busybox", marks=pytest.mark.cluster)]
 
 
+# A shared connection passes on only the variables that its first client names.
+_SEND = ("-o", "SendEnv=GIT_PROTOCOL")
+
+
 @dataclass(frozen=True)
 class Worker:
     """A user with one connection that all of its tools share, and so one sandbox."""
@@ -102,7 +106,7 @@ def worker_at(
             ssh = user_at(gateway)
             socket = tmp_path_factory.mktemp("c") / "s"
             control = ("-o", f"ControlPath={socket}")
-            master = subprocess.Popen(ssh.argv(options=("-M", "-N", *control))[:-1], env=environment())
+            master = subprocess.Popen(ssh.argv(options=("-M", "-N", *_SEND, *control))[:-1], env=environment())
             masters[kind] = master, Worker(kind, ssh, control, gateway)
             until(socket.exists, 20, "the shared connection")
         return masters[kind][1]
