@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import stat
 import subprocess
@@ -276,3 +278,26 @@ def test_mistakes_on_the_command_line_are_2(tmp_path: Path) -> None:
         ["a", "x:b", "--max-bytes", "no"],
     ):
         assert far.cp(*arguments).status == 2
+
+
+def test_a_terminal_sees_how_far_how_fast_and_how_long_still(tmp_path: Path) -> None:
+    far = Far(tmp_path / "far", "python")
+    source = tmp_path / "source"
+    source.write_bytes(bytes(30_000_000))
+    mine, theirs = pty.openpty()
+    with subprocess.Popen(
+        far.argv(str(source), "dev=work:file"), stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    ) as copy:
+        os.close(theirs)
+        seen = b""
+        try:
+            while data := os.read(mine, 65_536):
+                seen += data
+        except OSError:  # the other side is closed
+            pass
+        assert copy.wait(30) == 0
+    os.close(mine)
+    text = seen.decode()
+    assert "source" in text
+    assert re.search(r"\d+\.\d/\d+\.\d MiB", text), text
+    assert re.search(r"\d+:\d\d:\d\d|-:--:--", text), text
