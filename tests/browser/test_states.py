@@ -87,7 +87,6 @@ def test_every_state_is_told_and_leads_on(
     tab.wait_state("reconnecting").says("Trying again")
     keep(tab, "reconnecting")
     network.mend()
-    tab.press("Now")
     tab.wait_state("connected").run("echo again", "again")
 
     other = visitor.tab().open()
@@ -129,7 +128,6 @@ def test_output_survives_a_lost_network_exactly_once(
         network.cut()
         tab.wait_state("reconnecting")
         network.mend()
-        tab.press("Now")
         tab.wait_state("connected")
     tab.wait_line("DONE", 60)
     said = [line for line in tab.lines() if line.startswith("line ")]
