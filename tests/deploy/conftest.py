@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +16,23 @@ from tests.rig.ssh import Ssh
 @pytest.fixture(scope="session")
 def deployed(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """The gateway, deployed by the k3s overlay. Its end deletes all of it, and fails the run if anything is left."""
-    if reason := rig.why_not():
-        pytest.skip(reason)
-    with rig.deployed(tmp_path_factory.mktemp("operator")) as made:
-        yield made
+    # There is one installation on a cluster: another run of these tests waits for this one's end.
+    with cluster.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if reason := rig.why_not():
+            pytest.skip(reason)
+        with rig.deployed(tmp_path_factory.mktemp("operator")) as made:
+            yield made
 
 
 @pytest.fixture(scope="session")
 def dev(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Ssh:
     """A user whom the gateway lets in."""
     return deployed.user("dev", tmp_path_factory.mktemp("dev"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that needs the installation also waits for its image, and its last for its end."""
+    for item in items:
+        if "deployed" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(600))
