@@ -72,3 +72,23 @@ def test_a_gateway_that_stops_says_goodbye(space: Namespace, replica: MakeReplic
 
 def leases(space: Namespace) -> int:
     return len(space.kubectl("get", "leases", "--output=name").split())
+
+
+def test_deleting_the_anchor_deletes_what_gateways_made(space: Namespace, replica: MakeReplica, user: UserAt) -> None:
+    space.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sshgate-anchor"}})
+    served = replica()
+    dev = user("dev", served)
+    assert dev.as_user("dev=work").run("true").status == 0
+    clients = started(dev, 1)
+    try:
+        assert len(space.living()) == 2
+        nothing_left(served.kill())
+        space.kubectl("delete", "configmap", "sshgate-anchor")
+        until(lambda: not space.pods() and not lives(space), 60, "everything it made being gone")
+    finally:
+        end(clients)
+
+
+def lives(space: Namespace) -> list[str]:
+    """Leases of lives, without the leader's, which may be an earlier gateway's."""
+    return [name for name in space.kubectl("get", "leases", "--output=name").split() if "sshgate-life-" in name]

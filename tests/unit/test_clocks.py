@@ -95,6 +95,18 @@ def test_a_clock_that_goes_back_stands_still() -> None:
     assert repr(session) == "<SessionClock idle 0s, 7h43m left>"
 
 
+def test_who_joins_a_sandbox_late_in_its_life_is_warned_of_what_is_really_left() -> None:
+    joined = SessionClock(LIMITS, 1000.0, terminal=True, lifetime=200.0)
+    when, warning = joined.next_event(1000.0) or (0.0, None)
+    assert isinstance(warning, Warn)
+    assert (when <= 1000.0, warning.minutes, warning.reason) == (True, 4, "its time is over")
+    joined.told(warning, 1000.0)
+    when, last = joined.next_event(1000.0) or (0.0, None)
+    assert (when, last) == (1140.0, Warn(1, "its time is over", unless_busy=False))
+    joined.told(Warn(1, "its time is over", unless_busy=False), 1140.0)
+    assert joined.next_event(1140.0) == (1200.0, End("its time is over", unless_busy=False))
+
+
 def test_a_program_left_running_keeps_what_nobody_is_attached_to_until_its_time_is_over() -> None:
     kept = SessionClock(LIMITS, 0.0, terminal=False, lifetime=2000.0, running_keeps=True)
     kept.detached(100.0)
