@@ -158,7 +158,9 @@ def end_argv(pid: int) -> tuple[str, ...]:
         'i=0;while read -r k v;do [ $k = SigIgn: ]&&i=$v;done <"/proc/$p/status";'
         "case $i in *[13579bdf]);;*)echo $p;;esac;done 2>/dev/null;};"
         'l=$(own);[ "$l" ]||exit 0;kill -s HUP $l;kill -s CONT $l;'
-        'for i in 1 2 3 4 5 6 7 8 9 10;do l=$(own);[ "$l" ]||exit 0;sleep 0.2;done;kill -s KILL $l'
+        'for i in 1 2 3 4 5 6 7 8 9 10;do l=$(own);[ "$l" ]||exit 0;sleep 0.2;done;'
+        # Again, for what was started between a look and its kill.
+        'for i in 1 2 3 4 5;do l=$(own);[ "$l" ]||exit 0;kill -s KILL $l 2>/dev/null;done;exit 0'
     )
     return ("/bin/sh", "-c", script, str(pid))
 

@@ -23,7 +23,7 @@ from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh, environment
 from tests.rig.waiting import until
 
-SECONDS = float(os.environ.get("SSHGATE_EDITOR_SECONDS", "15"))
+SECONDS = float(os.environ.get("SSHGATE_EDITOR_SECONDS", "8"))
 
 # What is sent on stdin: installs a server, starts it unless it runs, tells where it listens, and stays.
 SCRIPT = """

@@ -105,9 +105,10 @@ class LocalSandbox:
         actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(descriptors)]
         actions.append((os.POSIX_SPAWN_DUP2, self._owner, bubblewrap.OWNER))
         environment = bubblewrap.environment(self._profile.shell)
-        # Python ignores SIGPIPE; programs must not, or `yes | head` complains instead of ending.
+        # Python ignores SIGPIPE; programs must not, or `yes | head` complains instead of ending. A gateway under nohup
+        # ignores HUP; a program that does so was started to outlive its client.
         return os.posix_spawnp(
-            words[0], words, environment, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE]
+            words[0], words, environment, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE, signal.SIGHUP]
         )
 
     async def _signal(self, pid: int, name: str, foreground: bool) -> None:
