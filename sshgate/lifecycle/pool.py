@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -63,8 +63,12 @@ class Pools:
         """Begin to look after them."""
         self._task = asyncio.create_task(self._run())
 
-    async def close(self, seconds: float) -> None:
-        """Stop; remove the warm sandboxes unless another gateway is there to hand them out."""
+    async def close(self, seconds: float, last: Callable[[], Awaitable[bool]]) -> None:
+        """Stop; remove the warm sandboxes unless another gateway is there to hand them out.
+
+        ``last`` is asked once nothing is made any more, and says whether this was the last gateway. Of several that
+        stop at once it must say so to one at least.
+        """
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -73,7 +77,7 @@ class Pools:
                 await self._parking.close()
                 # A creation under way is waited for: its pod could not be found otherwise.
                 await asyncio.gather(*self._requests, return_exceptions=True)
-                if self._registry.lives == [self._registry.life]:
+                if await last():
                     await self._empty()
         for request in tuple(self._requests):
             request.cancel()

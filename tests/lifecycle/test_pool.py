@@ -160,6 +160,19 @@ def test_a_gateway_that_starts_again_goes_on_with_the_pool_it_left(place: Place)
     assert '"how": "warm"' in first.log().splitlines()[-1] or first.log().count('"how": "warm"') == 2
 
 
+def test_gateways_that_stop_at_once_leave_no_pool_behind_and_one_that_stays_keeps_it(place: Place) -> None:
+    gateways = [place.gateway(name, profile={"warm": 2}) for name in ("one", "two", "three")]
+    before = names(place.filled(2))
+    gateways[0].stop()
+    assert names(place.filled(2)) == before
+    for gateway in gateways[1:]:
+        assert gateway.process is not None
+        gateway.process.terminate()
+    for gateway in gateways[1:]:
+        gateway.stop()
+    assert place.pods() == []
+
+
 def _parked(place: Place) -> int:
     """Launchers that wait in the warm sandboxes, as the sandboxes themselves tell."""
     count = 0

@@ -264,7 +264,7 @@ class KubernetesProvider:
         for sandbox in tuple(self._sandboxes.values()):
             sandbox.abandon()
             self._discard(sandbox)
-        await self._pools.close(CLOSE_SECONDS)
+        await self._pools.close(CLOSE_SECONDS, self.heartbeat.farewell)
         await asyncio.gather(*self._ways, return_exceptions=True)
         for name in self._pods.unsure:
             self._removals.remove(name)
