@@ -48,8 +48,9 @@ from sshgate.telemetry.events import Events
 # Seconds that `close` spends on deleting what is still there.
 CLOSE_SECONDS = 8.0
 
-# A full quota is told within 2 s: so long a warm pod may take to leave it.
-WAY_SECONDS = 1.5
+# A full quota is told at once, unless a warm pod leaves it for this login: so long that may take, and how often to look.
+WAY_SECONDS = 8.0
+WAY_PAUSE = 0.25
 
 _NO_LIMITS = Limits(sandboxes_per_user=1_000_000, sandboxes=1_000_000, starts_per_minute=None)
 
@@ -194,21 +195,21 @@ class KubernetesProvider:
         try:
             return await make()
         except LimitReached:
-            if not await self._make_way(1, gone=True):
+            if not await self._make_way(1):
                 raise
+        # The pod has to end, and the quota's controller to count again.
+        until = registry.now.mono + WAY_SECONDS
+        while registry.now.mono < until:
+            await asyncio.sleep(WAY_PAUSE)
+            with contextlib.suppress(LimitReached):
+                return await make()
         return await make()
 
-    async def _make_way(self, count: int, gone: bool = False, placed: bool = False) -> bool:
-        """Give up so many warm sandboxes; whether one was given up, and with ``gone`` has left in time."""
+    async def _make_way(self, count: int, placed: bool = False) -> bool:
+        """Give up so many warm sandboxes; whether one was given up."""
         registry = self.registry
         deletes = give_way(registry.book, count, registry.now, self._templates.values(), placed)
-        await asyncio.gather(*(registry.delete(delete) for delete in deletes))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WAY_SECONDS):
-                while gone and any(registry.book.get(delete.record.uid) for delete in deletes):
-                    await asyncio.shield(registry.changed())
-                return bool(deletes)
-        return False
+        return any(await asyncio.gather(*(registry.delete(delete) for delete in deletes)))
 
     def claim(self, order: Order) -> Claim:
         """Who claims a sandbox for this order, as it is written on the pod."""
