@@ -48,7 +48,7 @@ from sshgate.telemetry.events import Events
 # Seconds that `close` spends on deleting what is still there.
 CLOSE_SECONDS = 8.0
 
-# A full quota is told at once, unless a warm pod leaves it for this login: so long that may take, and how often to look.
+# A full quota is told at once, unless a warm pod leaves it for this login: how long that may take, how often to look.
 WAY_SECONDS = 8.0
 WAY_PAUSE = 0.25
 
