@@ -57,7 +57,7 @@ class Worker:
     def sftp(self, *lines: str, options: Sequence[str] = (), cwd: Path | None = None) -> Ended:
         """Carry out sftp's commands, up to the first that fails."""
         command = ["sftp", *self.options, "-P", str(self.ssh.port), *options, "-b", "-", "dev@127.0.0.1"]
-        return run(command, "".join(f"{line}\n" for line in lines).encode(), cwd)
+        return run(command, "".join(f"{line}\n" for line in lines).encode(), cwd, 600)
 
     def scp(self, *words: str | bytes, cwd: Path | None = None) -> Ended:
         """OpenSSH's scp; remote places are ``dev@127.0.0.1:PATH``."""

@@ -21,7 +21,7 @@ from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh, environment
 from tests.rig.waiting import until
 
-# By hand with 5120: five gigabytes each way through the gateway.
+# By hand with 5120 on a cluster: five gigabytes each way through the gateway. Local sandboxes' files are memory.
 BULK = int(os.environ.get("SSHGATE_FILES_MIB", "200")) << 20
 # What the gateway may grow by while that passes.
 FLAT = 48 << 20
@@ -181,7 +181,7 @@ def pod(request: pytest.FixtureRequest, namespace: Namespace) -> Iterator[str]:
     namespace.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
     try:
         phase = "jsonpath={.status.phase}"
-        until(lambda: namespace.kubectl("get", "pod", name, f"--output={phase}") == "Running", 40, "the pod")
+        until(lambda: namespace.kubectl("get", "pod", name, f"--output={phase}") == "Running", 90, "the pod")
         yield name
     finally:
         namespace.kubectl("delete", "pod", name, "--wait=true")
