@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from sshgate import __version__
@@ -60,6 +60,7 @@ class Metrics:
         self._reaped = self._counter("sshgate_reaped", "Sandboxes removed because nobody held them.")
         self._forwards = self._counter("sshgate_forwards_ended", "Forwarded connections and listeners.", "outcome")
         self._web = self._counter("sshgate_web_logins", "Logins at the browser's door.", "outcome")
+        self._sockets = Gauge("sshgate_web_sockets", "Open sockets of browsers.", registry=self.registry)
         self._requests = self._counter("sshgate_api_requests", "Requests to the API server.", "verb", "outcome")
         self._latency = self._histogram("sshgate_api_seconds", "Their time to an answer.", API_SECONDS, "verb")
         self._prompt = self._histogram(
@@ -136,6 +137,10 @@ class Metrics:
                 self._forwards.labels("refused").inc()
             case Code.WEB_LOGIN:
                 self._web.labels("accepted").inc()
+            case Code.WEB_OPEN:
+                self._sockets.inc()
+            case Code.WEB_END:
+                self._sockets.dec()
             case Code.WEB_REFUSED:
                 self._web.labels("refused").inc()
 
