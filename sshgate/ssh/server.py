@@ -140,7 +140,9 @@ class SshServer:
             task.cancel()
         if cut:
             await asyncio.wait(cut, timeout=CUT_SECONDS)
-            await self._all_gone(GOODBYE_SECONDS)
+        # Also after sessions that ended by themselves a moment ago: a client that reads our disconnect before it has
+        # closed forgets the exit status it was told.
+        await self._all_gone(GOODBYE_SECONDS)
         for connection in list(self._connections):
             connection.disconnect("The gateway is shutting down.")
         await self._all_gone(GOODBYE_SECONDS)
