@@ -127,6 +127,8 @@ async def test_a_login_under_way_gets_its_session_and_no_second_one(draining: Dr
 def test_the_last_events_reach_the_audit_file(draining: Draining, tmp_path: Path) -> None:
     assert draining.ssh.run("true").status == 0
     audit = draining.gateway.place / "audit.jsonl"
+    over = {"connection.end", "sandbox.end"}
+    until(lambda: over <= {event["event"] for event in events(audit)}, 20, "the end of the login")
     audit.rename(tmp_path / "rotated")  # as logrotate does, without a signal
     draining.term()
     assert draining.ended() == 0
