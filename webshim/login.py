@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
 from sshgate.access.identity import Identity, LoginName, Restrictions
+from sshgate.access.limits import origin_of
 from sshgate.config import Web
 from sshgate.errors import BadRequest, Denied
 from sshgate.verbs import Question
@@ -19,6 +21,8 @@ from webshim.throttle import Throttle
 from webshim.visitor import Method, Visitor
 
 LINK_SECONDS = 60.0
+# Each look at a password takes 64 MiB for some ten milliseconds.
+PASSWORDS_AT_A_TIME = 2
 LOOPBACK = "127.0.0.1"
 # Whether a certificate has been revoked or has ended cannot be seen afterwards: such logins are short.
 CERTIFICATE_SECONDS = 3600.0
@@ -55,6 +59,7 @@ class Logins:
         self._links: OneTime[Visitor] = OneTime(LINK_SECONDS)
         self._users = UsersFile(web.users_file) if web.users_file is not None else None
         self._throttle = Throttle(web.login_attempts)
+        self._turns = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
         self._ended: dict[str, float] = {}
 
     def __repr__(self) -> str:
@@ -69,23 +74,26 @@ class Logins:
 
     def by_link(self, ticket: str, source: str) -> Visitor | Refused:
         """Use up a link."""
-        if wait := self._throttle.wait(f"from {source}"):
+        key = _from(source)
+        if wait := self._throttle.wait(key):
             return Refused(wait)
         visitor = self._links.take(ticket)
         if visitor is None or not self.stands(visitor, source):
-            self._throttle.failed(f"from {source}")
+            self._throttle.failed(key)
             return Refused()
         return visitor
 
     async def by_password(self, user: str, password: str, source: str) -> Visitor | Refused:
         """Check a password. An unknown user costs the same time as a wrong one."""
-        keys = (f"from {source}", f"user {user[:200]}")
-        if wait := self._throttle.wait(*keys):
-            return Refused(wait)
-        proof = await self._users.check(user, password) if self._users is not None else None
-        if proof is None:
-            self._throttle.failed(*keys)
-            return Refused()
+        keys = (_from(source), f"user {user[:200]}")
+        async with self._turns:
+            # Asked when it is this one's turn: those that waited beside it may have failed since.
+            if wait := self._throttle.wait(*keys):
+                return Refused(wait)
+            proof = await self._users.check(user, password) if self._users is not None else None
+            if proof is None:
+                self._throttle.failed(*keys)
+                return Refused()
         return self._visitor(user, "password", proof)
 
     def by_proxy(self, user: str) -> Visitor:
@@ -176,3 +184,7 @@ class Logins:
         return Visitor(
             user, method, proof, secrets.token_urlsafe(18), now, now + (lifetime or self._web.login_lifetime)
         )
+
+
+def _from(source: str) -> str:
+    return f"from {origin_of(source)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from pathlib import Path
 
@@ -158,6 +159,22 @@ async def test_too_many_wrong_passwords_make_everybody_there_wait(tmp_path: Path
     refused = await ways.by_password("alice", "correct horse", "192.0.2.99")
     assert isinstance(refused, Refused)
     assert 0 < refused.wait <= 61
+
+
+async def test_wrong_passwords_tried_side_by_side_are_counted_like_those_one_by_one(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    set_password(users, "alice", "correct horse")
+    ways = logins(users_file=users, login_attempts=2)
+    tried = await asyncio.gather(*(ways.by_password("alice", f"guess {n}", HERE) for n in range(12)))
+    # Two are looked at, and at most one that was under way beside the last of them.
+    assert len([one for one in tried if one == Refused()]) <= 3
+
+
+async def test_all_addresses_of_one_ipv6_network_are_one_guesser() -> None:
+    ways = logins(login_attempts=2)
+    assert [ways.by_link("wrong", f"2001:db8::{n}") for n in range(2)] == [Refused(), Refused()]
+    assert ways.by_link("wrong", "2001:db8::ffff") != Refused()
+    assert ways.by_link("wrong", "2001:db8:0:1::1") == Refused()
 
 
 def test_a_throttle_forgets_after_a_minute_and_is_bounded() -> None:
