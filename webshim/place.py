@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
+
+from multidict import MultiMapping
 
 from sshgate.access.identity import is_user
 from sshgate.config import Address, Proxy, Web
@@ -17,7 +18,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Place:
-    """What of a request may be believed. Headers are given as any case-insensitive mapping."""
+    """What of a request may be believed. Headers are given with all their lines, in any case."""
 
     def __init__(self, web: Web, bound: Address, secret: str | None = None) -> None:
         """``bound`` is the address with the port that was got; ``secret`` what the proxy must send."""
@@ -52,7 +53,7 @@ class Place:
         """Whether browsers come by TLS, ours or a proxy's."""
         return self.url.startswith("https:")
 
-    def base_of(self, peer: str, headers: Mapping[str, str]) -> str:
+    def base_of(self, peer: str, headers: MultiMapping[str]) -> str:
         """The base path for this request: what a trusted proxy says that it has stripped, else the configured one."""
         prefix = headers.get("X-Forwarded-Prefix", "").rstrip("/")
         return prefix if prefix and self.trusted(peer) and _PREFIX.match(prefix) else self.base
@@ -77,9 +78,10 @@ class Place:
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._networks)
 
-    def source_of(self, peer: str, headers: Mapping[str, str]) -> str:
+    def source_of(self, peer: str, headers: MultiMapping[str]) -> str:
         """The client's address: the peer's, or what trusted proxies say, the last one that is not a proxy itself."""
-        said = headers.get("X-Forwarded-For", "") if self.trusted(peer) else ""
+        # Some proxies add a line to those that the client sent.
+        said = ",".join(headers.getall("X-Forwarded-For", [])) if self.trusted(peer) else ""
         for text in reversed([part.strip() for part in said.split(",")]):
             try:
                 ip_address(text)
@@ -90,14 +92,14 @@ class Place:
                 return peer
         return peer
 
-    def user_of(self, peer: str, headers: Mapping[str, str]) -> str | None:
+    def user_of(self, peer: str, headers: MultiMapping[str]) -> str | None:
         """The user whom a trusted proxy names and vouches for by its secret."""
         if self._secret is None or not self.trusted(peer):
             return None
-        shown = headers.get(self._proxy.secret_header, "")
+        shown = _only(headers, self._proxy.secret_header)
         if not compare_digest(shown.encode("utf-8", "surrogateescape"), self._secret.encode()):
             return None
-        user = headers.get(self._proxy.user_header, "")
+        user = _only(headers, self._proxy.user_header)
         return user if is_user(user) else None
 
 
@@ -108,6 +110,12 @@ def origin_of(url: str) -> str:
     host = f"[{host}]" if ":" in host else host
     port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
     return f"{parts.scheme}://{host}{port}"
+
+
+def _only(headers: MultiMapping[str], name: str) -> str:
+    """A header that stands there once; of two, one may be the client's own."""
+    lines = headers.getall(name, [])
+    return lines[0] if len(lines) == 1 else ""
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

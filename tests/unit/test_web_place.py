@@ -58,6 +58,11 @@ def test_the_client_is_the_last_address_that_is_no_proxy(said: str, source: str)
     assert PROXIED.source_of("10.0.0.1", CIMultiDict({"X-Forwarded-For": said})) == source
 
 
+def test_an_address_that_a_proxy_adds_as_a_line_of_its_own_counts_not_the_clients_line() -> None:
+    said = CIMultiDict([("X-Forwarded-For", "198.51.100.1"), ("X-Forwarded-For", "203.0.113.7")])
+    assert PROXIED.source_of("10.0.0.1", said) == "203.0.113.7"
+
+
 @pytest.mark.parametrize("prefix", ["//evil.com", "/a/../b", '/"><script>', "term", "/a b"])
 def test_a_prefix_that_is_no_plain_path_is_not_used(prefix: str) -> None:
     assert PROXIED.base_of("10.0.0.1", CIMultiDict({"X-Forwarded-Prefix": prefix})) == ""
@@ -70,4 +75,7 @@ def test_a_proxy_names_a_user_only_with_its_secret() -> None:
     assert PROXIED.user_of("10.0.0.1", CIMultiDict({"X-Forwarded-User": "alice"})) is None
     assert PROXIED.user_of("10.0.0.1", CIMultiDict({**named, "X-Sshgate-Secret": "s" * 19})) is None
     assert PROXIED.user_of("10.0.0.1", CIMultiDict({**named, "X-Forwarded-User": "../alice"})) is None
+    for name in named:
+        # A proxy that adds its line to the client's instead of replacing it says nothing.
+        assert PROXIED.user_of("10.0.0.1", CIMultiDict([(name, "bob"), *named.items()])) is None
     assert Place(PUBLIC, BOUND).user_of("10.0.0.1", named) is None
