@@ -22,11 +22,14 @@ class Flow:
         low: int,
         pause: Callable[[], None] = lambda: None,
         resume: Callable[[], None] = lambda: None,
+        joined: int = 0,
     ) -> None:
+        """Chunks that wait are joined up to ``joined`` bytes: one of a byte costs some sixty."""
         self.high = high
         self.low = low
         self.size = 0
         self.paused = False
+        self._joined = joined
         self._pause = pause
         self._resume = resume
         self._chunks: deque[tuple[int, bytes]] = deque()
@@ -46,7 +49,11 @@ class Flow:
         """Queue a chunk. Empty chunks and whatever comes after the end are dropped."""
         if not data or self._eof:
             return
-        self._chunks.append((stream, data))
+        last = self._chunks[-1] if self._chunks else None
+        if last is not None and last[0] == stream and len(last[1]) + len(data) <= self._joined:
+            self._chunks[-1] = (stream, last[1] + data)
+        else:
+            self._chunks.append((stream, data))
         self.size += len(data)
         if self.size > self.high and not self.paused:
             self.paused = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -112,6 +113,20 @@ async def test_a_cancelled_reader_loses_nothing() -> None:
         await reader
     flow.put(b"y")
     assert await flow.get() == (0, b"xy")
+
+
+async def test_tiny_chunks_that_wait_cost_little_more_than_their_bytes() -> None:
+    flow = Flow(1 << 20, 1 << 20, joined=4096)
+    tracemalloc.start()
+    try:
+        for number in range(200_000):
+            flow.put(b"%d" % (number % 10))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * flow.size
+    flow.put_eof()
+    assert b"".join([data for _, data in await drained(flow)]) == b"0123456789" * 20_000
 
 
 CHUNKS = st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), st.binary(max_size=12)), max_size=30)
