@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from tests.rig import cluster as rig_cluster
 from tests.rig.cluster import Namespace
 from tests.rig.gateway import Gateway, configured
 from tests.rig.ssh import Ssh, make_key
+
+# A run under nohup, or from a service, ignores hang-ups, and every program it starts would too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PROVIDERS = [
     pytest.param("local", marks=pytest.mark.local),
