@@ -53,6 +53,7 @@ class Core:
             "sshgate_unauthenticated", "Open connections without a login.", (), lambda: {(): admission.unauthenticated}
         )
         metrics.reads("sshgate_sessions", "Sessions that run.", (), lambda: {(): gateway.sessions})
+        metrics.reads("sshgate_forwards", "Open forwards by kind.", ("kind",), lambda: gateway.forwards)
         metrics.reads(
             "sshgate_sandboxes", "Sandboxes by profile and state; all gateways of a namespace see the same.",
             ("profile", "state"), self.provider.counts,

@@ -48,6 +48,10 @@ class Doors:
 
     def __init__(self, config: Config, core: Core) -> None:
         self.ssh = SshServer(config, core.keyring, core.admission, core.gateway, core.telemetry.events)
+        core.telemetry.metrics.reads(
+            "sshgate_channels", "Open SSH channels: sessions and forwarded connections.", (),
+            lambda: {(): self.ssh.channels},
+        )  # fmt: skip
         self.web = _web(config, core)
         self._all: list[Door] = [*([self.web] if self.web is not None else []), self.ssh]
         self.addresses: list[Address] = []

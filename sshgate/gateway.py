@@ -78,6 +78,7 @@ class Gateway:
         self.profiles = profiles
         self.admission = admission
         self.sessions = 0
+        self._logins: set[Login] = set()
         self._terminals: set[Client] = set()
 
     def __repr__(self) -> str:
@@ -102,12 +103,27 @@ class Gateway:
             for task in slow:
                 task.cancel()
 
+    @property
+    def forwards(self) -> Mapping[tuple[str, ...], float]:
+        """What is forwarded now, over all logins, by kind."""
+        forwards = [login.forwards for login in self._logins]
+        return {
+            ("connection",): sum(one.active for one in forwards),
+            ("listener",): sum(one.listeners for one in forwards),
+        }
+
     def login(self, identity: Identity, together: bool = False) -> Login:
         """Called once authentication has succeeded, never before.
 
         ``together``: all that is run on it shares one sandbox, also where the profile gives each channel its own.
         """
-        return Login(self, identity, together)
+        login = Login(self, identity, together)
+        self._logins.add(login)
+        return login
+
+    def left(self, login: Login) -> None:
+        """Told by a login that was closed."""
+        self._logins.discard(login)
 
 
 class Login:
@@ -173,6 +189,7 @@ class Login:
         """The connection has ended: remove what it shared. Never raises."""
         await self.forwards.close()
         await self._claims.close()
+        self._gateway.left(self)
 
     def _usual(self) -> Grant:
         """What the login name alone stands for."""
@@ -271,7 +288,7 @@ class Login:
         verb = self._gateway.verbs.get(asks.name)
         if verb is None:
             return False
-        text = await verb(Question(self.identity, request))
+        text = await verb(Question(self.identity, request, trail))
         trail.tell(Code.VERB, name=asks.name)
         await client.write(STDOUT, (text.replace("\n", "\r\n") if request.terminal is not None else text).encode())
         await client.finish(Exited(0))

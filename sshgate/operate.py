@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -37,7 +39,7 @@ def end_sandbox(config: Config, which: str, as_json: bool) -> int:
     """End one; returns the exit status, 1 when there is none."""
 
     async def run(operator: Operator) -> int:
-        ended = await operator.end(which)
+        ended = await operator.end(which, _who())
         if as_json:
             click.echo(json.dumps({"ended": ended}))
         elif ended is None:
@@ -67,6 +69,14 @@ def reap(config: Config, dry_run: bool, as_json: bool) -> int:
         return 0
 
     return _run(config, run)
+
+
+def _who() -> str:
+    """The operator as their machine knows them."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user need not have a name
+        return f"uid {os.getuid()}"
 
 
 def _sentence(action: Delete | Detach, dry_run: bool) -> str:

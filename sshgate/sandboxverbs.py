@@ -10,6 +10,7 @@ from sshgate.access.policy import sandbox_name
 from sshgate.errors import BadRequest, NoSuchSandbox
 from sshgate.sandbox.named import Homes
 from sshgate.sandbox.provider import Provider
+from sshgate.telemetry.codes import Code
 from sshgate.verbs import Question, Verbs
 
 
@@ -32,8 +33,14 @@ class SandboxVerbs:
 
     async def end(self, question: Question) -> str:
         name = _named(question, "end")
-        if not await self._provider.named.end(question.identity.user, name):
+        named, user = self._provider.named, question.identity.user
+        profile = named.profile(user, name)
+        ended = await named.end(user, name)
+        if ended is None:
             raise NoSuchSandbox(f"you have no sandbox {name!r}; `ssh -s USER@HOST sandboxes` lists yours.")
+        question.trail.tell(
+            Code.SANDBOX_END, sandbox=ended, profile=profile, name=name, by="user", reason="ended by its user"
+        )
         return f"sandbox {name!r} has ended.\n"
 
     async def homes(self, question: Question) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sshgate.access.identity import Identity
 from sshgate.streams import Request
+from sshgate.telemetry.events import Trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Question:
 
     identity: Identity
     request: Request
+    trail: Trail
+    """For what the verb does: it knows the connection, the user and the session."""
 
 
 Verb = Callable[[Question], Awaitable[str]]

@@ -64,6 +64,11 @@ class Forwards:
         relays = [task.result() for task in self._relays.values() if _started(task)]
         return sum(relay.streams for relay in relays if relay is not None) + len(self._plain)
 
+    @property
+    def listeners(self) -> int:
+        """Listeners that are open, the agents' sockets not counted."""
+        return len(self._listeners)
+
     # --- what a session tells ---
 
     @contextlib.asynccontextmanager
@@ -252,12 +257,13 @@ class Forwards:
 
     async def _carry_back(self, stream: RelayStream, where: Listening, back: Back, host: str, port: int) -> None:
         try:
-            client = await back(host, port)
+            with self._told("back", where):
+                client = await back(host, port)
         except GateError:
             stream.close()
             return
         up, down = await splice(client, stream)
-        self._trail.tell(Code.FORWARD_END, kind="listener", target=str(where), bytes_in=up, bytes_out=down)
+        self._trail.tell(Code.FORWARD_END, kind="back", target=str(where), bytes_in=up, bytes_out=down)
 
     async def _forget(self, stream: plain.PlainStream) -> None:
         await stream.wait_closed()

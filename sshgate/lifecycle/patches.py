@@ -107,6 +107,11 @@ def seen_patch(record: Record, now: Now) -> Patch:
     return [_test("/metadata/uid", record.uid), _add(_note(labels.LAST_SEEN), labels.timestamp(now.wall))]
 
 
+def ended_patch(record: Record, who: str) -> Patch:
+    """An operator is about to delete it."""
+    return [_test("/metadata/uid", record.uid), _add(_note(labels.ENDED_BY), labels.printable(who))]
+
+
 def _test(path: str, value: Any) -> dict[str, Any]:
     return {"op": "test", "path": path, "value": value}
 

@@ -50,6 +50,8 @@ LAST_SEEN = DOMAIN + "last-seen"
 """When a program was last found running in a named sandbox that nobody was attached to."""
 DETACHED_AT = DOMAIN + "detached-at"
 """When a client was last detached from a named sandbox."""
+ENDED_BY = DOMAIN + "ended-by"
+"""Which operator ended it, written just before its deletion; the leader tells it as an event."""
 ATTACHED = "attached.sshgate.dev/"
 """Followed by a life: set while that gateway has clients in the named sandbox."""
 

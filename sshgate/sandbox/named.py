@@ -80,8 +80,11 @@ class NamedSandboxes(Protocol):
     async def list(self, user: str | None) -> list[Listed]:
         """What this user has, also ephemeral ones, oldest first; ``None``: of all users. Raises ``Unavailable``."""
 
-    async def end(self, user: str, name: str) -> bool:
-        """End it with all that runs in it; False when there is none. Its home is kept. Raises ``Unavailable``."""
+    async def end(self, user: str, name: str) -> str | None:
+        """End it with all that runs in it: the id of the sandbox, ``None`` when there is none. Its home is kept.
+
+        Raises ``Unavailable``.
+        """
 
 
 class Homes(Protocol):

@@ -129,6 +129,12 @@ class Connection(asyncssh.SSHServer):
             self._spawn(self._leave(self._login))
         self._lost(self)
 
+    @property
+    def channels(self) -> int:
+        """Channels that are open, of any kind."""
+        transport = self._transport
+        return transport.open_sessions + transport.open_forwards if transport is not None else 0
+
     async def _leave(self, login: Login) -> None:
         # What the sessions share goes after the last of them; each sees by itself that its client has gone.
         if self.sessions:

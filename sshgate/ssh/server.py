@@ -71,6 +71,11 @@ class SshServer:
         """Sessions that run."""
         return sum(len(connection.sessions) for connection in self._connections)
 
+    @property
+    def channels(self) -> int:
+        """Open channels of all connections."""
+        return sum(connection.channels for connection in self._connections)
+
     async def listen(self) -> list[Address]:
         """Accept connections from now on; the addresses that were bound.
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
+from tests.rig.scrape import events
 from tests.rig.ssh import Ssh, make_key
 from tests.rig.waiting import until
 
@@ -23,7 +24,7 @@ PROFILES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def served(make_gateway: MakeGateway, provider: str) -> Gateway:
-    return make_gateway(provider, profiles=PROFILES)
+    return make_gateway(provider, profiles=PROFILES, telemetry={"audit": "audit.jsonl"})
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,18 @@ def test_an_end_ends_what_runs_and_the_next_login_is_a_fresh_one(dev: Ssh) -> No
     assert running.returncode == 255
     assert said.startswith(b"sshgate: ")
     assert work.run("cat /tmp/mark").status == 1
+
+
+def test_an_end_by_its_user_is_told_with_who_and_which(served: Gateway, dev: Ssh) -> None:
+    work = dev.as_user("dev+other=told")
+    assert work.run("true").status == 0
+    claimed = [e for e in events(served.place / "audit.jsonl") if e["event"] == "sandbox.claim"][-1]
+    verb(work, "end")
+    (ended,) = (e for e in events(served.place / "audit.jsonl") if e["event"] == "sandbox.end" and "by" in e
+                and e["name"] == "told")  # fmt: skip
+    assert (ended["by"], ended["user"], ended["key"]) == ("user", "dev", claimed["key"])
+    assert (ended["sandbox"], ended["profile"]) == (claimed["sandbox"], "other")
+    assert ended["connection"] != claimed["connection"]
 
 
 def test_an_end_without_a_name_or_of_nothing_is_a_sentence(dev: Ssh) -> None:

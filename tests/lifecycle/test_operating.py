@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from tests.lifecycle.conftest import MakeReplica, UserAt
 from tests.rig.cluster import Namespace
 from tests.rig.gateway import Gateway, nothing_left
+from tests.rig.scrape import events
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -31,7 +33,7 @@ def told(gateway: Gateway, *words: str) -> list[dict[str, Any]]:
 
 
 def test_the_operator_lists_ends_and_reaps(space: Namespace, replica: MakeReplica, user: UserAt) -> None:
-    served = replica()
+    served = replica(telemetry={"audit": "audit.jsonl"})
     dev = user("dev", served)
     assert sshgate(served, "sandboxes", "list").stdout == "no sandboxes.\n"
     assert dev.as_user("dev=work").run("true").status == 0
@@ -50,6 +52,9 @@ def test_the_operator_lists_ends_and_reaps(space: Namespace, replica: MakeReplic
     assert sshgate(served, "sandboxes", "end", "eve=work").returncode == 1
     assert sshgate(served, "sandboxes", "end", "dev=work").returncode == 0
     until(lambda: space.living() == [second["id"]], 20, "the end of it")
+    (ended,) = until(lambda: [e for e in events(served.place / "audit.jsonl") if e["event"] == "sandbox.end"], 20)
+    assert (ended["by"], ended["user"], ended["name"]) == (f"operator {getpass.getuser()}", "dev", "work")
+    assert (ended["sandbox"], ended["profile"]) == (first["id"], "default")
     # What is left of a dead gateway is told, and not touched when dry.
     nothing_left(served.kill())
     nameless.communicate(timeout=20)

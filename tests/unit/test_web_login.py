@@ -12,6 +12,7 @@ from sshgate.access.identity import Identity, LoginName, Restrictions
 from sshgate.config import Address, Tls, Web
 from sshgate.errors import ConfigError, Denied, GateError
 from sshgate.streams import Request, Subsystem
+from sshgate.telemetry.events import Events
 from sshgate.verbs import Question
 from webshim import signing
 from webshim.login import Logins, Refused
@@ -51,7 +52,7 @@ def identity(method: str = "publickey", login: str = "alice", **restrictions: bo
 
 
 def question(who: Identity) -> Question:
-    return Question(who, Request(Subsystem("web")))
+    return Question(who, Request(Subsystem("web")), Events().trail())
 
 
 async def test_a_link_logs_in_once_and_only_for_a_minute() -> None:

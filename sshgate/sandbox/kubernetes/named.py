@@ -113,14 +113,14 @@ class KubernetesNamed:
         found = mine(records, user) if user is not None else [one for one in records if one.state is not State.WARM]
         return await listed(self._api, found, self._homes, user, now)
 
-    async def end(self, user: str, name: str) -> bool:
+    async def end(self, user: str, name: str) -> str | None:
         record = await self._look(labels.named_pod(user, name))
         if record is None or not record.counts or not mine([record], user):
-            return False
+            return None
         self._registry.book.expectations.delete(record.uid, self._registry.now.mono)
         if not await self._registry.delete(Delete(record, "ended by its user", untouched=False)):
             raise failures.unreachable()
-        return True
+        return record.name
 
     # --- joining ---
 

@@ -11,6 +11,7 @@ from sshgate.config import Config, Profile
 from sshgate.errors import BadRequest
 from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.patches import ended_patch
 from sshgate.lifecycle.presence import RENEW, SILENCE
 from sshgate.lifecycle.reap import reap
 from sshgate.lifecycle.reaper import Reaper
@@ -51,8 +52,11 @@ class Operator:
         homes = KubernetesHomes(self._api, self._profiles, lambda: self._registry.now)
         return await listed(self._api, records, homes, None, now)
 
-    async def end(self, which: str) -> str | None:
-        """End a sandbox, by its pod's name or as ``user=name``; its pod's name, or ``None`` when there is none."""
+    async def end(self, which: str, who: str) -> str | None:
+        """End a sandbox, by its pod's name or as ``user=name``; its pod's name, or ``None`` when there is none.
+
+        ``who`` ends it is written on the pod, from which the gateways tell their audit.
+        """
         user, equals, name = which.partition("=")
         pod = labels.named_pod(user, name) if equals else which
         try:
@@ -61,7 +65,11 @@ class Operator:
             return None
         if found.metadata.labels.get(labels.MANAGED_BY) != labels.MANAGED:
             raise BadRequest(f"the pod {pod} is no sandbox; use kubectl.")
-        await self._api.delete_pod(pod, found.metadata.uid)
+        try:
+            await self._api.patch_pod(pod, ended_patch(record_of(found), who))
+            await self._api.delete_pod(pod, found.metadata.uid)
+        except (failures.NotFound, failures.Invalid):
+            return None  # it ended by itself meanwhile
         return pod
 
     async def reap(self, dry_run: bool, waiting: Callable[[float], None]) -> list[Delete | Detach]:

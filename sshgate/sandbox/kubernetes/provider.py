@@ -30,6 +30,7 @@ from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes import failures, podspec
 from sshgate.sandbox.kubernetes.anchor import find_anchor
 from sshgate.sandbox.kubernetes.client import ApiServer, Observe, unobserved
+from sshgate.sandbox.kubernetes.endings import ended_by
 from sshgate.sandbox.kubernetes.heartbeat import Heartbeat
 from sshgate.sandbox.kubernetes.homes import KubernetesHomes
 from sshgate.sandbox.kubernetes.keeping import anything_runs, rules_of
@@ -43,6 +44,7 @@ from sshgate.sandbox.kubernetes.removal import Removals
 from sshgate.sandbox.kubernetes.rights import check_rights
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
 
 # Seconds that `close` spends on deleting what is still there.
@@ -312,6 +314,9 @@ class KubernetesProvider:
             self.registry.gone(pod.metadata.uid)
         else:
             self.registry.told(record_of(new))
+        operator = ended_by(old, new)
+        if operator is not None and self.heartbeat.leads:
+            self._tell_end(record_of(pod), operator)
         name = pod.metadata.name
         self.named.observe(pod, gone=new is None)
         warm = self._warm.get(name) if new is not None else self._warm.pop(name, None)
@@ -324,6 +329,13 @@ class KubernetesProvider:
                 way.add_done_callback(self._ways.discard)
         elif new is not None and self._orphaned(new):
             self._removals.remove(new.metadata.name, new.metadata.uid)
+
+    def _tell_end(self, record: Record, operator: str) -> None:
+        by = f"operator {operator}"
+        self.registry.events.tell(
+            Code.SANDBOX_END, sandbox=record.name, user=record.user, profile=record.profile, name=record.sandbox,
+            by=by, reason="ended by an operator",
+        )  # fmt: skip
 
     def _orphaned(self, pod: Pod) -> bool:
         """Whether it is an ephemeral pod of this gateway that no session has, or is about to have.

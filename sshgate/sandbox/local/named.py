@@ -62,12 +62,12 @@ class LocalNamed:
         found = [one for one in self._sandboxes if one.alive and user in (None, one.order.user)]
         return [_listed(one, kept.get(one)) for one in sorted(found, key=lambda one: (one.made, one.id))]
 
-    async def end(self, user: str, name: str) -> bool:
+    async def end(self, user: str, name: str) -> str | None:
         kept = self._kept.get((user, name))
         if kept is None:
-            return False
+            return None
         await self._forget(kept)
-        return True
+        return kept.sandbox.id
 
     async def close(self) -> None:
         """End all of them."""
