@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shlex
 from typing import NoReturn
 from urllib.parse import quote
@@ -19,6 +20,8 @@ from webshim.session import WebSession
 from webshim.sessions import Login
 
 LONGEST_PATH = 4096
+# A size in decimal, as far as a file has one.
+LONGEST_NUMBER = 19
 AT_A_TIME = 8
 # What a far end says on stderr, at most, and what of it a user is told.
 COMPLAINT_BYTES = 2000
@@ -41,7 +44,11 @@ _WRITE = (
     + 't=$(mktemp "$d/.sshgate-upload.XXXXXX") || exit 46\n'
     + "trap 'rm -f \"$t\"' EXIT\ntrap 'exit 1' HUP INT TERM\n"
     + 'cat >"$t" || exit 47\n'
-    + 'n=$(size "$t"); [ -z "$w" ] || [ "$n" = "$w" ] || exit 48\n'
+    + 'n=$(size "$t")\n'
+    # A part of a file must not pass for the whole: either its size was said before, or a mark is its end.
+    + 'if [ -n "$w" ]; then [ "$n" = "$w" ] || exit 48\n'
+    + 'else [ "$(tail -c 32 "$t" | tr -d "\\000")" = "$m" ] && n=$((n - 32)) || exit 48\n'
+    + 'dd if=/dev/null of="$t" bs=1 seek="$n" 2>/dev/null || exit 47; fi\n'
     + 'chmod "$(printf %o $((0666 & ~$(umask))))" "$t" && mv -f "$t" "$p" || exit 47\n'
     + 'echo "$n"\n'
 )
@@ -79,7 +86,7 @@ class Files:
         if (request.content_length or 0) > most:
             raise Refusal(413, "too_large", f"a file may have at most {most} bytes here.")
         upload = _Upload(request, most)
-        await self._run(session, upload, path, _WRITE, request.content_length)
+        await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark)
         size = upload.completed()
         self._told(session, "upload", path, size, 0)
         return answer({"path": path, "bytes": size}, 201)
@@ -89,16 +96,13 @@ class Files:
             Code.FILE_TRANSFER, user=session.user, operation=operation, path=path, bytes_in=came, bytes_out=went
         )
 
-    async def _run(
-        self, session: WebSession, client: _Transfer, path: str, script: str, size: int | None = None
-    ) -> None:
+    async def _run(self, session: WebSession, client: _Transfer, path: str, script: str, **more: str) -> None:
         busy = self._busy.get(session.id, 0)
         if busy >= AT_A_TIME:
             raise Refusal(429, "limit", f"{busy} transfers of this session are under way; wait for one.")
 
         async def run(login: Login) -> None:
-            words = {"s": str(login.shell_pid or "self"), "p": path if path.startswith("/") else f"./{path}"}
-            words["w"] = "" if size is None else str(size)
+            words = {"s": str(login.shell_pid or "self"), "p": path if path.startswith("/") else f"./{path}", **more}
             text = "".join(f"{name}={shlex.quote(word)}\n" for name, word in words.items()) + script
             await login.run(Request(Exec(f"exec /bin/sh -c {shlex.quote(text)}".encode())), client)
 
@@ -133,6 +137,7 @@ class _Transfer:
         self._gone = asyncio.Event()
         self._complaint = b""
         self._outcome: Outcome | None = None
+        self._refusal: Refusal | None = None
 
     async def read(self) -> bytes | None:
         return None
@@ -144,6 +149,9 @@ class _Transfer:
             try:
                 await self._said(data)
             except (ConnectionError, RuntimeError):
+                self._gone.set()
+            except Refusal as refusal:
+                self._refusal = refusal
                 self._gone.set()
 
     async def _said(self, data: bytes) -> None:
@@ -161,6 +169,8 @@ class _Transfer:
 
     def _check(self) -> None:
         """Raises ``Refusal`` unless the far end did what it was asked."""
+        if self._refusal is not None:
+            raise self._refusal
         if self._outcome == Exited(0):
             return
         if isinstance(self._outcome, Exited) and self._outcome.status in _REFUSALS:
@@ -190,9 +200,9 @@ class _Download(_Transfer):
         if self._left is None:
             self._head += data
             line, newline, data = self._head.partition(b"\n")
-            if not newline:
+            if not newline and len(line) <= LONGEST_NUMBER:
                 return
-            self._left = self._response.content_length = int(line)
+            self._left = self._response.content_length = _number(line)
             await self._response.prepare(self._request)
         if data:
             self._left -= len(data)
@@ -218,9 +228,17 @@ class _Upload(_Transfer):
         super().__init__(request)
         self._most = most
         self._bytes = 0
+        self._whole = False
+        length = request.content_length
+        self.size = "" if length is None else str(length)
+        """What the request says, if it does."""
+        self.mark = secrets.token_hex(16) if length is None else ""
+        """Follows the last byte of a request that does not say its size."""
         self._answer = b""
 
     async def read(self) -> bytes | None:
+        if self._whole:
+            return None
         try:
             data = await self._request.content.readany()
         except Exception:  # whatever aiohttp says of a body that breaks off
@@ -228,7 +246,8 @@ class _Upload(_Transfer):
         self._bytes += len(data)
         if self._bytes > self._most:
             await self._broken()
-        return data or None
+        self._whole = not data
+        return data or self.mark.encode() or None
 
     async def _broken(self) -> NoReturn:
         # Not an end of input: that would make a whole file of a part.
@@ -244,4 +263,12 @@ class _Upload(_Transfer):
         if self._bytes > self._most:
             raise Refusal(413, "too_large", f"a file may have at most {self._most} bytes here.")
         self._check()
-        return int(self._answer)
+        return _number(self._answer)
+
+
+def _number(said: bytes) -> int:
+    """A size that the far end tells; programs of the sandbox's user can write there too."""
+    digits = said.strip()
+    if not digits.isdigit() or len(digits) > LONGEST_NUMBER:
+        raise Refusal(502, "sandbox", "the sandbox answered with something else than a size.")
+    return int(digits)

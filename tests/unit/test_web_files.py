@@ -1,0 +1,34 @@
+"""What a sandbox says of a transfer is not believed: programs of its user can write there too."""
+
+from __future__ import annotations
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from sshgate.streams import STDOUT, Exited
+from webshim.answers import Refusal
+from webshim.files import _Download, _Upload
+
+NONSENSE = [b"nonsense\n", b"-5\n", b"9" * 30 + b"\n", b"\xb2\n", b"\n", b"n" * 100_000]
+
+
+@pytest.mark.parametrize("said", NONSENSE)
+async def test_a_download_whose_size_is_nonsense_is_refused_and_ends(said: bytes) -> None:
+    download = _Download(make_mocked_request("GET", "/"), "file")
+    for start in range(0, len(said), 1000):
+        await download.write(STDOUT, said[start : start + 1000])
+    await download.wait_closed()
+    assert len(download._head) < 2000
+    with pytest.raises(Refusal) as refused:
+        await download.completed()
+    assert (refused.value.status, refused.value.code) == (502, "sandbox")
+
+
+@pytest.mark.parametrize("said", NONSENSE)
+async def test_an_upload_whose_size_is_nonsense_is_refused(said: bytes) -> None:
+    upload = _Upload(make_mocked_request("PUT", "/"), 1000)
+    await upload.write(STDOUT, said)
+    await upload.finish(Exited(0))
+    with pytest.raises(Refusal) as refused:
+        upload.completed()
+    assert (refused.value.status, refused.value.code) == (502, "sandbox")

@@ -1,0 +1,75 @@
+"""Uploads that break off on their way: nothing of them has the name that was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.rig.gateway import Gateway
+from tests.rig.ssh import Ssh
+from tests.rig.web import Browser, Tab, address, browser, link, section
+
+pytestmark = [pytest.mark.local, pytest.mark.usefixtures("local")]
+
+
+@pytest.fixture(scope="module")
+def gate(make_gateway: MakeGateway) -> Gateway:
+    return make_gateway("local", web=section(upload_bytes="1000000B"))
+
+
+@pytest.fixture
+async def tab(gate: Gateway, user_at: Callable[[Gateway], Ssh]) -> AsyncIterator[Tab]:
+    """A shell in an empty directory."""
+    async with browser(address(gate)) as page:
+        await page.login(link(await asyncio.to_thread(user_at, gate)))
+        made = await page.new()
+        tab = Tab(page, made["id"])
+        await tab.open(made["ticket"])
+        await tab.type(b"PS1='$ '; stty -echo; mkdir empty; cd empty; echo in''side\n")
+        await tab.see(b"inside\r\n")
+        yield tab
+        await page.ask("DELETE", f"api/sessions/{tab.session}")
+
+
+async def half_an_upload(page: Browser, session: str, content: bytes) -> asyncio.StreamWriter:
+    """A PUT of unknown length whose body goes on after this."""
+    _, writer = await asyncio.open_connection(*page.url.removeprefix("http://").split(":"))
+    cookie = next(iter(page.http.cookie_jar))
+    writer.write(
+        f"PUT /api/sessions/{session}/files?path=half HTTP/1.1\r\nHost: x\r\nOrigin: {page.origin}\r\n"
+        f"Cookie: {cookie.key}={cookie.value}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"{len(content):x}\r\n".encode()
+        + content
+        + b"\r\n"
+    )
+    await writer.drain()
+    return writer
+
+
+async def test_an_upload_of_unknown_length_that_breaks_off_leaves_nothing(tab: Tab) -> None:
+    for turn in range(4):
+        writer = await half_an_upload(tab.browser, tab.session, b"x" * 300_000)
+        await tab.type(b"until ls -A | grep -q upload; do sleep 0.05; done; echo be''gun%d\n" % turn)
+        await tab.see(b"begun%d\r\n" % turn)
+        writer.transport.abort()
+        await tab.type(b"while ls -A | grep -q upload; do sleep 0.05; done; ls -A; echo n''ow%d\n" % turn)
+        await tab.see(b"now%d\r\n" % turn)
+    assert b"half" not in tab.text
+
+
+async def test_an_upload_that_is_too_large_is_refused_on_its_way_and_leaves_nothing(tab: Tab) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 100_000
+
+    path = f"api/sessions/{tab.session}/files"
+    async with tab.browser.http.put(
+        f"{tab.browser.url}/{path}", params={"path": "large"}, data=endless(), headers={"Origin": tab.browser.origin}
+    ) as answer:
+        assert answer.status == 413
+    await tab.type(b"while ls -A | grep -q upload; do sleep 0.05; done; ls -A; echo n''ow\n")
+    await tab.see(b"now\r\n")
+    assert b"large" not in tab.text
