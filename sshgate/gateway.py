@@ -233,6 +233,7 @@ class Login:
             sandbox, process = wait.result
             place.entered(sandbox)
             outcome: Outcome | None = None
+            cut = False
             traffic = Traffic(partial(self._first_byte, granted, marks))
             try:
                 await self.forwards.settled()
@@ -247,10 +248,13 @@ class Login:
                 timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
                 with telemetry.metrics.carrying(traffic), self._gateway.reachable(client, granted.request):
                     outcome = await within_limits(line, timekeeper)
+            except asyncio.CancelledError:
+                cut = True
+                raise
             finally:
                 await process.close()
                 alive = outcome is None or isinstance(outcome, Lost)
-                if alive and granted.scope != "channel" and process.pid is not None:
+                if alive and process.pid is not None and self._lives_on(granted, cut):
                     await end_group(sandbox, process.pid)
             ended = trail.bound(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
             if granted.request.asks == Subsystem("sftp"):
@@ -262,6 +266,12 @@ class Login:
                 await _tell(client, granted.request, outcome.reason)
             if outcome is not None:
                 await client.finish(outcome)
+
+    def _lives_on(self, granted: Grant, cut: bool) -> bool:
+        """Whether the sandbox goes on without this session; with a thousand of them a hang-up each takes long."""
+        if cut:
+            return granted.scope == "named" and self._gateway.provider.named.outlast
+        return granted.scope != "channel"
 
     def _first_byte(self, granted: Grant, marks: Marks) -> None:
         marks.mark(Stage.FIRST_BYTE)

@@ -67,6 +67,9 @@ class Attachment(Protocol):
 class NamedSandboxes(Protocol):
     """The sandboxes that have names. Every call tells the users apart: nobody reaches another's."""
 
+    outlast: bool
+    """Whether they go on when the gateway ends."""
+
     def profile(self, user: str, name: str) -> str | None:
         """The profile of a sandbox that is there, as far as is known; for who did not say which."""
 

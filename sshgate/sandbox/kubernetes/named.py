@@ -42,6 +42,8 @@ MakeWay = Callable[[Callable[[], Awaitable[Pod]]], Awaitable[Pod]]
 class KubernetesNamed:
     """The ``NamedSandboxes`` of one gateway. ``known`` is the watch's last word on a pod; ``way`` makes room."""
 
+    outlast = True
+
     def __init__(
         self,
         api: ApiServer,

@@ -23,6 +23,8 @@ Make = Callable[[Order, Notice], Awaitable[LocalSandbox]]
 class LocalNamed:
     """The ``NamedSandboxes`` of one machine."""
 
+    outlast = False
+
     def __init__(self, make: Make, sandboxes: Collection[LocalSandbox]) -> None:
         """``sandboxes``: all there are, also ephemeral ones, for telling them."""
         self._make = make
@@ -71,8 +73,7 @@ class LocalNamed:
 
     async def close(self) -> None:
         """End all of them."""
-        for kept in tuple(self._kept.values()):
-            await self._forget(kept)
+        await asyncio.gather(*(self._forget(kept) for kept in tuple(self._kept.values())))
 
     async def _keep(self, order: Order, notice: Notice, admit: Admit) -> _Kept:
         release = admit()

@@ -81,8 +81,7 @@ class LocalProvider:
 
     async def close(self) -> None:
         await self.named.close()
-        for sandbox in list(self._sandboxes):
-            await sandbox.delete()
+        await asyncio.gather(*(sandbox.delete() for sandbox in list(self._sandboxes)))
         if self._etc is not None:
             shutil.rmtree(self._etc, ignore_errors=True)
 

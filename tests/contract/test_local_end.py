@@ -1,0 +1,44 @@
+"""A gateway that ends cuts its sessions, and leaves the rest to the end of their sandboxes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sshgate.access.identity import Identity, LoginName
+from sshgate.config import Profile, SandboxPlace
+from sshgate.gateway import Gateway
+from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.sandbox.provider import Order
+from sshgate.streams import Exec, Exited, Request
+from tests.contract.programs import run
+from tests.rig.ends import TestClient
+from tests.rig.waiting import until
+
+pytestmark = pytest.mark.local
+
+
+@pytest.fixture
+async def provider(local: None) -> AsyncIterator[LocalProvider]:
+    made = LocalProvider(SandboxPlace(provider="local"))
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_a_cut_session_is_not_hung_up_in_a_sandbox_that_ends_with_the_gateway(provider: LocalProvider) -> None:
+    gateway = Gateway(provider, {"default": Profile()}, None)
+    login = gateway.login(Identity(LoginName("alice", None, "work"), "publickey", "SHA256:key", "127.0.0.1"))
+    client = TestClient()
+    session = asyncio.create_task(login.run(Request(Exec(b"echo $$; exec sleep 1000")), client))
+    await asyncio.to_thread(until, lambda: client.written.endswith(b"\n"), 30.0, "its process id")
+    pid = bytes(client.written)
+    session.cancel()
+    await asyncio.gather(session, return_exceptions=True)
+    order = Order(Profile(), "alice", "look", "work")
+    attachment = await provider.named.join(order, lambda text: None, lambda: lambda: None)
+    assert await run(attachment.sandbox, b"kill -0 " + pid) == (b"", b"", Exited(0))
+    await attachment.leave()
+    await login.close()
