@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,10 +128,21 @@ def run(order: Order, ways: Ways, quiet: bool, as_json: bool) -> int:
 
     bar = not quiet and not as_json and sys.stderr.isatty()
     began = time.monotonic()
-    with Display(bar=bar, as_json=as_json) as display:
-        error = asyncio.run(interruptible())
+    with Display(bar=bar, as_json=as_json) as display, asyncio.Runner(loop_factory=_loop_factory(order)) as runner:
+        error = runner.run(interruptible())
     status = display.finish(error, time.monotonic() - began)
     return 128 + caught[0] if caught else status
+
+
+def _loop_factory(order: Order) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where the copy itself speaks TLS, which costs the standard loop a tenth of the speed; not before ssh."""
+    if not isinstance(order.far, InPod):
+        return None
+    try:
+        import uvloop
+    except ImportError:  # it is there on Linux only
+        return None
+    return uvloop.new_event_loop
 
 
 def _pair(option: str, value: object) -> list[str]:

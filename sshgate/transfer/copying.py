@@ -62,7 +62,9 @@ async def _copy(order: Order, talk: Conversation, display: Display) -> None:
     if "python3" in programs:
         if order.upload:
             if await pythonfar.started(talk, "receive", order.destination.hex(), "1" if many else "0", resume):
-                await pythonfar.send(talk, order.sources, Reading(order.resume, display.wants_totals), display)
+                await pythonfar.send(
+                    talk, order.sources, Reading(order.resume, display.wants_totals, wholes=True), display
+                )
                 return
         else:
             paths = [source.hex() for source in order.sources]

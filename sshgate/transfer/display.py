@@ -7,7 +7,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sshgate.transfer.records import Chunk, File, Hole, Record, Totals
+from sshgate.transfer.records import Chunk, File, Hole, Record, Totals, Whole
 from sshgate.transfer.unfinished import shown
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Display:
             progress.advance(task, record.length)
         elif isinstance(record, File):
             progress.update(task, description=shown(record.name)[:40], advance=record.offset)
+        elif isinstance(record, Whole):
+            progress.update(task, description=shown(record.name)[:40], advance=len(record.content))
         elif isinstance(record, Totals):
             progress.update(task, total=max(record.size, 1))
 

@@ -35,6 +35,7 @@ from sshgate.transfer.records import (
     Sum,
     Symlink,
     Totals,
+    Whole,
 )  # fmt: skip
 from sshgate.transfer.unfinished import (
     FSYNC_FROM,
@@ -164,6 +165,8 @@ class Landing:
             resumed, self._offered = self._offered, None
             self._file = open_file(descent.fd, name, record, self._temporary(name, record.size), resumed)
             self._file.keep = self._resumes(record.size)
+        elif isinstance(record, Whole):
+            self._whole(record, self._name(record.name), descent.fd)
         elif isinstance(record, Symlink):
             self._symlink(record, self._name(record.name), descent.fd)
         elif isinstance(record, Hardlink):
@@ -295,6 +298,13 @@ class Landing:
             if error.errno in _FATAL:
                 raise Stopped(f"{self._shown(self._file.name)}: {reason(error)}; the copy was stopped.") from error
             self._drop(reason(error))
+
+    def _whole(self, record: Whole, name: bytes, fd: int) -> None:
+        size = len(record.content)
+        file = File(record.mode, record.mtime, size, 0, name)
+        self._file = open_file(fd, name, file, self._temporary(name, 0), None)
+        self._chunk(record.content)
+        self._finish(Sum(record.digest))
 
     def _finish(self, record: Record) -> None:
         """A record in the middle of a file: a hole, or its end."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sshgate.transfer.descent import Descent
 from sshgate.transfer.records import (
     CHUNK,
+    WHOLE_UP_TO,
     Broken,
     Chunk,
     End,
@@ -32,6 +33,7 @@ from sshgate.transfer.records import (
     Sum,
     Symlink,
     Totals,
+    Whole,
     hash_hole,
 )
 
@@ -47,10 +49,14 @@ _KINDS = {
 
 
 class Reading(NamedTuple):
-    """How to read: ``resume`` offers large files first, ``totals`` counts before it copies."""
+    """How to read: ``resume`` offers large files first, ``totals`` counts before it copies.
+
+    ``wholes`` tells each small file in one record.
+    """
 
     resume: bool = False
     totals: bool = False
+    wholes: bool = False
 
 
 def landing_name(source: bytes) -> bytes:
@@ -167,6 +173,13 @@ class _Walker:
 
     def _file(self, fd: int, label: bytes, status: os.stat_result) -> Generator[Record, Have | None, None]:
         mode, mtime, size = stat.S_IMODE(status.st_mode), status.st_mtime_ns, status.st_size
+        sparse = status.st_blocks * 512 < size
+        if self.reading.wholes and size <= WHOLE_UP_TO and not sparse:
+            content = b"".join(_contents(fd, 0, size))
+            yield Whole(mode, mtime, label, content, hashlib.sha256(content).digest())
+            self.entries += 1
+            self.size += size
+            return
         digest = hashlib.sha256()
         offset = 0
         if self.reading.resume and size >= OFFERED_FROM:
@@ -181,7 +194,6 @@ class _Walker:
             else:
                 digest = hashlib.sha256()
         yield File(mode, mtime, size, offset, label)
-        sparse = status.st_blocks * 512 < size
         try:
             for start, end, data in _extents(fd, offset, size) if sparse else ((offset, size, True),):
                 if not data:

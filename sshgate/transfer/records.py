@@ -2,10 +2,12 @@
 
 A tree is told depth first: ``Enter`` a directory, its contents, ``Leave``. Names are single path components,
 so no record can speak of a place outside the directory it was told in. A ``File`` is followed by ``Chunk``
-and ``Hole`` records and ends with ``Sum`` (all of it came, with this SHA-256) or ``Broken`` (it did not).
+and ``Hole`` records and ends with ``Sum`` (all of it came, with this SHA-256) or ``Broken`` (it did not). A small
+file is one record, ``Whole``: with thousands of them it is the records that cost.
 
-Each frame is ``tag, length, CRC-32, payload``. Only ``End``, answered by ``Done``, completes a copy: a stream
-that stops anywhere else was cut.
+Each frame is ``tag, length, CRC-32, payload``; of a ``Chunk``, whose content its file's ``Sum`` proves, the CRC is
+that of the length alone: a second sum over every byte would cost as much as the first. Only ``End``, answered by
+``Done``, completes a copy: a stream that stops anywhere else was cut.
 
 This module also runs in the sandbox: nothing here needs more than Python 3.8.
 """
@@ -23,6 +25,8 @@ CHUNK = 256 * 1024
 LARGEST = 1024 * 1024
 # All but Chunk: a path or two, a sentence.
 LARGEST_OTHER = 64 * 1024
+# With its name it fits into a frame.
+WHOLE_UP_TO = 32 * 1024
 
 
 class Enter(NamedTuple):
@@ -69,6 +73,16 @@ class Broken(NamedTuple):
     """The file could not be read to its end; what came of it is worthless."""
 
     reason: str
+
+
+class Whole(NamedTuple):
+    """A regular file of at most ``WHOLE_UP_TO`` bytes, complete, with its SHA-256."""
+
+    mode: int
+    mtime: int
+    name: bytes
+    content: bytes
+    digest: bytes
 
 
 class Symlink(NamedTuple):
@@ -138,8 +152,9 @@ class Done(NamedTuple):
 
 
 Record = Union[  # noqa: UP007 - Python 3.8 in a sandbox cannot evaluate X | Y
-    Enter, Leave, File, Chunk, Hole, Sum, Broken, Symlink, Hardlink, Offer, Have, Same, Problem, Totals, End, Done
-]
+    Enter, Leave, File, Chunk, Hole, Sum, Broken, Symlink, Hardlink, Offer, Have, Same, Problem, Totals, End, Done,
+    Whole,
+]  # fmt: skip
 
 
 class Garbled(Exception):
@@ -148,6 +163,7 @@ class Garbled(Exception):
 
 _KINDS: tuple[Any, ...] = (
     Enter, Leave, File, Chunk, Hole, Sum, Broken, Symlink, Hardlink, Offer, Have, Same, Problem, Totals, End, Done,
+    Whole,
 )  # fmt: skip
 _TAGS = {kind: tag for tag, kind in enumerate(_KINDS)}
 _CHUNK_TAG = _TAGS[Chunk]
@@ -200,11 +216,15 @@ def _deferred(kind: Any) -> Any:
 _LAYOUTS = [_Layout(_deferred(kind)) for kind in _KINDS]
 
 
+def _checksum(tag: int, payload: bytes) -> int:
+    return zlib.crc32(b"%d" % len(payload) if tag == _CHUNK_TAG else payload)
+
+
 def encode(record: Record) -> bytes:
     """One frame."""
     tag = _TAGS[type(record)]
     payload = record.content if isinstance(record, Chunk) else _LAYOUTS[tag].pack(record)
-    return _HEAD.pack(tag, len(payload), zlib.crc32(payload)) + payload
+    return _HEAD.pack(tag, len(payload), _checksum(tag, payload)) + payload
 
 
 class Decoder:
@@ -231,7 +251,7 @@ class Decoder:
                     break
                 payload = bytes(memoryview(buffer)[at + _HEAD.size : end])
                 at = end
-                if zlib.crc32(payload) != crc:
+                if _checksum(tag, payload) != crc:
                     raise Garbled("a checksum does not match")
                 yield self._record(tag, payload)
         finally:

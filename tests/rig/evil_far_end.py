@@ -25,6 +25,7 @@ from sshgate.transfer.records import (
     Record,
     Sum,
     Symlink,
+    Whole,
     encode,
 )  # fmt: skip
 
@@ -60,6 +61,10 @@ def as_agent(*records: Record) -> None:
 def whole(name: bytes, content: bytes = b"evil", mode: int = 0o644) -> tuple[Record, ...]:
     file = File(mode, 0, len(content), 0, name)
     return file, Chunk(content), Sum(hashlib.sha256(content).digest())
+
+
+def small(name: bytes, digest: bytes = hashlib.sha256(b"evil").digest()) -> Record:
+    return Whole(0o644, 0, name, b"evil", digest)
 
 
 def inside(*records: Record) -> tuple[Record, ...]:
@@ -109,6 +114,15 @@ def swarm() -> None:
         say(encode(Symlink(0, b"%d" % number, b"x")))
 
 
+def small_swarm() -> None:
+    as_agent(Enter(0o755, 0, b"tree"))
+    number = 0
+    while True:
+        number += 1
+        content = b"x" * 30_000
+        say(encode(Whole(0o644, 0, b"%d" % number, content, hashlib.sha256(content).digest())))
+
+
 def endless_header() -> None:
     mark("tar sha256sum xargs mv mkdir stat tee")
     line()
@@ -134,6 +148,12 @@ def noise() -> None:
 
 SCENARIOS: dict[str, Callable[[], None]] = {
     "parent": lambda: as_agent(*inside(*whole(b"../evil"))),
+    "small-parent": lambda: as_agent(*inside(small(b"../evil"))),
+    "small-absolute": lambda: as_agent(*inside(small(b"/tmp/sshgate-evil"))),
+    "small-wrong-sum": lambda: as_agent(*inside(small(b"f", b"x" * 32))),
+    "small-in-a-file": lambda: as_agent(*inside(File(0o644, 0, 8, 0, b"f"), Chunk(b"four"), small(b"g"))),
+    "small-onto-link": lambda: as_agent(*inside(Symlink(0, b"l", b"../../outside"), small(b"l/canary"))),
+    "small-swarm": small_swarm,
     "dots": lambda: as_agent(*inside(*whole(b".."))),
     "absolute": lambda: as_agent(*inside(*whole(b"/tmp/sshgate-evil"))),
     "slash": lambda: as_agent(*inside(*whole(b"a/b"))),

@@ -28,6 +28,7 @@ from sshgate.transfer.records import (
     Sum,
     Symlink,
     Totals,
+    Whole,
     encode,
 )  # fmt: skip
 
@@ -51,6 +52,7 @@ RECORDS: some.SearchStrategy[Record] = some.one_of(
     some.builds(Totals, NUMBER, NUMBER),
     some.builds(End, NUMBER, NUMBER),
     some.builds(Done, NUMBER, NUMBER),
+    some.builds(Whole, NUMBER, NUMBER, BYTES, BYTES, BYTES),
 )
 
 
@@ -71,8 +73,9 @@ def test_a_cut_stream_yields_only_the_whole_records(records: list[Record], data:
 
 @given(RECORDS, some.data())
 def test_a_flipped_bit_in_the_payload_is_noticed(record: Record, data: some.DataObject) -> None:
+    """But for a chunk's: that is for the sum of its file."""
     frame = bytearray(encode(record))
-    if len(frame) == 9:
+    if len(frame) == 9 or isinstance(record, Chunk):
         return
     frame[data.draw(some.integers(9, len(frame) - 1))] ^= 1 << data.draw(some.integers(0, 7))
     with pytest.raises(Garbled):

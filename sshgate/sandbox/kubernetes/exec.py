@@ -11,14 +11,14 @@ from sshgate.flow import Flow
 from sshgate.sandbox.kubernetes import remotecommand
 from sshgate.sandbox.kubernetes.endmark import EndMark
 from sshgate.sandbox.kubernetes.socket import RemoteSocket
-from sshgate.streams import CHUNK, STDERR, STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Signal
+from sshgate.streams import STDERR, STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Signal
 from sshgate.terminal import TerminalSize
 
 # Output waiting for the client, bytes. One read of the transport (256 KiB at most) may come on top.
 HIGH_WATER = 128 * 1024
 LOW_WATER = 32 * 1024
 
-# Bytes of stdin after which the event loop gets its turn.
+# The longest message of stdin, and the bytes of it after which the event loop gets its turn.
 BURST = 128 * 1024
 
 # Seconds between two sizes sent.
@@ -135,9 +135,10 @@ class ExecProcess:
         self._send_size()
         self._writing = True
         try:
-            for start in range(0, len(data), CHUNK):
-                await self._socket.send(remotecommand.STDIN_PREFIX + data[start : start + CHUNK])
-                self._sent += CHUNK
+            for start in range(0, len(data), BURST):
+                message = remotecommand.STDIN_PREFIX + data[start : start + BURST]
+                await self._socket.send(message)
+                self._sent += len(message)
                 if self._sent >= BURST:
                     # The end must be read before more is written: a write to a connection that the server
                     # has closed tears it down with the status still unread.
