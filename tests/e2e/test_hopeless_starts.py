@@ -102,7 +102,7 @@ def own_space(cluster: object) -> Iterator[Namespace]:
 
 
 def gateway_in(space: Namespace, gateway: Callable[..., Gateway], **more: Any) -> Gateway:
-    return gateway("kubernetes", sandbox={"namespace": space.name}, **more)
+    return gateway("kubernetes", sandbox={"namespace": space.name, "kubeconfig": str(space.gateway)}, **more)
 
 
 def test_a_quota_that_is_full(own_space: Namespace, gateway: Callable[..., Gateway], user_at: UserAt) -> None:
@@ -155,7 +155,7 @@ def test_a_user_who_gives_up_while_it_starts_leaves_nothing(
     waiting = {"default": {"node_selector": {"made-of": "cheese"}, "limits": {"unschedulable": "60s"}}}
     ssh = user_at(gateway_in(own_space, gateway, profiles=waiting))
     with OnTerminal(ssh.argv(options=("-tt",))) as terminal:
-        terminal.expect(b"no node fits")
+        terminal.expect(b"nodes match")
         assert own_space.living()
         terminal.type(b"\x03")
         assert terminal.until_end() == 130
