@@ -69,9 +69,14 @@ def test_a_misspelt_field_is_found_at_any_depth(schemas: Schemas) -> None:
 @pytest.mark.cluster
 @pytest.mark.parametrize("overlay", NAMES)
 def test_the_api_server_accepts_it_whole(overlay: str, namespaces: None) -> None:
-    words = ("apply", "--dry-run=server", "--validate=strict", "--filename=-", "--output=name")
-    accepted = kubectl(*words, stdin=rendered(OVERLAYS / overlay)).split()
-    assert len(accepted) == len(objects(overlay))
+    assert len(_accepted(rendered(OVERLAYS / overlay))) == len(objects(overlay))
+
+
+def _accepted(text: str) -> list[str]:
+    """What the API server would take, as ``kind/name``. Raises ``CalledProcessError`` for what it refuses."""
+    return kubectl(
+        "apply", "--dry-run=server", "--validate=strict", "--filename=-", "--output=name", stdin=text
+    ).split()
 
 
 @pytest.mark.parametrize("overlay", GATEWAYS)
@@ -174,6 +179,14 @@ def test_one_switch_puts_sandboxes_and_gateway_into_one_namespace(tmp_path: Path
     settings = only(things, "ConfigMap", "sshgate")["data"]["sshgate.yaml"]
     assert yaml.safe_load(settings)["sandbox"]["namespace"] == manifests.GATEWAY_NAMESPACE
     assert manifests.SANDBOX_NAMESPACE not in str(things)
+
+
+@pytest.mark.cluster
+def test_the_api_server_accepts_the_one_namespace_whole(schemas: Schemas, namespaces: None, tmp_path: Path) -> None:
+    manifests.write_overlay(tmp_path, components=[manifests.ROOT / "manifests/components/one-namespace"])
+    things = list(yaml.safe_load_all(rendered(tmp_path)))
+    assert not {called(thing): found for thing in things if (found := schemas.mistakes(thing))}
+    assert len(_accepted(rendered(tmp_path))) == len(things)
 
 
 def test_the_files_name_no_machine_and_no_registry() -> None:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster
 Right = tuple[str, str, str]
 RULES, _ = rights.role("anywhere")
 GRANTED = sorted(rights.granted(RULES))
-# Used where they are granted; without them the gateway serves, and tells users less.
+# Used where they are granted; test_optional_rights.py shows what is not there without each.
 OPTIONAL = {("watch", "", "events"), ("get", "", "configmaps"), ("list", "metrics.k8s.io", "pods")}
 
 
