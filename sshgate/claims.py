@@ -43,7 +43,7 @@ class Claims:
         self._foreseen: Foreseen | None = None
 
     def foresee(self, granted: Grant, session: str) -> None:
-        """A channel was opened and will ask for something, probably this: claim the sandbox now.
+        """A channel will ask for something, probably this: claim the sandbox now.
 
         Only where one is ready, and where it is the provider that counts: else nothing would be gained.
         """

@@ -1,7 +1,7 @@
-"""A sandbox that is claimed before the client has said what for: while it still asks for a terminal and a program.
+"""A sandbox that is claimed before the client has said what for: when it has a terminal and no program yet.
 
-A client that has logged in and opens a session channel wants a sandbox almost always. The claim then overlaps with
-the client's own round trips. Nothing is claimed before authentication, one at a time for a connection, and what
+A client that has logged in and asks for a terminal wants a sandbox almost always, while one that has only opened a
+channel may ask for a verb of the gateway's. The claim then overlaps with the client's own round trips. Nothing is claimed before authentication, one at a time for a connection, and what
 was foreseen wrongly (another profile by a variable, a verb, no request at all) is given up at once.
 """
 

@@ -181,7 +181,7 @@ class Login:
                 await foreseen.drop()
 
     def foresee(self) -> None:
-        """A session channel was opened; its request follows. Never raises."""
+        """A channel asked for a terminal; what to run in it follows. Never raises."""
         with contextlib.suppress(GateError):
             self._claims.foresee(self._usual(), secrets.token_hex(5))
 

@@ -75,7 +75,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     ``accept_env`` are patterns of the variables a client may set; ``terminals`` is false where the key
     forbids them; ``greeting`` is shown before the first prompt of an interactive shell; ``agent`` is the way to the
-    client's agent, should it offer one.
+    client's agent, should it offer one. ``foresee`` is called when a terminal was asked for and the program is not yet.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         greeting: str | None = None,
         agent: Back | None = None,
         agent_allowed: Callable[[], bool] = lambda: False,
+        foresee: Callable[[], None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._serve = serve
@@ -97,6 +98,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._greeting = greeting
         self._agent = agent
         self._agent_allowed = agent_allowed
+        self._foresee = foresee
         self._agent_offered = False
         self._wire: ChannelWire | None = None
         self._asks: Shell | Exec | Subsystem | None = None
@@ -158,6 +160,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         if len(term) > LONGEST_TERM or not _TERM.match(term):
             term = "xterm" if term else "dumb"
         self._terminal = Terminal(term, TerminalSize.of(*term_size), dict(term_modes))
+        # Not when the channel opens: it may be for a verb, which would cost a sandbox that was ready.
+        self._foresee()
         return True
 
     @_contained

@@ -261,7 +261,6 @@ class Connection(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(
                 OPEN_RESOURCE_SHORTAGE, f"there are already {limit} sessions on this connection"
             )
-        self._login.foresee()
         return Channel(
             transport,
             self._serve,
@@ -271,6 +270,7 @@ class Connection(asyncssh.SSHServer):
             greeting=self._config.ssh.greeting if proof.restrictions.command is None else None,
             agent=partial(self._open_back, b"auth-agent@openssh.com") if proof.restrictions.agent_forwarding else None,
             agent_allowed=self._login.forwards.agent_allowed,
+            foresee=self._login.foresee,
         )
 
     # --- forwarded connections ---

@@ -81,7 +81,7 @@ class Login(Protocol):
         """What it forwards."""
 
     def foresee(self) -> None:
-        """A session channel was opened, its request follows. Never raises."""
+        """A channel asked for a terminal, what to run in it follows. Never raises."""
 
     async def run(self, request: Request, client: Client) -> None:
         """Serve one channel to its end. Raises nothing but ``CancelledError``."""

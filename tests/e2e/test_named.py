@@ -13,12 +13,14 @@ from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
 from tests.rig.scrape import events
 from tests.rig.ssh import Ssh, make_key
+from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
 PROFILES: dict[str, Any] = {
     "default": {},
     "other": {"extends": "default"},
     "brief": {"extends": "default", "limits": {"detached": "1s"}},
+    "dying": {"extends": "default", "limits": {"max_lifetime": "5m08s"}},
 }
 
 
@@ -167,3 +169,13 @@ def test_nobody_who_comes_back_ends_it_unless_a_program_runs(dev: Ssh) -> None:
     assert dev.as_user("dev+brief=busy").run("setsid sleep 600 </dev/null >/dev/null 2>&1 & exit 0").status == 0
     until(lambda: "idle " not in verb(dev, "sandboxes"), 60, "the end of the one that nothing runs in")
     assert "busy " in verb(dev, "sandboxes")
+
+
+def test_a_terminal_is_warned_before_its_sandbox_ends(dev: Ssh) -> None:
+    dying = dev.as_user("dev+dying=work")
+    with OnTerminal(dying.argv(options=("-tt",))) as terminal:
+        terminal.enter("echo rea''dy")
+        terminal.expect(b"ready")
+        terminal.expect(rb"sshgate: this session ends in 5 minutes: its time is over\.")
+        terminal.enter("exit 4")
+        assert terminal.until_end() == 4

@@ -54,6 +54,16 @@ def test_programs_in_a_warm_sandbox_have_their_terminal_size_environment_and_sta
     assert gateway.log().count('"how": "warm"') == 4
 
 
+def test_a_verb_costs_no_warm_sandbox(place: Place) -> None:
+    gateway = place.gateway(profile={"warm": 2})
+    before = names(place.filled(2))
+    for _ in range(3):
+        assert place.user(gateway).run("sandboxes", options=("-s",)).out == b"you have no sandboxes.\n"
+    assert names(place.filled(2)) == before
+    assert place.user(gateway).run("echo in", options=("-tt",)).status == 0, "a terminal still gets one of them"
+    assert len(names(place.filled(2)) & before) == 1
+
+
 def test_a_pool_of_nothing_starts_cold_and_an_empty_pool_does_too(place: Place) -> None:
     gateway = place.gateway(profile={"warm": 0})
     assert place.user(gateway).run("echo in").out == b"in\n"
