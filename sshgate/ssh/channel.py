@@ -75,7 +75,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     ``accept_env`` are patterns of the variables a client may set; ``terminals`` is false where the key
     forbids them; ``greeting`` is shown before the first prompt of an interactive shell; ``agent`` is the way to the
-    client's agent, should it offer one. ``foresee`` is called when a terminal was asked for and the program is not yet.
+    client's agent, should it offer one; ``foresee`` is called once a terminal, and not yet a program, was asked for.
     """
 
     def __init__(
