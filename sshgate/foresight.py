@@ -1,8 +1,9 @@
 """A sandbox that is claimed before the client has said what for: when it has a terminal and no program yet.
 
 A client that has logged in and asks for a terminal wants a sandbox almost always, while one that has only opened a
-channel may ask for a verb of the gateway's. The claim then overlaps with the client's own round trips. Nothing is claimed before authentication, one at a time for a connection, and what
-was foreseen wrongly (another profile by a variable, a verb, no request at all) is given up at once.
+channel may ask for a verb of the gateway's. The claim then overlaps with the client's own round trips. Nothing is
+claimed before authentication, one at a time for a connection, and what was foreseen wrongly (another profile by a
+variable, a verb with a terminal, no request at all) is given up at once.
 """
 
 from __future__ import annotations
