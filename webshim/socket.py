@@ -163,6 +163,10 @@ class Socket:
             raise Broken("the first frame must be attach")
         if message.type is not WSMsgType.TEXT:
             raise Broken("gone", "gone", Close.ENDED)
+        if self._ended.done():
+            # Logged out or cut meanwhile: it must not begin a session, nor take one over.
+            code, reason = self._ended.result()
+            raise Broken(reason, "ended", code)
         frame = parse(message.data)
         if not isinstance(frame, Attach):
             raise Broken("the first frame must be attach")

@@ -250,6 +250,25 @@ async def test_who_says_nothing_after_the_upgrade_is_cut(page: Browser, untouche
     assert socket.close_code == 4408
 
 
+async def test_a_socket_that_was_logged_out_before_its_first_frame_attaches_to_nothing(
+    page: Browser, alice: Ssh, untouched: None
+) -> None:
+    status, made = await page.ask("POST", "api/sessions", {})
+    assert (status, made["state"]) == (201, "new")
+    socket = await page.socket()
+    assert (await page.ask("POST", "api/logout"))[0] == 204
+    await socket.send_json(
+        {"type": "attach", "session": made["id"], "ticket": made["ticket"], "tab": "t", "cols": 80, "rows": 24}
+    )
+    async with asyncio.timeout(20):
+        async for _ in socket:
+            pass
+    assert socket.close_code == 4401
+    await page.login(link(alice))
+    assert (await page.ask("GET", f"api/sessions/{made['id']}"))[1]["state"] == "new"
+    await page.ask("DELETE", f"api/sessions/{made['id']}")
+
+
 async def test_a_socket_without_the_subprotocol_or_with_a_rule_broken_later_is_refused(page: Browser) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError) as raised:
         await page.http.ws_connect(page.url + "/terminal", headers={"Origin": page.origin})
