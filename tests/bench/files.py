@@ -18,6 +18,8 @@ from tests.rig.waiting import until
 
 SIZE = 256 << 20
 FILES = 10_000
+_CP = (sys.executable, "-m", "sshgate", "cp")
+_THERE = "/tmp/copy-"
 _numbers = count()
 
 
@@ -50,13 +52,25 @@ def sftp_put(scene: Scene, runs: int) -> Row:
 
 
 def cp_file(scene: Scene, runs: int) -> Row:
-    """256 MiB into a sandbox by `sshgate cp`, against `kubectl cp`."""
-    return _copy("cp-file", "256 MiB", _bulk(scene), scene, runs, 1.0)
+    """256 MiB into a pod by `sshgate cp` with its name, against `kubectl cp`: both go by the Kubernetes API."""
+    ours, base = _by_pod_name("256 MiB", _bulk(scene), scene, runs)
+    return ratio("cp-file", "copies/s", ours, base, most=None, least=1.0)
 
 
 def cp_tree(scene: Scene, runs: int) -> Row:
-    """10,000 small files into a sandbox by `sshgate cp`, against `kubectl cp`."""
-    return _copy("cp-tree", "10,000 files", _tree(scene), scene, runs, 1.5)
+    """10,000 small files, otherwise the same."""
+    ours, base = _by_pod_name("10,000 files", _tree(scene), scene, runs)
+    return ratio("cp-tree", "copies/s", ours, base, most=None, least=1.5)
+
+
+def cp_file_ssh(scene: Scene, runs: int) -> Row:
+    """256 MiB by ssh and the gateway, which `kubectl cp` does without: told, not judged."""
+    return _by_ssh("cp-file-ssh", "256 MiB", _bulk(scene), scene, runs)
+
+
+def cp_tree_ssh(scene: Scene, runs: int) -> Row:
+    """10,000 small files, otherwise the same."""
+    return _by_ssh("cp-tree-ssh", "10,000 files", _tree(scene), scene, runs)
 
 
 def rsync_tree(scene: Scene, runs: int) -> Row:
@@ -77,23 +91,39 @@ def rsync_tree(scene: Scene, runs: int) -> Row:
     return ratio("rsync-tree", "files/s", ours, base, most=None, least=0.8)
 
 
-def _copy(name: str, what: str, source: Path, scene: Scene, runs: int, least: float) -> Row:
-    ours, base = Samples(f"sshgate cp, {what}"), Samples(f"kubectl cp, {what}")
-    kubectl = scene.kubectl_exec()
-    kubectl = [*kubectl[: kubectl.index("exec")], "cp"]
+def _by_pod_name(what: str, source: Path, scene: Scene, runs: int) -> tuple[Samples, Samples]:
+    ours, base = Samples(f"sshgate cp by pod name, {what}"), Samples(f"kubectl cp, {what}")
+    place = scene.namespace
+    by_us = [*_CP, "--kubeconfig", str(place.kubeconfig), "--namespace", place.name]
+    in_turn(
+        runs,
+        (ours, lambda: _copies([*by_us, str(source), f"pod/{BASE_POD}:{_THERE}{next(_numbers)}"])),
+        (base, lambda: _copies(_kubectl_cp(scene, source))),
+    )
+    return ours, base
+
+
+def _by_ssh(name: str, what: str, source: Path, scene: Scene, runs: int) -> Row:
+    ours, base = Samples(f"sshgate cp by ssh, {what}"), Samples(f"kubectl cp, {what}")
     with _shared(scene) as (ssh, control):
         # Only ssh's options: the port is one of `sshgate cp` itself.
-        options = [*control, "-F", "none", *ssh.options()[2:], "-p", str(ssh.port)]
+        by_us = [*_CP, *control, "-F", "none", *ssh.options()[2:], "-p", str(ssh.port)]
+        in_turn(
+            runs,
+            (ours, lambda: _copies([*by_us, str(source), f"dev@127.0.0.1:{_THERE}{next(_numbers)}"])),
+            (base, lambda: _copies(_kubectl_cp(scene, source))),
+        )
+    return Row(name, "copies/s", ours, base, ours.median / base.median, "no target", met=True)
 
-        def by_us() -> float:
-            target = f"dev@127.0.0.1:/tmp/{next(_numbers)}"
-            return 1 / _time([sys.executable, "-m", "sshgate", "cp", *options, str(source), target])
 
-        def by_kubectl() -> float:
-            return 1 / _time([*kubectl, str(source), f"{BASE_POD}:/tmp/{next(_numbers)}"])
+def _kubectl_cp(scene: Scene, source: Path) -> list[str]:
+    kubectl = scene.kubectl_exec()
+    return [*kubectl[: kubectl.index("exec")], "cp", str(source), f"{BASE_POD}:{_THERE}{next(_numbers)}"]
 
-        in_turn(runs, (ours, by_us), (base, by_kubectl))
-    return ratio(name, "copies/s", ours, base, most=None, least=least)
+
+def _copies(command: list[str]) -> float:
+    """Copies in a second. What is copied stays until the pod goes: ext4 makes files slowly just after many went."""
+    return 1 / _time(command)
 
 
 @contextmanager
@@ -154,5 +184,7 @@ ROWS = {
     "sftp-put": sftp_put,
     "cp-file": cp_file,
     "cp-tree": cp_tree,
+    "cp-file-ssh": cp_file_ssh,
+    "cp-tree-ssh": cp_tree_ssh,
     "rsync-tree": rsync_tree,
 }
