@@ -32,6 +32,8 @@ from sshgate.telemetry.events import Trail, Value
 SESSION_SECONDS = 1.0
 # A program does not wait longer for the listeners that were asked for before it.
 SETTLE_SECONDS = 5.0
+# What comes back to one connection at a time: a program in the sandbox can say that as many come as it likes.
+MOST_BACK = 256
 
 
 class Forwards:
@@ -52,6 +54,7 @@ class Forwards:
         self._plain: set[plain.PlainStream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
+        self._back = 0
         self._pending = 0
         self._idle = asyncio.Event()
 
@@ -176,6 +179,7 @@ class Forwards:
     async def close(self) -> None:
         """End all of it. Never raises."""
         self._over.set()
+        self.sessions_ended()
         if self._own is not None:
             self._own.failed(Unavailable("the connection has ended"))
         relays, self._relays = list(self._relays.values()), {}
@@ -194,6 +198,8 @@ class Forwards:
                     while not self._places and self._more_sessions:
                         self._changed.clear()
                         await self._changed.wait()
+        if self._over.is_set():
+            raise Unavailable("the connection has ended")
         if self._places:
             return self._places[0]
         if self._own is None or self._own.over:
@@ -251,7 +257,11 @@ class Forwards:
 
     def _accepted(self, where: Listening, back: Back) -> Callable[[RelayStream, str, int], None]:
         def accepted(stream: RelayStream, host: str, port: int) -> None:
-            self._spawn(self._carry_back(stream, where, back, host, port))
+            if self._back < MOST_BACK:
+                self._back += 1
+                self._spawn(self._carry_back(stream, where, back, host, port))
+            else:
+                stream.close()
 
         return accepted
 
@@ -259,11 +269,12 @@ class Forwards:
         try:
             with self._told("back", where):
                 client = await back(host, port)
+            up, down = await splice(client, stream)
+            self._trail.tell(Code.FORWARD_END, kind="back", target=str(where), bytes_in=up, bytes_out=down)
         except GateError:
             stream.close()
-            return
-        up, down = await splice(client, stream)
-        self._trail.tell(Code.FORWARD_END, kind="back", target=str(where), bytes_in=up, bytes_out=down)
+        finally:
+            self._back -= 1
 
     async def _forget(self, stream: plain.PlainStream) -> None:
         await stream.wait_closed()

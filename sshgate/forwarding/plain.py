@@ -7,9 +7,10 @@ first byte, and with bash alone the half-close towards the server.
 from __future__ import annotations
 
 import asyncio
+import re
 
 from sshgate.forwarding.relay import ConnectFailed
-from sshgate.forwarding.values import Destination, Tcp, loopback_addresses
+from sshgate.forwarding.values import Destination, Tcp, Unix, loopback_addresses
 from sshgate.launcher import Program, quote
 from sshgate.sandbox.launch import end_group, launch, park
 from sshgate.sandbox.provider import Sandbox
@@ -29,6 +30,8 @@ _TCP = (
     'exec bash -c \'exec 3<>/dev/tcp/$0/$1||exit 1;(cat <&3;kill $$)& cat >&3;wait\' "$h" "$p";'
     "else exit 97;fi"
 )
+# socat reads `,` as the begin of options and `!!` as that of a second address, a program's among others.
+_PATH = re.compile(r"[\w/.@%+=~-]+")
 _UNIX = 'u={path};if command -v socat >/dev/null 2>&1;then exec socat -t 86400 - "UNIX-CONNECT:$u";else exit 97;fi'
 
 
@@ -86,6 +89,8 @@ class PlainStream:
 
 async def connect(sandbox: Sandbox, destination: Destination) -> PlainStream:
     """Connect by a program of its own. Raises ``ConnectFailed`` where there is none, else as ``Sandbox.start``."""
+    if isinstance(destination, Unix) and not _PATH.fullmatch(destination.path):
+        raise ConnectFailed("without python3 in the sandbox the path of a unix socket may have no special characters")
     process = await park(sandbox, None)
     try:
         await launch(process, Program(Request(Exec(script(destination))), shell="/bin/sh"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sshgate.access.identity import Restrictions
 from sshgate.config import Forward, Profile
 from sshgate.errors import BadRequest, Denied
@@ -14,6 +16,8 @@ from sshgate.forwarding.values import (
     Unix,
     loopback_addresses,
 )
+
+_HOST = re.compile(r"(?:[A-Za-z0-9_.:][A-Za-z0-9_.:%-]*)?")
 
 
 def check_key(where: Destination | Listening, limits: Restrictions, listening: bool = False) -> None:
@@ -56,7 +60,8 @@ def _check_form(where: Destination | Listening, listening: bool) -> None:
     if isinstance(where, Tcp):
         if where.port not in range(0 if listening else 1, 65_536):
             raise BadRequest(f"{where.port} is not a port")
-        if len(where.host) > LONGEST_HOST or not where.host.isascii() or not where.host.isprintable():
+        # A listener's host is not used. Any other may become a word of socat's or nc's in the sandbox, see `plain`.
+        if not listening and (len(where.host) > LONGEST_HOST or not _HOST.fullmatch(where.host)):
             raise BadRequest("the host is neither a name nor an address")
     elif isinstance(where, Unix):
         size = len(where.path.encode("utf-8", "surrogateescape"))

@@ -195,6 +195,8 @@ class Relay:
             while (chunk := await self._process.read()) is not None:
                 if chunk[0] == STDOUT:
                     self._take(chunk[1])
+                    # It may have said what we answer; one that does not read is not heard until it does.
+                    await self.room()
                 else:
                     complaint = (complaint + chunk[1])[-LONGEST_COMPLAINT:]
         except ProtocolError as error:

@@ -81,6 +81,14 @@ def test_what_no_socket_can_be_is_refused(where: Tcp | Unix) -> None:
         check_key(where, Restrictions())
 
 
+@pytest.mark.parametrize("host", ["a!!EXEC:id", "a,fork", "-e", "a b", "a/b", "$(id)"])
+def test_a_host_is_a_name_or_an_address_and_no_word_of_a_program(host: str) -> None:
+    """Where there is no relay it becomes part of socat's or nc's arguments; a key may forbid all programs but one."""
+    with pytest.raises(BadRequest, match="neither a name nor an address"):
+        check_key(Tcp(host, 80), Restrictions())
+    check_key(Tcp("*", 80), Restrictions(), listening=True)
+
+
 def test_the_sandbox_is_given_numbers_for_its_own_names() -> None:
     assert opening(Tcp("localhost", 80)) == b"t\0\x50127.0.0.1\n::1"
     assert opening(Tcp("example.org", 443)) == b"t\x01\xbbexample.org"

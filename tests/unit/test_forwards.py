@@ -1,0 +1,138 @@
+"""Forwards against a relay that lies: everything in a sandbox is in its user's hands, the relay too."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Sequence
+
+import pytest
+
+from sshgate.access.identity import Identity, LoginName
+from sshgate.access.policy import Grant
+from sshgate.claims import Claims
+from sshgate.config import Profile, SandboxPlace
+from sshgate.errors import Unavailable
+from sshgate.forwarding import inside, plain
+from sshgate.forwarding.forwards import MOST_BACK, Forwards
+from sshgate.forwarding.frames import frame
+from sshgate.forwarding.relay import OUTBOX_HIGH, ConnectFailed, Relay
+from sshgate.forwarding.values import Tcp, Unix
+from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.streams import STDOUT, Process, Request, Shell, Stream
+from sshgate.telemetry.events import Events, to_log
+from sshgate.terminal import Terminal
+from tests.rig.ends import TestProcess
+
+
+class LyingRelay(TestProcess):
+    """What runs in the sandbox says that it is a relay, and then what the test has it say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output.put(b"\x017\x02", STDOUT)
+        self.reads = True
+        self.stopped = asyncio.Event()
+        self._more = asyncio.Event()
+
+    async def write(self, data: bytes) -> None:
+        if not self.reads:
+            self.stopped.set()
+            await asyncio.Event().wait()
+        if b"class Relay" in data:
+            self.output.put(inside.HELLO, STDOUT)
+        await super().write(data)
+        self._more.set()
+
+    async def heard(self, words: bytes) -> None:
+        """Returns when the gateway has said this."""
+        async with asyncio.timeout(20):
+            while words not in self.sent:
+                self._more.clear()
+                await self._more.wait()
+
+    def accepts(self, listener: int, count: int) -> None:
+        """Tell of connections to a listener."""
+        for one in range(count):
+            numbers = struct.pack(">IH", inside.ACCEPTED_FROM + one, STDOUT)
+            self.output.put(frame(inside.ACCEPTED, listener, numbers + b"::1"), STDOUT)
+
+
+class OfALyingRelay:
+    """A sandbox with nothing else in it."""
+
+    id = "lying"
+    warm = False
+
+    def __init__(self) -> None:
+        self.relay = LyingRelay()
+
+    def parked(self, terminal: bool) -> Process | None:
+        return None
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        return self.relay
+
+    async def delete(self) -> None:
+        self.relay.output.put_eof()
+
+
+def forwards() -> Forwards:
+    identity = Identity(LoginName("user"), "publickey", "SHA256:x", "127.0.0.1")
+    trail = Events(to_log).trail()
+    claims = Claims(LocalProvider(SandboxPlace(provider="local")), None, "user", trail)
+    granted = Grant(Profile(), "channel", Request(Shell()))
+    return Forwards(identity, lambda: granted, claims, trail)
+
+
+async def test_answers_that_a_relay_does_not_read_stop_what_it_may_say() -> None:
+    sandbox = OfALyingRelay()
+    relay = await Relay.start(sandbox)
+    sandbox.relay.reads = False
+    sandbox.relay.accepts(listener=99, count=200_000)
+    await sandbox.relay.stopped.wait()
+    left = -1
+    while left != sandbox.relay.output.size:
+        left = sandbox.relay.output.size
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert left > 0, "it was heard to the end, and each of its lies was answered"
+    assert relay._outbox.size < 2 * OUTBOX_HIGH
+    await relay.close()
+
+
+async def test_so_many_connections_come_back_and_no_more() -> None:
+    asked = 0
+
+    async def back(host: str, port: int) -> Stream:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    sandbox, mine = OfALyingRelay(), forwards()
+    making = asyncio.create_task(mine.agent(sandbox, back))
+    await sandbox.relay.heard(frame(inside.LISTEN, 1, b"a"))
+    sandbox.relay.output.put(frame(inside.LISTENING, 1, b"/tmp/agent"), STDOUT)
+    await making
+    sandbox.relay.accepts(listener=1, count=2 * MOST_BACK)
+    await sandbox.relay.heard(frame(inside.CLOSE, inside.ACCEPTED_FROM + 2 * MOST_BACK - 1))
+    assert asked == MOST_BACK
+    for task in mine._tasks:
+        task.cancel()
+    await mine.close()
+
+
+async def test_a_connection_that_ended_while_a_forward_waited_takes_no_sandbox() -> None:
+    mine = forwards()
+    connecting = asyncio.create_task(mine.connect(Tcp("localhost", 80)))
+    await asyncio.sleep(0)
+    await mine.close()
+    with pytest.raises(Unavailable, match="the connection has ended"):
+        await connecting
+
+
+@pytest.mark.parametrize("path", ["/tmp/a!!EXEC:id", "/tmp/a,fork", "/tmp/a:b", "/tmp/a b"])
+async def test_a_path_that_would_be_more_than_one_to_socat_is_refused(path: str) -> None:
+    with pytest.raises(ConnectFailed, match="special characters"):
+        await plain.connect(OfALyingRelay(), Unix(path))
