@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -63,9 +64,10 @@ class UsersFile:
 def set_password(path: Path, user: str, password: str | None) -> None:
     """Write the user's line, in place of an earlier one; ``None`` takes it away. Raises ``OSError``.
 
-    The file is replaced as a whole, readable by its owner.
+    The file is replaced as a whole; a new one is readable by its owner alone, another keeps its mode and owner.
     """
-    old = path.read_text().splitlines() if path.exists() else []
+    before = path.stat() if path.exists() else None
+    old = path.read_text().splitlines() if before is not None else []
     lines = [line for line in old if line.partition(":")[0] != user]
     if password is not None:
         lines.append(f"{user}:{_hasher.hash(password)}")
@@ -74,10 +76,19 @@ def set_password(path: Path, user: str, password: str | None) -> None:
     try:
         with os.fdopen(handle, "w") as file:
             file.writelines(f"{line}\n" for line in lines)
+            if before is not None:
+                _give(file.fileno(), before)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _give(file: int, like: os.stat_result) -> None:
+    """The gateway's file stays the gateway's, also when an operator sets a password as root."""
+    if (os.geteuid(), os.getegid()) != (like.st_uid, like.st_gid):
+        os.fchown(file, like.st_uid, like.st_gid)
+    os.fchmod(file, stat.S_IMODE(like.st_mode))
 
 
 def _parsed(content: str) -> dict[str, str]:

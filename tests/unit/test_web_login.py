@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,19 @@ async def test_passwords_open_and_a_changed_one_ends_what_the_old_one_opened(tmp
     set_password(users, "alice", None)
     assert "alice" not in users.read_text()
     assert await ways.by_password("alice", "another one", HERE) == Refused()
+
+
+def test_a_users_file_keeps_its_mode_and_its_owner_when_a_password_is_set(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    set_password(users, "alice", "correct horse")
+    users.chmod(0o640)
+    if os.geteuid() == 0:
+        # An operator sets it as root; the gateway must still be able to read it.
+        os.chown(users, 12_345, 12_346)
+    before = users.stat()
+    set_password(users, "bob", "battery staple")
+    after = users.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
 async def test_too_many_wrong_passwords_make_everybody_there_wait(tmp_path: Path) -> None:
