@@ -50,12 +50,13 @@ async def test_a_thousand_idle_sockets_are_served_and_cost_little(
             await tab.type(b"echo st''ill\n")
             await tab.see(b"still\r\n")
         assert len((await page.ask("GET", "api/sessions"))[1]["sessions"]) == MANY + 1
-        # All at once, as an operator would; hanging up each of them takes a program in the sandbox for each.
-        for number in range(-(-MANY // EACH)):
-            ended = await asyncio.to_thread(user.as_user(f"dev=many{number}").run, "end", options=("-s",))
-            assert ended.status == 0, ended.both
-        for tab in tabs:
+        # Some of them all at once, as an operator would; hanging up each takes a program in the sandbox for each.
+        ended = await asyncio.to_thread(user.as_user("dev=many0").run, "end", options=("-s",))
+        assert ended.status == 0, ended.both
+        for tab in tabs[:EACH]:
             assert await tab.closed() == 1000
+        # The rest runs on: the gateway must end in time with them as well.
+        await asyncio.to_thread(gate.stop)
 
 
 async def _idle(page: Browser, sandbox: int = 0) -> Tab:
