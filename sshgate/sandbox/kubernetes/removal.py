@@ -24,7 +24,8 @@ class Removals:
     def __init__(self, api: ApiServer, jitter: Callable[[], float] = random.random) -> None:
         self._api = api
         self._jitter = jitter
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        # By uid too: a named sandbox that is made anew has the name of the last one.
+        self._tasks: dict[tuple[str, str | None], asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
         return f"<Removals {len(self._tasks)} under way>"
@@ -35,12 +36,12 @@ class Removals:
         Without ``uid`` it is not known whether the pod was ever made.
         """
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if name in self._tasks:
+        if (name, uid) in self._tasks:
             first.set_result(None)
             return first
         task = asyncio.create_task(self._remove(name, uid, first))
-        self._tasks[name] = task
-        task.add_done_callback(lambda _: self._done(name, first))
+        self._tasks[name, uid] = task
+        task.add_done_callback(lambda _: self._done((name, uid), first))
         return first
 
     async def close(self, seconds: float) -> list[str]:
@@ -51,10 +52,10 @@ class Removals:
         for task in left.values():
             task.cancel()
         await asyncio.gather(*left.values(), return_exceptions=True)
-        return sorted(left)
+        return sorted({name for name, _ in left})
 
-    def _done(self, name: str, first: asyncio.Future[None]) -> None:
-        del self._tasks[name]
+    def _done(self, pod: tuple[str, str | None], first: asyncio.Future[None]) -> None:
+        del self._tasks[pod]
         if not first.done():
             first.set_result(None)
 
