@@ -36,15 +36,19 @@ def run(config: Config, ready: Ready | None = None, file: Path | None = None) ->
     it is installed, asyncio's otherwise or with SSHGATE_LOOP=asyncio.
     """
     logs.configure(config.log)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(config, ready, file))
-        except GateError as error:
-            print(f"sshgate: {error}", file=sys.stderr)
-            return error.status if error.status != 255 else 1
-        except OSError as error:
-            print(f"sshgate: {error.strerror or error}: {config.ssh.listen}.", file=sys.stderr)
-            return 1
+    except GateError as error:
+        print(f"sshgate: {error}", file=sys.stderr)
+        return error.status if error.status != 255 else 1
+    except OSError as error:
+        print(f"sshgate: {error.strerror or error}: {config.ssh.listen}.", file=sys.stderr)
+        return 1
+    finally:
+        # The handlers went with the loop: a signal too many must not turn a good end into a killed one.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
     return 0
 
 
