@@ -23,10 +23,7 @@ def test_an_api_server_that_is_gone_makes_it_not_ready_and_it_recovers(
     gateway: MakeGateway, namespace: Namespace, user_at: Callable[[Gateway], Ssh], tmp_path: Path
 ) -> None:
     config = yaml.safe_load(namespace.kubeconfig.read_text())
-    cluster = config["clusters"][0]["cluster"]
-    host, _, port = cluster["server"].removeprefix("https://").rstrip("/").partition(":")
-    with Balancer([int(port)], host) as proxy:
-        cluster |= {"server": f"https://127.0.0.1:{proxy.port}", "tls-server-name": host}
+    with Balancer.before_server(config) as proxy:
         (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
         health = free_port()
         made = gateway(

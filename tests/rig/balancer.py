@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import Any
 
 
 class Balancer:
@@ -22,6 +23,16 @@ class Balancer:
         self._listening = threading.Event()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
+
+    @classmethod
+    @contextlib.contextmanager
+    def before_server(cls, config: dict[str, Any]) -> Iterator[Balancer]:
+        """A proxy before the API server of a kubeconfig, which is changed to lead through it."""
+        cluster = config["clusters"][0]["cluster"]
+        host, _, port = cluster["server"].removeprefix("https://").rstrip("/").partition(":")
+        with cls([int(port)], host) as proxy:
+            cluster |= {"server": f"https://127.0.0.1:{proxy.port}", "tls-server-name": host}
+            yield proxy
 
     def __enter__(self) -> Balancer:
         self._thread.start()
