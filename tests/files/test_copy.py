@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeGateway
-from tests.files.conftest import Worker, run
+from tests.files.conftest import FULL, Worker, run
 from tests.rig.cluster import BUSYBOX, IMAGE, Namespace
 from tests.rig.copies import picture
 from tests.rig.gateway import Gateway
@@ -130,9 +130,8 @@ def test_a_deleted_pod_is_told_and_nothing_half_written_stays(
     assert b"not complete" in err
 
 
+@pytest.mark.parametrize("work", FULL[1:], indirect=True)  # local sandboxes have no small disk
 def test_a_full_disk_in_the_sandbox_is_told_and_nothing_half_written_stays(work: Worker, tmp_path: Path) -> None:
-    if work.kind != "kubernetes":
-        pytest.skip("this sandbox has no small disk, or no df to tell")
     fill(tmp_path / "large", 80 << 20)
     work.run("mkdir -p /dev/shm/full")
     status, said = work.cp(str(tmp_path / "large"), "dev@127.0.0.1:/dev/shm/full")

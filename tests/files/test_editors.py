@@ -92,19 +92,9 @@ class Editor:
             pass
 
 
-@pytest.fixture(scope="module")
-def named(user: Ssh) -> Ssh:
-    """The user where there are named sandboxes."""
-    probe = user.as_user("dev=probe")
-    if "not available" in probe.run("true").both:
-        pytest.skip("no named sandboxes here")
-    probe.run("end", options=("-s",))
-    return user
-
-
 @pytest.mark.parametrize("start", ["", "nohup", "setsid"])
-def test_a_server_outlives_the_editor_that_started_it(named: Ssh, start: str) -> None:
-    ssh = named.as_user(f"dev={start or 'plain'}")
+def test_a_server_outlives_the_editor_that_started_it(user: Ssh, start: str) -> None:
+    ssh = user.as_user(f"dev={start or 'plain'}")
     first = Editor(ssh, start)
     assert not first.was_running
     assert first.talk(b"hello") == b"hello[end]"
@@ -140,10 +130,10 @@ def test_what_did_not_ask_to_stay_ends_with_its_client(user: Ssh, tmp_path: Path
         assert ssh.run("pgrep -fx 'sleep 4713'", options=control).status == 0
 
 
-def test_the_printed_configuration_finds_the_same_sandbox_each_time(named: Ssh, tmp_path: Path) -> None:
-    said = named.run("config", options=("-s",)).out.decode()
+def test_the_printed_configuration_finds_the_same_sandbox_each_time(user: Ssh, tmp_path: Path) -> None:
+    said = user.run("config", options=("-s",)).out.decode()
     (tmp_path / "config").write_text(said)
-    options = [word for word in named.options() if word not in ("-F", "none")]
+    options = [word for word in user.options() if word not in ("-F", "none")]
 
     def ssh(*words: str) -> subprocess.CompletedProcess[bytes]:
         argv = ["ssh", "-F", str(tmp_path / "config"), *options, *words]
@@ -163,9 +153,9 @@ def test_fifty_channels_of_one_connection_work_at_once(user: Ssh, tmp_path: Path
             assert (client.returncode, out) == (number, b"it %d\n" % number)
 
 
-def test_an_editors_day_of_mixed_traffic(named: Ssh, door: Gateway, tmp_path: Path) -> None:
+def test_an_editors_day_of_mixed_traffic(user: Ssh, door: Gateway, tmp_path: Path) -> None:
     """Streams by the proxy, large files, commands and reconnects side by side; nothing is lost and nothing grows."""
-    ssh = named.as_user("dev=day")
+    ssh = user.as_user("dev=day")
     editor = Editor(ssh, "setsid")
     file = tmp_path / "large"
     file.write_bytes(random.Random(7).randbytes(8 << 20))
