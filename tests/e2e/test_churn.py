@@ -25,7 +25,7 @@ from tests.rig.scrape import Scraped, events
 from tests.rig.ssh import Ssh, make_key
 from tests.rig.waiting import until
 
-SECONDS = float(os.environ.get("SSHGATE_CHURN_SECONDS", "24"))
+SECONDS = float(os.environ.get("SSHGATE_CHURN_SECONDS", "15"))
 # What allocators keep for later differs from run to run; a leak of an hour is far above it.
 SLACK = 12 << 20
 # Connections that were cut die as cycles with OpenSSL's memory in them; the collector's oldest generation frees them in
