@@ -28,8 +28,8 @@ from tests.rig.waiting import until
 SECONDS = float(os.environ.get("SSHGATE_CHURN_SECONDS", "15"))
 # What allocators keep for later differs from run to run; a leak of an hour is far above it.
 SLACK = 12 << 20
-# Connections that were cut die as cycles with OpenSSL's memory in them; the collector's oldest generation frees them in
-# its own time: objects and memory were flat when they were collected after every part.
+# Wide, since connections that were cut seem to die as cycles with OpenSSL's memory in them: a run that collected them
+# after every part was flat, one that did not grew by up to 45 MiB. A long run must show where that ends.
 OUTAGE_SLACK = 64 << 20
 # The API server's: so long it answers, so long it does not.
 UP_SECONDS, DOWN_SECONDS = 4.0, 2.5
