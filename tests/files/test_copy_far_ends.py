@@ -129,9 +129,10 @@ def test_a_link_at_the_destination_is_replaced_not_followed(far: Far, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+# What is left out is more than the pipe can hold that the far end asks for, so that it notices.
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.7])
 def test_a_cut_stream_is_never_success_and_leaves_nothing(tmp_path: Path, kind: str, share: float) -> None:
-    size = 4_000_000
+    size = 6_000_000
     source = tmp_path / "source"
     source.write_bytes(os.urandom(size))
     kept = int(size * share)

@@ -44,8 +44,7 @@ def test_a_local_forward_reaches_the_sandbox_of_its_session(user: Ssh, door: Gat
         assert line == PORT
         assert exchanged(connected(port), b"over there") == b"over there[end]"
         assert exchanged(connected(port), b"x" * 1_000_000) == b"x" * 1_000_000 + b"[end]"
-    told = until(lambda: [line for line in door.log().splitlines() if '"forward.end"' in line][-1:], 10)[0]
-    assert '"bytes_in": 1000000, "bytes_out": 1000005' in told
+    until(lambda: '"bytes_in": 1000000, "bytes_out": 1000005' in door.log(), 10, "the event of the forward")
 
 
 def test_a_client_without_a_session_gets_a_sandbox_for_its_forwards(user: Ssh) -> None:
