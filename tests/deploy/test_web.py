@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,12 +12,27 @@ import pytest
 
 from tests.rig.deployed import PUBLIC_URL, WEB_PORT, Deployed
 from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
 from tests.rig.web import Browser, Tab
 
 pytestmark = pytest.mark.cluster
 
 # What Traefik adds; the browser's own Host and Origin are those of the public name.
 FORWARDED = {"Host": PUBLIC_URL.removeprefix("https://"), "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443"}
+
+
+@pytest.fixture(autouse=True)
+def answering(deployed: Deployed) -> None:
+    """The node's port leads to a gateway; kube-proxy learns of a ready one some moments after everybody else."""
+
+    def there() -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", WEB_PORT), 1):
+                return True
+        except OSError:
+            return False
+
+    until(there, 60, f"the node's port {WEB_PORT} answering")
 
 
 def address() -> str:
