@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import sshgate.telemetry
 from sshgate.config import Config, Limits, Profile, SandboxPlace
 from sshgate.core import Core
+from sshgate.doors import Doors
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.marks import Marks, Stage
@@ -30,7 +31,9 @@ BY_SETTING = {"sshgate_audit_lost": frozenset[str]()}
 @pytest.fixture(scope="module")
 def exposed() -> dict[str, set[str]]:
     """Every sample of a gateway that has seen everything, with its labels."""
-    core = Core(Config(sandbox=SandboxPlace(provider="local"), limits=Limits(), profiles={"default": Profile()}))
+    config = Config(sandbox=SandboxPlace(provider="local"), limits=Limits(), profiles={"default": Profile()})
+    core = Core(config)
+    Doors(config, core)
     _see_everything(core.telemetry)
     samples: dict[str, set[str]] = {name: set(labels) for name, labels in BY_SETTING.items()}
     for family in text_string_to_metric_families(core.telemetry.metrics.text().decode()):
