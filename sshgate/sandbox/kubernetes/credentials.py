@@ -1,7 +1,7 @@
 """Where the API server is and how the gateway proves itself to it; read through kubernetes_asyncio.
 
-Importing the library loads all its models (38 MiB, half a second; its package imports them itself), which
-is why only this module does so, and only when it is used.
+Importing the library takes a tenth of a second even without its models (``library``), which is why only this
+module does so, and only when it is used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from sshgate.config import SandboxPlace
 from sshgate.errors import Unavailable
+from sshgate.sandbox.kubernetes import library
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -47,9 +48,7 @@ async def read(place: SandboxPlace) -> Credentials:
 
     Runs exec plug-ins of the kubeconfig; called again when the API server answers 401.
     """
-    from kubernetes_asyncio.client import Configuration
-
-    configuration: Any = Configuration()
+    configuration: Any = library.load().Configuration()
     if _in_cluster(place):
         source = "the service account"
         _load_service_account(configuration)
@@ -84,19 +83,16 @@ def _exists(paths: str) -> bool:
 
 
 def _load_service_account(configuration: Any) -> None:
-    from kubernetes_asyncio.config import ConfigException, incluster_config
-
-    loader: Any = incluster_config
+    loader = library.load().incluster_config
     try:
         loader.load_incluster_config(client_configuration=configuration)
-    except (ConfigException, OSError) as error:
+    except (loader.ConfigException, OSError) as error:
         raise Unavailable(f"the pod's service account cannot be used: {error}.") from error
 
 
 async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) -> ssl.SSLContext | None:
     """Fill ``configuration`` and make the TLS context; no key of the kubeconfig stays on disk."""
-    from kubernetes_asyncio.config import ConfigException, kube_config
-
+    kube_config = library.load().kube_config
     if not _exists(paths):
         raise Unavailable(f"there is no kubeconfig at {paths}: set sandbox.kubeconfig or $KUBECONFIG.")
     directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="sshgate-")
@@ -112,7 +108,7 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
         return _tls(configuration)
     except TimeoutError as error:
         raise Unavailable(f"the credentials plug-in of {paths} did not answer in {place.api_timeout:g} s.") from error
-    except ConfigException as error:
+    except kube_config.ConfigException as error:
         raise Unavailable(f"the kubeconfig {paths} cannot be used: {_first_line(error)}") from error
     except Exception as error:
         # The library meets a malformed file with whatever its code trips over; its text may quote a secret.
