@@ -1,7 +1,7 @@
 """The last lines of a test run: what could not run and why, what failed, and the count. Sets the exit status.
 
-Arguments: the directory of junit files, the value of $CI, the layers that failed, and one text for each thing
-that was not to be had.
+Arguments: the directory of junit files, the value of $CI, and the layers that failed. The directory may also hold
+``unable``, a line for each thing that was not to be had, and ``times``, seconds and a name on each line.
 """
 
 from __future__ import annotations
@@ -9,34 +9,51 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
+# A reason is told on one line, by its beginning.
+LONGEST_REASON = 300
 
-def main(directory: str, ci: str, failed: str, *unable: str) -> int:
+
+class Case(NamedTuple):
+    """What a report says of one test: ``result`` is passed, failed or skipped."""
+
+    name: str
+    result: str
+    reason: str = ""
+
+
+def main(directory: str, ci: str, failed: str) -> int:
+    place = Path(directory)
     counts: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
     again = {
-        (report.stem.removesuffix(".again"), name): result
-        for report in _reports(directory, again=True)
-        for name, result in _cases(report)
+        (report.stem.removesuffix(".again"), case.name): case.result
+        for report in _reports(place, again=True)
+        for case in _cases(report)
     }
-    for report in _reports(directory, again=False):
+    for report in _reports(place, again=False):
         layer = report.stem
-        for name, result in _cases(report):
-            if result.startswith("skipped"):
-                skipped[f"{layer}: {result.removeprefix('skipped: ')}"] += 1
+        for name, result, reason in _cases(report):
+            if result == "skipped":
+                skipped[f"{layer}: {reason}"] += 1
             elif result == "failed" and again.get((layer, name)) == "passed":
-                print(f"passed only when run again: {layer}: {name}")
+                print(f"passed only when run again: {layer}: {name}: {reason}")
                 result = "passed"
             elif result == "failed":
-                print(f"failed: {layer}: {name}")
-            counts[result.partition(":")[0]] += 1
+                print(f"failed: {layer}: {name}: {reason}")
+            counts[result] += 1
+    unable = _lines(place / "unable")
     for text in unable:
         print(f"could not run: {text}")
     for text, number in sorted(skipped.items()):
         print(f"skipped: {number} tests of {text}")
     for layer in failed.split():
         print(f"layer failed: {layer}")
+    if times := [line.partition(" ") for line in _lines(place / "times")]:
+        took = ", ".join(f"{name} {seconds}" for seconds, _, name in times)
+        print(f"seconds: {took}; {sum(int(seconds) for seconds, _, _ in times)} in all")
     bad = bool(failed or counts["failed"])
     if ci == "true" and (unable or skipped):
         print("With CI=true everything has to run.")
@@ -45,23 +62,31 @@ def main(directory: str, ci: str, failed: str, *unable: str) -> int:
     return 1 if bad else 0
 
 
-def _reports(directory: str, again: bool) -> list[Path]:
-    return [path for path in sorted(Path(directory).glob("*.xml")) if path.stem.endswith(".again") == again]
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
-def _cases(report: Path) -> list[tuple[str, str]]:
-    """Each test's name and ``passed``, ``failed`` or ``skipped: REASON``."""
-    found = []
-    for case in ElementTree.parse(report).iter("testcase"):
-        skip = case.find("skipped")
-        if skip is not None:
-            result = f"skipped: {skip.get('message', 'no reason given')}"
-        elif case.find("failure") is not None or case.find("error") is not None:
-            result = "failed"
-        else:
-            result = "passed"
-        found.append((f"{case.get('classname')}.{case.get('name')}", result))
-    return found
+def _reports(place: Path, again: bool) -> list[Path]:
+    return [path for path in sorted(place.glob("*.xml")) if path.stem.endswith(".again") == again]
+
+
+def _cases(report: Path) -> list[Case]:
+    """One for each test; a test whose end failed too is told once, by what failed first."""
+    found: dict[str, Case] = {}
+    for element in ElementTree.parse(report).iter("testcase"):
+        case = _case(element)
+        if case.name not in found or found[case.name].result != "failed":
+            found[case.name] = case
+    return list(found.values())
+
+
+def _case(element: ElementTree.Element) -> Case:
+    name = f"{element.get('classname')}.{element.get('name')}"
+    for tag, result in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
+        if (told := element.find(tag)) is not None:
+            lines = (told.get("message") or "").strip().splitlines() or ["no reason given"]
+            return Case(name, result, lines[0][:LONGEST_REASON])
+    return Case(name, "passed")
 
 
 if __name__ == "__main__":
