@@ -43,6 +43,10 @@ class _Unsupervised:
         """Nobody watches this pod."""
         return None
 
+    async def killed(self) -> str | None:
+        """Nobody watches this pod."""
+        return None
+
     async def gone(self, pid: int) -> bool:
         """Unknown; the stream's own end is what counts."""
         return True

@@ -46,6 +46,9 @@ class Home:
     async def fate(self) -> str | None:
         return None
 
+    async def killed(self) -> str | None:
+        return None
+
     async def gone(self, pid: int) -> bool:
         self.asked.append(pid)
         return self.dead

@@ -39,6 +39,9 @@ class Home(Protocol):
     async def fate(self) -> str | None:
         """Why the sandbox has ended, if it has."""
 
+    async def killed(self) -> str | None:
+        """Why a program was killed, where its whole sandbox was; ``None`` as soon as the sandbox is seen to live."""
+
     async def gone(self, pid: int) -> bool:
         """Whether there is certainly no process ``pid`` any more."""
 
@@ -181,7 +184,7 @@ class ExecProcess:
 
     async def _believable(self, outcome: Outcome) -> Outcome:
         if outcome in KILLED:
-            reason = await self._home.fate()
+            reason = await self._home.killed()
             return Lost(reason) if reason is not None else outcome
         if outcome != Exited(0):
             return outcome

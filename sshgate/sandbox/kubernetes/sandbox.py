@@ -17,13 +17,15 @@ from sshgate.sandbox.kubernetes.podspec import CONTAINER
 from sshgate.sandbox.kubernetes.start import Hopeless, Race, events
 from sshgate.sandbox.launch import dismiss, send_signal
 from sshgate.sandbox.provider import Notice
-from sshgate.streams import Exited, Process, Resize
+from sshgate.streams import Exited, Outcome, Process, Resize
 from sshgate.terminal import Terminal
 
 # The exec of a pod that has ended usually ends by itself, with the true status; this long it may take.
 LAST_STATUS_SECONDS = 1.0
-# A killed program waits this long for the news that its whole pod was ended.
+# A program whose connection broke waits this long for the news that its pod has ended.
 FATE_SECONDS = 0.3
+# Where the whole container was killed, the kubelet tells why only when all of it has stopped: seconds, on a busy node.
+KILLED_SECONDS = 10.0
 
 
 class KubernetesSandbox:
@@ -159,26 +161,35 @@ class KubernetesSandbox:
         await send_signal(self, pid, name, foreground)
 
     async def fate(self) -> str | None:
-        # The kubelet tells the end of a pod at about the time at which it kills.
+        return await self._fate(FATE_SECONDS)
+
+    async def killed(self) -> str | None:
+        if not self.standing.over and await self._asked("exit 4") == Exited(4):
+            return None  # the container lives: it was this program alone
+        return await self._fate(KILLED_SECONDS)
+
+    async def gone(self, pid: int) -> bool:
+        return await self._asked('kill -s 0 "$0" 2>/dev/null && exit 3; exit 4', str(pid)) == Exited(4)
+
+    async def _fate(self, seconds: float) -> str | None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FATE_SECONDS):
+            async with asyncio.timeout(seconds):
                 while not self.standing.over:
                     await self.changed()
         return self.standing.reason if self.standing.over else None
 
-    async def gone(self, pid: int) -> bool:
+    async def _asked(self, script: str, *words: str) -> Outcome | None:
+        """How a small script of ours ends in the container; ``None`` where that cannot be found out."""
         with contextlib.suppress(GateError, TimeoutError):
             async with asyncio.timeout(self._api.timeout):
-                process = await self._exec(
-                    ("/bin/sh", "-c", 'kill -s 0 "$0" 2>/dev/null && exit 3; exit 4', str(pid)), None
-                )
+                process = await self._exec(("/bin/sh", "-c", script, *words), None)
                 try:
                     while await process.read() is not None:
                         pass
-                    return process.outcome == Exited(4)
+                    return process.outcome
                 finally:
                     await process.close()
-        return False
+        return None
 
     def ended(self, process: ExecProcess) -> None:
         self._processes.discard(process)
