@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any, Protocol, cast
 
 import structlog
 from aiohttp import web
 
+from sshgate.access.identity import endpoint
 from sshgate.errors import LimitReached
 
 log = structlog.get_logger("sshgate.web")
@@ -40,7 +40,7 @@ class Connection(web.RequestHandler):
         """The address on the other side, a proxy's where there is one."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.peer = _address(transport.get_extra_info("peername"))
+        self.peer = endpoint(transport.get_extra_info("peername"))[0]
         try:
             self._slot = self._admit(self.peer)
         except LimitReached as error:
@@ -68,14 +68,3 @@ class Connection(web.RequestHandler):
 def connection_of(request: web.Request) -> Connection:
     """The connection that a request came on."""
     return cast(Connection, request.protocol)
-
-
-def _address(name: Any) -> str:
-    if not isinstance(name, tuple) or not name:
-        return ""
-    host = str(name[0]).partition("%")[0]
-    try:
-        mapped = getattr(ip_address(host), "ipv4_mapped", None)
-    except ValueError:
-        mapped = None
-    return str(mapped or host)

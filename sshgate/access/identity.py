@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 # A user's name is also the name of a file; `+` and `=` separate, so they cannot be part of it.
 # `a.b@c`, `a_` and `_a` are names; `.`, `..` and `-x` are not.
@@ -88,3 +89,15 @@ class Identity:
     @property
     def user(self) -> str:
         return self.login.user
+
+
+def endpoint(name: object) -> tuple[str, int]:
+    """Address and port of a socket's name; IPv4 in IPv6 as IPv4, without an interface name. Else empty and 0."""
+    if not isinstance(name, tuple) or len(name) < 2:
+        return "", 0
+    host = str(name[0]).partition("%")[0]
+    try:
+        mapped = getattr(ip_address(host), "ipv4_mapped", None)
+    except ValueError:
+        mapped = None
+    return str(mapped or host), int(name[1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from typing import Any
 
 from sshgate.access.identity import Identity
@@ -71,6 +71,11 @@ class Forwards:
     def listeners(self) -> int:
         """Listeners that are open, the agents' sockets not counted."""
         return len(self._listeners)
+
+    @property
+    def work(self) -> Collection[asyncio.Task[None]]:
+        """What goes on without a session: the sandbox that is held for forwards, connections that came back."""
+        return self._tasks
 
     # --- what a session tells ---
 

@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from ipaddress import ip_address
 from typing import Any, TypeVar, cast
 
 import asyncssh
@@ -15,7 +14,7 @@ import structlog
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 from asyncssh.packet import String, UInt32
 
-from sshgate.access.identity import Identity, LoginName
+from sshgate.access.identity import Identity, LoginName, endpoint
 from sshgate.config import Config
 from sshgate.errors import BadRequest, Denied, GateError, LimitReached, Unavailable
 from sshgate.forwarding.splice import splice
@@ -89,7 +88,9 @@ class Connection(asyncssh.SSHServer):
         self._more_sessions = True
         self._had_session = False
         self._last_chance = False
+        self._leaving = False
         self._ended = False
+        self._carried: set[asyncio.Task[None]] = set()
         self._listening: set[Tcp | Unix] = set()
         self.sessions: set[asyncio.Task[None]] = set()
 
@@ -102,7 +103,7 @@ class Connection(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._transport = cast(Transport, conn)
         self._marks.mark(Stage.ACCEPT)
-        self._source, self._source_port = _address(conn.get_extra_info("peername"))
+        self._source, self._source_port = endpoint(conn.get_extra_info("peername"))
         self._log = log.bind(connection=self._connection, source=self._source)
         self._trail = self._trail.bound(source=self._source)
         try:
@@ -156,6 +157,13 @@ class Connection(asyncssh.SSHServer):
         new = self._login is None or time.monotonic() - self._marks.times[Stage.AUTHENTICATION] < JUST_LOGGED_IN
         self._last_chance = new and not self._had_session and self._more_sessions
         self._more_sessions = self._last_chance
+        self._leaving = not self._last_chance
+
+    @property
+    def work(self) -> set[asyncio.Task[None]]:
+        """What a drain waits for: sessions, forwarded connections, and a sandbox that is there for forwards alone."""
+        forwards = self._login.forwards.work if self._login is not None else ()
+        return {*self.sessions, *self._carried, *forwards}
 
     @property
     def under_way(self) -> bool:
@@ -221,7 +229,7 @@ class Connection(asyncssh.SSHServer):
             self.abort()
             return
         self._marks.mark(Stage.AUTHENTICATION)
-        server, server_port = _address(transport.get_extra_info("sockname"))
+        server, server_port = endpoint(transport.get_extra_info("sockname"))
         identity = Identity(
             login=name,
             method=proof.method,
@@ -284,6 +292,8 @@ class Connection(asyncssh.SSHServer):
     def _connect(self, destination: Destination) -> Coroutine[Any, Any, ForwardChannel]:
         if self._transport is None or self._login is None:
             raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
+        if self._leaving and not self.work:
+            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "this gateway is shutting down; log in again")
         limit = self._config.ssh.forwards_per_connection
         if self._transport.open_forwards + len(self._listening) >= limit:
             raise asyncssh.ChannelOpenError(
@@ -307,7 +317,9 @@ class Connection(asyncssh.SSHServer):
             up, down = await splice(channel, stream)
             trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
 
-        self._spawn(carry())
+        task = self._spawn(carry())
+        self._carried.add(task)
+        task.add_done_callback(self._carried.discard)
 
     def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
         limit = self._config.ssh.forwards_per_connection
@@ -334,7 +346,7 @@ class Connection(asyncssh.SSHServer):
         async def refused() -> None:
             return None
 
-        if self._login is None or len(self._listening) >= limit:
+        if self._login is None or len(self._listening) >= limit or (self._leaving and not self.work):
             return refused()
         return made(self._login.forwards.listen(where, back))
 
@@ -376,15 +388,3 @@ class Connection(asyncssh.SSHServer):
 
 def _reason(error: Exception | None) -> str:
     return str(error) if error is not None else "left"
-
-
-def _address(name: Any) -> tuple[str, int]:
-    """Address and port of a socket name; IPv4 in IPv6 as IPv4, without an interface name."""
-    if not isinstance(name, tuple) or len(name) < 2:
-        return "", 0
-    host = str(name[0]).partition("%")[0]
-    try:
-        mapped = getattr(ip_address(host), "ipv4_mapped", None)
-    except ValueError:
-        mapped = None
-    return str(mapped or host), int(name[1])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import asyncio
+from collections.abc import Collection, Coroutine
 from typing import Any, Protocol
 
 from sshgate.access.identity import Identity, Restrictions
@@ -53,6 +54,10 @@ class Admission(Protocol):
 
 class Forwards(Protocol):
     """What one connection forwards through its sandboxes."""
+
+    @property
+    def work(self) -> Collection[asyncio.Task[None]]:
+        """Tasks that end when nothing uses the forwards any more, at the latest with the connection."""
 
     async def connect(self, destination: Destination) -> Stream:
         """Connect from inside the sandbox. Raises ``GateError``."""

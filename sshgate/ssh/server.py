@@ -119,14 +119,14 @@ class SshServer:
             connection.refuse_sessions()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all sessions have ended and nobody is about to log in, at most this long."""
+        """Wait until all sessions and forwards have ended and nobody is about to log in, at most this long."""
         try:
             async with asyncio.timeout(seconds):
                 await self._logins_done()
-                while running := [task for one in self._connections for task in one.sessions]:
+                while running := [task for one in self._connections for task in one.work]:
                     await asyncio.wait(running)
         except TimeoutError:
-            log.warning("drain.over", sessions=self.sessions, seconds=seconds)
+            log.warning("drain.over", sessions=self.sessions, channels=self.channels, seconds=seconds)
 
     async def _logins_done(self) -> None:
         try:

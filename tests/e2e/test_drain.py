@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -13,6 +15,7 @@ import asyncssh
 import pytest
 
 from tests.conftest import MakeGateway
+from tests.rig.forwarding import ECHO, connected, exchanged, python
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.scrape import Scraped, events, get
 from tests.rig.ssh import Ssh
@@ -51,15 +54,28 @@ class Draining:
         return self.gateway.process.wait(DRAIN / 2)
 
 
+MakeDraining = Callable[[float], Draining]
+
+
 @pytest.fixture
-def draining(local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]) -> Draining:
-    port = free_port()
-    sections: dict[str, Any] = {
-        "telemetry": {"listen": f"127.0.0.1:{port}", "audit": "audit.jsonl"},
-        "ssh": {"drain": f"{DRAIN}s"},
-    }
-    made = gateway("local", **sections)
-    return Draining(made, port, user_at(made))
+def draining_for(local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]) -> MakeDraining:
+    """Starts a gateway that lets what runs go on for so many seconds."""
+
+    def make(seconds: float) -> Draining:
+        port = free_port()
+        sections: dict[str, Any] = {
+            "telemetry": {"listen": f"127.0.0.1:{port}", "audit": "audit.jsonl"},
+            "ssh": {"drain": f"{seconds:g}s"},
+        }
+        made = gateway("local", **sections)
+        return Draining(made, port, user_at(made))
+
+    return make
+
+
+@pytest.fixture
+def draining(draining_for: MakeDraining) -> Draining:
+    return draining_for(DRAIN)
 
 
 def test_terminals_are_told_and_may_finish_their_work(draining: Draining) -> None:
@@ -89,6 +105,59 @@ def test_a_program_on_pipes_is_not_disturbed(draining: Draining) -> None:
         client.wait()
     assert (client.returncode, out, err) == (0, b"two\ndone\n", b"")
     assert draining.ended() == 0
+
+
+@contextmanager
+def tunnel(draining: Draining) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A client that only forwards, and its port here, which leads to an echo in a named sandbox."""
+    work = draining.ssh.as_user("dev=work")
+    served, port = "34567", free_port()
+    echo = python(ECHO, served).removeprefix("exec ")
+    assert work.run(f"setsid {echo} >/tmp/said 2>&1 & until [ -s /tmp/said ]; do sleep 0.1; done").status == 0
+    client = work.start(options=("-N", "-L", f"{port}:127.0.0.1:{served}"))
+    try:
+        yield client, port
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def test_a_connection_that_only_forwards_goes_on(draining: Draining) -> None:
+    with tunnel(draining) as (client, port):
+        with connected(port) as connection:
+            assert echoed(connection, b"before") == b"before"
+            draining.term()
+            assert echoed(connection, b"meanwhile") == b"meanwhile"
+        # Its sandbox is there as long as the client is.
+        assert exchanged(connected(port), b"another") == b"another[end]"
+        client.terminate()
+        assert draining.ended() == 0
+
+
+def test_a_connection_that_only_forwards_is_told_at_the_limit(draining_for: MakeDraining) -> None:
+    draining = draining_for(2)
+    with tunnel(draining) as (client, port), connected(port) as connection:
+        assert echoed(connection, b"before") == b"before"
+        draining.term()
+        assert draining.ended() == 0
+        assert connection.recv(64) == b""
+        assert b"The gateway is shutting down." in client.communicate(timeout=20)[1]
+        assert client.returncode == 255
+
+
+def test_a_tunnel_through_which_nothing_went_is_not_waited_for(draining: Draining) -> None:
+    with tunnel(draining) as (client, _):
+        audit = draining.gateway.place / "audit.jsonl"
+        until(lambda: [event["event"] for event in events(audit)].count("connection.login") == 2, 20, "its login")
+        draining.term()
+        assert draining.ended() == 0
+        assert b"The gateway is shutting down." in client.communicate(timeout=20)[1]
+
+
+def echoed(connection: socket.socket, data: bytes) -> bytes:
+    """What comes back first."""
+    connection.sendall(data)
+    return connection.recv(64)
 
 
 def test_probes_and_strangers_see_it_at_once(draining: Draining) -> None:

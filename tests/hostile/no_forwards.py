@@ -10,6 +10,8 @@ from sshgate.streams import Back, Stream
 class NoForwards:
     """Says no to all."""
 
+    work = ()
+
     async def connect(self, destination: Destination) -> Stream:
         raise Denied("nothing is forwarded here")
 
