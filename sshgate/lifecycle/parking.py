@@ -73,10 +73,11 @@ class Parking:
         self,
         registry: Registry,
         kinds: Mapping[str, Sequence[Kind]],
-        enter: Callable[[Record], Enterable],
+        enter: Callable[[Record], Enterable | None],
         jitter: Callable[[], float],
     ) -> None:
-        """``kinds``: what to park, by profile. ``jitter`` gives 0 to 1."""
+        """``kinds``: what to park, by profile. ``enter``: ``None`` where that cannot be, for now or for good, since
+        its profile was removed or its pod is not known any more, or not yet. ``jitter`` gives 0 to 1."""
         self._registry = registry
         self._kinds = kinds
         self._enter = enter
@@ -129,7 +130,10 @@ class Parking:
     def _see_to(self, uid: str, record: Record, mono: float) -> float:
         place = self._places.get(uid)
         if place is None:
-            place = self._places[uid] = _Place(self._enter(record))
+            sandbox = self._enter(record)
+            if sandbox is None:
+                return mono + AGAIN
+            place = self._places[uid] = _Place(sandbox)
         missing = [kind for kind in self._kinds[record.profile] if kind not in place.waiting]
         due = [kind for kind, one in place.waiting.items() if one.until <= mono]
         if place.task is None and (missing or due):
@@ -149,9 +153,10 @@ class Parking:
             place.tried = float("-inf")
         except GateError as error:
             log.debug("parking.failed", sandbox=record.name, reason=str(error))
-            if self._places.get(record.uid) is place:
-                # A sandbox that could not be entered may think that it never can be; a login shall find out itself.
-                place.sandbox = self._enter(record)
+            # A sandbox that could not be entered may think that it never can be; a login shall find out itself.
+            fresh = self._enter(record) if self._places.get(record.uid) is place else None
+            if fresh is not None:
+                place.sandbox = fresh
         finally:
             place.task = None
 

@@ -30,6 +30,8 @@ class Claim:
     gateway: str
     life: str
     lifetime: float
+    detached: float | None = None
+    """Seconds that a named sandbox is kept without clients, where its profile says."""
 
 
 def claim_patch(record: Record, claim: Claim, now: Now) -> Patch:
@@ -65,7 +67,8 @@ def claim_annotations(claim: Claim, now: Now) -> dict[str, str]:
 
 def named_annotations(claim: Claim, now: Now) -> dict[str, str]:
     """The annotations of a pod that is made for a named sandbox: its maker is attached from the start."""
-    return claim_annotations(claim, now) | {labels.ATTACHED + claim.life: labels.timestamp(now.wall)}
+    kept = {} if claim.detached is None else {labels.KEPT_FOR: f"{math.ceil(claim.detached)}"}
+    return claim_annotations(claim, now) | kept | {labels.ATTACHED + claim.life: labels.timestamp(now.wall)}
 
 
 def deadline(record: Record, lifetime: float, now: Now) -> int:

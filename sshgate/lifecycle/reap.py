@@ -29,10 +29,19 @@ LEAST_DETACHED = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Seconds that a named sandbox is kept without clients, by profile, and for profiles no longer configured."""
+    """Seconds that a named sandbox is kept without clients, by profile.
+
+    Of a profile that this gateway does not know (no longer configured, or not here yet) it is kept for what its pod
+    says, and ``otherwise`` where that says nothing: a leader never shortens what another gateway has promised.
+    """
 
     detached: Mapping[str, float] = field(default_factory=dict)
     otherwise: float = 600.0
+
+    def kept(self, record: Record) -> float:
+        """For how long this one is kept."""
+        promised = record.kept_for if record.kept_for is not None else self.otherwise
+        return max(self.detached.get(record.profile, promised), LEAST_DETACHED)
 
 
 def reap(book: Book, presence: Presence, rules: Rules, now: Now) -> list[Delete | Detach]:
@@ -97,8 +106,7 @@ def _named(one: Sighting, presence: Presence, rules: Rules, now: Now) -> list[De
         return [Delete(record, "drained", untouched=True)]
     if _made_now(record, presence):
         return []
-    allowed = max(rules.detached.get(record.profile, rules.otherwise), LEAST_DETACHED)
-    if now.wall - _left_at(record) >= allowed:
+    if now.wall - _left_at(record) >= rules.kept(record):
         return [Delete(record, "nobody came back", untouched=True, unless_busy=True)]
     return []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
@@ -80,6 +81,8 @@ class Record:
     last_seen: float | None = None
     detached_at: float | None = None
     expires_at: float | None = None
+    kept_for: float | None = None
+    """Seconds without clients that a named sandbox was promised when it was made."""
     attached: frozenset[str] = field(default_factory=frozenset)
     """The lives of the gateways that have clients in a named sandbox."""
 
@@ -139,6 +142,7 @@ class Record:
             last_seen=_time(notes.get(labels.LAST_SEEN)),
             detached_at=_time(notes.get(labels.DETACHED_AT)),
             expires_at=_time(notes.get(labels.EXPIRES_AT)),
+            kept_for=_seconds(notes.get(labels.KEPT_FOR)),
             attached=frozenset(
                 key.removeprefix(labels.ATTACHED)
                 for key, value in notes.items()
@@ -191,3 +195,7 @@ def _text(value: Any) -> str | None:
 
 def _time(value: Any) -> float | None:
     return labels.parse_timestamp(value) if isinstance(value, str) else None
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else None

@@ -19,7 +19,8 @@ from tests.rig.waiting import until
 PROFILES: dict[str, Any] = {
     "default": {},
     "other": {"extends": "default"},
-    "brief": {"extends": "default", "limits": {"detached": "1s"}},
+    # A name no other gateway of the tests knows: whichever of them leads keeps to what the pod says.
+    "fleeting": {"extends": "default", "limits": {"detached": "1s"}},
     "dying": {"extends": "default", "limits": {"max_lifetime": "5m08s"}},
 }
 
@@ -165,8 +166,8 @@ COMMANDS = "for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$f; echo; done 2>/de
 
 
 def test_nobody_who_comes_back_ends_it_unless_a_program_runs(dev: Ssh) -> None:
-    assert dev.as_user("dev+brief=idle").run("true").status == 0
-    assert dev.as_user("dev+brief=busy").run("setsid sleep 600 </dev/null >/dev/null 2>&1 & exit 0").status == 0
+    assert dev.as_user("dev+fleeting=idle").run("true").status == 0
+    assert dev.as_user("dev+fleeting=busy").run("setsid sleep 600 </dev/null >/dev/null 2>&1 & exit 0").status == 0
     until(lambda: "idle " not in verb(dev, "sandboxes"), 60, "the end of the one that nothing runs in")
     assert "busy " in verb(dev, "sandboxes")
 

@@ -17,7 +17,7 @@ from sshgate.lifecycle.join import Join, Make, Wait, join, mine
 from sshgate.lifecycle.patches import Claim
 from sshgate.lifecycle.pick import is_mine, pick
 from sshgate.lifecycle.presence import SILENCE, Presence
-from sshgate.lifecycle.reap import LAST_WORDS, STRAY, Rules, reap, strays
+from sshgate.lifecycle.reap import LAST_WORDS, LEAST_DETACHED, STRAY, Rules, reap, strays
 from sshgate.lifecycle.records import Stage, State
 from sshgate.sandbox.labels import user_hash
 from tests.unit.lifecycle_values import START, at, book, claimed, warm
@@ -261,6 +261,18 @@ def test_a_named_sandbox_ends_when_nobody_came_back_unless_something_runs() -> N
     assert delete.unless_busy
     seen = book(claimed("a", sandbox="work", detached_at=START + 100, last_seen=START + 160))
     assert reap(seen, silent(), rules, at(219)) == []
+
+
+def test_a_named_sandbox_of_a_profile_the_leader_does_not_know_is_kept_as_its_pod_says() -> None:
+    rules = Rules({"other": 60.0}, otherwise=600.0)
+    known = book(claimed("a", sandbox="work", detached_at=START, kept_for=9000.0))
+    assert reap(known, silent(), rules, at(8999)) == []
+    assert len(reap(known, silent(), rules, at(9000))) == 1
+    brief = book(claimed("a", sandbox="work", detached_at=START, kept_for=1.0))
+    assert len(reap(brief, silent(), rules, at(LEAST_DETACHED))) == 1
+    # Who knows the profile goes by it: it may have been changed since.
+    longer = book(claimed("a", sandbox="work", detached_at=START, kept_for=9000.0))
+    assert len(reap(longer, silent(), Rules({"default": 60.0}), at(60))) == 1
 
 
 def test_a_clock_that_jumps_ends_nothing_that_is_in_use() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from sshgate.errors import StartFailed
 from sshgate.lifecycle.actions import Create, Delete
 from sshgate.lifecycle.claiming import Answer
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.parking import AGAIN, RENEW, Parking
+from sshgate.lifecycle.parking import AGAIN, RENEW, Kind, Parking
 from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
@@ -106,9 +108,13 @@ class World:
     def __init__(self) -> None:
         self.time = at(0)
         self.broken = False
+        self.watched = True
+        self.faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: self.faults.append(fault))
         self.rooms: list[Room] = []
         self.registry = Registry("me", Limits(), Nowhere(), self.now)
-        self.parking = Parking(self.registry, {"default": ("terminal", "pipe")}, self._enter, lambda: 0.5)
+        self.profiles: dict[str, Sequence[Kind]] = {"default": ("terminal", "pipe")}
+        self.parking = Parking(self.registry, self.profiles, self._enter, lambda: 0.5)
         self.registry.listed([])
 
     def now(self) -> Now:
@@ -117,7 +123,9 @@ class World:
     def pass_time(self, seconds: float) -> None:
         self.time = at(self.time.mono + seconds)
 
-    def _enter(self, record: Record) -> Room:
+    def _enter(self, record: Record) -> Room | None:
+        if not self.watched or record.profile not in self.profiles:
+            return None
         self.rooms.append(Room(record, self.broken))
         return self.rooms[-1]
 
@@ -208,3 +216,24 @@ async def test_a_sandbox_that_cannot_be_entered_is_tried_again_later_as_a_new_on
     world.pass_time(AGAIN + 1)
     await world.look()
     assert world.parking.count == 2
+
+
+async def test_a_sandbox_the_watch_has_not_told_of_is_entered_once_it_has(world: World) -> None:
+    world.watched = False
+    world.registry.told(warm("a"))
+    await world.look()
+    assert world.parking.count == 0
+    world.watched = True
+    await world.look()
+    assert world.parking.count == 2
+
+
+async def test_a_profile_that_is_removed_during_a_failed_attempt_faults_nothing(world: World) -> None:
+    world.broken = True
+    world.registry.told(warm("a"))
+    world.parking.look()
+    world.profiles.clear()
+    await world.look()
+    gc.collect()
+    assert world.faults == []
+    assert repr(world.parking) == "<Parking 0 launchers in 0 sandboxes>"

@@ -125,6 +125,21 @@ def test_attaching_and_detaching_leaves_only_the_moment_it_ended() -> None:
     assert Record.parse(cluster.patch("p", seen_patch(record, NOW))).last_seen == NOW.wall
 
 
+@pytest.mark.parametrize(("promised", "read"), [(0.0, 0.0), (599.5, 600.0), (86_400.0, 86_400.0), (None, None)])
+def test_for_how_long_a_named_sandbox_is_kept_is_read_back(promised: float | None, read: float | None) -> None:
+    cluster = Cluster(1)
+    claim = Claim("ada", "s1", "gw", "life1", 3600.0, promised)
+    cluster.create("p", {labels.STATE: labels.CLAIMED}, named_annotations(claim, NOW))
+    assert Record.parse(cluster.get("p")).kept_for == read
+
+
+@pytest.mark.parametrize("written", ["", "-1", "1.5", "inf", "9" * 400, "1e9"])
+def test_what_people_make_of_that_is_no_promise(written: str) -> None:
+    cluster = Cluster(1)
+    cluster.create("p", {labels.STATE: labels.CLAIMED}, {labels.KEPT_FOR: written})
+    assert Record.parse(cluster.get("p")).kept_for is None
+
+
 def test_nobody_joins_a_sandbox_that_is_draining_or_going() -> None:
     cluster = Cluster(1)
     cluster.create("p", {labels.STATE: labels.DRAINING}, {labels.LIFE: "life1"})

@@ -163,9 +163,8 @@ class KubernetesNamed:
         registry.admit(order.user, order.session)
         try:
             await self._homes.prepare(order)
-            claim = Claim(
-                order.user, order.session, self._owner.gateway, registry.life, podspec.lifetime(order.profile)
-            )
+            lifetime, detached = podspec.lifetime(order.profile), order.profile.limits.detached
+            claim = Claim(order.user, order.session, self._owner.gateway, registry.life, lifetime, detached)
             manifest = podspec.claimed_pod(order, self._owner, "", named_annotations(claim, registry.now))
             record = record_of(await self._way(lambda: self._api.create_pod(manifest)))
             registry.told(record)

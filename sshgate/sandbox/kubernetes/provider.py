@@ -235,10 +235,16 @@ class KubernetesProvider:
         sandbox.adopt(order.profile, notice)
         return self._enter_book(sandbox, order)
 
-    def _enter(self, record: Record) -> KubernetesSandbox:
-        """A warm pod in which launchers can be parked; it stays nobody's."""
-        known = self._reflector.known[record.name]
-        sandbox = KubernetesSandbox(self.api, known, self.profiles[record.profile], self._discard)
+    def _enter(self, record: Record) -> KubernetesSandbox | None:
+        """A warm pod in which launchers can be parked; it stays nobody's.
+
+        ``None`` where an answer to a request told of the pod before the watch did, or after the watch told its end,
+        and where its profile is configured no longer.
+        """
+        known, profile = self._reflector.known.get(record.name), self.profiles.get(record.profile)
+        if known is None or known.metadata.uid != record.uid or profile is None:
+            return None
+        sandbox = KubernetesSandbox(self.api, known, profile, self._discard)
         self._warm[record.name] = sandbox
         return sandbox
 
