@@ -8,6 +8,10 @@ from collections.abc import Callable
 
 from sshgate.streams import CHUNK
 
+# Chunks that wait are joined up to this size: one of a byte costs some sixty, and what is kept for each holds gaps
+# open in the allocator's heap.
+JOINED = 4096
+
 
 class Flow:
     """A queue of ``(stream, bytes)`` chunks with a high and a low water mark.
@@ -22,14 +26,11 @@ class Flow:
         low: int,
         pause: Callable[[], None] = lambda: None,
         resume: Callable[[], None] = lambda: None,
-        joined: int = 0,
     ) -> None:
-        """Chunks that wait are joined up to ``joined`` bytes: one of a byte costs some sixty."""
         self.high = high
         self.low = low
         self.size = 0
         self.paused = False
-        self._joined = joined
         self._pause = pause
         self._resume = resume
         self._chunks: deque[tuple[int, bytes]] = deque()
@@ -50,7 +51,7 @@ class Flow:
         if not data or self._eof:
             return
         last = self._chunks[-1] if self._chunks else None
-        if last is not None and last[0] == stream and len(last[1]) + len(data) <= self._joined:
+        if last is not None and last[0] == stream and len(last[1]) + len(data) <= JOINED:
             self._chunks[-1] = (stream, last[1] + data)
         else:
             self._chunks.append((stream, data))
@@ -73,8 +74,8 @@ class Flow:
         self._relieve()
         self._wake()
 
-    async def get(self, limit: int = CHUNK) -> tuple[int, bytes] | None:
-        """The next bytes of one stream, small neighbours joined up to ``limit``; ``None`` after the end."""
+    async def get(self) -> tuple[int, bytes] | None:
+        """The next bytes of one stream, small neighbours joined up to ``CHUNK``; ``None`` after the end."""
         while not self._chunks:
             if self._eof:
                 return None
@@ -83,19 +84,19 @@ class Flow:
                 await self._waiter
             finally:
                 self._waiter = None
-        taken = self._take(limit)
+        taken = self._take()
         self._relieve()
         return taken
 
-    def _take(self, limit: int) -> tuple[int, bytes]:
+    def _take(self) -> tuple[int, bytes]:
         chunks = self._chunks
         stream, data = chunks.popleft()
-        if not chunks or chunks[0][0] != stream or len(data) + len(chunks[0][1]) > limit:
+        if not chunks or chunks[0][0] != stream or len(data) + len(chunks[0][1]) > CHUNK:
             self.size -= len(data)
             return stream, data
         parts = [data]
         total = len(data)
-        while chunks and chunks[0][0] == stream and total + len(chunks[0][1]) <= limit:
+        while chunks and chunks[0][0] == stream and total + len(chunks[0][1]) <= CHUNK:
             data = chunks.popleft()[1]
             parts.append(data)
             total += len(data)

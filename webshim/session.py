@@ -18,8 +18,6 @@ from webshim.visitor import Visitor
 
 # Between the two window changes that make a program draw itself again: it must see both.
 REDRAW_SECONDS = 0.1
-# Input that waits: a frame of one byte must not cost a hundred times that.
-JOINED_BYTES = 4096
 
 
 class Viewer(Protocol):
@@ -72,7 +70,7 @@ class WebSession:
         self.received = 0
         """Input bytes from all its sockets, and those that the program was handed."""
         self.taken = 0
-        self._input = Flow(INPUT_LIMIT, INPUT_LIMIT, joined=JOINED_BYTES)
+        self._input = Flow(INPUT_LIMIT, INPUT_LIMIT)
         self._sizes: deque[TerminalSize] = deque()
         self._settle = False
         self._controlled = asyncio.Event()

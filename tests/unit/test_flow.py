@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from itertools import groupby
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.flow import Flow
+from sshgate.flow import JOINED, Flow
 from sshgate.streams import CHUNK, STDERR, STDOUT
 
 
@@ -23,9 +24,9 @@ class Source:
         return Flow(high, low, lambda: self.calls.append("pause"), lambda: self.calls.append("resume"))
 
 
-async def drained(flow: Flow, limit: int = CHUNK) -> list[tuple[int, bytes]]:
+async def drained(flow: Flow) -> list[tuple[int, bytes]]:
     chunks = []
-    while (chunk := await flow.get(limit)) is not None:
+    while (chunk := await flow.get()) is not None:
         chunks.append(chunk)
     return chunks
 
@@ -40,24 +41,24 @@ async def test_small_neighbours_of_one_stream_are_joined() -> None:
 
 async def test_a_join_does_not_pass_the_limit_and_a_large_chunk_stays_whole() -> None:
     flow = Flow(100, 10)
-    for data in (b"aaa", b"bb", b"c", b"dddddd"):
-        flow.put(data)
+    for size in (CHUNK - JOINED - 1, JOINED + 1, 1, CHUNK + 1):
+        flow.put(bytes(size))
     flow.put_eof()
-    assert await drained(flow, 5) == [(0, b"aaabb"), (0, b"c"), (0, b"dddddd")]
+    assert [len(data) for _, data in await drained(flow)] == [CHUNK, 1, CHUNK + 1]
 
 
 async def test_the_source_is_paused_above_high_and_resumed_at_low() -> None:
     source = Source()
-    flow = source.flow(10, 3)
-    flow.put(b"x" * 10)
+    flow = source.flow(CHUNK, 3)
+    flow.put(b"x" * CHUNK)
     assert source.calls == []
-    flow.put(b"y")
+    flow.put(b"y" * CHUNK)
     flow.put(b"z" * 3)
     assert source.calls == ["pause"]
-    assert repr(flow) == "<Flow 14/10 bytes paused>"
-    await flow.get(10)
+    assert repr(flow) == f"<Flow {2 * CHUNK + 3}/{CHUNK} bytes paused>"
+    await flow.get()
     assert source.calls == ["pause"]
-    await flow.get(1)
+    await flow.get()
     assert source.calls == ["pause", "resume"]
     assert not flow.paused
 
@@ -116,7 +117,7 @@ async def test_a_cancelled_reader_loses_nothing() -> None:
 
 
 async def test_tiny_chunks_that_wait_cost_little_more_than_their_bytes() -> None:
-    flow = Flow(1 << 20, 1 << 20, joined=4096)
+    flow = Flow(1 << 20, 1 << 20)
     tracemalloc.start()
     try:
         for number in range(200_000):
@@ -129,20 +130,26 @@ async def test_tiny_chunks_that_wait_cost_little_more_than_their_bytes() -> None
     assert b"".join([data for _, data in await drained(flow)]) == b"0123456789" * 20_000
 
 
-CHUNKS = st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), st.binary(max_size=12)), max_size=30)
+SIZES = st.sampled_from([0, 1, 5, JOINED - 5, JOINED, CHUNK - JOINED, CHUNK - 1, CHUNK])
+CHUNKS = st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), SIZES), max_size=30)
 
 
-@given(CHUNKS, st.integers(1, 20), st.integers(1, 30))
-async def test_every_byte_comes_out_once_and_in_order(chunks: list[tuple[int, bytes]], limit: int, high: int) -> None:
+@given(CHUNKS, st.integers(1, 3 * CHUNK))
+async def test_every_byte_comes_out_once_and_in_order(chunks: list[tuple[int, int]], high: int) -> None:
     source = Source()
     flow = source.flow(high, high // 2)
-    for stream, data in chunks:
+    sent = [(stream, bytes([number]) * size) for number, (stream, size) in enumerate(chunks)]
+    for stream, data in sent:
         flow.put(data, stream)
     flow.put_eof()
-    got = await drained(flow, limit)
-    spread = [(stream, byte) for stream, data in got for byte in data]
-    assert spread == [(stream, byte) for stream, data in chunks for byte in data]
-    longest = max((len(data) for _, data in chunks), default=0)
-    assert all(len(data) <= max(limit, longest) for _, data in got)
+    got = await drained(flow)
+    assert runs(got) == runs(sent)
+    assert all(len(data) <= CHUNK for _, data in got)
     assert source.calls in ([], ["pause", "resume"])
     assert flow.size == 0
+
+
+def runs(chunks: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """The bytes between one change of the stream and the next."""
+    grouped = groupby((chunk for chunk in chunks if chunk[1]), key=lambda chunk: chunk[0])
+    return [(stream, b"".join(data for _, data in group)) for stream, group in grouped]
