@@ -38,6 +38,8 @@ class Connection(web.RequestHandler):
         self._slot: Slot | None = None
         self.peer = ""
         """The address on the other side, a proxy's where there is one."""
+        self.lost = asyncio.Event()
+        """It has ended, from whichever side."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = endpoint(transport.get_extra_info("peername"))[0]
@@ -52,6 +54,7 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._slot is not None:
             self._slot.release()
+        self.lost.set()
         super().connection_lost(exc)
 
     def authenticated(self) -> None:

@@ -35,11 +35,10 @@ from webshim.protocol import (
 from webshim.session import WebSession
 from webshim.sessions import Sessions
 from webshim.visitor import Visitor
+from webshim.websocket import CLOSE_SECONDS, WebSocket
 
 ATTACH_SECONDS = 10.0
 PING_SECONDS = 25.0
-# A peer that does not answer a close, or does not take the last bytes, is cut.
-CLOSE_SECONDS = 2.0
 # One message; the network's buffers below it are what keeps the line busy.
 SEND_BYTES = 32 * 1024
 
@@ -67,7 +66,7 @@ class Socket:
         self._sessions = sessions
         self._tickets = tickets
         self._session: WebSession | None = None
-        self._websocket = web.WebSocketResponse(
+        self._websocket = WebSocket(
             protocols=(SUBPROTOCOL,), heartbeat=PING_SECONDS, max_msg_size=TEXT_BYTES, compress=False,
             timeout=CLOSE_SECONDS,
         )  # fmt: skip

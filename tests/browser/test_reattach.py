@@ -126,6 +126,25 @@ def test_another_tab_takes_over_only_when_asked(either: Door, enter: Enter, visi
     second.verify()
 
 
+def test_what_is_typed_before_the_session_is_there_reaches_it(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """A new one, and one that is taken back: nothing that a person types is lost on the way."""
+    first = visitors(door).tab().open(door.link())
+    first.page.click("#first-session")
+    first.type("echo ty''ped ahead\n")
+    first.wait_line("typed ahead")
+    first.prompt()
+    second = Tab(first.page.context.new_page(), first.address).open()
+    second.says("open in another tab")
+    second.press("Take over")
+    second.type("echo ta''ken\n")
+    second.wait_line("taken")
+    first.says("taken over")
+    first.press("Take it back")
+    first.type("echo ba''ck\n")
+    first.wait_line("back")
+    second.verify()
+
+
 def test_several_sessions_are_tabs_and_are_listed_again(door: Door, enter: Enter) -> None:
     """Two sessions, told apart; after a reload both are there, and the shown one is the one that was."""
     tab = enter(door)

@@ -96,6 +96,7 @@ class Tab:
 
     def new_session(self, profile: str | None = None, name: str | None = None) -> Tab:
         """A new tab of the page, running."""
+        before = len(self.sessions())
         if profile is None and name is None:
             self.page.keyboard.press("Control+Shift+Enter") if self.sessions() else self.page.click("#first-session")
         else:
@@ -104,6 +105,8 @@ class Tab:
                 self.page.select_option("#new-profile", profile)
             self.page.fill("#new-name", name or "")
             self.page.click("#new-dialog .primary")
+        # The session that was shown before is connected too.
+        self.page.locator("#tabs .tab").nth(before).wait_for()
         return self.wait_state("connected")
 
     def sessions(self) -> list[str]:

@@ -62,7 +62,8 @@ async def test_a_flood_keeps_memory_flat_and_ctrl_c_answers(tab: Tab, gate: Gate
 async def test_a_tab_that_acknowledges_nothing_stops_the_program(tab: Tab, gate: Gateway) -> None:
     before = gate.memory
     tab.acking = False
-    await tab.type(b"i=0; while head -c 65536 /dev/zero; do i=$((i+1)); echo $i >count; done\n")
+    # One program: bash goes on with a loop when Ctrl-C comes just as the loop's child has ended.
+    await tab.type(b"yes sshgate\n")
     await tab.until(lambda: tab.received >= 500_000, "a window full")
     await asyncio.sleep(1)
     at = tab.received
@@ -73,7 +74,7 @@ async def test_a_tab_that_acknowledges_nothing_stops_the_program(tab: Tab, gate:
     tab.acking = True
     await tab.send("ack", offset=tab.offset)
     await tab.until(lambda: tab.received > at + 4 * MIB, "output going on")
-    await tab.type(b"\x03\x03echo qu''iet\n")
+    await tab.type(b"\x03echo qu''iet\n")
     await tab.see(b"quiet\r\n")
 
 

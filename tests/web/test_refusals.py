@@ -242,6 +242,29 @@ async def test_a_first_frame_that_is_wrong_ends_the_socket(
     assert socket.close_code == code
 
 
+async def test_a_peer_in_the_middle_of_a_message_that_is_too_big_reads_why_it_is_ended(
+    page: Browser, untouched: None
+) -> None:
+    host, port = page.url.removeprefix("http://").split(":")
+    (cookie,) = page.http.cookie_jar
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"GET /terminal HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {page.origin}\r\n"
+        f"Cookie: {cookie.key}={cookie.value}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: sshgate.v1\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(20):
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        # A text frame of 16 MiB, masked by zeros; all that has been sent comes too late to be read.
+        writer.write(b"\x81\xff" + (16 << 20).to_bytes(8, "big") + bytes(4))
+        for _ in range(64):
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+        assert await reader.read() == b"\x88\x02" + (1009).to_bytes(2, "big")
+    writer.close()
+
+
 async def test_who_says_nothing_after_the_upgrade_is_cut(page: Browser, untouched: None) -> None:
     socket = await page.socket()
     async with asyncio.timeout(20):

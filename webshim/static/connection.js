@@ -91,9 +91,13 @@ export class Connection {
     this._socket?.tell(frame);
   }
 
-  /** @param {Uint8Array<ArrayBuffer>} bytes */
+  /**
+   * Before the session is attached it waits: the first frame of a socket is `attach`.
+   *
+   * @param {Uint8Array<ArrayBuffer>} bytes
+   */
   type(bytes) {
-    if (this._socket?.open) this._typing.push(bytes);
+    if (this._socket !== null) this._typing.push(bytes);
   }
 
   /**
@@ -155,6 +159,7 @@ export class Connection {
         this._settled = setTimeout(() => this._backoff.reset(), SETTLED_SECONDS * 1000);
         this._listener.told(frame);
         this._listener.staged("attached", "", 0);
+        this._typing.begin();
         return;
       default:
         this._listener.told(frame);

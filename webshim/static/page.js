@@ -10,6 +10,7 @@ import { fillMenu } from "./menu.js";
 import { complain } from "./notices.js";
 import { Session } from "./session.js";
 import { applyTheme } from "./settings.js";
+import { leaveTab } from "./tabid.js";
 import { Tabs } from "./tabs.js";
 
 const SHOWN_KEY = "sshgate.shown";
@@ -27,7 +28,10 @@ class Page {
     this._keybar = new KeyBar(() => this.shown?.screen ?? null);
     this._bindButtons();
     takeDrops(this._panels, (files) => this._upload(files));
-    window.addEventListener("pagehide", () => this.sessions.forEach((session) => session.leave()));
+    window.addEventListener("pagehide", () => {
+      leaveTab();
+      this.sessions.forEach((session) => session.leave());
+    });
     document.addEventListener("visibilitychange", () => document.hidden || void this._refresh());
   }
 

@@ -55,6 +55,8 @@ export class Session {
     this._bar = new StateBar(this.panel, () => this.screen?.focus());
     /** @type {Connection | null} */
     this._connection = null;
+    /** Typed before there is a line to the gateway. @type {Uint8Array<ArrayBuffer>[]} */
+    this._ahead = [];
   }
 
   /** What its tab is called. */
@@ -155,18 +157,26 @@ export class Session {
       });
     }
     this._connection.connect(how);
+    for (const bytes of this._ahead.splice(0)) this._connection.type(bytes);
   }
 
   _end() {
     this._connection?.close();
     this._connection = null;
+    this._ahead = [];
   }
 
   /** @param {Uint8Array<ArrayBuffer>} bytes */
   _typed(bytes) {
     const again = this.state === "ended" || this.state === "failed";
-    if (this.state === "connected" || this.state === "starting") this._connection?.type(this._page.withHeldKeys(bytes));
+    if (this.state === "connected" || this.state === "starting") this._type(this._page.withHeldKeys(bytes));
     else if (again && bytes.length === 1 && bytes[0] === 13) void this.create();
+  }
+
+  /** @param {Uint8Array<ArrayBuffer>} bytes */
+  _type(bytes) {
+    if (this._connection === null) this._ahead.push(bytes);
+    else this._connection.type(bytes);
   }
 
   /** @param {string} title */

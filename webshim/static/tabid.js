@@ -1,16 +1,20 @@
 /** A name for this browser tab: the server gives the same tab its session back without asking. */
 
 const KEY = "sshgate.tab";
+// Written as the page goes. "Duplicate tab" copies the storage of a page that is still there.
+const LEFT = "sshgate.tab.left";
+const WAIT_MS = 2000;
 
 /** @type {Promise<string>} */
 export const tabId = claim();
 
 async function claim() {
-  const kept = read();
-  // "Duplicate tab" copies the storage; the lock tells which of the two has the name.
-  if (kept !== null && (await lock(kept))) return kept;
+  const left = take(LEFT) !== null;
+  const kept = read(KEY);
+  // The page before a reload may hold its lock for a moment longer. Otherwise the lock tells which of two has the name.
+  if (kept !== null && (await lock(kept, left))) return kept;
   const fresh = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  await lock(fresh);
+  await lock(fresh, false);
   try {
     sessionStorage.setItem(KEY, fresh);
   } catch {
@@ -19,27 +23,47 @@ async function claim() {
   return fresh;
 }
 
-function read() {
+/** The page goes; whoever comes next in this browser tab may have its name. */
+export function leaveTab() {
   try {
-    return sessionStorage.getItem(KEY);
+    sessionStorage.setItem(LEFT, "yes");
+  } catch {
+    // Without storage there is no name to leave.
+  }
+}
+
+/** @param {string} key */
+function read(key) {
+  try {
+    return sessionStorage.getItem(key);
   } catch {
     return null;
   }
+}
+
+/** @param {string} key */
+function take(key) {
+  const found = read(key);
+  if (found !== null) sessionStorage.removeItem(key);
+  return found;
 }
 
 /**
  * Hold the name as long as this page lives.
  *
  * @param {string} name
+ * @param {boolean} wait whoever holds it is going
  * @returns {Promise<boolean>} false when another page holds it
  */
-function lock(name) {
+function lock(name, wait) {
   // Without TLS, beyond loopback, there are no locks.
   if (!navigator.locks) return Promise.resolve(true);
+  const how = wait ? { signal: AbortSignal.timeout(WAIT_MS) } : { ifAvailable: true };
   return new Promise((settle) => {
-    void navigator.locks.request(`sshgate.tab.${name}`, { ifAvailable: true }, (held) => {
+    const request = navigator.locks.request(`sshgate.tab.${name}`, how, (held) => {
       settle(held !== null);
       return held === null ? undefined : new Promise(() => {});
     });
+    request.catch(() => settle(false));
   });
 }

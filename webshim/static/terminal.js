@@ -11,6 +11,7 @@ import { THEMES } from "./themes.js";
 
 const FONTS = 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
 const SCROLLBACK = 10_000;
+const MOUSE_REPORT = "\x1b[<";
 const encoder = new TextEncoder();
 
 /**
@@ -31,6 +32,7 @@ export class Screen {
     this.terminal = new Terminal(options());
     /** While true, what the emulator would say is dropped: it answers questions that a program asked long ago. */
     this.muted = false;
+    this._byHand = false;
     this._fit = new FitAddon();
     /** @type {{dispose(): void} | null} */
     this._webgl = null;
@@ -52,12 +54,26 @@ export class Screen {
     terminal.unicode.activeVersion = "11";
     terminal.loadAddon(new WebLinksAddon((event, uri) => followLink(event, uri)));
     acceptCopies(terminal, () => !this.muted);
-    terminal.onData((text) => this._say(listener, encoder.encode(text)));
+    // Private of xterm.js 6.0, told just before `onData` of what a person has typed or pasted; a test shows a change.
+    /** @type {any} */ (terminal)._core.coreService.onUserInput(() => (this._byHand = true));
+    terminal.onData((text) => this._said(listener, text));
     // Mouse reports of the old kind are bytes, not text.
     terminal.onBinary((text) => this._say(listener, Uint8Array.from(text, (letter) => letter.charCodeAt(0) & 255)));
     terminal.onResize(({ cols, rows }) => listener.resized({ cols, rows }));
     terminal.onTitleChange((title) => listener.titled(title));
     terminal.onBell(() => this.muted || listener.rang());
+  }
+
+  /**
+   * @param {Listener} listener
+   * @param {string} text
+   */
+  _said(listener, text) {
+    const byHand = this._byHand && !text.startsWith(MOUSE_REPORT);
+    this._byHand = false;
+    // A person does not wait for a replay to end. Mouse reports do: an old program may have asked for those.
+    if (byHand) listener.input(encoder.encode(text));
+    else this._say(listener, encoder.encode(text));
   }
 
   /**

@@ -14,18 +14,26 @@ export class Typing {
     this._waiting = [];
     this._sent = 0;
     this._taken = 0;
+    this._begun = false;
+  }
+
+  /** The socket is attached: what was typed while it was on its way goes now. */
+  begin() {
+    this._begun = true;
+    this._pump();
   }
 
   /** A new socket counts from 0; what waited for the old one is not typed into a program that may be another. */
   restart() {
     this._waiting = [];
     this._sent = this._taken = 0;
+    this._begun = false;
   }
 
   /** @param {Uint8Array<ArrayBuffer>} bytes */
   push(bytes) {
     // Ctrl-C does not wait behind a paste; the rest of that is what it interrupts.
-    if (bytes.length === 1 && bytes[0] === INTERRUPT) {
+    if (bytes.length === 1 && bytes[0] === INTERRUPT && this._begun) {
       this._waiting = [];
       this._now(bytes);
       return;
@@ -43,7 +51,7 @@ export class Typing {
   }
 
   _pump() {
-    while (this._waiting.length && this._sent - this._taken + this._waiting[0].length <= WINDOW) {
+    while (this._begun && this._waiting.length && this._sent - this._taken + this._waiting[0].length <= WINDOW) {
       this._now(/** @type {Uint8Array<ArrayBuffer>} */ (this._waiting.shift()));
     }
   }
