@@ -185,7 +185,7 @@ class KubernetesNamed:
 
     async def _attach(self, record: Record, order: Order, notice: Notice, made: bool) -> Attachment:
         here = self._here.get(record.name)
-        if here is None or here.sandbox.uid != record.uid or here.sandbox.standing.over:
+        if here is None or here.sandbox.uid != record.uid or not here.sandbox.usable:
             pod = self._known(record.name)
             if pod is None or pod.metadata.uid != record.uid:
                 pod = await self._api.get_pod(record.name)
@@ -252,7 +252,16 @@ class KubernetesNamed:
         return record
 
     def _discard(self, sandbox: KubernetesSandbox) -> asyncio.Future[None]:
-        """It can never be entered: of no use to anybody."""
+        """It could not be entered: of no use to anybody where it was only just made for that.
+
+        One that was there before may hold what its user left running, and a node whose container runtime is away lets
+        nobody in either: the next login tries again, and its user can end it.
+        """
+        here = self._here.get(sandbox.id)
+        if here is None or here.sandbox is not sandbox or not here.made:
+            kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            kept.set_result(None)
+            return kept
         self._registry.book.expectations.delete(sandbox.uid, self._registry.now.mono)
         return self._remove(sandbox.id, sandbox.uid)
 

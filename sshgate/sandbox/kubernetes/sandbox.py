@@ -65,6 +65,11 @@ class KubernetesSandbox:
         """Whether a program has ever been started in it from here."""
         return self._entered
 
+    @property
+    def usable(self) -> bool:
+        """Whether a program could still be started in it from here, as far as is known."""
+        return not self._deleted and not self.standing.over
+
     def adopt(self, profile: Profile, notice: Notice) -> None:
         """This warm pod has been claimed, for a profile whose limits may have changed since it was made."""
         self.warm = True
