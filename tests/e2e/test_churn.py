@@ -25,14 +25,14 @@ from tests.rig.scrape import Scraped, events
 from tests.rig.ssh import Ssh, make_key
 from tests.rig.waiting import until
 
-SECONDS = float(os.environ.get("SSHGATE_CHURN_SECONDS", "15"))
+SECONDS = float(os.environ.get("SSHGATE_CHURN_SECONDS", "10"))
 # What allocators keep for later differs from run to run; a leak of an hour is far above it.
 SLACK = 12 << 20
 # Wide, since connections that were cut seem to die as cycles with OpenSSL's memory in them: a run that collected them
 # after every part was flat, one that did not grew by up to 45 MiB. A long run must show where that ends.
 OUTAGE_SLACK = 64 << 20
 # The API server's: so long it answers, so long it does not.
-UP_SECONDS, DOWN_SECONDS = 4.0, 2.5
+UP_SECONDS, DOWN_SECONDS = 3.0, 2.5
 
 
 @pytest.mark.slow

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.rig.forwarding import master
 from tests.rig.gateway import Gateway
 from tests.rig.library import login_answer
-from tests.rig.ssh import Ssh, make_key
+from tests.rig.ssh import Ssh, end, make_key
 from tests.rig.waiting import until
 
 
-@contextmanager
-def shared_connection(ssh: Ssh, place: Path) -> Iterator[tuple[str, ...]]:
-    """A ControlMaster in the background; the options by which other clients use its connection."""
-    control = ("-o", f"ControlPath={place}/control")
-    master = subprocess.Popen(ssh.argv(options=("-M", "-N", *control)), stdin=subprocess.DEVNULL)
-    try:
-        until(lambda: (place / "control").exists() or master.poll() is not None, 20, "the control socket")
-        yield control
-    finally:
-        master.terminate()
-        master.wait(10)
-
-
 def test_channels_of_one_connection_have_their_own_sandbox_and_status(ssh: Ssh, tmp_path: Path) -> None:
-    with shared_connection(ssh, tmp_path) as control:
+    with master(ssh, tmp_path) as control:
         first = ssh.start("echo mine > /tmp/mark; read line; cat /tmp/mark; exit 4", options=control)
         second = ssh.run("test -e /tmp/mark; echo $?; exit 5", options=control)
         assert (second.status, second.out) == (5, b"1\n")
@@ -38,7 +25,7 @@ def test_channels_of_one_connection_have_their_own_sandbox_and_status(ssh: Ssh, 
 
 
 def test_killing_one_client_of_a_connection_leaves_the_others(ssh: Ssh, tmp_path: Path) -> None:
-    with shared_connection(ssh, tmp_path) as control:
+    with master(ssh, tmp_path) as control:
         flood = ssh.start("yes", options=control)
         other = ssh.start("read line; echo got $line", options=control)
         assert flood.stdout is not None
@@ -53,7 +40,7 @@ def test_a_scope_of_connection_shares_the_sandbox(
     gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh], tmp_path: Path
 ) -> None:
     ssh = user_at(gateway(provider, profiles={"default": {"scope": "connection"}}))
-    with shared_connection(ssh, tmp_path) as control:
+    with master(ssh, tmp_path) as control:
         assert ssh.run("echo kept > /tmp/mark", options=control).status == 0
         assert ssh.run("cat /tmp/mark", options=control).out == b"kept\n"
     assert ssh.run("cat /tmp/mark").status == 1
@@ -67,8 +54,8 @@ def test_a_connection_without_sessions_makes_no_sandbox(ssh: Ssh, shared: Gatewa
     for line in client.stderr:
         if b"Entering interactive session" in line or b"pledge:" in line:
             break
-    client.terminate()
-    client.communicate(timeout=10)
+    end(client)
+    client.stderr.close()
     assert shared.log().count("session.start") == sessions
 
 

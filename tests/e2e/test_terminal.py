@@ -129,7 +129,7 @@ def test_interrupt_stops_a_flood_within_a_second_and_memory_is_flat(ssh: Ssh, sh
         terminal.enter("yes")
         assert terminal.drain(2) > MIB
         early = shared.memory
-        assert terminal.drain(8) > MIB
+        assert terminal.drain(4) > MIB
         assert shared.memory - early < 8 * MIB
         pressed = time.monotonic()
         terminal.type(b"\x03")

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.rig.cluster import BUSYBOX
 from tests.rig.gateway import Gateway
-from tests.rig.ssh import Ended, Ssh, environment
+from tests.rig.ssh import Ended, Ssh, end, environment
 from tests.rig.waiting import until
 
 FULL = [
@@ -115,8 +115,7 @@ def worker_at(
         yield get
     finally:
         for master, _ in masters.values():
-            master.terminate()
-            master.wait(10)
+            end(master)
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -15,7 +15,7 @@ from tests.rig import library
 from tests.rig.cluster import BUSYBOX
 from tests.rig.forwarding import ECHO, connected, local_port, python, session
 from tests.rig.gateway import Gateway
-from tests.rig.ssh import Ssh
+from tests.rig.ssh import Ssh, end
 from tests.rig.waiting import until
 
 PORT = 34567
@@ -215,7 +215,7 @@ def test_a_sandbox_that_no_session_needs_goes_when_its_forwards_do(
         for times in (1, 2):
             connected(port).close()
             until(lambda: brief.log().count("sandbox.end") == times, 30, "the end of its sandbox")  # noqa: B023
-        client.terminate()
+        end(client)
 
 
 def test_a_gateway_that_stops_ends_forwards_and_their_sandbox(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.rig.gateway import free_port
-from tests.rig.ssh import Ssh
+from tests.rig.ssh import Ssh, end
 from tests.rig.waiting import until
 
 # Runs in the sandbox: an echo server for each connection, with half-close; says its port.
@@ -43,13 +43,7 @@ def master(ssh: Ssh, place: Path) -> Iterator[tuple[str, ...]]:
         until(lambda: (place / "control").exists() or client.poll() is not None, 20, "the control socket")
         yield control
     finally:
-        client.terminate()
-        try:
-            client.wait(10)
-        except subprocess.TimeoutExpired:
-            # A signal that comes just before it waits for input is only seen at the next input.
-            client.kill()
-            client.wait()
+        end(client)
 
 
 @contextmanager

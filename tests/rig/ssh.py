@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.rig.waiting import until
+
 PATIENCE = 60.0
 
 
@@ -78,6 +80,24 @@ class Ssh:
             env={**environment(), **(environ or {})},
         )
         return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def end(client: subprocess.Popen[bytes], limit: float = 20.0) -> None:
+    """End a client that waits. Raises ``AssertionError``.
+
+    TERM again and again: a signal that comes just before OpenSSH's client begins to wait is only seen at its next
+    input.
+    """
+
+    def ended() -> bool:
+        client.terminate()
+        try:
+            client.wait(0.5)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    until(ended, limit, "the client's end")
 
 
 def environment(**changes: str) -> dict[str, str]:
