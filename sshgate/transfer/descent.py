@@ -39,6 +39,11 @@ class Descent:
         """The directory where it began."""
         return self._levels[0][0]
 
+    @property
+    def crossed(self) -> bool:
+        """Whether another file system is mounted where we are."""
+        return self.depth > 0 and self._levels[-1][1][0] != self._levels[-2][1][0]
+
     def down(self, name: bytes) -> None:
         """Enter a subdirectory. Raises ``OSError``: missing, not a directory, a symbolic link, too deep."""
         if self.depth >= DEEPEST:

@@ -2,7 +2,8 @@
 
 The sender is not trusted: names are single components, every step is relative to an open directory and
 follows no link, sizes and counts have limits. A file is written under a temporary name in its directory,
-checked, and renamed. Large files are forced to the disk before the rename, all others before ``Done``.
+checked, and renamed. Large files are forced to the disk before the rename, all others before ``Done``, but for a
+sandbox's own file system, which no crash outlives (``outlives_us``).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from sshgate.transfer.unfinished import (
     hash_file,
     into_place,
     open_file,
+    outlives_us,
     shown,
     sync,
     unlink,
@@ -165,6 +167,7 @@ class Landing:
             resumed, self._offered = self._offered, None
             self._file = open_file(descent.fd, name, record, self._temporary(name, record.size), resumed)
             self._file.keep = self._resumes(record.size)
+            self._file.lasting = record.size >= FSYNC_FROM and outlives_us(descent.fd)
         elif isinstance(record, Whole):
             self._whole(record, self._name(record.name), descent.fd)
         elif isinstance(record, Symlink):
@@ -201,6 +204,8 @@ class Landing:
             return
         os.fchmod(self._descent.fd, record.mode & (self.writing.mask | 0o1000))
         os.utime(self._descent.fd, ns=(record.mtime, record.mtime))
+        if self._descent.crossed and outlives_us(self._descent.fd):
+            sync(self._descent.fd)
         self._descent.up()
 
     def _symlink(self, record: Symlink, name: bytes, fd: int) -> None:
@@ -349,7 +354,7 @@ class Landing:
     def _end(self) -> Done:
         if self._file is not None or self._trail or self._skipping or self._ignored_file:
             raise Garbled("it ended in the middle of a file")
-        if self._descent is not None:
+        if self._descent is not None and outlives_us(self._descent.root):
             if self._large == self.entries:
                 os.fsync(self._descent.root)  # the files themselves are on the disk already
             else:

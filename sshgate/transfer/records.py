@@ -145,7 +145,7 @@ class End(NamedTuple):
 
 
 class Done(NamedTuple):
-    """The receiver's answer to ``End``: what it has put in place, safe on the disk."""
+    """The receiver's answer to ``End``: what it has put in place, as lasting as its file system can be."""
 
     entries: int
     size: int

@@ -15,6 +15,8 @@ from sshgate.transfer.records import CHUNK, File, Garbled, hash_hole
 
 FSYNC_FROM = 1024 * 1024
 _FLUSH = 8 * 1024 * 1024
+# What the root of a container is made of.
+_PASSING = (b"overlay", b"tmpfs")
 # More than any usual file system takes: 16 TiB.
 LARGEST_FILE = 1 << 44
 
@@ -32,6 +34,8 @@ class Unfinished:
         self._owner = owner
         self._holes = False
         self._flushed = 0
+        self.lasting = False
+        """Whether it is worth forcing to the disk; see ``outlives_us``."""
         self.temporary = temporary
         self.name = name
         self.record = File(0, 0, 0, 0, name)
@@ -48,7 +52,7 @@ class Unfinished:
             written = os.pwrite(self.fd, view, self.position)
             self.position += written
             view = view[written:]
-        if self.position - self._flushed >= _FLUSH:
+        if self.lasting and self.position - self._flushed >= _FLUSH:
             # Starts writing to the disk now, so that the fsync at the end has little left to wait for.
             os.posix_fadvise(self.fd, self._flushed, self.position - self._flushed, os.POSIX_FADV_DONTNEED)
             self._flushed = self.position
@@ -71,7 +75,7 @@ class Unfinished:
             os.ftruncate(self.fd, record.size)
         os.fchmod(self.fd, record.mode & mask)
         os.utime(self.fd, ns=(record.mtime, record.mtime))
-        if record.size >= FSYNC_FROM:
+        if self.lasting and record.size >= FSYNC_FROM:
             os.fsync(self.fd)
         into_place(self.directory, self.temporary, self.name)
         self._close()
@@ -159,6 +163,22 @@ def unlink(name: bytes, directory: int) -> None:
         os.unlink(name, dir_fd=directory)
     except OSError:
         pass
+
+
+def outlives_us(fd: int) -> bool:
+    """Whether what is written to the file system of ``fd`` is still there after a crash of the machine.
+
+    A container's own layer and its memory are not: they end with the container, and no crash can leave half of
+    a file in them. Volumes and the disks of machines are; so is whatever we know nothing of.
+    """
+    try:
+        if os.fstat(fd).st_dev != os.stat("/").st_dev:  # noqa: PTH116 - also without pathlib
+            return True
+        with open("/proc/self/mounts", "rb") as mounts:  # noqa: PTH123
+            kinds = [fields[2] for fields in map(bytes.split, mounts) if len(fields) > 2 and fields[1] == b"/"]
+    except OSError:
+        return True
+    return not kinds or kinds[-1] not in _PASSING
 
 
 def sync(fd: int) -> None:

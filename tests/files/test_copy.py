@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from sshgate.transfer import unfinished
 from tests.conftest import MakeGateway
 from tests.files.conftest import FULL, Worker, run
 from tests.rig.cluster import BUSYBOX, IMAGE, Namespace
@@ -22,7 +25,7 @@ from tests.rig.ssh import Ssh, environment
 from tests.rig.waiting import until
 
 # By hand with 5120 on a cluster: five gigabytes each way through the gateway. Local sandboxes' files are memory.
-BULK = int(os.environ.get("SSHGATE_FILES_MIB", "200")) << 20
+BULK = int(os.environ.get("SSHGATE_FILES_MIB", "96")) << 20
 # What the gateway may grow by while that passes.
 FLAT = 48 << 20
 
@@ -70,7 +73,7 @@ def under_way(arguments: list[str], written: int = 20_000_000) -> Iterator[subpr
 @pytest.mark.timeout(900 if BULK > 1 << 30 else 200)
 def test_a_large_file_goes_and_comes_whole_in_flat_memory(full: Worker, tmp_path: Path) -> None:
     digest = fill(tmp_path / "large", BULK)
-    fill(tmp_path / "first", 64 << 20)
+    fill(tmp_path / "first", 32 << 20)
     assert full.cp(str(tmp_path / "first"), "dev@127.0.0.1:/tmp/warmed-up")[0] == 0  # what the first copy costs once
     full.run("rm -rf /tmp/warmed-up")
     before = full.gateway.memory
@@ -86,6 +89,21 @@ def test_a_large_file_goes_and_comes_whole_in_flat_memory(full: Worker, tmp_path
     print(f"{BULK >> 20} MiB four times: the gateway grew by {grown >> 20} MiB from {before >> 20} MiB")
     assert grown < FLAT
     full.run("rm /tmp/large")
+
+
+@pytest.mark.cluster
+def test_a_sandbox_s_own_layer_is_not_forced_to_the_disk_but_what_is_mounted_is(
+    worker_at: Callable[[str], Worker], cluster: Path
+) -> None:
+    """Where others write gigabytes to the node's disk, forcing takes minutes, for files that no crash outlives."""
+    asked = f"""
+import os
+{inspect.getsource(unfinished.outlives_us)}
+_PASSING = {unfinished._PASSING!r}
+print([outlives_us(os.open(path, os.O_RDONLY)) for path in ("/tmp", "/home", "/dev/shm")])
+"""
+    told = worker_at("kubernetes").run(f"python3 -c {shlex.quote(asked)}")
+    assert told == b"[False, False, True]\n"
 
 
 @pytest.mark.cluster
