@@ -69,8 +69,8 @@ async def test_a_client_that_stalls_never_takes_a_part_for_the_whole(sandbox: Sa
 
 
 async def test_stderr_passes_whole_with_what_looks_like_a_mark(sandbox: Sandbox) -> None:
-    command = rb"printf '\001' >&2; printf '\001\001abc\002\001' >&2; exit 3"
-    assert await run(sandbox, command) == (b"", b"\x01\x01\x01abc\x02\x01", Exited(3))
+    command = rb"printf '\036' >&2; printf '\036\036abc\037\036' >&2; exit 3"
+    assert await run(sandbox, command) == (b"", b"\x1e\x1e\x1eabc\x1f\x1e", Exited(3))
 
 
 async def test_a_deleted_pod_ends_its_programs(provider: KubernetesProvider, sandbox: Sandbox) -> None:

@@ -14,7 +14,7 @@ from sshgate.errors import BadRequest
 from sshgate.sandbox.launch import end_group, park
 from sshgate.sandbox.local.provider import LocalProvider
 from sshgate.sandbox.provider import Order, Provider, Sandbox
-from sshgate.streams import Break, Exited, Lost, Outcome, Resize, Signal, Signalled
+from sshgate.streams import STDOUT, Break, Exited, Lost, Outcome, Resize, Signal, Signalled
 from sshgate.terminal import Terminal, TerminalSize
 from tests.contract.kubernetes_namespace import namespace
 from tests.contract.programs import begin, everything, run, until_output
@@ -76,6 +76,17 @@ async def test_megabytes_both_ways_arrive_whole(sandbox: Sandbox) -> None:
     out, _, outcome = await run(sandbox, b"cat", payload)
     assert outcome == Exited(0)
     assert hashlib.sha256(out).digest() == hashlib.sha256(payload).digest()
+
+
+async def test_an_answer_may_end_in_any_byte(sandbox: Sandbox) -> None:
+    """Who waits for the next question says nothing further: nothing of the answer may be held back for that."""
+    process = await begin(sandbox, rb'while read -r n; do printf "\\$n"; done')
+    for byte in range(256):
+        await process.write(b"%03o\n" % byte)
+        async with asyncio.timeout(10):
+            assert await process.read() == (STDOUT, bytes([byte]))
+    await process.write_eof()
+    assert await everything(process) == (b"", b"", Exited(0))
 
 
 async def test_a_status_survives_unread_stdin(sandbox: Sandbox) -> None:

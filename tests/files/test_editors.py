@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROVIDERS, MakeGateway
+from tests.conftest import MakeGateway
 from tests.rig.forwarding import connected, exchanged, local_port, master, session
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh, environment
@@ -153,8 +153,6 @@ def test_fifty_channels_of_one_connection_work_at_once(user: Ssh, tmp_path: Path
             assert (client.returncode, out) == (number, b"it %d\n" % number)
 
 
-# Not on Kubernetes for now: there it was seen to hang, for a reason not yet found.
-@pytest.mark.parametrize("provider", PROVIDERS[:1], indirect=True)
 def test_an_editors_day_of_mixed_traffic(user: Ssh, door: Gateway, tmp_path: Path) -> None:
     """Streams by the proxy, large files, commands and reconnects side by side; nothing is lost and nothing grows."""
     ssh = user.as_user("dev=day")

@@ -10,11 +10,18 @@ class EndMark:
 
     Kubernetes tells success also for a connection that broke off somewhere on the way, and megabytes may be under
     way then. What stands behind the program's own last byte on the same pipe proves that all of it has come.
+    The first byte of the mark must not be found in it again.
+
+    A mark may come in pieces, so what looks like its beginning is held; but a program that waits for an answer says
+    nothing further, and its client waits for what is held. Hence ``let_go``.
     """
 
     def __init__(self, mark: bytes) -> None:
         self.mark = mark
+        self.torn = False
+        """Whether a beginning of the mark was let go: the output holds what no program said."""
         self._held = {STDOUT: b"", STDERR: b""}
+        self._let_go = {STDOUT: b"", STDERR: b""}
 
     def __repr__(self) -> str:
         return f"<EndMark {'seen' if self.seen else f'awaited on {sorted(self._held)}'}>"
@@ -24,23 +31,40 @@ class EndMark:
         """Whether both outputs have come to their end."""
         return not self._held
 
+    def holds(self, stream: int) -> bool:
+        """Whether output of ``stream`` is held that may be let go.
+
+        The launcher prints on stderr first: what stdout says after the mark there is no program's.
+        """
+        return STDERR in self._held and bool(self._held.get(stream))
+
     def without(self, stream: int, data: bytes) -> bytes:
-        """What of ``data`` is output; a possible beginning of the mark is held until the next call."""
+        """What of ``data`` is output; a possible beginning of the mark is held."""
         held = self._held.get(stream)
         if held is None:
             return data
-        if held:
-            data = held + data
+        gone = self._let_go[stream]
+        if held or gone:
+            data = gone + held + data
         before, found, after = data.partition(self.mark)
         if found:
             del self._held[stream]
-            return before + after
+            self.torn |= len(before) < len(gone)
+            return before[len(gone) :] + after
         start = data.rfind(self.mark[:1], -len(self.mark))
         if start < 0 or not self.mark.startswith(data[start:]):
-            self._held[stream] = b""
-            return data
-        self._held[stream] = data[start:]
-        return data[:start]
+            start = len(data)
+        self._let_go[stream] = data[start : len(gone)]
+        self._held[stream] = data[max(start, len(gone)) :]
+        return data[len(gone) : max(start, len(gone))]
+
+    def let_go(self, stream: int) -> bytes:
+        """What is held: nothing has followed it, so it is output. Should the rest of the mark follow yet, it counts."""
+        if not self.holds(stream):
+            return b""
+        data, self._held[stream] = self._held[stream], b""
+        self._let_go[stream] += data
+        return data
 
     def held(self) -> list[tuple[int, bytes]]:
         """What was held and will not become a mark any more."""

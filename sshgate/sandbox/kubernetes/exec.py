@@ -21,6 +21,9 @@ LOW_WATER = 32 * 1024
 # The longest message of stdin, and the bytes of it after which the event loop gets its turn.
 BURST = 128 * 1024
 
+# What looks like the beginning of the end mark is let go after twice this. The pieces of a real one come at once.
+HOLD_SECONDS = 0.03
+
 # Seconds between two sizes sent.
 RESIZE_SECONDS = 0.02
 
@@ -88,6 +91,7 @@ class ExecProcess:
         self._resizing: asyncio.TimerHandle | None = None
         self._signals: set[asyncio.Future[None]] = set()
         self._mark: EndMark | None = None
+        self._holding: dict[int, asyncio.TimerHandle] = {}
         self._stdin_waits = False
         self._checking = asyncio.Lock()
         self._checked = False
@@ -114,7 +118,7 @@ class ExecProcess:
         """
         if self._terminal or self._socket.subprotocol != remotecommand.V5:
             return None
-        self._mark = EndMark(b"\x01%s\x02" % secrets.token_hex(8).encode())
+        self._mark = EndMark(b"\x1e%s\x1f" % secrets.token_hex(8).encode())
         self._stdin_waits = no_input
         return self._mark.mark
 
@@ -189,7 +193,8 @@ class ExecProcess:
         if outcome != Exited(0):
             return outcome
         if self._mark is not None:
-            return outcome if self._mark.seen else Lost(await self._home.fate() or remotecommand.CUT)
+            whole = self._mark.seen and not self._mark.torn
+            return outcome if whole else Lost(await self._home.fate() or remotecommand.CUT)
         if self.pid is not None and not await self._home.gone(self.pid):
             return Lost(await self._home.fate() or remotecommand.NO_STATUS)
         return outcome
@@ -254,7 +259,27 @@ class ExecProcess:
         payload = mark.without(channel, payload)
         if mark.seen:
             self._end_stdin()
+        self._stop_holding(channel)
+        if mark.holds(channel):
+            self._hold(mark, channel, once_more=True)
         return payload
+
+    def _hold(self, mark: EndMark, channel: int, once_more: bool) -> None:
+        later = asyncio.get_running_loop().call_later
+        self._holding[channel] = later(HOLD_SECONDS, self._held, mark, channel, once_more)
+
+    def _held(self, mark: EndMark, channel: int, once_more: bool) -> None:
+        # Twice, for an event loop that was late: what has come meanwhile is read before the second time. While
+        # reading is paused the rest of a mark may wait in front of it.
+        if once_more or self._flow.paused:
+            self._hold(mark, channel, once_more=self._flow.paused)
+        else:
+            self._flow.put(mark.let_go(channel), channel)
+
+    def _stop_holding(self, channel: int) -> None:
+        timer = self._holding.pop(channel, None)
+        if timer is not None:
+            timer.cancel()
 
     def _lost(self) -> None:
         self._end(Lost(remotecommand.NO_STATUS))
@@ -262,6 +287,8 @@ class ExecProcess:
     def _end(self, outcome: Outcome) -> None:
         if self._outcome is None:
             self._outcome = outcome
+            for channel in list(self._holding):
+                self._stop_holding(channel)
             for stream, data in self._mark.held() if self._mark is not None else ():
                 self._flow.put(data, stream)
             self._flow.put_eof()
