@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 from aiohttp import web
 
@@ -24,6 +26,13 @@ TICKET_SECONDS = 30.0
 SPARE_SOCKETS = 10
 
 
+class Transfer(Protocol):
+    """A file on its way in or out."""
+
+    def cut(self) -> None:
+        """End it as soon as that can be."""
+
+
 class Door:
     """One web server's state. Every check raises ``Refusal``."""
 
@@ -36,6 +45,7 @@ class Door:
         self.sessions = Sessions(gateway, web.sessions_per_user)
         self.tickets: OneTime[Ticket] = OneTime(TICKET_SECONDS)
         self.sockets: set[Socket] = set()
+        self._transfers: dict[Transfer, tuple[Visitor, str]] = {}
         self.draining = False
 
     def __repr__(self) -> str:
@@ -64,7 +74,7 @@ class Door:
         user = self.place.user_of(connection_of(request).peer, request.headers)
         if user is not None:
             return self.logins.by_proxy(user)
-        cookie = request.cookies.get(self._cookie)
+        cookie = request.cookies.get(self.place.cookie)
         return self.logins.by_cookie(cookie, source) if cookie else None
 
     def check_origin(self, request: web.Request) -> None:
@@ -90,21 +100,17 @@ class Door:
 
     # --- the cookie ---
 
-    @property
-    def _cookie(self) -> str:
-        return "__Host-sshgate" if self.place.secure else "sshgate"
-
     def set_cookie(self, response: web.Response, visitor: Visitor) -> None:
         """A new login has a new cookie, whatever the browser had before."""
         response.set_cookie(
-            self._cookie, self.logins.cookie(visitor), max_age=int(visitor.expires - visitor.issued), path="/",
+            self.place.cookie, self.logins.cookie(visitor), max_age=int(visitor.expires - visitor.issued), path="/",
             secure=self.place.secure, httponly=True, samesite="Strict",
         )  # fmt: skip
 
     def forget_cookie(self, response: web.Response) -> None:
         """The browser drops it."""
         response.set_cookie(
-            self._cookie, "", max_age=0, path="/", secure=self.place.secure, httponly=True, samesite="Strict"
+            self.place.cookie, "", max_age=0, path="/", secure=self.place.secure, httponly=True, samesite="Strict"
         )
 
     # --- sockets ---
@@ -139,6 +145,22 @@ class Door:
             if which(socket):
                 socket.end(code, reason)
 
+    def logged_out(self, over: Callable[[Visitor, str], bool], reason: str) -> None:
+        """End what goes on by logins that are over: ``over`` is asked with the visitor and where it comes from."""
+        self.close_sockets(lambda socket: over(socket.visitor, socket.source), Close.LOGIN, reason)
+        for transfer, whose in list(self._transfers.items()):
+            if over(*whose):
+                transfer.cut()
+
+    @contextmanager
+    def transferring(self, transfer: Transfer, visitor: Visitor, source: str) -> Iterator[None]:
+        """While it lasts, a transfer is cut where its login is over."""
+        self._transfers[transfer] = visitor, source
+        try:
+            yield
+        finally:
+            del self._transfers[transfer]
+
     def drain(self, seconds: float) -> None:
         """Nothing new from now on. Pages are told; what nobody is attached to cannot be come back to, and ends."""
         self.draining = True
@@ -153,6 +175,4 @@ class Door:
                 self.events.tell(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")
                 self.close_sockets(lambda socket: socket.visitor.user == session.user, Close.LOGIN, "login is over")  # noqa: B023
                 self.sessions.end(session, "your login is not valid any more.")
-        self.close_sockets(
-            lambda socket: not self.logins.alive(socket.visitor, socket.source), Close.LOGIN, "login is over"
-        )
+        self.logged_out(lambda visitor, source: not self.logins.alive(visitor, source), "login is over")

@@ -70,23 +70,27 @@ class Files:
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Download."""
-        session = self._rest.own(request)
+        visitor = self._door.visitor(request)
+        session = self._rest.own_of(visitor, request)
         path = _path(request)
         download = _Download(request, path)
-        await self._run(session, download, path, _READ)
+        with self._door.transferring(download, visitor, self._door.source(request)):
+            await self._run(session, download, path, _READ)
         answered = await download.completed()
         self._told(session, "download", path, 0, answered.content_length or 0)
         return answered
 
     async def put(self, request: web.Request) -> web.Response:
         """Upload."""
-        session = self._rest.own(request)
+        visitor = self._door.visitor(request)
+        session = self._rest.own_of(visitor, request)
         path = _path(request)
         most = self._door.web.upload_bytes
         if (request.content_length or 0) > most:
             raise Refusal(413, "too_large", f"a file may have at most {most} bytes here.")
         upload = _Upload(request, most)
-        await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark)
+        with self._door.transferring(upload, visitor, self._door.source(request)):
+            await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark)
         size = upload.completed()
         self._told(session, "upload", path, size, 0)
         return answer({"path": path, "bytes": size}, 201)
@@ -138,6 +142,11 @@ class _Transfer:
         self._complaint = b""
         self._outcome: Outcome | None = None
         self._refusal: Refusal | None = None
+
+    def cut(self) -> None:
+        """Its login is over."""
+        self._refusal = Refusal(401, "login", "your login is over.")
+        self._gone.set()
 
     async def read(self) -> bytes | None:
         return None

@@ -23,6 +23,8 @@ from webshim.visitor import Method, Visitor
 LINK_SECONDS = 60.0
 # Each look at a password takes 64 MiB for some ten milliseconds.
 PASSWORDS_AT_A_TIME = 2
+# Failures of one address over all users, in those that one user may have there: a house, not a guesser of names.
+USERS_BEHIND_AN_ADDRESS = 5
 LOOPBACK = "127.0.0.1"
 # Whether a certificate has been revoked or has ended cannot be seen afterwards: such logins are short.
 CERTIFICATE_SECONDS = 3600.0
@@ -59,6 +61,7 @@ class Logins:
         self._links: OneTime[Visitor] = OneTime(LINK_SECONDS)
         self._users = UsersFile(web.users_file) if web.users_file is not None else None
         self._throttle = Throttle(web.login_attempts)
+        self._crowd = Throttle(web.login_attempts * USERS_BEHIND_AN_ADDRESS)
         self._turns = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
         self._ended: dict[str, float] = {}
 
@@ -84,15 +87,21 @@ class Logins:
         return visitor
 
     async def by_password(self, user: str, password: str, source: str) -> Visitor | Refused:
-        """Check a password. An unknown user costs the same time as a wrong one."""
-        keys = (_from(source), f"user {user[:200]}")
+        """Check a password. An unknown user costs the same time as a wrong one.
+
+        Failures count for a user together with the address that they come from, and for the address: nobody locks a
+        user out from elsewhere. How fast all addresses together can guess is bound by the turns.
+        """
+        crowd = _from(source)
+        key = f"{user[:200]} {crowd}"
         async with self._turns:
             # Asked when it is this one's turn: those that waited beside it may have failed since.
-            if wait := self._throttle.wait(*keys):
+            if wait := max(self._throttle.wait(key), self._crowd.wait(crowd)):
                 return Refused(wait)
             proof = await self._users.check(user, password) if self._users is not None else None
             if proof is None:
-                self._throttle.failed(*keys)
+                self._throttle.failed(key)
+                self._crowd.failed(crowd)
                 return Refused()
         return self._visitor(user, "password", proof)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Protocol
 from urllib.parse import urlsplit
-
-from multidict import MultiMapping
 
 from sshgate.access.identity import is_user
 from sshgate.config import Address, Proxy, Web
@@ -15,6 +14,16 @@ from sshgate.configvalues import is_loopback
 
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+\Z")
 _PORTS = {"http": 80, "https": 443}
+
+
+class Headers(Protocol):
+    """The headers of a request, in any case, with all their lines."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """The first line of this name."""
+
+    def getall(self, name: str, default: list[str], /) -> list[str]:
+        """All lines of this name."""
 
 
 class Place:
@@ -53,7 +62,12 @@ class Place:
         """Whether browsers come by TLS, ours or a proxy's."""
         return self.url.startswith("https:")
 
-    def base_of(self, peer: str, headers: MultiMapping[str]) -> str:
+    @property
+    def cookie(self) -> str:
+        """What the cookie is called. Without TLS cookies know no ports: two gateways at one host must not share it."""
+        return "__Host-sshgate" if self.secure else f"sshgate-{urlsplit(self.url).port or 80}"
+
+    def base_of(self, peer: str, headers: Headers) -> str:
         """The base path for this request: what a trusted proxy says that it has stripped, else the configured one."""
         prefix = headers.get("X-Forwarded-Prefix", "").rstrip("/")
         return prefix if prefix and self.trusted(peer) and _PREFIX.match(prefix) else self.base
@@ -78,7 +92,7 @@ class Place:
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._networks)
 
-    def source_of(self, peer: str, headers: MultiMapping[str]) -> str:
+    def source_of(self, peer: str, headers: Headers) -> str:
         """The client's address: the peer's, or what trusted proxies say, the last one that is not a proxy itself."""
         # Some proxies add a line to those that the client sent.
         said = ",".join(headers.getall("X-Forwarded-For", [])) if self.trusted(peer) else ""
@@ -92,7 +106,7 @@ class Place:
                 return peer
         return peer
 
-    def user_of(self, peer: str, headers: MultiMapping[str]) -> str | None:
+    def user_of(self, peer: str, headers: Headers) -> str | None:
         """The user whom a trusted proxy names and vouches for by its secret."""
         if self._secret is None or not self.trusted(peer):
             return None
@@ -112,7 +126,7 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
-def _only(headers: MultiMapping[str], name: str) -> str:
+def _only(headers: Headers, name: str) -> str:
     """A header that stands there once; of two, one may be the client's own."""
     lines = headers.getall(name, [])
     return lines[0] if len(lines) == 1 else ""

@@ -15,7 +15,7 @@ from sshgate.terminal import TerminalSize
 from webshim.answers import Refusal, answer
 from webshim.door import Door
 from webshim.login import Refused
-from webshim.protocol import Close, Columns, Rows
+from webshim.protocol import Columns, Rows
 from webshim.session import WebSession
 from webshim.socket import Ticket
 from webshim.visitor import Visitor
@@ -92,7 +92,7 @@ class Rest:
         visitor = self._door.visitor(request)
         await _body(request, Nothing)
         self._door.logins.logout(visitor)
-        self._door.close_sockets(lambda socket: socket.visitor.id == visitor.id, Close.LOGIN, "logged out")
+        self._door.logged_out(lambda other, _: other.id == visitor.id, "logged out")
         response = web.Response(status=204)
         self._door.forget_cookie(response)
         return response
@@ -156,7 +156,10 @@ class Rest:
 
     def own(self, request: web.Request) -> WebSession:
         """The session that the path names, where it is the visitor's own."""
-        visitor = self._door.visitor(request)
+        return self.own_of(self._door.visitor(request), request)
+
+    def own_of(self, visitor: Visitor, request: web.Request) -> WebSession:
+        """The same for a visitor who is known."""
         session = self._door.sessions.get(visitor.user, request.match_info["id"])
         if session is None:
             raise Refusal(404, "not_found", "there is no such session.")

@@ -77,7 +77,13 @@ def test_vim_goes_on_after_a_reload(either: Door, enter: Enter) -> None:
     vim = "vi" if either.gateway.settings["sandbox"]["provider"] == "local" else "vim"
     tab.run("clear; echo below", "below")
     tab.prompt().type(f"{vim} -u NONE -N /etc/passwd\n")
-    until(lambda: tab.screen()["type"] == "alternate" and "root:" in "".join(tab.lines()), PATIENCE, "vim")
+
+    def drawn() -> bool:
+        screen = tab.screen()
+        # The line with the file's name is the last that is drawn; then the cursor goes home.
+        return screen["type"] == "alternate" and screen["cursor"] == [0, 0] and "/etc/passwd" in tab.lines()[-1]
+
+    until(drawn, PATIENCE, "vim")
     before = tab.screen()
     _reload(tab)
     until(lambda: tab.screen() == before, PATIENCE, "the same screen")

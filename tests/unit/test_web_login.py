@@ -165,15 +165,31 @@ def test_a_users_file_keeps_its_mode_and_its_owner_when_a_password_is_set(tmp_pa
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
-async def test_too_many_wrong_passwords_make_everybody_there_wait(tmp_path: Path) -> None:
+async def test_too_many_wrong_passwords_make_that_user_wait_there_and_nowhere_else(tmp_path: Path) -> None:
     users = tmp_path / "users"
     set_password(users, "alice", "correct horse")
+    set_password(users, "bob", "battery staple")
     ways = logins(users_file=users, login_attempts=2)
     for _ in range(2):
         assert await ways.by_password("alice", "wrong", HERE) == Refused()
-    refused = await ways.by_password("alice", "correct horse", "192.0.2.99")
+    refused = await ways.by_password("alice", "correct horse", HERE)
     assert isinstance(refused, Refused)
     assert 0 < refused.wait <= 61
+    # A stranger's guesses lock neither her out where she is, nor others out where they come from.
+    assert isinstance(await ways.by_password("alice", "correct horse", "192.0.2.99"), Visitor)
+    assert isinstance(await ways.by_password("bob", "battery staple", HERE), Visitor)
+
+
+async def test_who_guesses_at_many_users_waits_as_an_address(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    set_password(users, "bob", "battery staple")
+    ways = logins(users_file=users, login_attempts=1)
+    tried = [await ways.by_password(f"user{number}", "spring2026", HERE) for number in range(5)]
+    assert tried == [Refused()] * 5
+    refused = await ways.by_password("bob", "battery staple", HERE)
+    assert isinstance(refused, Refused)
+    assert refused.wait > 0
+    assert isinstance(await ways.by_password("bob", "battery staple", "192.0.2.99"), Visitor)
 
 
 async def test_wrong_passwords_tried_side_by_side_are_counted_like_those_one_by_one(tmp_path: Path) -> None:

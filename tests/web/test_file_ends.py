@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+import aiohttp
 import pytest
 
 from tests.conftest import MakeGateway
@@ -21,10 +22,15 @@ def gate(make_gateway: MakeGateway) -> Gateway:
 
 
 @pytest.fixture
-async def tab(gate: Gateway, user_at: Callable[[Gateway], Ssh]) -> AsyncIterator[Tab]:
+def user(gate: Gateway, user_at: Callable[[Gateway], Ssh]) -> Ssh:
+    return user_at(gate)
+
+
+@pytest.fixture
+async def tab(gate: Gateway, user: Ssh) -> AsyncIterator[Tab]:
     """A shell in an empty directory."""
     async with browser(address(gate)) as page:
-        await page.login(link(await asyncio.to_thread(user_at, gate)))
+        await page.login(link(user))
         made = await page.new()
         tab = Tab(page, made["id"])
         await tab.open(made["ticket"])
@@ -58,6 +64,28 @@ async def test_an_upload_of_unknown_length_that_breaks_off_leaves_nothing(tab: T
         await tab.type(b"while ls -A | grep -q upload; do sleep 0.05; done; ls -A; echo n''ow%d\n" % turn)
         await tab.see(b"now%d\r\n" % turn)
     assert b"half" not in tab.text
+
+
+async def test_a_logout_cuts_what_is_on_its_way_in_and_out(tab: Tab, user: Ssh) -> None:
+    page = tab.browser
+    files = f"{page.url}/api/sessions/{tab.session}/files"
+    await tab.type(b"head -c 300000000 /dev/zero >large; echo fi''lled\n")
+    await tab.see(b"filled\r\n")
+    async with page.http.get(files, params={"path": "large"}) as download:
+        assert download.status == 200
+        await download.content.readexactly(100_000)
+        writer = await half_an_upload(page, tab.session, b"x" * 300_000)
+        await tab.type(b"until ls -A | grep -q upload; do sleep 0.05; done; echo be''gun\n")
+        await tab.see(b"begun\r\n")
+        assert (await page.ask("POST", "api/logout"))[0] == 204
+        with pytest.raises(aiohttp.ClientError):
+            await asyncio.wait_for(download.content.read(), 30)
+    await page.login(link(user))
+    await tab.open()
+    await tab.type(b"while ls -A | grep -q upload; do sleep 0.05; done; ls -A; rm large; echo n''ow\n")
+    await tab.see(b"now\r\n")
+    assert b"half" not in tab.text
+    writer.close()
 
 
 async def test_an_upload_that_is_too_large_is_refused_on_its_way_and_leaves_nothing(tab: Tab) -> None:

@@ -68,6 +68,10 @@ def untouched(gate: Gateway) -> Iterator[None]:
     assert (descendants(gate.pid), gate.log().count("session.start")) == before
 
 
+def cookie_name(gate: Gateway) -> str:
+    return "sshgate-" + address(gate).rpartition(":")[2]
+
+
 async def upgraded(page: Browser, **headers: str) -> int:
     """The status of a WebSocket's upgrade: 101, or a refusal's."""
     try:
@@ -106,7 +110,7 @@ async def test_without_a_login_every_route_is_401_before_the_upgrade(
 ) -> None:
     async with browser(address(gate)) as stranger:
         if cookie is not None:
-            stranger.headers["Cookie"] = f"sshgate={cookie}"
+            stranger.headers["Cookie"] = f"{cookie_name(gate)}={cookie}"
         for method, path, body in ROUTES:
             status, answer = await stranger.ask(method, path, body)
             assert (status, answer["error"]["code"], answer["login"]) == (401, "login", ["link"]), (method, path)
@@ -165,7 +169,7 @@ async def test_a_new_login_is_a_new_cookie_and_a_logout_ends_the_old_one(
     page: Browser, gate: Gateway, alice: Ssh
 ) -> None:
     (old,) = page.http.cookie_jar
-    assert (old.key, old["httponly"], old["samesite"], old["path"]) == ("sshgate", True, "Strict", "/")
+    assert (old.key, old["httponly"], old["samesite"], old["path"]) == (cookie_name(gate), True, "Strict", "/")
     before = old.value
     await page.login(link(alice))
     (new,) = page.http.cookie_jar
@@ -178,7 +182,7 @@ async def test_a_new_login_is_a_new_cookie_and_a_logout_ends_the_old_one(
     assert (await page.ask("POST", "api/logout"))[0] == 204
     assert await tab.closed() == 4401
     async with browser(address(gate)) as thief:
-        thief.headers["Cookie"] = f"sshgate={word}"
+        thief.headers["Cookie"] = f"{cookie_name(gate)}={word}"
         assert (await thief.ask("GET", "api/me"))[0] == 401
     await socket.close()
     await page.login(link(alice))
