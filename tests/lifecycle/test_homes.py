@@ -37,7 +37,8 @@ def test_a_home_is_kept_and_is_its_users_alone(space: Namespace, served: Gateway
     dev, eve = user("dev", served), user("eve", served)
     work = dev.as_user("dev=work")
     assert verb(dev, "homes") == "you have no homes.\n"
-    assert work.run("echo kept > ~/file && pwd").out == b"/home/dev\n"
+    # A new home holds what the image has there; what its user deletes does not come back.
+    assert work.run("echo kept > ~/file && test -O ~/.bashrc && rm ~/.bashrc && pwd").out == b"/home/dev\n"
     until(lambda: " starting " not in verb(dev, "sandboxes"), 20, "the watch having told of it")
     assert re.search(r"^work .* yes +sshgate-work-", verb(dev, "sandboxes"), re.MULTILINE)
     assert re.fullmatch(r"NAME +SIZE +AGE +STATE\nwork +64Mi +\d+s +in use\n", verb(dev, "homes"))
@@ -47,7 +48,7 @@ def test_a_home_is_kept_and_is_its_users_alone(space: Namespace, served: Gateway
     end(work, space)
     assert re.fullmatch(r"NAME +SIZE +AGE +STATE\nwork +64Mi +\d+s +kept\n", verb(dev, "homes"))
     # The next sandbox of this name has it again; that of somebody else, and a nameless one, have not.
-    assert work.run("cat ~/file").out == b"kept\n"
+    assert work.run("cat ~/file; ls -A ~ | grep -c bashrc").out == b"kept\n0\n"
     assert dev.run("cat ~/file").status == 1
     hers = eve.as_user("eve=work")
     assert hers.run("cat ~/file").status == 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.config import Profile, ProfileLimits, Resources
+from sshgate.config import Home, Profile, ProfileLimits, Resources
 from sshgate.sandbox import labels as keys
 from sshgate.sandbox.kubernetes import podspec
 from sshgate.sandbox.kubernetes.podspec import Owner
@@ -95,6 +95,23 @@ ODD_NAMES = [
     "-",
     "\udcff",
 ]
+
+
+def test_a_home_is_filled_by_the_same_image_under_the_same_rules_before_the_sandbox_starts() -> None:
+    overrides = {"containers": [{"name": "shell", "image": "mine:1"}], "initContainers": [{"name": "own"}]}
+    profile = Profile(home=Home(path="/home/me"), pod_overrides=overrides)
+    spec = pod(profile, name="work")["spec"]
+    seed, own = spec["initContainers"]
+    (shell,) = spec["containers"]
+    assert own == {"name": "own"}
+    for key in ("image", "imagePullPolicy", "resources", "securityContext"):
+        assert seed[key] == shell[key]
+    assert seed["command"][-1] == "/home/me"
+    assert shell["volumeMounts"] == [{"name": "home", "mountPath": "/home/me"}]
+    (mount,) = seed["volumeMounts"]
+    assert mount["name"] == "home"
+    assert mount["mountPath"] not in ("/home/me", "/")
+    assert "initContainers" not in pod(Profile(home=Home()))["spec"], "an unnamed sandbox has no home"
 
 
 @pytest.mark.parametrize("user", ODD_NAMES)

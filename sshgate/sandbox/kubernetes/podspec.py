@@ -54,6 +54,11 @@ _STAY = (
 )
 KEEP_ALIVE = ("/bin/sh", "-c", _STAY)
 
+# A home that is mounted hides what the image has there (.bashrc and the like): a new one gets a copy of it. Only an
+# empty one, so that what its user has deleted does not come back. What cannot be copied keeps nobody out.
+EMPTY_HOME = "/empty-home"
+_SEED = f'case "$(ls -A {EMPTY_HOME})" in ""|lost+found)[ ! -d "$0" ]||cp -a "$0/." {EMPTY_HOME}/;;esac;exit 0'
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -131,8 +136,14 @@ def home_claim(user: str, name: str) -> str:
     return f"home-{named_pod(user, name)}"
 
 
+_OF_THE_SHELL = ("image", "imagePullPolicy", "resources", "securityContext")
+
+
 def _with_home(spec: dict[str, Any], claim: str, home: Home) -> dict[str, Any]:
-    """The spec with the home mounted, writable by the sandbox's user: only its root is ever given to the group."""
+    """The spec with the home mounted, writable by the sandbox's user: only its root is ever given to the group.
+
+    Before the sandbox starts, a container of the same image fills a home that is empty.
+    """
     volume = {"name": HOME, "persistentVolumeClaim": {"claimName": claim}}
     mount = {"name": HOME, "mountPath": home.path}
     security = {"fsGroup": USER_ID, "fsGroupChangePolicy": "OnRootMismatch"}
@@ -143,6 +154,10 @@ def _with_home(spec: dict[str, Any], claim: str, home: Home) -> dict[str, Any]:
     merged["volumes"] = [*merged["volumes"], volume]
     for container in merged["containers"]:
         if container["name"] == CONTAINER:
+            seed = {key: container[key] for key in _OF_THE_SHELL if key in container}
+            seed |= {"name": "home", "command": ["/bin/sh", "-c", _SEED, home.path]}
+            seed["volumeMounts"] = [{"name": HOME, "mountPath": EMPTY_HOME}]
+            merged["initContainers"] = [seed, *merged.get("initContainers", [])]
             container["volumeMounts"] = [*container.get("volumeMounts", []), mount]
     assert isinstance(merged, dict)
     return merged
