@@ -16,7 +16,7 @@ from asyncssh.constants import EXTENDED_DATA_STDERR
 
 from sshgate.flow import Flow
 from sshgate.ssh.transport import Transport
-from sshgate.ssh.wire import ChannelWire
+from sshgate.ssh.wire import ChannelWire, until_room
 from sshgate.streams import (
     STDERR,
     Back,
@@ -281,13 +281,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     async def write(self, stream: int, data: bytes) -> None:
         self._send(data, EXTENDED_DATA_STDERR if stream == STDERR else None)
-        while not self._gone.is_set():
-            if not self._room.is_set():
-                await self._room.wait()
-            elif not self._transport.writable.is_set():
-                await self._transport.writable.wait()
-            else:
-                return
+        await until_room(self._gone, self._room, self._transport.writable)
 
     async def control(self) -> Control:
         while True:

@@ -11,6 +11,7 @@ import asyncssh
 from sshgate.flow import Flow
 from sshgate.ssh.forwardwire import ForwardWire
 from sshgate.ssh.transport import Transport
+from sshgate.ssh.wire import until_room
 
 # Input read ahead of the sandbox, per connection: there may be hundreds.
 INPUT_HIGH = 128 * 1024
@@ -84,13 +85,7 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
                 self._wire.write(data)
             except BrokenPipeError:
                 self.close_received()
-        while not self._gone.is_set():
-            if not self._room.is_set():
-                await self._room.wait()
-            elif not self._transport.writable.is_set():
-                await self._transport.writable.wait()
-            else:
-                return
+        await until_room(self._gone, self._room, self._transport.writable)
 
     async def write_eof(self) -> None:
         if self._wire is not None and not self._gone.is_set():

@@ -324,11 +324,6 @@ class Transport(asyncssh.SSHServerConnection):
 
     # --- requests ---
 
-    def _refuse_global(self, packet: SSHPacket) -> None:
-        # In asyncssh a refusal takes a task, and whatever is asked meanwhile queues up without a bound. An
-        # unknown cancellation would end the connection.
-        self._report_global_response(False)
-
     def _process_global_request_bounded(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         if len(self._global_request_queue) >= WAITING_REQUESTS:
             self._hold("requests")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import asyncssh
@@ -45,6 +46,15 @@ def joined(channel: Any, data: bytes) -> bool:
     last += data
     channel._recv_window -= len(data)
     return True
+
+
+async def until_room(gone: asyncio.Event, *rooms: asyncio.Event) -> None:
+    """Return once each of ``rooms`` (the channel's window, the network) is there, or the channel has ``gone``."""
+    while not gone.is_set():
+        full = next((room for room in rooms if not room.is_set()), None)
+        if full is None:
+            return
+        await full.wait()
 
 
 class ChannelWire(_ServerChannel):

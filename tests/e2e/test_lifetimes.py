@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,19 +47,6 @@ class Trace:
         until(lambda: not self.count(), limit, "the end of all sandboxes")
 
 
-@contextmanager
-def running(ssh: Ssh, command: str = "echo up; exec sleep 600") -> Iterator[subprocess.Popen[bytes]]:
-    """A client whose program has said its first line."""
-    client = ssh.start(command)
-    try:
-        assert client.stdout is not None
-        assert client.stdout.readline() == b"up\n"
-        yield client
-    finally:
-        client.kill()
-        client.communicate()
-
-
 def test_nothing_is_left_after_a_session(
     gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh], request: pytest.FixtureRequest
 ) -> None:
@@ -75,7 +61,7 @@ def test_nothing_is_left_of_a_killed_client(
 ) -> None:
     served = gateway(provider)
     trace = Trace(served, provider, request)
-    with running(user_at(served)) as client:
+    with user_at(served).running() as client:
         assert trace.count()
         client.send_signal(signal.SIGKILL)
         trace.gone()
@@ -100,7 +86,7 @@ def test_term_ends_sessions_and_leaves_nothing(
 ) -> None:
     served = gateway(provider)
     ssh = user_at(served)
-    with running(ssh) as client:
+    with ssh.running() as client:
         below = descendants(served.pid)
         trace = Trace(served, provider, request)
         assert served.process is not None
@@ -119,7 +105,7 @@ def test_a_draining_gateway_lets_a_session_end_by_itself(
 ) -> None:
     served = gateway(provider, ssh={"drain": "8s"})
     ssh = user_at(served)
-    with running(ssh, "echo up; read line; exit 4") as client:
+    with ssh.running("echo up; read line; exit 4") as client:
         assert served.process is not None
         served.process.terminate()
         until(lambda: ssh.run("true").status == 255, 5, "new logins being refused")
@@ -133,7 +119,7 @@ def test_a_killed_gateway_leaves_nothing_after_its_next_start(
 ) -> None:
     served = gateway(provider)
     ssh = user_at(served)
-    with running(ssh), running(ssh):
+    with ssh.running(), ssh.running():
         below = served.kill()
         nothing_left(below)
         served.start()
@@ -200,7 +186,7 @@ def test_an_api_server_that_is_gone_is_one_sentence_and_comes_back(
     _our_own_cluster()
     served = gateway("kubernetes")
     ssh = user_at(served)
-    with running(ssh) as client:
+    with ssh.running() as client:
         component("stop", "apiserver")
         try:
             began = time.monotonic()

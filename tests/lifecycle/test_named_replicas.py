@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from tests.lifecycle.conftest import MakeReplica, UserAt
 from tests.rig.cluster import Namespace
 from tests.rig.gateway import nothing_left
-from tests.rig.ssh import Ssh
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.cluster
-
-
-@contextmanager
-def inside(ssh: Ssh, command: str = "echo up; exec sleep 600") -> Iterator[subprocess.Popen[bytes]]:
-    client = ssh.start(command)
-    try:
-        assert client.stdout is not None
-        assert client.stdout.readline() == b"up\n"
-        yield client
-    finally:
-        client.kill()
-        client.communicate()
 
 
 def notes(space: Namespace, name: str) -> list[str]:
@@ -40,8 +23,8 @@ def test_both_gateways_lead_to_one_sandbox_and_it_survives_either(
 ) -> None:
     one, two = replica(), replica()
     here, there = user("dev", one).as_user("dev=work"), user("dev", two).as_user("dev=work")
-    with inside(here, "echo up > /tmp/mark; cat /tmp/mark; sleep 600") as lost:
-        with inside(there) as kept:
+    with here.running("echo up > /tmp/mark; cat /tmp/mark; sleep 600") as lost:
+        with there.running() as kept:
             assert there.run("cat /tmp/mark").out == b"up\n"
             assert len(space.living()) == 1
             assert len(notes(space, "work")) == 2
@@ -74,7 +57,7 @@ def test_a_named_sandbox_outlives_a_gateway_that_stops(space: Namespace, replica
     one = replica()
     work = user("dev", one).as_user("dev=work")
     assert work.run("echo x > /tmp/mark; setsid sleep 600 </dev/null >/dev/null 2>&1 & exit 0").status == 0
-    with inside(work):
+    with work.running():
         one.stop()
     assert len(space.living()) == 1
     assert not notes(space, "work")
@@ -97,7 +80,7 @@ def test_a_start_that_is_given_up_leaves_nothing(space: Namespace, replica: Make
 def test_the_kubelet_ends_it_with_every_gateway_dead(space: Namespace, replica: MakeReplica, user: UserAt) -> None:
     overrides = {"activeDeadlineSeconds": 6}
     served = replica(profiles={"default": {"pod_overrides": overrides}})
-    with inside(user("dev", served).as_user("dev=brief")):
+    with user("dev", served).as_user("dev=brief").running():
         nothing_left(served.kill())
         until(lambda: phases(space) == ["Failed"], 60, "the kubelet ending it")
     # What is left of it is for the next gateway.

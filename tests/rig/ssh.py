@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +63,18 @@ class Ssh:
         return subprocess.Popen(
             self.argv(*command, options=options), stdin=pipe, stdout=pipe, stderr=pipe, env=environment()
         )
+
+    @contextmanager
+    def running(self, command: str = "echo up; exec sleep 600") -> Iterator[subprocess.Popen[bytes]]:
+        """A client whose program has said its first line, ``up``. It is killed with the block."""
+        client = self.start(command)
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"up\n"
+            yield client
+        finally:
+            client.kill()
+            client.communicate()
 
     def run(
         self,
