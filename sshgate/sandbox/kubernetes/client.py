@@ -193,7 +193,8 @@ class ApiServer:
                 raise failures.failure(response.status, failures.status_of(body), "watch sandboxes")
             yield _lines(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise failures.unreachable() from error
+            # The response keeps this error, whose frames keep the response.
+            raise failures.unreachable() from error.with_traceback(None)
         finally:
             response.close()
 

@@ -15,10 +15,12 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_websocket import WebSocketWriter
 
 from sshgate.sandbox.kubernetes import frames
@@ -39,33 +41,51 @@ class Refused(Exception):
         self.body = body
 
 
-class RemoteSocket:
-    """An open remotecommand websocket. Whoever opened it closes it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wire:
+    """aiohttp's parts of an open connection."""
 
-    def __init__(self, response: aiohttp.ClientResponse, subprotocol: str) -> None:
+    response: aiohttp.ClientResponse
+    protocol: ResponseHandler
+    below: asyncio.Transport
+    writer: WebSocketWriter
+
+    @classmethod
+    def of(cls, response: aiohttp.ClientResponse) -> _Wire:
         connection = response.connection
         assert connection is not None
         assert connection.protocol is not None
         assert connection.transport is not None
+        writer = WebSocketWriter(connection.protocol, connection.transport, use_mask=True)
+        return cls(response, connection.protocol, _below.get(connection.protocol, connection.transport), writer)
+
+
+class RemoteSocket:
+    """An open remotecommand websocket. Whoever opened it closes it.
+
+    A closed one lets go of all that it held. Sessions die as cycles, and the interpreter may look for those only after
+    hundreds of them: a TLS connection kept so long costs up to 300 KiB.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, subprotocol: str) -> None:
         self.subprotocol = subprotocol
-        self._response = response
-        self._protocol = connection.protocol
-        self._below = _below.get(connection.protocol, connection.transport)
-        self._writer = WebSocketWriter(self._protocol, connection.transport, use_mask=True)
-        self._parser = FrameParser(self._no_message, self._control)
-        self._ended: Callable[[], None] = lambda: None
-        self._closed = False
+        self._wire: _Wire | None = _Wire.of(response)
+        self._parser: FrameParser | None = FrameParser(_no_message, self._control)
+        self._ended: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
-        return f"<RemoteSocket {self.subprotocol}{' closed' if self._closed else ''}>"
+        return f"<RemoteSocket {self.subprotocol}{' closed' if self._wire is None else ''}>"
 
     def attach(self, message: Callable[[bytes, int, int], None], ended: Callable[[], None]) -> None:
         """From now on call ``message`` with each binary message (see ``FrameParser``), ``ended`` at the end."""
+        if (wire := self._wire) is None:
+            ended()
+            return
         self._parser = FrameParser(message, self._control)
         self._ended = ended
-        self._protocol.read_timeout = None
-        self._protocol.set_parser(self, self)
-        if not self._protocol.connected:
+        wire.protocol.read_timeout = None
+        wire.protocol.set_parser(self, self)
+        if not wire.protocol.connected:
             self.feed_eof()
 
     async def send(self, message: bytes) -> None:
@@ -74,9 +94,9 @@ class RemoteSocket:
         What is sent after the end is dropped.
         """
         self.send_now(message)
-        if self._protocol.writing_paused:
+        if (wire := self._wire) is not None and wire.protocol.writing_paused:
             try:
-                await self._protocol._drain_helper()
+                await wire.protocol._drain_helper()
             except (aiohttp.ClientError, OSError):
                 pass  # `ended` tells
 
@@ -86,26 +106,26 @@ class RemoteSocket:
 
     def pause_reading(self) -> None:
         """Take no more from the network for now."""
-        if self._protocol.connected:
-            self._below.pause_reading()
+        if (wire := self._wire) is not None and wire.protocol.connected:
+            wire.below.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on reading."""
-        if self._protocol.connected:
-            self._below.resume_reading()
+        if (wire := self._wire) is not None and wire.protocol.connected:
+            wire.below.resume_reading()
 
     def close(self) -> None:
         """Say goodbye and drop the connection, without waiting for an answer. May be called again."""
-        if not self._closed:
+        if (wire := self._wire) is not None:
             self._write(b"\x03\xe8", frames.CLOSE)
-            self._closed = True
-            self._response.close()
+            self._wire = self._parser = self._ended = None
+            wire.response.close()
 
     def _write(self, message: bytes, opcode: int) -> None:
-        if self._closed or not self._protocol.connected:
+        if (wire := self._wire) is None or not wire.protocol.connected:
             return
         try:
-            self._writer._write_websocket_frame(message, opcode, 0)
+            wire.writer._write_websocket_frame(message, opcode, 0)
         except (aiohttp.ClientError, OSError):
             pass  # the transport is closing: `ended` comes
 
@@ -115,14 +135,10 @@ class RemoteSocket:
         elif opcode == frames.CLOSE:
             self.feed_eof()
 
-    @staticmethod
-    def _no_message(data: bytes, start: int, end: int) -> None:
-        raise ProtocolError("a message before anybody listens")
-
     # --- what aiohttp calls: this object is the connection's parser and the parser's queue ---
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        if self._closed:
+        if self._parser is None:
             return False, b""
         try:
             self._parser.feed(data)
@@ -132,14 +148,19 @@ class RemoteSocket:
         return False, b""
 
     def feed_eof(self) -> None:
-        self._ended()
+        if self._ended is not None:
+            self._ended()
         self.close()
 
     def set_exception(self, *_: Any) -> None:
         self.feed_eof()
 
     def is_eof(self) -> bool:
-        return self._closed
+        return self._wire is None
+
+
+def _no_message(data: bytes, start: int, end: int) -> None:
+    raise ProtocolError("a message before anybody listens")
 
 
 # The TCP transport below each TLS connection.
@@ -157,6 +178,9 @@ class Connector(aiohttp.TCPConnector):
         return await self._start_tls_connection(transport, kwargs["req"], kwargs["timeout"], kwargs["client_error"])
 
     async def _start_tls_connection(self, underlying_transport: asyncio.Transport, *args: Any, **kwargs: Any) -> Any:
+        if underlying_transport.is_closing():
+            # Reset before the handshake: uvloop would neither notice nor let go of it within a minute.
+            raise aiohttp.ClientConnectionError("reset before the TLS handshake")
         try:
             transport, protocol = await super()._start_tls_connection(underlying_transport, *args, **kwargs)
         except (ValueError, RuntimeError) as error:

@@ -1,0 +1,52 @@
+"""What an exec's websocket leaves behind: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
+
+from sshgate.sandbox.kubernetes.remotecommand import V5
+from tests.unit.apiserver import connected, serve
+
+
+@pytest.mark.parametrize("ending", ["ours", "theirs"])
+async def test_a_closed_connection_is_freed_at_once(tmp_path: Path, ending: str) -> None:
+    """Sessions die as cycles, which may wait long for a collection; what TLS holds must not wait with them."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=(V5,))
+        await socket.prepare(request)
+        await socket.send_bytes(b"\x01out")
+        if ending == "ours":
+            await socket.receive()
+        await socket.close()
+        return socket
+
+    said, ended = asyncio.Event(), asyncio.Event()
+    gc.collect()
+    gc.disable()
+    try:
+        async with serve(answer, tmp_path) as served, connected(served) as api, asyncio.timeout(20):
+            socket = await api.websocket(api.path("pods", "x", "exec"), "command=true")
+            socket.attach(lambda data, start, end: said.set(), ended.set)
+            await said.wait()
+            if ending == "theirs":
+                await ended.wait()
+            else:
+                assert connections() == 1
+                socket.close()
+            while connections():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert socket.is_eof()
+    finally:
+        gc.enable()
+
+
+def connections() -> int:
+    """How many of aiohttp's client connections are still kept by anything."""
+    return sum(isinstance(thing, ResponseHandler) for thing in gc.get_objects())
