@@ -11,7 +11,7 @@ from aiohttp import web
 from webshim.answers import SECURE, add_headers, errors_as_json
 from webshim.door import Door
 from webshim.files import Files
-from webshim.pages import Pages
+from webshim.pages import VERSIONS, Pages
 from webshim.rest import Rest, health
 
 # JSON bodies; files are streamed and have a limit of their own.
@@ -46,6 +46,7 @@ def build(door: Door, pages: Pages) -> web.Application:
         app.router.add_get(f"{base}/", index)
         for name in pages.names:
             app.router.add_get(f"{base}/{quote(name)}", part(name))
+            app.router.add_get(f"{base}/{VERSIONS}/{{version}}/{quote(name)}", part(name))
         app.router.add_get(f"{base}/healthz", health)
         app.router.add_get(f"{base}/terminal", door.terminal, allow_head=False)
         api = f"{base}/api"

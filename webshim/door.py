@@ -67,6 +67,10 @@ class Door:
         connection_of(request).authenticated()
         return found
 
+    def known(self, request: web.Request) -> Visitor | None:
+        """Whom the browser is logged in as, if it is."""
+        return self._found(request, None)
+
     def _found(self, request: web.Request, token: str | None) -> Visitor | None:
         source = self.source(request)
         if token is not None:

@@ -86,6 +86,11 @@ class Logins:
             return Refused()
         return visitor
 
+    def invited(self, ticket: str) -> str | None:
+        """Whom a link would log in; it stays good."""
+        visitor = self._links.look(ticket)
+        return visitor.user if visitor is not None else None
+
     async def by_password(self, user: str, password: str, source: str) -> Visitor | Refused:
         """Check a password. An unknown user costs the same time as a wrong one.
 

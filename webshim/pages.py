@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,10 @@ STATIC = Path(__file__).parent / "static"
 INDEX = "index.html"
 # What the page has in its place where the base path is not known yet.
 BASE_TAG = '<base href="/">'
+# Below it the version, below that the parts once more; relative imports stay in there.
+VERSIONS = "at"
+IMMUTABLE = "public, max-age=31536000, immutable"
+_NAMED = re.compile(r'\b(href|src)="([^"#]+)')
 _TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -40,7 +45,13 @@ class Pages:
             path.relative_to(root).as_posix(): _part(path) for path in sorted(root.rglob("*")) if _is_part(path)
         }
         index = self._parts.get(INDEX)
+        tags = "".join(f"{name} {part.tag} " for name, part in self._parts.items())
+        self.version = hashlib.sha256(tags.encode()).hexdigest()[:16]
+        """Of all parts together: they name each other, so that one of them never meets another's older version."""
         self._index = index.content.decode() if index is not None else _UNBUILT
+
+        if index is not None:
+            self._index = _NAMED.sub(self._versioned, self._index)
 
     def __repr__(self) -> str:
         return f"<Pages {len(self._parts)} files>"
@@ -56,12 +67,17 @@ class Pages:
         return [name for name in self._parts if name != INDEX]
 
     def part(self, name: str, request: web.Request) -> web.Response:
-        """One of its files."""
+        """One of its files. What is asked for by its version, as the page does, need not be asked for again."""
         part = self._parts[name]
-        headers = {"Cache-Control": "no-cache", "ETag": part.tag, "Content-Type": part.type}
+        kept = request.match_info.get("version") == self.version
+        headers = {"Cache-Control": IMMUTABLE if kept else "no-cache", "ETag": part.tag, "Content-Type": part.type}
         if request.headers.get("If-None-Match") == part.tag:
             return web.Response(status=304, headers=headers)
         return web.Response(body=part.content, headers=headers)
+
+    def _versioned(self, found: re.Match[str]) -> str:
+        attribute, name = found.groups()
+        return f'{attribute}="{VERSIONS}/{self.version}/{name}' if name in self._parts else found[0]
 
 
 def _is_part(path: Path) -> bool:

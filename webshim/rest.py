@@ -30,9 +30,10 @@ class Nothing(Struct):
 
 
 class LoginBody(Struct):
-    """Either a link's ticket, or a name and a password."""
+    """Either a link's ticket, or a name and a password. ``switch``: also where somebody else is logged in."""
 
     link: str | None = None
+    switch: bool = False
     user: str | None = None
     password: str | None = None
 
@@ -61,6 +62,8 @@ class Rest:
         body = await _body(request, LoginBody)
         source = door.source(request)
         if body.link is not None:
+            if not body.switch:
+                self._check_same_user(request, body.link)
             found = door.logins.by_link(body.link, source)
         elif body.user is not None and body.password is not None:
             found = await door.logins.by_password(body.user, body.password, source)
@@ -86,6 +89,12 @@ class Rest:
         response = answer(self._who(found))
         door.set_cookie(response, found)
         return response
+
+    def _check_same_user(self, request: web.Request, link: str) -> None:
+        """A link of somebody else must not make a person work, unknowingly, where that other one can look."""
+        known, invited = self._door.known(request), self._door.logins.invited(link)
+        if known is not None and invited is not None and known.user != invited:
+            raise Refusal(409, "other_user", f"This link logs in {invited}; this browser is logged in as {known.user}.")
 
     async def logout(self, request: web.Request) -> web.Response:
         """POST api/logout."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from tests.conftest import MakeGateway
 from tests.rig.browser import Door, Visitor
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.quiet_network import QuietNetwork
-from tests.rig.ssh import Ssh
+from tests.rig.ssh import Ssh, make_key
 
 # Whoever is not logged in is told so by a status, which the browser writes on its console.
 NOT_LOGGED_IN = "401"
@@ -28,6 +30,41 @@ def test_a_link_logs_in_once_and_leaves_the_address(door: Door, visitors: Callab
     other = visitors(door).tab(NOT_LOGGED_IN).open(link)
     other.page.locator("#login-error", has_text="once").wait_for()
     assert "ssh -s" in (other.page.locator("#login-link").text_content() or "")
+
+
+def test_a_link_of_somebody_else_does_not_switch_the_user_unasked(
+    door: Door, visitors: Callable[..., Visitor], tmp_path: Path
+) -> None:
+    """Staying is staying, and uses nothing up; switching is a choice."""
+    (door.gateway.users / "mallory").write_text(make_key(tmp_path / "id") + "\n")
+    mallory = Ssh(tmp_path, door.gateway.port, "mallory")
+    tab = visitors(door).tab("409").open(door.link())
+    link = replace(door, ssh=mallory).link()
+
+    def user() -> str:
+        return str(tab.page.evaluate("async () => (await (await fetch('api/me')).json()).user"))
+
+    for choice, whose in (("Stay", "dev"), ("Switch", "mallory")):
+        tab.page.goto("about:blank")
+        tab.open(link)
+        tab.page.locator("#switch-text", has_text="logs in mallory").wait_for()
+        tab.page.get_by_role("button", name=choice).click()
+        tab.page.locator("#first-session").wait_for()
+        assert user() == whose
+
+
+def test_a_page_that_was_here_before_asks_for_none_of_its_parts_again(
+    door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    """Only the page itself and what it is told of sessions come over the network."""
+    tab = visitors(door).tab().open(door.link())
+    tab.open()
+    sizes = tab.page.evaluate(
+        "() => performance.getEntriesByType('resource').filter(({name}) => name.includes('/at/'))"
+        ".map(({transferSize}) => transferSize)"
+    )
+    assert len(sizes) > 20
+    assert not any(sizes)
 
 
 def test_logging_out_takes_the_page_away(door: Door, enter: Enter) -> None:

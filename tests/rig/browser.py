@@ -89,7 +89,9 @@ class Tab:
         """Come by a login link, or to the page as it is; returns when it asks for something."""
         self.page.goto(link or self.address)
         try:
-            self.page.locator("#welcome:visible, .panel:visible, #login:visible, #failure:visible").first.wait_for()
+            self.page.locator(
+                "#welcome:visible, .panel:visible, #login:visible, #failure:visible, dialog[open]"
+            ).first.wait_for()
         except TooLate as error:
             raise AssertionError(f"the page shows nothing; it complained: {self.complaints}") from error
         return self

@@ -32,7 +32,8 @@ export function element(name, properties = {}, ...children) {
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `icons.svg#${name}`);
+  // Beside this module: it may be kept by the browser as long as this one is.
+  use.setAttribute("href", new URL(`icons.svg#${name}`, import.meta.url).href);
   svg.setAttribute("aria-hidden", "true");
   svg.setAttribute("class", "icon");
   svg.append(use);

@@ -1,6 +1,7 @@
 /** Logging in: by the ticket of a link, or by name and password. */
 
 import { call, Refused, sentence } from "./api.js";
+import { asked } from "./dialogs.js";
 import { byId } from "./dom.js";
 
 /** The link's ticket, taken out of the address before anything else can see it; null when there is none. */
@@ -16,6 +17,8 @@ export function followLoginLinks() {
   window.addEventListener("hashchange", () => location.hash.startsWith("#login=") && location.reload());
 }
 
+const OTHER_USER = 409;
+
 /**
  * Who is logged in, after the link's ticket has been used. Shows the login page, and waits, where nobody is.
  *
@@ -26,7 +29,8 @@ export async function loggedIn(ticket) {
   let complaint = "";
   if (ticket !== null) {
     try {
-      return await call("login", "POST", { link: ticket });
+      const me = await follow(ticket);
+      if (me !== null) return me;
     } catch (error) {
       complaint = `${sentence(error)} A link works once, for a minute.`;
     }
@@ -37,6 +41,23 @@ export async function loggedIn(ticket) {
     if (!(error instanceof Refused) || error.status !== 401) throw error;
     return ask(error.ways, complaint);
   }
+}
+
+/**
+ * Use the link. Who is another user here is asked first: whoever sent the link could look at what is done by it.
+ *
+ * @param {string} ticket
+ * @returns {Promise<import("./api.js").Me | null>} null: not used
+ */
+async function follow(ticket) {
+  try {
+    return await call("login", "POST", { link: ticket });
+  } catch (error) {
+    if (!(error instanceof Refused) || error.status !== OTHER_USER) throw error;
+    byId("switch-text").textContent = error.message;
+    if ((await asked("switch-dialog")) !== "switch") return null;
+  }
+  return call("login", "POST", { link: ticket, switch: true });
 }
 
 /**
