@@ -125,6 +125,24 @@ def test_where_the_profile_allows_it_other_hosts_are_asked_from_the_sandbox(user
         assert "connect failed: Network is unreachable" in wide.run(options=(*ALOUD, "-W", "192.0.2.1:80")).both
 
 
+@pytest.mark.cluster
+def test_where_the_profile_allows_it_another_pod_answers(
+    make_gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], cluster: object, tmp_path: Path
+) -> None:
+    profiles = {"default": {}, "wide": {"extends": "default", "scope": "connection", "forward": {"elsewhere": True}}}
+    user = user_at(make_gateway("kubernetes", profiles=profiles))
+    everywhere = ECHO.replace('"127.0.0.1"', '""').replace(
+        "print(", "print(socket.gethostbyname(socket.gethostname()), socket.gethostname(), "
+    )
+    wide = user.as_user("dev+wide")
+    with session(user, python(everywhere, PORT)) as (_, line):
+        address = line.split()[0]
+        assert wide.run(options=("-W", f"{address}:{PORT}"), stdin=b"from pod to pod").out == b"from pod to pod[end]"
+    with master(wide, tmp_path) as control, session(wide, python(everywhere, PORT), *control) as (_, line):
+        own = line.split()[1]
+        assert wide.run(options=(*control, "-W", f"{own}:{PORT}"), stdin=b"by name").out == b"by name[end]"
+
+
 def test_a_profile_can_forbid_it(user: Ssh) -> None:
     closed = user.as_user("dev+closed")
     assert "does not allow forwarding into the sandbox" in closed.run(options=(*ALOUD, "-W", "localhost:80")).both

@@ -172,6 +172,34 @@ def test_a_sandbox_without_any_program_that_connects_says_so(
     assert remote.status == 255
 
 
+# What finds python3 in the sandbox finds a program that is none; its server is run by the real one.
+WITHOUT_PYTHON = """mkdir -p ~/.local/bin && printf '#!/bin/sh\\nexit 127\\n' >~/.local/bin/python3 &&
+chmod +x ~/.local/bin/python3; exec /usr/bin/"""
+
+
+@pytest.mark.cluster
+async def test_without_python3_a_connection_goes_by_another_program(
+    make_gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], cluster: object
+) -> None:
+    door = make_gateway("kubernetes", profiles={"shared": {"extends": "default", "scope": "connection"}})
+    server = WITHOUT_PYTHON + python(ECHO, str(PORT)).removeprefix("exec ")
+    async with connection(user_at(door), server) as made:
+        sent = [bytes([number]) * 100_000 for number in (0, 1, 30, 31, 255)]
+        assert await asyncio.gather(*(echoed(made, data) for data in sent)) == [data + b"[end]" for data in sent]
+        reader, writer = await made.open_connection("localhost", PORT, encoding=None)
+        for number in (1, 30, 31):
+            writer.write(bytes([number]))
+            async with asyncio.timeout(10):
+                assert await reader.readexactly(1) == bytes([number])
+        writer.write_eof()
+        assert await reader.read() == b"[end]"
+        with pytest.raises(asyncssh.ChannelOpenError, match="connection failed"):
+            await made.open_connection("localhost", 1)
+        # A listener needs more than such a program can do.
+        with pytest.raises(asyncssh.ChannelListenError):
+            await made.forward_remote_port("localhost", 0, "localhost", 1)
+
+
 async def test_a_relay_that_is_killed_from_inside_is_started_again(user: Ssh) -> None:
     async with connection(user, python(ECHO, str(PORT))) as made:
         reader, writer = await made.open_connection("localhost", PORT, encoding=None)
