@@ -67,12 +67,16 @@ class Book:
 
     # --- what we are told ---
 
-    def sync(self, records: Iterable[Record], now: Now) -> None:
-        """The answer to a list: every pod there is. What it does not show is gone."""
+    def sync(self, records: Iterable[Record], now: Now, version: str = "") -> None:
+        """The answer to a list: every pod there was at ``version``. What it does not show is gone.
+
+        But not what an answer to a request of ours told of meanwhile, and which is newer than the list.
+        """
         told = {record.uid: record for record in records}
         first = not self.synced
         self.synced = True
-        for uid in [uid for uid in self._pods if uid not in told]:
+        missing = [uid for uid, one in self._pods.items() if uid not in told and not _newer(one.record, version)]
+        for uid in missing:
             self.gone(uid, now)
         for record in told.values():
             new = record.uid not in self._pods
@@ -115,7 +119,8 @@ class Book:
 
         For a minute only: if the pod is still warm then, the claim never arrived, and it is free again.
         """
-        self._spoken_for[uid] = (now.mono + EXPIRY, session)
+        if uid not in self._gone:
+            self._spoken_for[uid] = (now.mono + EXPIRY, session)
 
     def begin(self, session: str, user: str) -> None:
         """A session was admitted: it counts from now on, whatever the watch shows."""
@@ -218,6 +223,11 @@ def _age(record: Record, now: Now) -> float:
     """How long the first list says that the pod has been in its stage, less what clocks may differ."""
     since = record.ready_since if record.stage is Stage.READY else record.created
     return max(0.0, now.wall - since - SKEW) if since else 0.0
+
+
+def _newer(known: Record, version: str) -> bool:
+    """Whether the pod was written after the list was made; not, where versions cannot be compared."""
+    return known.version.isdigit() and version.isdigit() and int(known.version) > int(version)
 
 
 def _older(told: Record, known: Record) -> bool:

@@ -43,6 +43,7 @@ class Expectations:
 
     def delete(self, uid: str, now: float) -> None:
         """A deletion is issued."""
+        self._deletes = {old: until for old, until in self._deletes.items() if until > now}
         self._deletes[uid] = now + EXPIRY
 
     def seen(self, name: str) -> None:

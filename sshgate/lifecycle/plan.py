@@ -62,7 +62,8 @@ class Refiller:
         """``token`` makes names unique (a-z0-9, never the same twice); ``jitter`` gives 0 to 1."""
         self._token = token
         self._jitter = jitter
-        self._paces: dict[tuple[str, int, int], Pace] = {}
+        # By template too: a mended profile need not wait for the pause that the broken one has earned.
+        self._paces: dict[tuple[str, str, int, int], Pace] = {}
         self._praised: set[str] = set()
         self._stepped: dict[str, float] = {}
 
@@ -113,7 +114,7 @@ class Refiller:
                 deletes.append(Delete(record, f"ended before it was used ({record.reason or 'no reason given'})", True))
             elif record.stage is Stage.STARTING and age >= STUCK:
                 deletes.append(Delete(record, f"did not start within {STUCK:g} s", True))
-        if deletes:
+        if any(_is_fresh(delete.record, target) for delete in deletes):
             pace.failed(now.mono)
         _note(book, deletes, now)
         return list(deletes)
@@ -169,7 +170,7 @@ class Refiller:
         return actions
 
     def _pace(self, target: Target, now: Now) -> Pace:
-        key = (target.profile, target.size, target.per_minute)
+        key = _pace_key(target)
         if key not in self._paces:
             self._paces[key] = Pace(target.per_minute, target.size, now.mono)
         return self._paces[key]
@@ -181,7 +182,7 @@ class Refiller:
         self._praised |= ready
 
     def _forget(self, book: Book, targets: Sequence[Target]) -> None:
-        keys = {(target.profile, target.size, target.per_minute) for target in targets}
+        keys = {_pace_key(target) for target in targets}
         self._paces = {key: pace for key, pace in self._paces.items() if key in keys}
         self._praised = {uid for uid in self._praised if book.get(uid) is not None}
 
@@ -233,6 +234,10 @@ def _pool(book: Book, target: Target, now: Now) -> _Pool:
         ),
         going=book.going(profile, now),
     )
+
+
+def _pace_key(target: Target) -> tuple[str, str, int, int]:
+    return target.profile, target.template, target.size, target.per_minute
 
 
 def _is_fresh(record: Record, target: Target) -> bool:

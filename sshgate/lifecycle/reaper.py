@@ -73,7 +73,10 @@ class Reaper:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(PERIOD)
-            self.sweep()
+            try:
+                self.sweep()
+            except Exception:
+                log.exception("reaper.broken")
 
     async def _carry_out(self, action: Delete | Detach) -> None:
         registry, record = self._registry, action.record

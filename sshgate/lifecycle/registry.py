@@ -91,9 +91,9 @@ class Registry:
 
     # --- what the watch tells ---
 
-    def listed(self, records: Iterable[Record]) -> None:
-        """The answer to a list: every pod there is."""
-        self.book.sync(records, self.now)
+    def listed(self, records: Iterable[Record], version: str = "") -> None:
+        """The answer to a list: every pod there was at this resource version."""
+        self.book.sync(records, self.now, version)
         self.stir()
 
     def told(self, record: Record) -> None:

@@ -146,6 +146,47 @@ async def test_the_first_list_tells_why_it_fails(tmp_path: Path) -> None:
             await pods(api, "", Diary().observe).start()
 
 
+async def test_a_watch_that_ends_at_once_again_and_again_is_asked_for_less_and_less_often(tmp_path: Path) -> None:
+    cluster = Cluster()
+    for _ in range(1000):
+        cluster.break_off()
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        reflector = Reflector(api, api.path("pods"), {}, Pod, Diary().observe, jitter=lambda: 0.0)
+        began = asyncio.get_running_loop().time()
+        await reflector.start()
+        await until(lambda: len(cluster.watched_from) >= 4)
+        # The pauses are a tenth, two and four tenths of a second, however fast this machine is.
+        assert asyncio.get_running_loop().time() - began >= 0.7
+        await reflector.close()
+
+
+async def test_an_observer_that_fails_once_is_told_of_what_comes_after(tmp_path: Path) -> None:
+    cluster, diary = Cluster(), Diary()
+
+    def observe(old: Pod | None, new: Pod | None) -> None:
+        if new is not None and new.metadata.name == "bad":
+            raise KeyError("bad")
+        diary.observe(old, new)
+
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        reflector = Reflector(api, api.path("pods"), {}, Pod, observe, jitter=lambda: -0.5)
+        await reflector.start()
+        cluster.items = [pod("bad", "11"), pod("good", "12")]
+        cluster.version = "12"
+        cluster.tell("ADDED", pod("bad", "11"))
+        await diary.until("good new")
+        await reflector.close()
+
+
+async def test_a_list_is_told_with_its_version(tmp_path: Path) -> None:
+    cluster, told = Cluster(), []
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        reflector = pods(api, "", Diary().observe, listed=lambda items, version: told.append((len(items), version)))
+        await reflector.start()
+        await reflector.close()
+    assert told == [(0, "10")]
+
+
 async def test_its_repr_says_what_is_wrong(tmp_path: Path) -> None:
     cluster, diary = Cluster(), Diary()
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:

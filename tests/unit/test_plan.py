@@ -97,6 +97,18 @@ def test_a_pod_that_fails_over_and_over_is_made_less_and_less_often() -> None:
     assert 5 <= made <= 14
 
 
+def test_a_mended_profile_does_not_wait_for_the_pause_of_the_broken_one() -> None:
+    known, plan = book(), refiller()
+    for second in range(600):
+        for action in plan.decide(known, [Target("default", "t1", 1)], 10, at(second)):
+            if isinstance(action, Create):
+                known.observe(warm(f"u{second}", stage=Stage.FINISHED, name=action.name), at(second))
+            elif isinstance(action, Delete):
+                known.gone(action.record.uid, at(second))
+    known.observe(warm("last", stage=Stage.FINISHED), at(600))
+    assert kinds(plan.decide(known, [Target("default", "t2", 1)], 10, at(600))) == {"Delete": 1, "Create": 1}
+
+
 def test_no_warm_pod_is_made_while_a_user_waits_for_a_node() -> None:
     known = book(claimed("a", stage=Stage.UNSCHEDULABLE))
     actions = refiller().decide(known, [Target("default", "t1", 2)], 10, at(0))
@@ -176,6 +188,23 @@ def test_a_list_forgets_what_it_does_not_show() -> None:
     known = book(warm("a"), warm("b"))
     known.sync([warm("b")], at(1))
     assert [one.record.uid for one in known.sightings(at(1))] == ["b"]
+
+
+def test_a_list_does_not_forget_what_was_made_after_it() -> None:
+    known = book(warm("a", version="8"))
+    known.observe(warm("b", version="12"), at(1))
+    known.sync([warm("c", version="9")], at(1), "10")
+    assert {one.record.uid for one in known.warm(at(2))} == {"b", "c"}
+    known.observe(warm("b", version="13"), at(2))
+    known.sync([], at(3), "20")
+    assert known.warm(at(3)) == []
+
+
+def test_deletions_of_pods_that_were_gone_already_are_not_remembered_for_ever() -> None:
+    known = book()
+    for second in range(1000):
+        known.expectations.delete(str(second), float(second))
+    assert "60 deletes" in repr(known.expectations)
 
 
 def test_a_claim_that_never_arrived_frees_its_pod_after_a_minute() -> None:

@@ -88,6 +88,10 @@ class Heartbeat:
             except GateError as error:
                 self._registry.presence.deaf()
                 log.debug("lease.failed", reason=str(error))
+            except Exception:
+                # Whoever stops renewing is taken for dead, and its live sessions are reaped.
+                self._registry.presence.deaf()
+                log.exception("lease.broken")
 
     async def _beat(self) -> None:
         now = self._registry.now.mono

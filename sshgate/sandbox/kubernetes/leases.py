@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from sshgate.errors import Unavailable
 from sshgate.lifecycle.presence import SILENCE
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes.client import ApiServer
@@ -47,7 +48,10 @@ class Leases:
         """Those of every gateway, and the leader's."""
         query = {"labelSelector": labels.SELECTOR}
         body = await self._api.request("GET", self._root, query=query, doing="look for other gateways")
-        return _leases.decode(body).items or []
+        try:
+            return _leases.decode(body).items or []
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unavailable("the API server sent something that is no answer.") from error
 
     async def earlier(self) -> list[str]:
         """Lives of a gateway of this name other than this one."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sshgate.config import Profile
-from sshgate.errors import GateError, Unavailable
+from sshgate.errors import GateError, StartFailed, Unavailable
 from sshgate.lifecycle.actions import Create, Delete
 from sshgate.lifecycle.claiming import Answer
 from sshgate.lifecycle.patches import Patch
@@ -28,13 +28,16 @@ class Pods:
         self._owner = owner
         self._profiles = profiles
         self.unsure: set[str] = set()
-        """Names of warm pods of which nobody knows whether they were made."""
+        """Names of warm pods of which nobody knows whether they were made; whoever sees one discards its name."""
 
     def __repr__(self) -> str:
         return f"<Pods of {self._api!r}>"
 
     async def make(self, create: Create) -> Record:
-        manifest = podspec.warm_pod(self._profiles[create.profile], self._owner, create.name)
+        profile = self._profiles.get(create.profile)
+        if profile is None:
+            raise StartFailed(f"the profile {create.profile!r} is no longer configured.")
+        manifest = podspec.warm_pod(profile, self._owner, create.name)
         self.unsure.add(create.name)
         try:
             made = record_of(await self._api.create_pod(manifest))

@@ -310,12 +310,13 @@ class KubernetesProvider:
         self.registry.end(self._sessions.pop(sandbox.id), sandbox.uid)
         return self._removals.remove(sandbox.id, sandbox.uid)
 
-    def _listed(self, found: list[Pod]) -> None:
-        self.registry.listed([record_of(pod) for pod in found])
+    def _listed(self, found: list[Pod], version: str) -> None:
+        self.registry.listed([record_of(pod) for pod in found], version)
 
     def _observe(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
         assert pod is not None
+        self._pods.unsure.discard(pod.metadata.name)  # it was made; whose it is, it says itself
         if new is None:
             self.registry.gone(pod.metadata.uid)
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
+import structlog
 
 from sshgate.errors import GateError, Unavailable
 from sshgate.sandbox.kubernetes import failures
@@ -20,8 +21,12 @@ T = TypeVar("T", bound=Object)
 WATCH_SECONDS = 290
 # Bookmarks come about once a minute: a watch without a line for this long is dead.
 SILENCE_SECONDS = 150.0
+# A watch that ends sooner was cut off.
+SHORT_SECONDS = 5.0
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 15.0
+
+log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 _line = msgspec.json.Decoder(WatchLine)
 _status = msgspec.json.Decoder(Status)
@@ -43,9 +48,10 @@ class Reflector(Generic[T]):
         kind: type[T],
         observe: Callable[[T | None, T | None], None],
         jitter: Callable[[], float] = random.random,
-        listed: Callable[[list[T]], None] = lambda items: None,
+        listed: Callable[[list[T], str], None] = lambda items, version: None,
     ) -> None:
-        """``listed`` is told every object there is, each time they are listed, before what changed is."""
+        """``listed`` is told every object there is, and at which resource version, each time they are listed, before
+        what changed is."""
         self.known: dict[str, T] = {}
         self._api = api
         self._path = path
@@ -78,27 +84,36 @@ class Reflector(Generic[T]):
             self._task = None
 
     async def _run(self) -> None:
-        delay = FIRST_DELAY
+        clock, delay = asyncio.get_running_loop().time, FIRST_DELAY
         while True:
+            began = clock()
             try:
                 if not self._synced.is_set():
                     await self._list()
                 self.error = None
                 await self._watch()
-                delay = FIRST_DELAY
             except failures.Expired:
                 self._synced.clear()
             except GateError as error:
                 self._synced.clear()
                 self.error = error
-                await asyncio.sleep(delay * (0.5 + self._jitter()))
-                delay = min(delay * 2, LONGEST_DELAY)
+            except Exception:
+                # A fault of whoever observes: blind for ever would be worse than to have missed something.
+                self._synced.clear()
+                log.exception("watch.broken", path=self._path)
+            if clock() - began >= SHORT_SECONDS:
+                delay = FIRST_DELAY
+                if self._synced.is_set():
+                    continue
+            # Also after a watch that ended at once without a fault: asked again at once, that would go on for ever.
+            await asyncio.sleep(delay * (0.5 + self._jitter()))
+            delay = min(delay * 2, LONGEST_DELAY)
 
     async def _list(self) -> None:
         body = await self._api.request("GET", self._path, query=self._query, doing="list sandboxes")
         listing = _decode(self._listing, body)
         found = {_name(item): item for item in listing.items or ()}
-        self._listed(list(found.values()))
+        self._listed(list(found.values()), listing.metadata.resource_version)
         for name in [name for name in self.known if name not in found]:
             self._tell(name, None)
         for name, item in found.items():
@@ -146,7 +161,7 @@ def pods(
     api: ApiServer,
     selector: str,
     observe: Callable[[Pod | None, Pod | None], None],
-    listed: Callable[[list[Pod]], None] = lambda items: None,
+    listed: Callable[[list[Pod], str], None] = lambda items, version: None,
 ) -> Reflector[Pod]:
     """A reflector of the pods with these labels."""
     return Reflector(api, api.path("pods"), {"labelSelector": selector}, Pod, observe, listed=listed)

@@ -1,0 +1,69 @@
+"""What gateways tell each other and make for nobody yet, through answers that make no sense and profiles that go."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sshgate.config import Limits, Profile
+from sshgate.errors import StartFailed, Unavailable
+from sshgate.lifecycle.actions import Create
+from sshgate.lifecycle.registry import Registry
+from sshgate.sandbox.kubernetes.heartbeat import Heartbeat
+from sshgate.sandbox.kubernetes.leases import Leases
+from sshgate.sandbox.kubernetes.pods import Pods
+from sshgate.sandbox.kubernetes.podspec import Owner
+from tests.hostile.polling import until
+from tests.unit.apiserver import connected, serve
+from tests.unit.lifecycle_values import at
+
+OWNER = Owner("gateway", "life")
+
+
+@pytest.mark.timeout(60)
+async def test_a_gateway_goes_on_renewing_after_an_answer_that_makes_no_sense(tmp_path: Path) -> None:
+    answers: list[Any] = []
+    renewed: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "PATCH":
+            renewed.append(request.path)
+        if request.method == "GET" and len(renewed) == 1:
+            answers.append("nonsense")
+            return web.json_response({"metadata": {}, "items": "nonsense"})
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        loop = asyncio.get_running_loop()
+        registry = Registry("life", Limits(), Pods(api, OWNER, {}), lambda: at(loop.time()))
+        heartbeat = Heartbeat(Leases(api, OWNER), registry)
+        await heartbeat.start()
+        await until(lambda: len(renewed) >= 2, 40)
+        assert answers
+        await heartbeat.close()
+
+
+async def test_a_profile_that_goes_while_a_creation_waits_is_a_refusal_and_no_fault(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        raise AssertionError(request.path)
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        pods = Pods(api, OWNER, {"other": Profile()})
+        with pytest.raises(StartFailed, match="'default' is no longer configured"):
+            await pods.make(Create("warm-1", "default", "t1"))
+        assert pods.unsure == set()
+
+
+async def test_a_creation_without_an_answer_is_remembered_until_it_is_seen(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=503)
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        pods = Pods(api, OWNER, {"default": Profile()})
+        with pytest.raises(Unavailable):
+            await pods.make(Create("warm-1", "default", "t1"))
+        assert pods.unsure == {"warm-1"}
