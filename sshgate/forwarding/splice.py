@@ -6,11 +6,11 @@ import asyncio
 
 from sshgate.streams import Stream
 
-# What a client that has closed its channel had sent before still has this long to be taken.
+# What a client that has closed its channel had sent before may rest this long on its way.
 LINGER_SECONDS = 10.0
 
 
-async def splice(client: Stream, server: Stream) -> tuple[int, int]:
+async def splice(client: Stream, server: Stream, linger: float = LINGER_SECONDS) -> tuple[int, int]:
     """Carry bytes until both directions have ended, or one side has let go. Closes both; never raises.
 
     Returns the bytes carried to the server and to the client.
@@ -23,10 +23,15 @@ async def splice(client: Stream, server: Stream) -> tuple[int, int]:
         while open_ and not any(task.done() for task in leaving):
             done, _ = await asyncio.wait({*open_, *leaving}, return_when=asyncio.FIRST_COMPLETED)
             open_ -= done
-        # Who has closed takes nothing more, but what it said before is still to be delivered.
-        rest = pumps[0] if leaving[0].done() else pumps[1]
-        if open_ and not rest.done():
-            await asyncio.wait({rest}, timeout=LINGER_SECONDS)
+        # Who has closed takes nothing more, but what it said before is still to be delivered: to a client, which is
+        # there and can leave, however slow its network is; to a server as long as it goes on taking it.
+        if leaving[0].done():
+            carried = -1
+            while not pumps[0].done() and up.carried != carried:
+                carried = up.carried
+                await asyncio.wait({pumps[0]}, timeout=linger)
+        elif open_:
+            await asyncio.wait({pumps[1], leaving[0]}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         client.close()
         server.close()

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import asyncssh
 from asyncssh.logging import logger
-from asyncssh.sftp import SFTPServerHandler
+from asyncssh.sftp import MAX_SFTP_READ_LEN, SFTPServerHandler
 
 from sshgate.bridge import Traffic
 from sshgate.sandbox.files import FilesLost, ShellFiles, Status
@@ -169,7 +169,8 @@ class _Tree(asyncssh.SFTPServer):
         )
 
     async def read(self, file_obj: object, offset: int, size: int) -> bytes:
-        return await self._files.read(_opened(file_obj).path, offset, size)
+        # asyncssh bounds what is written at once, and tells this bound to clients, but does not keep to it.
+        return await self._files.read(_opened(file_obj).path, offset, min(size, MAX_SFTP_READ_LEN))
 
     async def write(self, file_obj: object, offset: int, data: bytes) -> int:
         file = _opened(file_obj)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -15,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from sshgate.config import Profile, Resources, SandboxPlace
-from sshgate.errors import StartFailed
+from sshgate.errors import StartFailed, Unavailable
 from sshgate.sandbox.local.provider import LocalProvider, abilities
+from sshgate.sandbox.named import Attachment
 from sshgate.sandbox.provider import Order, Sandbox
-from sshgate.streams import Exited, Signalled
+from sshgate.streams import Exited, Signal, Signalled
 from tests.contract.programs import begin, run, until_output
 from tests.rig.waiting import until
 
@@ -201,6 +203,41 @@ async def test_deleting_a_sandbox_leaves_no_process_even_one_that_left_its_group
     await escaped.close()
 
 
+async def test_a_deletion_that_is_cut_short_still_ends_the_sandbox(provider: LocalProvider) -> None:
+    word = number()
+    sandbox = await make(provider)
+    sleeper = await begin(sandbox, f"echo up; exec sleep {word}".encode())
+    await until_output(sleeper, b"up")
+    await sleeper.control(Signal("WINCH"))  # for whose end the deletion waits
+    deleting = asyncio.create_task(sandbox.delete())
+    await asyncio.sleep(0)
+    deleting.cancel()
+    await asyncio.gather(deleting, return_exceptions=True)
+    await until_gone(word)
+
+
+async def test_a_machine_without_descriptors_says_so_and_leaks_none(provider: LocalProvider) -> None:
+    def ours() -> list[int]:
+        return sorted(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    await (await make(provider)).delete()
+    before = ours()
+    highest = before[-1]
+    for more in range(3):
+        filling = [os.open(os.devnull, os.O_RDONLY) for _ in range(highest + 1 - len(before))]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + more, hard))
+        try:
+            with pytest.raises(Unavailable, match="Too many open files"):
+                await make(provider)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in filling:
+                os.close(descriptor)
+        assert ours() == before, more
+    await (await make(provider)).delete()
+
+
 async def test_many_sandboxes_at_once_each_with_its_own_status(provider: LocalProvider) -> None:
     async def one(status: int) -> object:
         sandbox = await make(provider)
@@ -209,6 +246,29 @@ async def test_many_sandboxes_at_once_each_with_its_own_status(provider: LocalPr
         return outcome
 
     assert await asyncio.gather(*(one(status) for status in range(20))) == [Exited(status) for status in range(20)]
+
+
+async def test_one_name_is_one_sandbox_also_while_it_is_ended(provider: LocalProvider) -> None:
+    async def join() -> Attachment:
+        return await provider.named.join(Order(Profile(), "alice", "id", "work"), lambda text: None, lambda: noop)
+
+    made = asyncio.Event()
+
+    async def first() -> None:
+        await join()
+        made.set()
+        await provider.named.end("alice", "work")
+
+    ending, second = asyncio.create_task(first()), asyncio.create_task(join())
+    await made.wait()
+    joined = await asyncio.gather(second, join())
+    await ending
+    assert len({one.sandbox.id for one in joined}) == 1
+    await provider.named.end("alice", "work")
+
+
+def noop() -> None:
+    """Nothing to give back."""
 
 
 async def test_a_gateway_killed_at_once_leaves_nothing(local: None) -> None:

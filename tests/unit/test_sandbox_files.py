@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
@@ -9,11 +10,19 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncssh
 import pytest
+from asyncssh.packet import String, UInt32, UInt64
+from asyncssh.sftp import MAX_SFTP_READ_LEN
 
 from sshgate import launcher
+from sshgate.bridge import Traffic
 from sshgate.sandbox.files import BLOCK, FilesLost, ShellFiles
+from sshgate.ssh.sftp import VERSION, serve_files
+from sshgate.streams import Exited
 from sshgate.transfer.program import SshProgram
+from tests.hostile.polling import until
+from tests.rig.ends import TestClient
 
 NAMES = [b"with space", b"new\nline", b"-rf", b"quote'", b"*", b"\xff\xfe", b".hidden", b"..dots", b"x" * 255, b"end\n"]
 
@@ -173,3 +182,24 @@ async def test_pieces_of_any_size_arrive(files: ShellFiles, tmp_path: Path, piec
     while data := await files.read(b"./f", len(got), piece):
         got += data
     assert got == content
+
+
+async def test_a_read_of_more_than_was_told_costs_no_more_than_that(files: ShellFiles, tmp_path: Path) -> None:
+    with (tmp_path / "home" / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 30)
+    client = TestClient()
+    client.input.put(packet(1, UInt32(VERSION)))
+    client.input.put(packet(3, UInt32(1), String("sparse"), UInt32(asyncssh.FXF_READ), UInt32(0)))
+    serving = asyncio.create_task(serve_files(client, files, Traffic()))
+    await until(lambda: b"\x66\0\0\0\1" in client.written)
+    handle = bytes(client.written.partition(b"\x66\0\0\0\1")[2])
+    before = len(client.written)
+    client.input.put(packet(5, UInt32(2), handle, UInt64(0), UInt32(512 << 20)))
+    client.input.put_eof()
+    assert await serving == Exited(0)
+    assert len(client.written) - before == MAX_SFTP_READ_LEN + 13
+
+
+def packet(kind: int, *parts: bytes) -> bytes:
+    """A request of the protocol."""
+    return String(b"".join((bytes([kind]), *parts)))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection
+from weakref import WeakValueDictionary
 
 from sshgate.errors import BadRequest
 from sshgate.lifecycle.clocks import SessionClock, Warn
@@ -30,7 +31,7 @@ class LocalNamed:
         self._make = make
         self._sandboxes = sandboxes
         self._kept: dict[tuple[str, str], _Kept] = {}
-        self._making: dict[tuple[str, str], asyncio.Lock] = {}
+        self._making: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<LocalNamed {len(self._kept)} kept>"
@@ -96,8 +97,6 @@ class LocalNamed:
         key = (kept.order.user, kept.order.name)
         if self._kept.get(key) is kept:
             del self._kept[key]
-            if not self._making[key].locked():
-                del self._making[key]
         await kept.end()
 
 

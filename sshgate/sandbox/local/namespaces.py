@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import struct
 
@@ -20,10 +21,11 @@ def open_owner(pid: int) -> int:
         owner = fcntl.ioctl(ipc, NS_GET_USERNS)
     finally:
         os.close(ipc)
-    # A number below the one it is spawned with would be taken twice.
-    moved = fcntl.fcntl(owner, fcntl.F_DUPFD_CLOEXEC, 16)
-    os.close(owner)
-    return moved
+    try:
+        # A number below the one it is spawned with would be taken twice.
+        return fcntl.fcntl(owner, fcntl.F_DUPFD_CLOEXEC, 16)
+    finally:
+        os.close(owner)
 
 
 def open_terminal(pid: int) -> tuple[int, int]:
@@ -44,3 +46,16 @@ def restore_owner(slave: int, uid: int) -> None:
     os.fchown(slave, uid, -1)
     # tty group and mode as a login sets them: nobody else writes to it.
     os.fchmod(slave, 0o620)
+
+
+def pipes(count: int) -> list[tuple[int, int]]:
+    """So many pipes, or none: raises ``OSError``."""
+    made: list[tuple[int, int]] = []
+    try:
+        for _ in range(count):
+            made.append(os.pipe())
+    except OSError:
+        for end in itertools.chain(*made):
+            os.close(end)
+        raise
+    return made

@@ -21,6 +21,7 @@ from sshgate.errors import ConfigError, StartFailed, Unavailable
 from sshgate.launcher import FOREVER
 from sshgate.sandbox.local import bubblewrap
 from sshgate.sandbox.local.named import LocalNamed
+from sshgate.sandbox.local.namespaces import pipes
 from sshgate.sandbox.local.sandbox import LocalSandbox
 from sshgate.sandbox.provider import Notice, Order
 
@@ -66,7 +67,10 @@ class LocalProvider:
         name = f"local-{secrets.token_hex(5)}"
         uid = bind_owner(order.profile) or FIRST_UID + next(self._uids) % UIDS if os.geteuid() == 0 else None
         outer, inner = await self._spawn(order.profile, uid)
-        sandbox = LocalSandbox(name, order, uid, outer, inner, self._sandboxes.discard)
+        try:
+            sandbox = LocalSandbox(name, order, uid, outer, inner, self._sandboxes.discard)
+        except OSError as error:
+            raise _abandon(outer, _unavailable(error)) from error
         self._sandboxes.add(sandbox)
         return sandbox
 
@@ -89,8 +93,10 @@ class LocalProvider:
         """The process ids of bubblewrap and of the sandbox's first process, once it is furnished."""
         assert self._etc is not None, "open() first"
         loop = asyncio.get_running_loop()
-        info, info_end = os.pipe()
-        output, output_end = os.pipe()
+        try:
+            (info, info_end), (output, output_end) = pipes(2)
+        except OSError as error:
+            raise _unavailable(error) from error
         words = [
             *bubblewrap.confine(profile, uid),
             *bubblewrap.build(profile, self._etc, info_end, self._able),
@@ -111,7 +117,7 @@ class LocalProvider:
         except OSError as error:
             os.close(info)
             os.close(output)
-            raise Unavailable(f"no sandbox can be started on this machine: {error.strerror}.") from error
+            raise _unavailable(error) from error
         finally:
             os.close(info_end)
             os.close(output_end)
@@ -221,6 +227,10 @@ def refuse_public(addresses: Iterable[Address]) -> None:
             mistakes.append(f"the local provider listens on loopback only, not on {address}; use 127.0.0.1 or [::1].")
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def _unavailable(error: OSError) -> Unavailable:
+    return Unavailable(f"no sandbox can be started on this machine: {error.strerror}.")
 
 
 def _abandon(outer: int, error: BaseException) -> BaseException:

@@ -117,16 +117,21 @@ class LocalSandbox:
     async def delete(self) -> None:
         if not self._deleted:
             self._deleted = True
-            for process in list(self._processes):
-                await process.close("the sandbox has ended.")
-            if not self._reaped.is_set():
-                # With the outermost process dies the first inside, and with that every other.
-                for pid in (self._inner, self._outer):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+            try:
+                for process in list(self._processes):
+                    await process.close("the sandbox has ended.")
+            finally:
+                self._kill()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS):
                 await self._reaped.wait()
+
+    def _kill(self) -> None:
+        if not self._reaped.is_set():
+            # With the outermost process dies the first inside, and with that every other.
+            for pid in (self._inner, self._outer):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
