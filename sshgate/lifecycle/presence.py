@@ -33,6 +33,11 @@ class Presence:
         alive = len(self.alive())
         return f"<Presence {alive} alive, {len(self._heard) + 1 - alive} silent or gone>"
 
+    @property
+    def listened(self) -> float:
+        """Seconds in which we could have heard something."""
+        return self._listened
+
     def heard(self, life: str, sign: str) -> None:
         """The Lease of ``life`` was read; ``sign`` is its renewal, any text that changes with it."""
         if self._signs.get(life) != sign:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 # From recovery to the last orphan's removal.
 WITHIN = 60.0
+# `SSHGATE_SESSIONS=20` and `SSHGATE_OUTAGE=30` for a run before a release.
+SESSIONS = int(os.environ.get("SSHGATE_SESSIONS", "10"))
+OUTAGE = float(os.environ.get("SSHGATE_OUTAGE", "22"))
 START = "echo $$ > /tmp/pid; setsid sh -c 'echo $$ > /tmp/kept; exec sleep 611' </dev/null >/dev/null 2>&1 & exit 0"
 KEPT = "read p < /tmp/kept; tr '\\0' ' ' < /proc/$p/cmdline"
 
@@ -68,7 +72,7 @@ def test_an_api_server_that_was_away_costs_no_named_sandbox_and_leaves_no_orphan
             # Longer than a gateway may be silent: nobody is to be taken for dead meanwhile.
             assert [client.wait(60) for client in clients] == [255] * 4
             until(lambda: work.run("true", limit=30).status == 255, 5, "a sentence for who logs in meanwhile")
-            subprocess.run(["sleep", "22"], check=True)
+            subprocess.run(["sleep", f"{OUTAGE:g}"], check=True)
         until(lambda: pods(space) == before, WITHIN, "the removal of the sessions' own sandboxes")
         assert work.run(KEPT).out == b"sleep 611 "
         assert pods(space) == before
@@ -108,9 +112,9 @@ def test_both_gateways_killed_with_many_sessions_leave_nothing_but_named_sandbox
     assert work.run(START).status == 0
     before = pods(space)
     clients = [attached(work)]
-    clients += [attached(user(f"user{number}", (one, two)[number % 2])) for number in range(10)]
+    clients += [attached(user(f"user{number}", (one, two)[number % 2])) for number in range(SESSIONS)]
     try:
-        assert len(pods(space)) == 11
+        assert len(pods(space)) == SESSIONS + 1
         for gateway in (one, two):
             nothing_left(gateway.kill())
         three = replica()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from sshgate.config import Config, Profile
-from sshgate.errors import BadRequest
+from sshgate.errors import BadRequest, Unavailable
 from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.patches import ended_patch
@@ -31,6 +31,7 @@ from sshgate.sandbox.named import Listed
 # A life of its own that nothing stands on: nothing here is ever a gateway.
 NOBODY = Owner("operator", "operator")
 LOOK = RENEW / 2
+LONGEST_LISTENING = 3 * SILENCE
 
 
 class Operator:
@@ -88,8 +89,11 @@ class Operator:
 
     async def _listen(self) -> None:
         leases, presence = Leases(self._api, NOBODY), self._registry.presence
-        until = time.monotonic() + SILENCE + LOOK
-        while time.monotonic() < until:
+        until = time.monotonic() + LONGEST_LISTENING
+        # By time that counts, not by the clock: while answers are slow nobody's silence grows.
+        while presence.listened <= SILENCE + LOOK / 2:
+            if time.monotonic() > until:
+                raise Unavailable("the API server is too slow to tell which gateways live; try again in a moment.")
             await self._read()
             for lease in await leases.all():
                 if part_of(lease) == PRESENCE:
