@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from sshgate.transfer.arrival import Writing
 from sshgate.transfer.incoming import Landing
-from sshgate.transfer.outgoing import Reading, walk
+from sshgate.transfer.outgoing import Reading, reason, walk
 from sshgate.transfer.records import CHUNK, Decoder, End, Garbled, Have, Offer, Problem, Record, encode
 from sshgate.transfer.unfinished import Stopped
 
@@ -43,6 +43,9 @@ def main(task: str, *arguments: str) -> int:
         _write(encode(Problem(b"", str(error))))
         return 1
     except BrokenPipeError:
+        return 1
+    except OSError as error:
+        _write(encode(Problem(b"", reason(error) + "; the copy was stopped.")))
         return 1
 
 

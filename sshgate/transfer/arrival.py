@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 from sshgate.transfer.outgoing import reason
@@ -55,7 +56,7 @@ def open_destination(writing: Writing, contents: bool) -> tuple[int, bytes | Non
 
 
 def _made(path: bytes) -> int:
-    bare = path.rstrip(b"/.").rstrip(b"/") or path
+    bare = re.sub(rb"(?:/+\.?)+\Z", b"", path) or path
     try:
         os.mkdir(bare)  # noqa: PTH102 - bytes
         return os.open(bare, _DIRECTORY)
@@ -73,6 +74,8 @@ class Budget:
         self._max_bytes = writing.max_bytes
         self._place = shown(writing.destination)
         self._room = writing.max_bytes or max(free - reserve, 0)
+        # A disk cannot hold more than its size: whoever speaks of more than that lies, or means holes.
+        self._untouched = max(disk.f_blocks * disk.f_frsize, writing.max_bytes)
         self._entries = writing.max_entries or (disk.f_favail * 9 // 10 if disk.f_files else 1 << 62)
 
     def __repr__(self) -> str:
@@ -84,6 +87,22 @@ class Budget:
         if self._entries < 0:
             raise Stopped(f"{self._place}: there are more files than this disk or --max-files allows.")
         self.spend(_BLOCK)
+
+    def hole(self, length: int) -> None:
+        """So many bytes that take no room now, but do when somebody copies or packs them. Raises ``Stopped``."""
+        if self._max_bytes:
+            self.spend(length)
+        else:
+            self.compare(length)
+
+    def compare(self, length: int) -> None:
+        """So many bytes to read that are here already, which a sender could ask for hours. Raises ``Stopped``."""
+        self._untouched -= length
+        if self._untouched < 0:
+            raise Stopped(
+                f"{self._place}: the copy speaks of holes, or of files that are here, which are larger than this disk; "
+                "it was stopped. --max-bytes allows more."
+            )
 
     def spend(self, amount: int) -> None:
         """So many more bytes. Raises ``Stopped``."""

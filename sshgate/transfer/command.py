@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 @click.option("-n", "--namespace", help="The pod's namespace.")
 @click.option("-c", "--container", help="The pod's container, if it has several.")
 @click.option("--resume", is_flag=True, help="Go on with large files where an earlier try was cut.")
-@click.option("--max-bytes", metavar="SIZE", help="Take no more than this from a sandbox.  [default: the free space]")
+@click.option(
+    "--max-bytes",
+    metavar="SIZE",
+    help="Take no more than this from a sandbox, holes counted.  [default: the free space]",
+)
 @click.option("--max-files", type=click.IntRange(min=1), help="Take no more files than this from a sandbox.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @click.option("--json", "as_json", is_flag=True, help="Tell the result as one JSON object on stdout.")

@@ -13,7 +13,7 @@ from sshgate.transfer import pythonfar, shellfar, tarfar
 from sshgate.transfer.arrival import Writing
 from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, FarFailure
 from sshgate.transfer.display import Display
-from sshgate.transfer.outgoing import Reading
+from sshgate.transfer.outgoing import Reading, reason
 from sshgate.transfer.places import BySsh, InPod
 from sshgate.transfer.program import SshProgram, ssh_argv
 from sshgate.transfer.records import Garbled
@@ -50,6 +50,8 @@ async def copy(order: Order, ways: Ways, display: Display) -> str | None:
             await _copy(order, Conversation(process, display.say), display)
     except (FarFailure, Stopped, GateError) as error:
         return str(error)
+    except OSError as error:
+        return f"{reason(error)}; the copy was stopped and is not complete."
     except Garbled as error:
         return f"the far end cannot be trusted: {error}; the copy was stopped and is not complete."
     return None

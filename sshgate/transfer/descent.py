@@ -19,7 +19,7 @@ class Descent:
     """A stack of open directories. Takes ownership of ``fd``, the root."""
 
     def __init__(self, fd: int) -> None:
-        self._levels: list[tuple[int, tuple[int, int]]] = [(fd, _identity(fd))]
+        self._levels: list[tuple[int, tuple[int, int]]] = [(fd, identity(fd))]
 
     def __repr__(self) -> str:
         return f"<Descent {self.depth} deep>"
@@ -49,18 +49,18 @@ class Descent:
         if self.depth >= DEEPEST:
             raise OSError(errno.ENAMETOOLONG, "directories are nested too deep")
         fd = os.open(name, _OPEN, dir_fd=self.fd)
-        self._levels.append((fd, _identity(fd)))
+        self._levels.append((fd, identity(fd)))
         self._thin()
 
     def up(self) -> None:
         """Back to the parent. Raises ``OSError`` when it has been moved away meanwhile."""
         fd, _ = self._levels.pop()
         try:
-            parent, identity = self._levels[-1]
+            parent, known = self._levels[-1]
             if parent < 0:
                 parent = os.open("..", _OPEN, dir_fd=fd)
-                self._levels[-1] = (parent, identity)
-                if _identity(parent) != identity:
+                self._levels[-1] = (parent, known)
+                if identity(parent) != known:
                     raise OSError(errno.ESTALE, "a directory was moved during the copy")
         finally:
             os.close(fd)
@@ -75,12 +75,13 @@ class Descent:
     def _thin(self) -> None:
         middle = len(self._levels) - KEPT
         if middle > 0:
-            fd, identity = self._levels[middle]
+            fd, known = self._levels[middle]
             if fd >= 0:
                 os.close(fd)
-                self._levels[middle] = (-1, identity)
+                self._levels[middle] = (-1, known)
 
 
-def _identity(fd: int) -> tuple[int, int]:
+def identity(fd: int) -> tuple[int, int]:
+    """What tells an open file from every other one."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino

@@ -21,7 +21,8 @@ begin() {
   if [ ! -d "$dest" ]; then
     case $2:$dest in
     .:* | *:*/)
-      bare=${dest%.}
+      bare=$dest
+      case $dest in */.) bare=${dest%.} ;; esac
       mkdir "$bare" 2>/dev/null || stop "$dest cannot be made a directory; name another destination."
       ;;
     :*) stop "$dest is not a directory, so several sources cannot go there." ;;

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable
 
 from sshgate.transfer.arrival import Budget, Writing, open_destination
-from sshgate.transfer.descent import Descent
+from sshgate.transfer.descent import Descent, identity
 from sshgate.transfer.outgoing import OFFERED_FROM, reason
 from sshgate.transfer.records import (
     Broken,
@@ -49,6 +49,7 @@ from sshgate.transfer.unfinished import (
     outlives_us,
     shown,
     sync,
+    sync_directory,
     unlink,
 )  # fmt: skip
 
@@ -80,6 +81,7 @@ class Landing:
         self._file: Unfinished | None = None
         self._ignored_file = False
         self._offered: Unfinished | None = None
+        self._compared: tuple[int, int] | None = None
         self._budget: Budget | None = None
 
     def __repr__(self) -> str:
@@ -90,12 +92,10 @@ class Landing:
         if isinstance(record, Chunk):
             self._chunk(record.content)
             return None
-        if isinstance(record, End):
-            return self._end()
         if isinstance(record, (Totals, Problem)):
             return None
         try:
-            return self._entry(record)
+            return self._end() if isinstance(record, End) else self._entry(record)
         except OSError as error:
             if error.errno in _FATAL:
                 raise Stopped(f"{self._shown(b'')}: {reason(error)}; the copy was stopped.") from error
@@ -202,8 +202,13 @@ class Landing:
         self.entries += 1
         if record.name == b".":
             return
-        os.fchmod(self._descent.fd, record.mode & (self.writing.mask | 0o1000))
-        os.utime(self._descent.fd, ns=(record.mtime, record.mtime))
+        try:
+            os.fchmod(self._descent.fd, record.mode & (self.writing.mask | 0o1000))
+            os.utime(self._descent.fd, ns=(record.mtime, record.mtime))
+        except OSError as error:  # the directory was there before, and is somebody else's
+            if error.errno in _FATAL:
+                raise
+            self._fail(record.name, f"its mode and time cannot be set: {reason(error)}")
         if self._descent.crossed and outlives_us(self._descent.fd):
             sync(self._descent.fd)
         self._descent.up()
@@ -257,13 +262,18 @@ class Landing:
         if self._offered is not None:
             self._offered.give_up()
             self._offered = None
+        assert self._budget is not None
+        if not self._resumes(record.size):
+            raise Garbled("its records are in a wrong order")
         complete = existing(fd, name, os.O_RDONLY)
         if complete is not None:
             try:
                 if os.fstat(complete).st_size == record.size:
+                    self._budget.compare(record.size)
                     digest = hashlib.sha256()
                     length = hash_file(complete, digest)
                     if length == record.size:
+                        self._compared = identity(complete)
                         return Have(length, 1, digest.digest())
             finally:
                 os.close(complete)
@@ -271,16 +281,26 @@ class Landing:
         partial = existing(fd, temporary, os.O_RDWR)
         if partial is None:
             return Have(0, 0, b"")
+        held = os.fstat(partial).st_size
+        if held > record.size:  # another file's; made anew
+            os.close(partial)
+            return Have(0, 0, b"")
+        self._budget.compare(held)
         self._offered = Unfinished(partial, os.dup(fd), temporary, name, owner=True)
         self._offered.keep = True
         self._offered.position = hash_file(partial, self._offered.digest)
         return Have(self._offered.position, 0, self._offered.digest.copy().digest())
 
     def _same(self, record: Same, name: bytes, fd: int) -> None:
+        compared, self._compared = self._compared, None
+        if compared is None:
+            raise Garbled("its records are in a wrong order")
         file = existing(fd, name, os.O_RDONLY)
         if file is None:
             raise OSError(errno.ESTALE, "changed during the copy")
         try:
+            if identity(file) != compared:
+                raise OSError(errno.ESTALE, "changed during the copy")
             os.fchmod(file, record.mode & self.writing.mask)
             os.utime(file, ns=(record.mtime, record.mtime))
             self.size += os.fstat(file).st_size
@@ -315,7 +335,9 @@ class Landing:
         """A record in the middle of a file: a hole, or its end."""
         if isinstance(record, Hole):
             if self._file is not None:
+                assert self._budget is not None
                 self._file.hole(record.length)
+                self._budget.hole(record.length)
             return
         if not isinstance(record, (Sum, Broken)):
             raise Garbled("its records are in a wrong order")
@@ -356,7 +378,7 @@ class Landing:
             raise Garbled("it ended in the middle of a file")
         if self._descent is not None and outlives_us(self._descent.root):
             if self._large == self.entries:
-                os.fsync(self._descent.root)  # the files themselves are on the disk already
+                sync_directory(self._descent.root)  # the files themselves are on the disk already
             else:
                 sync(self._descent.root)
         return Done(self.entries, self.size)

@@ -187,6 +187,8 @@ async def _told(source: _Input, top: bytes) -> AsyncIterator[Record]:
             source.done()
             return
         if kind == b"U":
+            if not trail:
+                raise Garbled("its records are in a wrong order")
             trail.pop()
             yield Leave()
             continue
@@ -205,6 +207,7 @@ async def _told(source: _Input, top: bytes) -> AsyncIterator[Record]:
                 yield record
 
 
+_LINE = re.compile(rb"[UZ]|L( \d{1,12}){3}|E [0-7]{1,7}( \d{1,12}){2}|F [0-7]{1,7}( \d{1,15}){3}|X( \d{1,5}){2}")
 # How many fields of each kind are numbers; the others are lengths of what follows.
 _NUMBERS = {b"L": 1, b"E": 2, b"F": 3, b"X": 0}
 
@@ -239,7 +242,7 @@ class _Input:
         text = await self.raw_line()
         if text[:1] == b"S":
             raise FarFailure(f"in the sandbox: {shown(text[1:].rstrip(bytes(1)))}")
-        if not re.fullmatch(rb"[UZ]|L( \d{1,12}){3}|E( \d{1,12}){3}|F( \d{1,15}){4}|X( \d{1,5}){2}", text):
+        if not _LINE.fullmatch(text):
             raise Garbled("it sent something that is not part of a copy")
         kind, *numbers = text.split()
         return (kind, *map(int, numbers))

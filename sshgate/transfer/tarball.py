@@ -243,13 +243,14 @@ def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:
             if member is None:
                 break
             archive.members = []  # type: ignore[attr-defined]  # it would keep every header it has seen
+            archive.pax_headers = {}  # and headers for all that follows, without end
             path = _components(member.name)
             directory = path if member.isdir() else path[:-1]
             if not path:
                 continue
             yield from _moves(trail, directory[:-1] if member.isdir() and trail != path else directory)
             yield from _entry(wire, member, path, trail)
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
         raise Garbled("its archive is damaged") from error
     while trail:
         trail.pop()

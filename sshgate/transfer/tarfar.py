@@ -18,7 +18,7 @@ from sshgate.transfer.conversation import Conversation, FarFailure, words
 from sshgate.transfer.display import Display
 from sshgate.transfer.incoming import Landing
 from sshgate.transfer.outgoing import Reading, landing_name, walk
-from sshgate.transfer.records import CHUNK, Broken, End, Enter, Garbled, Problem
+from sshgate.transfer.records import CHUNK, Broken, End, Enter, Garbled, Hardlink, Problem
 from sshgate.transfer.tarball import Packer, Wire, unpacked
 from sshgate.transfer.unfinished import shown
 
@@ -122,6 +122,8 @@ def _land(bridge: _Blocking, source: bytes, landing: Landing, display: Display) 
             continue
         if link and isinstance(record, Enter) and record.name == b".":
             record = record._replace(name=name)
+        elif link and isinstance(record, Hardlink):
+            record = record._replace(target=name + b"/" + record.target)
         display.show(record)
         landing.take(record)
         display.entries, display.size = landing.entries, landing.size

@@ -58,7 +58,7 @@ class Unfinished:
             self._flushed = self.position
 
     def hole(self, length: int) -> None:
-        if length < 0 or self.position + length > self.record.size:
+        if length <= 0 or self.position + length > self.record.size:
             raise Garbled(f"it sent more of {shown(self.name)} than it had announced")
         hash_hole(self.digest, length)
         self._holes = True
@@ -124,13 +124,17 @@ def open_file(directory: int, name: bytes, record: File, temporary: bytes, resum
 
 
 def existing(directory: int, name: bytes, flags: int) -> int | None:
-    """A regular file of ours that nobody else has linked, open; or ``None``."""
+    """A regular file, open; or ``None``. To be written, it must be ours, with one name, and nobody else's to write:
+
+    whoever had it open before would write into it after its checksum was found right.
+    """
     try:
         fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return None
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or (flags == os.O_RDWR and status.st_nlink != 1):
+    ours = status.st_nlink == 1 and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    if not stat.S_ISREG(status.st_mode) or (flags == os.O_RDWR and not ours):
         os.close(fd)
         return None
     return fd
@@ -179,6 +183,15 @@ def outlives_us(fd: int) -> bool:
     except OSError:
         return True
     return not kinds or kinds[-1] not in _PASSING
+
+
+def sync_directory(fd: int) -> None:
+    """The names in a directory to the disk, where its file system knows that."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def sync(fd: int) -> None:

@@ -76,6 +76,25 @@ def test_an_existing_directory_is_copied_into(far: Far, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "contents").iterdir()) == ["a", "b", "c"]
 
 
+def test_a_new_directory_may_end_in_a_dot(far: Far, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_text("x")
+    assert far.cp(f"{tmp_path}/source/.", "dev=work:release 1.").status == 0
+    assert [path.name for path in far.home.iterdir()] == ["release 1."]
+    assert far.cp("dev=work:release 1./.", f"{tmp_path}/back./.").status == 0
+    assert (tmp_path / "back." / "file").read_text() == "x"
+
+
+def test_what_a_link_leads_to_is_copied_with_its_hard_links(far: Far, tmp_path: Path) -> None:
+    (far.home / "tree").mkdir()
+    (far.home / "tree" / "a").write_text("x")
+    (far.home / "tree" / "b").hardlink_to(far.home / "tree" / "a")
+    (far.home / "link").symlink_to("tree")
+    ended = far.cp("dev=work:link/", str(tmp_path / "back"))
+    assert (ended.status, ended.err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["a", "b"]
+
+
 def test_a_missing_source_and_a_missing_parent_are_named(far: Far, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     ended = far.cp(str(tmp_path / "a"), "dev=work:no/such/place")

@@ -23,6 +23,7 @@ from sshgate.transfer.records import (
     Leave,
     Problem,
     Record,
+    Same,
     Sum,
     Symlink,
     Whole,
@@ -136,6 +137,21 @@ def endless_header() -> None:
         say(b"x" * 65536)
 
 
+def nested_headers() -> None:
+    """Each of these speaks of the next; none is an entry."""
+    as_tar(*[(member("x", tarfile.XHDTYPE), b"")] * 1500, (member("tree"), b"evil"))
+
+
+def as_sh(*lines: bytes) -> None:
+    mark("sha256sum head")
+    line()
+    mark("sha256sum head")
+    line()
+    for said in lines:
+        say(said)
+    mark("sha256sum head")
+
+
 def garbage() -> None:
     as_agent()
     say(b"\xff" * 1000)
@@ -175,6 +191,11 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "shorter": lambda: as_agent(*inside(File(0o644, 0, 5, 0, b"f"), Chunk(b"four"), Sum(b""))),
     "wrong-sum": lambda: as_agent(*inside(File(0o644, 0, 4, 0, b"f"), Chunk(b"four"), Sum(b"x" * 32))),
     "huge-hole": lambda: as_agent(*inside(File(0o644, 0, 1 << 62, 0, b"f"), Hole(1 << 62), Sum(b""))),
+    "hole-beyond-the-limit": lambda: as_agent(
+        *inside(File(0o644, 0, 1 << 40, 0, b"f"), Hole(1 << 40), Sum(hashlib.sha256(b"hole %d" % (1 << 40)).digest()))
+    ),
+    "holes-of-nothing": lambda: as_agent(*inside(File(0o644, 0, 9, 0, b"f"), Hole(0), Hole(9), Sum(b""))),
+    "same-without-an-offer": lambda: as_agent(*inside(*whole(b"f"), Same(0o666, 0, b"f"))),
     "negative": lambda: as_agent(*inside(File(0o644, 0, -1, 0, b"f"), Sum(b""))),
     "offset": lambda: as_agent(*inside(File(0o644, 0, 9, 5, b"f"), Chunk(b"four"), Sum(b""))),
     "early-end": lambda: as_agent(Enter(0o755, 0, b"tree"), File(0o644, 0, 9, 0, b"f"), Chunk(b"four"), End(1, 9)),
@@ -203,6 +224,10 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "tar-failed": lambda: as_tar((member("tree/f"), b"evil"), status=2),
     "tar-lying-size": lambda: as_tar((member("tree/f", size=1 << 42), b"evil")),
     "tar-endless-header": endless_header,
+    "tar-nested-headers": nested_headers,
+    "sh-up-too-often": lambda: as_sh(b"U\n", b"Z\n"),
+    "sh-no-mode": lambda: as_sh(b"E 999 0 4\ntree", b"U\n", b"Z\n"),
+    "sh-parent": lambda: as_sh(b"E 755 0 4\ntree", b"F 644 0 4 7\n../evil", b"evil", b"U\n", b"Z\n"),
 }
 
 if __name__ == "__main__":

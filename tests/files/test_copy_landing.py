@@ -1,0 +1,152 @@
+"""What is at the destination already, and whose it is: the receiving end of a copy, record by record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sshgate.transfer.arrival import Writing
+from sshgate.transfer.incoming import Landing
+from sshgate.transfer.records import Chunk, End, Enter, File, Garbled, Have, Hole, Leave, Offer, Record, Same, Sum
+from sshgate.transfer.unfinished import Stopped
+
+SIZE = 2 << 20
+PART = b".sshgate-" + hashlib.sha256(b"file").hexdigest()[:16].encode() + b".part"
+NOBODY = 65534
+
+
+class Receiver:
+    """A landing in ``place``, and what it could not put in place."""
+
+    def __init__(self, place: Path, *, resume: bool = False) -> None:
+        self.failures: list[tuple[bytes, str]] = []
+        self.landing = Landing(
+            Writing(os.fsencode(place) + b"/", resume=resume),
+            lambda path, why: self.failures.append((path, why)),
+            lambda: os.urandom(8).hex(),
+        )
+
+    def take(self, *records: Record) -> Record | None:
+        """The last answer."""
+        answer = None
+        for record in records:
+            answer = self.landing.take(record)
+        return answer
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The destination, with the first half of a file that an earlier try has left."""
+    (tmp_path / "there").mkdir()
+    part = tmp_path / "there" / os.fsdecode(PART)
+    part.write_bytes(bytes(SIZE // 2))
+    part.chmod(0o600)
+    return tmp_path / "there"
+
+
+@pytest.fixture
+def resuming(place: Path) -> Iterator[Receiver]:
+    receiver = Receiver(place, resume=True)
+    yield receiver
+    receiver.landing.close()
+
+
+def test_a_part_of_ours_is_gone_on_with(resuming: Receiver) -> None:
+    half = hashlib.sha256(bytes(SIZE // 2)).digest()
+    assert resuming.take(Offer(SIZE, b"file")) == Have(SIZE // 2, 0, half)
+
+
+def test_a_part_with_another_name_elsewhere_is_made_anew(resuming: Receiver, place: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    os.link(place / os.fsdecode(PART), elsewhere)
+    assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
+    content = os.urandom(SIZE)
+    resuming.take(File(0o644, 0, SIZE, 0, b"file"))
+    for at in range(0, SIZE, 1 << 18):
+        resuming.take(Chunk(content[at : at + (1 << 18)]))
+    resuming.take(Sum(hashlib.sha256(content).digest()))
+    assert (place / "file").read_bytes() == content
+    assert elsewhere.read_bytes() == bytes(SIZE // 2)
+
+
+def test_a_part_that_is_a_link_is_not_followed(resuming: Receiver, place: Path, tmp_path: Path) -> None:
+    (place / os.fsdecode(PART)).rename(tmp_path / "elsewhere")
+    (place / os.fsdecode(PART)).symlink_to(tmp_path / "elsewhere")
+    assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
+
+
+def test_a_part_that_others_may_write_is_made_anew(resuming: Receiver, place: Path) -> None:
+    """Who has it open would change it after its checksum was found right."""
+    (place / os.fsdecode(PART)).chmod(0o666)
+    assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_part_of_somebody_else_is_made_anew(resuming: Receiver, place: Path) -> None:
+    os.chown(place / os.fsdecode(PART), NOBODY, NOBODY)
+    assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
+
+
+def test_a_part_longer_than_the_file_is_not_even_read(resuming: Receiver, place: Path) -> None:
+    """Sixteen terabytes of a hole take hours."""
+    os.truncate(place / os.fsdecode(PART), 1 << 43)
+    assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
+
+
+def test_what_is_read_to_compare_has_a_limit(resuming: Receiver, place: Path) -> None:
+    os.truncate(place / os.fsdecode(PART), 1 << 43)
+    with pytest.raises(Stopped, match="larger than this disk"):
+        resuming.take(Offer(1 << 44, b"file"))
+
+
+def test_holes_larger_than_the_disk_are_refused(place: Path) -> None:
+    receiver = Receiver(place)
+    with pytest.raises(Stopped, match="larger than this disk"):
+        receiver.take(File(0o644, 0, 1 << 44, 0, b"file"), Hole(1 << 44))
+    receiver.landing.close()
+    assert [path.name for path in place.iterdir()] == [os.fsdecode(PART)]
+
+
+def test_only_the_file_that_was_compared_gets_another_mode(resuming: Receiver, place: Path) -> None:
+    for name in ("file", "key"):
+        (place / name).write_bytes(bytes(SIZE))
+        (place / name).chmod(0o600)
+    resuming.take(Offer(SIZE, b"file"), Same(0o644, 0, b"file"))
+    assert (place / "file").stat().st_mode & 0o777 == 0o644
+    resuming.take(Offer(SIZE, b"file"))
+    with pytest.raises(Stopped):
+        resuming.take(Same(0o666, 0, b"key"))
+    assert (place / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_without_resuming_nothing_is_compared(place: Path) -> None:
+    """The sandbox would learn the checksums of files here."""
+    (place / "file").write_bytes(bytes(SIZE))
+    receiver = Receiver(place)
+    with pytest.raises(Garbled):
+        receiver.take(Offer(SIZE, b"file"))
+    receiver.landing.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a moment")
+def test_a_directory_of_somebody_else_keeps_its_mode_and_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "shared").mkdir()
+    (place / "shared").chmod(0o777)
+    place.chmod(0o777)
+    monkeypatch.chdir(place)
+    receiver = Receiver(Path())
+    os.seteuid(NOBODY)
+    try:
+        content = b"content"
+        receiver.take(Enter(0o700, 0, b"shared"), File(0o644, 0, len(content), 0, b"file"), Chunk(content))
+        receiver.take(Sum(hashlib.sha256(content).digest()), Leave(), End(2, len(content)))
+    finally:
+        os.seteuid(0)
+        receiver.landing.close()
+    assert receiver.failures == [(b"./shared", "its mode and time cannot be set: operation not permitted")]
+    assert (place / "shared" / "file").read_bytes() == content
+    assert (place / "shared").stat().st_mode & 0o777 == 0o777
