@@ -168,7 +168,8 @@ async def test_the_end_of_input_on_a_terminal_loses_no_output(sandbox: Sandbox, 
 
 
 async def test_ctrl_c_reaches_the_foreground_program(sandbox: Sandbox) -> None:
-    process = await begin(sandbox, b"trap 'echo caught; exit 9' INT; echo on; sleep 30", Terminal())
+    # Short sleeps: a ^C just before one begins is looked at when it is over.
+    process = await begin(sandbox, b"trap 'echo caught; exit 9' INT; echo on; while :; do sleep 0.1; done", Terminal())
     await until_output(process, b"on\r\n")
     await process.write(b"\x03")
     out, _, outcome = await everything(process)
