@@ -55,7 +55,8 @@ async def test_signals_that_are_none_are_ignored(user: Ssh) -> None:
 
 async def test_a_break_interrupts_what_runs_on_a_terminal(user: Ssh) -> None:
     async with asyncio.timeout(30), library.connection(user) as made:
-        process = await made.create_process("trap 'echo got it; exit 7' INT; echo up; sleep 600", term_type="xterm")
+        program = "trap 'echo got it; exit 7' INT; echo up; while :; do sleep 0.1; done"
+        process = await made.create_process(program, term_type="xterm")
         assert (await process.stdout.readline()).strip() == "up"
         process.channel.send_break(500)
         said = await process.stdout.read()
