@@ -10,7 +10,7 @@ from asyncssh.constants import MSG_CHANNEL_CLOSE
 from asyncssh.packet import SSHPacket
 
 from sshgate.forwarding.values import Tcp, Unix
-from sshgate.ssh.wire import joined
+from sshgate.ssh.wire import deliver, joined
 
 if TYPE_CHECKING:
     _ForwardChannel = SSHForwardChannel[bytes]
@@ -47,6 +47,9 @@ class ForwardWire(_ForwardChannel):
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
         if not joined(self, data):
             super()._accept_data(cast(bytes, bytearray(data)) if self._recv_paused else data, datatype)
+
+    def _deliver_data(self, data: bytes, datatype: int | None = None) -> None:
+        deliver(self, data, datatype)
 
     _packet_handlers = {  # noqa: RUF012
         **SSHForwardChannel._packet_handlers,

@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -120,6 +122,30 @@ def test_a_reader_that_has_enough_ends_the_program(ssh: Ssh) -> None:
         assert len(client.stdout.read(1000)) == 1000
         client.stdout.close()
         assert client.wait(20) != 0
+
+
+def test_a_program_slower_than_its_client_costs_little_memory(ssh: Ssh, shared: Gateway) -> None:
+    ssh.run("true")
+    before = shared.memory
+    # What it writes comes back by the same connection, so it cannot read as fast as the client sends.
+    with subprocess.Popen(ssh.argv("cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        feeding = threading.Thread(target=_feed, args=(client.stdin, 192 * MIB))
+        feeding.start()
+        came = highest = 0
+        while block := client.stdout.read(MIB):
+            came += len(block)
+            highest = max(highest, shared.memory)
+        feeding.join()
+    assert (came, client.returncode) == (192 * MIB, 0)
+    assert highest - before < 24 * MIB
+
+
+def _feed(pipe: IO[bytes], size: int) -> None:
+    with pipe:
+        for _ in range(size // MIB):
+            pipe.write(bytes(MIB))
 
 
 def test_a_client_that_does_not_read_costs_little_memory(ssh: Ssh, shared: Gateway) -> None:
