@@ -44,14 +44,14 @@ def says(session: subprocess.Popen[bytes], line: bytes) -> bytes:
 
 
 @contextmanager
-def logging_in(user: Ssh) -> Iterator[list[Ended]]:
+def logging_in(user: Ssh, command: str = "echo in") -> Iterator[list[Ended]]:
     """One login after another while the body runs; all that came of them."""
     ended: list[Ended] = []
     stop = Event()
 
     def work() -> None:
         while not stop.is_set():
-            ended.append(user.run("echo in"))
+            ended.append(user.run(command))
 
     thread = Thread(target=work)
     thread.start()
@@ -62,8 +62,8 @@ def logging_in(user: Ssh) -> Iterator[list[Ended]]:
         thread.join(PATIENCE)
 
 
-def failures(ended: list[Ended]) -> list[str]:
-    return [one.both for one in ended if (one.status, one.out) != (0, b"in\n")]
+def failures(ended: list[Ended], right: bytes = b"in\n") -> list[str]:
+    return [one.both for one in ended if (one.status, one.out) != (0, right)]
 
 
 def test_a_user_logs_in_by_the_nodes_port(dev: Ssh) -> None:
@@ -147,6 +147,35 @@ def test_a_roll_refuses_no_login_and_keeps_running_sessions(deployed: Deployed, 
         assert says(session, b"still here\n") == b"still here\n"
     gone = lambda: old not in [pod["metadata"]["name"] for pod in deployed.gateway.pods()]  # noqa: E731
     until(gone, PATIENCE, "the end of the old gateway after its last session")
+
+
+def test_a_roll_of_two_replicas_loses_no_login_and_no_named_sandbox(deployed: Deployed, dev: Ssh) -> None:
+    work = dev.as_user("dev=work")
+    with _replicas(2, deployed):
+        old = set(deployed.pods())
+        assert work.run("echo kept > file").status == 0
+        with logging_in(dev) as ended, logging_in(work, "cat file; echo in") as named:
+            deployed.gateway.kubectl("rollout", "restart", "deployment/gateway")
+            deployed.rolled()
+            until(lambda: old.isdisjoint(deployed.pods()), PATIENCE, "the old gateways being told to end")
+            seen, again = len(ended), len(named)
+            until(lambda: len(ended) > seen + 2 and len(named) > again + 1, PATIENCE, "logins at the new gateways")
+        assert failures(ended) == []
+        assert failures(named, b"kept\nin\n") == []
+        assert work.run("end", options=("-s",)).status == 0
+
+
+@contextmanager
+def _replicas(count: int, deployed: Deployed) -> Iterator[None]:
+    """So many gateways while the body runs; one afterwards."""
+    try:
+        deployed.gateway.kubectl("scale", "deployment/gateway", f"--replicas={count}")
+        deployed.rolled()
+        yield
+    finally:
+        deployed.gateway.kubectl("scale", "deployment/gateway", "--replicas=1")
+        deployed.rolled()
+        until(_is(1, deployed), PATIENCE, "one gateway")
 
 
 def test_it_grows_to_three_and_back_to_one_under_logins(deployed: Deployed, dev: Ssh) -> None:

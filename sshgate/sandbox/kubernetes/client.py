@@ -80,7 +80,10 @@ class ApiServer:
         self._session = None
         for session in sessions:
             if session is not None:
+                connector = session.connector
                 await session.close()
+                if isinstance(connector, Connector):
+                    connector.cut()
 
     # --- pods ---
 

@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -170,6 +170,16 @@ _below: WeakKeyDictionary[Any, asyncio.Transport] = WeakKeyDictionary()
 class Connector(aiohttp.TCPConnector):
     """Makes TLS connections whose TCP transport can be reached."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._made: WeakSet[Any] = WeakSet()
+
+    def cut(self) -> None:
+        """Drop what still says goodbye: TLS waits for the server's, longer than the event loop may live."""
+        for protocol in self._made:
+            if not (below := _below[protocol]).is_closing():
+                below.abort()
+
     async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("ssl") is None:
             return await super()._wrap_create_connection(*args, **kwargs)
@@ -187,6 +197,7 @@ class Connector(aiohttp.TCPConnector):
             # uvloop and aiohttp at a connection that was reset during the handshake: "negative file descriptor".
             raise aiohttp.ClientConnectionError("reset during the TLS handshake") from error
         _below[protocol] = underlying_transport
+        self._made.add(protocol)
         return transport, protocol
 
 
