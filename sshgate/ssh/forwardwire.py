@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from asyncssh import ChannelOpenError
 from asyncssh.channel import SSHForwardChannel
-from asyncssh.constants import MSG_CHANNEL_CLOSE
+from asyncssh.constants import MSG_CHANNEL_CLOSE, OPEN_RESOURCE_SHORTAGE
 from asyncssh.packet import SSHPacket
 
 from sshgate.forwarding.values import Tcp, Unix
-from sshgate.ssh.wire import deliver, joined
+from sshgate.ssh.wire import SMALLEST_PACKET, deliver, joined
 
 if TYPE_CHECKING:
     _ForwardChannel = SSHForwardChannel[bytes]
@@ -35,6 +36,9 @@ class ForwardWire(_ForwardChannel):
         """Open it from this side, as ``kind``. Raises ``asyncssh.ChannelOpenError``."""
         make: Callable[[], Any] = lambda: session  # noqa: E731
         await self._open_forward(make, kind, *arguments)
+        if self._send_pktsize < SMALLEST_PACKET:
+            self.abort()
+            raise ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "its packets are too small")
 
     def _process_close_noted(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         # asyncssh tells of the close only after paused input was read. The input is still to be delivered (who

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError, SSHPacket
 
 from sshgate import __version__
 from sshgate.config import Ssh
@@ -34,6 +35,14 @@ SIGNATURES = (
 WINDOW = 1 << 20
 # Twice OpenSSH's packet: a third less CPU per byte of upload.
 LARGEST_PACKET = 64 * 1024
+
+
+def acceptable(signature: bytes) -> bool:
+    """Whether a signature is one of ``SIGNATURES``, whatever it is worth."""
+    try:
+        return SSHPacket(signature).get_string().decode("ascii", "replace") in SIGNATURES
+    except PacketDecodeError:
+        return False
 
 
 def connection_options(

@@ -15,15 +15,16 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import asyncssh
-from asyncssh.constants import MSG_GLOBAL_REQUEST, MSG_IGNORE, MSG_KEXINIT, MSG_USERAUTH_REQUEST
-from asyncssh.packet import PacketDecodeError, SSHPacket, String, UInt32
+from asyncssh.constants import MSG_CHANNEL_OPEN, MSG_GLOBAL_REQUEST, MSG_IGNORE, MSG_KEXINIT, MSG_USERAUTH_REQUEST
+from asyncssh.constants import OPEN_RESOURCE_SHORTAGE as SHORTAGE
+from asyncssh.packet import SSHPacket, String, UInt32
 
 from sshgate.forwarding.values import Tcp, Unix
 from sshgate.ssh.certificates import certificate_options
 from sshgate.ssh.forwardwire import ForwardWire, is_open, tcp, unix
 from sshgate.ssh.gcm import faster
-from sshgate.ssh.options import SIGNATURES
-from sshgate.ssh.wire import ChannelWire
+from sshgate.ssh.options import acceptable
+from sshgate.ssh.wire import SMALLEST_PACKET, ChannelWire, channel_and_packet_size
 
 # Output that waits in the TCP transport before channels are asked to stop, and until they may go on.
 OUTPUT_HIGH = 256 * 1024
@@ -45,7 +46,6 @@ FORWARD_WINDOW = 512 * 1024
 WAITING_REQUESTS = 100
 
 _NO_MORE_SESSIONS = String("no-more-sessions@openssh.com")
-_ACCEPTED_SIGNATURES = frozenset(name.encode() for name in SIGNATURES)
 
 
 class Owner(Protocol):
@@ -307,7 +307,7 @@ class Transport(asyncssh.SSHServerConnection):
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         # signature_algs only says what we would like: asyncssh still takes RSA signatures over SHA-1.
-        if msg and not _accepted(signature):
+        if msg and not acceptable(signature):
             return False
         return await super().validate_public_key(username, key_data, msg, signature)
 
@@ -360,6 +360,13 @@ class Transport(asyncssh.SSHServerConnection):
         chosen = port if isinstance(where, Tcp) and where.port == 0 else None
         self._report_global_response(UInt32(chosen) if chosen is not None else port is not None)
 
+    def _process_channel_open_bounded(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        number, size = channel_and_packet_size(packet.get_remaining_payload())
+        if 0 < size < SMALLEST_PACKET:
+            self.send_channel_open_failure(number, SHORTAGE, "your packets are too small", "")
+        else:
+            super()._process_channel_open(pkttype, pktid, packet)
+
     def create_tcp_channel(self, *args: Any, **kwargs: Any) -> Any:
         """The channel of a forwarded connection."""
         return ForwardWire(self, self._loop, None, "strict", FORWARD_WINDOW, self._max_pktsize)
@@ -385,11 +392,5 @@ class Transport(asyncssh.SSHServerConnection):
         MSG_KEXINIT: _process_kexinit_exactly,
         MSG_USERAUTH_REQUEST: _process_userauth_exactly,
         MSG_GLOBAL_REQUEST: _process_global_request_bounded,
+        MSG_CHANNEL_OPEN: _process_channel_open_bounded,
     }
-
-
-def _accepted(signature: bytes) -> bool:
-    try:
-        return SSHPacket(signature).get_string() in _ACCEPTED_SIGNATURES
-    except PacketDecodeError:
-        return False

@@ -18,6 +18,8 @@ else:
 
 # Packets that arrive while a channel is paused are joined up to this size.
 JOINED = 32 * 1024
+# Clients that take less at once are not served: with packets of a byte, one that reads busies the whole gateway.
+SMALLEST_PACKET = 256
 
 
 class Session(Protocol):
@@ -61,6 +63,14 @@ def deliver(channel: Any, data: bytes, datatype: int | None) -> None:
         channel._recv_window += room
     if channel._session is not None:
         channel._session.data_received(data, datatype)
+
+
+def channel_and_packet_size(opening: bytes) -> tuple[int, int]:
+    """The client's number and largest packet, of its request for a channel. Raises ``PacketDecodeError``."""
+    packet = SSHPacket(opening)
+    packet.get_string()
+    number, _window, size = (packet.get_uint32() for _ in range(3))
+    return number, size
 
 
 async def until_room(gone: asyncio.Event, *rooms: asyncio.Event) -> None:

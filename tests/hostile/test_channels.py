@@ -85,6 +85,17 @@ async def test_no_more_sessions_is_kept(guest: Peer) -> None:
     assert await runs(guest, first)
 
 
+@pytest.mark.parametrize("kind", [b"session", b"direct-tcpip"])
+async def test_channels_with_tiny_packets_are_refused(guest: Peer, kind: bytes) -> None:
+    """With packets of a byte each, one client would keep the server busy."""
+    more = (String(b"127.0.0.1"), UInt32(22), String(b"127.0.0.1"), UInt32(1)) if kind == b"direct-tcpip" else ()
+    for _ in range(100):  # more than a connection may have: none is left behind
+        guest.say(MSG_CHANNEL_OPEN, String(kind), UInt32(0), UInt32(1 << 21), UInt32(255), *more)
+        _, answer = await guest.hear(MSG_CHANNEL_OPEN_FAILURE, MSG_CHANNEL_OPEN_CONFIRMATION)
+        assert b"too small" in answer
+    assert await runs(guest, (await guest.open_channel(1, packet=256))[0])
+
+
 @pytest.mark.parametrize("kind", [b"direct-tcpip", b"direct-streamlocal@openssh.com", b"tun@openssh.com", b"x11", b"?"])
 async def test_other_channels_are_refused(guest: Peer, kind: bytes) -> None:
     more = {
