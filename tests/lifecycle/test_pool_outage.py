@@ -10,6 +10,8 @@ import pytest
 from sshgate.sandbox import labels
 from tests.lifecycle.place import Place, names
 from tests.rig.cluster import component
+from tests.rig.gateway import free_port
+from tests.rig.scrape import get
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -21,10 +23,12 @@ NOTICED = 30.0
 
 
 def test_an_api_server_that_goes_away_costs_a_sentence_and_no_sandbox(place: Place) -> None:
-    gateway = place.gateway(profile={"warm": 2})
+    health = free_port()
+    gateway = place.gateway(profile={"warm": 2}, telemetry={"listen": f"127.0.0.1:{health}"})
     ssh = place.user(gateway)
     assert ssh.run("echo in").out == b"in\n"
     before = names(place.filled(2))
+    until(lambda: get(health, "/readyz") == (200, "ok\n"), NOTICED, "being ready")
     began = time.monotonic()
     component("stop", "apiserver")
     try:
@@ -32,12 +36,23 @@ def test_an_api_server_that_goes_away_costs_a_sentence_and_no_sandbox(place: Pla
         assert refused.status == 255
         assert b"sshgate: the API server" in refused.err
         assert time.monotonic() - began < 12, "told, not waited for"
+        # Nobody new is sent here, and a restart would mend nothing.
+        reason = until(lambda: _unready(health), NOTICED, "being unready")
+        assert reason.startswith("the API server "), reason
+        assert get(health, "/healthz") == (200, "ok\n")
         # The length of the outage is what is tested.
         time.sleep(max(0.0, OUTAGE - (time.monotonic() - began)))
     finally:
         component("start", "apiserver")
     until(lambda: ssh.run("echo in").out == b"in\n", NOTICED, "logins working again")
+    until(lambda: get(health, "/readyz") == (200, "ok\n"), NOTICED, "being ready again")
     until(lambda: not place.pods(labels.CLAIMED), NOTICED, "nothing claimed being left")
     after = names(place.filled(2))
     assert len(after & before) >= 1, "the pool was kept"
     assert gateway.log().count("pool.broken") == 0
+
+
+def _unready(health: int) -> str:
+    """Why it is not ready; empty while it is."""
+    status, reason = get(health, "/readyz")
+    return reason if status == 503 else ""
