@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import subprocess
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from tests.conftest import MakeGateway
+from tests.rig import library
 from tests.rig.forwarding import master, session
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh, environment
@@ -196,3 +199,19 @@ def test_sessions_leave_no_listener_behind(user: Ssh, here: int) -> None:
         pass
     ended = user.run("cat /proc/net/tcp | wc -l", options=())
     assert ended.out.strip() == b"1"
+
+
+@pytest.mark.parametrize(("packet", "said"), [(32768, "SAID"), (255, "")])
+@pytest.mark.asyncio
+async def test_a_client_that_takes_only_some_bytes_at_once_is_not_connected_to(
+    user: Ssh, packet: int, said: str
+) -> None:
+    async def answer(reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:
+        writer.write((await reader.read()).upper())
+        writer.write_eof()
+
+    async with library.connection(user, user.user + "+shared") as made:
+        listener = await made.start_server(lambda host, port: answer, "localhost", 0, encoding=None, max_pktsize=packet)
+        async with asyncio.timeout(60):
+            talked = await made.run(f"{TALK} 127.0.0.1 {listener.get_port()}", input="said")
+        assert talked.stdout == said, talked.stderr
