@@ -139,12 +139,12 @@ async def test_the_first_size_and_the_last_of_a_thousand_resizes(sandbox: Sandbo
     await until_output(process, b"31 91\r\n")
     for columns in range(1, 1001):
         await process.control(Resize(TerminalSize(columns, 50)))
-    # A node carries out sizes beside stdin: the line may overtake the last one.
+    # A node carries out sizes beside stdin: the line may overtake the last one, or all of them.
     async with asyncio.timeout(10):
         seen = b""
         while b"50 1000\r\n" not in seen:
             await process.write(b"\n")
-            seen += await until_output(process, b"50 ")
+            seen += await until_output(process, b" ")
     await process.close()
 
 
