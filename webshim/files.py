@@ -40,9 +40,9 @@ _WRITE = (
     _HERE
     + _SIZE
     + 'd=${p%/*}; [ -d "${d:-/}" ] || exit 44\n[ ! -d "$p" ] || exit 45\n'
-    # A half-written file never has the name that was asked for.
+    # A half-written file never has the name that was asked for; who is ended just after it was made leaves it neither.
+    + "t=\ntrap 'rm -f \"$t\"' EXIT\ntrap 'exit 1' HUP INT TERM\n"
     + 't=$(mktemp "$d/.sshgate-upload.XXXXXX") || exit 46\n'
-    + "trap 'rm -f \"$t\"' EXIT\ntrap 'exit 1' HUP INT TERM\n"
     + 'cat >"$t" || exit 47\n'
     + 'n=$(size "$t")\n'
     # A part of a file must not pass for the whole: either its size was said before, or a mark is its end.
