@@ -160,6 +160,10 @@ class OnPipes(Program):
         super().__init__(child, self._resumed.clear, self._resumed.set)
         assert child.stdout is not None
         assert child.stderr is not None
+        assert child.stdin is not None
+        # Up to 64 KiB would be kept otherwise, and uvloop keeps an object per piece: 16 MiB for pieces of a byte.
+        with contextlib.suppress(RuntimeError):  # it has ended already
+            child.stdin.transport.set_write_buffer_limits(high=0)
         self._open = 2
         self._pumps = [
             asyncio.create_task(self._pump(child.stdout, STDOUT)),
