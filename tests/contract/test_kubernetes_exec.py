@@ -10,6 +10,7 @@ import pytest
 
 from sshgate.config import Profile
 from sshgate.sandbox.kubernetes.provider import KubernetesProvider
+from sshgate.sandbox.kubernetes.sandbox import FATE_SECONDS, KubernetesSandbox
 from sshgate.sandbox.launch import park
 from sshgate.sandbox.provider import Order, Sandbox
 from sshgate.streams import Exited, Lost, Outcome
@@ -66,6 +67,17 @@ async def test_a_client_that_stalls_never_takes_a_part_for_the_whole(sandbox: Sa
     assert held == (IN_BUFFERS, Exited(0))
     for size, outcome in others:  # input that ended meanwhile: nothing holds the connection, but a cut is told
         assert (size == IN_BUFFERS) == (outcome == Exited(0)), f"{size:,} bytes and {outcome}"
+
+
+async def test_programs_that_end_together_may_ask_why_together(sandbox: Sandbox) -> None:
+    """Whoever stops waiting for the sandbox's fate does not end the others' waiting."""
+    assert isinstance(sandbox, KubernetesSandbox)
+
+    async def asked(after: float) -> str | None:
+        await asyncio.sleep(after)
+        return await sandbox.fate()
+
+    assert [*await asyncio.gather(asked(0), asked(FATE_SECONDS / 2))] == [None, None]
 
 
 async def test_stderr_passes_whole_with_what_looks_like_a_mark(sandbox: Sandbox) -> None:

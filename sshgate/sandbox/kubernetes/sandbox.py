@@ -180,7 +180,7 @@ class KubernetesSandbox:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.standing.over:
-                    await self.changed()
+                    await asyncio.shield(self.changed())  # others may wait for the same
         return self.standing.reason if self.standing.over else None
 
     async def _asked(self, script: str, *words: str) -> Outcome | None:
