@@ -137,13 +137,22 @@ def test_who_catches_a_hangup_and_goes_on_is_killed() -> None:
 
 
 def test_who_was_started_to_outlive_a_hangup_stays() -> None:
-    with started(b"nohup sleep 66 >/dev/null & setsid sleep 67 & echo ready; exec sleep 68") as p:
-        assert aside(launcher.end_argv(p.pid)) == 0
-        assert p.wait(PATIENCE) == -signal.SIGHUP
-        left = subprocess.run(["pgrep", "-fx", "sleep 6[678]"], capture_output=True, check=False).stdout.split()
-        assert len(left) == 2
-        for pid in left:
-            os.kill(int(pid), signal.SIGKILL)
+    mine = f"0.{os.getpid()}"  # no other run's
+
+    def left() -> list[int]:
+        told = subprocess.run(["pgrep", "-fx", f"sleep 6[67]{mine}"], capture_output=True, check=False).stdout
+        return [int(pid) for pid in told.split()]
+
+    command = f"nohup sleep 66{mine} >/dev/null & setsid sleep 67{mine} & echo ready; exec sleep 68"
+    try:
+        with started(command.encode()) as p:
+            until(lambda: len(left()) == 2, PATIENCE, "both programs: a hang-up before nohup is one ends it")
+            assert aside(launcher.end_argv(p.pid)) == 0
+            assert p.wait(PATIENCE) == -signal.SIGHUP
+            assert len(left()) == 2
+    finally:
+        for pid in left():
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_who_heeds_a_hangup_ends_by_it() -> None:
