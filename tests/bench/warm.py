@@ -137,26 +137,38 @@ async def _claims(scene: Scene, samples: Samples) -> None:
 async def _node(provider: KubernetesProvider, name: str) -> AsyncIterator[None]:
     """A node that is an object and no machine."""
     api, path = provider.api, f"/api/v1/nodes/{name}"
-    capacity = {"cpu": "1000", "memory": "4Ti", "pods": "5000", "ephemeral-storage": "4Ti"}
     await api.request("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": {"bench": name}}})
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now}
-    status = {"capacity": capacity, "allocatable": capacity, "conditions": [ready]}
-    patch = [{"op": "replace", "path": "/status", "value": status}]
-    await api.request("PATCH", f"{path}/status", patch, content=JSON_PATCH)
+    beating = asyncio.create_task(_alive(provider, path))
     try:
         yield
     finally:
+        beating.cancel()
         with contextlib.suppress(Exception):
             await api.open()
             await api.request("DELETE", path)
             await api.close()
 
 
+async def _alive(provider: KubernetesProvider, path: str) -> None:
+    """Say that the node is ready, again and again: after 50 s without it its pods are not ready either."""
+    capacity = {"cpu": "1000", "memory": "4Ti", "pods": "5000", "ephemeral-storage": "4Ti"}
+    began = _now()
+    while True:
+        ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": _now(), "lastTransitionTime": began}
+        status = {"capacity": capacity, "allocatable": capacity, "conditions": [ready]}
+        patch = [{"op": "replace", "path": "/status", "value": status}]
+        await provider.api.request("PATCH", f"{path}/status", patch, content=JSON_PATCH)
+        await asyncio.sleep(10)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 async def _ready_pods(provider: KubernetesProvider, profile: Profile, node: str, count: int) -> None:
     """Warm pods that say that they are ready."""
     api = provider.api
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = _now()
     status = {
         "phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "startTime": now,
         "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
