@@ -101,7 +101,7 @@ class Pools:
                 until = self._registry.now.mono + LONGEST
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(LONGEST, max(0.0, until - self._registry.now.mono))):
-                    await asyncio.shield(changed)
+                    await changed
             await asyncio.sleep(SHORTEST)
 
     def _look(self) -> float:

@@ -107,10 +107,10 @@ class Registry:
         self.stir()
 
     def changed(self) -> asyncio.Future[None]:
-        """Done at the next change of the book; several may wait for the same one."""
+        """Done at the next change of the book. Several may wait: who gives up ends nobody else's waiting."""
         if self._change is None or self._change.done():
             self._change = asyncio.get_running_loop().create_future()
-        return self._change
+        return asyncio.shield(self._change)
 
     def stir(self) -> None:
         """Something is no longer as it was: wake whoever waits for that."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from sshgate.config import Profile
@@ -10,6 +9,7 @@ from sshgate.lifecycle.reap import Rules
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.objects import Pod
+from sshgate.sandbox.kubernetes.removal import nothing_to_remove
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.launch import runs_anything
 
@@ -21,11 +21,5 @@ def rules_of(profiles: Mapping[str, Profile]) -> Rules:
 
 async def anything_runs(api: ApiServer, pod: Pod, profile: Profile) -> bool:
     """Whether any program runs in this pod. True when it cannot be told."""
-    return await runs_anything(KubernetesSandbox(api, pod, profile, _not_ours))
-
-
-def _not_ours(sandbox: KubernetesSandbox) -> asyncio.Future[None]:
-    """Who only looks removes nothing."""
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    done.set_result(None)
-    return done
+    # Who only looks removes nothing.
+    return await runs_anything(KubernetesSandbox(api, pod, profile, lambda _: nothing_to_remove()))

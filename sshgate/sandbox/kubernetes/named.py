@@ -27,6 +27,7 @@ from sshgate.sandbox.kubernetes.listing import listed
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.pods import record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
+from sshgate.sandbox.kubernetes.removal import nothing_to_remove
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.named import Admit, Attachment, Listed
 from sshgate.sandbox.provider import Notice, Order, Sandbox
@@ -259,9 +260,7 @@ class KubernetesNamed:
         """
         here = self._here.get(sandbox.id)
         if here is None or here.sandbox is not sandbox or not here.made:
-            kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            kept.set_result(None)
-            return kept
+            return nothing_to_remove()
         self._registry.book.expectations.delete(sandbox.uid, self._registry.now.mono)
         return self._remove(sandbox.id, sandbox.uid)
 

@@ -40,7 +40,7 @@ from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.pods import Pods, record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
 from sshgate.sandbox.kubernetes.reflector import Reflector, pods
-from sshgate.sandbox.kubernetes.removal import Removals
+from sshgate.sandbox.kubernetes.removal import Removals, nothing_to_remove
 from sshgate.sandbox.kubernetes.rights import check_rights
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.provider import Notice, Order, Sandbox
@@ -304,9 +304,7 @@ class KubernetesProvider:
 
     def _discard(self, sandbox: KubernetesSandbox) -> asyncio.Future[None]:
         if self._sandboxes.pop(sandbox.id, None) is None:
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            done.set_result(None)
-            return done
+            return nothing_to_remove()
         self.registry.end(self._sessions.pop(sandbox.id), sandbox.uid)
         return self._removals.remove(sandbox.id, sandbox.uid)
 

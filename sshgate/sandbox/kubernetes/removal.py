@@ -18,6 +18,13 @@ LONGEST_DELAY = 20.0
 UNSURE_SECONDS = 10.0
 
 
+def nothing_to_remove() -> asyncio.Future[None]:
+    """What ``Removals.remove`` returns, of a pod that is not to be removed: it is over."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
+
+
 class Removals:
     """The deletions under way. ``close`` gives up on what is left."""
 
@@ -35,10 +42,9 @@ class Removals:
 
         Without ``uid`` it is not known whether the pod was ever made.
         """
-        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if (name, uid) in self._tasks:
-            first.set_result(None)
-            return first
+            return nothing_to_remove()
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._remove(name, uid, first))
         self._tasks[name, uid] = task
         task.add_done_callback(lambda _: self._done((name, uid), first))

@@ -136,10 +136,10 @@ class KubernetesSandbox:
         return short and not said
 
     def changed(self) -> asyncio.Future[None]:
-        """Done at the next change; see ``start.Starting``."""
+        """Done at the next change; see ``start.Starting``. Who gives up waiting ends nobody else's."""
         if self._change is None or self._change.done():
             self._change = asyncio.get_running_loop().create_future()
-        return self._change
+        return asyncio.shield(self._change)
 
     async def _first(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         attempt = partial(self._exec, argv, terminal)
@@ -180,7 +180,7 @@ class KubernetesSandbox:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.standing.over:
-                    await asyncio.shield(self.changed())  # others may wait for the same
+                    await self.changed()
         return self.standing.reason if self.standing.over else None
 
     async def _asked(self, script: str, *words: str) -> Outcome | None:

@@ -184,7 +184,7 @@ class Race:
         """Until the pod changes, at most ``seconds``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await asyncio.shield(self._pod.changed())  # others may wait for the same
+                await self._pod.changed()
 
 
 def _not_executable(reason: str) -> StartFailed:
