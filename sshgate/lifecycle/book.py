@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.expectations import EXPIRY, Expectations
+from sshgate.lifecycle.expectations import Expectations
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.sandbox.labels import label_value, user_hash
 
@@ -26,6 +26,8 @@ from sshgate.sandbox.labels import label_value, user_hash
 SKEW = 10.0
 # Uids that are gone are remembered for as long as an answer about them can still be under way.
 REMEMBERED = 300.0
+# Seconds from the request of a claim on: longer than an API server that works takes to answer and the watch to show it.
+SPOKEN_FOR = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,11 @@ class Book:
     def speak_for(self, uid: str, session: str | None, now: Now) -> None:
         """The claim of ``session`` on this pod is under way (``None``: was lost): nobody else here tries it.
 
-        For a minute only: if the pod is still warm then, the claim never arrived, and it is free again.
+        For as long as the session waits for an answer, and for ``SPOKEN_FOR`` at least: if the pod is still warm
+        then, the claim never arrived, and it is free again. Should it arrive yet, whoever comes second is refused.
         """
         if uid not in self._gone:
-            self._spoken_for[uid] = (now.mono + EXPIRY, session)
+            self._spoken_for[uid] = (now.mono + SPOKEN_FOR, session)
 
     def begin(self, session: str, user: str) -> None:
         """A session was admitted: it counts from now on, whatever the watch shows."""
@@ -169,7 +172,10 @@ class Book:
 
     def _spoken(self, uid: str, now: Now) -> tuple[float, str | None] | None:
         spoken = self._spoken_for.get(uid)
-        return spoken if spoken is not None and spoken[0] > now.mono else None
+        if spoken is None:
+            return None
+        until, session = spoken
+        return spoken if until > now.mono or session in self._sessions else None
 
     def going(self, profile: str, now: Now) -> int:
         """Warm pods of a profile that are on their way out."""

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sshgate.lifecycle.expectations import EXPIRY
+from sshgate.lifecycle.book import SPOKEN_FOR
 from sshgate.sandbox import labels
 from tests.lifecycle.place import Place, names
 from tests.rig.cluster import component
@@ -48,8 +48,8 @@ def test_an_api_server_that_goes_away_costs_a_sentence_and_no_sandbox(place: Pla
     until(lambda: ssh.run("echo in").out == b"in\n", NOTICED, "logins working again")
     until(lambda: get(health, "/readyz") == (200, "ok\n"), NOTICED, "being ready again")
     until(lambda: not place.pods(labels.CLAIMED), NOTICED, "nothing claimed being left")
-    # A sandbox whose claim was never answered is nobody else's for a minute; another one is made meanwhile.
-    after = names(place.filled(2, EXPIRY + NOTICED))
+    # A sandbox whose claim was never answered is nobody else's for a moment; another one is made meanwhile.
+    after = names(place.filled(2, SPOKEN_FOR + NOTICED))
     assert len(after & before) >= 1, "the pool was kept"
     assert gateway.log().count("pool.broken") == 0
 

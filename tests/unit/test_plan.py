@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from sshgate.lifecycle.actions import Create, Delete, Hold
-from sshgate.lifecycle.book import Book
+from sshgate.lifecycle.book import SPOKEN_FOR, Book
 from sshgate.lifecycle.expectations import EXPIRY
 from sshgate.lifecycle.plan import STUCK, Target, give_way
 from sshgate.lifecycle.records import Stage
@@ -207,11 +207,23 @@ def test_deletions_of_pods_that_were_gone_already_are_not_remembered_for_ever() 
     assert "60 deletes" in repr(known.expectations)
 
 
-def test_a_claim_that_never_arrived_frees_its_pod_after_a_minute() -> None:
+def test_a_claim_that_never_arrived_frees_its_pod_soon_after_its_session_gave_up() -> None:
     known = book(warm("a"))
+    known.begin("s1", "ada")
     known.speak_for("a", "s1", at(0))
-    assert known.warm(at(EXPIRY - 1)) == []
-    assert len(known.warm(at(EXPIRY))) == 1
+    known.end("s1")
+    assert known.warm(at(SPOKEN_FOR - 1)) == []
+    assert len(known.warm(at(SPOKEN_FOR))) == 1
+
+
+def test_a_session_that_still_waits_for_its_claim_keeps_the_pod() -> None:
+    known = book(warm("a"))
+    known.begin("s1", "ada")
+    known.speak_for("a", "s1", at(0))
+    assert known.warm(at(10 * SPOKEN_FOR)) == []
+    assert known.total(at(10 * SPOKEN_FOR)) == 1
+    known.end("s1")
+    assert len(known.warm(at(10 * SPOKEN_FOR))) == 1
 
 
 def test_a_session_and_its_pod_count_once() -> None:
