@@ -5,6 +5,9 @@ its renewal has not changed for ``SILENCE`` seconds of our own clock, whatever t
 machines are never compared. Only time in which we could have heard something counts: while the API server is
 away, or this process was stopped, nobody could renew, and nobody may be declared dead for that. After both, every
 gateway has its full ``SILENCE`` again only as far as it had not used it up.
+
+Who ends says goodbye by releasing its Lease, and only that is believed at once. A Lease that is not there tells
+nothing: whoever deleted it, a gateway that lives makes it anew with its next renewal.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ class Presence:
 
     def __repr__(self) -> str:
         alive = len(self.alive())
-        return f"<Presence {alive} alive, {len(self._heard) + 1 - alive} silent or gone>"
+        return f"<Presence {alive} alive, {len({self._me, *self._heard}) - alive} silent or gone>"
 
     @property
     def listened(self) -> float:
@@ -46,8 +49,9 @@ class Presence:
             self._left.discard(life)
 
     def left(self, life: str) -> None:
-        """It said goodbye: its Lease was deleted. Lives never come back, so it is dead at once."""
+        """It said goodbye: its Lease is released. Lives never come back, so it is dead at once."""
         self._left.add(life)
+        self._heard.setdefault(life, self._listened)
 
     def listen(self, now: float, lives: Iterable[str] = ()) -> None:
         """Time has passed while the watch of the Leases worked. ``lives``: all that stand on pods.
@@ -68,8 +72,12 @@ class Presence:
         """Whether what belongs to it is nobody's. Never for ourselves, nor for one we know nothing of."""
         if life == self._me:
             return False
+        return life in self._left or self.silent(life)
+
+    def silent(self, life: str) -> bool:
+        """Whether nothing was heard of it for so long that everybody who listens knows how it ended."""
         heard = self._heard.get(life)
-        return life in self._left or (heard is not None and self._listened - heard > SILENCE)
+        return heard is not None and self._listened - heard > SILENCE
 
     def alive(self) -> list[str]:
         """The gateways that share the pools now, ourselves among them."""

@@ -73,6 +73,34 @@ def test_a_gateway_that_stops_says_goodbye(space: Namespace, replica: MakeReplic
     assert leases(space) == 1
 
 
+def test_leases_that_somebody_deletes_end_no_session_and_are_made_anew(
+    space: Namespace, replica: MakeReplica, user: UserAt
+) -> None:
+    one, other = replica(), replica()
+    clients = [*started(user("dev", one), 1), *started(user("eve", other), 1)]
+    try:
+        before = until(lambda: len(made := lives(space)) == 2 and made, 30, "both gateways' leases")
+        space.kubectl("delete", "leases", "--all")
+        until(lambda: leases(space) == 3, 30, "their leases and the leader's being made anew")
+        assert lives(space) == before
+        assert [client.poll() for client in clients] == [None, None]
+        assert len(space.living()) == 2
+        assert "sandbox.reaped" not in one.log() + other.log()
+    finally:
+        end(clients)
+
+
+def test_who_says_goodbye_is_not_waited_for(space: Namespace, replica: MakeReplica) -> None:
+    one, other = replica(), replica()
+    until(lambda: leases(space) == 3, 30, "their leases and the leader's")
+    one.stop()
+    # Its released Lease stays until everybody has seen that.
+    assert leases(space) == 3
+    until(lambda: leases(space) == 2, WITHIN, "the other one having deleted it")
+    other.stop()
+    assert leases(space) == 1
+
+
 def leases(space: Namespace) -> int:
     return len(space.kubectl("get", "leases", "--output=name").split())
 

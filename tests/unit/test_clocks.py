@@ -273,6 +273,30 @@ def test_a_life_that_only_stands_on_a_pod_gets_its_time_to_show_itself() -> None
     assert presence.dead("b")
 
 
+def test_a_lease_that_is_not_there_kills_nobody_who_makes_it_anew() -> None:
+    presence = Presence("a")
+    presence.listen(0.0)
+    now = hear(presence, 0.0, 8.0, {"b": "1"})
+    now = hear(presence, now, now + 8.0)  # none of its own was read
+    assert not presence.dead("b")
+    assert presence.alive() == ["a", "b"]
+    presence.heard("b", "2")
+    now = hear(presence, now, now + SILENCE - 4.0)
+    assert not presence.dead("b")
+    hear(presence, now, now + 8.0)
+    assert presence.dead("b")
+
+
+def test_a_goodbye_is_told_at_once_and_old_only_when_everybody_has_had_the_time_to_hear_it() -> None:
+    presence = Presence("a")
+    presence.listen(0.0)
+    presence.left("c")
+    assert presence.dead("c")
+    assert not presence.silent("c")
+    hear(presence, 0.0, SILENCE + 4.0)
+    assert presence.silent("c")
+
+
 def test_who_says_goodbye_is_dead_at_once_and_we_ourselves_never_are() -> None:
     presence = Presence("a")
     presence.heard("b", "1")

@@ -12,7 +12,7 @@ from sshgate.lifecycle.election import Election
 from sshgate.lifecycle.presence import LONGEST_GAP, RENEW
 from sshgate.lifecycle.registry import Registry
 from sshgate.sandbox.kubernetes.failures import Conflict, NotFound
-from sshgate.sandbox.kubernetes.leases import LEADERSHIP, PRESENCE, Lease, Leases, part_of
+from sshgate.sandbox.kubernetes.leases import LEADERSHIP, Lease, Leases, part_of, tell
 
 # Twice as often as renewals come, and often enough never to count as deaf while the API server is quick.
 LOOK = min(RENEW, LONGEST_GAP) / 2
@@ -28,7 +28,6 @@ class Heartbeat:
         self._leases = leases
         self._registry = registry
         self._election = Election(registry.life, registry.presence)
-        self._known: set[str] = set()
         self._renewed: float | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -51,8 +50,7 @@ class Heartbeat:
     async def _bury(self) -> None:
         """Earlier lives of a gateway of this name are over, or this one would not begin: no need for their silence."""
         for life in await self._leases.earlier():
-            with contextlib.suppress(NotFound):
-                await self._leases.forget(life)
+            await self._leases.release(life)
             self._registry.presence.left(life)
 
     async def close(self) -> None:
@@ -64,7 +62,7 @@ class Heartbeat:
         self._task = None
         with contextlib.suppress(GateError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._leases.end()
+                await self._leases.release(self._registry.life)
 
     async def farewell(self) -> bool:
         """Say goodbye, and whether nobody else is there. Never raises.
@@ -73,12 +71,14 @@ class Heartbeat:
         """
         await self.close()
         try:
-            leases = await self._leases.all()
+            lives = tell(self._registry.presence, await self._leases.all())
+            if self._registry.lives != [self._registry.life]:
+                return False
+            for life in lives:  # nobody else will
+                await self._leases.forget(life)
         except GateError:
             return False
-        presence, me = self._registry.presence, self._registry.life
-        others = {lease.spec.holder_identity or me for lease in leases if part_of(lease) == PRESENCE} - {me}
-        return all(presence.dead(life) for life in others)
+        return True
 
     async def _run(self) -> None:
         while True:
@@ -107,19 +107,14 @@ class Heartbeat:
         leases = await self._leases.all()
         now = self._registry.now.mono
         presence = self._registry.presence
-        told = {lease.spec.holder_identity or "": lease for lease in leases if part_of(lease) == PRESENCE}
-        for life, lease in told.items():
-            presence.heard(life, f"{lease.spec.renew_time} {lease.metadata.uid}")
-        for life in self._known - told.keys():
-            presence.left(life)
-        self._known = set(told)
+        told = tell(presence, leases)
         leader = next((lease for lease in leases if part_of(lease) == LEADERSHIP), None)
         holder = leader.spec.holder_identity if leader is not None else None
         on_pods = self._registry.book.lives()
         presence.listen(now, {*on_pods, *([holder] if holder else [])})
         await self._elect(leader, holder, now)
         if self.leads:
-            await self._tidy(on_pods, holder)
+            await self._tidy(told, on_pods, holder)
         self._registry.stir()
 
     async def _elect(self, leader: Lease | None, holder: str | None, now: float) -> None:
@@ -129,11 +124,10 @@ class Heartbeat:
                 self._election.won(now)
                 log.info("leading", gateway=self._registry.life, after=holder)
 
-    async def _tidy(self, on_pods: set[str], holder: str | None) -> None:
-        """Delete the Leases of the dead once nothing of theirs is left."""
-        for life in [life for life in self._known if self._registry.presence.dead(life)]:
-            if life not in on_pods and life != holder:
-                with contextlib.suppress(NotFound):
-                    await self._leases.forget(life)
-                self._known.discard(life)
-                self._registry.presence.forget([life])
+    async def _tidy(self, told: list[str], on_pods: set[str], holder: str | None) -> None:
+        """Delete the Leases of the dead once nothing of theirs is left and everybody has seen how they ended."""
+        presence = self._registry.presence
+        for life in told:
+            if presence.dead(life) and presence.silent(life) and life not in on_pods and life != holder:
+                await self._leases.forget(life)
+                presence.forget([life])

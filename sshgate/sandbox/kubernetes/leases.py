@@ -1,22 +1,29 @@
-"""Leases (coordination.k8s.io/v1): what gateways tell each other by. One of each life's own, one of the leader."""
+"""Leases (coordination.k8s.io/v1): what gateways tell each other by. One of each life's own, one of the leader.
+
+A life that ends releases its Lease as client-go does, by taking the holder out; the leader deletes it later.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from sshgate.errors import Unavailable
-from sshgate.lifecycle.presence import SILENCE
+from sshgate.lifecycle.presence import SILENCE, Presence
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.sandbox.kubernetes.failures import NotFound
 from sshgate.sandbox.kubernetes.objects import Listing, Meta, Object
 from sshgate.sandbox.kubernetes.podspec import Owner
 
 LEADER = "sshgate-leader"
 PART = "app.kubernetes.io/component"
 PRESENCE, LEADERSHIP = "presence", "leadership"
+LIFE = "sshgate-life-"
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -56,30 +63,28 @@ class Leases:
     async def earlier(self) -> list[str]:
         """Lives of a gateway of this name other than this one."""
         mine = labels.label_value(self._owner.gateway)
-        lives = [
-            lease.spec.holder_identity
-            for lease in await self.all()
-            if part_of(lease) == PRESENCE and lease.metadata.labels.get(labels.GATEWAY) == mine
-        ]
-        return [life for life in lives if life and life != self._owner.life]
+        lives = [life_of(lease) for lease in await self.all() if lease.metadata.labels.get(labels.GATEWAY) == mine]
+        return [life for life in lives if life is not None and life != self._owner.life]
 
     async def renew(self) -> None:
         """This gateway lives. Raises ``NotFound`` when its Lease is not there (any more)."""
-        patch = {"spec": {"renewTime": _now()}}
-        path = f"{self._root}/{_name(self._owner.life)}"
-        await self._api.request("PATCH", path, patch, content=MERGE_PATCH, doing="renew its lease")
+        # With its holder: another gateway of this name may have thought that this life is over.
+        life = self._owner.life
+        await self._patch(life, {"holderIdentity": life, "renewTime": _now()}, "renew its lease")
 
     async def begin(self) -> None:
         """Make this gateway's own Lease."""
-        await self._post(_name(self._owner.life), PRESENCE)
+        await self._post(f"{LIFE}{self._owner.life}", PRESENCE)
 
-    async def end(self) -> None:
-        """Say goodbye: what belongs to this life is nobody's from now on."""
-        await self.forget(self._owner.life)
+    async def release(self, life: str) -> None:
+        """Say goodbye for it: what belongs to this life is nobody's from now on. One without a Lease needs none."""
+        with contextlib.suppress(NotFound):
+            await self._patch(life, {"holderIdentity": ""}, "release a lease")
 
     async def forget(self, life: str) -> None:
         """Delete the Lease of a life that has ended."""
-        await self._api.request("DELETE", f"{self._root}/{_name(life)}", doing="delete a lease")
+        with contextlib.suppress(NotFound):
+            await self._api.request("DELETE", f"{self._root}/{LIFE}{life}", doing="delete a lease")
 
     async def lead(self, known: Lease | None) -> None:
         """Become the leader in place of ``known``. Raises ``Conflict`` when somebody was quicker."""
@@ -89,6 +94,9 @@ class Leases:
         body = self._lease(LEADER, LEADERSHIP)
         body["metadata"]["resourceVersion"] = known.metadata.resource_version
         await self._api.request("PUT", f"{self._root}/{LEADER}", body, doing="become the leader")
+
+    async def _patch(self, life: str, spec: dict[str, str], doing: str) -> None:
+        await self._api.request("PATCH", f"{self._root}/{LIFE}{life}", {"spec": spec}, content=MERGE_PATCH, doing=doing)
 
     async def _post(self, name: str, part: str) -> None:
         await self._api.request("POST", self._root, self._lease(name, part), doing="make a lease")
@@ -113,8 +121,20 @@ def part_of(lease: Lease) -> str:
     return lease.metadata.labels.get(PART, "")
 
 
-def _name(life: str) -> str:
-    return f"sshgate-life-{life}"
+def life_of(lease: Lease) -> str | None:
+    """The life whose own this Lease is; ``None``: the leader's."""
+    return lease.metadata.name.removeprefix(LIFE) if part_of(lease) == PRESENCE else None
+
+
+def tell(presence: Presence, leases: Iterable[Lease]) -> list[str]:
+    """What these Leases say of who lives; the lives they are of."""
+    lives = [(life, lease) for lease in leases if (life := life_of(lease)) is not None]
+    for life, lease in lives:
+        if lease.spec.holder_identity:
+            presence.heard(life, f"{lease.spec.renew_time} {lease.metadata.uid}")
+        else:
+            presence.left(life)
+    return [life for life, _ in lives]
 
 
 def _now() -> str:

@@ -22,7 +22,7 @@ from sshgate.sandbox.kubernetes import failures
 from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.homes import KubernetesHomes
 from sshgate.sandbox.kubernetes.keeping import anything_runs, rules_of
-from sshgate.sandbox.kubernetes.leases import PRESENCE, Leases, part_of
+from sshgate.sandbox.kubernetes.leases import Leases, tell
 from sshgate.sandbox.kubernetes.listing import listed
 from sshgate.sandbox.kubernetes.pods import Pods, record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
@@ -95,9 +95,7 @@ class Operator:
             if time.monotonic() > until:
                 raise Unavailable("the API server is too slow to tell which gateways live; try again in a moment.")
             await self._read()
-            for lease in await leases.all():
-                if part_of(lease) == PRESENCE:
-                    presence.heard(lease.spec.holder_identity or "", f"{lease.spec.renew_time} {lease.metadata.uid}")
+            tell(presence, await leases.all())
             presence.listen(time.monotonic(), self._registry.book.lives())
             await asyncio.sleep(LOOK)
         presence.listen(time.monotonic())
