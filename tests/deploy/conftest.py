@@ -36,3 +36,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "deployed" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(600))
+    # Another overlay over the installation: the last thing that is done to it.
+    items.sort(key=lambda item: "kind" in getattr(item, "fixturenames", ()))

@@ -95,6 +95,11 @@ class Deployed:
         words = ("rollout", "status", "deployment/gateway", f"--timeout={ROLLED:g}s")
         kubectl("--namespace", self.gateway.name, *words, limit=ROLLED + 10)
 
+    def restart(self) -> None:
+        """New gateways, which have the settings that count only from a start."""
+        self.gateway.kubectl("rollout", "restart", "deployment/gateway")
+        self.rolled()
+
     def pods(self) -> list[str]:
         """Names of the gateway's pods that nobody has told to end."""
         return self.gateway.living()

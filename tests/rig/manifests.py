@@ -49,6 +49,13 @@ def only(things: list[Thing], kind: str, name: str | None = None) -> Thing:
     return found[0]
 
 
+def mapped_ports(path: str) -> dict[int, int]:
+    """Which port of its node a kind configuration shows at which port of this machine's loopback: theirs by ours."""
+    mappings = yaml.safe_load((ROOT / path).read_text())["nodes"][0]["extraPortMappings"]
+    assert {mapping["listenAddress"] for mapping in mappings} == {"127.0.0.1"}
+    return {mapping["hostPort"]: mapping["containerPort"] for mapping in mappings}
+
+
 def called(thing: Thing) -> str:
     """``Kind namespace/name``."""
     meta = thing["metadata"]
