@@ -78,7 +78,7 @@ class Proxy:
     """A reverse proxy that is believed what it says of its clients."""
 
     addresses: tuple[str, ...] = ()
-    """Addresses or networks that it connects from: its X-Forwarded-For and X-Forwarded-Prefix are believed."""
+    """Addresses or networks that it connects from: its X-Forwarded-For, -Prefix and -Proto are believed."""
     secret_file: Path | None = None
     """A secret that it sends with each request, and with it a user's name; ``None``: it logs nobody in."""
     secret_header: str = "X-Sshgate-Secret"
@@ -91,7 +91,7 @@ class Web:
 
     listen: Address = Address("0.0.0.0", 31000)
     public_url: str | None = None
-    """What people open, with the base path; ``None``: the address that it listens on."""
+    """What people open, with the base path; ``None``: whatever name leads to the address that it listens on."""
     tls: Tls | None = None
     """``None``: plain HTTP, for loopback and behind a proxy."""
     secret: Path = Path("keys/web")

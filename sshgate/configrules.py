@@ -84,13 +84,21 @@ def _web(web: Web, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:
                 f"others: write 127.0.0.1:{web.listen.port}, or provider: kubernetes"
             ),
         )
-    elif open_to_others and web.tls is None and web.public_url is None:
+    elif open_to_others and web.tls is None and web.public_url is None and web.proxy is None:
         yield (
             ("web.listen", "web"),
             (
                 f"web.listen: passwords and terminals would cross the network to {web.listen} in the clear: give tls, "
-                "or the public_url of a proxy that does TLS"
+                "or the proxy that does TLS"
             ),
         )
     if web.proxy is not None and not web.proxy.addresses:
         yield ("web.proxy",), "web.proxy: name the addresses that the proxy connects from"
+    if web.proxy is not None and web.proxy.secret_file is not None and web.public_url is None:
+        yield (
+            ("web.proxy.secret_file", "web.proxy"),
+            (
+                "web.proxy.secret_file: with a proxy that logs people in, say web.public_url: else a page of any name "
+                "that is made to point at the proxy would count as ours"
+            ),
+        )

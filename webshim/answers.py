@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -25,8 +25,8 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-SECURE = web.AppKey("secure", bool)
-"""Whether browsers come by TLS."""
+SCHEME: web.AppKey[Callable[[web.Request], str]] = web.AppKey("scheme")
+"""How the browser of a request talks: ``http`` or ``https``."""
 
 log = structlog.get_logger("sshgate.web")
 
@@ -79,7 +79,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers["Server"] = "sshgate"
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    if request.app[SECURE]:
+    if request.app[SCHEME](request) == "https":
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
 
 

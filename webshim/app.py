@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from webshim.answers import SECURE, add_headers, errors_as_json
+from webshim.answers import SCHEME, add_headers, errors_as_json
 from webshim.door import Door
 from webshim.files import Files
 from webshim.pages import VERSIONS, Pages
@@ -22,7 +22,7 @@ OPENAPI = Path(__file__).with_name("openapi.json")
 def build(door: Door, pages: Pages) -> web.Application:
     """The application behind one listener."""
     app = web.Application(middlewares=[errors_as_json], client_max_size=BODY_BYTES)
-    app[SECURE] = door.place.secure
+    app[SCHEME] = door.scheme
     app.on_response_prepare.append(add_headers)
     rest = Rest(door)
     files = Files(door, rest)

@@ -78,13 +78,14 @@ class Door:
         user = self.place.user_of(connection_of(request).peer, request.headers)
         if user is not None:
             return self.logins.by_proxy(user)
-        cookie = request.cookies.get(self.place.cookie)
+        cookie = request.cookies.get(self.place.cookie(self.scheme(request)))
         return self.logins.by_cookie(cookie, source) if cookie else None
 
     def check_origin(self, request: web.Request) -> None:
         """The request comes from our own page: its Origin is exactly ours."""
         origin = request.headers.getall("Origin", [])
-        if len(origin) != 1 or not self.place.own_origin(origin[0], request.headers.get("Host", "")):
+        peer = connection_of(request).peer
+        if len(origin) != 1 or not self.place.own_origin(origin[0], peer, request.headers):
             said = f"origin {(origin or ['none'])[0]}"
             self.events.tell(Code.WEB_REFUSED, reason=said, source=self.source(request))
             raise Refusal(403, "origin", "this request does not come from a page of this server.")
@@ -92,6 +93,10 @@ class Door:
     def source(self, request: web.Request) -> str:
         """The client's address."""
         return self.place.source_of(connection_of(request).peer, request.headers)
+
+    def scheme(self, request: web.Request) -> str:
+        """How the browser talks: ``http`` or ``https``."""
+        return self.place.scheme(connection_of(request).peer, request.headers)
 
     def base(self, request: web.Request) -> str:
         """The base path of this request."""
@@ -104,18 +109,20 @@ class Door:
 
     # --- the cookie ---
 
-    def set_cookie(self, response: web.Response, visitor: Visitor) -> None:
+    def set_cookie(self, request: web.Request, response: web.Response, visitor: Visitor) -> None:
         """A new login has a new cookie, whatever the browser had before."""
-        response.set_cookie(
-            self.place.cookie, self.logins.cookie(visitor), max_age=int(visitor.expires - visitor.issued), path="/",
-            secure=self.place.secure, httponly=True, samesite="Strict",
-        )  # fmt: skip
+        self._cookie(request, response, self.logins.cookie(visitor), int(visitor.expires - visitor.issued))
 
-    def forget_cookie(self, response: web.Response) -> None:
+    def forget_cookie(self, request: web.Request, response: web.Response) -> None:
         """The browser drops it."""
+        self._cookie(request, response, "", 0)
+
+    def _cookie(self, request: web.Request, response: web.Response, value: str, seconds: int) -> None:
+        scheme = self.scheme(request)
         response.set_cookie(
-            self.place.cookie, "", max_age=0, path="/", secure=self.place.secure, httponly=True, samesite="Strict"
-        )
+            self.place.cookie(scheme), value, max_age=seconds, path="/", secure=scheme == "https", httponly=True,
+            samesite="Strict",
+        )  # fmt: skip
 
     # --- sockets ---
 

@@ -14,6 +14,8 @@ from sshgate.configvalues import is_loopback
 
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+\Z")
 _PORTS = {"http": 80, "https": 443}
+# What proxies say of how a browser talks to them; of a WebSocket Traefik says `ws` or `wss`.
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 class Headers(Protocol):
@@ -29,8 +31,11 @@ class Headers(Protocol):
 class Place:
     """What of a request may be believed. Headers are given with all their lines, in any case."""
 
-    def __init__(self, web: Web, bound: Address, secret: str | None = None) -> None:
-        """``bound`` is the address with the port that was got; ``secret`` what the proxy must send."""
+    def __init__(self, web: Web, bound: Address, secret: str | None = None, node: str | None = None) -> None:
+        """``bound`` is the address with the port that was got; ``secret`` what the proxy must send.
+
+        ``node`` is the address of the machine whose ports lead here, where this program does not see it itself.
+        """
         self._proxy = web.proxy or Proxy()
         self._networks = [_network(text) for text in self._proxy.addresses]
         self._secret = secret
@@ -38,6 +43,7 @@ class Place:
         self._scheme = "https" if web.tls is not None else "http"
         self._bound = bound
         self._loopback = is_loopback(bound)
+        self._node = node
         self.base = urlsplit(web.public_url).path if web.public_url else ""
         """The path that all others begin with, without a trailing slash."""
 
@@ -51,28 +57,39 @@ class Place:
         """Whether nobody has said by which name people come: every address of this machine is listened on."""
         return self._public is None and self._bound.host in ("0.0.0.0", "::")
 
+    @property
+    def nameless_proxy(self) -> bool:
+        """Whether TLS is a proxy's whose name nobody has said; then who comes past it is served too, without TLS."""
+        return self._public is None and self._scheme == "http" and bool(self._networks) and not self._loopback
+
     def url_at(self, host: str) -> str:
         """The same for somebody who has reached this machine at ``host``, where every address is listened on."""
         if self._public:
             return self._public
-        return f"{self._scheme}://{Address(host if self.anywhere else self._bound.host, self._bound.port)}"
+        host = (self._node or host) if self.anywhere else self._bound.host
+        if self.nameless_proxy:
+            # A link holds a login: by the proxy's TLS, not past it.
+            return origin_of(f"https://{Address(host, _PORTS['https'])}")
+        return f"{self._scheme}://{Address(host, self._bound.port)}"
 
-    @property
-    def secure(self) -> bool:
-        """Whether browsers come by TLS, ours or a proxy's."""
-        return self.url.startswith("https:")
+    def scheme(self, peer: str, headers: Headers) -> str:
+        """How the browser of this request talks, to us or to a proxy: ``http`` or ``https``."""
+        if self._public:
+            return urlsplit(self._public).scheme
+        said = _SCHEMES.get(_only(headers, "X-Forwarded-Proto")) if self.trusted(peer) else None
+        return said or self._scheme
 
-    @property
-    def cookie(self) -> str:
+    def cookie(self, scheme: str) -> str:
         """What the cookie is called. Without TLS cookies know no ports: two gateways at one host must not share it."""
-        return "__Host-sshgate" if self.secure else f"sshgate-{urlsplit(self.url).port or 80}"
+        port = urlsplit(self._public).port or 80 if self._public else self._bound.port
+        return "__Host-sshgate" if scheme == "https" else f"sshgate-{port}"
 
     def base_of(self, peer: str, headers: Headers) -> str:
         """The base path for this request: what a trusted proxy says that it has stripped, else the configured one."""
         prefix = headers.get("X-Forwarded-Prefix", "").rstrip("/")
         return prefix if prefix and self.trusted(peer) and _PREFIX.match(prefix) else self.base
 
-    def own_origin(self, origin: str, host: str) -> bool:
+    def own_origin(self, origin: str, peer: str, headers: Headers) -> bool:
         """Whether a page of this origin is ours: compared as a whole, never in parts or by patterns."""
         if self._public:
             return origin == origin_of(self._public)
@@ -81,7 +98,7 @@ class Place:
             # Any name could be made to point at loopback; these cannot.
             names = ("127.0.0.1", "localhost", "[::1]")
             return origin in {origin_of(f"{self._scheme}://{name}:{port}") for name in names}
-        return origin == f"{self._scheme}://{host}"
+        return origin == f"{self.scheme(peer, headers)}://{headers.get('Host', '')}"
 
     def trusted(self, peer: str) -> bool:
         """Whether this address is a proxy's that is believed."""

@@ -87,7 +87,7 @@ class Rest:
             raise Refusal(401, "login", wrong, login=door.logins.ways)
         door.events.tell(Code.WEB_LOGIN, user=found.user, method=found.method, source=source)
         response = answer(self._who(found))
-        door.set_cookie(response, found)
+        door.set_cookie(request, response, found)
         return response
 
     def _check_same_user(self, request: web.Request, link: str) -> None:
@@ -103,7 +103,7 @@ class Rest:
         self._door.logins.logout(visitor)
         self._door.logged_out(lambda other, _: other.id == visitor.id, "logged out")
         response = web.Response(status=204)
-        self._door.forget_cookie(response)
+        self._door.forget_cookie(request, response)
         return response
 
     async def me(self, request: web.Request) -> web.Response:

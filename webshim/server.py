@@ -33,6 +33,8 @@ HANDSHAKE_SECONDS = 10.0
 RECHECK_SECONDS = 2.0
 GOODBYE_SECONDS = 2.0
 LONGEST_SECRET = 4096
+# In a pod: the address of its node, on whose ports people come. The manifests set it.
+NODE = "SSHGATE_NODE"
 
 log = structlog.get_logger("sshgate.web")
 
@@ -102,7 +104,7 @@ class WebServer:
                 [f"cannot listen on {wanted}: {reason}; choose another address in web.listen."]
             ) from error
         bound = [Address(*name.getsockname()[:2]) for name in self._server.sockets]
-        place = Place(self._web, bound[0], secret)
+        place = Place(self._web, bound[0], secret, os.environ.get(NODE))
         logins = Logins(self._web, self._keyring, signer, place)
         self._door = Door(self._web, self._gateway, logins, place, self._events)
         self._runner = web.AppRunner(build(self._door, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
@@ -111,7 +113,9 @@ class WebServer:
         self._verbs.add("token", logins.token)
         await self._server.start_serving()
         self._rechecking = asyncio.create_task(self._recheck())
-        if not place.secure and not place.url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]")):
+        if place.nameless_proxy:
+            log.warning("web.listen is plain HTTP: who comes past the proxy is served in the clear")
+        elif not place.url.startswith(("https:", "http://127.0.0.1", "http://localhost", "http://[::1]")):
             log.warning("web.public_url is plain HTTP: passwords and terminals cross the network in the clear")
         return bound
 

@@ -33,7 +33,6 @@ from tests.rig.waiting import until
 
 SSH_PORT = 2222
 WEB_PORT = 31000
-PUBLIC_URL = "https://terminal.test"
 # A rollout on a busy machine: two starts of a Python program, and probes every few seconds.
 ROLLED = 120.0
 GONE = 90.0
@@ -159,7 +158,6 @@ def write_settings(place: Path, **changes: Any) -> None:
     """The operator's overlay: k3s, and the settings of the base with one more profile and ``changes``."""
     settings = yaml.safe_load(only(objects("k3s"), "ConfigMap", "sshgate")["data"]["sshgate.yaml"])
     settings["profiles"]["small"] = SMALL
-    settings["web"]["public_url"] = PUBLIC_URL
     (place / "sshgate.yaml").write_text(yaml.safe_dump({**settings, **changes}))
     generator = {"name": "sshgate", "namespace": GATEWAY_NAMESPACE, "behavior": "merge", "files": ["sshgate.yaml"]}
     write_overlay(place, configMapGenerator=[generator], generatorOptions={"disableNameSuffixHash": True})

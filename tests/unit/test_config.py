@@ -319,6 +319,10 @@ WRONG_WEB = [
     ("web: {listen: '127.0.0.1:1', public_url: 'https://x/?a'}", "is no address of a page"),
     ("web: {listen: '127.0.0.1:1', tls: {cert: nowhere}}", "there is no file"),
     ("web: {listen: '127.0.0.1:1', proxy: {}}", "web.proxy: name the addresses"),
+    (
+        f"web: {{proxy: {{addresses: [10.0.0.5], secret_file: {__file__}}}}}",
+        "web.proxy.secret_file: with a proxy that logs people in, say web.public_url",
+    ),
     ("web: {listen: '127.0.0.1:1', proxy: {addresses: [10.0.0.1/8]}}", "neither an address nor a network"),
     ("sandbox: {provider: local}\nssh: {listen: '127.0.0.1:1'}\nweb: {public_url: http://x}", "write 127.0.0.1:31000"),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
-from sshgate.config import Address, Proxy, Web
+from sshgate.config import Address, Proxy, Tls, Web
 from webshim.place import Place
 
 PUBLIC = Web(public_url="https://ok.example/shell")
@@ -24,18 +24,67 @@ PROXIED = Place(Web(public_url="https://ok.example", proxy=Proxy(("10.0.0.0/8", 
 )  # fmt: skip
 def test_only_exactly_our_origin_is_ours(origin: str) -> None:
     place = Place(PUBLIC, BOUND)
-    assert place.own_origin("https://ok.example", "ok.example")
-    assert not place.own_origin(origin, "evil.com")
-    assert not place.own_origin(origin, origin.partition("//")[2])
+    assert place.own_origin("https://ok.example", "192.0.2.1", CIMultiDict(Host="ok.example"))
+    assert not place.own_origin(origin, "192.0.2.1", CIMultiDict(Host="evil.com"))
+    assert not place.own_origin(origin, "192.0.2.1", CIMultiDict(Host=origin.partition("//")[2]))
 
 
 def test_on_loopback_a_name_that_was_made_to_point_there_is_not_ours() -> None:
     place = Place(Web(), Address("127.0.0.1", 31000))
     assert place.url == "http://127.0.0.1:31000"
     for host in ("127.0.0.1:31000", "localhost:31000", "[::1]:31000"):
-        assert place.own_origin(f"http://{host}", host)
-    assert not place.own_origin("http://evil.com:31000", "evil.com:31000")
-    assert not place.own_origin("http://localhost:3000", "localhost:31000")
+        assert place.own_origin(f"http://{host}", "127.0.0.1", CIMultiDict(Host=host))
+    assert not place.own_origin("http://localhost:3000", "127.0.0.1", CIMultiDict(Host="localhost:31000"))
+    behind = Place(Web(proxy=Proxy(("127.0.0.1",))), Address("127.0.0.1", 31000))
+    for headers in (
+        CIMultiDict(Host="evil.com:31000"),
+        CIMultiDict({"Host": "evil.com", "X-Forwarded-Proto": "https"}),
+    ):
+        for origin in ("http://evil.com:31000", "https://evil.com"):
+            assert not place.own_origin(origin, "127.0.0.1", headers)
+            assert not behind.own_origin(origin, "127.0.0.1", headers)
+
+
+# As the k3s overlay has it: pods are believed, and nobody has said a name.
+NAMELESS = Place(Web(proxy=Proxy(("10.42.0.0/16",))), BOUND, node="192.0.2.9")
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "origin"),
+    [
+        ("203.0.113.7", None, "http://node:31000"),
+        ("203.0.113.7", "https", "http://node:31000"),
+        ("10.42.0.8", "https", "https://node:31000"),
+        ("10.42.0.8", "wss", "https://node:31000"),
+        ("10.42.0.8", "http", "http://node:31000"),
+        ("10.42.0.8", "ws", "http://node:31000"),
+        ("10.42.0.8", "gopher", "http://node:31000"),
+        ("10.42.0.8", None, "http://node:31000"),
+    ],
+)
+def test_without_a_name_ours_is_the_origin_that_the_browser_itself_asked(
+    peer: str, said: str | None, origin: str
+) -> None:
+    headers = CIMultiDict({"Host": "node:31000"} | ({"X-Forwarded-Proto": said} if said else {}))
+    found = [one for one in ("http://node:31000", "https://node:31000") if NAMELESS.own_origin(one, peer, headers)]
+    assert found == [origin]
+    assert not NAMELESS.own_origin(origin, peer, CIMultiDict({**headers, "Host": "other:31000"}))
+    assert NAMELESS.cookie(NAMELESS.scheme(peer, headers)) == (
+        "__Host-sshgate" if origin.startswith("https:") else "sshgate-31000"
+    )
+
+
+def test_two_lines_of_a_scheme_say_nothing() -> None:
+    said = CIMultiDict([("X-Forwarded-Proto", "https"), ("X-Forwarded-Proto", "https")])
+    assert NAMELESS.scheme("10.42.0.8", said) == "http"
+
+
+def test_without_a_name_links_lead_to_the_node_and_by_the_proxy() -> None:
+    assert NAMELESS.url_at("10.42.0.5") == "https://192.0.2.9"
+    assert Place(Web(tls=Tls()), BOUND, node="2001:db8::9").url_at("10.42.0.5") == "https://[2001:db8::9]:31000"
+    assert Place(PUBLIC, BOUND, node="192.0.2.9").url_at("10.42.0.5") == "https://ok.example/shell"
+    at = Address("192.0.2.7", 31000)
+    assert Place(Web(tls=Tls()), at, node="192.0.2.9").url_at("192.0.2.7") == "https://192.0.2.7:31000"
 
 
 def test_only_a_proxy_is_believed() -> None:
