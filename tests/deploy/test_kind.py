@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ssl
 
@@ -21,6 +22,13 @@ NODE_PORTS = mapped_ports("manifests/overlays/kind/cluster.yaml")
 
 
 @pytest.fixture(scope="module")
+def certificate(deployed: Deployed) -> str:
+    """The one that ``manifests/keys`` has made."""
+    words = ("get", "secret", "sshgate-keys", r"--output=jsonpath={.data.web\.crt}")
+    return base64.b64decode(deployed.gateway.kubectl(*words)).decode()
+
+
+@pytest.fixture(scope="module")
 def kind(deployed: Deployed, dev: Ssh, tmp_path_factory: pytest.TempPathFactory) -> Ssh:
     """The user at the node port of a gateway with the settings of kind. It stays so: conftest has these tests last."""
     place = tmp_path_factory.mktemp("kind")
@@ -32,18 +40,27 @@ def kind(deployed: Deployed, dev: Ssh, tmp_path_factory: pytest.TempPathFactory)
     return user
 
 
+def shown(port: int) -> str | None:
+    """The certificate that a port of this machine answers with; ``None``: that is no TLS."""
+    try:
+        return ssl.get_server_certificate(("127.0.0.1", port), timeout=5)
+    except OSError:
+        return None
+
+
 def test_a_user_logs_in_by_the_node_port_that_kind_maps(kind: Ssh) -> None:
     ended = kind.run("id -un; exit 7")
     assert (ended.status, ended.out) == (7, b"dev\n"), ended.both
 
 
 async def test_a_browser_that_trusts_the_certificate_works_by_the_node_port_that_kind_maps(
-    kind: Ssh, deployed: Deployed
+    kind: Ssh, certificate: str
 ) -> None:
-    words = ("get", "secret", "sshgate-keys", r"--output=jsonpath={.data.web\.crt}")
-    made = base64.b64decode(deployed.gateway.kubectl(*words)).decode()
-    trusting = aiohttp.TCPConnector(ssl=ssl.create_default_context(cadata=made))
-    address = f"https://127.0.0.1:{NODE_PORTS[WEB_PORT]}"
+    trusting = aiohttp.TCPConnector(ssl=ssl.create_default_context(cadata=certificate))
+    port = NODE_PORTS[WEB_PORT]
+    address = f"https://127.0.0.1:{port}"
+    # Until kube-proxy has forgotten the gateway before, a client stays with it.
+    await asyncio.to_thread(until, lambda: shown(port) == certificate, 60, "the certificate at the web's node port")
     async with aiohttp.ClientSession(connector=trusting, cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
         browser = Browser(http, address, address)
         link = kind.run("web", options=("-s",)).out.decode()
