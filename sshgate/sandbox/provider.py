@@ -89,7 +89,7 @@ class Provider(Protocol):
 
     def counts(self) -> Mapping[tuple[str, ...], float]:
         """How many sandboxes there are, by profile and state: ``warm``, ``starting``, ``held`` (they wait for room or
-        an image), ``claimed``. A provider that others share counts theirs too."""
+        an image), ``claimed``. A provider that others share counts theirs too, and tells zeros."""
 
     async def check(self) -> None:
         """Whether sandboxes could be made now, by one cheap question. Raises ``GateError`` with the reason."""

@@ -25,6 +25,8 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 1
 API_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # What a session may have asked for; a subsystem's name is the client's choice.
 ASKS = ("shell", "exec", "sftp")
+# The codes of errors.py that a session can fail with.
+FAILURES = ("internal", "denied", "limit", "request", "no_sandbox", "start", "missing", "unavailable", "cancelled")
 
 log = structlog.get_logger("sshgate.metrics")
 
@@ -67,6 +69,10 @@ class Metrics:
             "sshgate_prompt_seconds", "From a terminal's request for a shell to its first byte.", SECONDS, "how"
         )
         self._stages = self._histogram("sshgate_stage_seconds", "Time of each stage of a login.", SECONDS, "stage")
+        # At 0 from the beginning: Prometheus' rate() and increase() do not see the step with which a series begins.
+        _begin(self._logins, "accepted", "refused", "left", "limit")
+        _begin(self._failures, *FAILURES)
+        _begin(self._claims, "warm", "cold", "joined")
         self.reads("sshgate_info", "The version that runs.", ("version",), lambda: {(__version__,): 1.0})
         self.registry.register(_AtScrape(self))
 
@@ -177,6 +183,11 @@ class _AtScrape:
 
     def collect(self) -> Iterator[Metric]:
         return self._metrics.at_scrape()
+
+
+def _begin(counter: Counter, *values: str) -> None:
+    for value in values:
+        counter.labels(value)
 
 
 def _asks(value: object) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import sshgate.telemetry
+from sshgate import errors
 from sshgate.config import Config, Limits, Profile, SandboxPlace
 from sshgate.core import Core
 from sshgate.doors import Doors
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.marks import Marks, Stage
+from sshgate.telemetry.metrics import FAILURES
 
 MONITORING = Path(__file__).resolve().parents[2] / "manifests" / "monitoring"
 # Set by whoever scrapes, not by us; `le` by every histogram.
@@ -96,6 +100,29 @@ def test_labels_that_are_shown_or_grouped_by_exist(exposed: dict[str, set[str]])
     for _, expression in expressions():
         for names in re.findall(r"by \(([^)]*)\)", expression):
             assert {name.strip() for name in names.split(",")} <= known, expression
+
+
+def test_each_alert_fires_where_it_should_and_by_itself() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool on this machine")
+    cases = MONITORING / "alerts_test.yaml"
+    for word, file in (("check", MONITORING / "alerts.yaml"), ("test", cases)):
+        ran = subprocess.run([promtool, word, "rules", file], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    wanted = set(re.findall(r'alertname="(\w+)"', cases.read_text()))
+    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+    assert wanted == {rule["alert"] for group in groups for rule in group["rules"]}
+
+
+def test_what_a_counter_can_count_is_there_from_the_beginning_at_0() -> None:
+    fresh = Telemetry().metrics.text().decode()
+    for name, labels in (("logins", "outcome"), ("claims", "how"), ("session_failures", "code")):
+        found = dict(re.findall(rf'^sshgate_{name}_total{{{labels}="(\w+)"}} (\S+)$', fresh, re.MULTILINE))
+        assert found
+        assert set(found.values()) == {"0.0"}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.GateError)]
+    assert {*FAILURES, "config"} == {kind.code for kind in kinds}
 
 
 def test_every_alert_says_what_to_do() -> None:

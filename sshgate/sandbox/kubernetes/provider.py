@@ -10,6 +10,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import structlog
@@ -129,9 +130,11 @@ class KubernetesProvider:
             raise
 
     def counts(self) -> Mapping[tuple[str, ...], float]:
-        return Counter(
-            (one.record.profile, _state(one.record)) for one in self.registry.book.sightings(self.registry.now)
-        )
+        # None is a number too: a series that comes and goes is a hole in every graph.
+        counted: Counter[tuple[str, ...]] = Counter(dict.fromkeys(product(self.profiles, _STATES), 0))
+        seen = self.registry.book.sightings(self.registry.now)
+        counted.update((one.record.profile, _state(one.record)) for one in seen)
+        return counted
 
     def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
         self._know(profiles)
@@ -359,6 +362,9 @@ class KubernetesProvider:
 
 def _machine_clock() -> Now:
     return Now(time.time(), time.monotonic())
+
+
+_STATES = ("warm", "starting", "held", "claimed")
 
 
 def _state(record: Record) -> str:
