@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeGateway
+from tests.rig.deployed import node_address
 from tests.rig.forwarding import ECHO, connected, exchanged, local_port, master, python, session
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh, environment
@@ -123,6 +124,34 @@ def test_where_the_profile_allows_it_other_hosts_are_asked_from_the_sandbox(user
     if provider == "local":
         # Its network is its own: not even the gateway's machine is there.
         assert "connect failed: Network is unreachable" in wide.run(options=(*ALOUD, "-W", "192.0.2.1:80")).both
+
+
+def test_the_nodes_own_address_is_reached_from_the_sandbox_where_the_profile_allows_it(
+    user: Ssh, provider: str
+) -> None:
+    with socket.create_server((node_address(), 0)) as server:
+        host, port = server.getsockname()
+        node = f"{host}:{port}"
+        refused = user.as_user("dev+shared").run(options=(*ALOUD, "-W", node))
+        assert "administratively prohibited: only the sandbox's own localhost can be reached here" in refused.both
+        client = user.as_user("dev+wide").start(options=(*ALOUD, "-W", node))
+        if provider == "kubernetes":
+            server.settimeout(30)
+            connection, (source, _) = server.accept()
+            with connection:
+                connection.sendall(b"here is the node")
+            # By the pod's network, not by the gateway's, which runs on this machine.
+            assert source != host
+        out, err = client.communicate(timeout=30)
+        if provider == "kubernetes":
+            assert (client.returncode, out) == (0, b"here is the node"), err
+        else:
+            # Its network is its own, with nobody else in it.
+            assert (client.returncode, out) == (255, b"")
+            assert b"connect failed: Network is unreachable" in err
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 @pytest.mark.cluster
