@@ -22,6 +22,7 @@ from sshgate.reread import Reread
 from sshgate.telemetry import log as logs
 from sshgate.telemetry.audit import AuditFile
 from sshgate.telemetry.codes import Code
+from sshgate.telemetry.tracing import traced
 
 Ready = Callable[[Doors], None]
 
@@ -85,8 +86,11 @@ async def serve(config: Config, ready: Ready | None = None, file: Path | None = 
 
 @asynccontextmanager
 async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
-    """The audit file and the listener for machines, from before the first login until after the last."""
+    """Traces, the audit file and the listener for machines, from before the first login until after the last."""
     async with AsyncExitStack() as stack:
+        if config.telemetry.traces is not None:
+            pods = config.sandbox.provider == "kubernetes"
+            await stack.enter_async_context(traced(config.telemetry.traces, core.telemetry.events, pods))
         if config.telemetry.audit is not None:
             audit = AuditFile(config.telemetry.audit)
             stack.callback(audit.close)

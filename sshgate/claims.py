@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -14,6 +15,7 @@ from sshgate.sandbox.named import Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Trail
+from sshgate.telemetry.marks import since
 
 
 class Pending(Protocol):
@@ -174,9 +176,11 @@ class _Once:
     async def delete(self) -> None:
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:
+            began = time.monotonic()
             try:
                 await sandbox.delete()
-                self._trail.tell(Code.SANDBOX_END, sandbox=sandbox.id, profile=self._order.profile.name)
+                ended = self._trail.bound(sandbox=sandbox.id, profile=self._order.profile.name)
+                ended.tell(Code.SANDBOX_END, seconds=since(began))
             finally:
                 self._release()
 

@@ -84,8 +84,9 @@ def try_(port: int, keys: Path) -> None:
 def check_config(file: Path) -> None:
     """Say whether a file of settings can be used, and all that is wrong with it.
 
-    Mistakes go to stderr, one on each line as FILE:LINE: what is wrong and what to do. Host keys, addresses and
-    the audit file are tried as `serve` would on this machine. Nothing is started or made and no cluster is asked.
+    Mistakes go to stderr, one on each line as FILE:LINE: what is wrong and what to do. Host keys, addresses, the
+    audit file and what traces need are tried as `serve` would on this machine. Nothing is started or made and no
+    cluster is asked.
 
     Exit status: 0 when the gateway can start with it, 2 when not.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NewType
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,14 +258,32 @@ class Log:
     """``auto``: human on a terminal, JSON otherwise."""
 
 
+Share = NewType("Share", float)
+"""From 0, none, to 1, all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """OpenTelemetry's traces, by OTLP over HTTP. What is not here follows the SDK's own OTEL_* variables."""
+
+    endpoint: str = ""
+    """The collector's address, ``http[s]://host[:port][/path]``; ``/v1/traces`` is added. Must be given."""
+    headers_file: Path | None = None
+    """Lines ``name: value`` to send along, such as a token; read at the start. ``None``: none."""
+    sample: Share = Share(1.0)
+    """The share of connections that are traced, with all that goes on in them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """What machines are told: health, metrics, audit events."""
+    """What machines are told: health, metrics, audit events, traces."""
 
     listen: Address | None = None
     """Where /healthz, /readyz and /metrics are served, to whoever can reach it; ``None``: nowhere."""
     audit: Path | None = None
     """A file that audit events are appended to, as JSON lines; ``None``: they stand in the log only."""
+    traces: Traces | None = None
+    """``None``: no traces."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sshgate import configvalues as values
 from sshgate.access.identity import is_label
-from sshgate.config import Address, Config, Profile
+from sshgate.config import Address, Config, Profile, Share
 from sshgate.confighints import instead, syntax
 from sshgate.confignodes import (
     TAG,
@@ -185,6 +185,8 @@ class _Walker:
             raise Wrong("the value is missing; leave the line out for the default")
         if hint is bool:
             return truth_of(node)
+        if hint is Share:
+            return values.share(node.value)
         if hint is Address:
             return values.address(node.value)
         if hint is Path:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sshgate import configvalues as values
-from sshgate.config import Access, Config, Home, Profile, Proxy, Resources, SandboxPlace, Tls, Web
+from sshgate.config import Access, Config, Home, Profile, Proxy, Resources, SandboxPlace, Tls, Traces, Web
 
 MAY_BE_ZERO = frozenset({"idle", "detached", "drain", "keepalive", "warm", "settle"})
 CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
@@ -18,6 +18,7 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Proxy, "addresses"): values.network,
     (Proxy, "secret_header"): values.header,
     (Proxy, "user_header"): values.header,
+    (Traces, "endpoint"): values.collector,
     (Profile, "shell"): values.absolute,
     (Profile, "image"): values.image,
     (Resources, "requests"): values.quantity,
@@ -31,6 +32,7 @@ MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
     (Tls, "cert"): Path.is_file,
     (Tls, "key"): Path.is_file,
     (Proxy, "secret_file"): Path.is_file,
+    (Traces, "headers_file"): Path.is_file,
     (Profile, "binds"): Path.is_dir,
 }
 
@@ -66,6 +68,8 @@ def across(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         )
     if config.web is not None:
         yield from _web(config.web, local)
+    if config.telemetry.traces is not None and not config.telemetry.traces.endpoint:
+        yield ("telemetry.traces",), "telemetry.traces: name the collector, such as endpoint: http://127.0.0.1:4318"
     for name, profile in config.profiles.items():
         if profile.binds and not local:
             yield (

@@ -104,6 +104,21 @@ def public_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def collector(text: str) -> str:
+    """Where OTLP is taken, without a trailing slash: ``http[s]://host[:port][/path]``; no secrets in it."""
+    try:
+        return public_url(text)
+    except ValueError:  # the text is not quoted: it may hold a password
+        raise ValueError("this is no address of a collector: write http://host:4318 or https://host/path") from None
+
+
+def share(text: str) -> float:
+    """A part of all."""
+    if not re.fullmatch(r"(0?\.\d+|0|1|[01]\.0*|0\.\d+)", text):
+        raise ValueError(f"{text!r} is no share: write a number from 0 to 1, such as 0.1")
+    return float(text)
+
+
 def network(text: str) -> str:
     """An IP address or network."""
     try:

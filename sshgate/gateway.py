@@ -156,9 +156,9 @@ class Login:
         """
         foreseen = self._claims.foreseen()
         session = foreseen.order.session if foreseen is not None else secrets.token_hex(5)
-        trail = self._trail.bound(session=session, asks=_asks(request))
         marks = Marks(session, self.identity.arrived)
         marks.mark(Stage.REQUEST)
+        trail = self._trail.bound(session=session, asks=_asks(request)).marked(marks)
         self._gateway.sessions += 1
         try:
             await self._serve(session, request, client, trail, marks, foreseen)
@@ -276,7 +276,7 @@ class Login:
     def _first_byte(self, granted: Grant, marks: Marks) -> None:
         marks.mark(Stage.FIRST_BYTE)
         prompt = granted.request.terminal is not None and isinstance(granted.request.asks, Shell)
-        self._gateway.telemetry.metrics.first_byte(marks, prompt)
+        self._gateway.telemetry.first_byte(marks, prompt)
 
     async def _files(
         self, client: Client, process: Process, traffic: Traffic, early: bytes, eof: bool, said: bytes

@@ -11,8 +11,9 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from sshgate.config import Address, Config
+from sshgate.config import Address, Config, Traces
 from sshgate.errors import ConfigError
+from sshgate.telemetry.tracing import checked
 
 
 def refusals(config: Config) -> list[str]:
@@ -26,6 +27,8 @@ def refusals(config: Config) -> list[str]:
             found += _address(name, wanted)
     if config.telemetry.audit is not None:
         found += _audit(config.telemetry.audit)
+    if config.telemetry.traces is not None:
+        found += _traces(config.telemetry.traces)
     return found
 
 
@@ -71,6 +74,13 @@ def _audit(file: Path) -> Iterator[str]:
         yield f"telemetry.audit: {file} cannot be written to."
     elif not file.exists() and not (file.parent.is_dir() and os.access(file.parent, os.W_OK | os.X_OK)):
         yield f"telemetry.audit: {file} cannot be made: make its directory, and let the gateway write there."
+
+
+def _traces(settings: Traces) -> Iterator[str]:
+    try:
+        checked(settings)
+    except ConfigError as error:
+        yield from error.mistakes
 
 
 def _nearest(path: Path) -> Path:

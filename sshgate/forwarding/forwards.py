@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ from sshgate.sandbox.provider import Sandbox
 from sshgate.streams import Back, Stream
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Trail, Value
+from sshgate.telemetry.marks import since
 
 # A client that asks for a forward and then for a session sends both within a round trip.
 SESSION_SECONDS = 1.0
@@ -274,8 +276,10 @@ class Forwards:
         try:
             with self._told("back", where):
                 client = await back(host, port)
+            began = time.monotonic()
             up, down = await splice(client, stream)
-            self._trail.tell(Code.FORWARD_END, kind="back", target=str(where), bytes_in=up, bytes_out=down)
+            trail = self._trail.bound(kind="back", target=str(where), seconds=since(began))
+            trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
         except GateError:
             stream.close()
         finally:
@@ -296,12 +300,14 @@ class Forwards:
         """Tells how it went; the body adds what it finds out."""
         fields: dict[str, Value] = {}
         trail = self._trail.bound(kind=kind, target=str(where))
+        began = time.monotonic()
         try:
             yield fields
         except GateError as error:
-            trail.tell(Code.FORWARD_REFUSED, level=error.level, code=error.code, reason=str(error))
+            trail = trail.bound(code=error.code, reason=str(error), seconds=since(began))
+            trail.tell(Code.FORWARD_REFUSED, level=error.level)
             raise
-        trail.bound(**fields).tell(Code.FORWARD_OPEN)
+        trail.bound(**fields).tell(Code.FORWARD_OPEN, seconds=since(began))
 
 
 async def _start(sandbox: Sandbox) -> Relay | None:

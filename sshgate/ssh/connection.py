@@ -28,7 +28,7 @@ from sshgate.ssh.transport import Transport
 from sshgate.streams import Request, Stream
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
-from sshgate.telemetry.marks import Marks, Stage
+from sshgate.telemetry.marks import Marks, Stage, since
 
 # How the failure to open a forwarded connection is told (RFC 4254 section 5.1), where it is not a failed connect.
 _OPEN_CODES: Mapping[type[GateError], int] = {
@@ -73,7 +73,7 @@ class Connection(asyncssh.SSHServer):
         self._clock = clock
         self._connection = secrets.token_hex(4)
         self._marks = Marks()
-        self._trail = events.trail(connection=self._connection)
+        self._trail = events.trail(connection=self._connection).marked(self._marks)
         self._log: structlog.typing.FilteringBoundLogger = log
         self._transport: Transport | None = None
         self._slot: Slot | None = None
@@ -314,8 +314,9 @@ class Connection(asyncssh.SSHServer):
         trail = self._trail.bound(kind="connection", target=str(destination))
 
         async def carry() -> None:
+            began = time.monotonic()
             up, down = await splice(channel, stream)
-            trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
+            trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down, seconds=since(began))
 
         task = self._spawn(carry())
         self._carried.add(task)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import structlog
 
 from sshgate.telemetry.codes import LEVELS, Code
+from sshgate.telemetry.marks import Marks
 
 Value = str | int | float | bool | None
 """What a field may hold; ``None`` leaves the field out."""
@@ -25,7 +27,10 @@ log = structlog.get_logger("sshgate.events")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One event. ``fields`` hold printable text only; ``error`` is a defect's exception, for the log alone."""
+    """One event. ``fields`` hold printable text only; ``error`` is a defect's exception, for the log alone.
+
+    ``marks`` are those of the session or connection so far, for traces alone.
+    """
 
     code: Code
     at: float
@@ -33,9 +38,20 @@ class Record:
     level: int
     fields: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     error: BaseException | None = None
+    marks: Marks | None = None
 
 
 Sink = Callable[[Record], None]
+
+
+class Tracer(Protocol):
+    """Makes traces of events."""
+
+    def observe(self, record: Record) -> Mapping[str, str]:
+        """Told before any sink; the fields to add, so that log and trace find each other."""
+
+    def first_byte(self, marks: Marks) -> None:
+        """A session's program has said something for the first time."""
 
 
 class Events:
@@ -44,6 +60,7 @@ class Events:
     def __init__(self, *sinks: Sink, clock: Callable[[], float] = time.time) -> None:
         self._sinks = list(sinks)
         self._clock = clock
+        self.tracer: Tracer | None = None
 
     def __repr__(self) -> str:
         return f"<Events to {len(self._sinks)} sinks>"
@@ -66,11 +83,21 @@ class Events:
         self.hand_out(code, fields, level, error)
 
     def hand_out(
-        self, code: Code, fields: Mapping[str, Value], level: int | None = None, error: BaseException | None = None
+        self,
+        code: Code,
+        fields: Mapping[str, Value],
+        level: int | None = None,
+        error: BaseException | None = None,
+        marks: Marks | None = None,
     ) -> None:
-        """``tell`` with the fields as a mapping."""
+        """``tell`` with the fields as a mapping, and with ``marks``."""
         shown = {name: _printable(value) for name, value in fields.items() if value is not None}
-        record = Record(code, self._clock(), LEVELS.get(code, 20) if level is None else level, shown, error)
+        record = Record(code, self._clock(), LEVELS.get(code, 20) if level is None else level, shown, error, marks)
+        if self.tracer is not None:
+            try:
+                record = replace(record, fields={**shown, **self.tracer.observe(record)})
+            except Exception:
+                log.exception("event.untraced", code=code.value)
         for sink in self._sinks:
             try:
                 sink(record)
@@ -81,8 +108,9 @@ class Events:
 class Trail:
     """Tells events with the fields that were bound to it: ``connection``, ``user``, ``session``, ``sandbox``..."""
 
-    def __init__(self, events: Events, fields: Mapping[str, Value]) -> None:
+    def __init__(self, events: Events, fields: Mapping[str, Value], marks: Marks | None = None) -> None:
         self._events = events
+        self._marks = marks
         self.fields = fields
 
     def __repr__(self) -> str:
@@ -90,13 +118,17 @@ class Trail:
 
     def bound(self, **fields: Value) -> Trail:
         """A trail with more fields, or other values for some."""
-        return Trail(self._events, {**self.fields, **fields})
+        return Trail(self._events, {**self.fields, **fields}, self._marks)
+
+    def marked(self, marks: Marks) -> Trail:
+        """A trail whose events bear these marks, as they are when told."""
+        return Trail(self._events, self.fields, marks)
 
     def tell(
         self, code: Code, /, *, level: int | None = None, error: BaseException | None = None, **fields: Value
     ) -> None:
         """As ``Events.tell``, with the fields of this trail."""
-        self._events.hand_out(code, {**self.fields, **fields}, level, error)
+        self._events.hand_out(code, {**self.fields, **fields}, level, error, self._marks)
 
 
 def to_log(record: Record) -> None:

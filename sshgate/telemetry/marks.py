@@ -82,6 +82,11 @@ class Marks:
         return f"{', '.join(parts)}{end} ({self.how})"
 
 
+def since(began: float) -> float:
+    """Seconds since this moment of the monotonic clock, as events tell them: to the millisecond."""
+    return round(time.monotonic() - began, 3)
+
+
 class Receipts:
     """The last waterfalls of each user, in memory only; the oldest users are forgotten."""
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sshgate import configvalues as values
-from sshgate.config import Address, Config, Group, Home, Profile, Proxy, Tls, Web
+from sshgate.config import Address, Config, Group, Home, Profile, Proxy, Share, Tls, Traces, Web
 from sshgate.configfile import load, parse
 from sshgate.errors import ConfigError
 
@@ -284,6 +284,33 @@ def test_a_duration_is_its_number_times_its_unit(number: int, unit: str) -> None
     assert values.duration(f"{number}{unit}") == pytest.approx(number * factor)
 
 
+WRONG_TRACES = [
+    ("telemetry: {traces: {}}", "telemetry.traces: name the collector"),
+    ("telemetry: {traces: {sample: 0.5}}", "telemetry.traces: name the collector"),
+    (
+        "telemetry: {traces: {endpoint: 'http://me:hunter2@x:4318'}}",
+        "telemetry.traces.endpoint: this is no address of a",
+    ),
+    ("telemetry: {traces: {endpoint: 'x:4318'}}", "write http://host:4318 or https://host/path"),
+    ("telemetry: {traces: {endpoint: 'http://x', sample: 1.5}}", "'1.5' is no share: write a number from 0 to 1"),
+    ("telemetry: {traces: {endpoint: 'http://x', sample: 10%}}", "'10%' is no share"),
+    ("telemetry: {traces: {endpoint: 'http://x', headers_file: nowhere}}", "there is no file"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), WRONG_TRACES)
+def test_traces_that_could_not_be_told_are_refused(text: str, sentence: str) -> None:
+    (told,) = mistakes(text)
+    assert sentence in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(("text", "share"), [("0", 0.0), ("1", 1.0), ("0.25", 0.25), (".5", 0.5), ("1.0", 1.0)])
+def test_a_share_is_a_number_from_nothing_to_all(text: str, share: float) -> None:
+    traces = read(f"telemetry: {{traces: {{endpoint: 'https://x/otlp/', sample: {text}}}}}").telemetry.traces
+    assert traces == Traces("https://x/otlp", None, Share(share))
+
+
 # --- the example ---
 
 
@@ -300,7 +327,7 @@ def test_the_example_names_every_setting() -> None:
         return {field.name for field in dataclasses.fields(kind)}
 
     kinds = {type(getattr(Config(), field.name)) for field in dataclasses.fields(Config)} - {dict, type(None)}
-    kinds |= {Config, Profile, Home, Group, Web, Tls, Proxy, type(Profile().limits), type(Profile().resources)}
+    kinds |= {Config, Profile, Home, Group, Web, Tls, Proxy, Traces, type(Profile().limits), type(Profile().resources)}
     wanted = set().union(*map(names, kinds)) - {"name"}
     said = set(re.findall(r"([a-z_]+):(?:\s|$)", example(), re.MULTILINE))
     assert wanted - said == set()

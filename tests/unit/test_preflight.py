@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import Address, Config, Ssh, Telemetry
+from sshgate.config import Address, Config, Ssh, Telemetry, Traces
 from sshgate.preflight import refusals
+from sshgate.telemetry.tracing import checked
 from tests.rig.ssh import make_key
 
 ANY_PORT = Address("127.0.0.1", 0)
@@ -57,6 +58,47 @@ def test_an_audit_file_without_a_directory_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "none" / "audit.jsonl"
     (told,) = refusals(replace(config(tmp_path), telemetry=Telemetry(audit=file)))
     assert told == f"telemetry.audit: {file} cannot be made: make its directory, and let the gateway write there."
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (f"authorization: ok\n{SECRET}\n", "line 2 is no header; write `name: value`."),
+        (f"bad name: {SECRET}\n", "line 1 is no header; write `name: value`."),
+        (f"name: {SECRET}\u00e9\n", "this is not ASCII text."),
+    ],
+)
+def test_headers_for_the_collector_are_checked_and_never_shown(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "headers"
+    file.write_text(text, "utf-8")
+    wanted = Traces("http://127.0.0.1:4318", file)
+    (told,) = refusals(replace(config(tmp_path), telemetry=Telemetry(traces=wanted)))
+    assert told == f"telemetry.traces.headers_file: {file}: {sentence}"
+
+
+def test_headers_are_read_as_they_are_written(tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_text("Authorization: Bearer a b=\n\nx-scope:  me\n")
+    headers = checked(Traces("http://127.0.0.1:4318", file))
+    assert headers == {"Authorization": "Bearer a b=", "x-scope": "me"}
+
+
+@pytest.mark.parametrize("command", [["check-config"], ["serve", "--config"]])
+def test_traces_without_opentelemetry_are_refused_in_one_sentence(tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "sshgate.yaml"
+    file.write_text(
+        "ssh: {listen: 127.0.0.1:0}\nsandbox: {provider: local}\ntelemetry: {traces: {endpoint: 'http://127.0.0.1:1'}}\n"
+    )
+    program = "import sys; sys.modules['opentelemetry'] = None; from sshgate.cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *command, file], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.returncode == 2
+    sentence = "telemetry.traces: OpenTelemetry is not installed here; run `pip install 'sshgate[traces]'`."
+    assert [line for line in ran.stderr.splitlines() if sentence in line] == ran.stderr.splitlines()[-1:]
 
 
 def test_keys_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
