@@ -10,6 +10,10 @@ from sshgate.verbs import Question, Verbs
 ALIAS = "sandbox"
 # What a login name without a name of a sandbox gets here: an editor comes back for its server.
 USUAL_NAME = "work"
+REMARK = f"""\
+# ssh {ALIAS}: the same sandbox every time, for shells, files and remote editors. Goes into ~/.ssh/config.
+# The address is the one at which the gateway was reached: behind a balancer, write the name you use.
+"""
 
 
 def block(login: LoginName, host: str, port: int, *more: str) -> str:
@@ -19,15 +23,11 @@ def block(login: LoginName, host: str, port: int, *more: str) -> str:
     return f"Host {ALIAS}\n" + "".join(f"  {line}\n" for line in lines)
 
 
-def add_to(verbs: Verbs) -> None:
-    """Register the verb `config`, which prints the block of whoever asks."""
-    verbs.add("config", _config)
+def add_to(verbs: Verbs, node: str | None) -> None:
+    """Register the verb `config`, which prints the block of whoever asks. ``node``: where it is reached, in a pod."""
 
+    async def config(question: Question) -> str:
+        who = question.identity
+        return REMARK + block(who.login, node or who.server or "HOST", who.server_port or 22)
 
-async def _config(question: Question) -> str:
-    who = question.identity
-    return (
-        f"# ssh {ALIAS}: the same sandbox every time, for shells, files and remote editors. Goes into ~/.ssh/config.\n"
-        "# The address is the one at which the gateway was reached: behind a balancer, write the name you use.\n"
-        + block(who.login, who.server or "HOST", who.server_port or 22)
-    )
+    verbs.add("config", config)

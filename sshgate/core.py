@@ -7,6 +7,7 @@ from sshgate.access.authorized_keys import Keyring
 from sshgate.access.limits import Admission
 from sshgate.config import Config
 from sshgate.gateway import Gateway
+from sshgate.node import node_address
 from sshgate.sandbox.provider import Provider
 from sshgate.sandboxverbs import SandboxVerbs
 from sshgate.ssh.sftp import serve_files
@@ -29,7 +30,7 @@ class Core:
         self.verbs = Verbs()
         self.verbs.add("receipt", self._receipt)
         SandboxVerbs(self.provider).add_to(self.verbs)
-        clientconfig.add_to(self.verbs)
+        clientconfig.add_to(self.verbs, node_address())
         # Pods are counted over all gateways by their provider; what is local is this process's alone.
         counted = self.admission if config.sandbox.provider == "local" else None
         self.gateway = Gateway(self.provider, config.profiles, counted, self.verbs, self.telemetry, serve_files)

@@ -14,6 +14,7 @@ from aiohttp import web
 from sshgate.access.identity import Identity
 from sshgate.config import Address, Config, Tls, Web
 from sshgate.errors import ConfigError
+from sshgate.node import node_address
 from sshgate.telemetry.events import Events
 from sshgate.verbs import Verbs
 from webshim.app import build
@@ -33,8 +34,6 @@ HANDSHAKE_SECONDS = 10.0
 RECHECK_SECONDS = 2.0
 GOODBYE_SECONDS = 2.0
 LONGEST_SECRET = 4096
-# In a pod: the address of its node, on whose ports people come. The manifests set it.
-NODE = "SSHGATE_NODE"
 
 log = structlog.get_logger("sshgate.web")
 
@@ -104,7 +103,7 @@ class WebServer:
                 [f"cannot listen on {wanted}: {reason}; choose another address in web.listen."]
             ) from error
         bound = [Address(*name.getsockname()[:2]) for name in self._server.sockets]
-        place = Place(self._web, bound[0], secret, os.environ.get(NODE))
+        place = Place(self._web, bound[0], secret, node_address())
         logins = Logins(self._web, self._keyring, signer, place)
         self._door = Door(self._web, self._gateway, logins, place, self._events)
         self._runner = web.AppRunner(build(self._door, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)

@@ -71,6 +71,11 @@ def test_a_user_logs_in_by_the_nodes_port(dev: Ssh) -> None:
     assert (ended.status, ended.out) == (7, b"dev\n"), ended.both
 
 
+def test_what_it_prints_for_a_clients_configuration_leads_to_the_node(deployed: Deployed, dev: Ssh) -> None:
+    (node,) = {pod["status"]["hostIP"] for pod in deployed.gateway.pods()}
+    assert f"\n  HostName {node}\n  Port 2222\n" in dev.run("config", options=("-s",)).out.decode()
+
+
 def test_the_host_keys_are_those_that_the_operator_can_show(deployed: Deployed, dev: Ssh) -> None:
     shown = deployed.keys("host", "--show")
     known = subprocess.run(["ssh-keygen", "-lf", dev.place / "known_hosts"], check=True, capture_output=True, text=True)
