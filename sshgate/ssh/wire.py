@@ -10,8 +10,6 @@ from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_CHANNEL_EOF, MSG_CHANNEL_W
 from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 
 if TYPE_CHECKING:
-    from sshgate.ssh.transport import Transport
-
     _ServerChannel = asyncssh.SSHServerChannel[bytes]
 else:
     _ServerChannel = asyncssh.SSHServerChannel
@@ -87,10 +85,6 @@ class ChannelWire(_ServerChannel):
 
     _end_requests: tuple[tuple[bytes, bytes], ...] = ()
 
-    @property
-    def transport(self) -> Transport:
-        return cast("Transport", self._conn)
-
     def end_with_status(self, status: int) -> None:
         """Once all output has left: EOF, exit-status, close. Returns at once."""
         self._end(b"exit-status", UInt32(status))
@@ -102,9 +96,8 @@ class ChannelWire(_ServerChannel):
     def _end(self, request: bytes, arguments: bytes) -> None:
         if self._conn is None or self._send_state in {"close_pending", "closed"}:
             return
-        with self.transport.corked():
-            self._end_requests = ((request, arguments),)
-            self.close()
+        self._end_requests = ((request, arguments),)
+        self.close()
 
     def _close_send(self) -> None:
         # asyncssh would send the status ahead of output that waits for the window; some clients stop reading

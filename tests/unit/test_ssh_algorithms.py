@@ -113,6 +113,23 @@ async def test_bulk_moves_to_gcm_although_the_client_prefers_ctr(door: FrontDoor
         ]
 
 
+async def test_data_right_behind_a_change_from_gcm_to_ctr_arrives(door: FrontDoor) -> None:
+    data = bytes(range(256)) * 4000
+    async with asyncssh.connect(
+        "127.0.0.1", door.port, username="user", client_keys=[str(door.key)], known_hosts=None, config=None,
+        agent_path=None, encryption_algs=["aes128-gcm@openssh.com", "aes256-ctr"],
+    ) as connection:  # fmt: skip
+        process = await connection.create_process("cat", encoding=None)
+        connection._enc_algs = [b"aes256-ctr"]
+        connection._send_kexinit()
+        connection._kexinit_sent = True
+        # Held by the client until its NEWKEYS, with which it leaves in one piece.
+        process.stdin.write(data)
+        process.stdin.write_eof()
+        assert await process.stdout.read() == data
+        assert connection.get_extra_info("send_cipher") == "aes256-ctr"
+
+
 async def test_all_host_keys_are_told_to_clients_that_want_them(door: FrontDoor) -> None:
     known = door.place / "known_hosts"
     await door.ssh("true")
