@@ -118,7 +118,8 @@ class ExecProcess:
         """
         if self._terminal or self._socket.subprotocol != remotecommand.V5:
             return None
-        self._mark = EndMark(b"\x1e%s\x1f" % secrets.token_hex(8).encode())
+        # All output is searched for it: long and of few letters, so that the search leaps over what has none of them.
+        self._mark = EndMark(f"\x1e{secrets.randbits(64):064b}\x1f".encode())
         self._stdin_waits = no_input
         return self._mark.mark
 
