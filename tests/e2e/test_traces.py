@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -176,6 +177,23 @@ def test_logins_go_on_without_the_collector_which_is_told_once(
     made.stop()  # within its limit, and with what the collector never took
     assert made.log().count(lost) == 1
     assert "opentelemetry" not in made.log()
+
+
+@pytest.mark.local
+def test_a_collector_that_never_answers_does_not_hold_up_the_end(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        # What is under way could take 10 s, and what still waits 10 s more: longer than stop() allows.
+        made = gateway("local", telemetry={"traces": {"endpoint": endpoint}})
+        ssh = user_at(made)
+        assert ssh.run("true").status == 0
+        silent.settimeout(30)
+        sending, _ = silent.accept()
+        with sending:
+            assert ssh.run("true").status == 0
+            made.stop()
 
 
 def test_without_traces_opentelemetry_is_not_imported(tmp_path: Path) -> None:
