@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from sshgate.config import SandboxPlace
 from sshgate.errors import GateError
 from sshgate.streams import Process
-from sshgate.transfer import pythonfar, shellfar, tarfar
+from sshgate.transfer import pythonfar
 from sshgate.transfer.arrival import Writing
 from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, FarFailure
 from sshgate.transfer.display import Display
@@ -80,6 +80,9 @@ async def _copy(order: Order, talk: Conversation, display: Display) -> None:
 
 
 async def _without_python(order: Order, talk: Conversation, display: Display, programs: frozenset[str]) -> None:
+    # Not at the top: seldom needed, and a tenth of what a copy imports.
+    from sshgate.transfer import shellfar, tarfar
+
     totals = display.wants_totals
     if programs >= tarfar.NEEDED:
         if order.upload:

@@ -5,7 +5,6 @@ Every call is relative to an open directory and follows no link. Also runs in th
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -197,8 +196,11 @@ def sync_directory(fd: int) -> None:
 def sync(fd: int) -> None:
     """Everything of this file system to the disk: one call instead of one per small file."""
     try:
+        # Not at the top: a sandbox's own file system needs no sync, and some small Pythons have no ctypes.
+        import ctypes
+
         if ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0:
             return
-    except (OSError, AttributeError):
+    except (ImportError, OSError, AttributeError):
         pass
     os.sync()
