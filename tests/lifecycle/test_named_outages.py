@@ -15,7 +15,7 @@ from tests.rig.gateway import nothing_left
 from tests.rig.ssh import Ssh
 from tests.rig.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(240)]
 
 # From recovery to the last orphan's removal.
 WITHIN = 60.0

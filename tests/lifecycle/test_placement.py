@@ -16,7 +16,7 @@ from tests.lifecycle.place import Place, mark, names, staying
 from tests.rig.cluster import COMMAND
 from tests.rig.waiting import until
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 

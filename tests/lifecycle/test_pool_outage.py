@@ -15,7 +15,7 @@ from tests.rig.gateway import free_port
 from tests.rig.scrape import get
 from tests.rig.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(240)]
 
 # `SSHGATE_OUTAGE=30` for a run before a release.
 OUTAGE = float(os.environ.get("SSHGATE_OUTAGE", "8"))
