@@ -106,7 +106,11 @@ def _named(one: Sighting, presence: Presence, rules: Rules, now: Now) -> list[De
         return [Delete(record, "drained", untouched=True)]
     if _made_now(record, presence):
         return []
-    if now.wall - _left_at(record) >= rules.kept(record):
+    since = now.wall - _left_at(record)
+    if record.stage in (Stage.BLOCKED, Stage.UNSCHEDULABLE) and since >= LEAST_DETACHED:
+        # Nobody was ever in it; who comes back has it made anew, from what is configured then.
+        return [Delete(record, f"could not start ({record.reason})", untouched=True)]
+    if since >= rules.kept(record):
         return [Delete(record, "nobody came back", untouched=True, unless_busy=True)]
     return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -261,6 +262,22 @@ def test_a_named_sandbox_ends_when_nobody_came_back_unless_something_runs() -> N
     assert delete.unless_busy
     seen = book(claimed("a", sandbox="work", detached_at=START + 100, last_seen=START + 160))
     assert reap(seen, silent(), rules, at(219)) == []
+
+
+@pytest.mark.parametrize("stage", [Stage.BLOCKED, Stage.UNSCHEDULABLE])
+def test_a_named_sandbox_that_could_not_start_is_kept_for_those_who_wait_for_it_alone(stage: Stage) -> None:
+    rules = Rules({"default": 600.0})
+    held: dict[str, Any] = {"sandbox": "work", "life": "dead", "stage": stage, "reason": "ErrImagePull"}
+    waited_for = book(claimed("a", attached=frozenset({"me"}), **held))
+    assert reap(waited_for, silent("dead"), rules, at(599)) == []
+    # Its maker died, who joined has given up.
+    left = book(claimed("a", detached_at=START + 50, **held))
+    assert reap(left, silent("dead"), rules, at(50 + LEAST_DETACHED - 1)) == []
+    (delete,) = reap(left, silent("dead"), rules, at(50 + LEAST_DETACHED))
+    assert delete == Delete(delete.record, "could not start (ErrImagePull)", untouched=True)
+    # Its maker lives and has not attached to it yet.
+    made = book(claimed("a", **{**held, "life": "me"}))
+    assert reap(made, silent("dead"), rules, at(599)) == []
 
 
 def test_a_named_sandbox_of_a_profile_the_leader_does_not_know_is_kept_as_its_pod_says() -> None:
