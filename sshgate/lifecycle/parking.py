@@ -106,8 +106,10 @@ class Parking:
             and self._kinds.get(one.record.profile)
             and is_mine(one.record.uid, registry.life, lives)
         }
-        for uid in [uid for uid in self._places if uid not in wanted]:
-            self._let_go(uid)
+        for uid, place in tuple(self._places.items()):
+            # All of what waits in a sandbox is let go for one that is not wanted any more: settings seldom change.
+            if uid not in wanted or not place.waiting.keys() <= set(self._kinds[wanted[uid].profile]):
+                self._let_go(uid)
         soonest = now.mono + RENEW
         for uid, record in wanted.items():
             soonest = min(soonest, self._see_to(uid, record, now.mono))

@@ -228,6 +228,20 @@ async def test_a_sandbox_the_watch_has_not_told_of_is_entered_once_it_has(world:
     assert world.parking.count == 2
 
 
+async def test_launchers_of_a_kind_that_is_configured_no_longer_are_let_go(world: World) -> None:
+    world.registry.told(warm("a"))
+    await world.look()
+    world.profiles["default"] = ("terminal",)
+    await world.look()
+    assert [room.forgotten for room in world.rooms] == [True, False]
+    assert set(world.rooms[1].left) == {True}
+    assert world.parking.count == 1
+    world.profiles["default"] = ()
+    await world.look()
+    assert world.rooms[1].forgotten
+    assert world.parking.count == 0
+
+
 async def test_a_profile_that_is_removed_during_a_failed_attempt_faults_nothing(world: World) -> None:
     world.broken = True
     world.registry.told(warm("a"))
