@@ -139,7 +139,8 @@ def kill_argv(pid: int, name: str, foreground: bool = False) -> tuple[str, ...]:
         raise ValueError(f"not a signal name: {name!r}")
     if foreground:
         # Field 8 of /proc/PID/stat, counted after the command's name, which may hold blanks and brackets.
-        script = 's=$(cat /proc/$1/stat)&&s=${s##*)}&&set -- $s&&kill -s "$0" -- "-$6"'
+        # gVisor leaves it 0: there it is the program's own group, field 5, and not that of a shell's job.
+        script = 's=$(cat /proc/$1/stat)&&s=${s##*)}&&set -- $s&&{ g=$6;[ "$g" -gt 0 ]||g=$3;kill -s "$0" -- "-$g";}'
     else:
         script = 'kill -s "$0" -- "-$1" 2>/dev/null||kill -s "$0" "$1"'
     return ("/bin/sh", "-c", script, name, str(pid))

@@ -53,6 +53,7 @@ def test_exit_status_comes_from_the_exit_code_cause(status: int) -> None:
         'exec failed: unable to start container process: exec: "nope": executable file not found in $PATH: unknown',
         'unable to start container process: exec: "/nope": stat /nope: no such file or directory: unknown',
         "executable file `nope` not found in $PATH: No such file or directory: OCI runtime attempted to invoke ...",
+        'executing command "/nope -c x" in sandbox: failed to load /nope: no such file or directory: unknown',
     ],
 )
 def test_a_missing_program_is_lost_with_127(message: str) -> None:

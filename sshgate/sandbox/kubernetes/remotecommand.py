@@ -88,6 +88,10 @@ def _not_started(message: str) -> Lost:
 
 
 # runc, crun and gVisor in their own words. A bare "no such file" may also speak of files of the runtime's own.
-_MISSING = re.compile(r'executable file .*not found|(exec: "|find\w* executable).*: no such file', re.I | re.S)
-_NOT_EXECUTABLE = re.compile(r'(exec: "|execve).*(permission denied|exec format error|is a directory)', re.I | re.S)
+_MISSING = re.compile(
+    r'executable file .*not found|(exec: "|find\w* executable|failed to load ).*: no such file', re.I | re.S
+)
+_NOT_EXECUTABLE = re.compile(
+    r'(exec: "|execve|failed to load ).*(permission denied|exec format error|is a directory)', re.I | re.S
+)
 _NOT_RUNNING = re.compile(r"container not found|not running|stopped|container_(created|exited)|not created", re.I)
