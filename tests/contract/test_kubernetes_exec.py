@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -16,10 +17,11 @@ from sshgate.sandbox.provider import Order, Sandbox
 from sshgate.streams import Exited, Lost, Outcome
 from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, namespace
 from tests.contract.programs import begin, everything, run
+from tests.rig.cluster import RUNTIME_CLASS
 
 pytestmark = pytest.mark.cluster
 
-PROFILE = Profile(image=BUSYBOX)
+PROFILE = Profile(image=BUSYBOX, runtime_class=RUNTIME_CLASS)
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ async def test_a_deleted_pod_ends_its_programs(provider: KubernetesProvider, san
 
 async def test_a_pod_past_its_deadline_ends_its_programs(provider: KubernetesProvider, place: Namespace) -> None:
     """The kubelet enforces the longest lifetime; the user reads why."""
-    profile = Profile(image=BUSYBOX, pod_overrides={"activeDeadlineSeconds": 3})
+    profile = replace(PROFILE, pod_overrides={"activeDeadlineSeconds": 3})
     sandbox = await provider.create(Order(profile, "alice", secrets.token_hex(5)), lambda text: None)
     process = await begin(sandbox, b"sleep 100")
     async with asyncio.timeout(20):

@@ -18,6 +18,7 @@ from sshgate.sandbox.launch import park
 from sshgate.sandbox.provider import Order
 from sshgate.streams import Exited
 from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, namespace
+from tests.rig.cluster import RUNTIME_CLASS
 
 pytestmark = pytest.mark.cluster
 
@@ -39,7 +40,7 @@ def order(profile: Profile) -> Order:
 
 
 def profile(**fields: Any) -> Profile:
-    return Profile(**{"image": BUSYBOX, **fields})
+    return Profile(**{"image": BUSYBOX, "runtime_class": RUNTIME_CLASS, **fields})
 
 
 async def enter(provider: KubernetesProvider, wanted: Profile) -> None:

@@ -18,7 +18,7 @@ from sshgate.streams import STDOUT, Break, Exited, Lost, Outcome, Resize, Signal
 from sshgate.terminal import Terminal, TerminalSize
 from tests.contract.kubernetes_namespace import namespace
 from tests.contract.programs import begin, everything, run, until_output
-from tests.rig.cluster import IMAGE
+from tests.rig.cluster import IMAGE, RUNTIME_CLASS
 
 
 @pytest.fixture(
@@ -38,7 +38,8 @@ async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def sandbox(provider: Provider) -> AsyncIterator[Sandbox]:
-    made = await provider.create(Order(Profile(image=IMAGE), "alice", secrets.token_hex(5)), lambda text: None)
+    profile = Profile(image=IMAGE, runtime_class=RUNTIME_CLASS)
+    made = await provider.create(Order(profile, "alice", secrets.token_hex(5)), lambda text: None)
     yield made
     await made.delete()
 

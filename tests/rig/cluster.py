@@ -20,6 +20,8 @@ COMMAND = Path(__file__).resolve().parents[1] / "cluster" / "cluster"
 IMAGE = "claudecode-sandbox:latest"
 NO_SHELL = "sshgate-noshell:latest"
 BUSYBOX = "sshgate-busybox:latest"
+# The runtime of the pods that tests make: gvisor, for one; the cluster's own unless it is set.
+RUNTIME_CLASS = os.environ.get("SSHGATE_RUNTIME_CLASS") or None
 # Anything longer means that a pod was forgotten: two seconds of grace, and the kubelet's own work.
 POD_GONE = 30.0
 
