@@ -61,7 +61,7 @@ class Forwards:
         self._idle = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Forwards {self.active} connections, {len(self._listeners)} listeners, {len(self._relays)} relays>"
+        return f"<Forwards {self.active} connections, {self.listeners} listeners, {len(self._relays)} relays>"
 
     @property
     def active(self) -> int:
@@ -71,8 +71,8 @@ class Forwards:
 
     @property
     def listeners(self) -> int:
-        """Listeners that are open, the agents' sockets not counted."""
-        return len(self._listeners)
+        """Listeners that are open, the agents' sockets not counted; those of a sandbox that has gone are not."""
+        return sum(relay.alive for relay, _ in self._listeners.values())
 
     @property
     def work(self) -> Collection[asyncio.Task[None]]:
@@ -148,6 +148,7 @@ class Forwards:
             policy.check_key(where, self._identity.restrictions, listening=True)
             place = await self._place()
             policy.check_listening(place.granted.profile)
+            self._forget_lost()
             if where in self._listeners:
                 raise ConnectFailed("this connection listens there already")
             sandbox = await place.get()
@@ -236,7 +237,7 @@ class Forwards:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(limits.idle or None):
                             await self._over.wait()
-                    used = self.active > 0 or bool(self._listeners)
+                    used = self.active + self.listeners > 0
 
     # --- relays ---
 
@@ -260,6 +261,9 @@ class Forwards:
         task = self._relays.pop(sandbox.id, None)
         if task is not None:
             await _end(task)
+        self._forget_lost()
+
+    def _forget_lost(self) -> None:
         self._listeners = {where: one for where, one in self._listeners.items() if one[0].alive}
 
     def _accepted(self, where: Listening, back: Back) -> Callable[[RelayStream, str, int], None]:

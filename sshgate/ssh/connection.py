@@ -91,7 +91,6 @@ class Connection(asyncssh.SSHServer):
         self._leaving = False
         self._ended = False
         self._carried: set[asyncio.Task[None]] = set()
-        self._listening: set[Tcp | Unix] = set()
         self.sessions: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -295,7 +294,7 @@ class Connection(asyncssh.SSHServer):
         if self._leaving and not self.work:
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "this gateway is shutting down; log in again")
         limit = self._config.ssh.forwards_per_connection
-        if self._transport.open_forwards + len(self._listening) >= limit:
+        if self._transport.open_forwards + self._login.forwards.listeners >= limit:
             raise asyncssh.ChannelOpenError(
                 OPEN_RESOURCE_SHORTAGE, f"there are already {limit} forwarded connections on this connection"
             )
@@ -341,26 +340,26 @@ class Connection(asyncssh.SSHServer):
                 return None
             if isinstance(where, Tcp):
                 told = Tcp(where.host, port)
-            self._listening.add(told)
             return port
 
         async def refused() -> None:
             return None
 
-        if self._login is None or len(self._listening) >= limit or (self._leaving and not self.work):
+        if self._login is None or (self._leaving and not self.work):
+            return refused()
+        if self._login.forwards.listeners >= limit:
             return refused()
         return made(self._login.forwards.listen(where, back))
 
     def unlisten(self, where: Tcp | Unix) -> bool:
-        self._listening.discard(where)
         return self._login is not None and self._login.forwards.unlisten(where)
 
     async def _open_back(self, kind: bytes, host: str, port: int, arguments: bytes = b"") -> Stream:
         """Open a connection to the client, on behalf of somebody in the sandbox. Raises ``GateError``."""
-        transport = self._transport
-        if transport is None or self._ended:
+        transport, login = self._transport, self._login
+        if transport is None or login is None or self._ended:
             raise Unavailable("the connection has ended")
-        if transport.open_forwards + len(self._listening) >= self._config.ssh.forwards_per_connection:
+        if transport.open_forwards + login.forwards.listeners >= self._config.ssh.forwards_per_connection:
             raise LimitReached("too many forwarded connections")
         channel = ForwardChannel(transport)
         try:

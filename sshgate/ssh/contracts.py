@@ -59,6 +59,10 @@ class Forwards(Protocol):
     def work(self) -> Collection[asyncio.Task[None]]:
         """Tasks that end when nothing uses the forwards any more, at the latest with the connection."""
 
+    @property
+    def listeners(self) -> int:
+        """Listeners that are open."""
+
     async def connect(self, destination: Destination) -> Stream:
         """Connect from inside the sandbox. Raises ``GateError``."""
 

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.rig import library
 from tests.rig.forwarding import master, session
-from tests.rig.gateway import Gateway
+from tests.rig.gateway import Gateway, free_port
 from tests.rig.ssh import Ssh, environment
 from tests.rig.waiting import until
 
@@ -135,6 +135,23 @@ def test_a_hundred_connections_at_once_lead_back(user: Ssh, here: int) -> None:
     )
     ended = user.run(program, options=("-R", f"7073:localhost:{here}"))
     assert ended.out == b"True\n", ended.both
+
+
+def test_listeners_whose_sandbox_has_gone_leave_room_for_others(
+    make_gateway: MakeGateway, provider: str, user_at: Callable[[Gateway], Ssh], here: int, tmp_path: Path
+) -> None:
+    limited = user_at(make_gateway(provider, ssh={"forwards_per_connection": 1}))
+
+    def forward(*control: str) -> bytes:
+        words = (*control, "-O", "forward", "-R", f"{free_port()}:localhost:{here}")
+        return subprocess.run(limited.argv(options=words), stderr=subprocess.PIPE, check=False, timeout=60).stderr
+
+    with master(limited, tmp_path) as control:
+        with session(limited, "echo up; cat", *control):
+            assert forward(*control) == b""
+            assert b"remote port forwarding failed" in forward(*control)
+        with session(limited, "echo up; cat", *control):
+            until(lambda: forward(*control) == b"", 20, "a listener in the sandbox of another session")
 
 
 # --- the agent ---
