@@ -76,7 +76,7 @@ def test_nothing_grows_and_nothing_is_left(
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.timeout(1.5 * SECONDS + 300)
 def test_an_api_server_that_comes_and_goes_makes_nothing_grow_and_leaves_nothing(
     gateway: MakeGateway, namespace: Namespace, user_at: Callable[[Gateway], Ssh], tmp_path: Path
 ) -> None:

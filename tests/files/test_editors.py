@@ -153,6 +153,7 @@ def test_fifty_channels_of_one_connection_work_at_once(user: Ssh, tmp_path: Path
             assert (client.returncode, out) == (number, b"it %d\n" % number)
 
 
+@pytest.mark.timeout(SECONDS + 120)
 def test_an_editors_day_of_mixed_traffic(user: Ssh, door: Gateway, tmp_path: Path) -> None:
     """Streams by the proxy, large files, commands and reconnects side by side; nothing is lost and nothing grows."""
     ssh = user.as_user("dev=day")

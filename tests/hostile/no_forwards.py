@@ -12,6 +12,10 @@ class NoForwards:
 
     work = ()
 
+    @property
+    def listeners(self) -> int:
+        return 0
+
     async def connect(self, destination: Destination) -> Stream:
         raise Denied("nothing is forwarded here")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tests.rig.cluster import IMAGE, Namespace
+from tests.rig.cluster import IMAGE, RUNTIME_CLASS, Namespace
 from tests.rig.processes import Seen, alive, descendants, resident
 from tests.rig.waiting import until
 
@@ -116,8 +116,7 @@ def nothing_left(below: set[Seen], limit: float = GONE_LIMIT) -> None:
 def configured(place: Path, space: Namespace | None, host: str = "127.0.0.1", **sections: Any) -> Gateway:
     """A gateway with its files in ``place``, not started yet. Without a namespace its sandboxes are local.
 
-    ``sections`` are parts of its configuration, merged over what tests need. SSHGATE_LOOP picks its event loop,
-    SSHGATE_RUNTIME_CLASS the runtime of its pods.
+    ``sections`` are parts of its configuration, merged over what tests need. SSHGATE_LOOP picks its event loop.
     """
     (place / "users").mkdir()
     port = free_port()
@@ -132,8 +131,8 @@ def configured(place: Path, space: Namespace | None, host: str = "127.0.0.1", **
     if space is not None:
         settings["sandbox"] |= {"kubeconfig": str(space.gateway), "namespace": space.name}
         settings["profiles"]["default"] = {"image": IMAGE, "resources": SMALL}
-        if runtime_class := os.environ.get("SSHGATE_RUNTIME_CLASS"):
-            settings["profiles"]["default"]["runtime_class"] = runtime_class
+        if RUNTIME_CLASS:
+            settings["profiles"]["default"]["runtime_class"] = RUNTIME_CLASS
     return Gateway(place, _merge(settings, sections), port, host)
 
 
