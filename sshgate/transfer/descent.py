@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 KEPT = 64
 DEEPEST = 4096
@@ -85,3 +86,14 @@ def identity(fd: int) -> tuple[int, int]:
     """What tells an open file from every other one."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
+
+
+def make_directory(fd: int, name: bytes) -> bool:
+    """Have a directory of this name in that of ``fd``; whether it had to be made. Raises ``OSError``."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=fd)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=fd).st_mode):
+            raise OSError(errno.ENOTDIR, "a directory cannot replace what has this name") from None
+        return False
+    return True

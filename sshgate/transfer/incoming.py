@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable
 
 from sshgate.transfer.arrival import Budget, Writing, open_destination
-from sshgate.transfer.descent import Descent, identity
+from sshgate.transfer.descent import Descent, identity, make_directory
 from sshgate.transfer.outgoing import OFFERED_FROM, reason
 from sshgate.transfer.records import (
     Broken,
@@ -47,6 +47,7 @@ from sshgate.transfer.unfinished import (
     into_place,
     open_file,
     outlives_us,
+    put,
     shown,
     sync,
     sync_directory,
@@ -77,6 +78,7 @@ class Landing:
         self._renamed: bytes | None = None
         self._first = b""
         self._trail: list[Enter] = []
+        self._new = [False]  # of each open directory: whether we made it, so that it holds nothing but what came
         self._skipping = 0
         self._file: Unfinished | None = None
         self._ignored_file = False
@@ -98,7 +100,8 @@ class Landing:
             return self._end() if isinstance(record, End) else self._entry(record)
         except OSError as error:
             if error.errno in _FATAL:
-                raise Stopped(f"{self._shown(b'')}: {reason(error)}; the copy was stopped.") from error
+                where = self._shown(getattr(record, "name", b""))
+                raise Stopped(f"{where}: {reason(error)}; the copy was stopped.") from error
             raise
 
     def close(self) -> None:
@@ -187,13 +190,10 @@ class Landing:
             self._trail.append(record)  # the destination itself: its mode and time stay
             return
         name = self._name(record.name)
-        try:
-            os.mkdir(name, 0o700, dir_fd=descent.fd)
-        except FileExistsError:
-            if not stat.S_ISDIR(os.lstat(name, dir_fd=descent.fd).st_mode):
-                raise OSError(errno.ENOTDIR, "a directory cannot replace what has this name") from None
+        new = make_directory(descent.fd, name)
         descent.down(name)
         self._trail.append(record)
+        self._new.append(new)
 
     def _leave(self) -> None:
         if not self._trail or self._descent is None:
@@ -209,6 +209,7 @@ class Landing:
             if error.errno in _FATAL:
                 raise
             self._fail(record.name, f"its mode and time cannot be set: {reason(error)}")
+        self._new.pop()
         if self._descent.crossed and outlives_us(self._descent.fd):
             sync(self._descent.fd)
         self._descent.up()
@@ -325,11 +326,11 @@ class Landing:
             self._drop(reason(error))
 
     def _whole(self, record: Whole, name: bytes, fd: int) -> None:
-        size = len(record.content)
-        file = File(record.mode, record.mtime, size, 0, name)
-        self._file = open_file(fd, name, file, self._temporary(name, 0), None)
-        self._chunk(record.content)
-        self._finish(Sum(record.digest))
+        assert self._budget is not None
+        self._budget.spend(len(record.content))
+        put(fd, self._temporary(name, 0), name, record, self.writing.mask, self._new[-1])
+        self.entries += 1
+        self.size += len(record.content)
 
     def _finish(self, record: Record) -> None:
         """A record in the middle of a file: a hole, or its end."""

@@ -10,10 +10,11 @@ import hashlib
 import os
 import stat
 
-from sshgate.transfer.records import CHUNK, File, Garbled, hash_hole
+from sshgate.transfer.records import CHUNK, File, Garbled, Whole, hash_hole
 
 FSYNC_FROM = 1024 * 1024
 _FLUSH = 8 * 1024 * 1024
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # What the root of a container is made of.
 _PASSING = (b"overlay", b"tmpfs")
 # More than any usual file system takes: 16 TiB.
@@ -111,15 +112,39 @@ def open_file(directory: int, name: bytes, record: File, temporary: bytes, resum
         resumed.give_up()
     if record.offset:
         raise Garbled("it resumes a file that is not there")
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+        fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
     except FileExistsError:  # left by an earlier try whose contents did not match
         os.unlink(temporary, dir_fd=directory)
-        fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+        fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
     unfinished = Unfinished(fd, directory, temporary, name)
     unfinished.record = record
     return unfinished
+
+
+def put(directory: int, temporary: bytes, name: bytes, record: Whole, mask: int, new: bool) -> None:
+    """A small file, as ``Unfinished`` makes large ones. Raises ``OSError`` if any of it fails; then nothing is left.
+
+    ``new``: the directory holds nothing but what this copy has put there, so no device or FIFO can have the name.
+    """
+    if hashlib.sha256(record.content).digest() != record.digest:
+        raise OSError(errno.EBADMSG, "arrived with a wrong checksum")
+    fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
+    try:
+        view = memoryview(record.content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fchmod(fd, record.mode & mask)
+        os.utime(fd, ns=(record.mtime, record.mtime))
+        if new:
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        else:
+            into_place(directory, temporary, name)
+    except BaseException:
+        unlink(temporary, directory)
+        raise
+    finally:
+        os.close(fd)
 
 
 def existing(directory: int, name: bytes, flags: int) -> int | None:

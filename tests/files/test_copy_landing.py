@@ -11,7 +11,21 @@ import pytest
 
 from sshgate.transfer.arrival import Writing
 from sshgate.transfer.incoming import Landing
-from sshgate.transfer.records import Chunk, End, Enter, File, Garbled, Have, Hole, Leave, Offer, Record, Same, Sum
+from sshgate.transfer.records import (
+    Chunk,
+    End,
+    Enter,
+    File,
+    Garbled,
+    Have,
+    Hole,
+    Leave,
+    Offer,
+    Record,
+    Same,
+    Sum,
+    Whole,
+)  # fmt: skip
 from sshgate.transfer.unfinished import Stopped
 
 SIZE = 2 << 20
@@ -150,3 +164,37 @@ def test_a_directory_of_somebody_else_keeps_its_mode_and_is_named(place: Path, m
     assert receiver.failures == [(b"./shared", "its mode and time cannot be set: operation not permitted")]
     assert (place / "shared" / "file").read_bytes() == content
     assert (place / "shared").stat().st_mode & 0o777 == 0o777
+
+
+def small(name: bytes, content: bytes = b"it", digest: bytes = b"") -> Whole:
+    return Whole(0o644, 0, name, content, digest or hashlib.sha256(content).digest())
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_small_file_with_a_wrong_checksum_leaves_nothing(tmp_path: Path, new: bool) -> None:
+    if not new:
+        (tmp_path / "dir").mkdir()
+    receiver = Receiver(tmp_path)
+    receiver.take(Enter(0o755, 0, b"dir"), small(b"bad", digest=bytes(32)), small(b"good"), Leave())
+    receiver.landing.close()
+    assert [(Path(os.fsdecode(path)).name, why) for path, why in receiver.failures] == [
+        ("bad", "arrived with a wrong checksum")
+    ]
+    assert [entry.name for entry in (tmp_path / "dir").iterdir()] == ["good"]
+
+
+def test_a_small_file_replaces_files_and_links_and_nothing_else(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to("fifo")
+    (tmp_path / "file").write_text("old")
+    receiver = Receiver(tmp_path)
+    receiver.take(*map(small, [b"fifo", b"directory", b"link", b"file"]))
+    receiver.take(Enter(0o755, 0, b"new"), Enter(0o755, 0, b"directory"), Leave(), small(b"directory"), Leave())
+    receiver.landing.close()
+    failed = [os.fsdecode(path).removeprefix(f"{tmp_path}/") for path, _ in receiver.failures]
+    assert failed == ["fifo", "directory", "new/directory"]
+    assert (tmp_path / "fifo").is_fifo()
+    assert (tmp_path / "new" / "directory").is_dir()
+    assert [(tmp_path / name).read_text() for name in ("link", "file")] == ["it", "it"]
+    assert not list(tmp_path.rglob(".sshgate-*"))
