@@ -135,7 +135,8 @@ async def _drain(core: Core, doors: Doors, stop: asyncio.Queue[int]) -> None:
     """No more logins; running sessions are told, and may end in their own time. A second signal does not wait."""
     seconds = core.config.ssh.drain
     core.readiness.draining = True
-    core.telemetry.events.tell(Code.DRAINING, sessions=core.gateway.sessions, seconds=seconds)
+    forwards = int(sum(core.gateway.forwards.values()))
+    core.telemetry.events.tell(Code.DRAINING, sessions=core.gateway.sessions, forwards=forwards, seconds=seconds)
     doors.stop_accepting()
 
     async def work() -> None:

@@ -132,6 +132,8 @@ def test_a_connection_that_only_forwards_goes_on(draining: Draining) -> None:
         assert exchanged(connected(port), b"another") == b"another[end]"
         client.terminate()
         assert draining.ended() == 0
+    told = [event for event in events(draining.gateway.place / "audit.jsonl") if event["event"] == "draining"]
+    assert [(event["sessions"], event["forwards"]) for event in told] == [(0, 1)]
 
 
 def test_a_connection_that_only_forwards_is_told_at_the_limit(draining_for: MakeDraining) -> None:
