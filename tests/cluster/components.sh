@@ -87,9 +87,13 @@ detach() { # NAME COMMAND...: in a session of its own, without the lock
   disown "$pid"
 }
 
-component_start() { # NAME: start it and wait until it answers
+component_works() { # NAME: it answers; one that ended meanwhile is started again
   component_launch "$1"
-  wait_for 60 component_answers "$1" || { tail -n 5 "$STATE/log/$1.log" >&2; fail "$1 does not answer; see $STATE/log/$1.log"; }
+  component_answers "$1"
+}
+
+component_start() { # NAME: start it and wait until it answers; what was killed a moment ago may still hold its port
+  wait_for 60 component_works "$1" || { tail -n 5 "$STATE/log/$1.log" >&2; fail "$1 does not answer; see $STATE/log/$1.log"; }
 }
 
 component_stop() { # NAME [SIGNAL]: it and its children, by KILL unless told otherwise; returns when it is gone

@@ -114,7 +114,7 @@ def test_a_session_shows_what_it_waited_for(traced: Traced) -> None:
         steps = [s for name in sorted(START) for s in traced.collector.named(name) if s.parent == span.id]
         assert all(span.start <= s.start <= s.end <= span.end for s in steps)
         (removal,) = [s for s in traced.collector.named("sandbox.remove") if s.parent == span.id]
-        assert removal.start < removal.end
+        assert span.start < removal.start <= removal.end  # a local one may be gone in no time that is told
     assert traced.span_of(ends[0]).attributes["process.exit.code"] == 7
 
 
