@@ -114,7 +114,7 @@ def collector(text: str) -> str:
 
 def share(text: str) -> float:
     """A part of all."""
-    if not re.fullmatch(r"(0?\.\d+|0|1|[01]\.0*|0\.\d+)", text):
+    if not re.fullmatch(r"0?\.\d+|[01](\.0*)?", text):
         raise ValueError(f"{text!r} is no share: write a number from 0 to 1, such as 0.1")
     return float(text)
 

@@ -165,6 +165,11 @@ class Connection(asyncssh.SSHServer):
         return {*self.sessions, *self._carried, *forwards}
 
     @property
+    def _done(self) -> bool:
+        """During a drain: whether there is nothing left for which more could be opened."""
+        return self._leaving and not self.work
+
+    @property
     def under_way(self) -> bool:
         """During a drain: whether its first session may still come."""
         return self._last_chance and not self._had_session
@@ -291,7 +296,7 @@ class Connection(asyncssh.SSHServer):
     def _connect(self, destination: Destination) -> Coroutine[Any, Any, ForwardChannel]:
         if self._transport is None or self._login is None:
             raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
-        if self._leaving and not self.work:
+        if self._done:
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "this gateway is shutting down; log in again")
         limit = self._config.ssh.forwards_per_connection
         if self._transport.open_forwards + self._login.forwards.listeners >= limit:
@@ -345,9 +350,7 @@ class Connection(asyncssh.SSHServer):
         async def refused() -> None:
             return None
 
-        if self._login is None or (self._leaving and not self.work):
-            return refused()
-        if self._login.forwards.listeners >= limit:
+        if self._login is None or self._done or self._login.forwards.listeners >= limit:
             return refused()
         return made(self._login.forwards.listen(where, back))
 
