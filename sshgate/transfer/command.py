@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shlex
 import signal
@@ -135,6 +136,8 @@ def run(order: Order, ways: Ways, quiet: bool, as_json: bool) -> int:
     with Display(bar=bar, as_json=as_json) as display, asyncio.Runner(loop_factory=_loop_factory(order)) as runner:
         error = runner.run(interruptible())
     status = display.finish(error, time.monotonic() - began)
+    # What was imported need not be looked through for garbage on the way out: a tenth of what a small copy takes.
+    gc.freeze()
     return 128 + caught[0] if caught else status
 
 

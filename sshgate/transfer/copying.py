@@ -58,12 +58,13 @@ async def copy(order: Order, ways: Ways, display: Display) -> str | None:
 
 
 async def _copy(order: Order, talk: Conversation, display: Display) -> None:
+    agent = pythonfar.bundle()  # while the far end starts
     programs = await talk.programs()
     many = len(order.sources) > 1
     resume = "1" if order.resume else "0"
     if "python3" in programs:
         if order.upload:
-            if await pythonfar.started(talk, "receive", order.destination.hex(), "1" if many else "0", resume):
+            if await pythonfar.started(talk, agent, "receive", order.destination.hex(), "1" if many else "0", resume):
                 await pythonfar.send(
                     talk, order.sources, Reading(order.resume, display.wants_totals, wholes=True), display
                 )
@@ -71,7 +72,7 @@ async def _copy(order: Order, talk: Conversation, display: Display) -> None:
         else:
             paths = [source.hex() for source in order.sources]
             totals = "1" if display.wants_totals else "0"
-            if await pythonfar.started(talk, "send", resume, totals, *paths):
+            if await pythonfar.started(talk, agent, "send", resume, totals, *paths):
                 await pythonfar.fetch(talk, _writing(order), display)
                 return
     if order.resume:

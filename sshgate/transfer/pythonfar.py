@@ -60,17 +60,17 @@ sys.exit(module.main(*sys.argv[2:]))
     return zlib.compress(program.encode(), 9)
 
 
-async def started(talk: Conversation, task: str, *arguments: str) -> bool:
-    """Start the agent; ``False`` when the far Python cannot run it (the shell is back then)."""
-    program = bundle()
+async def started(talk: Conversation, program: bytes, task: str, *arguments: str) -> bool:
+    """Start the agent, a ``bundle``; ``False`` when the far Python cannot run it (the shell is back then).
+
+    It may be sent records at once, while it is still compiled; ``_records`` hears whether that went well.
+    """
     interpreter = (b"python3", b"-I", b"-S", b"-B", b"-c", _LOADER)
     line = words(*interpreter, str(len(program)).encode(), task.encode(), *(word.encode() for word in arguments))
     await talk.say(line + b";s=$?;[ $s = %d ]||[ $s = 126 ]||exit $s" % _TOO_OLD)
     if not await talk.agent(b"python"):
         return False
     await talk.process.write(program)
-    if not await talk.agent(b"agent"):
-        raise FarFailure("the sandbox's Python could not run the copy; nothing was copied.")
     return True
 
 
@@ -157,6 +157,8 @@ async def fetch(talk: Conversation, writing: Writing, display: Display) -> None:
 
 
 async def _records(talk: Conversation) -> AsyncIterator[Record]:
+    if not await talk.agent(b"agent"):
+        raise FarFailure("the sandbox's Python could not run the copy; nothing was copied.")
     decoder = Decoder()
     while (data := await talk.read()) is not None:
         for record in decoder.feed(data):
