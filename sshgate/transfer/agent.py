@@ -102,10 +102,10 @@ def _path(text: str) -> bytes:
 def _read() -> Iterator[Record]:
     decoder = Decoder()
     while True:
-        data = os.read(0, CHUNK)
-        if not data:
+        size = os.readv(0, [decoder.room()])
+        if not size:
             return
-        yield from decoder.feed(data)
+        yield from decoder.filled(size)
 
 
 def _write(data: bytes) -> None:

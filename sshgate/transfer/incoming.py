@@ -311,7 +311,7 @@ class Landing:
 
     # --- contents ---
 
-    def _chunk(self, content: bytes) -> None:
+    def _chunk(self, content: bytes | memoryview) -> None:
         if self._file is None:
             if not (self._ignored_file or self._skipping):
                 raise Garbled("its records are in a wrong order")

@@ -20,9 +20,11 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Union
 
-CHUNK = 256 * 1024
-# A frame longer than this is not ours.
-LARGEST = 1024 * 1024
+_HEAD = struct.Struct(">BII")
+# The longest frame, and what fits into it: a large file is cut into frames of exactly this size, which travel in
+# messages and pass through buffers of a power of two without a rest.
+FRAME = 256 * 1024
+CHUNK = FRAME - _HEAD.size
 # All but Chunk: a path or two, a sentence.
 LARGEST_OTHER = 64 * 1024
 # With its name it fits into a frame.
@@ -52,9 +54,9 @@ class File(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """The next bytes of the file."""
+    """The next bytes of the file. A view is good only until the next record is asked for."""
 
-    content: bytes
+    content: bytes | memoryview
 
 
 class Hole(NamedTuple):
@@ -167,7 +169,6 @@ _KINDS: tuple[Any, ...] = (
 )  # fmt: skip
 _TAGS = {kind: tag for tag, kind in enumerate(_KINDS)}
 _CHUNK_TAG = _TAGS[Chunk]
-_HEAD = struct.Struct(">BII")
 
 
 class _Layout:
@@ -216,7 +217,7 @@ def _deferred(kind: Any) -> Any:
 _LAYOUTS = [_Layout(_deferred(kind)) for kind in _KINDS]
 
 
-def _checksum(tag: int, payload: bytes) -> int:
+def _checksum(tag: int, payload: bytes | memoryview) -> int:
     return zlib.crc32(b"%d" % len(payload) if tag == _CHUNK_TAG else payload)
 
 
@@ -228,39 +229,60 @@ def encode(record: Record) -> bytes:
 
 
 class Decoder:
-    """Turns bytes, cut anywhere, back into records. Holds one frame at most."""
+    """Turns bytes, cut anywhere, back into records. Holds one frame at most.
+
+    The content of a ``Chunk`` is a view of the buffer that the next bytes go into: it is released, so that any use
+    of it is an error, as soon as the next record is asked for.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = memoryview(bytearray(FRAME))
+        self._start = self._end = 0
 
     def __repr__(self) -> str:
-        return f"<Decoder {len(self._buffer)} bytes waiting>"
+        return f"<Decoder {self._end - self._start} bytes waiting>"
 
-    def feed(self, data: bytes) -> Iterator[Record]:
-        """The records that are complete now. Raises ``Garbled``; nothing after that is to be believed."""
-        buffer = self._buffer
-        buffer += data
-        at = 0
-        try:
-            while len(buffer) - at >= _HEAD.size:
-                tag, length, crc = _HEAD.unpack_from(buffer, at)
-                if tag >= len(_KINDS) or length > (LARGEST if tag == _CHUNK_TAG else LARGEST_OTHER):
-                    raise Garbled("it sent something that is not part of a copy")
-                end = at + _HEAD.size + length
-                if len(buffer) < end:
-                    break
-                payload = bytes(memoryview(buffer)[at + _HEAD.size : end])
-                at = end
+    def room(self) -> memoryview:
+        """Where the next bytes are to be put, never empty: say ``filled`` afterwards.
+
+        All the frames that are complete must have been taken.
+        """
+        held = self._end - self._start
+        if self._start:
+            self._buffer[:held] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, held
+        return self._buffer[held:]
+
+    def filled(self, size: int) -> Iterator[Record]:
+        """The records that are complete with ``size`` bytes more.
+
+        Raises ``Garbled``; nothing after that is to be believed.
+        """
+        self._end += size
+        while self._end - self._start >= _HEAD.size:
+            tag, length, crc = _HEAD.unpack_from(self._buffer, self._start)
+            if tag >= len(_KINDS) or length > (CHUNK if tag == _CHUNK_TAG else LARGEST_OTHER):
+                raise Garbled("it sent something that is not part of a copy")
+            start = self._start + _HEAD.size
+            if start + length > self._end:
+                return
+            self._start = start + length
+            with self._buffer[start : self._start] as payload:
                 if _checksum(tag, payload) != crc:
                     raise Garbled("a checksum does not match")
-                yield self._record(tag, payload)
-        finally:
-            del buffer[:at]
+                yield Chunk(payload) if tag == _CHUNK_TAG else self._record(tag, bytes(payload))
+
+    def feed(self, data: bytes) -> Iterator[Record]:
+        """``filled``, with bytes from elsewhere."""
+        rest = memoryview(data)
+        while rest:
+            room = self.room()
+            piece, rest = rest[: len(room)], rest[len(room) :]
+            room[: len(piece)] = piece
+            yield from self.filled(len(piece))
 
     @staticmethod
     def _record(tag: int, payload: bytes) -> Record:
-        if tag == _CHUNK_TAG:
-            return Chunk(payload)
         try:
             record: Record = _KINDS[tag](*_LAYOUTS[tag].unpack(payload))
         except struct.error as error:

@@ -132,10 +132,10 @@ class _Telling:
         """The name as a shell word; the only source may have got another one from the destination."""
         return words(name) if self._trail else b'"${renamed:-"$top"}"'
 
-    async def _content(self, content: bytes) -> None:
+    async def _content(self, content: bytes | memoryview) -> None:
         self._digest.update(content)
         self._sent += len(content)
-        await self._talk.process.write(content)
+        await self._talk.process.write(bytes(content))
 
     async def _zeros(self, length: int) -> None:
         while length:

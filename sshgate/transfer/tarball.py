@@ -105,10 +105,10 @@ class Packer:
         yield self._plain(b"sum", len(text)) + text + bytes(-len(text) % 512)
         yield bytes(10240)
 
-    def _content(self, content: bytes) -> bytes:
+    def _content(self, content: bytes | memoryview) -> bytes:
         self._left -= len(content)
         self._digest.update(content)
-        return content
+        return bytes(content)
 
     def _path(self, name: bytes) -> bytes:
         names = [entry.name for entry in self._trail if entry.name != b"."]

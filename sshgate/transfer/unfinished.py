@@ -43,7 +43,7 @@ class Unfinished:
         self.keep = False
         self.digest = hashlib.sha256()
 
-    def write(self, content: bytes) -> None:
+    def write(self, content: bytes | memoryview) -> None:
         if self.position + len(content) > self.record.size:
             raise Garbled(f"it sent more of {shown(self.name)} than it had announced")
         self.digest.update(content)
