@@ -37,6 +37,10 @@ from sshgate.transfer.records import (
     hash_hole,
 )
 
+# glibc gives freed memory of this size back at once, until it has seen a larger block freed (mallopt(3),
+# M_MMAP_THRESHOLD). Each chunk would then be made of new pages: with faults and zeroing half of what a sender costs.
+_KEPT_BY_MALLOC = 4 * 1024 * 1024
+
 # Below this, asking what is there already costs more than sending the file.
 OFFERED_FROM = 1024 * 1024
 
@@ -73,6 +77,7 @@ def reason(error: OSError) -> str:
 
 def walk(sources: list[bytes], reading: Reading) -> Generator[Record, Have | None, None]:
     """Tell all sources, then ``End``. After an ``Offer`` the answer is to be sent in."""
+    bytes(_KEPT_BY_MALLOC)
     if reading.totals:
         yield _count(sources)
     walker = _Walker(reading)
