@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from sshgate.sandbox.kubernetes.diagnosis import deleted, standing
+from sshgate.sandbox.kubernetes.diagnosis import Trouble, deleted, standing
 from sshgate.sandbox.kubernetes.objects import (
     Condition,
     ContainerState,
     ContainerStatus,
+    Event,
     Meta,
     Pod,
     PodSpec,
@@ -79,3 +80,52 @@ def test_what_preemption_could_not_do_is_left_out() -> None:
     judged = standing(pod(conditions=[condition]), "i", HOUR)
     assert judged.phase == "unschedulable"
     assert judged.reason == "no node fits the sandbox: 0/1 nodes are available: 1 Insufficient cpu."
+
+
+def event(reason: str, message: str = "", type: str = "Warning") -> Event:  # noqa: A002
+    return Event(metadata=Meta(name="x.1"), type=type, reason=reason, message=message)
+
+
+EARLY = event(
+    "FailedMount",
+    "Unable to attach or mount volumes: unmounted volumes=[home], unattached volumes=[home], failed to process "
+    "volumes=[home]: error processing PVC sandboxes/sshgate-work-1: failed to fetch PVC from API server: "
+    'persistentvolumeclaims "sshgate-work-1" is forbidden: User "system:node:node" cannot get resource '
+    '"persistentvolumeclaims" in API group "" in the namespace "sandboxes": no relationship found between node '
+    "'node' and this object",
+)
+NETWORK = event("FailedCreatePodSandBox", "Failed to create pod sandbox: rpc error: code = Unknown desc = no network")
+MISSING = event("FailedMount", 'MountVolume.SetUp failed for volume "v" : configmap "gone" not found')
+
+
+@pytest.mark.parametrize("early", [EARLY, NETWORK], ids=["claim", "network"])
+def test_what_a_node_has_told_once_waits_for_its_next_try(early: Event) -> None:
+    """Which comes after 10 to 15 s."""
+    trouble = Trouble()
+    trouble.observe(event("Scheduled", type="Normal"), 0)
+    trouble.observe(early, 0.1)
+    assert (trouble.said is not None, trouble.final) == (True, False)
+    trouble.observe(event("Pulled", type="Normal"), 15)
+    assert (trouble.said, trouble.final) == (None, False)
+    # A later start in the same pod's life begins anew.
+    trouble.observe(early, 40)
+    assert not trouble.final
+
+
+def test_a_volume_that_stays_missing_is_final_within_eight_seconds() -> None:
+    trouble = Trouble()
+    told = []
+    for at in (0.1, 0.6, 1.6, 3.6, 7.6):
+        trouble.observe(MISSING, at)
+        told.append(trouble.final)
+    assert told == [False, False, False, False, True]
+    assert trouble.said is not None
+    assert 'configmap "gone" not found' in trouble.said
+
+
+def test_what_cannot_be_scheduled_is_final_by_its_profiles_limit_alone() -> None:
+    """The pod is seen to have a node before the event that says so."""
+    trouble = Trouble()
+    for at in (0, 60):
+        trouble.observe(event("FailedScheduling", "0/1 nodes are available: 1 Insufficient cpu."), at)
+    assert (trouble.said is not None, trouble.final) == (True, False)

@@ -26,8 +26,14 @@ _HOPELESS = {
 # A registry may stumble once: only the second failure in a row (ImagePullBackOff) is final, unless it is clear.
 _CLEAR_PULL_FAILURES = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "no such host")
 
-# Events that hold up a start; some pass by themselves, so they only count when they stay.
-TROUBLE = frozenset({"FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume", "FailedScheduling", "Failed"})
+# Events that hold up a start. Who tells them tries again, and what was too early once (a claim that the node may not
+# see yet, a network that is not ready) passes by itself.
+_TROUBLE = frozenset({"FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume", "FailedScheduling", "Failed"})
+# Events with which a start has got beyond its node, its volumes and its network.
+_BEYOND = frozenset({"Scheduled", "Pulling", "Pulled", "Created", "Started"})
+# Trouble is final when it is told again this long after it began, seconds, and not before it is told again. The kubelet
+# tries to fill a volume after 0.5, 1, 2 and 4 s; a claim that it could not read, or a network, after 10 to 15 s.
+TROUBLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,33 @@ def progress(event: Event, image: str) -> str | None:
     if event.reason in ("Pulled", "Created"):
         return "starting"
     return None
+
+
+class Trouble:
+    """What the events of a pod complain of while it starts."""
+
+    def __init__(self) -> None:
+        self.said: str | None = None
+        """The last complaint; ``None``: there was none, or the start has got beyond it."""
+        self.final = False
+        """It does not pass by itself."""
+        self._since: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<Trouble{' final' * self.final} {self.said!r}>"
+
+    def observe(self, event: Event, now: float) -> None:
+        """Take an event that was told at ``now``, seconds of any clock that is not set."""
+        if event.reason in _BEYOND:
+            self.said, self.final = None, False
+            self._since.clear()
+        elif event.type == "Warning" and event.reason in _TROUBLE:
+            # "Error: ErrImagePull" follows on the event that says why.
+            if self.said is None or not event.message.startswith("Error: "):
+                self.said = quoted(event.message)
+            lasted = now - self._since.setdefault(event.reason, now)
+            # How long a pod may wait for a node is its profile's affair.
+            self.final = self.final or (event.reason != "FailedScheduling" and lasted > TROUBLE_SECONDS)
 
 
 def _removed(pod: Pod) -> Standing:

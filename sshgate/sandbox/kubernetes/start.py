@@ -14,7 +14,7 @@ from sshgate.config import ProfileLimits
 from sshgate.errors import GateError, ProgramMissing, StartFailed, Unavailable
 from sshgate.sandbox.kubernetes import failures
 from sshgate.sandbox.kubernetes.client import ApiServer
-from sshgate.sandbox.kubernetes.diagnosis import TROUBLE, Standing, progress, waiting
+from sshgate.sandbox.kubernetes.diagnosis import Standing, Trouble, progress, waiting
 from sshgate.sandbox.kubernetes.exec import ExecProcess
 from sshgate.sandbox.kubernetes.objects import Event, WatchLine
 from sshgate.sandbox.provider import Notice
@@ -32,8 +32,6 @@ REFUSED_SECONDS = 2.0
 BLIND_SECONDS = 1.0
 # A program that has said nothing for this long, in a running container, is taken for a silent one.
 SILENT_SECONDS = 0.3
-# Trouble that events report (network, volumes) is final when it has lasted this long.
-TROUBLE_SECONDS = 8.0
 # A start that takes longer than this asks for the pod's events; most never do.
 EVENTS_AFTER = 0.5
 
@@ -75,8 +73,7 @@ class Race:
         self._began = self._clock()
         self._since: dict[str, float] = {}
         self._final: str | None = None
-        self.trouble: str | None = None
-        """What an event last complained of."""
+        self._trouble = Trouble()
 
     async def run(self) -> ExecProcess:
         """Leaves no exec behind when it raises.
@@ -103,14 +100,9 @@ class Race:
         text = progress(event, image)
         if text is not None:
             self._notice(text)
+        self._trouble.observe(event, self._clock())
         if event.reason == "BackOff" and "pulling image" in event.message:
-            self._final = f"the image {image!r} cannot be pulled: {self.trouble or 'ask the operator.'}"
-        elif event.type == "Warning" and event.reason in TROUBLE:
-            # "Error: ErrImagePull" follows on the event that says why.
-            if self.trouble is None or not event.message.startswith("Error: "):
-                self.trouble = failures.quoted(event.message)
-        elif event.reason in ("Scheduled", "Created", "Started"):
-            self.trouble = None
+            self._final = f"the image {image!r} cannot be pulled: {self._trouble.said or 'ask the operator.'}"
 
     async def _try(self) -> ExecProcess | None:
         try:
@@ -167,12 +159,10 @@ class Race:
                 raise Hopeless(now.reason)
         else:
             self._since.pop("unschedulable", None)
-        if self.trouble is None:
-            self._since.pop("trouble", None)
-        elif now.phase == "starting" and self._lasting("trouble") > TROUBLE_SECONDS:
-            raise Hopeless(f"the sandbox cannot be started: {self.trouble}")
+        if now.phase == "starting" and self._trouble.final:
+            raise Hopeless(f"the sandbox cannot be started: {self._trouble.said}")
         if self._clock() - self._began > self._limits.start:
-            why = f": {self.trouble}" if self.trouble else "; try again, or ask the operator."
+            why = f": {self._trouble.said}" if self._trouble.said else "; try again, or ask the operator."
             raise Hopeless(f"the sandbox did not start within {self._limits.start:g} s{why}")
 
     def _lasting(self, what: str) -> float:
