@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from tests.rig.deployed import WEB_PORT, Deployed
+from tests.rig.deployed import SSH_PORT, WEB_PORT, Deployed
 from tests.rig.ssh import Ssh
 from tests.rig.waiting import until
 from tests.rig.web import Browser, Tab
@@ -25,16 +25,17 @@ FORWARDED = {"Host": BY_NAME.removeprefix("https://"), "X-Forwarded-Proto": "htt
 
 @pytest.fixture(autouse=True)
 def answering(deployed: Deployed) -> None:
-    """The node's port leads to a gateway; kube-proxy learns of a ready one some moments after everybody else."""
+    """Both services lead to a gateway; kube-proxy learns of a ready one some moments after everybody else."""
 
-    def there() -> bool:
+    def there(host: str, port: int) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", WEB_PORT), 1):
+            with socket.create_connection((host, port), 1):
                 return True
         except OSError:
             return False
 
-    until(there, 60, f"the node's port {WEB_PORT} answering")
+    for host, port in (("127.0.0.1", WEB_PORT), (deployed.host, SSH_PORT)):
+        until(lambda: there(host, port), 60, f"port {port} of the node answering")  # noqa: B023
 
 
 def address() -> str:
@@ -58,6 +59,13 @@ async def test_the_page_and_all_that_it_names_are_in_the_image(deployed: Deploye
         for part in parts:
             async with http.get(f"{address()}/{part}") as answer:
                 assert answer.status == 200, part
+
+
+def asked_for(dev: Ssh) -> str:
+    """The link that the gateway gives a user."""
+    said = dev.run("web", options=("-s",))
+    assert said.status == 0, said.both
+    return said.out.decode().split()[0]
 
 
 async def logged_in(browser: Browser, link: str) -> str:
@@ -87,7 +95,7 @@ async def works(browser: Browser) -> None:
 
 
 async def test_a_user_logs_in_by_link_and_works_in_a_sandbox(deployed: Deployed, dev: Ssh) -> None:
-    link = dev.run("web", options=("-s",)).out.decode().split()[0]
+    link = asked_for(dev)
     (node,) = {pod["status"]["hostIP"] for pod in deployed.gateway.pods()}
     assert link.startswith(f"https://{node}/#login=")
     async with behind_traefik() as browser:
@@ -99,7 +107,7 @@ async def test_a_user_logs_in_by_link_and_works_in_a_sandbox(deployed: Deployed,
 
 
 async def test_a_user_works_by_the_nodes_port_past_traefik(deployed: Deployed, dev: Ssh) -> None:
-    link = dev.run("web", options=("-s",)).out.decode().split()[0]
+    link = asked_for(dev)
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
         browser = Browser(http, address(), address())
         cookie = await logged_in(browser, link)
