@@ -5,12 +5,15 @@ The user is the one who logged in, and every call says so: there is no word by w
 
 from __future__ import annotations
 
+import time
+
 from sshgate import tables
 from sshgate.access.policy import sandbox_name
 from sshgate.errors import BadRequest, NoSuchSandbox
 from sshgate.sandbox.named import Homes
 from sshgate.sandbox.provider import Provider
 from sshgate.telemetry.codes import Code
+from sshgate.telemetry.marks import since
 from sshgate.verbs import Question, Verbs
 
 
@@ -35,12 +38,12 @@ class SandboxVerbs:
         name = _named(question, "end")
         named, user = self._provider.named, question.identity.user
         profile = named.profile(user, name)
+        began = time.monotonic()
         ended = await named.end(user, name)
         if ended is None:
             raise NoSuchSandbox(f"you have no sandbox {name!r}; `ssh -s USER@HOST sandboxes` lists yours.")
-        question.trail.tell(
-            Code.SANDBOX_END, sandbox=ended, profile=profile, name=name, by="user", reason="ended by its user"
-        )
+        trail = question.trail.bound(sandbox=ended, profile=profile, name=name)
+        trail.tell(Code.SANDBOX_END, by="user", reason="ended by its user", seconds=since(began))
         return f"sandbox {name!r} has ended.\n"
 
     async def homes(self, question: Question) -> str:

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 
+import requests
 import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -38,31 +39,46 @@ def provider(settings: Traces, headers: Mapping[str, str]) -> TracerProvider:
         }
     )
     made = TracerProvider(ParentBased(TraceIdRatioBased(settings.sample)), resource, shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(settings.endpoint + PATH, headers=dict(headers))
-    made.add_span_processor(BatchSpanProcessor(Quiet(exporter, settings.endpoint)))
+    session = requests.Session()
+    exporter = OTLPSpanExporter(settings.endpoint + PATH, headers=dict(headers), session=session)
+    quiet = Quiet(exporter, settings.endpoint)
+    # The exporter tells that it failed, and not how.
+    session.hooks["response"].append(quiet.answered)
+    made.add_span_processor(BatchSpanProcessor(quiet))
     return made
 
 
 class Quiet(SpanExporter):
-    """Says once that a collector takes nothing, and once that it does again."""
+    """Says once why a collector takes nothing, and once that it does again."""
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         self._exporter = exporter
         self._endpoint = endpoint
-        self._failing = False
+        self._status: int | None = None
+        self._failing: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Quiet {self._endpoint} {'fails' if self._failing else 'works'}>"
+        return f"<Quiet {self._endpoint} {'works' if self._failing is None else 'fails'}>"
+
+    def answered(self, response: requests.Response, *_: object, **__: object) -> None:
+        """The collector has answered, well or not: requests' hook."""
+        self._status = response.status_code
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._status = None
         result = self._exporter.export(spans)
-        failing = result is not SpanExportResult.SUCCESS
-        if failing and not self._failing:
-            log.warning("traces are lost: the collector takes none", endpoint=self._endpoint)
-        elif self._failing and not failing:
+        failing = None if result is SpanExportResult.SUCCESS else self._why()
+        if failing is not None and failing != self._failing:
+            log.warning(f"traces are lost: {failing}", endpoint=self._endpoint)
+        elif self._failing is not None and failing is None:
             log.info("the collector takes traces again", endpoint=self._endpoint)
         self._failing = failing
         return result
+
+    def _why(self) -> str:
+        if self._status is None:
+            return "the collector cannot be reached, or does not answer"
+        return f"the collector refuses them with status {self._status}"
 
     def shutdown(self) -> None:
         self._exporter.shutdown()

@@ -169,7 +169,7 @@ def test_logins_go_on_without_the_collector_which_is_told_once(
     made.environment = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
     made.start()
     ssh = user_at(made)
-    lost = "traces are lost"
+    lost = "traces are lost: the collector cannot be reached"
     assert ssh.run("true").status == 0
     until(lambda: lost in made.log(), 20, "the sentence")
     for _ in range(3):
@@ -177,6 +177,33 @@ def test_logins_go_on_without_the_collector_which_is_told_once(
     made.stop()  # within its limit, and with what the collector never took
     assert made.log().count(lost) == 1
     assert "opentelemetry" not in made.log()
+
+
+@pytest.mark.local
+def test_a_collector_that_takes_nothing_is_told_with_its_status(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    with collecting(status=401) as collector:
+        made = gateway("local", telemetry={"traces": {"endpoint": collector.endpoint}})
+        assert user_at(made).run("true").status == 0
+        made.stop()
+    assert made.log().count("traces are lost: the collector refuses them with status 401") == 1
+
+
+@pytest.mark.local
+def test_the_end_of_a_named_sandbox_is_below_the_session_that_asked_for_it(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    with collecting() as collector:
+        made = gateway("local", telemetry={"traces": {"endpoint": collector.endpoint}, "audit": "audit.jsonl"})
+        work = user_at(made).as_user("dev=work")
+        assert work.run("true").status == 0
+        assert work.run("end", options=("-s",)).status == 0
+        made.stop()
+    (asked,) = [e for e in events(made.place / "audit.jsonl") if e["event"] == "verb"]
+    (removal,) = collector.named("sandbox.remove")
+    assert (removal.trace, removal.parent) == (asked["trace_id"], asked["span_id"])
+    assert (removal.attributes["sshgate.name"], removal.attributes["sshgate.by"]) == ("work", "user")
 
 
 @pytest.mark.local

@@ -59,8 +59,8 @@ class Collector:
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
-    """A collector that listens while the body runs."""
+def collecting(status: int = 200) -> Iterator[Collector]:
+    """A collector that listens while the body runs, and answers with this HTTP status."""
 
     class Taking(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -73,7 +73,7 @@ def collecting() -> Iterator[Collector]:
                 collector.spans += [_span(sent) for scope in of_one.scope_spans for sent in scope.spans]
             collector.headers.append(dict(self.headers))
             answer = ExportTraceServiceResponse().SerializeToString()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
