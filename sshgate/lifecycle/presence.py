@@ -12,7 +12,7 @@ nothing: whoever deleted it, a gateway that lives makes it anew with its next re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 RENEW = 5.0
 """Seconds between renewals."""
@@ -83,9 +83,12 @@ class Presence:
         """The gateways that share the pools now, ourselves among them."""
         return sorted({self._me, *(life for life in self._signs if not self.dead(life))})
 
-    def forget(self, lives: Iterable[str]) -> None:
-        """No pod and no Lease speaks of these any more."""
-        for life in lives:
-            self._heard.pop(life, None)
+    def forget(self, but: Set[str]) -> None:
+        """Whose silence is over and who is not among ``but``: all lives of which a Lease or a pod speaks.
+
+        Should one be spoken of again, its silence begins anew.
+        """
+        for life in [life for life in self._heard if life not in but and self.silent(life)]:
+            del self._heard[life]
             self._signs.pop(life, None)
             self._left.discard(life)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 import structlog
 
@@ -111,10 +112,12 @@ class Heartbeat:
         leader = next((lease for lease in leases if part_of(lease) == LEADERSHIP), None)
         holder = leader.spec.holder_identity if leader is not None else None
         on_pods = self._registry.book.lives()
-        presence.listen(now, {*on_pods, *([holder] if holder else [])})
+        elsewhere = {*on_pods, *([holder] if holder else [])}
+        presence.listen(now, elsewhere)
+        presence.forget(but={*told, *elsewhere})
         await self._elect(leader, holder, now)
         if self.leads:
-            await self._tidy(told, on_pods, holder)
+            await self._tidy(life for life in told if life not in elsewhere)
         self._registry.stir()
 
     async def _elect(self, leader: Lease | None, holder: str | None, now: float) -> None:
@@ -124,10 +127,9 @@ class Heartbeat:
                 self._election.won(now)
                 log.info("leading", gateway=self._registry.life, after=holder)
 
-    async def _tidy(self, told: list[str], on_pods: set[str], holder: str | None) -> None:
+    async def _tidy(self, unused: Iterable[str]) -> None:
         """Delete the Leases of the dead once nothing of theirs is left and everybody has seen how they ended."""
         presence = self._registry.presence
-        for life in told:
-            if presence.dead(life) and presence.silent(life) and life not in on_pods and life != holder:
+        for life in unused:
+            if presence.dead(life) and presence.silent(life):
                 await self._leases.forget(life)
-                presence.forget([life])
