@@ -15,15 +15,8 @@ addons_wait() {
 }
 
 addons_apply() {
-  local name rootfs
-  for name in "${!ADDONS[@]}"; do
-    image_present "$name:local" && continue
-    cached "$name-${ADDONS[$name]##*@}" "$name" build_module "${ADDONS[$name]}"
-    rootfs=$(mktemp -d)
-    cp "$CACHE/$name-${ADDONS[$name]##*@}" "$rootfs/$name"
-    load "$name:local" "$rootfs" --entrypoint "/$name"
-    rm -r "$rootfs"
-  done
+  local name
+  for name in "${!ADDONS[@]}"; do image_present "$name:local" || addon_image "$name"; done
   wait_for 60 image_present sshgate-busybox:latest
   mkdir -p "$STATE/storage"
   sed "s|@STATE@|$STATE|g" "$HERE/addons.yaml" | kubectl apply -f -
@@ -31,5 +24,14 @@ addons_apply() {
   wait_for 240 kubectl top nodes
   touch "$STATE/addons.done"
 }
+
+addon_image() ( # NAME; in a subshell, for its trap
+  local rootfs
+  cached "$1-${ADDONS[$1]##*@}" "$1" build_module "${ADDONS[$1]}"
+  rootfs=$(mktemp -d)
+  trap 'rm -rf "$rootfs"' EXIT
+  cp "$CACHE/$1-${ADDONS[$1]##*@}" "$rootfs/$1"
+  load "$1:local" "$rootfs" --entrypoint "/$1"
+)
 
 addons_ended() { [ -f "$STATE/addons.done" ] || component_gone addons; }

@@ -13,12 +13,14 @@ gvisor_up() {
   hyperkube kubectl --kubeconfig "$STATE/admin.kubeconfig" apply -f "$HERE/gvisor/runtimeclass.yaml" >&2
 }
 
-build_gvisor() { # runsc|shim OUTPUT
+build_gvisor() ( # runsc|shim OUTPUT; in a subshell, for its trap
   local source
   source=$(mktemp -d)
+  trap 'rm -rf "$source"' EXIT
   cp "$HERE"/gvisor/{go.mod,go.sum,programs.go} "$source"
   # A machine without CAP_SYS_RESOURCE may not lower oom_score_adj, and the shim takes that for a failure.
-  (cd "$source" && go mod vendor && sed -i 's/oomScoreMax = -999/oomScoreMax = 0/' vendor/gvisor.dev/gvisor/pkg/shim/v1/manager.go &&
-    CGO_ENABLED=0 go build -mod=vendor -trimpath -ldflags "-s -w" -o "$2" "gvisor.dev/gvisor/$1")
-  rm -rf "$source"
-}
+  cd "$source"
+  go mod vendor
+  sed -i 's/oomScoreMax = -999/oomScoreMax = 0/' vendor/gvisor.dev/gvisor/pkg/shim/v1/manager.go
+  CGO_ENABLED=0 go build -mod=vendor -trimpath -ldflags "-s -w" -o "$2" "gvisor.dev/gvisor/$1"
+)

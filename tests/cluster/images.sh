@@ -1,11 +1,14 @@
 # Images without a registry: packed here, imported into the cluster, used with `imagePullPolicy: Never`.
 # A name without a registry is what the cluster calls docker.io/library/NAME.
+# What makes a temporary directory is a subshell, whose trap removes that however it ends.
 
-load() { # IMAGE SOURCE [archive.py's options for a root file system...]
-  local image=$1 source=$2 archive=$2
+load() ( # IMAGE SOURCE [archive.py's options for a root file system...]
+  local image=$1 source=$2 archive=$2 place
   shift 2
   if [ -d "$source" ]; then
-    archive=$(mktemp -d)/image.tar
+    place=$(mktemp -d)
+    trap 'rm -rf "$place"' EXIT
+    archive=$place/image.tar
     python3 "$HERE/archive.py" "$@" "docker.io/library/$image" "$source" "$archive"
   fi
   case $(present) in
@@ -13,8 +16,7 @@ load() { # IMAGE SOURCE [archive.py's options for a root file system...]
     kind) kind load image-archive "$archive" --name "$KIND_NAME" ;;
     *) fail "cannot load an image into the cluster of \$KUBECONFIG; load it there yourself, see sandbox-image/README.md" ;;
   esac
-  [ "$archive" = "$source" ] || rm -r "$(dirname "$archive")"
-}
+)
 
 images() { ctr --address "$SOCKET" --namespace k8s.io images "$@"; }
 
@@ -33,14 +35,14 @@ sleeper() { # OUTPUT: a static program that does nothing until told to end
   gcc -O2 -Wall -static -o "$1" "$HERE/pause.c"
 }
 
-pause_image() { # the process that holds a pod's namespaces
+pause_image() ( # the process that holds a pod's namespaces
   image_present pause:local && return
   local rootfs
   rootfs=$(mktemp -d)
+  trap 'rm -rf "$rootfs"' EXIT
   sleeper "$rootfs/pause"
   load pause:local "$rootfs" --entrypoint /pause
-  rm -r "$rootfs"
-}
+)
 
 test_images() { # those that are missing
   image_present sshgate-busybox:latest || busybox_image
@@ -49,9 +51,10 @@ test_images() { # those that are missing
 
 test_images_again() { busybox_image; noshell_image; }
 
-busybox_image() { # a shell and little else: no bash, no tar, no sftp-server
+busybox_image() ( # a shell and little else: no bash, no tar, no sftp-server
   local rootfs applet
   rootfs=$(mktemp -d)
+  trap 'rm -rf "$rootfs"' EXIT
   mkdir -p "$rootfs"/{bin,etc,home/dev,tmp}
   chmod 1777 "$rootfs/tmp" "$rootfs/home/dev"
   # dash, because Debian's busybox shell runs each of busybox's commands, tar too, whether it is in the path or not.
@@ -63,13 +66,12 @@ busybox_image() { # a shell and little else: no bash, no tar, no sftp-server
   printf 'root:x:0:\ndev:x:1000:\n' >"$rootfs/etc/group"
   sleeper "$rootfs/sleeper"
   load sshgate-busybox:latest "$rootfs" --user 1000 --entrypoint /sleeper
-  rm -r "$rootfs"
-}
+)
 
-noshell_image() { # nothing to start a session with
+noshell_image() ( # nothing to start a session with
   local rootfs
   rootfs=$(mktemp -d)
+  trap 'rm -rf "$rootfs"' EXIT
   sleeper "$rootfs/sleeper"
   load sshgate-noshell:latest "$rootfs" --user 1000 --entrypoint /sleeper
-  rm -r "$rootfs"
-}
+)

@@ -37,12 +37,13 @@ build_hyperkube() { # SOURCE NUMBER OUTPUT
     -ldflags "-s -w -X $version.gitVersion=v$2 -X $version.gitMajor=${2%%.*} -X $version.gitMinor=$(cut -d. -f2 <<<"$2")" .)
 }
 
-build_module() { # MODULE@VERSION OUTPUT
+build_module() ( # MODULE@VERSION OUTPUT; in a subshell, for its trap
   local bin
   bin=$(mktemp -d)
-  GOBIN=$bin CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" "$1" && mv "$bin"/* "$2"
-  rmdir "$bin"
-}
+  trap 'rm -rf "$bin"' EXIT
+  GOBIN=$bin CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" "$1"
+  mv "$bin"/* "$2"
+)
 
 cached() { # NAME READY_NAME BUILD...: $CACHE/NAME, from a ready binary, else by `BUILD... OUTPUT`
   local name=$1 ready=$READY/$2.xz output
