@@ -231,6 +231,8 @@ def test_api_requests_are_counted_by_verb_where_there_is_an_api_server(day: Day)
     if day.on_cluster:
         assert day.scraped.total("sshgate_api_requests_total", verb="create", outcome="ok") >= sandboxes
         assert day.scraped.total("sshgate_api_seconds_count", verb="exec") >= sandboxes
+        # It has the Role of manifests/base, and asks for nothing beyond that.
+        assert day.scraped.total("sshgate_api_requests_total", outcome="forbidden") == 0
 
 
 def test_the_receipt_shows_the_waterfall_of_the_last_logins(day: Day) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from sshgate.errors import Unavailable
 from sshgate.sandbox.kubernetes.client import ApiServer
-from sshgate.sandbox.kubernetes.failures import Forbidden, NotFound
+from sshgate.sandbox.kubernetes.failures import NotFound
 from sshgate.sandbox.kubernetes.objects import Object
 
 # From 1.35 the API server checks `create` for an exec by websocket; before, `get`.
@@ -65,14 +65,15 @@ async def check_rights(api: ApiServer, homes: bool = False) -> None:
 
 
 async def _check_namespace(api: ApiServer) -> None:
+    # A role in the namespace need not allow to look at the namespace itself; who is not allowed to does not ask for it.
+    if not await _allowed(api, "get", "namespaces", ""):
+        return
     try:
         await api.request("GET", f"/api/v1/namespaces/{api.namespace}", doing="look at the namespace")
     except NotFound as error:
         raise Unavailable(
             f"the namespace {api.namespace!r} does not exist: create it, or set sandbox.namespace."
         ) from error
-    except Forbidden:
-        pass  # a role in the namespace need not allow to look at the namespace itself
 
 
 async def _allowed(api: ApiServer, verb: str, resource: str, subresource: str) -> bool:
