@@ -17,7 +17,8 @@ class Flow:
     """A queue of ``(stream, bytes)`` chunks with a high and a low water mark.
 
     The source calls ``put`` and ``put_eof`` from callbacks; one task calls ``get``. Above ``high`` bytes
-    the source is paused, at ``low`` it is resumed. The bound is soft by one chunk of the source.
+    the source is paused, at ``low`` it is resumed. The bound is soft by one chunk of the source. What waits is joined
+    up to ``most`` bytes, a larger chunk stays whole.
     """
 
     def __init__(
@@ -26,9 +27,11 @@ class Flow:
         low: int,
         pause: Callable[[], None] = lambda: None,
         resume: Callable[[], None] = lambda: None,
+        most: int = CHUNK,
     ) -> None:
         self.high = high
         self.low = low
+        self.most = most
         self.size = 0
         self.paused = False
         self._pause = pause
@@ -75,7 +78,7 @@ class Flow:
         self._wake()
 
     async def get(self) -> tuple[int, bytes] | None:
-        """The next bytes of one stream, small neighbours joined up to ``CHUNK``; ``None`` after the end."""
+        """The next bytes of one stream, neighbours joined up to ``most``; ``None`` after the end."""
         while not self._chunks:
             if self._eof:
                 return None
@@ -91,12 +94,12 @@ class Flow:
     def _take(self) -> tuple[int, bytes]:
         chunks = self._chunks
         stream, data = chunks.popleft()
-        if not chunks or chunks[0][0] != stream or len(data) + len(chunks[0][1]) > CHUNK:
+        if not chunks or chunks[0][0] != stream or len(data) + len(chunks[0][1]) > self.most:
             self.size -= len(data)
             return stream, data
         parts = [data]
         total = len(data)
-        while chunks and chunks[0][0] == stream and total + len(chunks[0][1]) <= CHUNK:
+        while chunks and chunks[0][0] == stream and total + len(chunks[0][1]) <= self.most:
             data = chunks.popleft()[1]
             parts.append(data)
             total += len(data)

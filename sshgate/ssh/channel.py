@@ -34,9 +34,10 @@ from sshgate.streams import (
 )
 from sshgate.terminal import Terminal, TerminalSize
 
-# Input read ahead of the program: enough that a pump never waits for the next packet.
-INPUT_HIGH = 128 * 1024
-INPUT_LOW = 32 * 1024
+# Input read ahead of the program: one read of the event loop, so that none is cut short. All of it goes on at once:
+# what every station on the way to a pod does is done once per message.
+INPUT_HIGH = 256 * 1024
+INPUT_LOW = 64 * 1024
 # Signals that the program has not been told of; more are dropped, as a kernel does with pending ones.
 SIGNALS = 32
 VARIABLES = 200
@@ -105,7 +106,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._terminal: Terminal | None = None
         self._environment: dict[str, bytes] = {}
         self._environment_bytes = 0
-        self._input = Flow(INPUT_HIGH, INPUT_LOW, self._pause_input, self._resume_input)
+        self._input = Flow(INPUT_HIGH, INPUT_LOW, self._pause_input, self._resume_input, INPUT_HIGH)
         self._size: TerminalSize | None = None
         self._signals: deque[Signal | Break] = deque()
         self._controlled = asyncio.Event()

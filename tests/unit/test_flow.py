@@ -47,6 +47,14 @@ async def test_a_join_does_not_pass_the_limit_and_a_large_chunk_stays_whole() ->
     assert [len(data) for _, data in await drained(flow)] == [CHUNK, 1, CHUNK + 1]
 
 
+async def test_a_flow_with_a_limit_of_its_own_joins_up_to_that() -> None:
+    flow = Flow(100, 10, most=3 * CHUNK)
+    for _ in range(4):
+        flow.put(bytes(CHUNK))
+    flow.put_eof()
+    assert [len(data) for _, data in await drained(flow)] == [3 * CHUNK, CHUNK]
+
+
 async def test_the_source_is_paused_above_high_and_resumed_at_low() -> None:
     source = Source()
     flow = source.flow(CHUNK, 3)

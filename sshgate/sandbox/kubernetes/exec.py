@@ -19,7 +19,7 @@ HIGH_WATER = 128 * 1024
 LOW_WATER = 32 * 1024
 
 # The longest message of stdin, and the bytes of it after which the event loop gets its turn.
-BURST = 128 * 1024
+BURST = 256 * 1024
 
 # What looks like the beginning of the end mark is let go after twice this. The pieces of a real one come at once.
 HOLD_SECONDS = 0.03
