@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from tests.conftest import MakeGateway
+from tests.rig import cluster as rig_cluster
+from tests.rig.cluster import Namespace
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.manifests import ROOT
 from tests.rig.scrape import Scraped, get
@@ -81,6 +83,13 @@ def scraping(port: int, place: Path) -> Iterator[Prometheus]:
         running.wait()
 
 
+@pytest.fixture
+def own_space(cluster: Path) -> Iterator[Namespace]:
+    """A namespace where no other gateway leads: the leader fills the pools, and other tests' gateways have none."""
+    with rig_cluster.namespace() as space:
+        yield space
+
+
 def queries() -> list[tuple[str, str]]:
     """Each panel's title, and what it asks."""
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
@@ -88,11 +97,12 @@ def queries() -> list[tuple[str, str]]:
 
 
 def test_no_panel_is_empty_and_no_alert_fires_while_people_log_in(
-    gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], tmp_path: Path
+    own_space: Namespace, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], tmp_path: Path
 ) -> None:
     port = free_port()
     profiles = {"default": {"warm": 1, "settle": "0s"}}
-    made = gateway("kubernetes", telemetry={"listen": f"127.0.0.1:{port}"}, profiles=profiles)
+    place = {"namespace": own_space.name, "kubeconfig": str(own_space.gateway)}
+    made = gateway("kubernetes", telemetry={"listen": f"127.0.0.1:{port}"}, profiles=profiles, sandbox=place)
     user = user_at(made)
     with scraping(port, tmp_path) as prometheus:
         for count in (1, 2):
