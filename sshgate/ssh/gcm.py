@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import time
+from typing import Any
+
+from asyncssh.constants import MSG_CHANNEL_DATA
 from asyncssh.encryption import Encryption, GCMEncryption
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+# Bytes of a packet's length, and of the tag behind the packet.
+_HEADER, _TAG = 4, 16
+# Length of padding, message number, channel, length of the data.
+_HEAD = 1 + 1 + 4 + 4
 
 
 class FastGcm(Encryption):
@@ -21,22 +31,61 @@ class FastGcm(Encryption):
         self._counter = (self._counter + 1) & 0xFFFF_FFFF_FFFF_FFFF
         return nonce
 
+    def seal(self, header: bytes, packet: bytes) -> bytes:
+        """``packet`` encrypted, with its tag behind it; ``header`` is its length, which the tag covers as well."""
+        return self._cipher.encrypt(self._nonce(), packet, header)
+
     def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
-        return header + self._cipher.encrypt(self._nonce(), packet, header), b""
+        return header + self.seal(header, packet), b""
 
     def decrypt_header(self, seq: int, first_block: bytes, header_len: int) -> tuple[bytes, bytes]:
-        return first_block, first_block[:header_len]
+        # The tag counts as the end of the packet (see ``hasten``). Five bytes: the peer's four may say anything.
+        return first_block, (int.from_bytes(first_block, "big") + _TAG).to_bytes(5, "big")
 
     def decrypt_packet(self, seq: int, first: bytes, rest: bytes, header_len: int, mac: bytes) -> bytes | None:
-        sealed = b"".join((first[header_len:], rest, mac))
         try:
-            return self._cipher.decrypt(self._nonce(), sealed, first[:header_len])
+            return self._cipher.decrypt(self._nonce(), rest, first)
         except InvalidTag:
             return None
 
 
-def faster(encryption: Encryption | None) -> Encryption | None:
+def hasten(connection: Any) -> None:
+    """Put ``FastGcm`` in the place of asyncssh's: for what is sent now, and for what comes after the peer's NEWKEYS."""
+    connection._send_encryption = _faster(connection._send_encryption)
+    connection._next_recv_encryption = _faster(connection._next_recv_encryption)
+    if isinstance(connection._next_recv_encryption, FastGcm):
+        # The tag counts as the end of the packet, so that asyncssh hands both on in one piece.
+        connection._next_recv_blocksize, connection._next_recv_macsize = _HEADER, 0
+
+
+def _faster(encryption: Encryption | None) -> Encryption | None:
     if type(encryption) is not GCMEncryption:
         return encryption
     cipher = encryption._cipher
     return FastGcm(cipher._key, cipher._iv)
+
+
+def send_data(connection: Any, channel: int, data: bytes) -> bool:
+    """Send ``data`` to the peer's ``channel`` in one packet, if nothing stands in the way; false: asyncssh has to.
+
+    What asyncssh's ``send_packet`` does with it, but with one copy of the data before it is encrypted, not seven.
+    """
+    cipher = connection._send_encryption
+    if (
+        not isinstance(cipher, FastGcm)
+        or not connection._kex_complete
+        or connection._compressor
+        or connection._rekey_bytes_sent >= connection._rekey_bytes
+        or (connection._rekey_seconds and time.monotonic() >= connection._rekey_time)
+    ):
+        return False
+    # RFC 4253 section 6 (at least 4 bytes of padding), RFC 4254 section 5.2.
+    padding = 4 + -(_HEAD + len(data) + 4) % 16
+    head = bytes((padding, MSG_CHANNEL_DATA)) + channel.to_bytes(4, "big") + len(data).to_bytes(4, "big")
+    packet = b"".join((head, data, os.urandom(padding)))
+    header = len(packet).to_bytes(4, "big")
+    connection._send(header)
+    connection._send(cipher.seal(header, packet))
+    connection._send_seq = (connection._send_seq + 1) & 0xFFFF_FFFF
+    connection._rekey_bytes_sent += len(packet)
+    return True

@@ -28,7 +28,7 @@ from asyncssh.packet import SSHPacket, String, UInt32
 from sshgate.forwarding.values import Tcp, Unix
 from sshgate.ssh.certificates import certificate_options
 from sshgate.ssh.forwardwire import ForwardWire, is_open, tcp, unix
-from sshgate.ssh.gcm import FastGcm, faster
+from sshgate.ssh.gcm import FastGcm, hasten
 from sshgate.ssh.options import acceptable
 from sshgate.ssh.wire import SMALLEST_PACKET, ChannelWire, channel_and_packet_size
 
@@ -220,8 +220,7 @@ class Transport(asyncssh.SSHServerConnection):
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
         super().send_newkeys(k, h)
-        self._send_encryption = faster(self._send_encryption)
-        self._next_recv_encryption = faster(self._next_recv_encryption)
+        hasten(self)
         if self.owner is not None:
             self.owner.keys_exchanged()
 

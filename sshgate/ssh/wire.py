@@ -9,6 +9,8 @@ import asyncssh
 from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_CHANNEL_EOF, MSG_CHANNEL_WINDOW_ADJUST
 from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 
+from sshgate.ssh.gcm import send_data
+
 if TYPE_CHECKING:
     _ServerChannel = asyncssh.SSHServerChannel[bytes]
 else:
@@ -98,6 +100,15 @@ class ChannelWire(_ServerChannel):
             return
         self._end_requests = ((request, arguments),)
         self.close()
+
+    def write(self, data: bytes, datatype: int | None = None) -> None:
+        # What may leave at once and whole need not go through asyncssh's buffer.
+        now = datatype is None and self._send_state == "open" and not self._send_buf
+        fits = 0 < len(data) <= min(self._send_window, self._send_pktsize)
+        if now and fits and send_data(self._conn, cast(int, self._send_chan), data):
+            self._send_window -= len(data)
+        else:
+            super().write(data, datatype)
 
     def _close_send(self) -> None:
         # asyncssh would send the status ahead of output that waits for the window; some clients stop reading
