@@ -18,6 +18,8 @@ from tests.rig.ssh import Ssh, make_key
 
 # A run under nohup, or from a service, ignores hang-ups, and every program it starts would too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Who is told to end tidies up first, as after ^C: namespaces, gateways and files with a token would stay.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 PROVIDERS = [
     pytest.param("local", marks=pytest.mark.local),

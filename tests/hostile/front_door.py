@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -107,11 +106,12 @@ def make_config(
 
 
 @functools.cache
-def _host_keys() -> tempfile.TemporaryDirectory[str]:
-    """Made once for all tests: an RSA key takes most of a second."""
-    place = tempfile.TemporaryDirectory(prefix="sshgate-host-keys-")
-    hostkeys.load(Path(place.name) / "host")
-    return place
+def _host_keys() -> dict[str, bytes]:
+    """Made once for all tests: an RSA key takes most of a second. Kept where a run that is killed leaves nothing."""
+    with tempfile.TemporaryDirectory() as place:
+        made = Path(place) / "host"
+        hostkeys.load(made)
+        return {file.name: file.read_bytes() for file in made.iterdir()}
 
 
 @contextlib.asynccontextmanager
@@ -121,7 +121,10 @@ async def front_door(
     """A server that lets ``user`` in with the key ``place/id``."""
     (place / "users").mkdir(exist_ok=True)
     if not (place / "host").exists():
-        shutil.copytree(Path(_host_keys().name) / "host", place / "host")
+        (place / "host").mkdir()
+        for name, content in _host_keys().items():
+            (place / "host" / name).touch(mode=0o600)
+            (place / "host" / name).write_bytes(content)
     if not (place / "id").exists():
         (place / "users" / "user").write_text(make_key(place / "id") + "\n")
     config = make_config(place, ssh, access, limits)
