@@ -99,7 +99,10 @@ traces_remove() { # what the programs leave outside of $STATE, wherever they are
   find /var/log/containers -lname "$STATE/*" -delete 2>/dev/null || true
   rm -f /var/lib/kubelet/device-plugins/{kubelet.sock,kubelet_internal_checkpoint} /var/lib/cni/results/sshgate-*
   # Another containerd on this machine keeps the same things in the same places.
-  [ -S /run/containerd/containerd.sock ] || rm -rf /run/containerd /var/lib/cni/results/cni-loopback-*
+  if [ ! -S /run/containerd/containerd.sock ]; then
+    mounts_below /run/containerd | xargs -r umount --lazy # runsc keeps an empty network namespace there
+    rm -rf /run/containerd /var/lib/cni/results/cni-loopback-*
+  fi
   rmdir /var/log/containers /var/lib/cni/results /var/lib/cni /var/lib/kubelet/device-plugins /var/lib/kubelet 2>/dev/null || true
   find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null || true
 }
