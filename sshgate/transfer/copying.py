@@ -1,23 +1,27 @@
-"""One copy from end to end: open the way in, see what the far end has, and let the best of it do the work."""
+"""One copy from end to end: open the way in, see what the far end has, and let the best of it do the work.
+
+What only the work itself needs is imported when the way is open: the far end starts meanwhile, which takes as long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from sshgate.config import SandboxPlace
 from sshgate.errors import GateError
 from sshgate.streams import Process
-from sshgate.transfer import pythonfar
-from sshgate.transfer.arrival import Writing
 from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, FarFailure
 from sshgate.transfer.display import Display
-from sshgate.transfer.outgoing import Reading, reason
 from sshgate.transfer.places import BySsh, InPod
 from sshgate.transfer.program import SshProgram, ssh_argv
 from sshgate.transfer.records import Garbled
 from sshgate.transfer.unfinished import Stopped
+
+if TYPE_CHECKING:
+    from sshgate.transfer.arrival import Writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ async def copy(order: Order, ways: Ways, display: Display) -> str | None:
     except (FarFailure, Stopped, GateError) as error:
         return str(error)
     except OSError as error:
+        from sshgate.transfer.outgoing import reason
+
         return f"{reason(error)}; the copy was stopped and is not complete."
     except Garbled as error:
         return f"the far end cannot be trusted: {error}; the copy was stopped and is not complete."
@@ -58,7 +64,10 @@ async def copy(order: Order, ways: Ways, display: Display) -> str | None:
 
 
 async def _copy(order: Order, talk: Conversation, display: Display) -> None:
-    agent = pythonfar.bundle()  # while the far end starts
+    from sshgate.transfer import pythonfar
+    from sshgate.transfer.outgoing import Reading
+
+    agent = pythonfar.bundle()
     programs = await talk.programs()
     many = len(order.sources) > 1
     resume = "1" if order.resume else "0"
@@ -81,7 +90,6 @@ async def _copy(order: Order, talk: Conversation, display: Display) -> None:
 
 
 async def _without_python(order: Order, talk: Conversation, display: Display, programs: frozenset[str]) -> None:
-    # Not at the top: seldom needed, and a tenth of what a copy imports.
     from sshgate.transfer import shellfar, tarfar
 
     totals = display.wants_totals
@@ -103,6 +111,8 @@ async def _without_python(order: Order, talk: Conversation, display: Display, pr
 
 
 def _writing(order: Order) -> Writing:
+    from sshgate.transfer.arrival import Writing
+
     # Set-user-id and set-group-id of a file made by strangers would run as whoever copied it.
     return Writing(order.destination, len(order.sources) > 1, order.resume, 0o1777, order.max_bytes, order.max_entries)
 
@@ -110,8 +120,10 @@ def _writing(order: Order) -> Writing:
 @asynccontextmanager
 async def _way_in(far: BySsh | InPod, ways: Ways) -> AsyncIterator[Process]:
     if isinstance(far, InPod):
-        from sshgate.transfer.pods import pod_program
+        from sshgate.sandbox.kubernetes.library import without_certificates
 
+        with without_certificates():
+            from sshgate.transfer.pods import pod_program
         cluster = replace(ways.cluster, namespace=far.namespace) if far.namespace else ways.cluster
         async with pod_program(cluster, far.pod, ways.container, BOOT_ARGV) as process:
             yield process

@@ -65,3 +65,43 @@ class Elsewhere:
 sys.meta_path.insert(0, Elsewhere())
 """
     assert _told(_kubeconfig(tmp_path), elsewhere) == ["http://127.0.0.1:1 Bearer word", "models"]
+
+
+def _printed(program: str) -> list[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_what_the_configuration_seldom_needs_is_imported_when_it_is_used() -> None:
+    told = _printed("""
+import sys
+from sshgate.sandbox.kubernetes import library
+configuration = library.load().Configuration()
+print("urllib3" in sys.modules)
+configuration.username, configuration.password = "a", "b"
+print(configuration.get_basic_auth_token(), "urllib3" in sys.modules)
+""")
+    assert told == ["False", "Basic", "YTpi", "True"]
+
+
+def test_what_was_imported_before_is_not_replaced() -> None:
+    told = _printed("""
+import sys, urllib3
+from sshgate.sandbox.kubernetes import library
+library.load()
+print(sys.modules["urllib3"] is urllib3, sys.modules["kubernetes_asyncio.client.configuration"].urllib3 is urllib3)
+""")
+    assert told == ["True", "True"]
+
+
+def test_only_contexts_made_while_aiohttp_is_imported_trust_nobody() -> None:
+    told = _printed("""
+import ssl
+from sshgate.sandbox.kubernetes import library
+before = ssl.create_default_context().cert_store_stats()
+with library.without_certificates():
+    import aiohttp
+    inside = ssl.create_default_context()
+print(inside.cert_store_stats()["x509"], inside.verify_mode == ssl.CERT_REQUIRED)
+print(ssl.create_default_context().cert_store_stats() == before)
+""")
+    assert told == ["0", "True", "True"]
