@@ -34,9 +34,9 @@ from sshgate.streams import (
 )
 from sshgate.terminal import Terminal, TerminalSize
 
-# Input read ahead of the program: one read of the event loop, so that none is cut short. All of it goes on at once:
-# what every station on the way to a pod does is done once per message.
-INPUT_HIGH = 256 * 1024
+# Input read ahead of the program: two reads of the event loop, so that one comes while the other leaves. All of it goes
+# on at once: what every station on the way to a pod does is done once per message.
+INPUT_HIGH = 512 * 1024
 INPUT_LOW = 64 * 1024
 # Signals that the program has not been told of; more are dropped, as a kernel does with pending ones.
 SIGNALS = 32

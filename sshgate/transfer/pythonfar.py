@@ -16,6 +16,8 @@ from sshgate.transfer.incoming import Landing
 from sshgate.transfer.outgoing import Reading, walk
 from sshgate.transfer.records import (
     CHUNK,
+    FRAME,
+    Chunk,
     Decoder,
     Done,
     End,
@@ -29,6 +31,8 @@ from sshgate.transfer.records import (
 
 _SHARED = ("records", "descent", "outgoing", "unfinished", "arrival", "incoming", "agent")
 _TOO_OLD = 99
+# Of a large file this much leaves at once (see ``exec.MESSAGE``); small ones need not wait for so many others.
+_MESSAGE = 4 * FRAME
 _LOADER = b"""import os,sys
 if sys.version_info<(3,8):sys.exit(99)
 os.write(1,b"\\1sshgate-cp python\\2")
@@ -110,7 +114,7 @@ async def _sending(
         display.show(record)
         queue.append(encode(record))
         size += len(queue[-1])
-        if size >= CHUNK or isinstance(record, (Offer, End)):
+        if size >= (_MESSAGE if isinstance(record, Chunk) else CHUNK) or isinstance(record, (Offer, End)):
             await talk.process.write(b"".join(queue))
             queue.clear()
             size = 0

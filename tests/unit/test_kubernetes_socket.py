@@ -47,6 +47,30 @@ async def test_a_closed_connection_is_freed_at_once(tmp_path: Path, ending: str)
         gc.enable()
 
 
+@pytest.mark.parametrize("sizes", [(0,), (2, 0, 123), (125,), (1, 125), (65_535,), (1, 65_535), (1, 1 << 20)])
+async def test_messages_arrive_as_they_were_sent(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    """All three length forms of a frame (RFC 6455 section 5.2), each part of a message, and what follows it."""
+    parts = [bytes(number + index & 0xFF for index in range(size)) for number, size in enumerate(sizes)]
+    received: list[bytes] = []
+    done = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=(V5,))
+        await socket.prepare(request)
+        received.extend([await socket.receive_bytes(), await socket.receive_bytes()])
+        done.set()
+        await socket.close()
+        return socket
+
+    async with serve(answer, tmp_path) as served, connected(served) as api, asyncio.timeout(20):
+        socket = await api.websocket(api.path("pods", "x", "exec"), "command=true")
+        await socket.send(*parts)
+        socket.send_now(b"next")
+        await done.wait()
+        socket.close()
+    assert received == [b"".join(parts), b"next"]
+
+
 def connections() -> int:
     """How many of aiohttp's client connections are still kept by anything."""
     return sum(isinstance(thing, ResponseHandler) for thing in gc.get_objects())

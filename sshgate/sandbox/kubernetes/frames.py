@@ -12,8 +12,8 @@ from collections.abc import Callable
 LARGEST_MESSAGE = 32 << 20
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-_FIN = 0x80
-_WHOLE_BINARY = _FIN | BINARY
+FIN = 0x80
+_WHOLE_BINARY = FIN | BINARY
 
 
 class ProtocolError(Exception):
@@ -84,7 +84,7 @@ class FrameParser:
         if head & 0x70:
             raise ProtocolError("reserved bits")
         if opcode >= CLOSE:
-            if opcode > PONG or not head & _FIN or len(payload) > 125:
+            if opcode > PONG or not head & FIN or len(payload) > 125:
                 raise ProtocolError("a broken control frame")
             self._control(opcode, payload)
             return
@@ -94,7 +94,7 @@ class FrameParser:
         message += payload
         if len(message) > LARGEST_MESSAGE:
             raise ProtocolError("a message beyond all bounds")
-        if head & _FIN:
+        if head & FIN:
             self._message = None
             self._binary(bytes(message), 0, len(message))
         else:

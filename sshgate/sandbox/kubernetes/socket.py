@@ -14,14 +14,15 @@ import asyncio
 import base64
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
+from aiohttp._websocket.helpers import websocket_mask
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_websocket import WebSocketWriter
 
 from sshgate.sandbox.kubernetes import frames
 from sshgate.sandbox.kubernetes.frames import FrameParser, ProtocolError
@@ -30,6 +31,7 @@ from sshgate.sandbox.kubernetes.remotecommand import SUBPROTOCOLS
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # Answers of one exec wait in aiohttp until `attach`; more than a first frame does not come before that.
 REFUSAL_BYTES = 1 << 20
+_MASKED = 0x80
 
 
 class Refused(Exception):
@@ -47,8 +49,8 @@ class _Wire:
 
     response: aiohttp.ClientResponse
     protocol: ResponseHandler
+    above: asyncio.Transport
     below: asyncio.Transport
-    writer: WebSocketWriter
 
     @classmethod
     def of(cls, response: aiohttp.ClientResponse) -> _Wire:
@@ -56,8 +58,8 @@ class _Wire:
         assert connection is not None
         assert connection.protocol is not None
         assert connection.transport is not None
-        writer = WebSocketWriter(connection.protocol, connection.transport, use_mask=True)
-        return cls(response, connection.protocol, _below.get(connection.protocol, connection.transport), writer)
+        above = connection.transport
+        return cls(response, connection.protocol, above, _below.get(connection.protocol, above))
 
 
 class RemoteSocket:
@@ -88,21 +90,21 @@ class RemoteSocket:
         if not wire.protocol.connected:
             self.feed_eof()
 
-    async def send(self, message: bytes) -> None:
-        """Send a binary message; returns when the transport has room for more. One task at a time.
+    async def send(self, *parts: bytes) -> None:
+        """Send a binary message, all parts as one; returns when the transport has room for more. One task at a time.
 
         What is sent after the end is dropped.
         """
-        self.send_now(message)
+        self.send_now(*parts)
         if (wire := self._wire) is not None and wire.protocol.writing_paused:
             try:
                 await wire.protocol._drain_helper()
             except (aiohttp.ClientError, OSError):
                 pass  # `ended` tells
 
-    def send_now(self, message: bytes) -> None:
+    def send_now(self, *parts: bytes) -> None:
         """Send a small binary message without waiting for room."""
-        self._write(message, frames.BINARY)
+        self._write(frames.BINARY, *parts)
 
     def pause_reading(self) -> None:
         """Take no more from the network for now."""
@@ -117,21 +119,19 @@ class RemoteSocket:
     def close(self) -> None:
         """Say goodbye and drop the connection, without waiting for an answer. May be called again."""
         if (wire := self._wire) is not None:
-            self._write(b"\x03\xe8", frames.CLOSE)
+            self._write(frames.CLOSE, b"\x03\xe8")
             self._wire = self._parser = self._ended = None
             wire.response.close()
 
-    def _write(self, message: bytes, opcode: int) -> None:
-        if (wire := self._wire) is None or not wire.protocol.connected:
-            return
-        try:
-            wire.writer._write_websocket_frame(message, opcode, 0)
-        except (aiohttp.ClientError, OSError):
-            pass  # the transport is closing: `ended` comes
+    def _write(self, opcode: int, *parts: bytes) -> None:
+        wire = self._wire
+        # Nothing to a transport that is closing: `ended` comes.
+        if wire is not None and wire.protocol.connected and not wire.above.is_closing():
+            wire.above.write(masked(opcode, parts))
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == frames.PING:
-            self._write(payload, frames.PONG)
+            self._write(frames.PONG, payload)
         elif opcode == frames.CLOSE:
             self.feed_eof()
 
@@ -157,6 +157,25 @@ class RemoteSocket:
 
     def is_eof(self) -> bool:
         return self._wire is None
+
+
+def masked(opcode: int, parts: Sequence[bytes]) -> bytearray:
+    """A whole frame of a client (RFC 6455 section 5.2). Each byte is copied once: input comes in hundreds of MiB."""
+    size = sum(map(len, parts))
+    if size < 126:
+        header = struct.pack("!BB", frames.FIN | opcode, _MASKED | size)
+    elif size < 1 << 16:
+        header = struct.pack("!BBH", frames.FIN | opcode, _MASKED | 126, size)
+    else:
+        header = struct.pack("!BBQ", frames.FIN | opcode, _MASKED | 127, size)
+    mask = secrets.token_bytes(4)
+    header += mask
+    frame = bytearray().join((header, *parts))
+    # The header as well, as nothing masks a part of a buffer; so the mask is turned to begin behind it.
+    turn = -len(header) % len(mask)
+    websocket_mask(mask[turn:] + mask[:turn], frame)
+    frame[: len(header)] = header
+    return frame
 
 
 def _no_message(data: bytes, start: int, end: int) -> None:
