@@ -96,7 +96,7 @@ def test_checks_and_help_do_not_load_the_gateway(tmp_path: Path) -> None:
         "import sys; from sshgate.cli import main; main(['check-config', sys.argv[1]], standalone_mode=False);"
         "print([name for name in ('asyncssh', 'kubernetes_asyncio', 'aiohttp', 'cryptography') if name in sys.modules])"
     )
-    command = [sys.executable, "-c", script, EXAMPLE]
+    command = [sys.executable, "-c", script, str(EXAMPLE)]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "[]"
 
