@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,7 +170,9 @@ class Tab:
         self.offset += len(data)
         if self.acking and self.offset - self.acked >= ACK:
             self.acked = self.offset
-            await self.send("ack", offset=self.offset)
+            # What had come before the network was lost (`lose`) is still read; the end of the socket follows.
+            with suppress(aiohttp.ClientConnectionResetError):
+                await self.send("ack", offset=self.offset)
 
     def _control(self, frame: dict[str, Any]) -> None:
         if frame["type"] == "hello":
