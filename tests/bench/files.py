@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 
@@ -130,16 +130,14 @@ def _copies(command: list[str]) -> float:
     return 1 / _time(command)
 
 
-@contextmanager
-def _shared(scene: Scene) -> Iterator[tuple[Ssh, tuple[str, ...]]]:
+def _shared(scene: Scene) -> AbstractContextManager[tuple[Ssh, tuple[str, ...]]]:
     """A user whose connection is open, with its sandbox, and ssh's options to use it."""
-    _, ssh = scene.gateway("kubernetes", scope="connection")
-    with _opened(ssh) as opened:
-        yield opened
+    return _opened(scene.gateway("kubernetes", scope="connection")[1])
 
 
 @contextmanager
 def _opened(ssh: Ssh) -> Iterator[tuple[Ssh, tuple[str, ...]]]:
+    """The user, with a connection that stays open meanwhile, and ssh's options to use that."""
     socket = ssh.place / f"c{next(_numbers)}"
     control = ("-o", f"ControlPath={socket}")
     with subprocess.Popen(ssh.argv(options=("-M", "-N", *control))[:-1], env=environment()) as master:
@@ -176,16 +174,18 @@ def _sftp(ssh: Ssh, control: tuple[str, ...]) -> list[str | bytes]:
 
 def _time(argv: list[str] | list[str | bytes], stdin: bytes = b"", source: Path | None = None) -> float:
     def work() -> None:
-        with ExitStack() as stack:
-            file = stack.enter_context(source.open("rb")) if source is not None else subprocess.PIPE
+        with source.open("rb") if source is not None else nullcontext(subprocess.PIPE) as file:
             process = subprocess.Popen(argv, stdin=file, stdout=subprocess.DEVNULL, env=environment())
-            # A wait of subprocess with a time limit looks every 50 ms.
-            limit = threading.Timer(170, process.kill)
-            stack.callback(limit.cancel)
-            limit.start()
+        # A wait of subprocess with a time limit looks every 50 ms.
+        limit = threading.Timer(170, process.kill)
+        limit.start()
+        try:
             process.communicate(stdin if source is None else None)
-            if process.returncode:
-                raise subprocess.CalledProcessError(process.returncode, argv)
+        finally:
+            limit.cancel()
+            process.kill()  # when this run is told to end; else it has ended
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, argv)
 
     return seconds(work)
 

@@ -91,8 +91,8 @@ def _namespace(place: Namespace, labels: dict[str, str] | None) -> Iterator[Name
     metadata = {"name": place.name, "labels": RESTRICTED if labels is None else labels}
     place.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     try:
-        # Pods are refused until the controller has made this. Up to two minutes after an API server's restart it looks
-        # away: its first watches are forbidden, and it waits longer each time.
+        # Pods are refused until the controller has made this. An API server that was restarted forbids its first
+        # watches, and it waits longer each time: up to two minutes, of which the end of the test before takes some.
         until(lambda: "default" in place.kubectl("get", "serviceaccounts", "--output=name"), 100, "the service account")
         rights.grant(place.name)
         rights.kubeconfig(place.name, rights.ACCOUNT, place.kubeconfig, place.gateway)

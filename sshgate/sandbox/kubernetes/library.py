@@ -14,7 +14,6 @@ import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -47,20 +46,16 @@ def load() -> Library:
 def _enter() -> None:
     """Put the two packages in place as if they had been run, with what the configuration needs of them."""
     for name in _PACKAGES:
-        sys.modules[name] = importlib.util.module_from_spec(_spec(name))
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            raise ImportError(name)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
     client: Any = sys.modules["kubernetes_asyncio.client"]
     with _loaded_when_used("urllib3"):
         client.Configuration = importlib.import_module("kubernetes_asyncio.client.configuration").Configuration
     # kube_config names it for a function that nobody here calls; the class itself would import the models.
     client.ApiClient = ModuleType("kubernetes_asyncio.client.ApiClient")
     importlib.import_module("kubernetes_asyncio.config.kube_config")
-
-
-def _spec(name: str) -> ModuleSpec:
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        raise ImportError(name)
-    return spec
 
 
 @contextmanager

@@ -49,7 +49,6 @@ class _Wire:
 
     response: aiohttp.ClientResponse
     protocol: ResponseHandler
-    above: asyncio.Transport
     below: asyncio.Transport
 
     @classmethod
@@ -58,8 +57,7 @@ class _Wire:
         assert connection is not None
         assert connection.protocol is not None
         assert connection.transport is not None
-        above = connection.transport
-        return cls(response, connection.protocol, above, _below.get(connection.protocol, above))
+        return cls(response, connection.protocol, _below.get(connection.protocol, connection.transport))
 
 
 class RemoteSocket:
@@ -124,10 +122,10 @@ class RemoteSocket:
             wire.response.close()
 
     def _write(self, opcode: int, *parts: bytes) -> None:
-        wire = self._wire
-        # Nothing to a transport that is closing: `ended` comes.
-        if wire is not None and wire.protocol.connected and not wire.above.is_closing():
-            wire.above.write(masked(opcode, parts))
+        transport = self._wire.protocol.transport if self._wire is not None else None
+        # Nothing to one that is closing: `ended` comes.
+        if transport is not None and not transport.is_closing():
+            transport.write(masked(opcode, parts))
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == frames.PING:
