@@ -41,6 +41,15 @@ def cluster() -> Path:
     return rig_cluster.kubeconfig()
 
 
+@pytest.fixture
+def own_cluster(cluster: Path) -> Iterator[None]:
+    """The test may stop parts of the cluster; the next test finds it as if nothing had been."""
+    if not rig_cluster.is_our_own():
+        pytest.skip("only a cluster of our own can be stopped")
+    yield
+    rig_cluster.recover()
+
+
 @pytest.fixture(scope="session")
 def namespace(cluster: Path) -> Iterator[Namespace]:
     """The namespace of this run, with restricted pods only. A pod that is left at the end fails the run."""

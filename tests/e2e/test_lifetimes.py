@@ -179,11 +179,11 @@ def test_nothing_is_left_behind_a_cut_network(
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("own_cluster")
 @pytest.mark.timeout(240)
 def test_an_api_server_that_is_gone_is_one_sentence_and_comes_back(
     gateway: Callable[..., Gateway], namespace: Namespace, user_at: Callable[[Gateway], Ssh]
 ) -> None:
-    _our_own_cluster()
     served = gateway("kubernetes")
     ssh = user_at(served)
     with ssh.running() as client:
@@ -208,11 +208,11 @@ def test_an_api_server_that_is_gone_is_one_sentence_and_comes_back(
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("own_cluster")
 @pytest.mark.timeout(240)
 def test_an_api_server_that_does_not_answer_is_one_sentence_in_time(
     gateway: Callable[..., Gateway], namespace: Namespace, user_at: Callable[[Gateway], Ssh]
 ) -> None:
-    _our_own_cluster()
     served = gateway("kubernetes", sandbox={"api_timeout": "4s"})
     ssh = user_at(served)
     assert ssh.run("exit 3").status == 3
@@ -229,9 +229,3 @@ def test_an_api_server_that_does_not_answer_is_one_sentence_in_time(
     assert refused.err.startswith(b"sshgate: ")
     assert took < 12
     until(lambda: ssh.run("exit 3").status == 3, 30, "logins again")
-
-
-def _our_own_cluster() -> None:
-    status = subprocess.run([COMMAND, "status"], capture_output=True, text=True, check=True).stdout
-    if "cluster: node" not in status:
-        pytest.skip("only a cluster of our own can be stopped")

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,43 @@ def kubeconfig() -> Path:
     return Path(found.stdout.strip())
 
 
+def is_our_own() -> bool:
+    """Whether parts of it can be stopped: it is the one-node cluster."""
+    status = subprocess.run([COMMAND, "status"], capture_output=True, text=True, check=True).stdout
+    return "cluster: node" in status
+
+
 def component(verb: str, name: str) -> None:
     """``stop`` or ``start`` a part of the one-node cluster; returns when it is so."""
     subprocess.run([COMMAND, f"{verb}-component", name], check=True, capture_output=True, timeout=120)
+
+
+def recover() -> None:
+    """End an outage for good; returns when the node takes pods.
+
+    What watches an API server that was away looks again only after up to a minute. Some 20 s after the outage the node
+    controller then takes a node for lost whose heartbeats it has not seen, 40 s later it taints it, and pods of other
+    tests find no node. A part that begins anew looks at once.
+    """
+    for name in ("apiserver", "containerd"):
+        component("start", name)
+    began = datetime.now(UTC).replace(microsecond=0)
+    for name in ("controller-manager", "scheduler", "kubelet"):
+        component("stop", name)
+        component("start", name)
+    until(lambda: _takes_pods(began), 60, "the node taking pods")
+
+
+def _takes_pods(since: datetime) -> bool:
+    argv = [str(COMMAND), "kubectl", "get", "nodes", "--output=json"]
+    nodes = json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)["items"]
+    beats = [
+        condition["status"] == "True" and datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since
+        for node in nodes
+        for condition in node["status"]["conditions"]
+        if condition["type"] == "Ready"
+    ]
+    return bool(beats) and all(beats) and not any(node["spec"].get("taints") for node in nodes)
 
 
 @dataclass(frozen=True)
