@@ -41,6 +41,9 @@ TERMINAL_MARK = b"\006"
 FOREVER = "2147483647"
 """Seconds for which the process that holds a sandbox open sleeps; by this number it is known."""
 
+UNTAKEN = 256 * 1024
+"""The most output, bytes, of a program that the gateway takes from the network whether or not its client reads."""
+
 SERVER_MARK = b"\005"
 """What the sftp subsystem says first where the sandbox has an sftp-server, which follows."""
 
@@ -112,8 +115,9 @@ def line(program: Program, end_mark: bytes | None = None, no_input: bool = False
     """The line for the launcher, with its newline. Raises ``BadRequest`` for what no kernel would start.
 
     With ``end_mark`` the launcher stays the program's parent, prints the mark on both outputs when the program has
-    ended, takes whatever stdin still holds until its end, and only then ends with the program's status. With
-    ``no_input`` too, the program reads from /dev/null and stdin is the launcher's alone.
+    ended, takes whatever stdin still holds until its end, and only then ends with the program's status. Where stdin
+    does not end in the mark too and more than ``UNTAKEN`` was written, it waits for ``taken_argv`` before that. With
+    ``no_input`` the program reads from /dev/null and stdin is the launcher's alone: its end is enough.
     """
     parent = None if end_mark is None else _Parent(end_mark, no_input)
     script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program, parent)))
@@ -144,6 +148,11 @@ def kill_argv(pid: int, name: str, foreground: bool = False) -> tuple[str, ...]:
     else:
         script = 'kill -s "$0" -- "-$1" 2>/dev/null||kill -s "$0" "$1"'
     return ("/bin/sh", "-c", script, name, str(pid))
+
+
+def taken_argv(pid: int) -> tuple[str, ...]:
+    """The command that tells the launcher ``pid``, and nothing else, that all output of its program has come."""
+    return ("/bin/sh", "-c", 'kill -s USR1 "$0" 2>/dev/null;exit 0', str(pid))
 
 
 def end_argv(pid: int) -> tuple[str, ...]:
@@ -254,8 +263,20 @@ def _become(program: bytes, parent: _Parent | None) -> bytes:
         + (b" </dev/null" if parent.no_input else b"")
         + b" 2>&4 4>&-;__r=$?;__m="
         + quote(parent.mark)
-        + b';printf %s "$__m" >&4;printf %s "$__m";cat >/dev/null;exit $__r'
+        + b';__w=1;trap __w= HUP USR1;printf %s "$__m" >&4;printf %s "$__m";'
+        + (b"cat >/dev/null" if parent.no_input else _HELD % (len(parent.mark), UNTAKEN))
+        + b";exit $__r"
     )
+
+
+# Stdin that does not end in the mark had ended before, and can tell nothing: so a signal does, once all output has
+# come. /proc/PID/io counts what the launcher and all children that were waited for have written. The signal may come
+# just before the `wait` that it is to end, hence one second at a time; for an hour, should nobody ever come.
+_HELD = (
+    b'if [ "$(tail -c %d||cat >/dev/null)" != "$__m" ];then __n=;'
+    b'while read -r __k __v;do [ "$__k" = wchar: ]&&[ "$__v" -gt %d ]&&__n=3600;done </proc/$$/io;'
+    b'while [ "$__w" ]&&[ "${__n:-0}" -gt 0 ];do sleep 1 </dev/null >/dev/null 4>&-& wait $!;__n=$((__n-1));done;fi'
+)
 
 
 def _subsystem(name: str, parent: _Parent | None) -> bytes:

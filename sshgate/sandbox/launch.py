@@ -104,6 +104,11 @@ async def send_signal(sandbox: Sandbox, pid: int, name: str, foreground: bool = 
         await _aside(sandbox, launcher.kill_argv(pid, name, foreground))
 
 
+async def tell_taken(sandbox: Sandbox, pid: int) -> None:
+    """Tell the launcher ``pid`` by a second exec that all output of its program has come."""
+    await _aside(sandbox, launcher.taken_argv(pid))
+
+
 async def end_group(sandbox: Sandbox, pid: int) -> None:
     """Hang up the session of ``pid`` in a sandbox that lives on; see ``launcher.end_argv``."""
     await _aside(sandbox, launcher.end_argv(pid))

@@ -39,6 +39,9 @@ class _Unsupervised:
     async def signal(self, pid: int, name: str, foreground: bool) -> None:
         """The far end needs no signal."""
 
+    async def taken(self, pid: int) -> None:
+        """It asks for no end mark."""
+
     async def fate(self) -> str | None:
         """Nobody watches this pod."""
         return None

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from sshgate.errors import GateError
+from sshgate.launcher import UNTAKEN
 from sshgate.sandbox.kubernetes.exec import HOLD_SECONDS, ExecProcess
 from sshgate.sandbox.kubernetes.remotecommand import CUT, V4, V5
 from sshgate.streams import STDERR, STDOUT, Exited, Lost, Resize
@@ -39,9 +40,15 @@ class Home:
     def __init__(self, dead: bool) -> None:
         self.dead = dead
         self.asked: list[int] = []
+        self.taken_by: list[int] = []
+        self.told = asyncio.Event()
 
     async def signal(self, pid: int, name: str, foreground: bool) -> None:
         raise AssertionError("no signal was asked for")
+
+    async def taken(self, pid: int) -> None:
+        self.taken_by.append(pid)
+        self.told.set()
 
     async def fate(self) -> str | None:
         return None
@@ -59,7 +66,12 @@ class Home:
 
 @asynccontextmanager
 async def process(
-    tmp_path: Path, script: Script, subprotocol: str = V5, terminal: bool = False, dead: bool = True
+    tmp_path: Path,
+    script: Script,
+    subprotocol: str = V5,
+    terminal: bool = False,
+    dead: bool = True,
+    home: Home | None = None,
 ) -> AsyncIterator[ExecProcess]:
     """A process whose other end follows ``script``."""
 
@@ -73,7 +85,7 @@ async def process(
 
     async with serve(answer, tmp_path) as served, connected(served) as api:
         socket = await api.websocket(api.path("pods", "x", "exec"), "command=true")
-        made = ExecProcess(socket, terminal, Home(dead))
+        made = ExecProcess(socket, terminal, home or Home(dead))
         try:
             async with asyncio.timeout(20):
                 yield made
@@ -226,6 +238,8 @@ async def test_the_marks_are_taken_out_of_both_outputs_however_they_are_cut(
             for cut in (*cuts, len(mark)):
                 await socket.send_bytes(stream + (b"e\x01" if start == 0 else b"") + mark[start:cut])
                 start = cut
+        if not no_input:
+            assert (await socket.receive()).data == b"\x00" + mark  # behind all input: it has all come
         assert (await socket.receive()).data == b"\xff\x00"
         await socket.send_bytes(b"\x02late\x01")
         await socket.send_bytes(SUCCESS)
@@ -242,6 +256,31 @@ async def test_the_marks_are_taken_out_of_both_outputs_however_they_are_cut(
             said[chunk[0]] += chunk[1]
         assert said == {STDOUT: b"e\x01", STDERR: b"e\x01late\x01"}
         assert await made.wait() == Exited(0)
+
+
+@pytest.mark.parametrize("size", [3, UNTAKEN])
+async def test_a_launcher_whose_input_had_ended_is_told_aside_that_all_has_come(tmp_path: Path, size: int) -> None:
+    home = Home(dead=False)
+
+    async def script(socket: web.WebSocketResponse) -> None:
+        mark = (await socket.receive()).data[1:]
+        assert (await socket.receive()).data == b"\xff\x00"
+        await socket.send_bytes(b"\x01" + bytes(size) + mark)
+        assert home.taken_by == [], "not before both have ended"
+        await socket.send_bytes(b"\x02" + mark)
+        await home.told.wait()
+        await socket.send_bytes(SUCCESS)
+
+    async with process(tmp_path, script, home=home) as made:
+        made.pid = 7
+        mark = made.expect_end_mark(False)
+        assert mark is not None
+        await made.write(mark)
+        await made.write_eof()
+        assert await _said(made, STDOUT, bytes(size))
+        assert await made.read() is None
+        assert await made.wait() == Exited(0)
+    assert home.taken_by == [7]
 
 
 @pytest.mark.parametrize("size", [1, 2, 17])
@@ -312,7 +351,7 @@ async def test_output_into_which_a_part_of_the_mark_got_is_no_success(tmp_path: 
             if end == 9:
                 assert (await socket.receive()).data == b"\x00seen"
         await socket.send_bytes(b"\x02" + mark)
-        assert (await socket.receive()).data == b"\xff\x00"
+        assert [(await socket.receive()).data for _ in range(2)] == [b"\x00" + mark, b"\xff\x00"]
         await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script) as made:

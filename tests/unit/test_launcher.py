@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import struct
+import subprocess
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -72,6 +74,43 @@ def test_with_no_input_the_end_of_stdin_is_the_launchers_alone(shell: tuple[str,
         assert running.poll() is None
         running.stdin.close()
         assert running.wait(PATIENCE) == 6
+
+
+MUCH = 2 * launcher.UNTAKEN
+WRITES_MUCH = Program(Request(Exec(b"read x; head -c %d /dev/zero; exit 6" % MUCH)))
+
+
+def test_much_output_is_waited_for_when_its_input_had_ended(shell: tuple[str, ...]) -> None:
+    """Until somebody says that it has come: before that nothing may end the connection."""
+    with parked(shell) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(launcher.line(WRITES_MUCH, b"MARK") + b"in\nmore")
+        running.stdin.close()
+        _read(running.stdout, MUCH + 4)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.5)
+        subprocess.run(launcher.taken_argv(running.pid), check=True)
+        assert running.wait(PATIENCE) == 6
+
+
+def test_much_output_is_not_waited_for_when_the_mark_ends_its_input(shell: tuple[str, ...]) -> None:
+    with parked(shell) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(launcher.line(WRITES_MUCH, b"MARK") + b"in\n" + bytes(range(256)))
+        _read(running.stdout, MUCH + 4)
+        assert running.poll() is None
+        running.stdin.write(b"MARK")
+        running.stdin.close()
+        assert running.wait(PATIENCE) == 6
+
+
+def _read(output: IO[bytes], size: int) -> None:
+    while size > 0:
+        data = output.read(size)
+        assert data
+        size -= len(data)
 
 
 def test_the_process_id_is_the_programs() -> None:

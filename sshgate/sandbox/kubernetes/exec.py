@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Coroutine
 from typing import Protocol
 
 from sshgate.flow import Flow
+from sshgate.launcher import UNTAKEN
 from sshgate.sandbox.kubernetes import remotecommand
 from sshgate.sandbox.kubernetes.endmark import EndMark
 from sshgate.sandbox.kubernetes.socket import RemoteSocket
@@ -27,6 +29,11 @@ BURST = 256 * 1024
 # What looks like the beginning of the end mark is let go after twice this. The pieces of a real one come at once.
 HOLD_SECONDS = 0.03
 
+# When a launcher that may wait to be told that its output has come is told so: at once after much output; after the
+# first of these where it has mostly ended before; and after the second again, for what was not heard.
+TAKEN_SECONDS = 0.05
+TAKEN_AGAIN_SECONDS = 1.0
+
 # Seconds between two sizes sent.
 RESIZE_SECONDS = 0.02
 
@@ -41,6 +48,9 @@ class Home(Protocol):
 
     async def signal(self, pid: int, name: str, foreground: bool) -> None:
         """Signal the process group of ``pid``, or its terminal's foreground group."""
+
+    async def taken(self, pid: int) -> None:
+        """Tell the launcher ``pid`` that all output has come. Never raises for what Kubernetes does."""
 
     async def fate(self) -> str | None:
         """Why the sandbox has ended, if it has."""
@@ -66,9 +76,9 @@ class ExecProcess:
     output (``expect_end_mark``); only then stdin is ended, for which the launcher waits, and the status arrives.
     A success is believed only with both marks, or where none could be had after a look whether the process is gone.
 
-    A program whose client has no input at all gets /dev/null instead of stdin, so that stdin's end is left to tell
-    the launcher that everything has come. Where the input ended in the middle of the program, nothing can hold the
-    connection any more: what is lost then is told as ``Lost``.
+    The launcher ends, and with it the connection, only when it has heard that everything has come: by the mark
+    behind the last byte of stdin; by stdin's end, where the client has no input at all and the program was given
+    /dev/null; and by a second exec where the input ended in the middle of the program.
 
     v4 of the subprotocol cannot end stdin alone: ``write_eof`` without a terminal is then of no effect, and a
     program that waits for the end of its input waits until it is closed.
@@ -92,10 +102,12 @@ class ExecProcess:
         self._sent = 0
         self._size: TerminalSize | None = None
         self._resizing: asyncio.TimerHandle | None = None
-        self._signals: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
         self._mark: EndMark | None = None
         self._holding: dict[int, asyncio.TimerHandle] = {}
         self._stdin_waits = False
+        self._came = 0
+        self._taken = False
         self._checking = asyncio.Lock()
         self._checked = False
         self._stdin_over = False
@@ -207,9 +219,9 @@ class ExecProcess:
         self.lose("the session was closed.")
         self._flow.discard()
         self._finished.set()
-        for signal in self._signals:
-            signal.cancel()
-        await asyncio.gather(*self._signals, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def lose(self, reason: str) -> None:
         """End it from this side: nobody will know how it ended. Nothing happens when it has ended already."""
@@ -219,6 +231,24 @@ class ExecProcess:
         if not self._stdin_over and self._socket.subprotocol == remotecommand.V5:
             self._stdin_over = True
             self._socket.send_now(remotecommand.STDIN_CLOSE)
+
+    def _tell_taken(self, mark: EndMark) -> None:
+        """Let the launcher go: all output has come."""
+        delay = TAKEN_AGAIN_SECONDS  # a sandbox without `tail` does not find the mark
+        if self._stdin_over:
+            delay = 0 if self._came > UNTAKEN else TAKEN_SECONDS
+        elif not self._stdin_waits:
+            self._socket.send_now(remotecommand.STDIN_PREFIX, mark.mark)
+        self._end_stdin()
+        if self.pid is not None and not self._stdin_waits:
+            self._aside(self._say_taken(self.pid, delay))
+
+    async def _say_taken(self, pid: int, delay: float) -> None:
+        while self._outcome is None:
+            await asyncio.sleep(delay)
+            if self._outcome is None:
+                await self._home.taken(pid)
+            delay = TAKEN_AGAIN_SECONDS
 
     def _resize(self) -> None:
         """Send the latest size, unless stdin is stuck or one was sent just now.
@@ -242,9 +272,12 @@ class ExecProcess:
     def _signal(self, name: str, foreground: bool) -> None:
         if self.pid is None:
             return
-        signal = asyncio.ensure_future(self._home.signal(self.pid, name, foreground))
-        self._signals.add(signal)
-        signal.add_done_callback(self._signals.discard)
+        self._aside(self._home.signal(self.pid, name, foreground))
+
+    def _aside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # --- called by the socket ---
 
@@ -260,9 +293,11 @@ class ExecProcess:
             self._end(remotecommand.outcome(data[start + 1 : end]))
 
     def _marked(self, mark: EndMark, channel: int, payload: bytes) -> bytes:
+        self._came += len(payload)
         payload = mark.without(channel, payload)
-        if mark.seen:
-            self._end_stdin()
+        if mark.seen and not self._taken:
+            self._taken = True
+            self._tell_taken(mark)
         self._stop_holding(channel)
         if mark.holds(channel):
             self._hold(mark, channel, once_more=True)

@@ -15,7 +15,7 @@ from sshgate.sandbox.kubernetes.exec import ExecProcess
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.podspec import CONTAINER
 from sshgate.sandbox.kubernetes.start import Hopeless, Race, events
-from sshgate.sandbox.launch import dismiss, send_signal
+from sshgate.sandbox.launch import dismiss, send_signal, tell_taken
 from sshgate.sandbox.provider import Notice
 from sshgate.streams import Exited, Outcome, Process, Resize
 from sshgate.terminal import Terminal
@@ -164,6 +164,9 @@ class KubernetesSandbox:
 
     async def signal(self, pid: int, name: str, foreground: bool) -> None:
         await send_signal(self, pid, name, foreground)
+
+    async def taken(self, pid: int) -> None:
+        await tell_taken(self, pid)
 
     async def fate(self) -> str | None:
         return await self._fate(FATE_SECONDS)
