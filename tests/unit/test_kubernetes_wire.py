@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from sshgate.errors import GateError
-from sshgate.launcher import UNTAKEN
-from sshgate.sandbox.kubernetes.exec import HOLD_SECONDS, ExecProcess
-from sshgate.sandbox.kubernetes.remotecommand import CUT, V4, V5
+from sshgate.sandbox.kubernetes.remotecommand import V4, V5
 from sshgate.streams import STDERR, STDOUT, Exited, Lost, Resize
 from sshgate.terminal import TerminalSize
 from tests.unit.apiserver import connected, serve
+from tests.unit.exec_server import SUCCESS, process
 
-SUCCESS = b'\x03{"status":"Success"}'
 FAILED_3 = (
     b"\x03"
     + json.dumps(
@@ -30,67 +26,6 @@ FAILED_3 = (
         }
     ).encode()
 )
-
-Script = Callable[[web.WebSocketResponse], Awaitable[None]]
-
-
-class Home:
-    """The sandbox of a process: nothing is signalled, and ``dead`` says whether its process is gone."""
-
-    def __init__(self, dead: bool) -> None:
-        self.dead = dead
-        self.asked: list[int] = []
-        self.taken_by: list[int] = []
-        self.told = asyncio.Event()
-
-    async def signal(self, pid: int, name: str, foreground: bool) -> None:
-        raise AssertionError("no signal was asked for")
-
-    async def taken(self, pid: int) -> None:
-        self.taken_by.append(pid)
-        self.told.set()
-
-    async def fate(self) -> str | None:
-        return None
-
-    async def killed(self) -> str | None:
-        return None
-
-    async def gone(self, pid: int) -> bool:
-        self.asked.append(pid)
-        return self.dead
-
-    def ended(self, process: ExecProcess) -> None:
-        assert process.outcome is not None
-
-
-@asynccontextmanager
-async def process(
-    tmp_path: Path,
-    script: Script,
-    subprotocol: str = V5,
-    terminal: bool = False,
-    dead: bool = True,
-    home: Home | None = None,
-) -> AsyncIterator[ExecProcess]:
-    """A process whose other end follows ``script``."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(protocols=(subprotocol,), max_msg_size=0, autoping=False)
-        await socket.prepare(request)
-        await socket.send_bytes(b"\x01")
-        await script(socket)
-        await socket.close()
-        return socket
-
-    async with serve(answer, tmp_path) as served, connected(served) as api:
-        socket = await api.websocket(api.path("pods", "x", "exec"), "command=true")
-        made = ExecProcess(socket, terminal, home or Home(dead))
-        try:
-            async with asyncio.timeout(20):
-                yield made
-        finally:
-            await made.close()
 
 
 async def test_output_of_both_streams_then_the_status(tmp_path: Path) -> None:
@@ -203,165 +138,6 @@ async def test_without_marks_a_success_is_believed_only_if_the_process_is_gone(
         assert await made.read() is None
         assert isinstance(await made.wait(), Exited if dead else Lost)
         assert await made.wait() is await made.wait()
-
-
-@pytest.mark.parametrize("streams", [b"", b"\x01", b"\x02"], ids=["no mark", "on stdout only", "on stderr only"])
-async def test_a_success_without_the_end_of_both_outputs_is_not_believed(tmp_path: Path, streams: bytes) -> None:
-    """Even when the process is gone: what it said last may have been lost on the way."""
-
-    async def script(socket: web.WebSocketResponse) -> None:
-        mark = (await socket.receive()).data[1:]
-        await socket.send_bytes(b"\x01cut sho")
-        for stream in streams:
-            await socket.send_bytes(bytes([stream]) + mark)
-        await socket.send_bytes(SUCCESS)
-
-    async with process(tmp_path, script, dead=True) as made:
-        made.pid = 7
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
-        assert await made.read() == (STDOUT, b"cut sho")
-        assert await made.read() is None
-        assert await made.wait() == Lost(CUT)
-
-
-@pytest.mark.parametrize("no_input", [True, False])
-@pytest.mark.parametrize("cuts", [(), (1,), (10,), (17,), (1, 2, 3)])
-async def test_the_marks_are_taken_out_of_both_outputs_however_they_are_cut(
-    tmp_path: Path, cuts: tuple[int, ...], no_input: bool
-) -> None:
-    async def script(socket: web.WebSocketResponse) -> None:
-        mark = (await socket.receive()).data[1:]
-        for stream in (b"\x01", b"\x02"):
-            start = 0
-            for cut in (*cuts, len(mark)):
-                await socket.send_bytes(stream + (b"e\x01" if start == 0 else b"") + mark[start:cut])
-                start = cut
-        if not no_input:
-            assert (await socket.receive()).data == b"\x00" + mark  # behind all input: it has all come
-        assert (await socket.receive()).data == b"\xff\x00"
-        await socket.send_bytes(b"\x02late\x01")
-        await socket.send_bytes(SUCCESS)
-
-    async with process(tmp_path, script, dead=False) as made:
-        made.pid = 7
-        mark = made.expect_end_mark(no_input)
-        assert mark is not None
-        await made.write(mark)
-        if no_input:
-            await made.write_eof()  # tells the program nothing: it has no stdin of ours
-        said = {STDOUT: b"", STDERR: b""}
-        while (chunk := await made.read()) is not None:
-            said[chunk[0]] += chunk[1]
-        assert said == {STDOUT: b"e\x01", STDERR: b"e\x01late\x01"}
-        assert await made.wait() == Exited(0)
-
-
-@pytest.mark.parametrize("size", [3, UNTAKEN])
-async def test_a_launcher_whose_input_had_ended_is_told_aside_that_all_has_come(tmp_path: Path, size: int) -> None:
-    home = Home(dead=False)
-
-    async def script(socket: web.WebSocketResponse) -> None:
-        mark = (await socket.receive()).data[1:]
-        assert (await socket.receive()).data == b"\xff\x00"
-        await socket.send_bytes(b"\x01" + bytes(size) + mark)
-        assert home.taken_by == [], "not before both have ended"
-        await socket.send_bytes(b"\x02" + mark)
-        await home.told.wait()
-        await socket.send_bytes(SUCCESS)
-
-    async with process(tmp_path, script, home=home) as made:
-        made.pid = 7
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
-        await made.write_eof()
-        assert await _said(made, STDOUT, bytes(size))
-        assert await made.read() is None
-        assert await made.wait() == Exited(0)
-    assert home.taken_by == [7]
-
-
-@pytest.mark.parametrize("size", [1, 2, 17])
-@pytest.mark.parametrize("stream", [STDOUT, STDERR])
-async def test_an_answer_that_ends_like_the_beginning_of_a_mark_arrives_without_a_further_byte(
-    tmp_path: Path, stream: int, size: int
-) -> None:
-    """The program waits for the next question, and its client for the answer."""
-
-    async def script(socket: web.WebSocketResponse) -> None:
-        mark = (await socket.receive()).data[1:]
-        await socket.send_bytes(bytes([stream]) + b"an answer" + mark[:size])
-        assert (await socket.receive()).data == b"\x00a question"
-        await socket.send_bytes(bytes([stream]) + b"another" + mark[:size])
-        assert (await socket.receive()).data == b"\x00the last"
-        for end in (b"\x02", b"\x01"):
-            await socket.send_bytes(end + mark)
-        await socket.send_bytes(SUCCESS)
-
-    async with process(tmp_path, script) as made:
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
-        assert await _said(made, stream, b"an answer" + mark[:size])
-        await made.write(b"a question")
-        assert await _said(made, stream, b"another" + mark[:size])
-        await made.write(b"the last")
-        assert await made.read() is None
-        assert await made.wait() == Exited(0)
-
-
-async def _said(made: ExecProcess, stream: int, expected: bytes) -> bool:
-    said = b""
-    async with asyncio.timeout(10):
-        while len(said) < len(expected):
-            chunk = await made.read()
-            assert chunk is not None
-            assert chunk[0] == stream
-            said += chunk[1]
-    return said == expected
-
-
-async def test_a_mark_on_stdout_whose_end_is_late_is_waited_for_once_stderr_has_its_own(tmp_path: Path) -> None:
-    async def script(socket: web.WebSocketResponse) -> None:
-        mark = (await socket.receive()).data[1:]
-        await socket.send_bytes(b"\x02" + mark)
-        await socket.send_bytes(b"\x01all" + mark[:9])
-        await asyncio.sleep(HOLD_SECONDS * 6)
-        await socket.send_bytes(b"\x01" + mark[9:])
-        await socket.send_bytes(SUCCESS)
-
-    async with process(tmp_path, script) as made:
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
-        assert await _said(made, STDOUT, b"all")
-        assert await made.read() is None
-        assert await made.wait() == Exited(0)
-
-
-async def test_output_into_which_a_part_of_the_mark_got_is_no_success(tmp_path: Path) -> None:
-    """Whose end was so late that its beginning was taken for output: the mark still ends stdin."""
-
-    async def script(socket: web.WebSocketResponse) -> None:
-        mark = (await socket.receive()).data[1:]
-        for start, end in ((0, 9), (9, 12), (12, len(mark))):
-            await socket.send_bytes(b"\x01" + mark[start:end])
-            if end == 9:
-                assert (await socket.receive()).data == b"\x00seen"
-        await socket.send_bytes(b"\x02" + mark)
-        assert [(await socket.receive()).data for _ in range(2)] == [b"\x00" + mark, b"\xff\x00"]
-        await socket.send_bytes(SUCCESS)
-
-    async with process(tmp_path, script) as made:
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
-        assert await made.read() == (STDOUT, mark[:9])
-        await made.write(b"seen")
-        assert await made.read() is None
-        assert await made.wait() == Lost(CUT)
 
 
 async def test_a_ping_is_answered_while_nobody_reads(tmp_path: Path) -> None:
