@@ -15,7 +15,6 @@ from tests.rig.gateway import free_port
 from tests.rig.scrape import get
 from tests.rig.waiting import until
 
-# pytest ends the fixtures of a test from its last: the cluster is well again before the leftovers are looked for.
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(240)]
 
 # `SSHGATE_OUTAGE=30` for a run before a release.
@@ -26,6 +25,7 @@ NOTICED = 30.0
 BACKED_OFF = 75.0
 
 
+# pytest ends the fixtures of a test from its last: the cluster is well again before the leftovers are looked for.
 def test_an_api_server_that_goes_away_costs_a_sentence_and_no_sandbox(place: Place, own_cluster: None) -> None:
     health = free_port()
     gateway = place.gateway(profile={"warm": 2}, telemetry={"listen": f"127.0.0.1:{health}"})

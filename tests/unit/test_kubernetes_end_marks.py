@@ -28,9 +28,7 @@ async def test_a_success_without_the_end_of_both_outputs_is_not_believed(tmp_pat
 
     async with process(tmp_path, script, dead=True) as made:
         made.pid = 7
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
+        await _told_the_mark(made)
         assert await made.read() == (STDOUT, b"cut sho")
         assert await made.read() is None
         assert await made.wait() == Lost(CUT)
@@ -56,9 +54,7 @@ async def test_the_marks_are_taken_out_of_both_outputs_however_they_are_cut(
 
     async with process(tmp_path, script, dead=False) as made:
         made.pid = 7
-        mark = made.expect_end_mark(no_input)
-        assert mark is not None
-        await made.write(mark)
+        await _told_the_mark(made, no_input)
         if no_input:
             await made.write_eof()  # tells the program nothing: it has no stdin of ours
         said = {STDOUT: b"", STDERR: b""}
@@ -83,9 +79,7 @@ async def test_a_launcher_whose_input_had_ended_is_told_aside_that_all_has_come(
 
     async with process(tmp_path, script, home=home) as made:
         made.pid = 7
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
+        await _told_the_mark(made)
         await made.write_eof()
         assert await _said(made, STDOUT, bytes(size))
         assert await made.read() is None
@@ -111,15 +105,21 @@ async def test_an_answer_that_ends_like_the_beginning_of_a_mark_arrives_without_
         await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script) as made:
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
+        mark = await _told_the_mark(made)
         assert await _said(made, stream, b"an answer" + mark[:size])
         await made.write(b"a question")
         assert await _said(made, stream, b"another" + mark[:size])
         await made.write(b"the last")
         assert await made.read() is None
         assert await made.wait() == Exited(0)
+
+
+async def _told_the_mark(made: ExecProcess, no_input: bool = False) -> bytes:
+    """The mark, which the other end reads first."""
+    mark = made.expect_end_mark(no_input)
+    assert mark is not None
+    await made.write(mark)
+    return mark
 
 
 async def _said(made: ExecProcess, stream: int, expected: bytes) -> bool:
@@ -143,9 +143,7 @@ async def test_a_mark_on_stdout_whose_end_is_late_is_waited_for_once_stderr_has_
         await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script) as made:
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
+        await _told_the_mark(made)
         assert await _said(made, STDOUT, b"all")
         assert await made.read() is None
         assert await made.wait() == Exited(0)
@@ -165,9 +163,7 @@ async def test_output_into_which_a_part_of_the_mark_got_is_no_success(tmp_path: 
         await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script) as made:
-        mark = made.expect_end_mark(False)
-        assert mark is not None
-        await made.write(mark)
+        mark = await _told_the_mark(made)
         assert await made.read() == (STDOUT, mark[:9])
         await made.write(b"seen")
         assert await made.read() is None

@@ -107,7 +107,6 @@ class ExecProcess:
         self._holding: dict[int, asyncio.TimerHandle] = {}
         self._stdin_waits = False
         self._came = 0
-        self._taken = False
         self._checking = asyncio.Lock()
         self._checked = False
         self._stdin_over = False
@@ -294,9 +293,9 @@ class ExecProcess:
 
     def _marked(self, mark: EndMark, channel: int, payload: bytes) -> bytes:
         self._came += len(payload)
+        over = mark.seen
         payload = mark.without(channel, payload)
-        if mark.seen and not self._taken:
-            self._taken = True
+        if mark.seen and not over:
             self._tell_taken(mark)
         self._stop_holding(channel)
         if mark.holds(channel):
