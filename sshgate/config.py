@@ -60,9 +60,11 @@ class Access:
     """Public keys of certificate authorities, one a line; ``None``: no certificates but by cert-authority lines."""
     accept_env: tuple[str, ...] = (
         "LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "NO_COLOR", "TZ",
-        "GIT_*", "ANTHROPIC_*", "CLAUDE_*", "SSHGATE_PROFILE", "SSHGATE_NAME", "SSHGATE_RECEIPT",
+        "GIT_PROTOCOL", "ANTHROPIC_*", "CLAUDE_*", "SSHGATE_PROFILE", "SSHGATE_NAME", "SSHGATE_RECEIPT",
     )  # fmt: skip
     """Patterns of the variables a client may set. TERM comes with the terminal."""
+    accept_env_forced: tuple[str, ...] = ("LANG", "LC_*", "TZ", "TERM", "COLORTERM", "NO_COLOR", "GIT_PROTOCOL")
+    """The same where the key or certificate forces a command, in place of those above."""
 
 
 @dataclass(frozen=True, slots=True)

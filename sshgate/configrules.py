@@ -12,6 +12,7 @@ from sshgate.config import Access, Config, Home, Profile, Proxy, Resources, Sand
 MAY_BE_ZERO = frozenset({"idle", "detached", "drain", "keepalive", "warm", "settle"})
 CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Access, "accept_env"): values.accepted_variables,
+    (Access, "accept_env_forced"): values.accepted_variables,
     (SandboxPlace, "namespace"): values.dns_label,
     (SandboxPlace, "gateway"): values.dns_label,
     (Web, "public_url"): values.public_url,

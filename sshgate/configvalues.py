@@ -30,7 +30,7 @@ _HOST_NAME = re.compile(
 _URL_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)*/?\Z")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-# With these a client could take over a program that a key's `command=` alone allows.
+# With these a client could turn any program into another one.
 _NEVER_FROM_CLIENTS = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "BASH_ENV", "ENV", "SHELLOPTS", "IFS")
 
 

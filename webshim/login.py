@@ -153,7 +153,7 @@ class Logins:
             return self._keyring.has_authority(visitor.user)
         allowed = self._keyring.holder(visitor.user, visitor.proof, source, time.time())
         # A key that was bound to a command since then must not open shells any more.
-        return allowed is not None and allowed.command is None and allowed.terminal
+        return allowed is not None and allowed.whole
 
     def _alive(self, visitor: Visitor | None, source: str) -> Visitor | None:
         return visitor if visitor is not None and self.alive(visitor, source) else None
@@ -185,6 +185,8 @@ class Logins:
     def _by_ssh(self, identity: Identity, method: Method, lifetime: float) -> Visitor:
         if not identity.restrictions.terminal:
             raise Denied("your key does not allow terminals, so it opens no browser either.")
+        if not identity.restrictions.whole:
+            raise Denied("your key is for one command or sandbox only, so it opens no browser.")
         if identity.login != LoginName(identity.user):
             raise BadRequest("log in by your plain name for this; profile and name are chosen in the browser.")
         if identity.method == "certificate":

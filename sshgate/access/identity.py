@@ -64,6 +64,12 @@ class Restrictions:
     """The only addresses and ports that ``-R`` may listen on, as above."""
     environment: Mapping[str, bytes] = field(default_factory=dict)
 
+    @property
+    def whole(self) -> bool:
+        """Whether it opens what a browser or a token is: any sandbox of its user, with any program."""
+        fixed = {"SSHGATE_NAME", "SSHGATE_PROFILE"} & self.environment.keys()
+        return self.command is None and self.terminal and not fixed
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -12,6 +12,9 @@ from sshgate.config import Profile
 from sshgate.errors import Denied
 from sshgate.streams import Exec, Request, Shell
 
+# Say which sandbox; no program gets them.
+_ABOUT_THE_SANDBOX = ("SSHGATE_PROFILE", "SSHGATE_NAME")
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -37,16 +40,14 @@ def grant(
 ) -> Grant:
     """Decide on one request. Raises ``Denied``.
 
-    The profile and the name come from the login name, else from SSHGATE_PROFILE and SSHGATE_NAME, which are
-    taken out of the environment, as SSHGATE_RECEIPT is. ``usual`` tells the profile of a named sandbox, for who does
-    not say which.
+    The profile and the name come from the key's line where it sets SSHGATE_PROFILE and SSHGATE_NAME, else from the
+    login name, else from the client's variables of these names, which are taken out of the environment, as
+    SSHGATE_RECEIPT is. ``usual`` tells the profile of a named sandbox, for who does not say which.
     """
-    environment = dict(request.environment)
-    wanted = environment.pop("SSHGATE_PROFILE", b"").decode("ascii", "replace")
-    environment.pop("SSHGATE_NAME", None)
+    environment = {key: text for key, text in request.environment.items() if key not in _ABOUT_THE_SANDBOX}
     receipt = environment.pop("SSHGATE_RECEIPT", b"") not in (b"", b"0")
     name = sandbox_name(identity, request)
-    asked_for = identity.login.profile or wanted or None
+    asked_for = _chosen(identity, request, "SSHGATE_PROFILE", identity.login.profile)
     known = usual(name) if name is not None and asked_for is None else None
     profile = _profile(identity, asked_for or (known if known in profiles else None) or "default", profiles)
     ours = {**_original_command(identity, request), **identity.restrictions.environment}
@@ -63,12 +64,27 @@ def grant(
 
 
 def sandbox_name(identity: Identity, request: Request) -> str | None:
-    """The name that the login name, else SSHGATE_NAME, gives to a sandbox. Raises ``Denied`` for what is none."""
-    named = request.environment.get("SSHGATE_NAME", b"").decode("ascii", "replace")
-    name = identity.login.name or named or None
+    """The name that the key's line, else the login name, else SSHGATE_NAME gives to a sandbox. Raises ``Denied``."""
+    name = _chosen(identity, request, "SSHGATE_NAME", identity.login.name)
     if name is not None and not is_label(name):
         raise Denied("SSHGATE_NAME is not a sandbox name: use 1-40 of a-z, 0-9 and inner '-'.")
     return name
+
+
+def _chosen(identity: Identity, request: Request, variable: str, by_login: str | None) -> str | None:
+    """Which profile or sandbox: the key's line decides, then the login name, then the client's variable.
+
+    Not the variable where a command is forced: the login name is what an account's name is to sshd, and may say
+    where the command runs; of a client's variables sshd knows no such thing.
+    """
+    limits = identity.restrictions
+    fixed = limits.environment.get(variable, b"").decode("ascii", "replace")
+    if fixed:
+        if by_login not in (None, fixed):
+            raise Denied(f"your key is for {fixed!r} only; log in without {by_login!r}.")
+        return fixed
+    wanted = request.environment.get(variable, b"") if limits.command is None else b""
+    return by_login or wanted.decode("ascii", "replace") or None
 
 
 def _profile(identity: Identity, name: str, profiles: Mapping[str, Profile]) -> Profile:

@@ -47,7 +47,7 @@ LONGEST_TERM = 64
 
 _NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
-# With these a client could turn a command that its key forces into another one.
+# With these a client could turn a command into another one, whatever an operator lists.
 _NEVER = ("LD_*", "PATH", "BASH_*", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "SHELL", "HOME", "USER", "LOGNAME")
 
 S = TypeVar("S", bound="Channel")

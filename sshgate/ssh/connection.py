@@ -273,13 +273,14 @@ class Connection(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(
                 OPEN_RESOURCE_SHORTAGE, f"there are already {limit} sessions on this connection"
             )
+        access, free = self._config.access, proof.restrictions.command is None
         return Channel(
             transport,
             self._serve,
             self._log,
-            accept_env=self._config.access.accept_env,
+            accept_env=access.accept_env if free else access.accept_env_forced,
             terminals=proof.restrictions.terminal,
-            greeting=self._config.ssh.greeting if proof.restrictions.command is None else None,
+            greeting=self._config.ssh.greeting if free else None,
             agent=partial(self._open_back, b"auth-agent@openssh.com") if proof.restrictions.agent_forwarding else None,
             agent_allowed=self._login.forwards.agent_allowed,
             foresee=self._login.foresee,

@@ -139,3 +139,24 @@ def test_a_named_sandbox_keeps_its_profile_for_who_does_not_say_which() -> None:
     assert granted_to("alice=train", "gone").profile.name == "default"
     with pytest.raises(Denied, match="no profile 'gpu' for you"):
         granted_to("bob=train", "gpu")
+
+
+def test_a_client_chooses_no_sandbox_of_a_forced_command_by_a_variable() -> None:
+    theirs = {"SSHGATE_PROFILE": b"gpu", "SSHGATE_NAME": b"other", "LANG": b"C"}
+    got = granted("alice", Request(Exec(b"y"), environment=theirs), Restrictions(command=b"x"))
+    assert (got.profile.name, got.name, got.request.environment) == ("default", None, {"LANG": b"C"})
+    # The login name may: it is what sshd knows as the account.
+    got = granted("alice=repo", Request(Exec(b"y"), environment=theirs), Restrictions(command=b"x"))
+    assert (got.profile.name, got.name) == ("default", "repo")
+
+
+def test_a_key_can_be_for_one_sandbox() -> None:
+    keys = Restrictions(environment={"SSHGATE_NAME": b"repo", "SSHGATE_PROFILE": b"gpu"})
+    request = Request(Shell(), environment={"SSHGATE_NAME": b"other", "SSHGATE_PROFILE": b"default"})
+    for login in ("alice", "alice=repo", "alice+gpu"):
+        got = granted(login, request, keys)
+        assert (got.profile.name, got.name) == ("gpu", "repo")
+    with pytest.raises(Denied, match="your key is for 'repo' only"):
+        granted("alice=other", request, keys)
+    with pytest.raises(Denied, match="your key is for 'gpu' only"):
+        granted("alice+default", request, keys)
