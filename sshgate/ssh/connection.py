@@ -7,20 +7,18 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import asyncssh
-import structlog
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 from asyncssh.packet import String, UInt32
 
-from sshgate.access.identity import Identity, LoginName, endpoint
+from sshgate.access.identity import Identity, endpoint
 from sshgate.config import Config
 from sshgate.errors import BadRequest, Denied, GateError, LimitReached, Unavailable
 from sshgate.forwarding.splice import splice
 from sshgate.forwarding.values import Destination, Tcp, Unix
-from sshgate.ssh import certificates
-from sshgate.ssh.certificates import Proof
+from sshgate.ssh.authentication import Authentication
 from sshgate.ssh.channel import Channel
 from sshgate.ssh.contracts import Admission, Gateway, Keyring, Login, Slot
 from sshgate.ssh.forward import ForwardChannel
@@ -36,17 +34,11 @@ _OPEN_CODES: Mapping[type[GateError], int] = {
     BadRequest: OPEN_ADMINISTRATIVELY_PROHIBITED,
     LimitReached: OPEN_RESOURCE_SHORTAGE,
 }
-# A name that no user can have: what an invalid login name is looked up as.
-NOBODY = "."
 # OpenSSH asks for its session at once after the login.
 JUST_LOGGED_IN = 2.0
 
-log = structlog.get_logger("sshgate.ssh")
 
-T = TypeVar("T")
-
-
-class Connection(asyncssh.SSHServer):
+class Connection(Authentication):
     """Decides for one connection: may it be here, who is it, how many sessions.
 
     ``spawn`` starts a task that outlives the connection, ``lost`` is called once when it has ended, ``clock``
@@ -64,26 +56,17 @@ class Connection(asyncssh.SSHServer):
         lost: Callable[[Connection], None] = lambda connection: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._config = config
-        self._keyring = keyring
+        super().__init__(config, keyring, clock)
         self._admission = admission
         self._gateway = gateway
         self._spawn = spawn
         self._lost = lost
-        self._clock = clock
         self._connection = secrets.token_hex(4)
         self._marks = Marks()
         self._trail = events.trail(connection=self._connection).marked(self._marks)
-        self._log: structlog.typing.FilteringBoundLogger = log
         self._transport: Transport | None = None
         self._slot: Slot | None = None
-        self._source, self._source_port = "", 0
-        self._name: LoginName | None = None
-        self._asked_name = ""
-        self._proof: Proof | None = None
-        self._failures = 0
-        self._refused_key: str | None = None
-        self._asked_none = False
+        self._source_port = 0
         self._login: Login | None = None
         self._more_sessions = True
         self._had_session = False
@@ -103,7 +86,7 @@ class Connection(asyncssh.SSHServer):
         self._transport = cast(Transport, conn)
         self._marks.mark(Stage.ACCEPT)
         self._source, self._source_port = endpoint(conn.get_extra_info("peername"))
-        self._log = log.bind(connection=self._connection, source=self._source)
+        self._log = self._log.bind(connection=self._connection, source=self._source)
         self._trail = self._trail.bound(source=self._source)
         try:
             self._slot = self._admission.connect(self._source)
@@ -175,55 +158,6 @@ class Connection(asyncssh.SSHServer):
         return self._last_chance and not self._had_session
 
     # --- who is it ---
-
-    def begin_auth(self, username: str) -> bool:
-        # Nothing that was found out for another name may be left (CVE-2023-46446).
-        self._proof = None
-        self._asked_name = username
-        try:
-            self._name = LoginName.parse(username)
-        except ValueError:
-            self._name = None
-        banner = self._config.ssh.banner
-        if banner and self._transport is not None:
-            self._transport.send_auth_banner("\r\n".join(banner.splitlines()) + "\r\n")
-        return True  # False would let everybody in
-
-    def public_key_auth_supported(self) -> bool:
-        return True
-
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Whether the key would do; asyncssh checks the signature. Called for questions, too."""
-        self._proof = None
-        restrictions = self._contained(lambda user, now: self._keyring.key(user, key.public_data, self._source, now))
-        if restrictions is None:
-            self._refused_key = key.get_fingerprint()
-        else:
-            self._proof = Proof("publickey", key.get_fingerprint(), restrictions)
-        return self._proof is not None
-
-    def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
-        self._proof = None
-        self._proof = self._contained(
-            lambda user, now: certificates.proof(certificate, user, self._source, now, self._keyring)
-        )
-        return self._proof is not None
-
-    def _contained(self, ask: Callable[[str, float], T | None]) -> T | None:
-        # An impossible name takes the same way as a wrong key: the same answer after the same time.
-        try:
-            answer = ask(self._name.user if self._name is not None else NOBODY, self._clock())
-        except Exception:
-            self._log.exception("authentication.broken")
-            return None
-        return answer if self._name is not None else None
-
-    def attempt_failed(self, method: bytes) -> bool:
-        if method == b"none" and not self._asked_none:
-            self._asked_none = True  # how clients ask which methods there are; OpenSSH does not count it either
-            return True
-        self._failures += 1
-        return self._failures < self._config.limits.auth_attempts
 
     def auth_completed(self) -> None:
         transport, proof, name = self._transport, self._proof, self._name

@@ -1,6 +1,6 @@
 """What asyncssh lacks on the wire of a connection, by private attributes, each with its reason. Written against 2.24.1.
 
-Two subclasses: ``Transport`` is the wire of one connection, ``wire.ChannelWire`` that of one session channel.
+``Transport`` is the wire of a connection (``userauth.UserAuth`` its logins), ``wire.ChannelWire`` that of a session.
 They add the bounds that asyncssh leaves out (input before login, output to a peer that does not read, queued
 requests), correct what real clients stumble over, and take work off the path of every packet.
 """
@@ -11,7 +11,7 @@ import asyncio
 import copy
 import socket
 from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import asyncssh
 from asyncssh.constants import (
@@ -26,10 +26,9 @@ from asyncssh.constants import OPEN_RESOURCE_SHORTAGE as SHORTAGE
 from asyncssh.packet import SSHPacket, String, UInt32
 
 from sshgate.forwarding.values import Tcp, Unix
-from sshgate.ssh.certificates import certificate_options
 from sshgate.ssh.forwardwire import ForwardWire, is_open, tcp, unix
 from sshgate.ssh.gcm import FastGcm, hasten
-from sshgate.ssh.options import acceptable
+from sshgate.ssh.userauth import UserAuth
 from sshgate.ssh.wire import SMALLEST_PACKET, ChannelWire, channel_and_packet_size
 
 # Output that waits in the TCP transport before channels are asked to stop, and until they may go on.
@@ -39,13 +38,8 @@ OUTPUT_LOW = 64 * 1024
 ONE_SEND = 128 * 1024
 # Answers (to keepalives, unknown requests, ...) are not asked to stop; from here on no more questions are read.
 OUTPUT_STUCK = 1 << 20
-# No packet before login needs more than a large certificate and its signature.
-PACKET_BEFORE_LOGIN = 64 * 1024
-# OpenSSH sends a command in one packet of up to 256 KiB; a too long one deserves a sentence, not a cut.
-PACKET_AFTER_LOGIN = 1 << 20
 # One read of the event loop, besides the packet that is incomplete.
 ONE_READ = 256 * 1024
-LONGEST_USER_NAME = 512
 # From here on a connection counts as bulk, and takes the best cipher that both sides have.
 BULK = 1 << 20
 # Input that a forwarded connection may have under way.
@@ -56,48 +50,19 @@ WAITING_REQUESTS = 100
 _NO_MORE_SESSIONS = String("no-more-sessions@openssh.com")
 
 
-class Owner(Protocol):
-    """What a transport asks of the object that decides for its connection, besides asyncssh's callbacks."""
-
-    def attempt_failed(self, method: bytes) -> bool:
-        """An attempt to log in has failed; false: it was the last one."""
-
-    def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
-        """Whether a certificate whose signature is right may log in."""
-
-    def keys_exchanged(self) -> None:
-        """Both sides have new keys. Called again at every rekey."""
-
-    def sessions_ended(self) -> None:
-        """The client will not open another session (no-more-sessions@openssh.com)."""
-
-    def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
-        """The client wants a listener in the sandbox: its port (0 for a path), ``None``: refused. Raises nothing."""
-
-    def unlisten(self, where: Tcp | Unix) -> bool:
-        """The client no longer wants it; false: there was none."""
-
-
-class Transport(asyncssh.SSHServerConnection):
+class Transport(UserAuth):
     """One SSH connection on the wire."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
         self.writable = asyncio.Event()
         self.writable.set()
-        self._max_recv_pktlen = PACKET_BEFORE_LOGIN
         self._held: set[str] = set()
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
-        self._auth_began = False
-        self._auth_method = b""
         self._bulk_ciphers: list[bytes] = []
         self._usual_rekey_bytes = self._rekey_bytes
         self._bytes_in = 0
-
-    @property
-    def owner(self) -> Owner | None:
-        return cast("Owner | None", self._owner)
 
     @property
     def waiting_output(self) -> int:
@@ -268,63 +233,6 @@ class Transport(asyncssh.SSHServerConnection):
             self._server_host_key.set_sig_algorithm(chosen)
         return True
 
-    # --- authentication ---
-
-    async def reload_config(self) -> None:
-        """Nothing: asyncssh prepares all options again in a thread for every login, and ours name no user."""
-
-    def _process_userauth_exactly(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> Any:
-        # asyncssh disconnects at a user name that is too long or not stringprep's, which tells it apart from
-        # a wrong key, and lets the name change half-way (CVE-2023-46446 came from that). OpenSSH does neither.
-        name = packet.get_string()
-        service = packet.get_string()
-        self._auth_method = packet.get_string()
-        if service != b"ssh-connection":
-            raise asyncssh.ServiceNotAvailable("Unexpected service in auth request")
-        if self._auth_complete:
-            if self._auth_final:
-                raise asyncssh.ProtocolError("Unexpected userauth request")
-            return None
-        # No valid name has a backslash, so whatever cannot be decoded stays invalid.
-        username = name[:LONGEST_USER_NAME].decode("utf-8", "backslashreplace")
-        if self._auth_began and username != self._username:
-            raise asyncssh.ProtocolError("Change of user name is not allowed")
-        if self._auth is not None:
-            auth, self._auth = self._auth, None
-            auth.cancel()
-        begin, self._auth_began = not self._auth_began, True
-        self._username = username
-        self._key_options = {}
-        self._cert_options = None
-        return self._finish_userauth(begin, self._auth_method, packet)
-
-    def send_userauth_failure(self, partial_success: bool) -> None:
-        # There is no MaxAuthTries in asyncssh.
-        if self.owner is not None and not self.owner.attempt_failed(self._auth_method):
-            raise asyncssh.PermissionDenied("Too many authentication failures")
-        super().send_userauth_failure(partial_success)
-
-    async def send_userauth_success(self) -> None:
-        self._max_recv_pktlen = PACKET_AFTER_LOGIN
-        await super().send_userauth_success()
-
-    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        # signature_algs only says what we would like: asyncssh still takes RSA signatures over SHA-1.
-        if msg and not acceptable(signature):
-            return False
-        return await super().validate_public_key(username, key_data, msg, signature)
-
-    async def _validate_openssh_certificate(
-        self, username: str, cert: asyncssh.SSHCertificate
-    ) -> asyncssh.SSHKey | None:
-        # asyncssh wants the whole login name (user+profile=name) among the principals, and takes a certificate
-        # without principals for everybody. What it enforces by itself (permit-pty, ...) it takes from here.
-        if self.owner is None or not self.owner.certificate_accepted(username, cert):
-            return None
-        self._cert_options = dict(certificate_options(cert))
-        cert.key.set_touch_required(True)
-        return cert.key
-
     # --- requests ---
 
     def _process_global_request_bounded(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
@@ -393,7 +301,7 @@ class Transport(asyncssh.SSHServerConnection):
     _packet_handlers = {  # noqa: RUF012
         **asyncssh.SSHServerConnection._packet_handlers,
         MSG_KEXINIT: _process_kexinit_exactly,
-        MSG_USERAUTH_REQUEST: _process_userauth_exactly,
+        MSG_USERAUTH_REQUEST: UserAuth._process_userauth_exactly,
         MSG_GLOBAL_REQUEST: _process_global_request_bounded,
         MSG_CHANNEL_OPEN: _process_channel_open_bounded,
     }

@@ -1,0 +1,91 @@
+"""Who is at the other end of an SSH connection, and how that was proven: what asyncssh asks its server for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import asyncssh
+import structlog
+
+from sshgate.access.identity import LoginName
+from sshgate.config import Config
+from sshgate.ssh import certificates
+from sshgate.ssh.certificates import Proof
+from sshgate.ssh.contracts import Keyring
+from sshgate.ssh.userauth import UserAuth
+
+# A name that no user can have: what an invalid login name is looked up as.
+NOBODY = "."
+
+log = structlog.get_logger("sshgate.ssh")
+
+T = TypeVar("T")
+
+
+class Authentication(asyncssh.SSHServer):
+    """The part of a connection that decides who it is. ``clock`` tells seconds since the epoch."""
+
+    _transport: UserAuth | None
+
+    def __init__(self, config: Config, keyring: Keyring, clock: Callable[[], float]) -> None:
+        self._config = config
+        self._keyring = keyring
+        self._clock = clock
+        self._log: structlog.typing.FilteringBoundLogger = log
+        self._source = ""
+        self._name: LoginName | None = None
+        self._asked_name = ""
+        self._proof: Proof | None = None
+        self._failures = 0
+        self._refused_key: str | None = None
+        self._asked_none = False
+
+    def begin_auth(self, username: str) -> bool:
+        # Nothing that was found out for another name may be left (CVE-2023-46446).
+        self._proof = None
+        self._asked_name = username
+        try:
+            self._name = LoginName.parse(username)
+        except ValueError:
+            self._name = None
+        banner = self._config.ssh.banner
+        if banner and self._transport is not None:
+            self._transport.send_auth_banner("\r\n".join(banner.splitlines()) + "\r\n")
+        return True  # False would let everybody in
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Whether the key would do; asyncssh checks the signature. Called for questions, too."""
+        self._proof = None
+        restrictions = self._contained(lambda user, now: self._keyring.key(user, key.public_data, self._source, now))
+        if restrictions is None:
+            self._refused_key = key.get_fingerprint()
+        else:
+            self._proof = Proof("publickey", key.get_fingerprint(), restrictions)
+        return self._proof is not None
+
+    def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
+        self._proof = None
+        self._proof = self._contained(
+            lambda user, now: certificates.proof(certificate, user, self._source, now, self._keyring)
+        )
+        return self._proof is not None
+
+    def _contained(self, ask: Callable[[str, float], T | None]) -> T | None:
+        # An impossible name takes the same way as a wrong key: the same answer after the same time.
+        try:
+            answer = ask(self._name.user if self._name is not None else NOBODY, self._clock())
+        except Exception:
+            self._log.exception("authentication.broken")
+            return None
+        return answer if self._name is not None else None
+
+    def attempt_failed(self, method: bytes) -> bool:
+        if method == b"none" and not self._asked_none:
+            self._asked_none = True  # how clients ask which methods there are; OpenSSH does not count it either
+            return True
+        self._failures += 1
+        return self._failures < self._config.limits.auth_attempts
