@@ -30,4 +30,4 @@ def add_to(verbs: Verbs, node: str | None) -> None:
         who = question.identity
         return REMARK + block(who.login, node or who.server or "HOST", who.server_port or 22)
 
-    verbs.add("config", config)
+    verbs.add("config", config, "lines for ~/.ssh/config by which editors find the same sandbox again")

@@ -28,7 +28,7 @@ class Core:
         self.provider = make_provider(config, self.telemetry)
         self.readiness = Readiness(self.provider.check)
         self.verbs = Verbs()
-        self.verbs.add("receipt", self._receipt)
+        self.verbs.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
         SandboxVerbs(self.provider).add_to(self.verbs)
         clientconfig.add_to(self.verbs, node_address())
         # Pods are counted over all gateways by their provider; what is local is this process's alone.

@@ -49,7 +49,7 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Trail, Value
 from sshgate.telemetry.marks import Marks, Stage
 from sshgate.timekeeping import Timekeeper, within_limits
-from sshgate.verbs import Question, Verbs
+from sshgate.verbs import Verbs
 
 FileServer = Callable[[Client, ShellFiles, Traffic, bytes, bool], Awaitable[Outcome | None]]
 """Speaks SFTP to a client where the sandbox has no server of its own; ends as ``bridge`` does."""
@@ -291,15 +291,9 @@ class Login:
 
     async def _answered(self, request: Request, client: Client, trail: Trail) -> bool:
         """Whether the request was a verb of the gateway's own, which needs no sandbox."""
-        asks = request.asks
-        # A key that forces a command forces it whatever is asked.
-        if not isinstance(asks, Subsystem) or self.identity.restrictions.command is not None:
+        text = await self._gateway.verbs.answer(self.identity, request, trail)
+        if text is None:
             return False
-        verb = self._gateway.verbs.get(asks.name)
-        if verb is None:
-            return False
-        text = await verb(Question(self.identity, request, trail))
-        trail.tell(Code.VERB, name=asks.name)
         await client.write(STDOUT, (text.replace("\n", "\r\n") if request.terminal is not None else text).encode())
         await client.finish(Exited(0))
         return True

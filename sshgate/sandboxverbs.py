@@ -25,10 +25,10 @@ class SandboxVerbs:
 
     def add_to(self, verbs: Verbs) -> None:
         """Register all of them."""
-        verbs.add("sandboxes", self.sandboxes)
-        verbs.add("end", self.end)
-        verbs.add("homes", self.homes)
-        verbs.add("delete-home", self.delete_home)
+        verbs.add("sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left")
+        verbs.add("end", self.end, "the end of the sandbox of USER=NAME, and of all that runs in it")
+        verbs.add("homes", self.homes, "what is kept of your named sandboxes")
+        verbs.add("delete-home", self.delete_home, "the end of what is kept of USER=NAME")
 
     async def sandboxes(self, question: Question) -> str:
         listed = await self._provider.named.list(question.identity.user)

@@ -108,8 +108,8 @@ class WebServer:
         self._door = Door(self._web, self._gateway, logins, place, self._events)
         self._runner = web.AppRunner(build(self._door, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         await self._runner.setup()
-        self._verbs.add("web", logins.web)
-        self._verbs.add("token", logins.token)
+        self._verbs.add("web", logins.web, "a link that opens a browser's session, once, within a minute")
+        self._verbs.add("token", logins.token, "a bearer token for programs")
         await self._server.start_serving()
         self._rechecking = asyncio.create_task(self._recheck())
         if place.nameless_proxy:
