@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,10 +20,14 @@ from sshgate.doors import Doors
 from sshgate.errors import GateError
 from sshgate.notyet import without_effect
 from sshgate.reread import Reread
+from sshgate.tasks import cancel, first_of
 from sshgate.telemetry import log as logs
 from sshgate.telemetry.audit import AuditFile
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.tracing import traced
+
+# How often a drain that has broken looks whether the sessions have ended.
+DRAIN_LOOK_SECONDS = 0.2
 
 Ready = Callable[[Doors], None]
 
@@ -76,7 +81,7 @@ async def serve(config: Config, ready: Ready | None = None, file: Path | None = 
             if ready is not None:
                 ready(doors)
             async with _reread(file, core, doors):
-                await _taken(stop)
+                await stop.get()
             await _drain(core, doors, stop)
         finally:
             await doors.close()
@@ -125,8 +130,7 @@ async def _reread(file: Path | None, core: Core, doors: Doors) -> AsyncIterator[
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel(task)
         # Whoever asks now is too late, and shall not end us.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
@@ -139,13 +143,17 @@ async def _drain(core: Core, doors: Doors, stop: asyncio.Queue[int]) -> None:
     core.telemetry.events.tell(Code.DRAINING, sessions=core.gateway.sessions, forwards=forwards, seconds=seconds)
     doors.stop_accepting()
 
-    async def work() -> None:
-        told = core.gateway.announce(
-            f"this gateway is shutting down: your session may go on for up to {seconds:g} s; a new login finds another."
-        )
-        await asyncio.gather(told, doors.drain(seconds))
+    sentence = f"your session may go on for up to {seconds:g} s; a new login finds another."
 
-    await _until_second_signal(stop, work())
+    async def work() -> None:
+        over = time.monotonic() + seconds
+        announced = core.gateway.terminals.announce(f"this gateway is shutting down: {sentence}")
+        done = await asyncio.gather(_done("announce", announced), _done("drain", doors.drain(seconds)))
+        # A defect in one of them must not cut the sessions that run.
+        while not all(done) and core.gateway.sessions and time.monotonic() < over:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+
+    await first_of(work(), stop.get())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -166,13 +174,11 @@ def _stop_signals() -> asyncio.Queue[int]:
     return stop
 
 
-async def _taken(stop: asyncio.Queue[int]) -> None:
-    await stop.get()
-
-
-async def _until_second_signal(stop: asyncio.Queue[int], work: Coroutine[Any, Any, None]) -> None:
-    tasks = {asyncio.create_task(work), asyncio.create_task(_taken(stop))}
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _done(step: str, work: Coroutine[Any, Any, None]) -> bool:
+    """Carry out one step of a drain; false, and a line in the log, when it fails."""
+    try:
+        await work
+    except Exception:
+        log.exception("drain.broken", step=step)
+        return False
+    return True

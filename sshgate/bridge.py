@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from sshgate.streams import STDOUT, Client, Outcome, Process
+from sshgate.tasks import cancel
 
 
 class Traffic:
@@ -52,9 +53,7 @@ async def bridge(
             side -= done
         return await process.wait() if output.done() else None
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*tasks)
 
 
 async def _input(client: Client, process: Process, traffic: Traffic, early: bytes, eof: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from typing import Protocol, cast
+from collections.abc import Coroutine, Iterable
+from typing import Any, Protocol, cast
 
 from sshgate.access.identity import Identity
 from sshgate.config import Address, Config
@@ -76,11 +77,18 @@ class Doors:
 
     async def drain(self, seconds: float) -> None:
         """Wait for what runs behind all of them, at most this long."""
-        await asyncio.gather(*(door.drain(seconds) for door in self._all))
+        await _all(door.drain(seconds) for door in self._all)
 
     async def close(self) -> None:
         """Cut what still runs behind any of them."""
-        await asyncio.gather(*(door.close() for door in self._all))
+        await _all(door.close() for door in self._all)
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Carry out all of them to their ends, then raise what the first that failed has raised."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
 
 
 def _web(config: Config, core: Core) -> WebDoor | None:

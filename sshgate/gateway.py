@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from sshgate import notices
 from sshgate.access.identity import Identity
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant, grant
@@ -25,13 +26,13 @@ from sshgate.forwarding.forwards import Forwards
 from sshgate.forwarding.policy import offers_agent
 from sshgate.launcher import Program
 from sshgate.lifecycle.clocks import SessionClock
+from sshgate.notices import Terminals
 from sshgate.patience import at_hand, patiently
 from sshgate.progress import Progress
 from sshgate.sandbox.files import ShellFiles
 from sshgate.sandbox.launch import end_group, has_sftp_server, is_busy, launch, park
 from sshgate.sandbox.provider import Provider, Sandbox
 from sshgate.streams import (
-    STDERR,
     STDOUT,
     Client,
     Exec,
@@ -54,9 +55,6 @@ from sshgate.verbs import Verbs
 FileServer = Callable[[Client, ShellFiles, Traffic, bytes, bool], Awaitable[Outcome | None]]
 """Speaks SFTP to a client where the sandbox has no server of its own; ends as ``bridge`` does."""
 
-# A client that does not take its last words is cut after this many seconds.
-LAST_WORDS = 5.0
-
 
 class Gateway:
     """What a front door needs to know of the rest: it turns identities into logins."""
@@ -78,30 +76,12 @@ class Gateway:
         self.profiles = profiles
         self.admission = admission
         self.sessions = 0
+        self.terminals = Terminals()
+        """Of the sessions that run."""
         self._logins: set[Login] = set()
-        self._terminals: set[Client] = set()
 
     def __repr__(self) -> str:
         return f"<Gateway {self.sessions} sessions, {self.provider!r}>"
-
-    @contextlib.contextmanager
-    def reachable(self, client: Client, request: Request) -> Iterator[None]:
-        """While it lasts, ``announce`` reaches this client, if it has a terminal."""
-        if request.terminal is not None:
-            self._terminals.add(client)
-        try:
-            yield
-        finally:
-            self._terminals.discard(client)
-
-    async def announce(self, sentence: str) -> None:
-        """Tell every terminal, those that do not read for at most ``LAST_WORDS`` seconds."""
-        line = f"\r\nsshgate: {sentence}\r\n".encode()
-        told = [asyncio.create_task(client.write(STDERR, line)) for client in self._terminals]
-        if told:
-            _, slow = await asyncio.wait(told, timeout=LAST_WORDS)
-            for task in slow:
-                task.cancel()
 
     @property
     def forwards(self) -> Mapping[tuple[str, ...], float]:
@@ -164,16 +144,16 @@ class Login:
             await self._serve(session, request, client, trail, marks, foreseen)
         except GateError as error:
             trail.tell(Code.SESSION_FAILED, level=error.level, code=error.code, reason=str(error))
-            await _tell(client, request, str(error))
+            await notices.say(client, request, str(error))
             await client.finish(Exited(error.status))
         except asyncio.CancelledError:
             trail.tell(Code.SESSION_CUT, reason="shutdown")
-            await _tell(client, request, "the gateway is shutting down; log in again in a moment.")
+            await notices.say(client, request, "the gateway is shutting down; log in again in a moment.")
             await client.finish(Lost("shutdown"))
             raise
         except Exception as error:
             trail.tell(Code.SESSION_BROKEN, error=error)
-            await _tell(client, request, f"an error inside the gateway ended this session (id {session}).")
+            await notices.say(client, request, f"an error inside the gateway ended this session (id {session}).")
             await client.finish(Exited(255))
         finally:
             self._gateway.sessions -= 1
@@ -246,7 +226,7 @@ class Login:
                 serve = self._files if granted.request.asks == Subsystem("sftp") else bridge
                 line = serve(client, process, traffic, early, eof, said)
                 timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
-                with telemetry.metrics.carrying(traffic), self._gateway.reachable(client, granted.request):
+                with telemetry.metrics.carrying(traffic), self._gateway.terminals.among(client, granted.request):
                     outcome = await within_limits(line, timekeeper)
             except asyncio.CancelledError:
                 cut = True
@@ -261,9 +241,9 @@ class Login:
                 ended.tell(Code.FILE_TRANSFER)
             ended.bound(**_ended(outcome)).tell(Code.SESSION_END)
             if granted.receipt:
-                await _tell(client, granted.request, f"receipt: {marks.line()}.")
+                await notices.say(client, granted.request, f"receipt: {marks.line()}.")
             if isinstance(outcome, Lost):
-                await _tell(client, granted.request, outcome.reason)
+                await notices.say(client, granted.request, outcome.reason)
             if outcome is not None:
                 await client.finish(outcome)
 
@@ -294,7 +274,8 @@ class Login:
         text = await self._gateway.verbs.answer(self.identity, request, trail)
         if text is None:
             return False
-        await client.write(STDOUT, (text.replace("\n", "\r\n") if request.terminal is not None else text).encode())
+        shown = text.replace("\n", "\r\n") if request.terminal is not None else text
+        await notices.write(client, shown.encode(), STDOUT)
         await client.finish(Exited(0))
         return True
 
@@ -315,7 +296,7 @@ class Login:
 
         async def warn(sentence: str) -> None:
             if granted.request.terminal is not None:
-                await client.write(STDERR, f"\r\nsshgate: {sentence}\r\n".encode())
+                await notices.write(client, f"\r\nsshgate: {sentence}\r\n".encode())
 
         async def busy() -> bool:
             # A forwarded connection is somebody's work, whatever the shell does.
@@ -344,7 +325,7 @@ class Login:
             path = await self.forwards.agent(sandbox, back)
         except GateError as error:
             # As with OpenSSH the session goes on without.
-            await _tell(client, granted.request, f"no agent forwarding: {error}")
+            await notices.say(client, granted.request, f"no agent forwarding: {error}")
             return program
         return replace(program, environment={**program.environment, "SSH_AUTH_SOCK": path})
 
@@ -357,13 +338,6 @@ async def _enter(pending: Pending, granted: Grant, trail: Trail, marks: Marks) -
     process = await park(sandbox, granted.request.terminal)
     marks.mark(Stage.ENTER)
     return sandbox, process
-
-
-async def _tell(client: Client, request: Request, sentence: str) -> None:
-    end = "\r\n" if request.terminal is not None else "\n"
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LAST_WORDS):
-            await client.write(STDERR, f"sshgate: {sentence}{end}".encode())
 
 
 def _asks(request: Request) -> str:

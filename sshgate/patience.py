@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from sshgate.errors import Cancelled
 from sshgate.streams import Client
+from sshgate.tasks import first_of
 
 T = TypeVar("T")
 
@@ -33,22 +34,9 @@ async def patiently(client: Client, work: Coroutine[Any, Any, T], interruptible:
     cancelled, and its own clean-up is waited for. Raises what ``work`` raises.
     """
     waited: Waited[Any] = Waited(None)
-    task = asyncio.create_task(work)
-    watchers = {asyncio.create_task(client.wait_closed())}
-    if interruptible:
-        watchers.add(asyncio.create_task(_typed(client, waited)))
-    try:
-        done, _ = await asyncio.wait({task, *watchers}, return_when=asyncio.FIRST_COMPLETED)
-        if task in done:
-            waited.result = task.result()
-            return waited
-        for watcher in done:
-            watcher.result()
-        return None
-    finally:
-        for pending in (task, *watchers):
-            pending.cancel()
-        await asyncio.gather(task, *watchers, return_exceptions=True)
+    watchers = [client.wait_closed(), *([_typed(client, waited)] if interruptible else [])]
+    first, waited.result = await first_of(work, *watchers)
+    return waited if first == 0 else None
 
 
 async def at_hand(client: Client) -> tuple[bytes, bool]:

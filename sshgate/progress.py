@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sshgate import notices
 from sshgate.streams import STDERR, Client
+from sshgate.tasks import cancel
 from sshgate.terminal import Terminal
 
 # A start that is quicker than this shows nothing: a flash is worse than a blank.
@@ -41,11 +42,9 @@ class Progress:
         try:
             yield self
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await cancel(task)
             if self._shown:
-                await self._client.write(STDERR, ERASE)
+                await notices.write(self._client, ERASE)
 
     async def _run(self) -> None:
         await asyncio.sleep(QUIET_SECONDS)

@@ -63,11 +63,19 @@ class Reread:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await self._asked.wait()
-            stamp = await asyncio.to_thread(self._stamp)
-            if self._asked.is_set() or stamp != self._seen:
-                self._asked.clear()
-                self._seen = stamp
-                await self._read()
+            try:
+                await self._look()
+            except Exception as error:
+                # A defect costs this change, not the ones to come.
+                reason = "an error inside the gateway; the settings before stay, the next change is read again"
+                self._events.tell(Code.CONFIG_REFUSED, reason=reason, error=error)
+
+    async def _look(self) -> None:
+        stamp = await asyncio.to_thread(self._stamp)
+        if self._asked.is_set() or stamp != self._seen:
+            self._asked.clear()
+            self._seen = stamp
+            await self._read()
 
     async def _read(self) -> None:
         try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from sshgate.bridge import Traffic
 from sshgate.lifecycle.clocks import SessionClock, Warn
 from sshgate.streams import Lost, Outcome
+from sshgate.tasks import first_of
 
 # How often bytes are looked at, so that "idle since" is right to this many seconds.
 LOOK_SECONDS = 10.0
@@ -72,14 +73,5 @@ class Timekeeper:
 
 async def within_limits(line: Coroutine[Any, Any, Outcome | None], timekeeper: Timekeeper) -> Outcome | None:
     """What ``line`` returns, or ``Lost`` when the session's time is over first."""
-    running = asyncio.create_task(line)
-    time_over = asyncio.create_task(timekeeper.until_over())
-    try:
-        await asyncio.wait({running, time_over}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            return running.result()
-        return Lost(f"this session ended: {time_over.result()}.")
-    finally:
-        for task in (running, time_over):
-            task.cancel()
-        await asyncio.gather(running, time_over, return_exceptions=True)
+    first, result = await first_of(line, timekeeper.until_over())
+    return cast("Outcome | None", result) if first == 0 else Lost(f"this session ended: {result}.")

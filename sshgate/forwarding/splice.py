@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from sshgate.streams import Stream
+from sshgate.tasks import cancel
 
 # What a client that has closed its channel had sent before may rest this long on its way.
 LINGER_SECONDS = 10.0
@@ -35,9 +36,7 @@ async def splice(client: Stream, server: Stream, linger: float = LINGER_SECONDS)
     finally:
         client.close()
         server.close()
-        for task in (*pumps, *leaving):
-            task.cancel()
-        await asyncio.gather(*pumps, *leaving, return_exceptions=True)
+        await cancel(*pumps, *leaving)
     return up.carried, down.carried
 
 

@@ -20,6 +20,7 @@ from asyncssh.sftp import MAX_SFTP_READ_LEN, SFTPServerHandler
 from sshgate.bridge import Traffic
 from sshgate.sandbox.files import FilesLost, ShellFiles, Status
 from sshgate.streams import STDERR, STDOUT, Client, Exited, Lost, Outcome
+from sshgate.tasks import first_of
 
 # The version that every client knows and OpenSSH speaks.
 VERSION = 3
@@ -34,15 +35,8 @@ async def serve_files(
     """
     writer = _Writer(client, traffic)
     reader = _Reader(client, files, traffic, writer, early, eof)
-    serving = asyncio.create_task(_serve(client, files, reader, writer))
-    gone = asyncio.create_task(client.wait_closed())
-    try:
-        await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return serving.result() if serving.done() else None
-    finally:
-        for task in (serving, gone):
-            task.cancel()
-        await asyncio.gather(serving, gone, return_exceptions=True)
+    _, outcome = await first_of(_serve(client, files, reader, writer), client.wait_closed())
+    return cast("Outcome | None", outcome)
 
 
 async def _serve(client: Client, files: ShellFiles, reader: _Reader, writer: _Writer) -> Outcome:

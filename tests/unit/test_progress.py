@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from sshgate import notices
 from sshgate.progress import ERASE, QUIET_SECONDS, Progress
 from sshgate.terminal import Terminal, TerminalSize
 from tests.rig.ends import TestClient
@@ -35,3 +38,28 @@ async def test_without_a_terminal_nothing_is_ever_printed() -> None:
     async with Progress(client, None).shown():
         await asyncio.sleep(QUIET_SECONDS + 0.2)
     assert client.written == b""
+
+
+async def test_a_session_that_is_cut_just_as_the_line_ends_is_cut() -> None:
+    went_on = False
+
+    async def session() -> None:
+        nonlocal went_on
+        async with Progress(TestClient(), Terminal()).shown():
+            pass
+        went_on = True
+
+    running = asyncio.create_task(session())
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not went_on
+
+
+async def test_a_client_that_does_not_read_does_not_hold_up_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "WRITE_SECONDS", 0.05)
+    client = TestClient()
+    client.stuck = True
+    async with asyncio.timeout(5), Progress(client, Terminal()).shown():
+        await asyncio.sleep(QUIET_SECONDS + 0.1)

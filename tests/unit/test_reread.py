@@ -46,11 +46,14 @@ class Watched:
         self.applied: list[int] = []
         self.told: asyncio.Queue[Record] = asyncio.Queue()
         self.refuse = False
+        self.defect = False
         from sshgate.configfile import load
 
         self.reread = Reread(self.file, load(self.file), self._apply, Events(self.told.put_nowait), every=0.01)
 
     async def _apply(self, config: Config) -> None:
+        if self.defect:
+            raise KeyError("limits")
         if self.refuse:
             raise ConfigError(["the host keys cannot be read."])
         self.applied.append(config.limits.sandboxes)
@@ -107,5 +110,22 @@ async def test_what_cannot_be_applied_leaves_the_old_settings_in_force(tmp_path:
         watched.refuse = False
         watched.reread.now()
         assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
+    finally:
+        task.cancel()
+
+
+async def test_a_defect_costs_one_change_and_not_those_after_it(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.defect = True
+    task = asyncio.create_task(watched.reread.run())
+    try:
+        watched.file.write_text("limits: {sandboxes: 22}\n")
+        told = await asyncio.wait_for(watched.told.get(), 5)
+        assert told.code is Code.CONFIG_REFUSED
+        assert isinstance(told.error, KeyError)
+        watched.defect = False
+        watched.file.write_text("limits: {sandboxes: 333}\n")
+        assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
+        assert watched.applied == [333]
     finally:
         task.cancel()

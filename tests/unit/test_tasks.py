@@ -1,0 +1,111 @@
+"""Things that run side by side: who decides, who is cancelled, and whose failure is seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sshgate.errors import Unavailable
+from sshgate.tasks import TaskSet, cancel, first_of
+
+
+@pytest.fixture
+def reported() -> Iterator[list[dict[str, Any]]]:
+    """What the loop's exception handler was given."""
+    contexts: list[dict[str, Any]] = []
+    yield contexts
+    assert all("exception" in context for context in contexts)
+
+
+def watch(contexts: list[dict[str, Any]]) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: contexts.append(context))
+
+
+class Cleaning:
+    """Waits for ever, and takes its time to end."""
+
+    ended = False
+
+    async def run(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            self.ended = True
+
+
+async def fail(error: Exception, seconds: float = 0) -> None:
+    await asyncio.sleep(seconds)
+    raise error
+
+
+async def fail_when_cancelled(error: Exception) -> None:
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        raise error from None
+
+
+async def test_the_first_decides_and_the_others_have_cleaned_up() -> None:
+    other = Cleaning()
+    assert await first_of(other.run(), asyncio.sleep(0, "it")) == (1, "it")
+    assert other.ended
+
+
+async def test_of_two_that_end_at_once_the_one_named_first_decides() -> None:
+    assert await first_of(asyncio.sleep(0, "a"), asyncio.sleep(0, "b")) == (0, "a")
+
+
+async def test_a_failure_of_the_first_is_raised_and_one_of_the_others_is_reported(
+    reported: list[dict[str, Any]],
+) -> None:
+    watch(reported)
+    with pytest.raises(KeyError):
+        await first_of(fail(KeyError("first")), fail_when_cancelled(ValueError("defect")))
+    assert [repr(context["exception"]) for context in reported] == ["ValueError('defect')"]
+
+
+async def test_what_a_gateway_expects_to_fail_is_no_defect(reported: list[dict[str, Any]]) -> None:
+    watch(reported)
+    assert await first_of(asyncio.sleep(0), fail_when_cancelled(Unavailable("gone"))) == (0, None)
+    assert reported == []
+
+
+async def test_cancelling_it_cancels_all_and_is_not_swallowed() -> None:
+    one, two = Cleaning(), Cleaning()
+    running = asyncio.create_task(first_of(one.run(), two.run()))
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert one.ended
+    assert two.ended
+
+
+async def test_waiting_for_a_cancelled_task_does_not_hide_that_the_waiter_is_cancelled() -> None:
+    cleaning = asyncio.create_task(Cleaning().run())
+    await asyncio.sleep(0)
+    waiter = asyncio.create_task(cancel(cleaning))
+    await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+
+
+async def test_a_set_keeps_its_tasks_until_they_end_and_reports_what_fails(reported: list[dict[str, Any]]) -> None:
+    watch(reported)
+    tasks = TaskSet()
+    tasks.start(fail(ValueError("defect")))
+    tasks.start(fail(Unavailable("gone")))
+    tasks.start(asyncio.sleep(0.01))
+    assert len(tasks) == 3
+    await tasks.join()
+    assert len(tasks) == 0
+    assert [repr(context["exception"]) for context in reported] == ["ValueError('defect')"]
+    tasks.start(Cleaning().run())
+    await asyncio.sleep(0)
+    await tasks.cancel()
+    assert len(tasks) == 0
