@@ -314,7 +314,7 @@ class Login:
             environment["SSH_CONNECTION"] = ends.encode()
         environment["SSHGATE_USER"] = who.user.encode()
         environment |= granted.environment
-        return Program(granted.request, environment, granted.profile.shell)
+        return Program(granted.request, environment, granted.profile.shell, str(who.login))
 
     async def _with_agent(self, granted: Grant, program: Program, sandbox: Sandbox, client: Client) -> Program:
         """The program with the client's agent in its environment, where that is offered and allowed."""

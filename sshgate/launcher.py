@@ -8,6 +8,9 @@ a launcher can wait in a warm sandbox before anyone has logged in, and signals h
 Raw mode while the line is read: canonical mode would cut it at 4,095 bytes. What is typed before the terminal
 is out of raw mode would reach the program as plain bytes, a ^D or ^C among them; so a second mark on a terminal
 says when input may follow.
+
+Until the program starts, its own tools (stty, id) are those of the system's directories: the image's PATH, which is
+kept in ``__P`` meanwhile, may begin with one that the sandbox's user writes.
 """
 
 from __future__ import annotations
@@ -18,10 +21,14 @@ from dataclasses import dataclass, field
 
 from sshgate.errors import BadRequest
 from sshgate.streams import Request, Shell, Subsystem
-from sshgate.terminal import Terminal
+from sshgate.terminal import Terminal, stty_words
+
+# The image's own directories stay behind the system's, for images that keep their tools elsewhere.
+_SYSTEM_PATH = "PATH=/usr/bin:/bin:$PATH;"
 
 SCRIPT = (
-    "__s=$(stty -g 2>/dev/null)&&stty raw -echo;"
+    f"__P=$PATH;{_SYSTEM_PATH}"
+    "[ -t 0 ]&&__s=$(stty -g 2>/dev/null)&&stty raw -echo;"
     "printf '\\001%s\\002' $$;"
     'IFS= read -r __l||exit 255;eval "$(printf %b "$__l")"'
 )
@@ -53,6 +60,12 @@ FILES_MARK = b"\006"
 FILES_LOOP = 'while IFS= read -r __l;do eval "$(printf %b "$__l")";done;exit 0'
 """Carries out one escaped line after the other."""
 
+KILLED = b"\x18"
+"""Follows the end mark on stderr where a signal has killed the program."""
+
+USUAL_TERM = "xterm-256color"
+_TERMS_AS_THEY_ARE = (USUAL_TERM, "dumb", "unknown")
+_TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SIGNAL = re.compile(r"[A-Z][A-Z0-9]{0,15}\Z")
 _ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
@@ -86,6 +99,8 @@ class Program:
     request: Request
     environment: Mapping[str, bytes] = field(default_factory=dict)
     shell: str = "/bin/bash"
+    login: str = ""
+    """The name that was logged in with; where the image can, it becomes a name of the sandbox's account."""
 
 
 class ReadyMark:
@@ -144,7 +159,7 @@ def kill_argv(pid: int, name: str, foreground: bool = False) -> tuple[str, ...]:
     if foreground:
         # Field 8 of /proc/PID/stat, counted after the command's name, which may hold blanks and brackets.
         # gVisor leaves it 0: there it is the program's own group, field 5, and not that of a shell's job.
-        script = 's=$(cat /proc/$1/stat)&&s=${s##*)}&&set -- $s&&{ g=$6;[ "$g" -gt 0 ]||g=$3;kill -s "$0" -- "-$g";}'
+        script = 'read -r s </proc/$1/stat&&s=${s##*)}&&set -- $s&&{ g=$6;[ "$g" -gt 0 ]||g=$3;kill -s "$0" -- "-$g";}'
     else:
         script = 'kill -s "$0" -- "-$1" 2>/dev/null||kill -s "$0" "$1"'
     return ("/bin/sh", "-c", script, name, str(pid))
@@ -163,6 +178,7 @@ def end_argv(pid: int) -> tuple[str, ...]:
     """
     # Of /proc/PID/stat after the name: 1 the state, 3 the group, 4 the session. Bit 1 of SigIgn is HUP.
     script = (
+        f"{_SYSTEM_PATH}"
         'own(){ for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
         '[ "$1" != Z ]&&{ [ "$3" = "$0" ]||[ "$4" = "$0" ];}||continue;'
         'i=0;while read -r k v;do [ $k = SigIgn: ]&&i=$v;done <"/proc/$p/status";'
@@ -207,7 +223,7 @@ def quote(value: bytes) -> bytes:
 def _terminal(terminal: Terminal | None) -> bytes:
     if terminal is None:
         return b""
-    settings = " ".join(_stty(terminal.modes)).encode()
+    settings = b" ".join(quote(word.encode("latin-1")) for word in stty_words(terminal.modes))
     # A stty that knows less than GNU's must still leave raw mode.
     restore = b'stty "$__s" ' + settings + b' 2>/dev/null||stty "$__s";' if settings else b'stty "$__s";'
     return restore + b"printf '\\006';"
@@ -215,8 +231,10 @@ def _terminal(terminal: Terminal | None) -> bytes:
 
 def _environment(program: Program) -> bytes:
     merged: dict[str, bytes] = {**program.environment, **program.request.environment}
-    if program.request.terminal is not None:
-        merged["TERM"] = program.request.terminal.term.encode("utf-8", "surrogateescape")
+    terminal = program.request.terminal
+    if terminal is not None:
+        merged["TERM"] = terminal.term.encode("utf-8", "surrogateescape")
+    path = merged.pop("PATH", b"\0")
     exports = []
     for name, value in merged.items():
         if not _NAME.match(name) or b"\0" in value:
@@ -226,8 +244,27 @@ def _environment(program: Program) -> bytes:
         exports.append(name.encode() + b"=" + quote(value))
     if sum(map(len, exports)) > LARGEST_ENVIRONMENT:
         raise BadRequest("the environment is too large: 1 MB at most; send fewer or shorter variables.")
-    tty = b"export SSH_TTY=$(tty 2>/dev/null);" if program.request.terminal is not None else b""
-    return tty + (b"export " + b" ".join(exports) + b";" if exports else b"")
+    return b"".join(
+        (
+            b"export SSH_TTY=$(tty 2>/dev/null);" if terminal is not None else b"",
+            b"__P=" + quote(path) + b";" if b"\0" not in path else b"",
+            b"export " + b" ".join(exports) + b";" if exports else b"",
+            _described(terminal.term) if terminal is not None else b"",
+        )
+    )
+
+
+def _described(term: str) -> bytes:
+    """Call the terminal xterm-256color where the sandbox has a description of that, and none of its own type."""
+    if term in _TERMS_AS_THEY_ARE or not _TERM.match(term):
+        return b""
+    own, usual = (f'[ -e "$__d/{name[0]}/{name}" ]'.encode() for name in (term, USUAL_TERM))
+    return (
+        b'IFS=:;__k=;for __d in "$TERMINFO" "$HOME/.terminfo" /etc/terminfo /lib/terminfo /usr/share/terminfo '
+        b"/usr/lib/terminfo /usr/local/share/terminfo $TERMINFO_DIRS;do "
+        + (own + b"&&__k=&&break;" + usual + b"&&__k=1;done;unset IFS;")
+        + (b'[ "$__k" ]&&TERM=' + USUAL_TERM.encode() + b";")
+    )
 
 
 def _start(program: Program, parent: _Parent | None) -> bytes:
@@ -238,9 +275,10 @@ def _start(program: Program, parent: _Parent | None) -> bytes:
     shell = (
         b"__S=" + quote(program.shell.encode()) + b';[ -x "$__S" ]||__S=${SHELL:-/bin/sh};[ -x "$__S" ]||__S=/bin/sh;'
         b'export SHELL="$__S" USER="${USER:=$(id -un 2>/dev/null)}" LOGNAME="${LOGNAME:-$USER}";cd 2>/dev/null;'
+        + (_ACCOUNT % quote(program.login.encode()) if program.login else b"")
     )
     if isinstance(asks, Shell):
-        return shell + _become(b'"$__S" -l', parent)
+        return shell + _LOGIN_SHELL + _become(b'"$@"', parent)
     if b"\0" in asks.command:
         raise BadRequest("the command holds a NUL byte, which no program can be given.")
     if len(asks.command) > LONGEST_COMMAND:
@@ -249,21 +287,45 @@ def _start(program: Program, parent: _Parent | None) -> bytes:
             "send it on stdin instead, as in `ssh HOST sh < script`."
         )
     # The word after the command is $0: messages then begin with "bash:", as under OpenSSH.
-    return shell + _become(b'"$__S" -c ' + quote(asks.command) + b' "${__S##*/}"', parent)
+    return shell + b"__c=" + quote(asks.command) + b";" + _become(b'"$__S" -c "$__c" "${__S##*/}"', parent)
+
+
+# As getpwnam(3) of libnss-extrausers reads it: the first line is the account itself, which the login name is another
+# name of, so that ~LOGIN is the home.
+_ACCOUNT = (
+    b"__f=/var/lib/extrausers/passwd;if [ -w $__f ];then __u=%s;__l=;while IFS=: read -r __n __v;do "
+    b'[ "$__n" = "$__u" ]&&__l=&&break;__l=${__l:-$__v};done <$__f;'
+    b'[ "$__l" ]&&printf "%%s:%%s\\n" "$__u" "$__l" >>$__f;fi;'
+)
+
+# A login shell's $0 is "-bash", which only a shell with `exec -a` can give: bash for any, busybox for its own. BASH_ENV
+# would be read by that bash too.
+_LOGIN_SHELL = (
+    b"__b=;case ${BASH_ENV:+no}$__S in /*/bash)__b=$__S;;"
+    b"/*)for __d in /bin/bash /usr/bin/bash;do [ -x $__d ]&&__b=$__d&&break;done;;esac;"
+    b'if [ "$__b" ];then set -- "$__b" -c \'exec -a "-${0##*/}" "$0"\' "$__S";'
+    b'elif (exec -a x true) 2>/dev/null;then set -- -a "-${__S##*/}" "$__S";else set -- "$__S" -l;fi;'
+)
 
 
 def _become(program: bytes, parent: _Parent | None) -> bytes:
+    program = b'export PATH="$__P";exec ' + program
     if parent is None:
-        return b"exec " + program
-    # Signals go to the whole group: the parent must outlive them to tell the status, and a caught signal is
-    # reset in the child. What the shell itself says about a killed child ("Killed") goes to /dev/null.
+        return program
+    # Signals go to the whole group: the parent must outlive them to tell the status, and a caught signal is reset in
+    # the child. What this shell says of a child that a signal has killed ("Killed", of INT and PIPE nothing) is
+    # nobody's output, but tells 137 by KILL from `exit 137`: it goes into the pipe of an empty here-document, and the
+    # mark is followed by KILLED. Where there is no such pipe to write to, it goes to /dev/null.
     return (
-        b"trap : HUP INT QUIT TERM USR1 USR2 ALRM PIPE;exec 4>&2 2>/dev/null;"
+        b"trap : HUP INT QUIT ILL ABRT FPE USR1 SEGV USR2 PIPE ALRM TERM;exec 4>&2 2>/dev/null;__k=;"
+        b"command exec 3<<.\n\n.\n"
+        b"[ -w /proc/self/fd/3 ]&&command exec 2>/proc/self/fd/3&&__k=1;("
         + program
         + (b" </dev/null" if parent.no_input else b"")
-        + b" 2>&4 4>&-;__r=$?;__m="
+        + b' 2>&4 3<&- 4>&-);__r=$?;exec 2>/dev/null;[ "$__k" ]&&{ __k=;while read -r __v;do __k=$__k$__v;done <&3;'
+        b"exec 3<&-;};__m="
         + quote(parent.mark)
-        + b';__w=1;trap __w= HUP USR1;printf %s "$__m" >&4;printf %s "$__m";'
+        + b';__w=1;trap __w= HUP USR1;printf "%s${__k:+\\030}" "$__m" >&4;printf %s "$__m";'
         + (b"cat >/dev/null" if parent.no_input else _HELD % (len(parent.mark), UNTAKEN))
         + b";exit $__r"
     )
@@ -291,42 +353,3 @@ def _subsystem(name: str, parent: _Parent | None) -> bytes:
         f"{FILES_LOOP};}};"
         "printf '\\005';"
     ).encode() + _become(b'"$__p"', parent)
-
-
-# --- terminal modes (RFC 4254 section 8) ---
-
-_CHARACTERS = {
-    1: ("intr", 3), 2: ("quit", 28), 3: ("erase", 127), 4: ("kill", 21), 5: ("eof", 4),
-    8: ("start", 17), 9: ("stop", 19), 10: ("susp", 26), 12: ("rprnt", 18), 13: ("werase", 23), 14: ("lnext", 22),
-}  # fmt: skip
-# Opcode -> name and the value that a fresh Linux terminal already has: only differences are sent.
-_FLAGS = {
-    30: ("ignpar", 0), 32: ("inpck", 0), 33: ("istrip", 0), 34: ("inlcr", 0), 35: ("igncr", 0), 36: ("icrnl", 1),
-    38: ("ixon", 1), 39: ("ixany", 0), 40: ("ixoff", 0), 41: ("imaxbel", 0), 42: ("iutf8", 0),
-    50: ("isig", 1), 51: ("icanon", 1), 53: ("echo", 1), 54: ("echoe", 1), 55: ("echok", 1), 56: ("echonl", 0),
-    57: ("noflsh", 0), 58: ("tostop", 0), 59: ("iexten", 1), 60: ("echoctl", 1), 61: ("echoke", 1),
-    70: ("opost", 1), 72: ("onlcr", 1), 73: ("ocrnl", 0), 74: ("onocr", 0), 75: ("onlret", 0),
-}  # fmt: skip
-
-
-def _stty(modes: Mapping[int, int]) -> list[str]:
-    words = []
-    for opcode, value in modes.items():
-        if opcode in _CHARACTERS:
-            name, usual = _CHARACTERS[opcode]
-            if value != usual and 0 <= value <= 255:
-                words += [name, "undef" if value in (0, 255) else _caret(value)]
-        elif opcode in _FLAGS:
-            name, usual = _FLAGS[opcode]
-            if bool(value) != bool(usual):
-                words.append(name if value else "-" + name)
-    return words
-
-
-def _caret(value: int) -> str:
-    """A control character in stty's notation; a printable one is quoted for the shell."""
-    if value < 32:
-        return "'^" + chr(value + 64) + "'"
-    if value == 127:
-        return "'^?'"
-    return quote(bytes([value])).decode("latin-1")

@@ -42,3 +42,41 @@ class Terminal:
     term: str = "xterm"
     size: TerminalSize = TerminalSize()
     modes: Mapping[int, int] = field(default_factory=dict)
+
+
+# --- terminal modes (RFC 4254 section 8) ---
+
+_CHARACTERS = {
+    1: ("intr", 3), 2: ("quit", 28), 3: ("erase", 127), 4: ("kill", 21), 5: ("eof", 4),
+    8: ("start", 17), 9: ("stop", 19), 10: ("susp", 26), 12: ("rprnt", 18), 13: ("werase", 23), 14: ("lnext", 22),
+}  # fmt: skip
+# Opcode -> name and the value that a fresh Linux terminal already has: only differences are sent.
+_FLAGS = {
+    30: ("ignpar", 0), 32: ("inpck", 0), 33: ("istrip", 0), 34: ("inlcr", 0), 35: ("igncr", 0), 36: ("icrnl", 1),
+    38: ("ixon", 1), 39: ("ixany", 0), 40: ("ixoff", 0), 41: ("imaxbel", 0), 42: ("iutf8", 0),
+    50: ("isig", 1), 51: ("icanon", 1), 53: ("echo", 1), 54: ("echoe", 1), 55: ("echok", 1), 56: ("echonl", 0),
+    57: ("noflsh", 0), 58: ("tostop", 0), 59: ("iexten", 1), 60: ("echoctl", 1), 61: ("echoke", 1),
+    70: ("opost", 1), 72: ("onlcr", 1), 73: ("ocrnl", 0), 74: ("onocr", 0), 75: ("onlret", 0),
+}  # fmt: skip
+
+
+def stty_words(modes: Mapping[int, int]) -> list[str]:
+    """The words for `stty` that set these modes, only those that differ from a fresh terminal's."""
+    words = []
+    for opcode, value in modes.items():
+        if opcode in _CHARACTERS:
+            name, usual = _CHARACTERS[opcode]
+            if value != usual and 0 <= value <= 255:
+                words += [name, "undef" if value in (0, 255) else _caret(value)]
+        elif opcode in _FLAGS:
+            name, usual = _FLAGS[opcode]
+            if bool(value) != bool(usual):
+                words.append(name if value else "-" + name)
+    return words
+
+
+def _caret(value: int) -> str:
+    """A control character in stty's notation."""
+    if value < 32:
+        return "^" + chr(value + 64)
+    return "^?" if value == 127 else chr(value)

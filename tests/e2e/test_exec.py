@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from asyncssh import SSHCompletedProcess
 
-from tests.rig.library import run_command
-from tests.rig.ssh import Ssh
+from tests.rig.library import connection, run_command
+from tests.rig.ssh import Ended, Ssh
+from tests.rig.terminal import OnTerminal
 
 
 def test_exit_status_is_exact(ssh: Ssh) -> None:
@@ -20,9 +24,44 @@ def test_output_and_errors_stay_apart(ssh: Ssh) -> None:
     assert (ended.status, ended.out, ended.err) == (3, b"out\n", b"err\n")
 
 
-def test_program_killed_by_a_signal_never_reads_as_success(ssh: Ssh) -> None:
-    assert ssh.run("kill -9 $$").status in (137, 255)
+@pytest.mark.parametrize("name", ["KILL", "TERM", "HUP", "ABRT", "USR1"])
+def test_a_program_killed_by_a_signal_is_told_as_such_and_nothing_else_is(ssh: Ssh, name: str) -> None:
+    async def ended() -> SSHCompletedProcess:
+        async with asyncio.timeout(60), connection(ssh) as made:
+            return await made.run(f"kill -{name} $$")
+
+    told = asyncio.run(ended())
+    assert (told.exit_signal and told.exit_signal[0], told.stdout, told.stderr) == (name, "", "")
+    assert ssh.run(f"kill -{name} $$") == Ended(255, b"", b"")  # OpenSSH's answer to exit-signal
+
+
+def test_a_status_as_of_a_signal_stays_a_status(ssh: Ssh) -> None:
+    assert ssh.run("exit 137") == Ended(137, b"", b"")
     assert ssh.run("sh -c 'kill -TERM $$'; exit $?").status == 143
+
+
+def test_a_program_begins_as_under_sshd(ssh: Ssh) -> None:
+    """No signal is ignored, blocked or caught, but for the C library's own two; only the standard streams are open."""
+    for options in ((), ("-tt",), ("-n",)):
+        ended = ssh.run("cat /proc/self/status; echo fds: /proc/self/fd/*", options=options, stdin=b"x")
+        said = dict(line.split(":", 1) for line in ended.out.decode().splitlines() if ":" in line)
+        assert [int(said[f"Sig{kind}"], 16) & ~(3 << 31) for kind in ("Blk", "Ign", "Cgt")] == [0, 0, 0], options
+        assert [Path(path).name for path in said["fds"].split()][:-1] == ["0", "1", "2"], options
+
+
+def test_a_login_shell_is_named_as_one(ssh: Ssh) -> None:
+    assert ssh.run(stdin=b'echo "$0" "$#"; shopt -q login_shell && echo login\n').out == b"-bash 0\nlogin\n"
+    with OnTerminal(ssh.argv(options=("-tt",))) as terminal:
+        terminal.enter('echo "my name is $0."; exit 4')
+        terminal.expect(rb"my name is -bash\.\r\n")
+        assert terminal.until_end() == 4
+
+
+@pytest.mark.parametrize("term", ["xterm-nobody-knows", "tmux-256color"])
+def test_a_terminal_nobody_knows_here_works_as_the_usual_one(ssh: Ssh, term: str) -> None:
+    ended = ssh.run('echo "$TERM"; clear >/dev/null && tput colors', options=("-tt",), environ={"TERM": term})
+    assert ended.status == 0, ended
+    assert ended.out.split() == [term.replace("nobody-knows", "256color").encode(), b"256"]
 
 
 def test_missing_command_is_127(ssh: Ssh) -> None:

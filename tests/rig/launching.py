@@ -36,12 +36,12 @@ def mark_of(read: Callable[[int], bytes]) -> int:
 
 
 @contextlib.contextmanager
-def parked(words: Sequence[str] = ("/bin/sh",)) -> Iterator[subprocess.Popen[bytes]]:
-    """A launcher on pipes, its mark read."""
+def parked(words: Sequence[str] = ("/bin/sh",), **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A launcher on pipes, its mark read, in an image that sets ``environment``."""
     running = subprocess.Popen(
         [*words, *launcher.ARGV[1:]],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=CLEAN, start_new_session=True, bufsize=0,
+        env=CLEAN | environment, start_new_session=True, bufsize=0,
     )  # fmt: skip
     with running:
         try:
@@ -60,9 +60,9 @@ class Ran:
     err: bytes
 
 
-def run(program: Program, stdin: bytes = b"", words: Sequence[str] = ("/bin/sh",)) -> Ran:
+def run(program: Program, stdin: bytes = b"", words: Sequence[str] = ("/bin/sh",), **environment: str) -> Ran:
     """Start a program as the gateway does, on pipes."""
-    with parked(words) as running:
+    with parked(words, **environment) as running:
         out, err = running.communicate(launcher.line(program) + stdin, PATIENCE)
         return Ran(running.returncode, out, err)
 
@@ -70,11 +70,17 @@ def run(program: Program, stdin: bytes = b"", words: Sequence[str] = ("/bin/sh",
 class Pty:
     """A launcher on a pseudo-terminal of its own."""
 
-    def __init__(self, words: Sequence[str] = ("/bin/sh",), size: TerminalSize = TerminalSize()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        words: Sequence[str] = ("/bin/sh",),
+        size: TerminalSize = TerminalSize(),  # noqa: B008
+        **environment: str,
+    ) -> None:
         self.main, side = pty.openpty()
         fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.columns, 0, 0))
         self.running = subprocess.Popen(
-            [*words, *launcher.ARGV[1:]], stdin=side, stdout=side, stderr=side, env=CLEAN, start_new_session=True,
+            [*words, *launcher.ARGV[1:]], stdin=side, stdout=side, stderr=side, env=CLEAN | environment,
+            start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         os.close(side)

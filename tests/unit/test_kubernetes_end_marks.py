@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from sshgate.launcher import UNTAKEN
+from sshgate.launcher import KILLED, UNTAKEN
 from sshgate.sandbox.kubernetes.exec import HOLD_SECONDS, ExecProcess
 from sshgate.sandbox.kubernetes.remotecommand import CUT
-from sshgate.streams import STDERR, STDOUT, Exited, Lost
+from sshgate.streams import STDERR, STDOUT, Exited, Lost, Outcome, Signalled
 from tests.unit.exec_server import SUCCESS, Home, process
 
 
@@ -62,6 +62,38 @@ async def test_the_marks_are_taken_out_of_both_outputs_however_they_are_cut(
             said[chunk[0]] += chunk[1]
         assert said == {STDOUT: b"e\x01", STDERR: b"e\x01late\x01"}
         assert await made.wait() == Exited(0)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(
+    ("behind", "status", "outcome"),
+    [
+        (KILLED, 137, Signalled("KILL")),
+        (KILLED, 143, Signalled("TERM")),
+        (KILLED, 128 + 64, Signalled("RTMAX")),
+        (KILLED, 255, Exited(255)),
+        (b"", 137, Exited(137)),
+    ],
+)
+async def test_a_program_that_a_signal_ended_is_told_from_a_status(
+    tmp_path: Path, behind: bytes, status: int, outcome: Outcome, cut: bool
+) -> None:
+    failure = b'\x03{"reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"%d"}]}}'
+
+    async def script(socket: web.WebSocketResponse) -> None:
+        mark = (await socket.receive()).data[1:]
+        await socket.send_bytes(b"\x02said" + mark + (b"" if cut else behind))
+        if cut and behind:
+            await socket.send_bytes(b"\x02" + behind)
+        await socket.send_bytes(b"\x02later" + KILLED)
+        await socket.send_bytes(b"\x01" + mark)
+        await socket.send_bytes(failure % status)
+
+    async with process(tmp_path, script) as made:
+        await _told_the_mark(made)
+        assert await _said(made, STDERR, b"saidlater" + KILLED)
+        assert await made.read() is None
+        assert await made.wait() == outcome
 
 
 @pytest.mark.parametrize("size", [3, UNTAKEN])

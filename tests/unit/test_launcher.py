@@ -19,7 +19,7 @@ from sshgate.errors import BadRequest
 from sshgate.launcher import Program, ReadyMark
 from sshgate.streams import Exec, Request, Shell, Subsystem
 from sshgate.terminal import Terminal
-from tests.rig.launching import BYTES, CLEAN, PATIENCE, SHELLS, Ran, parked, run
+from tests.rig.launching import BYTES, CLEAN, PATIENCE, SHELLS, Pty, Ran, parked, run
 
 
 @pytest.fixture(params=SHELLS)
@@ -74,6 +74,75 @@ def test_with_no_input_the_end_of_stdin_is_the_launchers_alone(shell: tuple[str,
         assert running.poll() is None
         running.stdin.close()
         assert running.wait(PATIENCE) == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "killed"),
+    [
+        (b"kill -KILL $$", 137, True),
+        (b"kill -TERM $$", 143, True),
+        (b"kill -HUP $$", 129, True),
+        (b"kill -SEGV $$", 139, True),
+        (b"exit 137", 137, False),
+        (b"exec 3>&2 2>/dev/null; sh -c 'kill -TERM $$'; exit $?", 143, False),
+        (b"exit 0", 0, False),
+    ],
+)
+def test_a_killed_program_is_told_from_a_status_and_the_shell_says_nothing(
+    shell: tuple[str, ...], command: bytes, status: int, killed: bool
+) -> None:
+    with parked(shell) as running:
+        text = launcher.line(Program(Request(Exec(command))), b"MARK")
+        out, err = running.communicate(text + b"MARK", PATIENCE)
+    if shell[0] == "bash":
+        killed = False  # as /bin/sh it says so too late, and the status has to do
+    assert (out, err, running.returncode) == (b"MARK", b"MARK" + launcher.KILLED * killed, status)
+
+
+def test_no_descriptor_of_the_launcher_reaches_the_program(shell: tuple[str, ...]) -> None:
+    with parked(shell) as running:
+        out, _ = running.communicate(launcher.line(Program(Request(Exec(b"echo /dev/fd/*"))), b"MARK") + b"MARK")
+    assert out.split()[:3] == [b"/dev/fd/0", b"/dev/fd/1", b"/dev/fd/2"]
+    assert len(out.split()) == 4 + (b"MARK" not in out.split()[3]), out
+
+
+@pytest.mark.parametrize("mark", [None, b"MARK"])
+def test_signals_are_as_a_program_expects_them(shell: tuple[str, ...], mark: bytes | None) -> None:
+    """None ignored, none blocked, none caught: what sshd gives."""
+    with parked(shell) as running:
+        program = Program(Request(Exec(b"exec cat /proc/self/status")))
+        out, _ = running.communicate(launcher.line(program, mark) + b"MARK", PATIENCE)
+    said = dict(line.split(b":", 1) for line in out.splitlines() if b":" in line)
+    assert [int(said[b"Sig" + kind], 16) for kind in (b"Blk", b"Ign", b"Cgt")] == [0, 0, 0]
+
+
+def test_the_launchers_tools_are_the_systems_and_the_programs_the_images(tmp_path: Path) -> None:
+    """A user's directory may be the first of an image's PATH."""
+    for name in ("stty", "id", "cat", "tail", "tty", "sleep"):
+        trap = tmp_path / name
+        trap.write_text(f"#!/bin/sh\n: >{tmp_path}/ran-{name}\n")
+        trap.chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    with parked(PATH=path) as running:
+        out, _ = running.communicate(launcher.line(Program(Request(Exec(b"echo $PATH; id"))), b"MARK"), PATIENCE)
+    assert out == path.encode() + b"\nMARK"
+    with Pty(PATH=path) as terminal:
+        terminal.type(launcher.line(Program(Request(Exec(b"echo $PATH"), Terminal()))))
+        assert path.encode() in terminal.read_all()
+    assert subprocess.run(launcher.end_argv(1 << 22), env={"PATH": path}, check=False).returncode == 0
+    assert [file.name for file in tmp_path.glob("ran-*")] == ["ran-id"]
+
+
+def test_a_profile_sets_the_programs_path() -> None:
+    assert run(Program(Request(Exec(b"echo $PATH")), {"PATH": b"/x:/bin"})).out == b"/x:/bin\n"
+
+
+def test_an_image_whose_tools_are_elsewhere_can_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's directories come first, not alone."""
+    (tmp_path / "sftp-server").write_text("#!/bin/sh\necho served\n")
+    (tmp_path / "sftp-server").chmod(0o755)
+    monkeypatch.setattr(launcher, "SFTP_SERVERS", ())  # those of this machine would come first
+    assert run(Program(Request(Subsystem("sftp"))), PATH=f"{tmp_path}:/bin").out.endswith(b"served\n")
 
 
 MUCH = 2 * launcher.UNTAKEN
@@ -139,9 +208,27 @@ def test_a_command_does_as_under_openssh(command: bytes, ran: Ran) -> None:
     assert run_exec(command) == ran
 
 
-def test_shells_start_as_login_shells() -> None:
-    ran = run(Program(Request(Shell())), b"shopt -q login_shell && echo login; exit 3\n")
-    assert (ran.status, ran.out) == (3, b"login\n")
+@pytest.mark.parametrize("mark", [None, b"MARK"])
+def test_shells_start_as_login_shells_by_their_name(shell: tuple[str, ...], mark: bytes | None) -> None:
+    text = launcher.line(Program(Request(Shell())), mark)
+    with parked(shell) as running:
+        out, err = running.communicate(text + b'shopt -q login_shell && echo login "$0" "$#" "$-"; exit 3\n', PATIENCE)
+    assert (running.returncode, out.removesuffix(b"MARK"), err.removesuffix(b"MARK")) == (
+        3,
+        b"login -bash 0 hBs\n",
+        b"",
+    )
+
+
+@pytest.mark.parametrize("name", ["dash", "sh"])
+def test_every_shell_is_a_login_shell_by_its_name(name: str) -> None:
+    assert run(Program(Request(Shell()), shell=f"/bin/{name}"), b"echo $0\n").out == f"-{name}\n".encode()
+
+
+def test_a_bash_env_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("echo read\n")
+    program = Program(Request(Shell()), {"BASH_ENV": f"{tmp_path}/env".encode()})
+    assert run(program, b"shopt -q login_shell && echo login\n").out == b"read\nlogin\n"
 
 
 def test_nothing_of_the_launcher_is_left_in_the_environment() -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,29 @@ def test_a_terminal_says_its_type_and_name() -> None:
     assert re.fullmatch(
         r"xterm-256color /dev/pts/\d+ yes\n", shown(on_terminal(b"echo $TERM $SSH_TTY $(tty -s && echo yes)"))
     )
+
+
+@pytest.mark.parametrize(
+    ("term", "became"),
+    [
+        ("vt100", "vt100"),
+        ("dumb", "dumb"),
+        ("xterm-nobody-knows", "xterm-256color"),
+        ("my-own", "my-own"),
+        ("dir-one", "dir-one"),
+    ],
+)
+def test_a_type_of_terminal_that_the_image_does_not_know_becomes_the_usual_one(
+    shell: tuple[str, ...], term: str, became: str, tmp_path: Path
+) -> None:
+    for place in ("home/.terminfo/m/my-own", "one/d/dir-one"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    program = Program(
+        Request(Exec(b'echo $TERM; echo "[$IFS]" | od -An -c'), Terminal(term)),
+        {"HOME": f"{tmp_path}/home".encode(), "TERMINFO_DIRS": f"/nowhere:{tmp_path}/one".encode()},
+    )
+    assert shown(program, shell).split() == [became, "[", "\\t", "\\n", "]", "\\n"]
 
 
 def test_long_and_odd_values_pass_the_raw_terminal(shell: tuple[str, ...]) -> None:

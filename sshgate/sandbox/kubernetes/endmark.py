@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sshgate.launcher import KILLED
 from sshgate.streams import STDERR, STDOUT
 
 
@@ -14,12 +15,17 @@ class EndMark:
 
     A mark may come in pieces, so what looks like its beginning is held; but a program that waits for an answer says
     nothing further, and its client waits for what is held. Hence ``let_go``.
+
+    Behind the mark on stderr ``KILLED`` may stand.
     """
 
     def __init__(self, mark: bytes) -> None:
         self.mark = mark
         self.torn = False
         """Whether a beginning of the mark was let go: the output holds what no program said."""
+        self.killed = False
+        """Whether the launcher knows that a signal ended the program."""
+        self._just_seen = False
         self._held = {STDOUT: b"", STDERR: b""}
         self._let_go = {STDOUT: b"", STDERR: b""}
 
@@ -42,7 +48,7 @@ class EndMark:
         """What of ``data`` is output; a possible beginning of the mark is held."""
         held = self._held.get(stream)
         if held is None:
-            return data
+            return self._behind(stream, data)
         gone = self._let_go[stream]
         if held or gone:
             data = gone + held + data
@@ -50,13 +56,21 @@ class EndMark:
         if found:
             del self._held[stream]
             self.torn |= len(before) < len(gone)
-            return before[len(gone) :] + after
+            self._just_seen |= stream == STDERR
+            return before[len(gone) :] + self._behind(stream, after)
         start = data.rfind(self.mark[:1], -len(self.mark))
         if start < 0 or not self.mark.startswith(data[start:]):
             start = len(data)
         self._let_go[stream] = data[start : len(gone)]
         self._held[stream] = data[max(start, len(gone)) :]
         return data[len(gone) : max(start, len(gone))]
+
+    def _behind(self, stream: int, data: bytes) -> bytes:
+        if data and stream == STDERR and self._just_seen:
+            self._just_seen = False
+            self.killed = data.startswith(KILLED)
+            data = data.removeprefix(KILLED)
+        return data
 
     def let_go(self, stream: int) -> bytes:
         """What is held: nothing has followed it, so it is output. Should the rest of the mark follow yet, it counts."""

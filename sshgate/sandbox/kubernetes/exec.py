@@ -202,6 +202,8 @@ class ExecProcess:
         return self._outcome
 
     async def _believable(self, outcome: Outcome) -> Outcome:
+        if self._mark is not None and self._mark.killed:
+            return remotecommand.by_signal(outcome)
         if outcome in KILLED:
             reason = await self._home.killed()
             return Lost(reason) if reason is not None else outcome

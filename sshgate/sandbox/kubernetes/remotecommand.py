@@ -5,13 +5,15 @@ Channels and subprotocols are those of k8s.io/apimachinery/pkg/util/remotecomman
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
+from signal import Signals
 from typing import Any
 from urllib.parse import urlencode
 
-from sshgate.streams import Exited, Lost, Outcome
+from sshgate.streams import Exited, Lost, Outcome, Signalled
 from sshgate.terminal import TerminalSize
 
 V5 = "v5.channel.k8s.io"
@@ -60,6 +62,14 @@ def outcome(payload: bytes) -> Outcome:
     if code is not None:
         return Exited(code)
     return _not_started(str(status.get("message") or ""))
+
+
+def by_signal(outcome: Outcome) -> Outcome:
+    """The end of a program that a signal has ended, by the status that shells and runtimes make of it."""
+    if isinstance(outcome, Exited) and outcome.status > 128:
+        with contextlib.suppress(ValueError):
+            return Signalled(Signals(outcome.status - 128).name.removeprefix("SIG"))
+    return outcome
 
 
 def _exit_code(status: dict[str, Any]) -> int | None:

@@ -20,6 +20,7 @@ from sshgate.terminal import Terminal
 
 # How long killed processes may take to be reaped.
 REAP_SECONDS = 5.0
+SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 class LocalSandbox:
@@ -105,10 +106,10 @@ class LocalSandbox:
         actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(descriptors)]
         actions.append((os.POSIX_SPAWN_DUP2, self._owner, bubblewrap.OWNER))
         environment = bubblewrap.environment(self._profile.shell)
-        # Python ignores SIGPIPE; programs must not, or `yes | head` complains instead of ending. A gateway under nohup
-        # ignores HUP; a program that does so was started to outlive its client.
+        # As under sshd. Python ignores PIPE and XFSZ, a gateway under nohup HUP, and one that a script started in the
+        # background INT and QUIT.
         return os.posix_spawnp(
-            words[0], words, environment, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE, signal.SIGHUP]
+            words[0], words, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=SIGNALS
         )
 
     async def _signal(self, pid: int, name: str, foreground: bool) -> None:
