@@ -66,6 +66,7 @@ KILLED = b"\x18"
 USUAL_TERM = "xterm-256color"
 _TERMS_AS_THEY_ARE = (USUAL_TERM, "dumb", "unknown")
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
+_READY = re.compile(rb"\x01(\d{1,10})\x02")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SIGNAL = re.compile(r"[A-Z][A-Z0-9]{0,15}\Z")
 _ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
@@ -117,8 +118,9 @@ class ReadyMark:
 
         Raises ``ValueError`` with what was seen when it cannot be a launcher.
         """
+        start = max(0, len(self._seen) - 11)
         self._seen += data
-        found = re.search(rb"\x01(\d{1,10})\x02", self._seen)
+        found = _READY.search(self._seen, start)
         if found:
             return int(found[1])
         if len(self._seen) > self.LONGEST:

@@ -12,7 +12,7 @@ import re
 from sshgate.forwarding.relay import ConnectFailed
 from sshgate.forwarding.values import Destination, Tcp, Unix, loopback_addresses
 from sshgate.launcher import Program, quote
-from sshgate.sandbox.launch import end_group, launch, park
+from sshgate.sandbox.launch import end_group, launch, park, until_end
 from sshgate.sandbox.provider import Sandbox
 from sshgate.streams import STDOUT, Exec, Exited, Process, Request
 
@@ -115,9 +115,7 @@ async def _begun(process: Process) -> bytes | None:
             return None
         chunk = reading.result()
     if chunk is None or chunk[0] != STDOUT:
-        while chunk is not None:
-            chunk = await process.read()
-        missing = await process.wait() == Exited(NO_TOOL)
+        missing = await until_end(process) and await process.wait() == Exited(NO_TOOL)
         raise ConnectFailed(MISSING if missing else "connection failed")
     return chunk[1]
 

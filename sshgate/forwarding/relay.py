@@ -329,13 +329,14 @@ class RelayStream:
 async def _hello(process: Process) -> bytes:
     """Wait for the relay's first line; what came after it. Raises ``NoRelay``."""
     seen = b""
-    while inside.HELLO not in seen:
-        chunk = await process.read()
-        if chunk is None or len(seen) > CHUNK:
-            raise NoRelay("the sandbox has no python3 that could run the relay; install python3 in its image.")
+    said = 0
+    while (chunk := await process.read()) is not None and said <= CHUNK:
+        said += len(chunk[1])
         if chunk[0] == STDOUT:
-            seen += chunk[1]
-    return seen.partition(inside.HELLO)[2]
+            seen = seen[-len(inside.HELLO) :] + chunk[1]
+            if inside.HELLO in seen:
+                return seen.partition(inside.HELLO)[2]
+    raise NoRelay("the sandbox has no python3 that could run the relay; install python3 in its image.")
 
 
 def _printable(said: bytes) -> str:

@@ -17,6 +17,9 @@ MARK_SECONDS = 15.0
 DISMISS_SECONDS = 5.0
 # Enough of what the sandbox said instead of the mark to explain it, and no more.
 LONGEST_COMPLAINT = 1000
+# What a small program of ours, or a launcher that ends, may say until it has ended. Whatever runs in the sandbox can
+# write to another program's output, without a pause.
+LONGEST_TALK = 64 * 1024
 
 
 async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False) -> Process:
@@ -49,9 +52,19 @@ async def dismiss(process: Process) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DISMISS_SECONDS):
             await process.write(launcher.NOTHING)
-            while await process.read() is not None:
-                pass
+            await until_end(process)
     await process.close()
+
+
+async def until_end(process: Process) -> bool:
+    """Drop what it says until it has ended; false when it says more than a program of ours does."""
+    said = 0
+    while said <= LONGEST_TALK:
+        chunk = await process.read()
+        if chunk is None:
+            return True
+        said += len(chunk[1])
+    return False
 
 
 async def launch(process: Process, program: launcher.Program, no_input: bool = False) -> bytes:
@@ -67,24 +80,35 @@ async def launch(process: Process, program: launcher.Program, no_input: bool = F
     # The size goes first, so that the first `stty size` is right.
     await process.control(Resize(program.request.terminal.size))
     await process.write(text)
-    seen = b""
     try:
         async with asyncio.timeout(MARK_SECONDS):
-            while launcher.TERMINAL_MARK not in seen and (chunk := await process.read()) is not None:
-                seen += chunk[1]
+            return await _terminal_ready(process)
     except TimeoutError as error:
         raise StartFailed("the sandbox's terminal did not get ready within 15 s; try again.") from error
-    before, _, after = seen.partition(launcher.TERMINAL_MARK)
-    return before + after
+
+
+async def _terminal_ready(process: Process) -> bytes:
+    """Read to the terminal's mark; what was said besides, or all of it if it ended first."""
+    seen = b""
+    while (chunk := await process.read()) is not None:
+        before, mark, after = chunk[1].partition(launcher.TERMINAL_MARK)
+        seen += before
+        if len(seen) > launcher.ReadyMark.LONGEST:
+            raise StartFailed("the sandbox's terminal printed something else than was asked of it; try again.")
+        if mark:
+            return seen + after
+    return seen
 
 
 async def has_sftp_server(process: Process) -> bool:
     """Whether the sandbox serves the sftp subsystem that was launched itself; otherwise ``ShellFiles`` can."""
     try:
         async with asyncio.timeout(MARK_SECONDS):
-            while (chunk := await process.read()) is not None:
+            said = 0
+            while said <= LONGEST_TALK and (chunk := await process.read()) is not None:
                 if chunk[0] != STDERR:
                     return chunk[1] == launcher.SERVER_MARK
+                said += len(chunk[1])
     except TimeoutError as error:
         raise StartFailed("the sandbox's shell did not start a file server within 15 s; try again.") from error
     raise StartFailed("the sandbox's shell ended before a file server could start; try again.")
@@ -129,9 +153,7 @@ async def _aside(sandbox: Sandbox, argv: tuple[str, ...]) -> Outcome | None:
         process = await sandbox.start(argv, None)
         try:
             async with asyncio.timeout(MARK_SECONDS):
-                while await process.read() is not None:
-                    pass
-                return await process.wait()
+                return await process.wait() if await until_end(process) else None
         finally:
             await process.close()
     return None
@@ -140,10 +162,14 @@ async def _aside(sandbox: Sandbox, argv: tuple[str, ...]) -> Outcome | None:
 async def _mark(process: Process) -> int:
     mark = launcher.ReadyMark()
     complaint = b""
+    complained = 0
     while (chunk := await process.read()) is not None:
         stream, data = chunk
         if stream == STDERR:
             complaint = (complaint + data)[:LONGEST_COMPLAINT]
+            complained += len(data)
+            if complained > LONGEST_TALK:
+                raise StartFailed("the sandbox's /bin/sh complains without an end.")
             continue
         try:
             pid = mark.feed(data)

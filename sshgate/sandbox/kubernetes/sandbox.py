@@ -15,7 +15,7 @@ from sshgate.sandbox.kubernetes.exec import ExecProcess
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.podspec import CONTAINER
 from sshgate.sandbox.kubernetes.start import Hopeless, Race, events
-from sshgate.sandbox.launch import dismiss, send_signal, tell_taken
+from sshgate.sandbox.launch import dismiss, send_signal, tell_taken, until_end
 from sshgate.sandbox.provider import Notice
 from sshgate.streams import Exited, Outcome, Process, Resize
 from sshgate.terminal import Terminal
@@ -192,9 +192,7 @@ class KubernetesSandbox:
             async with asyncio.timeout(self._api.timeout):
                 process = await self._exec(("/bin/sh", "-c", script, *words), None)
                 try:
-                    while await process.read() is not None:
-                        pass
-                    return process.outcome
+                    return process.outcome if await until_end(process) else None
                 finally:
                     await process.close()
         return None

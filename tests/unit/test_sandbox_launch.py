@@ -1,0 +1,84 @@
+"""What enters a sandbox, when something inside talks without an end: each read is bounded, and not quadratic."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from sshgate import launcher
+from sshgate.errors import StartFailed
+from sshgate.launcher import Program
+from sshgate.sandbox import launch
+from sshgate.streams import STDERR, STDOUT, Process, Request, Shell
+from sshgate.terminal import Terminal
+from tests.rig.ends import TestProcess
+
+# Enough that whoever reads it all is seen to: the attacks filled memory and 15 s of a core.
+ENOUGH = 64 << 20
+
+
+class Talkative(TestProcess):
+    """Says ``chunk`` again and again."""
+
+    def __init__(self, stream: int, chunk: bytes) -> None:
+        super().__init__()
+        self.said = 0
+        self._chunk = stream, chunk
+
+    async def read(self) -> tuple[int, bytes] | None:
+        assert self.said < ENOUGH, "it is read without an end"
+        self.said += len(self._chunk[1])
+        return self._chunk
+
+
+class Place:
+    """A sandbox in which every program is ``process``."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+
+    def parked(self, terminal: bool) -> None:
+        return None
+
+    async def start(self, *_: object) -> Process:
+        return self.process
+
+
+async def _terminal(process: Process) -> object:
+    return await launch.launch(process, Program(Request(Shell(), Terminal())))
+
+
+@pytest.mark.parametrize("stream", [STDOUT, STDERR])
+@pytest.mark.parametrize("size", [1, 100, 32_768])
+@pytest.mark.parametrize(
+    "read",
+    [_terminal, lambda process: launch.park(Place(process), None), launch.has_sftp_server],  # type: ignore[arg-type]
+    ids=["the terminal's mark", "the mark", "the file server's"],
+)
+async def test_a_start_that_is_talked_into_fails(
+    read: Callable[[Process], Awaitable[object]], stream: int, size: int
+) -> None:
+    process = Talkative(stream, b"x" * size)
+    began = time.process_time()
+    with contextlib.suppress(StartFailed):
+        assert await read(process) is False  # whatever is no server's mark is the other one
+    assert process.said <= launch.LONGEST_TALK + 2 * size
+    assert time.process_time() - began < 2
+
+
+async def test_a_look_that_is_talked_into_tells_nothing() -> None:
+    process = Talkative(STDOUT, b"x" * 32_768)
+    assert await launch.is_busy(Place(process), 7)  # type: ignore[arg-type]
+    await launch.dismiss(process)
+    assert process.said <= 2 * (launch.LONGEST_TALK + 2 * 32_768)
+    assert process.closed
+
+
+async def test_the_terminals_mark_is_found_among_what_is_said() -> None:
+    process = TestProcess()
+    process.output.put(b"a" * 4000, STDOUT)
+    process.output.put(b"b" + launcher.TERMINAL_MARK + b"c" * 9000, STDOUT)
+    assert await _terminal(process) == b"a" * 4000 + b"b" + b"c" * 9000
