@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from sshgate.access.identity import Identity, LoginName, Restrictions
+from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
 from sshgate.access.limits import origin_of
 from sshgate.config import Web
 from sshgate.errors import BadRequest, Denied
@@ -26,7 +26,7 @@ PASSWORDS_AT_A_TIME = 2
 # Failures of one address over all users, in those that one user may have there: a house, not a guesser of names.
 USERS_BEHIND_AN_ADDRESS = 5
 LOOPBACK = "127.0.0.1"
-# Whether a certificate has been revoked or has ended cannot be seen afterwards: such logins are short.
+# Whether a certificate has been revoked cannot be seen afterwards: such logins are short.
 CERTIFICATE_SECONDS = 3600.0
 _CERTIFICATE = "cert "
 # Logouts that are remembered; each for as long as its cookie would last.
@@ -39,8 +39,8 @@ class Keyring(Protocol):
     def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
         """What this key may do for this user now; ``None``: nothing."""
 
-    def has_authority(self, user: str) -> bool:
-        """Whether certificates are accepted for this user."""
+    def certified(self, user: str, certificate: Certified, source: str, now: float) -> Restrictions | None:
+        """What the signer of this certificate allows its owner now; ``None``: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,11 @@ class Logins:
             )
         if visitor.method == "proxy":
             return self._web.proxy is not None and self._web.proxy.secret_file is not None
-        if visitor.proof.startswith(_CERTIFICATE):
-            return self._keyring.has_authority(visitor.user)
-        allowed = self._keyring.holder(visitor.user, visitor.proof, source, time.time())
+        now = time.time()
+        if visitor.certificate is not None:
+            allowed = self._keyring.certified(visitor.user, visitor.certificate, source, now)
+        else:
+            allowed = self._keyring.holder(visitor.user, visitor.proof, source, now)
         # A key that was bound to a command since then must not open shells any more.
         return allowed is not None and allowed.whole
 
@@ -189,11 +191,15 @@ class Logins:
             raise Denied("your key is for one command or sandbox only, so it opens no browser.")
         if identity.login != LoginName(identity.user):
             raise BadRequest("log in by your plain name for this; profile and name are chosen in the browser.")
-        if identity.method == "certificate":
-            return self._visitor(
-                identity.user, method, _CERTIFICATE + identity.fingerprint, min(lifetime, CERTIFICATE_SECONDS)
-            )
-        return self._visitor(identity.user, method, identity.fingerprint, lifetime)
+        visitor = self._visitor(identity.user, method, identity.fingerprint, lifetime)
+        shown = identity.certificate
+        if shown is None:
+            return visitor
+        ends = min(visitor.expires, visitor.issued + CERTIFICATE_SECONDS, shown.ends or visitor.expires)
+        visitor = replace(visitor, proof=_CERTIFICATE + identity.fingerprint, certificate=shown, expires=ends)
+        if not self._signer.fits(visitor):
+            raise BadRequest("your certificate names too many addresses or principals for a login by browser or token.")
+        return visitor
 
     def _visitor(self, user: str, method: Method, proof: str, lifetime: float | None = None) -> Visitor:
         now = time.time()

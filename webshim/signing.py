@@ -36,6 +36,10 @@ class Signer:
         body = _PREFIX + "." + _base64(msgspec.json.encode(visitor))
         return f"{body}.{self._mark(purpose, body)}"
 
+    def fits(self, visitor: Visitor) -> bool:
+        """Whether a word that says who this is can be read again."""
+        return len(self.sign("cookie", visitor)) <= _LONGEST
+
     def read(self, purpose: Purpose, word: str) -> Visitor | None:
         """Who a word says it is, if it was signed for this purpose. Its time is not looked at."""
         body, _, mark = word.rpartition(".")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sshgate.access.identity import Certified
+
 Method = Literal["link", "password", "proxy", "token"]
 
 
@@ -15,10 +17,12 @@ class Visitor:
     user: str
     method: Method
     proof: str
-    """What must still hold for the login to stand: a key's fingerprint, ``cert`` before it for a certificate,
+    """What must still hold for the login to stand: a key's fingerprint, ``cert`` before it for a certificate's,
     a digest of the password's hash, nothing for a proxy."""
     id: str
     """Of this login; a logout names it."""
     issued: float
     expires: float
     """Both in seconds since the epoch."""
+    certificate: Certified | None = None
+    """What limits the certificate that it began with."""

@@ -12,11 +12,11 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sshgate.access.identity import Restrictions, is_user
+from sshgate.access.identity import Certified, Restrictions, comes_from, is_user
 from sshgate.access.key_line import KeyLine, LineRefused, parse
 
 log = logging.getLogger("sshgate.access")
@@ -46,11 +46,6 @@ class _KeyFile:
 
     stamp: Stamp = ()
     keys: tuple[KeyLine, ...] = ()
-
-    def holding(self, blob: bytes, authority: bool, source: str, now: float) -> Iterator[KeyLine]:
-        for line in self.keys:
-            if line.blob == blob and line.authority == authority and line.allows(source, now):
-                yield line
 
 
 _NOTHING = _KeyFile()
@@ -93,7 +88,10 @@ class Keyring:
         epoch. Of several lines that hold the key, the first whose options allow this client counts. A user
         who does not exist costs the same as one who does.
         """
-        return next((line.restrictions for line in self._of(user).holding(blob, False, source, now)), None)
+        for line in self._of(user).keys:
+            if line.blob == blob and not line.authority and line.allows(source, now):
+                return line.restrictions
+        return None
 
     def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
         """As ``key``, for a key that was proven earlier and is known by its ``SHA256:`` fingerprint."""
@@ -101,10 +99,6 @@ class Keyring:
             if not line.authority and fingerprint_of(line.blob) == fingerprint and line.allows(source, now):
                 return line.restrictions
         return None
-
-    def has_authority(self, user: str) -> bool:
-        """Whether there is any signer whose certificates are accepted for this user."""
-        return bool(self._authorities().keys) or any(line.authority for line in self._of(user).keys)
 
     def authority(
         self, user: str, blob: bytes, source: str, now: float, names: frozenset[str] | None = None
@@ -114,12 +108,27 @@ class Keyring:
         ``blob`` is the signer's public key. With ``names``, the principals of the certificate, only an
         authority that accepts one of them is given. The certificate's own limits are not looked at here.
         """
-        everyone = self._authorities().holding(blob, True, source, now)
-        own = self._of(user).holding(blob, True, source, now)
-        for line in (*everyone, *own):
-            principals = line.principals if line.principals is not None else frozenset({user})
-            if names is None or names & principals:
-                return Authority(principals, line.restrictions)
+        return self._signer(user, lambda line: line.blob == blob, source, now, names)
+
+    def certified(self, user: str, certificate: Certified, source: str, now: float) -> Restrictions | None:
+        """What the signer of a certificate that was shown earlier allows now, from here; ``None``: nothing any more."""
+        if (certificate.ends is not None and now >= certificate.ends) or not comes_from(source, certificate.sources):
+            return None
+
+        def signed(line: KeyLine) -> bool:
+            return fingerprint_of(line.blob) == certificate.authority
+
+        signer = self._signer(user, signed, source, now, frozenset(certificate.principals))
+        return signer.restrictions if signer is not None else None
+
+    def _signer(
+        self, user: str, signed: Callable[[KeyLine], bool], source: str, now: float, names: frozenset[str] | None
+    ) -> Authority | None:
+        for line in (*self._authorities().keys, *self._of(user).keys):
+            if line.authority and signed(line) and line.allows(source, now):
+                principals = line.principals if line.principals is not None else frozenset({user})
+                if names is None or names & principals:
+                    return Authority(principals, line.restrictions)
         return None
 
     def _of(self, user: str) -> _KeyFile:
@@ -207,9 +216,12 @@ def _lines(path: Path, text: str, authorities: bool) -> Iterator[KeyLine]:
             if line is not None and authorities:
                 if line.has_options:
                     raise LineRefused("options have no meaning here; use a cert-authority line in a user's file")
-                line = KeyLine(line.blob, authority=True)
+                # Of its certificates the certificate alone says whether a security key must be touched.
+                line = KeyLine(line.blob, authority=True, restrictions=Restrictions(touch=False))
         except LineRefused as refusal:
             log.warning("%s:%d: %s; the line is ignored", path, number, refusal)
             continue
         if line is not None:
+            for note in line.notes:
+                log.warning("%s:%d: %s; the rest of the line counts", path, number, note)
             yield line

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 # A user's name is also the name of a file; `+` and `=` separate, so they cannot be part of it.
 # `a.b@c`, `a_` and `_a` are names; `.`, `..` and `-x` are not.
@@ -63,12 +63,30 @@ class Restrictions:
     permit_listen: tuple[tuple[str, int | None], ...] | None = None
     """The only addresses and ports that ``-R`` may listen on, as above."""
     environment: Mapping[str, bytes] = field(default_factory=dict)
+    touch: bool = True
+    """A security key must have been touched for the signature."""
+    verify: bool = False
+    """A security key must have asked for its PIN or a finger."""
 
     @property
     def whole(self) -> bool:
         """Whether it opens what a browser or a token is: any sandbox of its user, with any program."""
         fixed = {"SSHGATE_NAME", "SSHGATE_PROFILE"} & self.environment.keys()
         return self.command is None and self.terminal and not fixed
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """What limits a login by a certificate, besides its restrictions, for as long as something rests on it."""
+
+    authority: str
+    """``SHA256:...`` of the key that signed it."""
+    principals: tuple[str, ...]
+    """Its names that the authority is accepted for."""
+    ends: float | None
+    """Seconds since the epoch; ``None``: never."""
+    sources: tuple[str, ...] | None
+    """Networks that its owner may come from; ``None``: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,8 @@ class Identity:
     """The address and port the client reached us at, as far as we can see them."""
     server_port: int = 0
     restrictions: Restrictions = Restrictions()
+    certificate: Certified | None = None
+    """Of a login by certificate."""
     connection: str = ""
     """The id under which logs and events speak of the connection."""
     arrived: Mapping[str, float] = field(default_factory=dict, compare=False)
@@ -95,6 +115,17 @@ class Identity:
     @property
     def user(self) -> str:
         return self.login.user
+
+
+def comes_from(source: str, networks: Iterable[str] | None) -> bool:
+    """Whether an address is in one of these networks; ``None``: any will do."""
+    if networks is None:
+        return True
+    try:
+        address = ip_address(source)
+    except ValueError:
+        return False
+    return any(address in ip_network(network) for network in networks)
 
 
 def endpoint(name: object) -> tuple[str, int]:

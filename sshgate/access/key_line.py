@@ -31,9 +31,10 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _EXPIRY = re.compile(r"(\d{8})(\d{4}(?:\d{2})?)?(Z?)\Z")
 _OPTION = re.compile(r'([A-Za-z0-9@.-]+)(?:="((?:\\"|[^"])*)")?(,|\Z)')
 _PRIVILEGES = {"pty": "terminal", "port-forwarding": "port_forwarding", "agent-forwarding": "agent_forwarding"}
-# Things a sandbox never offers: allowing or forbidding them changes nothing. Security keys are always
-# touched, so `no-touch-required` (less than that) may be said.
-_WITHOUT_EFFECT = frozenset({"x11-forwarding", "user-rc", "touch-required"})
+# What a security key is asked for besides its signature, and whether the word for it asks for more.
+_PRESENCE = {"touch-required": "touch", "verify-required": "verify"}
+# Things a sandbox never offers: to forbid them changes nothing, to allow them neither.
+_WITHOUT_EFFECT = frozenset({"x11-forwarding", "user-rc"})
 
 Network = IPv4Network | IPv6Network
 
@@ -53,7 +54,8 @@ class SourcePattern:
     def matches(self, address: IPv4Address | IPv6Address) -> bool:
         if self.network is not None:
             return address in self.network
-        return fnmatchcase(str(address), self.wildcard)
+        # sshd(8) knows no sets of characters.
+        return fnmatchcase(str(address), self.wildcard.replace("[", "[[]"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class KeyLine:
     """Seconds since the epoch."""
     has_options: bool = False
     restrictions: Restrictions = field(default_factory=Restrictions)
+    notes: tuple[str, ...] = ()
+    """What the line says without effect, for the operator."""
 
     def allows(self, source: str, now: float) -> bool:
         """Whether the line holds at this time for a client at this address."""
@@ -96,6 +100,8 @@ def parse(text: str) -> KeyLine | None:
         line = _apply(line, name, value, seen)
     if line.principals is not None and not line.authority:
         raise LineRefused("principals= has a meaning only beside cert-authority")
+    if line.restrictions.verify and not line.authority and not words[0].startswith("sk-"):
+        line = _note(line, "verify-required has a meaning for security keys only")
     return line
 
 
@@ -113,6 +119,18 @@ def decode_key(kind: str, encoded: str) -> bytes:
     except (binascii.Error, EOFError) as error:
         raise LineRefused("the key is damaged; copy the whole line of the .pub file again") from error
     return blob
+
+
+def acceptable(blob: bytes) -> bool:
+    """Whether a key in wire encoding is of a type and strength that is accepted."""
+    try:
+        kind = next(_strings(blob), b"").decode("ascii", "replace")
+        if kind in KEY_TYPES:
+            _check(kind, blob)
+            return True
+    except (LineRefused, EOFError):
+        pass
+    return False
 
 
 # --- the key ---
@@ -197,11 +215,17 @@ def _apply(line: KeyLine, name: str, value: str | None, seen: set[str]) -> KeyLi
     plain = name.removeprefix("no-")
     if value is None and plain in _PRIVILEGES:
         return _restrict(line, **{_PRIVILEGES[plain]: plain == name})
+    if value is None and plain in _PRESENCE:
+        return _restrict(line, **{_PRESENCE[plain]: plain == name})
     if value is None and plain in _WITHOUT_EFFECT:
-        return line
+        return _note(line, f"{plain} is not offered here") if plain == name else line
     if name in _VALUED:
         raise LineRefused(f'{name} needs a value: {name}="..."')
     raise LineRefused(f"the option {name[:40]!r} is unknown or cannot be kept here")
+
+
+def _note(line: KeyLine, note: str) -> KeyLine:
+    return replace(line, notes=(*line.notes, note))
 
 
 def _restrict(line: KeyLine, **changes: object) -> KeyLine:
@@ -254,7 +278,19 @@ def _permit(line: KeyLine, field: str, value: str, *, host_needed: bool) -> KeyL
 
 
 def _from(line: KeyLine, value: str) -> KeyLine:
-    return replace(line, sources=tuple(_source(element) for element in value.split(",")))
+    sources = []
+    for element in filter(None, value.split(",")):
+        source = _source(element)
+        if source is None:
+            # It excludes nobody, and sshd's operator may think that it does.
+            if element.startswith("!"):
+                raise LineRefused(f"from= holds {element[:60]!r}, which is no address; host names are not looked up")
+            line = _note(line, f"from= holds {element[:60]!r}, which matches nobody; host names are not looked up")
+        else:
+            sources.append(source)
+    if not value:
+        raise LineRefused("from= is empty")
+    return replace(line, sources=tuple(sources))
 
 
 _VALUED: dict[str, Callable[[KeyLine, str], KeyLine]] = {
@@ -265,7 +301,7 @@ _VALUED: dict[str, Callable[[KeyLine, str], KeyLine]] = {
     "from": _from,
     "permitopen": lambda line, value: _permit(line, "permit_open", value, host_needed=True),
     "permitlisten": lambda line, value: _permit(line, "permit_listen", value, host_needed=False),
-    "tunnel": lambda line, value: line,
+    "tunnel": lambda line, value: _note(line, "tunnel= is not offered here"),
 }
 _REPEATABLE = frozenset({"environment", "expiry-time", "permitopen", "permitlisten"})
 
@@ -273,23 +309,28 @@ _REPEATABLE = frozenset({"environment", "expiry-time", "permitopen", "permitlist
 # --- from= ---
 
 
-def _source(element: str) -> SourcePattern:
+def _source(element: str) -> SourcePattern | None:
+    """One element of the list; ``None`` where no address can be like it. Sources are IPv4 where they can be."""
     negated = element.startswith("!")
     pattern = element.removeprefix("!").strip().lower()
     if "/" in pattern:
         try:
-            return SourcePattern(negated, ip_network(pattern), "")
+            return SourcePattern(negated, _unmapped(ip_network(pattern)), "")
         except ValueError as error:
             raise LineRefused(f"from= holds {pattern[:60]!r}: {error}") from error
-    if not pattern or (re.search(r"[a-z]", pattern) and ":" not in pattern) or re.search(r"[^0-9a-f:.*?]", pattern):
-        # A name that is never looked up would shut its host out, or with `!` let it in.
-        raise LineRefused("from= takes addresses, networks and wildcards; host names are not looked up")
+    if pattern.startswith("::ffff:") and "." in pattern:
+        pattern = pattern.removeprefix("::ffff:")
     try:
-        pattern = str(ip_address(pattern))
+        return SourcePattern(negated, _unmapped(ip_network(pattern)), "")
     except ValueError:
-        if not re.search(r"[*?]", pattern):
-            raise LineRefused(f"from= holds {pattern[:60]!r}, which is no address") from None
-    return SourcePattern(negated, None, pattern)
+        like_an_address = re.fullmatch(r"[0-9.*?]+|(?!::ffff:)[0-9a-f:*?]+", pattern) and re.search(r"[*?]", pattern)
+        return SourcePattern(negated, None, pattern) if like_an_address else None
+
+
+def _unmapped(network: Network) -> Network:
+    """IPv4 in IPv6 as IPv4."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return network if mapped is None or network.prefixlen < 96 else IPv4Network((mapped, network.prefixlen - 96))
 
 
 def _from_matches(patterns: tuple[SourcePattern, ...], source: str) -> bool:

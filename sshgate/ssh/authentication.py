@@ -8,7 +8,7 @@ from typing import TypeVar
 import asyncssh
 import structlog
 
-from sshgate.access.identity import LoginName
+from sshgate.access.identity import LoginName, Restrictions
 from sshgate.config import Config
 from sshgate.ssh import certificates
 from sshgate.ssh.certificates import Proof
@@ -82,6 +82,10 @@ class Authentication(asyncssh.SSHServer):
             self._log.exception("authentication.broken")
             return None
         return answer if self._name is not None else None
+
+    def presence_required(self) -> tuple[bool, bool]:
+        limits = self._proof.restrictions if self._proof is not None else Restrictions(verify=True)
+        return limits.touch, limits.verify
 
     def attempt_failed(self, method: bytes) -> bool:
         if method == b"none" and not self._asked_none:

@@ -177,6 +177,7 @@ class Connection(Authentication):
             server=server,
             server_port=server_port,
             restrictions=proof.restrictions,
+            certificate=proof.certificate,
             connection=self._connection,
             arrived=dict(self._marks.times),
         )

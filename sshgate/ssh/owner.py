@@ -19,6 +19,9 @@ class Owner(Protocol):
     def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
         """Whether a certificate whose signature is right may log in."""
 
+    def presence_required(self) -> tuple[bool, bool]:
+        """Whether the security key that was just accepted must have been touched, and have asked for its PIN."""
+
     def keys_exchanged(self) -> None:
         """Both sides have new keys. Called again at every rekey."""
 

@@ -17,6 +17,8 @@ PACKET_BEFORE_LOGIN = 64 * 1024
 # OpenSSH sends a command in one packet of up to 256 KiB; a too long one deserves a sentence, not a cut.
 PACKET_AFTER_LOGIN = 1 << 20
 LONGEST_USER_NAME = 512
+# Flags of a security key's signature (OpenSSH's PROTOCOL.u2f): its user is there, and is who they should be.
+TOUCHED, VERIFIED = 0x01, 0x04
 
 
 class UserAuth(asyncssh.SSHServerConnection):
@@ -74,7 +76,10 @@ class UserAuth(asyncssh.SSHServerConnection):
         # signature_algs only says what we would like: asyncssh still takes RSA signatures over SHA-1.
         if msg and not acceptable(signature):
             return False
-        return await super().validate_public_key(username, key_data, msg, signature)
+        if not await super().validate_public_key(username, key_data, msg, signature) or self.owner is None:
+            return False
+        touch, verify = self.owner.presence_required()
+        return not msg or _presence(signature) & (wanted := touch * TOUCHED | verify * VERIFIED) == wanted
 
     async def _validate_openssh_certificate(
         self, username: str, cert: asyncssh.SSHCertificate
@@ -84,5 +89,20 @@ class UserAuth(asyncssh.SSHServerConnection):
         if self.owner is None or not self.owner.certificate_accepted(username, cert):
             return None
         self._cert_options = dict(certificate_options(cert))
-        cert.key.set_touch_required(True)
         return cert.key
+
+    async def _validate_client_public_key(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
+        key = await super()._validate_client_public_key(username, key_data)
+        if key is not None:
+            # Looked at above: asyncssh knows nothing of verify-required, and options only from files of its own.
+            key.set_touch_required(False)
+        return key
+
+
+def _presence(signature: bytes) -> int:
+    """What a security key says of its user in a signature that is right; of any other key all that can be asked."""
+    packet = SSHPacket(signature)
+    if not packet.get_string().startswith(b"sk-"):
+        return TOUCHED | VERIFIED
+    packet.get_string()
+    return packet.get_byte()

@@ -231,7 +231,10 @@ def test_the_line_that_accepts_a_principal_is_found(place: Place) -> None:
 def test_a_configured_authority_signs_for_every_user(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.ca.write_text(f"# ours\n{KEY}\nno-pty {OTHER}\n")
     assert not place.ring.empty
-    assert place.ring.authority("anyone", BLOB, SOURCE, NOW) == Authority(frozenset({"anyone"}), FULL)
+    # Its certificates alone say whether a security key must be touched.
+    assert place.ring.authority("anyone", BLOB, SOURCE, NOW) == Authority(
+        frozenset({"anyone"}), Restrictions(touch=False)
+    )
     assert place.ring.authority("anyone", blob_of(OTHER), SOURCE, NOW) is None
     assert "user_ca.pub:3: options have no meaning here" in caplog.text
 

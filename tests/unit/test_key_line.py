@@ -108,8 +108,10 @@ def test_any_blob_is_read_or_refused(blob: bytes, kind: str) -> None:
         ),
         ('permitlisten="80",permitlisten="*:8080"', Restrictions(permit_listen=(("*", 80), ("*", 8080)))),
         ('no-port-forwarding,permitopen="*:80"', Restrictions(port_forwarding=False, permit_open=(("*", 80),))),
-        ("no-X11-forwarding,no-user-rc,no-touch-required", FULL),
-        ('tunnel="0"', FULL),
+        ("no-X11-forwarding,no-user-rc,touch-required", FULL),
+        ("no-touch-required,verify-required", Restrictions(touch=False, verify=True)),
+        ("no-touch-required,touch-required,verify-required,no-verify-required", FULL),
+        ('tunnel="0",X11-forwarding,user-rc', FULL),
         ('command="a b, \\"c\\" \\d"', Restrictions(command=rb'a b, "c" \d')),
         ('command="x",no-pty', Restrictions(command=b"x", terminal=False)),
         (
@@ -126,12 +128,12 @@ def test_options_restrict(options: str, restrictions: Restrictions) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        "unknown", 'unknown="x"', "verify-required", "no-restrict", "no-cert-authority", 'no-pty="x"',
+        "unknown", 'unknown="x"', "no-restrict", "no-cert-authority", 'no-pty="x"',
         "command", "command=ls", 'command=""', 'command="x"y', 'command="a",command="b"', ",no-pty", "no-pty,", "a,,b",
         "environment", 'environment="1A=b"', 'environment="A"', 'environment="A B=c"',
         'principals="a"', 'cert-authority,principals="a,,b"', 'cert-authority,principals=""',
-        'from=""', 'from="example.org"', 'from="!bad.example.org,*"', 'from="10.0.0.1/8"', 'from="10.0.0.0/33"',
-        'from="1.2.3"', 'from="1.2.3.4,,"', 'from="[ab]*"', 'from="*",from="*"',
+        'from=""', 'from="!bad.example.org,*"', 'from="10.0.0.1/8"', 'from="10.0.0.0/33"', 'from="*",from="*"',
+        'from="*,!1.2.3"', 'from="*,![ab]*"', 'from="*,!::ffff:*"', 'from="*,!*.example.org"', 'from="*,!"',
         'expiry-time="2030"', 'expiry-time="20301332"', 'expiry-time="20300101Y"', 'expiry-time="203001012"',
     ],
 )  # fmt: skip
@@ -163,12 +165,40 @@ def test_refusals_show_no_values() -> None:
         ("fe80::*", "fe80::1%eth0", True),
         ("10.0.0.0/8", "::ffff:10.0.0.1", True),
         ("::/0", "10.0.0.1", False),
+        # What cannot be an address's is nobody's, and the rest counts.
+        ("example.org,*.lan,1.2.3,[ab]*,192.0.2.7,,", "192.0.2.7", True),
+        ("example.org,*.lan,1.2.3,[ab]*", "192.0.2.7", False),
+        ("[a2]*", "2001:db8::1", False),
+        # IPv4 in IPv6 is IPv4, in a list as well.
+        ("*,!::ffff:10.0.0.1", "10.0.0.1", False),
+        ("*,!::ffff:10.0.0.1", "::ffff:10.0.0.1", False),
+        ("*,!::FFFF:0a00:0001", "10.0.0.1", False),
+        ("*,!::ffff:10.0.*", "10.0.0.1", False),
+        ("*,!::ffff:10.0.0.0/104", "10.0.0.1", False),
+        ("::ffff:10.0.0.0/104", "10.0.0.1", True),
+        ("::ffff:10.0.0.0/104", "11.0.0.1", False),
         ("*", "not an address", False),
         ("*", "", False),
     ],
 )
 def test_from_decides_by_address(patterns: str, source: str, allowed: bool) -> None:
     assert line(f'from="{patterns}" {KEY}').allows(source, NOW) is allowed
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ('from="10.0.0.1,example.org"', "'example.org', which matches nobody"),
+        ('tunnel="1"', "tunnel= is not offered here"),
+        ("X11-forwarding", "x11-forwarding is not offered"),
+        ("user-rc", "user-rc is not offered"),
+        ("verify-required", "for security keys only"),
+    ],
+)
+def test_what_has_no_effect_is_noted(options: str, note: str) -> None:
+    (noted,) = line(f"{options} {KEY}").notes
+    assert note in noted
+    assert not line(f'restrict,no-x11-forwarding,from="*" {KEY}').notes
 
 
 @pytest.mark.parametrize(

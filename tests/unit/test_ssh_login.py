@@ -13,6 +13,8 @@ import asyncssh
 import pytest
 from asyncssh.constants import MSG_USERAUTH_FAILURE
 from asyncssh.packet import NameList
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sshgate.access.identity import Restrictions
 from sshgate.config import Access, Limits, Ssh
@@ -147,9 +149,9 @@ async def test_key_for_another_address_is_refused(door: FrontDoor) -> None:
 class Authority:
     """A certificate authority and what it signs."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, kind: str = "ed25519") -> None:
         self.place = place
-        self.public = make_key(place / "ca")
+        self.public = make_key(place / "ca", kind)
 
     def sign(self, *more: str, principals: str = "user", key: str = "id") -> None:
         names = ["-n", principals] if principals else []
@@ -199,6 +201,33 @@ async def test_certificate_that_does_not_hold_is_refused(
     authority.sign(*more, principals=principals)
     result = await door.ssh("true")
     assert (result.status, REFUSED in result.err) == (255, True)
+
+
+async def test_certificate_that_its_authority_signed_with_sha1_is_refused(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path, "rsa")
+    (tmp_path / "user_ca.pub").write_text(authority.public + "\n")
+    async with front_door(tmp_path, access=Access(user_ca=tmp_path / "user_ca.pub")) as door:
+        (tmp_path / "users" / "user").unlink()
+        for algorithm, status in (("rsa-sha2-512", 4), ("rsa-sha2-256", 4), ("ssh-rsa", 255)):
+            authority.sign("-t", algorithm)
+            assert (await door.ssh("exit 4")).status == status, algorithm
+
+
+async def test_certificate_for_a_key_that_would_not_do_by_itself_is_refused(
+    certified: tuple[FrontDoor, Authority], tmp_path: Path
+) -> None:
+    door, authority = certified
+    weak = rsa.generate_private_key(65537, 1024).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    (tmp_path / "weak").touch(mode=0o600)
+    (tmp_path / "weak").write_bytes(weak)
+    public = asyncssh.read_private_key(tmp_path / "weak").export_public_key()
+    (tmp_path / "weak.pub").write_bytes(public)
+    authority.sign(key="weak")
+    options = ["-i", str(tmp_path / "weak"), "-o", "RequiredRSASize=1024"]
+    assert (await door.ssh("true", options=options)).status == 255
+    assert not door.programs.logins
 
 
 async def test_certificate_of_another_authority_is_refused(

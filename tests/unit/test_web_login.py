@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sshgate.access.identity import Identity, LoginName, Restrictions
+from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
 from sshgate.config import Address, Tls, Web
-from sshgate.errors import ConfigError, Denied, GateError
+from sshgate.errors import BadRequest, ConfigError, Denied, GateError
 from sshgate.streams import Request, Subsystem
 from sshgate.telemetry.events import Events
 from sshgate.verbs import Question
@@ -26,6 +28,7 @@ from webshim.visitor import Visitor
 
 ALICE = Visitor("alice", "link", "SHA256:key", "id", 0.0, 1e12)
 HERE = "192.0.2.1"
+SHOWN = Certified("SHA256:ca", ("alice",), None, None)
 
 
 class Keys:
@@ -37,8 +40,8 @@ class Keys:
     def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
         return self.allowed if (user, fingerprint) == ("alice", "SHA256:key") else None
 
-    def has_authority(self, user: str) -> bool:
-        return self.allowed is not None
+    def certified(self, user: str, certificate: Certified, source: str, now: float) -> Restrictions | None:
+        return self.allowed if certificate == SHOWN else None
 
 
 def logins(keys: Keys | None = None, **web: object) -> Logins:
@@ -47,9 +50,15 @@ def logins(keys: Keys | None = None, **web: object) -> Logins:
     return Logins(settings, keys or Keys(), Signer(b"k" * 32), place)
 
 
-def identity(method: str = "publickey", login: str = "alice", **restrictions: bool) -> Identity:
-    name = LoginName.parse(login)
-    return Identity(name, method, "SHA256:key", HERE, 1, "192.0.2.9", 22, Restrictions(**restrictions))  # type: ignore[arg-type]
+def identity(method: str = "publickey", login: str = "alice", **restrictions: Any) -> Identity:
+    name, shown = LoginName.parse(login), SHOWN if method == "certificate" else None
+    return Identity(name, method, "SHA256:key", HERE, 1, "192.0.2.9", 22, Restrictions(**restrictions), shown)
+
+
+def signed(ways: Logins, token: str) -> Visitor:
+    found = ways._signer.read("token", token.splitlines()[0])
+    assert found is not None
+    return found
 
 
 def question(who: Identity) -> Question:
@@ -100,6 +109,22 @@ async def test_a_certificate_opens_the_browser_for_an_hour() -> None:
     found = ways.by_link((await ways.web(question(identity("certificate")))).strip().partition("#login=")[2], HERE)
     assert isinstance(found, Visitor)
     assert found.expires - found.issued == 3600
+    ending = dataclasses.replace(SHOWN, ends=time.time() + 60)
+    token = await ways.token(question(dataclasses.replace(identity("certificate"), certificate=ending)))
+    word = signed(ways, token)
+    assert 0 < word.expires - word.issued <= 60
+
+
+async def test_a_certificate_of_more_than_a_cookie_holds_opens_no_browser() -> None:
+    many = dataclasses.replace(SHOWN, sources=tuple(f"10.0.{number}.0/24" for number in range(200)))
+    with pytest.raises(BadRequest, match="too many addresses"):
+        await logins().token(question(dataclasses.replace(identity("certificate"), certificate=many)))
+
+
+async def test_a_key_for_one_sandbox_or_command_opens_no_browser() -> None:
+    for limits in ({"command": b"x"}, {"environment": {"SSHGATE_NAME": b"work"}}):
+        with pytest.raises(Denied):
+            await logins().web(question(identity(**limits)))
 
 
 async def test_a_token_is_no_cookie_and_a_cookie_no_token() -> None:
