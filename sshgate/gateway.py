@@ -101,6 +101,10 @@ class Gateway:
         self._logins.add(login)
         return login
 
+    def usual_profile(self, user: str, name: str) -> str | None:
+        """The profile of a named sandbox that is there, for who does not say which."""
+        return self.provider.named.profile(user, name)
+
     def left(self, login: Login) -> None:
         """Told by a login that was closed."""
         self._logins.discard(login)
@@ -176,7 +180,8 @@ class Login:
         return self._granted(Request(Shell()))
 
     def _granted(self, request: Request) -> Grant:
-        granted = grant(self.identity, request, self._gateway.profiles, self._profile_of)
+        usual = partial(self._gateway.usual_profile, self.identity.user)
+        granted = grant(self.identity, request, self._gateway.profiles, usual)
         if self._together and granted.scope == "channel":
             granted = replace(granted, scope="connection")
         return granted
@@ -278,9 +283,6 @@ class Login:
         await notices.write(client, shown.encode(), STDOUT)
         await client.finish(Exited(0))
         return True
-
-    def _profile_of(self, name: str) -> str | None:
-        return self._gateway.provider.named.profile(self.identity.user, name)
 
     def _timekeeper(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -43,6 +44,9 @@ class Gateway(Protocol):
     """What turns identities into logins."""
 
     profiles: Mapping[str, Profile]
+
+    def usual_profile(self, user: str, name: str) -> str | None:
+        """The profile of a named sandbox that is there, for who does not say which."""
 
     def login(self, identity: Identity, together: bool = False) -> Login:
         """A login; ``together``: with one sandbox for all that is run on it."""
@@ -86,7 +90,9 @@ class Sessions:
     ) -> WebSession:
         """A new session; with a size it starts at once. Raises ``Denied`` and ``LimitReached``."""
         identity = Identity(LoginName(owner.user, profile, name), f"web-{owner.method}", owner.proof, source)
-        granted = grant(identity, Request(Shell()), self._gateway.profiles)
+        granted = grant(
+            identity, Request(Shell()), self._gateway.profiles, partial(self._gateway.usual_profile, owner.user)
+        )
         mine = self.of(owner.user)
         if len(mine) >= self._most:
             ended = [session for session in mine if session.state == "ended"]

@@ -21,9 +21,9 @@ from sshgate.config import ProfileLimits
 from sshgate.errors import GateError, Unavailable
 from sshgate.forwarding import plain, policy
 from sshgate.forwarding.places import Place
-from sshgate.forwarding.relay import ConnectFailed, NoRelay, Relay, RelayStream
+from sshgate.forwarding.relay import HELLO_SECONDS, ConnectFailed, NoRelay, Relay, RelayStream
 from sshgate.forwarding.splice import splice
-from sshgate.forwarding.values import Agent, Destination, Listening, Tcp
+from sshgate.forwarding.values import Agent, Destination, Listening, Tcp, own_addresses
 from sshgate.sandbox.provider import Sandbox
 from sshgate.streams import Back, Stream
 from sshgate.telemetry.codes import Code
@@ -34,6 +34,8 @@ from sshgate.telemetry.marks import since
 SESSION_SECONDS = 1.0
 # A program does not wait longer for the listeners that were asked for before it.
 SETTLE_SECONDS = 5.0
+# Nor does a connection, once its sandbox is there: as long as a relay may take to start.
+ORDER_SECONDS = HELLO_SECONDS
 # What comes back to one connection at a time: a program in the sandbox can say that as many come as it likes.
 MOST_BACK = 256
 
@@ -52,7 +54,8 @@ class Forwards:
         self._changed = asyncio.Event()
         self._relays: dict[str, asyncio.Task[Relay | None]] = {}
         self._listeners: dict[Listening, tuple[Relay, int]] = {}
-        self._agents: dict[str, bytes] = {}
+        self._agents: dict[str, tuple[Relay, bytes]] = {}
+        self._agents_lock = asyncio.Lock()
         self._plain: set[plain.PlainStream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
@@ -107,13 +110,16 @@ class Forwards:
         with self._told("connection", destination) as told:
             policy.check_key(destination, self._identity.restrictions)
             place = await self._place()
-            policy.check_profile(destination, place.granted.profile)
+            own = await _own_addresses(destination, place)
+            policy.check_profile(destination, place.granted.profile, own)
             sandbox = await place.get()
             told["sandbox"] = sandbox.id
+            # It may be meant for a listener that was asked for before it.
+            await self.settled(ORDER_SECONDS)
             relay = await self._relay(sandbox)
             if relay is not None:
-                return await relay.connect(destination)
-            stream = await plain.connect(sandbox, destination)
+                return await relay.connect(destination, own)
+            stream = await plain.connect(sandbox, destination, own)
             if self._over.is_set():
                 stream.close()
             self._plain.add(stream)
@@ -128,10 +134,14 @@ class Forwards:
         self._pending += 1
         return self._listen(where, back)
 
-    async def settled(self) -> None:
-        """Returns when no listener is being made any more: a program may count on those that were asked before it."""
+    async def settled(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Returns when no listener is being made any more, at the latest after this long.
+
+        sshd carries out one request after the other: what comes next on the connection may count on the listeners that
+        were asked for before. What they wait for (a session, its sandbox) must not wait for this.
+        """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_SECONDS):
+            async with asyncio.timeout(seconds):
                 while self._pending:
                     self._idle.clear()
                     await self._idle.wait()
@@ -177,12 +187,16 @@ class Forwards:
 
     async def agent(self, sandbox: Sandbox, back: Back) -> bytes:
         """The path of the agent's socket in this sandbox: one for the whole connection. Raises ``GateError``."""
-        if sandbox.id not in self._agents:
-            relay = await self._relay(sandbox)
-            if relay is None:
-                raise NoRelay("the sandbox has no python3, which agent forwarding needs; install it in the image")
-            _, self._agents[sandbox.id] = await relay.listen(Agent(), self._accepted(Agent(), back))
-        return self._agents[sandbox.id]
+        async with self._agents_lock:
+            relay, path = self._agents.get(sandbox.id, (None, b""))
+            # A relay whose sandbox's python3 was killed took its socket along.
+            if relay is None or not relay.alive:
+                relay = await self._relay(sandbox)
+                if relay is None:
+                    raise NoRelay("the sandbox has no python3, which agent forwarding needs; install it in the image")
+                _, path = await relay.listen(Agent(), self._accepted(Agent(), back))
+                self._agents[sandbox.id] = relay, path
+            return path
 
     async def close(self) -> None:
         """End all of it. Never raises."""
@@ -312,6 +326,18 @@ class Forwards:
             trail.tell(Code.FORWARD_REFUSED, level=error.level)
             raise
         trail.bound(**fields).tell(Code.FORWARD_OPEN, seconds=since(began))
+
+
+async def _own_addresses(destination: Destination, place: Place) -> tuple[str, ...]:
+    """The sandbox's own addresses that the destination means; see ``own_addresses``."""
+    if not isinstance(destination, Tcp):
+        return ()
+    own = own_addresses(destination.host)
+    # Nobody has seen the name and the addresses of a sandbox that is not there yet, but of a named one that was.
+    if own or (place.sandbox is None and place.granted.name is None):
+        return own
+    sandbox = await place.get()
+    return own_addresses(destination.host, sandbox.hostname, await sandbox.addresses())
 
 
 async def _start(sandbox: Sandbox) -> Relay | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sshgate.forwarding.inside import CHUNK, HEAD
-from sshgate.forwarding.values import Agent, Destination, Listening, Tcp, loopback_addresses
+from sshgate.forwarding.values import Agent, Destination, Listening, Tcp
 
 Frame = tuple[int, int, bytes]
 """Kind, number of the stream, payload."""
@@ -21,10 +21,10 @@ def frame(kind: int, number: int, payload: bytes = b"") -> bytes:
     return HEAD.pack(kind, number, len(payload)) + payload
 
 
-def opening(destination: Destination) -> bytes:
-    """The payload of OPEN. What means loopback is sent as numbers, so that no name is looked up for it."""
+def opening(destination: Destination, own: tuple[str, ...] = ()) -> bytes:
+    """The payload of OPEN. What means the sandbox itself is sent as numbers, so that no name is looked up for it."""
     if isinstance(destination, Tcp):
-        hosts = loopback_addresses(destination.host) or (destination.host,)
+        hosts = own or (destination.host,)
         return b"t" + destination.port.to_bytes(2, "big") + "\n".join(hosts).encode()
     return b"u" + destination.path.encode("utf-8", "surrogateescape")
 

@@ -10,7 +10,7 @@ import asyncio
 import re
 
 from sshgate.forwarding.relay import ConnectFailed
-from sshgate.forwarding.values import Destination, Tcp, Unix, loopback_addresses
+from sshgate.forwarding.values import Destination, Tcp, Unix
 from sshgate.launcher import Program, quote
 from sshgate.sandbox.launch import end_group, launch, park, until_end
 from sshgate.sandbox.provider import Sandbox
@@ -87,13 +87,13 @@ class PlainStream:
             await end_group(self._sandbox, self._process.pid)
 
 
-async def connect(sandbox: Sandbox, destination: Destination) -> PlainStream:
+async def connect(sandbox: Sandbox, destination: Destination, own: tuple[str, ...] = ()) -> PlainStream:
     """Connect by a program of its own. Raises ``ConnectFailed`` where there is none, else as ``Sandbox.start``."""
     if isinstance(destination, Unix) and not _PATH.fullmatch(destination.path):
         raise ConnectFailed("without python3 in the sandbox the path of a unix socket may have no special characters")
     process = await park(sandbox, None)
     try:
-        await launch(process, Program(Request(Exec(script(destination))), shell="/bin/sh"))
+        await launch(process, Program(Request(Exec(script(destination, own))), shell="/bin/sh"))
         first = await _begun(process)
     except BaseException:
         await process.close()
@@ -120,10 +120,10 @@ async def _begun(process: Process) -> bytes | None:
     return chunk[1]
 
 
-def script(destination: Destination) -> bytes:
+def script(destination: Destination, own: tuple[str, ...] = ()) -> bytes:
     """What a shell runs to be connected, by the first program of these that is there."""
     if isinstance(destination, Tcp):
-        hosts = loopback_addresses(destination.host) or (destination.host,)
+        hosts = own or (destination.host,)
         return _TCP.format(host=quote(hosts[0].encode()).decode(), port=destination.port).encode()
     return _UNIX.format(path=quote(destination.path.encode("utf-8", "surrogateescape")).decode()).encode(
         "utf-8", "surrogateescape"

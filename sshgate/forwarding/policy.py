@@ -14,7 +14,6 @@ from sshgate.forwarding.values import (
     Listening,
     Tcp,
     Unix,
-    loopback_addresses,
 )
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_.:][A-Za-z0-9_.:%-]*)?")
@@ -30,10 +29,13 @@ def check_key(where: Destination | Listening, limits: Restrictions, listening: b
     _check_form(where, listening)
 
 
-def check_profile(destination: Destination, profile: Profile) -> None:
-    """What the profile says to a connection from inside its sandbox. Raises ``Denied``."""
+def check_profile(destination: Destination, profile: Profile, own: tuple[str, ...]) -> None:
+    """What the profile says to a connection from inside its sandbox. Raises ``Denied``.
+
+    ``own``: the sandbox's own addresses that the destination means, see ``own_addresses``.
+    """
     forward = profile.forward
-    inside = isinstance(destination, Unix) or bool(loopback_addresses(destination.host))
+    inside = isinstance(destination, Unix) or bool(own)
     if inside and not forward.loopback:
         raise Denied(f"the profile {profile.name!r} does not allow forwarding into the sandbox")
     if not inside and not forward.elsewhere:

@@ -110,12 +110,12 @@ class Relay:
         """Streams that are open."""
         return len(self._streams)
 
-    async def connect(self, destination: Destination) -> RelayStream:
-        """Connect from inside the sandbox. Raises ``ConnectFailed``."""
+    async def connect(self, destination: Destination, own: tuple[str, ...] = ()) -> RelayStream:
+        """Connect from inside the sandbox, to its ``own`` addresses where given. Raises ``ConnectFailed``."""
         number = next(self._numbers)
         stream = self._streams[number] = RelayStream(self, number)
         try:
-            await self._ask(number, frame(inside.OPEN, number, opening(destination)))
+            await self._ask(number, frame(inside.OPEN, number, opening(destination, own)))
         except BaseException:
             stream.close()
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 # What Linux lets a socket's path be, without the closing NUL.
 LONGEST_PATH = 107
@@ -45,19 +45,36 @@ Destination = Tcp | Unix
 Listening = Tcp | Unix | Agent
 
 
-def loopback_addresses(host: str) -> tuple[str, ...]:
-    """The loopback addresses that ``host`` means, in the order to be tried; none where it means another host.
+def own_addresses(host: str, hostname: str = "", addresses: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The sandbox's own addresses that ``host`` means, in the order to be tried; none where it means another host.
 
-    No name is looked up: what a name stands for is decided by whoever runs the name server. Numbers in old
-    forms (``127.1``, ``0x7f000001``) are names here, and so are not loopback.
+    ``hostname`` and ``addresses`` are the sandbox's, as far as they are known. No name is looked up: what a name stands
+    for is decided by whoever runs the name server. Numbers in old forms (``127.1``, ``0x7f000001``) are names here,
+    and so are another host.
     """
     name = host.rstrip(".").lower()
     if name in ("", "localhost", "ip6-localhost") or name.endswith(".localhost"):
         return LOOPBACK
+    if hostname and name == hostname.lower():
+        return (*LOOPBACK, *addresses)
+    address = _number(host)
+    if address is None:
+        return ()
+    if address.is_unspecified:
+        # As Linux connects to it; servers print it where they listen on every address.
+        return (LOOPBACK[address.version == 6],)
+    own = address.is_loopback or address in map(_number, addresses)
+    return (str(address),) if own else ()
+
+
+def _number(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that ``host`` is; ``None`` for a name, and for an address with a zone."""
     try:
         address = ip_address(host)
     except ValueError:
-        return ()
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return (str(address),) if address.is_loopback and "%" not in host else ()
+        return None
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            return None
+        return address.ipv4_mapped or address
+    return address

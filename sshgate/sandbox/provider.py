@@ -40,6 +40,13 @@ class Sandbox(Protocol):
     warm: bool
     """Whether it was ready before anybody asked for it."""
 
+    @property
+    def hostname(self) -> str:
+        """What programs in it see as their machine's name; empty where that is another machine's."""
+
+    async def addresses(self) -> tuple[str, ...]:
+        """Its own addresses on its network, besides loopback; waits a moment where they are not known yet."""
+
     def parked(self, terminal: bool) -> Process | None:
         """A launcher that waits in it already, with a terminal or on pipes; whoever gets it closes it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import subprocess
 from collections.abc import Callable
@@ -46,6 +47,28 @@ def test_a_local_forward_reaches_the_sandbox_of_its_session(user: Ssh, door: Gat
         assert exchanged(connected(port), b"over there") == b"over there[end]"
         assert exchanged(connected(port), b"x" * 1_000_000) == b"x" * 1_000_000 + b"[end]"
     until(lambda: '"bytes_in": 1000000, "bytes_out": 1000005' in door.log(), 10, "the event of the forward")
+
+
+@pytest.mark.parametrize("bound", ["0.0.0.0", "::", "own"])
+def test_the_address_that_a_server_prints_leads_to_it(user: Ssh, provider: str, bound: str) -> None:
+    """People copy it: every address, the machine's name, its own address."""
+    if provider == "local" and bound == "own":
+        pytest.skip("it has no address but loopback")
+    program = (
+        "import socket, sys; n = socket.gethostname(); own = socket.gethostbyname(n); b = sys.argv[1]\n"
+        "b = own if b == 'own' else b\n"
+        "s = socket.create_server((b, 34568), family=socket.AF_INET6 if ':' in b else socket.AF_INET)\n"
+        "print(n, own, flush=True)\n"
+        "while True:\n c, _ = s.accept(); c.sendall(b'found'); c.close()"
+    )
+    there = user.as_user("dev=printed")
+    with session(there, f"exec python3 -c {shlex.quote(program)} {bound}") as (_, line):
+        name, own = line.split()
+        hosts = {"0.0.0.0": ["0.0.0.0", name, own], "::": ["[::]", name], "own": [name, own]}[bound]
+        for host in hosts:
+            ended = there.run(options=(*ALOUD, "-W", f"{host}:34568"))
+            assert ended.out == b"found", (host, ended)
+    assert there.run("end", options=("-s",)).status == 0
 
 
 def test_a_client_without_a_session_gets_a_sandbox_for_its_forwards(user: Ssh) -> None:
@@ -106,7 +129,7 @@ def test_sessions_and_forwards_of_a_shared_sandbox_meet(user: Ssh, tmp_path: Pat
 REFUSED = [
     "169.254.169.254:80", "[fe80::1]:80", "[::ffff:169.254.169.254]:80", "10.96.0.1:443", "kubernetes.default:443",
     "192.168.1.1:22", "[::ffff:10.0.0.1]:22", "example.org:80", "127.1:22", "2130706433:22", "0x7f000001:22",
-    "0.0.0.0:22", "[::]:22", "metadata.google.internal:80", "localhost.example.org:80",
+    "metadata.google.internal:80", "localhost.example.org:80",
 ]  # fmt: skip
 
 

@@ -184,6 +184,18 @@ def test_programs_sign_with_the_clients_agent_where_the_profile_allows_it(user: 
     assert b"\n700\n" in ended.out
 
 
+def test_the_agent_comes_back_after_the_relay_was_killed(user: Ssh, agent: str, tmp_path: Path) -> None:
+    there = user.as_user("dev+agent=killed")
+    options = ("-A", "-o", f"IdentityAgent={agent}")
+    environ = {"SSH_AUTH_SOCK": agent}
+    with master(there, tmp_path, *options) as control:
+        assert b"ED25519" in there.run("ssh-add -l", options=(*control, *options), environ=environ).out
+        assert there.run("pkill python3", options=control).status == 0
+        ended = until(lambda: there.run("ssh-add -l", options=(*control, *options), environ=environ), 20)
+        assert b"ED25519" in ended.out, ended.both
+        assert there.run("end", options=("-s",)).status == 0
+
+
 def test_sessions_that_did_not_offer_it_have_no_agent(user: Ssh, agent: str, tmp_path: Path) -> None:
     with master(user.as_user("dev+agent"), tmp_path) as control:
         quiet = user.as_user("dev+agent")

@@ -35,10 +35,10 @@ def python(program: str, *words: str) -> str:
 
 
 @contextmanager
-def master(ssh: Ssh, place: Path) -> Iterator[tuple[str, ...]]:
+def master(ssh: Ssh, place: Path, *options: str) -> Iterator[tuple[str, ...]]:
     """A connection in the background; the options by which other clients use it."""
     control = ("-o", f"ControlPath={place}/control")
-    client = subprocess.Popen(ssh.argv(options=("-M", "-N", *control)), stdin=subprocess.DEVNULL)
+    client = subprocess.Popen(ssh.argv(options=("-M", "-N", *control, *options)), stdin=subprocess.DEVNULL)
     try:
         until(lambda: (place / "control").exists() or client.poll() is not None, 20, "the control socket")
         yield control

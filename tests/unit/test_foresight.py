@@ -23,9 +23,13 @@ class Room:
 
     id = "room"
     warm = True
+    hostname = "sandbox"
 
     def __init__(self) -> None:
         self.deleted = False
+
+    async def addresses(self) -> tuple[str, ...]:
+        return ()
 
     def parked(self, terminal: bool) -> Process | None:
         return None

@@ -10,44 +10,64 @@ from sshgate.errors import BadRequest, Denied
 from sshgate.forwarding import inside
 from sshgate.forwarding.frames import LONGEST, FrameReader, ProtocolError, frame, opening
 from sshgate.forwarding.policy import check_key, check_listening, check_profile, offers_agent
-from sshgate.forwarding.values import Tcp, Unix, loopback_addresses
+from sshgate.forwarding.values import Tcp, Unix, own_addresses
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost.", "a.localhost", "", "ip6-localhost"])
 def test_names_of_the_sandbox_itself_become_both_its_addresses(host: str) -> None:
-    assert loopback_addresses(host) == ("127.0.0.1", "::1")
+    assert own_addresses(host) == ("127.0.0.1", "::1")
 
 
 @pytest.mark.parametrize(
     ("host", "address"),
-    [("127.0.0.1", "127.0.0.1"), ("127.8.9.1", "127.8.9.1"), ("::1", "::1"), ("::ffff:127.0.0.1", "127.0.0.1")],
-)
+    [
+        ("127.0.0.1", "127.0.0.1"), ("127.8.9.1", "127.8.9.1"), ("::1", "::1"), ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::ffff:0.0.0.0", "127.0.0.1"),
+    ],
+)  # fmt: skip
 def test_loopback_addresses_are_taken_as_they_are(host: str, address: str) -> None:
-    assert loopback_addresses(host) == (address,)
+    assert own_addresses(host) == (address,)
 
 
 @pytest.mark.parametrize(
     "host",
     [
-        "0.0.0.0", "::", "10.0.0.1", "169.254.169.254", "fe80::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254",
+        "10.0.0.1", "169.254.169.254", "fe80::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254",
         "kubernetes.default.svc", "localhost.example.org", "notlocalhost", "127.1", "2130706433", "0x7f000001",
         "0177.0.0.1", "127.0.0.1.nip.io", "64:ff9b::7f00:1", "[::1]", "::1%lo0 ", " 127.0.0.1",
     ],
 )  # fmt: skip
 def test_whatever_else_is_another_host(host: str) -> None:
-    assert loopback_addresses(host) == ()
+    assert own_addresses(host) == ()
     with pytest.raises(Denied, match="only the sandbox's own localhost"):
-        check_profile(Tcp(host, 80), Profile())
-    check_profile(Tcp(host, 80), Profile(forward=Forward(elsewhere=True)))
+        check_profile(Tcp(host, 80), Profile(), own_addresses(host))
+    check_profile(Tcp(host, 80), Profile(forward=Forward(elsewhere=True)), ())
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("sandbox", ("127.0.0.1", "::1", "10.1.2.3", "fd00::7")),
+        ("SandBox.", ("127.0.0.1", "::1", "10.1.2.3", "fd00::7")),
+        ("10.1.2.3", ("10.1.2.3",)), ("::ffff:10.1.2.3", ("10.1.2.3",)), ("fd00:0::0007", ("fd00::7",)),
+        ("10.1.2.4", ()), ("fd00::8", ()), ("sandbox.example.org", ()), ("sandbox2", ()), ("fd00::7%eth0", ()),
+    ],
+)  # fmt: skip
+def test_a_sandboxs_name_and_addresses_are_itself(host: str, own: tuple[str, ...]) -> None:
+    assert own_addresses(host, "sandbox", ("10.1.2.3", "fd00::7")) == own
+
+
+def test_a_sandbox_without_a_name_of_its_own_is_no_name() -> None:
+    assert own_addresses("node", "", ()) == ()
 
 
 def test_a_profile_can_close_each_way_by_itself() -> None:
-    check_profile(Unix("/run/x"), Profile())
+    check_profile(Unix("/run/x"), Profile(), ())
     check_listening(Profile())
     closed = Profile(forward=Forward(loopback=False, remote=False))
     for destination in (Tcp("localhost", 80), Unix("/run/x")):
         with pytest.raises(Denied, match="does not allow forwarding into the sandbox"):
-            check_profile(destination, closed)
+            check_profile(destination, closed, ("127.0.0.1",))
     with pytest.raises(Denied, match="does not allow remote forwarding"):
         check_listening(closed)
 
@@ -90,7 +110,7 @@ def test_a_host_is_a_name_or_an_address_and_no_word_of_a_program(host: str) -> N
 
 
 def test_the_sandbox_is_given_numbers_for_its_own_names() -> None:
-    assert opening(Tcp("localhost", 80)) == b"t\0\x50127.0.0.1\n::1"
+    assert opening(Tcp("localhost", 80), own_addresses("localhost")) == b"t\0\x50127.0.0.1\n::1"
     assert opening(Tcp("example.org", 443)) == b"t\x01\xbbexample.org"
     assert opening(Unix("/run/x")) == b"u/run/x"
 

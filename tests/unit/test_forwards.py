@@ -63,9 +63,13 @@ class OfALyingRelay:
 
     id = "lying"
     warm = False
+    hostname = "sandbox"
 
     def __init__(self) -> None:
         self.relay = LyingRelay()
+
+    async def addresses(self) -> tuple[str, ...]:
+        return ()
 
     def parked(self, terminal: bool) -> Process | None:
         return None

@@ -58,6 +58,7 @@ class Room:
     """A warm sandbox."""
 
     warm = False
+    hostname = "sandbox"
 
     def __init__(self, record: Record, broken: bool) -> None:
         self.id = record.name
@@ -72,6 +73,9 @@ class Room:
             raise StartFailed("no.")
         self.started.append(Launcher(len(self.started) + 1))
         return self.started[-1]
+
+    async def addresses(self) -> tuple[str, ...]:
+        return ()
 
     def parked(self, terminal: bool) -> Process | None:
         return self.left.pop(terminal, None)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+from collections.abc import Callable
 
+from tests.conftest import MakeGateway
+from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh
-from tests.rig.web import Browser, Tab, eventually
+from tests.rig.web import Browser, Tab, address, browser, eventually, link, section
 
 
 async def _shell(page: Browser, **wanted: object) -> Tab:
@@ -101,6 +104,24 @@ async def test_what_the_ring_has_lost_is_drawn_again_by_the_program(page: Browse
     assert again.hello["offset"] > 1_000_000
     await again.type(b"\n")
     await again.see(b"drawn\r\n")
+
+
+async def test_a_named_sandbox_of_another_profile_is_opened_by_its_name_alone(
+    gateway: MakeGateway, provider: str, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    made = gateway(provider, web=section(), profiles={"default": {}, "other": {"extends": "default"}})
+    there = user_at(made).as_user("dev+other=kept")
+    assert there.run("echo it >/tmp/mark").status == 0
+    async with browser(address(made)) as fresh:
+        await fresh.login(link(user_at(made)))
+        session = await fresh.new(name="kept")
+        assert session["profile"] == "other"
+        tab = Tab(fresh, session["id"])
+        await tab.open(session["ticket"])
+        await tab.type(b"cat /tmp/mark\n")
+        await tab.see(b"it\r\n")
+        await fresh.ask("DELETE", f"api/sessions/{session['id']}")
+    assert user_at(made).as_user("dev=kept").run("end", options=("-s",)).status == 0
 
 
 async def test_another_tab_takes_over_only_when_asked(page: Browser) -> None:

@@ -26,17 +26,22 @@ export function asked(id) {
 
 /**
  * @param {{name: string}[]} profiles
- * @returns {Promise<{profile: string, name: string | null} | null>}
+ * @returns {Promise<{profile: string | null, name: string | null} | null>} no profile: the sandbox's own, or the default
  */
 export async function askForSession(profiles) {
   /** @type {HTMLSelectElement} */
   const profile = byId("new-profile");
   /** @type {HTMLInputElement} */
   const name = byId("new-name");
-  if (!profile.options.length) profile.append(...profiles.map((one) => new Option(one.name, one.name)));
+  if (!profile.options.length) {
+    // A named sandbox that is there has a profile already.
+    profile.append(new Option("usual", ""), ...profiles.map((one) => new Option(one.name, one.name)));
+    // Who may not have the default must say which, or name one.
+    if (profiles[0]?.name !== "default") profile.selectedIndex = 1;
+  }
   name.value = "";
   if ((await asked("new-dialog")) !== "open") return null;
-  return { profile: profile.value, name: name.value.trim() || null };
+  return { profile: profile.value || null, name: name.value.trim() || null };
 }
 
 /** @returns {Promise<string>} `end`, `leave` or `cancel` */

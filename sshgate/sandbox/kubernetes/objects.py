@@ -64,7 +64,13 @@ class Condition(Object):
 
 class PodSpec(Object):
     node_name: str = ""
+    hostname: str = ""
+    host_network: bool = False
     active_deadline_seconds: int | None = None
+
+
+class PodIP(Object):
+    ip: str = ""
 
 
 class PodStatus(Object):
@@ -72,7 +78,7 @@ class PodStatus(Object):
     reason: str = ""
     message: str = ""
     start_time: str | None = None
-    pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: list[PodIP] = msgspec.field(default_factory=list, name="podIPs")
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
     init_container_statuses: list[ContainerStatus] = []

@@ -26,6 +26,8 @@ LAST_STATUS_SECONDS = 1.0
 FATE_SECONDS = 0.3
 # Where the whole container was killed, the kubelet tells why only when all of it has stopped: seconds, on a busy node.
 KILLED_SECONDS = 10.0
+# How long the news of a running pod's addresses may take.
+ADDRESS_SECONDS = 5.0
 
 
 class KubernetesSandbox:
@@ -43,6 +45,7 @@ class KubernetesSandbox:
         self.uid = pod.metadata.uid
         self.profile = profile
         self.standing = diagnosis.standing(pod, profile.image, profile.limits.max_lifetime)
+        self._pod = pod
         self._api = api
         self._discard = discard
         self._notice = notice
@@ -59,6 +62,10 @@ class KubernetesSandbox:
 
     def __repr__(self) -> str:
         return f"<KubernetesSandbox {self.id} {self.standing.phase}, {len(self._processes)} processes>"
+
+    @property
+    def hostname(self) -> str:
+        return "" if self._pod.spec.host_network else self._pod.spec.hostname or self.id
 
     @property
     def entered(self) -> bool:
@@ -105,6 +112,16 @@ class KubernetesSandbox:
             raise StartFailed(self.standing.reason)
         return await self._exec(argv, terminal)
 
+    async def addresses(self) -> tuple[str, ...]:
+        if self._pod.spec.host_network:
+            return ()  # they are the node's
+        # The kubelet says them some time after a program can be started already.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ADDRESS_SECONDS):
+                while not self._pod.status.pod_ips and self.usable:
+                    await self.changed()
+        return tuple(one.ip for one in self._pod.status.pod_ips)
+
     async def delete(self) -> None:
         self.abandon()
         await self._discard(self)
@@ -121,6 +138,7 @@ class KubernetesSandbox:
         """The pod has changed, or is ``gone``."""
         if pod.metadata.uid != self.uid or self.standing.over:
             return
+        self._pod = pod
         judge = diagnosis.deleted if gone else None
         lifetime = self.profile.limits.max_lifetime
         self.standing = judge(pod, lifetime) if judge else diagnosis.standing(pod, self.profile.image, lifetime)

@@ -27,6 +27,7 @@ class LocalSandbox:
     """The tree whose outermost process is ``outer`` and whose first process inside is ``inner``."""
 
     warm = False
+    hostname = bubblewrap.HOST_NAME
 
     def __init__(
         self, name: str, order: Order, uid: int | None, outer: int, inner: int, gone: Callable[[LocalSandbox], None]
@@ -53,6 +54,9 @@ class LocalSandbox:
     def alive(self) -> bool:
         """Whether programs can be started in it."""
         return not self._deleted
+
+    async def addresses(self) -> tuple[str, ...]:
+        return ()  # its network has loopback alone
 
     def parked(self, terminal: bool) -> Process | None:
         return None  # entering a tree takes a few milliseconds
