@@ -30,6 +30,30 @@ def test_a_session_knows_where_it_is_and_who_came(ssh: Ssh) -> None:
     assert "/bin" in said["PATH"]
 
 
+def test_who_one_is_is_told_the_same_everywhere(ssh: Ssh) -> None:
+    said = ssh.run("echo $USER $LOGNAME; whoami; id -un; echo ~; eval echo ~$(whoami); echo $HOME").out.split()
+    assert len(set(said[:4])) == 1
+    assert len(set(said[4:])) == 1
+
+
+def test_the_login_name_is_a_name_of_the_account(ssh: Ssh, provider: str) -> None:
+    """Ansible asks `echo ~LOGIN` for the place of its jobs."""
+    if provider == "local":
+        pytest.skip("all local sandboxes see one /etc/passwd")
+    for login in ("dev+default", "dev"):
+        asked = f"/bin/sh -c 'echo ~{login} && sleep 0'; getent passwd {login} | cut -d: -f1,6; whoami"
+        assert ssh.as_user(login).run(asked).out.decode() == f"/home/dev\n{login}:/home/dev\ndev\n"
+
+
+@pytest.mark.parametrize("term", ["xterm-kitty", "xterm-ghostty", "foot", "wezterm", "rio", "contour", "alacritty"])
+def test_terminals_of_today_are_known_or_the_usual_one(ssh: Ssh, provider: str, term: str) -> None:
+    ended = ssh.run('echo "$TERM"; clear >/dev/null && tput colors', options=("-tt",), environ={"TERM": term})
+    assert ended.status == 0, ended
+    said = ended.out.decode().split()
+    assert said[1] == "256"
+    assert said[0] == term or (provider == "local" and said[0] == "xterm-256color")
+
+
 def test_only_variables_on_the_list_are_taken(ssh: Ssh) -> None:
     environ = {"GIT_AUTHOR_NAME": "A  B!", "LD_PRELOAD_X": "x", "BASH_ENV": "/x", "SECRET": "s"}
     options = ("-o", f"SendEnv={' '.join(environ)}")
