@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -281,7 +282,9 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         return None if chunk is None else chunk[1]
 
     async def write(self, stream: int, data: bytes) -> None:
+        began = time.monotonic()
         self._send(data, EXTENDED_DATA_STDERR if stream == STDERR else None)
+        await self._transport.budget.spent(time.monotonic() - began)
         await until_room(self._gone, self._room, self._transport.writable)
 
     async def control(self) -> Control:

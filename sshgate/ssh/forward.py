@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -81,10 +82,12 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
 
     async def write(self, data: bytes) -> None:
         if self._wire is not None and not self._gone.is_set():
+            began = time.monotonic()
             try:
                 self._wire.write(data)
             except BrokenPipeError:
                 self.close_received()
+            await self._transport.budget.spent(time.monotonic() - began)
         await until_room(self._gone, self._room, self._transport.writable)
 
     async def write_eof(self) -> None:

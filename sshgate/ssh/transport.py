@@ -1,8 +1,9 @@
 """What asyncssh lacks on the wire of a connection, by private attributes, each with its reason. Written against 2.24.1.
 
-``Transport`` is the wire of a connection (``userauth.UserAuth`` its logins), ``wire.ChannelWire`` that of a session.
-They add the bounds that asyncssh leaves out (input before login, output to a peer that does not read, queued
-requests), correct what real clients stumble over, and take work off the path of every packet.
+``Transport`` is the wire of a connection (``reading.Reading`` its input, ``userauth.UserAuth`` its logins),
+``wire.ChannelWire`` that of a session. They add the bounds that asyncssh leaves out (work per turn, input before login,
+output to a peer that does not read, queued requests), correct what real clients stumble over, and take work off the
+path of every packet.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from asyncssh.constants import (
     MSG_CHANNEL_OPEN,
     MSG_GLOBAL_REQUEST,
     MSG_IGNORE,
-    MSG_KEXINIT,
-    MSG_NEWKEYS,
     MSG_USERAUTH_REQUEST,
 )
 from asyncssh.constants import OPEN_RESOURCE_SHORTAGE as SHORTAGE
@@ -27,7 +26,7 @@ from asyncssh.packet import SSHPacket, String, UInt32
 
 from sshgate.forwarding.values import Tcp, Unix
 from sshgate.ssh.forwardwire import ForwardWire, is_open, tcp, unix
-from sshgate.ssh.gcm import FastGcm, hasten
+from sshgate.ssh.gcm import hasten
 from sshgate.ssh.userauth import UserAuth
 from sshgate.ssh.wire import SMALLEST_PACKET, ChannelWire, channel_and_packet_size
 
@@ -38,8 +37,6 @@ OUTPUT_LOW = 64 * 1024
 ONE_SEND = 128 * 1024
 # Answers (to keepalives, unknown requests, ...) are not asked to stop; from here on no more questions are read.
 OUTPUT_STUCK = 1 << 20
-# One read of the event loop, besides the packet that is incomplete.
-ONE_READ = 256 * 1024
 # From here on a connection counts as bulk, and takes the best cipher that both sides have.
 BULK = 1 << 20
 # Input that a forwarded connection may have under way.
@@ -57,7 +54,6 @@ class Transport(UserAuth):
         super().__init__(loop, options)
         self.writable = asyncio.Event()
         self.writable.set()
-        self._held: set[str] = set()
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._bulk_ciphers: list[bytes] = []
@@ -88,14 +84,7 @@ class Transport(UserAuth):
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         if not self._channels:
             self._acknowledge_now()
-        if isinstance(self._recv_encryption, FastGcm):
-            # asyncssh copies all of its input that is left twice for each packet: 2.5 MiB for one read of 256 KiB.
-            self._inpbuf = cast(bytes, memoryview(self._inpbuf + data if self._inpbuf else data))
-            self._recv_data()
-            self._inpbuf = bytes(self._inpbuf)
-        else:
-            super().data_received(data)
-        self._bound_input()
+        super().data_received(data)
         if self._bulk_ciphers:
             self._bytes_in += len(data)
             if self._bytes_in >= BULK and self._auth_complete and self._kex_complete:
@@ -109,31 +98,6 @@ class Transport(UserAuth):
         sock = self.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_QUICKACK") and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-    def _bound_input(self) -> None:
-        # asyncssh appends to its buffer whatever comes while a packet is being worked on by a task (key
-        # exchange, authentication): 47 MiB in 2.5 s were seen. An incomplete packet alone cannot be this long.
-        if len(self._inpbuf) > self._max_recv_pktlen + ONE_READ:
-            self._hold("input")
-
-    def _finish_recv_packet(self, pkttype: int, *args: Any, **kwargs: Any) -> None:
-        if pkttype == MSG_NEWKEYS:
-            # What follows may be another cipher's than ours, which takes bytes alone.
-            self._inpbuf = bytes(self._inpbuf)
-        super()._finish_recv_packet(pkttype, *args, **kwargs)
-        if "input" in self._held and len(self._inpbuf) <= self._max_recv_pktlen + ONE_READ:
-            self._release("input")
-
-    def _hold(self, reason: str) -> None:
-        if not self._held and self._transport is not None:
-            self._transport.pause_reading()
-        self._held.add(reason)
-
-    def _release(self, reason: str) -> None:
-        if reason in self._held:
-            self._held.remove(reason)
-            if not self._held and self._transport is not None:
-                self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         # Empty in asyncssh: only the window, which the peer chooses, would bound what waits for the network.
@@ -208,7 +172,7 @@ class Transport(UserAuth):
             self._bulk_ciphers = both
             self._rekey_bytes = min(BULK, self._rekey_bytes)
 
-    async def _process_kexinit_exactly(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+    async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         # asyncssh calls a guess wrong when the chosen method is not the client's first. RFC 4253 section 7
         # calls it wrong as well when the two first methods, or the two first host key types, differ; dropbear
         # guesses so, and would be cut off with "Key exchange not in progress".
@@ -299,8 +263,7 @@ class Transport(UserAuth):
 
     # asyncssh dispatches by this table, past the methods of a subclass.
     _packet_handlers = {  # noqa: RUF012
-        **asyncssh.SSHServerConnection._packet_handlers,
-        MSG_KEXINIT: _process_kexinit_exactly,
+        **UserAuth._packet_handlers,
         MSG_USERAUTH_REQUEST: UserAuth._process_userauth_exactly,
         MSG_GLOBAL_REQUEST: _process_global_request_bounded,
         MSG_CHANNEL_OPEN: _process_channel_open_bounded,

@@ -11,9 +11,8 @@ from asyncssh.packet import SSHPacket
 from sshgate.ssh.certificates import certificate_options
 from sshgate.ssh.options import acceptable
 from sshgate.ssh.owner import Owner
+from sshgate.ssh.reading import Reading
 
-# No packet before login needs more than a large certificate and its signature.
-PACKET_BEFORE_LOGIN = 64 * 1024
 # OpenSSH sends a command in one packet of up to 256 KiB; a too long one deserves a sentence, not a cut.
 PACKET_AFTER_LOGIN = 1 << 20
 LONGEST_USER_NAME = 512
@@ -21,12 +20,11 @@ LONGEST_USER_NAME = 512
 TOUCHED, VERIFIED = 0x01, 0x04
 
 
-class UserAuth(asyncssh.SSHServerConnection):
+class UserAuth(Reading):
     """The part of a connection on the wire that logs in."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
-        self._max_recv_pktlen = PACKET_BEFORE_LOGIN
         self._auth_began = False
         self._auth_method = b""
 

@@ -17,6 +17,8 @@ from sshgate.access.limits import Admission
 from sshgate.config import Access, Address, Config, Limits, Ssh
 from sshgate.ssh import hostkeys
 from sshgate.ssh.server import SshServer
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events, Record, to_log
 from tests.hostile.backend import Programs
 
 LIMIT = 20.0
@@ -42,6 +44,11 @@ class FrontDoor:
     programs: Programs
     port: int = 0
     clients: list[asyncio.subprocess.Process] = field(default_factory=list)
+    events: list[Record] = field(default_factory=list)
+
+    def heard(self, code: Code) -> list[object]:
+        """The reasons of the events of this kind so far."""
+        return [record.fields.get("reason") for record in self.events if record.code is code]
 
     @property
     def key(self) -> Path:
@@ -130,8 +137,9 @@ async def front_door(
     config = make_config(place, ssh, access, limits)
     admission, programs = Admission(config.limits), Programs()
     keyring = Keyring(config.access.authorized_keys, config.access.user_ca)
-    server = SshServer(config, keyring, admission, programs)
-    door = FrontDoor(place, config, server, admission, programs)
+    events: list[Record] = []
+    server = SshServer(config, keyring, admission, programs, Events(to_log, events.append))
+    door = FrontDoor(place, config, server, admission, programs, events=events)
     try:
         door.port = (await server.listen())[0].port
         yield door

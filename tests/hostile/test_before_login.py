@@ -8,10 +8,21 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from asyncssh.constants import MSG_CHANNEL_OPEN, MSG_GLOBAL_REQUEST, MSG_IGNORE, MSG_USERAUTH_FAILURE
+from asyncssh.constants import (
+    MSG_CHANNEL_OPEN,
+    MSG_DEBUG,
+    MSG_GLOBAL_REQUEST,
+    MSG_IGNORE,
+    MSG_KEXINIT,
+    MSG_UNIMPLEMENTED,
+    MSG_USERAUTH_FAILURE,
+    MSG_USERAUTH_SUCCESS,
+)
 from asyncssh.packet import Boolean, String, UInt32
 
 from sshgate.config import Limits, Ssh
+from sshgate.ssh.reading import BYTES_BEFORE_LOGIN, PACKETS_BEFORE_LOGIN
+from sshgate.telemetry.codes import Code
 from tests.hostile.front_door import front_door, make_key
 from tests.hostile.peer import peer
 from tests.hostile.polling import until
@@ -138,3 +149,67 @@ async def test_nothing_is_served_before_login(tmp_path: Path, message: int) -> N
             client.say(message, String(b"tcpip-forward"), Boolean(True), String(b""), UInt32(0))
         assert "before authentication" in await client.until_lost()
         assert not door.programs.logins
+
+
+def plain(message: bytes) -> bytes:
+    """A packet without keys (RFC 4253 section 6)."""
+    padding = 4 + -(5 + len(message) + 4) % 8
+    return (1 + len(message) + padding).to_bytes(4, "big") + bytes([padding]) + message + bytes(padding)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [bytes([MSG_IGNORE]) + String(b""), bytes([MSG_DEBUG]) + bytes(9), bytes([MSG_UNIMPLEMENTED]) + UInt32(0)],
+)
+async def test_nobody_has_anything_to_say_before_the_key_exchange(tmp_path: Path, message: bytes) -> None:
+    async with front_door(tmp_path) as door:
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        writer.write(b"SSH-2.0-x\r\n" + plain(message))
+        async with asyncio.timeout(5):
+            assert b"Unexpected message before key exchange" in await reader.read()
+        writer.close()
+        assert (await door.ssh("exit 4")).status == 4
+
+
+async def test_what_is_sent_before_login_is_bounded_in_packets(tmp_path: Path) -> None:
+    async with front_door(tmp_path) as door, peer(door.port) as client:
+        await client.begin_login()
+        for _ in range(PACKETS_BEFORE_LOGIN):
+            client.say(MSG_IGNORE, String(b"x"))
+        assert await client.until_lost() == "Too much sent before authentication"
+        await until(lambda: "Too much sent before authentication" in door.heard(Code.CONNECTION_UNAUTHENTICATED))
+
+
+async def test_what_is_sent_before_login_is_bounded_in_bytes(tmp_path: Path) -> None:
+    async with front_door(tmp_path) as door, peer(door.port) as client:
+        await client.begin_login()
+        for _ in range(BYTES_BEFORE_LOGIN // 60_000 + 1):
+            client.say(MSG_IGNORE, String(bytes(60_000)))
+        assert await client.until_lost() == "Too much sent before authentication"
+
+
+async def test_keys_are_exchanged_once_before_login(tmp_path: Path) -> None:
+    async with front_door(tmp_path) as door, peer(door.port) as client:
+        await client.begin_login()
+        client.say(MSG_KEXINIT, bytes(16) + (String(b"x") * 10) + Boolean(False) + UInt32(0))
+        assert await client.until_lost() == "Unexpected key exchange before authentication"
+
+
+async def test_who_says_much_before_login_gets_in_all_the_same(tmp_path: Path) -> None:
+    """As clients do that hide the length of what they say, and those with many keys and large certificates."""
+    async with front_door(tmp_path) as door, peer(door.port) as client:
+        key = asyncssh.read_private_key(door.key)
+        await client.begin_login()
+        for _ in range(5):
+            for _ in range(10):
+                client.say(MSG_IGNORE, String(b"x" * 100))
+                client.say(MSG_DEBUG, Boolean(False), String(b"debug"), String(b""))
+            question = (Boolean(False), String(b"ssh-ed25519"), String(bytes(60_000)))
+            client.ask_login(b"user", b"publickey", *question)
+            await client.hear(MSG_USERAUTH_FAILURE)
+        client.ask_login(b"user", b"publickey", *client.signed(key, b"user"))
+        assert (await client.hear(MSG_USERAUTH_SUCCESS, MSG_USERAUTH_FAILURE))[0] == MSG_USERAUTH_SUCCESS
+        # After login there is no total.
+        for _ in range(2 * PACKETS_BEFORE_LOGIN):
+            client.say(MSG_IGNORE, String(b"x" * 10_000))
+        await client.open_channel()
