@@ -124,7 +124,8 @@ class SandboxPlace:
     """A context of the kubeconfig; ``None``: its current one."""
     namespace: str = "claudecode-terminal"
     gateway: str | None = None
-    """The name under which this gateway owns sandboxes; ``None``: the host's (in a pod: the pod's) name."""
+    """The name on its sandboxes, for people; ``None``: the host's (in a pod: the pod's). A second one on a machine
+    gets a number behind it."""
     anchor: str | None = "sshgate-anchor"
     """A ConfigMap in the namespace that owns whatever is made there, so that uninstalling deletes it; where there
     is none, nothing does. Homes are never owned."""

@@ -2,7 +2,8 @@
 
 The leader's Lease names a life, and that life's own Lease tells whether it is alive, so that leading costs no
 request of its own. Two may lead for a moment (one that was stopped and does not know yet): every action of a
-leader is idempotent and guarded by preconditions, so that costs requests and harms nobody.
+leader is idempotent and guarded by preconditions, so that costs requests and harms nobody. So silence is enough to
+replace a leader, though not to delete what it holds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Election:
         """The leader's Lease was read; whether this gateway is to take it."""
         self._holder = holder
         self._looked = now
-        return holder is None or (holder != self._me and self._presence.dead(holder))
+        return holder is None or self._presence.absent(holder)
 
     def won(self, now: float) -> None:
         """The Lease is ours."""

@@ -72,11 +72,11 @@ class Reaper:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(PERIOD)
             try:
                 self.sweep()
             except Exception:
                 log.exception("reaper.broken")
+            await asyncio.sleep(PERIOD)
 
     async def _carry_out(self, action: Delete | Detach) -> None:
         registry, record = self._registry, action.record

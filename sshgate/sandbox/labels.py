@@ -54,6 +54,8 @@ KEPT_FOR = DOMAIN + "kept-for"
 """Seconds for which a named sandbox waits for its user, for a leader that does not know its profile."""
 ENDED_BY = DOMAIN + "ended-by"
 """Which operator ended it, written just before its deletion; the leader tells it as an event."""
+DOOR = DOMAIN + "door"
+"""On a gateway's Lease: where others may ask whether it lives."""
 ATTACHED = "attached.sshgate.dev/"
 """Followed by a life: set while that gateway has clients in the named sandbox."""
 

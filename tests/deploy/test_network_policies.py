@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sshgate.sandbox.labels import MANAGED, MANAGED_BY
@@ -36,6 +38,7 @@ def gateway() -> Place:
 
 
 GATEWAY = gateway()
+OTHER_GATEWAY = replace(GATEWAY, address="10.42.1.11")
 
 OPEN = [
     ("a sandbox asks for names", Connection(SANDBOX, DNS, 53, "UDP")),
@@ -48,6 +51,7 @@ OPEN = [
     ("a browser comes through Traefik", Connection(TRAEFIK, GATEWAY, 31000)),
     ("Prometheus reads metrics", Connection(Place("10.42.0.50", "monitoring"), GATEWAY, 9464)),
     ("the gateway asks the API server", Connection(GATEWAY, API_SERVER, 6443)),
+    ("a gateway asks another one whether it lives", Connection(OTHER_GATEWAY, GATEWAY, 9465)),
     ("the gateway asks for names", Connection(GATEWAY, DNS, 53, "UDP")),
 ]
 CLOSED = [
@@ -75,6 +79,9 @@ CLOSED = [
     ("another application reaches a sandbox", Connection(PAPERS, SANDBOX, 8080)),
     ("the internet reaches a sandbox", Connection(INTERNET, SANDBOX, 8080)),
     ("a sandbox reads the gateway's metrics", Connection(SANDBOX, GATEWAY, 9464)),
+    ("a sandbox asks a gateway whether it lives", Connection(SANDBOX, GATEWAY, 9465)),
+    ("another application asks a gateway whether it lives", Connection(PAPERS, GATEWAY, 9465)),
+    ("a gateway reads another one's metrics", Connection(OTHER_GATEWAY, GATEWAY, 9464)),
     ("the gateway reaches a sandbox past the API server", Connection(GATEWAY, SANDBOX, 22)),
     ("the gateway reaches the internet", Connection(GATEWAY, INTERNET, 443)),
     ("the gateway reaches the kubelet", Connection(GATEWAY, NODE, 10250)),

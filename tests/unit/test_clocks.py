@@ -11,7 +11,7 @@ from hypothesis import given
 from sshgate.config import ProfileLimits
 from sshgate.lifecycle.clocks import ClusterTime, End, Now, SessionClock, Warn
 from sshgate.lifecycle.pace import LONGEST_PENALTY, Pace, TokenBucket
-from sshgate.lifecycle.presence import LONGEST_GAP, SILENCE, Presence
+from sshgate.lifecycle.presence import LONGEST_GAP, SILENCE, UNANSWERED, Presence
 
 LIMITS = ProfileLimits(max_lifetime=8 * 3600.0, idle=1800.0, detached=600.0)
 
@@ -237,10 +237,11 @@ def hear(presence: Presence, start: float, end: float, signs: dict[str, str] | N
     return start
 
 
-def test_a_gateway_is_dead_when_its_renewal_has_not_changed_for_long() -> None:
+def test_a_gateway_is_dead_when_its_renewal_has_not_changed_for_long_and_nobody_answers_for_it() -> None:
     presence = Presence("a")
     presence.listen(0.0)
     now = hear(presence, 0.0, SILENCE, {"b": "1"})
+    presence.vanished("b")  # its door alone says nothing: it may only be opening it
     assert not presence.dead("b")
     assert presence.alive() == ["a", "b"]
     hear(presence, now, now + 4.0, {"b": "1"})
@@ -248,6 +249,31 @@ def test_a_gateway_is_dead_when_its_renewal_has_not_changed_for_long() -> None:
     assert presence.alive() == ["a"]
     presence.heard("b", "2")
     assert not presence.dead("b")
+
+
+def test_a_silent_gateway_that_may_only_be_out_of_reach_is_replaced_but_not_dead_for_long() -> None:
+    presence = Presence("a")
+    presence.listen(0.0)
+    assert presence.suspects() == []
+    now = hear(presence, 0.0, SILENCE + 4.0, {"b": "1"})
+    assert (presence.alive(), presence.suspects()) == (["a"], ["b"])
+    now = hear(presence, now, UNANSWERED - 4.0, {"b": "1"})
+    assert not presence.dead("b")
+    hear(presence, now, now + 8.0, {"b": "1"})
+    assert presence.dead("b")
+    assert presence.suspects() == []
+
+
+def test_a_gateway_that_answers_lives_though_it_cannot_renew() -> None:
+    presence = Presence("a")
+    presence.listen(0.0)
+    now = 0.0
+    for _ in range(10):
+        now = hear(presence, now, now + SILENCE + 4.0, {"b": "1"})
+        assert presence.suspects() == ["b"]
+        presence.answered("b")
+        assert not presence.dead("b")
+        assert presence.alive() == ["a", "b"]
 
 
 def test_nobody_dies_of_our_own_deafness() -> None:
@@ -262,6 +288,7 @@ def test_nobody_dies_of_our_own_deafness() -> None:
     assert LONGEST_GAP < 600.0
     assert not presence.dead("b")
     hear(presence, now + 1600.0, now + 1616.0)
+    presence.vanished("b")
     assert presence.dead("b")
 
 
@@ -282,6 +309,7 @@ def test_a_lease_that_is_not_there_kills_nobody_who_makes_it_anew() -> None:
     assert presence.alive() == ["a", "b"]
     presence.heard("b", "2")
     now = hear(presence, now, now + SILENCE - 4.0)
+    presence.vanished("b")
     assert not presence.dead("b")
     hear(presence, now, now + 8.0)
     assert presence.dead("b")

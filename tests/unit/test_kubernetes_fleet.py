@@ -17,6 +17,7 @@ from sshgate.sandbox.kubernetes.heartbeat import Heartbeat
 from sshgate.sandbox.kubernetes.leases import Leases
 from sshgate.sandbox.kubernetes.pods import Pods
 from sshgate.sandbox.kubernetes.podspec import Owner
+from sshgate.sandbox.kubernetes.pulse import Pulse
 from tests.hostile.polling import until
 from tests.unit.apiserver import connected, serve
 from tests.unit.lifecycle_values import at
@@ -40,7 +41,7 @@ async def test_a_gateway_goes_on_renewing_after_an_answer_that_makes_no_sense(tm
     async with serve(answer, tmp_path) as served, connected(served) as api:
         loop = asyncio.get_running_loop()
         registry = Registry("life", Limits(), Pods(api, OWNER, {}), lambda: at(loop.time()))
-        heartbeat = Heartbeat(Leases(api, OWNER), registry)
+        heartbeat = Heartbeat(Leases(api, OWNER), registry, Pulse(api, OWNER))
         await heartbeat.start()
         await until(lambda: len(renewed) >= 2, 40)
         assert answers

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -47,8 +47,16 @@ def unobserved(verb: str, outcome: str, seconds: float) -> None:
 class ApiServer:
     """A connection pool to the API server of one namespace. ``open`` before use, ``close`` after."""
 
-    def __init__(self, place: SandboxPlace, reread: float = REREAD_SECONDS, observe: Observe = unobserved) -> None:
+    def __init__(
+        self,
+        place: SandboxPlace,
+        reread: float = REREAD_SECONDS,
+        observe: Observe = unobserved,
+        read: Callable[[], Awaitable[Credentials]] | None = None,
+    ) -> None:
+        """``read`` is where the credentials come from; ``None``: from what ``place`` says."""
         self._observe = observe
+        self._read = read if read is not None else lambda: credentials.read(place)
         self.namespace = place.namespace
         self.timeout = place.api_timeout
         self._place = place
@@ -73,6 +81,24 @@ class ApiServer:
     async def open(self) -> None:
         """Read the credentials. Raises ``Unavailable``."""
         await self._read_credentials()
+
+    def twin(self) -> ApiServer:
+        """One of the same credentials for the event loop of another thread, to be opened and closed there.
+
+        The credentials are read anew here only: the library that reads them is not made for two threads.
+        """
+        loop = asyncio.get_running_loop()
+
+        async def read() -> Credentials:
+            return self._opened()[0]
+
+        def observe(verb: str, outcome: str, seconds: float) -> None:
+            with contextlib.suppress(RuntimeError):  # the gateway's loop has ended
+                loop.call_soon_threadsafe(self._observe, verb, outcome, seconds)
+
+        twin = ApiServer(self._place, self._reread, observe, read)
+        twin.anchor = self.anchor
+        return twin
 
     async def close(self) -> None:
         """Drop all connections, those in use too."""
@@ -302,7 +328,7 @@ class ApiServer:
             return True
 
     async def _read_credentials(self) -> None:
-        known = await credentials.read(self._place)
+        known = await self._read()
         session = _session(known)
         if self._session is not None:
             # Watches and execs go on over it; it is closed with the rest.

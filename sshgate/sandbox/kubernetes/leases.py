@@ -1,12 +1,13 @@
 """Leases (coordination.k8s.io/v1): what gateways tell each other by. One of each life's own, one of the leader.
 
-A life that ends releases its Lease as client-go does, by taking the holder out; the leader deletes it later.
+A life that ends releases its Lease, and the leader's if that is its own, as client-go does, by taking the holder out;
+the next leader deletes the former later.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from sshgate.lifecycle.presence import SILENCE, Presence
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.failures import NotFound
+from sshgate.sandbox.kubernetes.lifesign import Door
 from sshgate.sandbox.kubernetes.objects import Listing, Meta, Object
 from sshgate.sandbox.kubernetes.podspec import Owner
 
@@ -38,6 +40,8 @@ class Lease(Object):
 
 
 _leases = msgspec.json.Decoder(Listing[Lease])
+_doors = msgspec.json.Decoder(Door)
+_door = msgspec.json.Encoder()
 
 
 class Leases:
@@ -60,26 +64,30 @@ class Leases:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unavailable("the API server sent something that is no answer.") from error
 
-    async def earlier(self) -> list[str]:
-        """Lives of a gateway of this name other than this one."""
-        mine = labels.label_value(self._owner.gateway)
-        lives = [life_of(lease) for lease in await self.all() if lease.metadata.labels.get(labels.GATEWAY) == mine]
-        return [life for life in lives if life is not None and life != self._owner.life]
-
-    async def renew(self) -> None:
-        """This gateway lives. Raises ``NotFound`` when its Lease is not there (any more)."""
-        # With its holder: another gateway of this name may have thought that this life is over.
+    async def renew(self, door: Door) -> None:
+        """This gateway lives. Its Lease is made anew where it is not there (any more)."""
+        # With its holder: another gateway may have thought that this life is over.
         life = self._owner.life
-        await self._patch(life, {"holderIdentity": life, "renewTime": _now()}, "renew its lease")
+        try:
+            await self._patch(f"{LIFE}{life}", {"spec": {"holderIdentity": life, "renewTime": _now()}}, "renew a lease")
+        except NotFound:
+            await self.begin(door)
 
-    async def begin(self) -> None:
-        """Make this gateway's own Lease."""
-        await self._post(f"{LIFE}{self._owner.life}", PRESENCE)
+    async def begin(self, door: Door) -> None:
+        """Make this gateway's own Lease; ``door`` is where it answers."""
+        body = self._lease(f"{LIFE}{self._owner.life}", PRESENCE)
+        body["metadata"]["annotations"] = {labels.DOOR: _door.encode(door).decode()}
+        await self._post(body)
 
     async def release(self, life: str) -> None:
-        """Say goodbye for it: what belongs to this life is nobody's from now on. One without a Lease needs none."""
+        """What belongs to this life is nobody's from now on. One without a Lease needs none."""
         with contextlib.suppress(NotFound):
-            await self._patch(life, {"holderIdentity": ""}, "release a lease")
+            await self._patch(f"{LIFE}{life}", {"spec": {"holderIdentity": ""}}, "release a lease")
+
+    async def resign(self, known: Lease) -> None:
+        """Lead no longer. Raises ``Conflict`` when somebody else does already."""
+        version = {"resourceVersion": known.metadata.resource_version}
+        await self._patch(LEADER, {"metadata": version, "spec": {"holderIdentity": ""}}, "stop leading")
 
     async def forget(self, life: str) -> None:
         """Delete the Lease of a life that has ended."""
@@ -89,17 +97,17 @@ class Leases:
     async def lead(self, known: Lease | None) -> None:
         """Become the leader in place of ``known``. Raises ``Conflict`` when somebody was quicker."""
         if known is None:
-            await self._post(LEADER, LEADERSHIP)
+            await self._post(self._lease(LEADER, LEADERSHIP))
             return
         body = self._lease(LEADER, LEADERSHIP)
         body["metadata"]["resourceVersion"] = known.metadata.resource_version
         await self._api.request("PUT", f"{self._root}/{LEADER}", body, doing="become the leader")
 
-    async def _patch(self, life: str, spec: dict[str, str], doing: str) -> None:
-        await self._api.request("PATCH", f"{self._root}/{LIFE}{life}", {"spec": spec}, content=MERGE_PATCH, doing=doing)
+    async def _patch(self, name: str, patch: dict[str, Any], doing: str) -> None:
+        await self._api.request("PATCH", f"{self._root}/{name}", patch, content=MERGE_PATCH, doing=doing)
 
-    async def _post(self, name: str, part: str) -> None:
-        await self._api.request("POST", self._root, self._lease(name, part), doing="make a lease")
+    async def _post(self, body: dict[str, Any]) -> None:
+        await self._api.request("POST", self._root, body, doing="make a lease")
 
     def _lease(self, name: str, part: str) -> dict[str, Any]:
         marks = {labels.MANAGED_BY: labels.MANAGED, PART: part, labels.GATEWAY: labels.label_value(self._owner.gateway)}
@@ -126,6 +134,14 @@ def life_of(lease: Lease) -> str | None:
     return lease.metadata.name.removeprefix(LIFE) if part_of(lease) == PRESENCE else None
 
 
+def doors(leases: Iterable[Lease]) -> Iterator[tuple[str, Door | None]]:
+    """By life where it answers."""
+    for lease in leases:
+        life = life_of(lease)
+        if life is not None:
+            yield life, _door_of(lease)
+
+
 def tell(presence: Presence, leases: Iterable[Lease]) -> list[str]:
     """What these Leases say of who lives; the lives they are of."""
     lives = [(life, lease) for lease in leases if (life := life_of(lease)) is not None]
@@ -135,6 +151,14 @@ def tell(presence: Presence, leases: Iterable[Lease]) -> list[str]:
         else:
             presence.left(life)
     return [life for life, _ in lives]
+
+
+def _door_of(lease: Lease) -> Door | None:
+    """Where the life of this Lease answers; ``None``: nowhere, or an older gateway wrote it."""
+    try:
+        return _doors.decode(lease.metadata.annotations.get(labels.DOOR, ""))
+    except (msgspec.DecodeError, UnicodeError):
+        return None
 
 
 def _now() -> str:

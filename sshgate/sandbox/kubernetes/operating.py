@@ -12,7 +12,7 @@ from sshgate.errors import BadRequest, Unavailable
 from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.patches import ended_patch
-from sshgate.lifecycle.presence import RENEW, SILENCE
+from sshgate.lifecycle.presence import RENEW, SILENCE, UNANSWERED
 from sshgate.lifecycle.reap import reap
 from sshgate.lifecycle.reaper import Reaper
 from sshgate.lifecycle.records import Record, Stage, State
@@ -22,7 +22,8 @@ from sshgate.sandbox.kubernetes import failures
 from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.homes import KubernetesHomes
 from sshgate.sandbox.kubernetes.keeping import anything_runs, rules_of
-from sshgate.sandbox.kubernetes.leases import Leases, tell
+from sshgate.sandbox.kubernetes.leases import Leases, doors, tell
+from sshgate.sandbox.kubernetes.lifesign import ASK_SECONDS, Inquiry
 from sshgate.sandbox.kubernetes.listing import listed
 from sshgate.sandbox.kubernetes.pods import Pods, record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
@@ -31,7 +32,7 @@ from sshgate.sandbox.named import Listed
 # A life of its own that nothing stands on: nothing here is ever a gateway.
 NOBODY = Owner("operator", "operator")
 LOOK = RENEW / 2
-LONGEST_LISTENING = 3 * SILENCE
+LONGEST_LISTENING = 2 * UNANSWERED
 
 
 class Operator:
@@ -76,10 +77,11 @@ class Operator:
     async def reap(self, dry_run: bool, waiting: Callable[[float], None]) -> list[Delete | Detach]:
         """What is left of dead gateways, and of named sandboxes nobody came back to; removed unless ``dry_run``.
 
-        Who is dead is told by silence, so this takes somewhat longer than ``SILENCE``; ``waiting`` is told so.
+        Who is dead is told by silence, so this takes somewhat longer than ``SILENCE``; ``waiting`` is told so. Longer
+        still where silent gateways cannot be asked from here (``presence``).
         """
         waiting(SILENCE + LOOK)
-        await self._listen()
+        await self._listen(waiting)
         found = reap(self._registry.book, self._registry.presence, rules_of(self._profiles), self._registry.now)
         for action in found:
             self._registry.book.expectations.undelete(action.record.uid)
@@ -87,17 +89,25 @@ class Operator:
             await Reaper(self._registry, lambda: rules_of(self._profiles), self._busy).once()
         return found
 
-    async def _listen(self) -> None:
-        leases, presence = Leases(self._api, NOBODY), self._registry.presence
+    async def _listen(self, waiting: Callable[[float], None]) -> None:
+        leases, presence, inquiry = Leases(self._api, NOBODY), self._registry.presence, Inquiry()
         until = time.monotonic() + LONGEST_LISTENING
+        longer = False
         # By time that counts, not by the clock: while answers are slow nobody's silence grows.
-        while presence.listened <= SILENCE + LOOK / 2:
+        while presence.listened <= SILENCE + LOOK / 2 or presence.suspects():
+            if presence.listened > SILENCE + LOOK and not longer:
+                longer = True
+                waiting(UNANSWERED - presence.listened)
             if time.monotonic() > until:
                 raise Unavailable("the API server is too slow to tell which gateways live; try again in a moment.")
             await self._read()
-            tell(presence, await leases.all())
+            found = await leases.all()
+            tell(presence, found)
+            inquiry.know(doors(found))
             presence.listen(time.monotonic(), self._registry.book.lives())
+            await inquiry.ask(presence, ASK_SECONDS)
             await asyncio.sleep(LOOK)
+        await inquiry.close()
         presence.listen(time.monotonic())
         await self._read()
 

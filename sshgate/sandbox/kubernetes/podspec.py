@@ -60,9 +60,9 @@ EMPTY_HOME = "/empty-home"
 _SEED = f'case "$(ls -A {EMPTY_HOME})" in ""|lost+found)[ ! -d "$0" ]||cp -a "$0/." {EMPTY_HOME}/;;esac;exit 0'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Owner:
-    """Which gateway makes the pod: its name, and the id of this one run of it."""
+    """Which gateway makes the pod: its name, which is final once the provider is open, and the id of this one run."""
 
     gateway: str
     life: str

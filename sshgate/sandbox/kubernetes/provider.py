@@ -36,10 +36,12 @@ from sshgate.sandbox.kubernetes.heartbeat import Heartbeat
 from sshgate.sandbox.kubernetes.homes import KubernetesHomes
 from sshgate.sandbox.kubernetes.keeping import anything_runs, rules_of
 from sshgate.sandbox.kubernetes.leases import Leases
+from sshgate.sandbox.kubernetes.lifesign import free_name
 from sshgate.sandbox.kubernetes.named import KubernetesNamed
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.pods import Pods, record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
+from sshgate.sandbox.kubernetes.pulse import Pulse
 from sshgate.sandbox.kubernetes.reflector import Reflector, pods
 from sshgate.sandbox.kubernetes.removal import Removals, nothing_to_remove
 from sshgate.sandbox.kubernetes.rights import check_rights
@@ -94,9 +96,9 @@ class KubernetesProvider:
         self._ways: set[asyncio.Task[bool]] = set()
         self._parking = Parking(self.registry, self._kinds, self._enter, random.random)
         self._pools = Pools(self.registry, self._targets, self._parking, lambda: secrets.token_hex(4), random.random)
-        self._opened = False
+        self._name: socket.socket | None = None
         self._anchor = place.anchor
-        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry)
+        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, Pulse(self.api, self.owner))
         self.registry.leader = lambda: self.heartbeat.leads
         self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now)
@@ -111,13 +113,13 @@ class KubernetesProvider:
     async def open(self) -> None:
         try:
             await self.api.open()
+            self._take_name()
             await check_rights(self.api, self.homes.wanted)
             self.api.anchor = await find_anchor(self.api, self._anchor)
             await self._reflector.start()
             await self.heartbeat.start()
             self._reaper.start()
             self.named.start()
-            self._opened = True
             if self.profiles:
                 self._pools.start()
         except BaseException as error:
@@ -125,9 +127,21 @@ class KubernetesProvider:
             await self.heartbeat.close()
             await self._reflector.close()
             await self.api.close()
+            self._free_name()
             if isinstance(error, GateError) and not isinstance(error, Unavailable):
                 raise Unavailable(str(error)) from error
             raise
+
+    def _take_name(self) -> None:
+        """Two of one name would look like one to operators; who owns what goes by lives."""
+        wanted = self.owner.gateway
+        self.owner.gateway, self._name = free_name(self.api.namespace, wanted)
+        if self.owner.gateway != wanted:
+            log.warning("gateway.renamed", wanted=wanted, gateway=self.owner.gateway, reason="a gateway here has it")
+
+    def _free_name(self) -> None:
+        if self._name is not None:
+            self._name.close()
 
     def counts(self) -> Mapping[tuple[str, ...], float]:
         # None is a number too: a series that comes and goes is a hole in every graph.
@@ -276,7 +290,7 @@ class KubernetesProvider:
         for sandbox in tuple(self._sandboxes.values()):
             sandbox.abandon()
             self._discard(sandbox)
-        await self._pools.close(CLOSE_SECONDS, self.heartbeat.farewell)
+        await self._pools.close(CLOSE_SECONDS, self.heartbeat.leave)
         await asyncio.gather(*self._ways, return_exceptions=True)
         for name in self._pods.unsure:
             self._removals.remove(name)
@@ -286,6 +300,7 @@ class KubernetesProvider:
         await self.heartbeat.close()
         await self._reflector.close()
         await self.api.close()
+        self._free_name()
 
     def _known(self, name: str) -> Pod | None:
         return self._reflector.known.get(name)
@@ -346,16 +361,11 @@ class KubernetesProvider:
         )  # fmt: skip
 
     def _orphaned(self, pod: Pod) -> bool:
-        """Whether it is an ephemeral pod of this gateway that no session has, or is about to have.
-
-        Pods of other lives are taken for earlier ones only while this one begins: later ones are not ours.
-        """
+        """Whether it is an ephemeral pod of this life that no session has, or is about to have."""
         meta = pod.metadata
         if meta.deletion_timestamp is not None or meta.labels.get(labels.SESSION) in self.registry.book.sessions():
             return False
-        if meta.labels.get(labels.GATEWAY) != labels.label_value(self.owner.gateway):
-            return False
-        if self._opened and meta.annotations.get(labels.LIFE) != self.owner.life:
+        if meta.annotations.get(labels.LIFE) != self.owner.life:
             return False
         return meta.labels.get(labels.STATE) == labels.CLAIMED and labels.NAME not in meta.labels
 
