@@ -52,7 +52,9 @@ class Reaper:
     async def once(self) -> None:
         """Sweep, and see it through."""
         self.sweep()
-        await asyncio.gather(*self._under_way)
+        for outcome in await asyncio.gather(*self._under_way, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     def sweep(self) -> None:
         """Decide, and begin to carry out; the leader only."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from aiohttp import web
 
 from sshgate.config import SandboxPlace
 from sshgate.errors import GateError, LimitReached, StartFailed, Unavailable
-from sshgate.sandbox.kubernetes import failures
+from sshgate.sandbox.kubernetes import credentials, failures
 from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.sandbox.kubernetes.credentials import Credentials
 from tests.unit.apiserver import connected, pod, serve, status, write_kubeconfig
 
 
@@ -154,6 +156,102 @@ async def test_a_repeated_create_finds_its_own_pod_but_no_other(tmp_path: Path) 
         assert (await api.create_pod(manifest("1"))).metadata.uid == "uid-x"
         with pytest.raises(failures.Conflict):
             await api.create_pod(manifest("2"))
+
+
+async def test_a_repeated_create_finds_its_own_pod_though_admission_has_added_to_it(tmp_path: Path) -> None:
+    existing = pod("x")
+    existing["metadata"]["annotations"] = {"life": "1", "cni.example/addresses": "10.0.0.1"}
+    existing["metadata"]["labels"] = {"session": "s1", "mesh.example/injected": "yes"}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            return status(409, "AlreadyExists", 'pods "x" already exists')
+        return web.json_response(existing)
+
+    def manifest(session: str) -> dict[str, object]:
+        return {"metadata": {"name": "x", "labels": {"session": session}, "annotations": {"life": "1"}}}
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        assert (await api.create_pod(manifest("s1"))).metadata.uid == "uid-x"
+        with pytest.raises(failures.Conflict):
+            await api.create_pod(manifest("s2"))
+
+
+async def test_a_repeated_patch_whose_test_fails_may_have_been_carried_out(tmp_path: Path) -> None:
+    """The first PATCH arrived on a kept connection, its answer did not."""
+    patched: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "PATCH":
+            patched.append(request.path)
+            if len(patched) == 1:
+                assert request.transport is not None
+                request.transport.abort()
+            return status(422, "Invalid", "the test failed")
+        return web.json_response(pod("x"))
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        await api.get_pod("x")
+        with pytest.raises(Unavailable):
+            await api.patch_pod("x", [])
+        with pytest.raises(failures.Invalid):
+            await api.patch_pod("x", [])
+        assert len(patched) == 3
+
+
+async def test_credentials_that_stay_refused_cost_no_connections(tmp_path: Path) -> None:
+    refused: set[object] = set()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        refused.add(request.transport)
+        return status(401, "Unauthorized")
+
+    async with serve(answer, tmp_path) as served, connected(served, reread=0.0) as api:
+        for _ in range(20):
+            with pytest.raises(failures.Unauthenticated):
+                await api.get_pod("x")
+        assert len(refused) == 1
+
+
+async def test_what_another_certificate_retires_is_closed_once_nobody_uses_it(tmp_path: Path) -> None:
+    accepted = asyncio.Event()
+    open_now: set[object] = set()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        assert transport is not None
+        open_now.add(transport)
+        if "watch" in request.query:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await accepted.wait()
+            await response.write(b"{}\n")
+            return response
+        return status(401, "Unauthorized")
+
+    materials = iter("abcdefgh")
+    place = SandboxPlace(kubeconfig=tmp_path / "kubeconfig", namespace="test", api_timeout=2.0)
+
+    async def read() -> Credentials:
+        return replace(await credentials.read(place), material=next(materials))
+
+    async with serve(answer, tmp_path):
+        api = ApiServer(place, reread=0.0, read=read)
+        await api.open()
+        async with api.stream(api.path("pods"), {"watch": "true"}, 10.0) as lines:
+            for _ in range(3):
+                with pytest.raises(failures.Unauthenticated):
+                    await api.get_pod("x")
+            # What goes on over the first one goes on.
+            accepted.set()
+            assert [line async for line in lines] == [b"{}"]
+        for _ in range(2):
+            with pytest.raises(failures.Unauthenticated):
+                await api.get_pod("x")
+        await asyncio.sleep(0.1)
+        still = [one for one in open_now if not one.is_closing()]  # type: ignore[attr-defined]
+        assert len(still) <= 2, still
+        await api.close()
 
 
 async def test_a_refused_exec_says_why(tmp_path: Path) -> None:

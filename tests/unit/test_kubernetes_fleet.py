@@ -13,13 +13,15 @@ from sshgate.config import Limits, Profile
 from sshgate.errors import StartFailed, Unavailable
 from sshgate.lifecycle.actions import Create
 from sshgate.lifecycle.registry import Registry
+from sshgate.sandbox.kubernetes.failures import Conflict
 from sshgate.sandbox.kubernetes.heartbeat import Heartbeat
 from sshgate.sandbox.kubernetes.leases import Leases
+from sshgate.sandbox.kubernetes.lifesign import Door
 from sshgate.sandbox.kubernetes.pods import Pods
 from sshgate.sandbox.kubernetes.podspec import Owner
 from sshgate.sandbox.kubernetes.pulse import Pulse
 from tests.hostile.polling import until
-from tests.unit.apiserver import connected, serve
+from tests.unit.apiserver import connected, serve, status
 from tests.unit.lifecycle_values import at
 
 OWNER = Owner("gateway", "life")
@@ -46,6 +48,16 @@ async def test_a_gateway_goes_on_renewing_after_an_answer_that_makes_no_sense(tm
         await until(lambda: len(renewed) >= 2, 40)
         assert answers
         await heartbeat.close()
+
+
+async def test_a_lease_that_was_made_by_a_request_without_an_answer_is_ours(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return status(409, "AlreadyExists", 'leases "sshgate-life-life" already exists')
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        await Leases(api, OWNER).begin(Door("key"))
+        with pytest.raises(Conflict):
+            await Leases(api, OWNER).lead(None)
 
 
 async def test_a_profile_that_goes_while_a_creation_waits_is_a_refusal_and_no_fault(tmp_path: Path) -> None:

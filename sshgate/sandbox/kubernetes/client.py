@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ import msgspec
 from sshgate.config import SandboxPlace
 from sshgate.errors import GateError, Unavailable
 from sshgate.sandbox.kubernetes import credentials, failures
+from sshgate.sandbox.kubernetes.connections import session_of
 from sshgate.sandbox.kubernetes.credentials import Credentials
 from sshgate.sandbox.kubernetes.objects import Listing, Pod
 from sshgate.sandbox.kubernetes.socket import Connector, Refused, RemoteSocket, connect
@@ -25,8 +25,6 @@ T = TypeVar("T")
 
 JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
-# Seconds an idle connection waits for its next request; Go's server closes it after 90.
-KEEP_CONNECTION = 60.0
 # Credentials are read again after a 401, but not for every request of a server that refuses us.
 REREAD_SECONDS = 5.0
 
@@ -114,13 +112,17 @@ class ApiServer:
     # --- pods ---
 
     async def create_pod(self, manifest: Mapping[str, Any]) -> Pod:
-        """POST a pod. A repeated POST after a broken connection finds its own pod."""
+        """POST a pod. A repeated POST after a broken connection finds its own pod, though admission has added to it."""
         manifest = {**manifest, "metadata": {**manifest["metadata"], **self.owned()}}
         try:
             return _pod.decode(await self.request("POST", self.path("pods"), manifest, doing="create the sandbox"))
         except failures.Conflict:
             found = await self.get_pod(manifest["metadata"]["name"])
-            if found.metadata.annotations != manifest["metadata"]["annotations"]:
+            sent = manifest["metadata"]
+            if not (
+                sent.get("labels", {}).items() <= found.metadata.labels.items()
+                and sent["annotations"].items() <= found.metadata.annotations.items()
+            ):
                 raise
             return found
 
@@ -198,6 +200,11 @@ class ApiServer:
                         if renewed or not await self._renew():
                             raise
                         renewed = True
+                    except failures.Invalid:
+                        if stale and method == "PATCH":
+                            # Its test may have failed because the first one, whose answer was lost, was carried out.
+                            raise failures.unreachable() from None
+                        raise
                     except _TooBusy as busy:
                         await asyncio.sleep(busy.seconds)
         except TimeoutError as error:
@@ -328,13 +335,23 @@ class ApiServer:
             return True
 
     async def _read_credentials(self) -> None:
-        known = await self._read()
-        session = _session(known)
-        if self._session is not None:
-            # Watches and execs go on over it; it is closed with the rest.
+        known, before = await self._read(), self._credentials
+        # Those that were retired an earlier time: a request may just be beginning on the last one.
+        idle = [one for one in self._retired if not (isinstance(one.connector, Connector) and one.connector.in_use)]
+        self._retired = [one for one in self._retired if one not in idle]
+        if before is not None and known.material == before.material:
+            # Only a token is new, or nothing: connections are kept, and what their TLS context has cost.
+            known = replace(known, tls=before.tls)
+        elif self._session is not None:
+            # Watches and execs go on over it.
             self._retired.append(self._session)
-        self._credentials, self._session = known, session
+            self._session = None
+        if self._session is None:
+            self._session = session_of(known)
+        self._credentials = known
         self._read_at = asyncio.get_running_loop().time()
+        for session in idle:
+            await session.close()
 
 
 class _TooBusy(GateError):
@@ -354,30 +371,6 @@ def _verb(method: str, path: str) -> str:
 
 def _seconds(text: str) -> float:
     return min(max(float(text), 0.05), 60.0) if text.isdigit() else 1.0
-
-
-def _session(known: Credentials) -> aiohttp.ClientSession:
-    connector = Connector(
-        # Every exec holds a connection: a limit would make the next login wait without a word.
-        limit=0,
-        ssl=known.tls if known.tls is not None else True,
-        keepalive_timeout=KEEP_CONNECTION,
-        socket_factory=_socket,
-    )
-    # Only with a proxy in the environment: it also makes aiohttp look for a netrc file at every request.
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"))
-    return aiohttp.ClientSession(connector=connector, trust_env=proxied, auto_decompress=True)
-
-
-def _socket(address: Any) -> socket.socket:
-    """A socket that notices within about a minute that the other side has vanished."""
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 60_000)):
-        if hasattr(socket, name):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return made
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

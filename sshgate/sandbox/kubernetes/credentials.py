@@ -7,6 +7,7 @@ module does so, and only when it is used.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import ssl
@@ -30,6 +31,8 @@ class Credentials:
     tls: ssl.SSLContext | None
     server_hostname: str | None
     proxy: str | None
+    material: str
+    """A digest of what ``tls`` was made of: two of the same trust the same servers and show the same certificate."""
     source: str
     """Where they were read, for messages."""
     configuration: Any
@@ -52,16 +55,17 @@ async def read(place: SandboxPlace) -> Credentials:
     if _in_cluster(place):
         source = "the service account"
         _load_service_account(configuration)
-        tls = _tls(configuration)
+        tls, material = _tls(configuration)
     else:
         paths = _kubeconfig_paths(place)
         source = paths
-        tls = await _load_kubeconfig(configuration, paths, place)
+        tls, material = await _load_kubeconfig(configuration, paths, place)
     return Credentials(
         host=str(configuration.host).rstrip("/"),
         tls=tls,
         server_hostname=configuration.tls_server_name or None,
         proxy=configuration.proxy or None,
+        material=material,
         source=source,
         configuration=configuration,
     )
@@ -90,7 +94,7 @@ def _load_service_account(configuration: Any) -> None:
         raise Unavailable(f"the pod's service account cannot be used: {error}.") from error
 
 
-async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) -> ssl.SSLContext | None:
+async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) -> tuple[ssl.SSLContext | None, str]:
     """Fill ``configuration`` and make the TLS context; no key of the kubeconfig stays on disk."""
     kube_config = library.load().kube_config
     if not _exists(paths):
@@ -118,16 +122,20 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _tls(configuration: Any) -> ssl.SSLContext | None:
+def _tls(configuration: Any) -> tuple[ssl.SSLContext | None, str]:
+    """The context, and a digest of what it is made of."""
     if not str(configuration.host).startswith("https"):
-        return None
+        return None, ""
+    material = hashlib.sha256(repr(bool(configuration.verify_ssl)).encode())
+    for file in (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file):
+        material.update(hashlib.sha256(Path(file).read_bytes()).digest() if file else b"-")
     context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
     if configuration.cert_file:
         context.load_cert_chain(configuration.cert_file, configuration.key_file)
     if not configuration.verify_ssl:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    return context
+    return context, material.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from sshgate.errors import Unavailable
 from sshgate.lifecycle.presence import SILENCE, Presence
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes.client import ApiServer
-from sshgate.sandbox.kubernetes.failures import NotFound
+from sshgate.sandbox.kubernetes.failures import Conflict, NotFound
 from sshgate.sandbox.kubernetes.lifesign import Door
 from sshgate.sandbox.kubernetes.objects import Listing, Meta, Object
 from sshgate.sandbox.kubernetes.podspec import Owner
@@ -77,7 +77,8 @@ class Leases:
         """Make this gateway's own Lease; ``door`` is where it answers."""
         body = self._lease(f"{LIFE}{self._owner.life}", PRESENCE)
         body["metadata"]["annotations"] = {labels.DOOR: _door.encode(door).decode()}
-        await self._post(body)
+        with contextlib.suppress(Conflict):  # made by a request whose answer was lost: nobody else has this name
+            await self._post(body)
 
     async def release(self, life: str) -> None:
         """What belongs to this life is nobody's from now on. One without a Lease needs none."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from sshgate.config import Config, Profile
-from sshgate.errors import BadRequest, Unavailable
+from sshgate.errors import BadRequest, GateError, Unavailable
 from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.patches import ended_patch
@@ -118,7 +118,10 @@ class Operator:
     async def _busy(self, record: Record) -> bool:
         if record.stage is not Stage.READY:
             return False
-        pod = await self._api.get_pod(record.name)
+        try:
+            pod = await self._api.get_pod(record.name)
+        except GateError:
+            return True  # it ended meanwhile, or nobody knows: the next one who looks will see
         return await anything_runs(self._api, pod, self._profiles.get(record.profile, Profile()))
 
 

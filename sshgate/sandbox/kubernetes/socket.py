@@ -191,6 +191,11 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(**options)
         self._made: WeakSet[Any] = WeakSet()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a request, a watch or a websocket goes on over it."""
+        return bool(self._acquired)
+
     def cut(self) -> None:
         """Drop what still says goodbye: TLS waits for the server's, longer than the event loop may live."""
         for protocol in self._made:
