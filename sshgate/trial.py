@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sshgate import app, clientconfig
-from sshgate.access.authorized_keys import fingerprint_of
 from sshgate.access.identity import Identity, LoginName
+from sshgate.access.key_line import fingerprint_of
 from sshgate.config import Access, Address, Config, Limits, Log, Profile, SandboxPlace, Ssh, Web
 from sshgate.doors import Doors
 from sshgate.errors import ConfigError, Unavailable

@@ -6,8 +6,6 @@ or a file that cannot be used is refused with a warning that names it, and takes
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 import os
 import re
@@ -96,7 +94,7 @@ class Keyring:
     def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
         """As ``key``, for a key that was proven earlier and is known by its ``SHA256:`` fingerprint."""
         for line in self._of(user).keys:
-            if not line.authority and fingerprint_of(line.blob) == fingerprint and line.allows(source, now):
+            if not line.authority and line.fingerprint == fingerprint and line.allows(source, now):
                 return line.restrictions
         return None
 
@@ -156,11 +154,6 @@ class Keyring:
         if known.stamp != stamp:
             known = self._files[path] = _KeyFile(stamp, _load(path, directory, authorities))
         return known
-
-
-def fingerprint_of(blob: bytes) -> str:
-    """``SHA256:...`` of a key in SSH wire encoding, as OpenSSH shows it."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def _is_key_file(name: str) -> bool:

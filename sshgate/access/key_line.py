@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import calendar
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -75,12 +76,22 @@ class KeyLine:
     restrictions: Restrictions = field(default_factory=Restrictions)
     notes: tuple[str, ...] = ()
     """What the line says without effect, for the operator."""
+    fingerprint: str = field(init=False)
+    """``SHA256:...`` as OpenSSH shows it: made once, since open browser sessions ask for it again and again."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", fingerprint_of(self.blob))
 
     def allows(self, source: str, now: float) -> bool:
         """Whether the line holds at this time for a client at this address."""
         if self.expires is not None and now >= self.expires:
             return False
         return self.sources is None or _from_matches(self.sources, source)
+
+
+def fingerprint_of(blob: bytes) -> str:
+    """``SHA256:...`` of a key in SSH wire encoding, as OpenSSH shows it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def parse(text: str) -> KeyLine | None:

@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import time
+from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sshgate.access.authorized_keys import LARGEST_FILE, Authority, Keyring
 from sshgate.access.identity import Restrictions
+from sshgate.access.key_line import fingerprint_of
 from tests.rig.keys import blob_of, ed25519
 
 SOURCE = "192.0.2.7"
@@ -267,3 +270,25 @@ def test_a_stranger_costs_the_time_of_a_user(place: Place) -> None:
         return min(once() for _ in range(9))
 
     assert abs(cost("alice") - cost("nobody")) < 50e-6
+
+
+def test_a_proven_key_is_found_by_its_fingerprint_without_hashing_the_file_again(place: Place, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    shown = subprocess.run(["ssh-keygen", "-l", "-f", key], check=True, capture_output=True, text=True).stdout.split()[
+        1
+    ]
+    blobs = [os.urandom(32) for _ in range(1000)]
+    lines = [b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + blob).decode() for blob in blobs]
+    place.write("".join(f"ssh-ed25519 {line}\n" for line in lines) + (tmp_path / "key.pub").read_text())
+
+    def seconds(work: Callable[[], object]) -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    assert place.ring.holder("alice", shown, SOURCE, NOW) is not None
+    assert place.ring.holder("bob", shown, SOURCE, NOW) is None
+    asking = min(seconds(lambda: place.ring.holder("alice", shown, SOURCE, NOW)) for _ in range(20))
+    hashing = min(seconds(lambda: [fingerprint_of(blob) for blob in blobs]) for _ in range(20))
+    assert asking < hashing / 2
