@@ -232,6 +232,8 @@ class Group:
     """Patterns of their names; a user may be in several groups."""
     sandboxes: int = 20
     """Sandboxes that all of them together may have."""
+    homes: int | None = None
+    """Homes that all of them together may keep; ``None``: what ``homes_per_user`` gives each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,8 @@ class Limits:
     sandboxes_per_user: int = 5
     sandboxes: int = 100
     """In all, the warm ones among them. Warm ones give way to logins."""
+    homes_per_user: int = 5
+    """Homes of named sandboxes that one user may keep, whether their sandboxes run or not."""
     groups: Mapping[str, Group] = field(default_factory=dict)
     starts_per_minute: int | None = 300
     """Sandboxes that one user may start per minute, as many at once; ``None``: any number."""

@@ -8,6 +8,7 @@ the user as a sentence too.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 from sshgate.config import Limits
@@ -15,6 +16,7 @@ from sshgate.errors import LimitReached
 from sshgate.lifecycle.book import Book
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.pace import TokenBucket
+from sshgate.sandbox.labels import user_hash
 
 
 class Starts:
@@ -72,3 +74,24 @@ def admit(book: Book, limits: Limits, starts: Starts, user: str, session: str, n
             else f"you have started {limits.starts_per_minute} sandboxes within a minute; try again in a moment."
         )
     book.begin(session, user)
+
+
+def admit_home(limits: Limits, user: str, owners: Collection[tuple[str, str]]) -> None:
+    """Let one more home be made for this user. Raises ``LimitReached``.
+
+    ``owners`` are those of the homes that are kept, each by the name that is written on it and by its hash.
+    """
+    own = sum(hashed == user_hash(user) for _, hashed in owners)
+    if own >= limits.homes_per_user:
+        raise LimitReached(
+            f"you keep {own} of {limits.homes_per_user} homes; `ssh -s USER@HOST homes` lists them: delete one with "
+            "`ssh -s USER=NAME@HOST delete-home` and try again."
+        )
+    for name, group in limits.groups.items():
+        if group.homes is not None and any(fnmatchcase(user, pattern) for pattern in group.users):
+            used = sum(any(fnmatchcase(one, pattern) for pattern in group.users) for one, _ in owners)
+            if used >= group.homes:
+                raise LimitReached(
+                    f"your group {name!r} keeps {used} of {group.homes} homes; delete one of yours with "
+                    "`ssh -s USER=NAME@HOST delete-home`, or ask your operator for more."
+                )

@@ -86,6 +86,34 @@ def test_a_home_in_use_elsewhere_is_a_sentence(space: Namespace, served: Gateway
     assert verb(work, "delete-home") == "home 'shared' is deleted.\n"
 
 
+def test_no_home_is_left_of_a_refused_start_and_none_is_made_beyond_the_limit(
+    space: Namespace, replica: MakeReplica, user: UserAt
+) -> None:
+    served = replica(profiles={"default": {"home": HOME}}, limits={"homes_per_user": 1})
+    dev = user("dev", served)
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}, "spec": {"hard": {"pods": "0"}}}
+    space.apply(quota)
+    try:
+        until(lambda: '"hard"' in space.kubectl("get", "resourcequota", "full", "--output=jsonpath={.status}"), 20)
+        refused = dev.as_user("dev=none").run("true")
+        assert refused.status == 255
+        assert b"quota 'full' is full" in refused.err
+        until(lambda: verb(dev, "homes") == "you have no homes.\n", 20, "the home being gone with the refusal")
+    finally:
+        space.kubectl("delete", "resourcequota", "full")
+    first, second = dev.as_user("dev=first"), dev.as_user("dev=second")
+    assert first.run("true").status == 0
+    refused = second.run("true")
+    assert refused.status == 255
+    assert b"you keep 1 of 1 homes" in refused.err
+    assert b"delete-home" in refused.err
+    end(first, space)
+    assert verb(first, "delete-home") == "home 'first' is deleted.\n"
+    until(lambda: second.run("true").status == 0, 20, "room for another one")
+    end(second, space)
+    assert verb(second, "delete-home") == "home 'second' is deleted.\n"
+
+
 def other_pod(claim: str) -> dict[str, object]:
     """A pod of an operator's that has the volume."""
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from sshgate.config import Home, Profile
+from sshgate.config import Home, Limits, Profile
 from sshgate.errors import BadRequest, StartFailed
+from sshgate.lifecycle.admit import admit_home
 from sshgate.lifecycle.clocks import Now
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes import failures
@@ -66,12 +68,17 @@ _pods = msgspec.json.Decoder(Listing[_User])
 
 
 class KubernetesHomes:
-    """The ``Homes`` of a namespace. ``now`` tells the API server's time."""
+    """The ``Homes`` of a namespace. ``now`` is the API server's time; ``limits`` are asked each time."""
 
-    def __init__(self, api: ApiServer, profiles: Mapping[str, Profile], now: Callable[[], Now]) -> None:
+    def __init__(
+        self, api: ApiServer, profiles: Mapping[str, Profile], now: Callable[[], Now], limits: Callable[[], Limits]
+    ) -> None:
         self._api = api
         self._now = now
+        self._limits = limits
         self._profiles = profiles
+        # By their claims' names those that are being made here: no list need show them yet.
+        self._making: dict[str, str] = {}
 
     @property
     def wanted(self) -> bool:
@@ -81,20 +88,50 @@ class KubernetesHomes:
     def __repr__(self) -> str:
         return f"<KubernetesHomes {'of' if self.wanted else 'none in'} {self._api.namespace}>"
 
-    async def prepare(self, order: Order) -> None:
-        """See that the home of this order is there and free. Raises ``StartFailed`` with what is in the way."""
+    async def prepare(self, order: Order) -> VolumeClaim | None:
+        """See that the home of this order is there and free; the claim, if it was made for that.
+
+        Raises ``StartFailed`` with what is in the way, ``LimitReached`` where there may be no more.
+        """
         home = order.profile.home
         if home is None or order.name is None:
-            return
+            return None
         name = home_claim(order.user, order.name)
-        claim = await self._get(name) or await self._make(name, order, home)
+        claim = await self._get(name)
+        users = (await self._users()).get(name)
+        made = None
+        if claim is None:
+            claim, made = await self._admitted(name, order, home)
         if claim.metadata.labels.get(labels.USER) != labels.user_hash(order.user):
             raise StartFailed(f"the volume claim {name} is in the way of your home {order.name!r}; ask your operator.")
         if claim.metadata.deletion_timestamp is not None:
             raise StartFailed(f"your home {order.name!r} is being deleted; try again in a moment.")
-        users = (await self._users()).get(name)
         if users:
+            await self.undo(made)
             raise StartFailed(f"your home {order.name!r} is in use by {users[0]}; try again when that has ended.")
+        return made
+
+    async def undo(self, made: VolumeClaim | None) -> None:
+        """Delete what ``prepare`` has made, since no sandbox came of it."""
+        if made is not None:
+            with contextlib.suppress(failures.NotFound, failures.Conflict):
+                await self._delete(made)
+
+    async def _admitted(self, name: str, order: Order, home: Home) -> tuple[VolumeClaim, VolumeClaim | None]:
+        """The claim, and the same if it was made here. Raises ``LimitReached``.
+
+        Exact in this gateway; where several make homes at the same moment, a quota is.
+        """
+        # Each counts those that began before it: of two that begin at once, the second one is too many.
+        before = dict(self._making)
+        self._making[name] = order.user
+        try:
+            owners = {claim.metadata.name: _owner(claim) for claim in await self._kept(None) if _stays(claim)}
+            owners |= {other: (labels.printable(user), labels.user_hash(user)) for other, user in before.items()}
+            admit_home(self._limits(), order.user, owners.values())
+            return await self._make(name, order, home)
+        finally:
+            del self._making[name]
 
     async def names(self, user: str | None) -> set[str]:
         """The names of the pods that have a home, as far as anybody knows: of all users, or of one."""
@@ -126,13 +163,16 @@ class KubernetesHomes:
             return True
         if (await self._users()).get(claim.metadata.name):
             raise BadRequest(f"your home {name!r} is in use; end the sandbox first: `ssh -s USER={name}@HOST end`.")
+        await self._delete(claim)
+        return True
+
+    async def _delete(self, claim: VolumeClaim) -> None:
         # Should a sandbox be made at this moment, the cluster keeps the volume for as long as that uses it.
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": claim.metadata.uid}}
         path = self._api.path("persistentvolumeclaims", claim.metadata.name)
         await self._api.request("DELETE", path, options, doing="delete the home")
-        return True
 
-    async def _make(self, name: str, order: Order, home: Home) -> VolumeClaim:
+    async def _make(self, name: str, order: Order, home: Home) -> tuple[VolumeClaim, VolumeClaim | None]:
         marks = {
             labels.MANAGED_BY: labels.MANAGED, PART: HOME,
             labels.USER: labels.user_hash(order.user), labels.NAME: labels.label_value(order.name or ""),
@@ -152,12 +192,13 @@ class KubernetesHomes:
         }
         path = self._api.path("persistentvolumeclaims")
         try:
-            return _claim.decode(await self._api.request("POST", path, body, doing="make the home"))
+            made = _claim.decode(await self._api.request("POST", path, body, doing="make the home"))
+            return made, made
         except failures.Conflict:
             found = await self._get(name)
             if found is None:
                 raise
-            return found
+            return found, None
 
     async def _get(self, name: str) -> VolumeClaim | None:
         try:
@@ -183,3 +224,12 @@ class KubernetesHomes:
                 if volume.persistent_volume_claim is not None and pod.status.phase not in ("Succeeded", "Failed"):
                     found[volume.persistent_volume_claim.claim_name].append(pod.metadata.name)
         return found
+
+
+def _stays(claim: VolumeClaim) -> bool:
+    return claim.metadata.deletion_timestamp is None
+
+
+def _owner(claim: VolumeClaim) -> tuple[str, str]:
+    """Whose it is, by name and by hash."""
+    return claim.metadata.annotations.get(labels.USER, ""), claim.metadata.labels.get(labels.USER, "")

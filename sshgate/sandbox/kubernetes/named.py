@@ -9,10 +9,12 @@ channels in it; what is noted and not so (a crash, a request without an answer) 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
-from sshgate.errors import StartFailed
+from sshgate.errors import GateError, StartFailed
 from sshgate.lifecycle.actions import Delete
 from sshgate.lifecycle.claiming import MOST_UNKNOWN, Answer
 from sshgate.lifecycle.join import Join, Make, Wait, join, mine
@@ -22,7 +24,7 @@ from sshgate.lifecycle.registry import Registry
 from sshgate.sandbox import labels
 from sshgate.sandbox.kubernetes import failures, podspec
 from sshgate.sandbox.kubernetes.client import ApiServer
-from sshgate.sandbox.kubernetes.homes import KubernetesHomes
+from sshgate.sandbox.kubernetes.homes import KubernetesHomes, VolumeClaim
 from sshgate.sandbox.kubernetes.listing import listed
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.pods import record_of
@@ -162,8 +164,9 @@ class KubernetesNamed:
         """A new pod; ``None`` when there is one of its name already."""
         registry = self._registry
         registry.admit(order.user, order.session)
+        home: VolumeClaim | None = None
         try:
-            await self._homes.prepare(order)
+            home = await self._homes.prepare(order)
             lifetime, detached = podspec.lifetime(order.profile), order.profile.limits.detached
             claim = Claim(order.user, order.session, self._owner.gateway, registry.life, lifetime, detached)
             manifest = podspec.claimed_pod(order, self._owner, "", named_annotations(claim, registry.now))
@@ -172,6 +175,10 @@ class KubernetesNamed:
             return record
         except failures.Conflict:
             return None
+        except BaseException:
+            if home is not None:
+                self._soon(self._undo(home, labels.named_pod(order.user, order.name or "")))
+            raise
         finally:
             # From here on the pod itself is what counts.
             registry.end(order.session)
@@ -205,9 +212,18 @@ class KubernetesNamed:
             self._detach_soon(name, here)
 
     def _detach_soon(self, name: str, here: _Here | None) -> None:
-        task = asyncio.create_task(self._detach(name, here))
+        self._soon(self._detach(name, here))
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._detaching.add(task)
         task.add_done_callback(self._detaching.discard)
+
+    async def _undo(self, home: VolumeClaim, pod: str) -> None:
+        """Delete a home that was made for this pod, unless that is there, made by a request without an answer."""
+        with contextlib.suppress(GateError):
+            if await self._look(pod) is None:
+                await self._homes.undo(home)
 
     async def _detach(self, name: str, here: _Here | None) -> None:
         registry = self._registry

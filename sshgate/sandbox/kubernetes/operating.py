@@ -51,7 +51,7 @@ class Operator:
         await self._read()
         book, now = self._registry.book, self._registry.now
         records = [one.record for one in book.sightings(now) if one.record.state is not State.WARM]
-        homes = KubernetesHomes(self._api, self._profiles, lambda: self._registry.now)
+        homes = KubernetesHomes(self._api, self._profiles, lambda: self._registry.now, lambda: self._registry.limits)
         return await listed(self._api, records, homes, None, now)
 
     async def end(self, which: str, who: str) -> str | None:

@@ -57,7 +57,7 @@ CLOSE_SECONDS = 8.0
 WAY_SECONDS = 8.0
 WAY_PAUSE = 0.25
 
-_NO_LIMITS = Limits(sandboxes_per_user=1_000_000, sandboxes=1_000_000, starts_per_minute=None)
+_NO_LIMITS = Limits(sandboxes_per_user=1_000_000, sandboxes=1_000_000, homes_per_user=1_000_000, starts_per_minute=None)
 
 log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
@@ -101,7 +101,7 @@ class KubernetesProvider:
         self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, Pulse(self.api, self.owner))
         self.registry.leader = lambda: self.heartbeat.leads
         self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
-        self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now)
+        self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
         self.named = KubernetesNamed(
             self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove
         )

@@ -1,0 +1,111 @@
+"""How many homes there may be, and what becomes of one whose sandbox was refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sshgate.config import Group, Home, Limits, Profile
+from sshgate.errors import LimitReached, StartFailed
+from sshgate.lifecycle.admit import admit_home
+from sshgate.sandbox import labels
+from sshgate.sandbox.kubernetes.homes import KubernetesHomes
+from sshgate.sandbox.provider import Order
+from tests.unit.apiserver import connected, serve, status
+from tests.unit.lifecycle_values import at
+
+PROFILE = Profile(home=Home(size="1Gi"))
+
+
+class Claims:
+    """The volume claims of a namespace, as its API server has them."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Any]] = {}
+        self.users: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.02)  # as long as another request takes to come in between
+        name = request.path.rpartition("/")[2]
+        if request.path.endswith("/pods"):
+            volumes = [{"persistentVolumeClaim": {"claimName": claim}} for claim in self.users]
+            pod = {"metadata": {"name": "other", "uid": "u"}, "spec": {"volumes": volumes}, "status": {}}
+            return web.json_response({"metadata": {}, "items": [pod]})
+        if request.method == "POST":
+            made = await request.json()
+            made["metadata"]["uid"] = f"uid-{made['metadata']['name']}"
+            self.kept[made["metadata"]["name"]] = made
+            return web.json_response(made, status=201)
+        if name == "persistentvolumeclaims":
+            return web.json_response({"metadata": {}, "items": list(self.kept.values())})
+        if name not in self.kept:
+            return status(404, "NotFound")
+        return web.json_response(self.kept.pop(name) if request.method == "DELETE" else self.kept[name])
+
+
+def order(user: str, name: str) -> Order:
+    return Order(user=user, profile=PROFILE, session=f"{user}-{name}", name=name)
+
+
+@asynccontextmanager
+async def homes(directory: Path, claims: Claims, limits: Limits) -> AsyncIterator[KubernetesHomes]:
+    async with serve(claims.answer, directory) as served, connected(served) as api:
+        yield KubernetesHomes(api, {"default": PROFILE}, lambda: at(0), lambda: limits)
+
+
+async def test_a_user_keeps_so_many_homes_and_comes_back_to_each(tmp_path: Path) -> None:
+    claims = Claims()
+    async with homes(tmp_path, claims, Limits(homes_per_user=2)) as kept:
+        for name in ("a", "b"):
+            assert await kept.prepare(order("ada", name)) is not None
+        with pytest.raises(LimitReached, match=r"you keep 2 of 2 homes; .*`ssh -s USER=NAME@HOST delete-home`"):
+            await kept.prepare(order("ada", "c"))
+        assert await kept.prepare(order("ada", "b")) is None
+        assert await kept.prepare(order("bob", "c")) is not None
+        # One that is on its way out is no longer kept.
+        claims.kept[next(iter(claims.kept))]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        assert await kept.prepare(order("ada", "c")) is not None
+
+
+async def test_of_homes_that_are_made_at_once_no_more_come_to_be(tmp_path: Path) -> None:
+    claims = Claims()
+    async with homes(tmp_path, claims, Limits(homes_per_user=3)) as kept:
+        orders = [order("ada", f"n{number}") for number in range(8)]
+        done = await asyncio.gather(*(kept.prepare(one) for one in orders), return_exceptions=True)
+        assert sum(isinstance(one, LimitReached) for one in done) == 5
+        assert len(claims.kept) == 3
+
+
+async def test_a_home_that_somebody_uses_already_is_not_made_for_nothing(tmp_path: Path) -> None:
+    claims = Claims()
+    claims.users = [f"home-{labels.named_pod('ada', 'a')}"]
+    async with homes(tmp_path, claims, Limits()) as kept:
+        with pytest.raises(StartFailed, match="in use by other"):
+            await kept.prepare(order("ada", "a"))
+        assert claims.kept == {}
+
+
+async def test_what_a_start_has_made_goes_and_nothing_else(tmp_path: Path) -> None:
+    claims = Claims()
+    async with homes(tmp_path, claims, Limits()) as kept:
+        made = await kept.prepare(order("ada", "a"))
+        await kept.undo(await kept.prepare(order("ada", "a")))
+        assert len(claims.kept) == 1
+        await kept.undo(made)
+        await kept.undo(made)
+        assert claims.kept == {}
+
+
+def test_a_group_keeps_so_many_homes_together() -> None:
+    limits = Limits(groups={"students": Group(users=("s-*",), homes=2), "all": Group(users=("*",))})
+    owners = [(user, labels.user_hash(user)) for user in ("s-ada", "s-bob", "eve")]
+    admit_home(limits, "eve", owners)
+    admit_home(limits, "s-ada", owners[1:])
+    with pytest.raises(LimitReached, match="your group 'students' keeps 2 of 2 homes"):
+        admit_home(limits, "s-carol", owners)
