@@ -20,6 +20,7 @@ from sshgate.lifecycle.plan import Refiller, Target
 from sshgate.lifecycle.reap import strays
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.registry import Registry
+from sshgate.sandbox.labels import label_value
 from sshgate.telemetry.codes import Code
 
 # Between two looks, seconds: of many changes at once only the last state matters.
@@ -29,6 +30,13 @@ LONGEST = 5.0
 AGAIN = 1.0
 # Requests under way at a time: an API server has logins to serve, too.
 AT_ONCE = 8
+
+# Longer than a leader needs to make what is missing, and than gateways of a roll differ in their settings.
+UNFILLED_SECONDS = 120.0
+UNFILLED = (
+    "the gateway that leads makes no warm sandboxes as this one has them configured: give all gateways of a namespace "
+    "the same profiles, or namespaces of their own."
+)
 
 log = structlog.get_logger("sshgate.lifecycle")
 
@@ -53,6 +61,7 @@ class Pools:
         self._task: asyncio.Task[None] | None = None
         self._held: dict[str, str] = {}
         self._refused: dict[str, str] = {}
+        self._empty_since: dict[str, float] = {}
 
     def __repr__(self) -> str:
         states = [one.record for one in self._registry.book.warm(self._registry.now)]
@@ -112,7 +121,7 @@ class Pools:
         if registry.leads:
             limit = registry.limits.sandboxes
             actions += self._refiller.decide(registry.book, self._targets, limit, registry.now)
-        holds = self._stuck()
+        holds = self._stuck() | self._unfilled()
         for action in actions:
             if isinstance(action, Create):
                 self._do(self._create(action))
@@ -131,6 +140,17 @@ class Pools:
         stuck = (Stage.BLOCKED, Stage.UNSCHEDULABLE)
         records = [one.record for one in self._registry.book.warm(self._registry.now) if one.record.stage in stuck]
         return {record.profile: f"warm sandboxes cannot start: {record.reason}" for record in records}
+
+    def _unfilled(self) -> dict[str, str]:
+        """Our pools that stay empty because another gateway leads, which fills those of its own profiles."""
+        registry = self._registry
+        empty: set[str] = set()
+        if registry.book.synced and not registry.leads:
+            warm = {(one.record.profile, one.record.template) for one in registry.book.warm(registry.now)}
+            empty = {one.profile for one in self._targets if (label_value(one.profile), one.template) not in warm}
+        now = registry.now.mono
+        self._empty_since = {profile: self._empty_since.get(profile, now) for profile in empty}
+        return {profile: UNFILLED for profile, since in self._empty_since.items() if now - since >= UNFILLED_SECONDS}
 
     def _tell(self, holds: dict[str, str]) -> None:
         """Say once why a pool does not grow, not each time that is found."""
