@@ -114,7 +114,7 @@ class Keyring:
             return None
 
         def signed(line: KeyLine) -> bool:
-            return fingerprint_of(line.blob) == certificate.authority
+            return line.fingerprint == certificate.authority
 
         signer = self._signer(user, signed, source, now, frozenset(certificate.principals))
         return signer.restrictions if signer is not None else None
