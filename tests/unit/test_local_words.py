@@ -36,13 +36,15 @@ def test_what_a_bubblewrap_can_do_is_read_from_its_help() -> None:
 def test_an_old_bubblewrap_gets_no_word_that_it_does_not_know() -> None:
     old = words(Abilities(sizes=False, closes_users=False))
     assert not {"--size", "--disable-userns"} & set(old)
-    assert old.count("--tmpfs") == 2
+    assert old.count("--tmpfs") == 3
 
 
-def test_the_home_and_tmp_share_the_profiles_memory() -> None:
+def test_everything_writable_holds_half_of_the_profiles_memory() -> None:
     said = words(Abilities())
     sizes = [said[place + 1] for place, word in enumerate(said) if word == "--size"]
-    assert sizes == [str(256 << 20)] * 2
+    assert sizes == [str(256 << 20)] * 3
+    assert [said[place + 1] for place, word in enumerate(said) if word == "--tmpfs"] == ["/dev/shm", "/tmp", "/home"]
+    assert [said[place + 1] for place, word in enumerate(said) if word == "--remount-ro"] == ["/dev", "/"]
 
 
 def test_limits_follow_the_profile() -> None:

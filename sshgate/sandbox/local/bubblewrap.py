@@ -18,7 +18,7 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"
 # Of /etc only what programs need to run and what holds no secret.
 ETC = (
     "alternatives", "bash.bashrc", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types",
-    "profile", "protocols", "services", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone", "vim",
+    "os-release", "profile", "protocols", "services", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone", "vim",
 )  # fmt: skip
 FILES = {
     "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\n{USER}:x:{UID}:{UID}:{USER}:{HOME}:/bin/bash\n"
@@ -72,16 +72,16 @@ def confine(profile: Profile, uid: int | None) -> list[str]:
 
     ``uid`` is set when the gateway is root: no process of a sandbox may be this machine's root, not even one
     that takes itself for somebody else. Limits are per process, but the number of processes, which is the
-    sandbox's.
+    sandbox's. It ends with the gateway, also when it is stopped.
     """
     words = ["prlimit", f"--nproc={PROCESSES}", f"--nofile={OPEN_FILES}", "--core=0"]
     storage = quantity(profile.resources.limits.get("ephemeral-storage", "")) or USUAL_STORAGE
     words.append(f"--fsize={storage}")
-    memory = quantity(profile.resources.limits.get("memory", ""))
+    memory = memory_of(profile)
     if memory is not None:
         # Not --as: node and other runtimes reserve far more addresses than they use.
         words.append(f"--data={memory}")
-    words += ["setpriv", "--no-new-privs"]
+    words += ["setpriv", "--no-new-privs", "--pdeathsig=KILL"]
     if uid is not None:
         words += [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     return [*words, "--"]
@@ -91,8 +91,8 @@ def build(profile: Profile, etc: Path, info: int, able: Abilities) -> list[str]:
     """bubblewrap's own words, up to and without the program.
 
     ``etc`` is the directory seen as /etc, ``info`` the descriptor on which bubblewrap tells the process id.
-    Few mounts: bubblewrap takes half a millisecond for each. The home and /tmp hold half of the profile's memory
-    each, because their pages are this machine's memory.
+    Few mounts: bubblewrap takes half a millisecond for each. The home, /tmp and /dev/shm hold half of the profile's
+    memory each, because their pages are this machine's memory.
     """
     words = ["bwrap", *(f"--unshare-{kind}" for kind in ("user", "pid", "ipc", "uts", "net"))]
     words += ["--die-with-parent", "--new-session"]
@@ -107,13 +107,13 @@ def build(profile: Profile, etc: Path, info: int, able: Abilities) -> list[str]:
         elif path.is_dir():
             words += ["--ro-bind", name, name]
     words += ["--ro-bind", str(etc), "/etc", "--proc", "/proc", "--dev", "/dev"]
-    half = (quantity(profile.resources.limits.get("memory", "")) or USUAL_MEMORY) // 2
-    for name, mode in (("/tmp", "1777"), ("/home", "0755")):
+    half = (memory_of(profile) or USUAL_MEMORY) // 2
+    for name, mode in (("/dev/shm", "1777"), ("/tmp", "1777"), ("/home", "0755")):
         words += ["--perms", mode, *(["--size", str(half)] if able.sizes else []), "--tmpfs", name]
     words += ["--perms", "0700", "--dir", HOME, "--dir", "/run", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]
     for bind in profile.binds:
         words += ["--bind", str(bind), str(bind)]
-    return [*words, "--remount-ro", "/", "--chdir", HOME, "--"]
+    return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", HOME, "--"]
 
 
 def enter(pid: int, terminal: bool) -> list[str]:
@@ -121,7 +121,8 @@ def enter(pid: int, terminal: bool) -> list[str]:
 
     bubblewrap nests two user namespaces: the outer one, on descriptor ``OWNER``, owns all other namespaces;
     programs run in the inner one, which is that of the sandbox's process 1. They are entered in that order:
-    whoever is in the inner one has no right to the others any more. The shell is there to close ``OWNER``.
+    whoever is in the inner one has no right to the others any more. The shell is there to close ``OWNER``, and for
+    the mask of new files, which is the gateway's else.
 
     The program leads a session of its own, so that its process group can be signalled; with ``terminal`` its
     stdin becomes the session's controlling terminal.
@@ -131,7 +132,12 @@ def enter(pid: int, terminal: bool) -> list[str]:
     words += ["nsenter", "--user=/proc/1/ns/user", "--preserve-credentials", "--", "setsid"]
     if terminal:
         words.append("--ctty")
-    return [*words, "/bin/sh", "-c", f'exec "$@" {OWNER}<&-', "sh"]
+    return [*words, "/bin/sh", "-c", f'umask 022;exec "$@" {OWNER}<&-', "sh"]
+
+
+def memory_of(profile: Profile) -> int | None:
+    """Bytes of memory that a sandbox may have; ``None`` where the profile names none."""
+    return quantity(profile.resources.limits.get("memory", ""))
 
 
 def quantity(text: str) -> int | None:

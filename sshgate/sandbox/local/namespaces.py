@@ -14,6 +14,20 @@ TIOCGPTPEER = 0x5441
 TIOCSPTLCK = 0x40045431
 
 
+def handles(outer: int, inner: int) -> tuple[int, int, int]:
+    """Descriptors of two processes, and of what ``open_owner`` opens of the second; or none: raises ``OSError``."""
+    made: list[int] = []
+    try:
+        for opened, pid in ((os.pidfd_open, outer), (os.pidfd_open, inner), (open_owner, inner)):
+            made.append(opened(pid))
+    except OSError:
+        for descriptor in made:
+            os.close(descriptor)
+        raise
+    first, second, third = made
+    return first, second, third
+
+
 def open_owner(pid: int) -> int:
     """A descriptor of the user namespace that owns the other namespaces of process ``pid``."""
     ipc = os.open(f"/proc/{pid}/ns/ipc", os.O_RDONLY)

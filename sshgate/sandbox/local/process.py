@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,8 +11,11 @@ import signal
 import struct
 import termios
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+from sshgate.errors import Unavailable
 from sshgate.flow import Flow
+from sshgate.sandbox.local import cgroup
 from sshgate.streams import Break, Control, Exited, Lost, Outcome, Resize, Signal, Signalled
 from sshgate.terminal import TerminalSize
 
@@ -29,14 +33,17 @@ class LocalProcess:
     """The program behind ``child``, the process id of what was spawned to enter the sandbox.
 
     ``outputs`` maps descriptors to streams, ``stdin`` is written to; on a terminal both are its master side.
-    All descriptors are taken over. ``ended`` is called once, when the child was reaped.
-    """
+    All descriptors are taken over. The program is held in the control group ``group`` before it gets its first input:
+    what it runs then is its user's. ``ended`` is called once, when the child was reaped.
 
-    pid: int | None = None
+    The child (nsenter) waits for the program. It stops when the program stops, and would then not notice its end:
+    so that end is watched here too, and wakes it.
+    """
 
     def __init__(
         self,
         child: int,
+        group: Path | None,
         stdin: int,
         outputs: dict[int, int],
         terminal: bool,
@@ -45,11 +52,14 @@ class LocalProcess:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._child = child
+        self._group = group
         self._stdin: int | None = stdin
         self._outputs = outputs
         self._terminal = terminal
         self._send_signal = send_signal
         self._tell_ended = ended
+        self._pid: int | None = None
+        self._program: int | None = None
         self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
         self._outcome: Outcome | None = None
         self._exited = asyncio.Event()
@@ -57,16 +67,34 @@ class LocalProcess:
         self._room: asyncio.Future[None] | None = None
         self._line_open = False
         self._closed = False
+        self._reaped = False
         self._signals: set[asyncio.Future[None]] = set()
         self._pidfd = os.pidfd_open(child)
         for descriptor in {stdin, *outputs}:
             os.set_blocking(descriptor, False)
         self._loop.add_reader(self._pidfd, self._reap)
         self._resume()
+        # Most often it is held before it is forked: to start it takes a few programs more.
+        self._held = self._loop.run_in_executor(None, cgroup.hold, group, child) if group is not None else None
 
     def __repr__(self) -> str:
         kind = "terminal" if self._terminal else "pipes"
         return f"<LocalProcess {self.pid} {kind} {self._flow!r} {self._outcome or 'running'}>"
+
+    @property
+    def pid(self) -> int | None:
+        """The program's process id inside the sandbox."""
+        return self._pid
+
+    @pid.setter
+    def pid(self, pid: int | None) -> None:
+        self._pid = pid
+        if self._program is None and not self._exited.is_set():
+            self._watch_program()
+
+    async def _hold_program(self, group: Path, held: asyncio.Future[bool], program: int) -> bool:
+        await held
+        return cgroup.holds(group, program) or await asyncio.to_thread(cgroup.hold, group, program)
 
     # --- streams.Process ---
 
@@ -78,6 +106,8 @@ class LocalProcess:
         return chunk
 
     async def write(self, data: bytes) -> None:
+        if self._held is not None and not await asyncio.shield(self._held) and not self._exited.is_set():
+            raise Unavailable("the sandbox's memory cannot be limited; try again.")
         if data:
             self._line_open = data[-1:] != b"\n"
         view = memoryview(data)
@@ -148,10 +178,36 @@ class LocalProcess:
         else:
             self._end_of(descriptor)
 
+    def wake(self) -> None:
+        """Let the child go on, should it be stopped."""
+        if not self._reaped:
+            os.kill(self._child, signal.SIGCONT)
+
+    def _watch_program(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it has ended
+            below = Path(f"/proc/{self._child}/task/{self._child}/children").read_text()
+            program = int(below)
+            self._program = os.pidfd_open(program)
+            if self._group is not None and self._held is not None:
+                self._held = asyncio.ensure_future(self._hold_program(self._group, self._held, program))
+            self._loop.add_reader(self._program, self._program_ended)
+
+    def _program_ended(self) -> None:
+        self._drop_program()
+        self.wake()
+
+    def _drop_program(self) -> None:
+        program, self._program = self._program, None
+        if program is not None:
+            self._loop.remove_reader(program)
+            os.close(program)
+
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
+        self._drop_program()
         _, status = os.waitpid(self._child, 0)
+        self._reaped = True
         code = os.waitstatus_to_exitcode(status)
         if self._outcome is None:
             self._outcome = Exited(code) if code >= 0 else Signalled(signal.Signals(-code).name.removeprefix("SIG"))

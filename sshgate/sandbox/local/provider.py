@@ -16,14 +16,19 @@ from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 
+import structlog
+
 from sshgate.config import Address, Limits, Profile, SandboxPlace
 from sshgate.errors import ConfigError, StartFailed, Unavailable
 from sshgate.launcher import FOREVER
-from sshgate.sandbox.local import bubblewrap
+from sshgate.sandbox.local import bubblewrap, cgroup
 from sshgate.sandbox.local.named import LocalNamed
 from sshgate.sandbox.local.namespaces import pipes
 from sshgate.sandbox.local.sandbox import LocalSandbox
+from sshgate.sandbox.local.spawn import leave_keyring, spawn
 from sshgate.sandbox.provider import Notice, Order
+
+log = structlog.get_logger("sshgate.sandbox.local")
 
 # The holder says so when all mounts are there; bubblewrap tells the process id before that.
 # Where nobody listens any more it ends: a gateway that was killed while bubblewrap had not yet tied itself to it.
@@ -45,6 +50,7 @@ class LocalProvider:
         self._uids = count()
         self._etc: Path | None = None
         self._able = bubblewrap.Abilities()
+        self._groups: cgroup.Hierarchy | None = None
         self.named = LocalNamed(self.create, self._sandboxes)
         self.homes = None
 
@@ -58,6 +64,12 @@ class LocalProvider:
                 f"{', '.join(missing)} missing on this machine; run: sudo apt-get install bubblewrap util-linux"
             )
         keep_descriptors()
+        leave_keyring()
+        self._groups = cgroup.here()
+        if self._groups is None:
+            log.warning("a sandbox's memory is limited per program only: no control group can be made for it here")
+        else:
+            cgroup.sweep(self._groups)
         self._able = await abilities()
         self._etc = make_etc()
         sandbox = await self.create(Order(Profile(), "probe", "probe"), lambda text: None)
@@ -67,9 +79,13 @@ class LocalProvider:
         name = f"local-{secrets.token_hex(5)}"
         uid = bind_owner(order.profile) or FIRST_UID + next(self._uids) % UIDS if os.geteuid() == 0 else None
         outer, inner = await self._spawn(order.profile, uid)
+        group = None
         try:
-            sandbox = LocalSandbox(name, order, uid, outer, inner, self._sandboxes.discard)
+            group = self._make_group(name, order.profile)
+            sandbox = LocalSandbox(name, order, uid, group, outer, inner, self._sandboxes.discard)
         except OSError as error:
+            if group is not None:
+                cgroup.remove(group)
             raise _abandon(outer, _unavailable(error)) from error
         self._sandboxes.add(sandbox)
         return sandbox
@@ -88,6 +104,10 @@ class LocalProvider:
         await asyncio.gather(*(sandbox.delete() for sandbox in list(self._sandboxes)))
         if self._etc is not None:
             shutil.rmtree(self._etc, ignore_errors=True)
+
+    def _make_group(self, name: str, profile: Profile) -> Path | None:
+        memory = bubblewrap.memory_of(profile)
+        return cgroup.make(self._groups, name, memory) if self._groups is not None and memory is not None else None
 
     async def _spawn(self, profile: Profile, uid: int | None) -> tuple[int, int]:
         """The process ids of bubblewrap and of the sandbox's first process, once it is furnished."""
@@ -109,11 +129,7 @@ class LocalProvider:
             (os.POSIX_SPAWN_DUP2, info_end, info_end),
         ]
         try:
-            environment = bubblewrap.environment(profile.shell)
-            # Takes a millisecond; what asyncio has for this takes a thread for each child.
-            outer = os.posix_spawnp(  # noqa: ASYNC221
-                words[0], words, environment, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE]
-            )
+            outer = spawn(words, bubblewrap.environment(profile.shell), actions)
         except OSError as error:
             os.close(info)
             os.close(output)

@@ -8,43 +8,55 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from sshgate.errors import Unavailable
 from sshgate.sandbox.launch import send_signal
-from sshgate.sandbox.local import bubblewrap
-from sshgate.sandbox.local.namespaces import open_owner, open_terminal, restore_owner
+from sshgate.sandbox.local import bubblewrap, cgroup
+from sshgate.sandbox.local.namespaces import handles, open_terminal, restore_owner
 from sshgate.sandbox.local.process import LocalProcess, set_size
+from sshgate.sandbox.local.spawn import spawn
 from sshgate.sandbox.provider import Order
 from sshgate.streams import STDERR, STDOUT, Process
 from sshgate.terminal import Terminal
 
 # How long killed processes may take to be reaped.
 REAP_SECONDS = 5.0
-SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 class LocalSandbox:
-    """The tree whose outermost process is ``outer`` and whose first process inside is ``inner``."""
+    """The tree whose outermost process is ``outer`` and whose first process inside is ``inner``.
+
+    Its programs use the memory of ``group``, which is removed with it.
+    """
 
     warm = False
     hostname = bubblewrap.HOST_NAME
 
     def __init__(
-        self, name: str, order: Order, uid: int | None, outer: int, inner: int, gone: Callable[[LocalSandbox], None]
+        self,
+        name: str,
+        order: Order,
+        uid: int | None,
+        group: Path | None,
+        outer: int,
+        inner: int,
+        gone: Callable[[LocalSandbox], None],
     ) -> None:
         self.id = name
         self.order = order
         self.made = time.monotonic()
         self._profile = order.profile
         self._uid = uid
+        self._group = group
         self._outer = outer
         self._inner = inner
         self._tell_gone = gone
-        self._owner = open_owner(inner)
+        self._pidfd, self._first, self._owner = handles(outer, inner)
         self._processes: set[LocalProcess] = set()
         self._deleted = False
-        self._reaped = asyncio.Event()
-        self._pidfd = os.pidfd_open(outer)
+        self._reaped = False
+        self._gone = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
     def __repr__(self) -> str:
@@ -80,16 +92,15 @@ class LocalSandbox:
             for _ in range(3):
                 for end, ends in zip(os.pipe(), (ours, theirs), strict=True):
                     ends.append(end)
+                if self._uid is not None:
+                    os.fchown(theirs[-1], self._uid, self._uid)  # to be opened by path, as /dev/stdin
             ours[0], theirs[0] = theirs[0], ours[0]  # of the first pipe they read and we write
-            child = self._spawn(words, theirs)
+            return self._spawn(words, theirs, ours[0], {ours[1]: STDOUT, ours[2]: STDERR}, False)
         except OSError as error:
             _close(ours)
             raise Unavailable(f"no program can be started on this machine: {error.strerror}.") from error
         finally:
             _close(theirs)
-        return LocalProcess(
-            child, ours[0], {ours[1]: STDOUT, ours[2]: STDERR}, False, self._signal, self._processes.discard
-        )
 
     def _on_terminal(self, words: list[str], terminal: Terminal) -> LocalProcess:
         master, slave = -1, -1
@@ -98,23 +109,26 @@ class LocalSandbox:
             if self._uid is not None:
                 restore_owner(slave, self._uid)
             set_size(master, terminal.size)
-            child = self._spawn(words, [slave, slave, slave])
+            return self._spawn(words, [slave, slave, slave], master, {master: STDOUT}, True)
         except OSError as error:
             _close([end for end in (master,) if end >= 0])
             raise Unavailable(f"no terminal can be opened in the sandbox: {error.strerror}.") from error
         finally:
             _close([end for end in (slave,) if end >= 0])
-        return LocalProcess(child, master, {master: STDOUT}, True, self._signal, self._processes.discard)
 
-    def _spawn(self, words: list[str], descriptors: Sequence[int]) -> int:
-        actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(descriptors)]
+    def _spawn(
+        self, words: list[str], theirs: Sequence[int], stdin: int, outputs: dict[int, int], terminal: bool
+    ) -> LocalProcess:
+        """Raises ``OSError``; then nothing runs, and ``stdin`` and ``outputs`` are still the caller's."""
+        actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(theirs)]
         actions.append((os.POSIX_SPAWN_DUP2, self._owner, bubblewrap.OWNER))
-        environment = bubblewrap.environment(self._profile.shell)
-        # As under sshd. Python ignores PIPE and XFSZ, a gateway under nohup HUP, and one that a script started in the
-        # background INT and QUIT.
-        return os.posix_spawnp(
-            words[0], words, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=SIGNALS
-        )
+        child = spawn(words, bubblewrap.environment(self._profile.shell), actions)
+        try:
+            return LocalProcess(child, self._group, stdin, outputs, terminal, self._signal, self._ended)
+        except OSError:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
 
     async def _signal(self, pid: int, name: str, foreground: bool) -> None:
         await send_signal(self, pid, name, foreground)
@@ -126,25 +140,44 @@ class LocalSandbox:
                 for process in list(self._processes):
                     await process.close("the sandbox has ended.")
             finally:
-                self._kill()
-        with contextlib.suppress(TimeoutError):
+                self._kill(self._first)
+        try:
             async with asyncio.timeout(REAP_SECONDS):
-                await self._reaped.wait()
+                await self._gone.wait()
+        except TimeoutError:
+            self._kill(self._pidfd)
 
-    def _kill(self) -> None:
-        if not self._reaped.is_set():
-            # With the outermost process dies the first inside, and with that every other.
-            for pid in (self._inner, self._outer):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+    def _kill(self, pidfd: int) -> None:
+        # With the first process inside die all others; the outermost one ends when the last of them is gone.
+        if not self._reaped:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        self._wake()
+
+    def _wake(self) -> None:
+        for process in self._processes:
+            process.wake()  # the first inside waits for all to be reaped, and a stopped one would not do that
 
     def _reap(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.waitpid(self._outer, 0)
-        _close([self._pidfd, self._owner])
+        _close([self._pidfd, self._first, self._owner])
         self._deleted = True
-        self._reaped.set()
+        self._reaped = True
         self._tell_gone(self)
+        self._wake()
+        self._clear()
+
+    def _ended(self, process: LocalProcess) -> None:
+        self._processes.discard(process)
+        self._clear()
+
+    def _clear(self) -> None:
+        """When all have ended, what is left goes."""
+        if self._reaped and not self._processes:
+            if self._group is not None:
+                cgroup.remove(self._group)
+            self._gone.set()
 
 
 def _close(descriptors: Sequence[int]) -> None:
