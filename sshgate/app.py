@@ -49,7 +49,10 @@ def run(config: Config, ready: Ready | None = None, file: Path | None = None) ->
         print(f"sshgate: {error}", file=sys.stderr)
         return error.status if error.status != 255 else 1
     except OSError as error:
-        print(f"sshgate: {error.strerror or error}: {config.ssh.listen}.", file=sys.stderr)
+        # Addresses that cannot be had are a GateError, so this is something else: where from, the log has.
+        log.error("broken", exc_info=error)
+        where = f": {error.filename}" if error.filename is not None else ""
+        print(f"sshgate: {error.strerror or error}{where}.", file=sys.stderr)
         return 1
     finally:
         # The handlers went with the loop: a signal too many must not turn a good end into a killed one.

@@ -30,8 +30,9 @@ class Ssh:
     listen: Address = Address("0.0.0.0", 2222)
     host_keys: Path = Path("keys/host")
     """A directory; an ed25519 and an RSA key are made there when it holds none."""
-    login_grace: float = 30.0
-    """Seconds from the TCP connection to the end of authentication."""
+    login_grace: float = 120.0
+    """Seconds from the TCP connection to the end of authentication, as OpenSSH's LoginGraceTime: a passphrase or a
+    touch takes its time."""
     keepalive: float = 30.0
     """Seconds between questions to a silent client."""
     keepalive_count: int = 3

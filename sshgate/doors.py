@@ -23,6 +23,9 @@ class Door(Protocol):
     async def listen(self) -> list[Address]:
         """Accept connections. Raises ``GateError``."""
 
+    async def reconfigure(self, config: Config) -> None:
+        """Settings for what comes in from now on. Raises ``ConfigError``, and nothing has changed."""
+
     def stop_accepting(self) -> None:
         """Nothing new."""
 
@@ -67,8 +70,10 @@ class Doors:
             self.addresses = await door.listen()
 
     async def reconfigure(self, config: Config) -> None:
-        """Settings for what comes in from now on; the browser's wait for a restart. Raises ``ConfigError``."""
-        await self.ssh.reconfigure(config)
+        """Settings for what comes in from now on, and for the drain. Raises ``ConfigError``."""
+        for door in (self.ssh, self.web):
+            if door is not None:
+                await door.reconfigure(config)
 
     def stop_accepting(self) -> None:
         """Nothing new, by any of them."""

@@ -54,6 +54,7 @@ class SandboxVerbs:
         name = _named(question, "delete-home")
         if not await self._homes().delete(question.identity.user, name):
             raise NoSuchSandbox(f"you have no home {name!r}; `ssh -s USER@HOST homes` lists yours.")
+        question.trail.tell(Code.HOME_DELETED, name=name)
         return f"home {name!r} is deleted.\n"
 
     def _homes(self) -> Homes:

@@ -101,6 +101,9 @@ class Rest:
         visitor = self._door.visitor(request)
         await _body(request, Nothing)
         self._door.logins.logout(visitor)
+        self._door.events.tell(
+            Code.WEB_LOGOUT, user=visitor.user, method=visitor.method, source=self._door.source(request)
+        )
         self._door.logged_out(lambda other, _: other.id == visitor.id, "logged out")
         response = web.Response(status=204)
         self._door.forget_cookie(request, response)

@@ -118,6 +118,10 @@ class WebServer:
             log.warning("web.public_url is plain HTTP: passwords and terminals cross the network in the clear")
         return bound
 
+    async def reconfigure(self, config: Config) -> None:
+        """How long a drain is, which pages are told; the section ``web`` itself waits for a restart."""
+        self._drain = config.ssh.drain
+
     def _connection(self) -> Connection:
         assert self._runner is not None
         assert self._runner.server is not None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
@@ -28,7 +30,6 @@ class AuditFile:
         self.lost = 0
         self._failing = False
         try:
-            path.touch(mode=0o600)
             self._file = _Lines(path)
         except OSError as error:
             raise ConfigError([f"{path}: cannot write the audit file: {error.strerror}."]) from error
@@ -60,6 +61,10 @@ class _Lines(WatchedFileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, mode="a", encoding="utf-8")
 
+    def _open(self) -> TextIOWrapper:
+        # Also after each rotation, whatever the umask: it says who was here, from where, and when.
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=_private)  # noqa: SIM115
+
     def write(self, line: str) -> None:
         """Append a line. Raises ``OSError``."""
         self.emit(logging.LogRecord("audit", logging.INFO, "", 0, "%s", (line,), None))
@@ -67,3 +72,7 @@ class _Lines(WatchedFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Called in an ``except`` of ``emit``, which would print the error and go on."""
         raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

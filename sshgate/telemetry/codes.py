@@ -35,6 +35,7 @@ class Code(StrEnum):
     SESSION_BROKEN = "session.broken"
     VERB = "verb"
     FILE_TRANSFER = "file.transfer"
+    HOME_DELETED = "home.deleted"
 
     # One sandbox.
     CLAIM = "sandbox.claim"
@@ -49,7 +50,9 @@ class Code(StrEnum):
 
     # The browser's door.
     WEB_LOGIN = "web.login"
+    WEB_LOGOUT = "web.logout"
     WEB_REFUSED = "web.refused"
+    WEB_MALFORMED = "web.malformed"
     WEB_OPEN = "web.open"
     WEB_END = "web.end"
 
@@ -63,5 +66,6 @@ LEVELS: Mapping[Code, int] = {
     Code.REAPED: logging.WARNING,
     Code.FORWARD_REFUSED: logging.WARNING,
     Code.WEB_REFUSED: logging.WARNING,
+    Code.WEB_MALFORMED: logging.WARNING,
 }
 """How loud each is in the log; ``info`` where it is not named. The audit file has all of them."""

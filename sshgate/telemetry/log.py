@@ -1,4 +1,4 @@
-"""Structured logs on stderr, for people or as JSON lines."""
+"""Structured logs on stderr, for people or as JSON lines: our own, and those of the libraries by the same processors."""
 
 from __future__ import annotations
 
@@ -16,22 +16,32 @@ def configure(settings: Log) -> None:
     """Set up ``structlog`` and the standard library's loggers once, before anything logs."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if human else structlog.processors.JSONRenderer(ensure_ascii=True)
+    plain = structlog.dev.plain_traceback
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(exception_formatter=plain)
+        if human
+        else structlog.processors.JSONRenderer(ensure_ascii=True)
+    )
+    chain: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _escape,
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if not human else structlog.processors.ExceptionPrettyPrinter(),
-            _escape,
-            renderer,
-        ],
+        processors=[*chain, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        level=max(level, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *chain],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
     )
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     # asyncssh tells of every connection at INFO; ours says it once, with the ids.
     logging.getLogger("asyncssh").setLevel(logging.ERROR)
 
@@ -39,6 +49,8 @@ def configure(settings: Log) -> None:
 def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """User-chosen text must not move the cursor of whoever reads the log."""
     for key, value in event.items():
-        if key != "exception" and isinstance(value, str) and not value.isprintable():
-            event[key] = value.encode("unicode_escape").decode("ascii")
+        if isinstance(value, str) and not value.isprintable():
+            # A traceback has lines, whose texts may be a user's too.
+            lines = value.split("\n") if key == "exception" else [value]
+            event[key] = "\n".join(line.encode("unicode_escape").decode("ascii") for line in lines)
     return event

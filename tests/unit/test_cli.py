@@ -111,3 +111,18 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     assert ran.stderr.startswith(f"sshgate: port {port} of 127.0.0.1 is taken by another program; try another one: ")
     assert ran.stderr.count("\n") == 1
     assert not (tmp_path / "keys").exists()
+
+
+def test_an_error_of_the_system_names_its_own_place_and_not_the_listener(tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+from sshgate.app import run
+from sshgate.config import Access, Address, Config, Log, SandboxPlace, Ssh
+place = Path({str(tmp_path)!r})
+config = Config(ssh=Ssh(listen=Address("127.0.0.1", 0), host_keys=place / "host"), access=Access(place / "users"),
+                sandbox=SandboxPlace(provider="local"), log=Log(format="json"))
+raise SystemExit(run(config, ready=lambda doors: (place / "missing" / "file").touch()))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1] == f"sshgate: No such file or directory: {tmp_path}/missing/file."

@@ -233,6 +233,16 @@ async def test_all_addresses_of_one_ipv6_network_are_one_guesser() -> None:
     assert ways.by_link("wrong", "2001:db8:0:1::1") == Refused()
 
 
+async def test_who_guesses_at_links_shuts_out_no_valid_one_from_the_same_address() -> None:
+    ways = logins(login_attempts=2)
+    ticket = ways.invitation(identity()).partition("#login=")[2]
+    assert [ways.by_link("wrong", HERE) for _ in range(2)] == [Refused()] * 2
+    waiting = ways.by_link("wrong", HERE)
+    assert isinstance(waiting, Refused)
+    assert waiting.wait > 0
+    assert isinstance(ways.by_link(ticket, HERE), Visitor)
+
+
 def test_a_throttle_forgets_after_a_minute_and_is_bounded() -> None:
     now = 0.0
     throttle = Throttle(2, lambda: now)

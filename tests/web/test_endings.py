@@ -18,6 +18,7 @@ from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway, nothing_left
 from tests.rig.processes import descendants
 from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
 from tests.rig.web import Browser, Tab, address, browser, eventually, link, section
 
 pytestmark = [pytest.mark.local, pytest.mark.usefixtures("local")]
@@ -88,6 +89,24 @@ async def test_whoever_comes_back_to_a_program_that_has_ended_is_told_how(gate: 
         assert await again.closed() == 1000
         assert b"last words\r\n" in again.text
         assert again.said("exit")[0]["code"] == 5
+
+
+async def test_pages_hear_of_the_drain_that_the_file_says_now(
+    gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    gate = gateway("local", web=section(), ssh={"drain": "60s"})
+    async with browser(address(gate)) as page:
+        await page.login(link(user_at(gate)))
+        made = await page.new()
+        tab = Tab(page, made["id"])
+        await tab.open(made["ticket"])
+        file = gate.place / "sshgate.yaml"
+        file.write_text(file.read_text().replace("drain: 60s", "drain: 2s"))
+        await asyncio.to_thread(until, lambda: "config.reread" in gate.log(), 20, "the new settings")
+        os.kill(gate.pid, signal.SIGTERM)
+        await tab.until(lambda: tab.said("drain"), "the drain")
+        assert tab.said("drain")[0]["seconds"] == 2.0
+    await asyncio.to_thread(gate.stop)
 
 
 async def test_a_drain_does_not_wait_for_sessions_that_nobody_is_at(
