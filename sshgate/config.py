@@ -43,8 +43,11 @@ class Ssh:
     """Shown before the first prompt of an interactive shell, never elsewhere."""
     rekey_bytes: int = 1 << 30
     rekey_seconds: float = 3600.0
-    channels_per_connection: int = 50
+    channels_per_connection: int = 128
     """Sessions open at a time on one connection (OpenSSH's MaxSessions is 10)."""
+    proxy_protocol: tuple[str, ...] = ()
+    """Addresses or networks of balancers that say with a PROXY header, version 1 or 2, where a client is. From these
+    it must come; from others it is an error."""
     forwards_per_connection: int = 200
     """Forwarded connections open at a time on one connection, listeners counted as well."""
     drain: float = 10.0
@@ -102,6 +105,8 @@ class Web:
     users_file: Path | None = None
     """Lines ``USER:HASH`` as ``sshgate passwd USER`` writes them; ``None``: nobody logs in by a password."""
     proxy: Proxy | None = None
+    proxy_protocol: tuple[str, ...] = ()
+    """Balancers that speak the PROXY protocol, as ``ssh.proxy_protocol``; they need not be believed as ``proxy``."""
     login_lifetime: float = 12 * 3600.0
     """Seconds until a browser has to log in again."""
     token_lifetime: float = 30 * 86_400.0
@@ -238,10 +243,31 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Penalties:
+    """What an address owes for each connection that ends without a login, as OpenSSH's PerSourcePenalties."""
+
+    authfail: float = 5.0
+    """Seconds for keys that were refused."""
+    noauth: float = 1.0
+    """Seconds for leaving after the key exchange without a try. Who says less than that owes nothing: silent
+    connections give way to others instead."""
+    grace_exceeded: float = 10.0
+    """Seconds for exchanging keys and then letting ``ssh.login_grace`` pass."""
+    crash: float = 90.0
+    """Seconds for an error inside the gateway."""
+    min: float = 15.0
+    """Seconds of debt from which on the address is refused, until nothing is left."""
+    max: float = 600.0
+    """The most that an address owes."""
+    sources: int = 65_536
+    """Addresses that are remembered; the ones whose debt is over soonest give way."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How many, over all profiles."""
 
-    sandboxes_per_user: int = 5
+    sandboxes_per_user: int = 40
     sandboxes: int = 100
     """In all, the warm ones among them. Warm ones give way to logins."""
     homes_per_user: int = 5
@@ -249,10 +275,19 @@ class Limits:
     groups: Mapping[str, Group] = field(default_factory=dict)
     starts_per_minute: int | None = 300
     """Sandboxes that one user may start per minute, as many at once; ``None``: any number."""
-    connections_per_source: int = 20
-    """Open connections from one address."""
-    unauthenticated: int = 50
-    """Connections that have not logged in yet, from everywhere."""
+    connections_per_source: int = 100
+    """Open connections of one user from one address. Who has not logged in is counted apart, as follows."""
+    unauthenticated: int = 100
+    """Connections that have not logged in yet, by ssh and by the web apart. When it is full, the one that has come
+    least far makes room, of those the oldest."""
+    unauthenticated_per_source: int = 10
+    """The same of one address, as far as they are older than ten seconds: a burst of logins may be larger."""
+    unauthenticated_per_network: int = 40
+    """The same of one IPv6 /48, however old."""
+    penalties: Penalties | None = Penalties()
+    """What addresses pay for ssh connections that end without a login; ``None``: nothing."""
+    penalty_exempt: tuple[str, ...] = ("127.0.0.0/8", "::1")
+    """Networks that pay nothing: those that many people share, a balancer without PROXY protocol for one."""
     auth_attempts: int = 6
     """Failed attempts on one connection (OpenSSH's MaxAuthTries)."""
 

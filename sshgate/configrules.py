@@ -7,10 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from sshgate import configvalues as values
-from sshgate.config import Access, Config, Home, Profile, Proxy, Resources, SandboxPlace, Tls, Traces, Web
+from sshgate.config import Access, Config, Home, Limits, Profile, Proxy, Resources, SandboxPlace, Ssh, Tls, Traces, Web
 
-MAY_BE_ZERO = frozenset({"idle", "detached", "drain", "keepalive", "warm", "settle"})
+MAY_BE_ZERO = frozenset(
+    {"idle", "detached", "drain", "keepalive", "warm", "settle", "authfail", "noauth", "grace_exceeded", "crash", "min"}
+)
 CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
+    (Ssh, "proxy_protocol"): values.network,
+    (Web, "proxy_protocol"): values.network,
+    (Limits, "penalty_exempt"): values.network,
     (Access, "accept_env"): values.accepted_variables,
     (Access, "accept_env_forced"): values.accepted_variables,
     (SandboxPlace, "namespace"): values.dns_label,

@@ -51,7 +51,7 @@ class Doors:
     """SSH always, the browser's where there is a section ``web``."""
 
     def __init__(self, config: Config, core: Core) -> None:
-        self.ssh = SshServer(config, core.keyring, core.admission, core.gateway, core.telemetry.events)
+        self.ssh = SshServer(config, core.keyring, core.admission.ssh, core.gateway, core.telemetry.events)
         core.telemetry.metrics.reads(
             "sshgate_channels", "Open SSH channels: sessions and forwarded connections.", (),
             lambda: {(): self.ssh.channels},
@@ -101,4 +101,5 @@ def _web(config: Config, core: Core) -> WebDoor | None:
         return None
     # By its name: the core can be had without the shim, and most gateways need neither aiohttp's server nor argon2.
     server = importlib.import_module("webshim.server").WebServer
-    return cast(WebDoor, server(config, core.keyring, core.admission, core.gateway, core.verbs, core.telemetry.events))
+    events = core.telemetry.events
+    return cast(WebDoor, server(config, core.keyring, core.admission.web, core.gateway, core.verbs, events))

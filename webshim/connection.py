@@ -3,69 +3,128 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from sshgate.access.identity import endpoint
-from sshgate.errors import LimitReached
+from sshgate.listening import Cut
+from sshgate.proxyheader import Peer, is_header
+from webshim.answers import Refusal, refused
 
-log = structlog.get_logger("sshgate.web")
+# A connection that nobody logs in on ends after this time, or when its request is answered.
+ANONYMOUS_SECONDS = 60.0
 
 
 class Slot(Protocol):
-    """One admitted connection."""
+    """The place of one admitted connection."""
 
-    def authenticated(self) -> None:
-        """It no longer counts as one that has not logged in."""
+    def authenticated(self, user: str) -> None:
+        """It has logged in. Raises ``LimitReached`` where this user has too many."""
 
     def release(self) -> None:
         """It has ended. May be called again."""
 
 
-Admit = Callable[[str], Slot | None]
-"""A place for a connection from this address; ``None`` where those are not counted. Raises ``LimitReached``."""
+class Desk(Protocol):
+    """What a connection asks of the server."""
+
+    def admit(self, peer: str, connection: Connection) -> Slot | None:
+        """A place for a connection from this address; ``None`` where those are not counted. Raises ``LimitReached``."""
+
+    def malformed(self, peer: str, reason: str) -> None:
+        """Something came that is no HTTP."""
 
 
 class Connection(web.RequestHandler):
-    """Takes a slot when it is made and gives it back when it is lost."""
+    """Holds a place from TCP to its end, as an ``access.connections.Entrant``. aiohttp's limits of time are its own:
+    a head that does not come, and an idle connection, end after ``keepalive_timeout``."""
 
-    def __init__(self, server: web.Server, admit: Admit, **options: Any) -> None:
+    def __init__(self, server: web.Server, desk: Desk, peer: Peer, cut: Cut, **options: Any) -> None:
+        """Raises ``LimitReached``."""
         super().__init__(server, **options)
-        self._admit = admit
-        self._slot: Slot | None = None
-        self.peer = ""
+        self.peer = peer.source
         """The address on the other side, a proxy's where there is one."""
         self.lost = asyncio.Event()
         """It has ended, from whichever side."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.peer = endpoint(transport.get_extra_info("peername"))[0]
-        try:
-            self._slot = self._admit(self.peer)
-        except LimitReached as error:
-            log.warning("web.limit", source=self.peer, reason=str(error))
-            cast(asyncio.Transport, transport).abort()
-            return
-        super().connection_made(transport)
+        self._desk = desk
+        self._cut = cut
+        self._logged_in = False
+        self._slot = desk.admit(self.peer, self)
+        self._overdue = asyncio.get_running_loop().call_later(ANONYMOUS_SECONDS, self._grown_old)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self.unmade()
+        super().connection_lost(exc)
+
+    def unmade(self) -> None:
+        """It has ended, perhaps before it was made."""
+        self._overdue.cancel()
         if self._slot is not None:
             self._slot.release()
         self.lost.set()
-        super().connection_lost(exc)
 
-    def authenticated(self) -> None:
-        """A request on it was somebody's."""
-        if self._slot is not None:
-            self._slot.authenticated()
+    def authenticated(self, user: str) -> None:
+        """A request on it was somebody's. Raises ``LimitReached``."""
+        if not self._logged_in:
+            if self._slot is not None:
+                self._slot.authenticated(user)
+            self._logged_in = True
+            self._overdue.cancel()
 
     def upgraded(self) -> None:
         """It is somebody's socket now: counted by its user, no longer by where it comes from."""
         if self._slot is not None:
             self._slot.release()
+
+    # --- its place, before a login ---
+
+    @property
+    def progress(self) -> int:
+        """1 while a request is being answered."""
+        return int(self._request_in_progress)
+
+    def make_room(self, seconds: float) -> None:
+        """As ``access.connections.Entrant`` has it."""
+        self._overdue.cancel()
+        self._overdue = asyncio.get_running_loop().call_later(seconds, self._abort)
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+        else:
+            self._cut()
+
+    def _grown_old(self) -> None:
+        # A page that nobody has logged in at asks again on a new connection.
+        if self.progress:
+            self.close()
+        elif self.transport is not None:
+            self.force_close()
+
+    # --- what is no HTTP ---
+
+    def data_received(self, data: bytes) -> None:
+        if not self._request_count and is_header(data):
+            self._desk.malformed(self.peer, "a PROXY header from an address that web.proxy_protocol does not list")
+            self.force_close()
+        else:
+            super().data_received(data)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        # A stranger's mistake: aiohttp would write a traceback with the stranger's bytes for each.
+        self._desk.malformed(self.peer, type(exc).__name__)
+        response = refused(Refusal(400, "request", "this request cannot be understood."))
+        response.force_close()
+        return response
 
 
 def connection_of(request: web.Request) -> Connection:

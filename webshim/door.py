@@ -8,7 +8,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from sshgate.access.limits import origin_of
+from sshgate.access.connections import origin_of
 from sshgate.config import Web
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
@@ -48,7 +48,7 @@ class Door:
         self.tickets: OneTime[Ticket] = OneTime(TICKET_SECONDS)
         self.sockets: set[Socket] = set()
         self._transfers: dict[Transfer, tuple[Visitor, str]] = {}
-        self._refusals, self._malformed = Rarely(), Rarely()
+        self._credentials, self._malformed, self._refused = Rarely(), Rarely(), Rarely()
         self.draining = False
 
     def __repr__(self) -> str:
@@ -68,19 +68,24 @@ class Door:
             self._credential_refused(request, bearer)
             headers = {"WWW-Authenticate": "Bearer"} if bearer else None
             raise Refusal(401, "login", "log in first.", headers, login=self.logins.ways)
-        connection_of(request).authenticated()
+        connection_of(request).authenticated(found.user)
         return found
 
     def _credential_refused(self, request: web.Request, bearer: bool) -> None:
         source = self.source(request)
         cookie = request.cookies.get(self.place.cookie(self.scheme(request)))
-        if (bearer or cookie) and self._refusals.due(origin_of(source)):
+        if (bearer or cookie) and self._credentials.due(origin_of(source)):
             self.events.tell(Code.WEB_REFUSED, reason=f"{'token' if bearer else 'cookie'} not accepted", source=source)
 
     def malformed(self, peer: str, reason: str) -> None:
         """Something came that is no HTTP."""
         if self._malformed.due(origin_of(peer)):
             self.events.tell(Code.WEB_MALFORMED, reason=reason, source=peer)
+
+    def refused(self, peer: str, reason: str) -> None:
+        """A connection has ended before it was one."""
+        if self._refused.due(origin_of(peer)):
+            self.events.tell(Code.CONNECTION_REFUSED, reason=reason, source=peer)
 
     def known(self, request: web.Request) -> Visitor | None:
         """Whom the browser is logged in as, if it is."""

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sshgate.access.connections import origin_of
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
-from sshgate.access.limits import origin_of
 from sshgate.config import Web
 from sshgate.errors import BadRequest, Denied
 from sshgate.verbs import Question

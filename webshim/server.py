@@ -6,15 +6,18 @@ import asyncio
 import os
 import ssl
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 from aiohttp import web
 
+from sshgate.access.connections import Entrant
 from sshgate.access.identity import Identity
 from sshgate.config import Address, Config, Tls, Web
 from sshgate.errors import ConfigError
+from sshgate.listening import Cut, Listener
 from sshgate.node import node_address
+from sshgate.proxyheader import Peer
 from sshgate.telemetry.events import Events
 from sshgate.verbs import Verbs
 from webshim.app import build
@@ -27,10 +30,8 @@ from webshim.protocol import Close
 from webshim.sessions import Gateway
 from webshim.signing import load
 
-BACKLOG = 1024
 # A browser asks again on a new connection; idle ones must not hold places.
 KEEPALIVE_SECONDS = 15.0
-HANDSHAKE_SECONDS = 10.0
 RECHECK_SECONDS = 2.0
 GOODBYE_SECONDS = 2.0
 LONGEST_SECRET = 4096
@@ -39,9 +40,9 @@ log = structlog.get_logger("sshgate.web")
 
 
 class Admission(Protocol):
-    """How many connections there may be; the same count as SSH's."""
+    """How many connections there may be."""
 
-    def connect(self, source: str) -> Slot:
+    def connect(self, source: str, entrant: Entrant) -> Slot:
         """Admit a connection from this address. Raises ``LimitReached``."""
 
 
@@ -61,7 +62,7 @@ class WebServer:
         self._events = events
         self._door: Door | None = None
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._rechecking: asyncio.Task[None] | None = None
         self._tls: ssl.SSLContext | None = None
         self._tls_stamp: tuple[int, ...] = ()
@@ -91,18 +92,14 @@ class WebServer:
         pages = await asyncio.to_thread(Pages)
         self._reload_tls()
         wanted = self._web.listen
-        loop = asyncio.get_running_loop()
+        self._listener = Listener(self._connection, self._refused, self._web.proxy_protocol, self._tls, _unmade)
         try:
-            self._server = await loop.create_server(
-                self._connection, wanted.host, wanted.port, backlog=BACKLOG, reuse_address=True, ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls is not None else None, start_serving=False,
-            )  # fmt: skip
+            bound = await self._listener.open(wanted)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise ConfigError(
                 [f"cannot listen on {wanted}: {reason}; choose another address in web.listen."]
             ) from error
-        bound = [Address(*name.getsockname()[:2]) for name in self._server.sockets]
         place = Place(self._web, bound[0], secret, node_address())
         logins = Logins(self._web, self._keyring, signer, place)
         self._door = Door(self._web, self._gateway, logins, place, self._events)
@@ -110,7 +107,7 @@ class WebServer:
         await self._runner.setup()
         self._verbs.add("web", logins.web, "a link that opens a browser's session, once, within a minute")
         self._verbs.add("token", logins.token, "a bearer token for programs")
-        await self._server.start_serving()
+        self._listener.start()
         self._rechecking = asyncio.create_task(self._recheck())
         if place.nameless_proxy:
             log.warning("web.listen is plain HTTP: who comes past the proxy is served in the clear")
@@ -122,18 +119,27 @@ class WebServer:
         """How long a drain is, which pages are told; the section ``web`` itself waits for a restart."""
         self._drain = config.ssh.drain
 
-    def _connection(self) -> Connection:
+    def _connection(self, peer: Peer, cut: Cut) -> Connection:
         assert self._runner is not None
         assert self._runner.server is not None
         return Connection(
-            self._runner.server, self._admit, loop=asyncio.get_running_loop(), access_log=None,
+            self._runner.server, self, peer, cut, loop=asyncio.get_running_loop(), access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
         )  # fmt: skip
 
-    def _admit(self, peer: str) -> Slot | None:
-        # All of a proxy's clients come from its one address.
+    def admit(self, peer: str, connection: Connection) -> Slot | None:
+        """A connection's ``Desk``. All of a proxy's clients come from its one address and are not counted."""
         assert self._door is not None
-        return None if self._door.place.trusted(peer) else self._admission.connect(peer)
+        return None if self._door.place.trusted(peer) else self._admission.connect(peer, connection)
+
+    def malformed(self, peer: str, reason: str) -> None:
+        """A connection's ``Desk``."""
+        assert self._door is not None
+        self._door.malformed(peer, reason)
+
+    def _refused(self, source: str, reason: str) -> None:
+        assert self._door is not None
+        self._door.refused(source, reason)
 
     # --- while it runs ---
 
@@ -175,8 +181,8 @@ class WebServer:
 
     def stop_accepting(self) -> None:
         """No new connection, session or socket; pages are told."""
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         if self._door is not None and not self._door.draining:
             self._door.drain(self._drain)
 
@@ -196,6 +202,10 @@ class WebServer:
             await self._door.sessions.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+
+def _unmade(protocol: asyncio.Protocol) -> None:
+    cast(Connection, protocol).unmade()
 
 
 def _context(files: Tls) -> ssl.SSLContext:

@@ -51,7 +51,7 @@ def admit(book: Book, limits: Limits, starts: Starts, user: str, session: str, n
     if owned >= limits.sandboxes_per_user:
         raise LimitReached(
             f"you have {owned} of {limits.sandboxes_per_user} sandboxes; end a session, or a named sandbox with "
-            "`ssh -s USER=NAME@HOST end`, and try again."
+            "`ssh -s USER=NAME@HOST end`, and try again, or ask your operator for more (limits.sandboxes_per_user)."
         )
     users = book.users(now)
     for name, group in limits.groups.items():

@@ -13,6 +13,7 @@ from sshgate.config import Config
 from sshgate.ssh import certificates
 from sshgate.ssh.certificates import Proof
 from sshgate.ssh.contracts import Keyring
+from sshgate.ssh.standing import Standing
 from sshgate.ssh.userauth import UserAuth
 
 # A name that no user can have: what an invalid login name is looked up as.
@@ -27,6 +28,7 @@ class Authentication(asyncssh.SSHServer):
     """The part of a connection that decides who it is. ``clock`` tells seconds since the epoch."""
 
     _transport: UserAuth | None
+    _standing: Standing
 
     def __init__(self, config: Config, keyring: Keyring, clock: Callable[[], float]) -> None:
         self._config = config
@@ -37,7 +39,6 @@ class Authentication(asyncssh.SSHServer):
         self._name: LoginName | None = None
         self._asked_name = ""
         self._proof: Proof | None = None
-        self._failures = 0
         self._refused_key: str | None = None
         self._asked_none = False
 
@@ -65,14 +66,14 @@ class Authentication(asyncssh.SSHServer):
             self._refused_key = key.get_fingerprint()
         else:
             self._proof = Proof("publickey", key.get_fingerprint(), restrictions)
-        return self._proof is not None
+        return self._standing.offered(self._proof is not None)
 
     def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
         self._proof = None
         self._proof = self._contained(
             lambda user, now: certificates.proof(certificate, user, self._source, now, self._keyring)
         )
-        return self._proof is not None
+        return self._standing.offered(self._proof is not None)
 
     def _contained(self, ask: Callable[[str, float], T | None]) -> T | None:
         # An impossible name takes the same way as a wrong key: the same answer after the same time.
@@ -91,5 +92,5 @@ class Authentication(asyncssh.SSHServer):
         if method == b"none" and not self._asked_none:
             self._asked_none = True  # how clients ask which methods there are; OpenSSH does not count it either
             return True
-        self._failures += 1
-        return self._failures < self._config.limits.auth_attempts
+        self._standing.failures += 1
+        return self._standing.failures < self._config.limits.auth_attempts

@@ -13,15 +13,16 @@ import asyncssh
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 from asyncssh.packet import String, UInt32
 
-from sshgate.access.identity import Identity, endpoint
+from sshgate.access.identity import Identity
 from sshgate.config import Config
 from sshgate.errors import BadRequest, Denied, GateError, LimitReached, Unavailable
 from sshgate.forwarding.splice import splice
 from sshgate.forwarding.values import Destination, Tcp, Unix
 from sshgate.ssh.authentication import Authentication
 from sshgate.ssh.channel import Channel
-from sshgate.ssh.contracts import Admission, Gateway, Keyring, Login, Slot
+from sshgate.ssh.contracts import Admission, Gateway, Keyring, Login
 from sshgate.ssh.forward import ForwardChannel
+from sshgate.ssh.standing import Standing
 from sshgate.ssh.transport import Transport
 from sshgate.streams import Request, Stream
 from sshgate.telemetry.codes import Code
@@ -65,7 +66,7 @@ class Connection(Authentication):
         self._marks = Marks()
         self._trail = events.trail(connection=self._connection).marked(self._marks)
         self._transport: Transport | None = None
-        self._slot: Slot | None = None
+        self._standing = Standing(self._marks, config.ssh.login_grace)
         self._source_port = 0
         self._login: Login | None = None
         self._more_sessions = True
@@ -83,27 +84,27 @@ class Connection(Authentication):
     # --- its beginning and end ---
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        self._transport = cast(Transport, conn)
+        self._transport = self._standing.transport = cast(Transport, conn)
         self._marks.mark(Stage.ACCEPT)
-        self._source, self._source_port = endpoint(conn.get_extra_info("peername"))
+        self._source, self._source_port = self._transport.peer.source, self._transport.peer.source_port
         self._log = self._log.bind(connection=self._connection, source=self._source)
         self._trail = self._trail.bound(source=self._source)
         try:
-            self._slot = self._admission.connect(self._source)
+            self._standing.slot = self._admission.connect(self._source, self._standing)
         except LimitReached as error:
             self._trail.tell(Code.CONNECTION_LIMIT, reason=str(error))
-            conn.abort()
+            self._transport.turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
-        if self._slot is not None:
-            self._slot.release()
+        if self._standing.slot is not None:
+            self._standing.ended(exc, self._login is not None or self._leaving)
             if self._login is None:
                 self._trail.tell(
                     Code.CONNECTION_UNAUTHENTICATED,
                     user=self._asked_name or None,
-                    reason=_reason(exc),
-                    failures=self._failures,
+                    reason=self._standing.cut_by or _reason(exc),
+                    failures=self._standing.failures,
                     key=self._refused_key,
                 )
             else:
@@ -161,30 +162,33 @@ class Connection(Authentication):
 
     def auth_completed(self) -> None:
         transport, proof, name = self._transport, self._proof, self._name
-        if transport is None or proof is None or name is None or self._slot is None:
+        if transport is None or proof is None or name is None or self._standing.slot is None:
             # Cannot be: asyncssh says so only after one of the callbacks above has said yes.
             self._log.error("authentication.without_proof")
             self.abort()
             return
         self._marks.mark(Stage.AUTHENTICATION)
-        server, server_port = endpoint(transport.get_extra_info("sockname"))
+        try:
+            self._standing.logged_in(name.user)
+        except LimitReached as error:
+            self._trail.tell(Code.CONNECTION_LIMIT, user=name.user, key=proof.fingerprint, reason=str(error))
+            return
         identity = Identity(
             login=name,
             method=proof.method,
             fingerprint=proof.fingerprint,
             source=self._source,
             source_port=self._source_port,
-            server=server,
-            server_port=server_port,
+            server=transport.peer.server,
+            server_port=transport.peer.server_port,
             restrictions=proof.restrictions,
             certificate=proof.certificate,
             connection=self._connection,
             arrived=dict(self._marks.times),
         )
-        self._slot.authenticated()
         self._log = self._log.bind(user=name.user)
         self._trail = self._trail.bound(user=name.user, key=proof.fingerprint)
-        self._trail.tell(Code.LOGIN, login=str(name), method=proof.method, failures=self._failures or None)
+        self._trail.tell(Code.LOGIN, login=str(name), method=proof.method, failures=self._standing.failures or None)
         self._login = self._gateway.login(identity)
 
     # --- which channels ---
@@ -206,7 +210,8 @@ class Connection(Authentication):
         limit = self._config.ssh.channels_per_connection
         if transport.open_sessions >= limit:
             raise asyncssh.ChannelOpenError(
-                OPEN_RESOURCE_SHORTAGE, f"there are already {limit} sessions on this connection"
+                OPEN_RESOURCE_SHORTAGE,
+                f"there are already {limit} sessions on this connection (ssh.channels_per_connection)",
             )
         access, free = self._config.access, proof.restrictions.command is None
         return Channel(
@@ -237,7 +242,8 @@ class Connection(Authentication):
         limit = self._config.ssh.forwards_per_connection
         if self._transport.open_forwards + self._login.forwards.listeners >= limit:
             raise asyncssh.ChannelOpenError(
-                OPEN_RESOURCE_SHORTAGE, f"there are already {limit} forwarded connections on this connection"
+                OPEN_RESOURCE_SHORTAGE,
+                f"there are already {limit} forwarded connections on this connection (ssh.forwards_per_connection)",
             )
         return self._connected(self._transport, self._login, destination)
 

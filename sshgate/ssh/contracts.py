@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Collection, Coroutine
 from typing import Any, Protocol
 
+from sshgate.access.connections import Entrant
 from sshgate.access.identity import Identity, Restrictions
+from sshgate.access.penalties import Offence
 from sshgate.forwarding.values import Destination
 from sshgate.streams import Back, Client, Request, Stream
 
@@ -36,10 +38,13 @@ class Keyring(Protocol):
 
 
 class Slot(Protocol):
-    """One admitted connection."""
+    """The place of one admitted connection."""
 
-    def authenticated(self) -> None:
-        """It no longer counts as one that has not logged in."""
+    def authenticated(self, user: str) -> None:
+        """It has logged in. Raises ``LimitReached`` where this user has too many."""
+
+    def failed(self, offence: Offence) -> None:
+        """It ends without a login, and how."""
 
     def release(self) -> None:
         """It has ended. May be called again."""
@@ -48,7 +53,7 @@ class Slot(Protocol):
 class Admission(Protocol):
     """How many connections there may be."""
 
-    def connect(self, source: str) -> Slot:
+    def connect(self, source: str, entrant: Entrant) -> Slot:
         """Admit a connection from this address. Raises ``LimitReached``."""
 
 

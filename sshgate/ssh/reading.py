@@ -28,6 +28,7 @@ from asyncssh.misc import DisconnectError
 from asyncssh.packet import SSHPacket
 
 from sshgate import turns
+from sshgate.ssh.arrival import Arrival
 from sshgate.ssh.gcm import FastGcm
 
 # No packet before login needs more than a large certificate and its signature.
@@ -63,7 +64,7 @@ def _after_kexinit(handler: _Handler) -> _Handler:
 _HANDLERS = cast("dict[int, _Handler]", asyncssh.SSHServerConnection._packet_handlers)
 
 
-class Reading(asyncssh.SSHServerConnection):
+class Reading(Arrival):
     """A connection that works off what has come in its turns of the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:

@@ -13,15 +13,17 @@ import structlog
 
 from sshgate.config import Address, Config
 from sshgate.errors import ConfigError
+from sshgate.listening import Cut, Listener
+from sshgate.proxyheader import Peer
 from sshgate.ssh import hostkeys
 from sshgate.ssh.connection import Connection
 from sshgate.ssh.contracts import Admission, Gateway, Keyring
 from sshgate.ssh.options import connection_options
 from sshgate.ssh.transport import Transport
+from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, to_log
+from sshgate.telemetry.rarely import Rarely
 
-# Connections that the kernel completes while the loop is busy.
-BACKLOG = 1024
 # Sessions that were cut have this long to say so and to remove their sandbox.
 CUT_SECONDS = 8.0
 # Clients that were told everything have this long to close by themselves, else their last packets could be lost.
@@ -51,7 +53,7 @@ class SshServer:
         self._keyring = keyring
         self._admission = admission
         self._gateway = gateway
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._options: asyncssh.SSHServerConnectionOptions | None = None
         self._accepting = False
         self._connections: set[Connection] = set()
@@ -59,6 +61,8 @@ class SshServer:
         self._empty.set()
         self._moved = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refusals = Rarely()
+        self._turned_away: set[asyncio.Transport] = set()
         self.addresses: list[Address] = []
 
     def __repr__(self) -> str:
@@ -83,16 +87,14 @@ class SshServer:
         """
         keys = await asyncio.to_thread(hostkeys.load, self._config.ssh.host_keys)
         self._options = connection_options(self._config.ssh, keys, self._owner)
-        loop = asyncio.get_running_loop()
         wanted = self._config.ssh.listen
+        self._listener = Listener(self._transport, self._refused, self._config.ssh.proxy_protocol)
         try:
-            self._server = await loop.create_server(
-                self._transport, wanted.host or None, wanted.port, backlog=BACKLOG, reuse_address=True
-            )
+            self.addresses = await self._listener.open(wanted)
         except OSError as error:
             raise ConfigError([_refused(wanted, error)]) from error
+        self._listener.start()
         self._accepting = True
-        self.addresses = [Address(*bound.getsockname()[:2]) for bound in self._server.sockets]
         for key in keys:
             log.info("host_key", kind=key.get_algorithm(), fingerprint=hostkeys.fingerprint(key))
         return self.addresses
@@ -103,9 +105,15 @@ class SshServer:
         self._options = connection_options(config.ssh, keys, self._owner)
         self._config = config
 
-    def _transport(self) -> Transport:
+    def _transport(self, peer: Peer, _: Cut) -> Transport:
         assert self._options is not None
-        return Transport(asyncio.get_running_loop(), self._options)
+        transport = Transport(asyncio.get_running_loop(), self._options)
+        transport.peer, transport.turned_away = peer, self._turned_away
+        return transport
+
+    def _refused(self, source: str, reason: str) -> None:
+        if self._refusals.due(source):
+            self._events.tell(Code.CONNECTION_REFUSED, source=source, reason=reason)
 
     def stop_accepting(self) -> None:
         """No new connection, and no further session on those that are there.
@@ -113,8 +121,8 @@ class SshServer:
         Whoever is about to log in is let through to a session: a login that was accepted is not lost.
         """
         self._accepting = False
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         for connection in self._connections:
             connection.refuse_sessions()
 
@@ -156,6 +164,8 @@ class SshServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for transport in self._turned_away:
+            transport.abort()
 
     async def _all_gone(self, seconds: float) -> None:
         try:

@@ -63,7 +63,7 @@ class _Lines(WatchedFileHandler):
 
     def _open(self) -> TextIOWrapper:
         # Also after each rotation, whatever the umask: it says who was here, from where, and when.
-        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=_private)  # noqa: SIM115
+        return open(self.baseFilename, "a", encoding="utf-8", opener=_private)
 
     def write(self, line: str) -> None:
         """Append a line. Raises ``OSError``."""

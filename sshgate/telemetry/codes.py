@@ -22,6 +22,7 @@ class Code(StrEnum):
     CONFIG_REFUSED = "config.refused"
 
     # One connection, from TCP to its end.
+    CONNECTION_REFUSED = "connection.refused"
     CONNECTION_LIMIT = "connection.limit"
     CONNECTION_UNAUTHENTICATED = "connection.unauthenticated"
     LOGIN = "connection.login"
@@ -59,6 +60,7 @@ class Code(StrEnum):
 
 LEVELS: Mapping[Code, int] = {
     Code.CONFIG_REFUSED: logging.ERROR,
+    Code.CONNECTION_REFUSED: logging.WARNING,
     Code.CONNECTION_LIMIT: logging.WARNING,
     Code.SESSION_FAILED: logging.WARNING,
     Code.SESSION_BROKEN: logging.ERROR,

@@ -1,4 +1,4 @@
-"""Structured logs on stderr, for people or as JSON lines: our own, and those of the libraries by the same processors."""
+"""Structured logs on stderr, for people or as JSON lines; the libraries' go through the same processors."""
 
 from __future__ import annotations
 

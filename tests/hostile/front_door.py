@@ -138,7 +138,7 @@ async def front_door(
     admission, programs = Admission(config.limits), Programs()
     keyring = Keyring(config.access.authorized_keys, config.access.user_ca)
     events: list[Record] = []
-    server = SshServer(config, keyring, admission, programs, Events(to_log, events.append))
+    server = SshServer(config, keyring, admission.ssh, programs, Events(to_log, events.append))
     door = FrontDoor(place, config, server, admission, programs, events=events)
     try:
         door.port = (await server.listen())[0].port

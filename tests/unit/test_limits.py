@@ -1,4 +1,4 @@
-"""How many connections and sandboxes there may be."""
+"""How many sandboxes there may be."""
 
 from __future__ import annotations
 
@@ -6,63 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from sshgate.access.limits import Admission, Slot, origin_of
+from sshgate.access.limits import Admission, Slot
 from sshgate.config import Group, Limits
 from sshgate.errors import LimitReached
-
-
-def test_connections_from_one_address_are_limited() -> None:
-    admission = Admission(Limits(connections_per_source=2))
-    first = admission.connect("192.0.2.1")
-    admission.connect("192.0.2.1")
-    with pytest.raises(LimitReached, match=r"already 2 connections from 192\.0\.2\.1; close one"):
-        admission.connect("192.0.2.1")
-    admission.connect("192.0.2.2")
-    first.release()
-    admission.connect("192.0.2.1")
-
-
-def test_unauthenticated_connections_are_limited_over_all() -> None:
-    admission = Admission(Limits(unauthenticated=2))
-    first = admission.connect("192.0.2.1")
-    second = admission.connect("192.0.2.2")
-    with pytest.raises(LimitReached, match="too many logins are under way"):
-        admission.connect("192.0.2.3")
-    first.authenticated()
-    admission.connect("192.0.2.3")
-    with pytest.raises(LimitReached):
-        admission.connect("192.0.2.4")
-    second.release()
-    admission.connect("192.0.2.4")
-
-
-@pytest.mark.parametrize("order", [("authenticated", "release"), ("release", "authenticated"), ("release", "release")])
-def test_a_slot_counts_once_however_it_is_given_back(order: tuple[str, ...]) -> None:
-    admission = Admission(Limits())
-    kept = admission.connect("192.0.2.1")
-    slot = admission.connect("192.0.2.1")
-    for step in (*order, *order):
-        getattr(slot, step)()
-    assert (admission.connections, admission.unauthenticated) == (1, 1)
-    assert repr(slot) == "<Slot released>"
-    assert repr(kept) == "<Slot held>"
-
-
-@pytest.mark.parametrize(
-    ("source", "origin"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::1", "::/64"),
-        ("unix", "unix"),
-        ("", ""),
-    ],
-)
-def test_sources_are_counted_by_what_one_host_has(source: str, origin: str) -> None:
-    assert origin_of(source) == origin
 
 
 def test_sandboxes_of_a_user_and_in_all() -> None:
@@ -82,56 +28,28 @@ def test_sandboxes_of_a_user_and_in_all() -> None:
 
 def test_its_repr_is_a_status_line() -> None:
     admission = Admission(Limits(unauthenticated=9, sandboxes=8))
-    admission.connect("192.0.2.1").authenticated()
-    admission.connect("192.0.2.2")
-    admission.sandbox("a")
-    assert repr(admission) == "<Admission 2 connections from 2 sources, 1/9 unauthenticated, 1/8 sandboxes>"
+    slot = admission.sandbox("a")
+    assert repr(admission).endswith(" 1/8 sandboxes>")
+    assert repr(slot) == "<Slot held>"
+    slot.release()
+    assert repr(slot) == "<Slot released>"
 
 
-def test_nothing_is_kept_of_those_who_left() -> None:
-    admission = Admission(Limits(connections_per_source=1))
-    for number in range(256):
-        admission.connect(f"192.0.2.{number}").release()
-    assert repr(admission).startswith("<Admission 0 connections from 0 sources")
+def test_other_limits_hold_at_every_door() -> None:
+    admission = Admission(Limits())
+    admission.limits = other = Limits(sandboxes=1)
+    assert admission.ssh.limits is admission.web.limits is admission.limits is other
 
 
 class Counting(RuleBasedStateMachine):
     """Whatever happens in whatever order, the counts are those of the slots that are held."""
 
-    connected: Bundle[Slot] = Bundle("connected")
     sandboxes: Bundle[Slot] = Bundle("sandboxes")
 
     def __init__(self) -> None:
         super().__init__()
-        self.admission = Admission(Limits(3, 5, connections_per_source=3, unauthenticated=4))
-        self.held: dict[Slot, str] = {}
-        self.waiting: set[Slot] = set()
+        self.admission = Admission(Limits(3, 5))
         self.made: dict[Slot, str] = {}
-
-    @rule(target=connected, source=st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"]))
-    def connect(self, source: str) -> Slot:
-        origin = origin_of(source)
-        full = list(self.held.values()).count(origin) >= 3 or len(self.waiting) >= 4
-        try:
-            slot = self.admission.connect(source)
-        except LimitReached:
-            assert full
-            return Slot(lambda: None, lambda: None)
-        assert not full
-        self.held[slot] = origin
-        self.waiting.add(slot)
-        return slot
-
-    @rule(slot=connected)
-    def authenticate(self, slot: Slot) -> None:
-        slot.authenticated()
-        self.waiting.discard(slot)
-
-    @rule(slot=connected)
-    def leave(self, slot: Slot) -> None:
-        slot.release()
-        self.held.pop(slot, None)
-        self.waiting.discard(slot)
 
     @rule(target=sandboxes, user=st.sampled_from(["a", "b"]))
     def sandbox(self, user: str) -> Slot:
@@ -140,7 +58,7 @@ class Counting(RuleBasedStateMachine):
             slot = self.admission.sandbox(user)
         except LimitReached:
             assert full
-            return Slot(lambda: None, lambda: None)
+            return Slot(lambda: None)
         assert not full
         self.made[slot] = user
         return slot
@@ -152,8 +70,7 @@ class Counting(RuleBasedStateMachine):
 
     @invariant()
     def counts(self) -> None:
-        counted = (self.admission.connections, self.admission.unauthenticated, self.admission.sandboxes)
-        assert counted == (len(self.held), len(self.waiting), len(self.made))
+        assert self.admission.sandboxes == len(self.made)
 
 
 TestCounting = Counting.TestCase

@@ -272,11 +272,14 @@ async def test_connection_ends_after_the_last_attempt(tmp_path: Path) -> None:
         assert (await door.ssh("exit 4", options=wrong[:4])).status == 4
 
 
-async def test_connections_of_one_source_are_limited(tmp_path: Path) -> None:
+async def test_connections_of_one_user_are_limited_and_the_client_reads_why(tmp_path: Path) -> None:
     async with front_door(tmp_path, limits=Limits(connections_per_source=2)) as door:
         clients = [await door.start("cat") for _ in range(2)]
         await until(lambda: len(door.programs.logins) == 2)
-        assert (await door.ssh("true")).status == 255
+        refused = await door.ssh("true")
+        assert refused.status == 255
+        assert b"you have already 2 connections from 127.0.0.1" in refused.err
+        assert b"limits.connections_per_source" in refused.err
         await clients[0].communicate(b"")
         await until(lambda: door.admission.connections == 1)
         assert (await door.ssh("exit 4")).status == 4

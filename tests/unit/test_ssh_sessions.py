@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import Access, Limits, Ssh
+from sshgate.config import Access, Ssh
 from sshgate.streams import Exec, Shell, Subsystem
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.polling import until
@@ -214,7 +214,7 @@ async def test_sessions_above_the_limit_are_refused_and_the_connection_goes_on(
 
 
 async def test_fifty_commands_at_once_keep_their_status(tmp_path: Path) -> None:
-    async with front_door(tmp_path, limits=Limits(connections_per_source=60)) as door:
+    async with front_door(tmp_path) as door:
         results = await asyncio.gather(*(door.ssh("exit 3", limit=60) for _ in range(50)))
         assert [result.status for result in results] == [3] * 50
 
