@@ -18,7 +18,7 @@ LONGEST_LINE = 107
 # Of version 2, behind its first 16 bytes: addresses take 36, certificates of a balancer's TLS the most of the rest.
 LONGEST_REST = 4096
 
-_PORT = re.compile(r"0|[1-9][0-9]{0,4}\Z")
+_PORT = re.compile(r"(0|[1-9][0-9]{0,4})\Z")
 _LOCAL, _PROXY = 0x20, 0x21
 _UNKNOWN, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
 
@@ -73,7 +73,7 @@ async def read(sock: socket.socket) -> Peer | None:
 
 def parse_v1(line: bytes) -> Peer | None:
     """The line of version 1, its end included. Raises ``Malformed``."""
-    if len(line) > LONGEST_LINE or not line.endswith(b"\r\n") or not line.isascii():
+    if len(line) > LONGEST_LINE or not line.endswith(b"\r\n") or not line.isascii() or b"%" in line:
         raise Malformed("its line is broken")
     words = line[:-2].decode().split(" ")
     if words[:2] == ["PROXY", "UNKNOWN"]:

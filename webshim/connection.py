@@ -10,7 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from sshgate.listening import Cut
 from sshgate.proxyheader import Peer, is_header
-from webshim.answers import Refusal, refused
+from webshim.answers import HEADERS, Refusal, refused
 
 # A connection that nobody logs in on ends after this time, or when its request is answered.
 ANONYMOUS_SECONDS = 60.0
@@ -111,6 +111,14 @@ class Connection(web.RequestHandler):
         else:
             super().data_received(data)
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        # A stranger's mistake: aiohttp would write a traceback with the stranger's bytes for each.
+        error = kw.get("exc_info")
+        if isinstance(error, (HttpProcessingError, web.RequestPayloadError)):
+            self._desk.malformed(self.peer, type(error).__name__)
+        else:
+            super().log_exception(*args, **kw)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -120,9 +128,10 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
-        # A stranger's mistake: aiohttp would write a traceback with the stranger's bytes for each.
-        self._desk.malformed(self.peer, type(exc).__name__)
+        self.log_exception(exc_info=exc)
         response = refused(Refusal(400, "request", "this request cannot be understood."))
+        # No application has seen the request, so nothing else adds them.
+        response.headers.update({"Server": "sshgate", **HEADERS})
         response.force_close()
         return response
 

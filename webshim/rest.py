@@ -13,6 +13,7 @@ from msgspec import Struct
 from sshgate.telemetry.codes import Code
 from sshgate.terminal import TerminalSize
 from webshim.answers import Refusal, answer
+from webshim.connection import connection_of
 from webshim.door import Door
 from webshim.login import Refused
 from webshim.protocol import Columns, Rows
@@ -85,6 +86,7 @@ class Rest:
                 else "wrong name or password."
             )
             raise Refusal(401, "login", wrong, login=door.logins.ways)
+        connection_of(request).authenticated(found.user)
         door.events.tell(Code.WEB_LOGIN, user=found.user, method=found.method, source=source)
         response = answer(self._who(found))
         door.set_cookie(request, response, found)

@@ -79,7 +79,7 @@ class Connections:
         self.total = 0
         self._now = now
         self._waiting: dict[Place, None] = {}
-        self._leaving: set[Place] = set()
+        self._leaving: dict[Place, None] = {}
         self._origins: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
         self._users: Counter[tuple[str, str]] = Counter()
@@ -133,9 +133,12 @@ class Connections:
             chosen = min(candidates, key=lambda one: (one.entrant.progress, -self._origins[one.origin]))
             self._no_longer_waits(chosen)
             # Cut at once it would only come again at once; and who is about to log in may get there.
-            slowly = len(self._leaving) < self.limits.unauthenticated
-            self._leaving.add(chosen)
-            chosen.entrant.make_room(LEAVING_SECONDS if slowly else 0.0)
+            self._leaving[chosen] = None
+            chosen.entrant.make_room(LEAVING_SECONDS)
+            if len(self._leaving) > self.limits.unauthenticated:
+                longest = next(iter(self._leaving))
+                del self._leaving[longest]
+                longest.entrant.make_room(0.0)
 
     # --- what places tell ---
 
@@ -167,12 +170,10 @@ class Connections:
             _take_one(self._known, place.origin)
 
     def _no_longer_waits(self, place: Place) -> None:
-        if place in self._leaving:
-            self._leaving.remove(place)
-            return
-        del self._waiting[place]
-        _take_one(self._origins, place.origin)
-        _take_one(self._networks, place.network)
+        self._leaving.pop(place, None)
+        if self._waiting.pop(place, place) is None:
+            _take_one(self._origins, place.origin)
+            _take_one(self._networks, place.network)
 
     def _is_exempt(self, source: str) -> bool:
         address = _address(source)

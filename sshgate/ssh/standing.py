@@ -49,6 +49,7 @@ class Standing:
 
     def make_room(self, seconds: float) -> None:
         """As ``Entrant`` has it."""
+        self._stay()
         self._leaving = asyncio.get_running_loop().call_later(seconds, self._cut, MADE_ROOM)
 
     def logged_in(self, user: str) -> None:

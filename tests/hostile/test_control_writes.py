@@ -30,7 +30,7 @@ async def gateway(place: Path, limits: ProfileLimits) -> AsyncIterator[tuple[Fro
         await provider.open()
         core = Gateway(provider, {"default": Profile(limits=limits)}, door.admission)
         keyring = Keyring(door.config.access.authorized_keys, None)
-        server = SshServer(door.config, keyring, door.admission, core)
+        server = SshServer(door.config, keyring, door.admission.ssh, core)
         port = (await server.listen())[0].port
         try:
             yield replace(door, port=port), provider

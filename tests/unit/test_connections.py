@@ -68,8 +68,9 @@ def test_who_has_lost_its_place_may_log_in_for_a_moment_and_no_more_may_than_the
     gate = Gate(Limits(unauthenticated=2))
     places = [gate.connections.connect(HERE, Comer()) for _ in range(6)]
     told = [place.entrant.seconds for place in places if isinstance(place.entrant, Comer)]
-    assert told == [LEAVING_SECONDS, LEAVING_SECONDS, 0.0, 0.0, 0.0, 0.0]
-    places[0].authenticated("alice")
+    assert told == [0.0, 0.0, LEAVING_SECONDS, LEAVING_SECONDS, 0.0, 0.0]
+    assert [place.entrant.cut for place in places if isinstance(place.entrant, Comer)] == [True] * 4 + [False] * 2
+    places[2].authenticated("alice")
     assert (gate.connections.unauthenticated, gate.connections.total) == (2, 6)
     for place in places:
         place.release()

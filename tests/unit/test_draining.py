@@ -23,6 +23,9 @@ class BrokenDoor:
     async def listen(self) -> list[Address]:
         return []
 
+    async def reconfigure(self, config: Config) -> None:
+        pass
+
     def stop_accepting(self) -> None:
         pass
 
