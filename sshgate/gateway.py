@@ -228,7 +228,8 @@ class Login:
                 marks.mark(Stage.LAUNCH)
                 if terminal is not None:
                     self.shell_pid = process.pid
-                serve = self._files if granted.request.asks == Subsystem("sftp") else bridge
+                asks = granted.request.asks
+                serve = partial(self._files, asks) if isinstance(asks, Subsystem) else bridge
                 line = serve(client, process, traffic, early, eof, said)
                 timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
                 with telemetry.metrics.carrying(traffic), self._gateway.terminals.among(client, granted.request):
@@ -242,7 +243,7 @@ class Login:
                 if alive and process.pid is not None and self._lives_on(granted, cut):
                     await end_group(sandbox, process.pid)
             ended = trail.bound(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
-            if granted.request.asks == Subsystem("sftp"):
+            if isinstance(granted.request.asks, Subsystem):
                 ended.tell(Code.FILE_TRANSFER)
             ended.bound(**_ended(outcome)).tell(Code.SESSION_END)
             if granted.receipt:
@@ -264,13 +265,13 @@ class Login:
         self._gateway.telemetry.first_byte(marks, prompt)
 
     async def _files(
-        self, client: Client, process: Process, traffic: Traffic, early: bytes, eof: bool, said: bytes
+        self, asks: Subsystem, client: Client, process: Process, traffic: Traffic, early: bytes, eof: bool, said: bytes
     ) -> Outcome | None:
         """The sftp subsystem: bytes to the sandbox's own server, or served here where it has none."""
         if await has_sftp_server(process):
             return await bridge(client, process, traffic, early, eof, said)
         server = self._gateway.file_server
-        if server is None:
+        if server is None or asks.options:
             raise ProgramMissing("this sandbox has no sftp-server, install openssh-sftp-server in its image.")
         return await server(client, ShellFiles(process), traffic, early, eof)
 

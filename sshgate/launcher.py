@@ -79,6 +79,8 @@ SFTP_SERVERS = (
     "/usr/libexec/sftp-server",
     "/usr/lib/sftp-server",
 )
+USUAL_SFTP_SERVER = SFTP_SERVERS[0].encode()
+"""What the sftp subsystem runs, as a forced command reads it; the sandbox's own stands in for it where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,12 +274,14 @@ def _described(term: str) -> bytes:
 def _start(program: Program, parent: _Parent | None) -> bytes:
     asks = program.request.asks
     if isinstance(asks, Subsystem):
-        return _subsystem(asks.name, parent)
+        return _subsystem(asks, parent)
+    original = program.environment.get("SSH_ORIGINAL_COMMAND") == USUAL_SFTP_SERVER
     # The variables of the launcher itself must not reach the program; they were never exported.
     shell = (
         b"__S=" + quote(program.shell.encode()) + b';[ -x "$__S" ]||__S=${SHELL:-/bin/sh};[ -x "$__S" ]||__S=/bin/sh;'
         b'export SHELL="$__S" USER="${USER:=$(id -un 2>/dev/null)}" LOGNAME="${LOGNAME:-$USER}";cd 2>/dev/null;'
         + (_ACCOUNT % quote(program.login.encode()) if program.login else b"")
+        + (_server() + b'export SSH_ORIGINAL_COMMAND="${__p:-$SSH_ORIGINAL_COMMAND}";' if original else b"")
     )
     if isinstance(asks, Shell):
         return shell + _LOGIN_SHELL + _become(b'"$@"', parent)
@@ -343,15 +347,15 @@ _HELD = (
 )
 
 
-def _subsystem(name: str, parent: _Parent | None) -> bytes:
-    if name != "sftp":
-        raise BadRequest(f"there is no subsystem {name!r} here.")
+def _server() -> bytes:
+    """Finds the sandbox's sftp-server."""
     tries = " ".join(SFTP_SERVERS)
+    return f'__p=;for p in {tries} $(command -v sftp-server);do [ -x "$p" ]&&__p=$p&&break;done;'.encode()
+
+
+def _subsystem(asks: Subsystem, parent: _Parent | None) -> bytes:
+    if asks.name != "sftp":
+        raise BadRequest(f"there is no subsystem {asks.name!r} here.")
     # Without a server: one line after the other is carried out, see sandbox/files.py.
-    return (
-        f'cd 2>/dev/null;__p=;for p in {tries} $(command -v sftp-server);do [ -x "$p" ]&&__p=$p&&break;done;'
-        '[ "$__p" ]||{ '
-        "printf '\\006';"
-        f"{FILES_LOOP};}};"
-        "printf '\\005';"
-    ).encode() + _become(b'"$__p"', parent)
+    start = b"cd 2>/dev/null;%s[ \"$__p\" ]||{ printf '\\006';%s;};printf '\\005';" % (_server(), FILES_LOOP.encode())
+    return start + _become(b" ".join((b'"$__p"', *map(quote, asks.options))), parent)

@@ -45,6 +45,8 @@ class Subsystem:
     """A named service, such as ``sftp``."""
 
     name: str
+    options: tuple[bytes, ...] = ()
+    """Words for the server's command line, where a key says them (``internal-sftp -R``)."""
 
 
 @dataclass(frozen=True, slots=True)

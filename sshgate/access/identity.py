@@ -25,6 +25,8 @@ class LoginName:
     @classmethod
     def parse(cls, text: str) -> LoginName:
         """Raises ``ValueError`` for anything that is not exactly a login name."""
+        # OpenSSH reads the plus of ssh://USER+PROFILE@HOST as a blank, which no name has.
+        text = text.replace(" ", "+") if "+" not in text else text
         rest, equals, name = text.partition("=")
         user, plus, profile = rest.partition("+")
         if not is_user(user):

@@ -10,7 +10,8 @@ from typing import Literal
 from sshgate.access.identity import Identity, is_label
 from sshgate.config import Profile
 from sshgate.errors import Denied
-from sshgate.streams import Exec, Request, Shell
+from sshgate.launcher import USUAL_SFTP_SERVER
+from sshgate.streams import Exec, Request, Shell, Subsystem
 
 # Say which sandbox; no program gets them.
 _ABOUT_THE_SANDBOX = ("SSHGATE_PROFILE", "SSHGATE_NAME")
@@ -103,8 +104,18 @@ def _restricted(identity: Identity, request: Request) -> Request:
     if request.terminal is not None and not limits.terminal:
         request = replace(request, terminal=None)
     if limits.command is not None:
-        request = replace(request, asks=Exec(limits.command))
+        request = replace(request, asks=_forced(limits.command, request))
     return request
+
+
+def _forced(command: bytes, request: Request) -> Exec | Subsystem:
+    """What the key's command stands for; ``internal-sftp`` is sshd's name of its own file server. Raises ``Denied``."""
+    name, *options = command.split() or [b""]
+    if name != b"internal-sftp":
+        return Exec(command)
+    if not isinstance(request.asks, Subsystem) or request.asks.name != "sftp":
+        raise Denied("your key is for sftp only; use sftp, or scp as of OpenSSH 9.")
+    return Subsystem("sftp", tuple(options))
 
 
 def _original_command(identity: Identity, request: Request) -> dict[str, bytes]:
@@ -112,4 +123,8 @@ def _original_command(identity: Identity, request: Request) -> dict[str, bytes]:
         return {}
     if isinstance(request.asks, Exec):
         return {"SSH_ORIGINAL_COMMAND": request.asks.command}
-    return {} if isinstance(request.asks, Shell) else {"SSH_ORIGINAL_COMMAND": request.asks.name.encode()}
+    if isinstance(request.asks, Shell):
+        return {}
+    # As sshd has it, the program that the subsystem is, so that `exec $SSH_ORIGINAL_COMMAND` starts it.
+    name = request.asks.name
+    return {"SSH_ORIGINAL_COMMAND": USUAL_SFTP_SERVER if name == "sftp" else name.encode("utf-8", "surrogateescape")}

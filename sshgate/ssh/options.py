@@ -15,8 +15,9 @@ from sshgate.config import Ssh
 
 # Clients send eow@openssh.com ("I read no more") only to servers whose version begins with "OpenSSH".
 # Without it `ssh gateway 'cat /dev/zero' | head` would go on for ever. A name where OpenSSH has its number
-# (as OpenSSH_for_Windows does) keeps scanners from reading a release into it that this is not.
-VERSION = f"OpenSSH_sshgate_{__version__}"
+# (as OpenSSH_for_Windows does) keeps scanners from reading a release into it that this is not. Each number has two
+# digits: npm's ssh2 has OpenSSH's extensions only for a version with two digits in a row, or of OpenSSH from 5 on.
+VERSION = "OpenSSH_sshgate_" + ".".join(number.zfill(2) for number in __version__.split("."))
 
 # curve25519-sha256 first: dropbear's client guesses it, and a right guess saves a round trip. A client that
 # prefers the post-quantum one still gets it, because the client's order decides.

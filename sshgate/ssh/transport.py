@@ -44,6 +44,9 @@ FORWARD_WINDOW = 512 * 1024
 # Global requests that wait for the one before them, from which on no more is read; a listener takes some time to make.
 WAITING_REQUESTS = 100
 
+# OpenSSH's PROTOCOL, section 1.9.
+MSG_PING, MSG_PONG = 192, 193
+
 _NO_MORE_SESSIONS = String("no-more-sessions@openssh.com")
 
 
@@ -148,6 +151,8 @@ class Transport(UserAuth):
         """Nothing, as above."""
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
+        # OpenSSH's client hides when keys are typed only from a server that answers its pings.
+        self._extensions_to_send[b"ping@openssh.com"] = b"0"
         super().send_newkeys(k, h)
         hasten(self)
         if self.owner is not None:
@@ -196,6 +201,13 @@ class Transport(UserAuth):
         if chosen != self._server_host_key.algorithm:
             self._server_host_key.set_sig_algorithm(chosen)
         return True
+
+    def _process_ping(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """A transport message of OpenSSH's own; like sshd's, no answer waits for the end of a key exchange."""
+        data = packet.get_string()
+        packet.check_end()
+        if self._kex_complete:
+            self.send_packet(MSG_PONG, String(data))
 
     # --- requests ---
 
@@ -267,4 +279,5 @@ class Transport(UserAuth):
         MSG_USERAUTH_REQUEST: UserAuth._process_userauth_exactly,
         MSG_GLOBAL_REQUEST: _process_global_request_bounded,
         MSG_CHANNEL_OPEN: _process_channel_open_bounded,
+        MSG_PING: _process_ping,
     }

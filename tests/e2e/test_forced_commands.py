@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.test_authorized_keys import Door
 from tests.rig.gateway import Gateway
-from tests.rig.ssh import Ssh, environment
+from tests.rig.ssh import Ended, Ssh, environment
 
 pytestmark = pytest.mark.local
 
@@ -73,3 +73,50 @@ def test_its_sandbox_is_the_login_names_or_the_key_lines_never_a_variables(door:
     assert door.run("x").out == b"named\n"
     other = door.ssh.as_user("dev=other").run("x")
     assert (other.status, "your key is for 'repo' only" in other.both) == (254, True)
+
+
+def files(door: Door, *commands: str, user: str = "dev=repo") -> Ended:
+    """What sftp says to these commands."""
+    argv = ["sftp", *door.ssh.options(), "-P", str(door.ssh.port), "-b", "-", f"{user}@127.0.0.1"]
+    done = subprocess.run(argv, input="\n".join(commands).encode(), capture_output=True, timeout=60, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def test_internal_sftp_opens_files_and_no_shell(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    door.allow('command="internal-sftp"')
+    done = files(door, "pwd", f"put {tmp_path}/file here", "ls")
+    assert (done.status, b"Remote working directory" in done.out, b"here" in done.out) == (0, True, True), done.both
+    for command in ((), ("id",)):
+        refused = door.ssh.as_user("dev=repo").run(*command)
+        assert (refused.status, "your key is for sftp only" in refused.both) == (254, True)
+    door.allow('command="internal-sftp -R -d /usr"')
+    done = files(door, "pwd", f"put {tmp_path}/file /tmp/written")
+    assert b"Remote working directory: /usr" in done.out
+    assert b"Permission denied" in done.err
+
+
+def test_a_wrapper_can_go_on_with_what_was_asked(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    door.allow('command="exec $SSH_ORIGINAL_COMMAND"')
+    done = files(door, f"put {tmp_path}/file here", "ls")
+    assert (done.status, b"here" in done.out) == (0, True), done.both
+    for old in ((), ("-O",)):
+        argv = [
+            "scp",
+            *old,
+            "-q",
+            *door.ssh.options(),
+            "-P",
+            str(door.ssh.port),
+            tmp_path / "file",
+            "dev=repo@127.0.0.1:",
+        ]
+        subprocess.run(argv, check=True, timeout=60, capture_output=True)
+    assert door.ssh.as_user("dev=repo").run("cat file").out == b"content"
+
+
+def test_a_url_may_name_a_profile(door: Door) -> None:
+    argv = ["ssh", *door.ssh.options(), f"ssh://dev+default@127.0.0.1:{door.ssh.port}", "echo", "in"]
+    done = subprocess.run(argv, check=False, timeout=60, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"in\n"), done.stderr

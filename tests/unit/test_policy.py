@@ -89,7 +89,8 @@ def test_a_name_makes_the_scope_named() -> None:
     [
         (Shell(), {}),
         (Exec(b"rm -rf /\xff"), {"SSH_ORIGINAL_COMMAND": b"rm -rf /\xff"}),
-        (Subsystem("sftp"), {"SSH_ORIGINAL_COMMAND": b"sftp"}),
+        (Subsystem("sftp"), {"SSH_ORIGINAL_COMMAND": b"/usr/lib/openssh/sftp-server"}),
+        (Subsystem("token"), {"SSH_ORIGINAL_COMMAND": b"token"}),
     ],
 )
 def test_a_forced_command_replaces_whatever_is_asked(
@@ -160,3 +161,15 @@ def test_a_key_can_be_for_one_sandbox() -> None:
         granted("alice=other", request, keys)
     with pytest.raises(Denied, match="your key is for 'gpu' only"):
         granted("alice+default", request, keys)
+
+
+def test_internal_sftp_is_the_file_server_and_nothing_else() -> None:
+    def forced(command: bytes, asks: Shell | Exec | Subsystem) -> Shell | Exec | Subsystem:
+        return granted(request=Request(asks), restrictions=Restrictions(command=command)).request.asks
+
+    assert forced(b"internal-sftp", Subsystem("sftp")) == Subsystem("sftp")
+    assert forced(b"internal-sftp  -R -d /srv", Subsystem("sftp")) == Subsystem("sftp", (b"-R", b"-d", b"/srv"))
+    assert forced(b"internal-sftp-x", Subsystem("sftp")) == Exec(b"internal-sftp-x")
+    for asks in (Shell(), Exec(b"internal-sftp"), Subsystem("token")):
+        with pytest.raises(Denied, match="your key is for sftp only"):
+            forced(b"internal-sftp", asks)

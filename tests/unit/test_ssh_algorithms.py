@@ -11,12 +11,15 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from asyncssh.packet import SSHPacket
+from asyncssh.constants import MSG_EXT_INFO
+from asyncssh.packet import SSHPacket, String
 
 from sshgate import __version__
 from sshgate.config import Access, Ssh
 from sshgate.ssh import hostkeys
+from sshgate.ssh.transport import MSG_PING, MSG_PONG
 from tests.hostile.front_door import FrontDoor, front_door
+from tests.hostile.peer import peer
 from tests.hostile.polling import until
 
 KEXINIT = 20
@@ -49,7 +52,12 @@ async def test_offer_is_pinned(door: FrontDoor) -> None:
     version, lists = await offer(door.port)
     ciphers = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr"]
     macs = ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256"]
-    assert version == f"SSH-2.0-OpenSSH_sshgate_{__version__}".encode()
+    numbers = ".".join(number.zfill(2) for number in __version__.split("."))
+    assert version == f"SSH-2.0-OpenSSH_sshgate_{numbers}".encode()
+    # npm's ssh2, by which it knows OpenSSH; and what reads a release of OpenSSH out of it.
+    software = version.decode().removeprefix("SSH-2.0-")
+    assert re.search(r"^OpenSSH_(?:(?![0-4])\d)|(?:\d{2,})", software)
+    assert not re.search(r"OpenSSH_\D{0,12}_?[1-9]", software)
     assert lists == [
         ["curve25519-sha256", "mlkem768x25519-sha256", "curve25519-sha256@libssh.org", "ext-info-s",
          "kex-strict-s-v00@openssh.com"],
@@ -86,6 +94,25 @@ async def test_every_warning_of_ssh_audit_is_written_down_with_its_reason(door: 
 async def test_client_that_knows_only_others_is_refused(door: FrontDoor, option: str) -> None:
     result = await door.ssh("true", options=["-o", option, "-o", "LogLevel=INFO"])
     assert (result.status, b"no matching" in result.err) == (255, True)
+
+
+async def test_pings_are_announced_and_answered(door: FrontDoor) -> None:
+    async with peer(door.port) as client:
+        _, said = await client.hear(MSG_EXT_INFO)
+        packet = SSHPacket(said)
+        extensions = {packet.get_string(): packet.get_string() for _ in range(packet.get_uint32())}
+        assert extensions[b"ping@openssh.com"] == b"0"
+        await client.log_in(asyncssh.read_private_key(door.key))
+        for text in (b"PING!", b"", bytes(30_000)):
+            client.say(MSG_PING, String(text))
+            assert await client.hear(MSG_PONG) == (MSG_PONG, String(text))
+
+
+async def test_a_ping_before_the_login_gets_no_answer(door: FrontDoor) -> None:
+    async with peer(door.port) as client:
+        client.say(MSG_PING, String(b"PING!"))
+        await client.until_lost()
+        assert not door.programs.logins
 
 
 @pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr"])
