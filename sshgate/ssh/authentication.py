@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import asyncssh
 import structlog
@@ -21,8 +20,6 @@ NOBODY = "."
 
 log = structlog.get_logger("sshgate.ssh")
 
-T = TypeVar("T")
-
 
 class Authentication(asyncssh.SSHServer):
     """The part of a connection that decides who it is. ``clock`` tells seconds since the epoch."""
@@ -39,6 +36,7 @@ class Authentication(asyncssh.SSHServer):
         self._name: LoginName | None = None
         self._asked_name = ""
         self._proof: Proof | None = None
+        self._ask: Callable[[str, float], Proof | None] = _nothing
         self._refused_key: str | None = None
         self._asked_none = False
 
@@ -60,25 +58,35 @@ class Authentication(asyncssh.SSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Whether the key would do; asyncssh checks the signature. Called for questions, too."""
-        self._proof = None
-        restrictions = self._contained(lambda user, now: self._keyring.key(user, key.public_data, self._source, now))
-        if restrictions is None:
-            self._refused_key = key.get_fingerprint()
-        else:
-            self._proof = Proof("publickey", key.get_fingerprint(), restrictions)
+        blob, fingerprint = key.public_data, key.get_fingerprint()
+
+        def ask(user: str, now: float) -> Proof | None:
+            restrictions = self._keyring.key(user, blob, self._source, now)
+            return Proof("publickey", fingerprint, restrictions) if restrictions is not None else None
+
+        if not self._proven(ask):
+            self._refused_key = fingerprint
         return self._standing.offered(self._proof is not None)
 
     def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
-        self._proof = None
-        self._proof = self._contained(
+        accepted = self._proven(
             lambda user, now: certificates.proof(certificate, user, self._source, now, self._keyring)
         )
-        return self._standing.offered(self._proof is not None)
+        return self._standing.offered(accepted)
 
-    def _contained(self, ask: Callable[[str, float], T | None]) -> T | None:
+    def _proven(self, ask: Callable[[str, float], Proof | None]) -> bool:
+        self._proof, self._ask = None, ask
+        self._proof = self._answer(self._clock())
+        return self._proof is not None
+
+    def still_proven(self, at: float | None = None) -> bool:
+        """Whether what proved the login would prove the same now, or would have at another moment."""
+        return self._proof is not None and self._answer(self._clock() if at is None else at) == self._proof
+
+    def _answer(self, now: float) -> Proof | None:
         # An impossible name takes the same way as a wrong key: the same answer after the same time.
         try:
-            answer = ask(self._name.user if self._name is not None else NOBODY, self._clock())
+            answer = self._ask(self._name.user if self._name is not None else NOBODY, now)
         except Exception:
             self._log.exception("authentication.broken")
             return None
@@ -94,3 +102,7 @@ class Authentication(asyncssh.SSHServer):
             return True
         self._standing.failures += 1
         return self._standing.failures < self._config.limits.auth_attempts
+
+
+def _nothing(user: str, now: float) -> Proof | None:
+    return None

@@ -37,6 +37,10 @@ _OPEN_CODES: Mapping[type[GateError], int] = {
 }
 # OpenSSH asks for its session at once after the login.
 JUST_LOGGED_IN = 2.0
+# How often it is asked whether what proved a login still does.
+LOOK_SECONDS = 2.0
+SECOND_LOOK_SECONDS = 0.5
+TAKEN_AWAY = "what you logged in with is no longer accepted as it was; log in again"
 
 
 class Connection(Authentication):
@@ -74,6 +78,9 @@ class Connection(Authentication):
         self._last_chance = False
         self._leaving = False
         self._ended = False
+        self._proven_at = 0.0
+        self._next_look: asyncio.TimerHandle | None = None
+        self._over: str | None = None
         self._carried: set[asyncio.Task[None]] = set()
         self.sessions: set[asyncio.Task[None]] = set()
 
@@ -97,6 +104,8 @@ class Connection(Authentication):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
+        if self._next_look is not None:
+            self._next_look.cancel()
         if self._standing.slot is not None:
             self._standing.ended(exc, self._login is not None or self._leaving)
             if self._login is None:
@@ -108,7 +117,7 @@ class Connection(Authentication):
                     key=self._refused_key,
                 )
             else:
-                self._trail.tell(Code.CONNECTION_END, reason=_reason(exc))
+                self._trail.tell(Code.CONNECTION_END, reason=self._over or _reason(exc))
         if self._login is not None:
             self._spawn(self._leave(self._login))
         self._lost(self)
@@ -190,6 +199,24 @@ class Connection(Authentication):
         self._trail = self._trail.bound(user=name.user, key=proof.fingerprint)
         self._trail.tell(Code.LOGIN, login=str(name), method=proof.method, failures=self._standing.failures or None)
         self._login = self._gateway.login(identity)
+        self._proven_at = self._clock()
+        self._look_later(LOOK_SECONDS)
+
+    def _look_later(self, seconds: float, doubted: bool = False) -> None:
+        self._next_look = asyncio.get_running_loop().call_later(seconds, self._look, doubted)
+
+    def _look(self, doubted: bool) -> None:
+        """End it where its proof was taken away: twice, since a file may be just being written.
+
+        A time that runs out meanwhile, a certificate's or a line's, ends nothing that is there, as with sshd.
+        """
+        if self.still_proven(self._proven_at):
+            self._look_later(LOOK_SECONDS)
+        elif not doubted:
+            self._look_later(SECOND_LOOK_SECONDS, True)
+        else:
+            self._over = TAKEN_AWAY
+            self.disconnect(TAKEN_AWAY)
 
     # --- which channels ---
 
@@ -206,6 +233,7 @@ class Connection(Authentication):
         transport, proof = self._transport, self._proof
         if transport is None or proof is None or self._login is None or not self._more_sessions:
             raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "no more sessions")
+        self._check_proof()
         self._more_sessions = not self._last_chance
         limit = self._config.ssh.channels_per_connection
         if transport.open_sessions >= limit:
@@ -226,6 +254,10 @@ class Connection(Authentication):
             foresee=self._login.foresee,
         )
 
+    def _check_proof(self) -> None:
+        if not self.still_proven():
+            raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, TAKEN_AWAY)
+
     # --- forwarded connections ---
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
@@ -237,6 +269,7 @@ class Connection(Authentication):
     def _connect(self, destination: Destination) -> Coroutine[Any, Any, ForwardChannel]:
         if self._transport is None or self._login is None:
             raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
+        self._check_proof()
         if self._done:
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "this gateway is shutting down; log in again")
         limit = self._config.ssh.forwards_per_connection
@@ -292,7 +325,7 @@ class Connection(Authentication):
         async def refused() -> None:
             return None
 
-        if self._login is None or self._done or self._login.forwards.listeners >= limit:
+        if self._login is None or self._done or not self.still_proven() or self._login.forwards.listeners >= limit:
             return refused()
         return made(self._login.forwards.listen(where, back))
 
@@ -304,6 +337,8 @@ class Connection(Authentication):
         transport, login = self._transport, self._login
         if transport is None or login is None or self._ended:
             raise Unavailable("the connection has ended")
+        if not self.still_proven():
+            raise Denied(TAKEN_AWAY)
         if transport.open_forwards + login.forwards.listeners >= self._config.ssh.forwards_per_connection:
             raise LimitReached("too many forwarded connections")
         channel = ForwardChannel(transport)
