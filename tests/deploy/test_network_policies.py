@@ -91,6 +91,30 @@ CLOSED = [
 ]
 
 
+# Whose settings believe what comes from the pods' network.
+BELIEVING = [
+    name for name in GATEWAYS if "proxy:" in only(objects(name), "ConfigMap", "sshgate")["data"]["sshgate.yaml"]
+]
+LIKE_TRAEFIK = [
+    ("another application", Connection(PAPERS, GATEWAY, 31000)),
+    ("another pod of kube-system", Connection(DNS, GATEWAY, 31000)),
+    ("a pod elsewhere that only calls itself Traefik",
+     Connection(Place("10.42.0.43", "papers-backend", TRAEFIK.labels), GATEWAY, 31000)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overlay", BELIEVING)
+def test_of_all_pods_only_traefiks_reach_the_web(overlay: str) -> None:
+    policies = [thing for thing in objects(overlay) if thing["kind"] == "NetworkPolicy"]
+    assert [who for who, connection in LIKE_TRAEFIK if allowed(connection, policies)] == []
+    for address in ("198.51.100.7", "192.168.1.20", "2001:db8::7"):
+        assert allowed(Connection(Place(address), GATEWAY, 31000), policies)
+
+
+def test_overlays_with_traefik_are_these() -> None:
+    assert BELIEVING == ["gpu", "ha", "k3s"]
+
+
 @pytest.mark.parametrize("overlay", GATEWAYS)
 def test_what_is_needed_is_open_and_nothing_else(overlay: str) -> None:
     policies = [thing for thing in objects(overlay) if thing["kind"] == "NetworkPolicy"]

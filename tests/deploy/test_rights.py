@@ -31,6 +31,7 @@ GRANTED = sorted(rights.granted(RULES))
 OPTIONAL = {("watch", "", "events"), ("get", "", "configmaps"), ("list", "metrics.k8s.io", "pods")}
 
 
+NAMED = "app.kubernetes.io/name"
 HOMES = {"home": {"storage_class": "local-path"}}
 
 
@@ -183,6 +184,67 @@ def test_the_gateway_changes_and_deletes_no_pod_without_a_sandboxes_label(
 def test_the_gateway_makes_no_pod_that_does_not_say_what_it_is(token: Path) -> None:
     for bad in (pod("innocent", {MANAGED_BY: MANAGED}), pod("sshgate-x", {}), pod("sshgate-x", {MANAGED_BY: "me"})):
         assert "makes only pods called" in refused_by_guard(token, "create", "--filename=-", stdin=json.dumps(bad))
+
+
+@pytest.fixture(scope="module")
+def sandbox(deployed: Deployed) -> Iterator[str]:
+    """A pod as the gateway makes them."""
+    name = "sshgate-guarded"
+    deployed.sandboxes.apply(pod(name, {MANAGED_BY: MANAGED, NAMED: "sshgate-sandbox"}))
+    yield name
+    deployed.sandboxes.kubectl("delete", "pod", name)
+
+
+def test_a_sandbox_stays_a_sandbox(token: Path, sandbox: str) -> None:
+    for labels, message in (
+        ({MANAGED_BY: None}, "takes the label app.kubernetes.io/managed-by=sshgate off nothing"),
+        ({MANAGED_BY: "me"}, "takes the label app.kubernetes.io/managed-by=sshgate off nothing"),
+        ({NAMED: "sshgate"}, "no app.kubernetes.io/name but sshgate-sandbox"),
+        ({NAMED: "traefik"}, "no app.kubernetes.io/name but sshgate-sandbox"),
+    ):
+        patch = json.dumps({"metadata": {"labels": labels}})
+        assert message in refused_by_guard(token, "patch", "pod", sandbox, f"--patch={patch}")
+    words = ("--namespace", SANDBOX_NAMESPACE, "patch", "pod", sandbox)
+    good = as_gateway(token, *words, f"--patch={json.dumps({'metadata': {'labels': {'sshgate.dev/state': 'warm'}}})}")
+    assert good.returncode == 0, good.stderr
+
+
+def test_the_gateway_makes_no_pod_that_looks_like_itself(token: Path) -> None:
+    named = pod("sshgate-x", {MANAGED_BY: MANAGED, NAMED: "sshgate"})
+    words = ("create", "--filename=-")
+    assert "no app.kubernetes.io/name but" in refused_by_guard(token, *words, stdin=json.dumps(named))
+    for urgent in ("sshgate-gateway", "system-cluster-critical"):
+        thing = pod("sshgate-x", {MANAGED_BY: MANAGED})
+        thing["spec"]["priorityClassName"] = urgent
+        assert "no priority class but sshgate-sandbox" in refused_by_guard(token, *words, stdin=json.dumps(thing))
+
+
+def claim(name: str, labels: dict[str, str]) -> dict[str, Any]:
+    """A volume claim that nothing binds."""
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "nowhere",
+        "resources": {"requests": {"storage": "1Mi"}},
+    }
+    meta = {"name": name, "labels": labels}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}
+
+
+def test_the_gateway_makes_and_deletes_no_volume_claims_but_homes(token: Path, deployed: Deployed) -> None:
+    deployed.sandboxes.apply(claim("precious", {}))
+    try:
+        assert "deletes only persistentvolumeclaims labelled" in refused_by_guard(token, "delete", "pvc", "precious")
+    finally:
+        deployed.sandboxes.kubectl("delete", "pvc", "precious")
+    for bad in (claim("home-x", {}), claim("other", {MANAGED_BY: MANAGED})):
+        words = ("create", "--filename=-")
+        message = refused_by_guard(token, *words, stdin=json.dumps(bad))
+        assert "makes only persistentvolumeclaims called home-..." in message
+    words = ("--namespace", SANDBOX_NAMESPACE)
+    good = as_gateway(token, *words, "create", "--filename=-", stdin=json.dumps(claim("home-x", {MANAGED_BY: MANAGED})))
+    assert good.returncode == 0, good.stderr
+    gone = as_gateway(token, *words, "delete", "pvc", "home-x", "--wait=false")
+    assert gone.returncode == 0, gone.stderr
 
 
 @pytest.mark.parametrize(
