@@ -60,11 +60,12 @@ def admit(book: Book, limits: Limits, starts: Starts, user: str, session: str, n
             if used >= group.sandboxes:
                 raise LimitReached(
                     f"your group {name!r} has {used} of {group.sandboxes} sandboxes; try again when one has ended, "
-                    "or ask your operator for more."
+                    f"or ask your operator for more (limits.groups.{name})."
                 )
     if len(users) >= limits.sandboxes:
         raise LimitReached(
-            f"all {limits.sandboxes} sandboxes are in use; try again later, or ask your operator for more."
+            f"all {limits.sandboxes} sandboxes are in use; try again later, or ask your operator for more "
+            "(limits.sandboxes)."
         )
     wait = starts.take(user, now.mono)
     if wait:

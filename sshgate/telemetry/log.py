@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from sshgate.config import Log
+from sshgate.telemetry.rarely import Rarely
 
 
 def configure(settings: Log) -> None:
@@ -42,6 +43,7 @@ def configure(settings: Log) -> None:
         )
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger("aiohttp.server").addFilter(_Strangers())
     # asyncssh tells of every connection at INFO; ours says it once, with the ids.
     logging.getLogger("asyncssh").setLevel(logging.ERROR)
 
@@ -54,3 +56,20 @@ def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
             lines = value.split("\n") if key == "exception" else [value]
             event[key] = "\n".join(line.encode("unicode_escape").decode("ascii") for line in lines)
     return event
+
+
+class _Strangers(logging.Filter):
+    """What is no HTTP is its sender's mistake: aiohttp would write a traceback with the sender's bytes for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rarely = Rarely()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        # Known by its module: nothing here needs aiohttp otherwise.
+        if type(error).__module__ != "aiohttp.http_exceptions":
+            return True
+        record.msg, record.args = f"malformed request: {type(error).__name__}", ()
+        record.exc_info = None
+        return self._rarely.due(str(record.msg))

@@ -19,6 +19,12 @@ try:
     raise ValueError("b\\x1b[2J")
 except ValueError:
     logging.getLogger("aiohttp.server").exception("theirs %s", "c\\x1b[2J")
+from aiohttp.http_exceptions import BadStatusLine
+for _ in range(3):
+    try:
+        raise BadStatusLine("d\\x1b[2J")
+    except BadStatusLine:
+        logging.getLogger("aiohttp.server").exception("Error handling request")
 logging.getLogger("asyncio").warning("slow")
 logging.getLogger("asyncssh").warning("chatter")
 """
@@ -31,10 +37,13 @@ def lines(form: str) -> list[str]:
 
 
 def test_libraries_write_json_lines_as_we_do() -> None:
-    ours, theirs, slow = map(json.loads, lines("json"))
+    ours, theirs, malformed, slow = map(json.loads, lines("json"))
     assert (ours["event"], ours["level"], ours["text"]) == ("ours", "info", "a\\x1b[2J")
     assert (theirs["event"], theirs["logger"], theirs["level"]) == ("theirs c\\x1b[2J", "aiohttp.server", "error")
     assert "ValueError: b\\x1b[2J" in theirs["exception"]
+    # A stranger's mistake, once a minute and without a word of the stranger's.
+    assert malformed["event"] == "malformed request: BadStatusLine"
+    assert "exception" not in malformed
     assert (slow["event"], slow["logger"], slow["level"]) == ("slow", "asyncio", "warning")
     assert all("timestamp" in line for line in (ours, theirs, slow))
 
