@@ -10,9 +10,11 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import msgspec
 import pytest
 
-from sshgate.sandbox.labels import CLAIMED, STATE
+from sshgate.sandbox.kubernetes.lifesign import Door, Sign, ask
+from sshgate.sandbox.labels import CLAIMED, DOOR, STATE
 from tests.rig.deployed import ARRIVED, Deployed
 from tests.rig.ssh import Ended, Ssh
 from tests.rig.waiting import until
@@ -74,6 +76,14 @@ def test_a_user_logs_in_by_the_nodes_port(dev: Ssh) -> None:
 def test_what_it_prints_for_a_clients_configuration_leads_to_the_node(deployed: Deployed, dev: Ssh) -> None:
     (node,) = {pod["status"]["hostIP"] for pod in deployed.gateway.pods()}
     assert f"\n  HostName {node}\n  Port 2222\n" in dev.run("config", options=("-s",)).out.decode()
+
+
+def test_it_can_be_asked_whether_it_lives_at_its_pods_address(deployed: Deployed) -> None:
+    addresses = {pod["status"]["podIP"] for pod in deployed.gateway.pods()}
+    leases = json.loads(deployed.sandboxes.kubectl("get", "leases", "--output=json"))["items"]
+    notes = [lease["metadata"].get("annotations", {}).get(DOOR) for lease in leases]
+    doors = [door for note in notes if note and (door := msgspec.json.decode(note, type=Door)).address in addresses]
+    assert [ask(door) for door in doors] == [Sign.ALIVE] * len(addresses)
 
 
 def test_the_host_keys_are_those_that_the_operator_can_show(deployed: Deployed, dev: Ssh) -> None:
