@@ -139,6 +139,34 @@ async def test_credentials_are_read_anew_after_401(tmp_path: Path) -> None:
         assert (await api.get_pod("x")).metadata.name == "x"
 
 
+async def test_a_twin_for_another_thread_has_the_credentials_that_were_read_here(tmp_path: Path) -> None:
+    observed: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.headers["Authorization"] != "Bearer second":
+            return status(401, "Unauthorized")
+        return web.json_response(pod("x"))
+
+    async def look(twin: ApiServer) -> str:
+        await twin.open()
+        try:
+            return (await twin.get_pod("x")).metadata.uid
+        finally:
+            await twin.close()
+
+    async with serve(answer, tmp_path) as served:
+        api = ApiServer(served.place(), 0.0, lambda verb, outcome, _: observed.append(f"{verb} {outcome}"))
+        await api.open()
+        write_kubeconfig(served.kubeconfig, served.url, "second")
+        with pytest.raises(failures.Unauthenticated):
+            await asyncio.to_thread(asyncio.run, look(api.twin()))
+        await api.get_pod("x")
+        assert await asyncio.to_thread(asyncio.run, look(api.twin())) == "uid-x"
+        await asyncio.sleep(0)
+        assert observed == ["get unauthenticated", "get ok", "get ok"]
+        await api.close()
+
+
 async def test_a_repeated_create_finds_its_own_pod_but_no_other(tmp_path: Path) -> None:
     """The first POST arrived, its answer did not."""
     existing = pod("x")
