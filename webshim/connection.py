@@ -11,6 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from sshgate.listening import Cut
 from sshgate.proxyheader import Peer, is_header
 from webshim.answers import HEADERS, Refusal, refused
+from webshim.reading import Reading
 
 # A connection that nobody logs in on ends after this time, or when its request is answered.
 ANONYMOUS_SECONDS = 60.0
@@ -36,7 +37,7 @@ class Desk(Protocol):
         """Something came that is no HTTP."""
 
 
-class Connection(web.RequestHandler):
+class Connection(Reading):
     """Holds a place from TCP to its end, as an ``access.connections.Entrant``. aiohttp's limits of time are its own:
     a head that does not come, and an idle connection, end after ``keepalive_timeout``."""
 

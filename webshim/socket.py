@@ -196,11 +196,15 @@ class Socket:
 
     async def _read(self, session: WebSession) -> None:
         async for message in self._websocket:
+            began, reply = time.monotonic(), None
             if message.type is WSMsgType.BINARY:
                 if len(message.data) > BINARY_BYTES:
                     raise Broken(f"a frame of input holds at most {BINARY_BYTES} bytes", close=Close.TOO_BIG)
                 session.type(message.data)
-            elif message.type is WSMsgType.TEXT and (reply := self._obey(session, message.data)):
+            elif message.type is WSMsgType.TEXT:
+                reply = self._obey(session, message.data)
+            await self._websocket.spent(time.monotonic() - began)
+            if reply:
                 # Waited for here: who asks without reading the answers is not heard any further.
                 await self._websocket.send_str(reply)
 

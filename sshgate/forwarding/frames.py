@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sshgate.forwarding.inside import CHUNK, HEAD
 from sshgate.forwarding.values import Agent, Destination, Listening, Tcp
 
@@ -42,10 +44,12 @@ class FrameReader:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that are complete now. Raises ``ProtocolError``."""
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that are complete now, one by one; to be taken to the end before more is fed.
+
+        Raises ``ProtocolError``.
+        """
         data = self._rest + data
-        found: list[Frame] = []
         at = 0
         while len(data) - at >= HEAD.size:
             kind, number, length = HEAD.unpack_from(data, at)
@@ -54,7 +58,6 @@ class FrameReader:
             end = at + HEAD.size + length
             if end > len(data):
                 break
-            found.append((kind, number, data[at + HEAD.size : end]))
+            yield kind, number, data[at + HEAD.size : end]
             at = end
         self._rest = data[at:]
-        return found

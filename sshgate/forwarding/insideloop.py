@@ -62,7 +62,9 @@ class Relay:
         self.watch(self.wake, READ)
         while True:
             self.watch(1, WRITE if self.output else 0)
-            for fd, events in self.epoll.poll(1.0 if self.closing else -1):
+            # The gateway's frames last: they close descriptors and open others of the same numbers, which the rest of
+            # the batch would take for those.
+            for fd, events in sorted(self.epoll.poll(1.0 if self.closing else -1), key=lambda one: one[0] == 0):
                 if fd == 0:
                     data = os.read(0, 65536)
                     if not data:

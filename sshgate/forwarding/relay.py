@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import structlog
 
+from sshgate import turns
 from sshgate.errors import GateError, StartFailed
 from sshgate.flow import Flow
 from sshgate.forwarding import inside, insideloop
@@ -29,6 +30,8 @@ OUTBOX_LOW = 64 * 1024
 HELLO_SECONDS = 20.0
 # A destination that drops packets; Linux itself would try for two minutes.
 CONNECT_SECONDS = 20.0
+# What a connection to a listener costs in tasks of its own.
+ACCEPT_SECONDS = 0.0003
 # Of what a relay says that breaks down.
 LONGEST_COMPLAINT = 200
 
@@ -67,6 +70,7 @@ class Relay:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._reader = FrameReader()
+        self._budget = turns.budget()
         self._outbox = Flow(OUTBOX_HIGH, OUTBOX_LOW, self._pause, self._resume)
         self._room = asyncio.Event()
         self._room.set()
@@ -191,10 +195,10 @@ class Relay:
     async def _read(self, rest: bytes) -> None:
         complaint = b""
         try:
-            self._take(rest)
+            await self._budget.run(self._take(rest))
             while (chunk := await self._process.read()) is not None:
                 if chunk[0] == STDOUT:
-                    self._take(chunk[1])
+                    await self._budget.run(self._take(chunk[1]))
                     # It may have said what we answer; one that does not read is not heard until it does.
                     await self.room()
                 else:
@@ -218,9 +222,10 @@ class Relay:
         self._streams.clear()
         self._listeners.clear()
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> Iterator[None]:
         for one in self._reader.feed(data):
             self._frame(*one)
+            yield
 
     def _frame(self, kind: int, number: int, payload: bytes) -> None:
         if kind == inside.ACCEPTED:
@@ -242,6 +247,7 @@ class Relay:
         accepted = self._listeners.get(listener)
         if number < inside.ACCEPTED_FROM or number in self._streams:
             raise ProtocolError("a number that is not the relay's to give")
+        self._budget.charge(ACCEPT_SECONDS)
         stream = self._streams[number] = RelayStream(self, number)
         if accepted is None:
             stream.close()

@@ -126,4 +126,4 @@ def test_frames_come_whole_however_they_are_cut() -> None:
 
 def test_a_frame_longer_than_the_relay_ever_sends_is_somebody_else() -> None:
     with pytest.raises(ProtocolError):
-        FrameReader().feed(frame(inside.DATA, 1, bytes(LONGEST + 1)))
+        list(FrameReader().feed(frame(inside.DATA, 1, bytes(LONGEST + 1))))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-# No server of ours sends more than 32 KiB at once; Go's own limit for a message is 32 MiB.
-LARGEST_MESSAGE = 32 << 20
+# No server of ours sends more than 32 KiB at once. Each socket may hold as much of a message that is incomplete.
+LARGEST_MESSAGE = 4 << 20
+# Frames between two looks at the time.
+FRAMES = 8
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN = 0x80
@@ -24,12 +26,20 @@ class FrameParser:
     """Turns bytes into messages.
 
     ``binary(data, start, end)`` is called with every binary message as a part of ``data``, so that nothing
-    need be copied twice; ``control(opcode, payload)`` with every CLOSE, PING and PONG.
+    need be copied twice; ``control(opcode, payload)`` with every CLOSE, PING and PONG. Once ``over()`` is true it
+    stops, and ``stopped`` says whether frames are left; ``feed(b"")`` goes on.
     """
 
-    def __init__(self, binary: Callable[[bytes, int, int], None], control: Callable[[int, bytes], None]) -> None:
+    def __init__(
+        self,
+        binary: Callable[[bytes, int, int], None],
+        control: Callable[[int, bytes], None],
+        over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.stopped = False
         self._binary = binary
         self._control = control
+        self._over = over
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
@@ -40,6 +50,7 @@ class FrameParser:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes from the connection. Raises ``ProtocolError``; nothing may be fed after that."""
+        self.stopped = False
         if self._parts:
             self._parts.append(data)
             self._have += len(data)
@@ -51,6 +62,7 @@ class FrameParser:
         size = len(data)
         position = 0
         need = 2
+        frames = 0
         while size - position >= 2:
             start = position + 2
             length = data[position + 1]
@@ -74,6 +86,10 @@ class FrameParser:
             else:
                 self._rare(data[position], data[start:end])
             position = end
+            frames += 1
+            if frames % FRAMES == 0 and self._over():
+                self.stopped = position < size
+                break
         if position < size:
             self._parts = [data[position:]]
             self._have = size - position

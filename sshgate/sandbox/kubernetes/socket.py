@@ -17,6 +17,7 @@ import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -24,6 +25,7 @@ import aiohttp
 from aiohttp._websocket.helpers import websocket_mask
 from aiohttp.client_proto import ResponseHandler
 
+from sshgate import turns
 from sshgate.sandbox.kubernetes import frames
 from sshgate.sandbox.kubernetes.frames import FrameParser, ProtocolError
 from sshgate.sandbox.kubernetes.remotecommand import SUBPROTOCOLS
@@ -70,8 +72,14 @@ class RemoteSocket:
     def __init__(self, response: aiohttp.ClientResponse, subprotocol: str) -> None:
         self.subprotocol = subprotocol
         self._wire: _Wire | None = _Wire.of(response)
-        self._parser: FrameParser | None = FrameParser(_no_message, self._control)
+        hold, release = partial(self._hold, "turn"), partial(self._release, "turn")
+        self._budget = turns.budget(self._work_off, hold, release)
+        self._parser: FrameParser | None = FrameParser(_no_message, self._control, self._budget.over)
         self._ended: Callable[[], None] | None = None
+        self._came: list[bytes] = []
+        self._at_end = False
+        self._ping: bytes | None = None
+        self._held: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<RemoteSocket {self.subprotocol}{' closed' if self._wire is None else ''}>"
@@ -81,7 +89,7 @@ class RemoteSocket:
         if (wire := self._wire) is None:
             ended()
             return
-        self._parser = FrameParser(message, self._control)
+        self._parser = FrameParser(message, self._control, self._budget.over)
         self._ended = ended
         wire.protocol.read_timeout = None
         wire.protocol.set_parser(self, self)
@@ -106,12 +114,22 @@ class RemoteSocket:
 
     def pause_reading(self) -> None:
         """Take no more from the network for now."""
-        if (wire := self._wire) is not None and wire.protocol.connected:
-            wire.below.pause_reading()
+        self._hold("reader")
 
     def resume_reading(self) -> None:
         """Go on reading."""
-        if (wire := self._wire) is not None and wire.protocol.connected:
+        self._release("reader")
+
+    def _hold(self, reason: str) -> None:
+        if not self._held and (wire := self._wire) is not None and wire.protocol.connected:
+            wire.below.pause_reading()
+        self._held.add(reason)
+
+    def _release(self, reason: str) -> None:
+        if reason not in self._held:
+            return
+        self._held.remove(reason)
+        if not self._held and (wire := self._wire) is not None and wire.protocol.connected:
             wire.below.resume_reading()
 
     def close(self) -> None:
@@ -119,6 +137,8 @@ class RemoteSocket:
         if (wire := self._wire) is not None:
             self._write(frames.CLOSE, b"\x03\xe8")
             self._wire = self._parser = self._ended = None
+            self._came = []
+            self._budget.close()
             wire.response.close()
 
     def _write(self, opcode: int, *parts: bytes) -> None:
@@ -129,29 +149,48 @@ class RemoteSocket:
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == frames.PING:
-            self._write(frames.PONG, payload)
+            self._ping = payload
         elif opcode == frames.CLOSE:
-            self.feed_eof()
+            self._end()
 
-    # --- what aiohttp calls: this object is the connection's parser and the parser's queue ---
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        if self._parser is None:
-            return False, b""
+    def _work_off(self) -> bool:
+        """Frames until the share is used up; whether some are left."""
+        if (parser := self._parser) is None:
+            return False
+        data, self._came = self._came, []
         try:
-            self._parser.feed(data)
+            parser.feed(data[0] if len(data) == 1 else b"".join(data))
         except ProtocolError:
-            self.feed_eof()
-            return True, b""
-        return False, b""
+            self._end()
+        if self._ping is not None:
+            # RFC 6455 section 5.5.3: of several pings the last is answered; and none to who takes nothing.
+            if (wire := self._wire) is not None and not wire.protocol.writing_paused:
+                self._write(frames.PONG, self._ping)
+            self._ping = None
+        if not parser.stopped and self._at_end:
+            self._end()
+        return parser.stopped and self._parser is not None
 
-    def feed_eof(self) -> None:
+    def _end(self) -> None:
         if self._ended is not None:
             self._ended()
         self.close()
 
+    # --- what aiohttp calls: this object is the connection's parser and the parser's queue ---
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        if self._parser is not None:
+            self._came.append(data)
+            self._budget.ready()
+        return False, b""
+
+    def feed_eof(self) -> None:
+        # What has come before is still in its turn.
+        self._at_end = True
+        self._budget.ready()
+
     def set_exception(self, *_: Any) -> None:
-        self.feed_eof()
+        self._end()
 
     def is_eof(self) -> bool:
         return self._wire is None
