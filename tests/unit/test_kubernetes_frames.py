@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.sandbox.kubernetes.frames import CLOSE, LARGEST_MESSAGE, PING, FrameParser, ProtocolError
+from sshgate.sandbox.kubernetes.frames import (
+    CLOSE,
+    FRAMES,
+    LARGEST_MESSAGE,
+    PING,
+    FrameParser,
+    ProtocolError,
+)
 
 
 def frame(payload: bytes, head: int = 0x82) -> bytes:
@@ -41,6 +48,20 @@ class Seen:
 def test_messages_are_the_same_however_they_are_cut(payloads: list[bytes], step: int) -> None:
     wire = b"".join(frame(payload) for payload in payloads)
     assert Seen().feed(wire, step).messages == payloads
+
+
+@given(st.lists(st.binary(max_size=30), max_size=60), st.integers(1, 500))
+def test_a_parser_that_is_stopped_goes_on_where_it_was(payloads: list[bytes], step: int) -> None:
+    messages: list[bytes] = []
+    parser = FrameParser(lambda data, start, end: messages.append(data[start:end]), lambda *_: None, lambda: True)
+    wire = b"".join(frame(payload) for payload in payloads)
+    for start in range(0, len(wire), step):
+        before = len(messages)
+        parser.feed(wire[start : start + step])
+        assert len(messages) - before <= FRAMES
+    while parser.stopped:
+        parser.feed(b"")
+    assert messages == payloads
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536, 1_000_000])
