@@ -8,6 +8,8 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol, cast
 
 from sshgate.access.identity import Identity
+from sshgate.access.ledger import Ledger
+from sshgate.access.shelf import FileShelf
 from sshgate.config import Address, Config
 from sshgate.core import Core
 from sshgate.ssh.server import SshServer
@@ -99,7 +101,9 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 def _web(config: Config, core: Core) -> WebDoor | None:
     if config.web is None:
         return None
+    secret = config.web.secret
+    ledger = Ledger(core.provider.shelf or FileShelf(secret.with_name(f"{secret.name}.issued")))
     # By its name: the core can be had without the shim, and most gateways need neither aiohttp's server nor argon2.
     server = importlib.import_module("webshim.server").WebServer
     events = core.telemetry.events
-    return cast(WebDoor, server(config, core.keyring, core.admission.web, core.gateway, core.verbs, events))
+    return cast(WebDoor, server(config, core.keyring, core.admission.web, core.gateway, core.verbs, events, ledger))

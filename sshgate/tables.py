@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sshgate.access.issued import Token
 from sshgate.lifecycle.clocks import span
 from sshgate.sandbox.named import Listed, ListedHome
 
@@ -34,6 +35,12 @@ def homes(listed: Sequence[ListedHome], users: bool = False) -> str:
     """One line each under a heading."""
     rows = [(one.name, one.size, span(one.age), "in use" if one.in_use else "kept") for one in listed]
     return _table(("NAME", "SIZE", "AGE", "STATE"), rows, [one.user for one in listed] if users else None)
+
+
+def tokens(listed: Sequence[Token], now: float) -> str:
+    """One line each under a heading."""
+    rows = [(one.id, span(max(0.0, now - one.made)), span(one.ends - now), one.source, one.key) for one in listed]
+    return _table(("ID", "AGE", "LEFT", "FROM", "KEY"), rows, None)
 
 
 def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], users: Sequence[str] | None) -> str:

@@ -24,6 +24,8 @@ from webshim.socket import Socket, Ticket
 from webshim.visitor import Visitor
 
 TICKET_SECONDS = 30.0
+# A program that asks all the time is told of once in a while.
+USED_SECONDS = 600.0
 # Beside one socket for each session: those that are about to be taken over.
 SPARE_SOCKETS = 10
 
@@ -49,6 +51,7 @@ class Door:
         self.sockets: set[Socket] = set()
         self._transfers: dict[Transfer, tuple[Visitor, str]] = {}
         self._credentials, self._malformed, self._refused = Rarely(), Rarely(), Rarely()
+        self._used = Rarely(USED_SECONDS)
         self.draining = False
 
     def __repr__(self) -> str:
@@ -69,13 +72,21 @@ class Door:
             headers = {"WWW-Authenticate": "Bearer"} if bearer else None
             raise Refusal(401, "login", "log in first.", headers, login=self.logins.ways)
         connection_of(request).authenticated(found.user)
+        source = self.source(request)
+        if bearer and self._used.due(f"{found.id} {origin_of(source)}"):
+            self.events.tell(Code.WEB_TOKEN_USED, user=found.user, source=source, id=found.id)
         return found
 
     def _credential_refused(self, request: web.Request, bearer: bool) -> None:
         source = self.source(request)
         cookie = request.cookies.get(self.place.cookie(self.scheme(request)))
         if (bearer or cookie) and self._credentials.due(origin_of(source)):
-            self.events.tell(Code.WEB_REFUSED, reason=f"{'token' if bearer else 'cookie'} not accepted", source=source)
+            word = request.headers.get("Authorization", "")[7:].strip() if bearer else cookie
+            known = self.logins.signed(word or "", token=bearer)
+            self.events.tell(
+                Code.WEB_REFUSED, reason=f"{'token' if bearer else 'cookie'} not accepted", source=source,
+                user=known.user if known is not None else None, id=known.id if known is not None else None,
+            )  # fmt: skip
 
     def malformed(self, peer: str, reason: str) -> None:
         """Something came that is no HTTP."""

@@ -10,8 +10,11 @@ from typing import Protocol
 
 from sshgate.access.connections import origin_of
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
+from sshgate.access.issued import Logout, Token
+from sshgate.access.ledger import Ledger, Memory
 from sshgate.config import Web
 from sshgate.errors import BadRequest, Denied
+from sshgate.telemetry.codes import Code
 from sshgate.verbs import Question
 from webshim.onetime import OneTime
 from webshim.passwords import UsersFile
@@ -29,8 +32,6 @@ LOOPBACK = "127.0.0.1"
 # Whether a certificate has been revoked cannot be seen afterwards: such logins are short.
 CERTIFICATE_SECONDS = 3600.0
 _CERTIFICATE = "cert "
-# Logouts that are remembered; each for as long as its cookie would last.
-MOST_LOGOUTS = 100_000
 
 
 class Keyring(Protocol):
@@ -53,7 +54,8 @@ class Refused:
 class Logins:
     """Everything that can make a request somebody's."""
 
-    def __init__(self, web: Web, keyring: Keyring, signer: Signer, place: Place) -> None:
+    def __init__(self, web: Web, keyring: Keyring, signer: Signer, place: Place, ledger: Ledger | None = None) -> None:
+        """``ledger``: what was issued before and elsewhere; ``None``: nothing, and nobody else is told."""
         self._web = web
         self._keyring = keyring
         self._signer = signer
@@ -63,10 +65,10 @@ class Logins:
         self._throttle = Throttle(web.login_attempts)
         self._crowd = Throttle(web.login_attempts * USERS_BEHIND_AN_ADDRESS)
         self._turns = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
-        self._ended: dict[str, float] = {}
+        self._ledger = ledger if ledger is not None else Ledger(Memory())
 
     def __repr__(self) -> str:
-        return f"<Logins {self._links!r}, {self._throttle!r}, {len(self._ended)} logouts>"
+        return f"<Logins {self._links!r}, {self._throttle!r}, {self._ledger!r}>"
 
     @property
     def ways(self) -> list[str]:
@@ -127,23 +129,31 @@ class Logins:
         """The cookie of a login."""
         return self._signer.sign("cookie", visitor)
 
-    def logout(self, visitor: Visitor) -> None:
-        """Its cookie is worth nothing from now on, as long as this gateway runs."""
-        now = time.time()
-        for old in [old for old, ends in self._ended.items() if ends <= now][:100]:
-            del self._ended[old]
-        while len(self._ended) >= MOST_LOGOUTS:
-            del self._ended[next(iter(self._ended))]
-        self._ended[visitor.id] = visitor.expires
+    async def logout(self, visitor: Visitor) -> None:
+        """Its cookie or token is worth nothing from now on, at any gateway and after any restart."""
+        if visitor.method == "token":
+            await self._ledger.give_up(visitor.user, visitor.id)
+        else:
+            await self._ledger.logout(visitor.user, visitor.id, Logout(visitor.issued, visitor.expires))
+
+    def signed(self, word: str, token: bool) -> Visitor | None:
+        """Who a cookie or token was signed for, whatever it is worth now: for events."""
+        return self._signer.read("token" if token else "cookie", word)
 
     # --- does it still hold ---
 
     def alive(self, visitor: Visitor, source: str) -> bool:
         """Whether the login may go on: neither over, nor logged out, nor without its proof."""
-        return visitor.expires > time.time() and visitor.id not in self._ended and self.stands(visitor, source)
+        return visitor.expires > time.time() and not self._lost(visitor) and self.stands(visitor, source)
+
+    def _lost(self, visitor: Visitor) -> bool:
+        issued = self._ledger.of(visitor.user)
+        return issued.lost(visitor.id, visitor.issued, token=visitor.method == "token")
 
     def stands(self, visitor: Visitor, source: str) -> bool:
-        """Whether what proved the login still proves it: its user was not removed, nor the key or the password."""
+        """Whether what proved the login still proves it: its user was not removed, nor the key, password or token."""
+        if visitor.method == "token" and self._lost(visitor):
+            return False
         if visitor.method == "password":
             return self._users is not None and secrets.compare_digest(
                 self._users.proof(visitor.user) or "", visitor.proof
@@ -165,7 +175,9 @@ class Logins:
 
     async def web(self, question: Question) -> str:
         """The verb ``web``: a link that logs the browser in as whoever asks."""
-        text = self.invitation(question.identity) + "\n"
+        visitor = self._by_ssh(question.identity, "link", self._web.login_lifetime)
+        text = self._link(question.identity, visitor) + "\n"
+        question.trail.tell(Code.WEB_LINK_ISSUED, id=visitor.id)
         if self._place.anywhere:
             text += (
                 "# Where that is not how you reach this gateway: put its name there; operators set web.public_url.\n"
@@ -174,15 +186,25 @@ class Logins:
 
     def invitation(self, identity: Identity, seconds: float | None = None) -> str:
         """The link for somebody who has logged in by SSH; good for ``seconds``, a minute where none are given."""
-        ticket = self._links.issue(self._by_ssh(identity, "link", self._web.login_lifetime), seconds)
+        return self._link(identity, self._by_ssh(identity, "link", self._web.login_lifetime), seconds)
+
+    def _link(self, identity: Identity, visitor: Visitor, seconds: float | None = None) -> str:
+        ticket = self._links.issue(visitor, seconds)
         return f"{self._place.url_at(identity.server or LOOPBACK)}/#login={ticket}"
 
     async def token(self, question: Question) -> str:
         """The verb ``token``: a bearer token for programs."""
-        visitor = self._by_ssh(question.identity, "token", self._web.token_lifetime)
+        who = question.identity
+        visitor = self._by_ssh(who, "token", self._web.token_lifetime)
+        visitor = replace(visitor, id=secrets.token_hex(8))
+        await self._ledger.issue(
+            who.user, Token(visitor.id, visitor.issued, visitor.expires, who.source, who.fingerprint)
+        )
+        question.trail.tell(Code.WEB_TOKEN_ISSUED, id=visitor.id, seconds=round(visitor.expires - visitor.issued))
         until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(visitor.expires))
         return (
-            f"{self._signer.sign('token', visitor)}\n# Authorization: Bearer ..., for {visitor.user}, until {until}\n"
+            f"{self._signer.sign('token', visitor)}\n"
+            f"# Authorization: Bearer ..., for {visitor.user}, until {until}, or until `revoke-token {visitor.id}`\n"
         )
 
     def _by_ssh(self, identity: Identity, method: Method, lifetime: float) -> Visitor:

@@ -87,7 +87,7 @@ class Rest:
             )
             raise Refusal(401, "login", wrong, login=door.logins.ways)
         connection_of(request).authenticated(found.user)
-        door.events.tell(Code.WEB_LOGIN, user=found.user, method=found.method, source=source)
+        door.events.tell(Code.WEB_LOGIN, user=found.user, method=found.method, source=source, id=found.id)
         response = answer(self._who(found))
         door.set_cookie(request, response, found)
         return response
@@ -102,10 +102,10 @@ class Rest:
         """POST api/logout."""
         visitor = self._door.visitor(request)
         await _body(request, Nothing)
-        self._door.logins.logout(visitor)
         self._door.events.tell(
-            Code.WEB_LOGOUT, user=visitor.user, method=visitor.method, source=self._door.source(request)
+            Code.WEB_LOGOUT, user=visitor.user, method=visitor.method, source=self._door.source(request), id=visitor.id
         )
+        await self._door.logins.logout(visitor)
         self._door.logged_out(lambda other, _: other.id == visitor.id, "logged out")
         response = web.Response(status=204)
         self._door.forget_cookie(request, response)

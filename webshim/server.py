@@ -13,6 +13,7 @@ from aiohttp import web
 
 from sshgate.access.connections import Entrant
 from sshgate.access.identity import Identity
+from sshgate.access.ledger import Ledger
 from sshgate.config import Address, Config, Tls, Web
 from sshgate.errors import ConfigError
 from sshgate.listening import Cut, Listener
@@ -29,6 +30,7 @@ from webshim.place import Place
 from webshim.protocol import Close
 from webshim.sessions import Gateway
 from webshim.signing import load
+from webshim.tokens import TokenVerbs
 
 # A browser asks again on a new connection; idle ones must not hold places.
 KEEPALIVE_SECONDS = 15.0
@@ -50,7 +52,14 @@ class WebServer:
     """The browser's front door. ``listen``, then ``stop_accepting``, ``drain``, ``close``; each once, in this order."""
 
     def __init__(
-        self, config: Config, keyring: Keyring, admission: Admission, gateway: Gateway, verbs: Verbs, events: Events
+        self,
+        config: Config,
+        keyring: Keyring,
+        admission: Admission,
+        gateway: Gateway,
+        verbs: Verbs,
+        events: Events,
+        ledger: Ledger,
     ) -> None:
         assert config.web is not None
         self._web: Web = config.web
@@ -60,10 +69,11 @@ class WebServer:
         self._gateway = gateway
         self._verbs = verbs
         self._events = events
+        self._ledger = ledger
         self._door: Door | None = None
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
-        self._rechecking: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._tls: ssl.SSLContext | None = None
         self._tls_stamp: tuple[int, ...] = ()
 
@@ -90,6 +100,7 @@ class WebServer:
         signer = await asyncio.to_thread(load, self._web.secret)
         secret = _proxy_secret(self._web)
         pages = await asyncio.to_thread(Pages)
+        await self._ledger.refresh()
         self._reload_tls()
         wanted = self._web.listen
         self._listener = Listener(self._connection, self._refused, self._web.proxy_protocol, self._tls, _unmade)
@@ -101,14 +112,17 @@ class WebServer:
                 [f"cannot listen on {wanted}: {reason}; choose another address in web.listen."]
             ) from error
         place = Place(self._web, bound[0], secret, node_address())
-        logins = Logins(self._web, self._keyring, signer, place)
+        logins = Logins(self._web, self._keyring, signer, place, self._ledger)
         self._door = Door(self._web, self._gateway, logins, place, self._events)
         self._runner = web.AppRunner(build(self._door, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         await self._runner.setup()
         self._verbs.add("web", logins.web, "a link that opens a browser's session, once, within a minute")
         self._verbs.add("token", logins.token, "a bearer token for programs")
+        tokens = TokenVerbs(self._ledger)
+        self._verbs.add("tokens", tokens.list, "your tokens: id, age, time left, from where and by which key")
+        self._verbs.add("revoke-token", tokens.revoke, "the end of a token, and of what was opened by it", "ID")
         self._listener.start()
-        self._rechecking = asyncio.create_task(self._recheck())
+        self._tasks = [asyncio.create_task(self._recheck()), asyncio.create_task(self._ledger.run())]
         if place.nameless_proxy:
             log.warning("web.listen is plain HTTP: who comes past the proxy is served in the clear")
         elif not place.url.startswith(("https:", "http://127.0.0.1", "http://localhost", "http://[::1]")):
@@ -194,9 +208,9 @@ class WebServer:
     async def close(self) -> None:
         """Cut what still runs; pages will come back to the next gateway."""
         self.stop_accepting()
-        if self._rechecking is not None:
-            self._rechecking.cancel()
-            await asyncio.gather(self._rechecking, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._door is not None:
             self._door.close_sockets(lambda socket: True, Close.RESTART, "the gateway restarts")
             await self._door.sessions.close()

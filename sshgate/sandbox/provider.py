@@ -67,6 +67,16 @@ class Sandbox(Protocol):
         """
 
 
+class Shelf(Protocol):
+    """A text for each user; see ``access.ledger.Shelf``."""
+
+    async def all(self) -> Mapping[str, str]:
+        """The texts of all users. Raises ``GateError``."""
+
+    async def change(self, user: str, change: Callable[[str], str]) -> str:
+        """Replace a user's text, as one step. Raises ``GateError``."""
+
+
 class Provider(Protocol):
     """Makes sandboxes. One object per gateway."""
 
@@ -77,6 +87,10 @@ class Provider(Protocol):
     @property
     def homes(self) -> Homes | None:
         """What named sandboxes keep; ``None`` where there is no place for it."""
+
+    @property
+    def shelf(self) -> Shelf | None:
+        """Where gateways keep what they share of their users; ``None``: nowhere but on their own machine."""
 
     async def open(self) -> None:
         """Get ready, once, before all else: read credentials, look whether sandboxes can be made at all.

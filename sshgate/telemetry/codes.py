@@ -52,6 +52,10 @@ class Code(StrEnum):
     # The browser's door.
     WEB_LOGIN = "web.login"
     WEB_LOGOUT = "web.logout"
+    WEB_LINK_ISSUED = "web.link_issued"
+    WEB_TOKEN_ISSUED = "web.token_issued"
+    WEB_TOKEN_USED = "web.token_used"
+    WEB_TOKEN_REVOKED = "web.token_revoked"
     WEB_REFUSED = "web.refused"
     WEB_MALFORMED = "web.malformed"
     WEB_OPEN = "web.open"

@@ -137,7 +137,7 @@ async def test_a_token_is_no_cookie_and_a_cookie_no_token() -> None:
     assert ways.by_token(ways.cookie(found), HERE) is None
 
 
-def test_cookies_are_refused_when_altered_foreign_old_or_logged_out() -> None:
+async def test_cookies_are_refused_when_altered_foreign_old_or_logged_out() -> None:
     keys = Keys()
     ways = logins(keys)
     word = ways.cookie(ALICE)
@@ -149,7 +149,7 @@ def test_cookies_are_refused_when_altered_foreign_old_or_logged_out() -> None:
     keys.allowed = None
     assert ways.by_cookie(word, HERE) is None
     keys.allowed = Restrictions()
-    ways.logout(ALICE)
+    await ways.logout(ALICE)
     assert ways.by_cookie(word, HERE) is None
 
 

@@ -46,6 +46,7 @@ from sshgate.sandbox.kubernetes.reflector import Reflector, pods
 from sshgate.sandbox.kubernetes.removal import Removals, nothing_to_remove
 from sshgate.sandbox.kubernetes.rights import check_rights
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
+from sshgate.sandbox.kubernetes.shelf import LeaseShelf
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
@@ -101,6 +102,7 @@ class KubernetesProvider:
         self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, Pulse(self.api, self.owner))
         self.registry.leader = lambda: self.heartbeat.leads
         self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
+        self.shelf = LeaseShelf(self.api)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
         self.named = KubernetesNamed(
             self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove

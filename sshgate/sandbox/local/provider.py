@@ -53,6 +53,7 @@ class LocalProvider:
         self._groups: cgroup.Hierarchy | None = None
         self.named = LocalNamed(self.create, self._sandboxes)
         self.homes = None
+        self.shelf = None
 
     def __repr__(self) -> str:
         return f"<LocalProvider {len(self._sandboxes)} sandboxes>"

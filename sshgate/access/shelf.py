@@ -1,0 +1,72 @@
+"""A shelf in a file, for gateways of one machine: JSON, a text for each user, mode 0600."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from sshgate.errors import Unavailable
+
+_texts = msgspec.json.Decoder(dict[str, str])
+
+
+class FileShelf:
+    """A ``ledger.Shelf``. The file is made when there is something to write; gateways that share it share all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"<FileShelf {self._path}>"
+
+    async def all(self) -> Mapping[str, str]:
+        return await asyncio.to_thread(self._read)
+
+    async def change(self, user: str, change: Callable[[str], str]) -> str:
+        return await asyncio.to_thread(self._changed, user, change)
+
+    def _changed(self, user: str, change: Callable[[str], str]) -> str:
+        with self._locked():
+            texts = self._read()
+            texts[user] = change(texts.get(user, ""))
+            self._write(msgspec.json.encode(texts))
+            return texts[user]
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return _texts.decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.DecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is damaged; without it revoked tokens count"
+            raise Unavailable(f"{self._path} cannot be read: {reason}.") from error
+
+    def _write(self, content: bytes) -> None:
+        try:
+            new = self._path.with_name(f".{self._path.name}.new")
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+        except OSError as error:
+            raise Unavailable(f"tokens and logouts cannot be written down: {error.strerror}.") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The directory is locked: the file itself is replaced."""
+        try:
+            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unavailable(f"tokens and logouts cannot be written down: {error.strerror}.") from error
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(directory)

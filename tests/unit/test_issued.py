@@ -1,0 +1,108 @@
+"""What users were given: how long it is remembered, by whom, and what is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from sshgate.access.issued import MOST_LOGOUTS, MOST_TOKENS, Issued, Logout, Token
+from sshgate.access.ledger import Ledger, Memory
+from sshgate.access.shelf import FileShelf
+from sshgate.errors import GateError, LimitReached, Unavailable
+
+
+def token(name: str, made: float = 0.0, ends: float = 100.0) -> Token:
+    return Token(name, made, ends, "192.0.2.1", "SHA256:key")
+
+
+def test_a_revoked_token_is_lost_until_it_would_have_ended() -> None:
+    issued = Issued().with_token(token("a"), 0.0).with_token(token("b"), 0.0)
+    issued = issued.revoked("a", 1.0)
+    assert issued.lost("a", 0.0, token=True)
+    assert not issued.lost("b", 0.0, token=True)
+    assert issued.revoked("nobody's", 1.0) == issued
+    assert issued.with_token(token("c", 99.0, 200.0), 99.0).lost("a", 0.0, token=True)
+    assert set(issued.with_token(token("c", 100.0, 200.0), 100.0).tokens) == {"c"}
+
+
+def test_revoking_makes_no_room() -> None:
+    issued = Issued()
+    for number in range(MOST_TOKENS):
+        issued = issued.with_token(token(str(number)), 0.0).revoked(str(number), 0.0)
+    with pytest.raises(LimitReached, match="another can be made in"):
+        issued.with_token(token("more"), 0.0)
+    assert issued.with_token(token("more", ends=300.0), 100.0).tokens.keys() == {"more"}
+
+
+def test_logouts_that_are_forgotten_take_older_logins_along() -> None:
+    issued = Issued()
+    for number in range(MOST_LOGOUTS + 5):
+        issued = issued.logged_out(str(number), Logout(float(number), 1000.0), 0.0)
+    assert len(issued.logouts) == MOST_LOGOUTS
+    for number in range(MOST_LOGOUTS + 5):
+        assert issued.lost(str(number), float(number), token=False)
+    assert issued.lost("another", 4.0, token=False)
+    assert not issued.lost("another", 4.5, token=False)
+    # Tokens are no logins.
+    assert not issued.lost("0", 0.0, token=True)
+
+
+class Away(Memory):
+    """A shelf that can be out of reach."""
+
+    away = False
+
+    async def all(self) -> Mapping[str, str]:
+        self._reach()
+        return await super().all()
+
+    async def change(self, user: str, change: Callable[[str], str]) -> str:
+        self._reach()
+        return await super().change(user, change)
+
+    def _reach(self) -> None:
+        if self.away:
+            raise Unavailable("away")
+
+
+async def test_a_logout_holds_here_at_once_and_everywhere_when_it_can_be_saved() -> None:
+    shelf = Away()
+    here, there = Ledger(shelf, lambda: 0.0), Ledger(shelf, lambda: 0.0)
+    shelf.away = True
+    await here.logout("alice", "login", Logout(0.5, 100.0))
+    assert here.of("alice").lost("login", 0.5, token=False)
+    with pytest.raises(GateError):
+        await here.issue("alice", token("a"))
+    shelf.away = False
+    # What is read, or written by another, does not undo it meanwhile.
+    await here.refresh()
+    await here.issue("alice", token("b"))
+    assert here.of("alice").lost("login", 0.5, token=False)
+    await here.logout("bob", "login", Logout(0.5, 100.0))
+    await there.refresh()
+    assert there.of("alice").lost("login", 0.5, token=False)
+    assert there.of("bob").lost("login", 0.5, token=False)
+    assert set(there.of("alice").tokens) == {"b"}
+
+
+async def test_gateways_that_write_to_one_file_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "web.issued"
+    ledgers = [Ledger(FileShelf(path), lambda: 0.0) for _ in range(4)]
+    await asyncio.gather(
+        *(ledger.issue("alice", token(f"{which}-{n}")) for which, ledger in enumerate(ledgers) for n in range(10))
+    )
+    assert path.stat().st_mode & 0o777 == 0o600
+    fresh = Ledger(FileShelf(path), lambda: 0.0)
+    await fresh.refresh()
+    assert len(fresh.of("alice").tokens) == 40
+    assert await fresh.revoke("alice", "0-0") is not None
+    assert await fresh.revoke("bob", "0-1") is None
+    await ledgers[0].refresh()
+    assert ledgers[0].of("alice").lost("0-0", 0.0, token=True)
+    assert not path.with_name(".web.issued.new").exists()
+    path.write_text("{")
+    with pytest.raises(Unavailable, match="damaged"):
+        await fresh.refresh()

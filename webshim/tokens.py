@@ -1,0 +1,41 @@
+"""What users ask about their tokens, and the end of one: `ssh -s USER@HOST tokens`, `revoke-token ID`."""
+
+from __future__ import annotations
+
+import time
+
+from sshgate import tables
+from sshgate.access.ledger import Ledger
+from sshgate.errors import BadRequest, Denied
+from sshgate.telemetry.codes import Code
+from sshgate.verbs import Question
+
+
+class TokenVerbs:
+    """`tokens` and `revoke-token`. Whose they are, the login says; a key that opens no browser asks for nothing."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def list(self, question: Question) -> str:
+        _check(question)
+        await self._ledger.refresh()
+        now = time.time()
+        alive = [one for one in self._ledger.of(question.identity.user).tokens.values() if one.ends > now]
+        listed = sorted((one for one in alive if not one.revoked), key=lambda one: one.made)
+        return tables.tokens(listed, now) if listed else "you have no tokens.\n"
+
+    async def revoke(self, question: Question) -> str:
+        _check(question)
+        if not question.word:
+            raise BadRequest("say which: `ssh -s USER@HOST revoke-token ID`; `ssh -s USER@HOST tokens` lists yours.")
+        user = question.identity.user
+        if await self._ledger.revoke(user, question.word) is None:
+            raise BadRequest(f"you have no token {question.word[:40]!r}; `ssh -s USER@HOST tokens` lists yours.")
+        question.trail.tell(Code.WEB_TOKEN_REVOKED, id=question.word)
+        return f"token {question.word} is revoked.\n"
+
+
+def _check(question: Question) -> None:
+    if not question.identity.restrictions.whole:
+        raise Denied("your key opens no browser, so tokens are none of its concern.")
