@@ -38,7 +38,7 @@ class Entrant(Protocol):
 
 
 class Place:
-    """One connection's place. Released once or more often by whoever was given it."""
+    """One connection's place. Its holder releases it, once or more often."""
 
     def __init__(self, connections: Connections, entrant: Entrant, source: str, since: float) -> None:
         self._connections = connections

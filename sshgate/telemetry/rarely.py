@@ -1,4 +1,4 @@
-"""What may be told again and again by a stranger is told once in a while for each. Pure bookkeeping."""
+"""A bound on log lines that strangers cause: one for each key within a time. Pure bookkeeping."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 MINUTE = 60.0
-# Keys are a stranger's to make up: past this many within the time nothing is told of new ones.
+# Keys are a stranger's to make up: past this many within the time there are no lines for new ones.
 MOST = 1000
 
 
@@ -16,18 +16,18 @@ class Rarely:
     def __init__(self, seconds: float = MINUTE, now: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._now = now
-        self._told: dict[str, float] = {}
+        self._passed: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        return f"<Rarely {len(self._told)} keys>"
+        return f"<Rarely {len(self._passed)} keys>"
 
     def due(self, key: str) -> bool:
-        """Whether this one may be told now; then it counts as told."""
+        """Whether this one may pass now; then it counts as passed."""
         now = self._now()
-        # In the order in which they were told, so the oldest come first.
-        while self._told and next(iter(self._told.values())) <= now - self._seconds:
-            del self._told[next(iter(self._told))]
-        if key in self._told or len(self._told) >= MOST:
+        # In the order in which they have passed, so the oldest come first.
+        while self._passed and next(iter(self._passed.values())) <= now - self._seconds:
+            del self._passed[next(iter(self._passed))]
+        if key in self._passed or len(self._passed) >= MOST:
             return False
-        self._told[key] = now
+        self._passed[key] = now
         return True

@@ -81,7 +81,7 @@ def ports(gate: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         running.wait()
 
 
-def told(gate: Gateway, event: str, *words: str) -> list[str]:
+def logged(gate: Gateway, event: str, *words: str) -> list[str]:
     return [line for line in gate.log().splitlines() if f'"{event}"' in line and all(word in line for word in words)]
 
 
@@ -98,7 +98,7 @@ def test_a_balancers_clients_are_seen_as_they_are(
     client, connection = ended.out.decode().splitlines()
     assert client.split()[0] == CLIENT
     assert connection.split()[2:] == ["127.0.0.1", str(ports[version])]
-    assert told(gate, "connection.login", f'"source": "{CLIENT}"')
+    assert logged(gate, "connection.login", f'"source": "{CLIENT}"')
     assert through.run("true", options=("-b", OTHER)).status == 255
 
 
@@ -111,7 +111,7 @@ def test_each_client_behind_a_balancer_pays_for_itself(
     until(
         lambda: not stranger.run("true", options=("-b", "127.0.0.7")).both.count("Permission denied"), 60, "a refusal"
     )
-    assert told(gate, "connection.limit", "127.0.0.7")
+    assert logged(gate, "connection.limit", "127.0.0.7")
     assert Ssh(user.place, ports["v2"]).run("true", options=("-b", CLIENT)).status == 0
 
 
@@ -125,9 +125,9 @@ async def test_the_browsers_door_sees_them_through_tls(gate: Gateway, ports: dic
         http.get(f"{url}/api/me", headers={"Authorization": "Bearer x"}) as answer,
     ):
         assert answer.status == 401
-    assert told(gate, "web.refused", "token not accepted", f'"source": "{OTHER}"')
+    assert logged(gate, "web.refused", "token not accepted", f'"source": "{OTHER}"')
     # The balancer's own look says LOCAL: no client of that time is counted, and none is logged.
-    assert not told(gate, "connection.refused")
+    assert not logged(gate, "connection.refused")
 
 
 async def said(gate: Gateway, source: str, words: bytes) -> bytes:
@@ -147,15 +147,17 @@ HEADER = b"PROXY TCP4 203.0.113.9 127.0.0.1 1000 22\r\nSSH-2.0-x\r\n"
 
 async def test_from_others_a_header_ends_the_connection(gate: Gateway) -> None:
     assert b"203.0.113.9" not in await said(gate, OTHER, HEADER)
-    await asyncio.to_thread(until, lambda: told(gate, "connection.unauthenticated", "PROXY header", OTHER), 10, "it")
+    await asyncio.to_thread(until, lambda: logged(gate, "connection.unauthenticated", "PROXY header", OTHER), 10, "it")
     assert "203.0.113.9" not in gate.log()
 
 
 @pytest.mark.parametrize("words", [b"SSH-2.0-OpenSSH_9.9\r\n", b"PROXY TCP4 nonsense\r\nSSH-2.0-x\r\n", b""])
 async def test_from_a_balancer_a_header_must_come(gate: Gateway, words: bytes) -> None:
-    before = len(told(gate, "connection.login"))
+    before = len(logged(gate, "connection.login"))
     assert await said(gate, BALANCER, words) == b""
-    await asyncio.to_thread(until, lambda: told(gate, "connection.refused", "PROXY header", BALANCER), 10, "the event")
-    assert len(told(gate, "connection.login")) == before
+    await asyncio.to_thread(
+        until, lambda: logged(gate, "connection.refused", "PROXY header", BALANCER), 10, "the event"
+    )
+    assert len(logged(gate, "connection.login")) == before
     # Once a minute, however often.
-    assert len(told(gate, "connection.refused", BALANCER)) == 1
+    assert len(logged(gate, "connection.refused", BALANCER)) == 1

@@ -63,7 +63,7 @@ async def strict(tmp_path: Path) -> AsyncIterator[FrontDoor]:
         yield door
 
 
-def told(door: FrontDoor) -> list[Record]:
+def logged(door: FrontDoor) -> list[Record]:
     records: list[Record] = []
     door.server._events.add(records.append)
     return records
@@ -77,7 +77,7 @@ async def knock(door: FrontDoor) -> bytes:
 
 
 async def test_an_address_that_fails_again_and_again_is_turned_away_for_a_while(strict: FrontDoor) -> None:
-    records = told(strict)
+    records = logged(strict)
     # Three pay 15 s in all, less what has gone by since the first.
     for _ in range(4):
         assert b"Permission denied" in await knock(strict)

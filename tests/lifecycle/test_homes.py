@@ -65,8 +65,8 @@ def test_a_home_is_kept_and_is_its_users_alone(space: Namespace, served: Gateway
         1,
         b"sshgate: you have no home 'work'; `ssh -s USER@HOST homes` lists yours.\n",
     )
-    told = [json.loads(line) for line in served.log().splitlines() if '"home.deleted"' in line]
-    assert [(event["user"], event["name"]) for event in told] == [("eve", "work"), ("dev", "work")]
+    deleted = [json.loads(line) for line in served.log().splitlines() if '"home.deleted"' in line]
+    assert [(event["user"], event["name"]) for event in deleted] == [("eve", "work"), ("dev", "work")]
 
 
 def test_a_home_in_use_elsewhere_is_a_sentence(space: Namespace, served: Gateway, user: UserAt) -> None:

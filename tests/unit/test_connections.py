@@ -67,8 +67,8 @@ def test_when_full_the_oldest_makes_room_and_nobody_is_refused() -> None:
 def test_who_has_lost_its_place_may_log_in_for_a_moment_and_no_more_may_than_there_are_places() -> None:
     gate = Gate(Limits(unauthenticated=2))
     places = [gate.connections.connect(HERE, Comer()) for _ in range(6)]
-    told = [place.entrant.seconds for place in places if isinstance(place.entrant, Comer)]
-    assert told == [0.0, 0.0, LEAVING_SECONDS, LEAVING_SECONDS, 0.0, 0.0]
+    given = [place.entrant.seconds for place in places if isinstance(place.entrant, Comer)]
+    assert given == [0.0, 0.0, LEAVING_SECONDS, LEAVING_SECONDS, 0.0, 0.0]
     assert [place.entrant.cut for place in places if isinstance(place.entrant, Comer)] == [True] * 4 + [False] * 2
     places[2].authenticated("alice")
     assert (gate.connections.unauthenticated, gate.connections.total) == (2, 6)

@@ -33,7 +33,7 @@ MALFORMED = [
 
 @pytest.fixture
 def gate(gateway: MakeGateway) -> Gateway:
-    """One of each test's own: what is told once a minute is told in each."""
+    """One of each test's own: what is logged once a minute is logged in each."""
     return gateway("local", web=section(login_attempts=5))
 
 
@@ -53,7 +53,7 @@ async def said(gate: Gateway, words: bytes, source: str = "127.0.0.1") -> bytes:
     return answer
 
 
-def told(gate: Gateway, event: str) -> list[dict[str, str]]:
+def logged(gate: Gateway, event: str) -> list[dict[str, str]]:
     """The events of this code so far."""
     lines = [json.loads(line) for line in gate.log().splitlines()]
     return [line for line in lines if line["event"] == event]
@@ -67,14 +67,14 @@ async def test_what_is_no_http_gets_a_short_answer_and_one_line_in_the_log(gate:
         assert json.loads(body)["error"]["code"] == "request"
         for header in (b"Server: sshgate", b"X-Frame-Options: DENY", b"Cache-Control: no-store"):
             assert header in head, (words[:80], head)
-    # All of it is JSON, or `told` fails.
-    (line,) = told(gate, "web.malformed")
+    # All of it is JSON, or `logged` fails.
+    (line,) = logged(gate, "web.malformed")
     assert line["source"] == "127.0.0.1"
     assert "Traceback" not in gate.log()
     assert "aiohttp" not in gate.log()
 
 
-async def test_wrong_credentials_are_told_once_a_minute_for_each_address(gate: Gateway) -> None:
+async def test_wrong_credentials_are_logged_once_a_minute_for_each_address(gate: Gateway) -> None:
     port = address(gate).rpartition(":")[2]
     for _ in range(3):
         for header in ("Authorization: Bearer x", f"Cookie: sshgate-{port}=x"):
@@ -82,16 +82,16 @@ async def test_wrong_credentials_are_told_once_a_minute_for_each_address(gate: G
             for source in ("127.0.0.1", "127.0.0.2"):
                 assert b" 401 " in await said(gate, request, source)
     assert b" 401 " in await said(gate, b"GET /api/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "127.0.0.3")
-    refused = told(gate, "web.refused")
+    refused = logged(gate, "web.refused")
     assert [line["source"] for line in refused] == ["127.0.0.1", "127.0.0.2"]
     assert {line["reason"] for line in refused} == {"token not accepted"}
 
 
-async def test_a_logout_is_told(gate: Gateway, user_at: Callable[[Gateway], Ssh]) -> None:
+async def test_a_logout_is_logged(gate: Gateway, user_at: Callable[[Gateway], Ssh]) -> None:
     async with browser(address(gate)) as page:
         await page.login(link(user_at(gate)))
         assert (await page.ask("POST", "api/logout"))[0] == 204
-    (line,) = told(gate, "web.logout")
+    (line,) = logged(gate, "web.logout")
     assert (line["user"], line["method"], line["source"]) == ("dev", "link", "127.0.0.1")
 
 
