@@ -76,8 +76,10 @@ def cp(
 
     Directories are copied whole, into the destination if that is a directory; DIR/. means what is in DIR.
     Modes, times, links, holes and empty directories are kept; owners are not. Symbolic links are copied as links.
-    FIFOs, sockets and devices are named and left out. A file appears under its name only when all of it
-    has arrived and its checksum is right.
+    FIFOs, sockets and devices, and links of /proc, are named and left out, which is exit status 1. Files that do not
+    say their size (/proc, /sys) are read to their end, up to 64 MiB. A file that grows meanwhile is copied up to the
+    size it had; one that becomes shorter is an error. A file appears under its name only when all of it has arrived
+    and its checksum is right.
 
     Exit status: 0 when all was copied, 1 when something was not, 2 for a mistake on the command line.
     """

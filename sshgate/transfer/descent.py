@@ -97,3 +97,20 @@ def make_directory(fd: int, name: bytes) -> bool:
             raise OSError(errno.ENOTDIR, "a directory cannot replace what has this name") from None
         return False
     return True
+
+
+def remove_empty(root: int, parts: list[bytes]) -> bool:
+    """Remove an empty file by its path from the directory ``root``; whether it was there. No link is followed."""
+    descent = Descent(os.dup(root))
+    try:
+        for part in parts[:-1]:
+            descent.down(part)
+        status = os.lstat(parts[-1], dir_fd=descent.fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size:
+            return False
+        os.unlink(parts[-1], dir_fd=descent.fd)
+    except OSError:
+        return False
+    finally:
+        descent.close()
+    return True

@@ -113,6 +113,18 @@ merge() {
 
 # --- a tar archive of one source on stdout, then its status and checksum ---
 
+# Passes on what tar complains of; that it left out a socket, which is no error for it, is noted.
+sockets() {
+  seen=
+  while IFS= read -r line; do
+    printf '%s\n' "$line" >&2
+    case $line in *': socket ignored')
+      [ "$seen" ] || echo socket >&4
+      seen=1
+      ;;
+    esac
+  done
+}
 pack() {
   kind=$1
   cd "$2" || stop "$2 cannot be entered."
@@ -125,12 +137,19 @@ pack() {
   told=$({
     {
       {
-        tar "$@"
-        echo "$?" >&4
-      } | tee /dev/fd/3 | sha256sum >&4
+        {
+          tar "$@" 2>&1 >&6 6>&-
+          echo "$?" >&4
+        } | sockets 6>&-
+      } 6>&1 | tee /dev/fd/3 | sha256sum >&4
     } 3>&1 | cat >&5
   } 4>&1)
   printf '\001%s\002' "$told"
+  # A tar that has ended early leaves an archive without an end: the reader must see one.
+  for field in $told; do
+    if [ "$field" = 0 ]; then return 0; fi
+  done
+  return 1
 }
 
 # --- one entry at a time, for sandboxes without tar; `skip` counts directories that could not be entered ---
@@ -226,42 +245,89 @@ end() {
 
 # --- the other way: one source on stdout, told by kind, numbers and lengths ---
 
-about() { stat -c "$1" "./$2" 2>/dev/null || echo "$3"; }
+about() { stat -L -c "$1" "./$2" 2>/dev/null || echo "$3"; }
+# Directories of the kernel's: files there do not say their size.
+in_kernel() { case $PWD/ in /proc/* | /sys/*) ;; *) return 1 ;; esac; }
+in_proc() { case $PWD/ in /proc/*) ;; *) return 1 ;; esac; }
+refuse() { printf 'X %s %s\n%s%s' "${#2}" "${#1}" "$2" "$1"; }
+# $1 a name of this directory; $2 whether it is the source itself.
 tell() {
-  if [ -L "./$1" ]; then
+  if [ -L "./$1" ] && ! in_proc; then
     to=$(readlink "./$1" && echo x)
     to=${to%??}
-    printf 'L %s %s %s\n%s%s' "$(about %Y "$1" 0)" "${#1}" "${#to}" "$1" "$to"
+    printf 'L %s %s %s\n%s%s' "$(stat -c %Y "./$1" 2>/dev/null || echo 0)" "${#1}" "${#to}" "$1" "$to"
+  elif [ -L "./$1" ] && { [ ! "$2" ] || [ -d "./$1" ]; }; then
+    refuse "$1" "is a link of the kernel's to what a process uses, which cannot be copied"
   elif [ -d "./$1" ]; then
     printf 'E %s %s %s\n%s' "$(about %a "$1" 755)" "$(about %Y "$1" 0)" "${#1}" "$1"
     if (cd "./$1" 2>/dev/null && [ -r . ]); then
       (
         cd "./$1" || exit
         for item in * .[!.]* ..?*; do
-          if [ -e "./$item" ] || [ -L "./$item" ]; then tell "$item"; fi
+          if [ -e "./$item" ] || [ -L "./$item" ]; then tell "$item" ''; fi
         done
       )
     else
-      printf 'X 17 %s\ncannot be entered%s' "${#1}" "$1"
+      refuse "$1" 'cannot be entered'
     fi
     printf 'U\n'
   elif [ ! -f "./$1" ]; then
-    printf 'X 59 %s\nis a FIFO, a socket or a device, and these cannot be copied%s' "${#1}" "$1"
+    refuse "$1" 'is a FIFO, a socket or a device, and these cannot be copied'
   elif [ ! -r "./$1" ]; then
-    printf 'X 14 %s\ncannot be read%s' "${#1}" "$1"
+    refuse "$1" 'cannot be read'
+  elif [ ! -s "./$1" ] || in_kernel; then
+    # Read once: it may hold something else the next time.
+    if ! head -c 67108865 "./$1" 2>/dev/null >"$spool"; then
+      refuse "$1" 'does not say its size, and cannot be read'
+    elif [ "$(length "$spool")" -gt 67108864 ]; then
+      refuse "$1" 'does not say its size, and is longer than 64 MiB'
+    else
+      content "$1" "$spool"
+    fi
   else
-    size=$(about %s "$1" '') && size=${size:-$(wc -c <"./$1")}
-    printf 'F %s %s %s %s\n%s' "$(about %a "$1" 644)" "$(about %Y "$1" 0)" "$((size))" "${#1}" "$1"
-    # Always so many bytes, even when the file becomes shorter meanwhile: the checksum then tells.
-    { cat "./$1" 2>/dev/null; cat /dev/zero; } | head -c "$((size))"
-    sum=$(sha256sum <"./$1" 2>/dev/null)
-    printf '%s\n' "${sum%% *}"
+    content "$1" "./$1"
   fi
 }
+length() { stat -L -c %s "$1" 2>/dev/null || wc -c <"$1"; }
+# The record of the file $1, whose content is that of $2.
+content() {
+  size=$(length "$2")
+  printf 'F %s %s %s %s\n%s' "$(about %a "$1" 644)" "$(about %Y "$1" 0)" "$((size))" "${#1}" "$1"
+  # Always so many bytes, even when the file becomes shorter meanwhile: the checksum then tells.
+  { cat "$2" 2>/dev/null; cat /dev/zero; } | head -c "$((size))"
+  sum=$(sha256sum <"$2" 2>/dev/null)
+  printf '%s\n' "${sum%% *}"
+}
 tree() {
-  cd "$1" || stop "$1 cannot be entered."
+  cd -P "$1" || stop "$1 cannot be entered."
   [ -e "./$2" ] || [ -L "./$2" ] || stop "there is no $2 in $1."
-  tell "$2"
+  for spool in "${TMPDIR:-/tmp}" "$HOME" /dev/shm; do
+    spool=$spool/.sshgate-$$.part
+    if (umask 077 && : >"$spool") 2>/dev/null; then break; fi
+  done
+  trap 'rm -f "$spool" 2>/dev/null' EXIT
+  trap 'exit 1' HUP INT TERM PIPE
+  tell "$2" top
+  printf 'Z\n'
+}
+# Whether tar cannot tell what a source holds. $1 its directory, $2 its name there.
+beyond_tar() {
+  cd -P "$1" 2>/dev/null || return 1
+  if in_kernel || [ -S "./$2" ] || { [ -f "./$2" ] && [ ! -s "./$2" ]; }; then return 0; fi
+  cd -P "./$2" 2>/dev/null && in_kernel
+}
+# Names those of some files that tar took for empty ones and that are not. $1 is their directory.
+empty() {
+  cd -P "$1" || exit
+  shift
+  nothing=$(sha256sum </dev/null)
+  if ! cat "$@" >/dev/null 2>&1 || [ "$(cat "$@" 2>/dev/null | sha256sum)" != "$nothing" ]; then
+    for item; do
+      if [ "$(sha256sum <"$item" 2>/dev/null)" != "$nothing" ]; then
+        refuse "${item#./}" 'does not say its size, and tar left out what it holds'
+      fi
+    done
+  fi
   printf 'Z\n'
 }
 # A path with its ~ replaced.

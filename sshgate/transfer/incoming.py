@@ -11,11 +11,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 from collections.abc import Callable
 
 from sshgate.transfer.arrival import Budget, Writing, open_destination
-from sshgate.transfer.descent import Descent, identity, make_directory
+from sshgate.transfer.descent import Descent, identity, make_directory, remove_empty
 from sshgate.transfer.outgoing import OFFERED_FROM, reason
 from sshgate.transfer.records import (
     Broken,
@@ -44,14 +43,14 @@ from sshgate.transfer.unfinished import (
     Unfinished,
     existing,
     hash_file,
-    into_place,
     open_file,
     outlives_us,
     put,
+    put_link,
+    put_symlink,
     shown,
     sync,
     sync_directory,
-    unlink,
 )  # fmt: skip
 
 # After these, every further entry would fail as well.
@@ -103,6 +102,14 @@ class Landing:
                 where = self._shown(getattr(record, "name", b""))
                 raise Stopped(f"{where}: {reason(error)}; the copy was stopped.") from error
             raise
+
+    def withdraw(self, path: bytes) -> None:
+        """Remove an empty file that should not have been; ``path`` is the one it was sent by."""
+        assert self._descent is not None
+        parts = path.split(b"/")
+        if self._renamed is not None:
+            parts[0] = self._renamed
+        self.entries -= remove_empty(self._descent.root, parts)
 
     def close(self) -> None:
         """Remove what is unfinished and let go of everything. Never raises; may be called again."""
@@ -215,14 +222,7 @@ class Landing:
         self._descent.up()
 
     def _symlink(self, record: Symlink, name: bytes, fd: int) -> None:
-        temporary = self._temporary(name, 0)
-        os.symlink(record.target, temporary, dir_fd=fd)
-        try:
-            os.utime(temporary, ns=(record.mtime, record.mtime), dir_fd=fd, follow_symlinks=False)
-            into_place(fd, temporary, name)
-        except BaseException:
-            os.unlink(temporary, dir_fd=fd)
-            raise
+        put_symlink(fd, self._temporary(name, 0), name, record)
         self.entries += 1
 
     def _hardlink(self, record: Hardlink, name: bytes, descent: Descent) -> None:
@@ -234,18 +234,10 @@ class Landing:
         if not parts or any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
             raise Garbled(f"it sent a hard link to {shown(record.target)}, outside the destination")
         there = Descent(os.dup(descent.root))
-        temporary = self._temporary(name, 0)
         try:
             for part in parts[:-1]:
                 there.down(part)
-            if stat.S_IFMT(os.lstat(parts[-1], dir_fd=there.fd).st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
-                raise OSError(errno.EPERM, "is a hard link to what is not a file")
-            os.link(parts[-1], temporary, src_dir_fd=there.fd, dst_dir_fd=descent.fd, follow_symlinks=False)
-            try:
-                into_place(descent.fd, temporary, name)
-            finally:
-                # Renaming a link onto another link of the same file does nothing and leaves both.
-                unlink(temporary, descent.fd)
+            put_link(there.fd, parts[-1], descent.fd, self._temporary(name, 0), name)
         finally:
             there.close()
         self.entries += 1

@@ -44,12 +44,16 @@ _KEPT_BY_MALLOC = 4 * 1024 * 1024
 # Below this, asking what is there already costs more than sending the file.
 OFFERED_FROM = 1024 * 1024
 
+# A file that holds something else than its size says, as those of /proc and /sys do, is read before it is announced.
+UNSIZED_UP_TO = 64 * 1024 * 1024
+
 _KINDS = {
     stat.S_IFIFO: "is a FIFO, which cannot be copied",
     stat.S_IFSOCK: "is a socket, which cannot be copied",
     stat.S_IFCHR: "is a character device, which cannot be copied",
     stat.S_IFBLK: "is a block device, which cannot be copied",
 }
+_KERNEL_LINK = "is a link of the kernel's to what a process uses, which cannot be copied"
 
 
 class Reading(NamedTuple):
@@ -94,6 +98,7 @@ def walk(sources: list[bytes], reading: Reading) -> Generator[Record, Have | Non
 
 class _Walker:
     def __init__(self, reading: Reading) -> None:
+        self._proc = _proc()
         self.reading = reading
         self.entries = 0
         self.size = 0
@@ -101,6 +106,9 @@ class _Walker:
 
     def source(self, path: bytes, name: bytes) -> Generator[Record, Have | None, None]:
         try:
+            if self._proc is not None and _leads_away(path, self._proc):
+                yield from self._target(path, name)
+                return
             parent, last = _parent(path, name)
         except OSError as error:
             yield Problem(path, reason(error))
@@ -110,6 +118,18 @@ class _Walker:
             yield from self._tree(descent, last, name, path)
         finally:
             descent.close()
+
+    def _target(self, path: bytes, name: bytes) -> Generator[Record, Have | None, None]:
+        """What a link of the kernel's leads to: its text alone, such as ``pipe:[42]``, would mean nothing elsewhere."""
+        kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116 - bytes
+        if kind != stat.S_IFREG:
+            yield Problem(path, _KINDS.get(kind, _KERNEL_LINK))
+            return
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            yield from self._regular(file, name)
+        finally:
+            os.close(file)
 
     def _tree(self, descent: Descent, last: bytes, name: bytes, shown: bytes) -> Generator[Record, Have | None, None]:
         """Everything under one source, without recursion: trees can be deeper than Python's stack."""
@@ -157,6 +177,9 @@ class _Walker:
         if kind in _KINDS:
             yield Problem(show, _KINDS[kind])
             return
+        if kind == stat.S_IFLNK and status.st_dev == self._proc:
+            yield Problem(show, _KERNEL_LINK)
+            return
         if status.st_nlink > 1:
             known = self._linked.setdefault((status.st_dev, status.st_ino), path)
             if known != path:
@@ -169,22 +192,38 @@ class _Walker:
             return
         file = os.open(item, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
         try:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.ESTALE, "was replaced during the copy")
-            yield from self._file(file, label, status)
+            yield from self._regular(file, label)
         finally:
             os.close(file)
+
+    def _regular(self, fd: int, label: bytes) -> Generator[Record, Have | None, None]:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ESTALE, "was replaced during the copy")
+        size = status.st_size
+        if size <= WHOLE_UP_TO and (status.st_blocks * 512 >= size or not status.st_blocks):
+            content = _whole(fd, size)
+            if len(content) != size or status.st_blocks * 512 >= size:
+                yield from self._read(content, label, status)
+                return
+        yield from self._file(fd, label, status)
+
+    def _read(self, content: bytes, label: bytes, status: os.stat_result) -> Iterator[Record]:
+        """A file whose content is here already."""
+        mode, mtime, digest = stat.S_IMODE(status.st_mode), status.st_mtime_ns, hashlib.sha256(content).digest()
+        if self.reading.wholes and len(content) <= WHOLE_UP_TO:
+            yield Whole(mode, mtime, label, content, digest)
+        else:
+            yield File(mode, mtime, len(content), 0, label)
+            for start in range(0, len(content), CHUNK):
+                yield Chunk(content[start : start + CHUNK])
+            yield Sum(digest)
+        self.entries += 1
+        self.size += len(content)
 
     def _file(self, fd: int, label: bytes, status: os.stat_result) -> Generator[Record, Have | None, None]:
         mode, mtime, size = stat.S_IMODE(status.st_mode), status.st_mtime_ns, status.st_size
         sparse = status.st_blocks * 512 < size
-        if self.reading.wholes and size <= WHOLE_UP_TO and not sparse:
-            content = b"".join(_contents(fd, 0, size))
-            yield Whole(mode, mtime, label, content, hashlib.sha256(content).digest())
-            self.entries += 1
-            self.size += size
-            return
         digest = hashlib.sha256()
         offset = 0
         if self.reading.resume and size >= OFFERED_FROM:
@@ -208,6 +247,8 @@ class _Walker:
                 for content in _contents(fd, start, end):
                     digest.update(content)
                     yield Chunk(content)
+            if os.pread(fd, 1, size) and os.fstat(fd).st_size == size:
+                raise OSError(errno.EIO, "holds more than its size says")
         except OSError as error:
             yield Broken(reason(error))
             return
@@ -225,6 +266,38 @@ def _parent(path: bytes, name: bytes) -> tuple[int, bytes]:
     if path.endswith(b"/") and not stat.S_ISDIR(os.lstat(path.rstrip(b"/")).st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "is not a directory")
     return os.open(head or (b"/" if path.startswith(b"/") else b"."), follow), last
+
+
+def _proc() -> int | None:
+    """The device number of /proc, where something is mounted there."""
+    try:
+        device = os.lstat("/proc").st_dev
+        return device if device != os.lstat("/").st_dev else None
+    except OSError:
+        return None
+
+
+def _leads_away(path: bytes, proc: int) -> bool:
+    """Whether it is a link of the kernel's, which may lead to what has no name."""
+    status = os.lstat(path)
+    return stat.S_ISLNK(status.st_mode) and status.st_dev == proc
+
+
+def _whole(fd: int, size: int) -> bytes:
+    """All that a file holds, be it more or less than its size says. Raises ``OSError``."""
+    # In /proc/sys only the first read gets anything; where the size is right, one read for it and one byte is all.
+    pieces = [os.pread(fd, size + 1 if size else CHUNK, 0)]
+    length = len(pieces[0])
+    if length == size:
+        return pieces[0]
+    while pieces[-1]:
+        pieces.append(os.pread(fd, CHUNK, length))
+        length += len(pieces[-1])
+        if length > UNSIZED_UP_TO:
+            raise OSError(errno.EFBIG, "does not say its size, and is longer than 64 MiB")
+    if length < size and os.fstat(fd).st_size != size:
+        raise OSError(errno.EIO, "became shorter during the copy")
+    return b"".join(pieces)
 
 
 def _contents(fd: int, start: int, end: int) -> Iterator[bytes]:

@@ -163,22 +163,27 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
     landing = Landing(writing, display.fail, lambda: os.urandom(8).hex())
     try:
         for source in sources:
-            head, name = farscript.parted(source)
-            await talk.say(b"(tree %s %s)" % (head, name))
-            async for record in _told(_Input(talk), landing_name(source)):
-                if isinstance(record, Problem):
-                    display.fail(*record)
-                    continue
-                display.show(record)
-                landing.take(record)
-                display.entries, display.size = landing.entries, landing.size
-            await talk.programs()
+            await fetch_one(talk, source, landing, display)
         landing.take(End(landing.entries, landing.size))
     finally:
         landing.close()
 
 
-async def _told(source: _Input, top: bytes) -> AsyncIterator[Record]:
+async def fetch_one(talk: Conversation, source: bytes, landing: Landing, display: Display) -> None:
+    """Copy one source to here; ``functions`` are there already. Raises as ``fetch`` does."""
+    head, name = farscript.parted(source)
+    await talk.say(b"(tree %s %s)" % (head, name))
+    async for record in records(Input(talk), landing_name(source)):
+        if isinstance(record, Problem):
+            display.fail(*record)
+            continue
+        display.show(record)
+        landing.take(record)
+        display.entries, display.size = landing.entries, landing.size
+    await talk.programs()
+
+
+async def records(source: Input, top: bytes) -> AsyncIterator[Record]:
     """The records of one tree. Its first entry gets the name ``top``."""
     trail: list[bytes] = []
     while True:
@@ -212,7 +217,7 @@ _LINE = re.compile(rb"[UZ]|L( \d{1,12}){3}|E [0-7]{1,7}( \d{1,12}){2}|F [0-7]{1,
 _NUMBERS = {b"L": 1, b"E": 2, b"F": 3, b"X": 0}
 
 
-async def _file(source: _Input, file: File) -> AsyncIterator[Record]:
+async def _file(source: Input, file: File) -> AsyncIterator[Record]:
     yield file
     left = file.size
     digest = hashlib.sha256()
@@ -221,11 +226,11 @@ async def _file(source: _Input, file: File) -> AsyncIterator[Record]:
         digest.update(content)
         left -= len(content)
         yield Hole(len(content)) if content == _ZEROS[: len(content)] else Chunk(content)
-    told = await source.raw_line()
-    yield Sum(b"") if told == digest.hexdigest().encode() else Broken("changed while it was read")
+    checksum = await source.raw_line()
+    yield Sum(b"") if checksum == digest.hexdigest().encode() else Broken("changed while it was read")
 
 
-class _Input:
+class Input:
     """Lines and counted bytes from the far end. Raises ``Garbled`` for what is neither."""
 
     def __init__(self, talk: Conversation) -> None:

@@ -201,8 +201,11 @@ class Wire:
                 break
             self._buffer += data
 
-    def trailer(self) -> tuple[int, bytes]:
-        """After the archive: tar's exit status and the checksum. Raises ``Garbled`` when it was cut."""
+    def trailer(self) -> tuple[int, bytes, bool]:
+        """After the archive: tar's exit status, the checksum, and whether tar left out sockets.
+
+        Raises ``Garbled`` when it was cut.
+        """
         seen = b""
         while b"\2" not in seen:
             kept = self._buffer.lstrip(b"\0") if not seen else self._buffer
@@ -219,10 +222,10 @@ class Wire:
                 self._buffer += data
         told, _, rest = seen[1:].partition(b"\2")
         self._buffer += rest
-        fields = told.split()
+        fields = [field for field in told.split() if field != b"socket"]
         if len(fields) < 2 or not fields[0].isdigit():
             raise Garbled("its archive has no checksum")
-        return int(fields[0][:4]), fields[1]
+        return int(fields[0][:4]), fields[1], b"socket" in told
 
 
 def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:

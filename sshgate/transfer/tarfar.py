@@ -12,19 +12,21 @@ import os
 import tempfile
 from collections.abc import Callable
 
-from sshgate.transfer import farscript
+from sshgate.transfer import farscript, shellfar
 from sshgate.transfer.arrival import Writing
 from sshgate.transfer.conversation import Conversation, FarFailure, words
 from sshgate.transfer.display import Display
 from sshgate.transfer.incoming import Landing
 from sshgate.transfer.outgoing import Reading, landing_name, walk
-from sshgate.transfer.records import CHUNK, Broken, End, Enter, Garbled, Hardlink, Problem
+from sshgate.transfer.records import CHUNK, Broken, End, Enter, File, Garbled, Hardlink, Leave, Problem
 from sshgate.transfer.tarball import Packer, Wire, unpacked
 from sshgate.transfer.unfinished import shown
 
 NEEDED = frozenset(("tar", "sha256sum", "xargs", "mv", "mkdir", "stat", "tee"))
 # Names of this many bytes wait in memory, more in a temporary file.
 _NAMES = 1024 * 1024
+# So many names at once are a command line that every system takes.
+_BATCH = 100
 
 
 async def is_gnu(talk: Conversation) -> bool:
@@ -101,25 +103,63 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
     try:
         for source in sources:
             head, name = farscript.parted(source)
-            await talk.say(b"(pack %s %s ./%s)" % (b"gnu" if gnu else b"other", head, name))
-            await bridge.run(lambda source=source: _land(bridge, source, landing, display))  # type: ignore[misc]
+            if await _is_beyond(talk, head, name):
+                await shellfar.fetch_one(talk, source, landing, display)
+                continue
+            await talk.say(b"(pack %s %s ./%s)||exit 1" % (b"gnu" if gnu else b"other", head, name))
+            empty: list[bytes] = []
+            await bridge.run(lambda source=source, empty=empty: _land(bridge, source, landing, display, empty))  # type: ignore[misc]
             await talk.programs()
+            await _check(talk, source, empty, landing, display)
         landing.take(End(landing.entries, landing.size))
     finally:
         landing.close()
 
 
-def _land(bridge: _Blocking, source: bytes, landing: Landing, display: Display) -> None:
-    """In a thread of its own: ``tarfile`` can only block."""
+async def _is_beyond(talk: Conversation, head: bytes, name: bytes) -> bool:
+    """Whether tar cannot know what a source holds, and the shell can copy it."""
+    mark = b"printf '\\001sshgate-cp %s\\002'"
+    await talk.say(b"if (beyond_tar %s %s);then %s;else %s;fi" % (head, name, mark % b"beyond", mark % b"plain"))
+    beyond = await talk.agent(b"beyond")
+    return await talk.programs() >= shellfar.NEEDED_TO_FETCH and beyond
+
+
+async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing: Landing, display: Display) -> None:
+    """A file of the kernel's, or of some in user space, is empty for tar and not for others: it is not copied then."""
+    head, _ = farscript.parted(source)
+    top = landing_name(source)
+    prefix = top + b"/" if source.endswith(b"/") and top != b"." else b""
+    while empty:
+        batch, empty = empty[:_BATCH], empty[_BATCH:]
+        await talk.say(b"(empty %s %s)" % (head, words(*(b"./" + path for path in batch))))
+        async for record in shellfar.records(shellfar.Input(talk), b""):
+            if not isinstance(record, Problem) or record.path not in batch:
+                raise Garbled("it sent something else than was asked for")
+            batch.remove(record.path)
+            landing.withdraw(prefix + record.path)
+            display.fail(*record)
+            display.entries = landing.entries
+        await talk.programs()
+
+
+def _land(bridge: _Blocking, source: bytes, landing: Landing, display: Display, empty: list[bytes]) -> None:
+    """In a thread of its own: ``tarfile`` can only block. ``empty`` gets the paths of all files without content."""
     wire = Wire(bridge.more)
     if wire.peek() == b"S":
         raise FarFailure(f"in the sandbox: {shown(wire.sentence())}")
     name = landing_name(source)
     link = source.endswith(b"/") and name != b"."
+    trail: list[bytes] = []
     for record in unpacked(wire, contents=name == b"." or link):
         if isinstance(record, Problem):
             display.fail(*record)
             continue
+        if isinstance(record, Enter):
+            trail.append(record.name)
+        elif isinstance(record, Leave):
+            trail.pop()
+        elif isinstance(record, File) and not record.size:
+            empty.append(b"/".join([*(one for one in trail if one != b"."), record.name]))
         if link and isinstance(record, Enter) and record.name == b".":
             record = record._replace(name=name)
         elif link and isinstance(record, Hardlink):
@@ -127,11 +167,13 @@ def _land(bridge: _Blocking, source: bytes, landing: Landing, display: Display) 
         display.show(record)
         landing.take(record)
         display.entries, display.size = landing.entries, landing.size
-    status, digest = wire.trailer()
+    status, digest, sockets = wire.trailer()
     if digest != wire.digest.hexdigest().encode():
         raise Garbled("the checksum of its archive does not match")
     if status:
         raise FarFailure(f"tar in the sandbox ended with status {status}: some files were not copied, or changed.")
+    if sockets:
+        display.fail(source, "holds sockets, which cannot be copied")
     bridge.give_back(wire.rest())
 
 

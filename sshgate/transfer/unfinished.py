@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 
-from sshgate.transfer.records import CHUNK, File, Garbled, Whole, hash_hole
+from sshgate.transfer.records import CHUNK, File, Garbled, Symlink, Whole, hash_hole
 
 FSYNC_FROM = 1024 * 1024
 _FLUSH = 8 * 1024 * 1024
@@ -145,6 +145,29 @@ def put(directory: int, temporary: bytes, name: bytes, record: Whole, mask: int,
         raise
     finally:
         os.close(fd)
+
+
+def put_symlink(directory: int, temporary: bytes, name: bytes, record: Symlink) -> None:
+    """A symbolic link. Raises ``OSError``; then nothing is left."""
+    os.symlink(record.target, temporary, dir_fd=directory)
+    try:
+        os.utime(temporary, ns=(record.mtime, record.mtime), dir_fd=directory, follow_symlinks=False)
+        into_place(directory, temporary, name)
+    except BaseException:
+        unlink(temporary, directory)
+        raise
+
+
+def put_link(there: int, target: bytes, directory: int, temporary: bytes, name: bytes) -> None:
+    """Another name of the file ``target`` of the directory ``there``. Raises ``OSError``; then nothing is left."""
+    if stat.S_IFMT(os.lstat(target, dir_fd=there).st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+        raise OSError(errno.EPERM, "is a hard link to what is not a file")
+    os.link(target, temporary, src_dir_fd=there, dst_dir_fd=directory, follow_symlinks=False)
+    try:
+        into_place(directory, temporary, name)
+    finally:
+        # Renaming a link onto another link of the same file does nothing and leaves both.
+        unlink(temporary, directory)
 
 
 def existing(directory: int, name: bytes, flags: int) -> int | None:
