@@ -55,10 +55,18 @@ def test_terminals_of_today_are_known_or_the_usual_one(ssh: Ssh, provider: str, 
 
 
 def test_only_variables_on_the_list_are_taken(ssh: Ssh) -> None:
-    environ = {"GIT_AUTHOR_NAME": "A  B!", "LD_PRELOAD_X": "x", "BASH_ENV": "/x", "SECRET": "s"}
+    environ = {
+        "GIT_PROTOCOL": "version=2  :x!",
+        "GIT_SSH_COMMAND": "x",
+        "LD_PRELOAD_X": "x",
+        "BASH_ENV": "/x",
+        "SECRET": "s",
+    }
     options = ("-o", f"SendEnv={' '.join(environ)}")
-    ended = ssh.run('echo "$GIT_AUTHOR_NAME|$LD_PRELOAD_X|$BASH_ENV|$SECRET"', options=options, environ=environ)
-    assert ended.out == b"A  B!|||\n"
+    ended = ssh.run(
+        'echo "$GIT_PROTOCOL|$GIT_SSH_COMMAND|$LD_PRELOAD_X|$BASH_ENV|$SECRET"', options=options, environ=environ
+    )
+    assert ended.out == b"version=2  :x!||||\n"
 
 
 def test_the_greeting_is_for_interactive_shells_alone(gateway: MakeGateway, local: None, user_at: UserAt) -> None:

@@ -28,7 +28,7 @@ from asyncssh.constants import (
 )
 from asyncssh.packet import Boolean, String, UInt32
 
-from sshgate.config import Access
+from sshgate.config import Access, Ssh
 from sshgate.terminal import Terminal, TerminalSize
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.peer import Peer, peer
@@ -39,7 +39,7 @@ PTY = (String(b"xterm"), UInt32(80), UInt32(24), UInt32(0), UInt32(0), String(b"
 
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[FrontDoor]:
-    async with front_door(tmp_path, access=Access(accept_env=("X*",))) as opened:
+    async with front_door(tmp_path, access=Access(accept_env=("X*",)), ssh=Ssh(channels_per_connection=50)) as opened:
         yield opened
 
 
