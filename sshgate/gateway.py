@@ -29,6 +29,7 @@ from sshgate.lifecycle.clocks import SessionClock
 from sshgate.notices import Terminals
 from sshgate.patience import at_hand, patiently
 from sshgate.progress import Progress
+from sshgate.sandbox.fileplaces import FilePlaces
 from sshgate.sandbox.files import ShellFiles
 from sshgate.sandbox.launch import end_group, has_sftp_server, is_busy, launch, park
 from sshgate.sandbox.provider import Provider, Sandbox
@@ -70,6 +71,7 @@ class Gateway:
     ) -> None:
         """``admission`` counts sandboxes; ``None``: the provider does."""
         self.file_server = file_server
+        self.file_places = FilePlaces()
         self.provider = provider
         self.verbs = verbs if verbs is not None else Verbs()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
@@ -273,7 +275,8 @@ class Login:
         server = self._gateway.file_server
         if server is None or asks.options:
             raise ProgramMissing("this sandbox has no sftp-server, install openssh-sftp-server in its image.")
-        return await server(client, ShellFiles(process), traffic, early, eof)
+        with self._gateway.file_places.server(self.identity.user) as place:
+            return await server(client, ShellFiles(process, place), traffic, early, eof)
 
     async def _answered(self, request: Request, client: Client, trail: Trail) -> bool:
         """Whether the request was a verb of the gateway's own, which needs no sandbox."""

@@ -6,21 +6,31 @@ renamed while it is open is not followed, because a shell knows files by their p
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
 import secrets
+from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from typing import NamedTuple
 
 from sshgate.launcher import escaped, quote
+from sshgate.sandbox.fileplaces import FilePlace
 from sshgate.streams import STDOUT, Process
+from sshgate.turns import budget
 
 # What is read at once, aligned: most clients read a file from one end to the other, 32 KiB at a time.
 BLOCK = 1 << 20
-# A listing of 100,000 long names.
-LONGEST_ANSWER = 64 << 20
+# Entries of a directory that are asked for at once: half a MiB with the longest names.
+PAGE = 2000
+# A block or a page; every other answer is a line or two.
+LONGEST_ANSWER = 2 << 20
+SHORT_ANSWER = 64 << 10
 LONGEST_COMPLAINT = 4096
+LONGEST_PATH = 4096  # PATH_MAX, with its NUL
+# How long an answer that holds one of the gateway's places may take.
+ANSWER_SECONDS = 60.0
 
 _ERRORS = {
     b"No such file or directory": errno.ENOENT,
@@ -39,6 +49,9 @@ _ERRORS = {
     b"File name too long": errno.ENAMETOOLONG,
     b"Too many levels of symbolic links": errno.ELOOP,
     b"Invalid argument": errno.EINVAL,
+    b"cannot overwrite non-directory": errno.ENOTDIR,
+    b"to a subdirectory of itself": errno.EINVAL,
+    b"hard link not allowed for directory": errno.EPERM,
     b"Function not implemented": errno.ENOSYS,
     b"Text file busy": errno.ETXTBSY,
     b"File too large": errno.EFBIG,
@@ -81,13 +94,17 @@ class ShellFiles:
     ``OSError`` for what the sandbox refuses and ``FilesLost`` when there is no shell any more.
     """
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, place: FilePlace | None = None) -> None:
         self.lost: str | None = None
         """Why no more answers can come."""
         self._process = process
+        self._place = place if place is not None else FilePlace()
+        self._budget = budget()
         self._token = secrets.token_hex(16).encode()
         self._umask = 0o022
         self._block: tuple[bytes, int, bytes] | None = None
+        self._names: tuple[object, int] | None = None
+        self._page: tuple[object, int, list[tuple[bytes, Status]]] | None = None
 
     def __repr__(self) -> str:
         return f"<ShellFiles {self._process!r}>"
@@ -103,14 +120,47 @@ class ShellFiles:
         """What is there; ``follow`` a symbolic link to what it leads to."""
         return _status((await self._ask(b"status_behind" if follow else b"status", path)).split())
 
-    async def listing(self, path: bytes) -> list[tuple[bytes, Status]]:
-        """All entries of a directory, ``.`` and ``..`` among them."""
-        found = []
-        for record in (await self._ask(b"listing", path)).split(b"/\n"):
-            numbers, slash, name = record.partition(b" /")
-            if slash:
-                found.append((name, _status(numbers.split())))
-        return found
+    async def entries(self, path: bytes) -> AsyncIterator[tuple[bytes, Status]]:
+        """The entries of a directory, ``.`` and ``..`` too: those that it had when this was asked.
+
+        The shell keeps their names, and stats a page of them when its first one is wanted. It keeps those of one
+        directory: of two that are read by turns, each is read anew.
+        """
+        listing = object()
+        await self._list(listing, path)
+        return self._entries(listing, path)
+
+    async def _entries(self, listing: object, path: bytes) -> AsyncIterator[tuple[bytes, Status]]:
+        start = 0
+        while start < await self._list(listing, path):
+            index = 0
+            # Not kept here: a client may have many directories open.
+            while (found := await self._entry(listing, path, start, index)) is not None:
+                index += 1
+                yield found
+            start += PAGE
+
+    async def _entry(self, listing: object, path: bytes, start: int, index: int) -> tuple[bytes, Status] | None:
+        if self._page is None or self._page[:2] != (listing, start):
+            await self._list(listing, path)
+            self._block = self._page = None
+            answer = await self._ask(b"page", b"%d" % start, b"%d" % PAGE, long=True, names=True)
+            page: list[tuple[bytes, Status]] = []
+            await self._budget.run(_page(answer, page))
+            self._page = listing, start, page
+        page = self._page[2]
+        return page[index] if index < len(page) else None
+
+    async def _list(self, listing: object, path: bytes) -> int:
+        """Make the shell know the names of ``listing``; returns how many."""
+        if self._names is None or self._names[0] is not listing:
+            self._names = None
+            _check(path)
+            # Not in a function: the shell's own parameters hold the names. Patterns without a match stay as they are:
+            # what they name does not exist.
+            names = b'd=%s;set -- "$d"/* "$d"/.[!.]* "$d"/..?* "$d/." "$d/..";count=$#;' % quote(path)
+            self._names = listing, int(await self._ask(b"listable", first=names))
+        return self._names[1]
 
     async def open(self, path: bytes, letters: bytes, mode: int) -> bool:
         """Check, and make or empty, a file that is going to be read or written; see ``opened`` in files.sh.
@@ -135,7 +185,9 @@ class ShellFiles:
     async def _read_in_block(self, path: bytes, offset: int, size: int) -> bytes:
         number, start = divmod(offset, BLOCK)
         if self._block is None or self._block[:2] != (path, number) or len(self._block[2]) <= start:
-            self._block = path, number, await self._ask(b"block", path, b"%d" % number, b"%d" % BLOCK)
+            self._block = self._page = None
+            answer = await self._ask(b"block", path, b"%d" % number, b"%d" % BLOCK, long=True)
+            self._block = path, number, answer
         return self._block[2][start : start + size]
 
     async def write(self, path: bytes, offset: int, data: bytes) -> None:
@@ -153,17 +205,19 @@ class ShellFiles:
         owner: tuple[int, int] | None = None,
         mode: int | None = None,
         times: tuple[int, int] | None = None,
+        follow: bool = True,
     ) -> None:
-        """Set what is given; ``times`` are those of access and of modification, in seconds."""
+        """Set what is given, without ``follow`` of a link itself; ``times`` are those of access and of modification."""
         self._block = None
         if size is not None:
             await self._ask(b"sized", path, b"%d" % size)
+        link = [] if follow else [b"-h"]
         if owner is not None:
-            await self._ask(b"owned", path, b"%d" % owner[0], b"%d" % owner[1])
+            await self._ask(b"owned", path, b"%d" % owner[0], b"%d" % owner[1], *link)
         if mode is not None:
-            await self._ask(b"moded", path, b"%o" % (mode & 0o7777))
+            await self._ask(b"moded", path, b"%o" % (mode & 0o7777), *link)
         if times is not None:
-            await self._ask(b"timed", path, b"%d" % times[0], b"%d" % times[1])
+            await self._ask(b"timed", path, b"%d" % times[0], b"%d" % times[1], *link)
 
     async def make_directory(self, path: bytes, mode: int) -> None:
         """As mkdir(2)."""
@@ -182,11 +236,12 @@ class ShellFiles:
         """The absolute path without links; of what is not there, that of its directory and its name."""
         try:
             return (await self._ask(b"resolved", path)).removesuffix(b"\n")
-        except OSError:
-            head, _, last = path.rstrip(b"/").rpartition(b"/")
-            if last in (b"", b".", b".."):
+        except OSError as error:
+            # A readlink of old wants the last name to be there, too.
+            head, _, last = path.rpartition(b"/")
+            if error.errno != errno.ENOENT or last in (b"", b".", b".."):
                 raise
-            parent = await self._ask(b"resolved", head or (b"/" if path.startswith(b"/") else b"."))
+            parent = await self._ask(b"resolved", head + b"/")
             return parent.removesuffix(b"\n").rstrip(b"/") + b"/" + last
 
     async def space(self, path: bytes) -> Space:
@@ -196,31 +251,49 @@ class ShellFiles:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         return Space(*numbers)
 
-    async def _ask(self, operation: bytes, *words: bytes, fed: bytes = b"") -> bytes:
-        if any(b"\0" in word for word in words):
-            raise OSError(errno.EINVAL, "a path cannot hold a NUL byte")
+    async def _ask(
+        self,
+        operation: bytes,
+        *words: bytes,
+        fed: bytes = b"",
+        first: bytes = b"",
+        names: bool = False,
+        long: bool = False,
+    ) -> bytes:
+        """Carry out an operation, behind ``first``; with ``names`` it is given those that the shell keeps as well."""
+        for word in words:
+            _check(word)
         how = [b"fed %d" % len(fed)] if fed else [b"answer"]
-        line = escaped(b" ".join([*how, operation, *map(quote, words)])) + b"\n"
-        await self._process.write(line)
+        asked = first + b" ".join([*how, operation, *map(quote, words), *([b'"$@"'] if names else [])])
+        await self._process.write(escaped(asked) + b"\n")
         if fed:
             await self._process.write(fed)
-        return await self._answer()
+        if not long:
+            return await self._answer(SHORT_ANSWER)
+        async with self._place.answer():
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await self._answer(LONGEST_ANSWER)
+            except TimeoutError:
+                raise self._lose("the sandbox's shell did not answer within a minute") from None
 
-    async def _answer(self) -> bytes:
+    async def _answer(self, longest: int) -> bytes:
         mark = b"\n" + self._token + b" "
         seen = bytearray()
+        other = 0
         at = -1
-        while at < 0 or b"\2" not in seen[at:]:
+        while at < 0 or seen.find(b"\2", at) < 0:
             chunk = await self._process.read()
             if chunk is None:
                 raise self._lose("the sandbox's shell has ended")
             if chunk[0] != STDOUT:
-                continue
-            start = max(0, len(seen) - len(mark))
-            seen += chunk[1]
-            if at < 0:
-                at = seen.find(mark, start)
-            if len(seen) > LONGEST_ANSWER or (at >= 0 and len(seen) - at > LONGEST_COMPLAINT * 4):
+                other += len(chunk[1])
+            else:
+                start = max(0, len(seen) - len(mark))
+                seen += chunk[1]
+                if at < 0:
+                    at = seen.find(mark, start)
+            if len(seen) > longest or other > longest or (at >= 0 and len(seen) - at > LONGEST_COMPLAINT * 4):
                 raise self._lose("the sandbox's shell answers without an end")
         status, _, complaint = bytes(seen[at + len(mark) :]).partition(b"\2")[0].partition(b" ")
         if status == b"0":
@@ -232,12 +305,30 @@ class ShellFiles:
         return FilesLost(why)
 
 
+def _check(path: bytes) -> None:
+    """Raise ``OSError`` for what no system call takes, whatever a shell does with it."""
+    if b"\0" in path:
+        raise OSError(errno.EINVAL, "a path cannot hold a NUL byte")
+    if len(path.removeprefix(b"./")) >= LONGEST_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+
 def _error(complaint: bytes) -> OSError:
     for text, number in _ERRORS.items():
         if text in complaint:
             return OSError(number, os.strerror(number))
     shown = complaint[:LONGEST_COMPLAINT].decode("utf-8", "replace")
     return OSError(errno.EIO, "".join(c if c.isprintable() else " " for c in shown).strip()[:200] or "failed")
+
+
+def _page(answer: bytes, page: list[tuple[bytes, Status]]) -> Iterator[None]:
+    """Read a page of entries, one step each."""
+    # A name cannot hold a slash, so that /newline ends it for certain.
+    for record in answer.split(b"/\n"):
+        numbers, slash, name = record.partition(b" /")
+        if slash:
+            page.append((name, _status(numbers.split())))
+        yield
 
 
 def _status(words: list[bytes]) -> Status:

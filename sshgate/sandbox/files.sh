@@ -37,7 +37,11 @@ fail() {
   echo "$1" >&2
   return 1
 }
+# Is something there, and where a link leads to? If not, why: the shell itself does not say.
 there() { [ -e "$1" ] || [ -L "$1" ]; }
+known() { there "$1" || { $stat -c %f -- "$1" >/dev/null && fail 'No such file or directory'; }; }
+parent() { p=${1%/} && behind "${p%/*}/."; }
+behind() { [ -e "$1" ] || { $stat -L -c %f -- "$1" >/dev/null && fail 'No such file or directory'; }; }
 hello() {
   for program in "$stat" "$dd" "$mv" "$rm"; do
     if [ "$program" = missing ]; then fail 'it lacks one of stat, dd, mv and rm' || return; fi
@@ -48,21 +52,41 @@ hello() {
 kinds='%f %u %g %s %X %Y %h'
 status() { $stat -c "$kinds" -- "$1"; }
 status_behind() { $stat -L -c "$kinds" -- "$1"; }
-# A name cannot hold a slash, so that /newline ends it for certain.
-listing() {
-  cd -- "$1" || return
-  [ -r . ] || fail 'Permission denied' || return
-  # Patterns without a match stay as they are: what they name does not exist.
-  printf '%s\0' * .[!.]* ..?* . .. | $xargs -0 $stat -c "$kinds /%n/" -- 2>/dev/null
+# Of the directory $d, whose names are the shell's own parameters; both are set by the line that asks this.
+listable() {
+  [ "$d" ] || fail 'No such file or directory' || return
+  behind "$d" || return
+  [ -d "$d" ] || fail 'Not a directory' || return
+  [ -r "$d" ] || fail 'Permission denied' || return
+  echo $count
+}
+# $2 of them, behind the first $1.
+page() {
+  cd -- "$d" 2>/dev/null || return 0 # what may be read and not be entered has names alone
+  last=$2
+  shift $(($1 + 2)) || return
+  for name; do
+    [ $last -gt 0 ] || break
+    last=$((last - 1))
+    printf '%s\0' "${name#"$d"/}"
+  done | $xargs -0 $stat -c "$kinds /%n/" -- 2>/dev/null
   true
 }
 # $2: some of the letters c (create), x (must be new), t (truncate), r and w. $3: the mode of a new file.
 opened() {
-  if [ -d "$1" ]; then fail 'Is a directory' || return; fi
-  if [ -e "$1" ]; then
-    # Opening a FIFO or a device could wait for ever.
-    [ -f "$1" ] || fail 'Invalid argument' || return
+  if [ -d "$1" ]; then
     case $2 in *x*) fail 'File exists' || return ;; esac
+    case $2 in *[wct]*) fail 'Is a directory' || return ;; esac
+    [ -r "$1" ] || fail 'Permission denied'
+    return
+  fi
+  if [ -e "$1" ]; then
+    case $2 in *x*) fail 'File exists' || return ;; esac
+    # Opening a FIFO or a device could wait for ever.
+    case $1 in
+    /dev/null | /dev/zero | /dev/full | /dev/random | /dev/urandom) ;;
+    *) [ -f "$1" ] || fail 'Invalid argument' || return ;;
+    esac
     case $2 in *r*) [ -r "$1" ] || fail 'Permission denied' || return ;; esac
     case $2 in *w*) [ -w "$1" ] || fail 'Permission denied' || return ;; esac
     case $2 in *t*) : >"$1" ;; esac
@@ -70,13 +94,17 @@ opened() {
   fi
   case $2 in
   *c*)
-    case $2 in *x*) if [ -L "$1" ]; then fail 'File exists' || return; fi ;; esac
-    (set -C && umask 077 && : >"$1") && $chmod "$3" "$1" && printf new
+    if [ -L "$1" ]; then
+      case $2 in *x*) fail 'File exists' || return ;; esac
+      (umask 077 && : >"$1") && $chmod "$3" "$1" && printf new
+    else
+      (set -C && umask 077 && : >"$1") && $chmod "$3" "$1" && printf new
+    fi
     ;;
-  *) fail 'No such file or directory' ;;
+  *) behind "$1" ;;
   esac
 }
-block() { $dd if="$1" bs=$3 skip=$2 count=1 status=none; }
+block() { $dd if="$1" bs=$3 skip=$2 count=1 iflag=fullblock status=none; }
 # From $2 on, in blocks of the $3 bytes that are fed if that comes out even.
 written() {
   if [ $(($2 % $3)) = 0 ]; then
@@ -86,14 +114,24 @@ written() {
   fi
 }
 sized() {
+  behind "$1" || return
+  if [ -d "$1" ]; then fail 'Is a directory' || return; fi
   [ -f "$1" ] || fail 'Invalid argument' || return
   $dd if=/dev/null of="$1" bs=1 seek=$2 count=0 status=none
 }
-moded() { $chmod "$2" "$1"; }
-timed() { $touch -c -a -d "@$2" -- "$1" && $touch -c -m -d "@$3" -- "$1"; }
-owned() { $chown "$2:$3" "$1"; }
+# The last word of these may be -h: what is there itself, be it a link.
+moded() {
+  at "$1" "$3" || return
+  if [ "$3" ] && [ -L "$1" ]; then fail 'Operation not supported' || return; fi
+  $chmod "$2" "$1"
+}
+timed() { at "$1" "$4" && $touch -c -a $4 -d "@$2" -- "$1" && $touch -c -m $4 -d "@$3" -- "$1"; }
+owned() { at "$1" "$4" && $chown $4 "$2:$3" "$1"; }
+at() { if [ "$2" ]; then known "$1"; else behind "$1"; fi; }
+writable() { p=${1%/} && [ -w "${p%/*}/." ] || fail 'Permission denied'; }
 removed() {
   if [ -d "$1" ] && [ ! -L "$1" ]; then fail 'Is a directory' || return; fi
+  case $1 in */) known "$1" && fail 'Not a directory' || return ;; esac
   $rm -- "$1"
 }
 directory() {
@@ -101,36 +139,87 @@ directory() {
   $mkdir -m "$2" -- "$1"
 }
 undirectory() { $rmdir -- "$1"; }
-renamed() {
-  there "$1" || fail 'No such file or directory' || return
-  if there "$2"; then fail 'File exists' || return; fi
-  $mv -- "$1" "$2"
+named() { [ "$1" ] && [ "$2" ] || fail 'No such file or directory'; }
+directory_itself() { [ -d "$1" ] && [ ! -L "$1" ]; }
+moved() {
+  # mv would look where a link leads to, and that may be nowhere.
+  if [ -L "$2" ] && [ ! -e "$2" ] || [ "$1" -ef "$2" ]; then $rm -- "$2" || return; fi
+  $mv -f -- "$1" "$2"
 }
+# As sftp-server does it: a file never replaces anything, what is none may replace a link that leads nowhere.
+renamed() {
+  known "$1" && parent "$2" || return
+  if [ -e "$2" ]; then fail 'File exists' || return; fi
+  case $2 in
+  */)
+    if [ -e "${2%/}" ]; then
+      case $1 in */. | */..) fail 'Device or resource busy' || return ;; esac
+      if [ -f "$1" ] && [ ! -L "$1" ]; then fail 'File exists' || return; fi
+      fail 'Not a directory' || return
+    fi
+    ;;
+  esac
+  if [ -L "$2" ]; then
+    if directory_itself "$1"; then fail 'Not a directory' || return; fi
+    [ -L "$1" ] || fail 'File exists' || return
+  fi
+  moved "$1" "$2"
+}
+# As rename(2), which looks at things in this order.
 replaced() {
-  there "$1" || fail 'No such file or directory' || return
-  if [ -d "$2" ] && [ ! -L "$2" ]; then
-    if [ -L "$1" ] || [ ! -d "$1" ]; then fail 'Is a directory' || return; fi
+  named "$1" "$2" && parent "$1" && parent "$2" || return
+  for p in "$1" "$2"; do
+    case $p in / | // | */. | */..) fail 'Device or resource busy' || return ;; esac
+  done
+  known "$1" || return
+  p=${2##*/}
+  [ ${#p} -le 255 ] || fail 'File name too long' || return
+  if directory_itself "${1%/}"; then
+    p=${2%/}
+    if [ "${p%/*}/." -ef "$1" ]; then fail 'Invalid argument' || return; fi
+  else
+    case $1 in */) fail 'Not a directory' || return ;; esac
+    case $2 in */) fail 'Not a directory' || return ;; esac
+  fi
+  # One file by two names: nothing is done then.
+  if [ "$1" = "$2" ]; then return; fi
+  if [ "$1" -ef "$2" ] && [ ! -L "$1" ] && [ ! -L "$2" ]; then return; fi
+  writable "$1" && writable "$2" || return
+  if directory_itself "$2"; then
+    directory_itself "$1" || fail 'Is a directory' || return
     $rmdir -- "$2" || return
+  elif [ -L "$2" ] && directory_itself "$1"; then
+    fail 'Not a directory' || return
   elif [ -d "$2" ]; then
     $rm -- "$2" || return # mv would move into the directory that this link leads to
   fi
-  $mv -f -- "$1" "$2"
+  moved "$1" "$2"
 }
 linked() {
-  if there "$2"; then fail 'File exists' || return; fi
+  named "$1" "$2" && known "$1" && parent "$2" || return
+  p=${2##*/}
+  [ ${#p} -le 255 ] || fail 'File name too long' || return
+  if there "$2" || there "${2%/}"; then fail 'File exists' || return; fi
   $ln -- "$1" "$2"
 }
 symlinked() {
+  [ "$1" ] || fail 'No such file or directory' || return
   if there "$2"; then fail 'File exists' || return; fi
   $ln -s -- "$1" "$2"
 }
 target() {
-  if [ ! -L "$1" ]; then
-    there "$1" || fail 'No such file or directory' || return
-    fail 'Invalid argument' || return
-  fi
+  known "$1" || return
+  [ -L "$1" ] || fail 'Invalid argument' || return
   $readlink -- "$1"
 }
-resolved() { cd -P -- "$1" && pwd -P; }
+# What is last in a path may be missing, unless a slash follows.
+resolved() {
+  p=$1
+  while :; do
+    case $p in ?*/) p=${p%/} ;; *) break ;; esac
+  done
+  [ "$p" = "$1" ] || behind "$p" || return
+  $readlink -f -- "$p" || behind "$p"
+}
 space() { $stat -f -c '%s %S %b %f %a %c %d %l' -- "$1"; }
 synced() { $sync "$1" 2>/dev/null || $sync; }

@@ -1,7 +1,7 @@
-"""The SFTP protocol spoken by the gateway itself, for sandboxes without an sftp-server.
+"""The SFTP protocol, version 3, spoken by the gateway itself for sandboxes without an sftp-server.
 
-asyncssh knows the protocol; here its server is given a sandbox's files. It is not exported by asyncssh's package,
-so this is the only file that takes it from the module below.
+It answers as OpenSSH's sftp-server does, whose clients know no other: statuses by errno, what stands behind a request
+in its packet ignored, a packet that cannot be read the end of the session. One request after the other.
 """
 
 from __future__ import annotations
@@ -10,20 +10,29 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator
-from typing import Any, cast
-
-import asyncssh
-from asyncssh.logging import logger
-from asyncssh.sftp import MAX_SFTP_READ_LEN, SFTPServerHandler
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
 
 from sshgate.bridge import Traffic
 from sshgate.sandbox.files import FilesLost, ShellFiles, Status
-from sshgate.streams import STDERR, STDOUT, Client, Exited, Lost, Outcome
-from sshgate.tasks import first_of
+from sshgate.ssh import sftppackets as packets
+from sshgate.ssh.sftppackets import Attrs, Packet, Unreadable
+from sshgate.ssh.sftprequests import LONGEST_PACKET, Requests
+from sshgate.streams import Client, Exited, Lost, Outcome
 
-# The version that every client knows and OpenSSH speaks.
 VERSION = 3
+# OpenSSH's limits: of what is read and written at once, of entries in an answer.
+MOST_BYTES = LONGEST_PACKET - 1024
+MOST_NAMES = 100
+MOST_HANDLES = 1000
+
+_READ, _WRITE, _APPEND, _CREATE, _TRUNCATE, _EXCLUSIVE = 1, 2, 4, 8, 16, 32
+_CODES = {
+    errno.ENOENT: packets.NO_SUCH_FILE, errno.ENOTDIR: packets.NO_SUCH_FILE, errno.EBADF: packets.NO_SUCH_FILE,
+    errno.ELOOP: packets.NO_SUCH_FILE, errno.EPERM: packets.PERMISSION_DENIED, errno.EACCES: packets.PERMISSION_DENIED,
+    errno.ENAMETOOLONG: packets.BAD_MESSAGE, errno.EINVAL: packets.BAD_MESSAGE, errno.ENOSYS: packets.UNSUPPORTED,
+}  # fmt: skip
 
 
 async def serve_files(
@@ -33,244 +42,327 @@ async def serve_files(
 
     ``early`` is input that was read already, ``eof`` that no more will come.
     """
-    writer = _Writer(client, traffic)
-    reader = _Reader(client, files, traffic, writer, early, eof)
-    _, outcome = await first_of(_serve(client, files, reader, writer), client.wait_closed())
-    return cast("Outcome | None", outcome)
+    serving = asyncio.create_task(_serve(Requests(client, traffic, early, eof), files))
+    gone = asyncio.create_task(client.wait_closed())
+    try:
+        await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return serving.result() if serving.done() else None
+    finally:
+        for task in (serving, gone):
+            task.cancel()
+        await asyncio.gather(serving, gone, return_exceptions=True)
 
 
-async def _serve(client: Client, files: ShellFiles, reader: _Reader, writer: _Writer) -> Outcome:
+async def _serve(requests: Requests, files: ShellFiles) -> Outcome:
     try:
         await files.begin()
+        return Exited(await _Server(files).run(requests))
     except OSError as error:
-        await client.write(
-            STDERR,
-            f"sshgate: this sandbox has no sftp-server, and cannot do without: {error.strerror}; "
-            "install openssh-sftp-server in its image.\n".encode(),
+        await requests.complain(
+            f"this sandbox has no sftp-server, and cannot do without: {error.strerror}; "
+            "install openssh-sftp-server in its image."
         )
         return Exited(127)
     except FilesLost as error:
         return Lost(f"{error}.")
-    handler = SFTPServerHandler(_Tree(files), cast(Any, reader), cast(Any, writer), VERSION)
-    await handler.run()
-    await writer.flush()
-    return Lost(f"{files.lost}.") if files.lost is not None else Exited(0)
 
 
-class _Reader:
-    """Requests as asyncssh's handler reads them. Answers go out before the next request is waited for."""
-
-    logger = logger
-
-    def __init__(
-        self, client: Client, files: ShellFiles, traffic: Traffic, writer: _Writer, early: bytes, eof: bool
-    ) -> None:
-        self._client = client
-        self._files = files
-        self._traffic = traffic
-        self._writer = writer
-        self._eof = eof
-        self._buffer = bytearray(early)
-        traffic.up += len(early)
-
-    async def readexactly(self, size: int) -> bytes:
-        await self._writer.flush()
-        while len(self._buffer) < size:
-            data = None if self._eof or self._files.lost is not None else await self._client.read()
-            if data is None:
-                raise asyncio.IncompleteReadError(bytes(self._buffer), size)
-            self._traffic.up += len(data)
-            self._buffer += data
-        taken = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return taken
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        # OpenSSH sends the two paths of a symbolic link in the order that its own server expects.
-        return getattr(self._client, name, default)
-
-
-class _Writer:
-    """Answers as asyncssh's handler writes them, one or two at a time."""
-
-    logger = logger
-
-    def __init__(self, client: Client, traffic: Traffic) -> None:
-        self._client = client
-        self._traffic = traffic
-        self._waiting: list[bytes] = []
-        self.channel = self
-
-    def is_closing(self) -> bool:
-        return False
-
-    def write(self, data: bytes) -> None:
-        self._waiting.append(data)
-
-    def close(self) -> None:
-        """The channel is finished by whoever serves it."""
-
-    async def flush(self) -> None:
-        data, self._waiting = b"".join(self._waiting), []
-        if data:
-            if not self._traffic.down:
-                self._traffic.begins()
-            self._traffic.down += len(data)
-            await self._client.write(STDOUT, data)
-
-
-class _Open:
+@dataclass(slots=True)
+class _File:
     """An open file: a path, what it was opened for, and the mode to give it at the end.
 
     A new file that its owner may not write is writable until then: each write opens it again.
     """
 
-    def __init__(self, path: bytes, append: bool, last_mode: int | None) -> None:
-        self.path = path
-        self.append = append
-        self.last_mode = last_mode
+    path: bytes
+    reads: bool
+    writes: bool
+    append: bool
+    last_mode: int | None
 
 
-class _Tree(asyncssh.SFTPServer):
-    """A sandbox's files in the words of SFTP version 3."""
+@dataclass(slots=True)
+class _Directory:
+    """A directory whose entries are being told."""
+
+    entries: AsyncIterator[tuple[bytes, Status]]
+
+
+class _Refused(Exception):
+    """A status that is no errno's."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class _Server:
+    """A sandbox's files in the words of SFTP. Each handler reads a request's packet and returns its answer."""
 
     def __init__(self, files: ShellFiles) -> None:
-        super().__init__(cast(Any, None))
         self._files = files
+        self._handles: dict[bytes, _File | _Directory] = {}
+        self._next_handle = 0
 
-    @property
-    def logger(self) -> Any:
-        return logger
+    async def run(self, requests: Requests) -> int:
+        """Answer all requests; returns the exit status. Raises ``FilesLost``."""
+        begun = False
+        try:
+            while (packet := await requests.next()) is not None:
+                kind = packet.byte()
+                if kind == packets.INIT:
+                    packet.u32()
+                    begun = True
+                    await requests.answer(bytes([packets.VERSION]) + packets.u32(VERSION) + _EXTENSIONS)
+                    continue
+                if not begun:
+                    raise Unreadable
+                number = packet.take(4)
+                answer = await self._answered(kind, packet)
+                await requests.answer(answer[:1] + number + answer[1:])
+        except Unreadable as error:
+            return error.status
+        return 0
 
-    # --- files ---
+    async def _answered(self, kind: int, packet: Packet) -> bytes:
+        word: int | bytes = packet.string() if kind == packets.EXTENDED else kind
+        handler = _HANDLERS.get(word)
+        try:
+            if handler is None:
+                raise _Refused(packets.UNSUPPORTED)
+            answer = await handler(self, packet)
+            return packets.status(packets.OK) if answer is None else answer
+        except _Refused as refusal:
+            return packets.status(refusal.code)
+        except OSError as error:
+            code = _CODES.get(error.errno or 0, packets.FAILURE)
+            return packets.status(code, (error.strerror or "") if code == packets.FAILURE else "")
 
-    async def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> object:
+    # --- open files ---
+
+    async def _open(self, packet: Packet) -> bytes:
+        path, flags, attrs = packet.path(), packet.u32(), packet.attrs()
+        writes = bool(flags & _WRITE)
+        reads = bool(flags & _READ) or not writes
         letters = b"".join(
             letter
-            for letter, flag in (
-                (b"r", asyncssh.FXF_READ),
-                (b"w", asyncssh.FXF_WRITE),
-                (b"c", asyncssh.FXF_CREAT),
-                (b"t", asyncssh.FXF_TRUNC),
-                (b"x", asyncssh.FXF_EXCL),
+            for letter, wanted in (
+                (b"r", reads), (b"w", writes), (b"c", flags & _CREATE), (b"t", flags & _TRUNCATE),
+                (b"x", flags & _EXCLUSIVE and flags & _CREATE),
             )
-            if pflags & flag
-        )
-        mode = 0o666 if attrs.permissions is None else attrs.permissions
-        made = await self._files.open(_path(path), letters, mode)
-        return _Open(
-            _path(path), bool(pflags & asyncssh.FXF_APPEND), mode if made and not mode & stat.S_IWUSR else None
-        )
+            if wanted
+        )  # fmt: skip
+        mode = 0o666 if attrs.mode is None else attrs.mode
+        self._room_for_handle()
+        made = await self._files.open(path, letters, mode)
+        last_mode = mode if made and not mode & stat.S_IWUSR else None
+        return self._handle(_File(path, reads, writes, bool(flags & _APPEND), last_mode))
 
-    async def read(self, file_obj: object, offset: int, size: int) -> bytes:
-        # asyncssh bounds what is written at once, and tells this bound to clients, but does not keep to it.
-        return await self._files.read(_opened(file_obj).path, offset, min(size, MAX_SFTP_READ_LEN))
+    async def _close(self, packet: Packet) -> None:
+        opened = self._handles.pop(packet.string(), None)
+        if opened is None:
+            raise _Refused(packets.NO_SUCH_FILE)
+        # Everything was written when it was answered.
+        if isinstance(opened, _File) and opened.last_mode is not None:
+            await self._files.change(opened.path, mode=opened.last_mode)
 
-    async def write(self, file_obj: object, offset: int, data: bytes) -> int:
-        file = _opened(file_obj)
+    async def _read(self, packet: Packet) -> bytes:
+        name, offset, size = packet.string(), packet.u64(), packet.u32()
+        file = self._file(name)
+        _checked(offset)
+        if size and not file.reads:
+            raise _Refused(packets.NO_SUCH_FILE)
+        data = await self._files.read(file.path, offset, min(size, MOST_BYTES)) if size else b""
+        if size and not data:
+            raise _Refused(packets.EOF)
+        return bytes([packets.DATA]) + packets.string(data)
+
+    async def _write(self, packet: Packet) -> None:
+        name, offset, data = packet.string(), packet.u64(), packet.string()
+        file = self._file(name)
+        if not file.append:
+            _checked(offset)
+        if not file.writes:
+            raise _Refused(packets.NO_SUCH_FILE)
         if file.append:
             offset = (await self._files.status(file.path, follow=True)).size
         await self._files.write(file.path, offset, data)
-        return len(data)
 
-    async def close(self, file_obj: object) -> None:
-        """Everything was written when it was answered."""
-        file = _opened(file_obj)
-        if file.last_mode is not None:
-            await self._files.change(file.path, mode=file.last_mode)
+    async def _fstat(self, packet: Packet) -> bytes:
+        return _told(await self._files.status(self._file(packet.string()).path, follow=True))
 
-    async def fstat(self, file_obj: object) -> asyncssh.SFTPAttrs:
-        return await self.stat(_opened(file_obj).path)
-
-    async def fsetstat(self, file_obj: object, attrs: asyncssh.SFTPAttrs) -> None:
-        file = _opened(file_obj)
-        if attrs.permissions is not None:
+    async def _fsetstat(self, packet: Packet) -> None:
+        name, attrs = packet.string(), packet.attrs()
+        file = self._file(name)
+        if attrs.mode is not None:
             file.last_mode = None
-        await self.setstat(file.path, attrs)
+        refusal = None
+        if attrs.size is not None and not file.writes:
+            attrs, refusal = replace(attrs, size=None), OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        await self._set(file.path, attrs, refusal=refusal)
 
-    async def fsync(self, file_obj: object) -> None:
-        await self._files.act(b"synced", _opened(file_obj).path)
+    async def _fsync(self, packet: Packet) -> None:
+        await self._files.act(b"synced", self._file(packet.string(), otherwise=packets.NO_SUCH_FILE).path)
 
-    async def fstatvfs(self, file_obj: object) -> asyncssh.SFTPVFSAttrs:
-        return await self.statvfs(_opened(file_obj).path)
+    async def _fstatvfs(self, packet: Packet) -> bytes:
+        return await self._space(self._file(packet.string()).path)
+
+    async def _copy_data(self, packet: Packet) -> None:
+        first, start, size = packet.string(), packet.u64(), packet.u64()
+        second, end = packet.string(), packet.u64()
+        source, target = self._file(first), self._file(second)
+        if not source.reads or not target.writes or source is target:
+            raise _Refused(packets.FAILURE)
+        left = size or 1 << 63
+        while left and (data := await self._files.read(source.path, start, min(left, MOST_BYTES))):
+            await self._files.write(target.path, end, data)
+            start, end, left = start + len(data), end + len(data), left - len(data)
+
+    # --- directories ---
+
+    async def _opendir(self, packet: Packet) -> bytes:
+        path = packet.path()
+        self._room_for_handle()
+        return self._handle(_Directory(await self._files.entries(path)))
+
+    async def _readdir(self, packet: Packet) -> bytes:
+        opened = self._handles.get(packet.string())
+        if not isinstance(opened, _Directory):
+            raise _Refused(packets.FAILURE)
+        found = []
+        async for name, status in opened.entries:
+            found.append(packets.entry(name, status))
+            if len(found) == MOST_NAMES:
+                break
+        if not found:
+            raise _Refused(packets.EOF)
+        return bytes([packets.NAME]) + packets.u32(len(found)) + b"".join(found)
 
     # --- paths ---
 
-    async def lstat(self, path: bytes) -> asyncssh.SFTPAttrs:
-        return _attrs(await self._files.status(_path(path), follow=False))
+    async def _stat(self, packet: Packet) -> bytes:
+        return _told(await self._files.status(packet.path(), follow=True))
 
-    async def stat(self, path: bytes) -> asyncssh.SFTPAttrs:
-        return _attrs(await self._files.status(_path(path), follow=True))
+    async def _lstat(self, packet: Packet) -> bytes:
+        return _told(await self._files.status(packet.path(), follow=False))
 
-    async def setstat(self, path: bytes, attrs: asyncssh.SFTPAttrs) -> None:
-        owner = None if attrs.uid is None or attrs.gid is None else (attrs.uid, attrs.gid)
-        times = None if attrs.atime is None or attrs.mtime is None else (int(attrs.atime), int(attrs.mtime))
-        await self._files.change(_path(path), size=attrs.size, owner=owner, mode=attrs.permissions, times=times)
+    async def _setstat(self, packet: Packet) -> None:
+        await self._set(packet.path(), packet.attrs())
 
-    async def lsetstat(self, path: bytes, attrs: asyncssh.SFTPAttrs) -> None:
-        if stat.S_ISLNK((await self._files.status(_path(path), follow=False)).mode):
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        await self.setstat(path, attrs)
+    async def _lsetstat(self, packet: Packet) -> None:
+        path, attrs = packet.path(), packet.attrs()
+        if attrs.size is not None:
+            raise _Refused(packets.BAD_MESSAGE)  # a link has none
+        await self._set(path, attrs, follow=False)
 
-    async def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
-        for name, status in await self._files.listing(_path(path)):
-            yield asyncssh.SFTPName(name, attrs=_attrs(status))
+    async def _set(self, path: bytes, attrs: Attrs, follow: bool = True, refusal: OSError | None = None) -> None:
+        """Each of them, whatever becomes of the others, as sftp-server does; the last refusal is told."""
+        for size, mode, times, owner in (
+            (attrs.size, None, None, None), (None, attrs.mode, None, None), (None, None, attrs.times, None),
+            (None, None, None, attrs.owner),
+        ):  # fmt: skip
+            try:
+                await self._files.change(path, size=size, mode=mode, times=times, owner=owner, follow=follow)
+            except OSError as error:
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
-    async def realpath(self, path: bytes) -> bytes:
-        return await self._files.resolved(_path(path))
+    async def _remove(self, packet: Packet) -> None:
+        await self._files.act(b"removed", packet.path())
 
-    async def readlink(self, path: bytes) -> bytes:
-        return await self._files.target(_path(path))
+    async def _mkdir(self, packet: Packet) -> None:
+        path, attrs = packet.path(), packet.attrs()
+        await self._files.make_directory(path, 0o777 if attrs.mode is None else attrs.mode)
 
-    async def statvfs(self, path: bytes) -> asyncssh.SFTPVFSAttrs:
-        room = await self._files.space(_path(path))
-        return asyncssh.SFTPVFSAttrs(
-            bsize=room.block, frsize=room.fragment, blocks=room.blocks, bfree=room.free, bavail=room.available,
-            files=room.files, ffree=room.files_free, favail=room.files_free, fsid=0, flags=0,
-            namemax=room.longest_name,
+    async def _rmdir(self, packet: Packet) -> None:
+        await self._files.act(b"undirectory", packet.path())
+
+    async def _realpath(self, packet: Packet) -> bytes:
+        return packets.one_name(await self._files.resolved(packet.path() or b"."))
+
+    async def _readlink(self, packet: Packet) -> bytes:
+        return packets.one_name(await self._files.target(packet.path()))
+
+    async def _rename(self, packet: Packet) -> None:
+        await self._files.act(b"renamed", packet.path(), packet.path())
+
+    async def _posix_rename(self, packet: Packet) -> None:
+        await self._files.act(b"replaced", packet.path(), packet.path())
+
+    async def _hardlink(self, packet: Packet) -> None:
+        await self._files.act(b"linked", packet.path(), packet.path())
+
+    async def _symlink(self, packet: Packet) -> None:
+        # The two are in OpenSSH's order, which is not that of the protocol's draft.
+        await self._files.act(b"symlinked", packet.text(), packet.path())
+
+    async def _statvfs(self, packet: Packet) -> bytes:
+        return await self._space(packet.path())
+
+    async def _expand(self, packet: Packet) -> bytes:
+        path = packet.text()
+        if path == b"~" or path.startswith(b"~/"):
+            path = path[2:].lstrip(b"/")  # relative paths begin at the home
+        elif path.startswith(b"~"):
+            raise _Refused(packets.FAILURE)
+        return packets.one_name(await self._files.resolved(path if path.startswith(b"/") else b"./" + path))
+
+    async def _limits(self, packet: Packet) -> bytes:
+        return bytes([packets.EXTENDED_REPLY]) + struct.pack(
+            ">4Q", LONGEST_PACKET, MOST_BYTES, MOST_BYTES, MOST_HANDLES
+        )
+
+    async def _space(self, path: bytes) -> bytes:
+        room = await self._files.space(path)
+        return bytes([packets.EXTENDED_REPLY]) + struct.pack(
+            ">11Q", room.block, room.fragment, room.blocks, room.free, room.available, room.files, room.files_free,
+            room.files_free, 0, 0, room.longest_name,
         )  # fmt: skip
 
-    async def remove(self, path: bytes) -> None:
-        await self._files.act(b"removed", _path(path))
+    # --- handles ---
 
-    async def mkdir(self, path: bytes, attrs: asyncssh.SFTPAttrs) -> None:
-        await self._files.make_directory(_path(path), 0o777 if attrs.permissions is None else attrs.permissions)
+    def _room_for_handle(self) -> None:
+        if len(self._handles) >= MOST_HANDLES:
+            raise _Refused(packets.FAILURE)
 
-    async def rmdir(self, path: bytes) -> None:
-        await self._files.act(b"undirectory", _path(path))
+    def _handle(self, opened: _File | _Directory) -> bytes:
+        name = packets.u32(self._next_handle)
+        self._next_handle = (self._next_handle + 1) & 0xFFFFFFFF
+        self._handles[name] = opened
+        return bytes([packets.HANDLE]) + packets.string(name)
 
-    async def rename(self, oldpath: bytes, newpath: bytes) -> None:
-        await self._files.act(b"renamed", _path(oldpath), _path(newpath))
-
-    async def posix_rename(self, oldpath: bytes, newpath: bytes) -> None:
-        await self._files.act(b"replaced", _path(oldpath), _path(newpath))
-
-    async def link(self, oldpath: bytes, newpath: bytes) -> None:
-        await self._files.act(b"linked", _path(oldpath), _path(newpath))
-
-    async def symlink(self, oldpath: bytes, newpath: bytes) -> None:
-        await self._files.act(b"symlinked", oldpath, _path(newpath))
-
-    def format_user(self, uid: int | None) -> str:
-        """Numbers: the names of this machine would be wrong."""
-        return str(uid)
-
-    def format_group(self, gid: int | None) -> str:
-        return str(gid)
+    def _file(self, name: bytes, otherwise: int = packets.FAILURE) -> _File:
+        opened = self._handles.get(name)
+        if not isinstance(opened, _File):
+            raise _Refused(otherwise)
+        return opened
 
 
-def _path(path: bytes) -> bytes:
-    """A path that no program can take for an option."""
-    return path if path.startswith(b"/") else b"./" + path
+def _told(of: Status) -> bytes:
+    return bytes([packets.ATTRS]) + packets.attributes(of)
 
 
-def _opened(file_obj: object) -> _Open:
-    assert isinstance(file_obj, _Open)
-    return file_obj
+def _checked(offset: int) -> int:
+    if offset >= 1 << 63:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return offset
 
 
-def _attrs(status: Status) -> asyncssh.SFTPAttrs:
-    return asyncssh.SFTPAttrs(
-        size=status.size, uid=status.uid, gid=status.gid, permissions=status.mode, atime=status.accessed,
-        mtime=status.modified, nlink=status.links,
-    )  # fmt: skip
+_Handler = Callable[[_Server, Packet], Awaitable[bytes | None]]
+_HANDLERS: dict[int | bytes, _Handler] = {
+    3: _Server._open, 4: _Server._close, 5: _Server._read, 6: _Server._write, 7: _Server._lstat, 8: _Server._fstat,
+    9: _Server._setstat, 10: _Server._fsetstat, 11: _Server._opendir, 12: _Server._readdir, 13: _Server._remove,
+    14: _Server._mkdir, 15: _Server._rmdir, 16: _Server._realpath, 17: _Server._stat, 18: _Server._rename,
+    19: _Server._readlink, 20: _Server._symlink,
+    b"posix-rename@openssh.com": _Server._posix_rename, b"statvfs@openssh.com": _Server._statvfs,
+    b"fstatvfs@openssh.com": _Server._fstatvfs, b"hardlink@openssh.com": _Server._hardlink,
+    b"fsync@openssh.com": _Server._fsync, b"lsetstat@openssh.com": _Server._lsetstat,
+    b"limits@openssh.com": _Server._limits, b"expand-path@openssh.com": _Server._expand,
+    b"copy-data": _Server._copy_data,
+}  # fmt: skip
+_EXTENSIONS = b"".join(
+    packets.string(name) + packets.string(b"2" if b"statvfs" in name else b"1")
+    for name in _HANDLERS
+    if isinstance(name, bytes)
+)

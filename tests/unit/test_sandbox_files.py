@@ -13,12 +13,11 @@ from pathlib import Path
 import asyncssh
 import pytest
 from asyncssh.packet import String, UInt32, UInt64
-from asyncssh.sftp import MAX_SFTP_READ_LEN
 
 from sshgate import launcher
 from sshgate.bridge import Traffic
 from sshgate.sandbox.files import BLOCK, FilesLost, ShellFiles
-from sshgate.ssh.sftp import VERSION, serve_files
+from sshgate.ssh.sftp import MOST_BYTES, VERSION, serve_files
 from sshgate.streams import Exited
 from sshgate.transfer.program import SshProgram
 from tests.hostile.polling import until
@@ -84,7 +83,7 @@ async def test_any_name_is_kept(files: ShellFiles, name: bytes) -> None:
     path = b"./d/" + name
     await files.open(path, b"wc", 0o644)
     await files.write(path, 0, name)
-    assert name in [found for found, _ in await files.listing(b"./d")]
+    assert name in [found async for found, _ in await files.entries(b"./d")]
     assert await files.read(path, 0, 1000) == name
     await files.act(b"renamed", path, b"./there")
     await files.act(b"replaced", b"./there", path)
@@ -96,7 +95,7 @@ async def test_any_name_is_kept(files: ShellFiles, name: bytes) -> None:
     assert (await files.resolved(path)).endswith(b"/home/d/" + name)
     await files.act(b"synced", path)
     await files.act(b"removed", path)
-    assert [found for found, _ in await files.listing(b"./d") if found not in (b".", b"..")] == []
+    assert [found async for found, _ in await files.entries(b"./d") if found not in (b".", b"..")] == []
 
 
 @pytest.mark.parametrize(
@@ -125,13 +124,14 @@ async def test_a_refusal_has_its_own_number(
     assert (await files.status(b"./f", follow=True)).size == 0  # the shell goes on
 
 
-async def test_opening_knows_what_is_there(files: ShellFiles) -> None:
+async def test_opening_knows_what_is_there(files: ShellFiles, tmp_path: Path) -> None:
     await files.open(b"./f", b"wcx", 0o644)
     await files.make_directory(b"./d", 0o755)
     await files.act(b"symlinked", b"nowhere", b"./dangling")
+    os.mkfifo(tmp_path / "home" / "pipe")
     for path, letters, number in (
-        (b"./f", b"wcx", errno.EEXIST), (b"./dangling", b"wcx", errno.EEXIST), (b"./d", b"r", errno.EISDIR),
-        (b"./nothing", b"r", errno.ENOENT), (b"./no/where", b"wc", errno.ENOENT), (b"/dev/zero", b"r", errno.EINVAL),
+        (b"./f", b"wcx", errno.EEXIST), (b"./dangling", b"wcx", errno.EEXIST), (b"./d", b"w", errno.EISDIR),
+        (b"./nothing", b"r", errno.ENOENT), (b"./no/where", b"wc", errno.ENOENT), (b"./pipe", b"r", errno.EINVAL),
     ):  # fmt: skip
         with pytest.raises(OSError) as refused:  # noqa: PT011
             await files.open(path, letters, 0o644)
@@ -143,7 +143,7 @@ async def test_what_cannot_be_written_leaves_the_line_clean(files: ShellFiles) -
     with pytest.raises(OSError) as refused:  # noqa: PT011
         await files.write(b"./no/such/file", 0, b"touch ./evil\n" * 1000)
     assert refused.value.errno == errno.ENOENT
-    assert [name for name, _ in await files.listing(b".")] == [b".", b".."]
+    assert [name async for name, _ in await files.entries(b".")] == [b".", b".."]
 
 
 async def test_a_full_disk_is_told(files: ShellFiles) -> None:
@@ -155,7 +155,7 @@ async def test_a_full_disk_is_told(files: ShellFiles) -> None:
 async def test_ten_thousand_names_are_listed(files: ShellFiles, tmp_path: Path) -> None:
     for number in range(10_000):
         (tmp_path / "home" / f"{number:05d}{'n' * 40}").touch()
-    assert len(await files.listing(b".")) == 10_002
+    assert len([name async for name, _ in await files.entries(b".")]) == 10_002
 
 
 async def test_the_room_of_the_disk_is_told(files: ShellFiles) -> None:
@@ -197,7 +197,7 @@ async def test_a_read_of_more_than_was_told_costs_no_more_than_that(files: Shell
     client.input.put(packet(5, UInt32(2), handle, UInt64(0), UInt32(512 << 20)))
     client.input.put_eof()
     assert await serving == Exited(0)
-    assert len(client.written) - before == MAX_SFTP_READ_LEN + 13
+    assert len(client.written) - before == MOST_BYTES + 13
 
 
 def packet(kind: int, *parts: bytes) -> bytes:

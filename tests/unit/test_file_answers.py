@@ -1,0 +1,155 @@
+"""A sandbox that lies about its files: what it answers is bounded in bytes, in time of the loop, and per user."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from sshgate.bridge import Traffic
+from sshgate.errors import LimitReached
+from sshgate.sandbox import files as sandbox_files
+from sshgate.sandbox.fileplaces import ANSWERS_OF_ONE, SERVERS_OF_ONE, FilePlaces
+from sshgate.sandbox.files import LONGEST_ANSWER, PAGE, FilesLost, ShellFiles
+from sshgate.ssh.sftp import serve_files
+from sshgate.streams import STDERR, STDOUT, Lost
+from tests.rig.ends import TestClient, TestProcess
+
+ENTRY = b"81a4 0 0 5 1 1 1 /%s/\n" % (b"n" * 200)
+ENOUGH = 64 << 20
+
+
+class Liar(TestProcess):
+    """Answers the first questions well, and then says what it likes, without an end or with one that never comes."""
+
+    def __init__(self, flood: bytes, stream: int = STDOUT) -> None:
+        super().__init__()
+        self.said = 0
+        self._flood = flood
+        self._stream = stream
+        self._well: list[bytes] = []
+        self._asked = asyncio.Event()
+
+    async def write(self, data: bytes) -> None:
+        await super().write(data)
+        text = bytes(self.sent)
+        token = text.partition(b"token=")[2][:32]
+        for question, answer in ((b"answer hello", b"0022"), (b"answer listable", b"100000")):
+            if question in text:
+                self._well.append(answer + b"\n" + token + b" 0 \2")
+                self.sent = bytearray(b"token=" + token)
+        self._asked.set()
+
+    async def read(self) -> tuple[int, bytes] | None:
+        await self._asked.wait()
+        if self._well:
+            return STDOUT, self._well.pop(0)
+        assert self.said < ENOUGH, "it is read without an end"
+        if not self._flood:
+            await asyncio.Event().wait()
+        self.said += len(self._flood)
+        return self._stream, self._flood
+
+
+async def _list(files: ShellFiles) -> AsyncIterator[bytes]:
+    async for name, _ in await files.entries(b"./d"):
+        yield name
+
+
+@pytest.mark.parametrize("stream", [STDOUT, STDERR])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda files: _list(files).__anext__(),
+        lambda files: files.read(b"./f", 0, 100),
+        lambda files: files.status(b"./f", follow=True),
+    ],
+    ids=["a page", "a block", "a line"],
+)
+async def test_an_answer_without_an_end_is_the_end(ask: Callable[[ShellFiles], object], stream: int) -> None:
+    process = Liar(ENTRY * 200, stream)
+    files = ShellFiles(process)
+    await files.begin()
+    began = time.process_time()
+    with pytest.raises(FilesLost, match="answers without an end"):
+        await ask(files)  # type: ignore[misc]
+    assert process.said <= LONGEST_ANSWER + 2 * len(ENTRY * 200)
+    assert time.process_time() - began < 1
+
+
+async def test_a_page_is_read_without_holding_up_the_loop() -> None:
+    answer = ENTRY * PAGE
+    longest = 0.0
+
+    async def look() -> None:
+        nonlocal longest
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0)
+            longest = max(longest, time.monotonic() - began)
+
+    class Big(Liar):
+        async def read(self) -> tuple[int, bytes] | None:
+            if b"answer page" in self.sent:
+                token = bytes(self.sent).partition(b"token=")[2][:32]
+                self.sent.clear()
+                return STDOUT, answer + b"\n" + token + b" 0 \2"
+            return await super().read()
+
+    process = Big(b"")
+    files = ShellFiles(process)
+    await files.begin()
+    looking = asyncio.create_task(look())
+    names = _list(files)
+    assert [await anext(names) for _ in range(PAGE)] == [b"n" * 200] * PAGE
+    looking.cancel()
+    assert longest < 0.05, f"{longest:.3f} s in one turn"
+
+
+async def test_long_answers_of_one_user_wait_for_each_other_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_files, "ANSWER_SECONDS", 0.5)
+    places = FilePlaces()
+    with places.server("alice") as hers, places.server("bob") as his:
+        silent = [ShellFiles(Liar(b""), hers) for _ in range(ANSWERS_OF_ONE + 1)]
+        for files in silent:
+            await files.begin()
+        waiting = [asyncio.create_task(files.read(b"./f", 0, 1)) for files in silent]
+        await asyncio.sleep(0.1)
+        bobs = ShellFiles(Liar(ENTRY * 200), his)
+        await bobs.begin()
+        with pytest.raises(FilesLost, match="without an end"):  # at once: hers are not his
+            async with asyncio.timeout(0.3):
+                await bobs.read(b"./f", 0, 1)
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [str(one) for one in ended] == ["the sandbox's shell did not answer within a minute"] * len(silent)
+
+
+async def test_servers_of_one_user_are_counted() -> None:
+    places = FilePlaces()
+    held = [places.server("alice") for _ in range(SERVERS_OF_ONE)]
+    for one in held:
+        one.__enter__()
+    with pytest.raises(LimitReached, match="you have 24 file transfers"), places.server("alice"):
+        pass
+    with places.server("bob"):
+        pass
+    held.pop().__exit__(None, None, None)
+    with places.server("alice"):
+        pass
+
+
+async def test_a_client_is_told_and_memory_is_not_filled() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    clients = []
+    for _ in range(24):
+        client = TestClient()
+        client.input.put(
+            b"\0\0\0\5\1\0\0\0\3" + b"\0\0\0\x0a\x0b\0\0\0\1\0\0\0\1d" + b"\0\0\0\x0d\x0c\0\0\0\2\0\0\0\4\0\0\0\0"
+        )
+        clients.append(serve_files(client, ShellFiles(Liar(ENTRY * 200)), Traffic()))
+    ended = await asyncio.gather(*clients)
+    assert ended == [Lost("the sandbox's shell answers without an end.")] * 24
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 96 << 10  # KiB
