@@ -32,6 +32,7 @@ from sshgate.progress import Progress
 from sshgate.sandbox.fileplaces import FilePlaces
 from sshgate.sandbox.files import ShellFiles
 from sshgate.sandbox.launch import end_group, has_sftp_server, is_busy, launch, park
+from sshgate.sandbox.pace import Paced
 from sshgate.sandbox.provider import Provider, Sandbox
 from sshgate.streams import (
     STDOUT,
@@ -271,7 +272,7 @@ class Login:
     ) -> Outcome | None:
         """The sftp subsystem: bytes to the sandbox's own server, or served here where it has none."""
         if await has_sftp_server(process):
-            return await bridge(client, process, traffic, early, eof, said)
+            return await bridge(client, Paced(process), traffic, early, eof, said)
         server = self._gateway.file_server
         if server is None or asks.options:
             raise ProgramMissing("this sandbox has no sftp-server, install openssh-sftp-server in its image.")
