@@ -10,7 +10,7 @@ import stat
 import struct
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -152,24 +152,29 @@ async def fallback(home: Path, programs: str, monkeypatch: pytest.MonkeyPatch) -
         await process.close()
 
 
-@pytest.fixture(params=["coreutils", "busybox"])
-async def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Peer, Peer]]:
+@pytest.fixture
+def homes() -> Iterator[tuple[Path, Path]]:
+    """Two homes with the same files. Not below pytest's own directories, which are for their owner alone."""
     if SERVER is None:
         pytest.skip("no sftp-server on this machine")
-    place = Path(tempfile.mkdtemp())  # pytest's own are for their owner alone
+    place = Path(tempfile.mkdtemp())
     place.chmod(0o755)
-    homes = place / "one" / "home", place / "two" / "home"
-    for home in homes:
-        home.parent.mkdir()
-        furnish(home)
+    for name in ("one", "two"):
+        (place / name).mkdir()
+        furnish(place / name / "home")
     old = os.umask(0o022)
-    try:
-        async with real(homes[0]) as theirs, fallback(homes[1], request.param, monkeypatch) as ours:
-            yield theirs, ours
-    finally:
-        os.umask(old)
-        subprocess.run(["/bin/chmod", "-R", "u+rwx", place], check=True)
-        shutil.rmtree(place)
+    yield place / "one" / "home", place / "two" / "home"
+    os.umask(old)
+    subprocess.run(["/bin/chmod", "-R", "u+rwx", place], check=True)
+    shutil.rmtree(place)
+
+
+@pytest.fixture(params=["coreutils", "busybox"])
+async def both(
+    request: pytest.FixtureRequest, homes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Peer, Peer]]:
+    async with real(homes[0]) as theirs, fallback(homes[1], request.param, monkeypatch) as ours:
+        yield theirs, ours
 
 
 async def same(both: tuple[Peer, Peer], kind: int, body: Any, note: object = "") -> bytes:
