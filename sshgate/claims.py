@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant
 from sshgate.foresight import Foreseen
+from sshgate.lifecycle.occupancy import Occupancy
+from sshgate.sandbox.launch import runs_anything
 from sshgate.sandbox.named import Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
+from sshgate.tasks import cancel
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Trail
 from sshgate.telemetry.marks import since
@@ -41,7 +44,7 @@ class Claims:
         self._provider = provider
         self._admission = admission
         self._user = user
-        self._shared: dict[str, _Once] = {}
+        self._shared: dict[str, _Shared] = {}
         self._foreseen: Foreseen | None = None
 
     def foresee(self, granted: Grant, session: str) -> None:
@@ -49,11 +52,15 @@ class Claims:
 
         Only where one is ready, and where it is the provider that counts: else nothing would be gained.
         """
-        shared = granted.scope == "connection" and granted.profile.name in self._shared
         ready = self._admission is None and granted.profile.warm > 0 and granted.name is None
-        if ready and not shared and self._foreseen is None:
+        if ready and not self.has(granted) and self._foreseen is None:
             order = Order(granted.profile, self._user, session, None, granted.chosen)
             self._foreseen = Foreseen(self._provider.create, order)
+
+    def has(self, granted: Grant) -> bool:
+        """Whether the sandbox that the connection shares for this grant is there, or is being made."""
+        shared = self._shared.get(granted.profile.name) if granted.scope == "connection" else None
+        return shared is not None and shared.there
 
     def foreseen(self) -> Foreseen | None:
         """What was foreseen for the channel that asks now; whoever gets it drops it."""
@@ -64,23 +71,26 @@ class Claims:
     async def sandbox(
         self, granted: Grant, session: str, notice: Notice, foreseen: Foreseen | None = None
     ) -> AsyncIterator[Pending]:
-        """The sandbox of this grant; an ephemeral one is removed when the body ends."""
+        """The sandbox of this grant. One of its own is removed when the body ends, a shared one is kept for others."""
         order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
         if granted.name is not None:
-            joined = _Joined(self._provider.named, self._admission, order, notice)
+            joined = _Joined(self._provider.named, self._admission, order, notice, foreseen)
             try:
                 yield joined
             finally:
                 await joined.leave()
             return
         if granted.scope == "connection":
-            key = granted.profile.name
-            if key not in self._shared:
-                self._shared[key] = _Once(self._provider, self._admission, order, notice, self._trail, foreseen)
-            yield self._shared[key]
+            shared = self._shared.get(granted.profile.name)
+            if shared is None:
+                shared = _Shared(self._provider, self._admission, order, notice, self._trail, foreseen)
+                self._shared[granted.profile.name] = shared
+            else:
+                shared.ask(order, notice, foreseen)
+            with shared.entered():
+                yield shared
             return
-        trail = self._trail.bound(session=session)
-        once = _Once(self._provider, self._admission, order, notice, trail, foreseen)
+        once = _Once(self._provider, self._admission, order, notice, self._trail, foreseen)
         try:
             yield once
         finally:
@@ -93,7 +103,7 @@ class Claims:
             await foreseen.drop()
         shared, self._shared = list(self._shared.values()), {}
         for once in shared:
-            await once.delete()
+            await once.close()
 
 
 class _Joined:
@@ -102,14 +112,24 @@ class _Joined:
     left: float | None = None
     how = "joined"
 
-    def __init__(self, named: NamedSandboxes, admission: Admission | None, order: Order, notice: Notice) -> None:
+    def __init__(
+        self,
+        named: NamedSandboxes,
+        admission: Admission | None,
+        order: Order,
+        notice: Notice,
+        foreseen: Foreseen | None,
+    ) -> None:
         self._named = named
         self._admission = admission
         self._order = order
         self._notice = notice
+        self._foreseen = foreseen
         self._attachment: Attachment | None = None
 
     async def get(self) -> Sandbox:
+        if self._foreseen is not None:
+            await self._foreseen.drop()  # it would count as one of the user's
         if self._attachment is None:
             self._attachment = await self._named.join(self._order, self._notice, self._admit)
             self.left = self._attachment.left
@@ -127,8 +147,6 @@ class _Joined:
 
 class _Once:
     """A sandbox that is made once, by whoever asks first, and removed once."""
-
-    left: float | None = None
 
     def __init__(
         self,
@@ -150,20 +168,27 @@ class _Once:
         self._sandbox: Sandbox | None = None
         self._release: Callable[[], None] = lambda: None
 
+    @property
+    def left(self) -> float | None:
+        return None
+
     async def get(self) -> Sandbox:
         async with self._lock:
-            if self._sandbox is None:
-                release = _admit(self._admission, self._order.user)
-                try:
-                    self._sandbox = await self._made()
-                except BaseException:
-                    release()
-                    raise
-                self._release = release
-                self.how = "warm" if self._sandbox.warm else "cold"
-            else:
-                self.how = "joined"
+            return await self._get()
+
+    async def _get(self) -> Sandbox:
+        if self._sandbox is not None:
+            self.how = "joined"
             return self._sandbox
+        release = _admit(self._admission, self._order.user)
+        try:
+            self._sandbox = await self._made()
+        except BaseException:
+            release()
+            raise
+        self._release = release
+        self.how = "warm" if self._sandbox.warm else "cold"
+        return self._sandbox
 
     async def _made(self) -> Sandbox:
         foreseen, self._foreseen = self._foreseen, None
@@ -179,10 +204,85 @@ class _Once:
             began = time.monotonic()
             try:
                 await sandbox.delete()
-                ended = self._trail.bound(sandbox=sandbox.id, profile=self._order.profile.name)
+                order = self._order
+                ended = self._trail.bound(session=order.session, sandbox=sandbox.id, profile=order.profile.name)
                 ended.tell(Code.SANDBOX_END, seconds=since(began))
             finally:
                 self._release()
+
+
+class _Shared(_Once):
+    """The sandbox of a connection's channels. It stays a while after the last of them, as a named one does.
+
+    Should it end before the connection, the next channel gets another one.
+    """
+
+    _occupancy: Occupancy | None = None
+    _keeper: asyncio.Task[None] | None = None
+    _users = 0
+
+    @property
+    def there(self) -> bool:
+        """Whether there is a sandbox, or one is being made."""
+        return self._lock.locked() or (self._sandbox is not None and self._sandbox.usable)
+
+    @property
+    def left(self) -> float | None:
+        return self._occupancy.left if self._occupancy is not None else None
+
+    def ask(self, order: Order, notice: Notice, foreseen: Foreseen | None) -> None:
+        """One more channel comes: what has yet to be made is made for this order."""
+        if not self.there:
+            self._order, self._notice = order, notice
+            self._foreseen, foreseen = foreseen, self._foreseen
+        if foreseen is not None:
+            foreseen.give_up()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """A channel is in it while the body runs."""
+        self._users += 1
+        if self._occupancy is not None:
+            self._occupancy.enter()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._occupancy is not None:
+                self._occupancy.leave()
+
+    async def get(self) -> Sandbox:
+        async with self._lock:
+            if self._sandbox is not None and not self._sandbox.usable:
+                await self.delete()
+            sandbox = await self._get()
+            if self._occupancy is None:
+                self._occupancy = Occupancy(self._order.profile.limits)
+                for _ in range(self._users):
+                    self._occupancy.enter()
+                self._keeper = asyncio.create_task(self._keep(sandbox, self._occupancy))
+            return sandbox
+
+    async def delete(self) -> None:
+        keeper, self._keeper, self._occupancy = self._keeper, None, None
+        if keeper is not None and keeper is not asyncio.current_task():
+            await cancel(keeper)
+        await super().delete()
+
+    async def close(self) -> None:
+        """The connection has ended."""
+        async with self._lock:
+            await self.delete()
+
+    async def _keep(self, sandbox: Sandbox, occupancy: Occupancy) -> None:
+        async def busy() -> bool:
+            await sandbox.forget()  # what waits in it would look like a program
+            return sandbox.usable and await runs_anything(sandbox)
+
+        await occupancy.until_over(busy)
+        async with self._lock:
+            if self._sandbox is sandbox:
+                await self.delete()
 
 
 def _admit(admission: Admission | None, user: str) -> Callable[[], None]:

@@ -148,7 +148,8 @@ class ProfileLimits:
     idle: float = 1800.0
     """Seconds without a byte after which a session ends; 0: never."""
     detached: float = 600.0
-    """Seconds that a session, or a named sandbox in which no program runs, is kept without a client."""
+    """Seconds that a browser's session is kept without a client; likewise a sandbox, named or a connection's, without a
+    channel and without a program that runs."""
     start: float = 120.0
     """Seconds a cold start may take in all."""
     unschedulable: float = 8.0
@@ -200,8 +201,8 @@ class Profile:
     """The key in the file's ``profiles``; not a field of its own there."""
     image: str = "claudecode-sandbox:latest"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "Never"
-    scope: Literal["channel", "connection"] = "channel"
-    """``channel``: a fresh sandbox for each channel; ``connection``: one for all of a connection."""
+    scope: Literal["channel", "connection"] = "connection"
+    """``connection``: one sandbox for all channels of a connection, as with sshd; ``channel``: a fresh one for each."""
     shell: str = "/bin/bash"
     """The login shell; where the image has none, the account's, then /bin/sh."""
     allow: tuple[str, ...] = ("*",)

@@ -30,7 +30,7 @@ class Foreseen:
         self._task: asyncio.Task[Sandbox] | None = asyncio.create_task(create(order, lambda text: self._say(text)))
         self._task.add_done_callback(_heard)
         self._dropping: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(UNUSED_SECONDS, self._expire)
+        self._timer = asyncio.get_running_loop().call_later(UNUSED_SECONDS, self.give_up)
 
     def __repr__(self) -> str:
         return f"<Foreseen {self.order.profile.name} for {self.order.session}{' used' * (self._task is None)}>"
@@ -53,14 +53,13 @@ class Foreseen:
 
     async def drop(self) -> None:
         """Give up what was not used. Never raises; may be called again."""
-        self._timer.cancel()
-        if self._dropping is None and self._task is not None:
-            task, self._task = self._task, None
-            self._dropping = asyncio.create_task(_undo(task))
+        self.give_up()
         if self._dropping is not None:
             await asyncio.shield(self._dropping)
 
-    def _expire(self) -> None:
+    def give_up(self) -> None:
+        """Begin to ``drop`` it, without waiting for that."""
+        self._timer.cancel()
         task, self._task = self._task, None
         if task is not None:
             self._dropping = asyncio.create_task(_undo(task))

@@ -47,6 +47,7 @@ from sshgate.streams import (
     Signalled,
     Subsystem,
 )
+from sshgate.tasks import TaskSet, first_of
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Trail, Value
@@ -122,6 +123,9 @@ class Login:
         """The shell that runs on it with a terminal, as its sandbox counts processes: where it is, files belong."""
         self._gateway = gateway
         self._together = together
+        self._disconnected = asyncio.Event()
+        self._more_sessions = True
+        self._tasks = TaskSet()
         self._trail = gateway.telemetry.events.trail(
             connection=identity.connection or None,
             user=identity.user,
@@ -172,10 +176,20 @@ class Login:
         with contextlib.suppress(GateError):
             self._claims.foresee(self._usual(), secrets.token_hex(5))
 
+    def sessions_ended(self) -> None:
+        """The client will open no further session."""
+        self._more_sessions = False
+
+    def disconnected(self) -> None:
+        """The connection has ended: what runs in a sandbox that goes with it need not be hung up first."""
+        self._disconnected.set()
+
     async def close(self) -> None:
-        """The connection has ended: remove what it shared. Never raises."""
+        """The connection has ended, and so have its sessions: remove what it shared. Never raises."""
+        self.disconnected()
         await self.forwards.close()
         await self._claims.close()
+        await self._tasks.join()
         self._gateway.left(self)
 
     def _usual(self) -> Grant:
@@ -219,6 +233,9 @@ class Login:
                 trail.tell(Code.SESSION_END, outcome="left", reason="the client left during the start")
                 return
             sandbox, process = wait.result
+            if granted.scope == "channel" or (granted.scope == "connection" and not self._more_sessions):
+                # No second program will come: what waits would only hold memory here and show in its `ps`.
+                self._tasks.start(sandbox.forget())
             place.entered(sandbox)
             outcome: Outcome | None = None
             cut = False
@@ -244,7 +261,7 @@ class Login:
                 await process.close()
                 alive = outcome is None or isinstance(outcome, Lost)
                 if alive and process.pid is not None and self._lives_on(granted, cut):
-                    await end_group(sandbox, process.pid)
+                    await self._hang_up(granted, sandbox, process.pid)
             ended = trail.bound(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
             if isinstance(granted.request.asks, Subsystem):
                 ended.tell(Code.FILE_TRANSFER)
@@ -260,7 +277,13 @@ class Login:
         """Whether the sandbox goes on without this session; with a thousand of them a hang-up each takes long."""
         if cut:
             return granted.scope == "named" and self._gateway.provider.named.outlast
-        return granted.scope != "channel"
+        return granted.scope == "named" or (granted.scope == "connection" and not self._disconnected.is_set())
+
+    async def _hang_up(self, granted: Grant, sandbox: Sandbox, pid: int) -> None:
+        if granted.scope == "named":
+            await end_group(sandbox, pid)
+        else:
+            await first_of(end_group(sandbox, pid), self._disconnected.wait())
 
     def _first_byte(self, granted: Grant, marks: Marks) -> None:
         marks.mark(Stage.FIRST_BYTE)

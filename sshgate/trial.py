@@ -66,7 +66,7 @@ def prepare(port: int, keys: Path) -> Config:
         ssh=Ssh(listen=Address(HOST, port), host_keys=keys / "host", drain=0.0),
         access=Access(authorized_keys=users),
         sandbox=SandboxPlace(provider="local"),
-        profiles={"default": Profile(), "shared": Profile(name="shared", scope="connection")},
+        profiles={"default": Profile(), "fresh": Profile(name="fresh", scope="channel")},
         limits=Limits(sandboxes_per_user=50),
         log=Log(level="warning"),
     )
@@ -98,8 +98,9 @@ Files:
 
   {sftp}
 
-One sandbox for all the channels of a connection has the login name {USER}+shared; one for all connections, as remote
-editors need it, {USER}=NAME. With these lines in ~/.ssh/config it is `{clientconfig.ALIAS}`, for ssh and for editors:
+The channels of a connection share its sandbox; with the login name {USER}+fresh each has its own. One for all
+connections, as remote editors need it, has {USER}=NAME. With these lines in ~/.ssh/config
+it is `{clientconfig.ALIAS}`, for ssh and for editors:
 
 {textwrap.indent(_config_block(port, keys.resolve()), "  ")}
 

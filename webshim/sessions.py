@@ -36,6 +36,9 @@ class Login(Protocol):
     async def run(self, request: Request, client: Client) -> None:
         """Serve one program to its end."""
 
+    def disconnected(self) -> None:
+        """What runs in its sandbox is about to end with that."""
+
     async def close(self) -> None:
         """Remove what it shared."""
 
@@ -116,6 +119,8 @@ class Sessions:
     def end(self, session: WebSession, reason: str) -> None:
         """It is over: now, where nothing runs, else as soon as the core has undone it."""
         session.end(reason)
+        if (login := self._logins.get(session.id)) is not None:
+            login.disconnected()
         if session.id not in self._runs:
             session.over()
             if not session.acquainted:

@@ -95,8 +95,19 @@ class Forwards:
         finally:
             self._places.remove(place)
             place.failed(Unavailable("the session ended before its sandbox was there"))
-            if granted.scope == "channel" and place.sandbox is not None:
+            if place.sandbox is not None and (granted.scope == "channel" or not self._uses(place.sandbox)):
                 await self._leave(place.sandbox)
+
+    def _uses(self, sandbox: Sandbox) -> bool:
+        """Whether a session or a forward still needs the relay in it, which would keep it from looking idle."""
+        places = [*self._places, *([self._own] if self._own is not None else [])]
+        if any(one.sandbox is sandbox and not one.over for one in places):
+            return True
+        task = self._relays.get(sandbox.id)
+        if task is not None and not task.done():
+            return True
+        relay = task.result() if task is not None and _started(task) else None
+        return relay is not None and relay.streams + relay.listeners > 0
 
     def sessions_ended(self) -> None:
         """The client will open no further session: no forward need wait for one."""
@@ -214,7 +225,7 @@ class Forwards:
     # --- which sandbox ---
 
     async def _place(self) -> Place:
-        if not self._places and self._own is None and self._more_sessions and self._usual().scope == "channel":
+        if not self._places and self._own is None and self._more_sessions and self._open():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SESSION_SECONDS):
                     while not self._places and self._more_sessions:
@@ -224,10 +235,15 @@ class Forwards:
             raise Unavailable("the connection has ended")
         if self._places:
             return self._places[0]
-        if self._own is None or self._own.over:
+        if self._own is None or not self._own.usable:
             self._own = Place(self._usual())
             self._spawn(self._keep(self._own))
         return self._own
+
+    def _open(self) -> bool:
+        """Whether a session would decide which sandbox is meant."""
+        usual = self._usual()
+        return usual.name is None and not self._claims.has(usual)
 
     async def _keep(self, place: Place) -> None:
         """Hold the sandbox of no session until the connection ends, nothing uses it any more, or its time is up."""
@@ -237,7 +253,8 @@ class Forwards:
                 place.entered(sandbox)
                 await self._until_useless(place.granted.profile.limits)
                 place.failed(Unavailable("the sandbox has ended"))
-                await self._leave(sandbox)
+                if not self._uses(sandbox):
+                    await self._leave(sandbox)
         except GateError as error:
             place.failed(error)
         finally:

@@ -23,6 +23,11 @@ class Place:
         state = "over" if self.over else self.sandbox.id if self.sandbox is not None else "starting"
         return f"<Place {self.granted.profile.name} {state}>"
 
+    @property
+    def usable(self) -> bool:
+        """Whether there is a sandbox to forward to, or one may still come."""
+        return not self.over and (self.sandbox is None or self.sandbox.usable)
+
     def entered(self, sandbox: Sandbox) -> None:
         """The sandbox is there."""
         self.sandbox = sandbox

@@ -114,6 +114,11 @@ class Relay:
         """Streams that are open."""
         return len(self._streams)
 
+    @property
+    def listeners(self) -> int:
+        """Listeners that are open, or about to be."""
+        return len(self._listeners)
+
     async def connect(self, destination: Destination, own: tuple[str, ...] = ()) -> RelayStream:
         """Connect from inside the sandbox, to its ``own`` addresses where given. Raises ``ConnectFailed``."""
         number = next(self._numbers)

@@ -41,6 +41,10 @@ class Sandbox(Protocol):
     """Whether it was ready before anybody asked for it."""
 
     @property
+    def usable(self) -> bool:
+        """Whether a program could still be started in it, as far as is known."""
+
+    @property
     def hostname(self) -> str:
         """What programs in it see as their machine's name; empty where that is another machine's."""
 
@@ -49,6 +53,9 @@ class Sandbox(Protocol):
 
     def parked(self, terminal: bool) -> Process | None:
         """A launcher that waits in it already, with a terminal or on pipes; whoever gets it closes it."""
+
+    async def forget(self) -> None:
+        """End the launchers that wait in it; programs can still be started. Never raises."""
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         """Start a program: with a terminal of this size, or on pipes with stderr apart.

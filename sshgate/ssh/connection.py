@@ -119,6 +119,7 @@ class Connection(Authentication):
             else:
                 self._trail.tell(Code.CONNECTION_END, reason=self._over or _reason(exc))
         if self._login is not None:
+            self._login.disconnected()
             self._spawn(self._leave(self._login))
         self._lost(self)
 
@@ -226,8 +227,10 @@ class Connection(Authentication):
     def sessions_ended(self) -> None:
         self._more_sessions = False
         # A session that is there may still be about to say what it wants.
-        if self._login is not None and self._transport is not None and not self._transport.open_sessions:
-            self._login.forwards.sessions_ended()
+        if self._login is not None and self._transport is not None:
+            self._login.sessions_ended()
+            if not self._transport.open_sessions:
+                self._login.forwards.sessions_ended()
 
     def session_requested(self) -> Channel:
         transport, proof = self._transport, self._proof

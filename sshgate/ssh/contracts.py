@@ -100,8 +100,14 @@ class Login(Protocol):
     async def run(self, request: Request, client: Client) -> None:
         """Serve one channel to its end. Raises nothing but ``CancelledError``."""
 
+    def sessions_ended(self) -> None:
+        """The client will open no further session."""
+
+    def disconnected(self) -> None:
+        """The connection has ended; its sessions are about to."""
+
     async def close(self) -> None:
-        """The connection has ended. Never raises."""
+        """The connection has ended, and so have its sessions. Never raises."""
 
 
 class Gateway(Protocol):

@@ -15,7 +15,10 @@ from tests.rig.ssh import Ssh, end, make_key
 from tests.rig.waiting import until
 
 
-def test_channels_of_one_connection_have_their_own_sandbox_and_status(ssh: Ssh, tmp_path: Path) -> None:
+def test_with_a_scope_of_channel_each_has_its_own_sandbox_and_status(
+    gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh], tmp_path: Path
+) -> None:
+    ssh = user_at(gateway(provider, profiles={"default": {"scope": "channel"}}))
     with master(ssh, tmp_path) as control:
         first = ssh.start("echo mine > /tmp/mark; read line; cat /tmp/mark; exit 4", options=control)
         second = ssh.run("test -e /tmp/mark; echo $?; exit 5", options=control)
@@ -36,12 +39,13 @@ def test_killing_one_client_of_a_connection_leaves_the_others(ssh: Ssh, tmp_path
         assert (other.returncode, out) == (0, b"got it\n")
 
 
-def test_a_scope_of_connection_shares_the_sandbox(
-    gateway: Callable[..., Gateway], provider: str, user_at: Callable[[Gateway], Ssh], tmp_path: Path
-) -> None:
-    ssh = user_at(gateway(provider, profiles={"default": {"scope": "connection"}}))
+def test_channels_of_one_connection_share_the_sandbox_and_have_their_own_status(ssh: Ssh, tmp_path: Path) -> None:
     with master(ssh, tmp_path) as control:
-        assert ssh.run("echo kept > /tmp/mark", options=control).status == 0
+        first = ssh.start("echo kept > /tmp/mark; read line; exit 4", options=control)
+        until(lambda: ssh.run("cat /tmp/mark; exit 5", options=control).out == b"kept\n", 20, "the file of the other")
+        assert ssh.run("exit 5", options=control).status == 5
+        first.communicate(b"\n", timeout=20)
+        assert first.returncode == 4
         assert ssh.run("cat /tmp/mark", options=control).out == b"kept\n"
     assert ssh.run("cat /tmp/mark").status == 1
 

@@ -101,8 +101,8 @@ def test_the_pasted_lines_work_and_ctrl_c_ends_it(tmp_path: Path) -> None:
         files = tried.paste(sftp, b"put said upload\nls -l upload\n")
         assert files.returncode == 0
         assert b"upload" in files.stdout
-        shared = tried.paste(plain.replace("dev@", "dev+shared@") + " true")
-        assert shared.returncode == 0, shared.stderr
+        fresh = tried.paste(plain.replace("dev@", "dev+fresh@") + " true")
+        assert fresh.returncode == 0, fresh.stderr
         os.killpg(tried.running.pid, signal.SIGINT)
         assert tried.running.wait(PATIENCE) == 0
         assert "Traceback" not in tried.complaints

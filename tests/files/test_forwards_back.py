@@ -140,7 +140,8 @@ def test_a_hundred_connections_at_once_lead_back(user: Ssh, here: int) -> None:
 def test_listeners_whose_sandbox_has_gone_leave_room_for_others(
     make_gateway: MakeGateway, provider: str, user_at: Callable[[Gateway], Ssh], here: int, tmp_path: Path
 ) -> None:
-    limited = user_at(make_gateway(provider, ssh={"forwards_per_connection": 1}))
+    fresh = {"default": {"scope": "channel"}}
+    limited = user_at(make_gateway(provider, ssh={"forwards_per_connection": 1}, profiles=fresh))
 
     def forward(*control: str) -> bytes:
         words = (*control, "-O", "forward", "-R", f"{free_port()}:localhost:{here}")

@@ -236,7 +236,7 @@ async def test_what_is_not_a_relay_is_not_believed(
 def test_a_sandbox_that_no_session_needs_goes_when_its_forwards_do(
     gateway: MakeGateway, provider: str, user_at: Callable[[Gateway], Ssh]
 ) -> None:
-    brief = gateway(provider, profiles={"default": {"limits": {"idle": "1s"}}})
+    brief = gateway(provider, profiles={"default": {"limits": {"idle": "1s", "detached": "1s"}}})
     port = local_port()
     argv = user_at(brief).argv(options=("-N", "-L", f"{port}:localhost:{PORT}"))
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as client:

@@ -65,6 +65,12 @@ class ProgramLogin:
     def foresee(self) -> None:
         pass
 
+    def sessions_ended(self) -> None:
+        pass
+
+    def disconnected(self) -> None:
+        pass
+
     async def run(self, request: Request, client: Client) -> None:
         self.requests.append(request)
         self.running += 1

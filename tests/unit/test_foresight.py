@@ -24,9 +24,13 @@ class Room:
     id = "room"
     warm = True
     hostname = "sandbox"
+    usable = True
 
     def __init__(self) -> None:
         self.deleted = False
+
+    async def forget(self) -> None:
+        pass
 
     async def addresses(self) -> tuple[str, ...]:
         return ()

@@ -64,9 +64,13 @@ class OfALyingRelay:
     id = "lying"
     warm = False
     hostname = "sandbox"
+    usable = True
 
     def __init__(self) -> None:
         self.relay = LyingRelay()
+
+    async def forget(self) -> None:
+        pass
 
     async def addresses(self) -> tuple[str, ...]:
         return ()

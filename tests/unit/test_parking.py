@@ -59,6 +59,7 @@ class Room:
 
     warm = False
     hostname = "sandbox"
+    usable = True
 
     def __init__(self, record: Record, broken: bool) -> None:
         self.id = record.name

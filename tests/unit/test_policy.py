@@ -13,7 +13,7 @@ from sshgate.terminal import Terminal
 
 PROFILES = {
     "default": Profile(),
-    "gpu": Profile(name="gpu", allow=("alice", "team-*"), scope="connection"),
+    "gpu": Profile(name="gpu", allow=("alice", "team-*"), scope="channel"),
     "closed": Profile(name="closed", allow=()),
 }
 SHELL = Request(Shell())
@@ -27,14 +27,14 @@ def granted(login: str = "bob", request: Request = SHELL, restrictions: Restrict
 
 def test_a_plain_login_gets_the_default_profile() -> None:
     got = granted()
-    assert (got.profile, got.scope, got.request, got.name) == (PROFILES["default"], "channel", SHELL, None)
+    assert (got.profile, got.scope, got.request, got.name) == (PROFILES["default"], "connection", SHELL, None)
     assert got.environment == {}
 
 
 @pytest.mark.parametrize("login", ["alice+gpu", "team-7+gpu"])
 def test_a_profile_is_for_those_it_allows(login: str) -> None:
     got = granted(login)
-    assert (got.profile.name, got.scope) == ("gpu", "connection")
+    assert (got.profile.name, got.scope) == ("gpu", "channel")
 
 
 @pytest.mark.parametrize(

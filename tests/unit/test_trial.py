@@ -38,8 +38,8 @@ def test_the_settings_are_for_this_machine_only(keys: Path) -> None:
     assert config.ssh.listen == Address("127.0.0.1", 4321)
     assert config.sandbox.provider == "local"
     assert {name: profile.scope for name, profile in config.profiles.items()} == {
-        "default": "channel",
-        "shared": "connection",
+        "default": "connection",
+        "fresh": "channel",
     }
 
 

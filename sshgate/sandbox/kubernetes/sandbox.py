@@ -52,7 +52,6 @@ class KubernetesSandbox:
         self.warm = False
         self._parked: dict[bool, Process] = {}
         self._crowded = False
-        self._closing: set[asyncio.Task[None]] = set()
         self._entered = False
         self._entering = asyncio.Lock()
         self._change: asyncio.Future[None] | None = None
@@ -74,7 +73,6 @@ class KubernetesSandbox:
 
     @property
     def usable(self) -> bool:
-        """Whether a program could still be started in it from here, as far as is known."""
         return not self._deleted and not self.standing.over
 
     def adopt(self, profile: Profile, notice: Notice) -> None:
@@ -88,11 +86,6 @@ class KubernetesSandbox:
 
     def parked(self, terminal: bool) -> Process | None:
         process = self._parked.pop(terminal, None)
-        if self.profile.scope == "channel":
-            # There will be no second program in it: what waits would only hold memory here and show in its `ps`.
-            task = asyncio.create_task(self.forget())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
         return process if process in self._processes else None
 
     async def forget(self) -> None:

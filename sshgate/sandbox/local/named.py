@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from weakref import WeakValueDictionary
 
 from sshgate.errors import BadRequest
-from sshgate.lifecycle.clocks import SessionClock, Warn
+from sshgate.lifecycle.occupancy import Occupancy
 from sshgate.sandbox.launch import runs_anything
 from sshgate.sandbox.local.sandbox import LocalSandbox
 from sshgate.sandbox.named import Admit, Attachment, Listed
 from sshgate.sandbox.provider import Notice, Order, Sandbox
-
-# Sessions end themselves at the maximum lifetime and tell why; what they leave goes this much later.
-LAST_WORDS = 5.0
+from sshgate.tasks import cancel
 
 Make = Callable[[Order, Notice], Awaitable[LocalSandbox]]
 
@@ -46,7 +44,7 @@ class LocalNamed:
         async with self._making.setdefault(key, asyncio.Lock()):
             kept = self._kept.get(key)
             made = False
-            if kept is not None and not kept.sandbox.alive:
+            if kept is not None and not kept.sandbox.usable:
                 await self._forget(kept)
                 kept = None
             if kept is None:
@@ -62,7 +60,7 @@ class LocalNamed:
 
     async def list(self, user: str | None) -> list[Listed]:
         kept = {one.sandbox: one for one in self._kept.values()}
-        found = [one for one in self._sandboxes if one.alive and user in (None, one.order.user)]
+        found = [one for one in self._sandboxes if one.usable and user in (None, one.order.user)]
         return [_listed(one, kept.get(one)) for one in sorted(found, key=lambda one: (one.made, one.id))]
 
     async def end(self, user: str, name: str) -> str | None:
@@ -88,7 +86,7 @@ class LocalNamed:
         return kept
 
     async def _until_over(self, kept: _Kept) -> None:
-        await kept.until_over()
+        await kept.channels.until_over(partial(runs_anything, kept.sandbox))
         kept.task = None
         await self._forget(kept)
 
@@ -101,63 +99,22 @@ class LocalNamed:
 
 
 class _Kept:
-    """One named sandbox, the channels in it, and its clock."""
+    """One named sandbox, and the channels in it."""
 
     def __init__(self, order: Order, sandbox: LocalSandbox, release: Callable[[], None]) -> None:
         self.order = order
         self.sandbox = sandbox
-        self.attached = 0
+        self.channels = Occupancy(order.profile.limits)
         self.task: asyncio.Task[None] | None = None
         self._release = release
-        limits = order.profile.limits
-        lifetime = limits.max_lifetime + LAST_WORDS
-        self._clock = SessionClock(limits, time.monotonic(), terminal=False, lifetime=lifetime, running_keeps=True)
-        self._clock.detached(time.monotonic())
-        self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Kept {self.order.name} of {self.order.user}: {self.attached} attached, {self._clock!r}>"
-
-    @property
-    def left(self) -> float:
-        return max(0.0, self.sandbox.made + self.order.profile.limits.max_lifetime - time.monotonic())
-
-    def attach(self) -> None:
-        self.attached += 1
-        self._clock.attached(time.monotonic())
-        self._changed.set()
-
-    def detach(self) -> None:
-        self.attached -= 1
-        if not self.attached:
-            self._clock.detached(time.monotonic())
-            self._changed.set()
-
-    async def until_over(self) -> None:
-        """Returns when its time is over, or when nobody came back to it and nothing runs in it."""
-        while True:
-            self._changed.clear()
-            event = self._clock.next_event(time.monotonic())
-            assert event is not None  # there is a maximum lifetime
-            when, what = event
-            if isinstance(what, Warn):
-                raise AssertionError("nobody is here to be warned")
-            if when > time.monotonic():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(when - time.monotonic()):
-                        await self._changed.wait()
-            elif not what.unless_busy:
-                return
-            elif await runs_anything(self.sandbox):
-                self._clock.busy(time.monotonic())
-            elif not self.attached:  # who joined during the look keeps it
-                return
+        return f"<Kept {self.order.name} of {self.order.user}: {self.channels!r}>"
 
     async def end(self) -> None:
         task, self.task = self.task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel(task)
         await self.sandbox.delete()
         release, self._release = self._release, lambda: None
         release()
@@ -170,19 +127,19 @@ class _Attached:
         self._kept: _Kept | None = kept
         self.made = made
         self.sandbox: Sandbox = kept.sandbox
-        self.left = kept.left
-        kept.attach()
+        self.left = kept.channels.left
+        kept.channels.enter()
 
     async def leave(self) -> None:
         kept, self._kept = self._kept, None
         if kept is not None:
-            kept.detach()
+            kept.channels.leave()
 
 
 def _listed(sandbox: LocalSandbox, kept: _Kept | None) -> Listed:
     limits = sandbox.order.profile.limits
     age = time.monotonic() - sandbox.made
-    attached = kept is None or kept.attached > 0
+    attached = kept is None or kept.channels.count > 0
     return Listed(
         sandbox.id, sandbox.order.user, sandbox.order.name, sandbox.order.profile.name,
         "attached" if attached else "detached", age, max(0.0, limits.max_lifetime - age),

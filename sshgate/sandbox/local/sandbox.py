@@ -63,8 +63,7 @@ class LocalSandbox:
         return f"<LocalSandbox {self.id} {len(self._processes)} processes{' deleted' * self._deleted}>"
 
     @property
-    def alive(self) -> bool:
-        """Whether programs can be started in it."""
+    def usable(self) -> bool:
         return not self._deleted
 
     async def addresses(self) -> tuple[str, ...]:
@@ -72,6 +71,9 @@ class LocalSandbox:
 
     def parked(self, terminal: bool) -> Process | None:
         return None  # entering a tree takes a few milliseconds
+
+    async def forget(self) -> None:
+        """Nothing waits in it."""
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         if self._deleted:

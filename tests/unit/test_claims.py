@@ -1,0 +1,212 @@
+"""Which sandbox a channel gets, how often one is made, and when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, cast
+
+import pytest
+
+from sshgate.access.limits import Admission
+from sshgate.access.policy import Grant
+from sshgate.claims import Claims, Pending
+from sshgate.config import Limits, Profile, ProfileLimits, SandboxPlace
+from sshgate.errors import LimitReached
+from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.sandbox.named import Admit, Attachment, NamedSandboxes
+from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.streams import Exited, Process, Request, Shell
+from sshgate.telemetry.events import Events, to_log
+from sshgate.terminal import Terminal
+from tests.rig.ends import TestProcess
+
+
+class Room:
+    """A sandbox that says whether something was left running in it."""
+
+    warm = True
+    hostname = "sandbox"
+
+    def __init__(self, number: int, owner: Rooms) -> None:
+        self.id = f"room{number}"
+        self.usable = True
+        self.busy = False
+        self.looks = 0
+        self._owner = owner
+
+    async def addresses(self) -> tuple[str, ...]:
+        return ()
+
+    def parked(self, terminal: bool) -> Process | None:
+        return None
+
+    async def forget(self) -> None:
+        pass
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        self.looks += 1
+        process = TestProcess()
+        process.end(Exited(0 if self.busy else 1))
+        return process
+
+    async def delete(self) -> None:
+        self.usable = False
+        self._owner.there.discard(self)
+
+
+class Rooms(LocalProvider):
+    """Makes rooms, no more at a time than ``most``."""
+
+    def __init__(self, most: int = 10) -> None:
+        super().__init__(SandboxPlace(provider="local"))
+        self.there: set[Room] = set()
+        self.made = 0
+        self.most = most
+        self.named = cast(NamedSandboxes, Named(self))  # type: ignore[assignment]
+
+    async def create(self, order: Order, notice: Notice) -> Sandbox:  # type: ignore[override]
+        if len(self.there) >= self.most:
+            raise LimitReached("all are in use")
+        self.made += 1
+        room = Room(self.made, self)
+        self.there.add(room)
+        return room
+
+
+class Named:
+    """One named sandbox, made when it is first joined; it counts as the others do."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
+        admit()
+        return Attached(await self._rooms.create(order, notice))
+
+
+class Attached:
+    left = 100.0
+    made = True
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+
+    async def leave(self) -> None:
+        pass
+
+
+def granted(
+    name: str | None = None, limits: ProfileLimits | None = None, scope: Literal["channel", "connection"] = "connection"
+) -> Grant:
+    profile = Profile(warm=1, limits=limits or ProfileLimits(), scope=scope)
+    return Grant(profile, "named" if name else profile.scope, Request(Shell()), name)
+
+
+@asynccontextmanager
+async def claims(rooms: Rooms, admission: Admission | None = None) -> AsyncIterator[Claims]:
+    made = Claims(rooms, admission, "dev", Events(to_log).trail())
+    yield made
+    await made.close()
+
+
+async def get(pending: Pending) -> Room:
+    return cast(Room, await pending.get())
+
+
+async def test_the_channels_of_a_connection_share_one_that_outlives_each_of_them() -> None:
+    rooms = Rooms()
+    async with claims(rooms) as mine:
+        async with mine.sandbox(granted(), "s1", print) as one:
+            first = await get(one)
+            assert one.how == "warm"
+        async with mine.sandbox(granted(), "s2", print) as two, mine.sandbox(granted(), "s3", print) as three:
+            assert await get(two) is await get(three) is first
+            assert two.how == "joined"
+        assert first.usable
+    assert not rooms.there
+
+
+async def test_a_fresh_one_for_each_channel_is_still_to_be_had() -> None:
+    rooms = Rooms()
+    async with claims(rooms) as mine:
+        for session in ("s1", "s2"):
+            async with mine.sandbox(granted(scope="channel"), session, print) as own:
+                await own.get()
+            assert not rooms.there
+    assert rooms.made == 2
+
+
+async def test_nobody_comes_back_and_it_goes_before_the_connection() -> None:
+    rooms, limits = Rooms(), ProfileLimits(detached=0.1)
+    async with claims(rooms) as mine:
+        async with mine.sandbox(granted(limits=limits), "s1", print) as one:
+            await one.get()
+            await asyncio.sleep(0.2)
+            assert rooms.there, "somebody is in it"
+        async with asyncio.timeout(5):
+            while rooms.there:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with mine.sandbox(granted(limits=limits), "s2", print) as again:
+            assert (await get(again)).id == "room2"
+
+
+async def test_what_was_left_running_keeps_it() -> None:
+    rooms, limits = Rooms(), ProfileLimits(detached=0.05)
+    async with claims(rooms) as mine:
+        async with mine.sandbox(granted(limits=limits), "s1", print) as one:
+            room = await get(one)
+            room.busy = True
+        async with asyncio.timeout(5):
+            while room.looks < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert room.usable
+        room.busy = False
+        async with asyncio.timeout(5):
+            while rooms.there:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_one_that_has_ended_is_replaced_for_the_next_channel() -> None:
+    rooms = Rooms()
+    admission = Admission(Limits(sandboxes_per_user=1))
+    async with claims(rooms, admission) as mine, mine.sandbox(granted(), "s1", print) as one:
+        first = await get(one)
+        await first.delete()
+        async with mine.sandbox(granted(), "s2", print) as two:
+            assert (await get(two)).id == "room2"
+            assert two.how == "warm"
+        assert admission.sandboxes == 1
+
+
+async def test_what_remains_of_its_lifetime_is_what_a_later_channel_gets() -> None:
+    async with claims(Rooms()) as mine, mine.sandbox(granted(), "s1", print) as one:
+        await one.get()
+        assert one.left is not None
+        assert 0 < one.left < granted().profile.limits.max_lifetime
+
+
+@pytest.mark.parametrize("grant", [granted("work"), granted(limits=ProfileLimits(idle=1.0))], ids=["named", "other"])
+async def test_what_was_foreseen_wrongly_is_gone_before_another_is_made(grant: Grant) -> None:
+    rooms = Rooms(most=1)
+    async with claims(rooms) as mine:
+        mine.foresee(granted(), "s1")
+        await asyncio.sleep(0)
+        assert rooms.made == 1
+        async with mine.sandbox(grant, "s1", print, mine.foreseen()) as pending:
+            assert (await get(pending)).id == "room2"
+            assert len(rooms.there) == 1
+
+
+async def test_what_was_foreseen_though_one_is_shared_is_given_up_at_once() -> None:
+    rooms = Rooms(most=2)
+    async with claims(rooms) as mine:
+        mine.foresee(granted(), "s2")
+        foreseen = mine.foreseen()
+        async with mine.sandbox(granted(), "s1", print) as one, mine.sandbox(granted(), "s2", print, foreseen) as two:
+            assert await get(one) is await get(two)
+            await asyncio.sleep(0.01)
+            assert len(rooms.there) == 1
+            mine.foresee(granted(), "s3")
+            assert mine.foreseen() is None, "one is there"
