@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import given
 
@@ -21,6 +22,8 @@ from sshgate.lifecycle.patches import (
 )
 from sshgate.lifecycle.records import Record, Stage, State, warm_metadata
 from sshgate.sandbox import labels
+from sshgate.sandbox.kubernetes.objects import Pod
+from sshgate.sandbox.kubernetes.pods import record_of
 from tests.unit.modelled_cluster import Cluster, PodJson, Refused
 
 NOW = Now(wall=1_000_100.0, mono=50.0)
@@ -47,6 +50,16 @@ def test_a_warm_pod_reads_as_one() -> None:
     assert (record.state, record.stage, record.profile, record.template) == (State.WARM, Stage.READY, "default", "t1")
     assert record.usable
     assert repr(record) == "<Record p: warm ready>"
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_what_decisions_read_of_a_pod_is_among_what_the_provider_decodes(claimed: bool) -> None:
+    cluster = Cluster(1)
+    ready = warm(cluster)
+    if claimed:
+        cluster.patch("p", claim_patch(ready, CLAIM, NOW))
+    pod = cluster.get("p")
+    assert record_of(msgspec.json.decode(msgspec.json.encode(pod), type=Pod)) == Record.parse(pod)
 
 
 @given(user=texts, session=st.text(min_size=1, max_size=80), lifetime=st.floats(1, 1e6))

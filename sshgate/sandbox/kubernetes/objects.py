@@ -78,6 +78,7 @@ class PodStatus(Object):
     reason: str = ""
     message: str = ""
     start_time: str | None = None
+    pod_ip: str = msgspec.field(default="", name="podIP")  # read by `lifecycle.records`, as JSON
     pod_ips: list[PodIP] = msgspec.field(default_factory=list, name="podIPs")
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
