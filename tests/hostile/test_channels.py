@@ -29,6 +29,7 @@ from asyncssh.constants import (
 from asyncssh.packet import Boolean, String, UInt32
 
 from sshgate.config import Access, Ssh
+from sshgate.ssh.transport import MSG_PING
 from sshgate.terminal import Terminal, TerminalSize
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.peer import Peer, peer
@@ -258,7 +259,7 @@ async def test_closed_channel_is_noticed_while_its_input_waits(door: FrontDoor, 
 
 
 async def test_unknown_messages_are_answered_as_such(guest: Peer) -> None:
-    guest.say(192, b"what")
+    guest.say(200, b"what")
     await guest.hear(MSG_UNIMPLEMENTED)
     assert await runs(guest, (await guest.open_channel())[0])
 
@@ -271,6 +272,7 @@ async def test_unknown_messages_are_answered_as_such(guest: Peer) -> None:
         (MSG_CHANNEL_REQUEST, UInt32(0), b"\xff\xff\xff\xff"),
         (MSG_GLOBAL_REQUEST, String(b"\xff"), Boolean(True)),
         (MSG_CHANNEL_SUCCESS, UInt32(0)),
+        (MSG_PING, b"what"),
     ],
 )
 async def test_broken_messages_end_their_own_connection_only(
