@@ -27,11 +27,13 @@ pytestmark = pytest.mark.local
 # Runs one program in a sandbox and prints what it printed.
 GATEWAY = """
 import asyncio, sys
-from sshgate.config import Profile, SandboxPlace
+from sshgate.config import Log, Profile, SandboxPlace
 from sshgate.sandbox.local.provider import LocalProvider
 from sshgate.sandbox.provider import Order
+from sshgate.telemetry import log
 
 async def main():
+    log.configure(Log())
     provider = LocalProvider(SandboxPlace(provider="local"))
     await provider.open()
     sandbox = await provider.create(Order(Profile(), "alice", "keys"), print)
