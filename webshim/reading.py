@@ -25,6 +25,7 @@ class Reading(web.RequestHandler):
         """For what the client sends, and for what is done with it."""
         self._came: deque[bytes] = deque()
         self._waits = False
+        self._owed = False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.budget.close()
@@ -39,11 +40,17 @@ class Reading(web.RequestHandler):
         self.budget.ready()
 
     def _work_off(self) -> bool:
-        while self._came:
+        while self._came and not self._full:
             super().data_received(self._came.popleft())
             if self.budget.over():
                 break
-        return bool(self._came)
+        self._read_on()
+        return bool(self._came) and not self._full
+
+    @property
+    def _full(self) -> bool:
+        """aiohttp wants no more for now; what it is given all the same it may lose."""
+        return bool(self._reading_paused or self._buffer_paused)
 
     def _hold(self) -> None:
         self._waits = True
@@ -51,10 +58,17 @@ class Reading(web.RequestHandler):
 
     def _go_on(self) -> None:
         self._waits = False
-        if not self._reading_paused and not self._buffer_paused:
-            self._resume_transport_reading()
+        self._owed = True
+        self._read_on()
 
     def _resume_transport_reading(self) -> None:
-        # aiohttp does so when it has room again.
-        if not self._waits:
+        # aiohttp has room again: first for what has come.
+        self._owed = True
+        if self._came:
+            self.budget.ready()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._owed and not (self._waits or self._came or self._full):
+            self._owed = False
             super()._resume_transport_reading()
