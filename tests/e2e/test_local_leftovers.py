@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from sshgate.sandbox.local import cgroup
-from sshgate.sandbox.local.provider import ETC_PREFIX
-from tests.rig.gateway import Gateway, nothing_left
+from tests.rig.gateway import Gateway, left_files, nothing_left
 from tests.rig.processes import descendants
 from tests.rig.ssh import Ssh
 from tests.rig.terminal import OnTerminal
@@ -74,13 +72,6 @@ def states(gateway: Gateway) -> list[str]:
     return texts
 
 
-def files(gateway: Gateway) -> list[Path]:
-    """What a gateway has in directories that others use too."""
-    place = cgroup.here()
-    own = list(place.parent.glob(f"{cgroup.PREFIX}{gateway.pid}-*")) if place is not None else []
-    return own + list(Path(tempfile.gettempdir()).glob(f"{ETC_PREFIX}{gateway.pid}-*"))
-
-
 def test_clients_that_leave_stopped_programs_behind(served: Gateway, stopped: list[OnTerminal]) -> None:
     until(lambda: states(served).count("T") >= 5, 10, "the programs to stop")
     for terminal in stopped:
@@ -93,16 +84,16 @@ def test_clients_that_leave_stopped_programs_behind(served: Gateway, stopped: li
 @pytest.mark.parametrize("killed", [False, True], ids=["term", "kill"])
 def test_a_gateway_that_ends_with_stopped_programs(served: Gateway, stopped: list[OnTerminal], killed: bool) -> None:
     until(lambda: states(served).count("T") >= 5, 10, "the programs to stop")
-    assert len(files(served)) == 1 + 3 * (cgroup.here() is not None)
+    assert len(left_files(served.pid)) == 1 + 3 * (cgroup.here() is not None)
     assert served.process is not None
     if killed:
         nothing_left(served.kill())
-        left = files(served)
+        left = left_files(served.pid)
         served.start()
         assert not any(path.exists() for path in left)
     else:
         served.stop()
-        assert files(served) == []
+        assert left_files(served.pid) == []
 
 
 def test_a_program_that_goes_on_after_a_stop_ends_its_session(

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from sshgate.sandbox.local import cgroup
+from sshgate.sandbox.local.provider import ETC_PREFIX
 from tests.rig.cluster import IMAGE, RUNTIME_CLASS, Namespace
 from tests.rig.processes import Seen, alive, descendants, resident
 from tests.rig.waiting import until
@@ -84,7 +87,7 @@ class Gateway:
             return False
 
     def stop(self) -> None:
-        """TERM; it must end with 0 within its drain, and leave no process."""
+        """TERM; it must end with 0 within its drain, and leave no process and no file."""
         if self.process is None or self.process.poll() is not None:
             return
         below = descendants(self.pid)
@@ -98,6 +101,7 @@ class Gateway:
             raise AssertionError(f"the gateway did not end within {STOP_LIMIT:g} s of TERM:\n{self.log()}") from None
         assert status == 0, f"the gateway ended with {status}:\n{self.log()}"
         nothing_left(below)
+        assert left_files(self.pid) == []
 
     def kill(self) -> set[Seen]:
         """KILL; returns what ran below it."""
@@ -111,6 +115,13 @@ class Gateway:
 def nothing_left(below: set[Seen], limit: float = GONE_LIMIT) -> None:
     """Wait until none of these processes runs any more."""
     until(lambda: not alive(below), limit, f"the end of {alive(below)}")
+
+
+def left_files(pid: int) -> list[Path]:
+    """What the gateway ``pid`` has for its local sandboxes in directories that others use too."""
+    place = cgroup.here()
+    groups = list(place.parent.glob(f"{cgroup.PREFIX}{pid}-*")) if place is not None else []
+    return groups + list(Path(tempfile.gettempdir()).glob(f"{ETC_PREFIX}{pid}-*"))
 
 
 def configured(place: Path, space: Namespace | None, host: str = "127.0.0.1", **sections: Any) -> Gateway:
