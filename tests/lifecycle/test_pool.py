@@ -65,6 +65,21 @@ def test_a_verb_costs_no_warm_sandbox(place: Place) -> None:
     assert len(names(place.filled(2)) & before) == 1
 
 
+def test_what_was_claimed_ahead_is_not_counted_beside_a_named_sandbox(place: Place) -> None:
+    """The terminal is asked for first, the name comes after it."""
+    gateway = place.gateway(profile={"warm": 1}, limits={"sandboxes_per_user": 1})
+    ssh = place.user(gateway)
+    named = ("-tt", "-o", "SetEnv=SSHGATE_NAME=work")
+    place.filled(1)
+    made = ssh.run("echo in", options=named)
+    assert (made.status, made.out) == (0, b"in\r\n"), made.both
+    until(lambda: len(place.pods(labels.CLAIMED)) == 1, 5, "the named one alone")
+    place.filled(1)
+    assert ssh.run("echo again", options=named).out == b"again\r\n"
+    until(lambda: len(place.pods(labels.CLAIMED)) == 1, 5, "the named one alone")
+    assert ssh.as_user("dev=work").run("end", options=("-s",)).status == 0
+
+
 def test_a_pool_of_nothing_starts_cold_and_an_empty_pool_does_too(place: Place) -> None:
     gateway = place.gateway(profile={"warm": 0})
     assert place.user(gateway).run("echo in").out == b"in\n"
@@ -126,7 +141,10 @@ def test_warm_sandboxes_give_way_to_logins_under_the_limit(place: Place) -> None
         assert time.monotonic() - began < 2.5
         assert (third.status, third.err) == (
             255,
-            b"sshgate: all 2 sandboxes are in use; try again later, or ask your operator for more.\n",
+            (
+                b"sshgate: all 2 sandboxes are in use; try again later, or ask your operator for more "
+                b"(limits.sandboxes).\n"
+            ),
         )
     place.filled(2)
 
