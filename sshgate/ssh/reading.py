@@ -44,7 +44,7 @@ PRICES = {
     MSG_KEXINIT: 0.0005,
     **dict.fromkeys(range(MSG_KEX_FIRST, MSG_KEX_LAST + 1), 0.001),
     MSG_USERAUTH_REQUEST: 0.0005,
-    MSG_CHANNEL_OPEN: 0.0003,
+    MSG_CHANNEL_OPEN: 0.001,
 }
 
 _Handler = Callable[["Reading", int, int, SSHPacket], Any]

@@ -1,0 +1,274 @@
+"""A peer that floods a gateway, as a process of its own: what it sends is made in advance, so sending costs nothing.
+
+``python -m tests.fairness.flood KIND PORT KEY CONNECTIONS MIB`` prints ``ready`` once all its connections are where
+the flood begins, floods from the first line of input on, and prints what it has sent, as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import asyncssh
+from asyncssh.constants import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_REQUEST,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    MSG_DEBUG,
+    MSG_GLOBAL_REQUEST,
+    MSG_IGNORE,
+    MSG_KEXINIT,
+    MSG_SERVICE_REQUEST,
+    MSG_UNIMPLEMENTED,
+    MSG_USERAUTH_REQUEST,
+)
+from asyncssh.packet import Boolean, String, UInt32
+
+from sshgate.ssh.gcm import FastGcm
+from tests.hostile.peer import Peer, peer
+
+# A flood that is never taken ends by itself.
+SECONDS = 2.0
+PIECE = 256 * 1024
+USER = b"dev"
+
+
+# --- messages ---
+
+
+def ignore() -> bytes:
+    return bytes([MSG_IGNORE]) + String(b"")
+
+
+def debug() -> bytes:
+    return bytes([MSG_DEBUG]) + Boolean(False) + String(b"") + String(b"")
+
+
+def unimplemented() -> bytes:
+    return bytes([MSG_UNIMPLEMENTED]) + UInt32(0)
+
+
+def service() -> bytes:
+    return bytes([MSG_SERVICE_REQUEST]) + String(b"ssh-userauth")
+
+
+def ask_none() -> bytes:
+    return bytes([MSG_USERAUTH_REQUEST]) + String(USER) + String(b"ssh-connection") + String(b"none")
+
+
+def kexinit() -> bytes:
+    return bytes([MSG_KEXINIT]) + bytes(16) + String(b"x") * 10 + Boolean(False) + UInt32(0)
+
+
+def keepalive() -> bytes:
+    return bytes([MSG_GLOBAL_REQUEST]) + String(b"keepalive@openssh.com") + Boolean(True)
+
+
+def unknown_request() -> bytes:
+    return bytes([MSG_GLOBAL_REQUEST]) + String(b"?") + Boolean(True)
+
+
+def listen() -> bytes:
+    return bytes([MSG_GLOBAL_REQUEST]) + String(b"tcpip-forward") + Boolean(True) + String(b"localhost") + UInt32(99999)
+
+
+def unknown_message() -> bytes:
+    return bytes([200])
+
+
+def opening(kind: bytes, *more: bytes) -> bytes:
+    return bytes([MSG_CHANNEL_OPEN]) + String(kind) + UInt32(7) + UInt32(1 << 20) + UInt32(32768) + b"".join(more)
+
+
+def refused_open() -> bytes:
+    """To a port that no key may reach: there is none of this number."""
+    return opening(b"direct-tcpip", String(b"localhost"), UInt32(1), String(b""), UInt32(0))
+
+
+def on(message: int, channel: int, *more: bytes) -> bytes:
+    return bytes([message]) + UInt32(channel) + b"".join(more)
+
+
+def request(channel: int, name: bytes, *more: bytes) -> bytes:
+    return on(MSG_CHANNEL_REQUEST, channel, String(name), Boolean(True), *more)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is sent. ``at``: "start" (no keys yet), "keys", "login" or "session" (a program runs, channel 0)."""
+
+    at: str
+    message: Callable[[int], bytes]
+    """Of the number of the message."""
+
+
+KINDS = {
+    "ignore before KEXINIT": Kind("start", lambda _: ignore()),
+    "debug before KEXINIT": Kind("start", lambda _: debug()),
+    "unimplemented before KEXINIT": Kind("start", lambda _: unimplemented()),
+    "ignore before login": Kind("keys", lambda _: ignore()),
+    "debug before login": Kind("keys", lambda _: debug()),
+    "unimplemented before login": Kind("keys", lambda _: unimplemented()),
+    "unknown before login": Kind("keys", lambda _: unknown_message()),
+    "userauth": Kind("keys", lambda number: ask_none() if number else service()),
+    "rekeys before login": Kind("keys", lambda _: kexinit()),
+    "ignore": Kind("login", lambda _: ignore()),
+    "debug": Kind("login", lambda _: debug()),
+    "unknown": Kind("login", lambda _: unknown_message()),
+    "keepalives": Kind("login", lambda _: keepalive()),
+    "unknown requests": Kind("login", lambda _: unknown_request()),
+    "listeners": Kind("login", lambda _: listen()),
+    "refused opens": Kind("login", lambda _: refused_open()),
+    "unknown opens": Kind("login", lambda _: opening(b"?")),
+    "sessions": Kind("login", lambda _: opening(b"session")),
+    "userauth after login": Kind("login", lambda _: ask_none()),
+    "window adjusts": Kind("session", lambda _: on(MSG_CHANNEL_WINDOW_ADJUST, 0, UInt32(1))),
+    "bytes": Kind("session", lambda _: on(MSG_CHANNEL_DATA, 0, String(b"x"))),
+    "empty data": Kind("session", lambda _: on(MSG_CHANNEL_DATA, 0, String(b""))),
+    "variables": Kind("session", lambda n: request(0, b"env", String(b"LC_%d" % n), String(b"x"))),
+    "sizes": Kind(
+        "session", lambda n: request(0, b"window-change", *(UInt32(size) for size in (80 + n % 50, 24, 0, 0)))
+    ),
+    "terminals": Kind(
+        "session", lambda _: request(0, b"pty-req", String(b"xterm"), *(UInt32(9),) * 4, String(b"\0"))
+    ),
+    "commands": Kind("session", lambda _: request(0, b"exec", String(b"true"))),
+    "subsystems": Kind("session", lambda _: request(0, b"subsystem", String(b"?"))),
+}  # fmt: skip
+
+
+# --- packets ---
+
+
+def plain(message: bytes) -> bytes:
+    """A packet without keys (RFC 4253 section 6)."""
+    padding = 4 + -(5 + len(message) + 4) % 8
+    return struct.pack(">IB", 1 + len(message) + padding, padding) + message + bytes(padding)
+
+
+def sealer(client: Peer) -> Callable[[bytes], bytes]:
+    """Makes the packets that follow what ``client`` has sent."""
+    cipher = client._send_encryption._cipher  # type: ignore[union-attr]
+    fast = FastGcm(cipher._key, cipher._iv)
+
+    def seal(message: bytes) -> bytes:
+        padding = 4 + -(1 + len(message) + 4) % 16
+        header = (1 + len(message) + padding).to_bytes(4, "big")
+        return header + fast.seal(header, bytes([padding]) + message + bytes(padding))
+
+    return seal
+
+
+def flood(messages: Iterator[bytes], packet: Callable[[bytes], bytes], size: int) -> tuple[bytes, int]:
+    """So many bytes of packets, and how many those are."""
+    made: list[bytes] = []
+    total = 0
+    while total < size:
+        made.append(packet(next(messages)))
+        total += len(made[-1])
+    return b"".join(made), len(made)
+
+
+# --- connections ---
+
+
+class Sink(asyncio.Protocol):
+    """Hears all and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.heard = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += len(data)
+
+    def pause_writing(self) -> None:
+        self.room.clear()
+
+    def resume_writing(self) -> None:
+        self.room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+        self.room.set()
+
+
+@dataclass
+class Flooding:
+    """One connection and what it will send."""
+
+    transport: asyncio.Transport
+    blob: bytes
+    messages: int
+    sent: int = 0
+
+    async def send(self) -> bool:
+        """Send it; whether it was taken to the end in time, or the server had enough."""
+        sink = Sink()
+        self.transport.set_protocol(sink)
+        self.transport.resume_reading()
+        until = time.monotonic() + SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS):
+                for start in range(0, len(self.blob), PIECE):
+                    if sink.lost.is_set() or time.monotonic() > until:
+                        break
+                    self.transport.write(self.blob[start : start + PIECE])
+                    await sink.room.wait()
+                    self.sent = min(start + PIECE, len(self.blob)) - self.transport.get_write_buffer_size()
+                await asyncio.wait_for(sink.lost.wait(), max(0.0, until - time.monotonic()))
+        cut = sink.lost.is_set()
+        self.transport.abort()
+        return cut
+
+
+async def prepared(stack: contextlib.AsyncExitStack, kind: Kind, port: int, key: Path, size: int) -> Flooding:
+    """A connection that is where the flood begins."""
+    messages = (kind.message(number) for number in count())
+    if kind.at == "start":
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(Sink, "127.0.0.1", port)
+        blob, number = flood(messages, plain, size)
+        return Flooding(transport, b"SSH-2.0-flood\r\n" + blob, number)
+    client = await stack.enter_async_context(peer(port, encryption_algs=["aes128-gcm@openssh.com"]))
+    if kind.at != "keys":
+        await client.log_in(asyncssh.read_private_key(key), USER)
+    if kind.at == "session":
+        await client.open_channel(window=0)
+        client.request(0, b"exec", String(b"exec cat >/dev/null"))
+        await client.hear(99)
+    assert client._transport is not None
+    client._transport.pause_reading()
+    blob, number = flood(messages, sealer(client), size)
+    return Flooding(client._transport, blob, number)
+
+
+async def main(kind: str, port: str, key: str, connections: str, mib: str) -> None:
+    """Flood as the command line says."""
+    async with contextlib.AsyncExitStack() as stack:
+        size = int(float(mib) * (1 << 20))
+        floods = [await prepared(stack, KINDS[kind], int(port), Path(key), size) for _ in range(int(connections))]
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        cut = await asyncio.gather(*(one.send() for one in floods))
+        sent = sum(one.sent for one in floods)
+        messages = sum(one.messages * one.sent // len(one.blob) for one in floods)
+        print(json.dumps({"bytes": sent, "messages": messages, "cut": sum(cut)}), flush=True)
+        os._exit(0)  # its peers have no more to say, and the server is not to be waited for
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    asyncio.run(main(*sys.argv[1:]))
