@@ -30,8 +30,8 @@ OUTBOX_LOW = 64 * 1024
 HELLO_SECONDS = 20.0
 # A destination that drops packets; Linux itself would try for two minutes.
 CONNECT_SECONDS = 20.0
-# What a connection to a listener costs in tasks of its own.
-ACCEPT_SECONDS = 0.0003
+# What a connection to a listener, or the answer to a question, costs in tasks of its own.
+TASK_SECONDS = 0.0005
 # Of what a relay says that breaks down.
 LONGEST_COMPLAINT = 200
 
@@ -238,6 +238,7 @@ class Relay:
         elif kind in (inside.OPENED, inside.LISTENING, inside.FAILED):
             answer = self._answers.get(number)
             if answer is not None and not answer.done():
+                self._budget.charge(TASK_SECONDS)
                 if kind == inside.FAILED:
                     answer.set_exception(ConnectFailed(_printable(payload) or "connection failed"))
                 else:
@@ -252,7 +253,7 @@ class Relay:
         accepted = self._listeners.get(listener)
         if number < inside.ACCEPTED_FROM or number in self._streams:
             raise ProtocolError("a number that is not the relay's to give")
-        self._budget.charge(ACCEPT_SECONDS)
+        self._budget.charge(TASK_SECONDS)
         stream = self._streams[number] = RelayStream(self, number)
         if accepted is None:
             stream.close()

@@ -34,7 +34,7 @@ def test_a_flood_of(kind: str, typist: Typist, user: tuple[Gateway, Ssh]) -> Non
     check(attack(typist, kind, gateway.port, ssh.key, 3, 3))
 
 
-@pytest.mark.parametrize("kind", ["ignore", "bytes", "keepalives"])
+@pytest.mark.parametrize("kind", ["ignore", "bytes", "keepalives", "refused opens"])
 def test_floods_of_twenty_connections_do_not_add_up(kind: str, typist: Typist, user: tuple[Gateway, Ssh]) -> None:
     gateway, ssh = user
     check(attack(typist, kind, gateway.port, ssh.key, 20, 0.5))
