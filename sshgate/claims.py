@@ -12,7 +12,6 @@ from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant
 from sshgate.foresight import Foreseen
 from sshgate.lifecycle.occupancy import Occupancy
-from sshgate.sandbox.launch import runs_anything
 from sshgate.sandbox.named import Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
 from sshgate.tasks import cancel
@@ -277,7 +276,7 @@ class _Shared(_Once):
     async def _keep(self, sandbox: Sandbox, occupancy: Occupancy) -> None:
         async def busy() -> bool:
             await sandbox.forget()  # what waits in it would look like a program
-            return sandbox.usable and await runs_anything(sandbox)
+            return sandbox.usable and await sandbox.aside.anything()
 
         await occupancy.until_over(busy)
         async with self._lock:

@@ -31,7 +31,7 @@ from sshgate.patience import at_hand, patiently
 from sshgate.progress import Progress
 from sshgate.sandbox.fileplaces import FilePlaces
 from sshgate.sandbox.files import ShellFiles
-from sshgate.sandbox.launch import end_group, has_sftp_server, is_busy, launch, park
+from sshgate.sandbox.launch import has_sftp_server, launch, park
 from sshgate.sandbox.pace import Paced
 from sshgate.sandbox.provider import Provider, Sandbox
 from sshgate.streams import (
@@ -258,10 +258,13 @@ class Login:
                 cut = True
                 raise
             finally:
-                await process.close()
                 alive = outcome is None or isinstance(outcome, Lost)
-                if alive and process.pid is not None and self._lives_on(granted, cut):
-                    await self._hang_up(granted, sandbox, process.pid)
+                try:
+                    # Before its way is closed: a node that has to close many ways to what still runs begins nothing.
+                    if alive and process.pid is not None and self._lives_on(granted, cut):
+                        await self._hang_up(granted, sandbox, process.pid)
+                finally:
+                    await process.close()
             ended = trail.bound(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
             if isinstance(granted.request.asks, Subsystem):
                 ended.tell(Code.FILE_TRANSFER)
@@ -281,9 +284,9 @@ class Login:
 
     async def _hang_up(self, granted: Grant, sandbox: Sandbox, pid: int) -> None:
         if granted.scope == "named":
-            await end_group(sandbox, pid)
+            await sandbox.aside.hang_up(pid)
         else:
-            await first_of(end_group(sandbox, pid), self._disconnected.wait())
+            await first_of(sandbox.aside.hang_up(pid), self._disconnected.wait())
 
     def _first_byte(self, granted: Grant, marks: Marks) -> None:
         marks.mark(Stage.FIRST_BYTE)
@@ -330,7 +333,7 @@ class Login:
 
         async def busy() -> bool:
             # A forwarded connection is somebody's work, whatever the shell does.
-            return process.pid is None or self.forwards.active > 0 or await is_busy(sandbox, process.pid)
+            return process.pid is None or self.forwards.active > 0 or await sandbox.aside.busy(process.pid)
 
         clock = SessionClock(granted.profile.limits, time.monotonic(), interactive, left)
         return Timekeeper(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))

@@ -24,15 +24,24 @@ from sshgate.streams import Request, Shell, Subsystem
 from sshgate.terminal import Terminal, stty_words
 
 # The image's own directories stay behind the system's, for images that keep their tools elsewhere.
-_SYSTEM_PATH = "PATH=/usr/bin:/bin:$PATH;"
+SYSTEM_PATH = "PATH=/usr/bin:/bin:$PATH;"
 
+# A node keeps the terminal of an exec whose other end has gone, so the launcher itself has to give up waiting ($0 is
+# for how many seconds). Where `read` knows no such limit (dash), the terminal has one, of 25.5 s at most: then it reads
+# again and again, and joins what it has got.
 SCRIPT = (
-    f"__P=$PATH;{_SYSTEM_PATH}"
-    "[ -t 0 ]&&__s=$(stty -g 2>/dev/null)&&stty raw -echo;"
+    f"__P=$PATH;{SYSTEM_PATH}"
+    'IFS= read -t 1 __x 2>/dev/null </dev/null;[ $? = 2 ]&&__n=$(($0/25)) __v="min 0 time 250";'
+    "[ -t 0 ]&&__s=$(stty -g 2>/dev/null)&&stty raw -echo $__v;"
     "printf '\\001%s\\002' $$;"
-    'IFS= read -r __l||exit 255;eval "$(printf %b "$__l")"'
+    'if [ "$__v" ];then __l=;until IFS= read -r __x;do [ "$__s" ]&&[ $((__n-=1)) -gt 0 ]||exit 255;__l=$__l$__x;done;'
+    '__l=$__l$__x;else IFS= read -r -t $0 __l||exit 255;fi;eval "$(printf %b "$__l")"'
 )
-ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT)
+ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT, "120")
+"""Of a launcher whose line follows soon."""
+
+PARKED_ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT, "3600")
+"""Of one that waits for somebody to log in; see ``lifecycle.parking``."""
 
 NOTHING = b"exit\n"
 """The line for a launcher that shall become nothing."""
@@ -68,7 +77,6 @@ _TERMS_AS_THEY_ARE = (USUAL_TERM, "dumb", "unknown")
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
 _READY = re.compile(rb"\x01(\d{1,10})\x02")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_SIGNAL = re.compile(r"[A-Z][A-Z0-9]{0,15}\Z")
 _ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
 _LITERAL = re.compile(rb"[\x20-\x5b\x5d-\x7e]+")
 
@@ -135,8 +143,9 @@ def line(program: Program, end_mark: bytes | None = None, no_input: bool = False
 
     With ``end_mark`` the launcher stays the program's parent, prints the mark on both outputs when the program has
     ended, takes whatever stdin still holds until its end, and only then ends with the program's status. Where stdin
-    does not end in the mark too and more than ``UNTAKEN`` was written, it waits for ``taken_argv`` before that. With
-    ``no_input`` the program reads from /dev/null and stdin is the launcher's alone: its end is enough.
+    does not end in the mark too and more than ``UNTAKEN`` was written, it waits for a signal, see
+    ``sidescripts.taken_item``. With ``no_input`` the program reads from /dev/null and stdin is the launcher's alone:
+    its end is enough.
     """
     parent = None if end_mark is None else _Parent(end_mark, no_input)
     script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program, parent)))
@@ -150,73 +159,6 @@ def escaped(script: bytes) -> bytes:
         piece if _LITERAL.match(piece) else b"".join(_ESCAPED[byte] for byte in piece)
         for piece in re.findall(rb"[\x20-\x5b\x5d-\x7e]+|[^\x20-\x5b\x5d-\x7e]+", script)
     )
-
-
-def kill_argv(pid: int, name: str, foreground: bool = False) -> tuple[str, ...]:
-    """The command that sends signal ``name`` to the process group of ``pid`` from a second exec.
-
-    ``foreground`` picks the foreground group of its terminal instead. Raises ``ValueError`` for a name
-    that is not a signal's.
-    """
-    if not _SIGNAL.match(name):
-        raise ValueError(f"not a signal name: {name!r}")
-    if foreground:
-        # Field 8 of /proc/PID/stat, counted after the command's name, which may hold blanks and brackets.
-        # gVisor leaves it 0: there it is the program's own group, field 5, and not that of a shell's job.
-        script = 'read -r s </proc/$1/stat&&s=${s##*)}&&set -- $s&&{ g=$6;[ "$g" -gt 0 ]||g=$3;kill -s "$0" -- "-$g";}'
-    else:
-        script = 'kill -s "$0" -- "-$1" 2>/dev/null||kill -s "$0" "$1"'
-    return ("/bin/sh", "-c", script, name, str(pid))
-
-
-def taken_argv(pid: int) -> tuple[str, ...]:
-    """The command that tells the launcher ``pid``, and nothing else, that all output of its program has come."""
-    return ("/bin/sh", "-c", 'kill -s USR1 "$0" 2>/dev/null;exit 0', str(pid))
-
-
-def end_argv(pid: int) -> tuple[str, ...]:
-    """The command that ends what is left of the session of ``pid``, whose leader it is: HUP, and KILL after 2 s.
-
-    As when a terminal is hung up: a program that ignores HUP (nohup) or has a session of its own (setsid) was started
-    to stay, and stays. Whatever else of the session does not end of HUP is killed.
-    """
-    # Of /proc/PID/stat after the name: 1 the state, 3 the group, 4 the session. Bit 1 of SigIgn is HUP.
-    script = (
-        f"{_SYSTEM_PATH}"
-        'own(){ for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
-        '[ "$1" != Z ]&&{ [ "$3" = "$0" ]||[ "$4" = "$0" ];}||continue;'
-        'i=0;while read -r k v;do [ $k = SigIgn: ]&&i=$v;done <"/proc/$p/status";'
-        "case $i in *[13579bdf]);;*)echo $p;;esac;done 2>/dev/null;};"
-        'l=$(own);[ "$l" ]||exit 0;kill -s HUP $l;kill -s CONT $l;'
-        'for i in 1 2 3 4 5 6 7 8 9 10;do l=$(own);[ "$l" ]||exit 0;sleep 0.2;done;'
-        # Again, for what was started between a look and its kill.
-        'for i in 1 2 3 4 5;do l=$(own);[ "$l" ]||exit 0;kill -s KILL $l 2>/dev/null;done;exit 0'
-    )
-    return ("/bin/sh", "-c", script, str(pid))
-
-
-def busy_argv(pid: int) -> tuple[str, ...]:
-    """The command that ends with 0 when ``pid`` has a child: when a shell runs something, also in the background."""
-    # The fourth field of /proc/PID/stat is the parent; the second, a name in brackets, may hold blanks.
-    script = (
-        'for f in /proc/[0-9]*/stat;do read -r s <"$f"&&set -- ${s##*)}&&[ "$2" = "$0" ]&&exit 0;done 2>/dev/null;'
-        "exit 1"
-    )
-    return ("/bin/sh", "-c", script, str(pid))
-
-
-def anything_argv() -> tuple[str, ...]:
-    """The command that ends with 0 when anything but what keeps the sandbox alive, and this command, runs in it.
-
-    What keeps it alive is process 1 and a `sleep` of ``FOREVER`` seconds; zombies have ended. `read` drops the
-    NULs between the words of a command line.
-    """
-    script = (
-        "for d in /proc/[0-9]*;do p=${d#/proc/};case $p in 1|$$)continue;;esac;"
-        'read -r s <"$d/stat"||continue;set -- ${s##*)};[ "$1" = Z ]&&continue;'
-        'c=;read -r c <"$d/cmdline";[ "$c" = "sleep$0" ]||exit 0;done 2>/dev/null;exit 1'
-    )
-    return ("/bin/sh", "-c", script, FOREVER)
 
 
 def quote(value: bytes) -> bytes:

@@ -12,8 +12,9 @@ import re
 from sshgate.forwarding.relay import ConnectFailed
 from sshgate.forwarding.values import Destination, Tcp, Unix
 from sshgate.launcher import Program, quote
-from sshgate.sandbox.launch import end_group, launch, park, until_end
+from sshgate.sandbox.launch import launch, park
 from sshgate.sandbox.provider import Sandbox
+from sshgate.sandbox.sideexecs import until_end
 from sshgate.streams import STDOUT, Exec, Exited, Process, Request
 
 MISSING = "the sandbox has none of python3, socat and nc to connect with; install one of them in its image"
@@ -84,7 +85,7 @@ class PlainStream:
         self._ended.set()
         await self._process.close()
         if not over and self._process.pid is not None:
-            await end_group(self._sandbox, self._process.pid)
+            await self._sandbox.aside.hang_up(self._process.pid)
 
 
 async def connect(sandbox: Sandbox, destination: Destination, own: tuple[str, ...] = ()) -> PlainStream:

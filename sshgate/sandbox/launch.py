@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from sshgate import launcher
-from sshgate.errors import GateError, ProgramMissing, StartFailed
+from sshgate.errors import ProgramMissing, StartFailed
 from sshgate.sandbox.provider import Sandbox
-from sshgate.streams import STDERR, Exited, Lost, Outcome, Process, Resize
+from sshgate.sandbox.sideexecs import LONGEST_TALK
+from sshgate.streams import STDERR, Exited, Lost, Process, Resize
 from sshgate.terminal import Terminal
 
 # A shell prints its mark some milliseconds after the exec began; on a loaded node, some hundred.
 MARK_SECONDS = 15.0
-# A launcher that is told to end does so in some milliseconds.
-DISMISS_SECONDS = 5.0
 # Enough of what the sandbox said instead of the mark to explain it, and no more.
 LONGEST_COMPLAINT = 1000
-# What a small program of ours, or a launcher that ends, may say until it has ended. Whatever runs in the sandbox can
-# write to another program's output, without a pause.
-LONGEST_TALK = 64 * 1024
 
 
 async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False) -> Process:
@@ -31,40 +26,17 @@ async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False)
     parked = None if fresh else sandbox.parked(terminal is not None)
     if parked is not None:
         return parked
-    process = await sandbox.start(launcher.ARGV, terminal)
+    process = await sandbox.start(launcher.PARKED_ARGV if fresh else launcher.ARGV, terminal)
     try:
         async with asyncio.timeout(MARK_SECONDS):
             process.pid = await _mark(process)
     except TimeoutError as error:
-        await process.close()
+        sandbox.aside.give_up(process)
         raise StartFailed("the sandbox's shell did not answer within 15 s; try again.") from error
     except BaseException:
-        await process.close()
+        sandbox.aside.give_up(process)
         raise
     return process
-
-
-async def dismiss(process: Process) -> None:
-    """End a parked launcher that nobody will use, and close it. Never raises.
-
-    Closing alone would leave one with a terminal behind: the node keeps the terminal, and the launcher its read.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DISMISS_SECONDS):
-            await process.write(launcher.NOTHING)
-            await until_end(process)
-    await process.close()
-
-
-async def until_end(process: Process) -> bool:
-    """Drop what it says until it has ended; false when it says more than a program of ours does."""
-    said = 0
-    while said <= LONGEST_TALK:
-        chunk = await process.read()
-        if chunk is None:
-            return True
-        said += len(chunk[1])
-    return False
 
 
 async def launch(process: Process, program: launcher.Program, no_input: bool = False) -> bytes:
@@ -120,43 +92,6 @@ def _end_mark(process: Process, program: launcher.Program, no_input: bool) -> by
         return None
     expect = getattr(process, "expect_end_mark", None)
     return expect(no_input) if expect is not None else None
-
-
-async def send_signal(sandbox: Sandbox, pid: int, name: str, foreground: bool = False) -> None:
-    """Signal the process group of ``pid`` by a second exec. A group that is gone already is no error."""
-    with contextlib.suppress(ValueError):  # a name that is no signal's; OpenSSH ignores it as well
-        await _aside(sandbox, launcher.kill_argv(pid, name, foreground))
-
-
-async def tell_taken(sandbox: Sandbox, pid: int) -> None:
-    """Tell the launcher ``pid`` by a second exec that all output of its program has come."""
-    await _aside(sandbox, launcher.taken_argv(pid))
-
-
-async def end_group(sandbox: Sandbox, pid: int) -> None:
-    """Hang up the session of ``pid`` in a sandbox that lives on; see ``launcher.end_argv``."""
-    await _aside(sandbox, launcher.end_argv(pid))
-
-
-async def is_busy(sandbox: Sandbox, pid: int) -> bool:
-    """Whether the shell ``pid`` runs a program, be it in the background. True when it cannot be told."""
-    return await _aside(sandbox, launcher.busy_argv(pid)) != Exited(1)
-
-
-async def runs_anything(sandbox: Sandbox) -> bool:
-    """Whether any program was left running in it. True when it cannot be told."""
-    return await _aside(sandbox, launcher.anything_argv()) != Exited(1)
-
-
-async def _aside(sandbox: Sandbox, argv: tuple[str, ...]) -> Outcome | None:
-    with contextlib.suppress(GateError, TimeoutError):
-        process = await sandbox.start(argv, None)
-        try:
-            async with asyncio.timeout(MARK_SECONDS):
-                return await process.wait() if await until_end(process) else None
-        finally:
-            await process.close()
-    return None
 
 
 async def _mark(process: Process) -> int:

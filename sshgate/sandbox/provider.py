@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sshgate.config import Limits, Profile
+from sshgate.sandbox.sideexecs import SideExecs
 from sshgate.streams import Process
 from sshgate.terminal import Terminal
 
@@ -39,6 +40,8 @@ class Sandbox(Protocol):
     """How logs and operators name it: the pod's name."""
     warm: bool
     """Whether it was ready before anybody asked for it."""
+    aside: SideExecs
+    """What the gateway does in it beside its users' programs."""
 
     @property
     def usable(self) -> bool:

@@ -36,7 +36,7 @@ async def pod_program(
 class _Unsupervised:
     """A pod that is not ours: the end of its stdin ends the far end, and the stream says itself whether it is whole."""
 
-    async def signal(self, pid: int, name: str, foreground: bool) -> None:
+    def signal(self, pid: int, name: str, foreground: bool) -> None:
         """The far end needs no signal."""
 
     async def taken(self, pid: int) -> None:

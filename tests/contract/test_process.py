@@ -11,7 +11,7 @@ import pytest
 
 from sshgate.config import Profile, SandboxPlace
 from sshgate.errors import BadRequest
-from sshgate.sandbox.launch import end_group, park
+from sshgate.sandbox.launch import park
 from sshgate.sandbox.local.provider import LocalProvider
 from sshgate.sandbox.provider import Order, Provider, Sandbox
 from sshgate.streams import STDOUT, Break, Exited, Lost, Outcome, Resize, Signal, Signalled
@@ -230,7 +230,7 @@ async def test_a_group_can_be_ended_and_the_sandbox_lives_on(sandbox: Sandbox) -
     await until_output(process, b"on")
     assert process.pid is not None
     await process.close()
-    await end_group(sandbox, process.pid)
+    await sandbox.aside.hang_up(process.pid)
     out, _, _ = await run(sandbox, b"ps | grep -c '[s]leep 1000'")
     assert out.strip() == b"0"
 

@@ -17,6 +17,7 @@ from sshgate.errors import LimitReached
 from sshgate.sandbox.local.provider import LocalProvider
 from sshgate.sandbox.named import Admit, Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
 from sshgate.streams import Exited, Process, Request, Shell
 from sshgate.telemetry.events import Events, to_log
 from sshgate.terminal import Terminal
@@ -30,6 +31,7 @@ class Room:
     hostname = "sandbox"
 
     def __init__(self, number: int, owner: Rooms) -> None:
+        self.aside = SideExecs(self.start, ExecLimits(), "dev")
         self.id = f"room{number}"
         self.usable = True
         self.busy = False

@@ -12,6 +12,7 @@ from sshgate.config import Profile
 from sshgate.errors import LimitReached
 from sshgate.foresight import Foreseen
 from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
 from sshgate.streams import Process
 from sshgate.terminal import Terminal
 
@@ -27,6 +28,7 @@ class Room:
     usable = True
 
     def __init__(self) -> None:
+        self.aside = SideExecs(self.start, ExecLimits(), "dev")
         self.deleted = False
 
     async def forget(self) -> None:

@@ -19,6 +19,7 @@ from sshgate.forwarding.frames import frame
 from sshgate.forwarding.relay import OUTBOX_HIGH, ConnectFailed, Relay
 from sshgate.forwarding.values import Tcp, Unix
 from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
 from sshgate.streams import STDOUT, Process, Request, Shell, Stream
 from sshgate.telemetry.events import Events, to_log
 from sshgate.terminal import Terminal
@@ -67,6 +68,7 @@ class OfALyingRelay:
     usable = True
 
     def __init__(self) -> None:
+        self.aside = SideExecs(self.start, ExecLimits(), "dev")
         self.relay = LyingRelay()
 
     async def forget(self) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sshgate import launcher
 from sshgate.errors import BadRequest
 from sshgate.launcher import Program, ReadyMark
+from sshgate.sandbox import sidescripts
 from sshgate.streams import Exec, Request, Shell, Subsystem
 from sshgate.terminal import Terminal
 from tests.rig.launching import BYTES, CLEAN, PATIENCE, SHELLS, Pty, Ran, parked, run
@@ -129,7 +130,7 @@ def test_the_launchers_tools_are_the_systems_and_the_programs_the_images(tmp_pat
     with Pty(PATH=path) as terminal:
         terminal.type(launcher.line(Program(Request(Exec(b"echo $PATH"), Terminal()))))
         assert path.encode() in terminal.read_all()
-    assert subprocess.run(launcher.end_argv(1 << 22), env={"PATH": path}, check=False).returncode == 0
+    assert subprocess.run(sidescripts.end_argv([str(1 << 22)]), env={"PATH": path}, check=False).returncode == 0
     assert [file.name for file in tmp_path.glob("ran-*")] == ["ran-id"]
 
 
@@ -159,7 +160,7 @@ def test_much_output_is_waited_for_when_its_input_had_ended(shell: tuple[str, ..
         _read(running.stdout, MUCH + 4)
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(0.5)
-        subprocess.run(launcher.taken_argv(running.pid), check=True)
+        subprocess.run(sidescripts.signal_argv([sidescripts.taken_item(running.pid)]), check=True)
         assert running.wait(PATIENCE) == 6
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from sshgate import launcher
 from sshgate.launcher import Program
+from sshgate.sandbox import sidescripts
 from sshgate.streams import Exec, Request, Shell
 from sshgate.terminal import Terminal, TerminalSize
 from tests.rig.launching import BYTES, CLEAN, PATIENCE, SHELLS, Pty, parked
@@ -115,8 +116,11 @@ def test_interrupts_reach_the_program() -> None:
 # --- signals from a second exec ---
 
 
-def aside(argv: Sequence[str]) -> int:
-    return subprocess.run(argv, timeout=PATIENCE, check=False, env=CLEAN, capture_output=True).returncode
+def aside(argv: Sequence[str], shell: Sequence[str] = ("/bin/sh",)) -> list[str]:
+    """The words that the script said, of which the last is a dot."""
+    done = subprocess.run([*shell, *argv[1:]], timeout=PATIENCE, check=True, env=CLEAN, capture_output=True)
+    assert done.stderr == b""
+    return done.stdout.decode().split()
 
 
 @contextlib.contextmanager
@@ -134,7 +138,7 @@ def test_a_signal_reaches_the_whole_group() -> None:
     with started(
         b"trap 'wait; echo told; exit 5' TERM; (trap 'echo child; exit' TERM; echo ready; sleep 60 & wait) & wait"
     ) as p:
-        assert aside(launcher.kill_argv(p.pid, "TERM")) == 0
+        assert aside(sidescripts.signal_argv([sidescripts.signal_item(p.pid, "TERM")])) == ["."]
         assert p.stdout is not None
         assert p.stdout.read() == b"child\ntold\n"
         assert p.wait(PATIENCE) == 5
@@ -148,7 +152,9 @@ def test_a_signal_to_the_foreground_leaves_the_shell() -> None:
         terminal.read_until(b"ready\r\n")
         until(lambda: b"sleep 77" in subprocess.run(["ps", "-o", "args", "-g", str(terminal.running.pid)],
                                                     capture_output=True, check=False).stdout)  # fmt: skip
-        assert aside(launcher.kill_argv(terminal.running.pid, "TERM", foreground=True)) == 0
+        assert aside(
+            sidescripts.signal_argv([sidescripts.signal_item(terminal.running.pid, "TERM", foreground=True)])
+        ) == ["."]
         terminal.read_until(b"st=143")
         terminal.type(b"exit 6\n")
         assert terminal.running.wait(PATIENCE) == 6
@@ -156,7 +162,7 @@ def test_a_signal_to_the_foreground_leaves_the_shell() -> None:
 
 def test_who_catches_a_hangup_and_goes_on_is_killed() -> None:
     with started(b"trap : HUP; echo ready; while :; do sleep 1; done") as p:
-        assert aside(launcher.end_argv(p.pid)) == 0
+        assert aside(sidescripts.end_argv([str(p.pid)])) == ["begun", "."]
         assert p.wait(PATIENCE) == -signal.SIGKILL
 
 
@@ -171,7 +177,7 @@ def test_who_was_started_to_outlive_a_hangup_stays() -> None:
     try:
         with started(command.encode()) as p:
             until(lambda: len(left()) == 2, PATIENCE, "both programs: a hang-up before nohup is one ends it")
-            assert aside(launcher.end_argv(p.pid)) == 0
+            assert aside(sidescripts.end_argv([str(p.pid)])) == ["begun", "."]
             assert p.wait(PATIENCE) == -signal.SIGHUP
             assert len(left()) == 2
     finally:
@@ -181,7 +187,7 @@ def test_who_was_started_to_outlive_a_hangup_stays() -> None:
 
 def test_who_heeds_a_hangup_ends_by_it() -> None:
     with started(b"echo ready; sleep 60") as p:
-        assert aside(launcher.end_argv(p.pid)) == 0
+        assert aside(sidescripts.end_argv([str(p.pid)])) == ["begun", "."]
         assert p.wait(PATIENCE) == -signal.SIGHUP
 
 
@@ -189,20 +195,48 @@ def test_ending_a_group_that_is_gone_is_no_error() -> None:
     with parked() as running:
         running.kill()
         running.wait(PATIENCE)
-        assert aside(launcher.end_argv(running.pid)) == 0
+        assert aside(sidescripts.end_argv([str(running.pid)])) == ["begun", "."]
 
 
-def test_a_program_with_a_child_is_busy() -> None:
-    with started(b"echo ready; read line; sleep 60 & echo busy; wait") as p:
-        assert aside(launcher.busy_argv(p.pid)) == 1
+@pytest.mark.parametrize("shell", SHELLS.values(), ids=SHELLS)
+def test_who_has_a_child_is_busy_and_who_has_ended_is_gone(shell: tuple[str, ...]) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"no {shell[0]} on this machine")
+    with started(b"echo ready; read line; sleep 60 & echo busy; wait") as p, started(b"echo ready; read x") as idle:
+        pids = [str(p.pid), str(idle.pid)]
+        assert aside(sidescripts.busy_argv(pids), shell) == ["."]
         assert p.stdin is not None
         assert p.stdout is not None
         p.stdin.write(b"go\n")
         assert p.stdout.readline() == b"busy\n"
-        assert aside(launcher.busy_argv(p.pid)) == 0
+        assert aside(sidescripts.busy_argv(pids), shell) == [pids[0], "."]
+        assert aside(sidescripts.gone_argv(pids), shell) == ["."]
+        idle.kill()
+        idle.wait(PATIENCE)
+        assert aside(sidescripts.gone_argv(pids), shell) == [pids[1], "."]
 
 
-@pytest.mark.parametrize("name", ["", "int", "INT;reboot", "-9", "9", "$(x)", "A" * 17, "INT\n"])
+@pytest.mark.parametrize("shell", SHELLS.values(), ids=SHELLS)
+def test_many_are_signalled_and_hung_up_by_one_script(shell: tuple[str, ...]) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"no {shell[0]} on this machine")
+    caught = b"trap 'echo one' USR1; trap 'echo two; exit 4' USR2; echo ready; while :; do sleep 0.1; done"
+    with (
+        started(caught) as signalled,
+        started(b"echo ready; exec sleep 60") as calm,
+        started(b"trap : HUP; echo ready; while :; do sleep 0.1; done") as stubborn,
+    ):
+        items = [sidescripts.signal_item(signalled.pid, name) for name in ("USR1", "USR2")]
+        assert aside(sidescripts.signal_argv([*items, sidescripts.signal_item(2**22 + 1, "TERM")]), shell) == ["."]
+        assert signalled.stdout is not None
+        assert sorted(signalled.stdout.read().split()) == [b"one", b"two"]
+        assert signalled.wait(PATIENCE) == 4
+        assert aside(sidescripts.end_argv([str(calm.pid), str(stubborn.pid)]), shell) == ["begun", "."]
+        assert calm.wait(PATIENCE) == -signal.SIGHUP
+        assert stubborn.wait(PATIENCE) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["", "int", "INT;reboot", "-9", "9", "$(x)", "A" * 17, "INT\n", "XY", "_BLOCK"])
 def test_only_names_of_signals_are_sent(name: str) -> None:
     with pytest.raises(ValueError, match="not a signal name"):
-        launcher.kill_argv(1, name)
+        sidescripts.signal_item(1, name)

@@ -19,6 +19,7 @@ from sshgate.lifecycle.parking import AGAIN, RENEW, Kind, Parking
 from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
+from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
 from sshgate.streams import STDOUT, Control, Exited, Outcome, Process
 from sshgate.terminal import Terminal
 from tests.unit.lifecycle_values import at, claimed, warm
@@ -62,6 +63,7 @@ class Room:
     usable = True
 
     def __init__(self, record: Record, broken: bool) -> None:
+        self.aside = SideExecs(self.start, ExecLimits(), "dev")
         self.id = record.name
         self.broken = broken
         self.started: list[Launcher] = []
@@ -69,7 +71,7 @@ class Room:
         self.forgotten = False
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
-        assert argv == launcher.ARGV
+        assert argv == launcher.PARKED_ARGV
         if self.broken:
             raise StartFailed("no.")
         self.started.append(Launcher(len(self.started) + 1))

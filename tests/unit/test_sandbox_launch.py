@@ -12,6 +12,7 @@ from sshgate import launcher
 from sshgate.errors import StartFailed
 from sshgate.launcher import Program
 from sshgate.sandbox import launch
+from sshgate.sandbox.sideexecs import LONGEST_TALK, ExecLimits, SideExecs, dismiss
 from sshgate.streams import STDERR, STDOUT, Process, Request, Shell
 from sshgate.terminal import Terminal
 from tests.rig.ends import TestProcess
@@ -39,6 +40,7 @@ class Place:
 
     def __init__(self, process: Process) -> None:
         self.process = process
+        self.aside = SideExecs(self.start, ExecLimits(), "dev")
 
     def parked(self, terminal: bool) -> None:
         return None
@@ -65,15 +67,16 @@ async def test_a_start_that_is_talked_into_fails(
     began = time.process_time()
     with contextlib.suppress(StartFailed):
         assert await read(process) is False  # whatever is no server's mark is the other one
-    assert process.said <= launch.LONGEST_TALK + 2 * size
+    assert process.said <= LONGEST_TALK + 2 * size
     assert time.process_time() - began < 2
 
 
-async def test_a_look_that_is_talked_into_tells_nothing() -> None:
-    process = Talkative(STDOUT, b"x" * 32_768)
-    assert await launch.is_busy(Place(process), 7)  # type: ignore[arg-type]
-    await launch.dismiss(process)
-    assert process.said <= 2 * (launch.LONGEST_TALK + 2 * 32_768)
+@pytest.mark.parametrize("stream", [STDOUT, STDERR])
+async def test_a_look_that_is_talked_into_tells_nothing(stream: int) -> None:
+    process = Talkative(stream, b"x" * 32_768)
+    assert await Place(process).aside.busy(7)
+    await dismiss(process)
+    assert process.said <= 2 * (LONGEST_TALK + 2 * 32_768)
     assert process.closed
 
 

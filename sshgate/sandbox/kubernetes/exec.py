@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Coroutine
 from typing import Protocol
 
 from sshgate.flow import Flow
@@ -46,8 +45,8 @@ KILLED = (Exited(137), Exited(143))
 class Home(Protocol):
     """What a process needs of its sandbox."""
 
-    async def signal(self, pid: int, name: str, foreground: bool) -> None:
-        """Signal the process group of ``pid``, or its terminal's foreground group."""
+    def signal(self, pid: int, name: str, foreground: bool) -> None:
+        """Signal the process group of ``pid``, or its terminal's foreground group, soon."""
 
     async def taken(self, pid: int) -> None:
         """Tell the launcher ``pid`` that all output has come. Never raises for what Kubernetes does."""
@@ -102,7 +101,7 @@ class ExecProcess:
         self._sent = 0
         self._size: TerminalSize | None = None
         self._resizing: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._saying_taken: asyncio.Future[None] | None = None
         self._mark: EndMark | None = None
         self._holding: dict[int, asyncio.TimerHandle] = {}
         self._stdin_waits = False
@@ -220,9 +219,9 @@ class ExecProcess:
         self.lose("the session was closed.")
         self._flow.discard()
         self._finished.set()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._saying_taken is not None:
+            self._saying_taken.cancel()
+            await asyncio.gather(self._saying_taken, return_exceptions=True)
 
     def lose(self, reason: str) -> None:
         """End it from this side: nobody will know how it ended. Nothing happens when it has ended already."""
@@ -242,7 +241,7 @@ class ExecProcess:
             self._socket.send_now(remotecommand.STDIN_PREFIX, mark.mark)
         self._end_stdin()
         if self.pid is not None and not self._stdin_waits:
-            self._aside(self._say_taken(self.pid, delay))
+            self._saying_taken = asyncio.ensure_future(self._say_taken(self.pid, delay))
 
     async def _say_taken(self, pid: int, delay: float) -> None:
         while self._outcome is None:
@@ -271,14 +270,8 @@ class ExecProcess:
             self._size = None
 
     def _signal(self, name: str, foreground: bool) -> None:
-        if self.pid is None:
-            return
-        self._aside(self._home.signal(self.pid, name, foreground))
-
-    def _aside(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if self.pid is not None:
+            self._home.signal(self.pid, name, foreground)
 
     # --- called by the socket ---
 

@@ -11,7 +11,7 @@ from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.removal import nothing_to_remove
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
-from sshgate.sandbox.launch import runs_anything
+from sshgate.sandbox.sideexecs import NOBODY, ExecLimits
 
 
 def rules_of(profiles: Mapping[str, Profile]) -> Rules:
@@ -19,7 +19,7 @@ def rules_of(profiles: Mapping[str, Profile]) -> Rules:
     return Rules({labels.label_value(name): profile.limits.detached for name, profile in profiles.items()})
 
 
-async def anything_runs(api: ApiServer, pod: Pod, profile: Profile) -> bool:
+async def anything_runs(api: ApiServer, pod: Pod, profile: Profile, limits: ExecLimits) -> bool:
     """Whether any program runs in this pod. True when it cannot be told."""
     # Who only looks removes nothing.
-    return await runs_anything(KubernetesSandbox(api, pod, profile, lambda _: nothing_to_remove()))
+    return await KubernetesSandbox(api, pod, profile, lambda _: nothing_to_remove(), limits, NOBODY).aside.anything()

@@ -33,6 +33,7 @@ from sshgate.sandbox.kubernetes.removal import nothing_to_remove
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.named import Admit, Attachment, Listed
 from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.sideexecs import ExecLimits
 
 # So long a login waits for the last sandbox of the same name to be gone; usually that takes a second or two.
 GONE_SECONDS = 30.0
@@ -56,6 +57,7 @@ class KubernetesNamed:
         known: Callable[[str], Pod | None],
         way: MakeWay,
         discard: Callable[[str, str], asyncio.Future[None]],
+        limits: ExecLimits,
     ) -> None:
         self._api = api
         self._registry = registry
@@ -64,6 +66,7 @@ class KubernetesNamed:
         self._known = known
         self._way = way
         self._remove = discard
+        self._limits = limits
         self._here: dict[str, _Here] = {}
         self._busy: dict[str, _Lock] = {}
         self._detaching: set[asyncio.Task[None]] = set()
@@ -197,7 +200,7 @@ class KubernetesNamed:
             pod = self._known(record.name)
             if pod is None or pod.metadata.uid != record.uid:
                 pod = await self._api.get_pod(record.name)
-            sandbox = KubernetesSandbox(self._api, pod, order.profile, self._discard, notice)
+            sandbox = KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice)
             here = self._here[record.name] = _Here(sandbox, made)
         here.count += 1
         expires = record.expires_at

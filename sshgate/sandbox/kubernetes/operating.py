@@ -28,6 +28,7 @@ from sshgate.sandbox.kubernetes.listing import listed
 from sshgate.sandbox.kubernetes.pods import Pods, record_of
 from sshgate.sandbox.kubernetes.podspec import Owner
 from sshgate.sandbox.named import Listed
+from sshgate.sandbox.sideexecs import ExecLimits
 
 # A life of its own that nothing stands on: nothing here is ever a gateway.
 NOBODY = Owner("operator", "operator")
@@ -41,6 +42,7 @@ class Operator:
     def __init__(self, config: Config, api: ApiServer) -> None:
         self._profiles = config.profiles
         self._api = api
+        self._limits = ExecLimits()
         pods = Pods(api, NOBODY, config.profiles)
         self._registry = Registry(NOBODY.life, config.limits, pods, lambda: Now(time.time(), time.monotonic()))
         self._registry.leader = lambda: True
@@ -122,7 +124,7 @@ class Operator:
             pod = await self._api.get_pod(record.name)
         except GateError:
             return True  # it ended meanwhile, or nobody knows: the next one who looks will see
-        return await anything_runs(self._api, pod, self._profiles.get(record.profile, Profile()))
+        return await anything_runs(self._api, pod, self._profiles.get(record.profile, Profile()), self._limits)
 
 
 @asynccontextmanager

@@ -48,6 +48,7 @@ from sshgate.sandbox.kubernetes.rights import check_rights
 from sshgate.sandbox.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.kubernetes.shelf import LeaseShelf
 from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.sideexecs import NOBODY, ExecLimits
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
 
@@ -91,6 +92,7 @@ class KubernetesProvider:
         self.registry = Registry(self.owner.life, limits or _NO_LIMITS, self._pods, _machine_clock, events)
         self.api.heard = self.registry.time.heard
         self._removals = Removals(self.api)
+        self._limits = ExecLimits()
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._sessions: dict[str, str] = {}
         self._warm: dict[str, KubernetesSandbox] = {}
@@ -105,8 +107,9 @@ class KubernetesProvider:
         self.shelf = LeaseShelf(self.api)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
         self.named = KubernetesNamed(
-            self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove
-        )
+            self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove,
+            self._limits,
+        )  # fmt: skip
         self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self._listed)
 
     def __repr__(self) -> str:
@@ -250,8 +253,8 @@ class KubernetesProvider:
             pod = self._reflector.known.get(record.name)
             if pod is None or pod.metadata.uid != record.uid:
                 pod = await self.api.get_pod(record.name)
-            sandbox = KubernetesSandbox(self.api, pod, order.profile, self._discard, notice)
-        sandbox.adopt(order.profile, notice)
+            sandbox = self._sandbox(pod, order, notice)
+        sandbox.adopt(order, notice)
         return self._enter_book(sandbox, order)
 
     def _enter(self, record: Record) -> KubernetesSandbox | None:
@@ -263,13 +266,16 @@ class KubernetesProvider:
         known, profile = self._reflector.known.get(record.name), self.profiles.get(record.profile)
         if known is None or known.metadata.uid != record.uid or profile is None:
             return None
-        sandbox = KubernetesSandbox(self.api, known, profile, self._discard)
+        sandbox = KubernetesSandbox(self.api, known, profile, self._discard, self._limits, NOBODY)
         self._warm[record.name] = sandbox
         return sandbox
 
     def _enlist(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
         self.registry.told(record_of(pod))
-        return self._enter_book(KubernetesSandbox(self.api, pod, order.profile, self._discard, notice), order)
+        return self._enter_book(self._sandbox(pod, order, notice), order)
+
+    def _sandbox(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
+        return KubernetesSandbox(self.api, pod, order.profile, self._discard, self._limits, order.user, notice)
 
     def _enter_book(self, sandbox: KubernetesSandbox, order: Order) -> KubernetesSandbox:
         name = sandbox.id
@@ -312,7 +318,7 @@ class KubernetesProvider:
         pod = self._reflector.known.get(record.name)
         if pod is None or pod.metadata.uid != record.uid or record.stage is not Stage.READY:
             return False
-        return await anything_runs(self.api, pod, self.profiles.get(record.profile, Profile()))
+        return await anything_runs(self.api, pod, self.profiles.get(record.profile, Profile()), self._limits)
 
     async def _create(self, manifest: dict[str, Any]) -> Pod:
         try:

@@ -14,10 +14,12 @@ from sshgate.sandbox.kubernetes.client import ApiServer
 from sshgate.sandbox.kubernetes.exec import ExecProcess
 from sshgate.sandbox.kubernetes.objects import Pod
 from sshgate.sandbox.kubernetes.podspec import CONTAINER
+from sshgate.sandbox.kubernetes.socket import RemoteSocket
 from sshgate.sandbox.kubernetes.start import Hopeless, Race, events
-from sshgate.sandbox.launch import dismiss, send_signal, tell_taken, until_end
-from sshgate.sandbox.provider import Notice
-from sshgate.streams import Exited, Outcome, Process, Resize
+from sshgate.sandbox.kubernetes.turns import Turns
+from sshgate.sandbox.provider import Notice, Order
+from sshgate.sandbox.sideexecs import ExecLimits, SideExecs, dismiss
+from sshgate.streams import Process, Resize
 from sshgate.terminal import Terminal
 
 # The exec of a pod that has ended usually ends by itself, with the true status; this long it may take.
@@ -39,18 +41,23 @@ class KubernetesSandbox:
         pod: Pod,
         profile: Profile,
         discard: Callable[[KubernetesSandbox], asyncio.Future[None]],
+        limits: ExecLimits,
+        user: str,
         notice: Notice = lambda text: None,
     ) -> None:
         self.id = pod.metadata.name
         self.uid = pod.metadata.uid
         self.profile = profile
+        self.aside = SideExecs(self.start, limits, user)
         self.standing = diagnosis.standing(pod, profile.image, profile.limits.max_lifetime)
         self._pod = pod
+        self._turns = Turns(limits)
         self._api = api
         self._discard = discard
         self._notice = notice
         self.warm = False
         self._parked: dict[bool, Process] = {}
+        self._undoing: set[asyncio.Task[None]] = set()
         self._crowded = False
         self._entered = False
         self._entering = asyncio.Lock()
@@ -75,10 +82,11 @@ class KubernetesSandbox:
     def usable(self) -> bool:
         return not self._deleted and not self.standing.over
 
-    def adopt(self, profile: Profile, notice: Notice) -> None:
+    def adopt(self, order: Order, notice: Notice) -> None:
         """This warm pod has been claimed, for a profile whose limits may have changed since it was made."""
         self.warm = True
-        self.profile = profile
+        self.profile = order.profile
+        self.aside.user = order.user
         self._notice = notice
 
     def leave(self, terminal: bool, process: Process) -> None:
@@ -164,31 +172,58 @@ class KubernetesSandbox:
 
     async def _exec(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         query = remotecommand.exec_query(CONTAINER, argv, terminal is not None)
-        socket = await self._api.websocket(self._api.path("pods", self.id, "exec"), query)
-        process = ExecProcess(socket, terminal is not None, self)
-        self._processes.add(process)
+        turn = await self._turns.take(self._pod.spec.node_name, self.profile.limits.start)
+        try:
+            process = await self._opened(query, terminal is not None)
+        except BaseException:
+            turn.end()
+            raise
+        self._turns.end_when_begun(turn, process)
         if terminal is not None:
             await process.control(Resize(terminal.size))
         return process
 
+    async def _opened(self, query: str, terminal: bool) -> ExecProcess:
+        opening = asyncio.create_task(self._api.websocket(self._api.path("pods", self.id, "exec"), query))
+        try:
+            socket = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The node may have begun it, and what has a terminal would stay: see `dismiss`.
+            if not terminal:
+                opening.cancel()
+            task = asyncio.create_task(self._undo(opening, terminal))
+            self._undoing.add(task)
+            task.add_done_callback(self._undoing.discard)
+            raise
+        return self._enlisted(socket, terminal)
+
+    async def _undo(self, opening: asyncio.Task[RemoteSocket], terminal: bool) -> None:
+        with contextlib.suppress(GateError, asyncio.CancelledError):
+            self.aside.give_up(self._enlisted(await opening, terminal))
+
+    def _enlisted(self, socket: RemoteSocket, terminal: bool) -> ExecProcess:
+        process = ExecProcess(socket, terminal, self)
+        self._processes.add(process)
+        return process
+
     # --- what its processes ask, see exec.Home ---
 
-    async def signal(self, pid: int, name: str, foreground: bool) -> None:
-        await send_signal(self, pid, name, foreground)
+    def signal(self, pid: int, name: str, foreground: bool) -> None:
+        self.aside.signal(pid, name, foreground)
 
     async def taken(self, pid: int) -> None:
-        await tell_taken(self, pid)
+        await self.aside.taken(pid)
 
     async def fate(self) -> str | None:
         return await self._fate(FATE_SECONDS)
 
     async def killed(self) -> str | None:
-        if not self.standing.over and await self._asked("exit 4") == Exited(4):
+        if not self.standing.over and await self.aside.alive():
             return None  # the container lives: it was this program alone
         return await self._fate(KILLED_SECONDS)
 
     async def gone(self, pid: int) -> bool:
-        return await self._asked('kill -s 0 "$0" 2>/dev/null && exit 3; exit 4', str(pid)) == Exited(4)
+        return await self.aside.gone(pid)
 
     async def _fate(self, seconds: float) -> str | None:
         with contextlib.suppress(TimeoutError):
@@ -196,17 +231,6 @@ class KubernetesSandbox:
                 while not self.standing.over:
                     await self.changed()
         return self.standing.reason if self.standing.over else None
-
-    async def _asked(self, script: str, *words: str) -> Outcome | None:
-        """How a small script of ours ends in the container; ``None`` where that cannot be found out."""
-        with contextlib.suppress(GateError, TimeoutError):
-            async with asyncio.timeout(self._api.timeout):
-                process = await self._exec(("/bin/sh", "-c", script, *words), None)
-                try:
-                    return process.outcome if await until_end(process) else None
-                finally:
-                    await process.close()
-        return None
 
     def ended(self, process: ExecProcess) -> None:
         self._processes.discard(process)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
-from functools import partial
 from weakref import WeakValueDictionary
 
 from sshgate.errors import BadRequest
 from sshgate.lifecycle.occupancy import Occupancy
-from sshgate.sandbox.launch import runs_anything
 from sshgate.sandbox.local.sandbox import LocalSandbox
 from sshgate.sandbox.named import Admit, Attachment, Listed
 from sshgate.sandbox.provider import Notice, Order, Sandbox
@@ -86,7 +84,7 @@ class LocalNamed:
         return kept
 
     async def _until_over(self, kept: _Kept) -> None:
-        await kept.channels.until_over(partial(runs_anything, kept.sandbox))
+        await kept.channels.until_over(kept.sandbox.aside.anything)
         kept.task = None
         await self._forget(kept)
 

@@ -10,7 +10,7 @@ import os
 import signal
 import struct
 import termios
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from sshgate.errors import Unavailable
@@ -26,7 +26,7 @@ LOW_WATER = 32 * 1024
 
 END_OF_TRANSMISSION = b"\x04"
 
-SendSignal = Callable[[int, str, bool], Awaitable[None]]
+SendSignal = Callable[[int, str, bool], None]
 
 
 class LocalProcess:
@@ -68,7 +68,6 @@ class LocalProcess:
         self._line_open = False
         self._closed = False
         self._reaped = False
-        self._signals: set[asyncio.Future[None]] = set()
         self._pidfd = os.pidfd_open(child)
         for descriptor in {stdin, *outputs}:
             os.set_blocking(descriptor, False)
@@ -155,9 +154,6 @@ class LocalProcess:
             self._outcome = Lost(reason)
         self._exited.set()
         self._finished.set()
-        for task in self._signals:
-            task.cancel()
-        await asyncio.gather(*self._signals, return_exceptions=True)
 
     # --- called by the event loop ---
 
@@ -276,9 +272,7 @@ class LocalProcess:
 
     def _signal(self, name: str, foreground: bool) -> None:
         if self.pid is not None:
-            task = asyncio.ensure_future(self._send_signal(self.pid, name, foreground))
-            self._signals.add(task)
-            task.add_done_callback(self._signals.discard)
+            self._send_signal(self.pid, name, foreground)
 
 
 def set_size(descriptor: int, size: TerminalSize) -> None:

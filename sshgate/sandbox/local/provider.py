@@ -27,6 +27,7 @@ from sshgate.sandbox.local.namespaces import pipes
 from sshgate.sandbox.local.sandbox import LocalSandbox
 from sshgate.sandbox.local.spawn import leave_keyring, spawn
 from sshgate.sandbox.provider import Notice, Order
+from sshgate.sandbox.sideexecs import ExecLimits
 
 log = structlog.get_logger("sshgate.sandbox.local")
 
@@ -47,6 +48,7 @@ class LocalProvider:
     def __init__(self, place: SandboxPlace) -> None:
         self._place = place
         self._sandboxes: set[LocalSandbox] = set()
+        self._limits = ExecLimits()
         self._uids = count()
         self._etc: Path | None = None
         self._able = bubblewrap.Abilities()
@@ -83,7 +85,7 @@ class LocalProvider:
         group = None
         try:
             group = self._make_group(name, order.profile)
-            sandbox = LocalSandbox(name, order, uid, group, outer, inner, self._sandboxes.discard)
+            sandbox = LocalSandbox(name, order, uid, group, outer, inner, self._limits, self._sandboxes.discard)
         except OSError as error:
             if group is not None:
                 cgroup.remove(group)

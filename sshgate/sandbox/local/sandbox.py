@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sshgate.errors import Unavailable
-from sshgate.sandbox.launch import send_signal
 from sshgate.sandbox.local import bubblewrap, cgroup
 from sshgate.sandbox.local.namespaces import handles, open_terminal, restore_owner
 from sshgate.sandbox.local.process import LocalProcess, set_size
 from sshgate.sandbox.local.spawn import spawn
 from sshgate.sandbox.provider import Order
+from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
 from sshgate.streams import STDERR, STDOUT, Process
 from sshgate.terminal import Terminal
 
@@ -41,11 +41,13 @@ class LocalSandbox:
         group: Path | None,
         outer: int,
         inner: int,
+        limits: ExecLimits,
         gone: Callable[[LocalSandbox], None],
     ) -> None:
         self.id = name
         self.order = order
         self.made = time.monotonic()
+        self.aside = SideExecs(self.start, limits, order.user)
         self._profile = order.profile
         self._uid = uid
         self._group = group
@@ -126,14 +128,11 @@ class LocalSandbox:
         actions.append((os.POSIX_SPAWN_DUP2, self._owner, bubblewrap.OWNER))
         child = spawn(words, bubblewrap.environment(self._profile.shell), actions)
         try:
-            return LocalProcess(child, self._group, stdin, outputs, terminal, self._signal, self._ended)
+            return LocalProcess(child, self._group, stdin, outputs, terminal, self.aside.signal, self._ended)
         except OSError:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             raise
-
-    async def _signal(self, pid: int, name: str, foreground: bool) -> None:
-        await send_signal(self, pid, name, foreground)
 
     async def delete(self) -> None:
         if not self._deleted:

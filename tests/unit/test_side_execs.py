@@ -1,0 +1,140 @@
+"""Execs made on the side: few, whatever is asked for, and none of one user's at another's cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from sshgate.errors import Unavailable
+from sshgate.sandbox.sideexecs import PER_GATEWAY, PER_USER, ExecLimits, SideExecs
+from sshgate.streams import STDOUT, Process
+from sshgate.terminal import Terminal
+from tests.rig.ends import TestProcess
+
+
+class Pod:
+    """A sandbox whose scripts answer when they are let go; ``run`` are the words that each was given."""
+
+    def __init__(self, answer: bytes | None = b".\n", free: bool = False) -> None:
+        self.run: list[list[str]] = []
+        self.running = 0
+        self.answer = answer
+        self.free = asyncio.Event()
+        if free:
+            self.free.set()
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        self.run.append(argv[3].split())
+        if self.answer is None:
+            raise Unavailable("no.")
+        script = TestProcess()
+        self.running += 1
+        self._script = asyncio.create_task(self._answer(script))
+        return script
+
+    async def _answer(self, script: TestProcess) -> None:
+        await self.free.wait()
+        self.running -= 1
+        script.output.put(self.answer or b"", STDOUT)
+        script.output.put_eof()
+
+
+async def settled() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_pending_signals_are_a_set_and_one_exec_sends_them_all() -> None:
+    pod = Pod()
+    aside = SideExecs(pod.start, ExecLimits(), "dev")
+    for _ in range(160):
+        aside.signal(7, "USR1", foreground=False)
+        await settled()
+    aside.signal(7, "TERM", foreground=False)
+    aside.signal(8, "INT", foreground=True)
+    aside.signal(8, "nonsense", foreground=True)
+    await settled()
+    assert pod.run == [["g7:USR1"]]
+    pod.free.set()
+    await settled()
+    assert pod.run == [["g7:USR1"], ["g7:USR1", "g7:TERM", "f8:INT"]]
+
+
+async def test_sessions_that_end_together_are_hung_up_together() -> None:
+    pod = Pod(free=True)
+    aside = SideExecs(pod.start, ExecLimits(), "dev")
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(aside.hang_up(pid) for pid in range(100)))
+    assert pod.run == [[str(pid) for pid in range(100)]]
+
+
+async def test_a_hang_up_does_not_wait_for_one_that_takes_long() -> None:
+    pod = Pod()
+    aside = SideExecs(pod.start, ExecLimits(), "dev")
+    hangups = []
+    for pid in range(3):
+        hangups.append(asyncio.create_task(aside.hang_up(pid)))
+        await asyncio.sleep(0.1)
+    assert pod.run == [["0"], ["1"]]
+    pod.free.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*hangups)
+    assert pod.run[2:] == [["2"]]
+
+
+async def test_looks_are_answered_each_for_itself() -> None:
+    pod = Pod(b"2\n.\n", free=True)
+    aside = SideExecs(pod.start, ExecLimits(), "dev")
+    assert [*await asyncio.gather(aside.busy(1), aside.busy(2))] == [False, True]
+    assert [*await asyncio.gather(aside.gone(1), aside.gone(2))] == [False, True]
+    assert await aside.alive()
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"2\n", b"2 " * 10_000])
+async def test_what_cannot_be_found_out_keeps_what_runs(answer: bytes | None) -> None:
+    """The exec failed, its answer was cut, or the sandbox says more than any script of ours."""
+    aside = SideExecs(Pod(answer, free=True).start, ExecLimits(), "dev")
+    assert await aside.busy(2)
+    assert await aside.anything()
+    assert not await aside.gone(2)
+    assert not await aside.alive()
+
+
+async def test_who_stops_waiting_ends_nobody_elses_answer() -> None:
+    pod = Pod(b"2\n.\n")
+    aside = SideExecs(pod.start, ExecLimits(), "dev")
+    first, second = (asyncio.create_task(aside.gone(2)) for _ in range(2))
+    await settled()
+    first.cancel()
+    pod.free.set()
+    assert await second
+    assert len(pod.run) == 1
+
+
+async def test_they_are_bounded_by_user_and_in_all() -> None:
+    """A user can stop every script of ours that runs in a sandbox; others are served meanwhile."""
+    limits = ExecLimits()
+
+    def ask(user: str, count: int) -> list[Pod]:
+        pods = [Pod() for _ in range(count)]
+        for pod in pods:
+            SideExecs(pod.start, limits, user).signal(7, "TERM", foreground=False)
+        return pods
+
+    def running(pods: list[Pod]) -> int:
+        return sum(pod.running for pod in pods)
+
+    stopped = ask("mallory", 20)
+    others = ask("dev", 1)
+    await settled()
+    assert running(stopped) == PER_USER
+    assert running(others) == 1
+    many = [pod for user in range(20) for pod in ask(f"user{user}", 2)]
+    await settled()
+    assert running(stopped) + running(others) + running(many) == PER_GATEWAY
+    for pod in [*stopped, *others, *many]:
+        pod.free.set()
+    await settled()
+    assert sum(len(pod.run) for pod in [*stopped, *others, *many]) == 61
