@@ -148,8 +148,8 @@ class ProfileLimits:
     idle: float = 1800.0
     """Seconds without a byte after which a session ends; 0: never."""
     detached: float = 600.0
-    """Seconds that a browser's session is kept without a client; likewise a sandbox, named or a connection's, without a
-    channel and without a program that runs."""
+    """Seconds that a browser's session that runs no program is kept without a client; likewise a sandbox, named or a
+    connection's, without a channel and without a program that runs."""
     start: float = 120.0
     """Seconds a cold start may take in all."""
     unschedulable: float = 8.0

@@ -333,9 +333,10 @@ class Login:
 
         async def busy() -> bool:
             # A forwarded connection is somebody's work, whatever the shell does.
-            return process.pid is None or self.forwards.active > 0 or await sandbox.aside.busy(process.pid)
+            known = interactive and process.pid is not None and not self.forwards.active
+            return not known or await sandbox.aside.busy(process.pid or 0)
 
-        clock = SessionClock(granted.profile.limits, time.monotonic(), interactive, left)
+        clock = SessionClock(granted.profile.limits, time.monotonic(), interactive, left, running_keeps=True)
         return Timekeeper(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
 
     def _program(self, granted: Grant) -> Program:

@@ -56,8 +56,8 @@ class Timekeeper:
                 self._clock.told(what, now)
                 minutes = "1 minute" if what.minutes == 1 else f"{what.minutes} minutes"
                 await self._warn(f"this session ends in {minutes}: {what.reason}.")
-            else:
-                return what.reason
+            elif not what.unless_busy or self._clock.next_event(self._look()) == event:
+                return what.reason  # nobody has come back, or typed, during the look
 
     def _look(self) -> float:
         now = self._now()

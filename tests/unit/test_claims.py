@@ -18,7 +18,7 @@ from sshgate.sandbox.local.provider import LocalProvider
 from sshgate.sandbox.named import Admit, Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
-from sshgate.streams import Exited, Process, Request, Shell
+from sshgate.streams import STDOUT, Exited, Process, Request, Shell
 from sshgate.telemetry.events import Events, to_log
 from sshgate.terminal import Terminal
 from tests.rig.ends import TestProcess
@@ -50,7 +50,8 @@ class Room:
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         self.looks += 1
         process = TestProcess()
-        process.end(Exited(0 if self.busy else 1))
+        process.output.put(b"busy\n.\n" if self.busy else b".\n", STDOUT)
+        process.end(Exited(0))
         return process
 
     async def delete(self) -> None:

@@ -59,6 +59,25 @@ async def test_a_session_that_nobody_comes_back_to_is_over_after_its_detached_ti
     assert await left.until_over() == "nobody came back"
 
 
+async def test_who_comes_back_during_the_look_keeps_the_session() -> None:
+    scene = _Scene(ProfileLimits())
+    looked = asyncio.Event()
+
+    async def busy() -> bool:
+        looked.set()
+        return False
+
+    clock = SessionClock(ProfileLimits(detached=0.001, idle=0), 0.0, terminal=True, running_keeps=True)
+    left = Timekeeper(clock, Traffic(), scene._warn, busy, scene._now, present=looked.is_set)
+    over = asyncio.create_task(left.until_over())
+    async with asyncio.timeout(10):
+        await looked.wait()
+    await asyncio.sleep(0.05)
+    assert not over.done()
+    over.cancel()
+    await asyncio.gather(over, return_exceptions=True)
+
+
 async def test_whether_something_runs_is_asked_only_when_that_decides() -> None:
     scene = _Scene(ProfileLimits(max_lifetime=86_400.0, idle=60.0))
     assert await scene.keeper.until_over() == "it was idle"

@@ -263,3 +263,26 @@ async def test_over_tls_the_cookie_is_secure_and_a_renewed_certificate_is_taken_
         await eventually(renewed)
         await tab.type(b"echo st''ill\n")
         await tab.see(b"still\r\n")
+
+
+async def test_what_runs_keeps_a_session_that_nobody_is_attached_to(
+    gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    """An agent goes on without its page, until the longest lifetime; a shell that waits for somebody does not."""
+    gate = gateway("local", web=section(), profiles={"default": {"limits": {"detached": "1s"}}})
+    async with browser(address(gate)) as page:
+        await page.login(link(user_at(gate)))
+        idle, running = await _shell(page), await _shell(page)
+        await running.type(b"for i in 1 2 3 4 5 6 7 8 9; do sleep 3; done; echo do''ne\n")
+        await idle.leave()
+        await running.leave()
+
+        async def gone() -> bool:
+            _, answer = await page.ask("GET", "api/sessions")
+            states = {one["id"]: one["state"] for one in answer["sessions"]}
+            assert states.get(running.session) == "running"
+            return states.get(idle.session) in (None, "ended")
+
+        await eventually(gone, 25)
+        await running.open(await page.ticket(running.session))
+        await running.see(b"done\r\n", 40)
