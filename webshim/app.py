@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from webshim.answers import SCHEME, add_headers, errors_as_json
-from webshim.door import Door
 from webshim.files import Files
 from webshim.pages import VERSIONS, Pages
+from webshim.responses import SCHEME, add_headers, errors_as_json
 from webshim.rest import Rest, health
+from webshim.state import Door
 
 # JSON bodies; files are streamed and have a limit of their own.
 BODY_BYTES = 64 * 1024

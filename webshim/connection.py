@@ -8,10 +8,10 @@ from typing import Any, Protocol, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from sshgate.listening import Cut
-from sshgate.proxyheader import Peer, is_header
-from webshim.answers import HEADERS, Refusal, refused
+from sshgate.access.listening import Cut
+from sshgate.access.proxy_header import Peer, is_header
 from webshim.reading import Reading
+from webshim.responses import HEADERS, Refusal, refused
 
 # A connection that nobody logs in on ends after this time, or when its request is answered.
 ANONYMOUS_SECONDS = 60.0

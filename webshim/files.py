@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from sshgate.streams import STDERR, Control, Exec, Exited, Lost, Outcome, Request
+from sshgate.stream.interfaces import STDERR, Control, Exec, Exited, Lost, Outcome, Request
 from sshgate.telemetry.codes import Code
-from webshim.answers import Refusal, answer
-from webshim.door import Door
 from webshim.protocol import clean
+from webshim.responses import Refusal, answer
 from webshim.rest import Rest
 from webshim.session import WebSession
 from webshim.sessions import Login
+from webshim.state import Door
 
 LONGEST_PATH = 4096
 # A size in decimal, as far as a file has one.

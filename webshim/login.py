@@ -12,16 +12,16 @@ from sshgate.access.connections import origin_of
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
 from sshgate.access.issued import Logout, Token
 from sshgate.access.ledger import Ledger, Memory
-from sshgate.config import Web
+from sshgate.config.model import Web
 from sshgate.errors import BadRequest, Denied
+from sshgate.session.subsystems.registry import Question
 from sshgate.telemetry.codes import Code
-from sshgate.verbs import Question
-from webshim.onetime import OneTime
+from webshim.one_time_tokens import OneTime
 from webshim.passwords import UsersFile
-from webshim.place import Place
+from webshim.principal import Method, Visitor
+from webshim.public_endpoint import Place
 from webshim.signing import Signer
 from webshim.throttle import Throttle
-from webshim.visitor import Method, Visitor
 
 LINK_SECONDS = 60.0
 # Each look at a password takes 64 MiB for some ten milliseconds.

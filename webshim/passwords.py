@@ -13,7 +13,7 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from sshgate.access.identity import is_user
+from sshgate.config.names import is_user
 
 log = logging.getLogger("sshgate.web")
 

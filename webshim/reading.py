@@ -1,4 +1,4 @@
-"""The reading side of a TCP connection of the web server: what its client may have done per turn (``sshgate.turns``).
+"""The reading side of a TCP connection of the web server: what its client may have done per turn (``stream.turns``).
 
 aiohttp parses all that has come in one go; here it is given pieces, in the connection's turns of the event loop.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sshgate import turns
+from sshgate.stream import turns
 
 # What is parsed at once: with the smallest frames, a millisecond's work.
 PIECE = 16 * 1024

@@ -10,16 +10,16 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
-from sshgate.terminal import TerminalSize
-from webshim.answers import Refusal, answer
 from webshim.connection import connection_of
-from webshim.door import Door
 from webshim.login import Refused
+from webshim.principal import Visitor
 from webshim.protocol import Columns, Rows
+from webshim.responses import Refusal, answer
 from webshim.session import WebSession
 from webshim.socket import Ticket
-from webshim.visitor import Visitor
+from webshim.state import Door
 
 BODY_SECONDS = 10.0
 

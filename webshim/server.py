@@ -14,22 +14,22 @@ from aiohttp import web
 from sshgate.access.connections import Entrant
 from sshgate.access.identity import Identity
 from sshgate.access.ledger import Ledger
-from sshgate.config import Address, Config, Tls, Web
+from sshgate.access.listening import Cut, Listener
+from sshgate.access.proxy_header import Peer
+from sshgate.config.model import Address, Config, Tls, Web
+from sshgate.config.node import node_address
 from sshgate.errors import ConfigError
-from sshgate.listening import Cut, Listener
-from sshgate.node import node_address
-from sshgate.proxyheader import Peer
+from sshgate.session.subsystems.registry import Verbs
 from sshgate.telemetry.events import Events
-from sshgate.verbs import Verbs
 from webshim.app import build
 from webshim.connection import Connection, Slot
-from webshim.door import Door
 from webshim.login import Keyring, Logins
 from webshim.pages import Pages
-from webshim.place import Place
 from webshim.protocol import Close
+from webshim.public_endpoint import Place
 from webshim.sessions import Gateway
 from webshim.signing import load
+from webshim.state import Door
 from webshim.tokens import TokenVerbs
 
 # A browser asks again on a new connection; idle ones must not hold places.

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sshgate.access.identity import Identity
-from sshgate.flow import Flow
-from sshgate.streams import Control, Exited, Lost, Outcome, Resize, Signalled
-from sshgate.terminal import TerminalSize
+from sshgate.stream.flow import Flow
+from sshgate.stream.interfaces import Control, Exited, Lost, Outcome, Resize, Signalled
+from sshgate.stream.terminal import TerminalSize
 from webshim.output import Output, Start
+from webshim.principal import Visitor
 from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broken, Close, Snapshot
-from webshim.visitor import Visitor
 
 # Between the two window changes that make a program draw itself again: it must see both.
 REDRAW_SECONDS = 0.1

@@ -12,12 +12,12 @@ import structlog
 
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.policy import grant
-from sshgate.config import Profile
+from sshgate.config.model import Profile
 from sshgate.errors import LimitReached
-from sshgate.streams import Client, Request, Shell
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.stream.interfaces import Client, Request, Shell
+from sshgate.stream.terminal import Terminal, TerminalSize
+from webshim.principal import Visitor
 from webshim.session import WebSession
-from webshim.visitor import Visitor
 
 TERM = "xterm-256color"
 # A session that was asked for and that no socket has come for.
@@ -29,7 +29,7 @@ log = structlog.get_logger("sshgate.web")
 
 
 class Login(Protocol):
-    """One login at the core; see ``sshgate.gateway.Login``."""
+    """One login at the core; see ``sshgate.session.gateway.Login``."""
 
     shell_pid: int | None
 

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from sshgate.errors import ConfigError
-from webshim.visitor import Visitor
+from webshim.principal import Visitor
 
 Purpose = Literal["cookie", "token"]
 

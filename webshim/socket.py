@@ -11,8 +11,9 @@ from typing import Any
 import structlog
 from aiohttp import WSMsgType, web
 
-from webshim.onetime import OneTime
+from webshim.one_time_tokens import OneTime
 from webshim.output import Start
+from webshim.principal import Visitor
 from webshim.protocol import (
     BINARY_BYTES,
     INPUT_STEP,
@@ -34,7 +35,6 @@ from webshim.protocol import (
 )
 from webshim.session import WebSession
 from webshim.sessions import Sessions
-from webshim.visitor import Visitor
 from webshim.websocket import CLOSE_SECONDS, WebSocket
 
 ATTACH_SECONDS = 10.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from sshgate import tables
 from sshgate.access.ledger import Ledger
 from sshgate.errors import BadRequest, Denied
+from sshgate.session.subsystems import tables
+from sshgate.session.subsystems.registry import Question
 from sshgate.telemetry.codes import Code
-from sshgate.verbs import Question
 
 
 class TokenVerbs:

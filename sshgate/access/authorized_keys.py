@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sshgate.access.identity import Certified, Restrictions, comes_from, is_user
+from sshgate.access.identity import Certified, Restrictions, comes_from
 from sshgate.access.key_line import KeyLine, LineRefused, parse
+from sshgate.config.names import is_user
 
 log = logging.getLogger("sshgate.access")
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Protocol, TypeVar
 
 from sshgate.access.penalties import Ledger, Offence
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.errors import LimitReached
 
 # A burst of logins from one address is none of a source that lingers: so long each may take.

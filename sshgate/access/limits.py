@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from sshgate.access.connections import Connections
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.errors import LimitReached
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from sshgate.config import Penalties
+from sshgate.config.model import Penalties
 
 
 class Offence(StrEnum):

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from sshgate.access.identity import Identity, is_label
-from sshgate.config import Profile
+from sshgate.access.identity import Identity
+from sshgate.config.model import Profile
+from sshgate.config.names import is_label
 from sshgate.errors import Denied
-from sshgate.launcher import USUAL_SFTP_SERVER
-from sshgate.streams import Exec, Request, Shell, Subsystem
+from sshgate.sandbox.launcher import USUAL_SFTP_SERVER
+from sshgate.stream.interfaces import Exec, Request, Shell, Subsystem
 
 # Say which sandbox; no program gets them.
 _ABOUT_THE_SANDBOX = ("SSHGATE_PROFILE", "SSHGATE_NAME")

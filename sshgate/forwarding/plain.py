@@ -11,11 +11,11 @@ import re
 
 from sshgate.forwarding.relay import ConnectFailed
 from sshgate.forwarding.values import Destination, Tcp, Unix
-from sshgate.launcher import Program, quote
-from sshgate.sandbox.launch import launch, park
+from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.launcher import Program, quote
 from sshgate.sandbox.provider import Sandbox
-from sshgate.sandbox.sideexecs import until_end
-from sshgate.streams import STDOUT, Exec, Exited, Process, Request
+from sshgate.sandbox.side_execs import until_end
+from sshgate.stream.interfaces import STDOUT, Exec, Exited, Process, Request
 
 MISSING = "the sandbox has none of python3, socat and nc to connect with; install one of them in its image"
 NO_TOOL = 97

@@ -5,16 +5,9 @@ from __future__ import annotations
 import re
 
 from sshgate.access.identity import Restrictions
-from sshgate.config import Forward, Profile
+from sshgate.config.model import Forward, Profile
 from sshgate.errors import BadRequest, Denied
-from sshgate.forwarding.values import (
-    LONGEST_HOST,
-    LONGEST_PATH,
-    Destination,
-    Listening,
-    Tcp,
-    Unix,
-)
+from sshgate.forwarding.values import LONGEST_HOST, LONGEST_PATH, Destination, Listening, Tcp, Unix
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_.:][A-Za-z0-9_.:%-]*)?")
 

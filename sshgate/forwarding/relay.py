@@ -11,17 +11,17 @@ from pathlib import Path
 
 import structlog
 
-from sshgate import turns
 from sshgate.errors import GateError, StartFailed
-from sshgate.flow import Flow
 from sshgate.forwarding import inside, insideloop
 from sshgate.forwarding.frames import FrameReader, ProtocolError, frame, listening, opening
 from sshgate.forwarding.inside import CHUNK, WINDOW
 from sshgate.forwarding.values import Destination, Listening
-from sshgate.launcher import Program, quote
-from sshgate.sandbox.launch import launch, park
+from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.launcher import Program, quote
 from sshgate.sandbox.provider import Sandbox
-from sshgate.streams import STDOUT, Exec, Process, Request
+from sshgate.stream import turns
+from sshgate.stream.flow import Flow
+from sshgate.stream.interfaces import STDOUT, Exec, Process, Request
 
 # Frames that wait for the pipe to the relay; more comes only when there is room.
 OUTBOX_HIGH = 256 * 1024

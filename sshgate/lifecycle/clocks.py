@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sshgate.config import ProfileLimits
+from sshgate.config.model import ProfileLimits
 
 # The Date of an HTTP answer is cut to the second.
 _DATE_GRAIN = 1.0

@@ -8,7 +8,7 @@ replace a leader, though not to delete what it holds.
 
 from __future__ import annotations
 
-from sshgate.lifecycle.presence import SILENCE, Presence
+from sshgate.lifecycle.membership import SILENCE, Presence
 
 # A leader that has not been able to look for this long may have been replaced.
 STALE = SILENCE / 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sshgate.errors import BadRequest, StartFailed
 from sshgate.lifecycle.records import Record, Stage, State
-from sshgate.sandbox.labels import label_value, user_hash
+from sshgate.lifecycle.schema import label_value, user_hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
-from sshgate.config import ProfileLimits
+from sshgate.config.model import ProfileLimits
 from sshgate.lifecycle.clocks import SessionClock, Warn
 
 # Sessions end themselves at the maximum lifetime and say why; what they leave goes this much later.

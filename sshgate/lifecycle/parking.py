@@ -19,11 +19,11 @@ from sshgate.errors import GateError
 from sshgate.lifecycle.pick import is_mine
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
-from sshgate.sandbox.launch import park
+from sshgate.sandbox.enter import park
 from sshgate.sandbox.provider import Sandbox
-from sshgate.sandbox.sideexecs import dismiss
-from sshgate.streams import Process
-from sshgate.terminal import Terminal
+from sshgate.sandbox.side_execs import dismiss
+from sshgate.stream.interfaces import Process
+from sshgate.stream.terminal import Terminal
 
 Kind = Literal["terminal", "pipe"]
 

@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.records import Record
-from sshgate.sandbox import labels
 
 Patch = list[dict[str, Any]]
 

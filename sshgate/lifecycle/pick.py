@@ -6,7 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection
 
-from sshgate.lifecycle.book import Book, Sighting
+from sshgate.lifecycle.cache import Book, Sighting
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.records import Record
 

@@ -16,11 +16,11 @@ import structlog
 from sshgate.errors import GateError, Unavailable
 from sshgate.lifecycle.actions import Action, Create, Delete, Hold
 from sshgate.lifecycle.parking import Parking
-from sshgate.lifecycle.plan import Refiller, Target
-from sshgate.lifecycle.reap import strays
+from sshgate.lifecycle.pool_plan import Refiller, Target
+from sshgate.lifecycle.reap_plan import strays
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.registry import Registry
-from sshgate.sandbox.labels import label_value
+from sshgate.lifecycle.schema import label_value
 from sshgate.telemetry.codes import Code
 
 # Between two looks, seconds: of many changes at once only the last state matters.

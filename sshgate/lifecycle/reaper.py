@@ -9,7 +9,7 @@ import structlog
 
 from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.patches import detach_patch, seen_patch
-from sshgate.lifecycle.reap import Rules, reap
+from sshgate.lifecycle.reap_plan import Rules, reap
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.telemetry.codes import Code

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
 
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
 
 
 class State(IntEnum):

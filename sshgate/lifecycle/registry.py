@@ -11,15 +11,15 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.errors import GateError, Unavailable
 from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.admit import Starts, admit
-from sshgate.lifecycle.book import Book
-from sshgate.lifecycle.claiming import Answer
+from sshgate.lifecycle.admission import Starts, admit
+from sshgate.lifecycle.cache import Book
+from sshgate.lifecycle.claim import Answer
 from sshgate.lifecycle.clocks import ClusterTime, Now
+from sshgate.lifecycle.membership import Presence
 from sshgate.lifecycle.patches import Patch
-from sshgate.lifecycle.presence import Presence
 from sshgate.lifecycle.records import Record
 from sshgate.telemetry.events import Events, to_log
 

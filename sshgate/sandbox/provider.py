@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from sshgate.config import Limits, Profile
-from sshgate.sandbox.sideexecs import SideExecs
-from sshgate.streams import Process
-from sshgate.terminal import Terminal
+from sshgate.config.model import Limits, Profile
+from sshgate.sandbox.side_execs import SideExecs
+from sshgate.stream.interfaces import Process
+from sshgate.stream.terminal import Terminal
 
 if TYPE_CHECKING:
     from sshgate.sandbox.named import Homes, NamedSandboxes

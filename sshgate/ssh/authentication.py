@@ -8,12 +8,12 @@ import asyncssh
 import structlog
 
 from sshgate.access.identity import LoginName, Restrictions
-from sshgate.config import Config
+from sshgate.config.model import Config
 from sshgate.ssh import certificates
+from sshgate.ssh._asyncssh.userauth import UserAuth
 from sshgate.ssh.certificates import Proof
 from sshgate.ssh.contracts import Keyring
 from sshgate.ssh.standing import Standing
-from sshgate.ssh.userauth import UserAuth
 
 # A name that no user can have: what an invalid login name is looked up as.
 NOBODY = "."

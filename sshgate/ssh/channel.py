@@ -15,10 +15,10 @@ import asyncssh
 import structlog
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
-from sshgate.flow import Flow
-from sshgate.ssh.transport import Transport
-from sshgate.ssh.wire import ChannelWire, until_room
-from sshgate.streams import (
+from sshgate.ssh._asyncssh.channel import ChannelWire, until_room
+from sshgate.ssh._asyncssh.connection import Transport
+from sshgate.stream.flow import Flow
+from sshgate.stream.interfaces import (
     STDERR,
     Back,
     Break,
@@ -33,7 +33,7 @@ from sshgate.streams import (
     Signalled,
     Subsystem,
 )
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.stream.terminal import Terminal, TerminalSize
 
 # Input read ahead of the program: two reads of the event loop, so that one comes while the other leaves. All of it goes
 # on at once: what every station on the way to a pod does is done once per message.

@@ -14,20 +14,20 @@ from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FA
 from asyncssh.packet import String, UInt32
 
 from sshgate.access.identity import Identity
-from sshgate.config import Config
+from sshgate.config.model import Config
 from sshgate.errors import BadRequest, Denied, GateError, LimitReached, Unavailable
-from sshgate.forwarding.splice import splice
 from sshgate.forwarding.values import Destination, Tcp, Unix
+from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh.authentication import Authentication
 from sshgate.ssh.channel import Channel
 from sshgate.ssh.contracts import Admission, Gateway, Keyring, Login
 from sshgate.ssh.forward import ForwardChannel
 from sshgate.ssh.standing import Standing
-from sshgate.ssh.transport import Transport
-from sshgate.streams import Request, Stream
+from sshgate.stream.interfaces import Request, Stream
+from sshgate.stream.splice import splice
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
-from sshgate.telemetry.marks import Marks, Stage, since
+from sshgate.telemetry.timings import Marks, Stage, since
 
 # How the failure to open a forwarded connection is told (RFC 4254 section 5.1), where it is not a failed connect.
 _OPEN_CODES: Mapping[type[GateError], int] = {

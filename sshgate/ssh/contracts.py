@@ -10,7 +10,7 @@ from sshgate.access.connections import Entrant
 from sshgate.access.identity import Identity, Restrictions
 from sshgate.access.penalties import Offence
 from sshgate.forwarding.values import Destination
-from sshgate.streams import Back, Client, Request, Stream
+from sshgate.stream.interfaces import Back, Client, Request, Stream
 
 
 class Authority(Protocol):

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import asyncssh
 
-from sshgate.flow import Flow
-from sshgate.ssh.forwardwire import ForwardWire
-from sshgate.ssh.transport import Transport
-from sshgate.ssh.wire import until_room
+from sshgate.ssh._asyncssh.channel import until_room
+from sshgate.ssh._asyncssh.connection import Transport
+from sshgate.ssh._asyncssh.forward import ForwardWire
+from sshgate.stream.flow import Flow
 
 # Input read ahead of the sandbox, per connection: there may be hundreds.
 INPUT_HIGH = 128 * 1024

@@ -11,7 +11,7 @@ import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket
 
 from sshgate import __version__
-from sshgate.config import Ssh
+from sshgate.config.model import Ssh
 
 # Clients send eow@openssh.com ("I read no more") only to servers whose version begins with "OpenSSH".
 # Without it `ssh gateway 'cat /dev/zero' | head` would go on for ever. A name where OpenSSH has its number

@@ -11,18 +11,18 @@ from typing import Any
 import asyncssh
 import structlog
 
-from sshgate.config import Address, Config
+from sshgate.access.listening import Cut, Listener
+from sshgate.access.proxy_header import Peer
+from sshgate.config.model import Address, Config
 from sshgate.errors import ConfigError
-from sshgate.listening import Cut, Listener
-from sshgate.proxyheader import Peer
 from sshgate.ssh import hostkeys
+from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh.connection import Connection
 from sshgate.ssh.contracts import Admission, Gateway, Keyring
 from sshgate.ssh.options import connection_options
-from sshgate.ssh.transport import Transport
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, to_log
-from sshgate.telemetry.rarely import Rarely
+from sshgate.telemetry.rate_limit import Rarely
 
 # Sessions that were cut have this long to say so and to remove their sandbox.
 CUT_SECONDS = 8.0

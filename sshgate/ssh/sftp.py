@@ -14,12 +14,12 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from sshgate.bridge import Traffic
-from sshgate.sandbox.files import FilesLost, ShellFiles, Status
-from sshgate.ssh import sftppackets as packets
-from sshgate.ssh.sftppackets import Attrs, Packet, Unreadable
-from sshgate.ssh.sftprequests import LONGEST_PACKET, Requests
-from sshgate.streams import Client, Exited, Lost, Outcome
+from sshgate.sandbox.shell_files import FilesLost, ShellFiles, Status
+from sshgate.ssh import sftp_packets as packets
+from sshgate.ssh.sftp_packets import Attrs, Packet, Unreadable
+from sshgate.ssh.sftp_requests import LONGEST_PACKET, Requests
+from sshgate.stream.bridge import Traffic
+from sshgate.stream.interfaces import Client, Exited, Lost, Outcome
 
 VERSION = 3
 # OpenSSH's limits: of what is read and written at once, of entries in an answer.

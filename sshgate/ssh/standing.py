@@ -10,9 +10,9 @@ import asyncssh
 from sshgate.access.connections import MADE_ROOM
 from sshgate.access.penalties import Offence
 from sshgate.errors import LimitReached
-from sshgate.ssh.arrival import Arrival
+from sshgate.ssh._asyncssh.arrival import Arrival
 from sshgate.ssh.contracts import Slot
-from sshgate.telemetry.marks import Marks, Stage
+from sshgate.telemetry.timings import Marks, Stage
 
 
 class Standing:

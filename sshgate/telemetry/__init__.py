@@ -8,8 +8,8 @@ Nothing here is a global, and nothing stands between two bytes of a session.
 from __future__ import annotations
 
 from sshgate.telemetry.events import Events, to_log
-from sshgate.telemetry.marks import Marks, Receipts
 from sshgate.telemetry.metrics import Metrics
+from sshgate.telemetry.timings import Marks, Receipts
 
 
 class Telemetry:

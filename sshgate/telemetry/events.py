@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from sshgate.telemetry.codes import LEVELS, Code
-from sshgate.telemetry.marks import Marks
+from sshgate.telemetry.timings import Marks
 
 Value = str | int | float | bool | None
 """What a field may hold; ``None`` leaves the field out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from sshgate.config import Address
+from sshgate.config.model import Address
 from sshgate.errors import ConfigError
 from sshgate.telemetry.metrics import Metrics
 from sshgate.telemetry.readiness import Readiness

@@ -9,8 +9,8 @@ from typing import Any
 
 import structlog
 
-from sshgate.config import Log
-from sshgate.telemetry.rarely import Rarely
+from sshgate.config.model import Log
+from sshgate.telemetry.rate_limit import Rarely
 
 
 def configure(settings: Log) -> None:

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from sshgate import __version__
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Record
-from sshgate.telemetry.marks import Marks, Stage
+from sshgate.telemetry.timings import Marks, Stage
 
 # From a warm login's few milliseconds to a cold start that pulls its image.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0)

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from sshgate import __version__
-from sshgate.config import Traces
+from sshgate.config.model import Traces
 
 PATH = "/v1/traces"
 

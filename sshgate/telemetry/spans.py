@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Record
-from sshgate.telemetry.marks import Marks, Stage
+from sshgate.telemetry.timings import Marks, Stage
 
 Attributes = Mapping[str, str | int | float | bool]
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import import_module
 
-from sshgate.config import Traces
+from sshgate.config.model import Traces
 from sshgate.errors import ConfigError
 from sshgate.telemetry.events import Events
 

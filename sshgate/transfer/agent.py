@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from sshgate.transfer.arrival import Writing
+from sshgate.transfer.destination import Writing
 from sshgate.transfer.incoming import Landing
 from sshgate.transfer.outgoing import Reading, reason, walk
 from sshgate.transfer.records import CHUNK, Decoder, End, Garbled, Have, Offer, Problem, Record, encode

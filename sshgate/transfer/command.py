@@ -84,7 +84,7 @@ def cp(
     Exit status: 0 when all was copied, 1 when something was not, 2 for a mistake on the command line.
     """
     gc.set_threshold(100_000)  # it finds nothing among what is imported, and takes a twentieth of a small copy
-    from sshgate.config import SandboxPlace
+    from sshgate.config.model import SandboxPlace
     from sshgate.transfer.copying import Order, Ways
 
     operator = any(option is not None for option in (kubeconfig, context, namespace, container))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from sshgate.launcher import quote
-from sshgate.streams import STDOUT, Exited, Outcome, Process
+from sshgate.sandbox.launcher import quote
+from sshgate.stream.interfaces import STDOUT, Exited, Outcome, Process
 from sshgate.transfer.unfinished import shown
 
 # No single quotes and no exclamation marks: it must survive any login shell inside single quotes.

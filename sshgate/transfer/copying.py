@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sshgate.config import SandboxPlace
+from sshgate.config.model import SandboxPlace
 from sshgate.errors import GateError
-from sshgate.streams import Process
+from sshgate.stream.interfaces import Process
 from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, FarFailure
 from sshgate.transfer.display import Display
 from sshgate.transfer.places import BySsh, InPod
@@ -21,7 +21,7 @@ from sshgate.transfer.records import Garbled
 from sshgate.transfer.unfinished import Stopped
 
 if TYPE_CHECKING:
-    from sshgate.transfer.arrival import Writing
+    from sshgate.transfer.destination import Writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ async def copy(order: Order, ways: Ways, display: Display) -> str | None:
 
 
 async def _copy(order: Order, talk: Conversation, display: Display) -> None:
-    from sshgate.transfer import pythonfar
+    from sshgate.transfer import python_peer as pythonfar
     from sshgate.transfer.outgoing import Reading
 
     agent = pythonfar.bundle()
@@ -90,7 +90,8 @@ async def _copy(order: Order, talk: Conversation, display: Display) -> None:
 
 
 async def _without_python(order: Order, talk: Conversation, display: Display, programs: frozenset[str]) -> None:
-    from sshgate.transfer import shellfar, tarfar
+    from sshgate.transfer import sh_peer as shellfar
+    from sshgate.transfer import tar_peer as tarfar
 
     totals = display.wants_totals
     if programs >= tarfar.NEEDED:
@@ -111,7 +112,7 @@ async def _without_python(order: Order, talk: Conversation, display: Display, pr
 
 
 def _writing(order: Order) -> Writing:
-    from sshgate.transfer.arrival import Writing
+    from sshgate.transfer.destination import Writing
 
     # Set-user-id and set-group-id of a file made by strangers would run as whoever copied it.
     return Writing(order.destination, len(order.sources) > 1, order.resume, 0o1777, order.max_bytes, order.max_entries)
@@ -120,7 +121,7 @@ def _writing(order: Order) -> Writing:
 @asynccontextmanager
 async def _way_in(far: BySsh | InPod, ways: Ways) -> AsyncIterator[Process]:
     if isinstance(far, InPod):
-        from sshgate.sandbox.kubernetes.library import without_certificates
+        from sshgate.providers.kubernetes.api.library import without_certificates
 
         with without_certificates():
             from sshgate.transfer.pods import pod_program

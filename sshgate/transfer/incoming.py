@@ -13,10 +13,10 @@ import hashlib
 import os
 from collections.abc import Callable
 
-from sshgate.transfer.arrival import Budget, Writing, open_destination
-from sshgate.transfer.descent import Descent, identity, make_directory, remove_empty
+from sshgate.transfer.destination import Budget, Writing, open_destination
+from sshgate.transfer.dirwalk import Descent, identity, make_directory, remove_empty
 from sshgate.transfer.outgoing import OFFERED_FROM, reason
-from sshgate.transfer.records import (
+from sshgate.transfer.records import (  # fmt: skip
     Broken,
     Chunk,
     Done,
@@ -36,8 +36,8 @@ from sshgate.transfer.records import (
     Symlink,
     Totals,
     Whole,
-)  # fmt: skip
-from sshgate.transfer.unfinished import (
+)
+from sshgate.transfer.unfinished import (  # fmt: skip
     FSYNC_FROM,
     Stopped,
     Unfinished,
@@ -51,7 +51,7 @@ from sshgate.transfer.unfinished import (
     shown,
     sync,
     sync_directory,
-)  # fmt: skip
+)
 
 # After these, every further entry would fail as well.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
-from sshgate.transfer.descent import Descent
+from sshgate.transfer.dirwalk import Descent
 from sshgate.transfer.records import (
     CHUNK,
     WHOLE_UP_TO,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from sshgate.config import SandboxPlace
-from sshgate.sandbox.kubernetes.client import ApiServer
-from sshgate.sandbox.kubernetes.exec import ExecProcess
-from sshgate.sandbox.kubernetes.remotecommand import exec_query
-from sshgate.streams import Process
+from sshgate.config.model import SandboxPlace
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.exec.process import ExecProcess
+from sshgate.providers.kubernetes.exec.remotecommand import exec_query
+from sshgate.stream.interfaces import Process
 
 
 @asynccontextmanager

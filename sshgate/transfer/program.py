@@ -7,7 +7,7 @@ import contextlib
 import signal
 from collections.abc import Sequence
 
-from sshgate.streams import STDERR, STDOUT, Control, Exited, Lost, Outcome, Signalled
+from sshgate.stream.interfaces import STDERR, STDOUT, Control, Exited, Lost, Outcome, Signalled
 from sshgate.transfer.places import BySsh, Misuse
 from sshgate.transfer.records import CHUNK
 

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 import asyncssh
 
-from sshgate.config import Profile, SandboxPlace
-from sshgate.sandbox.kubernetes.provider import KubernetesProvider
+from sshgate.config.model import Profile, SandboxPlace
+from sshgate.providers.kubernetes.provider import KubernetesProvider
 from sshgate.sandbox.provider import Order, Sandbox
 from tests.bench.measure import Row, Samples, ratio
 from tests.bench.scene import Scene

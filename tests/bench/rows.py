@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 import asyncssh
 import uvloop
 
-from sshgate.config import Profile, SandboxPlace
-from sshgate.launcher import Program
-from sshgate.sandbox.kubernetes.provider import KubernetesProvider
-from sshgate.sandbox.launch import launch, park
+from sshgate.config.model import Profile, SandboxPlace
+from sshgate.providers.kubernetes.provider import KubernetesProvider
+from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.launcher import Program
 from sshgate.sandbox.provider import Order
-from sshgate.streams import Exec, Request
-from sshgate.terminal import Terminal
+from sshgate.stream.interfaces import Exec, Request
+from sshgate.stream.terminal import Terminal
 from tests.bench import files, page, warm, web
 from tests.bench.forwards import forward, forward_first
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds

@@ -17,11 +17,11 @@ from urllib.request import urlopen
 
 import uvloop
 
-from sshgate.config import Profile, SandboxPlace
-from sshgate.sandbox import labels
-from sshgate.sandbox.kubernetes import podspec
-from sshgate.sandbox.kubernetes.client import JSON_PATCH
-from sshgate.sandbox.kubernetes.provider import KubernetesProvider
+from sshgate.config.model import Profile, SandboxPlace
+from sshgate.lifecycle import schema as labels
+from sshgate.providers.kubernetes import podspec
+from sshgate.providers.kubernetes.api.client import JSON_PATCH
+from sshgate.providers.kubernetes.provider import KubernetesProvider
 from sshgate.sandbox.provider import Order
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
 from tests.bench.scene import Scene

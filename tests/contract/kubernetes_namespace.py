@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sshgate.config import SandboxPlace
-from sshgate.sandbox.kubernetes.client import ApiServer
-from sshgate.sandbox.kubernetes.provider import KubernetesProvider
+from sshgate.config.model import SandboxPlace
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.provider import KubernetesProvider
 
 NODE_CLUSTER = Path("/var/lib/sshgate-cluster/admin.kubeconfig")
 BUSYBOX = "sshgate-busybox:latest"

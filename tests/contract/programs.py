@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from sshgate.launcher import Program
-from sshgate.sandbox.launch import launch, park
+from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.launcher import Program
 from sshgate.sandbox.provider import Sandbox
-from sshgate.streams import STDERR, STDOUT, Exec, Outcome, Process, Request
-from sshgate.terminal import Terminal
+from sshgate.stream.interfaces import STDERR, STDOUT, Exec, Outcome, Process, Request
+from sshgate.stream.terminal import Terminal
 
 
 class Begun:

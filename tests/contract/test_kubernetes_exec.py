@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from sshgate.config import Profile
-from sshgate.sandbox.kubernetes.provider import KubernetesProvider
-from sshgate.sandbox.kubernetes.sandbox import FATE_SECONDS, KubernetesSandbox
-from sshgate.sandbox.launch import park
+from sshgate.config.model import Profile
+from sshgate.providers.kubernetes.provider import KubernetesProvider
+from sshgate.providers.kubernetes.sandbox import FATE_SECONDS, KubernetesSandbox
+from sshgate.sandbox.enter import park
 from sshgate.sandbox.provider import Order, Sandbox
-from sshgate.streams import Exited, Lost, Outcome
+from sshgate.stream.interfaces import Exited, Lost, Outcome
 from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, namespace
 from tests.contract.programs import begin, everything, run
 from tests.rig.cluster import RUNTIME_CLASS

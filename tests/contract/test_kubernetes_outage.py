@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sshgate.config import Profile
+from sshgate.config.model import Profile
 from sshgate.errors import Unavailable
-from sshgate.sandbox.kubernetes.provider import KubernetesProvider
-from sshgate.sandbox.launch import park
+from sshgate.providers.kubernetes.provider import KubernetesProvider
+from sshgate.sandbox.enter import park
 from sshgate.sandbox.provider import Order
-from sshgate.streams import Lost
+from sshgate.stream.interfaces import Lost
 from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, kubeconfig, namespace
 from tests.contract.programs import begin, everything
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from sshgate.config import Profile, ProfileLimits, Resources
+from sshgate.config.model import Profile, ProfileLimits, Resources
 from sshgate.errors import GateError, LimitReached, StartFailed, Unavailable
-from sshgate.sandbox.kubernetes.provider import KubernetesProvider
-from sshgate.sandbox.launch import park
+from sshgate.providers.kubernetes.provider import KubernetesProvider
+from sshgate.sandbox.enter import park
 from sshgate.sandbox.provider import Order
-from sshgate.streams import Exited
+from sshgate.stream.interfaces import Exited
 from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, namespace
 from tests.rig.cluster import RUNTIME_CLASS
 

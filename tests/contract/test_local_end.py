@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sshgate.access.identity import Identity, LoginName
-from sshgate.config import Profile, SandboxPlace
-from sshgate.gateway import Gateway
-from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.config.model import Profile, SandboxPlace
+from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.provider import Order
-from sshgate.streams import Exec, Exited, Request
+from sshgate.session.gateway import Gateway
+from sshgate.stream.interfaces import Exec, Exited, Request
 from tests.contract.programs import run
 from tests.rig.ends import TestClient
 from tests.rig.waiting import until

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import Profile, Resources, SandboxPlace
-from sshgate.sandbox.local import cgroup
-from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.config.model import Profile, Resources, SandboxPlace
+from sshgate.providers.local import cgroup
+from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.provider import Order, Sandbox
-from sshgate.streams import Exited, Signal, Signalled
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.stream.interfaces import Exited, Signal, Signalled
+from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.contract.programs import begin, everything, run, until_output
 from tests.rig.processes import alive, descendants
 
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.local
 # Runs one program in a sandbox and prints what it printed.
 GATEWAY = """
 import asyncio, sys
-from sshgate.config import Log, Profile, SandboxPlace
-from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.config.model import Log, Profile, SandboxPlace
+from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.provider import Order
 from sshgate.telemetry import log
 

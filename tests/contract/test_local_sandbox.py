@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import Profile, Resources, SandboxPlace
+from sshgate.config.model import Profile, Resources, SandboxPlace
 from sshgate.errors import StartFailed, Unavailable
-from sshgate.sandbox.local.provider import LocalProvider, abilities
+from sshgate.providers.local.provider import LocalProvider, abilities
 from sshgate.sandbox.named import Attachment
 from sshgate.sandbox.provider import Order, Sandbox
-from sshgate.streams import Exited, Signal, Signalled
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.stream.interfaces import Exited, Signal, Signalled
+from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.contract.programs import begin, run, until_output
 from tests.rig.waiting import until
 
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.local
 
 GATEWAY = """
 import asyncio, sys
-from sshgate.config import Log, Profile, SandboxPlace
-from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.config.model import Log, Profile, SandboxPlace
+from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.provider import Order
 from sshgate.telemetry import log
 

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sshgate.config import Profile, SandboxPlace
+from sshgate.config.model import Profile, SandboxPlace
 from sshgate.forwarding import plain
 from sshgate.forwarding.relay import ConnectFailed
 from sshgate.forwarding.values import Tcp, Unix
-from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.provider import Order, Sandbox
-from sshgate.streams import Exited
+from sshgate.stream.interfaces import Exited
 from tests.contract.programs import begin, run, until_output
 from tests.rig.forwarding import ECHO, python
 

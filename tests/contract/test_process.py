@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sshgate.config import Profile, SandboxPlace
+from sshgate.config.model import Profile, SandboxPlace
 from sshgate.errors import BadRequest
-from sshgate.sandbox.launch import park
-from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.providers.local.provider import LocalProvider
+from sshgate.sandbox.enter import park
 from sshgate.sandbox.provider import Order, Provider, Sandbox
-from sshgate.streams import STDOUT, Break, Exited, Lost, Outcome, Resize, Signal, Signalled
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.stream.interfaces import STDOUT, Break, Exited, Lost, Outcome, Resize, Signal, Signalled
+from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.contract.kubernetes_namespace import namespace
 from tests.contract.programs import begin, everything, run, until_output
 from tests.rig.cluster import IMAGE, RUNTIME_CLASS

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sshgate.sandbox.kubernetes.lifesign import Door, Sign, ask
-from sshgate.sandbox.labels import CLAIMED, DOOR, STATE
+from sshgate.lifecycle.schema import CLAIMED, DOOR, STATE
+from sshgate.providers.kubernetes.liveness import Door, Sign, ask
 from tests.rig.deployed import ARRIVED, Deployed
 from tests.rig.ssh import Ended, Ssh
 from tests.rig.waiting import until

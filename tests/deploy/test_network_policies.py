@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sshgate.sandbox.labels import MANAGED, MANAGED_BY
+from sshgate.lifecycle.schema import MANAGED, MANAGED_BY
 from tests.deploy.network import Connection, Place, allowed
 from tests.rig.manifests import GATEWAY_NAMESPACE, NAMES, SANDBOX_NAMESPACE, objects, only
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sshgate.configfile import load
-from sshgate.sandbox.kubernetes import lifesign
+from sshgate.config.load import load
+from sshgate.providers.kubernetes import liveness as lifesign
 from tests.deploy.schemas import Schemas
 from tests.rig import manifests
 from tests.rig.manifests import NAMES, OVERLAYS, ROOT, TEST_MARK, called, kubectl, mapped_ports, objects, only, rendered

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sshgate.sandbox.kubernetes.rights import NEEDED, NEEDED_FOR_HOMES
-from sshgate.sandbox.labels import MANAGED, MANAGED_BY
+from sshgate.lifecycle.schema import MANAGED, MANAGED_BY
+from sshgate.providers.kubernetes.rbac import NEEDED, NEEDED_FOR_HOMES
 from tests.rig import cluster as rig_cluster
 from tests.rig import rights
 from tests.rig.cluster import BUSYBOX, Namespace

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from sshgate.config import Profile
-from sshgate.configfile import load
-from sshgate.sandbox.kubernetes import podspec
+from sshgate.config.load import load
+from sshgate.config.model import Profile
+from sshgate.providers.kubernetes import podspec
 from tests.rig import cluster as rig_cluster
 from tests.rig.cluster import Namespace
 from tests.rig.deployed import Deployed

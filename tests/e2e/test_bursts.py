@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.sandbox.local import cgroup
+from sshgate.providers.local import cgroup
 from tests.rig.gateway import Gateway, left_files, nothing_left
 from tests.rig.processes import descendants
 from tests.rig.ssh import Ssh

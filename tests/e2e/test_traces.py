@@ -228,8 +228,8 @@ def test_without_traces_opentelemetry_is_not_imported(tmp_path: Path) -> None:
     program = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from sshgate.app import run
-from sshgate.configfile import load
+from sshgate.server.app import run
+from sshgate.config.load import load
 status = run(load(Path("sshgate.yaml")), lambda doors: os.kill(os.getpid(), signal.SIGTERM))
 print(status, sorted(name for name in sys.modules if name.startswith(("opentelemetry", "google", "requests"))))
 """

@@ -34,7 +34,7 @@ from asyncssh.constants import (
 )
 from asyncssh.packet import Boolean, String, UInt32
 
-from sshgate.ssh.gcm import FastGcm
+from sshgate.ssh._asyncssh.gcm import FastGcm
 from tests.hostile.peer import Peer, peer
 
 # A flood that is never taken ends by itself.

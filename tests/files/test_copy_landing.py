@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.transfer.arrival import Writing
+from sshgate.transfer.destination import Writing
 from sshgate.transfer.incoming import Landing
-from sshgate.transfer.records import (
+from sshgate.transfer.records import (  # fmt: skip
     Chunk,
     End,
     Enter,
@@ -25,7 +25,7 @@ from sshgate.transfer.records import (
     Same,
     Sum,
     Whole,
-)  # fmt: skip
+)
 from sshgate.transfer.unfinished import Stopped
 
 SIZE = 2 << 20

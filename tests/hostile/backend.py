@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from sshgate.access.identity import Identity
-from sshgate.bridge import Traffic, bridge
-from sshgate.flow import Flow
-from sshgate.streams import (
+from sshgate.stream.bridge import Traffic, bridge
+from sshgate.stream.flow import Flow
+from sshgate.stream.interfaces import (
     STDERR,
     STDOUT,
     Break,
@@ -34,7 +34,7 @@ from sshgate.streams import (
     Signal,
     Signalled,
 )
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.hostile.no_forwards import NoForwards
 
 HIGH, LOW = 256 * 1024, 64 * 1024

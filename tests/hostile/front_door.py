@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.limits import Admission
-from sshgate.config import Access, Address, Config, Limits, Ssh
+from sshgate.config.model import Access, Address, Config, Limits, Ssh
 from sshgate.ssh import hostkeys
 from sshgate.ssh.server import SshServer
 from sshgate.telemetry.codes import Code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sshgate.errors import Denied
 from sshgate.forwarding.values import Destination
-from sshgate.streams import Back, Stream
+from sshgate.stream.interfaces import Back, Stream
 
 
 class NoForwards:

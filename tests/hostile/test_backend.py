@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from sshgate.access.identity import Identity, LoginName
-from sshgate.streams import STDERR, STDOUT, Exec, Exited, Outcome, Request, Signal, Signalled
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.stream.interfaces import STDERR, STDOUT, Exec, Exited, Outcome, Request, Signal, Signalled
+from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.hostile.backend import Program, start
 
 WHO = Identity(LoginName("user"), "publickey", "SHA256:x", "127.0.0.1")

@@ -28,9 +28,9 @@ from asyncssh.constants import (
 )
 from asyncssh.packet import Boolean, String, UInt32
 
-from sshgate.config import Access, Ssh
-from sshgate.ssh.transport import MSG_PING
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.config.model import Access, Ssh
+from sshgate.ssh._asyncssh.connection import MSG_PING
+from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.peer import Peer, peer
 from tests.hostile.polling import until

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from sshgate import notices, timekeeping
 from sshgate.access.authorized_keys import Keyring
-from sshgate.config import Profile, ProfileLimits, SandboxPlace
-from sshgate.gateway import Gateway
+from sshgate.config.model import Profile, ProfileLimits, SandboxPlace
 from sshgate.lifecycle import clocks
-from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.providers.local.provider import LocalProvider
+from sshgate.session import notices
+from sshgate.session import timers as timekeeping
+from sshgate.session.gateway import Gateway
 from sshgate.ssh.server import SshServer
 from tests.hostile.front_door import FrontDoor, front_door
 

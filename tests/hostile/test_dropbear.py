@@ -12,7 +12,7 @@ import pytest
 from asyncssh.constants import MSG_KEXINIT
 from asyncssh.packet import String
 
-from sshgate.config import Ssh
+from sshgate.config.model import Ssh
 from sshgate.ssh.options import KEX, connection_options
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.peer import Peer, peer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Record
 from tests.hostile.front_door import FrontDoor, front_door, make_key

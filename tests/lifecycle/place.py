@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
 from tests.rig.cluster import BUSYBOX, Namespace
 from tests.rig.gateway import Gateway, configured
 from tests.rig.ssh import Ssh, make_key

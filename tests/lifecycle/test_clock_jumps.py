@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
 from tests.lifecycle.place import Place, names, note, staying
 from tests.rig.waiting import until
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
 from tests.lifecycle.place import Place, mark, names, staying
 from tests.rig.cluster import COMMAND
 from tests.rig.waiting import until

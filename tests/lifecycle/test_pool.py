@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
 from tests.lifecycle.place import Place, mark, names, note, staying
 from tests.rig.cluster import IMAGE
 from tests.rig.gateway import STOP_LIMIT

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from sshgate.lifecycle.book import SPOKEN_FOR
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.cache import SPOKEN_FOR
 from tests.lifecycle.place import Place, names
 from tests.rig.cluster import component
 from tests.rig.gateway import free_port

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 import msgspec
 import pytest
 
-from sshgate.lifecycle.presence import SILENCE
-from sshgate.sandbox import labels
-from sshgate.sandbox.kubernetes.lifesign import Door, Sign, ask
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.membership import SILENCE
+from sshgate.providers.kubernetes.liveness import Door, Sign, ask
 from sshgate.telemetry.codes import Code
 from tests.lifecycle.place import Place, staying
 from tests.rig.frozen import frozen

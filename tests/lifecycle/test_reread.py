@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
 from tests.lifecycle.place import Place, mark, names, note, staying
 from tests.rig.gateway import Gateway
 from tests.rig.waiting import until

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
 from tests.lifecycle.place import Place, names
 from tests.rig.balancer import Balancer
 from tests.rig.gateway import Gateway, free_port

@@ -14,7 +14,7 @@ from itertools import count
 
 import pytest
 
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
 from tests.lifecycle.place import Place
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ended

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from sshgate.flow import Flow
-from sshgate.streams import Control, Outcome
+from sshgate.stream.flow import Flow
+from sshgate.stream.interfaces import Control, Outcome
 
 
 class TestClient:

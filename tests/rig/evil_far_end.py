@@ -12,7 +12,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 
-from sshgate.transfer.records import (
+from sshgate.transfer.records import (  # fmt: skip
     Chunk,
     Done,
     End,
@@ -28,7 +28,7 @@ from sshgate.transfer.records import (
     Symlink,
     Whole,
     encode,
-)  # fmt: skip
+)
 
 
 def say(data: bytes) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from sshgate.sandbox.local import cgroup
-from sshgate.sandbox.local.provider import ETC_PREFIX
+from sshgate.providers.local import cgroup
+from sshgate.providers.local.provider import ETC_PREFIX
 from tests.rig.cluster import IMAGE, RUNTIME_CLASS, Namespace
 from tests.rig.processes import Seen, alive, descendants, resident
 from tests.rig.waiting import until

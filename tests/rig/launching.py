@@ -14,9 +14,9 @@ import termios
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sshgate import launcher
-from sshgate.launcher import Program, ReadyMark
-from sshgate.terminal import TerminalSize
+from sshgate.sandbox import launcher
+from sshgate.sandbox.launcher import Program, ReadyMark
+from sshgate.stream.terminal import TerminalSize
 
 PATIENCE = 20.0
 CLEAN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8"}

@@ -11,8 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from sshgate.config import SandboxPlace
-from sshgate.sandbox.kubernetes.client import ApiServer
+from sshgate.config.model import SandboxPlace
+from sshgate.providers.kubernetes.api.client import ApiServer
 
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 

@@ -7,11 +7,11 @@ from itertools import count
 from typing import Any
 
 from sshgate.lifecycle.actions import Action, Create, Delete
-from sshgate.lifecycle.book import Book
+from sshgate.lifecycle.cache import Book
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.plan import Refiller
+from sshgate.lifecycle.pool_plan import Refiller
 from sshgate.lifecycle.records import Record, Stage, State
-from sshgate.sandbox.labels import user_hash
+from sshgate.lifecycle.schema import user_hash
 
 START = 1_000_000.0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from sshgate.sandbox import labels
+from sshgate.lifecycle import schema as labels
 
 PodJson = dict[str, Any]
 

@@ -9,19 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.errors import LimitReached
+from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.actions import Create, Delete, Detach
-from sshgate.lifecycle.admit import Starts, admit
-from sshgate.lifecycle.book import Book
-from sshgate.lifecycle.claiming import Answer, Claiming, Cold, GiveUp, Look, Try, Won
+from sshgate.lifecycle.admission import Starts, admit
+from sshgate.lifecycle.cache import Book
+from sshgate.lifecycle.claim import Answer, Claiming, Cold, GiveUp, Look, Try, Won
 from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.membership import Presence
 from sshgate.lifecycle.patches import Claim, claim_annotations
-from sshgate.lifecycle.plan import Refiller, Target, give_way
-from sshgate.lifecycle.presence import Presence
-from sshgate.lifecycle.reap import Rules, reap, strays
+from sshgate.lifecycle.pool_plan import Refiller, Target, give_way
+from sshgate.lifecycle.reap_plan import Rules, reap, strays
 from sshgate.lifecycle.records import Record, warm_metadata
-from sshgate.sandbox import labels
 from tests.unit.modelled_cluster import Cluster, PodJson, Refused
 
 PROFILE = "default"

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from sshgate.bridge import Traffic, bridge
-from sshgate.streams import STDERR, STDOUT, Exited, Lost, Resize, Signal
-from sshgate.terminal import TerminalSize
+from sshgate.stream.bridge import Traffic, bridge
+from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost, Resize, Signal
+from sshgate.stream.terminal import TerminalSize
 from tests.rig.ends import TestClient, TestProcess
 
 

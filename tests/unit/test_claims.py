@@ -11,16 +11,16 @@ import pytest
 
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant
-from sshgate.claims import Claims, Pending
-from sshgate.config import Limits, Profile, ProfileLimits, SandboxPlace
+from sshgate.config.model import Limits, Profile, ProfileLimits, SandboxPlace
 from sshgate.errors import LimitReached
-from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.named import Admit, Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Sandbox
-from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
-from sshgate.streams import STDOUT, Exited, Process, Request, Shell
+from sshgate.sandbox.side_execs import ExecLimits, SideExecs
+from sshgate.session.claims import Claims, Pending
+from sshgate.stream.interfaces import STDOUT, Exited, Process, Request, Shell
+from sshgate.stream.terminal import Terminal
 from sshgate.telemetry.events import Events, to_log
-from sshgate.terminal import Terminal
 from tests.rig.ends import TestProcess
 
 

@@ -94,7 +94,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
 def test_checks_and_help_do_not_load_the_gateway(tmp_path: Path) -> None:
     """They are asked in scripts and init containers, again and again. Only keys, where there are any, are looked at."""
     script = (
-        "import sys; from sshgate.cli import main; main(['check-config', sys.argv[1]], standalone_mode=False);"
+        "import sys; from sshgate.cli.main import main; main(['check-config', sys.argv[1]], standalone_mode=False);"
         "print([name for name in ('asyncssh', 'kubernetes_asyncio', 'aiohttp', 'cryptography') if name in sys.modules])"
     )
     # Away from its directory, which may hold keys: the file's paths begin there.
@@ -116,8 +116,8 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
 def test_an_error_of_the_system_names_its_own_place_and_not_the_listener(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
-from sshgate.app import run
-from sshgate.config import Access, Address, Config, Log, SandboxPlace, Ssh
+from sshgate.server.app import run
+from sshgate.config.model import Access, Address, Config, Log, SandboxPlace, Ssh
 place = Path({str(tmp_path)!r})
 config = Config(ssh=Ssh(listen=Address("127.0.0.1", 0), host_keys=place / "host"), access=Access(place / "users"),
                 sandbox=SandboxPlace(provider="local"), log=Log(format="json"))

@@ -8,10 +8,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from sshgate.config import ProfileLimits
+from sshgate.config.model import ProfileLimits
 from sshgate.lifecycle.clocks import ClusterTime, End, Now, SessionClock, Warn
+from sshgate.lifecycle.membership import LONGEST_GAP, SILENCE, UNANSWERED, Presence
 from sshgate.lifecycle.pace import LONGEST_PENALTY, Pace, TokenBucket
-from sshgate.lifecycle.presence import LONGEST_GAP, SILENCE, UNANSWERED, Presence
 
 LIMITS = ProfileLimits(max_lifetime=8 * 3600.0, idle=1800.0, detached=600.0)
 

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate import configvalues as values
-from sshgate.config import Address, Config, Group, Home, Profile, Proxy, Share, Tls, Traces, Web
-from sshgate.configfile import load, parse
+from sshgate.config import values
+from sshgate.config.load import load, parse
+from sshgate.config.model import Address, Config, Group, Home, Profile, Proxy, Share, Tls, Traces, Web
 from sshgate.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

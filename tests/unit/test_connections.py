@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from sshgate.access.connections import BURST_SECONDS, LEAVING_SECONDS, Connections, Place, network_of, origin_of
 from sshgate.access.penalties import Ledger, Offence
-from sshgate.config import Limits, Penalties
+from sshgate.config.model import Limits, Penalties
 from sshgate.errors import LimitReached
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"

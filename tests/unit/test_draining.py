@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import structlog
 
-from sshgate import app
-from sshgate.config import Access, Address, Config, SandboxPlace, Ssh
-from sshgate.core import Core
-from sshgate.doors import Doors
+from sshgate.config.model import Access, Address, Config, SandboxPlace, Ssh
+from sshgate.server import app
+from sshgate.server.core import Core
+from sshgate.server.frontends import Doors
 
 
 class BrokenDoor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sshgate.lifecycle.election import STALE, Election
-from sshgate.lifecycle.presence import SILENCE, Presence
+from sshgate.lifecycle.membership import SILENCE, Presence
 
 
 def listening(presence: Presence, seconds: float, *lives: str) -> None:

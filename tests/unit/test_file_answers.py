@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from sshgate.bridge import Traffic
 from sshgate.errors import LimitReached
-from sshgate.sandbox import files as sandbox_files
-from sshgate.sandbox.fileplaces import ANSWERS_OF_ONE, SERVERS_OF_ONE, FilePlaces
-from sshgate.sandbox.files import LONGEST_ANSWER, PAGE, FilesLost, ShellFiles
+from sshgate.sandbox import shell_files as sandbox_files
+from sshgate.sandbox.file_budget import ANSWERS_OF_ONE, SERVERS_OF_ONE, FilePlaces
+from sshgate.sandbox.shell_files import LONGEST_ANSWER, PAGE, FilesLost, ShellFiles
 from sshgate.ssh.sftp import serve_files
-from sshgate.streams import STDERR, STDOUT, Lost
+from sshgate.stream.bridge import Traffic
+from sshgate.stream.interfaces import STDERR, STDOUT, Lost
 from tests.rig.ends import TestClient, TestProcess
 
 ENTRY = b"81a4 0 0 5 1 1 1 /%s/\n" % (b"n" * 200)

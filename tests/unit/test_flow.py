@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.flow import JOINED, Flow
-from sshgate.streams import CHUNK, STDERR, STDOUT
+from sshgate.stream.flow import JOINED, Flow
+from sshgate.stream.interfaces import CHUNK, STDERR, STDOUT
 
 
 class Source:

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from sshgate.config import Profile
+from sshgate.config.model import Profile
 from sshgate.errors import LimitReached
-from sshgate.foresight import Foreseen
 from sshgate.sandbox.provider import Notice, Order, Sandbox
-from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
-from sshgate.streams import Process
-from sshgate.terminal import Terminal
+from sshgate.sandbox.side_execs import ExecLimits, SideExecs
+from sshgate.session.speculation import Foreseen
+from sshgate.stream.interfaces import Process
+from sshgate.stream.terminal import Terminal
 
 ORDER = Order(Profile(warm=1), "dev", "s1")
 

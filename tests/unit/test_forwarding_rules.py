@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sshgate.access.identity import Restrictions
-from sshgate.config import Forward, Profile
+from sshgate.config.model import Forward, Profile
 from sshgate.errors import BadRequest, Denied
 from sshgate.forwarding import inside
 from sshgate.forwarding.frames import LONGEST, FrameReader, ProtocolError, frame, opening

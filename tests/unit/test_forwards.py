@@ -10,19 +10,19 @@ import pytest
 
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.policy import Grant
-from sshgate.claims import Claims
-from sshgate.config import Profile, SandboxPlace
+from sshgate.config.model import Profile, SandboxPlace
 from sshgate.errors import Unavailable
 from sshgate.forwarding import inside, plain
-from sshgate.forwarding.forwards import MOST_BACK, Forwards
 from sshgate.forwarding.frames import frame
 from sshgate.forwarding.relay import OUTBOX_HIGH, ConnectFailed, Relay
 from sshgate.forwarding.values import Tcp, Unix
-from sshgate.sandbox.local.provider import LocalProvider
-from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
-from sshgate.streams import STDOUT, Process, Request, Shell, Stream
+from sshgate.providers.local.provider import LocalProvider
+from sshgate.sandbox.side_execs import ExecLimits, SideExecs
+from sshgate.session.claims import Claims
+from sshgate.session.forwards import MOST_BACK, Forwards
+from sshgate.stream.interfaces import STDOUT, Process, Request, Shell, Stream
+from sshgate.stream.terminal import Terminal
 from sshgate.telemetry.events import Events, to_log
-from sshgate.terminal import Terminal
 from tests.rig.ends import TestProcess
 
 

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from sshgate.config import Group, Limits
+from sshgate.config.model import Group, Limits
 from sshgate.errors import BadRequest, LimitReached, StartFailed
 from sshgate.lifecycle.actions import Delete, Detach
-from sshgate.lifecycle.admit import Starts, admit
-from sshgate.lifecycle.book import Book
-from sshgate.lifecycle.claiming import Answer, Claiming, Cold, GiveUp, Look, Try, Won
+from sshgate.lifecycle.admission import Starts, admit
+from sshgate.lifecycle.cache import Book
+from sshgate.lifecycle.claim import Answer, Claiming, Cold, GiveUp, Look, Try, Won
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.join import Join, Make, Wait, join, mine
+from sshgate.lifecycle.membership import SILENCE, Presence
 from sshgate.lifecycle.patches import Claim
 from sshgate.lifecycle.pick import is_mine, pick
-from sshgate.lifecycle.presence import SILENCE, Presence
-from sshgate.lifecycle.reap import LAST_WORDS, LEAST_DETACHED, STRAY, Rules, reap, strays
+from sshgate.lifecycle.reap_plan import LAST_WORDS, LEAST_DETACHED, STRAY, Rules, reap, strays
 from sshgate.lifecycle.records import Stage, State
-from sshgate.sandbox.labels import user_hash
+from sshgate.lifecycle.schema import user_hash
 from tests.unit.lifecycle_values import START, at, book, claimed, warm
 
 # --- pick ---

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.access.identity import LoginName, is_label, is_user
+from sshgate.access.identity import LoginName
+from sshgate.config.names import is_label, is_user
 
 
 @pytest.mark.parametrize(

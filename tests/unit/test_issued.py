@@ -10,7 +10,7 @@ import pytest
 
 from sshgate.access.issued import MOST_LOGOUTS, MOST_TOKENS, Issued, Logout, Token
 from sshgate.access.ledger import Ledger, Memory
-from sshgate.access.shelf import FileShelf
+from sshgate.access.user_records import FileShelf
 from sshgate.errors import GateError, LimitReached, Unavailable
 
 

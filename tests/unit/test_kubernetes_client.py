@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from sshgate.config import SandboxPlace
+from sshgate.config.model import SandboxPlace
 from sshgate.errors import GateError, LimitReached, StartFailed, Unavailable
-from sshgate.sandbox.kubernetes import credentials, failures
-from sshgate.sandbox.kubernetes.client import ApiServer
-from sshgate.sandbox.kubernetes.credentials import Credentials
+from sshgate.providers.kubernetes.api import credentials
+from sshgate.providers.kubernetes.api import errors as failures
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.credentials import Credentials
 from tests.unit.apiserver import connected, pod, serve, status, write_kubeconfig
 
 

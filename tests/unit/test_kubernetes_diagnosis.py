@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from sshgate.sandbox.kubernetes.diagnosis import Trouble, deleted, standing
-from sshgate.sandbox.kubernetes.objects import (
+from sshgate.providers.kubernetes.api.objects import (
     Condition,
     ContainerState,
     ContainerStatus,
@@ -20,6 +19,7 @@ from sshgate.sandbox.kubernetes.objects import (
     Terminated,
     Waiting,
 )
+from sshgate.providers.kubernetes.exec.diagnosis import Trouble, deleted, standing
 
 HOUR = 3600.0
 

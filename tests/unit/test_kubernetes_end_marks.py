@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from sshgate.launcher import KILLED, UNTAKEN
-from sshgate.sandbox.kubernetes.exec import HOLD_SECONDS, ExecProcess
-from sshgate.sandbox.kubernetes.remotecommand import CUT
-from sshgate.streams import STDERR, STDOUT, Exited, Lost, Outcome, Signalled
+from sshgate.providers.kubernetes.exec.process import HOLD_SECONDS, ExecProcess
+from sshgate.providers.kubernetes.exec.remotecommand import CUT
+from sshgate.sandbox.launcher import KILLED, UNTAKEN
+from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost, Outcome, Signalled
 from tests.unit.exec_server import SUCCESS, Home, process
 
 

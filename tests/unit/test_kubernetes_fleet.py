@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sshgate.config import Limits, Profile
+from sshgate.config.model import Limits, Profile
 from sshgate.errors import StartFailed, Unavailable
 from sshgate.lifecycle.actions import Create
 from sshgate.lifecycle.registry import Registry
-from sshgate.sandbox.kubernetes.failures import Conflict
-from sshgate.sandbox.kubernetes.heartbeat import Heartbeat
-from sshgate.sandbox.kubernetes.leases import Leases
-from sshgate.sandbox.kubernetes.lifesign import Door
-from sshgate.sandbox.kubernetes.pods import Pods
-from sshgate.sandbox.kubernetes.podspec import Owner
-from sshgate.sandbox.kubernetes.pulse import Pulse
+from sshgate.providers.kubernetes.api.errors import Conflict
+from sshgate.providers.kubernetes.heartbeat import Heartbeat
+from sshgate.providers.kubernetes.lease_thread import Pulse
+from sshgate.providers.kubernetes.leases import Leases
+from sshgate.providers.kubernetes.liveness import Door
+from sshgate.providers.kubernetes.pods import Pods
+from sshgate.providers.kubernetes.podspec import Owner
 from tests.hostile.polling import until
 from tests.unit.apiserver import connected, serve, status
 from tests.unit.lifecycle_values import at

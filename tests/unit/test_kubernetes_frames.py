@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.sandbox.kubernetes.frames import (
-    CLOSE,
-    FRAMES,
-    LARGEST_MESSAGE,
-    PING,
-    FrameParser,
-    ProtocolError,
-)
+from sshgate.providers.kubernetes.api.frames import CLOSE, FRAMES, LARGEST_MESSAGE, PING, FrameParser, ProtocolError
 
 
 def frame(payload: bytes, head: int = 0x82) -> bytes:

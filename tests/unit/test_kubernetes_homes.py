@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sshgate.config import Group, Home, Limits, Profile
+from sshgate.config.model import Group, Home, Limits, Profile
 from sshgate.errors import LimitReached, StartFailed
-from sshgate.lifecycle.admit import admit_home
-from sshgate.sandbox import labels
-from sshgate.sandbox.kubernetes.homes import KubernetesHomes
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.admission import admit_home
+from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.sandbox.provider import Order
 from tests.unit.apiserver import connected, serve, status
 from tests.unit.lifecycle_values import at

@@ -12,8 +12,8 @@ _READ = """
 import asyncio, sys
 from pathlib import Path
 {before}
-from sshgate.config import SandboxPlace
-from sshgate.sandbox.kubernetes import credentials
+from sshgate.config.model import SandboxPlace
+from sshgate.providers.kubernetes.api import credentials
 
 async def main():
     known = await credentials.read(SandboxPlace(kubeconfig=Path(sys.argv[1])))
@@ -74,7 +74,7 @@ def _printed(program: str) -> list[str]:
 def test_what_the_configuration_seldom_needs_is_imported_when_it_is_used() -> None:
     told = _printed("""
 import sys
-from sshgate.sandbox.kubernetes import library
+from sshgate.providers.kubernetes.api import library
 configuration = library.load().Configuration()
 print("urllib3" in sys.modules)
 configuration.username, configuration.password = "a", "b"
@@ -86,7 +86,7 @@ print(configuration.get_basic_auth_token(), "urllib3" in sys.modules)
 def test_what_was_imported_before_is_not_replaced() -> None:
     told = _printed("""
 import sys, urllib3
-from sshgate.sandbox.kubernetes import library
+from sshgate.providers.kubernetes.api import library
 library.load()
 print(sys.modules["urllib3"] is urllib3, sys.modules["kubernetes_asyncio.client.configuration"].urllib3 is urllib3)
 """)
@@ -96,7 +96,7 @@ print(sys.modules["urllib3"] is urllib3, sys.modules["kubernetes_asyncio.client.
 def test_only_contexts_made_while_aiohttp_is_imported_trust_nobody() -> None:
     told = _printed("""
 import ssl
-from sshgate.sandbox.kubernetes import library
+from sshgate.providers.kubernetes.api import library
 before = ssl.create_default_context().cert_store_stats()
 with library.without_certificates():
     import aiohttp

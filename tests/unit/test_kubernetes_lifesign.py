@@ -15,8 +15,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from sshgate.sandbox.kubernetes.leases import Leases
-from sshgate.sandbox.kubernetes.lifesign import (
+from sshgate.providers.kubernetes.lease_thread import TICK, Pulse, Turns
+from sshgate.providers.kubernetes.leases import Leases
+from sshgate.providers.kubernetes.liveness import (
     ADDRESS_VARIABLE,
     ASK_SECONDS,
     Door,
@@ -26,8 +27,7 @@ from sshgate.sandbox.kubernetes.lifesign import (
     free_name,
     machine,
 )
-from sshgate.sandbox.kubernetes.podspec import Owner
-from sshgate.sandbox.kubernetes.pulse import TICK, Pulse, Turns
+from sshgate.providers.kubernetes.podspec import Owner
 from tests.hostile.polling import until
 from tests.unit.apiserver import connected, serve
 
@@ -35,7 +35,7 @@ OWNER = Owner("gateway", "life")
 # Another gateway of this machine, which answers until its stdin ends.
 OTHER = """
 import asyncio, sys, msgspec
-from sshgate.sandbox.kubernetes.lifesign import answering
+from sshgate.providers.kubernetes.liveness import answering
 async def main():
     async with answering(lambda: True) as door:
         print(msgspec.json.encode(door).decode(), flush=True)

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from sshgate.errors import Unavailable
-from sshgate.sandbox.kubernetes.objects import Pod
-from sshgate.sandbox.kubernetes.reflector import Reflector, pods
+from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.api.reflector import Reflector, pods
 from tests.hostile.polling import until
 from tests.unit.apiserver import connected, pod, serve, status, stream
 

@@ -10,9 +10,9 @@ import pytest
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from sshgate.errors import GateError
-from sshgate.sandbox.kubernetes.remotecommand import V4, V5
-from sshgate.streams import STDERR, STDOUT, Exited, Lost, Resize
-from sshgate.terminal import TerminalSize
+from sshgate.providers.kubernetes.exec.remotecommand import V4, V5
+from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost, Resize
+from sshgate.stream.terminal import TerminalSize
 from tests.unit.apiserver import connected, serve
 from tests.unit.exec_server import SUCCESS, process
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sshgate import launcher
 from sshgate.errors import BadRequest
-from sshgate.launcher import Program, ReadyMark
-from sshgate.sandbox import sidescripts
-from sshgate.streams import Exec, Request, Shell, Subsystem
-from sshgate.terminal import Terminal
+from sshgate.sandbox import launcher
+from sshgate.sandbox import side_scripts as sidescripts
+from sshgate.sandbox.launcher import Program, ReadyMark
+from sshgate.stream.interfaces import Exec, Request, Shell, Subsystem
+from sshgate.stream.terminal import Terminal
 from tests.rig.launching import BYTES, CLEAN, PATIENCE, SHELLS, Pty, Ran, parked, run
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from sshgate import launcher
-from sshgate.launcher import Program
-from sshgate.sandbox import sidescripts
-from sshgate.streams import Exec, Request, Shell
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.sandbox import launcher
+from sshgate.sandbox import side_scripts as sidescripts
+from sshgate.sandbox.launcher import Program
+from sshgate.stream.interfaces import Exec, Request, Shell
+from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.rig.launching import BYTES, CLEAN, PATIENCE, SHELLS, Pty, parked
 from tests.rig.waiting import until
 

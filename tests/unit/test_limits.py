@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from sshgate.access.limits import Admission, Slot
-from sshgate.config import Group, Limits
+from sshgate.config.model import Group, Limits
 from sshgate.errors import LimitReached
 
 

@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 import uvloop
 
-from sshgate.config import Address
+from sshgate.access.listening import Cut, Listener
+from sshgate.access.proxy_header import Peer
+from sshgate.config.model import Address
 from sshgate.errors import LimitReached
-from sshgate.listening import Cut, Listener
-from sshgate.proxyheader import Peer
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

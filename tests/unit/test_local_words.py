@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import Address, Profile, Resources
+from sshgate.config.model import Address, Profile, Resources
 from sshgate.errors import ConfigError
-from sshgate.sandbox.local.bubblewrap import Abilities, build, confine, quantity
-from sshgate.sandbox.local.provider import explain, refuse_public
+from sshgate.providers.local.bubblewrap import Abilities, build, confine, quantity
+from sshgate.providers.local.provider import explain, refuse_public
 
 SMALL = replace(Profile(), resources=Resources(limits={"memory": "512Mi", "ephemeral-storage": "2Gi"}))
 

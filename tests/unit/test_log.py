@@ -11,7 +11,7 @@ import pytest
 # In a process of its own: the loggers are the interpreter's, and pytest has its own hands on them.
 PROGRAM = """
 import logging, sys, structlog
-from sshgate.config import Log
+from sshgate.config.model import Log
 from sshgate.telemetry import log
 log.configure(Log(format=sys.argv[1]))
 structlog.get_logger("x").info("ours", text="a\\x1b[2J")

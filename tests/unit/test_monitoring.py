@@ -17,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import sshgate.telemetry
 from sshgate import errors
-from sshgate.config import Config, Limits, Profile, SandboxPlace
-from sshgate.core import Core
-from sshgate.doors import Doors
+from sshgate.config.model import Config, Limits, Profile, SandboxPlace
+from sshgate.server.core import Core
+from sshgate.server.frontends import Doors
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.marks import Marks, Stage
 from sshgate.telemetry.metrics import FAILURES
+from sshgate.telemetry.timings import Marks, Stage
 
 MONITORING = Path(__file__).resolve().parents[2] / "manifests" / "monitoring"
 # Set by whoever scrapes, not by us; `le` by every histogram.

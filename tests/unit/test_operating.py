@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sshgate.config import Config
-from sshgate.sandbox import labels
-from sshgate.sandbox.kubernetes import operating
-from sshgate.sandbox.kubernetes.operating import Operator
+from sshgate.config.model import Config
+from sshgate.lifecycle import schema as labels
+from sshgate.providers.kubernetes import operator as operating
+from sshgate.providers.kubernetes.operator import Operator
 from tests.unit.apiserver import connected, serve, status
 
 LONG_AGO = "2020-01-01T00:00:00Z"

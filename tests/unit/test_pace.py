@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sshgate.sandbox import pace
-from sshgate.sandbox.pace import FEW, MOST, Paced
-from sshgate.streams import STDERR, STDOUT, Exited
+from sshgate.sandbox import sftp_pace as pace
+from sshgate.sandbox.sftp_pace import FEW, MOST, Paced
+from sshgate.stream.interfaces import STDERR, STDOUT, Exited
 from tests.hostile.polling import until
 from tests.rig.ends import TestProcess
 

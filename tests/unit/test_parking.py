@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from sshgate import launcher
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.errors import StartFailed
 from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.claiming import Answer
+from sshgate.lifecycle.claim import Answer
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.parking import AGAIN, RENEW, Kind, Parking
 from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
-from sshgate.sandbox.sideexecs import ExecLimits, SideExecs
-from sshgate.streams import STDOUT, Control, Exited, Outcome, Process
-from sshgate.terminal import Terminal
+from sshgate.sandbox import launcher
+from sshgate.sandbox.side_execs import ExecLimits, SideExecs
+from sshgate.stream.interfaces import STDOUT, Control, Exited, Outcome, Process
+from sshgate.stream.terminal import Terminal
 from tests.unit.lifecycle_values import at, claimed, warm
 
 

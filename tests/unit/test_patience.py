@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sshgate.errors import Cancelled, StartFailed
-from sshgate.patience import TYPED_AHEAD, patiently
+from sshgate.session.startup import TYPED_AHEAD, patiently
 from tests.rig.ends import TestClient
 
 

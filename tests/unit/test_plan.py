@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from sshgate.lifecycle.actions import Create, Delete, Hold
-from sshgate.lifecycle.book import SPOKEN_FOR, Book
+from sshgate.lifecycle.cache import SPOKEN_FOR, Book
 from sshgate.lifecycle.expectations import EXPIRY
-from sshgate.lifecycle.plan import STUCK, Target, give_way
+from sshgate.lifecycle.pool_plan import STUCK, Target, give_way
 from sshgate.lifecycle.records import Stage
 from tests.unit.lifecycle_values import at, book, claimed, follow, kinds, refiller, warm
 

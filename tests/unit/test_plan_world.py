@@ -10,9 +10,9 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.plan import Target
+from sshgate.lifecycle.pool_plan import Target
 from sshgate.lifecycle.records import Record, Stage, State
 from tests.unit.modelled_cluster import Cluster
 from tests.unit.modelled_gateway import PROFILE, Gateway, Request, Session, deliver

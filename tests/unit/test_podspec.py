@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.config import Home, Profile, ProfileLimits, Resources
-from sshgate.sandbox import labels as keys
-from sshgate.sandbox.kubernetes import podspec
-from sshgate.sandbox.kubernetes.podspec import Owner
-from sshgate.sandbox.labels import KUBELET_GRACE
+from sshgate.config.model import Home, Profile, ProfileLimits, Resources
+from sshgate.lifecycle import schema as keys
+from sshgate.lifecycle.schema import KUBELET_GRACE
+from sshgate.providers.kubernetes import podspec
+from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.sandbox.provider import Order
 
 OWNER = Owner("gateway-1", "a1b2")

@@ -6,10 +6,10 @@ import pytest
 
 from sshgate.access.identity import Identity, LoginName, Restrictions
 from sshgate.access.policy import Grant, grant
-from sshgate.config import Profile
+from sshgate.config.model import Profile
 from sshgate.errors import Denied
-from sshgate.streams import Exec, Request, Shell, Subsystem
-from sshgate.terminal import Terminal
+from sshgate.stream.interfaces import Exec, Request, Shell, Subsystem
+from sshgate.stream.terminal import Terminal
 
 PROFILES = {
     "default": Profile(),

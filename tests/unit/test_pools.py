@@ -6,11 +6,11 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.parking import Parking
-from sshgate.lifecycle.plan import Target
 from sshgate.lifecycle.pool import UNFILLED_SECONDS, Pools
+from sshgate.lifecycle.pool_plan import Target
 from sshgate.lifecycle.registry import Registry
 from tests.unit.lifecycle_values import START, warm
 from tests.unit.test_reaper import Pods

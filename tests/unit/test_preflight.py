@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import Address, Config, Ssh, Telemetry, Traces
-from sshgate.preflight import refusals
+from sshgate.cli.preflight import refusals
+from sshgate.config.model import Address, Config, Ssh, Telemetry, Traces
 from sshgate.telemetry.tracing import checked
 from tests.rig.ssh import make_key
 
@@ -92,7 +92,7 @@ def test_traces_without_opentelemetry_are_refused_in_one_sentence(tmp_path: Path
     file.write_text(
         "ssh: {listen: 127.0.0.1:0}\nsandbox: {provider: local}\ntelemetry: {traces: {endpoint: 'http://127.0.0.1:1'}}\n"
     )
-    program = "import sys; sys.modules['opentelemetry'] = None; from sshgate.cli import main; main()"
+    program = "import sys; sys.modules['opentelemetry'] = None; from sshgate.cli.main import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", program, *command, file], capture_output=True, text=True, check=False, timeout=60
     )

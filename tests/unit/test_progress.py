@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from sshgate import notices
-from sshgate.progress import ERASE, QUIET_SECONDS, Progress
-from sshgate.terminal import Terminal, TerminalSize
+from sshgate.session import notices
+from sshgate.session.progress import ERASE, QUIET_SECONDS, Progress
+from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.rig.ends import TestClient
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.proxyheader import CLOSED, LONGEST_LINE, LONGEST_REST, V2, Malformed, Peer, is_header, read
+from sshgate.access.proxy_header import CLOSED, LONGEST_LINE, LONGEST_REST, V2, Malformed, Peer, is_header, read
 
 CLIENT = Peer("192.0.2.7", 40_000, "198.51.100.1", 22)
 CLIENT_6 = Peer("2001:db8::7", 40_000, "2001:db8::1", 22)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sshgate.telemetry.rarely import MOST, Rarely
+from sshgate.telemetry.rate_limit import MOST, Rarely
 
 
 def test_each_key_passes_once_within_the_time() -> None:

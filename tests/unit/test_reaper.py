@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.claiming import Answer
+from sshgate.lifecycle.claim import Answer
 from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.membership import SILENCE
 from sshgate.lifecycle.patches import Patch
-from sshgate.lifecycle.presence import SILENCE
-from sshgate.lifecycle.reap import Rules
+from sshgate.lifecycle.reap_plan import Rules
 from sshgate.lifecycle.reaper import Reaper
 from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.registry import Registry

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.patches import (
     Claim,
@@ -21,9 +22,8 @@ from sshgate.lifecycle.patches import (
     seen_patch,
 )
 from sshgate.lifecycle.records import Record, Stage, State, warm_metadata
-from sshgate.sandbox import labels
-from sshgate.sandbox.kubernetes.objects import Pod
-from sshgate.sandbox.kubernetes.pods import record_of
+from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.pods import record_of
 from tests.unit.modelled_cluster import Cluster, PodJson, Refused
 
 NOW = Now(wall=1_000_100.0, mono=50.0)

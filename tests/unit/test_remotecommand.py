@@ -7,9 +7,9 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from sshgate.sandbox.kubernetes import remotecommand
-from sshgate.streams import Exited, Lost
-from sshgate.terminal import TerminalSize
+from sshgate.providers.kubernetes.exec import remotecommand
+from sshgate.stream.interfaces import Exited, Lost
+from sshgate.stream.terminal import TerminalSize
 
 
 def failure(message: str, reason: str = "InternalError", causes: list[dict[str, str]] | None = None) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sshgate.sandbox.kubernetes.removal import Removals
+from sshgate.providers.kubernetes.deletion import Removals
 from tests.unit.apiserver import connected, serve, status
 
 

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from sshgate.config import Address, Config, Limits, Profile, Ssh, Telemetry
+from sshgate.config.model import Address, Config, Limits, Profile, Ssh, Telemetry
 from sshgate.errors import ConfigError
-from sshgate.reread import Reread, within_reach
+from sshgate.server.reload import Reread, within_reach
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Record
 
@@ -47,7 +47,7 @@ class Watched:
         self.told: asyncio.Queue[Record] = asyncio.Queue()
         self.refuse = False
         self.defect = False
-        from sshgate.configfile import load
+        from sshgate.config.load import load
 
         self.reread = Reread(self.file, load(self.file), self._apply, Events(self.told.put_nowait), every=0.01)
 
@@ -85,7 +85,7 @@ async def test_a_mounted_file_is_noticed_when_its_directory_link_moves(tmp_path:
     watched = Watched(tmp_path)
     watched.file = tmp_path / "mount" / "sshgate.yaml"
     watched.file.symlink_to("..data/sshgate.yaml")
-    from sshgate.configfile import load
+    from sshgate.config.load import load
 
     watched.reread = Reread(
         watched.file, load(watched.file), watched._apply, Events(watched.told.put_nowait), every=0.01

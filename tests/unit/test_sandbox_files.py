@@ -14,11 +14,11 @@ import asyncssh
 import pytest
 from asyncssh.packet import String, UInt32, UInt64
 
-from sshgate import launcher
-from sshgate.bridge import Traffic
-from sshgate.sandbox.files import BLOCK, FilesLost, ShellFiles
+from sshgate.sandbox import launcher
+from sshgate.sandbox.shell_files import BLOCK, FilesLost, ShellFiles
 from sshgate.ssh.sftp import MOST_BYTES, VERSION, serve_files
-from sshgate.streams import Exited
+from sshgate.stream.bridge import Traffic
+from sshgate.stream.interfaces import Exited
 from sshgate.transfer.program import SshProgram
 from tests.hostile.polling import until
 from tests.rig.ends import TestClient

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from sshgate import launcher
 from sshgate.errors import StartFailed
-from sshgate.launcher import Program
-from sshgate.sandbox import launch
-from sshgate.sandbox.sideexecs import LONGEST_TALK, ExecLimits, SideExecs, dismiss
-from sshgate.streams import STDERR, STDOUT, Process, Request, Shell
-from sshgate.terminal import Terminal
+from sshgate.sandbox import enter as launch
+from sshgate.sandbox import launcher
+from sshgate.sandbox.launcher import Program
+from sshgate.sandbox.side_execs import LONGEST_TALK, ExecLimits, SideExecs, dismiss
+from sshgate.stream.interfaces import STDERR, STDOUT, Process, Request, Shell
+from sshgate.stream.terminal import Terminal
 from tests.rig.ends import TestProcess
 
 # Enough that whoever reads it all is seen to: the attacks filled memory and 15 s of a core.

@@ -11,7 +11,7 @@ import asyncssh
 import pytest
 from asyncssh.constants import MSG_USERAUTH_FAILURE, MSG_USERAUTH_SUCCESS
 
-from sshgate.config import Access
+from sshgate.config.model import Access
 from tests.hostile.front_door import FrontDoor, front_door, make_key
 from tests.hostile.peer import peer
 from tests.rig.securitykey import TOUCHED, VERIFIED, SecurityKey

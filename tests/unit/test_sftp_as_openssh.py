@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from sshgate import launcher
-from sshgate.bridge import Traffic
-from sshgate.launcher import SFTP_SERVERS
-from sshgate.sandbox.files import ShellFiles
+from sshgate.sandbox import launcher
+from sshgate.sandbox.launcher import SFTP_SERVERS
+from sshgate.sandbox.shell_files import ShellFiles
 from sshgate.ssh.sftp import serve_files
-from sshgate.streams import Exited, Outcome
+from sshgate.stream.bridge import Traffic
+from sshgate.stream.interfaces import Exited, Outcome
 from sshgate.transfer.program import SshProgram
 from tests.rig.ends import TestClient
 

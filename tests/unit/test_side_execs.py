@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from sshgate.errors import Unavailable
-from sshgate.sandbox.sideexecs import PER_GATEWAY, PER_USER, ExecLimits, SideExecs
-from sshgate.streams import STDOUT, Process
-from sshgate.terminal import Terminal
+from sshgate.sandbox.side_execs import PER_GATEWAY, PER_USER, ExecLimits, SideExecs
+from sshgate.stream.interfaces import STDOUT, Process
+from sshgate.stream.terminal import Terminal
 from tests.rig.ends import TestProcess
 
 

@@ -11,8 +11,8 @@ from opentelemetry.trace import StatusCode
 
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Record
-from sshgate.telemetry.marks import Marks, Stage
 from sshgate.telemetry.spans import ENDED, Spans
+from sshgate.telemetry.timings import Marks, Stage
 
 
 class Traced:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from sshgate.flow import Flow
-from sshgate.forwarding.splice import splice
+from sshgate.stream.flow import Flow
+from sshgate.stream.splice import splice
 
 LINGER = 3.0
 

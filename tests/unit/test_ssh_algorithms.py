@@ -15,9 +15,9 @@ from asyncssh.constants import MSG_EXT_INFO
 from asyncssh.packet import SSHPacket, String
 
 from sshgate import __version__
-from sshgate.config import Access, Ssh
+from sshgate.config.model import Access, Ssh
 from sshgate.ssh import hostkeys
-from sshgate.ssh.transport import MSG_PING, MSG_PONG
+from sshgate.ssh._asyncssh.connection import MSG_PING, MSG_PONG
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.peer import peer
 from tests.hostile.polling import until

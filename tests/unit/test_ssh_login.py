@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sshgate.access.identity import Restrictions
-from sshgate.config import Access, Limits, Ssh
-from sshgate.streams import Exec
+from sshgate.config.model import Access, Limits, Ssh
+from sshgate.stream.interfaces import Exec
 from tests.hostile.front_door import FrontDoor, front_door, make_key
 from tests.hostile.peer import peer
 from tests.hostile.polling import until

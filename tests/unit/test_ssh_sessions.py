@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import Access, Ssh
-from sshgate.streams import Exec, Shell, Subsystem
+from sshgate.config.model import Access, Ssh
+from sshgate.stream.interfaces import Exec, Shell, Subsystem
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.polling import until
 from tests.hostile.terminal import OnTerminal

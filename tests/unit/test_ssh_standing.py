@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from sshgate.config import Access
+from sshgate.config.model import Access
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.polling import until
 from tests.unit.test_ssh_login import Authority

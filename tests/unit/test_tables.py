@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sshgate import tables
 from sshgate.sandbox.named import Listed, ListedHome
+from sshgate.session.subsystems import tables
 
 
 def test_sandboxes_are_told_in_columns() -> None:

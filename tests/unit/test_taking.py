@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from sshgate.errors import Unavailable
 from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.claiming import Answer, Claiming
+from sshgate.lifecycle.claim import Answer, Claiming
+from sshgate.lifecycle.claim_loop import take
 from sshgate.lifecycle.patches import Claim, Patch
 from sshgate.lifecycle.records import Record, State
 from sshgate.lifecycle.registry import Registry
-from sshgate.lifecycle.taking import take
 from tests.unit.lifecycle_values import at, warm
 
 CLAIM = Claim("ada", "s1", "gw", "me", 3600)

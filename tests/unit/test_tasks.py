@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sshgate.errors import Unavailable
-from sshgate.tasks import TaskSet, cancel, first_of
+from sshgate.stream.tasks import TaskSet, cancel, first_of
 
 
 @pytest.fixture

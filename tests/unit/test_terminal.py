@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.terminal import LARGEST, TerminalSize
+from sshgate.stream.terminal import LARGEST, TerminalSize
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from sshgate.bridge import Traffic
-from sshgate.config import ProfileLimits
+from sshgate.config.model import ProfileLimits
 from sshgate.lifecycle.clocks import SessionClock
-from sshgate.streams import Exited, Lost
-from sshgate.timekeeping import Timekeeper, within_limits
+from sshgate.session.timers import Timekeeper, within_limits
+from sshgate.stream.bridge import Traffic
+from sshgate.stream.interfaces import Exited, Lost
 
 
 class _Scene:

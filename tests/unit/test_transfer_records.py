@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from sshgate.transfer.records import (
+from sshgate.transfer.records import (  # fmt: skip
     CHUNK,
     FRAME,
     Broken,
@@ -34,7 +34,7 @@ from sshgate.transfer.records import (
     Totals,
     Whole,
     encode,
-)  # fmt: skip
+)
 
 NUMBER = some.integers(-(2**63), 2**63 - 1)
 BYTES = some.binary(max_size=300)

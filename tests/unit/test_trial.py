@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sshgate import trial
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.identity import Restrictions
-from sshgate.config import Address
+from sshgate.cli import try_ as trial
+from sshgate.config.model import Address
 from sshgate.errors import ConfigError
 
 

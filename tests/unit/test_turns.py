@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sshgate.turns import AT_ONCE, LATELY, LITTLE, SHARE, TURN, Budget, Turns, budget
+from sshgate.stream.turns import AT_ONCE, LATELY, LITTLE, SHARE, TURN, Budget, Turns, budget
 
 PIECE = 0.0001
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from sshgate.streams import STDOUT, Exited
-from webshim.answers import Refusal
+from sshgate.stream.interfaces import STDOUT, Exited
 from webshim.files import _Download, _Upload
+from webshim.responses import Refusal
 
 NONSENSE = [b"nonsense\n", b"-5\n", b"9" * 30 + b"\n", b"\xb2\n", b"\n", b"n" * 100_000]
 

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
-from sshgate.config import Address, Tls, Web
+from sshgate.config.model import Address, Tls, Web
 from sshgate.errors import BadRequest, ConfigError, Denied, GateError
-from sshgate.streams import Request, Subsystem
+from sshgate.session.subsystems.registry import Question
+from sshgate.stream.interfaces import Request, Subsystem
 from sshgate.telemetry.events import Events
-from sshgate.verbs import Question
 from webshim import signing
 from webshim.login import Logins, Refused
-from webshim.onetime import OneTime
+from webshim.one_time_tokens import OneTime
 from webshim.passwords import set_password
-from webshim.place import Place
+from webshim.principal import Visitor
+from webshim.public_endpoint import Place
 from webshim.signing import Signer
 from webshim.throttle import Throttle
-from webshim.visitor import Visitor
 
 ALICE = Visitor("alice", "link", "SHA256:key", "id", 0.0, 1e12)
 HERE = "192.0.2.1"

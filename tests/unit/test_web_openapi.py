@@ -10,16 +10,16 @@ from openapi_spec_validator import validate
 
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.limits import Admission
-from sshgate.config import Address, Limits, Profile, SandboxPlace, Web
-from sshgate.gateway import Gateway
-from sshgate.sandbox.local.provider import LocalProvider
+from sshgate.config.model import Address, Limits, Profile, SandboxPlace, Web
+from sshgate.providers.local.provider import LocalProvider
+from sshgate.session.gateway import Gateway
 from sshgate.telemetry.events import Events
 from webshim.app import OPENAPI, build
-from webshim.door import Door
 from webshim.login import Logins
 from webshim.pages import Pages
-from webshim.place import Place
+from webshim.public_endpoint import Place
 from webshim.signing import Signer
+from webshim.state import Door
 
 
 def document() -> dict[str, Any]:

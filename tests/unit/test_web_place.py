@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
-from sshgate.config import Address, Proxy, Tls, Web
-from webshim.place import Place
+from sshgate.config.model import Address, Proxy, Tls, Web
+from webshim.public_endpoint import Place
 
 PUBLIC = Web(public_url="https://ok.example/shell")
 BOUND = Address("0.0.0.0", 31000)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import webshim.connection
-from sshgate.config import Access, Address, Config, Limits, SandboxPlace, Ssh, Tls, Web
-from sshgate.core import Core
-from sshgate.doors import Doors
+from sshgate.config.model import Access, Address, Config, Limits, SandboxPlace, Ssh, Tls, Web
+from sshgate.server.core import Core
+from sshgate.server.frontends import Doors
 from tests.hostile.polling import until
 
 ASKED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sshgate.config import Limits
+from sshgate.config.model import Limits
 from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh

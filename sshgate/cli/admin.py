@@ -1,0 +1,115 @@
+"""The operator's commands on the sandboxes of a namespace: `sshgate sandboxes` and `sshgate reap`."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from sshgate.config.model import Config
+from sshgate.errors import GateError
+from sshgate.lifecycle.actions import Delete, Detach
+from sshgate.session.subsystems import tables
+
+if TYPE_CHECKING:
+    from sshgate.providers.kubernetes.operator import Operator
+
+
+def list_sandboxes(config: Config, as_json: bool) -> int:
+    """Print them; returns the exit status."""
+
+    async def run(operator: Operator) -> int:
+        listed = await operator.sandboxes()
+        if as_json:
+            click.echo(json.dumps([asdict(one) for one in listed], indent=2))
+        else:
+            click.echo(tables.sandboxes(listed, users=True) if listed else "no sandboxes.\n", nl=False)
+        return 0
+
+    return _run(config, run)
+
+
+def end_sandbox(config: Config, which: str, as_json: bool) -> int:
+    """End one; returns the exit status, 1 when there is none."""
+
+    async def run(operator: Operator) -> int:
+        ended = await operator.end(which, _who())
+        if as_json:
+            click.echo(json.dumps({"ended": ended}))
+        elif ended is None:
+            click.echo(f"sshgate: there is no sandbox {which!r}; `sshgate sandboxes list` lists them.", err=True)
+        else:
+            click.echo(f"sandbox {ended} has ended.")
+        return 0 if ended is not None else 1
+
+    return _run(config, run)
+
+
+def reap(config: Config, dry_run: bool, as_json: bool) -> int:
+    """Remove what nobody needs, or say what would be; returns the exit status."""
+
+    def waiting(seconds: float) -> None:
+        click.echo(f"sshgate: listening {seconds:.0f} s for gateways that are alive.", err=True)
+
+    async def run(operator: Operator) -> int:
+        actions = await operator.reap(dry_run, waiting)
+        if as_json:
+            click.echo(json.dumps([_values(action) for action in actions], indent=2))
+        else:
+            for action in actions:
+                click.echo(_sentence(action, dry_run))
+            if not actions:
+                click.echo("nothing to reap.")
+        return 0
+
+    return _run(config, run)
+
+
+def _who() -> str:
+    """The operator as their machine knows them."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user need not have a name
+        return f"uid {os.getuid()}"
+
+
+def _sentence(action: Delete | Detach, dry_run: bool) -> str:
+    record = action.record
+    whose = f"{record.user or 'unknown'}{f'={record.sandbox}' if record.sandbox else ''}"
+    if isinstance(action, Detach):
+        return f"{'would detach' if dry_run else 'detached'} {record.name} ({whose}): its gateway {action.life} is gone"
+    unless = ", unless a program runs in it" if action.unless_busy else ""
+    return f"{'would delete' if dry_run else 'deleted'} {record.name} ({whose}){unless}: {action.reason}"
+
+
+def _values(action: Delete | Detach) -> dict[str, str | bool | None]:
+    record = action.record
+    common: dict[str, str | bool | None] = {"sandbox": record.name, "user": record.user, "name": record.sandbox}
+    if isinstance(action, Detach):
+        return {"action": "detach", **common, "reason": f"its gateway {action.life} is gone", "unless_busy": False}
+    return {"action": "delete", **common, "reason": action.reason, "unless_busy": action.unless_busy}
+
+
+def _run(config: Config, work: Callable[[Operator], Awaitable[int]]) -> int:
+    from sshgate.telemetry import log as logs
+
+    async def connected() -> int:
+        from sshgate.providers.kubernetes.operator import operator
+
+        async with operator(config) as there:
+            return await work(there)
+
+    logs.configure(config.log)
+    try:
+        return asyncio.run(connected())
+    except GateError as error:
+        click.echo(f"sshgate: {error}", err=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130

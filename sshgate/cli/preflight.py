@@ -1,0 +1,87 @@
+"""What `sshgate serve` would refuse at its start although the file of settings is right: keys, addresses, files.
+
+For `check-config`, in an initContainer or before a restart. Nothing is made and nothing stays open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from sshgate.config.model import Address, Config, Traces
+from sshgate.errors import ConfigError
+from sshgate.telemetry.tracing import checked
+
+
+def refusals(config: Config) -> list[str]:
+    """One sentence for each thing that would keep this configuration from starting on this machine."""
+    found = list(_host_keys(config.ssh.host_keys))
+    listeners = {"ssh.listen": config.ssh.listen, "telemetry.listen": config.telemetry.listen}
+    if config.web is not None:
+        listeners["web.listen"] = config.web.listen
+    for name, wanted in listeners.items():
+        if wanted is not None:
+            found += _address(name, wanted)
+    if config.telemetry.audit is not None:
+        found += _audit(config.telemetry.audit)
+    if config.telemetry.traces is not None:
+        found += _traces(config.telemetry.traces)
+    return found
+
+
+def _host_keys(directory: Path) -> Iterator[str]:
+    if not any(directory.glob("ssh_host_*_key")):
+        place = _nearest(directory)
+        if not os.access(place, os.W_OK | os.X_OK):
+            yield f"ssh.host_keys: {directory} holds no host key, and none can be made: {place} cannot be written to."
+        return
+    from sshgate.ssh import hostkeys  # half a second, spared where there is nothing to read
+
+    try:
+        hostkeys.load(directory, make=False)
+    except ConfigError as error:
+        yield from (f"ssh.host_keys: {mistake}" for mistake in error.mistakes)
+
+
+def _address(name: str, wanted: Address) -> Iterator[str]:
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            wanted.host, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        yield f"{name}: the host name {wanted.host!r} cannot be resolved: {error.strerror}."
+        return
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(place)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                yield f"{name}: {wanted.host} is no address of this machine."
+            elif error.errno == errno.EACCES:
+                yield f"{name}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one than {wanted.port}."
+            elif error.errno != errno.EADDRINUSE:  # a gateway that runs may be checked, too
+                yield f"{name}: cannot listen on {wanted}: {error.strerror}."
+
+
+def _audit(file: Path) -> Iterator[str]:
+    if file.is_dir():
+        yield f"telemetry.audit: {file} is a directory; name a file in it."
+    elif file.exists() and not os.access(file, os.W_OK):
+        yield f"telemetry.audit: {file} cannot be written to."
+    elif not file.exists() and not (file.parent.is_dir() and os.access(file.parent, os.W_OK | os.X_OK)):
+        yield f"telemetry.audit: {file} cannot be made: make its directory, and let the gateway write there."
+
+
+def _traces(settings: Traces) -> Iterator[str]:
+    try:
+        checked(settings)
+    except ConfigError as error:
+        yield from error.mistakes
+
+
+def _nearest(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())

@@ -1,0 +1,198 @@
+"""``sshgate try``: a gateway for one person on one machine, with all it needs made on the spot."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import os
+import re
+import shlex
+import socket
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from sshgate.access.identity import Identity, LoginName
+from sshgate.access.key_line import fingerprint_of
+from sshgate.config.model import Access, Address, Config, Limits, Log, Profile, SandboxPlace, Ssh, Web
+from sshgate.errors import ConfigError, Unavailable
+from sshgate.server import app
+from sshgate.server.frontends import Doors
+from sshgate.session.subsystems import ssh_config as clientconfig
+from sshgate.ssh import hostkeys
+
+USER = "dev"
+HOST = "127.0.0.1"
+WEB_PORT = 31_000
+# Somebody may read first, and find a browser.
+LINK_SECONDS = 600.0
+
+
+def run(port: int, keys: Path) -> int:
+    """Serve on loopback until Ctrl-C, and print how to log in. Returns the exit status.
+
+    Raises ``GateError`` when the port is taken or ``keys`` cannot be used.
+    """
+    _check_port(port)
+    config = replace(prepare(port, keys), web=Web(listen=_web_address(port), secret=keys / "web"))
+
+    def ready(doors: Doors) -> None:
+        assert doors.web is not None
+        fingerprint = fingerprint_of(_development_blob(keys))
+        link = doors.web.invitation(Identity(LoginName(USER), "publickey", fingerprint, HOST), LINK_SECONDS)
+        print(invitation(doors.addresses[0].port, keys, link), flush=True)
+
+    return app.run(config, ready)
+
+
+def prepare(port: int, keys: Path) -> Config:
+    """Make what is missing under ``keys`` and return the settings that use it. What is there is kept."""
+    users = keys / "users"
+    try:
+        for directory in (keys, users):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        public = _development_key(_private_key(keys))
+        _authorize(users / USER, public)
+        known = "".join(_known_host(pair.public_data) for pair in hostkeys.load(keys / "host"))
+        (keys / "known_hosts").write_text(known)
+    except OSError as error:
+        raise ConfigError(
+            [f"{error.filename or keys}: {error.strerror}; choose another directory with --keys."]
+        ) from error
+    return Config(
+        # Whoever tries it is alone and need not wait for others at the end.
+        ssh=Ssh(listen=Address(HOST, port), host_keys=keys / "host", drain=0.0),
+        access=Access(authorized_keys=users),
+        sandbox=SandboxPlace(provider="local"),
+        profiles={"default": Profile(), "fresh": Profile(name="fresh", scope="channel")},
+        limits=Limits(sandboxes_per_user=50),
+        log=Log(level="warning"),
+    )
+
+
+def invitation(port: int, keys: Path, link: str) -> str:
+    """What to paste, to be read by a person and, line by line, by a shell in this directory."""
+    key, known = _ssh_word(_private_key(keys)), _ssh_word(keys / "known_hosts")
+    identity = ["-i", key] if key == str(_private_key(keys)) else ["-o", f"IdentityFile={key}"]
+    # Without IdentitiesOnly an agent full of other keys uses up the attempts.
+    options = [*identity, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known}"]
+    ssh = shlex.join(["ssh", "-p", str(port), *options, f"{USER}@{HOST}"])
+    sftp = shlex.join(["sftp", "-P", str(port), *options, f"{USER}@{HOST}"])
+    return f"""
+Ready. Every login gets a fresh sandbox on this machine. Paste this into another terminal, in this directory:
+
+  {ssh}
+
+Or open this in a browser, once, within {LINK_SECONDS // 60:.0f} minutes; the second line prints another one:
+
+  {link}
+  {shlex.join(["ssh", "-p", str(port), *options, "-s", f"{USER}@{HOST}", "web"])}
+
+One command, with its input, output and exit status:
+
+  {ssh} 'uname -a; exit 7'
+
+Files:
+
+  {sftp}
+
+The channels of a connection share its sandbox; with the login name {USER}+fresh each has its own. One for all
+connections, as remote editors need it, has {USER}=NAME. With these lines in ~/.ssh/config
+it is `{clientconfig.ALIAS}`, for ssh and for editors:
+
+{textwrap.indent(_config_block(port, keys.resolve()), "  ")}
+
+Ctrl-C here stops the gateway and removes every sandbox.
+"""
+
+
+def _config_block(port: int, keys: Path) -> str:
+    files = (
+        f"IdentityFile {_ssh_word(_private_key(keys))}",
+        "IdentitiesOnly yes",
+        f"UserKnownHostsFile {_ssh_word(keys / 'known_hosts')}",
+    )
+    return clientconfig.block(LoginName(USER), HOST, port, *files).rstrip()
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except OSError as error:
+            reason = (
+                "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror}"
+            )
+            other = port + 1 if 1024 <= port < 65_535 else 2222
+            raise Unavailable(f"port {port} of {HOST} {reason}; try another one: sshgate try --port {other}") from error
+
+
+def _web_address(port: int) -> Address:
+    """The usual port, or a free one where that is taken; with a free port for SSH a free one for this, too."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, WEB_PORT if port else 0))
+        except OSError:
+            return Address(HOST, 0)
+    return Address(HOST, WEB_PORT if port else 0)
+
+
+def _development_blob(keys: Path) -> bytes:
+    return base64.b64decode(_development_key(_private_key(keys)).split()[1])
+
+
+def _private_key(keys: Path) -> Path:
+    return keys / "dev_ed25519"
+
+
+def _development_key(path: Path) -> str:
+    """The public half, as a line; makes the key when there is none."""
+    try:
+        private = serialization.load_ssh_private_key(path.read_bytes(), None)
+    except FileNotFoundError:
+        private = Ed25519PrivateKey.generate()
+        _create(path, private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        ))  # fmt: skip
+    except (ValueError, TypeError) as error:
+        raise ConfigError([f"{path}: this is not a private key without a passphrase; move it away."]) from error
+    public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return f"{public.decode()} sshgate-try\n"
+
+
+def _create(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)
+
+
+def _authorize(path: Path, line: str) -> None:
+    """Add the line to the user's keys unless its key is there already."""
+    present = path.read_text() if path.exists() else ""
+    if line.split()[1] in present.split():
+        return
+    if not path.exists():
+        _create(path, line.encode())
+        return
+    with path.open("a") as file:
+        file.write(("" if present.endswith("\n") or not present else "\n") + line)
+
+
+def _known_host(blob: bytes) -> str:
+    kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")].decode()
+    # Any port, so that a second gateway on the same keys does not make the first one a stranger.
+    return f"[{HOST}]:* {kind} {base64.b64encode(blob).decode()}\n"
+
+
+def _ssh_word(path: Path) -> str:
+    """A path as ssh takes it in ``-o``: it splits and unquotes the text itself, and expands % and a leading ~."""
+    text = str(path)
+    if re.fullmatch(r"[\w./@+,=:-]+", text):
+        return text
+    escaped = re.sub(r'(["\\])', r"\\\1", text.replace("%", "%%"))
+    return f'"{"./" if text.startswith("~") else ""}{escaped}"'

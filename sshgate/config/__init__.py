@@ -1,0 +1,1 @@
+"""The settings: their model, and reading them from a file."""

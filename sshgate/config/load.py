@@ -1,0 +1,303 @@
+"""One YAML file -> ``Config``: strict, with every mistake told at once, each with its line and a way out.
+
+The dataclasses of ``config`` are the schema: ``_Walker`` follows their type hints. A ``float`` is a duration,
+an ``int`` whose name ends in ``_bytes`` a size, a ``Path`` is relative to the file.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from sshgate.config import values
+from sshgate.config.hints import instead, syntax
+from sshgate.config.model import Address, Config, Profile, Share
+from sshgate.config.names import is_label
+from sshgate.config.rules import CHECKS, MAY_BE_ZERO, MUST_BE, across, placed, section_at
+from sshgate.config.yaml_nodes import (
+    TAG,
+    Wrong,
+    child_of,
+    choice_of,
+    is_kind,
+    kind_of,
+    number_of,
+    text_of,
+    truth_of,
+    whole_number,
+)
+from sshgate.errors import ConfigError
+
+VERSION = 1
+
+D = TypeVar("D")
+
+
+def load(path: Path) -> Config:
+    """Read the file. Raises ``ConfigError`` with all mistakes, each ``FILE:LINE: sentence``, in their order."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}: cannot be read: {error.strerror}; sshgate.example.yaml shows the form."]
+        ) from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ConfigError([f"{path}:{line}: this is not UTF-8 text."]) from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """The meaning of ``text``; ``path`` names it in messages, and relative paths begin at its directory."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError([syntax(error, text, path)]) from error
+    walker = _Walker(path.parent)
+    config = walker.config(root)
+    if walker.mistakes:
+        raise ConfigError([f"{path}:{line}: {sentence}" for line, sentence in sorted(set(walker.mistakes))])
+    return config
+
+
+class _Walker:
+    """Goes through the nodes of a file beside the type hints of the settings, and collects mistakes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.mistakes: list[tuple[int, str]] = []
+        self._directory = directory
+        self._lines: dict[str, int] = {}
+        self._open: set[int] = set()
+
+    def config(self, root: Node | None) -> Config:
+        config = placed(Config(), self._directory)
+        if root is not None:
+            config = self._section(root, config, "", extra=("version",))
+        for keys, sentence in across(config):
+            line = next((self._lines[key] for key in keys if key in self._lines), None)
+            # A line that was misread already says nothing about what does not fit.
+            if line is not None and all(line != other for other, _ in self.mistakes):
+                self.wrong(line, sentence)
+        return config
+
+    def wrong(self, node: Node | int, sentence: str) -> None:
+        line = node if isinstance(node, int) else node.start_mark.line + 1
+        self.mistakes.append((line, sentence if sentence.endswith(("?", ".")) else sentence + "."))
+
+    # --- sections and mappings ---
+
+    def _section(self, node: Node, base: D, where: str, extra: tuple[str, ...] = ()) -> D:
+        """``base`` with what the node says. A section without content is as good as none."""
+        if is_kind(node, "null"):
+            return base
+        owner = type(base)
+        hints = typing.get_type_hints(owner)
+        names = [known.name for known in fields(typing.cast(Any, base)) if (owner, known.name) != (Profile, "name")]
+        changes: dict[str, Any] = {}
+        for key, key_node, child in self._entries(node, where):
+            path = f"{where}.{key}" if where else key
+            self._lines[path] = key_node.start_mark.line + 1
+            if key in extra:
+                self._extra(key, child)
+            elif key in names:
+                changes[key] = self._value(child, hints[key], (owner, key), path, getattr(base, key))
+            else:
+                self.wrong(key_node, f"{path}: unknown key{instead(key, [*names, *extra], where)}")
+        return typing.cast(D, replace(typing.cast(Any, base), **changes))
+
+    def _entries(self, node: Node, where: str) -> Iterator[tuple[str, Node, Node]]:
+        """The entries of a mapping, without those whose key cannot be used."""
+        name = where or "the file"
+        if not isinstance(node, MappingNode):
+            self.wrong(node, f"{name}: expected a mapping of names to values, found {kind_of(node, show=False)}")
+            return
+        if id(node) in self._open:
+            self.wrong(node, f"{name}: this mapping contains itself")
+            return
+        self._open.add(id(node))
+        seen: dict[str, int] = {}
+        try:
+            for key, child in node.value:
+                line = key.start_mark.line + 1
+                if is_kind(key, "merge"):
+                    self.wrong(key, f"{name}: '<<' is not read here; let a profile extend another one")
+                elif not is_kind(key, "str"):
+                    self.wrong(key, f"{name}: this key is read as {kind_of(key)} by YAML; put it in quotes")
+                elif key.value in seen:
+                    self.wrong(key, f"{name}: {key.value!r} is there twice, first on line {seen[key.value]}")
+                else:
+                    seen[key.value] = line
+                    yield key.value, key, child
+        finally:
+            self._open.discard(id(node))
+
+    def _extra(self, key: str, node: Node) -> None:
+        if key == "version" and not (is_kind(node, "int") and node.value == str(VERSION)):
+            self.wrong(node, f"version: this sshgate reads version {VERSION} of the file")
+        # `extends` was followed before.
+
+    # --- values ---
+
+    def _value(self, node: Node, hint: Any, at: tuple[type, str], where: str, base: Any) -> Any:
+        """What the node says as a value of type ``hint``; ``base`` after a mistake."""
+        try:
+            return self._typed(node, hint, at, where, base)
+        except (Wrong, ValueError) as error:
+            self.wrong(node, f"{where}: {error}")
+            return base
+
+    def _typed(self, node: Node, hint: Any, at: tuple[type, str], where: str, base: Any) -> Any:
+        if not node.tag.startswith(TAG):
+            raise Wrong(f"the tag {node.tag!r} has no meaning here")
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin in (typing.Union, types.UnionType):
+            if is_kind(node, "null"):
+                return None
+            hint = next(kind for kind in arguments if kind is not type(None))
+            return self._typed(node, hint, at, where, base)
+        if is_dataclass(hint) and hint is not Address:
+            absent = section_at(typing.cast(Any, hint)(), self._directory)
+            return self._section(node, base if is_dataclass(base) else absent, where)
+        if hint == Mapping[str, Profile]:
+            return self._profiles(node, where)
+        if origin is Literal:
+            return choice_of(text_of(node), list(arguments))
+        if origin is tuple:
+            return self._list(node, arguments[0], at, where)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            return self._mapping(node, arguments[1], at, where, base)
+        if hint is Any:
+            return self._raw(node, at, where)
+        return self._scalar(node, hint, at)
+
+    def _scalar(self, node: Node, hint: Any, at: tuple[type, str]) -> Any:
+        if not isinstance(node, ScalarNode):
+            raise Wrong(f"expected a single value, found {kind_of(node)}")
+        if is_kind(node, "null"):
+            raise Wrong("the value is missing; leave the line out for the default")
+        if hint is bool:
+            return truth_of(node)
+        if hint is Share:
+            return values.share(node.value)
+        if hint is Address:
+            return values.address(node.value)
+        if hint is Path:
+            return self._path(text_of(node), at)
+        if hint is str:
+            number_like = CHECKS.get(at) is values.quantity and re.fullmatch(r"(0|[1-9]\d*)(\.\d+)?", node.value)
+            text = node.value if number_like else text_of(node, show=at != (Profile, "environment"))
+            return CHECKS.get(at, str)(text)
+        number = number_of(node, hint is float, at[1].endswith("_bytes"))
+        if not number and at[1] not in MAY_BE_ZERO:
+            raise Wrong("must be more than 0")
+        return number
+
+    def _path(self, text: str, at: tuple[type, str]) -> Path:
+        if not text:
+            raise Wrong("the path is empty")
+        try:
+            path = self._directory / Path(text).expanduser()
+        except RuntimeError as error:
+            raise Wrong(f"there is no home directory for {text.split('/')[0]!r}") from error
+        check = MUST_BE.get(at)
+        try:
+            missing = check is not None and not check(path)
+        except OSError as error:
+            raise Wrong(f"{path} cannot be looked at: {error.strerror}") from error
+        if missing:
+            raise Wrong(f"there is no {'directory' if check is Path.is_dir else 'file'} {path}")
+        return path.absolute() if at == (Profile, "binds") else path
+
+    def _list(self, node: Node, hint: Any, at: tuple[type, str], where: str) -> tuple[Any, ...]:
+        if not isinstance(node, SequenceNode):
+            example = f": [{node.value}]" if isinstance(node, ScalarNode) and node.value else ""
+            raise Wrong(f"expected a list, found {kind_of(node)}; write it in brackets{example}")
+        missing = object()
+        read = [self._value(child, hint, at, f"{where}[{i}]", missing) for i, child in enumerate(node.value)]
+        return tuple(value for value in read if value is not missing)
+
+    def _mapping(self, node: Node, hint: Any, at: tuple[type, str], where: str, base: Any) -> dict[str, Any]:
+        """Entries are merged with those of ``base``; ``null`` takes one away."""
+        merged = dict(base) if isinstance(base, Mapping) else {}
+        if is_kind(node, "null"):
+            return merged
+        for key, key_node, child in self._entries(node, where):
+            path = f"{where}.{key}"
+            if at == (Profile, "environment"):
+                try:
+                    values.variable(key)
+                except ValueError as error:
+                    self.wrong(key_node, f"{where}: {error}")
+            if hint is Any:
+                merged[key] = values.merged(merged.get(key), self._value(child, Any, at, path, None))
+            elif is_kind(child, "null"):
+                merged.pop(key, None)
+            else:
+                merged[key] = self._value(child, hint, at, path, merged.get(key, ""))
+        return merged
+
+    def _raw(self, node: Node, at: tuple[type, str], where: str) -> Any:
+        """The node as JSON would have it, for what Kubernetes itself reads."""
+        if isinstance(node, MappingNode):
+            return {
+                key: self._value(child, Any, at, f"{where}.{key}", None) for key, _, child in self._entries(node, where)
+            }
+        if isinstance(node, SequenceNode):
+            if id(node) in self._open:
+                raise Wrong("this list contains itself")
+            self._open.add(id(node))
+            try:
+                return [self._value(child, Any, at, f"{where}[{i}]", None) for i, child in enumerate(node.value)]
+            finally:
+                self._open.discard(id(node))
+        if is_kind(node, "null"):
+            return None
+        if is_kind(node, "bool"):
+            return truth_of(node)
+        if is_kind(node, "int"):
+            return whole_number(node)
+        return float(node.value) if is_kind(node, "float") else node.value
+
+    # --- profiles ---
+
+    def _profiles(self, node: Node, where: str) -> dict[str, Profile]:
+        if is_kind(node, "null"):
+            return {"default": Profile()}
+        nodes: dict[str, Node] = {}
+        for name, key_node, child in self._entries(node, where):
+            if not is_label(name):
+                self.wrong(key_node, f"{where}: {name!r} cannot name a profile: use 1-40 of a-z, 0-9 and inner '-'")
+            nodes[name] = child
+        read: dict[str, Profile] = {}
+        for name in nodes:
+            self._profile(name, nodes, read, ())
+        return {name: read[name] for name in nodes}
+
+    def _profile(
+        self, name: str, nodes: Mapping[str, Node], read: dict[str, Profile], chain: tuple[str, ...]
+    ) -> Profile:
+        if name in read:
+            return read[name]
+        node, base = nodes[name], Profile()
+        parent = child_of(node, "extends")
+        if parent is not None:
+            where = f"profiles.{name}.extends"
+            extended = parent.value if isinstance(parent, ScalarNode) else ""
+            if extended in (*chain, name):
+                self.wrong(parent, f"{where}: a circle: {' -> '.join((*chain, name, extended))}")
+            elif extended in nodes:
+                base = self._profile(extended, nodes, read, (*chain, name))
+            else:
+                others = [other for other in nodes if other != name]
+                self.wrong(parent, f"{where}: there is no profile {extended!r}{instead(extended, others)}")
+        if name not in read:
+            read[name] = replace(self._section(node, base, f"profiles.{name}", extra=("extends",)), name=name)
+        return read[name]

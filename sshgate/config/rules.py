@@ -1,0 +1,127 @@
+"""What each setting must be besides its type, and what only the whole shows. New settings get their rules here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from sshgate.config import values
+from sshgate.config.model import (
+    Access,
+    Config,
+    Home,
+    Limits,
+    Profile,
+    Proxy,
+    Resources,
+    SandboxPlace,
+    Ssh,
+    Tls,
+    Traces,
+    Web,
+)
+
+MAY_BE_ZERO = frozenset(
+    {"idle", "detached", "drain", "keepalive", "warm", "settle", "authfail", "noauth", "grace_exceeded", "crash", "min"}
+)
+CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
+    (Ssh, "proxy_protocol"): values.network,
+    (Web, "proxy_protocol"): values.network,
+    (Limits, "penalty_exempt"): values.network,
+    (Access, "accept_env"): values.accepted_variables,
+    (Access, "accept_env_forced"): values.accepted_variables,
+    (SandboxPlace, "namespace"): values.dns_label,
+    (SandboxPlace, "gateway"): values.dns_label,
+    (Web, "public_url"): values.public_url,
+    (Proxy, "addresses"): values.network,
+    (Proxy, "secret_header"): values.header,
+    (Proxy, "user_header"): values.header,
+    (Traces, "endpoint"): values.collector,
+    (Profile, "shell"): values.absolute,
+    (Profile, "image"): values.image,
+    (Resources, "requests"): values.quantity,
+    (Resources, "limits"): values.quantity,
+    (Home, "size"): values.quantity,
+    (Home, "path"): values.absolute,
+}
+MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
+    (Access, "user_ca"): Path.is_file,
+    (SandboxPlace, "kubeconfig"): Path.is_file,
+    (Tls, "cert"): Path.is_file,
+    (Tls, "key"): Path.is_file,
+    (Proxy, "secret_file"): Path.is_file,
+    (Traces, "headers_file"): Path.is_file,
+    (Profile, "binds"): Path.is_dir,
+}
+
+
+def placed(config: Config, here: Path) -> Config:
+    """Defaults that are paths begin at the file's directory too."""
+    return replace(
+        config,
+        ssh=replace(config.ssh, host_keys=here / config.ssh.host_keys),
+        access=replace(config.access, authorized_keys=here / config.access.authorized_keys),
+    )
+
+
+def section_at(section: object, here: Path) -> object:
+    """The same for a section that is not there unless the file has it."""
+    if isinstance(section, Web):
+        return replace(section, secret=here / section.secret)
+    if isinstance(section, Tls):
+        return Tls(here / section.cert, here / section.key)
+    return section
+
+
+def across(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What does not fit together: the keys whose line is meant, the first that is there, and a sentence."""
+    local = config.sandbox.provider == "local"
+    if local and not values.is_loopback(config.ssh.listen):
+        yield (
+            ("ssh.listen", "sandbox.provider"),
+            (
+                f"ssh.listen: sandboxes on this machine itself are for its own users, and {config.ssh.listen} is open "
+                f"to others: write 127.0.0.1:{config.ssh.listen.port}, or provider: kubernetes"
+            ),
+        )
+    if config.web is not None:
+        yield from _web(config.web, local)
+    if config.telemetry.traces is not None and not config.telemetry.traces.endpoint:
+        yield ("telemetry.traces",), "telemetry.traces: name the collector, such as endpoint: http://127.0.0.1:4318"
+    for name, profile in config.profiles.items():
+        if profile.binds and not local:
+            yield (
+                (f"profiles.{name}.binds",),
+                f"profiles.{name}.binds: only the local provider has it; use pod_overrides.volumes",
+            )
+
+
+def _web(web: Web, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+    open_to_others = not values.is_loopback(web.listen)
+    if local and open_to_others:
+        yield (
+            ("web.listen", "web"),
+            (
+                f"web.listen: sandboxes on this machine itself are for its own users, and {web.listen} is open to "
+                f"others: write 127.0.0.1:{web.listen.port}, or provider: kubernetes"
+            ),
+        )
+    elif open_to_others and web.tls is None and web.public_url is None and web.proxy is None:
+        yield (
+            ("web.listen", "web"),
+            (
+                f"web.listen: passwords and terminals would cross the network to {web.listen} in the clear: give tls, "
+                "or the proxy that does TLS"
+            ),
+        )
+    if web.proxy is not None and not web.proxy.addresses:
+        yield ("web.proxy",), "web.proxy: name the addresses that the proxy connects from"
+    if web.proxy is not None and web.proxy.secret_file is not None and web.public_url is None:
+        yield (
+            ("web.proxy.secret_file", "web.proxy"),
+            (
+                "web.proxy.secret_file: with a proxy that logs people in, say web.public_url: else a page of any name "
+                "that is made to point at the proxy would count as ours"
+            ),
+        )

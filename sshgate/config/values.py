@@ -1,0 +1,187 @@
+"""How single values are written in the configuration file: durations, sizes, addresses, names. Pure.
+
+Each function takes the text and raises ``ValueError`` with words for the person who wrote it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any
+from urllib.parse import urlsplit
+
+from sshgate.config.model import Address
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_LONGEST = 3660 * 86_400.0
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+\Z")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_SIZE = re.compile(r"(\d+)(B|[kMGT]|[KMGT]i)\Z")
+_BYTES = {
+    "B": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
+    "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
+}  # fmt: skip
+_QUANTITY = re.compile(r"\+?(\d+|\d+\.\d*|\.\d+)(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?\Z")
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\Z"
+)
+_URL_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)*/?\Z")
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# With these a client could turn any program into another one.
+_NEVER_FROM_CLIENTS = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "BASH_ENV", "ENV", "SHELLOPTS", "IFS")
+
+
+def duration(text: str) -> float:
+    """Seconds of ``30s``, ``8h``, ``1h30m``, ``250ms`` or ``0``."""
+    if text == "0":
+        return 0.0
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        raise ValueError(f"a duration needs its unit: {text}s, {text}m, {text}h or {text}d")
+    if re.fullmatch(r"\d+(:\d+)+", text):
+        raise ValueError(f"{text} is no duration, and YAML reads it as a number to the base 60: write 90s or 1h30m")
+    if not _DURATION.match(text):
+        raise ValueError(f"{text!r} is no duration: write 30s, 10m, 8h or 1d")
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    if seconds > _LONGEST:
+        raise ValueError(f"{text} is longer than ten years")
+    return seconds
+
+
+def size(text: str) -> int:
+    """Bytes of ``512Ki``, ``1Gi``, ``4G`` or ``100B``."""
+    if re.fullmatch(r"\d+", text):
+        raise ValueError(f"a size needs its unit: {text}Mi, {text}Gi, or {text}B for bytes")
+    found = _SIZE.match(text)
+    if not found:
+        raise ValueError(f"{text!r} is no size: write 512Ki, 64Mi or 1Gi")
+    return int(found[1]) * _BYTES[found[2]]
+
+
+def address(text: str) -> Address:
+    """``host:port``; an IPv6 host stands in brackets."""
+    if re.fullmatch(r"\d+", text):
+        raise ValueError(f"an address needs a host and a port: 127.0.0.1:{text} or 0.0.0.0:{text}")
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65_535:
+        raise ValueError(f"{text!r} is no address: write host:port with a port of 0-65535, such as 127.0.0.1:2222")
+    if host in ("", "*"):
+        raise ValueError(f'an address needs a host: "127.0.0.1:{port}" for this machine only, "0.0.0.0:{port}" for all')
+    if ":" in host and not bracketed:
+        raise ValueError(f'an IPv6 address stands in brackets and quotes: "[{host}]:{port}"')
+    host = host[1:-1] if bracketed else host
+    try:
+        # Also turns ::0001 into ::1.
+        host = str(ip_address(host))
+    except ValueError:
+        if bracketed or re.fullmatch(r"[\d.]+", host) or not _HOST_NAME.match(host):
+            raise ValueError(f"{host!r} is neither an IP address nor a host name") from None
+    return Address(host, int(port))
+
+
+def is_loopback(listen: Address) -> bool:
+    """Whether only this machine can reach the address. A name is taken at its word only if it is localhost."""
+    try:
+        parsed = ip_address(listen.host.partition("%")[0])
+    except ValueError:
+        return listen.host == "localhost"
+    mapped = None if isinstance(parsed, IPv4Address) else parsed.ipv4_mapped
+    return (mapped or parsed).is_loopback
+
+
+def public_url(text: str) -> str:
+    """Where people find the page, without a trailing slash: ``https://host[:port][/path]``."""
+    url = urlsplit(text)
+    try:
+        right = url.scheme in ("http", "https") and url.hostname is not None and (url.port or 1) > 0
+    except ValueError:
+        right = False
+    if not right or url.query or url.fragment or url.username is not None or not _URL_PATH.match(url.path):
+        raise ValueError(f"{text!r} is no address of a page: write https://host or https://host/path")
+    return text.rstrip("/")
+
+
+def collector(text: str) -> str:
+    """Where OTLP is taken, without a trailing slash: ``http[s]://host[:port][/path]``; no secrets in it."""
+    try:
+        return public_url(text)
+    except ValueError:  # the text is not quoted: it may hold a password
+        raise ValueError("this is no address of a collector: write http://host:4318 or https://host/path") from None
+
+
+def share(text: str) -> float:
+    """A part of all."""
+    if not re.fullmatch(r"0?\.\d+|[01](\.0*)?", text):
+        raise ValueError(f"{text!r} is no share: write a number from 0 to 1, such as 0.1")
+    return float(text)
+
+
+def network(text: str) -> str:
+    """An IP address or network."""
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is neither an address nor a network such as 10.0.0.0/8") from error
+    return text
+
+
+def header(text: str) -> str:
+    """The name of an HTTP header."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", text):
+        raise ValueError(f"{text!r} cannot be the name of a header")
+    return text
+
+
+def quantity(text: str) -> str:
+    """A Kubernetes resource quantity, unchanged."""
+    if not _QUANTITY.match(text):
+        raise ValueError(f"{text!r} is no Kubernetes quantity: write 100m, 2, 256Mi or 4Gi")
+    return text
+
+
+def variable(text: str) -> str:
+    """The name of an environment variable."""
+    if not _VARIABLE.match(text):
+        raise ValueError(f"{text!r} cannot be the name of an environment variable")
+    return text
+
+
+def dns_label(text: str) -> str:
+    """A name as Kubernetes wants it for namespaces and label values of ours."""
+    if not _DNS_LABEL.match(text):
+        raise ValueError(f"{text!r} is no Kubernetes name: use 1-63 of a-z, 0-9 and inner '-'")
+    return text
+
+
+def absolute(text: str) -> str:
+    """A path in the sandbox."""
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError(f"{text!r} is not a path that begins with /")
+    return text
+
+
+def image(text: str) -> str:
+    """An image reference; the registry judges the details."""
+    if not text or re.search(r"\s", text):
+        raise ValueError(f"{text!r} is no image name: write name:tag or registry/name:tag")
+    return text
+
+
+def accepted_variables(pattern: str) -> str:
+    """A pattern of the variables that clients may set."""
+    dangerous = [name for name in _NEVER_FROM_CLIENTS if fnmatchcase(name, pattern)]
+    if dangerous:
+        raise ValueError(f"{pattern!r} would let clients set {dangerous[0]}; name the variables or a longer prefix")
+    if not re.fullmatch(r"[A-Za-z0-9_*?\[\]!-]+", pattern):
+        raise ValueError(f"{pattern!r} can match no variable's name")
+    return pattern
+
+
+def merged(old: Any, new: Any) -> Any:
+    """Mappings are merged at every depth; whatever else is new replaces the old."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+    return new

@@ -1,0 +1,61 @@
+"""Carries out a claim: asks ``Claiming`` what to do, does it, until a warm sandbox is won or there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sshgate.errors import Unavailable
+from sshgate.lifecycle.actions import Delete
+from sshgate.lifecycle.claim import Answer, Claiming, GiveUp, Look, Try, Won
+from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.schema import label_value
+from sshgate.telemetry.codes import Code
+
+# Pauses before a look at a pod whose patch was not answered, seconds: an API server that restarts refuses at once.
+LOOK_AFTER = (0.05, 0.3, 1.0)
+
+
+async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete], None]) -> Record | None:
+    """The warm sandbox that was won, or ``None``: make a cold one.
+
+    Raises ``Unavailable`` when the API server does not answer. A patch may then still arrive: the pod bears the
+    mark of a session that has ended, and is deleted for that. A cancellation waits for the answer to the patch
+    under way, so that a pod is not kept from others only because nobody knows whose it is.
+    """
+    unanswered = 0
+    try:
+        while True:
+            step = claiming.step(registry.now)
+            if isinstance(step, Won):
+                return step.record
+            if isinstance(step, Try):
+                answer = await _patch(registry, step, claiming, discard)
+                if answer is Answer.REFUSED:
+                    registry.events.tell(Code.CLAIM_LOST, sandbox=step.record.name)
+            elif isinstance(step, Look):
+                await asyncio.sleep(LOOK_AFTER[min(unanswered, len(LOOK_AFTER)) - 1])
+                answer = await registry.look(step.record)
+            elif isinstance(step, GiveUp):
+                raise Unavailable("the API server does not answer; try again in a moment.")
+            else:
+                return None
+            unanswered += answer is Answer.UNKNOWN
+            claiming.answered(answer, registry.now)
+    finally:
+        for delete in claiming.discard:
+            discard(delete)
+
+
+async def _patch(
+    registry: Registry, step: Try, claiming: Claiming, discard: Callable[[Delete], None]
+) -> Record | Answer:
+    request = asyncio.ensure_future(registry.patch(step.record, step.patch))
+    try:
+        return await asyncio.shield(request)
+    except asyncio.CancelledError:
+        answer = await request
+        if isinstance(answer, Record) and answer.session == label_value(claiming.claim.session):
+            discard(Delete(answer, "its login was given up", untouched=False))
+        raise

@@ -1,0 +1,143 @@
+"""Where the API server is and how the gateway proves itself to it; read through kubernetes_asyncio.
+
+Importing the library takes a tenth of a second even without its models (``library``), which is why only this
+module does so, and only when it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import ssl
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sshgate.config.model import SandboxPlace
+from sshgate.errors import Unavailable
+from sshgate.providers.kubernetes.api import library
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """One reading of the configuration. ``tls`` is ``None`` for a plain HTTP server."""
+
+    host: str
+    tls: ssl.SSLContext | None
+    server_hostname: str | None
+    proxy: str | None
+    material: str
+    """A digest of what ``tls`` was made of: two of the same trust the same servers and show the same certificate."""
+    source: str
+    """Where they were read, for messages."""
+    configuration: Any
+
+    def __repr__(self) -> str:
+        return f"<Credentials {self.host} from {self.source}>"
+
+    async def headers(self) -> dict[str, str]:
+        """The Authorization header, if there is a token; a service account's is read again every minute."""
+        token = await self.configuration.get_api_key_with_prefix("BearerToken")
+        return {"Authorization": token.strip()} if token else {}
+
+
+async def read(place: SandboxPlace) -> Credentials:
+    """Read credentials as ``place`` says. Raises ``Unavailable`` with what is wrong.
+
+    Runs exec plug-ins of the kubeconfig; called again when the API server answers 401.
+    """
+    configuration: Any = library.load().Configuration()
+    if _in_cluster(place):
+        source = "the service account"
+        _load_service_account(configuration)
+        tls, material = _tls(configuration)
+    else:
+        paths = _kubeconfig_paths(place)
+        source = paths
+        tls, material = await _load_kubeconfig(configuration, paths, place)
+    return Credentials(
+        host=str(configuration.host).rstrip("/"),
+        tls=tls,
+        server_hostname=configuration.tls_server_name or None,
+        proxy=configuration.proxy or None,
+        material=material,
+        source=source,
+        configuration=configuration,
+    )
+
+
+def _in_cluster(place: SandboxPlace) -> bool:
+    wants_file = place.kubeconfig is not None or place.context is not None
+    return not wants_file and bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and SERVICE_ACCOUNT.exists()
+
+
+def _kubeconfig_paths(place: SandboxPlace) -> str:
+    if place.kubeconfig is not None:
+        return str(place.kubeconfig)
+    return os.environ.get("KUBECONFIG") or "~/.kube/config"
+
+
+def _exists(paths: str) -> bool:
+    return any(Path(path).expanduser().is_file() for path in paths.split(":") if path)
+
+
+def _load_service_account(configuration: Any) -> None:
+    loader = library.load().incluster_config
+    try:
+        loader.load_incluster_config(client_configuration=configuration)
+    except (loader.ConfigException, OSError) as error:
+        raise Unavailable(f"the pod's service account cannot be used: {error}.") from error
+
+
+async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) -> tuple[ssl.SSLContext | None, str]:
+    """Fill ``configuration`` and make the TLS context; no key of the kubeconfig stays on disk."""
+    kube_config = library.load().kube_config
+    if not _exists(paths):
+        raise Unavailable(f"there is no kubeconfig at {paths}: set sandbox.kubeconfig or $KUBECONFIG.")
+    directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="sshgate-")
+    try:
+        async with asyncio.timeout(place.api_timeout):
+            await kube_config.load_kube_config(
+                config_file=paths,
+                context=place.context,
+                client_configuration=configuration,
+                persist_config=False,
+                temp_file_path=directory,
+            )
+        return _tls(configuration)
+    except TimeoutError as error:
+        raise Unavailable(f"the credentials plug-in of {paths} did not answer in {place.api_timeout:g} s.") from error
+    except kube_config.ConfigException as error:
+        raise Unavailable(f"the kubeconfig {paths} cannot be used: {_first_line(error)}") from error
+    except Exception as error:
+        # The library meets a malformed file with whatever its code trips over; its text may quote a secret.
+        raise Unavailable(f"the kubeconfig {paths} cannot be used ({type(error).__name__}).") from error
+    finally:
+        kube_config._cleanup_temp_files()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _tls(configuration: Any) -> tuple[ssl.SSLContext | None, str]:
+    """The context, and a digest of what it is made of."""
+    if not str(configuration.host).startswith("https"):
+        return None, ""
+    material = hashlib.sha256(repr(bool(configuration.verify_ssl)).encode())
+    for file in (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file):
+        material.update(hashlib.sha256(Path(file).read_bytes()).digest() if file else b"-")
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context, material.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).splitlines()
+    return text[0][:200] if text else type(error).__name__

@@ -1,0 +1,182 @@
+"""Keeping up with objects of the cluster: list once, then watch, and list again whenever in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import structlog
+
+from sshgate.errors import GateError, Unavailable
+from sshgate.providers.kubernetes.api import errors as failures
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.objects import Listing, Object, Pod, Status, WatchLine
+
+T = TypeVar("T", bound=Object)
+
+# The server ends a watch after this many seconds; the reflector goes on where it stood.
+WATCH_SECONDS = 290
+# Bookmarks come about once a minute: a watch without a line for this long is dead.
+SILENCE_SECONDS = 150.0
+# A watch that ends sooner was cut off.
+SHORT_SECONDS = 5.0
+FIRST_DELAY = 0.2
+LONGEST_DELAY = 15.0
+
+log = structlog.get_logger("sshgate.sandbox.kubernetes")
+
+_line = msgspec.json.Decoder(WatchLine)
+_status = msgspec.json.Decoder(Status)
+
+
+class Reflector(Generic[T]):
+    """The known objects of one selection, and a call for every change of one.
+
+    ``observe(old, new)`` is called with ``old`` ``None`` for a new object and ``new`` ``None`` for a deleted
+    one, in order, never twice for the same version, from the reflector's task; it must not block. What
+    changed while the watch was broken is found by the next list and told in the same way.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        path: str,
+        query: Mapping[str, str],
+        kind: type[T],
+        observe: Callable[[T | None, T | None], None],
+        jitter: Callable[[], float] = random.random,
+        listed: Callable[[list[T], str], None] = lambda items, version: None,
+    ) -> None:
+        """``listed`` is told every object there is, and at which resource version, each time they are listed, before
+        what changed is."""
+        self.known: dict[str, T] = {}
+        self._api = api
+        self._path = path
+        self._query = dict(query)
+        self._observe = observe
+        self._listed = listed
+        self._jitter = jitter
+        self._listing: msgspec.json.Decoder[Listing[T]] = msgspec.json.Decoder(Listing[kind])  # type: ignore[valid-type]
+        self._object: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
+        self._version = ""
+        self._synced = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.error: GateError | None = None
+        """Why the watch is down at the moment; ``None`` while it runs."""
+
+    def __repr__(self) -> str:
+        state = f"down: {self.error}" if self.error else "watching" if self._synced.is_set() else "starting"
+        return f"<Reflector {self._path} {len(self.known)} known, {state}>"
+
+    async def start(self) -> None:
+        """List for the first time and begin to watch. Raises what the list raises."""
+        await self._list()
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        clock, delay = asyncio.get_running_loop().time, FIRST_DELAY
+        while True:
+            began = clock()
+            try:
+                if not self._synced.is_set():
+                    await self._list()
+                self.error = None
+                await self._watch()
+            except failures.Expired:
+                self._synced.clear()
+            except GateError as error:
+                self._synced.clear()
+                self.error = error
+            except Exception:
+                # A fault of whoever observes: blind for ever would be worse than to have missed something.
+                self._synced.clear()
+                log.exception("watch.broken", path=self._path)
+            if clock() - began >= SHORT_SECONDS:
+                delay = FIRST_DELAY
+                if self._synced.is_set():
+                    continue
+            # Also after a watch that ended at once without a fault: asked again at once, that would go on for ever.
+            await asyncio.sleep(delay * (0.5 + self._jitter()))
+            delay = min(delay * 2, LONGEST_DELAY)
+
+    async def _list(self) -> None:
+        body = await self._api.request("GET", self._path, query=self._query, doing="list sandboxes")
+        listing = _decode(self._listing, body)
+        found = {_name(item): item for item in listing.items or ()}
+        self._listed(list(found.values()), listing.metadata.resource_version)
+        for name in [name for name in self.known if name not in found]:
+            self._tell(name, None)
+        for name, item in found.items():
+            self._tell(name, item)
+        self._version = listing.metadata.resource_version
+        self._synced.set()
+
+    async def _watch(self) -> None:
+        query = {
+            **self._query,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        async with self._api.stream(self._path, query, SILENCE_SECONDS) as lines:
+            async for line in lines:
+                self._take(_decode(_line, line))
+
+    def _take(self, line: WatchLine) -> None:
+        if line.type == "ERROR":
+            status = _decode(_status, line.object)
+            raise failures.failure(status.code or 500, status, "watch sandboxes")
+        item = _decode(self._object, line.object)
+        if line.type != "BOOKMARK":
+            self._tell(_name(item), None if line.type == "DELETED" else item, item)
+        self._version = _meta(item).resource_version
+
+    def _tell(self, name: str, item: T | None, last: T | None = None) -> None:
+        old = self.known.get(name)
+        if item is None:
+            if self.known.pop(name, None) is not None:
+                # The last state says why it went, where there is one.
+                self._observe(last or old, None)
+            return
+        if old is not None and _meta(old).uid != _meta(item).uid:
+            self._observe(old, None)
+            old = None
+        if old is None or _meta(old).resource_version != _meta(item).resource_version:
+            self.known[name] = item
+            self._observe(old, item)
+
+
+def pods(
+    api: ApiServer,
+    selector: str,
+    observe: Callable[[Pod | None, Pod | None], None],
+    listed: Callable[[list[Pod], str], None] = lambda items, version: None,
+) -> Reflector[Pod]:
+    """A reflector of the pods with these labels."""
+    return Reflector(api, api.path("pods"), {"labelSelector": selector}, Pod, observe, listed=listed)
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], data: bytes | msgspec.Raw) -> Any:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unavailable("the API server sent something that is no answer.") from error
+
+
+def _meta(item: Any) -> Any:
+    return item.metadata
+
+
+def _name(item: Any) -> str:
+    return str(item.metadata.name)

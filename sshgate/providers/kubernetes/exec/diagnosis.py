@@ -1,0 +1,184 @@
+"""What a pod's status and events say about its start and its end, in words for the user. Pure decisions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from sshgate.lifecycle.schema import NAME
+from sshgate.providers.kubernetes.api.errors import quoted
+from sshgate.providers.kubernetes.api.objects import ContainerStatus, Event, Pod, Terminated
+from sshgate.providers.kubernetes.podspec import CONTAINER
+
+# Waiting reasons after which the kubelet may try again but nothing will change by itself.
+_HOPELESS = {
+    "ErrImageNeverPull": "the image {image} is not on the node and may not be pulled there",
+    "InvalidImageName": "{image} is not the name of an image",
+    "ImagePullBackOff": "the image {image} cannot be pulled",
+    "ErrImagePull": "the image {image} cannot be pulled",
+    "ImageInspectError": "the image {image} on the node is broken",
+    "CreateContainerConfigError": "the sandbox's container cannot be configured",
+    "CreateContainerError": "the sandbox's container cannot be made",
+    "RunContainerError": "the sandbox's container cannot be started",
+    "CrashLoopBackOff": "the sandbox's program ends again and again",
+}
+# A registry may stumble once: only the second failure in a row (ImagePullBackOff) is final, unless it is clear.
+_CLEAR_PULL_FAILURES = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "no such host")
+
+# Events that hold up a start. Who tells them tries again, and what was too early once (a claim that the node may not
+# see yet, a network that is not ready) passes by itself.
+_TROUBLE = frozenset({"FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume", "FailedScheduling", "Failed"})
+# Events with which a start has got beyond its node, its volumes and its network.
+_BEYOND = frozenset({"Scheduled", "Pulling", "Pulled", "Created", "Started"})
+# Trouble is final when it is told again this long after it began, seconds, and not before it is told again. The kubelet
+# tries to fill a volume after 0.5, 1, 2 and 4 s; a claim that it could not read, or a network, after 10 to 15 s.
+TROUBLE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a pod is. ``reason`` is a sentence: for ``unschedulable`` what is missing, else why it ended."""
+
+    phase: Literal["scheduling", "unschedulable", "starting", "running", "hopeless", "ended"]
+    reason: str = ""
+
+    @property
+    def over(self) -> bool:
+        """It will not run any more."""
+        return self.phase in ("hopeless", "ended")
+
+
+def standing(pod: Pod, image: str, lifetime: float) -> Standing:
+    """Read a pod's status. ``image`` and ``lifetime`` (seconds) are the profile's, for the sentences."""
+    if pod.status.phase in ("Failed", "Succeeded"):
+        return _finished(pod, lifetime)
+    container = _container(pod)
+    if container is not None and container.state.terminated is not None:
+        return _terminated(container.state.terminated)
+    if pod.metadata.deletion_timestamp is not None:
+        return _removed(pod)
+    for status in (*pod.status.init_container_statuses, *pod.status.container_statuses):
+        hopeless = _waiting(status, image)
+        if hopeless:
+            return hopeless
+    if container is not None and container.state.running is not None:
+        return Standing("running")
+    return _scheduling(pod)
+
+
+def deleted(pod: Pod, lifetime: float) -> Standing:
+    """Why a pod that is no longer there went, from the last state that was seen of it."""
+    if pod.status.phase in ("Failed", "Succeeded"):
+        return _finished(pod, lifetime)
+    return _removed(pod)
+
+
+def progress(event: Event, image: str) -> str | None:
+    """The progress text an event is worth."""
+    if event.reason == "Pulling":
+        return f"pulling image {image}"
+    if event.reason == "TriggeredScaleUp":
+        return "waiting for a new node"
+    if event.reason in ("Pulled", "Created"):
+        return "starting"
+    return None
+
+
+class Trouble:
+    """What the events of a pod complain of while it starts."""
+
+    def __init__(self) -> None:
+        self.said: str | None = None
+        """The last complaint; ``None``: there was none, or the start has got beyond it."""
+        self.final = False
+        """It does not pass by itself."""
+        self._since: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<Trouble{' final' * self.final} {self.said!r}>"
+
+    def observe(self, event: Event, now: float) -> None:
+        """Take an event that was told at ``now``, seconds of any clock that is not set."""
+        if event.reason in _BEYOND:
+            self.said, self.final = None, False
+            self._since.clear()
+        elif event.type == "Warning" and event.reason in _TROUBLE:
+            # "Error: ErrImagePull" follows on the event that says why.
+            if self.said is None or not event.message.startswith("Error: "):
+                self.said = quoted(event.message)
+            lasted = now - self._since.setdefault(event.reason, now)
+            # How long a pod may wait for a node is its profile's affair.
+            self.final = self.final or (event.reason != "FailedScheduling" and lasted > TROUBLE_SECONDS)
+
+
+def _removed(pod: Pod) -> Standing:
+    name = pod.metadata.labels.get(NAME)
+    if name is not None:
+        return Standing("ended", f"the sandbox {name!r} was ended.")
+    return Standing("ended", "the sandbox was deleted by someone else than its gateway.")
+
+
+def waiting(reason: str) -> str:
+    """The progress text of a pod that has no node yet; ``reason`` is its standing's."""
+    match = re.search(r"(\d+)/(\d+) nodes are available", reason)
+    if match:
+        return f"waiting for a node: {match[1]} of {match[2]} nodes match"
+    return reason or "scheduling"
+
+
+def _finished(pod: Pod, lifetime: float) -> Standing:
+    reason, message = pod.status.reason, pod.status.message
+    if reason == "DeadlineExceeded":
+        return Standing("ended", f"the sandbox has reached its longest lifetime ({_duration(lifetime)}).")
+    if reason == "Evicted":
+        return Standing("ended", f"the sandbox was evicted from its node: {quoted(message or 'no reason given')}")
+    if reason in ("NodeShutdown", "Terminated", "NodeLost", "Preempting", "Shutdown"):
+        return Standing("ended", "the node of the sandbox was shut down.")
+    container = _container(pod)
+    if container is not None and container.state.terminated is not None:
+        return _terminated(container.state.terminated)
+    detail = f": {quoted(message)}" if message else f" ({reason})." if reason else "."
+    return Standing("ended", f"the sandbox has ended{detail}")
+
+
+def _terminated(state: Terminated) -> Standing:
+    if state.reason == "OOMKilled":
+        return Standing("ended", "the sandbox used more memory than it may have and was ended.")
+    if state.reason in ("StartError", "ContainerCannotRun") or state.exit_code == 128:
+        detail = f": {quoted(state.message)}" if state.message else "."
+        return Standing("hopeless", f"the sandbox's container cannot be started{detail}")
+    return Standing("ended", f"the sandbox's first program has ended with status {state.exit_code}.")
+
+
+def _waiting(status: ContainerStatus, image: str) -> Standing | None:
+    waiting = status.state.waiting
+    if waiting is None or waiting.reason not in _HOPELESS:
+        return None
+    said = waiting.message
+    if waiting.reason == "ErrImagePull" and not any(clue in said.lower() for clue in _CLEAR_PULL_FAILURES):
+        return None
+    what = _HOPELESS[waiting.reason].format(image=repr(image))
+    # The pull's own reason is in ErrImagePull; the back-off only repeats the image's name.
+    detail = f": {quoted(said)}" if said and "image" not in waiting.reason.lower() else "; ask the operator."
+    return Standing("hopeless", f"{what} ({waiting.reason}){detail}")
+
+
+def _scheduling(pod: Pod) -> Standing:
+    for condition in pod.status.conditions:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            # What preemption could not do follows; the user cannot do anything about it.
+            message = re.split(r",? (no new claims to deallocate|preemption:)", condition.message)[0]
+            return Standing("unschedulable", f"no node fits the sandbox: {quoted(message or 'unknown why')}")
+    return Standing("starting" if pod.spec.node_name else "scheduling")
+
+
+def _container(pod: Pod) -> ContainerStatus | None:
+    return next((status for status in pod.status.container_statuses if status.name == CONTAINER), None)
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    if whole >= 3600 and whole % 3600 == 0:
+        return f"{whole // 3600} h"
+    return f"{whole // 60} min" if whole >= 60 and whole % 60 == 0 else f"{whole} s"

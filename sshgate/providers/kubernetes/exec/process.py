@@ -1,0 +1,332 @@
+"""A program in a pod, over one remotecommand websocket: a ``Process``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from typing import Protocol
+
+from sshgate.providers.kubernetes.api.websocket import RemoteSocket
+from sshgate.providers.kubernetes.exec import remotecommand
+from sshgate.providers.kubernetes.exec.endmark import EndMark
+from sshgate.sandbox.launcher import UNTAKEN
+from sshgate.stream.flow import Flow
+from sshgate.stream.interfaces import STDERR, STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Signal
+from sshgate.stream.terminal import TerminalSize
+
+# Output waiting for the client, bytes. One read of the transport (256 KiB at most) may come on top.
+HIGH_WATER = 128 * 1024
+LOW_WATER = 32 * 1024
+
+# The longest message of stdin: of one this long the API server and the node make a twentieth less work than of four.
+MESSAGE = 1024 * 1024
+
+# Bytes of stdin after which the event loop gets its turn.
+BURST = 256 * 1024
+
+# What looks like the beginning of the end mark is let go after twice this. The pieces of a real one come at once.
+HOLD_SECONDS = 0.03
+
+# When a launcher that may wait to be told that its output has come is told so: at once after much output; after the
+# first of these where it has mostly ended before; and after the second again, for what was not heard.
+TAKEN_SECONDS = 0.05
+TAKEN_AGAIN_SECONDS = 1.0
+
+# Seconds between two sizes sent.
+RESIZE_SECONDS = 0.02
+
+END_OF_TRANSMISSION = b"\x04"
+
+# The status of a program that was ended with its sandbox, or by somebody's signal.
+KILLED = (Exited(137), Exited(143))
+
+
+class Home(Protocol):
+    """What a process needs of its sandbox."""
+
+    def signal(self, pid: int, name: str, foreground: bool) -> None:
+        """Signal the process group of ``pid``, or its terminal's foreground group, soon."""
+
+    async def taken(self, pid: int) -> None:
+        """Tell the launcher ``pid`` that all output has come. Never raises for what Kubernetes does."""
+
+    async def fate(self) -> str | None:
+        """Why the sandbox has ended, if it has."""
+
+    async def killed(self) -> str | None:
+        """Why a program was killed, where its whole sandbox was; ``None`` as soon as the sandbox is seen to live."""
+
+    async def gone(self, pid: int) -> bool:
+        """Whether there is certainly no process ``pid`` any more."""
+
+    def ended(self, process: ExecProcess) -> None:
+        """Called once when the process has ended or was closed."""
+
+
+class ExecProcess:
+    """The process at the other end of ``socket``.
+
+    Kubernetes cannot tell the end of a program whose stdin is not read to the end: containerd 1.6 waits for
+    the input to be taken, and when a node closes the connection on input still in flight, the API server
+    may report success. It also reports success when the node's side breaks off (containerd restarts), and when it
+    pings a node that has said everything and closed: the kubelet then drops what the client has not taken yet,
+    megabytes of it. So where it can, the launcher tells the end itself, by a mark behind the last byte of each
+    output (``expect_end_mark``); only then stdin is ended, for which the launcher waits, and the status arrives.
+    A success is believed only with both marks, or where none could be had after a look whether the process is gone.
+
+    The launcher ends, and with it the connection, only when it has heard that everything has come: by the mark
+    behind the last byte of stdin; by stdin's end, where the client has no input at all and the program was given
+    /dev/null; and by a second exec where the input ended in the middle of the program.
+
+    v4 of the subprotocol cannot end stdin alone: ``write_eof`` without a terminal is then of no effect, and a
+    program that waits for the end of its input waits until it is closed.
+    """
+
+    pid: int | None = None
+
+    def __init__(
+        self,
+        socket: RemoteSocket,
+        terminal: bool,
+        home: Home,
+    ) -> None:
+        self._socket = socket
+        self._terminal = terminal
+        self._home = home
+        self._flow = Flow(HIGH_WATER, LOW_WATER, socket.pause_reading, socket.resume_reading)
+        self._outcome: Outcome | None = None
+        self._line_open = False
+        self._writing = False
+        self._sent = 0
+        self._size: TerminalSize | None = None
+        self._resizing: asyncio.TimerHandle | None = None
+        self._saying_taken: asyncio.Future[None] | None = None
+        self._mark: EndMark | None = None
+        self._holding: dict[int, asyncio.TimerHandle] = {}
+        self._stdin_waits = False
+        self._came = 0
+        self._checking = asyncio.Lock()
+        self._checked = False
+        self._stdin_over = False
+        self._begun = asyncio.Event()
+        # Set when all output was read, or when nobody will read any more.
+        self._finished = asyncio.Event()
+        socket.attach(self._received, self._lost)
+
+    def __repr__(self) -> str:
+        kind = "terminal" if self._terminal else "pipes"
+        return f"<ExecProcess {self.pid} {kind} {self._flow!r} {self._outcome or 'running'}>"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended, as soon as that is known, before the output was read."""
+        return self._outcome
+
+    def expect_end_mark(self, no_input: bool) -> bytes | None:
+        """A mark that the launcher shall print on both outputs when the program has ended; it is not passed on.
+
+        With ``no_input`` the program must get no stdin of ours: it stays open until the marks have come.
+        ``None`` where it would be of no use: on a terminal, and where stdin cannot be ended.
+        """
+        if self._terminal or self._socket.subprotocol != remotecommand.V5:
+            return None
+        # All output is searched for it: long and of few letters, so that the search leaps over what has none of them.
+        self._mark = EndMark(f"\x1e{secrets.randbits(64):064b}\x1f".encode())
+        self._stdin_waits = no_input
+        return self._mark.mark
+
+    async def begun(self, seconds: float) -> bool:
+        """Whether it has said something, or ended, within ``seconds``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._begun.wait()
+        return self._begun.is_set()
+
+    async def read(self) -> tuple[int, bytes] | None:
+        chunk = await self._flow.get()
+        if chunk is None:
+            self._finished.set()
+        return chunk
+
+    async def write(self, data: bytes) -> None:
+        if self._stdin_over or self._outcome is not None or not data:
+            return
+        self._line_open = data[-1:] != b"\n"
+        self._send_size()
+        self._writing = True
+        try:
+            for start in range(0, len(data), MESSAGE):
+                message = data[start : start + MESSAGE]
+                await self._socket.send(remotecommand.STDIN_PREFIX, message)
+                self._sent += len(message)
+                if self._sent >= BURST:
+                    # The end must be read before more is written: a write to a connection that the server
+                    # has closed tears it down with the status still unread.
+                    self._sent = 0
+                    await asyncio.sleep(0)
+                if self._stdin_over or self._outcome is not None:
+                    return
+        finally:
+            self._writing = False
+            self._resize()
+
+    async def write_eof(self) -> None:
+        if self._terminal:
+            # The v5 CLOSE would cut off all output still to come. A ^D after half a line only flushes it.
+            await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
+        elif self._outcome is None and not self._stdin_waits:
+            self._end_stdin()
+
+    async def control(self, control: Control) -> None:
+        if self._outcome is not None:
+            return
+        match control:
+            case Resize(size):
+                if self._terminal:
+                    self._size = size
+                    self._resize()
+            case Signal(name):
+                self._signal(name, foreground=False)
+            case Break():
+                self._signal("INT", foreground=self._terminal)
+
+    async def wait(self) -> Outcome:
+        await self._finished.wait()
+        assert self._outcome is not None
+        async with self._checking:
+            if not self._checked:
+                self._outcome = await self._believable(self._outcome)
+                self._checked = True
+        return self._outcome
+
+    async def _believable(self, outcome: Outcome) -> Outcome:
+        if self._mark is not None and self._mark.killed:
+            return remotecommand.by_signal(outcome)
+        if outcome in KILLED:
+            reason = await self._home.killed()
+            return Lost(reason) if reason is not None else outcome
+        if outcome != Exited(0):
+            return outcome
+        if self._mark is not None:
+            whole = self._mark.seen and not self._mark.torn
+            return outcome if whole else Lost(await self._home.fate() or remotecommand.CUT)
+        if self.pid is not None and not await self._home.gone(self.pid):
+            return Lost(await self._home.fate() or remotecommand.NO_STATUS)
+        return outcome
+
+    async def close(self) -> None:
+        self.lose("the session was closed.")
+        self._flow.discard()
+        self._finished.set()
+        if self._saying_taken is not None:
+            self._saying_taken.cancel()
+            await asyncio.gather(self._saying_taken, return_exceptions=True)
+
+    def lose(self, reason: str) -> None:
+        """End it from this side: nobody will know how it ended. Nothing happens when it has ended already."""
+        self._end(Lost(reason))
+
+    def _end_stdin(self) -> None:
+        if not self._stdin_over and self._socket.subprotocol == remotecommand.V5:
+            self._stdin_over = True
+            self._socket.send_now(remotecommand.STDIN_CLOSE)
+
+    def _tell_taken(self, mark: EndMark) -> None:
+        """Let the launcher go: all output has come."""
+        delay = TAKEN_AGAIN_SECONDS  # a sandbox without `tail` does not find the mark
+        if self._stdin_over:
+            delay = 0 if self._came > UNTAKEN else TAKEN_SECONDS
+        elif not self._stdin_waits:
+            self._socket.send_now(remotecommand.STDIN_PREFIX, mark.mark)
+        self._end_stdin()
+        if self.pid is not None and not self._stdin_waits:
+            self._saying_taken = asyncio.ensure_future(self._say_taken(self.pid, delay))
+
+    async def _say_taken(self, pid: int, delay: float) -> None:
+        while self._outcome is None:
+            await asyncio.sleep(delay)
+            if self._outcome is None:
+                await self._home.taken(pid)
+            delay = TAKEN_AGAIN_SECONDS
+
+    def _resize(self) -> None:
+        """Send the latest size, unless stdin is stuck or one was sent just now.
+
+        The node carries out one after the other, a few milliseconds each: a thousand would lag behind.
+        """
+        if self._size is None or self._writing or self._resizing is not None or self._outcome is not None:
+            return
+        self._send_size()
+        self._resizing = asyncio.get_running_loop().call_later(RESIZE_SECONDS, self._resize_again)
+
+    def _resize_again(self) -> None:
+        self._resizing = None
+        self._resize()
+
+    def _send_size(self) -> None:
+        if self._size is not None:
+            self._socket.send_now(remotecommand.resize_frame(self._size))
+            self._size = None
+
+    def _signal(self, name: str, foreground: bool) -> None:
+        if self.pid is not None:
+            self._home.signal(self.pid, name, foreground)
+
+    # --- called by the socket ---
+
+    def _received(self, data: bytes, start: int, end: int) -> None:
+        if end - start < 2:
+            return  # the empty stdout message that opens every exec
+        channel = data[start]
+        if channel in (STDOUT, STDERR):
+            self._begun.set()
+            payload = data[start + 1 : end]
+            self._flow.put(payload if self._mark is None else self._marked(self._mark, channel, payload), channel)
+        elif channel == remotecommand.STATUS:
+            self._end(remotecommand.outcome(data[start + 1 : end]))
+
+    def _marked(self, mark: EndMark, channel: int, payload: bytes) -> bytes:
+        self._came += len(payload)
+        over = mark.seen
+        payload = mark.without(channel, payload)
+        if mark.seen and not over:
+            self._tell_taken(mark)
+        self._stop_holding(channel)
+        if mark.holds(channel):
+            self._hold(mark, channel, once_more=True)
+        return payload
+
+    def _hold(self, mark: EndMark, channel: int, once_more: bool) -> None:
+        later = asyncio.get_running_loop().call_later
+        self._holding[channel] = later(HOLD_SECONDS, self._held, mark, channel, once_more)
+
+    def _held(self, mark: EndMark, channel: int, once_more: bool) -> None:
+        # Twice, for an event loop that was late: what has come meanwhile is read before the second time. While
+        # reading is paused the rest of a mark may wait in front of it.
+        if once_more or self._flow.paused:
+            self._hold(mark, channel, once_more=self._flow.paused)
+        else:
+            self._flow.put(mark.let_go(channel), channel)
+
+    def _stop_holding(self, channel: int) -> None:
+        timer = self._holding.pop(channel, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _lost(self) -> None:
+        self._end(Lost(remotecommand.NO_STATUS))
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            for channel in list(self._holding):
+                self._stop_holding(channel)
+            for stream, data in self._mark.held() if self._mark is not None else ():
+                self._flow.put(data, stream)
+            self._flow.put_eof()
+            self._begun.set()
+            if self._resizing is not None:
+                self._resizing.cancel()
+            self._home.ended(self)
+            self._socket.close()

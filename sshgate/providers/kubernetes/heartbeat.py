@@ -1,0 +1,150 @@
+"""Telling the other gateways that this one lives, and hearing of them: one Lease each, looked at every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+
+import structlog
+
+from sshgate.errors import GateError
+from sshgate.lifecycle.election import Election
+from sshgate.lifecycle.membership import LONGEST_GAP, RENEW
+from sshgate.lifecycle.registry import Registry
+from sshgate.providers.kubernetes.api.errors import Conflict
+from sshgate.providers.kubernetes.lease_thread import Pulse
+from sshgate.providers.kubernetes.leases import LEADERSHIP, Lease, Leases, doors, part_of, tell
+from sshgate.providers.kubernetes.liveness import Inquiry
+
+# Twice as often as renewals come, and often enough never to count as deaf while the API server is quick.
+LOOK = min(RENEW, LONGEST_GAP) / 2
+CLOSE_SECONDS = 2.0
+# Who does not answer by then is asked on while this gateway goes on listening.
+ASKING = 1.0
+
+log = structlog.get_logger("sshgate.sandbox.kubernetes")
+
+
+class Heartbeat:
+    """Feeds ``registry.presence`` and knows who leads. ``start`` once, ``close`` at the end."""
+
+    def __init__(self, leases: Leases, registry: Registry, pulse: Pulse) -> None:
+        self._leases = leases
+        self._registry = registry
+        self._pulse = pulse
+        self._inquiry = Inquiry()
+        self._election = Election(registry.life, registry.presence)
+        self._task: asyncio.Task[None] | None = None
+        self._begun = False
+
+    def __repr__(self) -> str:
+        return f"<Heartbeat {self._election!r}, {self._registry.presence!r}, {self._pulse!r}>"
+
+    @property
+    def leads(self) -> bool:
+        """Whether this gateway is to refill the pools and to reap."""
+        return self._election.leads(self._registry.now.mono)
+
+    async def start(self) -> None:
+        """Make this gateway's Lease and look once. Raises what the API server answers."""
+        self._begun = True
+        await self._leases.begin(await self._pulse.start())
+        await self._succeed()
+        await self._look()
+        self._task = asyncio.create_task(self._run())
+
+    async def _succeed(self) -> None:
+        """Lives that have ended where this one runs, its own predecessor as a rule: no need for their silence."""
+        self._inquiry.know(doors(await self._leases.all()))
+        for life in await self._inquiry.here():
+            await self._leases.release(life)
+            self._registry.presence.left(life)
+
+    async def close(self) -> None:
+        """Release what is ours, so that the others need not wait for the silence. Never raises."""
+        if not self._begun:
+            return
+        self._begun = False
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._inquiry.close()
+        await self._pulse.close()
+        with contextlib.suppress(GateError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._leases.release(self._registry.life)
+                await self._resign(await self._leases.all())
+
+    async def _resign(self, leases: Iterable[Lease]) -> None:
+        """The next leader need not find out first that this one has ended: there may be nobody left to say so."""
+        leader = _leader(leases)
+        if leader is not None and leader.spec.holder_identity == self._registry.life:
+            await self._leases.resign(leader)
+
+    async def leave(self) -> bool:
+        """Release what is ours, and whether nobody else is there. Never raises.
+
+        In this order: of two that stop at once, the one that releases its Lease last finds nobody.
+        """
+        await self.close()
+        try:
+            lives = tell(self._registry.presence, await self._leases.all())
+            if self._registry.lives != [self._registry.life]:
+                return False
+            for life in lives:
+                if life == self._registry.life or self._registry.presence.dead(life):  # nobody else will
+                    await self._leases.forget(life)
+        except GateError:
+            return False
+        return True
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                await self._look()
+            except GateError as error:
+                self._registry.presence.deaf()
+                log.debug("lease.failed", reason=str(error))
+            except Exception:
+                # Who hears nothing must not take the others for dead.
+                self._registry.presence.deaf()
+                log.exception("lease.broken")
+
+    async def _look(self) -> None:
+        leases = await self._leases.all()
+        now = self._registry.now.mono
+        presence = self._registry.presence
+        told = tell(presence, leases)
+        leader = _leader(leases)
+        holder = (leader.spec.holder_identity or None) if leader is not None else None
+        on_pods = self._registry.book.lives()
+        elsewhere = {*on_pods, *([holder] if holder else [])}
+        presence.listen(now, elsewhere)
+        presence.forget(but={*told, *elsewhere})
+        self._inquiry.know(doors(leases))
+        self._inquiry.forget(but={*told, *elsewhere})
+        await self._elect(leader, holder, now)
+        await self._inquiry.ask(presence, ASKING)
+        if self.leads:
+            await self._tidy(life for life in told if life not in elsewhere)
+        self._registry.stir()
+
+    async def _elect(self, leader: Lease | None, holder: str | None, now: float) -> None:
+        if self._election.saw(holder, now):
+            with contextlib.suppress(Conflict):  # somebody was quicker: the next look says who
+                await self._leases.lead(leader)
+                self._election.won(now)
+                log.info("leading", gateway=self._registry.life, after=holder)
+
+    async def _tidy(self, unused: Iterable[str]) -> None:
+        """Delete the Leases of the dead once nothing of theirs is left and everybody has seen how they ended."""
+        presence = self._registry.presence
+        for life in unused:
+            if presence.dead(life) and presence.silent(life):
+                await self._leases.forget(life)
+
+
+def _leader(leases: Iterable[Lease]) -> Lease | None:
+    return next((lease for lease in leases if part_of(lease) == LEADERSHIP), None)

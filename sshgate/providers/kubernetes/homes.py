@@ -1,0 +1,235 @@
+"""Homes of named sandboxes: one PersistentVolumeClaim for each user and name, kept when the sandbox ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from sshgate.config.model import Home, Limits, Profile
+from sshgate.errors import BadRequest, StartFailed
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.admission import admit_home
+from sshgate.lifecycle.clocks import Now
+from sshgate.providers.kubernetes.api import errors as failures
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.objects import Listing, Meta, Object
+from sshgate.providers.kubernetes.podspec import home_claim
+from sshgate.sandbox.named import ListedHome
+from sshgate.sandbox.provider import Order
+
+PART = "app.kubernetes.io/component"
+HOME = "home"
+
+
+class _Requests(Object):
+    requests: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class _ClaimSpec(Object):
+    resources: _Requests = msgspec.field(default_factory=_Requests)
+
+
+class VolumeClaim(Object):
+    metadata: Meta
+    spec: _ClaimSpec = msgspec.field(default_factory=_ClaimSpec)
+
+
+class _Source(Object):
+    claim_name: str = ""
+
+
+class _Volume(Object):
+    persistent_volume_claim: _Source | None = None
+
+
+class _Spec(Object):
+    volumes: list[_Volume] = msgspec.field(default_factory=list)
+
+
+class _Status(Object):
+    phase: str = ""
+
+
+class _User(Object):
+    """A pod, as far as it uses homes."""
+
+    metadata: Meta
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+_claim = msgspec.json.Decoder(VolumeClaim)
+_claims = msgspec.json.Decoder(Listing[VolumeClaim])
+_pods = msgspec.json.Decoder(Listing[_User])
+
+
+class KubernetesHomes:
+    """The ``Homes`` of a namespace. ``now`` is the API server's time; ``limits`` are asked each time."""
+
+    def __init__(
+        self, api: ApiServer, profiles: Mapping[str, Profile], now: Callable[[], Now], limits: Callable[[], Limits]
+    ) -> None:
+        self._api = api
+        self._now = now
+        self._limits = limits
+        self._profiles = profiles
+        # By their claims' names those that are being made here: no list need show them yet.
+        self._making: dict[str, str] = {}
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any profile has homes; without, nothing is ever asked."""
+        return any(profile.home is not None for profile in self._profiles.values())
+
+    def __repr__(self) -> str:
+        return f"<KubernetesHomes {'of' if self.wanted else 'none in'} {self._api.namespace}>"
+
+    async def prepare(self, order: Order) -> VolumeClaim | None:
+        """See that the home of this order is there and free; the claim, if it was made for that.
+
+        Raises ``StartFailed`` with what is in the way, ``LimitReached`` where there may be no more.
+        """
+        home = order.profile.home
+        if home is None or order.name is None:
+            return None
+        name = home_claim(order.user, order.name)
+        claim = await self._get(name)
+        users = (await self._users()).get(name)
+        made = None
+        if claim is None:
+            claim, made = await self._admitted(name, order, home)
+        if claim.metadata.labels.get(labels.USER) != labels.user_hash(order.user):
+            raise StartFailed(f"the volume claim {name} is in the way of your home {order.name!r}; ask your operator.")
+        if claim.metadata.deletion_timestamp is not None:
+            raise StartFailed(f"your home {order.name!r} is being deleted; try again in a moment.")
+        if users:
+            await self.undo(made)
+            raise StartFailed(f"your home {order.name!r} is in use by {users[0]}; try again when that has ended.")
+        return made
+
+    async def undo(self, made: VolumeClaim | None) -> None:
+        """Delete what ``prepare`` has made, since no sandbox came of it."""
+        if made is not None:
+            with contextlib.suppress(failures.NotFound, failures.Conflict):
+                await self._delete(made)
+
+    async def _admitted(self, name: str, order: Order, home: Home) -> tuple[VolumeClaim, VolumeClaim | None]:
+        """The claim, and the same if it was made here. Raises ``LimitReached``.
+
+        Exact in this gateway; where several make homes at the same moment, a quota is.
+        """
+        # Each counts those that began before it: of two that begin at once, the second one is too many.
+        before = dict(self._making)
+        self._making[name] = order.user
+        try:
+            owners = {claim.metadata.name: _owner(claim) for claim in await self._kept(None) if _stays(claim)}
+            owners |= {other: (labels.printable(user), labels.user_hash(user)) for other, user in before.items()}
+            admit_home(self._limits(), order.user, owners.values())
+            return await self._make(name, order, home)
+        finally:
+            del self._making[name]
+
+    async def names(self, user: str | None) -> set[str]:
+        """The names of the pods that have a home, as far as anybody knows: of all users, or of one."""
+        if not self.wanted:
+            return set()
+        claims = await self._kept(user)
+        return {claim.metadata.name.removeprefix("home-") for claim in claims}
+
+    async def list(self, user: str | None) -> list[ListedHome]:
+        if not self.wanted:
+            return []
+        claims, users = await self._kept(user), await self._users()
+        wall = self._now().wall
+        listed = []
+        for claim in claims:
+            meta = claim.metadata
+            made = labels.parse_timestamp(meta.creation_timestamp) or wall
+            size = claim.spec.resources.requests.get("storage", "-")
+            whose = meta.annotations.get(labels.USER, meta.labels.get(labels.USER, ""))
+            name = meta.labels.get(labels.NAME, meta.name)
+            listed.append(ListedHome(whose, name, size, max(0.0, wall - made), meta.name in users))
+        return sorted(listed, key=lambda one: (one.user, one.name))
+
+    async def delete(self, user: str, name: str) -> bool:
+        claim = await self._get(home_claim(user, name))
+        if claim is None or claim.metadata.labels.get(labels.USER) != labels.user_hash(user):
+            return False
+        if claim.metadata.deletion_timestamp is not None:
+            return True
+        if (await self._users()).get(claim.metadata.name):
+            raise BadRequest(f"your home {name!r} is in use; end the sandbox first: `ssh -s USER={name}@HOST end`.")
+        await self._delete(claim)
+        return True
+
+    async def _delete(self, claim: VolumeClaim) -> None:
+        # Should a sandbox be made at this moment, the cluster keeps the volume for as long as that uses it.
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": claim.metadata.uid}}
+        path = self._api.path("persistentvolumeclaims", claim.metadata.name)
+        await self._api.request("DELETE", path, options, doing="delete the home")
+
+    async def _make(self, name: str, order: Order, home: Home) -> tuple[VolumeClaim, VolumeClaim | None]:
+        marks = {
+            labels.MANAGED_BY: labels.MANAGED, PART: HOME,
+            labels.USER: labels.user_hash(order.user), labels.NAME: labels.label_value(order.name or ""),
+        }  # fmt: skip
+        spec: dict[str, Any] = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": home.size}},
+        }
+        if home.storage_class is not None:
+            spec["storageClassName"] = home.storage_class
+        body = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            # No owner: uninstalling sshgate must not delete what people keep.
+            "metadata": {"name": name, "labels": marks, "annotations": {labels.USER: labels.printable(order.user)}},
+            "spec": spec,
+        }
+        path = self._api.path("persistentvolumeclaims")
+        try:
+            made = _claim.decode(await self._api.request("POST", path, body, doing="make the home"))
+            return made, made
+        except failures.Conflict:
+            found = await self._get(name)
+            if found is None:
+                raise
+            return found, None
+
+    async def _get(self, name: str) -> VolumeClaim | None:
+        try:
+            path = self._api.path("persistentvolumeclaims", name)
+            return _claim.decode(await self._api.request("GET", path, doing="look at the home"))
+        except failures.NotFound:
+            return None
+
+    async def _kept(self, user: str | None) -> Sequence[VolumeClaim]:
+        selector = f"{labels.SELECTOR},{PART}={HOME}"
+        if user is not None:
+            selector += f",{labels.USER}={labels.user_hash(user)}"
+        path = self._api.path("persistentvolumeclaims")
+        body = await self._api.request("GET", path, query={"labelSelector": selector}, doing="list homes")
+        return _claims.decode(body).items or []
+
+    async def _users(self) -> Mapping[str, Sequence[str]]:
+        """By volume claim the pods that use it, or still do: whoever made them."""
+        body = await self._api.request("GET", self._api.path("pods"), doing="look who uses homes")
+        found: defaultdict[str, deque[str]] = defaultdict(deque)
+        for pod in _pods.decode(body).items or ():
+            for volume in pod.spec.volumes:
+                if volume.persistent_volume_claim is not None and pod.status.phase not in ("Succeeded", "Failed"):
+                    found[volume.persistent_volume_claim.claim_name].append(pod.metadata.name)
+        return found
+
+
+def _stays(claim: VolumeClaim) -> bool:
+    return claim.metadata.deletion_timestamp is None
+
+
+def _owner(claim: VolumeClaim) -> tuple[str, str]:
+    """Whose it is, by name and by hash."""
+    return claim.metadata.annotations.get(labels.USER, ""), claim.metadata.labels.get(labels.USER, "")

@@ -1,0 +1,25 @@
+"""Which named sandboxes are kept: the rules by profile, and a look whether anything runs in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sshgate.config.model import Profile
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.reap_plan import Rules
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.deletion import nothing_to_remove
+from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
+from sshgate.sandbox.side_execs import NOBODY, ExecLimits
+
+
+def rules_of(profiles: Mapping[str, Profile]) -> Rules:
+    """How long each profile's named sandboxes are kept without clients."""
+    return Rules({labels.label_value(name): profile.limits.detached for name, profile in profiles.items()})
+
+
+async def anything_runs(api: ApiServer, pod: Pod, profile: Profile, limits: ExecLimits) -> bool:
+    """Whether any program runs in this pod. True when it cannot be told."""
+    # Who only looks removes nothing.
+    return await KubernetesSandbox(api, pod, profile, lambda _: nothing_to_remove(), limits, NOBODY).aside.anything()

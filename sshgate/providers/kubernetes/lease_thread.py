@@ -1,0 +1,144 @@
+"""Renewing this gateway's Lease from a thread of its own: a gateway that has much to do is not dead.
+
+The event loop of the gateway only counts its turns. The thread has a loop, a connection and a renewal of its own, and
+stops renewing when the gateway's loop has not turned for ``HUNG`` seconds: then it never will again. Time in which
+the whole process was stopped does not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from concurrent.futures import Future
+
+import structlog
+
+from sshgate.errors import GateError
+from sshgate.lifecycle.membership import RENEW
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.leases import Leases
+from sshgate.providers.kubernetes.liveness import Door, answering
+from sshgate.providers.kubernetes.podspec import Owner
+
+# As long as the kubelet gives a pod whose /healthz does not answer: three probes, 20 s apart. Work that is bounded per
+# turn of the loop holds it up for a second at most.
+HUNG = 60.0
+TICK = 1.0
+# A renewal that was refused or not answered is repeated after this.
+AGAIN = 1.0
+CLOSE_SECONDS = 3.0
+
+log = structlog.get_logger("sshgate.sandbox.kubernetes")
+
+
+class Turns:
+    """Whether a loop turns, as seen from a thread that looks every ``TICK``."""
+
+    def __init__(self, hung: float = HUNG) -> None:
+        self.count = 0
+        """The loop adds to it with each of its ticks."""
+        self._hung = hung
+        self._seen = 0
+        self._still = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Turns {self.count}, still for {self._still:g} s>"
+
+    def __call__(self) -> bool:
+        return self._still < self._hung
+
+    def look(self, elapsed: float) -> None:
+        """``elapsed`` seconds after the last look. A long time means that the thread itself was stopped."""
+        if self.count != self._seen:
+            self._seen, self._still = self.count, 0.0
+        else:
+            self._still += min(elapsed, 2 * TICK)
+
+
+class Pulse:
+    """The thread. ``start`` and ``close`` from the gateway's loop; the Lease itself is made by their caller."""
+
+    def __init__(self, api: ApiServer, owner: Owner, hung: float = HUNG) -> None:
+        self._api = api
+        self._owner = owner
+        self._turns = Turns(hung)
+        self._ticking: asyncio.TimerHandle | None = None
+        self._over = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return f"<Pulse {'beating' if self._thread is not None else 'still'}, {self._turns!r}>"
+
+    async def start(self) -> Door:
+        """Renew from the next ``RENEW`` on; where this life answers. Raises ``GateError``."""
+        opened: Future[Door] = Future()
+        loop = self._loop = asyncio.SelectorEventLoop()
+        api = self._api.twin()
+
+        def run() -> None:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(self._live(api, opened))
+
+        self._thread = threading.Thread(target=run, name="sshgate-pulse", daemon=True)
+        self._thread.start()
+        self._tick()
+        return await asyncio.wrap_future(opened)
+
+    async def close(self) -> None:
+        """Renew no more: a renewal that is under way is waited for. Never raises."""
+        thread, self._thread = self._thread, None
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if thread is None or self._loop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the thread has ended already
+            self._loop.call_soon_threadsafe(self._over.set)
+        await asyncio.to_thread(thread.join, CLOSE_SECONDS)
+        if thread.is_alive():
+            log.warning("lease.unreleased", reason="a renewal of it is still under way")
+
+    def _tick(self) -> None:
+        self._turns.count += 1
+        self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    # --- in the thread ---
+
+    async def _live(self, api: ApiServer, opened: Future[Door]) -> None:
+        try:
+            await api.open()
+            async with answering(self._turns) as door:
+                opened.set_result(door)
+                await self._renew(Leases(api, self._owner), door)
+        except Exception as error:
+            if opened.done():
+                log.exception("lease.broken")
+            else:
+                opened.set_exception(error)
+        finally:
+            await api.close()
+
+    async def _renew(self, leases: Leases, door: Door) -> None:
+        looked = time.monotonic()
+        due = looked + RENEW
+        while not self._over.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    await self._over.wait()
+            now = time.monotonic()
+            self._turns.look(now - looked)
+            looked = now
+            if now < due or self._over.is_set() or not self._turns():
+                continue
+            try:
+                await leases.renew(door)
+                due = now + RENEW
+            except GateError as error:
+                due = time.monotonic() + AGAIN
+                log.debug("lease.failed", reason=str(error))
+            except Exception:
+                # A gateway that stops renewing is taken for dead.
+                due = time.monotonic() + AGAIN
+                log.exception("lease.broken")

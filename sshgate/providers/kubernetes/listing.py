@@ -1,0 +1,46 @@
+"""Sandboxes as people see them: what stands on the pods, with what they use and whether they have a home."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Literal
+
+from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.join import oldest_first
+from sshgate.lifecycle.records import Record, Stage, State
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.homes import KubernetesHomes
+from sshgate.providers.kubernetes.usage import read_usage
+from sshgate.sandbox.named import Listed
+
+
+async def listed(
+    api: ApiServer, records: Iterable[Record], homes: KubernetesHomes, user: str | None, now: Now
+) -> list[Listed]:
+    """Tell these, oldest first. Raises ``Unavailable``; usage that cannot be had is left out."""
+    usage, at_home = await asyncio.gather(read_usage(api), homes.names(user))
+    return [_told(one, usage.get(one.name), one.name in at_home, now) for one in oldest_first(records)]
+
+
+def _told(record: Record, usage: tuple[float, int] | None, home: bool, now: Now) -> Listed:
+    return Listed(
+        id=record.name,
+        user=record.user or record.user_hash or "",
+        name=record.sandbox,
+        profile=record.profile,
+        state=_state(record),
+        age=max(0.0, now.wall - (record.claimed_at or record.created)),
+        left=None if record.expires_at is None else max(0.0, record.expires_at - now.wall),
+        home=home,
+        cpu=usage[0] if usage is not None else None,
+        memory=usage[1] if usage is not None else None,
+    )
+
+
+def _state(record: Record) -> Literal["starting", "attached", "detached", "ending"]:
+    if record.deleting or record.state is State.DRAINING or record.stage is Stage.FINISHED:
+        return "ending"
+    if record.stage is not Stage.READY:
+        return "starting"
+    return "attached" if record.attached or record.sandbox is None else "detached"

@@ -1,0 +1,328 @@
+"""Named sandboxes as pods: one name, one pod, whichever gateway is asked.
+
+The pod's name is made of the user and the sandbox's name, and the API server lets a name exist once: making it is the
+compare-and-swap between gateways. They are made cold: of two gateways that took two warm pods for one name nothing
+would stop the second, and a home has to stand in the pod's spec anyway. Each gateway notes on the pod while it has
+channels in it; what is noted and not so (a crash, a request without an answer) is put right by ``sweep``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sshgate.errors import GateError, StartFailed
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.actions import Delete
+from sshgate.lifecycle.claim import MOST_UNKNOWN, Answer
+from sshgate.lifecycle.join import Join, Make, Wait, join, mine
+from sshgate.lifecycle.patches import Claim, attach_patch, detach_patch, named_annotations
+from sshgate.lifecycle.records import Record, State
+from sshgate.lifecycle.registry import Registry
+from sshgate.providers.kubernetes import podspec
+from sshgate.providers.kubernetes.api import errors as failures
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.deletion import nothing_to_remove
+from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
+from sshgate.providers.kubernetes.listing import listed
+from sshgate.providers.kubernetes.pods import record_of
+from sshgate.providers.kubernetes.podspec import Owner
+from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
+from sshgate.sandbox.named import Admit, Attachment, Listed
+from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.side_execs import ExecLimits
+
+# So long a login waits for the last sandbox of the same name to be gone; usually that takes a second or two.
+GONE_SECONDS = 30.0
+SWEEP_SECONDS = 5.0
+
+Discard = Callable[[KubernetesSandbox], asyncio.Future[None]]
+MakeWay = Callable[[Callable[[], Awaitable[Pod]]], Awaitable[Pod]]
+
+
+class KubernetesNamed:
+    """The ``NamedSandboxes`` of one gateway. ``known`` is the watch's last word on a pod; ``way`` makes room."""
+
+    outlast = True
+
+    def __init__(
+        self,
+        api: ApiServer,
+        registry: Registry,
+        owner: Owner,
+        homes: KubernetesHomes,
+        known: Callable[[str], Pod | None],
+        way: MakeWay,
+        discard: Callable[[str, str], asyncio.Future[None]],
+        limits: ExecLimits,
+    ) -> None:
+        self._api = api
+        self._registry = registry
+        self._owner = owner
+        self._homes = homes
+        self._known = known
+        self._way = way
+        self._remove = discard
+        self._limits = limits
+        self._here: dict[str, _Here] = {}
+        self._busy: dict[str, _Lock] = {}
+        self._detaching: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<KubernetesNamed {len(self._here)} attached, {len(self._detaching)} detaching>"
+
+    def start(self) -> None:
+        """Look from time to time whether what is noted on pods is so."""
+        self._task = asyncio.create_task(self._sweeping())
+
+    async def close(self, seconds: float) -> None:
+        """Detach from all of them, within ``seconds``: they go on without this gateway."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for name, here in self._here.items():
+            here.count = 0
+            here.sandbox.abandon()
+            self._detach_soon(name, here)
+        if self._detaching:
+            await asyncio.wait(tuple(self._detaching), timeout=seconds)
+        left = tuple(self._detaching)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def observe(self, pod: Pod, gone: bool) -> None:
+        """The watch tells of a pod."""
+        here = self._here.get(pod.metadata.name)
+        if here is not None:
+            here.sandbox.observe(pod, gone)
+
+    # --- NamedSandboxes ---
+
+    def profile(self, user: str, name: str) -> str | None:
+        record = self._registry.book.named(labels.named_pod(user, name))
+        theirs = record is not None and record.user_hash == labels.user_hash(user)
+        return record.profile if record is not None and theirs and record.counts else None
+
+    async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
+        assert order.name is not None
+        pod = labels.named_pod(order.user, order.name)
+        async with self._alone(pod):
+            record, made = await self._one(pod, order, notice)
+            return await self._attach(record, order, notice, made)
+
+    async def list(self, user: str | None) -> list[Listed]:
+        now = self._registry.now
+        records = [one.record for one in self._registry.book.sightings(now)]
+        found = mine(records, user) if user is not None else [one for one in records if one.state is not State.WARM]
+        return await listed(self._api, found, self._homes, user, now)
+
+    async def end(self, user: str, name: str) -> str | None:
+        record = await self._look(labels.named_pod(user, name))
+        if record is None or not record.counts or not mine([record], user):
+            return None
+        self._registry.book.expectations.delete(record.uid, self._registry.now.mono)
+        if not await self._registry.delete(Delete(record, "ended by its user", untouched=False)):
+            raise failures.unreachable()
+        return record.name
+
+    # --- joining ---
+
+    async def _one(self, pod: str, order: Order, notice: Notice) -> tuple[Record, bool]:
+        """The pod of this name with this gateway attached to it, and whether it was made for that."""
+        assert order.name is not None
+        registry = self._registry
+        record = registry.book.named(pod)
+        until = registry.now.mono + GONE_SECONDS
+        unknown = 0
+        while True:
+            step = join(record, order.user, order.name, order.profile.name if order.chosen else None)
+            if isinstance(step, Make):
+                made = await self._make(order)
+                if made is not None:
+                    return made, True
+                record = await self._look(pod)
+            elif isinstance(step, Join):
+                here = self._here.get(pod)
+                if here is not None and here.count and here.sandbox.uid == step.record.uid:
+                    return step.record, False
+                answer = await registry.patch(step.record, attach_patch(step.record, registry.life, registry.now))
+                if isinstance(answer, Record):
+                    return answer, False
+                unknown += answer is Answer.UNKNOWN
+                if unknown >= MOST_UNKNOWN:
+                    raise failures.silent(self._api.timeout)
+                record = step.record if answer is Answer.UNKNOWN else await self._look(pod)
+            else:
+                if registry.now.mono > until:
+                    raise StartFailed(f"your last sandbox {order.name!r} is still ending; try again in a minute.")
+                await self._gone(step, notice)
+                record = registry.book.named(pod)
+
+    async def _make(self, order: Order) -> Record | None:
+        """A new pod; ``None`` when there is one of its name already."""
+        registry = self._registry
+        registry.admit(order.user, order.session)
+        home: VolumeClaim | None = None
+        try:
+            home = await self._homes.prepare(order)
+            lifetime, detached = podspec.lifetime(order.profile), order.profile.limits.detached
+            claim = Claim(order.user, order.session, self._owner.gateway, registry.life, lifetime, detached)
+            manifest = podspec.claimed_pod(order, self._owner, "", named_annotations(claim, registry.now))
+            record = record_of(await self._way(lambda: self._api.create_pod(manifest)))
+            registry.told(record)
+            return record
+        except failures.Conflict:
+            return None
+        except BaseException:
+            if home is not None:
+                self._soon(self._undo(home, labels.named_pod(order.user, order.name or "")))
+            raise
+        finally:
+            # From here on the pod itself is what counts.
+            registry.end(order.session)
+
+    async def _gone(self, step: Wait, notice: Notice) -> None:
+        registry, record = self._registry, step.record
+        notice("waiting for the last one of this name to be gone")
+        if step.delete:
+            registry.book.expectations.delete(record.uid, registry.now.mono)
+            await registry.delete(Delete(record, "ended", untouched=False))
+        await asyncio.wait((registry.changed(),), timeout=1.0)
+
+    async def _attach(self, record: Record, order: Order, notice: Notice, made: bool) -> Attachment:
+        here = self._here.get(record.name)
+        if here is None or here.sandbox.uid != record.uid or not here.sandbox.usable:
+            pod = self._known(record.name)
+            if pod is None or pod.metadata.uid != record.uid:
+                pod = await self._api.get_pod(record.name)
+            sandbox = KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice)
+            here = self._here[record.name] = _Here(sandbox, made)
+        here.count += 1
+        expires = record.expires_at
+        limit = podspec.lifetime(order.profile)
+        left = limit if expires is None else max(0.0, expires - self._registry.now.wall)
+        return _Attached(self, record.name, here, made, left)
+
+    def left(self, name: str, here: _Here) -> None:
+        """A channel has left."""
+        here.count -= 1
+        if not here.count:
+            self._detach_soon(name, here)
+
+    def _detach_soon(self, name: str, here: _Here | None) -> None:
+        self._soon(self._detach(name, here))
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._detaching.add(task)
+        task.add_done_callback(self._detaching.discard)
+
+    async def _undo(self, home: VolumeClaim, pod: str) -> None:
+        """Delete a home that was made for this pod, unless that is there, made by a request without an answer."""
+        with contextlib.suppress(GateError):
+            if await self._look(pod) is None:
+                await self._homes.undo(home)
+
+    async def _detach(self, name: str, here: _Here | None) -> None:
+        registry = self._registry
+        async with self._alone(name):
+            now_here = self._here.get(name)
+            if now_here is not None and (now_here.count or now_here is not here):
+                return  # somebody came back
+            self._here.pop(name, None)
+            record = registry.book.named(name)
+            if record is None or (here is not None and record.uid != here.sandbox.uid):
+                return
+            answer = await registry.patch(record, detach_patch(record, registry.life, registry.now))
+            given_up = here is not None and here.made and not here.sandbox.entered
+            # Nobody has been in it; whoever joined meanwhile, elsewhere, keeps it.
+            if given_up and isinstance(answer, Record) and not answer.attached:
+                registry.book.expectations.delete(answer.uid, registry.now.mono)
+                await registry.delete(Delete(answer, "given up during the start", untouched=True))
+
+    async def _sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Detach from what this gateway is noted on without having a channel there."""
+        for one in self._registry.book.sightings(self._registry.now):
+            name = one.record.name
+            if one.record.sandbox and self._registry.life in one.record.attached and name not in self._busy:
+                here = self._here.get(name)
+                if here is None or not here.count:
+                    self._detach_soon(name, here)
+
+    async def _look(self, pod: str) -> Record | None:
+        """The pod as it is written. Raises ``Unavailable``."""
+        try:
+            record = record_of(await self._api.get_pod(pod))
+        except failures.NotFound:
+            known = self._registry.book.named(pod)
+            if known is not None:
+                self._registry.gone(known.uid)
+            return None
+        self._registry.told(record)
+        return record
+
+    def _discard(self, sandbox: KubernetesSandbox) -> asyncio.Future[None]:
+        """It could not be entered: of no use to anybody where it was only just made for that.
+
+        One that was there before may hold what its user left running, and a node whose container runtime is away lets
+        nobody in either: the next login tries again, and its user can end it.
+        """
+        here = self._here.get(sandbox.id)
+        if here is None or here.sandbox is not sandbox or not here.made:
+            return nothing_to_remove()
+        self._registry.book.expectations.delete(sandbox.uid, self._registry.now.mono)
+        return self._remove(sandbox.id, sandbox.uid)
+
+    @asynccontextmanager
+    async def _alone(self, pod: str) -> AsyncIterator[None]:
+        """Of several who want to change one pod from here, one at a time; no lock is kept that nobody wants."""
+        lock = self._busy.setdefault(pod, _Lock())
+        lock.wanted += 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock.wanted -= 1
+            if not lock.wanted:
+                del self._busy[pod]
+
+
+class _Lock(asyncio.Lock):
+    wanted = 0
+
+
+class _Here:
+    """A named sandbox with channels of this gateway in it."""
+
+    def __init__(self, sandbox: KubernetesSandbox, made: bool) -> None:
+        self.sandbox = sandbox
+        self.made = made
+        self.count = 0
+
+
+class _Attached:
+    """One channel in it."""
+
+    def __init__(self, named: KubernetesNamed, name: str, here: _Here, made: bool, left: float) -> None:
+        self.sandbox: Sandbox = here.sandbox
+        self.made = made
+        self.left = left
+        self._named = named
+        self._name = name
+        self._here: _Here | None = here
+
+    async def leave(self) -> None:
+        here, self._here = self._here, None
+        if here is not None:
+            self._named.left(self._name, here)

@@ -1,0 +1,235 @@
+"""The pod of a sandbox: a manifest from a profile and an order. Pure.
+
+The defaults pass the ``restricted`` pod security profile. ``pod_overrides`` comes last and may change
+anything; labels, annotations and the pod's name are not in its reach.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sshgate.config.model import Home, Profile
+from sshgate.lifecycle.records import warm_metadata
+from sshgate.lifecycle.schema import (  # fmt: skip
+    CLAIMED,
+    GATEWAY,
+    KUBELET_GRACE,
+    LIFE,
+    MANAGED_BY,
+    NAME,
+    PROFILE,
+    SESSION,
+    STATE,
+    TEMPLATE,
+    USER,
+    label_value,
+    named_pod,
+    printable,
+    user_hash,
+)
+from sshgate.sandbox.launcher import FOREVER
+from sshgate.sandbox.provider import Order
+
+CONTAINER = "shell"
+HOME = "home"
+
+# The same user id in every sandbox: an image's USER by name cannot be checked by runAsNonRoot.
+USER_ID = 1000
+# PID 1 ends at once on TERM (see KEEP_ALIVE); this bounds what a broken image can make of it.
+GRACE_SECONDS = 2
+
+# PID 1 of every sandbox. It has to stay, to end on TERM at once, and to bury orphans where it can (tini).
+# The image's own entrypoint is not used: most images' programs end at once without a terminal. To have it,
+# override the container's `command` with null. An image with a shell but without sleep waits on a
+# pseudo-terminal nobody writes to.
+_STAY = (
+    "trap 'exit 0' TERM INT HUP;"
+    f"if command -v tini >/dev/null 2>&1;then exec tini -- sleep {FOREVER};fi;"
+    f"if command -v sleep >/dev/null 2>&1;then sleep {FOREVER} & wait $!;else read -r x </dev/ptmx;fi"
+)
+KEEP_ALIVE = ("/bin/sh", "-c", _STAY)
+
+# A home that is mounted hides what the image has there (.bashrc and the like): a new one gets a copy of it. Only an
+# empty one, so that what its user has deleted does not come back. What cannot be copied keeps nobody out.
+EMPTY_HOME = "/empty-home"
+_SEED = f'case "$(ls -A {EMPTY_HOME})" in ""|lost+found)[ ! -d "$0" ]||cp -a "$0/." {EMPTY_HOME}/;;esac;exit 0'
+
+
+@dataclass(slots=True)
+class Owner:
+    """Which gateway makes the pod: its name, which is final once the provider is open, and the id of this one run."""
+
+    gateway: str
+    life: str
+
+
+def template(profile: Profile) -> dict[str, Any]:
+    """The pod spec that all sandboxes of this profile share, overrides merged."""
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": profile.image,
+        "imagePullPolicy": profile.image_pull_policy,
+        "command": list(KEEP_ALIVE),
+        "resources": {"requests": dict(profile.resources.requests), "limits": dict(profile.resources.limits)},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        "containers": [container],
+        "enableServiceLinks": False,
+        "hostname": "sandbox",
+        "restartPolicy": "Never",
+        "securityContext": {
+            "runAsGroup": USER_ID,
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+    }
+    if profile.node_selector:
+        spec["nodeSelector"] = dict(profile.node_selector)
+    if profile.tolerations:
+        spec["tolerations"] = [dict(toleration) for toleration in profile.tolerations]
+    if profile.runtime_class:
+        spec["runtimeClassName"] = profile.runtime_class
+    merged = merge(spec, profile.pod_overrides)
+    assert isinstance(merged, dict)
+    return merged
+
+
+def template_hash(spec: Mapping[str, Any]) -> str:
+    """Twelve hex digits that change whenever the spec as sent changes, and only then."""
+    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def claimed_pod(
+    order: Order, owner: Owner, suffix: str, annotations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The manifest of a pod that is made for ``order``; ``suffix`` (a-z0-9) makes the name of an ephemeral one unique.
+
+    ``annotations`` come on top of whose it is: when it was claimed, until when (``lifecycle.patches``).
+    """
+    spec = template(order.profile)
+    labels = labels_of(order.profile, spec, owner)
+    labels |= {STATE: CLAIMED, USER: user_hash(order.user), SESSION: label_value(order.session)}
+    if order.name is not None:
+        labels[NAME] = label_value(order.name)
+        spec["hostname"] = hostname(order.name)
+        if order.profile.home is not None:
+            spec = _with_home(spec, home_claim(order.user, order.name), order.profile.home)
+    # The kubelet enforces it with every gateway dead.
+    spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)) + KUBELET_GRACE)
+    annotations = {USER: printable(order.user), LIFE: owner.life, **(annotations or {})}
+    name = pod_name(order.user, suffix) if order.name is None else named_pod(order.user, order.name)
+    return manifest(name, spec, labels, annotations)
+
+
+def home_claim(user: str, name: str) -> str:
+    """The name of the volume claim that holds the home of this user's sandbox ``name``."""
+    return f"home-{named_pod(user, name)}"
+
+
+_OF_THE_SHELL = ("image", "imagePullPolicy", "resources", "securityContext")
+
+
+def _with_home(spec: dict[str, Any], claim: str, home: Home) -> dict[str, Any]:
+    """The spec with the home mounted, writable by the sandbox's user: only its root is ever given to the group.
+
+    Before the sandbox starts, a container of the same image fills a home that is empty.
+    """
+    volume = {"name": HOME, "persistentVolumeClaim": {"claimName": claim}}
+    mount = {"name": HOME, "mountPath": home.path}
+    security = {"fsGroup": USER_ID, "fsGroupChangePolicy": "OnRootMismatch"}
+    merged = merge(
+        {"volumes": [], "securityContext": {}, **spec},
+        {"securityContext": security, "containers": [{"name": CONTAINER}]},
+    )
+    merged["volumes"] = [*merged["volumes"], volume]
+    for container in merged["containers"]:
+        if container["name"] == CONTAINER:
+            seed = {key: container[key] for key in _OF_THE_SHELL if key in container}
+            seed |= {"name": "home", "command": ["/bin/sh", "-c", _SEED, home.path]}
+            seed["volumeMounts"] = [{"name": HOME, "mountPath": EMPTY_HOME}]
+            merged["initContainers"] = [seed, *merged.get("initContainers", [])]
+            container["volumeMounts"] = [*container.get("volumeMounts", []), mount]
+    assert isinstance(merged, dict)
+    return merged
+
+
+def warm_pod(profile: Profile, owner: Owner, name: str) -> dict[str, Any]:
+    """The manifest of a pod that is made for nobody yet. It does not age: a claim sets its deadline."""
+    spec = template(profile)
+    labels, annotations = warm_metadata(profile.name, template_hash(spec), owner.gateway, owner.life)
+    spec.pop("activeDeadlineSeconds", None)
+    return manifest(name, spec, {"app.kubernetes.io/name": "sshgate-sandbox", **labels}, annotations)
+
+
+def lifetime(profile: Profile) -> float:
+    """Seconds that a sandbox of this profile may live, by its limit or by its own deadline."""
+    own = profile.pod_overrides.get("activeDeadlineSeconds")
+    limit = profile.limits.max_lifetime
+    return min(limit, own) if isinstance(own, int) and own > 0 else limit
+
+
+def labels_of(profile: Profile, spec: Mapping[str, Any], owner: Owner) -> dict[str, str]:
+    """The labels every pod of this profile and gateway has."""
+    return {
+        "app.kubernetes.io/name": "sshgate-sandbox",
+        MANAGED_BY: "sshgate",
+        PROFILE: label_value(profile.name),
+        TEMPLATE: template_hash(spec),
+        GATEWAY: label_value(owner.gateway),
+    }
+
+
+def manifest(name: str, spec: dict[str, Any], labels: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:
+    """A complete pod."""
+    metadata = {"name": name, "labels": labels, "annotations": annotations}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def merge(base: Any, over: Any) -> Any:
+    """``over`` laid on ``base``: objects deeply, lists of named objects by ``name``, all else replaced.
+
+    ``null`` in an object removes the key. Neither argument is changed.
+    """
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        merged = dict(base)
+        for key, value in over.items():
+            if value is None:
+                merged.pop(key, None)
+            else:
+                merged[key] = merge(base[key], value) if key in base else merge({}, value)
+        return merged
+    if _named(base) and _named(over) and over:
+        merged_list = {item["name"]: item for item in base}
+        for item in over:
+            merged_list[item["name"]] = merge(merged_list.get(item["name"], {}), item)
+        return list(merged_list.values())
+    if isinstance(over, Mapping):
+        return {key: merge({}, value) for key, value in over.items() if value is not None}
+    if isinstance(over, (list, tuple)):
+        return [merge({}, item) for item in over]
+    return over
+
+
+def pod_name(user: str, suffix: str) -> str:
+    """``sshgate-USER-SUFFIX``, as much of the user as a pod's name can hold."""
+    slug = re.sub(r"[^a-z0-9]+", "-", user.lower())[:24].strip("-")
+    return f"sshgate-{slug}-{suffix}" if slug else f"sshgate-{suffix}"
+
+
+def hostname(text: str) -> str:
+    """A host name (RFC 1123 label) that reminds of ``text``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:63].strip("-") or "sandbox"
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) and "name" in item for item in value)

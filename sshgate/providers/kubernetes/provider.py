@@ -1,0 +1,394 @@
+"""Sandboxes as pods of a Kubernetes cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import structlog
+
+from sshgate.config.model import Limits, Profile, SandboxPlace
+from sshgate.errors import GateError, LimitReached, Unavailable
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.claim import Claiming
+from sshgate.lifecycle.claim_loop import take
+from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.parking import Kind, Parking
+from sshgate.lifecycle.patches import Claim, claim_annotations
+from sshgate.lifecycle.pool import Pools
+from sshgate.lifecycle.pool_plan import Target, give_way
+from sshgate.lifecycle.reaper import Reaper
+from sshgate.lifecycle.records import Record, Stage, State
+from sshgate.lifecycle.registry import Registry
+from sshgate.providers.kubernetes import podspec
+from sshgate.providers.kubernetes.api import errors as failures
+from sshgate.providers.kubernetes.api.client import ApiServer, Observe, unobserved
+from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.api.reflector import Reflector, pods
+from sshgate.providers.kubernetes.deletion import Removals, nothing_to_remove
+from sshgate.providers.kubernetes.endings import ended_by
+from sshgate.providers.kubernetes.heartbeat import Heartbeat
+from sshgate.providers.kubernetes.homes import KubernetesHomes
+from sshgate.providers.kubernetes.keeping import anything_runs, rules_of
+from sshgate.providers.kubernetes.lease_thread import Pulse
+from sshgate.providers.kubernetes.leases import Leases
+from sshgate.providers.kubernetes.liveness import free_name
+from sshgate.providers.kubernetes.named import KubernetesNamed
+from sshgate.providers.kubernetes.owner_reference import find_anchor
+from sshgate.providers.kubernetes.pods import Pods, record_of
+from sshgate.providers.kubernetes.podspec import Owner
+from sshgate.providers.kubernetes.rbac import check_rights
+from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
+from sshgate.providers.kubernetes.user_records import LeaseShelf
+from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.side_execs import NOBODY, ExecLimits
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events
+
+# Seconds that `close` spends on deleting what is still there.
+CLOSE_SECONDS = 8.0
+
+# A full quota is told at once, unless a warm pod leaves it for this login: how long that may take, how often to look.
+WAY_SECONDS = 8.0
+WAY_PAUSE = 0.25
+
+_NO_LIMITS = Limits(sandboxes_per_user=1_000_000, sandboxes=1_000_000, homes_per_user=1_000_000, starts_per_minute=None)
+
+log = structlog.get_logger("sshgate.sandbox.kubernetes")
+
+
+class KubernetesProvider:
+    """Makes pods in one namespace, enters them by exec, and removes them.
+
+    One watch shows all sandboxes of the namespace, whoever made them; it feeds ``registry``, which everything of
+    the lifecycle shares. ``limits`` on sandboxes hold over all gateways of the namespace (``lifecycle.admit``);
+    without them there are none.
+    """
+
+    def __init__(
+        self,
+        place: SandboxPlace,
+        profiles: Mapping[str, Profile] | None = None,
+        limits: Limits | None = None,
+        observe: Observe = unobserved,
+        events: Events | None = None,
+    ) -> None:
+        self.api = ApiServer(place, observe=observe)
+        self.owner = Owner(place.gateway or socket.gethostname(), secrets.token_hex(6))
+        # These are filled again by `reconfigure`; whoever is given one sees the change.
+        self.profiles: dict[str, Profile] = {}
+        self._templates: dict[str, str] = {}
+        self._kinds: dict[str, Sequence[Kind]] = {}
+        self._targets: list[Target] = []
+        self._know(profiles or {})
+        self._pods = Pods(self.api, self.owner, self.profiles)
+        self.registry = Registry(self.owner.life, limits or _NO_LIMITS, self._pods, _machine_clock, events)
+        self.api.heard = self.registry.time.heard
+        self._removals = Removals(self.api)
+        self._limits = ExecLimits()
+        self._sandboxes: dict[str, KubernetesSandbox] = {}
+        self._sessions: dict[str, str] = {}
+        self._warm: dict[str, KubernetesSandbox] = {}
+        self._ways: set[asyncio.Task[bool]] = set()
+        self._parking = Parking(self.registry, self._kinds, self._enter, random.random)
+        self._pools = Pools(self.registry, self._targets, self._parking, lambda: secrets.token_hex(4), random.random)
+        self._name: socket.socket | None = None
+        self._anchor = place.anchor
+        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, Pulse(self.api, self.owner))
+        self.registry.leader = lambda: self.heartbeat.leads
+        self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
+        self.shelf = LeaseShelf(self.api)
+        self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
+        self.named = KubernetesNamed(
+            self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove,
+            self._limits,
+        )  # fmt: skip
+        self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self._listed)
+
+    def __repr__(self) -> str:
+        return f"<KubernetesProvider {self.owner.gateway}: {len(self._sandboxes)} sandboxes, {self._reflector!r}>"
+
+    async def open(self) -> None:
+        try:
+            await self.api.open()
+            self._take_name()
+            await check_rights(self.api, self.homes.wanted)
+            self.api.anchor = await find_anchor(self.api, self._anchor)
+            await self._reflector.start()
+            await self.heartbeat.start()
+            self._reaper.start()
+            self.named.start()
+            if self.profiles:
+                self._pools.start()
+        except BaseException as error:
+            await self._reaper.close()
+            await self.heartbeat.close()
+            await self._reflector.close()
+            await self.api.close()
+            self._free_name()
+            if isinstance(error, GateError) and not isinstance(error, Unavailable):
+                raise Unavailable(str(error)) from error
+            raise
+
+    def _take_name(self) -> None:
+        """Two of one name would look like one to operators; who owns what goes by lives."""
+        wanted = self.owner.gateway
+        self.owner.gateway, self._name = free_name(self.api.namespace, wanted)
+        if self.owner.gateway != wanted:
+            log.warning("gateway.renamed", wanted=wanted, gateway=self.owner.gateway, reason="a gateway here has it")
+
+    def _free_name(self) -> None:
+        if self._name is not None:
+            self._name.close()
+
+    def counts(self) -> Mapping[tuple[str, ...], float]:
+        # None is a number too: a series that comes and goes is a hole in every graph.
+        counted: Counter[tuple[str, ...]] = Counter(dict.fromkeys(product(self.profiles, _STATES), 0))
+        seen = self.registry.book.sightings(self.registry.now)
+        counted.update((one.record.profile, _state(one.record)) for one in seen)
+        return counted
+
+    def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
+        self._know(profiles)
+        self.registry.limit(limits)
+
+    def _know(self, profiles: Mapping[str, Profile]) -> None:
+        self.profiles.clear()
+        self.profiles.update(profiles)
+        self._templates.clear()
+        self._templates.update((name, podspec.template_hash(podspec.template(one))) for name, one in profiles.items())
+        self._kinds.clear()
+        self._kinds.update((name, one.parked) for name, one in profiles.items())
+        self._targets[:] = [
+            Target(name, self._templates[name], one.warm, one.refill_per_minute)
+            for name, one in profiles.items()
+            if one.warm
+        ]
+
+    async def create(self, order: Order, notice: Notice) -> Sandbox:
+        self.registry.admit(order.user, order.session)
+        try:
+            return await self._claimed(order, notice) or await self._cold(order, notice)
+        except BaseException:
+            self._give_up(order.session)
+            raise
+
+    async def _claimed(self, order: Order, notice: Notice) -> KubernetesSandbox | None:
+        """A warm sandbox; ``None`` where none is to be had."""
+        template = self._templates.get(order.profile.name)
+        if template is None or order.name is not None:
+            return None
+        registry = self.registry
+        claiming = Claiming(registry.book, self.claim(order), template, order.profile.settle, registry.lives)
+        try:
+            async with asyncio.timeout(self.api.timeout + 1):
+                record = await take(registry, claiming, lambda delete: self._remove(delete.record))
+        except TimeoutError as error:
+            raise failures.silent(self.api.timeout) from error
+        return await self.adopt(record, order, notice) if record is not None else None
+
+    def _give_up(self, session: str) -> None:
+        """Nobody wants the sandbox of this session any more; what it has claimed already goes."""
+        registry = self.registry
+        registry.end(session)
+        for one in registry.book.sightings(registry.now):
+            if one.record.session == labels.label_value(session) and one.record.name not in self._sandboxes:
+                self._remove(one.record)
+
+    def _remove(self, record: Record) -> None:
+        self.registry.book.expectations.delete(record.uid, self.registry.now.mono)
+        self._removals.remove(record.name, record.uid)
+
+    async def _cold(self, order: Order, notice: Notice) -> KubernetesSandbox:
+        """A sandbox of its own; warm ones stand in nobody's way, neither under our limit nor under a quota."""
+        stamps = claim_annotations(self.claim(order), self.registry.now)
+        manifest = podspec.claimed_pod(order, self.owner, secrets.token_hex(5), stamps)
+        return self._enlist(await self._making_way(lambda: self._create(manifest)), order, notice)
+
+    async def _making_way(self, make: Callable[[], Awaitable[Pod]]) -> Pod:
+        """Make a pod that somebody waits for, at the expense of warm ones where there is no room."""
+        registry = self.registry
+        await self._make_way(registry.book.total(registry.now) - registry.limits.sandboxes)
+        try:
+            return await make()
+        except LimitReached:
+            if not await self._make_way(1):
+                raise
+        # The pod has to end, and the quota's controller to count again.
+        until = registry.now.mono + WAY_SECONDS
+        while registry.now.mono < until:
+            await asyncio.sleep(WAY_PAUSE)
+            with contextlib.suppress(LimitReached):
+                return await make()
+        return await make()
+
+    async def _make_way(self, count: int, placed: bool = False) -> bool:
+        """Give up so many warm sandboxes; whether one was given up."""
+        registry = self.registry
+        deletes = give_way(registry.book, count, registry.now, self._templates.values(), placed)
+        return any(await asyncio.gather(*(registry.delete(delete) for delete in deletes)))
+
+    def claim(self, order: Order) -> Claim:
+        """Who claims a sandbox for this order, as it is written on the pod."""
+        lifetime = podspec.lifetime(order.profile)
+        return Claim(order.user, order.session, self.owner.gateway, self.owner.life, lifetime)
+
+    async def adopt(self, record: Record, order: Order, notice: Notice) -> KubernetesSandbox:
+        """The pod of ``record``, which was claimed for ``order``, as a sandbox that this gateway removes.
+
+        From the first word of the claim on, its session must be known to the registry (``admit``): a pod that
+        bears our mark and has no session is removed.
+        """
+        parked = self._parking.take(record.uid)
+        if isinstance(parked, KubernetesSandbox):
+            sandbox = parked
+        else:
+            pod = self._reflector.known.get(record.name)
+            if pod is None or pod.metadata.uid != record.uid:
+                pod = await self.api.get_pod(record.name)
+            sandbox = self._sandbox(pod, order, notice)
+        sandbox.adopt(order, notice)
+        return self._enter_book(sandbox, order)
+
+    def _enter(self, record: Record) -> KubernetesSandbox | None:
+        """A warm pod in which launchers can be parked; it stays nobody's.
+
+        ``None`` where an answer to a request told of the pod before the watch did, or after the watch told its end,
+        and where its profile is configured no longer.
+        """
+        known, profile = self._reflector.known.get(record.name), self.profiles.get(record.profile)
+        if known is None or known.metadata.uid != record.uid or profile is None:
+            return None
+        sandbox = KubernetesSandbox(self.api, known, profile, self._discard, self._limits, NOBODY)
+        self._warm[record.name] = sandbox
+        return sandbox
+
+    def _enlist(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
+        self.registry.told(record_of(pod))
+        return self._enter_book(self._sandbox(pod, order, notice), order)
+
+    def _sandbox(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
+        return KubernetesSandbox(self.api, pod, order.profile, self._discard, self._limits, order.user, notice)
+
+    def _enter_book(self, sandbox: KubernetesSandbox, order: Order) -> KubernetesSandbox:
+        name = sandbox.id
+        self._warm.pop(name, None)
+        self._sandboxes[name] = sandbox
+        self._sessions[name] = order.session
+        self.registry.book.hold(order.session, sandbox.uid)
+        known = self._reflector.known.get(name)
+        if known is not None:
+            sandbox.observe(known, gone=False)
+        return sandbox
+
+    async def check(self) -> None:
+        # Not `/readyz`: this also asks whether our credentials still count, and the store behind the server.
+        await self.api.request("GET", self.api.path("pods"), query={"limit": "1"}, doing="list sandboxes")
+
+    async def close(self) -> None:
+        await self._reaper.close()
+        await self.named.close(CLOSE_SECONDS / 2)
+        for sandbox in tuple(self._sandboxes.values()):
+            sandbox.abandon()
+            self._discard(sandbox)
+        await self._pools.close(CLOSE_SECONDS, self.heartbeat.leave)
+        await asyncio.gather(*self._ways, return_exceptions=True)
+        for name in self._pods.unsure:
+            self._removals.remove(name)
+        left = await self._removals.close(CLOSE_SECONDS)
+        if left:
+            log.warning("sandboxes.left", pods=left, reason="the API server did not accept their deletion in time")
+        await self.heartbeat.close()
+        await self._reflector.close()
+        await self.api.close()
+        self._free_name()
+
+    def _known(self, name: str) -> Pod | None:
+        return self._reflector.known.get(name)
+
+    async def _busy(self, record: Record) -> bool:
+        """Whether any program runs in the pod of this record."""
+        pod = self._reflector.known.get(record.name)
+        if pod is None or pod.metadata.uid != record.uid or record.stage is not Stage.READY:
+            return False
+        return await anything_runs(self.api, pod, self.profiles.get(record.profile, Profile()), self._limits)
+
+    async def _create(self, manifest: dict[str, Any]) -> Pod:
+        try:
+            return await self.api.create_pod(manifest)
+        except (Unavailable, asyncio.CancelledError):
+            # Nobody knows whether it was made.
+            self._removals.remove(manifest["metadata"]["name"])
+            raise
+
+    def _discard(self, sandbox: KubernetesSandbox) -> asyncio.Future[None]:
+        if self._sandboxes.pop(sandbox.id, None) is None:
+            return nothing_to_remove()
+        self.registry.end(self._sessions.pop(sandbox.id), sandbox.uid)
+        return self._removals.remove(sandbox.id, sandbox.uid)
+
+    def _listed(self, found: list[Pod], version: str) -> None:
+        self.registry.listed([record_of(pod) for pod in found], version)
+
+    def _observe(self, old: Pod | None, new: Pod | None) -> None:
+        pod = new or old
+        assert pod is not None
+        self._pods.unsure.discard(pod.metadata.name)  # it was made; whose it is, it says itself
+        if new is None:
+            self.registry.gone(pod.metadata.uid)
+        else:
+            self.registry.told(record_of(new))
+        operator = ended_by(old, new)
+        if operator is not None and self.heartbeat.leads:
+            self._tell_end(record_of(pod), operator)
+        name = pod.metadata.name
+        self.named.observe(pod, gone=new is None)
+        warm = self._warm.get(name) if new is not None else self._warm.pop(name, None)
+        sandbox = self._sandboxes.get(name) or warm
+        if sandbox is not None:
+            sandbox.observe(pod, gone=new is None)
+            if sandbox.crowded_out():
+                way = asyncio.create_task(self._make_way(1, placed=True))
+                self._ways.add(way)
+                way.add_done_callback(self._ways.discard)
+        elif new is not None and self._orphaned(new):
+            self._removals.remove(new.metadata.name, new.metadata.uid)
+
+    def _tell_end(self, record: Record, operator: str) -> None:
+        by = f"operator {operator}"
+        self.registry.events.tell(
+            Code.SANDBOX_END, sandbox=record.name, user=record.user, profile=record.profile, name=record.sandbox,
+            by=by, reason="ended by an operator",
+        )  # fmt: skip
+
+    def _orphaned(self, pod: Pod) -> bool:
+        """Whether it is an ephemeral pod of this life that no session has, or is about to have."""
+        meta = pod.metadata
+        if meta.deletion_timestamp is not None or meta.labels.get(labels.SESSION) in self.registry.book.sessions():
+            return False
+        if meta.annotations.get(labels.LIFE) != self.owner.life:
+            return False
+        return meta.labels.get(labels.STATE) == labels.CLAIMED and labels.NAME not in meta.labels
+
+
+def _machine_clock() -> Now:
+    return Now(time.time(), time.monotonic())
+
+
+_STATES = ("warm", "starting", "held", "claimed")
+
+
+def _state(record: Record) -> str:
+    if record.state is not State.WARM:
+        return "claimed"
+    if record.usable:
+        return "warm"
+    return "starting" if record.stage in (Stage.STARTING, Stage.READY) else "held"

@@ -1,0 +1,240 @@
+"""One pod as a ``Sandbox``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from sshgate.config.model import Profile
+from sshgate.errors import GateError, StartFailed
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.api.websocket import RemoteSocket
+from sshgate.providers.kubernetes.exec import diagnosis, remotecommand
+from sshgate.providers.kubernetes.exec.cold_start import Hopeless, Race, events
+from sshgate.providers.kubernetes.exec.process import ExecProcess
+from sshgate.providers.kubernetes.exec.queue import Turns
+from sshgate.providers.kubernetes.podspec import CONTAINER
+from sshgate.sandbox.provider import Notice, Order
+from sshgate.sandbox.side_execs import ExecLimits, SideExecs, dismiss
+from sshgate.stream.interfaces import Process, Resize
+from sshgate.stream.terminal import Terminal
+
+# The exec of a pod that has ended usually ends by itself, with the true status; this long it may take.
+LAST_STATUS_SECONDS = 1.0
+# A program whose connection broke waits this long for the news that its pod has ended.
+FATE_SECONDS = 0.3
+# Where the whole container was killed, the kubelet tells why only when all of it has stopped: seconds, on a busy node.
+KILLED_SECONDS = 10.0
+# How long the news of a running pod's addresses may take.
+ADDRESS_SECONDS = 5.0
+
+
+class KubernetesSandbox:
+    """One pod. ``delete`` hands it to ``discard``, which sees to its removal."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        pod: Pod,
+        profile: Profile,
+        discard: Callable[[KubernetesSandbox], asyncio.Future[None]],
+        limits: ExecLimits,
+        user: str,
+        notice: Notice = lambda text: None,
+    ) -> None:
+        self.id = pod.metadata.name
+        self.uid = pod.metadata.uid
+        self.profile = profile
+        self.aside = SideExecs(self.start, limits, user)
+        self.standing = diagnosis.standing(pod, profile.image, profile.limits.max_lifetime)
+        self._pod = pod
+        self._turns = Turns(limits)
+        self._api = api
+        self._discard = discard
+        self._notice = notice
+        self.warm = False
+        self._parked: dict[bool, Process] = {}
+        self._undoing: set[asyncio.Task[None]] = set()
+        self._crowded = False
+        self._entered = False
+        self._entering = asyncio.Lock()
+        self._change: asyncio.Future[None] | None = None
+        self._processes: set[ExecProcess] = set()
+        self._deleted = False
+        self._losing: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<KubernetesSandbox {self.id} {self.standing.phase}, {len(self._processes)} processes>"
+
+    @property
+    def hostname(self) -> str:
+        return "" if self._pod.spec.host_network else self._pod.spec.hostname or self.id
+
+    @property
+    def entered(self) -> bool:
+        """Whether a program has ever been started in it from here."""
+        return self._entered
+
+    @property
+    def usable(self) -> bool:
+        return not self._deleted and not self.standing.over
+
+    def adopt(self, order: Order, notice: Notice) -> None:
+        """This warm pod has been claimed, for a profile whose limits may have changed since it was made."""
+        self.warm = True
+        self.profile = order.profile
+        self.aside.user = order.user
+        self._notice = notice
+
+    def leave(self, terminal: bool, process: Process) -> None:
+        self._parked[terminal] = process
+
+    def parked(self, terminal: bool) -> Process | None:
+        process = self._parked.pop(terminal, None)
+        return process if process in self._processes else None
+
+    async def forget(self) -> None:
+        waiting, self._parked = list(self._parked.values()), {}
+        await asyncio.gather(*(dismiss(process) for process in waiting))
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        if self._deleted:
+            raise StartFailed("the sandbox has been removed.")
+        if not self._entered:
+            async with self._entering:
+                if not self._entered:
+                    process = await self._first(argv, terminal)
+                    self._entered = True
+                    return process
+        if self.standing.over:
+            raise StartFailed(self.standing.reason)
+        return await self._exec(argv, terminal)
+
+    async def addresses(self) -> tuple[str, ...]:
+        if self._pod.spec.host_network:
+            return ()  # they are the node's
+        # The kubelet says them some time after a program can be started already.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ADDRESS_SECONDS):
+                while not self._pod.status.pod_ips and self.usable:
+                    await self.changed()
+        return tuple(one.ip for one in self._pod.status.pod_ips)
+
+    async def delete(self) -> None:
+        self.abandon()
+        await self._discard(self)
+
+    def abandon(self) -> None:
+        """End what runs in it from this side; the pod is about to go."""
+        self._deleted = True
+        if self._losing is not None:
+            self._losing.cancel()
+        for process in tuple(self._processes):
+            process.lose("the sandbox has been removed.")
+
+    def observe(self, pod: Pod, gone: bool) -> None:
+        """The pod has changed, or is ``gone``."""
+        if pod.metadata.uid != self.uid or self.standing.over:
+            return
+        self._pod = pod
+        judge = diagnosis.deleted if gone else None
+        lifetime = self.profile.limits.max_lifetime
+        self.standing = judge(pod, lifetime) if judge else diagnosis.standing(pod, self.profile.image, lifetime)
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+        if self.standing.over and not self._deleted:
+            self._losing = asyncio.get_running_loop().call_later(LAST_STATUS_SECONDS, self._lose)
+
+    def crowded_out(self) -> bool:
+        """True once, when a pod made for somebody finds every node full: a warm one could give its room."""
+        short = self.standing.phase == "unschedulable" and "Insufficient" in self.standing.reason
+        said, self._crowded = self._crowded, self._crowded or short
+        return short and not said
+
+    def changed(self) -> asyncio.Future[None]:
+        """Done at the next change; see ``start.Starting``. Who gives up waiting ends nobody else's."""
+        if self._change is None or self._change.done():
+            self._change = asyncio.get_running_loop().create_future()
+        return asyncio.shield(self._change)
+
+    async def _first(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
+        attempt = partial(self._exec, argv, terminal)
+        race = Race(self, attempt, self.profile.limits, self._api.timeout, self._notice)
+        try:
+            async with events(self._api, self.uid, lambda event: race.observe(event, self.profile.image)):
+                return await race.run()
+        except Hopeless:
+            await self.delete()
+            raise
+
+    async def _exec(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
+        query = remotecommand.exec_query(CONTAINER, argv, terminal is not None)
+        turn = await self._turns.take(self._pod.spec.node_name, self.profile.limits.start)
+        try:
+            process = await self._opened(query, terminal is not None)
+        except BaseException:
+            turn.end()
+            raise
+        self._turns.end_when_begun(turn, process)
+        if terminal is not None:
+            await process.control(Resize(terminal.size))
+        return process
+
+    async def _opened(self, query: str, terminal: bool) -> ExecProcess:
+        opening = asyncio.create_task(self._api.websocket(self._api.path("pods", self.id, "exec"), query))
+        try:
+            socket = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The node may have begun it, and what has a terminal would stay: see `dismiss`.
+            if not terminal:
+                opening.cancel()
+            task = asyncio.create_task(self._undo(opening, terminal))
+            self._undoing.add(task)
+            task.add_done_callback(self._undoing.discard)
+            raise
+        return self._enlisted(socket, terminal)
+
+    async def _undo(self, opening: asyncio.Task[RemoteSocket], terminal: bool) -> None:
+        with contextlib.suppress(GateError, asyncio.CancelledError):
+            self.aside.give_up(self._enlisted(await opening, terminal))
+
+    def _enlisted(self, socket: RemoteSocket, terminal: bool) -> ExecProcess:
+        process = ExecProcess(socket, terminal, self)
+        self._processes.add(process)
+        return process
+
+    # --- what its processes ask, see exec.Home ---
+
+    def signal(self, pid: int, name: str, foreground: bool) -> None:
+        self.aside.signal(pid, name, foreground)
+
+    async def taken(self, pid: int) -> None:
+        await self.aside.taken(pid)
+
+    async def fate(self) -> str | None:
+        return await self._fate(FATE_SECONDS)
+
+    async def killed(self) -> str | None:
+        if not self.standing.over and await self.aside.alive():
+            return None  # the container lives: it was this program alone
+        return await self._fate(KILLED_SECONDS)
+
+    async def gone(self, pid: int) -> bool:
+        return await self.aside.gone(pid)
+
+    async def _fate(self, seconds: float) -> str | None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.standing.over:
+                    await self.changed()
+        return self.standing.reason if self.standing.over else None
+
+    def ended(self, process: ExecProcess) -> None:
+        self._processes.discard(process)
+
+    def _lose(self) -> None:
+        for process in tuple(self._processes):
+            process.lose(self.standing.reason)

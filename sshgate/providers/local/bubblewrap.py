@@ -1,0 +1,146 @@
+"""The command lines: what a sandbox sees, what it may use, and how a program enters it. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sshgate.config.model import Profile
+
+USER = "dev"
+UID = 1000
+HOME = f"/home/{USER}"
+HOST_NAME = "sandbox"
+
+# Programs of this machine, seen read-only. What is a link here (/bin -> usr/bin) is a link there.
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
+# Of /etc only what programs need to run and what holds no secret.
+ETC = (
+    "alternatives", "bash.bashrc", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types",
+    "os-release", "profile", "protocols", "services", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone", "vim",
+)  # fmt: skip
+FILES = {
+    "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\n{USER}:x:{UID}:{UID}:{USER}:{HOME}:/bin/bash\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "group": f"root:x:0:\n{USER}:x:{UID}:\nnogroup:x:65534:\ntty:x:5:\n",
+    "hosts": f"127.0.0.1 localhost {HOST_NAME}\n::1 localhost\n",
+    "hostname": f"{HOST_NAME}\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+
+# Of memory and storage, where the profile names no limit.
+USUAL_MEMORY = 4 << 30
+USUAL_STORAGE = 8 << 30
+# The descriptor on which nsenter finds the outer user namespace.
+OWNER = 9
+PROCESSES = 1024
+OPEN_FILES = 8192
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the installed bubblewrap can do; an unknown word would end it."""
+
+    sizes: bool = True
+    """Limit a tmpfs (0.7 and later)."""
+    closes_users: bool = True
+    """Forbid user namespaces inside (0.8 and later)."""
+
+    @classmethod
+    def of(cls, help_text: str) -> Abilities:
+        """Read from what ``bwrap --help`` prints."""
+        return cls("--size " in help_text, "--disable-userns" in help_text)
+
+
+def environment(shell: str) -> dict[str, str]:
+    """All that a program finds set before its own request is looked at; nothing of the gateway's leaks in."""
+    return {
+        "HOME": HOME,
+        "LANG": "C.UTF-8",
+        "LOGNAME": USER,
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "SHELL": shell,
+        "USER": USER,
+    }
+
+
+def confine(profile: Profile, uid: int | None) -> list[str]:
+    """The front of every command line: resource limits, and the user it runs as.
+
+    ``uid`` is set when the gateway is root: no process of a sandbox may be this machine's root, not even one
+    that takes itself for somebody else. Limits are per process, but the number of processes, which is the
+    sandbox's. It ends with the gateway, also when it is stopped.
+    """
+    words = ["prlimit", f"--nproc={PROCESSES}", f"--nofile={OPEN_FILES}", "--core=0"]
+    storage = quantity(profile.resources.limits.get("ephemeral-storage", "")) or USUAL_STORAGE
+    words.append(f"--fsize={storage}")
+    memory = memory_of(profile)
+    if memory is not None:
+        # Not --as: node and other runtimes reserve far more addresses than they use.
+        words.append(f"--data={memory}")
+    words += ["setpriv", "--no-new-privs", "--pdeathsig=KILL"]
+    if uid is not None:
+        words += [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    return [*words, "--"]
+
+
+def build(profile: Profile, etc: Path, info: int, able: Abilities) -> list[str]:
+    """bubblewrap's own words, up to and without the program.
+
+    ``etc`` is the directory seen as /etc, ``info`` the descriptor on which bubblewrap tells the process id.
+    Few mounts: bubblewrap takes half a millisecond for each. The home, /tmp and /dev/shm hold half of the profile's
+    memory each, because their pages are this machine's memory.
+    """
+    words = ["bwrap", *(f"--unshare-{kind}" for kind in ("user", "pid", "ipc", "uts", "net"))]
+    words += ["--die-with-parent", "--new-session"]
+    if able.closes_users:
+        # Much of the kernel can be reached only by who is root somewhere, if only in a namespace of its own.
+        words.append("--disable-userns")
+    words += ["--uid", str(UID), "--gid", str(UID), "--hostname", HOST_NAME, "--info-fd", str(info)]
+    for name in SYSTEM:
+        path = Path(name)
+        if path.is_symlink():
+            words += ["--symlink", str(path.readlink()), name]
+        elif path.is_dir():
+            words += ["--ro-bind", name, name]
+    words += ["--ro-bind", str(etc), "/etc", "--proc", "/proc", "--dev", "/dev"]
+    half = (memory_of(profile) or USUAL_MEMORY) // 2
+    for name, mode in (("/dev/shm", "1777"), ("/tmp", "1777"), ("/home", "0755")):
+        words += ["--perms", mode, *(["--size", str(half)] if able.sizes else []), "--tmpfs", name]
+    words += ["--perms", "0700", "--dir", HOME, "--dir", "/run", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]
+    for bind in profile.binds:
+        words += ["--bind", str(bind), str(bind)]
+    return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", HOME, "--"]
+
+
+def enter(pid: int, terminal: bool) -> list[str]:
+    """The words between ``confine`` and a program that let it run inside the sandbox of ``pid``.
+
+    bubblewrap nests two user namespaces: the outer one, on descriptor ``OWNER``, owns all other namespaces;
+    programs run in the inner one, which is that of the sandbox's process 1. They are entered in that order:
+    whoever is in the inner one has no right to the others any more. The shell is there to close ``OWNER``, and for
+    the mask of new files, which is the gateway's else.
+
+    The program leads a session of its own, so that its process group can be signalled; with ``terminal`` its
+    stdin becomes the session's controlling terminal.
+    """
+    words = ["nsenter", f"--target={pid}", f"--user=/proc/self/fd/{OWNER}", "--preserve-credentials"]
+    words += ["--mount", "--pid", "--net", "--ipc", "--uts", "--"]
+    words += ["nsenter", "--user=/proc/1/ns/user", "--preserve-credentials", "--", "setsid"]
+    if terminal:
+        words.append("--ctty")
+    return [*words, "/bin/sh", "-c", f'umask 022;exec "$@" {OWNER}<&-', "sh"]
+
+
+def memory_of(profile: Profile) -> int | None:
+    """Bytes of memory that a sandbox may have; ``None`` where the profile names none."""
+    return quantity(profile.resources.limits.get("memory", ""))
+
+
+def quantity(text: str) -> int | None:
+    """A Kubernetes quantity such as ``4Gi`` in bytes; ``None`` for what is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?|[KMGT]i)", text)
+    return int(float(found[1]) * _UNITS[found[2]]) if found else None

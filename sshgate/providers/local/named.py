@@ -1,0 +1,144 @@
+"""Named sandboxes on this machine: kept in this process, shared by its connections, gone when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from weakref import WeakValueDictionary
+
+from sshgate.errors import BadRequest
+from sshgate.lifecycle.occupancy import Occupancy
+from sshgate.providers.local.sandbox import LocalSandbox
+from sshgate.sandbox.named import Admit, Attachment, Listed
+from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.stream.tasks import cancel
+
+Make = Callable[[Order, Notice], Awaitable[LocalSandbox]]
+
+
+class LocalNamed:
+    """The ``NamedSandboxes`` of one machine."""
+
+    outlast = False
+
+    def __init__(self, make: Make, sandboxes: Collection[LocalSandbox]) -> None:
+        """``sandboxes``: all there are, also ephemeral ones, for telling them."""
+        self._make = make
+        self._sandboxes = sandboxes
+        self._kept: dict[tuple[str, str], _Kept] = {}
+        self._making: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    def __repr__(self) -> str:
+        return f"<LocalNamed {len(self._kept)} kept>"
+
+    def profile(self, user: str, name: str) -> str | None:
+        kept = self._kept.get((user, name))
+        return kept.order.profile.name if kept is not None else None
+
+    async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
+        assert order.name is not None
+        key = (order.user, order.name)
+        async with self._making.setdefault(key, asyncio.Lock()):
+            kept = self._kept.get(key)
+            made = False
+            if kept is not None and not kept.sandbox.usable:
+                await self._forget(kept)
+                kept = None
+            if kept is None:
+                kept = await self._keep(order, notice, admit)
+                self._kept[key] = kept
+                made = True
+            elif order.chosen and kept.order.profile.name != order.profile.name:
+                raise BadRequest(
+                    f"your sandbox {order.name!r} has the profile {kept.order.profile.name!r}; "
+                    f"log in without '+{order.profile.name}', or end it first."
+                )
+            return _Attached(kept, made)
+
+    async def list(self, user: str | None) -> list[Listed]:
+        kept = {one.sandbox: one for one in self._kept.values()}
+        found = [one for one in self._sandboxes if one.usable and user in (None, one.order.user)]
+        return [_listed(one, kept.get(one)) for one in sorted(found, key=lambda one: (one.made, one.id))]
+
+    async def end(self, user: str, name: str) -> str | None:
+        kept = self._kept.get((user, name))
+        if kept is None:
+            return None
+        await self._forget(kept)
+        return kept.sandbox.id
+
+    async def close(self) -> None:
+        """End all of them."""
+        await asyncio.gather(*(self._forget(kept) for kept in tuple(self._kept.values())))
+
+    async def _keep(self, order: Order, notice: Notice, admit: Admit) -> _Kept:
+        release = admit()
+        try:
+            sandbox = await self._make(order, notice)
+        except BaseException:
+            release()
+            raise
+        kept = _Kept(order, sandbox, release)
+        kept.task = asyncio.create_task(self._until_over(kept))
+        return kept
+
+    async def _until_over(self, kept: _Kept) -> None:
+        await kept.channels.until_over(kept.sandbox.aside.anything)
+        kept.task = None
+        await self._forget(kept)
+
+    async def _forget(self, kept: _Kept) -> None:
+        assert kept.order.name is not None
+        key = (kept.order.user, kept.order.name)
+        if self._kept.get(key) is kept:
+            del self._kept[key]
+        await kept.end()
+
+
+class _Kept:
+    """One named sandbox, and the channels in it."""
+
+    def __init__(self, order: Order, sandbox: LocalSandbox, release: Callable[[], None]) -> None:
+        self.order = order
+        self.sandbox = sandbox
+        self.channels = Occupancy(order.profile.limits)
+        self.task: asyncio.Task[None] | None = None
+        self._release = release
+
+    def __repr__(self) -> str:
+        return f"<Kept {self.order.name} of {self.order.user}: {self.channels!r}>"
+
+    async def end(self) -> None:
+        task, self.task = self.task, None
+        if task is not None:
+            await cancel(task)
+        await self.sandbox.delete()
+        release, self._release = self._release, lambda: None
+        release()
+
+
+class _Attached:
+    """One channel in it."""
+
+    def __init__(self, kept: _Kept, made: bool) -> None:
+        self._kept: _Kept | None = kept
+        self.made = made
+        self.sandbox: Sandbox = kept.sandbox
+        self.left = kept.channels.left
+        kept.channels.enter()
+
+    async def leave(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.channels.leave()
+
+
+def _listed(sandbox: LocalSandbox, kept: _Kept | None) -> Listed:
+    limits = sandbox.order.profile.limits
+    age = time.monotonic() - sandbox.made
+    attached = kept is None or kept.channels.count > 0
+    return Listed(
+        sandbox.id, sandbox.order.user, sandbox.order.name, sandbox.order.profile.name,
+        "attached" if attached else "detached", age, max(0.0, limits.max_lifetime - age),
+    )  # fmt: skip

@@ -1,0 +1,281 @@
+"""A program in a local sandbox: a ``Process`` on pipes or on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import struct
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+from sshgate.errors import Unavailable
+from sshgate.providers.local import cgroup
+from sshgate.stream.flow import Flow
+from sshgate.stream.interfaces import Break, Control, Exited, Lost, Outcome, Resize, Signal, Signalled
+from sshgate.stream.terminal import TerminalSize
+
+READ_BYTES = 64 * 1024
+# Output waiting for the client; one read may come on top.
+HIGH_WATER = 128 * 1024
+LOW_WATER = 32 * 1024
+
+END_OF_TRANSMISSION = b"\x04"
+
+SendSignal = Callable[[int, str, bool], None]
+
+
+class LocalProcess:
+    """The program behind ``child``, the process id of what was spawned to enter the sandbox.
+
+    ``outputs`` maps descriptors to streams, ``stdin`` is written to; on a terminal both are its master side.
+    All descriptors are taken over. The program is held in the control group ``group`` before it gets its first input:
+    what it runs then is its user's. ``ended`` is called once, when the child was reaped.
+
+    The child (nsenter) waits for the program. It stops when the program stops, and would then not notice its end:
+    so that end is watched here too, and wakes it.
+    """
+
+    def __init__(
+        self,
+        child: int,
+        group: Path | None,
+        stdin: int,
+        outputs: dict[int, int],
+        terminal: bool,
+        send_signal: SendSignal,
+        ended: Callable[[LocalProcess], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._child = child
+        self._group = group
+        self._stdin: int | None = stdin
+        self._outputs = outputs
+        self._terminal = terminal
+        self._send_signal = send_signal
+        self._tell_ended = ended
+        self._pid: int | None = None
+        self._program: int | None = None
+        self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
+        self._outcome: Outcome | None = None
+        self._exited = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._room: asyncio.Future[None] | None = None
+        self._line_open = False
+        self._closed = False
+        self._reaped = False
+        self._pidfd = os.pidfd_open(child)
+        for descriptor in {stdin, *outputs}:
+            os.set_blocking(descriptor, False)
+        self._loop.add_reader(self._pidfd, self._reap)
+        self._resume()
+        # Most often it is held before it is forked: to start it takes a few programs more.
+        self._held = self._loop.run_in_executor(None, cgroup.hold, group, child) if group is not None else None
+
+    def __repr__(self) -> str:
+        kind = "terminal" if self._terminal else "pipes"
+        return f"<LocalProcess {self.pid} {kind} {self._flow!r} {self._outcome or 'running'}>"
+
+    @property
+    def pid(self) -> int | None:
+        """The program's process id inside the sandbox."""
+        return self._pid
+
+    @pid.setter
+    def pid(self, pid: int | None) -> None:
+        self._pid = pid
+        if self._program is None and not self._exited.is_set():
+            self._watch_program()
+
+    async def _hold_program(self, group: Path, held: asyncio.Future[bool], program: int) -> bool:
+        await held
+        return cgroup.holds(group, program) or await asyncio.to_thread(cgroup.hold, group, program)
+
+    # --- streams.Process ---
+
+    async def read(self) -> tuple[int, bytes] | None:
+        chunk = await self._flow.get()
+        if chunk is None:
+            await self._exited.wait()
+            self._finished.set()
+        return chunk
+
+    async def write(self, data: bytes) -> None:
+        if self._held is not None and not await asyncio.shield(self._held) and not self._exited.is_set():
+            raise Unavailable("the sandbox's memory cannot be limited; try again.")
+        if data:
+            self._line_open = data[-1:] != b"\n"
+        view = memoryview(data)
+        while view and self._stdin is not None:
+            try:
+                view = view[os.write(self._stdin, view) :]
+            except BlockingIOError:
+                await self._wait_for_room(self._stdin)
+            except OSError:
+                self._drop_stdin()  # it reads no more; the end is told by `wait`
+
+    async def write_eof(self) -> None:
+        if self._terminal:
+            # A ^D after half a line only flushes it.
+            await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
+        else:
+            self._drop_stdin()
+
+    async def control(self, control: Control) -> None:
+        if self._exited.is_set():
+            return
+        match control:
+            case Resize(size):
+                if self._terminal and self._stdin is not None:
+                    set_size(self._stdin, size)
+            case Signal(name):
+                self._signal(name, foreground=False)
+            case Break():
+                self._signal("INT", foreground=self._terminal)
+
+    async def wait(self) -> Outcome:
+        await self._finished.wait()
+        assert self._outcome is not None
+        return self._outcome
+
+    async def close(self, reason: str = "the session was closed.") -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._drop_stdin()
+        for descriptor in list(self._outputs):
+            self._end_of(descriptor)
+        self._flow.discard()
+        if self._outcome is None:
+            self._outcome = Lost(reason)
+        self._exited.set()
+        self._finished.set()
+
+    # --- called by the event loop ---
+
+    def _readable(self, descriptor: int) -> None:
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            if self._terminal and self._exited.is_set():
+                self._end_of(descriptor)
+            return
+        except OSError as error:
+            # EIO: nobody has the other side of the terminal open any more.
+            if error.errno != errno.EIO:
+                raise
+            data = b""
+        if data:
+            self._flow.put(data, self._outputs[descriptor])
+        else:
+            self._end_of(descriptor)
+
+    def wake(self) -> None:
+        """Let the child go on, should it be stopped."""
+        if not self._reaped:
+            os.kill(self._child, signal.SIGCONT)
+
+    def _watch_program(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it has ended
+            below = Path(f"/proc/{self._child}/task/{self._child}/children").read_text()
+            program = int(below)
+            self._program = os.pidfd_open(program)
+            if self._group is not None and self._held is not None:
+                self._held = asyncio.ensure_future(self._hold_program(self._group, self._held, program))
+            self._loop.add_reader(self._program, self._program_ended)
+
+    def _program_ended(self) -> None:
+        self._drop_program()
+        self.wake()
+
+    def _drop_program(self) -> None:
+        program, self._program = self._program, None
+        if program is not None:
+            self._loop.remove_reader(program)
+            os.close(program)
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._drop_program()
+        _, status = os.waitpid(self._child, 0)
+        self._reaped = True
+        code = os.waitstatus_to_exitcode(status)
+        if self._outcome is None:
+            self._outcome = Exited(code) if code >= 0 else Signalled(signal.Signals(-code).name.removeprefix("SIG"))
+        self._exited.set()
+        if self._terminal:
+            # A terminal ends with the leader of its session, whoever else still holds it: what is there is read
+            # until there is no more. Pipes end when the last holder closes them, as with OpenSSH.
+            self._resume()
+            for descriptor in list(self._outputs):
+                self._drain(descriptor)
+        self._tell_ended(self)
+
+    def _drain(self, descriptor: int) -> None:
+        """Read a terminal whose session has ended until it is empty, as the client takes it."""
+        if descriptor in self._outputs and not self._flow.paused:
+            self._readable(descriptor)
+            if descriptor in self._outputs:
+                self._loop.call_soon(self._drain, descriptor)
+
+    def _pause(self) -> None:
+        for descriptor in self._outputs:
+            self._loop.remove_reader(descriptor)
+
+    def _resume(self) -> None:
+        for descriptor in self._outputs:
+            self._loop.add_reader(descriptor, self._readable, descriptor)
+            if self._terminal and self._exited.is_set():
+                self._loop.call_soon(self._drain, descriptor)
+
+    # --- descriptors ---
+
+    def _end_of(self, descriptor: int) -> None:
+        del self._outputs[descriptor]
+        self._loop.remove_reader(descriptor)
+        if descriptor != self._stdin:
+            os.close(descriptor)
+        elif self._terminal:
+            self._drop_stdin()
+        if not self._outputs:
+            self._flow.put_eof()
+
+    def _drop_stdin(self) -> None:
+        descriptor, self._stdin = self._stdin, None
+        if descriptor is None:
+            return
+        self._loop.remove_writer(descriptor)
+        if descriptor in self._outputs:
+            self._stdin = None  # the terminal's master: closed when its output has ended
+        else:
+            os.close(descriptor)
+        self._wake()
+
+    async def _wait_for_room(self, descriptor: int) -> None:
+        self._room = self._loop.create_future()
+        self._loop.add_writer(descriptor, self._wake)
+        try:
+            await self._room
+        finally:
+            self._room = None
+            if self._stdin is not None:
+                self._loop.remove_writer(descriptor)
+
+    def _wake(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _signal(self, name: str, foreground: bool) -> None:
+        if self.pid is not None:
+            self._send_signal(self.pid, name, foreground)
+
+
+def set_size(descriptor: int, size: TerminalSize) -> None:
+    """Set a terminal's window size; the kernel tells its foreground programs (SIGWINCH)."""
+    packed = struct.pack("HHHH", size.rows, size.columns, size.pixel_width, size.pixel_height)
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, packed)

@@ -1,0 +1,281 @@
+"""Makes sandboxes on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from itertools import count
+from pathlib import Path
+
+import structlog
+
+from sshgate.config.model import Address, Limits, Profile, SandboxPlace
+from sshgate.errors import ConfigError, StartFailed, Unavailable
+from sshgate.providers.local import bubblewrap, cgroup
+from sshgate.providers.local.named import LocalNamed
+from sshgate.providers.local.namespaces import pipes
+from sshgate.providers.local.sandbox import LocalSandbox
+from sshgate.providers.local.spawn import leave_keyring, spawn
+from sshgate.sandbox.launcher import FOREVER
+from sshgate.sandbox.provider import Notice, Order
+from sshgate.sandbox.side_execs import ExecLimits
+
+log = structlog.get_logger("sshgate.sandbox.local")
+
+# The holder says so when all mounts are there; bubblewrap tells the process id before that.
+# Where nobody listens any more it ends: a gateway that was killed while bubblewrap had not yet tied itself to it.
+HOLDER = ("/bin/sh", "-c", f"echo||exit 1; exec sleep {FOREVER}")
+START_SECONDS = 10.0
+PROGRAMS = ("bwrap", "nsenter", "prlimit", "setpriv", "setsid")
+# As root every sandbox gets a user id of its own, out of a range that no system hands out.
+FIRST_UID = 0x6A00_0000
+UIDS = 0x1_0000
+ETC_PREFIX = "sshgate-etc-"
+
+
+class LocalProvider:
+    """The ``Provider`` for one machine. Nothing outlives the gateway: all dies with it, however it ends."""
+
+    def __init__(self, place: SandboxPlace) -> None:
+        self._place = place
+        self._sandboxes: set[LocalSandbox] = set()
+        self._limits = ExecLimits()
+        self._uids = count()
+        self._etc: Path | None = None
+        self._able = bubblewrap.Abilities()
+        self._groups: cgroup.Hierarchy | None = None
+        self.named = LocalNamed(self.create, self._sandboxes)
+        self.homes = None
+        self.shelf = None
+
+    def __repr__(self) -> str:
+        return f"<LocalProvider {len(self._sandboxes)} sandboxes>"
+
+    async def open(self) -> None:
+        missing = [program for program in PROGRAMS if shutil.which(program) is None]
+        if missing:
+            raise Unavailable(
+                f"{', '.join(missing)} missing on this machine; run: sudo apt-get install bubblewrap util-linux"
+            )
+        keep_descriptors()
+        leave_keyring()
+        self._groups = cgroup.here()
+        if self._groups is None:
+            log.warning("a sandbox's memory is limited per program only: no control group can be made for it here")
+        else:
+            cgroup.sweep(self._groups)
+        self._able = await abilities()
+        self._etc = make_etc()
+        sandbox = await self.create(Order(Profile(), "probe", "probe"), lambda text: None)
+        await sandbox.delete()
+
+    async def create(self, order: Order, notice: Notice) -> LocalSandbox:
+        name = f"local-{secrets.token_hex(5)}"
+        uid = bind_owner(order.profile) or FIRST_UID + next(self._uids) % UIDS if os.geteuid() == 0 else None
+        outer, inner = await self._spawn(order.profile, uid)
+        group = None
+        try:
+            group = self._make_group(name, order.profile)
+            sandbox = LocalSandbox(name, order, uid, group, outer, inner, self._limits, self._sandboxes.discard)
+        except OSError as error:
+            if group is not None:
+                cgroup.remove(group)
+            raise _abandon(outer, _unavailable(error)) from error
+        self._sandboxes.add(sandbox)
+        return sandbox
+
+    def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
+        """Every order brings its profile, and admission counts."""
+
+    def counts(self) -> Mapping[tuple[str, ...], float]:
+        return Counter((sandbox.order.profile.name, "claimed") for sandbox in self._sandboxes)
+
+    async def check(self) -> None:
+        """Nothing else than this machine is needed."""
+
+    async def close(self) -> None:
+        await self.named.close()
+        await asyncio.gather(*(sandbox.delete() for sandbox in list(self._sandboxes)))
+        if self._etc is not None:
+            shutil.rmtree(self._etc, ignore_errors=True)
+
+    def _make_group(self, name: str, profile: Profile) -> Path | None:
+        memory = bubblewrap.memory_of(profile)
+        return cgroup.make(self._groups, name, memory) if self._groups is not None and memory is not None else None
+
+    async def _spawn(self, profile: Profile, uid: int | None) -> tuple[int, int]:
+        """The process ids of bubblewrap and of the sandbox's first process, once it is furnished."""
+        assert self._etc is not None, "open() first"
+        loop = asyncio.get_running_loop()
+        try:
+            (info, info_end), (output, output_end) = pipes(2)
+        except OSError as error:
+            raise _unavailable(error) from error
+        words = [
+            *bubblewrap.confine(profile, uid),
+            *bubblewrap.build(profile, self._etc, info_end, self._able),
+            *HOLDER,
+        ]
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output_end, 1),
+            (os.POSIX_SPAWN_DUP2, output_end, 2),
+            (os.POSIX_SPAWN_DUP2, info_end, info_end),
+        ]
+        try:
+            outer = spawn(words, bubblewrap.environment(profile.shell), actions)
+        except OSError as error:
+            os.close(info)
+            os.close(output)
+            raise _unavailable(error) from error
+        finally:
+            os.close(info_end)
+            os.close(output_end)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                said = await _line(loop, output)
+            if said != b"\n":
+                raise Unavailable(explain(said.decode("utf-8", "replace")))
+            return outer, int(json.loads(os.read(info, 4096))["child-pid"])
+        except TimeoutError as error:
+            raise _abandon(
+                outer, Unavailable("a sandbox was not ready within 10 s; the machine is too busy.")
+            ) from error
+        except BaseException as error:
+            raise _abandon(outer, error) from None
+        finally:
+            os.close(info)
+            os.close(output)
+
+
+def keep_descriptors() -> None:
+    """What this process was started with, besides the standard three, shall not reach a sandbox."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+
+
+async def abilities() -> bubblewrap.Abilities:
+    """What this machine's bubblewrap can do. Raises ``Unavailable`` when it does not even start."""
+    try:
+        asked = await asyncio.create_subprocess_exec(
+            PROGRAMS[0], "--help", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        said, _ = await asked.communicate()
+    except OSError as error:
+        raise Unavailable(f"bubblewrap does not start on this machine: {error.strerror}.") from error
+    return bubblewrap.Abilities.of(said.decode("utf-8", "replace"))
+
+
+def bind_owner(profile: Profile) -> int | None:
+    """The user as whom a sandbox can write to the profile's directories; ``None`` without any.
+
+    Raises ``StartFailed`` for one that is missing or root's own, because no sandbox ever runs as root.
+    """
+    owners = set()
+    for bind in profile.binds:
+        try:
+            owners.add(bind.stat().st_uid)
+        except OSError as error:
+            raise StartFailed(f"the directory {bind} cannot be bound: {error.strerror}; see `binds`.") from error
+    if not owners:
+        return None
+    if len(owners) > 1 or 0 in owners:
+        names = ", ".join(str(bind) for bind in profile.binds)
+        raise StartFailed(
+            f"a gateway that runs as root needs `binds` that belong to one other user; chown {names}, or run the "
+            "gateway as their owner."
+        )
+    return owners.pop()
+
+
+def make_etc() -> Path:
+    """The directory that sandboxes see as /etc, made of few harmless files of this machine's.
+
+    Also removes what gateways left that were killed.
+    """
+    for old in Path(tempfile.gettempdir()).glob(f"{ETC_PREFIX}*"):
+        pid = old.name.removeprefix(ETC_PREFIX).partition("-")[0]
+        if old.is_dir() and old.stat().st_uid == os.geteuid() and pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    etc = Path(tempfile.mkdtemp(prefix=f"{ETC_PREFIX}{os.getpid()}-"))
+    etc.chmod(0o755)
+    for name in bubblewrap.ETC:
+        source, target = Path("/etc", name), etc / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink() or source.is_file():
+            shutil.copy2(source, target, follow_symlinks=False)
+        elif source.is_dir():
+            shutil.copytree(source, target, symlinks=True)
+    for name, text in bubblewrap.FILES.items():
+        (etc / name).write_text(text)
+    (etc / "mtab").symlink_to("/proc/self/mounts")
+    return etc
+
+
+def explain(said: str) -> str:
+    """One sentence for what bubblewrap said instead of working."""
+    if "ermission denied" in said or "not permitted" in said:
+        return (
+            "this machine does not let bubblewrap make user namespaces; run: "
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 kernel.unprivileged_userns_clone=1"
+        )
+    last = said.strip().splitlines()[-1] if said.strip() else "it said nothing"
+    return f"bubblewrap cannot make a sandbox here: {last}."
+
+
+def refuse_public(addresses: Iterable[Address]) -> None:
+    """Raises ``ConfigError`` unless every address is a loopback one: a local sandbox is no wall to the network."""
+    mistakes = []
+    for address in addresses:
+        try:
+            loopback = address.host == "localhost" or ip_address(address.host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            mistakes.append(f"the local provider listens on loopback only, not on {address}; use 127.0.0.1 or [::1].")
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _unavailable(error: OSError) -> Unavailable:
+    return Unavailable(f"no sandbox can be started on this machine: {error.strerror}.")
+
+
+def _abandon(outer: int, error: BaseException) -> BaseException:
+    # The first process inside is tied to the outer one only some time after it was made: it goes first.
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{outer}/task/{outer}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    os.kill(outer, signal.SIGKILL)
+    os.waitpid(outer, 0)
+    return error
+
+
+async def _line(loop: asyncio.AbstractEventLoop, descriptor: int) -> bytes:
+    """The first thing that a pipe says; all of it up to its end unless that is an empty line."""
+    said = b""
+    readable = asyncio.Event()
+    os.set_blocking(descriptor, False)
+    loop.add_reader(descriptor, readable.set)
+    try:
+        while said != b"\n":
+            await readable.wait()
+            readable.clear()
+            data = os.read(descriptor, 4096)
+            if not data:
+                break
+            said += data
+    finally:
+        loop.remove_reader(descriptor)
+    return said

@@ -1,0 +1,186 @@
+"""One bubblewrap tree: a first process that only waits, and programs that enter it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sshgate.errors import Unavailable
+from sshgate.providers.local import bubblewrap, cgroup
+from sshgate.providers.local.namespaces import handles, open_terminal, restore_owner
+from sshgate.providers.local.process import LocalProcess, set_size
+from sshgate.providers.local.spawn import spawn
+from sshgate.sandbox.provider import Order
+from sshgate.sandbox.side_execs import ExecLimits, SideExecs
+from sshgate.stream.interfaces import STDERR, STDOUT, Process
+from sshgate.stream.terminal import Terminal
+
+# How long killed processes may take to be reaped.
+REAP_SECONDS = 5.0
+
+
+class LocalSandbox:
+    """The tree whose outermost process is ``outer`` and whose first process inside is ``inner``.
+
+    Its programs use the memory of ``group``, which is removed with it.
+    """
+
+    warm = False
+    hostname = bubblewrap.HOST_NAME
+
+    def __init__(
+        self,
+        name: str,
+        order: Order,
+        uid: int | None,
+        group: Path | None,
+        outer: int,
+        inner: int,
+        limits: ExecLimits,
+        gone: Callable[[LocalSandbox], None],
+    ) -> None:
+        self.id = name
+        self.order = order
+        self.made = time.monotonic()
+        self.aside = SideExecs(self.start, limits, order.user)
+        self._profile = order.profile
+        self._uid = uid
+        self._group = group
+        self._outer = outer
+        self._inner = inner
+        self._tell_gone = gone
+        self._pidfd, self._first, self._owner = handles(outer, inner)
+        self._processes: set[LocalProcess] = set()
+        self._deleted = False
+        self._reaped = False
+        self._gone = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+
+    def __repr__(self) -> str:
+        return f"<LocalSandbox {self.id} {len(self._processes)} processes{' deleted' * self._deleted}>"
+
+    @property
+    def usable(self) -> bool:
+        return not self._deleted
+
+    async def addresses(self) -> tuple[str, ...]:
+        return ()  # its network has loopback alone
+
+    def parked(self, terminal: bool) -> Process | None:
+        return None  # entering a tree takes a few milliseconds
+
+    async def forget(self) -> None:
+        """Nothing waits in it."""
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        if self._deleted:
+            raise Unavailable("the sandbox has ended.")
+        words = [
+            *bubblewrap.confine(self._profile, self._uid),
+            *bubblewrap.enter(self._inner, terminal is not None),
+            *argv,
+        ]
+        process = self._on_pipes(words) if terminal is None else self._on_terminal(words, terminal)
+        self._processes.add(process)
+        return process
+
+    def _on_pipes(self, words: list[str]) -> LocalProcess:
+        ours: list[int] = []
+        theirs: list[int] = []
+        try:
+            for _ in range(3):
+                for end, ends in zip(os.pipe(), (ours, theirs), strict=True):
+                    ends.append(end)
+                if self._uid is not None:
+                    os.fchown(theirs[-1], self._uid, self._uid)  # to be opened by path, as /dev/stdin
+            ours[0], theirs[0] = theirs[0], ours[0]  # of the first pipe they read and we write
+            return self._spawn(words, theirs, ours[0], {ours[1]: STDOUT, ours[2]: STDERR}, False)
+        except OSError as error:
+            _close(ours)
+            raise Unavailable(f"no program can be started on this machine: {error.strerror}.") from error
+        finally:
+            _close(theirs)
+
+    def _on_terminal(self, words: list[str], terminal: Terminal) -> LocalProcess:
+        master, slave = -1, -1
+        try:
+            master, slave = open_terminal(self._inner)
+            if self._uid is not None:
+                restore_owner(slave, self._uid)
+            set_size(master, terminal.size)
+            return self._spawn(words, [slave, slave, slave], master, {master: STDOUT}, True)
+        except OSError as error:
+            _close([end for end in (master,) if end >= 0])
+            raise Unavailable(f"no terminal can be opened in the sandbox: {error.strerror}.") from error
+        finally:
+            _close([end for end in (slave,) if end >= 0])
+
+    def _spawn(
+        self, words: list[str], theirs: Sequence[int], stdin: int, outputs: dict[int, int], terminal: bool
+    ) -> LocalProcess:
+        """Raises ``OSError``; then nothing runs, and ``stdin`` and ``outputs`` are still the caller's."""
+        actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(theirs)]
+        actions.append((os.POSIX_SPAWN_DUP2, self._owner, bubblewrap.OWNER))
+        child = spawn(words, bubblewrap.environment(self._profile.shell), actions)
+        try:
+            return LocalProcess(child, self._group, stdin, outputs, terminal, self.aside.signal, self._ended)
+        except OSError:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+
+    async def delete(self) -> None:
+        if not self._deleted:
+            self._deleted = True
+            try:
+                for process in list(self._processes):
+                    await process.close("the sandbox has ended.")
+            finally:
+                self._kill(self._first)
+        try:
+            async with asyncio.timeout(REAP_SECONDS):
+                await self._gone.wait()
+        except TimeoutError:
+            self._kill(self._pidfd)
+
+    def _kill(self, pidfd: int) -> None:
+        # With the first process inside die all others; the outermost one ends when the last of them is gone.
+        if not self._reaped:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        self._wake()
+
+    def _wake(self) -> None:
+        for process in self._processes:
+            process.wake()  # the first inside waits for all to be reaped, and a stopped one would not do that
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.waitpid(self._outer, 0)
+        _close([self._pidfd, self._first, self._owner])
+        self._deleted = True
+        self._reaped = True
+        self._tell_gone(self)
+        self._wake()
+        self._clear()
+
+    def _ended(self, process: LocalProcess) -> None:
+        self._processes.discard(process)
+        self._clear()
+
+    def _clear(self) -> None:
+        """When all have ended, what is left goes."""
+        if self._reaped and not self._processes:
+            if self._group is not None:
+                cgroup.remove(self._group)
+            self._gone.set()
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,123 @@
+"""Entering a sandbox: start the launcher, hear its mark, hand it its line."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sshgate.errors import ProgramMissing, StartFailed
+from sshgate.sandbox import launcher
+from sshgate.sandbox.provider import Sandbox
+from sshgate.sandbox.side_execs import LONGEST_TALK
+from sshgate.stream.interfaces import STDERR, Exited, Lost, Process, Resize
+from sshgate.stream.terminal import Terminal
+
+# A shell prints its mark some milliseconds after the exec began; on a loaded node, some hundred.
+MARK_SECONDS = 15.0
+# Enough of what the sandbox said instead of the mark to explain it, and no more.
+LONGEST_COMPLAINT = 1000
+
+
+async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False) -> Process:
+    """A launcher that has told its process id and waits for its line. No user byte has been sent.
+
+    One that waits in the sandbox already will do, unless it has to be ``fresh``.
+    Raises as ``Sandbox.start`` does, and ``ProgramMissing`` where the sandbox has no POSIX shell.
+    """
+    parked = None if fresh else sandbox.parked(terminal is not None)
+    if parked is not None:
+        return parked
+    process = await sandbox.start(launcher.PARKED_ARGV if fresh else launcher.ARGV, terminal)
+    try:
+        async with asyncio.timeout(MARK_SECONDS):
+            process.pid = await _mark(process)
+    except TimeoutError as error:
+        sandbox.aside.give_up(process)
+        raise StartFailed("the sandbox's shell did not answer within 15 s; try again.") from error
+    except BaseException:
+        sandbox.aside.give_up(process)
+        raise
+    return process
+
+
+async def launch(process: Process, program: launcher.Program, no_input: bool = False) -> bytes:
+    """Turn a parked launcher into ``program``. Returns output of the program that was read on the way.
+
+    ``no_input``: its client has ended its input already, without a byte. On ``BadRequest`` the launcher is still
+    parked. On a terminal it returns once input may follow.
+    """
+    text = launcher.line(program, _end_mark(process, program, no_input), no_input)
+    if program.request.terminal is None:
+        await process.write(text)
+        return b""
+    # The size goes first, so that the first `stty size` is right.
+    await process.control(Resize(program.request.terminal.size))
+    await process.write(text)
+    try:
+        async with asyncio.timeout(MARK_SECONDS):
+            return await _terminal_ready(process)
+    except TimeoutError as error:
+        raise StartFailed("the sandbox's terminal did not get ready within 15 s; try again.") from error
+
+
+async def _terminal_ready(process: Process) -> bytes:
+    """Read to the terminal's mark; what was said besides, or all of it if it ended first."""
+    seen = b""
+    while (chunk := await process.read()) is not None:
+        before, mark, after = chunk[1].partition(launcher.TERMINAL_MARK)
+        seen += before
+        if len(seen) > launcher.ReadyMark.LONGEST:
+            raise StartFailed("the sandbox's terminal printed something else than was asked of it; try again.")
+        if mark:
+            return seen + after
+    return seen
+
+
+async def has_sftp_server(process: Process) -> bool:
+    """Whether the sandbox serves the sftp subsystem that was launched itself; otherwise ``ShellFiles`` can."""
+    try:
+        async with asyncio.timeout(MARK_SECONDS):
+            said = 0
+            while said <= LONGEST_TALK and (chunk := await process.read()) is not None:
+                if chunk[0] != STDERR:
+                    return chunk[1] == launcher.SERVER_MARK
+                said += len(chunk[1])
+    except TimeoutError as error:
+        raise StartFailed("the sandbox's shell did not start a file server within 15 s; try again.") from error
+    raise StartFailed("the sandbox's shell ended before a file server could start; try again.")
+
+
+def _end_mark(process: Process, program: launcher.Program, no_input: bool) -> bytes | None:
+    """The mark by which this process wants to hear of the program's end, where its provider needs one."""
+    if program.request.terminal is not None:
+        return None
+    expect = getattr(process, "expect_end_mark", None)
+    return expect(no_input) if expect is not None else None
+
+
+async def _mark(process: Process) -> int:
+    mark = launcher.ReadyMark()
+    complaint = b""
+    complained = 0
+    while (chunk := await process.read()) is not None:
+        stream, data = chunk
+        if stream == STDERR:
+            complaint = (complaint + data)[:LONGEST_COMPLAINT]
+            complained += len(data)
+            if complained > LONGEST_TALK:
+                raise StartFailed("the sandbox's /bin/sh complains without an end.")
+            continue
+        try:
+            pid = mark.feed(data)
+        except ValueError as error:
+            raise StartFailed("the sandbox's /bin/sh printed something else than was asked of it.") from error
+        if pid is not None:
+            return pid
+    outcome = await process.wait()
+    if isinstance(outcome, Exited) and outcome.status in (126, 127):
+        raise ProgramMissing("the sandbox's image has no usable /bin/sh; use an image with a shell.")
+    if isinstance(outcome, Lost):
+        failure = StartFailed(outcome.reason)
+        failure.status = outcome.status
+        raise failure
+    said = complaint.decode("utf-8", "replace").strip().splitlines()
+    raise StartFailed(f"the sandbox's shell ended at once ({outcome})" + (f": {said[-1]}" if said else "."))

@@ -1,0 +1,303 @@
+r"""The one shell command that starts every process, and the line it reads. Pure.
+
+The exec request always carries the same constant ``ARGV``. The launcher turns echo off, prints a mark with
+its process id, reads one escaped line from stdin and evaluates it; the line ends in ``exec``. So commands,
+environment and secrets never appear in an exec URL (API servers log those) and have no URL length limit,
+a launcher can wait in a warm sandbox before anyone has logged in, and signals have a process id to go to.
+
+Raw mode while the line is read: canonical mode would cut it at 4,095 bytes. What is typed before the terminal
+is out of raw mode would reach the program as plain bytes, a ^D or ^C among them; so a second mark on a terminal
+says when input may follow.
+
+Until the program starts, its own tools (stty, id) are those of the system's directories: the image's PATH, which is
+kept in ``__P`` meanwhile, may begin with one that the sandbox's user writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sshgate.errors import BadRequest
+from sshgate.stream.interfaces import Request, Shell, Subsystem
+from sshgate.stream.terminal import Terminal, stty_words
+
+# The image's own directories stay behind the system's, for images that keep their tools elsewhere.
+SYSTEM_PATH = "PATH=/usr/bin:/bin:$PATH;"
+
+# A node keeps the terminal of an exec whose other end has gone, so the launcher itself has to give up waiting ($0 is
+# for how many seconds). Where `read` knows no such limit (dash), the terminal has one, of 25.5 s at most: then it reads
+# again and again, and joins what it has got.
+SCRIPT = (
+    f"__P=$PATH;{SYSTEM_PATH}"
+    'IFS= read -t 1 __x 2>/dev/null </dev/null;[ $? = 2 ]&&__n=$(($0/25)) __v="min 0 time 250";'
+    "[ -t 0 ]&&__s=$(stty -g 2>/dev/null)&&stty raw -echo $__v;"
+    "printf '\\001%s\\002' $$;"
+    'if [ "$__v" ];then __l=;until IFS= read -r __x;do [ "$__s" ]&&[ $((__n-=1)) -gt 0 ]||exit 255;__l=$__l$__x;done;'
+    '__l=$__l$__x;else IFS= read -r -t $0 __l||exit 255;fi;eval "$(printf %b "$__l")"'
+)
+ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT, "120")
+"""Of a launcher whose line follows soon."""
+
+PARKED_ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT, "3600")
+"""Of one that waits for somebody to log in; see ``lifecycle.parking``."""
+
+NOTHING = b"exit\n"
+"""The line for a launcher that shall become nothing."""
+
+# Linux MAX_ARG_STRLEN is 128 KiB with the closing NUL: one argument, here the command, cannot be longer.
+LONGEST_COMMAND = 131_071
+# Room for a few large variables; the kernel's limit for all of them and the arguments is 2 MiB by default.
+LARGEST_ENVIRONMENT = 1_000_000
+
+TERMINAL_MARK = b"\006"
+"""What a terminal says once it is out of raw mode; the program's own output follows."""
+
+FOREVER = "2147483647"
+"""Seconds for which the process that holds a sandbox open sleeps; by this number it is known."""
+
+UNTAKEN = 256 * 1024
+"""The most output, bytes, of a program that the gateway takes from the network whether or not its client reads."""
+
+SERVER_MARK = b"\005"
+"""What the sftp subsystem says first where the sandbox has an sftp-server, which follows."""
+
+FILES_MARK = b"\006"
+"""What it says where there is none; ``FILES_LOOP`` follows."""
+
+FILES_LOOP = 'while IFS= read -r __l;do eval "$(printf %b "$__l")";done;exit 0'
+"""Carries out one escaped line after the other."""
+
+KILLED = b"\x18"
+"""Follows the end mark on stderr where a signal has killed the program."""
+
+USUAL_TERM = "xterm-256color"
+_TERMS_AS_THEY_ARE = (USUAL_TERM, "dumb", "unknown")
+_TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
+_READY = re.compile(rb"\x01(\d{1,10})\x02")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
+_LITERAL = re.compile(rb"[\x20-\x5b\x5d-\x7e]+")
+
+SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+    "/usr/libexec/sftp-server",
+    "/usr/lib/sftp-server",
+)
+USUAL_SFTP_SERVER = SFTP_SERVERS[0].encode()
+"""What the sftp subsystem runs, as a forced command reads it; the sandbox's own stands in for it where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """The launcher stays, as the program's parent; see ``line``."""
+
+    mark: bytes
+    no_input: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the launcher shall become: the request in the words of the sandbox.
+
+    ``environment`` is what the gateway adds (SSH_CONNECTION, USER, ...); the request's own accepted
+    variables come after it. ``shell`` is tried first, then the account's shell, then ``/bin/sh``.
+    """
+
+    request: Request
+    environment: Mapping[str, bytes] = field(default_factory=dict)
+    shell: str = "/bin/bash"
+    login: str = ""
+    """The name that was logged in with; where the image can, it becomes a name of the sandbox's account."""
+
+
+class ReadyMark:
+    """Finds the launcher's mark (``\\001PID\\002``) at the start of its output."""
+
+    # More than this before the mark means that what answers is not the launcher.
+    LONGEST = 4096
+
+    def __init__(self) -> None:
+        self._seen = b""
+
+    def feed(self, data: bytes) -> int | None:
+        """Take the next output; returns the process id once the mark is complete.
+
+        Raises ``ValueError`` with what was seen when it cannot be a launcher.
+        """
+        start = max(0, len(self._seen) - 11)
+        self._seen += data
+        found = _READY.search(self._seen, start)
+        if found:
+            return int(found[1])
+        if len(self._seen) > self.LONGEST:
+            raise ValueError(self._seen[:200].decode("ascii", "replace"))
+        return None
+
+
+def line(program: Program, end_mark: bytes | None = None, no_input: bool = False) -> bytes:
+    """The line for the launcher, with its newline. Raises ``BadRequest`` for what no kernel would start.
+
+    With ``end_mark`` the launcher stays the program's parent, prints the mark on both outputs when the program has
+    ended, takes whatever stdin still holds until its end, and only then ends with the program's status. Where stdin
+    does not end in the mark too and more than ``UNTAKEN`` was written, it waits for a signal, see
+    ``sidescripts.taken_item``. With ``no_input`` the program reads from /dev/null and stdin is the launcher's alone:
+    its end is enough.
+    """
+    parent = None if end_mark is None else _Parent(end_mark, no_input)
+    script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program, parent)))
+    return escaped(script) + b"\n"
+
+
+def escaped(script: bytes) -> bytes:
+    """The script on one line, as ``printf %b`` undoes it."""
+    # b"\\" begins an escape of printf %b; everything not printable is sent as octal.
+    return b"".join(
+        piece if _LITERAL.match(piece) else b"".join(_ESCAPED[byte] for byte in piece)
+        for piece in re.findall(rb"[\x20-\x5b\x5d-\x7e]+|[^\x20-\x5b\x5d-\x7e]+", script)
+    )
+
+
+def quote(value: bytes) -> bytes:
+    """A POSIX shell word that stands for exactly these bytes."""
+    return b"'" + value.replace(b"'", b"'\\''") + b"'"
+
+
+def _terminal(terminal: Terminal | None) -> bytes:
+    if terminal is None:
+        return b""
+    settings = b" ".join(quote(word.encode("latin-1")) for word in stty_words(terminal.modes))
+    # A stty that knows less than GNU's must still leave raw mode.
+    restore = b'stty "$__s" ' + settings + b' 2>/dev/null||stty "$__s";' if settings else b'stty "$__s";'
+    return restore + b"printf '\\006';"
+
+
+def _environment(program: Program) -> bytes:
+    merged: dict[str, bytes] = {**program.environment, **program.request.environment}
+    terminal = program.request.terminal
+    if terminal is not None:
+        merged["TERM"] = terminal.term.encode("utf-8", "surrogateescape")
+    path = merged.pop("PATH", b"\0")
+    exports = []
+    for name, value in merged.items():
+        if not _NAME.match(name) or b"\0" in value:
+            continue  # no shell can set it; OpenSSH drops such a variable without a word as well
+        if len(name) + 1 + len(value) > LONGEST_COMMAND:
+            raise BadRequest(f"the variable {name} is longer than a Linux program can be given: 128 KiB at most.")
+        exports.append(name.encode() + b"=" + quote(value))
+    if sum(map(len, exports)) > LARGEST_ENVIRONMENT:
+        raise BadRequest("the environment is too large: 1 MB at most; send fewer or shorter variables.")
+    return b"".join(
+        (
+            b"export SSH_TTY=$(tty 2>/dev/null);" if terminal is not None else b"",
+            b"__P=" + quote(path) + b";" if b"\0" not in path else b"",
+            b"export " + b" ".join(exports) + b";" if exports else b"",
+            _described(terminal.term) if terminal is not None else b"",
+        )
+    )
+
+
+def _described(term: str) -> bytes:
+    """Call the terminal xterm-256color where the sandbox has a description of that, and none of its own type."""
+    if term in _TERMS_AS_THEY_ARE or not _TERM.match(term):
+        return b""
+    own, usual = (f'[ -e "$__d/{name[0]}/{name}" ]'.encode() for name in (term, USUAL_TERM))
+    return (
+        b'IFS=:;__k=;for __d in "$TERMINFO" "$HOME/.terminfo" /etc/terminfo /lib/terminfo /usr/share/terminfo '
+        b"/usr/lib/terminfo /usr/local/share/terminfo $TERMINFO_DIRS;do "
+        + (own + b"&&__k=&&break;" + usual + b"&&__k=1;done;unset IFS;")
+        + (b'[ "$__k" ]&&TERM=' + USUAL_TERM.encode() + b";")
+    )
+
+
+def _start(program: Program, parent: _Parent | None) -> bytes:
+    asks = program.request.asks
+    if isinstance(asks, Subsystem):
+        return _subsystem(asks, parent)
+    original = program.environment.get("SSH_ORIGINAL_COMMAND") == USUAL_SFTP_SERVER
+    # The variables of the launcher itself must not reach the program; they were never exported.
+    shell = (
+        b"__S=" + quote(program.shell.encode()) + b';[ -x "$__S" ]||__S=${SHELL:-/bin/sh};[ -x "$__S" ]||__S=/bin/sh;'
+        b'export SHELL="$__S" USER="${USER:=$(id -un 2>/dev/null)}" LOGNAME="${LOGNAME:-$USER}";cd 2>/dev/null;'
+        + (_ACCOUNT % quote(program.login.encode()) if program.login else b"")
+        + (_server() + b'export SSH_ORIGINAL_COMMAND="${__p:-$SSH_ORIGINAL_COMMAND}";' if original else b"")
+    )
+    if isinstance(asks, Shell):
+        return shell + _LOGIN_SHELL + _become(b'"$@"', parent)
+    if b"\0" in asks.command:
+        raise BadRequest("the command holds a NUL byte, which no program can be given.")
+    if len(asks.command) > LONGEST_COMMAND:
+        raise BadRequest(
+            f"the command is {len(asks.command):,} bytes long and Linux takes {LONGEST_COMMAND:,} at most: "
+            "send it on stdin instead, as in `ssh HOST sh < script`."
+        )
+    # The word after the command is $0: messages then begin with "bash:", as under OpenSSH.
+    return shell + b"__c=" + quote(asks.command) + b";" + _become(b'"$__S" -c "$__c" "${__S##*/}"', parent)
+
+
+# As getpwnam(3) of libnss-extrausers reads it: the first line is the account itself, which the login name is another
+# name of, so that ~LOGIN is the home.
+_ACCOUNT = (
+    b"__f=/var/lib/extrausers/passwd;if [ -w $__f ];then __u=%s;__l=;while IFS=: read -r __n __v;do "
+    b'[ "$__n" = "$__u" ]&&__l=&&break;__l=${__l:-$__v};done <$__f;'
+    b'[ "$__l" ]&&printf "%%s:%%s\\n" "$__u" "$__l" >>$__f;fi;'
+)
+
+# A login shell's $0 is "-bash", which only a shell with `exec -a` can give: bash for any, busybox for its own. BASH_ENV
+# would be read by that bash too.
+_LOGIN_SHELL = (
+    b"__b=;case ${BASH_ENV:+no}$__S in /*/bash)__b=$__S;;"
+    b"/*)for __d in /bin/bash /usr/bin/bash;do [ -x $__d ]&&__b=$__d&&break;done;;esac;"
+    b'if [ "$__b" ];then set -- "$__b" -c \'exec -a "-${0##*/}" "$0"\' "$__S";'
+    b'elif (exec -a x true) 2>/dev/null;then set -- -a "-${__S##*/}" "$__S";else set -- "$__S" -l;fi;'
+)
+
+
+def _become(program: bytes, parent: _Parent | None) -> bytes:
+    program = b'export PATH="$__P";exec ' + program
+    if parent is None:
+        return program
+    # Signals go to the whole group: the parent must outlive them to tell the status, and a caught signal is reset in
+    # the child. What this shell says of a child that a signal has killed ("Killed", of INT and PIPE nothing) is
+    # nobody's output, but tells 137 by KILL from `exit 137`: it goes into the pipe of an empty here-document, and the
+    # mark is followed by KILLED. Where there is no such pipe to write to, it goes to /dev/null.
+    return (
+        b"trap : HUP INT QUIT ILL ABRT FPE USR1 SEGV USR2 PIPE ALRM TERM;exec 4>&2 2>/dev/null;__k=;"
+        b"command exec 3<<.\n\n.\n"
+        b"[ -w /proc/self/fd/3 ]&&command exec 2>/proc/self/fd/3&&__k=1;("
+        + program
+        + (b" </dev/null" if parent.no_input else b"")
+        + b' 2>&4 3<&- 4>&-);__r=$?;exec 2>/dev/null;[ "$__k" ]&&{ __k=;while read -r __v;do __k=$__k$__v;done <&3;'
+        b"exec 3<&-;};__m="
+        + quote(parent.mark)
+        + b';__w=1;trap __w= HUP USR1;printf "%s${__k:+\\030}" "$__m" >&4;printf %s "$__m";'
+        + (b"cat >/dev/null" if parent.no_input else _HELD % (len(parent.mark), UNTAKEN))
+        + b";exit $__r"
+    )
+
+
+# Stdin that does not end in the mark had ended before, and can tell nothing: so a signal does, once all output has
+# come. /proc/PID/io counts what the launcher and all children that were waited for have written. The signal may come
+# just before the `wait` that it is to end, hence one second at a time; for an hour, should nobody ever come.
+_HELD = (
+    b'if [ "$(tail -c %d||cat >/dev/null)" != "$__m" ];then __n=;'
+    b'while read -r __k __v;do [ "$__k" = wchar: ]&&[ "$__v" -gt %d ]&&__n=3600;done </proc/$$/io;'
+    b'while [ "$__w" ]&&[ "${__n:-0}" -gt 0 ];do sleep 1 </dev/null >/dev/null 4>&-& wait $!;__n=$((__n-1));done;fi'
+)
+
+
+def _server() -> bytes:
+    """Finds the sandbox's sftp-server."""
+    tries = " ".join(SFTP_SERVERS)
+    return f'__p=;for p in {tries} $(command -v sftp-server);do [ -x "$p" ]&&__p=$p&&break;done;'.encode()
+
+
+def _subsystem(asks: Subsystem, parent: _Parent | None) -> bytes:
+    if asks.name != "sftp":
+        raise BadRequest(f"there is no subsystem {asks.name!r} here.")
+    # Without a server: one line after the other is carried out, see sandbox/shell_files.py.
+    start = b"cd 2>/dev/null;%s[ \"$__p\" ]||{ printf '\\006';%s;};printf '\\005';" % (_server(), FILES_LOOP.encode())
+    return start + _become(b" ".join((b'"$__p"', *map(quote, asks.options))), parent)

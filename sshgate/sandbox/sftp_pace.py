@@ -1,0 +1,118 @@
+"""Holding back an sftp client that does not wait: PuTTY's sends 4 KiB at a time for as long as the window is open.
+
+OpenSSH's server reads four such packets for each that it answers, and moves all that it has read whenever it reads
+again: with some MiB unanswered it does little else. So a packet begins only when not too many are unanswered. That also
+bounds what waits in the sandbox. The bytes stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from sshgate.stream.interfaces import STDOUT, Control, Outcome, Process
+
+# Requests without an answer. OpenSSH's client has 64 at most by itself.
+MOST = 128
+# Where input was held, it goes on when so many are left: one message for many small packets.
+FEW = 64
+# Not every request has an answer (one of an unknown kind); with none for so long, those there were are forgotten.
+FORGET_SECONDS = 1.0
+# What is shorter or longer is none of SFTP: all is passed on uncounted from there.
+SHORTEST_PACKET = 5
+LONGEST_PACKET = 16 << 20
+
+
+class Paced:
+    """An sftp server, a ``Process``, that is sent no more than it answers."""
+
+    def __init__(self, process: Process) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._asked = _Packets()
+        self._told = _Packets()
+        self._unanswered = 0
+        self._room = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Paced {self._unanswered} unanswered, {self._process!r}>"
+
+    async def read(self) -> tuple[int, bytes] | None:
+        chunk = await self._process.read()
+        if chunk is None:
+            self._told.count = False
+            self._room.set()
+        elif chunk[0] == STDOUT and self._told.count:
+            answered, _ = self._told.take(chunk[1], 0, len(chunk[1]))
+            self._unanswered = max(0, self._unanswered - answered)
+            if self._unanswered <= FEW:
+                self._room.set()
+        return chunk
+
+    async def write(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            end = len(data)
+            if self._asked.count and self._told.count:
+                begun, end = self._asked.take(data, at, MOST - self._unanswered)
+                self._unanswered += begun
+            if end > at:
+                await self._process.write(data[at:end] if end - at < len(data) else data)
+                at = end
+            else:
+                await self._answers()
+
+    async def _answers(self) -> None:
+        self._room.clear()
+        if self._unanswered > FEW:
+            before = self._told.total
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FORGET_SECONDS):
+                    await self._room.wait()
+            if self._told.total == before:
+                self._unanswered = 0
+
+    async def write_eof(self) -> None:
+        await self._process.write_eof()
+
+    async def control(self, control: Control) -> None:
+        await self._process.control(control)
+
+    async def wait(self) -> Outcome:
+        return await self._process.wait()
+
+    async def close(self) -> None:
+        await self._process.close()
+
+
+class _Packets:
+    """Finds where packets begin in bytes that come in any pieces. ``count`` is false once they are none."""
+
+    def __init__(self) -> None:
+        self.count = True
+        self.total = 0
+        self._header = b""
+        self._rest = 0
+
+    def take(self, data: bytes, start: int, most: int) -> tuple[int, int]:
+        """Read from ``start`` up to where one more than ``most`` would begin; how many began, and that place."""
+        at, begun = start, 0
+        while at < len(data):
+            if self._rest:
+                step = min(self._rest, len(data) - at)
+                self._rest -= step
+                at += step
+                continue
+            if not self._header and begun >= most:
+                break
+            step = min(4 - len(self._header), len(data) - at)
+            self._header += data[at : at + step]
+            at += step
+            if len(self._header) == 4:
+                self._rest, self._header = int.from_bytes(self._header, "big"), b""
+                begun += 1
+                if not SHORTEST_PACKET <= self._rest <= LONGEST_PACKET:
+                    self.count = False
+                    return begun, len(data)
+        self.total += begun
+        return begun, at

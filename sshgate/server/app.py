@@ -1,0 +1,190 @@
+"""The running gateway: core and front doors, from start to drained end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from sshgate.config.ignored import without_effect
+from sshgate.config.model import Config
+from sshgate.errors import GateError
+from sshgate.server.core import Core
+from sshgate.server.frontends import Doors
+from sshgate.server.reload import Reread
+from sshgate.stream.tasks import cancel, first_of
+from sshgate.telemetry import log as logs
+from sshgate.telemetry.audit import AuditFile
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.tracing import traced
+
+# How often a drain that has broken looks whether the sessions have ended.
+DRAIN_LOOK_SECONDS = 0.2
+
+Ready = Callable[[Doors], None]
+
+log = structlog.get_logger("sshgate.app")
+
+
+def run(config: Config, ready: Ready | None = None, file: Path | None = None) -> int:
+    """Serve until TERM or INT, then drain; a second signal cuts what still runs. Returns the exit status.
+
+    ``ready`` is called once with the open doors when logins are accepted. ``file`` is where ``config`` was read from:
+    it is read again when it changes and at HUP. The event loop is uvloop's where
+    it is installed, asyncio's otherwise or with SSHGATE_LOOP=asyncio.
+    """
+    logs.configure(config.log)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(config, ready, file))
+    except GateError as error:
+        print(f"sshgate: {error}", file=sys.stderr)
+        return error.status if error.status != 255 else 1
+    except OSError as error:
+        # Addresses that cannot be had are a GateError, so this is something else: where from, the log has.
+        log.error("broken", exc_info=error)
+        where = f": {error.filename}" if error.filename is not None else ""
+        print(f"sshgate: {error.strerror or error}{where}.", file=sys.stderr)
+        return 1
+    finally:
+        # The handlers went with the loop: a signal too many must not turn a good end into a killed one.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+    return 0
+
+
+async def serve(config: Config, ready: Ready | None = None, file: Path | None = None) -> None:
+    """Open everything, serve, and close in the reverse order. Raises ``GateError`` when it cannot start."""
+    if config.sandbox.provider == "local":
+        from sshgate.providers.local.provider import refuse_public
+
+        refuse_public([config.ssh.listen, *([config.web.listen] if config.web is not None else [])])
+    stop = _stop_signals()
+    async with Core(config) as core, _observable(config, core):
+        events = core.telemetry.events
+        doors = Doors(config, core)
+        try:
+            await doors.listen()
+            core.readiness.serving = True
+            # What is there now stays: the collector would look through it each time, for 30 ms.
+            gc.freeze()
+            web = doors.web.url if doors.web is not None else None
+            addresses = " ".join(map(str, doors.addresses))
+            events.tell(Code.SERVING, addresses=addresses, provider=config.sandbox.provider, web=web)
+            if core.keyring.empty:
+                log.warning("no key is configured, nobody can log in", directory=str(config.access.authorized_keys))
+            for sentence in without_effect(config):
+                log.warning(sentence)
+            if ready is not None:
+                ready(doors)
+            async with _reread(file, core, doors):
+                await stop.get()
+            await _drain(core, doors, stop)
+        finally:
+            await doors.close()
+            core.readiness.serving = False
+        events.tell(Code.STOPPED)
+
+
+@asynccontextmanager
+async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
+    """Traces, the audit file and the listener for machines, from before the first login until after the last."""
+    async with AsyncExitStack() as stack:
+        if config.telemetry.traces is not None:
+            pods = config.sandbox.provider == "kubernetes"
+            await stack.enter_async_context(traced(config.telemetry.traces, core.telemetry.events, pods))
+        if config.telemetry.audit is not None:
+            audit = AuditFile(config.telemetry.audit)
+            stack.callback(audit.close)
+            core.telemetry.events.add(audit)
+            core.telemetry.metrics.reads(
+                "sshgate_audit_lost", "Events that the audit file did not take.", (), lambda: {(): audit.lost}
+            )
+        if config.telemetry.listen is not None:
+            from sshgate.telemetry.health import Health
+
+            health = Health(config.telemetry.listen, core.readiness, core.telemetry.metrics)
+            await health.open()
+            stack.push_async_callback(health.close)
+        yield
+
+
+@asynccontextmanager
+async def _reread(file: Path | None, core: Core, doors: Doors) -> AsyncIterator[None]:
+    """Changed settings come into force while the body runs."""
+    if file is None:
+        yield
+        return
+
+    async def apply(config: Config) -> None:
+        await doors.reconfigure(config)
+        core.reconfigure(config)
+
+    watch = Reread(file, core.config, apply, core.telemetry.events)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, watch.now)
+    task = asyncio.create_task(watch.run())
+    try:
+        yield
+    finally:
+        await cancel(task)
+        # Whoever asks now is too late, and shall not end us.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+
+
+async def _drain(core: Core, doors: Doors, stop: asyncio.Queue[int]) -> None:
+    """No more logins; running sessions are told, and may end in their own time. A second signal does not wait."""
+    seconds = core.config.ssh.drain
+    core.readiness.draining = True
+    forwards = int(sum(core.gateway.forwards.values()))
+    core.telemetry.events.tell(Code.DRAINING, sessions=core.gateway.sessions, forwards=forwards, seconds=seconds)
+    doors.stop_accepting()
+
+    sentence = f"your session may go on for up to {seconds:g} s; a new login finds another."
+
+    async def work() -> None:
+        over = time.monotonic() + seconds
+        announced = core.gateway.terminals.announce(f"this gateway is shutting down: {sentence}")
+        done = await asyncio.gather(_done("announce", announced), _done("drain", doors.drain(seconds)))
+        # A defect in one of them must not cut the sessions that run.
+        while not all(done) and core.gateway.sessions and time.monotonic() < over:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+
+    await first_of(work(), stop.get())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if os.environ.get("SSHGATE_LOOP") == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _stop_signals() -> asyncio.Queue[int]:
+    stop: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.put_nowait, number)
+    return stop
+
+
+async def _done(step: str, work: Coroutine[Any, Any, None]) -> bool:
+    """Carry out one step of a drain; false, and a line in the log, when it fails."""
+    try:
+        await work
+    except Exception:
+        log.exception("drain.broken", step=step)
+        return False
+    return True

@@ -1,0 +1,82 @@
+"""Wiring: from configuration to a gateway that front doors can use."""
+
+from __future__ import annotations
+
+from sshgate.access.authorized_keys import Keyring
+from sshgate.access.limits import Admission
+from sshgate.config.model import Config
+from sshgate.config.node import node_address
+from sshgate.sandbox.provider import Provider
+from sshgate.session.gateway import Gateway
+from sshgate.session.subsystems import ssh_config as clientconfig
+from sshgate.session.subsystems.registry import Question, Verbs
+from sshgate.session.subsystems.sandboxes import SandboxVerbs
+from sshgate.ssh.sftp import serve_files
+from sshgate.telemetry import Telemetry
+from sshgate.telemetry.metrics import Metrics
+from sshgate.telemetry.readiness import Readiness
+
+
+class Core:
+    """Everything behind the front doors, opened and closed as one."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.keyring = Keyring(config.access.authorized_keys, config.access.user_ca)
+        self.admission = Admission(config.limits)
+        self.telemetry = Telemetry()
+        self.provider = make_provider(config, self.telemetry)
+        self.readiness = Readiness(self.provider.check)
+        self.verbs = Verbs()
+        self.verbs.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
+        SandboxVerbs(self.provider).add_to(self.verbs)
+        clientconfig.add_to(self.verbs, node_address())
+        # Pods are counted over all gateways by their provider; what is local is this process's alone.
+        counted = self.admission if config.sandbox.provider == "local" else None
+        self.gateway = Gateway(self.provider, config.profiles, counted, self.verbs, self.telemetry, serve_files)
+
+        self._tell_gauges(self.telemetry.metrics)
+
+    def reconfigure(self, config: Config) -> None:
+        """What can change while the gateway runs: profiles, limits, and what front doors read from ``config``."""
+        self.config = config
+        self.admission.limits = config.limits
+        self.gateway.profiles = config.profiles
+        self.provider.reconfigure(config.profiles, config.limits)
+
+    async def _receipt(self, question: Question) -> str:
+        return self.telemetry.receipts.text(question.identity.user)
+
+    def _tell_gauges(self, metrics: Metrics) -> None:
+        admission, gateway = self.admission, self.gateway
+        metrics.reads("sshgate_connections", "Open connections.", (), lambda: {(): admission.connections})
+        metrics.reads(
+            "sshgate_unauthenticated", "Open connections without a login.", (), lambda: {(): admission.unauthenticated}
+        )
+        metrics.reads("sshgate_sessions", "Sessions that run.", (), lambda: {(): gateway.sessions})
+        metrics.reads("sshgate_forwards", "Open forwards by kind.", ("kind",), lambda: gateway.forwards)
+        metrics.reads(
+            "sshgate_sandboxes", "Sandboxes by profile and state; all gateways of a namespace see the same.",
+            ("profile", "state"), self.provider.counts,
+        )  # fmt: skip
+        metrics.reads("sshgate_draining", "1 while the gateway shuts down.", (), lambda: {(): self.readiness.draining})
+
+    async def __aenter__(self) -> Core:
+        await self.provider.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.provider.close()
+
+
+def make_provider(config: Config, telemetry: Telemetry) -> Provider:
+    """The configured provider. Imported by need: Kubernetes' client costs 60 MiB and most of a second."""
+    if config.sandbox.provider == "local":
+        from sshgate.providers.local.provider import LocalProvider
+
+        return LocalProvider(config.sandbox)
+    from sshgate.providers.kubernetes.provider import KubernetesProvider
+
+    return KubernetesProvider(
+        config.sandbox, config.profiles, config.limits, telemetry.metrics.api_request, telemetry.events
+    )

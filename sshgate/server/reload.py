@@ -1,0 +1,141 @@
+"""The configuration read again while the gateway runs: on HUP, and when its file or the host keys have changed.
+
+A file with mistakes changes nothing and is told. What cannot change while connections are open waits for a restart
+and is told by name. New settings hold for new connections and new sandboxes; those that are there keep theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from sshgate.config.load import load
+from sshgate.config.model import Config
+from sshgate.errors import ConfigError, GateError
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events
+
+# How often the files are looked at. A mounted ConfigMap takes up to a minute to arrive anyway.
+LOOK_SECONDS = 2.0
+
+# Whole sections, or single settings of one. All others wait for a restart.
+LIVE = frozenset(
+    {
+        "profiles", "limits",
+        "ssh.login_grace", "ssh.keepalive", "ssh.keepalive_count", "ssh.banner", "ssh.greeting", "ssh.rekey_bytes",
+        "ssh.rekey_seconds", "ssh.channels_per_connection", "ssh.drain",
+        "access.accept_env", "access.accept_env_forced",
+    }
+)  # fmt: skip
+
+Apply = Callable[[Config], Awaitable[None]]
+
+
+class Reread:
+    """Watches one file and what belongs to it. ``apply`` is given each new configuration that can be used.
+
+    ``apply`` may raise ``GateError`` (host keys that cannot be read); then the old settings stay as well.
+    """
+
+    def __init__(self, file: Path, config: Config, apply: Apply, events: Events, every: float = LOOK_SECONDS) -> None:
+        self._file = file
+        self._config = config
+        self._apply = apply
+        self._events = events
+        self._every = every
+        self._asked = asyncio.Event()
+        self._seen = self._stamp()
+
+    def __repr__(self) -> str:
+        return f"<Reread {self._file}>"
+
+    def now(self) -> None:
+        """Read it again at once, changed or not (HUP)."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every):
+                    await self._asked.wait()
+            try:
+                await self._look()
+            except Exception as error:
+                # A defect costs this change, not the ones to come.
+                reason = "an error inside the gateway; the settings before stay, the next change is read again"
+                self._events.tell(Code.CONFIG_REFUSED, reason=reason, error=error)
+
+    async def _look(self) -> None:
+        stamp = await asyncio.to_thread(self._stamp)
+        if self._asked.is_set() or stamp != self._seen:
+            self._asked.clear()
+            self._seen = stamp
+            await self._read()
+
+    async def _read(self) -> None:
+        try:
+            wanted = await asyncio.to_thread(load, self._file)
+            config, live, later = within_reach(self._config, wanted)
+            await self._apply(config)
+        except ConfigError as error:
+            self._events.tell(Code.CONFIG_REFUSED, reason=" ".join(error.mistakes))
+            return
+        except GateError as error:
+            self._events.tell(Code.CONFIG_REFUSED, reason=str(error))
+            return
+        self._config = config
+        self._events.tell(
+            Code.CONFIG_REREAD,
+            changed=", ".join(live) or None,
+            later=f"{', '.join(later)}: in force after a restart" if later else None,
+        )
+
+    def _stamp(self) -> tuple[object, ...]:
+        """Changes when a file's content may have. A mounted ConfigMap changes by a link to another directory."""
+        keys = self._config.ssh.host_keys
+        with contextlib.suppress(OSError):
+            return (_stamp_of(self._file), *(_stamp_of(path) for path in sorted(keys.glob("ssh_host_*_key"))))
+        return (_stamp_of(self._file),)
+
+
+def within_reach(old: Config, new: Config) -> tuple[Config, list[str], list[str]]:
+    """``new`` as far as it can hold without a restart; the names of what changes now, and of what would later."""
+    live: list[str] = []
+    later: list[str] = []
+    kept: dict[str, Any] = {}
+    for name, before, after in _changed(old, new):
+        if name in LIVE or before is None or after is None or not _is_section(before):
+            (live if name in LIVE else later).append(name)
+            kept[name] = after if name in LIVE else before
+            continue
+        values = {}
+        for inner, was, will in _changed(before, after):
+            path = f"{name}.{inner}"
+            (live if path in LIVE else later).append(path)
+            values[inner] = will if path in LIVE else was
+        kept[name] = replace(before, **values)
+    return replace(old, **kept), live, later
+
+
+def _changed(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    for known in fields(old):
+        before, after = getattr(old, known.name), getattr(new, known.name)
+        if before != after:
+            yield known.name, before, after
+
+
+def _is_section(value: object) -> bool:
+    return hasattr(value, "__dataclass_fields__")
+
+
+def _stamp_of(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev

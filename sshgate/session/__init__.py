@@ -1,0 +1,1 @@
+"""One session from request to outcome."""

@@ -1,0 +1,288 @@
+"""Which sandbox a channel gets, and when it is removed: one place for the three scopes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
+
+from sshgate.access.limits import Admission
+from sshgate.access.policy import Grant
+from sshgate.lifecycle.occupancy import Occupancy
+from sshgate.sandbox.named import Attachment, NamedSandboxes
+from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
+from sshgate.session.speculation import Foreseen
+from sshgate.stream.tasks import cancel
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Trail
+from sshgate.telemetry.timings import since
+
+
+class Pending(Protocol):
+    """A sandbox that is made, or joined, when it is first asked for."""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds of its maximum lifetime that remained when it was entered; ``None``: all of it."""
+
+    @property
+    def how(self) -> str:
+        """After ``get``: whether the sandbox was ``warm``, made ``cold``, or ``joined`` (it was there already)."""
+
+    async def get(self) -> Sandbox:
+        """Raises as ``Provider.create`` does, and ``LimitReached``; the next one to ask tries again."""
+
+
+class Claims:
+    """The claims of one connection. ``close`` when it has ended."""
+
+    def __init__(self, provider: Provider, admission: Admission | None, user: str, trail: Trail) -> None:
+        self._trail = trail
+        self._provider = provider
+        self._admission = admission
+        self._user = user
+        self._shared: dict[str, _Shared] = {}
+        self._foreseen: Foreseen | None = None
+
+    def foresee(self, granted: Grant, session: str) -> None:
+        """A channel will ask for something, probably this: claim the sandbox now.
+
+        Only where one is ready, and where it is the provider that counts: else nothing would be gained.
+        """
+        ready = self._admission is None and granted.profile.warm > 0 and granted.name is None
+        if ready and not self.has(granted) and self._foreseen is None:
+            order = Order(granted.profile, self._user, session, None, granted.chosen)
+            self._foreseen = Foreseen(self._provider.create, order)
+
+    def has(self, granted: Grant) -> bool:
+        """Whether the sandbox that the connection shares for this grant is there, or is being made."""
+        shared = self._shared.get(granted.profile.name) if granted.scope == "connection" else None
+        return shared is not None and shared.there
+
+    def foreseen(self) -> Foreseen | None:
+        """What was foreseen for the channel that asks now; whoever gets it drops it."""
+        foreseen, self._foreseen = self._foreseen, None
+        return foreseen
+
+    @asynccontextmanager
+    async def sandbox(
+        self, granted: Grant, session: str, notice: Notice, foreseen: Foreseen | None = None
+    ) -> AsyncIterator[Pending]:
+        """The sandbox of this grant. One of its own is removed when the body ends, a shared one is kept for others."""
+        order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
+        if granted.name is not None:
+            joined = _Joined(self._provider.named, self._admission, order, notice, foreseen)
+            try:
+                yield joined
+            finally:
+                await joined.leave()
+            return
+        if granted.scope == "connection":
+            shared = self._shared.get(granted.profile.name)
+            if shared is None:
+                shared = _Shared(self._provider, self._admission, order, notice, self._trail, foreseen)
+                self._shared[granted.profile.name] = shared
+            else:
+                shared.ask(order, notice, foreseen)
+            with shared.entered():
+                yield shared
+            return
+        once = _Once(self._provider, self._admission, order, notice, self._trail, foreseen)
+        try:
+            yield once
+        finally:
+            await once.delete()
+
+    async def close(self) -> None:
+        """Remove what the connection's channels shared, or would have. Never raises."""
+        foreseen = self.foreseen()
+        if foreseen is not None:
+            await foreseen.drop()
+        shared, self._shared = list(self._shared.values()), {}
+        for once in shared:
+            await once.close()
+
+
+class _Joined:
+    """A named sandbox, joined once; it stays when this channel leaves."""
+
+    left: float | None = None
+    how = "joined"
+
+    def __init__(
+        self,
+        named: NamedSandboxes,
+        admission: Admission | None,
+        order: Order,
+        notice: Notice,
+        foreseen: Foreseen | None,
+    ) -> None:
+        self._named = named
+        self._admission = admission
+        self._order = order
+        self._notice = notice
+        self._foreseen = foreseen
+        self._attachment: Attachment | None = None
+
+    async def get(self) -> Sandbox:
+        if self._foreseen is not None:
+            await self._foreseen.drop()  # it would count as one of the user's
+        if self._attachment is None:
+            self._attachment = await self._named.join(self._order, self._notice, self._admit)
+            self.left = self._attachment.left
+            self.how = "cold" if self._attachment.made else "joined"
+        return self._attachment.sandbox
+
+    async def leave(self) -> None:
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            await attachment.leave()
+
+    def _admit(self) -> Callable[[], None]:
+        return _admit(self._admission, self._order.user)
+
+
+class _Once:
+    """A sandbox that is made once, by whoever asks first, and removed once."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        admission: Admission | None,
+        order: Order,
+        notice: Notice,
+        trail: Trail,
+        foreseen: Foreseen | None,
+    ) -> None:
+        self.how = "cold"
+        self._foreseen = foreseen
+        self._trail = trail
+        self._provider = provider
+        self._admission = admission
+        self._order = order
+        self._notice = notice
+        self._lock = asyncio.Lock()
+        self._sandbox: Sandbox | None = None
+        self._release: Callable[[], None] = lambda: None
+
+    @property
+    def left(self) -> float | None:
+        return None
+
+    async def get(self) -> Sandbox:
+        async with self._lock:
+            return await self._get()
+
+    async def _get(self) -> Sandbox:
+        if self._sandbox is not None:
+            self.how = "joined"
+            return self._sandbox
+        release = _admit(self._admission, self._order.user)
+        try:
+            self._sandbox = await self._made()
+        except BaseException:
+            release()
+            raise
+        self._release = release
+        self.how = "warm" if self._sandbox.warm else "cold"
+        return self._sandbox
+
+    async def _made(self) -> Sandbox:
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen is not None and foreseen.fits(self._order):
+            return await foreseen.use(self._notice)
+        if foreseen is not None:
+            await foreseen.drop()  # it would count as one of the user's
+        return await self._provider.create(self._order, self._notice)
+
+    async def delete(self) -> None:
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            began = time.monotonic()
+            try:
+                await sandbox.delete()
+                order = self._order
+                ended = self._trail.bound(session=order.session, sandbox=sandbox.id, profile=order.profile.name)
+                ended.tell(Code.SANDBOX_END, seconds=since(began))
+            finally:
+                self._release()
+
+
+class _Shared(_Once):
+    """The sandbox of a connection's channels. It stays a while after the last of them, as a named one does.
+
+    Should it end before the connection, the next channel gets another one.
+    """
+
+    _occupancy: Occupancy | None = None
+    _keeper: asyncio.Task[None] | None = None
+    _users = 0
+
+    @property
+    def there(self) -> bool:
+        """Whether there is a sandbox, or one is being made."""
+        return self._lock.locked() or (self._sandbox is not None and self._sandbox.usable)
+
+    @property
+    def left(self) -> float | None:
+        return self._occupancy.left if self._occupancy is not None else None
+
+    def ask(self, order: Order, notice: Notice, foreseen: Foreseen | None) -> None:
+        """One more channel comes: what has yet to be made is made for this order."""
+        if not self.there:
+            self._order, self._notice = order, notice
+            self._foreseen, foreseen = foreseen, self._foreseen
+        if foreseen is not None:
+            foreseen.give_up()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """A channel is in it while the body runs."""
+        self._users += 1
+        if self._occupancy is not None:
+            self._occupancy.enter()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._occupancy is not None:
+                self._occupancy.leave()
+
+    async def get(self) -> Sandbox:
+        async with self._lock:
+            if self._sandbox is not None and not self._sandbox.usable:
+                await self.delete()
+            sandbox = await self._get()
+            if self._occupancy is None:
+                self._occupancy = Occupancy(self._order.profile.limits)
+                for _ in range(self._users):
+                    self._occupancy.enter()
+                self._keeper = asyncio.create_task(self._keep(sandbox, self._occupancy))
+            return sandbox
+
+    async def delete(self) -> None:
+        keeper, self._keeper, self._occupancy = self._keeper, None, None
+        if keeper is not None and keeper is not asyncio.current_task():
+            await cancel(keeper)
+        await super().delete()
+
+    async def close(self) -> None:
+        """The connection has ended."""
+        async with self._lock:
+            await self.delete()
+
+    async def _keep(self, sandbox: Sandbox, occupancy: Occupancy) -> None:
+        async def busy() -> bool:
+            await sandbox.forget()  # what waits in it would look like a program
+            return sandbox.usable and await sandbox.aside.anything()
+
+        await occupancy.until_over(busy)
+        async with self._lock:
+            if self._sandbox is sandbox:
+                await self.delete()
+
+
+def _admit(admission: Admission | None, user: str) -> Callable[[], None]:
+    return admission.sandbox(user).release if admission is not None else lambda: None

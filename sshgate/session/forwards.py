@@ -1,0 +1,383 @@
+"""The forwards of one login: which sandbox is meant, and a relay in each that is.
+
+A forward goes to the sandbox of the connection's oldest session that runs. Without one it goes to the sandbox that the
+login name stands for: a named one, the one that the connection shares, else one of its own that lasts as long as the
+connection (``ssh -N -L``, ``ssh -W``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from typing import Any
+
+from sshgate.access.identity import Identity
+from sshgate.access.policy import Grant
+from sshgate.config.model import ProfileLimits
+from sshgate.errors import GateError, Unavailable
+from sshgate.forwarding import plain, policy
+from sshgate.forwarding.places import Place
+from sshgate.forwarding.relay import HELLO_SECONDS, ConnectFailed, NoRelay, Relay, RelayStream
+from sshgate.forwarding.values import Agent, Destination, Listening, Tcp, own_addresses
+from sshgate.sandbox.provider import Sandbox
+from sshgate.session.claims import Claims
+from sshgate.stream.interfaces import Back, Stream
+from sshgate.stream.splice import splice
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Trail, Value
+from sshgate.telemetry.timings import since
+
+# A client that asks for a forward and then for a session sends both within a round trip.
+SESSION_SECONDS = 1.0
+# A program does not wait longer for the listeners that were asked for before it.
+SETTLE_SECONDS = 5.0
+# Nor does a connection, once its sandbox is there: as long as a relay may take to start.
+ORDER_SECONDS = HELLO_SECONDS
+# What comes back to one connection at a time: a program in the sandbox can say that as many come as it likes.
+MOST_BACK = 256
+
+
+class Forwards:
+    """What one connection forwards. ``close`` when it has ended, before its claims."""
+
+    def __init__(self, identity: Identity, usual: Callable[[], Grant], claims: Claims, trail: Trail) -> None:
+        self._identity = identity
+        self._usual = usual
+        self._claims = claims
+        self._trail = trail
+        self._places: list[Place] = []
+        self._own: Place | None = None
+        self._more_sessions = True
+        self._changed = asyncio.Event()
+        self._relays: dict[str, asyncio.Task[Relay | None]] = {}
+        self._listeners: dict[Listening, tuple[Relay, int]] = {}
+        self._agents: dict[str, tuple[Relay, bytes]] = {}
+        self._agents_lock = asyncio.Lock()
+        self._plain: set[plain.PlainStream] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
+        self._back = 0
+        self._pending = 0
+        self._idle = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Forwards {self.active} connections, {self.listeners} listeners, {len(self._relays)} relays>"
+
+    @property
+    def active(self) -> int:
+        """Connections that are open."""
+        relays = [task.result() for task in self._relays.values() if _started(task)]
+        return sum(relay.streams for relay in relays if relay is not None) + len(self._plain)
+
+    @property
+    def listeners(self) -> int:
+        """Listeners that are open, the agents' sockets not counted; those of a sandbox that has gone are not."""
+        return sum(relay.alive for relay, _ in self._listeners.values())
+
+    @property
+    def work(self) -> Collection[asyncio.Task[None]]:
+        """What goes on without a session: the sandbox that is held for forwards, connections that came back."""
+        return self._tasks
+
+    # --- what a session tells ---
+
+    @contextlib.asynccontextmanager
+    async def session(self, granted: Grant) -> AsyncIterator[Place]:
+        """While it lasts, forwards go to its sandbox, once ``Place.entered`` has told it."""
+        place = Place(granted)
+        self._places.append(place)
+        self._changed.set()
+        try:
+            yield place
+        finally:
+            self._places.remove(place)
+            place.failed(Unavailable("the session ended before its sandbox was there"))
+            if place.sandbox is not None and (granted.scope == "channel" or not self._uses(place.sandbox)):
+                await self._leave(place.sandbox)
+
+    def _uses(self, sandbox: Sandbox) -> bool:
+        """Whether a session or a forward still needs the relay in it, which would keep it from looking idle."""
+        places = [*self._places, *([self._own] if self._own is not None else [])]
+        if any(one.sandbox is sandbox and not one.over for one in places):
+            return True
+        task = self._relays.get(sandbox.id)
+        if task is not None and not task.done():
+            return True
+        relay = task.result() if task is not None and _started(task) else None
+        return relay is not None and relay.streams + relay.listeners > 0
+
+    def sessions_ended(self) -> None:
+        """The client will open no further session: no forward need wait for one."""
+        self._more_sessions = False
+        self._changed.set()
+
+    # --- what the client asks for ---
+
+    async def connect(self, destination: Destination) -> Stream:
+        """Connect from inside the sandbox. Raises ``GateError``."""
+        with self._told("connection", destination) as told:
+            policy.check_key(destination, self._identity.restrictions)
+            place = await self._place()
+            own = await _own_addresses(destination, place)
+            policy.check_profile(destination, place.granted.profile, own)
+            sandbox = await place.get()
+            told["sandbox"] = sandbox.id
+            # It may be meant for a listener that was asked for before it.
+            await self.settled(ORDER_SECONDS)
+            relay = await self._relay(sandbox)
+            if relay is not None:
+                return await relay.connect(destination, own)
+            stream = await plain.connect(sandbox, destination, own)
+            if self._over.is_set():
+                stream.close()
+            self._plain.add(stream)
+            self._spawn(self._forget(stream))
+            return stream
+
+    def listen(self, where: Listening, back: Back) -> Coroutine[Any, Any, int]:
+        """Listen inside the sandbox on its loopback; connections go to ``back``. The port. Raises ``GateError``.
+
+        From the call on, not only when it is awaited, ``settled`` waits for it.
+        """
+        self._pending += 1
+        return self._listen(where, back)
+
+    async def settled(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Returns when no listener is being made any more, at the latest after this long.
+
+        sshd carries out one request after the other: what comes next on the connection may count on the listeners that
+        were asked for before. What they wait for (a session, its sandbox) must not wait for this.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._pending:
+                    self._idle.clear()
+                    await self._idle.wait()
+
+    async def _listen(self, where: Listening, back: Back) -> int:
+        try:
+            return await self._listened(where, back)
+        finally:
+            self._pending -= 1
+            self._idle.set()
+
+    async def _listened(self, where: Listening, back: Back) -> int:
+        with self._told("listener", where) as told:
+            policy.check_key(where, self._identity.restrictions, listening=True)
+            place = await self._place()
+            policy.check_listening(place.granted.profile)
+            self._forget_lost()
+            if where in self._listeners:
+                raise ConnectFailed("this connection listens there already")
+            sandbox = await place.get()
+            told["sandbox"] = sandbox.id
+            relay = await self._relay(sandbox)
+            if relay is None:
+                raise NoRelay("the sandbox has no python3, which remote forwarding needs; install it in the image")
+            number, bound = await relay.listen(where, self._accepted(where, back))
+            port = int.from_bytes(bound[:2], "big") if isinstance(where, Tcp) else 0
+            self._listeners[Tcp(where.host, port) if isinstance(where, Tcp) else where] = relay, number
+            return port
+
+    def unlisten(self, where: Listening) -> bool:
+        """Let go of a listener; whether there was one."""
+        found = self._listeners.pop(where, None)
+        if found is not None:
+            found[0].unlisten(found[1])
+        return found is not None
+
+    def agent_allowed(self) -> bool:
+        """Whether programs may use the client's agent, as far as the login name tells."""
+        try:
+            return policy.offers_agent(self._usual().profile.forward, self._identity.restrictions)
+        except GateError:
+            return False
+
+    async def agent(self, sandbox: Sandbox, back: Back) -> bytes:
+        """The path of the agent's socket in this sandbox: one for the whole connection. Raises ``GateError``."""
+        async with self._agents_lock:
+            relay, path = self._agents.get(sandbox.id, (None, b""))
+            # A relay whose sandbox's python3 was killed took its socket along.
+            if relay is None or not relay.alive:
+                relay = await self._relay(sandbox)
+                if relay is None:
+                    raise NoRelay("the sandbox has no python3, which agent forwarding needs; install it in the image")
+                _, path = await relay.listen(Agent(), self._accepted(Agent(), back))
+                self._agents[sandbox.id] = relay, path
+            return path
+
+    async def close(self) -> None:
+        """End all of it. Never raises."""
+        self._over.set()
+        self.sessions_ended()
+        if self._own is not None:
+            self._own.failed(Unavailable("the connection has ended"))
+        relays, self._relays = list(self._relays.values()), {}
+        for task in relays:
+            await _end(task)
+        await asyncio.gather(*(stream.closed() for stream in list(self._plain)), return_exceptions=True)
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- which sandbox ---
+
+    async def _place(self) -> Place:
+        if not self._places and self._own is None and self._more_sessions and self._open():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SESSION_SECONDS):
+                    while not self._places and self._more_sessions:
+                        self._changed.clear()
+                        await self._changed.wait()
+        if self._over.is_set():
+            raise Unavailable("the connection has ended")
+        if self._places:
+            return self._places[0]
+        if self._own is None or not self._own.usable:
+            self._own = Place(self._usual())
+            self._spawn(self._keep(self._own))
+        return self._own
+
+    def _open(self) -> bool:
+        """Whether a session would decide which sandbox is meant."""
+        usual = self._usual()
+        return usual.name is None and not self._claims.has(usual)
+
+    async def _keep(self, place: Place) -> None:
+        """Hold the sandbox of no session until the connection ends, nothing uses it any more, or its time is up."""
+        try:
+            async with self._claims.sandbox(place.granted, secrets.token_hex(5), lambda text: None) as pending:
+                sandbox = await pending.get()
+                place.entered(sandbox)
+                await self._until_useless(place.granted.profile.limits)
+                place.failed(Unavailable("the sandbox has ended"))
+                if not self._uses(sandbox):
+                    await self._leave(sandbox)
+        except GateError as error:
+            place.failed(error)
+        finally:
+            place.failed(Unavailable("the connection has ended"))
+
+    async def _until_useless(self, limits: ProfileLimits) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.max_lifetime):
+                used = True
+                while used and not self._over.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(limits.idle or None):
+                            await self._over.wait()
+                    used = self.active + self.listeners > 0
+
+    # --- relays ---
+
+    async def _relay(self, sandbox: Sandbox) -> Relay | None:
+        """The sandbox's relay, started when first needed; ``None`` where it cannot run."""
+        task = self._relays.get(sandbox.id)
+        if task is None or (task.done() and not _usable(task)):
+            if self._over.is_set():
+                raise Unavailable("the connection has ended")
+            task = self._relays[sandbox.id] = asyncio.create_task(_start(sandbox))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise Unavailable("the sandbox has ended") from None
+            raise
+
+    async def _leave(self, sandbox: Sandbox) -> None:
+        """The sandbox is about to go."""
+        self._agents.pop(sandbox.id, None)
+        task = self._relays.pop(sandbox.id, None)
+        if task is not None:
+            await _end(task)
+        self._forget_lost()
+
+    def _forget_lost(self) -> None:
+        self._listeners = {where: one for where, one in self._listeners.items() if one[0].alive}
+
+    def _accepted(self, where: Listening, back: Back) -> Callable[[RelayStream, str, int], None]:
+        def accepted(stream: RelayStream, host: str, port: int) -> None:
+            if self._back < MOST_BACK:
+                self._back += 1
+                self._spawn(self._carry_back(stream, where, back, host, port))
+            else:
+                stream.close()
+
+        return accepted
+
+    async def _carry_back(self, stream: RelayStream, where: Listening, back: Back, host: str, port: int) -> None:
+        try:
+            with self._told("back", where):
+                client = await back(host, port)
+            began = time.monotonic()
+            up, down = await splice(client, stream)
+            trail = self._trail.bound(kind="back", target=str(where), seconds=since(began))
+            trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
+        except GateError:
+            stream.close()
+        finally:
+            self._back -= 1
+
+    async def _forget(self, stream: plain.PlainStream) -> None:
+        await stream.wait_closed()
+        await stream.closed()
+        self._plain.discard(stream)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @contextlib.contextmanager
+    def _told(self, kind: str, where: Destination | Listening) -> Iterator[dict[str, Value]]:
+        """Tells how it went; the body adds what it finds out."""
+        fields: dict[str, Value] = {}
+        trail = self._trail.bound(kind=kind, target=str(where))
+        began = time.monotonic()
+        try:
+            yield fields
+        except GateError as error:
+            trail = trail.bound(code=error.code, reason=str(error), seconds=since(began))
+            trail.tell(Code.FORWARD_REFUSED, level=error.level)
+            raise
+        trail.bound(**fields).tell(Code.FORWARD_OPEN, seconds=since(began))
+
+
+async def _own_addresses(destination: Destination, place: Place) -> tuple[str, ...]:
+    """The sandbox's own addresses that the destination means; see ``own_addresses``."""
+    if not isinstance(destination, Tcp):
+        return ()
+    own = own_addresses(destination.host)
+    # Nobody has seen the name and the addresses of a sandbox that is not there yet, but of a named one that was.
+    if own or (place.sandbox is None and place.granted.name is None):
+        return own
+    sandbox = await place.get()
+    return own_addresses(destination.host, sandbox.hostname, await sandbox.addresses())
+
+
+async def _start(sandbox: Sandbox) -> Relay | None:
+    try:
+        return await Relay.start(sandbox)
+    except NoRelay:
+        return None
+
+
+async def _end(task: asyncio.Task[Relay | None]) -> None:
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    if _started(task) and (relay := task.result()) is not None:
+        await relay.close()
+
+
+def _started(task: asyncio.Task[Relay | None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _usable(task: asyncio.Task[Relay | None]) -> bool:
+    if not _started(task):
+        return False
+    relay = task.result()
+    return relay is None or relay.alive

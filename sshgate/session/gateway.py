@@ -1,0 +1,396 @@
+"""One session from request to outcome: the one place where the line and control meet.
+
+A front door authenticates, asks ``Gateway.login`` for a ``Login`` and hands every channel to ``Login.run``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from sshgate.access.identity import Identity
+from sshgate.access.limits import Admission
+from sshgate.access.policy import Grant, grant
+from sshgate.config.model import Profile
+from sshgate.errors import GateError, ProgramMissing
+from sshgate.forwarding.policy import offers_agent
+from sshgate.lifecycle.clocks import SessionClock
+from sshgate.sandbox.enter import has_sftp_server, launch, park
+from sshgate.sandbox.file_budget import FilePlaces
+from sshgate.sandbox.launcher import Program
+from sshgate.sandbox.provider import Provider, Sandbox
+from sshgate.sandbox.sftp_pace import Paced
+from sshgate.sandbox.shell_files import ShellFiles
+from sshgate.session import notices
+from sshgate.session.claims import Claims, Pending
+from sshgate.session.forwards import Forwards
+from sshgate.session.notices import Terminals
+from sshgate.session.progress import Progress
+from sshgate.session.speculation import Foreseen
+from sshgate.session.startup import at_hand, patiently
+from sshgate.session.subsystems.registry import Verbs
+from sshgate.session.timers import Timekeeper, within_limits
+from sshgate.stream.bridge import Traffic, bridge
+from sshgate.stream.interfaces import (
+    STDOUT,
+    Client,
+    Exec,
+    Exited,
+    Lost,
+    Outcome,
+    Process,
+    Request,
+    Shell,
+    Signalled,
+    Subsystem,
+)
+from sshgate.stream.tasks import TaskSet, first_of
+from sshgate.telemetry import Telemetry
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Trail, Value
+from sshgate.telemetry.timings import Marks, Stage
+
+FileServer = Callable[[Client, ShellFiles, Traffic, bytes, bool], Awaitable[Outcome | None]]
+"""Speaks SFTP to a client where the sandbox has no server of its own; ends as ``bridge`` does."""
+
+
+class Gateway:
+    """What a front door needs to know of the rest: it turns identities into logins."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        profiles: Mapping[str, Profile],
+        admission: Admission | None,
+        verbs: Verbs | None = None,
+        telemetry: Telemetry | None = None,
+        file_server: FileServer | None = None,
+    ) -> None:
+        """``admission`` counts sandboxes; ``None``: the provider does."""
+        self.file_server = file_server
+        self.file_places = FilePlaces()
+        self.provider = provider
+        self.verbs = verbs if verbs is not None else Verbs()
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
+        self.profiles = profiles
+        self.admission = admission
+        self.sessions = 0
+        self.terminals = Terminals()
+        """Of the sessions that run."""
+        self._logins: set[Login] = set()
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self.sessions} sessions, {self.provider!r}>"
+
+    @property
+    def forwards(self) -> Mapping[tuple[str, ...], float]:
+        """What is forwarded now, over all logins, by kind."""
+        forwards = [login.forwards for login in self._logins]
+        return {
+            ("connection",): sum(one.active for one in forwards),
+            ("listener",): sum(one.listeners for one in forwards),
+        }
+
+    def login(self, identity: Identity, together: bool = False) -> Login:
+        """Called once authentication has succeeded, never before.
+
+        ``together``: all that is run on it shares one sandbox, also where the profile gives each channel its own.
+        """
+        login = Login(self, identity, together)
+        self._logins.add(login)
+        return login
+
+    def usual_profile(self, user: str, name: str) -> str | None:
+        """The profile of a named sandbox that is there, for who does not say which."""
+        return self.provider.named.profile(user, name)
+
+    def left(self, login: Login) -> None:
+        """Told by a login that was closed."""
+        self._logins.discard(login)
+
+
+class Login:
+    """One authenticated connection. Its front door calls ``close`` when the connection has ended."""
+
+    def __init__(self, gateway: Gateway, identity: Identity, together: bool = False) -> None:
+        self.identity = identity
+        self.shell_pid: int | None = None
+        """The shell that runs on it with a terminal, as its sandbox counts processes: where it is, files belong."""
+        self._gateway = gateway
+        self._together = together
+        self._disconnected = asyncio.Event()
+        self._more_sessions = True
+        self._tasks = TaskSet()
+        self._trail = gateway.telemetry.events.trail(
+            connection=identity.connection or None,
+            user=identity.user,
+            key=identity.fingerprint,
+            source=identity.source,
+        )
+        self._claims = Claims(gateway.provider, gateway.admission, identity.user, self._trail)
+        self.forwards = Forwards(identity, self._usual, self._claims, self._trail)
+
+    def __repr__(self) -> str:
+        return f"<Login {self.identity.login} from {self.identity.source}>"
+
+    async def run(self, request: Request, client: Client) -> None:
+        """Serve one channel to its end: sandbox, program, bridge, exit status, and the sandbox's removal.
+
+        Always ends with ``client.finish``, whatever happens; raises nothing but ``CancelledError``. The
+        front door runs it as a task of its own and never cancels it because the client has gone (``run``
+        sees that by ``Client.wait_closed``); only shutdown cancels.
+        """
+        foreseen = self._claims.foreseen()
+        session = foreseen.order.session if foreseen is not None else secrets.token_hex(5)
+        marks = Marks(session, self.identity.arrived)
+        marks.mark(Stage.REQUEST)
+        trail = self._trail.bound(session=session, asks=_asks(request)).marked(marks)
+        self._gateway.sessions += 1
+        try:
+            await self._serve(session, request, client, trail, marks, foreseen)
+        except GateError as error:
+            trail.tell(Code.SESSION_FAILED, level=error.level, code=error.code, reason=str(error))
+            await notices.say(client, request, str(error))
+            await client.finish(Exited(error.status))
+        except asyncio.CancelledError:
+            trail.tell(Code.SESSION_CUT, reason="shutdown")
+            await notices.say(client, request, "the gateway is shutting down; log in again in a moment.")
+            await client.finish(Lost("shutdown"))
+            raise
+        except Exception as error:
+            trail.tell(Code.SESSION_BROKEN, error=error)
+            await notices.say(client, request, f"an error inside the gateway ended this session (id {session}).")
+            await client.finish(Exited(255))
+        finally:
+            self._gateway.sessions -= 1
+            if foreseen is not None:
+                await foreseen.drop()
+
+    def foresee(self) -> None:
+        """A channel asked for a terminal; what to run in it follows. Never raises."""
+        with contextlib.suppress(GateError):
+            self._claims.foresee(self._usual(), secrets.token_hex(5))
+
+    def sessions_ended(self) -> None:
+        """The client will open no further session."""
+        self._more_sessions = False
+
+    def disconnected(self) -> None:
+        """The connection has ended: what runs in a sandbox that goes with it need not be hung up first."""
+        self._disconnected.set()
+
+    async def close(self) -> None:
+        """The connection has ended, and so have its sessions: remove what it shared. Never raises."""
+        self.disconnected()
+        await self.forwards.close()
+        await self._claims.close()
+        await self._tasks.join()
+        self._gateway.left(self)
+
+    def _usual(self) -> Grant:
+        """What the login name alone stands for."""
+        return self._granted(Request(Shell()))
+
+    def _granted(self, request: Request) -> Grant:
+        usual = partial(self._gateway.usual_profile, self.identity.user)
+        granted = grant(self.identity, request, self._gateway.profiles, usual)
+        if self._together and granted.scope == "channel":
+            granted = replace(granted, scope="connection")
+        return granted
+
+    async def _serve(
+        self,
+        session: str,
+        request: Request,
+        client: Client,
+        trail: Trail,
+        marks: Marks,
+        foreseen: Foreseen | None,
+    ) -> None:
+        if await self._answered(request, client, trail):
+            return
+        telemetry = self._gateway.telemetry
+        granted = self._granted(request)
+        program = self._program(granted)
+        trail = trail.bound(profile=granted.profile.name, asks=_asks(granted.request))
+        trail.bound(**_asked(granted)).tell(Code.SESSION_START)
+        telemetry.receipts.add(self.identity.user, marks)
+        terminal = granted.request.terminal
+        progress = Progress(client, terminal)
+        async with (
+            self._claims.sandbox(granted, session, progress.say, foreseen) as pending,
+            self.forwards.session(granted) as place,
+        ):
+            async with progress.shown():
+                work = _enter(pending, granted, trail, marks)
+                wait = await patiently(client, work, interruptible=terminal is not None)
+            if wait is None:
+                trail.tell(Code.SESSION_END, outcome="left", reason="the client left during the start")
+                return
+            sandbox, process = wait.result
+            if granted.scope == "channel" or (granted.scope == "connection" and not self._more_sessions):
+                # No second program will come: what waits would only hold memory here and show in its `ps`.
+                self._tasks.start(sandbox.forget())
+            place.entered(sandbox)
+            outcome: Outcome | None = None
+            cut = False
+            traffic = Traffic(partial(self._first_byte, granted, marks))
+            try:
+                await self.forwards.settled()
+                program = await self._with_agent(granted, program, sandbox, client)
+                early, eof = (wait.early, wait.eof) if terminal is not None else await at_hand(client)
+                said = await launch(process, program, no_input=eof)
+                marks.mark(Stage.LAUNCH)
+                if terminal is not None:
+                    self.shell_pid = process.pid
+                asks = granted.request.asks
+                serve = partial(self._files, asks) if isinstance(asks, Subsystem) else bridge
+                line = serve(client, process, traffic, early, eof, said)
+                timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
+                with telemetry.metrics.carrying(traffic), self._gateway.terminals.among(client, granted.request):
+                    outcome = await within_limits(line, timekeeper)
+            except asyncio.CancelledError:
+                cut = True
+                raise
+            finally:
+                alive = outcome is None or isinstance(outcome, Lost)
+                try:
+                    # Before its way is closed: a node that has to close many ways to what still runs begins nothing.
+                    if alive and process.pid is not None and self._lives_on(granted, cut):
+                        await self._hang_up(granted, sandbox, process.pid)
+                finally:
+                    await process.close()
+            ended = trail.bound(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
+            if isinstance(granted.request.asks, Subsystem):
+                ended.tell(Code.FILE_TRANSFER)
+            ended.bound(**_ended(outcome)).tell(Code.SESSION_END)
+            if granted.receipt:
+                await notices.say(client, granted.request, f"receipt: {marks.line()}.")
+            if isinstance(outcome, Lost):
+                await notices.say(client, granted.request, outcome.reason)
+            if outcome is not None:
+                await client.finish(outcome)
+
+    def _lives_on(self, granted: Grant, cut: bool) -> bool:
+        """Whether the sandbox goes on without this session; with a thousand of them a hang-up each takes long."""
+        if cut:
+            return granted.scope == "named" and self._gateway.provider.named.outlast
+        return granted.scope == "named" or (granted.scope == "connection" and not self._disconnected.is_set())
+
+    async def _hang_up(self, granted: Grant, sandbox: Sandbox, pid: int) -> None:
+        if granted.scope == "named":
+            await sandbox.aside.hang_up(pid)
+        else:
+            await first_of(sandbox.aside.hang_up(pid), self._disconnected.wait())
+
+    def _first_byte(self, granted: Grant, marks: Marks) -> None:
+        marks.mark(Stage.FIRST_BYTE)
+        prompt = granted.request.terminal is not None and isinstance(granted.request.asks, Shell)
+        self._gateway.telemetry.first_byte(marks, prompt)
+
+    async def _files(
+        self, asks: Subsystem, client: Client, process: Process, traffic: Traffic, early: bytes, eof: bool, said: bytes
+    ) -> Outcome | None:
+        """The sftp subsystem: bytes to the sandbox's own server, or served here where it has none."""
+        if await has_sftp_server(process):
+            return await bridge(client, Paced(process), traffic, early, eof, said)
+        server = self._gateway.file_server
+        if server is None or asks.options:
+            raise ProgramMissing("this sandbox has no sftp-server, install openssh-sftp-server in its image.")
+        with self._gateway.file_places.server(self.identity.user) as place:
+            return await server(client, ShellFiles(process, place), traffic, early, eof)
+
+    async def _answered(self, request: Request, client: Client, trail: Trail) -> bool:
+        """Whether the request was a verb of the gateway's own, which needs no sandbox."""
+        text = await self._gateway.verbs.answer(self.identity, request, trail)
+        if text is None:
+            return False
+        shown = text.replace("\n", "\r\n") if request.terminal is not None else text
+        await notices.write(client, shown.encode(), STDOUT)
+        await client.finish(Exited(0))
+        return True
+
+    def _timekeeper(
+        self,
+        granted: Grant,
+        client: Client,
+        sandbox: Sandbox,
+        process: Process,
+        traffic: Traffic,
+        left: float | None,
+    ) -> Timekeeper:
+        # Only a shell that waits for somebody can be idle; a command is a running program.
+        interactive = granted.request.terminal is not None and isinstance(granted.request.asks, Shell)
+
+        async def warn(sentence: str) -> None:
+            if granted.request.terminal is not None:
+                await notices.write(client, f"\r\nsshgate: {sentence}\r\n".encode())
+
+        async def busy() -> bool:
+            # A forwarded connection is somebody's work, whatever the shell does.
+            known = interactive and process.pid is not None and not self.forwards.active
+            return not known or await sandbox.aside.busy(process.pid or 0)
+
+        clock = SessionClock(granted.profile.limits, time.monotonic(), interactive, left, running_keeps=True)
+        return Timekeeper(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
+
+    def _program(self, granted: Grant) -> Program:
+        who = self.identity
+        environment: dict[str, bytes] = {name: text.encode() for name, text in granted.profile.environment.items()}
+        if who.server_port:  # came by ssh
+            ends = f"{who.source} {who.source_port} {who.server} {who.server_port}"
+            environment["SSH_CLIENT"] = f"{who.source} {who.source_port} {who.server_port}".encode()
+            environment["SSH_CONNECTION"] = ends.encode()
+        environment["SSHGATE_USER"] = who.user.encode()
+        environment |= granted.environment
+        return Program(granted.request, environment, granted.profile.shell, str(who.login))
+
+    async def _with_agent(self, granted: Grant, program: Program, sandbox: Sandbox, client: Client) -> Program:
+        """The program with the client's agent in its environment, where that is offered and allowed."""
+        back = granted.request.agent
+        if back is None or not offers_agent(granted.profile.forward, self.identity.restrictions):
+            return program
+        try:
+            path = await self.forwards.agent(sandbox, back)
+        except GateError as error:
+            # As with OpenSSH the session goes on without.
+            await notices.say(client, granted.request, f"no agent forwarding: {error}")
+            return program
+        return replace(program, environment={**program.environment, "SSH_AUTH_SOCK": path})
+
+
+async def _enter(pending: Pending, granted: Grant, trail: Trail, marks: Marks) -> tuple[Sandbox, Process]:
+    sandbox = await pending.get()
+    marks.how = pending.how
+    marks.mark(Stage.CLAIM)
+    trail.tell(Code.CLAIM, sandbox=sandbox.id, how=pending.how, scope=granted.scope, name=granted.name)
+    process = await park(sandbox, granted.request.terminal)
+    marks.mark(Stage.ENTER)
+    return sandbox, process
+
+
+def _asks(request: Request) -> str:
+    asks = request.asks
+    return "shell" if isinstance(asks, Shell) else "exec" if isinstance(asks, Exec) else asks.name
+
+
+def _asked(granted: Grant) -> dict[str, Value]:
+    asks = granted.request.asks
+    # Commands may hold secrets: their length is told, not their text.
+    length = len(asks.command) if isinstance(asks, Exec) else None
+    return {"terminal": granted.request.terminal is not None, "command_bytes": length}
+
+
+def _ended(outcome: Outcome | None) -> dict[str, Value]:
+    if isinstance(outcome, Exited):
+        return {"outcome": "exited", "status": outcome.status}
+    if isinstance(outcome, Signalled):
+        return {"outcome": "signalled", "signal": outcome.name}
+    if isinstance(outcome, Lost):
+        return {"outcome": "lost", "status": outcome.status, "reason": outcome.reason}
+    return {"outcome": "left"}

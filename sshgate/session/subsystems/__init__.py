@@ -1,0 +1,1 @@
+"""What ``ssh -s`` answers."""

@@ -1,0 +1,70 @@
+"""What users ask about their own sandboxes without entering one: `ssh -s USER[=NAME]@HOST WORD`.
+
+The user is the one who logged in, and every call says so: there is no word by which another's could be named.
+"""
+
+from __future__ import annotations
+
+import time
+
+from sshgate.access.policy import sandbox_name
+from sshgate.errors import BadRequest, NoSuchSandbox
+from sshgate.sandbox.named import Homes
+from sshgate.sandbox.provider import Provider
+from sshgate.session.subsystems import tables
+from sshgate.session.subsystems.registry import Question, Verbs
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.timings import since
+
+
+class SandboxVerbs:
+    """`sandboxes`, `end`, `homes` and `delete-home`."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    def add_to(self, verbs: Verbs) -> None:
+        """Register all of them."""
+        verbs.add("sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left")
+        verbs.add("end", self.end, "the end of the sandbox of USER=NAME, and of all that runs in it")
+        verbs.add("homes", self.homes, "what is kept of your named sandboxes")
+        verbs.add("delete-home", self.delete_home, "the end of what is kept of USER=NAME")
+
+    async def sandboxes(self, question: Question) -> str:
+        listed = await self._provider.named.list(question.identity.user)
+        return tables.sandboxes(listed) if listed else "you have no sandboxes.\n"
+
+    async def end(self, question: Question) -> str:
+        name = _named(question, "end")
+        named, user = self._provider.named, question.identity.user
+        profile = named.profile(user, name)
+        began = time.monotonic()
+        ended = await named.end(user, name)
+        if ended is None:
+            raise NoSuchSandbox(f"you have no sandbox {name!r}; `ssh -s USER@HOST sandboxes` lists yours.")
+        trail = question.trail.bound(sandbox=ended, profile=profile, name=name)
+        trail.tell(Code.SANDBOX_END, by="user", reason="ended by its user", seconds=since(began))
+        return f"sandbox {name!r} has ended.\n"
+
+    async def homes(self, question: Question) -> str:
+        listed = await self._homes().list(question.identity.user)
+        return tables.homes(listed) if listed else "you have no homes.\n"
+
+    async def delete_home(self, question: Question) -> str:
+        name = _named(question, "delete-home")
+        if not await self._homes().delete(question.identity.user, name):
+            raise NoSuchSandbox(f"you have no home {name!r}; `ssh -s USER@HOST homes` lists yours.")
+        question.trail.tell(Code.HOME_DELETED, name=name)
+        return f"home {name!r} is deleted.\n"
+
+    def _homes(self) -> Homes:
+        if self._provider.homes is None:
+            raise BadRequest("there are no homes here: sandboxes on one machine keep nothing.")
+        return self._provider.homes
+
+
+def _named(question: Question, verb: str) -> str:
+    name = sandbox_name(question.identity, question.request)
+    if name is None:
+        raise BadRequest(f"say which: `ssh -s USER=NAME@HOST {verb}`.")
+    return name

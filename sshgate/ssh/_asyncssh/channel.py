@@ -1,0 +1,185 @@
+"""The wire of one session channel: what asyncssh's class lacks or does otherwise. Written against 2.24.1."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import asyncssh
+from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_CHANNEL_EOF, MSG_CHANNEL_WINDOW_ADJUST
+from asyncssh.packet import Boolean, SSHPacket, String, UInt32
+
+from sshgate.ssh._asyncssh.gcm import send_data
+
+if TYPE_CHECKING:
+    _ServerChannel = asyncssh.SSHServerChannel[bytes]
+else:
+    _ServerChannel = asyncssh.SSHServerChannel
+
+# Packets that arrive while a channel is paused are joined up to this size.
+JOINED = 32 * 1024
+# Clients that take less at once are not served: with packets of a byte, one that reads busies the whole gateway.
+SMALLEST_PACKET = 256
+
+
+class Session(Protocol):
+    """What a channel asks of its session, besides asyncssh's callbacks."""
+
+    def env_received(self, name: bytes, value: bytes) -> bool:
+        """The client sets a variable; false: not accepted."""
+
+    def output_refused(self) -> None:
+        """The client reads no more output (eow@openssh.com)."""
+
+    def agent_offered(self) -> bool:
+        """Programs may use the client's agent; false: not accepted."""
+
+
+def joined(channel: Any, data: bytes) -> bool:
+    """Whether ``data`` was put to what a paused channel has not delivered yet.
+
+    asyncssh keeps one object per packet: a window of one-byte packets would cost a hundred times its size.
+    """
+    if not channel._recv_paused or not channel._recv_buf or channel._send_state in {"close_pending", "closed"}:
+        return False
+    last = channel._recv_buf[-1][0]
+    if not isinstance(last, bytearray) or len(last) >= JOINED:
+        return False
+    last += data
+    channel._recv_window -= len(data)
+    return True
+
+
+def deliver(channel: Any, data: bytes, datatype: int | None) -> None:
+    """Hand input on to the session, and open the window by what has been handed on.
+
+    asyncssh opens all of it with each packet that it hands on, whatever else a channel that was paused has still to
+    hand on: each read of a program that is slower than its client let in another window, 720 MiB in one GiB.
+    """
+    waiting = sum(len(chunk) for chunk, _ in channel._recv_buf)
+    room = channel._init_recv_window - channel._recv_window - waiting
+    if room > channel._init_recv_window / 2:
+        channel.send_packet(MSG_CHANNEL_WINDOW_ADJUST, UInt32(room))
+        channel._recv_window += room
+    if channel._session is not None:
+        channel._session.data_received(data, datatype)
+
+
+def channel_and_packet_size(opening: bytes) -> tuple[int, int]:
+    """The client's number and largest packet, of its request for a channel. Raises ``PacketDecodeError``."""
+    packet = SSHPacket(opening)
+    packet.get_string()
+    number, _window, size = (packet.get_uint32() for _ in range(3))
+    return number, size
+
+
+async def until_room(gone: asyncio.Event, *rooms: asyncio.Event) -> None:
+    """Return once each of ``rooms`` (the channel's window, the network) is there, or the channel has ``gone``."""
+    while not gone.is_set():
+        full = next((room for room in rooms if not room.is_set()), None)
+        if full is None:
+            return
+        await full.wait()
+
+
+class ChannelWire(_ServerChannel):
+    """One session channel on the wire."""
+
+    _end_requests: tuple[tuple[bytes, bytes], ...] = ()
+
+    def end_with_status(self, status: int) -> None:
+        """Once all output has left: EOF, exit-status, close. Returns at once."""
+        self._end(b"exit-status", UInt32(status))
+
+    def end_with_signal(self, name: str, core_dumped: bool) -> None:
+        """Once all output has left: EOF, exit-signal, close. Returns at once."""
+        self._end(b"exit-signal", String(name) + Boolean(core_dumped) + String("") + String(""))
+
+    def _end(self, request: bytes, arguments: bytes) -> None:
+        if self._conn is None or self._send_state in {"close_pending", "closed"}:
+            return
+        self._end_requests = ((request, arguments),)
+        self.close()
+
+    def write(self, data: bytes, datatype: int | None = None) -> None:
+        # What may leave at once and whole need not go through asyncssh's buffer.
+        now = datatype is None and self._send_state == "open" and not self._send_buf
+        fits = 0 < len(data) <= min(self._send_window, self._send_pktsize)
+        if now and fits and send_data(self._conn, cast(int, self._send_chan), data):
+            self._send_window -= len(data)
+        else:
+            super().write(data, datatype)
+
+    def _close_send(self) -> None:
+        # asyncssh would send the status ahead of output that waits for the window; some clients stop reading
+        # at the status.
+        if self._end_requests and not self._send_buf and self._send_state != "closed":
+            requests, self._end_requests = self._end_requests, ()
+            self.send_packet(MSG_CHANNEL_EOF)
+            for request, arguments in requests:
+                self._send_request(request, arguments)
+        super()._close_send()
+
+    def _process_close_at_once(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        # asyncssh tells of the close only after paused input was read. Who closed does not wait for that.
+        self._recv_buf = []
+        self._recv_paused = False
+        super()._process_close(pkttype, pktid, packet)
+
+    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
+        if not joined(self, data):
+            super()._accept_data(cast(bytes, bytearray(data)) if self._recv_paused else data, datatype)
+
+    def _deliver_data(self, data: bytes, datatype: int | None = None) -> None:
+        deliver(self, data, datatype)
+
+    def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
+        # asyncssh puts a certificate's force-command in place of what was asked; the policy does that for keys
+        # and certificates alike, and hands the original on.
+        if self._session_started:
+            return False
+        self._session_started = True
+        if command is not None:
+            return bool(self._session.exec_requested(command))
+        if subsystem is not None:
+            return bool(self._session.subsystem_requested(subsystem))
+        return bool(self._session.shell_requested())
+
+    def _process_exec_request(self, packet: SSHPacket) -> bool:
+        # asyncssh refuses commands that are not UTF-8; a command is bytes.
+        command = packet.get_string()
+        packet.check_end()
+        return self._start_session(command=command.decode("utf-8", "surrogateescape"))
+
+    def _process_env_request(self, packet: SSHPacket) -> bool:
+        # asyncssh keeps every variable, whatever its name, size and number.
+        name, value = packet.get_string(), packet.get_string()
+        packet.check_end()
+        return cast(Session, self._session).env_received(name, value)
+
+    def _process_eow_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:
+        packet.check_end()
+        cast(Session, self._session).output_refused()
+        return True
+
+    def _refuse(self, packet: SSHPacket) -> bool:
+        # In asyncssh a refusal takes a task, and requests queue up behind it without a bound.
+        return False
+
+    _process_x11_req_request = _refuse
+
+    def _process_auth_agent_req_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:  # type: ignore[override]
+        # asyncssh would listen on a socket of the gateway's machine.
+        packet.check_end()
+        return cast(Session, self._session).agent_offered()
+
+    _packet_handlers = {  # noqa: RUF012
+        **asyncssh.SSHServerChannel._packet_handlers,
+        MSG_CHANNEL_CLOSE: _process_close_at_once,
+    }
+
+    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, as in ``Transport``."""
+
+    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, as in ``Transport``."""

@@ -1,0 +1,167 @@
+"""The reading side of a connection: what its client may have done per turn, and before login. asyncssh 2.24.1.
+
+asyncssh works off all that has come, in one go; a client that sends small packets without pause keeps everybody else
+waiting. Here each connection has a budget (``sshgate.stream.turns``). What waits is bounded in bytes, and before login
+there is a total besides: nobody who could get in comes near to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import asyncssh
+from asyncssh.constants import (
+    MSG_CHANNEL_OPEN,
+    MSG_DEBUG,
+    MSG_IGNORE,
+    MSG_KEX_FIRST,
+    MSG_KEX_LAST,
+    MSG_KEXINIT,
+    MSG_NEWKEYS,
+    MSG_UNIMPLEMENTED,
+    MSG_USERAUTH_REQUEST,
+)
+from asyncssh.misc import DisconnectError
+from asyncssh.packet import SSHPacket
+
+from sshgate.ssh._asyncssh.arrival import Arrival
+from sshgate.ssh._asyncssh.gcm import FastGcm
+from sshgate.stream import turns
+
+# No packet before login needs more than a large certificate and its signature.
+PACKET_BEFORE_LOGIN = 64 * 1024
+# A login takes 10 packets, and two more for each key that is tried; with large certificates some hundred KiB.
+PACKETS_BEFORE_LOGIN = 200
+BYTES_BEFORE_LOGIN = 1 << 20
+# One read of the event loop, besides the packet that is incomplete.
+ONE_READ = 256 * 1024
+
+# Seconds for what a message makes the gateway do in a task of its own: keys, a signature, a look at the sandbox.
+PRICES = {
+    MSG_KEXINIT: 0.0005,
+    **dict.fromkeys(range(MSG_KEX_FIRST, MSG_KEX_LAST + 1), 0.001),
+    MSG_USERAUTH_REQUEST: 0.0005,
+    MSG_CHANNEL_OPEN: 0.001,
+}
+
+_Handler = Callable[["Reading", int, int, SSHPacket], Any]
+
+
+def _after_kexinit(handler: _Handler) -> _Handler:
+    """RFC 4253 allows these at any time, but nobody has anything to say before the first key exchange."""
+
+    def process(self: Reading, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
+        if not self._client_kexinit:
+            raise asyncssh.ProtocolError("Unexpected message before key exchange")
+        return handler(self, pkttype, pktid, packet)
+
+    return process
+
+
+_HANDLERS = cast("dict[int, _Handler]", asyncssh.SSHServerConnection._packet_handlers)
+
+
+class Reading(Arrival):
+    """A connection that works off what has come in its turns of the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
+        super().__init__(loop, options)
+        hold, release = partial(self._hold, "turn"), partial(self._release, "turn")
+        self.budget = turns.budget(self._work_off, hold, release, loop)
+        """For what the client sends, and for what is sent to it."""
+        self._max_recv_pktlen = PACKET_BEFORE_LOGIN  # `userauth` sets another one after login
+        self._held: set[str] = set()
+        self._early_packets = 0
+        self._early_bytes = 0
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        self._inpbuf = self._inpbuf + data if self._inpbuf else data
+        self.budget.ready()
+        self._bound_input()
+
+    def _work_off(self) -> bool:
+        """Packets until the share is used up; whether some are left."""
+        if isinstance(self._recv_encryption, FastGcm):
+            # asyncssh copies all of its input that is left twice for each packet: 2.5 MiB for one read of 256 KiB.
+            self._inpbuf = cast(bytes, memoryview(self._inpbuf))
+        left = self._recv_packets()
+        self._inpbuf = bytes(self._inpbuf)
+        return left
+
+    def _recv_packets(self) -> bool:
+        # As asyncssh's `_recv_data`, but that this stops.
+        self._reset_keepalive_timer()
+        over = self.budget.over
+        try:
+            while self._inpbuf and self._transport is not None and self._recv_handler():
+                if over():
+                    return True
+        except DisconnectError as error:
+            self._send_disconnect(error.code, error.reason, error.lang)
+            self._force_close(error)
+        except Exception:
+            self.internal_error()
+        return False
+
+    def _finish_recv_packet(
+        self, pkttype: int, seq: int, task: asyncio.Task[None] | None = None, is_async: bool = False
+    ) -> None:
+        if pkttype == MSG_NEWKEYS:
+            # What follows may be another cipher's than ours, which takes bytes alone.
+            self._inpbuf = bytes(self._inpbuf)
+        super()._finish_recv_packet(pkttype, seq)
+        if price := PRICES.get(pkttype):
+            self.budget.charge(price)
+        if not self._auth_complete:
+            self._count_early()
+        if "input" in self._held and len(self._inpbuf) <= self._max_recv_pktlen + ONE_READ:
+            self._release("input")
+        if is_async and self._inpbuf:
+            self.budget.ready()
+
+    def _count_early(self) -> None:
+        self._early_packets += 1
+        self._early_bytes += self._pktlen
+        if self._early_packets > PACKETS_BEFORE_LOGIN or self._early_bytes > BYTES_BEFORE_LOGIN:
+            # Not raised: this is called by a task's end as well.
+            error = asyncssh.ProtocolError("Too much sent before authentication")
+            self._send_disconnect(error.code, error.reason, error.lang)
+            self._force_close(error)
+
+    def _process_kexinit_if_due(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
+        if self._session_id and not self._auth_complete:
+            raise asyncssh.ProtocolError("Unexpected key exchange before authentication")
+        return self._process_kexinit(pkttype, pktid, packet)
+
+    def _cleanup(self, exc: Exception | None) -> None:
+        self.budget.close()
+        super()._cleanup(exc)
+
+    # --- reading is held while there is a reason ---
+
+    def _bound_input(self) -> None:
+        # asyncssh appends to its buffer whatever comes while a packet is being worked on by a task (key
+        # exchange, authentication): 47 MiB in 2.5 s were seen. An incomplete packet alone cannot be this long.
+        if len(self._inpbuf) > self._max_recv_pktlen + ONE_READ:
+            self._hold("input")
+
+    def _hold(self, reason: str) -> None:
+        if not self._held and self._transport is not None:
+            self._transport.pause_reading()
+        self._held.add(reason)
+
+    def _release(self, reason: str) -> None:
+        if reason in self._held:
+            self._held.remove(reason)
+            if not self._held and self._transport is not None:
+                self._transport.resume_reading()
+
+    # asyncssh dispatches by this table, past the methods of a subclass.
+    _packet_handlers = {  # noqa: RUF012
+        **asyncssh.SSHServerConnection._packet_handlers,
+        MSG_KEXINIT: _process_kexinit_if_due,
+        **{kind: _after_kexinit(_HANDLERS[kind]) for kind in (MSG_IGNORE, MSG_UNIMPLEMENTED, MSG_DEBUG)},
+    }

@@ -1,0 +1,1 @@
+"""Bytes between two ends: no third party, no I/O."""

@@ -1,0 +1,175 @@
+"""Copying where the sandbox has Python: this package's own reading and writing run at the far end."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import os
+import zlib
+from collections.abc import AsyncIterator
+
+from sshgate.transfer.conversation import Conversation, FarFailure, ended, words
+from sshgate.transfer.destination import Writing
+from sshgate.transfer.display import Display
+from sshgate.transfer.incoming import Landing
+from sshgate.transfer.outgoing import Reading, walk
+from sshgate.transfer.records import (
+    CHUNK,
+    FRAME,
+    Chunk,
+    Decoder,
+    Done,
+    End,
+    Garbled,
+    Have,
+    Offer,
+    Problem,
+    Record,
+    encode,
+)
+
+_SHARED = ("records", "descent", "outgoing", "unfinished", "arrival", "incoming", "agent")
+_TOO_OLD = 99
+# Of a large file this much leaves at once (see ``exec.MESSAGE``); small ones need not wait for so many others.
+_MESSAGE = 4 * FRAME
+_LOADER = b"""import os,sys
+if sys.version_info<(3,8):sys.exit(99)
+os.write(1,b"\\1sshgate-cp python\\2")
+n=int(sys.argv[1])
+b=b""
+while len(b)<n:
+ c=os.read(0,n-len(b))
+ if not c:sys.exit(1)
+ b+=c
+import zlib
+exec(zlib.decompress(b).decode())"""
+
+
+def bundle() -> bytes:
+    """The shared modules as one compressed program."""
+    package = __name__.rpartition(".")[0]
+    names = [f"{package}.{module}" for module in _SHARED]
+    sources = [(name, inspect.getsource(importlib.import_module(name))) for name in names]
+    root = package.partition(".")[0]
+    program = f"""import sys,types
+for name in {(root, package)!r}:
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = []
+for name, source in {sources!r}:
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+sys.exit(module.main(*sys.argv[2:]))
+"""
+    return zlib.compress(program.encode(), 9)
+
+
+async def started(talk: Conversation, program: bytes, task: str, *arguments: str) -> bool:
+    """Start the agent, a ``bundle``; ``False`` when the far Python cannot run it (the shell is back then).
+
+    It may be sent records at once, while it is still compiled; ``_records`` hears whether that went well.
+    """
+    interpreter = (b"python3", b"-I", b"-S", b"-B", b"-c", _LOADER)
+    line = words(*interpreter, str(len(program)).encode(), task.encode(), *(word.encode() for word in arguments))
+    await talk.say(line + b";s=$?;[ $s = %d ]||[ $s = 126 ]||exit $s" % _TOO_OLD)
+    if not await talk.agent(b"python"):
+        return False
+    await talk.process.write(program)
+    return True
+
+
+async def send(talk: Conversation, sources: list[bytes], reading: Reading, display: Display) -> None:
+    """Copy from here; the agent receives. Raises ``FarFailure`` or ``Garbled``."""
+    answers: asyncio.Queue[Have] = asyncio.Queue(1)
+    told = asyncio.create_task(_told(talk, answers, display))
+    sending = asyncio.create_task(_sending(talk, sources, reading, answers, display))
+    try:
+        await asyncio.wait({told, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            await sending
+        done = await told
+        display.entries, display.size = done.entries, done.size
+        end = await sending
+        if display.failed == 0 and tuple(done) != tuple(end):
+            raise Garbled("it has put in place something else than was sent")
+    finally:
+        for task in (told, sending):
+            task.cancel()
+        await asyncio.gather(told, sending, return_exceptions=True)
+
+
+async def _sending(
+    talk: Conversation, sources: list[bytes], reading: Reading, answers: asyncio.Queue[Have], display: Display
+) -> End:
+    records = walk(sources, reading)
+    queue: list[bytes] = []
+    size = 0
+    answer: Have | None = None
+    while True:
+        record = records.send(answer)
+        answer = None
+        if isinstance(record, Problem):
+            display.fail(*record)
+            continue
+        display.show(record)
+        queue.append(encode(record))
+        size += len(queue[-1])
+        if size >= (_MESSAGE if isinstance(record, Chunk) else CHUNK) or isinstance(record, (Offer, End)):
+            await talk.process.write(b"".join(queue))
+            queue.clear()
+            size = 0
+        if isinstance(record, Offer):
+            answer = await answers.get()
+        if isinstance(record, End):
+            return record
+
+
+async def _told(talk: Conversation, answers: asyncio.Queue[Have], display: Display) -> Done:
+    """What the receiving agent says, up to its ``Done``."""
+    async for record in _records(talk):
+        if isinstance(record, Have):
+            await answers.put(record)
+        elif isinstance(record, Problem):
+            _failed(record, display)
+        elif isinstance(record, Done):
+            return record
+        else:
+            raise Garbled("its records are in a wrong order")
+    raise FarFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
+
+
+async def fetch(talk: Conversation, writing: Writing, display: Display) -> None:
+    """Copy to here; the agent sends. Raises ``FarFailure``, ``Garbled`` or ``Stopped``."""
+    landing = Landing(writing, display.fail, lambda: os.urandom(8).hex())
+    try:
+        async for record in _records(talk):
+            if isinstance(record, Problem):
+                _failed(record, display)
+                continue
+            display.show(record)
+            answer = landing.take(record)
+            display.entries, display.size = landing.entries, landing.size
+            if answer is not None:
+                await talk.process.write(encode(answer))
+            if isinstance(record, End):
+                if not landing.failed and (landing.entries, landing.size) != tuple(record):
+                    raise Garbled("it has sent something else than it says")
+                return
+    finally:
+        landing.close()
+    raise FarFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
+
+
+async def _records(talk: Conversation) -> AsyncIterator[Record]:
+    if not await talk.agent(b"agent"):
+        raise FarFailure("the sandbox's Python could not run the copy; nothing was copied.")
+    decoder = Decoder()
+    while (data := await talk.read()) is not None:
+        for record in decoder.feed(data):
+            yield record
+
+
+def _failed(record: Problem, display: Display) -> None:
+    if not record.path:
+        raise FarFailure(f"in the sandbox: {record.reason}")
+    display.fail(*record)

@@ -1,0 +1,286 @@
+"""Copying where the sandbox has neither Python nor tar: plain ``sh`` with the usual small programs.
+
+Slower, one entry at a time; holes are filled on the way in, hard links become copies on the way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+from collections.abc import AsyncIterator
+
+from sshgate.transfer import remote_script as farscript
+from sshgate.transfer.conversation import Conversation, FarFailure, words
+from sshgate.transfer.destination import Writing
+from sshgate.transfer.display import Display
+from sshgate.transfer.incoming import Landing
+from sshgate.transfer.outgoing import Reading, landing_name, walk
+from sshgate.transfer.records import (
+    CHUNK,
+    Broken,
+    Chunk,
+    End,
+    Enter,
+    File,
+    Garbled,
+    Hardlink,
+    Hole,
+    Leave,
+    Problem,
+    Record,
+    Sum,
+    Symlink,
+)
+from sshgate.transfer.unfinished import shown
+
+NEEDED_TO_SEND = frozenset(("sha256sum", "dd", "mv", "mkdir", "chmod"))
+NEEDED_TO_FETCH = frozenset(("sha256sum", "head"))
+_LONGEST_LINE = 200
+_LONGEST_NAME = 8192
+_ZEROS = bytes(CHUNK)
+_SECOND = 1_000_000_000
+
+
+# --- into the sandbox ---
+
+
+async def send(talk: Conversation, sources: list[bytes], destination: bytes, display: Display, totals: bool) -> None:
+    """Copy from here. Raises ``FarFailure`` or ``Garbled``."""
+    await talk.say(farscript.functions() + farscript.begin(sources, destination, os.urandom(8).hex()))
+    await talk.programs()
+    await talk.say(b'while IFS= read -r l;do eval "$(printf %b "$l")";done;exit 1')
+    told = asyncio.create_task(farscript.verdict(talk, display))
+    sending = asyncio.create_task(_sending(talk, sources, display, totals))
+    try:
+        await asyncio.wait({told, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            await sending
+        display.entries = await told
+        end = await sending
+        display.size = end.size
+        if display.failed == 0 and display.entries != end.entries:
+            raise Garbled("it has put in place something else than was sent")
+    finally:
+        for task in (told, sending):
+            task.cancel()
+        await asyncio.gather(told, sending, return_exceptions=True)
+
+
+async def _sending(talk: Conversation, sources: list[bytes], display: Display, totals: bool) -> End:
+    telling = _Telling(talk)
+    for record in walk(sources, Reading(totals=totals)):
+        if isinstance(record, Problem):
+            display.fail(*record)
+            continue
+        if isinstance(record, Broken):
+            display.fail(telling.file.name, record.reason)
+        display.show(record)
+        await telling.tell(record)
+        if isinstance(record, End):
+            return record
+    raise AssertionError("every walk ends with End")
+
+
+class _Telling:
+    """Says records in the words of the far functions."""
+
+    def __init__(self, talk: Conversation) -> None:
+        self.file = File(0, 0, 0, 0, b"")
+        self._talk = talk
+        self._trail: list[Enter] = []
+        self._sent = 0
+        self._digest = hashlib.sha256()
+
+    async def tell(self, record: Record) -> None:
+        say = self._talk.say
+        if not self._trail and isinstance(record, (Enter, File, Symlink, Hardlink)):
+            await say(b"top=" + words(record.name))
+        if isinstance(record, Chunk):
+            await self._content(record.content)
+        elif isinstance(record, Hole):
+            await self._zeros(record.length)
+        elif isinstance(record, File):
+            self.file, self._sent, self._digest = record, 0, hashlib.sha256()
+            await say(b"receive %d" % record.size)
+        elif isinstance(record, Sum):
+            numbers = (_mode(self.file.mode), _time(self.file.mtime), self._digest.hexdigest().encode())
+            await say(words(b"finish", *numbers) + b" " + self._name(self.file.name))
+        elif isinstance(record, Broken):
+            await self._zeros(self.file.size - self._sent)
+            await say(b"broken")
+        elif isinstance(record, Enter):
+            if record.name != b".":
+                await say(b"enter " + self._name(record.name))
+            self._trail.append(record)
+        elif isinstance(record, Leave):
+            entered = self._trail.pop()
+            if entered.name == b".":
+                await say(b"count=$((count+1))")
+            else:
+                await say(words(b"leave", _mode(entered.mode), _time(entered.mtime)))
+        elif isinstance(record, Symlink):
+            await say(words(b"symlink", _time(record.mtime), record.target) + b" " + self._name(record.name))
+        elif isinstance(record, Hardlink):
+            up = b"../" * sum(entry.name != b"." for entry in self._trail)
+            await say(words(b"hardlink", up, record.target.removeprefix(b"./")) + b" " + self._name(record.name))
+        elif isinstance(record, End):
+            await say(b"end")
+
+    def _name(self, name: bytes) -> bytes:
+        """The name as a shell word; the only source may have got another one from the destination."""
+        return words(name) if self._trail else b'"${renamed:-"$top"}"'
+
+    async def _content(self, content: bytes | memoryview) -> None:
+        self._digest.update(content)
+        self._sent += len(content)
+        await self._talk.process.write(bytes(content))
+
+    async def _zeros(self, length: int) -> None:
+        while length:
+            step = min(length, CHUNK)
+            await self._content(_ZEROS[:step])
+            length -= step
+
+
+def _mode(mode: int) -> bytes:
+    return b"%04o" % mode
+
+
+def _time(mtime: int) -> bytes:
+    seconds, fraction = divmod(mtime, _SECOND)
+    return b"%d.%09d" % (seconds, fraction) if fraction else b"%d" % seconds
+
+
+# --- out of the sandbox ---
+
+
+async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, display: Display) -> None:
+    """Copy to here. Raises ``FarFailure``, ``Garbled`` or ``Stopped``."""
+    await talk.say(farscript.functions())
+    await talk.programs()
+    landing = Landing(writing, display.fail, lambda: os.urandom(8).hex())
+    try:
+        for source in sources:
+            await fetch_one(talk, source, landing, display)
+        landing.take(End(landing.entries, landing.size))
+    finally:
+        landing.close()
+
+
+async def fetch_one(talk: Conversation, source: bytes, landing: Landing, display: Display) -> None:
+    """Copy one source to here; ``functions`` are there already. Raises as ``fetch`` does."""
+    head, name = farscript.parted(source)
+    await talk.say(b"(tree %s %s)" % (head, name))
+    async for record in records(Input(talk), landing_name(source)):
+        if isinstance(record, Problem):
+            display.fail(*record)
+            continue
+        display.show(record)
+        landing.take(record)
+        display.entries, display.size = landing.entries, landing.size
+    await talk.programs()
+
+
+async def records(source: Input, top: bytes) -> AsyncIterator[Record]:
+    """The records of one tree. Its first entry gets the name ``top``."""
+    trail: list[bytes] = []
+    while True:
+        kind, *numbers = await source.line()
+        if kind == b"Z":
+            source.done()
+            return
+        if kind == b"U":
+            if not trail:
+                raise Garbled("its records are in a wrong order")
+            trail.pop()
+            yield Leave()
+            continue
+        texts = [await source.exactly(number, _LONGEST_NAME) for number in numbers[_NUMBERS[kind] :]]
+        if kind == b"X":
+            yield Problem(b"/".join([*trail, texts[1]]), texts[0].decode("utf-8", "replace"))
+            continue
+        name = texts[0] if trail else top
+        if kind == b"L":
+            yield Symlink(numbers[0] * _SECOND, name, texts[1])
+        elif kind == b"E":
+            trail.append(name)
+            yield Enter(int(str(numbers[0]), 8), numbers[1] * _SECOND, name)
+        else:
+            async for record in _file(source, File(int(str(numbers[0]), 8), numbers[1] * _SECOND, numbers[2], 0, name)):
+                yield record
+
+
+_LINE = re.compile(rb"[UZ]|L( \d{1,12}){3}|E [0-7]{1,7}( \d{1,12}){2}|F [0-7]{1,7}( \d{1,15}){3}|X( \d{1,5}){2}")
+# How many fields of each kind are numbers; the others are lengths of what follows.
+_NUMBERS = {b"L": 1, b"E": 2, b"F": 3, b"X": 0}
+
+
+async def _file(source: Input, file: File) -> AsyncIterator[Record]:
+    yield file
+    left = file.size
+    digest = hashlib.sha256()
+    while left:
+        content = await source.some(min(left, CHUNK))
+        digest.update(content)
+        left -= len(content)
+        yield Hole(len(content)) if content == _ZEROS[: len(content)] else Chunk(content)
+    checksum = await source.raw_line()
+    yield Sum(b"") if checksum == digest.hexdigest().encode() else Broken("changed while it was read")
+
+
+class Input:
+    """Lines and counted bytes from the far end. Raises ``Garbled`` for what is neither."""
+
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
+        self._buffer = bytearray()
+
+    def done(self) -> None:
+        """Give back what was read too much."""
+        self._talk.unread(bytes(self._buffer))
+        self._buffer.clear()
+
+    async def line(self) -> tuple[bytes, *tuple[int, ...]]:
+        """A kind and its numbers."""
+        text = await self.raw_line()
+        if text[:1] == b"S":
+            raise FarFailure(f"in the sandbox: {shown(text[1:].rstrip(bytes(1)))}")
+        if not _LINE.fullmatch(text):
+            raise Garbled("it sent something that is not part of a copy")
+        kind, *numbers = text.split()
+        return (kind, *map(int, numbers))
+
+    async def raw_line(self) -> bytes:
+        while (end := re.search(rb"[\n\0]", self._buffer)) is None:
+            if len(self._buffer) > _LONGEST_LINE * 10:
+                raise Garbled("it sent something that is not part of a copy")
+            await self._more()
+        line = bytes(self._buffer[: end.start()])
+        del self._buffer[: end.end()]
+        return line
+
+    async def exactly(self, size: int, limit: int) -> bytes:
+        if size > limit:
+            raise Garbled("it sent a name that is too long")
+        while len(self._buffer) < size:
+            await self._more()
+        return self._taken(size)
+
+    async def some(self, limit: int) -> bytes:
+        """At most so many bytes, at least one."""
+        if not self._buffer:
+            await self._more()
+        return self._taken(limit)
+
+    def _taken(self, size: int) -> bytes:
+        taken = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        return taken
+
+    async def _more(self) -> None:
+        data = await self._talk.read()
+        if data is None:
+            raise Garbled("it ended in the middle of the copy")
+        self._buffer += data

@@ -1,0 +1,217 @@
+"""Copying where the sandbox has tar but no Python.
+
+Into the sandbox, the archive is unpacked in a directory aside, compared with one checksum over all contents,
+and only then moved into place. Out of it, tar's exit status and a checksum follow the archive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import tempfile
+from collections.abc import Callable
+
+from sshgate.transfer import remote_script as farscript
+from sshgate.transfer import sh_peer as shellfar
+from sshgate.transfer.conversation import Conversation, FarFailure, words
+from sshgate.transfer.destination import Writing
+from sshgate.transfer.display import Display
+from sshgate.transfer.incoming import Landing
+from sshgate.transfer.outgoing import Reading, landing_name, walk
+from sshgate.transfer.records import CHUNK, Broken, End, Enter, File, Garbled, Hardlink, Leave, Problem
+from sshgate.transfer.tarball import Packer, Wire, unpacked
+from sshgate.transfer.unfinished import shown
+
+NEEDED = frozenset(("tar", "sha256sum", "xargs", "mv", "mkdir", "stat", "tee"))
+# Names of this many bytes wait in memory, more in a temporary file.
+_NAMES = 1024 * 1024
+# So many names at once are a command line that every system takes.
+_BATCH = 100
+
+
+async def is_gnu(talk: Conversation) -> bool:
+    """Whether the far tar is GNU's, which knows extended headers and holes."""
+    await talk.say(
+        b"case $(tar --version 2>/dev/null) in *GNU*) printf '\\001sshgate-cp gnu\\002';; "
+        b"*) printf '\\001sshgate-cp other\\002';;esac"
+    )
+    gnu = await talk.agent(b"gnu")
+    await talk.programs()
+    return gnu
+
+
+async def send(
+    talk: Conversation, sources: list[bytes], destination: bytes, display: Display, wants_totals: bool
+) -> None:
+    """Copy from here. Raises ``FarFailure`` or ``Garbled``; then nothing was put in place."""
+    gnu = await is_gnu(talk)
+    script = farscript.begin(sources, destination, os.urandom(8).hex())
+    await talk.say(
+        farscript.functions() + script + b";unpack " + words(landing_name(sources[0]), b"gnu" if gnu else b"other")
+    )
+    told = asyncio.create_task(farscript.verdict(talk, display))
+    sending = asyncio.create_task(_sending(talk, sources, gnu, display, wants_totals))
+    try:
+        await asyncio.wait({told, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            await sending
+        await told
+        end = await sending
+        display.entries, display.size = end.entries, end.size
+    finally:
+        for task in (told, sending):
+            task.cancel()
+        await asyncio.gather(told, sending, return_exceptions=True)
+
+
+async def _sending(talk: Conversation, sources: list[bytes], gnu: bool, display: Display, wants_totals: bool) -> End:
+    queue: list[bytes] = []
+    size = 0
+    end = End(0, 0)
+    with tempfile.SpooledTemporaryFile(_NAMES) as names:
+        packer = Packer(gnu, names)
+        for record in walk(sources, Reading(totals=wants_totals)):
+            if isinstance(record, Problem):
+                display.fail(*record)
+                continue
+            if isinstance(record, Broken):
+                raise FarFailure(f"a file here {record.reason}; nothing was put in place, try again.")
+            if isinstance(record, End):
+                end = record
+            display.show(record)
+            for piece in packer.pack(record):
+                queue.append(piece)
+                size += len(piece)
+                if size >= CHUNK:
+                    await talk.process.write(b"".join(queue))
+                    queue.clear()
+                    size = 0
+        await talk.process.write(b"".join(queue))
+        for piece in packer.finish():
+            await talk.process.write(piece)
+    await talk.process.write_eof()
+    return end
+
+
+async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, display: Display) -> None:
+    """Copy to here. Raises ``FarFailure``, ``Garbled`` or ``Stopped``."""
+    gnu = await is_gnu(talk)
+    await talk.say(farscript.functions())
+    await talk.programs()
+    landing = Landing(writing, display.fail, lambda: os.urandom(8).hex())
+    bridge = _Blocking(talk)
+    try:
+        for source in sources:
+            head, name = farscript.parted(source)
+            if await _is_beyond(talk, head, name):
+                await shellfar.fetch_one(talk, source, landing, display)
+                continue
+            await talk.say(b"(pack %s %s ./%s)||exit 1" % (b"gnu" if gnu else b"other", head, name))
+            empty: list[bytes] = []
+            await bridge.run(lambda source=source, empty=empty: _land(bridge, source, landing, display, empty))  # type: ignore[misc]
+            await talk.programs()
+            await _check(talk, source, empty, landing, display)
+        landing.take(End(landing.entries, landing.size))
+    finally:
+        landing.close()
+
+
+async def _is_beyond(talk: Conversation, head: bytes, name: bytes) -> bool:
+    """Whether tar cannot know what a source holds, and the shell can copy it."""
+    mark = b"printf '\\001sshgate-cp %s\\002'"
+    await talk.say(b"if (beyond_tar %s %s);then %s;else %s;fi" % (head, name, mark % b"beyond", mark % b"plain"))
+    beyond = await talk.agent(b"beyond")
+    return await talk.programs() >= shellfar.NEEDED_TO_FETCH and beyond
+
+
+async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing: Landing, display: Display) -> None:
+    """A file of the kernel's, or of some in user space, is empty for tar and not for others: it is not copied then."""
+    head, _ = farscript.parted(source)
+    top = landing_name(source)
+    prefix = top + b"/" if source.endswith(b"/") and top != b"." else b""
+    while empty:
+        batch, empty = empty[:_BATCH], empty[_BATCH:]
+        await talk.say(b"(empty %s %s)" % (head, words(*(b"./" + path for path in batch))))
+        async for record in shellfar.records(shellfar.Input(talk), b""):
+            if not isinstance(record, Problem) or record.path not in batch:
+                raise Garbled("it sent something else than was asked for")
+            batch.remove(record.path)
+            landing.withdraw(prefix + record.path)
+            display.fail(*record)
+            display.entries = landing.entries
+        await talk.programs()
+
+
+def _land(bridge: _Blocking, source: bytes, landing: Landing, display: Display, empty: list[bytes]) -> None:
+    """In a thread of its own: ``tarfile`` can only block. ``empty`` gets the paths of all files without content."""
+    wire = Wire(bridge.more)
+    if wire.peek() == b"S":
+        raise FarFailure(f"in the sandbox: {shown(wire.sentence())}")
+    name = landing_name(source)
+    link = source.endswith(b"/") and name != b"."
+    trail: list[bytes] = []
+    for record in unpacked(wire, contents=name == b"." or link):
+        if isinstance(record, Problem):
+            display.fail(*record)
+            continue
+        if isinstance(record, Enter):
+            trail.append(record.name)
+        elif isinstance(record, Leave):
+            trail.pop()
+        elif isinstance(record, File) and not record.size:
+            empty.append(b"/".join([*(one for one in trail if one != b"."), record.name]))
+        if link and isinstance(record, Enter) and record.name == b".":
+            record = record._replace(name=name)
+        elif link and isinstance(record, Hardlink):
+            record = record._replace(target=name + b"/" + record.target)
+        display.show(record)
+        landing.take(record)
+        display.entries, display.size = landing.entries, landing.size
+    status, digest, sockets = wire.trailer()
+    if digest != wire.digest.hexdigest().encode():
+        raise Garbled("the checksum of its archive does not match")
+    if status:
+        raise FarFailure(f"tar in the sandbox ended with status {status}: some files were not copied, or changed.")
+    if sockets:
+        display.fail(source, "holds sockets, which cannot be copied")
+    bridge.give_back(wire.rest())
+
+
+class _Blocking:
+    """Lets a thread read what arrives in the event loop; ends the thread when the copy is cancelled."""
+
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
+        self._loop = asyncio.get_running_loop()
+        self._waiting: concurrent.futures.Future[bytes | None] | None = None
+        self._over = False
+
+    def more(self) -> bytes:
+        """The next bytes, ``b""`` at the end; called in the thread."""
+        if self._over:
+            raise Garbled("it was interrupted")
+        self._waiting = asyncio.run_coroutine_threadsafe(self._talk.read(), self._loop)
+        try:
+            return self._waiting.result() or b""
+        except concurrent.futures.CancelledError as error:
+            raise Garbled("it was interrupted") from error
+
+    def give_back(self, data: bytes) -> None:
+        """What was read too much."""
+        self._talk.unread(data)
+
+    async def run(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in a thread and see it to its end, cancelled or not."""
+        thread = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            self._over = True
+            while not thread.done():
+                if self._waiting is not None:
+                    self._waiting.cancel()
+                await asyncio.wait({thread}, timeout=0.05)
+            if not thread.cancelled():
+                thread.exception()
+            raise

@@ -1,0 +1,220 @@
+"""What every route asks: who is there, from where, may this page do that. The state behind the routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from aiohttp import web
+
+from sshgate.access.connections import origin_of
+from sshgate.config.model import Web
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events
+from sshgate.telemetry.rate_limit import Rarely
+from webshim.connection import connection_of
+from webshim.login import Logins
+from webshim.one_time_tokens import OneTime
+from webshim.principal import Visitor
+from webshim.protocol import Close, tell
+from webshim.public_endpoint import Place
+from webshim.responses import Refusal
+from webshim.sessions import Gateway, Sessions
+from webshim.socket import Socket, Ticket
+
+TICKET_SECONDS = 30.0
+# A program that asks all the time is told of once in a while.
+USED_SECONDS = 600.0
+# Beside one socket for each session: those that are about to be taken over.
+SPARE_SOCKETS = 10
+
+
+class Transfer(Protocol):
+    """A file on its way in or out."""
+
+    def cut(self) -> None:
+        """End it as soon as that can be."""
+
+
+class Door:
+    """One web server's state. Every check raises ``Refusal``."""
+
+    def __init__(self, web: Web, gateway: Gateway, logins: Logins, place: Place, events: Events) -> None:
+        self.web = web
+        self.events = events
+        self.gateway = gateway
+        self.logins = logins
+        self.place = place
+        self.sessions = Sessions(gateway, web.sessions_per_user)
+        self.tickets: OneTime[Ticket] = OneTime(TICKET_SECONDS)
+        self.sockets: set[Socket] = set()
+        self._transfers: dict[Transfer, tuple[Visitor, str]] = {}
+        self._credentials, self._malformed, self._refused = Rarely(), Rarely(), Rarely()
+        self._used = Rarely(USED_SECONDS)
+        self.draining = False
+
+    def __repr__(self) -> str:
+        return f"<Door {self.sessions!r}, {len(self.sockets)} sockets{' draining' * self.draining}>"
+
+    # --- who is there ---
+
+    def visitor(self, request: web.Request) -> Visitor:
+        """Who this is. A request that changes something must come from our own page, or carry a token."""
+        authorization = request.headers.get("Authorization")
+        bearer = authorization is not None and authorization.lower().startswith("bearer ")
+        safe = request.method in ("GET", "HEAD") and "Upgrade" not in request.headers
+        if not safe and not (bearer and "Origin" not in request.headers):
+            self.check_origin(request)
+        found = self._found(request, (authorization or "")[7:].strip() if bearer else None)
+        if found is None:
+            self._credential_refused(request, bearer)
+            headers = {"WWW-Authenticate": "Bearer"} if bearer else None
+            raise Refusal(401, "login", "log in first.", headers, login=self.logins.ways)
+        connection_of(request).authenticated(found.user)
+        source = self.source(request)
+        if bearer and self._used.due(f"{found.id} {origin_of(source)}"):
+            self.events.tell(Code.WEB_TOKEN_USED, user=found.user, source=source, id=found.id)
+        return found
+
+    def _credential_refused(self, request: web.Request, bearer: bool) -> None:
+        source = self.source(request)
+        cookie = request.cookies.get(self.place.cookie(self.scheme(request)))
+        if (bearer or cookie) and self._credentials.due(origin_of(source)):
+            word = request.headers.get("Authorization", "")[7:].strip() if bearer else cookie
+            known = self.logins.signed(word or "", token=bearer)
+            self.events.tell(
+                Code.WEB_REFUSED, reason=f"{'token' if bearer else 'cookie'} not accepted", source=source,
+                user=known.user if known is not None else None, id=known.id if known is not None else None,
+            )  # fmt: skip
+
+    def malformed(self, peer: str, reason: str) -> None:
+        """Something came that is no HTTP."""
+        if self._malformed.due(origin_of(peer)):
+            self.events.tell(Code.WEB_MALFORMED, reason=reason, source=peer)
+
+    def refused(self, peer: str, reason: str) -> None:
+        """A connection has ended before it was one."""
+        if self._refused.due(origin_of(peer)):
+            self.events.tell(Code.CONNECTION_REFUSED, reason=reason, source=peer)
+
+    def known(self, request: web.Request) -> Visitor | None:
+        """Whom the browser is logged in as, if it is."""
+        return self._found(request, None)
+
+    def _found(self, request: web.Request, token: str | None) -> Visitor | None:
+        source = self.source(request)
+        if token is not None:
+            return self.logins.by_token(token, source)
+        user = self.place.user_of(connection_of(request).peer, request.headers)
+        if user is not None:
+            return self.logins.by_proxy(user)
+        cookie = request.cookies.get(self.place.cookie(self.scheme(request)))
+        return self.logins.by_cookie(cookie, source) if cookie else None
+
+    def check_origin(self, request: web.Request) -> None:
+        """The request comes from our own page: its Origin is exactly ours."""
+        origin = request.headers.getall("Origin", [])
+        peer = connection_of(request).peer
+        if len(origin) != 1 or not self.place.own_origin(origin[0], peer, request.headers):
+            said = f"origin {(origin or ['none'])[0]}"
+            self.events.tell(Code.WEB_REFUSED, reason=said, source=self.source(request))
+            raise Refusal(403, "origin", "this request does not come from a page of this server.")
+
+    def source(self, request: web.Request) -> str:
+        """The client's address."""
+        return self.place.source_of(connection_of(request).peer, request.headers)
+
+    def scheme(self, request: web.Request) -> str:
+        """How the browser talks: ``http`` or ``https``."""
+        return self.place.scheme(connection_of(request).peer, request.headers)
+
+    def base(self, request: web.Request) -> str:
+        """The base path of this request."""
+        return self.place.base_of(connection_of(request).peer, request.headers)
+
+    def check_open(self) -> None:
+        """Nothing new is begun while the gateway drains."""
+        if self.draining:
+            raise Refusal(503, "draining", "the gateway is shutting down; try again in a moment.", {"Retry-After": "5"})
+
+    # --- the cookie ---
+
+    def set_cookie(self, request: web.Request, response: web.Response, visitor: Visitor) -> None:
+        """A new login has a new cookie, whatever the browser had before."""
+        self._cookie(request, response, self.logins.cookie(visitor), int(visitor.expires - visitor.issued))
+
+    def forget_cookie(self, request: web.Request, response: web.Response) -> None:
+        """The browser drops it."""
+        self._cookie(request, response, "", 0)
+
+    def _cookie(self, request: web.Request, response: web.Response, value: str, seconds: int) -> None:
+        scheme = self.scheme(request)
+        response.set_cookie(
+            self.place.cookie(scheme), value, max_age=seconds, path="/", secure=scheme == "https", httponly=True,
+            samesite="Strict",
+        )  # fmt: skip
+
+    # --- sockets ---
+
+    async def terminal(self, request: web.Request) -> web.StreamResponse:
+        """The WebSocket; every refusal is an answer before the upgrade."""
+        visitor = self.visitor(request)
+        offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        if request.headers.get("Upgrade", "").lower() != "websocket" or "sshgate.v1" not in offered:
+            raise Refusal(400, "request", "this is a WebSocket with the subprotocol sshgate.v1.")
+        self.check_open()
+        mine = sum(socket.visitor.user == visitor.user for socket in self.sockets)
+        if mine >= self.web.sessions_per_user + SPARE_SOCKETS:
+            raise Refusal(429, "limit", f"you have {mine} sockets open; close some of them.")
+        source = self.source(request)
+        socket = Socket(visitor, source, self.sessions, self.tickets)
+        self.sockets.add(socket)
+        # A browser with twenty tabs is no flood, nor is a house full of them.
+        connection_of(request).upgraded()
+        self.events.tell(Code.WEB_OPEN, user=visitor.user, source=source)
+        try:
+            return await socket.run(request)
+        finally:
+            self.sockets.discard(socket)
+            self.events.tell(Code.WEB_END, user=visitor.user, source=source, reason=socket.ended)
+            if self.draining:
+                self.sessions.end_unattended()
+
+    def close_sockets(self, which: Callable[[Socket], bool], code: int, reason: str) -> None:
+        """Close some of the sockets; their sessions go on."""
+        for socket in self.sockets:
+            if which(socket):
+                socket.end(code, reason)
+
+    def logged_out(self, over: Callable[[Visitor, str], bool], reason: str) -> None:
+        """End what goes on by logins that are over: ``over`` is asked with the visitor and where it comes from."""
+        self.close_sockets(lambda socket: over(socket.visitor, socket.source), Close.LOGIN, reason)
+        for transfer, whose in list(self._transfers.items()):
+            if over(*whose):
+                transfer.cut()
+
+    @contextmanager
+    def transferring(self, transfer: Transfer, visitor: Visitor, source: str) -> Iterator[None]:
+        """While it lasts, a transfer is cut where its login is over."""
+        self._transfers[transfer] = visitor, source
+        try:
+            yield
+        finally:
+            del self._transfers[transfer]
+
+    def drain(self, seconds: float) -> None:
+        """Nothing new from now on. Pages are told; what nobody is attached to cannot be come back to, and ends."""
+        self.draining = True
+        for socket in self.sockets:
+            socket.tell(tell("drain", seconds=seconds))
+        self.sessions.end_unattended()
+
+    def recheck(self) -> None:
+        """End what rests on a login that does not stand any more."""
+        for session in self.sessions.all():
+            if session.ending is None and not self.logins.stands(session.owner, session.identity.source):
+                self.events.tell(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")
+                self.close_sockets(lambda socket: socket.visitor.user == session.user, Close.LOGIN, "login is over")  # noqa: B023
+                self.sessions.end(session, "your login is not valid any more.")
+        self.logged_out(lambda visitor, source: not self.logins.alive(visitor, source), "login is over")
