@@ -12,14 +12,14 @@ from webshim.files import Files
 from webshim.pages import VERSIONS, Pages
 from webshim.responses import SCHEME, add_headers, errors_as_json
 from webshim.rest import Rest, health
-from webshim.state import Door
+from webshim.state import WebState
 
 # JSON bodies; files are streamed and have a limit of their own.
 BODY_BYTES = 64 * 1024
 OPENAPI = Path(__file__).with_name("openapi.json")
 
 
-def build(door: Door, pages: Pages) -> web.Application:
+def build(door: WebState, pages: Pages) -> web.Application:
     """The application behind one listener."""
     app = web.Application(middlewares=[errors_as_json], client_max_size=BODY_BYTES)
     app[SCHEME] = door.scheme

@@ -17,7 +17,7 @@ from webshim.responses import Refusal, answer
 from webshim.rest import Rest
 from webshim.session import WebSession
 from webshim.sessions import Login
-from webshim.state import Door
+from webshim.state import WebState
 
 LONGEST_PATH = 4096
 # A size in decimal, as far as a file has one.
@@ -63,7 +63,7 @@ _REFUSALS = {
 class Files:
     """The handlers of ``api/sessions/ID/files``."""
 
-    def __init__(self, door: Door, rest: Rest) -> None:
+    def __init__(self, door: WebState, rest: Rest) -> None:
         self._door = door
         self._rest = rest
         self._busy: dict[str, int] = {}
@@ -77,7 +77,7 @@ class Files:
         with self._door.transferring(download, visitor, self._door.source(request)):
             await self._run(session, download, path, _READ)
         answered = await download.completed()
-        self._told(session, "download", path, 0, answered.content_length or 0)
+        self._respond(session, "download", path, 0, answered.content_length or 0)
         return answered
 
     async def put(self, request: web.Request) -> web.Response:
@@ -92,11 +92,11 @@ class Files:
         with self._door.transferring(upload, visitor, self._door.source(request)):
             await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark)
         size = upload.completed()
-        self._told(session, "upload", path, size, 0)
+        self._respond(session, "upload", path, size, 0)
         return answer({"path": path, "bytes": size}, 201)
 
-    def _told(self, session: WebSession, operation: str, path: str, came: int, went: int) -> None:
-        self._door.events.tell(
+    def _respond(self, session: WebSession, operation: str, path: str, came: int, went: int) -> None:
+        self._door.events.emit(
             Code.FILE_TRANSFER, user=session.user, operation=operation, path=path, bytes_in=came, bytes_out=went
         )
 
@@ -156,14 +156,14 @@ class _Transfer:
             self._complaint = (self._complaint + data)[-COMPLAINT_BYTES:]
         elif not self._gone.is_set():
             try:
-                await self._said(data)
+                await self._report(data)
             except (ConnectionError, RuntimeError):
                 self._gone.set()
             except Refusal as refusal:
                 self._refusal = refusal
                 self._gone.set()
 
-    async def _said(self, data: bytes) -> None:
+    async def _report(self, data: bytes) -> None:
         raise NotImplementedError
 
     async def control(self) -> Control:
@@ -185,8 +185,8 @@ class _Transfer:
         if isinstance(self._outcome, Exited) and self._outcome.status in _REFUSALS:
             raise Refusal(*_REFUSALS[self._outcome.status])
         reason = self._outcome.reason if isinstance(self._outcome, Lost) else ""
-        said = self._complaint.decode("utf-8", "replace").strip().splitlines()
-        words = clean(reason or (said[-1] if said else "the transfer broke off."), COMPLAINT_CHARACTERS)
+        report = self._complaint.decode("utf-8", "replace").strip().splitlines()
+        words = clean(reason or (report[-1] if report else "the transfer broke off."), COMPLAINT_CHARACTERS)
         raise Refusal(502, "sandbox", words)
 
 
@@ -205,7 +205,7 @@ class _Download(_Transfer):
         self._head = b""
         self._left: int | None = None
 
-    async def _said(self, data: bytes) -> None:
+    async def _report(self, data: bytes) -> None:
         if self._left is None:
             self._head += data
             line, newline, data = self._head.partition(b"\n")
@@ -264,7 +264,7 @@ class _Upload(_Transfer):
         await asyncio.Future()
         raise AssertionError
 
-    async def _said(self, data: bytes) -> None:
+    async def _report(self, data: bytes) -> None:
         self._answer = (self._answer + data)[:100]
 
     def completed(self) -> int:

@@ -14,12 +14,12 @@ from sshgate.access.issued import Logout, Token
 from sshgate.access.ledger import Ledger, Memory
 from sshgate.config.model import Web
 from sshgate.errors import BadRequest, Denied
-from sshgate.session.subsystems.registry import Question
+from sshgate.session.subsystems.registry import SubsystemRequest
 from sshgate.telemetry.codes import Code
-from webshim.one_time_tokens import OneTime
+from webshim.one_time_tokens import OneTimeTokens
 from webshim.passwords import UsersFile
-from webshim.principal import Method, Visitor
-from webshim.public_endpoint import Place
+from webshim.principal import Method, Principal
+from webshim.public_endpoint import PublicEndpoint
 from webshim.signing import Signer
 from webshim.throttle import Throttle
 
@@ -54,13 +54,15 @@ class Refused:
 class Logins:
     """Everything that can make a request somebody's."""
 
-    def __init__(self, web: Web, keyring: Keyring, signer: Signer, place: Place, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, web: Web, keyring: Keyring, signer: Signer, place: PublicEndpoint, ledger: Ledger | None = None
+    ) -> None:
         """``ledger``: what was issued before and elsewhere; ``None``: nothing, and nobody else is told."""
         self._web = web
         self._keyring = keyring
         self._signer = signer
         self._place = place
-        self._links: OneTime[Visitor] = OneTime(LINK_SECONDS)
+        self._links: OneTimeTokens[Principal] = OneTimeTokens(LINK_SECONDS)
         self._users = UsersFile(web.users_file) if web.users_file is not None else None
         self._throttle = Throttle(web.login_attempts)
         self._crowd = Throttle(web.login_attempts * USERS_BEHIND_AN_ADDRESS)
@@ -77,7 +79,7 @@ class Logins:
 
     # --- logging in ---
 
-    def by_link(self, ticket: str, source: str) -> Visitor | Refused:
+    def by_link(self, ticket: str, source: str) -> Principal | Refused:
         """Use up a link."""
         # Before the throttle: 192 random bits need none, and who guesses here must not shut out a neighbour's link.
         visitor = self._links.take(ticket)
@@ -94,7 +96,7 @@ class Logins:
         visitor = self._links.look(ticket)
         return visitor.user if visitor is not None else None
 
-    async def by_password(self, user: str, password: str, source: str) -> Visitor | Refused:
+    async def by_password(self, user: str, password: str, source: str) -> Principal | Refused:
         """Check a password. An unknown user costs the same time as a wrong one.
 
         Failures count for a user together with the address that they come from, and for the address: nobody locks a
@@ -113,44 +115,44 @@ class Logins:
                 return Refused()
         return self._visitor(user, "password", proof)
 
-    def by_proxy(self, user: str) -> Visitor:
+    def by_proxy(self, user: str) -> Principal:
         """A proxy that has shown its secret says so."""
         return self._visitor(user, "proxy", "")
 
-    def by_cookie(self, word: str, source: str) -> Visitor | None:
+    def by_cookie(self, word: str, source: str) -> Principal | None:
         """Who a cookie is, where its login still stands."""
         return self._alive(self._signer.read("cookie", word), source)
 
-    def by_token(self, word: str, source: str) -> Visitor | None:
+    def by_token(self, word: str, source: str) -> Principal | None:
         """Who a bearer token is, where it still stands."""
         return self._alive(self._signer.read("token", word), source)
 
-    def cookie(self, visitor: Visitor) -> str:
+    def cookie(self, visitor: Principal) -> str:
         """The cookie of a login."""
         return self._signer.sign("cookie", visitor)
 
-    async def logout(self, visitor: Visitor) -> None:
+    async def logout(self, visitor: Principal) -> None:
         """Its cookie or token is worth nothing from now on, at any gateway and after any restart."""
         if visitor.method == "token":
             await self._ledger.give_up(visitor.user, visitor.id)
         else:
             await self._ledger.logout(visitor.user, visitor.id, Logout(visitor.issued, visitor.expires))
 
-    def signed(self, word: str, token: bool) -> Visitor | None:
+    def signed(self, word: str, token: bool) -> Principal | None:
         """Who a cookie or token was signed for, whatever it is worth now: for events."""
         return self._signer.read("token" if token else "cookie", word)
 
     # --- does it still hold ---
 
-    def alive(self, visitor: Visitor, source: str) -> bool:
+    def alive(self, visitor: Principal, source: str) -> bool:
         """Whether the login may go on: neither over, nor logged out, nor without its proof."""
         return visitor.expires > time.time() and not self._lost(visitor) and self.stands(visitor, source)
 
-    def _lost(self, visitor: Visitor) -> bool:
+    def _lost(self, visitor: Principal) -> bool:
         issued = self._ledger.of(visitor.user)
         return issued.lost(visitor.id, visitor.issued, token=visitor.method == "token")
 
-    def stands(self, visitor: Visitor, source: str) -> bool:
+    def stands(self, visitor: Principal, source: str) -> bool:
         """Whether what proved the login still proves it: its user was not removed, nor the key, password or token."""
         if visitor.method == "token" and self._lost(visitor):
             return False
@@ -168,16 +170,16 @@ class Logins:
         # A key that was bound to a command since then must not open shells any more.
         return allowed is not None and allowed.whole
 
-    def _alive(self, visitor: Visitor | None, source: str) -> Visitor | None:
+    def _alive(self, visitor: Principal | None, source: str) -> Principal | None:
         return visitor if visitor is not None and self.alive(visitor, source) else None
 
     # --- what ssh prints ---
 
-    async def web(self, question: Question) -> str:
+    async def web(self, question: SubsystemRequest) -> str:
         """The verb ``web``: a link that logs the browser in as whoever asks."""
         visitor = self._by_ssh(question.identity, "link", self._web.login_lifetime)
         text = self._link(question.identity, visitor) + "\n"
-        question.trail.tell(Code.WEB_LINK_ISSUED, id=visitor.id)
+        question.trail.emit(Code.WEB_LINK_ISSUED, id=visitor.id)
         if self._place.anywhere:
             text += (
                 "# Where that is not how you reach this gateway: put its name there; operators set web.public_url.\n"
@@ -188,11 +190,11 @@ class Logins:
         """The link for somebody who has logged in by SSH; good for ``seconds``, a minute where none are given."""
         return self._link(identity, self._by_ssh(identity, "link", self._web.login_lifetime), seconds)
 
-    def _link(self, identity: Identity, visitor: Visitor, seconds: float | None = None) -> str:
+    def _link(self, identity: Identity, visitor: Principal, seconds: float | None = None) -> str:
         ticket = self._links.issue(visitor, seconds)
         return f"{self._place.url_at(identity.server or LOOPBACK)}/#login={ticket}"
 
-    async def token(self, question: Question) -> str:
+    async def token(self, question: SubsystemRequest) -> str:
         """The verb ``token``: a bearer token for programs."""
         who = question.identity
         visitor = self._by_ssh(who, "token", self._web.token_lifetime)
@@ -200,14 +202,14 @@ class Logins:
         await self._ledger.issue(
             who.user, Token(visitor.id, visitor.issued, visitor.expires, who.source, who.fingerprint)
         )
-        question.trail.tell(Code.WEB_TOKEN_ISSUED, id=visitor.id, seconds=round(visitor.expires - visitor.issued))
+        question.trail.emit(Code.WEB_TOKEN_ISSUED, id=visitor.id, seconds=round(visitor.expires - visitor.issued))
         until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(visitor.expires))
         return (
             f"{self._signer.sign('token', visitor)}\n"
             f"# Authorization: Bearer ..., for {visitor.user}, until {until}, or until `revoke-token {visitor.id}`\n"
         )
 
-    def _by_ssh(self, identity: Identity, method: Method, lifetime: float) -> Visitor:
+    def _by_ssh(self, identity: Identity, method: Method, lifetime: float) -> Principal:
         if not identity.restrictions.terminal:
             raise Denied("your key does not allow terminals, so it opens no browser either.")
         if not identity.restrictions.whole:
@@ -224,9 +226,9 @@ class Logins:
             raise BadRequest("your certificate names too many addresses or principals for a login by browser or token.")
         return visitor
 
-    def _visitor(self, user: str, method: Method, proof: str, lifetime: float | None = None) -> Visitor:
+    def _visitor(self, user: str, method: Method, proof: str, lifetime: float | None = None) -> Principal:
         now = time.time()
-        return Visitor(
+        return Principal(
             user, method, proof, secrets.token_urlsafe(18), now, now + (lifetime or self._web.login_lifetime)
         )
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 MOST = 10_000
 
 
-class OneTime(Generic[T]):
+class OneTimeTokens(Generic[T]):
     """Tokens of 192 random bits, each good once and for ``seconds``."""
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:

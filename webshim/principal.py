@@ -11,7 +11,7 @@ Method = Literal["link", "password", "proxy", "token"]
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
+class Principal:
     """A user who has logged in."""
 
     user: str

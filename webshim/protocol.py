@@ -127,7 +127,7 @@ def clean(text: str, longest: int) -> str:
     return "".join(character for character in text[: 4 * longest] if character.isprintable())[:longest]
 
 
-def tell(kind: str, **fields: Any) -> str:
+def encode(kind: str, **fields: Any) -> str:
     """A text frame to the page."""
     return msgspec.json.encode({"type": kind, **fields}).decode()
 

@@ -28,7 +28,7 @@ class Headers(Protocol):
         """All lines of this name."""
 
 
-class Place:
+class PublicEndpoint:
     """What of a request may be believed. Headers are given with all their lines, in any case."""
 
     def __init__(self, web: Web, bound: Address, secret: str | None = None, node: str | None = None) -> None:
@@ -69,7 +69,7 @@ class Place:
         host = (self._node or host) if self.anywhere else self._bound.host
         if self.nameless_proxy:
             # A link holds a login: by the proxy's TLS, not past it.
-            return origin_of(f"https://{Address(host, _PORTS['https'])}")
+            return url_origin(f"https://{Address(host, _PORTS['https'])}")
         return f"{self._scheme}://{Address(host, self._bound.port)}"
 
     def scheme(self, peer: str, headers: Headers) -> str:
@@ -92,12 +92,12 @@ class Place:
     def own_origin(self, origin: str, peer: str, headers: Headers) -> bool:
         """Whether a page of this origin is ours: compared as a whole, never in parts or by patterns."""
         if self._public:
-            return origin == origin_of(self._public)
+            return origin == url_origin(self._public)
         port = self._bound.port
         if self._loopback:
             # Any name could be made to point at loopback; these cannot.
             names = ("127.0.0.1", "localhost", "[::1]")
-            return origin in {origin_of(f"{self._scheme}://{name}:{port}") for name in names}
+            return origin in {url_origin(f"{self._scheme}://{name}:{port}") for name in names}
         return origin == f"{self.scheme(peer, headers)}://{headers.get('Host', '')}"
 
     def trusted(self, peer: str) -> bool:
@@ -134,7 +134,7 @@ class Place:
         return user if is_user(user) else None
 
 
-def origin_of(url: str) -> str:
+def url_origin(url: str) -> str:
     """``scheme://host[:port]`` as browsers write it: in lower case, without the scheme's own port."""
     parts = urlsplit(url)
     host = parts.hostname or ""

@@ -14,12 +14,12 @@ from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
 from webshim.connection import connection_of
 from webshim.login import Refused
-from webshim.principal import Visitor
+from webshim.principal import Principal
 from webshim.protocol import Columns, Rows
 from webshim.responses import Refusal, answer
 from webshim.session import WebSession
 from webshim.socket import Ticket
-from webshim.state import Door
+from webshim.state import WebState
 
 BODY_SECONDS = 10.0
 
@@ -51,7 +51,7 @@ class CreateBody(Struct):
 class Rest:
     """The handlers. Each asks the door first who is there."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: WebState) -> None:
         self._door = door
 
     # --- login ---
@@ -72,7 +72,7 @@ class Rest:
             raise Refusal(400, "request", 'a login needs "link", or "user" and "password".')
         if isinstance(found, Refused):
             way = "link" if body.link is not None else "password"
-            door.events.tell(Code.WEB_REFUSED, reason=f"{way} not accepted", source=source, user=body.user)
+            door.events.emit(Code.WEB_REFUSED, reason=f"{way} not accepted", source=source, user=body.user)
             if found.wait:
                 raise Refusal(
                     429,
@@ -87,7 +87,7 @@ class Rest:
             )
             raise Refusal(401, "login", wrong, login=door.logins.ways)
         connection_of(request).authenticated(found.user)
-        door.events.tell(Code.WEB_LOGIN, user=found.user, method=found.method, source=source, id=found.id)
+        door.events.emit(Code.WEB_LOGIN, user=found.user, method=found.method, source=source, id=found.id)
         response = answer(self._who(found))
         door.set_cookie(request, response, found)
         return response
@@ -102,7 +102,7 @@ class Rest:
         """POST api/logout."""
         visitor = self._door.visitor(request)
         await _body(request, Nothing)
-        self._door.events.tell(
+        self._door.events.emit(
             Code.WEB_LOGOUT, user=visitor.user, method=visitor.method, source=self._door.source(request), id=visitor.id
         )
         await self._door.logins.logout(visitor)
@@ -115,7 +115,7 @@ class Rest:
         """GET api/me."""
         return answer(self._who(self._door.visitor(request)))
 
-    def _who(self, visitor: Visitor) -> dict[str, Any]:
+    def _who(self, visitor: Principal) -> dict[str, Any]:
         profiles = self._door.gateway.profiles
         allowed = [each for each in profiles.values() if any(fnmatchcase(visitor.user, p) for p in each.allow)]
         allowed.sort(key=lambda profile: profile.name != "default")
@@ -172,7 +172,7 @@ class Rest:
         """The session that the path names, where it is the visitor's own."""
         return self.own_of(self._door.visitor(request), request)
 
-    def own_of(self, visitor: Visitor, request: web.Request) -> WebSession:
+    def own_of(self, visitor: Principal, request: web.Request) -> WebSession:
         """The same for a visitor who is known."""
         session = self._door.sessions.get(visitor.user, request.match_info["id"])
         if session is None:

@@ -19,17 +19,17 @@ from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address, Config, Tls, Web
 from sshgate.config.node import node_address
 from sshgate.errors import ConfigError
-from sshgate.session.subsystems.registry import Verbs
+from sshgate.session.subsystems.registry import SubsystemHandlers
 from sshgate.telemetry.events import Events
 from webshim.app import build
 from webshim.connection import Connection, Slot
 from webshim.login import Keyring, Logins
 from webshim.pages import Pages
 from webshim.protocol import Close
-from webshim.public_endpoint import Place
+from webshim.public_endpoint import PublicEndpoint
 from webshim.sessions import Gateway
 from webshim.signing import load
-from webshim.state import Door
+from webshim.state import WebState
 from webshim.tokens import TokenVerbs
 
 # A browser asks again on a new connection; idle ones must not hold places.
@@ -57,7 +57,7 @@ class WebServer:
         keyring: Keyring,
         admission: Admission,
         gateway: Gateway,
-        verbs: Verbs,
+        verbs: SubsystemHandlers,
         events: Events,
         ledger: Ledger,
     ) -> None:
@@ -70,7 +70,7 @@ class WebServer:
         self._verbs = verbs
         self._events = events
         self._ledger = ledger
-        self._door: Door | None = None
+        self._door: WebState | None = None
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,7 +90,7 @@ class WebServer:
         """Sessions that run."""
         return self._door.sessions.running if self._door is not None else 0
 
-    def invitation(self, identity: Identity, seconds: float) -> str:
+    def login_link(self, identity: Identity, seconds: float) -> str:
         """A link that logs a browser in as somebody who could log in by SSH."""
         assert self._door is not None
         return self._door.logins.invitation(identity, seconds)
@@ -111,9 +111,9 @@ class WebServer:
             raise ConfigError(
                 [f"cannot listen on {wanted}: {reason}; choose another address in web.listen."]
             ) from error
-        place = Place(self._web, bound[0], secret, node_address())
+        place = PublicEndpoint(self._web, bound[0], secret, node_address())
         logins = Logins(self._web, self._keyring, signer, place, self._ledger)
-        self._door = Door(self._web, self._gateway, logins, place, self._events)
+        self._door = WebState(self._web, self._gateway, logins, place, self._events)
         self._runner = web.AppRunner(build(self._door, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         await self._runner.setup()
         self._verbs.add("web", logins.web, "a link that opens a browser's session, once, within a minute")

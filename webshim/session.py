@@ -13,7 +13,7 @@ from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import Control, Exited, Lost, Outcome, Resize, Signalled
 from sshgate.stream.terminal import TerminalSize
 from webshim.output import Output, Start
-from webshim.principal import Visitor
+from webshim.principal import Principal
 from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broken, Close, Snapshot
 
 # Between the two window changes that make a program draw itself again: it must see both.
@@ -50,7 +50,7 @@ class WebSession:
     viewer. At most one viewer is attached.
     """
 
-    def __init__(self, session_id: str, identity: Identity, owner: Visitor, profile: str, size: TerminalSize) -> None:
+    def __init__(self, session_id: str, identity: Identity, owner: Principal, profile: str, size: TerminalSize) -> None:
         self.id = session_id
         self.identity = identity
         self.owner = owner

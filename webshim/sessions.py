@@ -16,7 +16,7 @@ from sshgate.config.model import Profile
 from sshgate.errors import LimitReached
 from sshgate.stream.interfaces import Client, Request, Shell
 from sshgate.stream.terminal import Terminal, TerminalSize
-from webshim.principal import Visitor
+from webshim.principal import Principal
 from webshim.session import WebSession
 
 TERM = "xterm-256color"
@@ -89,7 +89,7 @@ class Sessions:
         return session if session is not None and session.user == user else None
 
     def create(
-        self, owner: Visitor, source: str, profile: str | None, name: str | None, size: TerminalSize | None
+        self, owner: Principal, source: str, profile: str | None, name: str | None, size: TerminalSize | None
     ) -> WebSession:
         """A new session; with a size it starts at once. Raises ``Denied`` and ``LimitReached``."""
         identity = Identity(LoginName(owner.user, profile, name), f"web-{owner.method}", owner.proof, source)

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from sshgate.errors import ConfigError
-from webshim.principal import Visitor
+from webshim.principal import Principal
 
 Purpose = Literal["cookie", "token"]
 
@@ -31,16 +31,16 @@ class Signer:
     def __repr__(self) -> str:
         return "<Signer>"
 
-    def sign(self, purpose: Purpose, visitor: Visitor) -> str:
+    def sign(self, purpose: Purpose, visitor: Principal) -> str:
         """A word that says who this is."""
         body = _PREFIX + "." + _base64(msgspec.json.encode(visitor))
         return f"{body}.{self._mark(purpose, body)}"
 
-    def fits(self, visitor: Visitor) -> bool:
+    def fits(self, visitor: Principal) -> bool:
         """Whether a word that says who this is can be read again."""
         return len(self.sign("cookie", visitor)) <= _LONGEST
 
-    def read(self, purpose: Purpose, word: str) -> Visitor | None:
+    def read(self, purpose: Purpose, word: str) -> Principal | None:
         """Who a word says it is, if it was signed for this purpose. Its time is not looked at."""
         body, _, mark = word.rpartition(".")
         if len(word) > _LONGEST or not word.isascii():
@@ -48,7 +48,7 @@ class Signer:
         if not hmac.compare_digest(mark.encode(), self._mark(purpose, body).encode()):
             return None
         try:
-            return msgspec.json.decode(_unbase64(body.partition(".")[2]), type=Visitor)
+            return msgspec.json.decode(_unbase64(body.partition(".")[2]), type=Principal)
         except (ValueError, msgspec.DecodeError):
             return None
 

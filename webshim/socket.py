@@ -11,9 +11,9 @@ from typing import Any
 import structlog
 from aiohttp import WSMsgType, web
 
-from webshim.one_time_tokens import OneTime
+from webshim.one_time_tokens import OneTimeTokens
 from webshim.output import Start
-from webshim.principal import Visitor
+from webshim.principal import Principal
 from webshim.protocol import (
     BINARY_BYTES,
     INPUT_STEP,
@@ -30,8 +30,8 @@ from webshim.protocol import (
     Resize,
     Snapshot,
     Title,
+    encode,
     parse,
-    tell,
 )
 from webshim.session import WebSession
 from webshim.sessions import Sessions
@@ -56,7 +56,7 @@ class Ticket:
 class Socket:
     """A ``session.Viewer``. ``run`` from the upgrade to the close."""
 
-    def __init__(self, visitor: Visitor, source: str, sessions: Sessions, tickets: OneTime[Ticket]) -> None:
+    def __init__(self, visitor: Principal, source: str, sessions: Sessions, tickets: OneTimeTokens[Ticket]) -> None:
         self.visitor = visitor
         self.source = source
         self.tab = ""
@@ -92,7 +92,7 @@ class Socket:
         if not self._ended.done():
             self._ended.set_result((code, reason))
 
-    def tell(self, text: str) -> None:
+    def send(self, text: str) -> None:
         """Send a text frame, after what is on its way."""
         self._news.append(text)
         self._more.set()
@@ -144,7 +144,7 @@ class Socket:
         try:
             async with asyncio.timeout(CLOSE_SECONDS * 2):
                 if error and not websocket.closed:
-                    await websocket.send_str(tell("error", code=error, message=reason))
+                    await websocket.send_str(encode("error", code=error, message=reason))
                 # RFC 6455 section 5.5: a close frame has 125 bytes, two of them the code.
                 await websocket.close(code=code, message=reason.encode()[:120])
         except (TimeoutError, ConnectionError, RuntimeError):
@@ -179,14 +179,14 @@ class Socket:
         self._began = session.received
         self._sent = start.offset
         resumed = start.snapshot is None
-        self.tell(tell(
+        self.send(encode(
             "hello", session=session.id, state=session.state, start="resume" if resumed else "snapshot",
             offset=start.offset, until=session.output.end, cols=session.size.columns, rows=session.size.rows,
             profile=session.profile, name=session.identity.login.name,
         ))  # fmt: skip
         self._told_state = session.state
         if (snapshot := start.snapshot) is not None:
-            self.tell(tell(
+            self.send(encode(
                 "snapshot", offset=snapshot.offset, cols=snapshot.cols, rows=snapshot.rows, data=snapshot.data
             ))  # fmt: skip
         self._sessions.begin(session)
@@ -220,7 +220,7 @@ class Socket:
                     raise Broken("a snapshot of output that was not sent")
                 session.keep(snapshot)
             case Ping(id):
-                return tell("pong", id=id)
+                return encode("pong", id=id)
             case Title(title):
                 session.title = title
             case Attach():
@@ -242,7 +242,7 @@ class Socket:
     def _ask(self, session: WebSession) -> None:
         self._asking = None
         self._asked_at = time.monotonic()
-        self.tell(tell("snapshot_wanted"))
+        self.send(encode("snapshot_wanted"))
 
     # --- to the page ---
 
@@ -268,12 +268,12 @@ class Socket:
         taken = session.taken - self._began
         if taken - self._told_taken >= INPUT_STEP:
             self._told_taken = taken
-            await self._websocket.send_str(tell("taken", offset=taken))
+            await self._websocket.send_str(encode("taken", offset=taken))
         state = session.state
         if state != self._told_state and state == "running":
             self._told_state = state
-            await self._websocket.send_str(tell("state", state=state))
+            await self._websocket.send_str(encode("state", state=state))
         if (ending := session.ending) is None or self._sent < session.output.end:
             return False
-        await self._websocket.send_str(tell("exit", code=ending.code, signal=ending.signal, reason=ending.reason))
+        await self._websocket.send_str(encode("exit", code=ending.code, signal=ending.signal, reason=ending.reason))
         return True

@@ -15,10 +15,10 @@ from sshgate.telemetry.events import Events
 from sshgate.telemetry.rate_limit import Rarely
 from webshim.connection import connection_of
 from webshim.login import Logins
-from webshim.one_time_tokens import OneTime
-from webshim.principal import Visitor
-from webshim.protocol import Close, tell
-from webshim.public_endpoint import Place
+from webshim.one_time_tokens import OneTimeTokens
+from webshim.principal import Principal
+from webshim.protocol import Close, encode
+from webshim.public_endpoint import PublicEndpoint
 from webshim.responses import Refusal
 from webshim.sessions import Gateway, Sessions
 from webshim.socket import Socket, Ticket
@@ -37,19 +37,19 @@ class Transfer(Protocol):
         """End it as soon as that can be."""
 
 
-class Door:
+class WebState:
     """One web server's state. Every check raises ``Refusal``."""
 
-    def __init__(self, web: Web, gateway: Gateway, logins: Logins, place: Place, events: Events) -> None:
+    def __init__(self, web: Web, gateway: Gateway, logins: Logins, place: PublicEndpoint, events: Events) -> None:
         self.web = web
         self.events = events
         self.gateway = gateway
         self.logins = logins
         self.place = place
         self.sessions = Sessions(gateway, web.sessions_per_user)
-        self.tickets: OneTime[Ticket] = OneTime(TICKET_SECONDS)
+        self.tickets: OneTimeTokens[Ticket] = OneTimeTokens(TICKET_SECONDS)
         self.sockets: set[Socket] = set()
-        self._transfers: dict[Transfer, tuple[Visitor, str]] = {}
+        self._transfers: dict[Transfer, tuple[Principal, str]] = {}
         self._credentials, self._malformed, self._refused = Rarely(), Rarely(), Rarely()
         self._used = Rarely(USED_SECONDS)
         self.draining = False
@@ -59,7 +59,7 @@ class Door:
 
     # --- who is there ---
 
-    def visitor(self, request: web.Request) -> Visitor:
+    def visitor(self, request: web.Request) -> Principal:
         """Who this is. A request that changes something must come from our own page, or carry a token."""
         authorization = request.headers.get("Authorization")
         bearer = authorization is not None and authorization.lower().startswith("bearer ")
@@ -74,7 +74,7 @@ class Door:
         connection_of(request).authenticated(found.user)
         source = self.source(request)
         if bearer and self._used.due(f"{found.id} {origin_of(source)}"):
-            self.events.tell(Code.WEB_TOKEN_USED, user=found.user, source=source, id=found.id)
+            self.events.emit(Code.WEB_TOKEN_USED, user=found.user, source=source, id=found.id)
         return found
 
     def _credential_refused(self, request: web.Request, bearer: bool) -> None:
@@ -83,7 +83,7 @@ class Door:
         if (bearer or cookie) and self._credentials.due(origin_of(source)):
             word = request.headers.get("Authorization", "")[7:].strip() if bearer else cookie
             known = self.logins.signed(word or "", token=bearer)
-            self.events.tell(
+            self.events.emit(
                 Code.WEB_REFUSED, reason=f"{'token' if bearer else 'cookie'} not accepted", source=source,
                 user=known.user if known is not None else None, id=known.id if known is not None else None,
             )  # fmt: skip
@@ -91,18 +91,18 @@ class Door:
     def malformed(self, peer: str, reason: str) -> None:
         """Something came that is no HTTP."""
         if self._malformed.due(origin_of(peer)):
-            self.events.tell(Code.WEB_MALFORMED, reason=reason, source=peer)
+            self.events.emit(Code.WEB_MALFORMED, reason=reason, source=peer)
 
     def refused(self, peer: str, reason: str) -> None:
         """A connection has ended before it was one."""
         if self._refused.due(origin_of(peer)):
-            self.events.tell(Code.CONNECTION_REFUSED, reason=reason, source=peer)
+            self.events.emit(Code.CONNECTION_REFUSED, reason=reason, source=peer)
 
-    def known(self, request: web.Request) -> Visitor | None:
+    def known(self, request: web.Request) -> Principal | None:
         """Whom the browser is logged in as, if it is."""
         return self._found(request, None)
 
-    def _found(self, request: web.Request, token: str | None) -> Visitor | None:
+    def _found(self, request: web.Request, token: str | None) -> Principal | None:
         source = self.source(request)
         if token is not None:
             return self.logins.by_token(token, source)
@@ -118,7 +118,7 @@ class Door:
         peer = connection_of(request).peer
         if len(origin) != 1 or not self.place.own_origin(origin[0], peer, request.headers):
             said = f"origin {(origin or ['none'])[0]}"
-            self.events.tell(Code.WEB_REFUSED, reason=said, source=self.source(request))
+            self.events.emit(Code.WEB_REFUSED, reason=said, source=self.source(request))
             raise Refusal(403, "origin", "this request does not come from a page of this server.")
 
     def source(self, request: web.Request) -> str:
@@ -140,7 +140,7 @@ class Door:
 
     # --- the cookie ---
 
-    def set_cookie(self, request: web.Request, response: web.Response, visitor: Visitor) -> None:
+    def set_cookie(self, request: web.Request, response: web.Response, visitor: Principal) -> None:
         """A new login has a new cookie, whatever the browser had before."""
         self._cookie(request, response, self.logins.cookie(visitor), int(visitor.expires - visitor.issued))
 
@@ -172,12 +172,12 @@ class Door:
         self.sockets.add(socket)
         # A browser with twenty tabs is no flood, nor is a house full of them.
         connection_of(request).upgraded()
-        self.events.tell(Code.WEB_OPEN, user=visitor.user, source=source)
+        self.events.emit(Code.WEB_OPEN, user=visitor.user, source=source)
         try:
             return await socket.run(request)
         finally:
             self.sockets.discard(socket)
-            self.events.tell(Code.WEB_END, user=visitor.user, source=source, reason=socket.ended)
+            self.events.emit(Code.WEB_END, user=visitor.user, source=source, reason=socket.ended)
             if self.draining:
                 self.sessions.end_unattended()
 
@@ -187,7 +187,7 @@ class Door:
             if which(socket):
                 socket.end(code, reason)
 
-    def logged_out(self, over: Callable[[Visitor, str], bool], reason: str) -> None:
+    def logged_out(self, over: Callable[[Principal, str], bool], reason: str) -> None:
         """End what goes on by logins that are over: ``over`` is asked with the visitor and where it comes from."""
         self.close_sockets(lambda socket: over(socket.visitor, socket.source), Close.LOGIN, reason)
         for transfer, whose in list(self._transfers.items()):
@@ -195,7 +195,7 @@ class Door:
                 transfer.cut()
 
     @contextmanager
-    def transferring(self, transfer: Transfer, visitor: Visitor, source: str) -> Iterator[None]:
+    def transferring(self, transfer: Transfer, visitor: Principal, source: str) -> Iterator[None]:
         """While it lasts, a transfer is cut where its login is over."""
         self._transfers[transfer] = visitor, source
         try:
@@ -207,14 +207,14 @@ class Door:
         """Nothing new from now on. Pages are told; what nobody is attached to cannot be come back to, and ends."""
         self.draining = True
         for socket in self.sockets:
-            socket.tell(tell("drain", seconds=seconds))
+            socket.send(encode("drain", seconds=seconds))
         self.sessions.end_unattended()
 
     def recheck(self) -> None:
         """End what rests on a login that does not stand any more."""
         for session in self.sessions.all():
             if session.ending is None and not self.logins.stands(session.owner, session.identity.source):
-                self.events.tell(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")
+                self.events.emit(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")
                 self.close_sockets(lambda socket: socket.visitor.user == session.user, Close.LOGIN, "login is over")  # noqa: B023
                 self.sessions.end(session, "your login is not valid any more.")
         self.logged_out(lambda visitor, source: not self.logins.alive(visitor, source), "login is over")

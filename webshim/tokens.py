@@ -7,7 +7,7 @@ import time
 from sshgate.access.ledger import Ledger
 from sshgate.errors import BadRequest, Denied
 from sshgate.session.subsystems import tables
-from sshgate.session.subsystems.registry import Question
+from sshgate.session.subsystems.registry import SubsystemRequest
 from sshgate.telemetry.codes import Code
 
 
@@ -17,7 +17,7 @@ class TokenVerbs:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    async def list(self, question: Question) -> str:
+    async def list(self, question: SubsystemRequest) -> str:
         _check(question)
         await self._ledger.refresh()
         now = time.time()
@@ -25,17 +25,17 @@ class TokenVerbs:
         listed = sorted((one for one in alive if not one.revoked), key=lambda one: one.made)
         return tables.tokens(listed, now) if listed else "you have no tokens.\n"
 
-    async def revoke(self, question: Question) -> str:
+    async def revoke(self, question: SubsystemRequest) -> str:
         _check(question)
         if not question.word:
             raise BadRequest("say which: `ssh -s USER@HOST revoke-token ID`; `ssh -s USER@HOST tokens` lists yours.")
         user = question.identity.user
         if await self._ledger.revoke(user, question.word) is None:
             raise BadRequest(f"you have no token {question.word[:40]!r}; `ssh -s USER@HOST tokens` lists yours.")
-        question.trail.tell(Code.WEB_TOKEN_REVOKED, id=question.word)
+        question.trail.emit(Code.WEB_TOKEN_REVOKED, id=question.word)
         return f"token {question.word} is revoked.\n"
 
 
-def _check(question: Question) -> None:
+def _check(question: SubsystemRequest) -> None:
     if not question.identity.restrictions.whole:
         raise Denied("your key opens no browser, so tokens are none of its concern.")

@@ -62,7 +62,7 @@ class Keyring:
         self._directory = directory
         self._user_ca = user_ca
         self._files: dict[Path, _KeyFile] = {}
-        self._trouble: int | None = None
+        self._last_warning: int | None = None
 
     def __repr__(self) -> str:
         return f"<Keyring {self._directory}, {len(self._files)} files read>"
@@ -146,8 +146,8 @@ class Keyring:
         except OSError as error:
             self._files.pop(path, None)
             # Once for each reason: anybody may ask for any name, as often as they like.
-            if error.errno != self._trouble:
-                self._trouble = error.errno
+            if error.errno != self._last_warning:
+                self._last_warning = error.errno
                 log.warning("%s cannot be looked at: %s; nobody gets in by it", path, error.strerror)
             return _NOTHING
         stamp = _stamp(found, directory)

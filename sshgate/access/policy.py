@@ -105,7 +105,7 @@ def _restricted(identity: Identity, request: Request) -> Request:
     if request.terminal is not None and not limits.terminal:
         request = replace(request, terminal=None)
     if limits.command is not None:
-        request = replace(request, asks=_forced(limits.command, request))
+        request = replace(request, kind=_forced(limits.command, request))
     return request
 
 
@@ -114,7 +114,7 @@ def _forced(command: bytes, request: Request) -> Exec | Subsystem:
     name, *options = command.split() or [b""]
     if name != b"internal-sftp":
         return Exec(command)
-    if not isinstance(request.asks, Subsystem) or request.asks.name != "sftp":
+    if not isinstance(request.kind, Subsystem) or request.kind.name != "sftp":
         raise Denied("your key is for sftp only; use sftp, or scp as of OpenSSH 9.")
     return Subsystem("sftp", tuple(options))
 
@@ -122,10 +122,10 @@ def _forced(command: bytes, request: Request) -> Exec | Subsystem:
 def _original_command(identity: Identity, request: Request) -> dict[str, bytes]:
     if identity.restrictions.command is None:
         return {}
-    if isinstance(request.asks, Exec):
-        return {"SSH_ORIGINAL_COMMAND": request.asks.command}
-    if isinstance(request.asks, Shell):
+    if isinstance(request.kind, Exec):
+        return {"SSH_ORIGINAL_COMMAND": request.kind.command}
+    if isinstance(request.kind, Shell):
         return {}
     # As sshd has it, the program that the subsystem is, so that `exec $SSH_ORIGINAL_COMMAND` starts it.
-    name = request.asks.name
+    name = request.kind.name
     return {"SSH_ORIGINAL_COMMAND": USUAL_SFTP_SERVER if name == "sftp" else name.encode("utf-8", "surrogateescape")}

@@ -101,9 +101,9 @@ def check_config(file: Path) -> None:
 
     if Keyring(config.access.authorized_keys, config.access.user_ca).empty:
         click.echo(f"{file}: no key is configured yet: nobody can log in. {_first_key(config)}", err=True)
-    from sshgate.config.ignored import without_effect
+    from sshgate.config.ignored import ignored_settings
 
-    for sentence in without_effect(config):
+    for sentence in ignored_settings(config):
         click.echo(f"{file}: {sentence}.", err=True)
     profiles = ", ".join(config.profiles)
     listening = f"{config.ssh.listen}" + (f" and {config.web.listen}" if config.web is not None else "")

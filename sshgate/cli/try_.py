@@ -20,7 +20,7 @@ from sshgate.access.key_line import fingerprint_of
 from sshgate.config.model import Access, Address, Config, Limits, Log, Profile, SandboxPlace, Ssh, Web
 from sshgate.errors import ConfigError, Unavailable
 from sshgate.server import app
-from sshgate.server.frontends import Doors
+from sshgate.server.frontends import Frontends
 from sshgate.session.subsystems import ssh_config as clientconfig
 from sshgate.ssh import hostkeys
 
@@ -39,10 +39,10 @@ def run(port: int, keys: Path) -> int:
     _check_port(port)
     config = replace(prepare(port, keys), web=Web(listen=_web_address(port), secret=keys / "web"))
 
-    def ready(doors: Doors) -> None:
+    def ready(doors: Frontends) -> None:
         assert doors.web is not None
         fingerprint = fingerprint_of(_development_blob(keys))
-        link = doors.web.invitation(Identity(LoginName(USER), "publickey", fingerprint, HOST), LINK_SECONDS)
+        link = doors.web.login_link(Identity(LoginName(USER), "publickey", fingerprint, HOST), LINK_SECONDS)
         print(invitation(doors.addresses[0].port, keys, link), flush=True)
 
     return app.run(config, ready)

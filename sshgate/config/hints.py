@@ -20,7 +20,7 @@ def closest(word: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def instead(key: str, known: list[str], where: str | None = None) -> str:
+def suggestion(key: str, known: list[str], where: str | None = None) -> str:
     """The nearest known name, else the place where the key belongs, else all that is known."""
     near = closest(key, known)
     if near:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sshgate.config.model import Config
 
 
-def without_effect(config: Config) -> list[str]:
+def ignored_settings(config: Config) -> list[str]:
     """One sentence for each such setting that is not at its default."""
     found = []
     for name, profile in config.profiles.items():

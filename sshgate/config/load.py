@@ -18,13 +18,13 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sshgate.config import values
-from sshgate.config.hints import instead, syntax
+from sshgate.config.hints import suggestion, syntax
 from sshgate.config.model import Address, Config, Profile, Share
 from sshgate.config.names import is_label
-from sshgate.config.rules import CHECKS, MAY_BE_ZERO, MUST_BE, across, placed, section_at
+from sshgate.config.rules import CHECKS, MAY_BE_ZERO, MUST_BE, cross_field_errors, resolve_paths, resolve_section_paths
 from sshgate.config.yaml_nodes import (
     TAG,
-    Wrong,
+    InvalidValue,
     child_of,
     choice_of,
     is_kind,
@@ -78,10 +78,10 @@ class _Walker:
         self._open: set[int] = set()
 
     def config(self, root: Node | None) -> Config:
-        config = placed(Config(), self._directory)
+        config = resolve_paths(Config(), self._directory)
         if root is not None:
             config = self._section(root, config, "", extra=("version",))
-        for keys, sentence in across(config):
+        for keys, sentence in cross_field_errors(config):
             line = next((self._lines[key] for key in keys if key in self._lines), None)
             # A line that was misread already says nothing about what does not fit.
             if line is not None and all(line != other for other, _ in self.mistakes):
@@ -110,7 +110,7 @@ class _Walker:
             elif key in names:
                 changes[key] = self._value(child, hints[key], (owner, key), path, getattr(base, key))
             else:
-                self.wrong(key_node, f"{path}: unknown key{instead(key, [*names, *extra], where)}")
+                self.wrong(key_node, f"{path}: unknown key{suggestion(key, [*names, *extra], where)}")
         return typing.cast(D, replace(typing.cast(Any, base), **changes))
 
     def _entries(self, node: Node, where: str) -> Iterator[tuple[str, Node, Node]]:
@@ -150,13 +150,13 @@ class _Walker:
         """What the node says as a value of type ``hint``; ``base`` after a mistake."""
         try:
             return self._typed(node, hint, at, where, base)
-        except (Wrong, ValueError) as error:
+        except (InvalidValue, ValueError) as error:
             self.wrong(node, f"{where}: {error}")
             return base
 
     def _typed(self, node: Node, hint: Any, at: tuple[type, str], where: str, base: Any) -> Any:
         if not node.tag.startswith(TAG):
-            raise Wrong(f"the tag {node.tag!r} has no meaning here")
+            raise InvalidValue(f"the tag {node.tag!r} has no meaning here")
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if origin in (typing.Union, types.UnionType):
             if is_kind(node, "null"):
@@ -164,7 +164,7 @@ class _Walker:
             hint = next(kind for kind in arguments if kind is not type(None))
             return self._typed(node, hint, at, where, base)
         if is_dataclass(hint) and hint is not Address:
-            absent = section_at(typing.cast(Any, hint)(), self._directory)
+            absent = resolve_section_paths(typing.cast(Any, hint)(), self._directory)
             return self._section(node, base if is_dataclass(base) else absent, where)
         if hint == Mapping[str, Profile]:
             return self._profiles(node, where)
@@ -180,9 +180,9 @@ class _Walker:
 
     def _scalar(self, node: Node, hint: Any, at: tuple[type, str]) -> Any:
         if not isinstance(node, ScalarNode):
-            raise Wrong(f"expected a single value, found {kind_of(node)}")
+            raise InvalidValue(f"expected a single value, found {kind_of(node)}")
         if is_kind(node, "null"):
-            raise Wrong("the value is missing; leave the line out for the default")
+            raise InvalidValue("the value is missing; leave the line out for the default")
         if hint is bool:
             return truth_of(node)
         if hint is Share:
@@ -197,29 +197,29 @@ class _Walker:
             return CHECKS.get(at, str)(text)
         number = number_of(node, hint is float, at[1].endswith("_bytes"))
         if not number and at[1] not in MAY_BE_ZERO:
-            raise Wrong("must be more than 0")
+            raise InvalidValue("must be more than 0")
         return number
 
     def _path(self, text: str, at: tuple[type, str]) -> Path:
         if not text:
-            raise Wrong("the path is empty")
+            raise InvalidValue("the path is empty")
         try:
             path = self._directory / Path(text).expanduser()
         except RuntimeError as error:
-            raise Wrong(f"there is no home directory for {text.split('/')[0]!r}") from error
+            raise InvalidValue(f"there is no home directory for {text.split('/')[0]!r}") from error
         check = MUST_BE.get(at)
         try:
             missing = check is not None and not check(path)
         except OSError as error:
-            raise Wrong(f"{path} cannot be looked at: {error.strerror}") from error
+            raise InvalidValue(f"{path} cannot be looked at: {error.strerror}") from error
         if missing:
-            raise Wrong(f"there is no {'directory' if check is Path.is_dir else 'file'} {path}")
+            raise InvalidValue(f"there is no {'directory' if check is Path.is_dir else 'file'} {path}")
         return path.absolute() if at == (Profile, "binds") else path
 
     def _list(self, node: Node, hint: Any, at: tuple[type, str], where: str) -> tuple[Any, ...]:
         if not isinstance(node, SequenceNode):
             example = f": [{node.value}]" if isinstance(node, ScalarNode) and node.value else ""
-            raise Wrong(f"expected a list, found {kind_of(node)}; write it in brackets{example}")
+            raise InvalidValue(f"expected a list, found {kind_of(node)}; write it in brackets{example}")
         missing = object()
         read = [self._value(child, hint, at, f"{where}[{i}]", missing) for i, child in enumerate(node.value)]
         return tuple(value for value in read if value is not missing)
@@ -252,7 +252,7 @@ class _Walker:
             }
         if isinstance(node, SequenceNode):
             if id(node) in self._open:
-                raise Wrong("this list contains itself")
+                raise InvalidValue("this list contains itself")
             self._open.add(id(node))
             try:
                 return [self._value(child, Any, at, f"{where}[{i}]", None) for i, child in enumerate(node.value)]
@@ -297,7 +297,7 @@ class _Walker:
                 base = self._profile(extended, nodes, read, (*chain, name))
             else:
                 others = [other for other in nodes if other != name]
-                self.wrong(parent, f"{where}: there is no profile {extended!r}{instead(extended, others)}")
+                self.wrong(parent, f"{where}: there is no profile {extended!r}{suggestion(extended, others)}")
         if name not in read:
             read[name] = replace(self._section(node, base, f"profiles.{name}", extra=("extends",)), name=name)
         return read[name]

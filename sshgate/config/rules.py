@@ -56,7 +56,7 @@ MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
 }
 
 
-def placed(config: Config, here: Path) -> Config:
+def resolve_paths(config: Config, here: Path) -> Config:
     """Defaults that are paths begin at the file's directory too."""
     return replace(
         config,
@@ -65,7 +65,7 @@ def placed(config: Config, here: Path) -> Config:
     )
 
 
-def section_at(section: object, here: Path) -> object:
+def resolve_section_paths(section: object, here: Path) -> object:
     """The same for a section that is not there unless the file has it."""
     if isinstance(section, Web):
         return replace(section, secret=here / section.secret)
@@ -74,7 +74,7 @@ def section_at(section: object, here: Path) -> object:
     return section
 
 
-def across(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """What does not fit together: the keys whose line is meant, the first that is there, and a sentence."""
     local = config.sandbox.provider == "local"
     if local and not values.is_loopback(config.ssh.listen):

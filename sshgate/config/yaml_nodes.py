@@ -17,7 +17,7 @@ READS_AS = {
 }  # fmt: skip
 
 
-class Wrong(Exception):
+class InvalidValue(Exception):
     """A value that cannot be used; its sentence goes to the line of the value."""
 
 
@@ -39,22 +39,22 @@ def child_of(node: Node, key: str) -> Node | None:
 def text_of(node: Node, show: bool = True) -> str:
     """A text that was written as one, not something that only looks like it. ``show``: it is no secret."""
     if not isinstance(node, ScalarNode):
-        raise Wrong(f"expected a text, found {kind_of(node)}")
+        raise InvalidValue(f"expected a text, found {kind_of(node)}")
     if is_kind(node, "null"):
-        raise Wrong("the value is missing; leave the line out for the default")
+        raise InvalidValue("the value is missing; leave the line out for the default")
     if not is_kind(node, "str"):
         kind = READS_AS.get(node.tag.removeprefix(TAG), node.tag)
         written = f'{node.value} as {kind}: write "{node.value}"' if show else f"this as {kind}: write it"
-        raise Wrong(f"YAML reads {written} in quotes")
+        raise InvalidValue(f"YAML reads {written} in quotes")
     return str(node.value)
 
 
 def whole_number(node: Node) -> int:
     if not isinstance(node, ScalarNode) or not is_kind(node, "int"):
-        raise Wrong(f"expected a whole number, found {kind_of(node)}")
+        raise InvalidValue(f"expected a whole number, found {kind_of(node)}")
     if not re.fullmatch(r"[-+]?(0|[1-9]\d*)", node.value):
         meant = yaml.SafeLoader("").construct_yaml_int(node)
-        raise Wrong(f"YAML reads {node.value} as {meant}: write a plain decimal number")
+        raise InvalidValue(f"YAML reads {node.value} as {meant}: write a plain decimal number")
     return int(node.value)
 
 
@@ -63,17 +63,17 @@ def number_of(node: ScalarNode, duration: bool, size: bool) -> float:
         return values.duration(node.value)
     number = values.size(node.value) if size else whole_number(node)
     if number < 0:
-        raise Wrong(f"{number} is less than 0")
+        raise InvalidValue(f"{number} is less than 0")
     return number
 
 
 def truth_of(node: Node) -> bool:
     if is_kind(node, "bool") and node.value.lower() in ("true", "false"):
         return bool(node.value.lower() == "true")
-    raise Wrong(f"expected true or false, found {kind_of(node)}")
+    raise InvalidValue(f"expected true or false, found {kind_of(node)}")
 
 
 def choice_of(text: str, choices: list[str]) -> str:
     if text in choices:
         return text
-    raise Wrong(f"{text!r} is none of {', '.join(choices)}{closest(text, choices)}")
+    raise InvalidValue(f"{text!r} is none of {', '.join(choices)}{closest(text, choices)}")

@@ -167,32 +167,32 @@ class Relay:
             threading.Thread(target=self.look_up, args=(stream, hosts[0], port), daemon=True).start()
 
     def look_up(self, stream: Stream, host: str, port: int) -> None:
-        said = ""
+        reason = ""
         found: list[tuple[int, object]] = []
         try:
             for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 found.append((family, address))
         except (OSError, UnicodeError):
-            said = "the sandbox does not know this name"
-        self.resolved.append((stream, found, said))
+            reason = "the sandbox does not know this name"
+        self.resolved.append((stream, found, reason))
         os.write(self.wake_end, b"x")
 
     def names_found(self) -> None:
         os.read(self.wake, 4096)
         while self.resolved:
-            stream, found, said = self.resolved.pop(0)
+            stream, found, reason = self.resolved.pop(0)
             stream.addresses = found
             if self.streams.get(stream.number) is stream:
-                self.attempt(stream, said)
+                self.attempt(stream, reason)
 
-    def attempt(self, stream: Stream, said: str) -> None:
+    def attempt(self, stream: Stream, reason: str) -> None:
         """Try the next address; tell when there is none."""
         while stream.addresses:
             family, address = stream.addresses.pop(0)
             try:
                 sock = socket.socket(family, socket.SOCK_STREAM)
             except OSError as error:
-                said = str(error.strerror)
+                reason = str(error.strerror)
                 continue
             sock.setblocking(False)
             code = sock.connect_ex(address)  # type: ignore[arg-type]
@@ -205,8 +205,8 @@ class Relay:
                     self.connected(stream)
                 return
             sock.close()
-            said = os.strerror(code)
-        self.send(FAILED, stream.number, said.encode())
+            reason = os.strerror(code)
+        self.send(FAILED, stream.number, reason.encode())
         self.forget(stream)
 
     def connected(self, stream: Stream) -> None:
@@ -227,7 +227,7 @@ class Relay:
     def listen(self, number: int, payload: bytes) -> None:
         listener = Listener(number, [], [])
         try:
-            told = bind(listener, payload)
+            chosen = bind(listener, payload)
         except OSError as error:
             self.unlisten(listener)
             self.send(FAILED, number, (error.strerror or "cannot listen").encode())
@@ -238,7 +238,7 @@ class Relay:
             sock.listen(64)
             self.by_fd[sock.fileno()] = listener
             self.watch(sock.fileno(), READ)
-        self.send(LISTENING, number, told)
+        self.send(LISTENING, number, chosen)
 
     def unlisten(self, listener: Listener) -> None:
         for sock in listener.socks:

@@ -351,5 +351,5 @@ async def _hello(process: Process) -> bytes:
     raise NoRelay("the sandbox has no python3 that could run the relay; install python3 in its image.")
 
 
-def _printable(said: bytes) -> str:
-    return "".join(one for one in said[:200].decode("utf-8", "replace") if one.isprintable())
+def _printable(text: bytes) -> str:
+    return "".join(one for one in text[:200].decode("utf-8", "replace") if one.isprintable())

@@ -46,7 +46,7 @@ class Detach:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Wait:
     """Nothing can be done for this pool before ``until`` (monotonic); look again then, or at the next event."""
 
     profile: str
@@ -54,4 +54,4 @@ class Hold:
     until: float
 
 
-Action = Create | Delete | Detach | Hold
+Action = Create | Delete | Detach | Wait

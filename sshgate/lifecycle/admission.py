@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from sshgate.config.model import Limits
 from sshgate.errors import LimitReached
-from sshgate.lifecycle.cache import Book
+from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.pace import TokenBucket
 from sshgate.lifecycle.schema import user_hash
@@ -41,7 +41,7 @@ class Starts:
         return 0.0 if bucket.take(1, now) else max(0.0, bucket.when(now) - now)
 
 
-def admit(book: Book, limits: Limits, starts: Starts, user: str, session: str, now: Now) -> None:
+def admit(book: PodCache, limits: Limits, starts: Starts, user: str, session: str, now: Now) -> None:
     """Let one more sandbox be made or taken for this user. Raises ``LimitReached``, and then nothing counts.
 
     On success the session counts until ``book.end``. Joining a named sandbox that exists needs no admission.

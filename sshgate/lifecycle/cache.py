@@ -27,11 +27,11 @@ SKEW = 10.0
 # Uids that are gone are remembered for as long as an answer about them can still be under way.
 REMEMBERED = 300.0
 # Seconds from the request of a claim on: longer than an API server that works takes to answer and the watch to show it.
-SPOKEN_FOR = 15.0
+RESERVATION_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class CachedPod:
     """A pod, and since when (monotonic) we see it in its stage and in its state."""
 
     record: Record
@@ -40,24 +40,24 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class Reservation:
     """A session of this gateway that has, or is about to have, an ephemeral or new sandbox."""
 
     user: str
     uid: str | None = None
 
 
-class Book:
+class PodCache:
     """One gateway's knowledge. All calls are synchronous; whoever decides reads and notes in one go."""
 
     def __init__(self, life: str) -> None:
         self.life = life
         self.expectations = Expectations()
         self.synced = False
-        self._pods: dict[str, Sighting] = {}
+        self._pods: dict[str, CachedPod] = {}
         self._gone: dict[str, float] = {}
-        self._spoken_for: dict[str, tuple[float, str | None]] = {}
-        self._sessions: dict[str, Holding] = {}
+        self._reservations: dict[str, tuple[float, str | None]] = {}
+        self._sessions: dict[str, Reservation] = {}
 
     def __repr__(self) -> str:
         states = [one.record.state for one in self._pods.values() if not one.record.deleting]
@@ -74,13 +74,13 @@ class Book:
 
         But not what an answer to a request of ours told of meanwhile, and which is newer than the list.
         """
-        told = {record.uid: record for record in records}
+        listing = {record.uid: record for record in records}
         first = not self.synced
         self.synced = True
-        missing = [uid for uid, one in self._pods.items() if uid not in told and not _newer(one.record, version)]
+        missing = [uid for uid, one in self._pods.items() if uid not in listing and not _newer(one.record, version)]
         for uid in missing:
             self.gone(uid, now)
-        for record in told.values():
+        for record in listing.values():
             new = record.uid not in self._pods
             self.observe(record, now)
             if first and new and record.uid in self._pods:
@@ -89,7 +89,7 @@ class Book:
 
     def observe(self, record: Record, now: Now) -> bool:
         """One account of one pod, from the watch or from an answer. False: it was old, nothing changed."""
-        self.expectations.seen(record.name)
+        self.expectations.observe(record.name)
         known = self._pods.get(record.uid)
         if record.uid in self._gone or (known is not None and _older(record, known.record)):
             return False
@@ -97,7 +97,7 @@ class Book:
             self.expectations.undelete(record.uid)
         same_stage = known is not None and known.record.stage is record.stage
         same_state = known is not None and known.record.state is record.state
-        self._pods[record.uid] = Sighting(
+        self._pods[record.uid] = CachedPod(
             record,
             known.stage_since if known is not None and same_stage else now.mono,
             known.state_since if known is not None and same_state else now.mono,
@@ -110,24 +110,24 @@ class Book:
         self._gone[uid] = now.mono + REMEMBERED
         known = self._pods.pop(uid, None)
         if known is not None:
-            self.expectations.seen(known.record.name)
+            self.expectations.observe(known.record.name)
         self.expectations.undelete(uid)
-        self._spoken_for.pop(uid, None)
+        self._reservations.pop(uid, None)
 
     # --- what we begin ourselves ---
 
-    def speak_for(self, uid: str, session: str | None, now: Now) -> None:
+    def reserve(self, uid: str, session: str | None, now: Now) -> None:
         """The claim of ``session`` on this pod is under way (``None``: was lost): nobody else here tries it.
 
         For as long as the session waits for an answer, and for ``SPOKEN_FOR`` at least: if the pod is still warm
         then, the claim never arrived, and it is free again. Should it arrive yet, whoever comes second is refused.
         """
         if uid not in self._gone:
-            self._spoken_for[uid] = (now.mono + SPOKEN_FOR, session)
+            self._reservations[uid] = (now.mono + RESERVATION_SECONDS, session)
 
     def begin(self, session: str, user: str) -> None:
         """A session was admitted: it counts from now on, whatever the watch shows."""
-        self._sessions[session] = Holding(user)
+        self._sessions[session] = Reservation(user)
 
     def hold(self, session: str, uid: str) -> None:
         """The session has its sandbox. Any other pod that bears its id is a stray."""
@@ -141,7 +141,7 @@ class Book:
 
     # --- what follows ---
 
-    def sightings(self, now: Now) -> list[Sighting]:
+    def sightings(self, now: Now) -> list[CachedPod]:
         """The pods that are there to stay: neither deleting nor about to be deleted by us."""
         return [
             one
@@ -154,7 +154,7 @@ class Book:
         records = [one.record for one in self._pods.values()]
         return {life for record in records for life in (record.life, *record.attached) if life is not None}
 
-    def get(self, uid: str) -> Sighting | None:
+    def get(self, uid: str) -> CachedPod | None:
         return self._pods.get(uid)
 
     def named(self, pod: str) -> Record | None:
@@ -162,20 +162,20 @@ class Book:
         found = [one.record for one in self._pods.values() if one.record.name == pod]
         return max(found, key=lambda record: (not record.deleting, record.created), default=None)
 
-    def warm(self, now: Now) -> list[Sighting]:
+    def warm(self, now: Now) -> list[CachedPod]:
         """The warm pods that no claim of ours is after."""
         return [
             one
             for one in self.sightings(now)
-            if one.record.state is State.WARM and self._spoken(one.record.uid, now) is None
+            if one.record.state is State.WARM and self._reserved(one.record.uid, now) is None
         ]
 
-    def _spoken(self, uid: str, now: Now) -> tuple[float, str | None] | None:
-        spoken = self._spoken_for.get(uid)
-        if spoken is None:
+    def _reserved(self, uid: str, now: Now) -> tuple[float, str | None] | None:
+        reserved = self._reservations.get(uid)
+        if reserved is None:
             return None
-        until, session = spoken
-        return spoken if until > now.mono or session in self._sessions else None
+        until, session = reserved
+        return reserved if until > now.mono or session in self._sessions else None
 
     def going(self, profile: str, now: Now) -> int:
         """Warm pods of a profile that are on their way out."""
@@ -185,7 +185,7 @@ class Book:
             for record in warm
         )
 
-    def sessions(self) -> dict[str, Holding]:
+    def sessions(self) -> dict[str, Reservation]:
         """The sessions that have begun and not ended, by the value of the session label."""
         return {label_value(session): holding for session, holding in self._sessions.items()}
 
@@ -220,8 +220,8 @@ class Book:
         warm = 0
         for one in self.sightings(now):
             if one.record.state is State.WARM and one.record.counts:
-                spoken = self._spoken(one.record.uid, now)
-                warm += spoken is None or spoken[1] not in self._sessions
+                reserved = self._reserved(one.record.uid, now)
+                warm += reserved is None or reserved[1] not in self._sessions
         return len(self.users(now)) + warm + len(self.expectations.creates(now.mono))
 
 
@@ -236,7 +236,7 @@ def _newer(known: Record, version: str) -> bool:
     return known.version.isdigit() and version.isdigit() and int(known.version) > int(version)
 
 
-def _older(told: Record, known: Record) -> bool:
-    if told.version.isdigit() and known.version.isdigit():
-        return int(told.version) < int(known.version)
-    return told.state < known.state or (known.deleting and not told.deleting)
+def _older(update: Record, cached: Record) -> bool:
+    if update.version.isdigit() and cached.version.isdigit():
+        return int(update.version) < int(cached.version)
+    return update.state < cached.state or (cached.deleting and not update.deleting)

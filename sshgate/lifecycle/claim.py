@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from sshgate.lifecycle.actions import Delete
-from sshgate.lifecycle.cache import Book
+from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.patches import Claim, Patch, claim_patch
 from sshgate.lifecycle.pick import pick
@@ -86,7 +86,7 @@ class Claiming:
     done but ``book.end``: what was claimed then becomes a stray and is deleted.
     """
 
-    def __init__(self, book: Book, claim: Claim, template: str, settle: float, lives: Collection[str]) -> None:
+    def __init__(self, book: PodCache, claim: Claim, template: str, settle: float, lives: Collection[str]) -> None:
         self.claim = claim
         self.discard: list[Delete] = []
         self._book = book
@@ -114,7 +114,7 @@ class Claiming:
             raise ValueError(f"nothing was asked: {self!r}")
         if isinstance(answer, Record):
             self._book.observe(answer, now)
-            self._step = self._shown(answer, now)
+            self._step = self._observe(answer, now)
         elif answer is Answer.MISSING:
             self._book.gone(step.record.uid, now)
             self._step = None
@@ -126,7 +126,7 @@ class Claiming:
         else:
             self._lost(step.record, now)
 
-    def _shown(self, record: Record, now: Now) -> Try | Won | None:
+    def _observe(self, record: Record, now: Now) -> Try | Won | None:
         assert isinstance(self._step, (Try, Look))
         asked = self._step.record
         if record.uid == asked.uid and record.state is State.WARM and not record.deleting:
@@ -145,7 +145,7 @@ class Claiming:
 
     def _lost(self, record: Record, now: Now) -> None:
         """This pod is settled, one way or the other: whatever was unknown about it is so no more."""
-        self._book.speak_for(record.uid, None, now)
+        self._book.reserve(record.uid, None, now)
         self._unknown = 0
         self._step = None
 
@@ -157,5 +157,5 @@ class Claiming:
         return self._patch(record, now)
 
     def _patch(self, record: Record, now: Now) -> Try:
-        self._book.speak_for(record.uid, self.claim.session, now)
+        self._book.reserve(record.uid, self.claim.session, now)
         return Try(record, claim_patch(record, self.claim, now))

@@ -33,7 +33,7 @@ async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete
             if isinstance(step, Try):
                 answer = await _patch(registry, step, claiming, discard)
                 if answer is Answer.REFUSED:
-                    registry.events.tell(Code.CLAIM_LOST, sandbox=step.record.name)
+                    registry.events.emit(Code.CLAIM_LOST, sandbox=step.record.name)
             elif isinstance(step, Look):
                 await asyncio.sleep(LOOK_AFTER[min(unanswered, len(LOOK_AFTER)) - 1])
                 answer = await registry.look(step.record)

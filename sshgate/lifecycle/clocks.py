@@ -50,19 +50,19 @@ class ClusterTime:
     def __init__(self, now: Now) -> None:
         """``now.wall`` is this machine's own clock, which counts until the first answer."""
         self._low = self._high = now.wall - now.mono
-        self._heard = False
+        self._reading = False
         self.jumps = 0
         """How often the server's clock was found to have been set."""
 
     def __repr__(self) -> str:
-        known = f"±{(self._high - self._low) / 2:.3f} s" if self._heard else "not heard yet"
+        known = f"±{(self._high - self._low) / 2:.3f} s" if self._reading else "not heard yet"
         return f"<ClusterTime {known}, {self.jumps} jumps>"
 
-    def heard(self, date: float, sent: float, received: float) -> None:
+    def record(self, date: float, sent: float, received: float) -> None:
         """An answer carried ``Date: date`` (POSIX seconds); sent and received by the monotonic clock."""
         low, high = date - received, date + _DATE_GRAIN - sent
-        if not self._heard:
-            self._low, self._high, self._heard = low, high, True
+        if not self._reading:
+            self._low, self._high, self._reading = low, high, True
         elif low > self._high or high < self._low:
             self._low, self._high = low, high
             self.jumps += 1
@@ -133,7 +133,7 @@ class SessionClock:
         self._now = now
         self._active = now
         self._detached: float | None = None
-        self._told: dict[str, float] = {}
+        self._warned: dict[str, float] = {}
 
     def __repr__(self) -> str:
         left = span(self._started + self._lifetime - self._now)
@@ -170,13 +170,13 @@ class SessionClock:
         events = [self._event(limit, now) for limit in self._limits_now()]
         return min(events, key=lambda event: event[0]) if events else None
 
-    def told(self, warning: Warn, now: float) -> None:
+    def warning_sent(self, warning: Warn, now: float) -> None:
         """The warning was given; the next one is a later one."""
         now = self._tick(now)
         for limit in self._limits_now():
             if limit.reason == warning.reason:
                 due = [lead for lead in WARNINGS if limit.ends - lead <= now]
-                self._told[limit.reason] = limit.ends - min(due, default=WARNINGS[0])
+                self._warned[limit.reason] = limit.ends - min(due, default=WARNINGS[0])
 
     def _limits_now(self) -> list[_Limit]:
         here = self._detached is None and self._terminal
@@ -196,8 +196,8 @@ class SessionClock:
         if limit.warned:
             # A warning at the very start of a short limit would tell nothing.
             leads = [lead for lead in WARNINGS if lead < limit.length]
-            told = self._told.get(limit.reason, -math.inf)
-            ahead = [lead for lead in leads if limit.ends - lead > told]
+            warned = self._warned.get(limit.reason, -math.inf)
+            ahead = [lead for lead in leads if limit.ends - lead > warned]
             overdue = [lead for lead in ahead if limit.ends - lead <= now]
             if now < limit.ends and ahead:
                 lead = min(overdue) if overdue else max(ahead)

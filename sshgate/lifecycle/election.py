@@ -8,16 +8,16 @@ replace a leader, though not to delete what it holds.
 
 from __future__ import annotations
 
-from sshgate.lifecycle.membership import SILENCE, Presence
+from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 
 # A leader that has not been able to look for this long may have been replaced.
-STALE = SILENCE / 2
+STALE = LEASE_DURATION / 2
 
 
 class Election:
     """This gateway's part in it. Times are monotonic."""
 
-    def __init__(self, me: str, presence: Presence) -> None:
+    def __init__(self, me: str, presence: Membership) -> None:
         self._me = me
         self._presence = presence
         self._holder: str | None = None

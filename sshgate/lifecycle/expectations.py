@@ -46,7 +46,7 @@ class Expectations:
         self._deletes = {old: until for old, until in self._deletes.items() if until > now}
         self._deletes[uid] = now + EXPIRY
 
-    def seen(self, name: str) -> None:
+    def observe(self, name: str) -> None:
         """The watch showed the pod, or the API server refused to make it."""
         self._creates.pop(name, None)
 

@@ -21,14 +21,14 @@ from collections.abc import Iterable, Set
 
 RENEW = 5.0
 """Seconds between renewals."""
-SILENCE = 20.0
+LEASE_DURATION = 20.0
 UNANSWERED = 90.0
 """A process that was stopped, a node or a network that is away: longer than any of these is while people wait."""
 LONGEST_GAP = 5.0
 """``listen`` is to be called more often than this; a longer gap counts as deafness."""
 
 
-class Presence:
+class Membership:
     """What this gateway has heard of the others, and of itself."""
 
     def __init__(self, me: str) -> None:
@@ -36,20 +36,20 @@ class Presence:
         self._listened = 0.0
         self._last: float | None = None
         self._signs: dict[str, str] = {}
-        self._heard: dict[str, float] = {}
+        self._renewals: dict[str, float] = {}
         self._left: set[str] = set()
         self._vanished: set[str] = set()
 
     def __repr__(self) -> str:
         alive = len(self.alive())
-        return f"<Presence {alive} alive, {len({self._me, *self._heard}) - alive} silent or gone>"
+        return f"<Presence {alive} alive, {len({self._me, *self._renewals}) - alive} silent or gone>"
 
     @property
     def listened(self) -> float:
         """Seconds in which we could have heard something."""
         return self._listened
 
-    def heard(self, life: str, sign: str) -> None:
+    def observe(self, life: str, sign: str) -> None:
         """The Lease of ``life`` was read; ``sign`` is its renewal, any text that changes with it."""
         if self._signs.get(life) != sign:
             self._signs[life] = sign
@@ -57,7 +57,7 @@ class Presence:
 
     def answered(self, life: str) -> None:
         """It has answered that it lives: its silence begins anew."""
-        self._heard[life] = self._listened
+        self._renewals[life] = self._listened
         self._left.discard(life)
         self._vanished.discard(life)
 
@@ -68,7 +68,7 @@ class Presence:
     def left(self, life: str) -> None:
         """It has released its Lease. Lives never come back, so it is dead at once."""
         self._left.add(life)
-        self._heard.setdefault(life, self._listened)
+        self._renewals.setdefault(life, self._listened)
 
     def listen(self, now: float, lives: Iterable[str] = ()) -> None:
         """Time has passed while the watch of the Leases worked. ``lives``: all that stand on pods.
@@ -79,9 +79,9 @@ class Presence:
             self._listened += now - self._last
         self._last = now
         for life in lives:
-            self._heard.setdefault(life, self._listened)
+            self._renewals.setdefault(life, self._listened)
 
-    def deaf(self) -> None:
+    def mark_disconnected(self) -> None:
         """The watch is down: time does not count until it is up and ``listen`` is called twice again."""
         self._last = None
 
@@ -101,7 +101,7 @@ class Presence:
 
     def silent(self, life: str) -> bool:
         """Whether nothing was heard of it for so long that everybody who listens knows how it ended."""
-        return self._silence(life) > SILENCE
+        return self._silence(life) > LEASE_DURATION
 
     def suspects(self) -> list[str]:
         """Those to be asked whether they live: silent ones nobody has declared dead."""
@@ -116,12 +116,12 @@ class Presence:
 
         Should one be spoken of again, its silence begins anew.
         """
-        for life in [life for life in self._heard if life not in but and self.silent(life)]:
-            del self._heard[life]
+        for life in [life for life in self._renewals if life not in but and self.silent(life)]:
+            del self._renewals[life]
             self._signs.pop(life, None)
             self._left.discard(life)
             self._vanished.discard(life)
 
     def _silence(self, life: str) -> float:
-        heard = self._heard.get(life)
+        heard = self._renewals.get(life)
         return 0.0 if heard is None else self._listened - heard

@@ -144,7 +144,7 @@ class Parking:
                 return place.tried + AGAIN
             place.tried = mono
             place.task = asyncio.create_task(self._fill(place, record, [*missing, *due]))
-            place.task.add_done_callback(lambda _: self._registry.stir())
+            place.task.add_done_callback(lambda _: self._registry.notify())
         return min((one.until for one in place.waiting.values()), default=mono + AGAIN)
 
     async def _fill(self, place: _Place, record: Record, kinds: Sequence[Kind]) -> None:
@@ -178,7 +178,7 @@ class Parking:
         await process.read()
         place.waiting.pop(kind, None)
         self._spawn(process.close())
-        self._registry.stir()
+        self._registry.notify()
 
     def _let_go(self, uid: str) -> None:
         place = self._places.pop(uid)

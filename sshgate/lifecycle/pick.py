@@ -6,12 +6,12 @@ import zlib
 from collections import Counter
 from collections.abc import Collection
 
-from sshgate.lifecycle.cache import Book, Sighting
+from sshgate.lifecycle.cache import CachedPod, PodCache
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.records import Record
 
 
-def pick(book: Book, template: str, settle: float, lives: Collection[str], now: Now) -> Record | None:
+def pick(book: PodCache, template: str, settle: float, lives: Collection[str], now: Now) -> Record | None:
     """The best pod to try; ``None``: there is none, start cold.
 
     Only pods that are ready, have an address, are made from exactly this template and have been ready for
@@ -23,7 +23,7 @@ def pick(book: Book, template: str, settle: float, lives: Collection[str], now: 
     eligible = [one for one in book.warm(now) if _eligible(one, template, settle, now)]
     nodes = Counter(one.record.node for one in eligible)
 
-    def order(one: Sighting) -> tuple[bool, int, float, str]:
+    def order(one: CachedPod) -> tuple[bool, int, float, str]:
         record = one.record
         return not is_mine(record.uid, book.life, lives), -nodes[record.node], record.created, record.uid
 
@@ -35,5 +35,5 @@ def is_mine(uid: str, life: str, lives: Collection[str]) -> bool:
     return life == max((*lives, life), key=lambda one: (zlib.crc32(f"{one}/{uid}".encode()), one))
 
 
-def _eligible(one: Sighting, template: str, settle: float, now: Now) -> bool:
+def _eligible(one: CachedPod, template: str, settle: float, now: Now) -> bool:
     return one.record.usable and one.record.template == template and now.mono - one.stage_since >= settle

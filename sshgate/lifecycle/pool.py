@@ -14,10 +14,10 @@ from typing import Any
 import structlog
 
 from sshgate.errors import GateError, Unavailable
-from sshgate.lifecycle.actions import Action, Create, Delete, Hold
+from sshgate.lifecycle.actions import Action, Create, Delete, Wait
 from sshgate.lifecycle.parking import Parking
 from sshgate.lifecycle.pool_plan import Refiller, Target
-from sshgate.lifecycle.reap_plan import strays
+from sshgate.lifecycle.reap_plan import orphans
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.schema import label_value
@@ -117,7 +117,7 @@ class Pools:
         """Decide and begin to carry out; when to look again."""
         registry = self._registry
         until = min(self._parking.look(), registry.now.mono + LONGEST)
-        actions: list[Action] = list(strays(registry.book, registry.now))
+        actions: list[Action] = list(orphans(registry.book, registry.now))
         if registry.leads:
             limit = registry.limits.sandboxes
             actions += self._refiller.decide(registry.book, self._targets, limit, registry.now)
@@ -127,10 +127,10 @@ class Pools:
                 self._do(self._create(action))
             elif isinstance(action, Delete):
                 self._do(self._delete(action))
-            elif isinstance(action, Hold):
+            elif isinstance(action, Wait):
                 until = min(until, action.until)
                 holds.setdefault(action.profile, action.reason)
-        self._tell(holds)
+        self._log_once(holds)
         return until
 
     def _stuck(self) -> dict[str, str]:
@@ -152,7 +152,7 @@ class Pools:
         self._empty_since = {profile: self._empty_since.get(profile, now) for profile in empty}
         return {profile: UNFILLED for profile, since in self._empty_since.items() if now - since >= UNFILLED_SECONDS}
 
-    def _tell(self, holds: dict[str, str]) -> None:
+    def _log_once(self, holds: dict[str, str]) -> None:
         """Say once why a pool does not grow, not each time that is found."""
         holds = {profile: reason for profile, reason in holds.items() if reason != "not so fast"}
         for profile, reason in holds.items():
@@ -184,7 +184,7 @@ class Pools:
                     if self._refused.get(action.profile) != str(error):
                         log.warning("pool.refused", profile=action.profile, reason=str(error))
                         self._refused[action.profile] = str(error)
-                    registry.stir()
+                    registry.notify()
                     return
 
     async def _delete(self, action: Delete) -> None:
@@ -194,4 +194,4 @@ class Pools:
             if action.record.state is State.WARM:
                 log.info("pool.removed", sandbox=action.record.name, reason=action.reason)
             else:
-                self._registry.events.tell(Code.REAPED, sandbox=action.record.name, reason=action.reason)
+                self._registry.events.emit(Code.REAPED, sandbox=action.record.name, reason=action.reason)

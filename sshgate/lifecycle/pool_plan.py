@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from sshgate.lifecycle.actions import Action, Create, Delete, Hold
-from sshgate.lifecycle.cache import Book, Sighting
+from sshgate.lifecycle.actions import Action, Create, Delete, Wait
+from sshgate.lifecycle.cache import CachedPod, PodCache
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.pace import Pace
 from sshgate.lifecycle.records import Record, Stage
@@ -37,8 +37,8 @@ class Target:
 class _Pool:
     """One pool as it is."""
 
-    fresh: list[Sighting]
-    stale: list[Sighting]
+    fresh: list[CachedPod]
+    stale: list[CachedPod]
     expected: int
     going: int
 
@@ -47,7 +47,7 @@ class _Pool:
         return sum(one.record.stage is Stage.READY for one in self.fresh)
 
     @property
-    def held(self) -> list[Sighting]:
+    def held(self) -> list[CachedPod]:
         return [one for one in self.fresh if one.record.stage in (Stage.UNSCHEDULABLE, Stage.BLOCKED)]
 
     @property
@@ -70,12 +70,12 @@ class Refiller:
     def __repr__(self) -> str:
         return f"<Refiller {', '.join(f'{key[0]}: {pace!r}' for key, pace in sorted(self._paces.items())) or 'idle'}>"
 
-    def decide(self, book: Book, targets: Sequence[Target], limit: int, now: Now) -> list[Action]:
+    def decide(self, book: PodCache, targets: Sequence[Target], limit: int, now: Now) -> list[Action]:
         """All that is to be done now. ``limit``: sandboxes of every kind that there may be."""
         if not book.synced:
             return []  # what we have not seen is not missing
         templates = {target.template for target in targets}
-        actions: list[Action] = list(give_way(book, book.total(now) - limit, now, templates))
+        actions: list[Action] = list(evict_for_login(book, book.total(now) - limit, now, templates))
         known = {label_value(target.profile) for target in targets}
         removed = sorted({one.record.profile for one in book.warm(now)} - known)
         waiting = self._somebody_waits(book, now)
@@ -84,18 +84,18 @@ class Refiller:
         self._forget(book, targets)
         return actions
 
-    def refused(self, action: Create, book: Book, now: Now) -> None:
+    def refused(self, action: Create, book: PodCache, now: Now) -> None:
         """The API server would not make it (quota, denied, invalid): the pool pauses, longer each time."""
-        book.expectations.seen(action.name)
+        book.expectations.observe(action.name)
         for key, pace in self._paces.items():
             if key[0] == action.profile:
                 pace.failed(now.mono)
 
-    def _pool(self, book: Book, target: Target, limit: int, waiting: bool, now: Now) -> list[Action]:
+    def _pool(self, book: PodCache, target: Target, limit: int, waiting: bool, now: Now) -> list[Action]:
         pace = self._pace(target, now)
         actions = self._broken(book, target, pace, now)
         pool = _pool(book, target, now)
-        self._praise(pool, pace)
+        self._record_success(pool, pace)
         step = max(1, -(-target.size // 4))
         deletes = self._unwanted(book, target, pool, step, limit, now)
         _note(book, deletes, now)
@@ -105,7 +105,7 @@ class Refiller:
         pool.stale = [one for one in pool.stale if one.record.uid not in going]
         return actions + self._make(book, target, pool, step, limit, waiting, pace, now)
 
-    def _broken(self, book: Book, target: Target, pace: Pace, now: Now) -> list[Action]:
+    def _broken(self, book: PodCache, target: Target, pace: Pace, now: Now) -> list[Action]:
         """Pods that ended before anyone had them, and those that never came up."""
         deletes = []
         for one in _warm(book, target, now):
@@ -119,7 +119,7 @@ class Refiller:
         _note(book, deletes, now)
         return list(deletes)
 
-    def _unwanted(self, book: Book, target: Target, pool: _Pool, step: int, limit: int, now: Now) -> list[Delete]:
+    def _unwanted(self, book: PodCache, target: Target, pool: _Pool, step: int, limit: int, now: Now) -> list[Delete]:
         """Stale pods that fresh ones have replaced, and fresh ones beyond the target.
 
         Stale pods are never handed out, so they are kept for one thing only: a template that turns out to be
@@ -139,7 +139,7 @@ class Refiller:
         return deletes + [Delete(one.record, "made from an older template", True) for one in stale]
 
     def _make(
-        self, book: Book, target: Target, pool: _Pool, step: int, limit: int, waiting: bool, pace: Pace, now: Now
+        self, book: PodCache, target: Target, pool: _Pool, step: int, limit: int, waiting: bool, pace: Pace, now: Now
     ) -> list[Action]:
         have = len(pool.fresh) + pool.expected
         missing = target.size - have
@@ -148,9 +148,9 @@ class Refiller:
         if pool.held:
             # They are tried again by the cluster itself; more of them would only queue before the users' pods.
             reason = pool.held[0].record.reason or "held"
-            return [Hold(target.profile, f"{len(pool.held)} pods wait: {reason}", self._recheck(now))]
+            return [Wait(target.profile, f"{len(pool.held)} pods wait: {reason}", self._recheck(now))]
         if waiting:
-            return [Hold(target.profile, "a login waits for room on a node", self._recheck(now))]
+            return [Wait(target.profile, "a login waits for room on a node", self._recheck(now))]
         # Replacing takes a step more than the size, never twice the size.
         wanted = min(missing, target.size + step - have - len(pool.stale))
         room = limit - book.total(now)
@@ -164,9 +164,9 @@ class Refiller:
         actions: list[Action] = list(creates)
         if made < missing:
             if room < missing:
-                actions.append(Hold(target.profile, f"all {limit} sandboxes are taken", self._recheck(now)))
+                actions.append(Wait(target.profile, f"all {limit} sandboxes are taken", self._recheck(now)))
             elif made < wanted:
-                actions.append(Hold(target.profile, "not so fast", pace.when(now.mono)))
+                actions.append(Wait(target.profile, "not so fast", pace.when(now.mono)))
         return actions
 
     def _pace(self, target: Target, now: Now) -> Pace:
@@ -175,13 +175,13 @@ class Refiller:
             self._paces[key] = Pace(target.per_minute, target.size, now.mono)
         return self._paces[key]
 
-    def _praise(self, pool: _Pool, pace: Pace) -> None:
+    def _record_success(self, pool: _Pool, pace: Pace) -> None:
         ready = {one.record.uid for one in pool.fresh if one.record.stage is Stage.READY}
         if ready - self._praised:
             pace.succeeded()
         self._praised |= ready
 
-    def _forget(self, book: Book, targets: Sequence[Target]) -> None:
+    def _forget(self, book: PodCache, targets: Sequence[Target]) -> None:
         keys = {_pace_key(target) for target in targets}
         self._paces = {key: pace for key, pace in self._paces.items() if key in keys}
         self._praised = {uid for uid in self._praised if book.get(uid) is not None}
@@ -190,14 +190,16 @@ class Refiller:
         return now.mono + RECHECK * (0.75 + self._jitter() / 2)
 
     @staticmethod
-    def _somebody_waits(book: Book, now: Now) -> bool:
+    def _somebody_waits(book: PodCache, now: Now) -> bool:
         """Whether a user's own pod finds no node: the pools must not compete with it."""
         warm = {one.record.uid for one in book.warm(now)}
         waiting = (one.record for one in book.sightings(now) if one.record.stage is Stage.UNSCHEDULABLE)
         return any(record.session is not None and record.uid not in warm for record in waiting)
 
 
-def give_way(book: Book, count: int, now: Now, templates: Collection[str] = (), placed: bool = False) -> list[Delete]:
+def evict_for_login(
+    book: PodCache, count: int, now: Now, templates: Collection[str] = (), placed: bool = False
+) -> list[Delete]:
     """``count`` warm pods that are given up for logins, least useful first; fewer where there are not so many.
 
     For a cold start that would exceed the limit: call it with ``book.total(now) - limit`` after the session was
@@ -213,18 +215,18 @@ def give_way(book: Book, count: int, now: Now, templates: Collection[str] = (), 
     return deletes
 
 
-def _least(pods: list[Sighting]) -> list[Sighting]:
+def _least(pods: list[CachedPod]) -> list[CachedPod]:
     """In the order in which they can be spared: the reverse of the order in which logins take them."""
     order = (Stage.FINISHED, Stage.BLOCKED, Stage.UNSCHEDULABLE, Stage.STARTING, Stage.READY)
     return sorted(pods, key=lambda one: (order.index(one.record.stage), -one.record.created, one.record.uid))
 
 
-def _warm(book: Book, target: Target, now: Now) -> list[Sighting]:
+def _warm(book: PodCache, target: Target, now: Now) -> list[CachedPod]:
     profile = label_value(target.profile)
     return [one for one in book.warm(now) if one.record.profile == profile]
 
 
-def _pool(book: Book, target: Target, now: Now) -> _Pool:
+def _pool(book: PodCache, target: Target, now: Now) -> _Pool:
     warm, profile = _warm(book, target, now), label_value(target.profile)
     return _Pool(
         fresh=[one for one in warm if _is_fresh(one.record, target)],
@@ -244,6 +246,6 @@ def _is_fresh(record: Record, target: Target) -> bool:
     return record.template == target.template
 
 
-def _note(book: Book, deletes: Sequence[Delete], now: Now) -> None:
+def _note(book: PodCache, deletes: Sequence[Delete], now: Now) -> None:
     for delete in deletes:
         book.expectations.delete(delete.record.uid, now.mono)

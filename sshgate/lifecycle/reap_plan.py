@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sshgate.lifecycle.actions import Delete, Detach
-from sshgate.lifecycle.cache import Book, Sighting
+from sshgate.lifecycle.cache import CachedPod, PodCache
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.membership import Presence
+from sshgate.lifecycle.membership import Membership
 from sshgate.lifecycle.records import Record, Stage, State
 
 # The gateway that is alive gets this long to tell its user how a pod ended before the leader removes it.
@@ -44,7 +44,7 @@ class Rules:
         return max(self.detached.get(record.profile, promised), LEAST_DETACHED)
 
 
-def reap(book: Book, presence: Presence, rules: Rules, now: Now) -> list[Delete | Detach]:
+def reap(book: PodCache, presence: Membership, rules: Rules, now: Now) -> list[Delete | Detach]:
     """All that the leader is to remove now. Warm pods are the business of ``plan``.
 
     Deletions are expected by the book at once, so that the next pass does not ask for them again.
@@ -55,10 +55,10 @@ def reap(book: Book, presence: Presence, rules: Rules, now: Now) -> list[Delete 
     for one in book.sightings(now):
         if one.record.state in (State.CLAIMED, State.DRAINING):
             actions += _named(one, presence, rules, now) if one.record.sandbox else _ephemeral(one, presence, now)
-    return _noted(book, actions, now)
+    return _is_attached(book, actions, now)
 
 
-def strays(book: Book, now: Now) -> list[Delete]:
+def orphans(book: PodCache, now: Now) -> list[Delete]:
     """Pods that this very life has claimed and that no session of it uses.
 
     So ends a claim whose patch arrived after everybody had given up on it, and a sandbox whose deletion failed.
@@ -77,7 +77,7 @@ def strays(book: Book, now: Now) -> list[Delete]:
     return found
 
 
-def _ephemeral(one: Sighting, presence: Presence, now: Now) -> list[Delete | Detach]:
+def _ephemeral(one: CachedPod, presence: Membership, now: Now) -> list[Delete | Detach]:
     record = one.record
     if record.life is None or presence.dead(record.life):
         # Without a life nobody can be asked. Nobody but a person with kubectl makes such a pod.
@@ -87,7 +87,7 @@ def _ephemeral(one: Sighting, presence: Presence, now: Now) -> list[Delete | Det
     return []
 
 
-def _named(one: Sighting, presence: Presence, rules: Rules, now: Now) -> list[Delete | Detach]:
+def _named(one: CachedPod, presence: Membership, rules: Rules, now: Now) -> list[Delete | Detach]:
     """A named sandbox belongs to its user, not to the gateway that made it, and outlives all of them.
 
     Every deletion of a live one is ``untouched``: somebody who joins at this moment changes the resource
@@ -104,7 +104,7 @@ def _named(one: Sighting, presence: Presence, rules: Rules, now: Now) -> list[De
         return detach
     if record.state is State.DRAINING:
         return [Delete(record, "drained", untouched=True)]
-    if _made_now(record, presence):
+    if _is_starting(record, presence):
         return []
     since = now.wall - _left_at(record)
     if record.stage in (Stage.BLOCKED, Stage.UNSCHEDULABLE) and since >= LEAST_DETACHED:
@@ -115,7 +115,7 @@ def _named(one: Sighting, presence: Presence, rules: Rules, now: Now) -> list[De
     return []
 
 
-def _made_now(record: Record, presence: Presence) -> bool:
+def _is_starting(record: Record, presence: Membership) -> bool:
     """Whether it was never attached to, and its maker, who is alive, is still starting it."""
     never = record.detached_at is None and record.last_seen is None
     return never and record.stage is not Stage.READY and record.life is not None and not presence.dead(record.life)
@@ -127,7 +127,7 @@ def _left_at(record: Record) -> float:
     return max(time for time in times if time is not None)
 
 
-def _noted(book: Book, actions: list[Delete | Detach], now: Now) -> list[Delete | Detach]:
+def _is_attached(book: PodCache, actions: list[Delete | Detach], now: Now) -> list[Delete | Detach]:
     for action in actions:
         if isinstance(action, Delete):
             book.expectations.delete(action.record.uid, now.mono)

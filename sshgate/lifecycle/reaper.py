@@ -87,7 +87,7 @@ class Reaper:
         elif not action.unless_busy or await self._idle(record):
             registry.book.expectations.delete(record.uid, registry.now.mono)
             if await registry.delete(action):
-                registry.events.tell(
+                registry.events.emit(
                     Code.REAPED, sandbox=record.name, user=record.user, name=record.sandbox, reason=action.reason
                 )
 

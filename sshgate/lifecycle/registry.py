@@ -15,10 +15,10 @@ from sshgate.config.model import Limits
 from sshgate.errors import GateError, Unavailable
 from sshgate.lifecycle.actions import Create, Delete
 from sshgate.lifecycle.admission import Starts, admit
-from sshgate.lifecycle.cache import Book
+from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.claim import Answer
 from sshgate.lifecycle.clocks import ClusterTime, Now
-from sshgate.lifecycle.membership import Presence
+from sshgate.lifecycle.membership import Membership
 from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.records import Record
 from sshgate.telemetry.events import Events, to_log
@@ -54,8 +54,8 @@ class Registry:
         self.events = events if events is not None else Events(to_log)
         self.life = life
         self.limits = limits
-        self.book = Book(life)
-        self.presence = Presence(life)
+        self.book = PodCache(life)
+        self.presence = Membership(life)
         self.time = ClusterTime(clock())
         self._clock = clock
         self._cluster = cluster
@@ -72,7 +72,7 @@ class Registry:
         if limits.starts_per_minute != self.limits.starts_per_minute:
             self._starts = Starts(limits.starts_per_minute)
         self.limits = limits
-        self.stir()
+        self.notify()
 
     @property
     def now(self) -> Now:
@@ -91,20 +91,20 @@ class Registry:
 
     # --- what the watch tells ---
 
-    def listed(self, records: Iterable[Record], version: str = "") -> None:
+    def replace(self, records: Iterable[Record], version: str = "") -> None:
         """The answer to a list: every pod there was at this resource version."""
         self.book.sync(records, self.now, version)
-        self.stir()
+        self.notify()
 
-    def told(self, record: Record) -> None:
+    def update(self, record: Record) -> None:
         """One account of one pod."""
         if self.book.observe(record, self.now):
-            self.stir()
+            self.notify()
 
-    def gone(self, uid: str) -> None:
+    def remove(self, uid: str) -> None:
         """The end of a pod."""
         self.book.gone(uid, self.now)
-        self.stir()
+        self.notify()
 
     def changed(self) -> asyncio.Future[None]:
         """Done at the next change of the book. Several may wait: who gives up ends nobody else's waiting."""
@@ -112,7 +112,7 @@ class Registry:
             self._change = asyncio.get_running_loop().create_future()
         return asyncio.shield(self._change)
 
-    def stir(self) -> None:
+    def notify(self) -> None:
         """Something is no longer as it was: wake whoever waits for that."""
         if self._change is not None and not self._change.done():
             self._change.set_result(None)
@@ -128,7 +128,7 @@ class Registry:
         self.book.end(session)
         if uid is not None:
             self.book.expectations.delete(uid, self.now.mono)
-        self.stir()
+        self.notify()
 
     # --- requests: the book hears of every answer ---
 
@@ -139,18 +139,18 @@ class Registry:
         except Unavailable:
             raise  # expected until the watch shows it or the expectation expires
         except GateError:
-            self.book.expectations.seen(create.name)
+            self.book.expectations.observe(create.name)
             raise
-        self.told(record)
+        self.update(record)
         return record
 
     async def patch(self, record: Record, patch: Patch) -> Record | Answer:
         """Change a pod."""
-        return self._noted(record, await self._cluster.patch(record.name, patch))
+        return self._record(record, await self._cluster.patch(record.name, patch))
 
     async def look(self, record: Record) -> Record | Answer:
         """Read a pod anew."""
-        return self._noted(record, await self._cluster.look(record.name))
+        return self._record(record, await self._cluster.look(record.name))
 
     async def delete(self, delete: Delete) -> bool:
         """Carry out a deletion that the book expects; whether the pod is going or gone."""
@@ -161,15 +161,15 @@ class Registry:
             self.book.expectations.undelete(uid)
             raise
         if answer is Answer.MISSING:
-            self.gone(uid)
+            self.remove(uid)
         elif answer is not None:
             # Refused or unknown: the watch says what became of it, the next pass decides anew.
             self.book.expectations.undelete(uid)
         return answer in (None, Answer.MISSING)
 
-    def _noted(self, record: Record, answer: Record | Answer) -> Record | Answer:
+    def _record(self, record: Record, answer: Record | Answer) -> Record | Answer:
         if isinstance(answer, Record):
-            self.told(answer)
+            self.update(answer)
         elif answer is Answer.MISSING:
-            self.gone(record.uid)
+            self.remove(record.uid)
         return answer

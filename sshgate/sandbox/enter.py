@@ -119,5 +119,5 @@ async def _mark(process: Process) -> int:
         failure = StartFailed(outcome.reason)
         failure.status = outcome.status
         raise failure
-    said = complaint.decode("utf-8", "replace").strip().splitlines()
-    raise StartFailed(f"the sandbox's shell ended at once ({outcome})" + (f": {said[-1]}" if said else "."))
+    output = complaint.decode("utf-8", "replace").strip().splitlines()
+    raise StartFailed(f"the sandbox's shell ended at once ({outcome})" + (f": {output[-1]}" if output else "."))

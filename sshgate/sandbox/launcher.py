@@ -214,7 +214,7 @@ def _described(term: str) -> bytes:
 
 
 def _start(program: Program, parent: _Parent | None) -> bytes:
-    asks = program.request.asks
+    asks = program.request.kind
     if isinstance(asks, Subsystem):
         return _subsystem(asks, parent)
     original = program.environment.get("SSH_ORIGINAL_COMMAND") == USUAL_SFTP_SERVER

@@ -317,8 +317,8 @@ def _error(complaint: bytes) -> OSError:
     for text, number in _ERRORS.items():
         if text in complaint:
             return OSError(number, os.strerror(number))
-    shown = complaint[:LONGEST_COMPLAINT].decode("utf-8", "replace")
-    return OSError(errno.EIO, "".join(c if c.isprintable() else " " for c in shown).strip()[:200] or "failed")
+    name = complaint[:LONGEST_COMPLAINT].decode("utf-8", "replace")
+    return OSError(errno.EIO, "".join(c if c.isprintable() else " " for c in name).strip()[:200] or "failed")
 
 
 def _page(answer: bytes, page: list[tuple[bytes, Status]]) -> Iterator[None]:

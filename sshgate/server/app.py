@@ -15,12 +15,12 @@ from typing import Any
 
 import structlog
 
-from sshgate.config.ignored import without_effect
+from sshgate.config.ignored import ignored_settings
 from sshgate.config.model import Config
 from sshgate.errors import GateError
 from sshgate.server.core import Core
-from sshgate.server.frontends import Doors
-from sshgate.server.reload import Reread
+from sshgate.server.frontends import Frontends
+from sshgate.server.reload import ConfigReloader
 from sshgate.stream.tasks import cancel, first_of
 from sshgate.telemetry import log as logs
 from sshgate.telemetry.audit import AuditFile
@@ -30,7 +30,7 @@ from sshgate.telemetry.tracing import traced
 # How often a drain that has broken looks whether the sessions have ended.
 DRAIN_LOOK_SECONDS = 0.2
 
-Ready = Callable[[Doors], None]
+Ready = Callable[[Frontends], None]
 
 log = structlog.get_logger("sshgate.app")
 
@@ -71,7 +71,7 @@ async def serve(config: Config, ready: Ready | None = None, file: Path | None = 
     stop = _stop_signals()
     async with Core(config) as core, _observable(config, core):
         events = core.telemetry.events
-        doors = Doors(config, core)
+        doors = Frontends(config, core)
         try:
             await doors.listen()
             core.readiness.serving = True
@@ -79,10 +79,10 @@ async def serve(config: Config, ready: Ready | None = None, file: Path | None = 
             gc.freeze()
             web = doors.web.url if doors.web is not None else None
             addresses = " ".join(map(str, doors.addresses))
-            events.tell(Code.SERVING, addresses=addresses, provider=config.sandbox.provider, web=web)
+            events.emit(Code.SERVING, addresses=addresses, provider=config.sandbox.provider, web=web)
             if core.keyring.empty:
                 log.warning("no key is configured, nobody can log in", directory=str(config.access.authorized_keys))
-            for sentence in without_effect(config):
+            for sentence in ignored_settings(config):
                 log.warning(sentence)
             if ready is not None:
                 ready(doors)
@@ -92,7 +92,7 @@ async def serve(config: Config, ready: Ready | None = None, file: Path | None = 
         finally:
             await doors.close()
             core.readiness.serving = False
-        events.tell(Code.STOPPED)
+        events.emit(Code.STOPPED)
 
 
 @asynccontextmanager
@@ -119,7 +119,7 @@ async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _reread(file: Path | None, core: Core, doors: Doors) -> AsyncIterator[None]:
+async def _reread(file: Path | None, core: Core, doors: Frontends) -> AsyncIterator[None]:
     """Changed settings come into force while the body runs."""
     if file is None:
         yield
@@ -129,9 +129,9 @@ async def _reread(file: Path | None, core: Core, doors: Doors) -> AsyncIterator[
         await doors.reconfigure(config)
         core.reconfigure(config)
 
-    watch = Reread(file, core.config, apply, core.telemetry.events)
+    watch = ConfigReloader(file, core.config, apply, core.telemetry.events)
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, watch.now)
+    loop.add_signal_handler(signal.SIGHUP, watch.request_reload)
     task = asyncio.create_task(watch.run())
     try:
         yield
@@ -141,12 +141,12 @@ async def _reread(file: Path | None, core: Core, doors: Doors) -> AsyncIterator[
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
 
-async def _drain(core: Core, doors: Doors, stop: asyncio.Queue[int]) -> None:
+async def _drain(core: Core, doors: Frontends, stop: asyncio.Queue[int]) -> None:
     """No more logins; running sessions are told, and may end in their own time. A second signal does not wait."""
     seconds = core.config.ssh.drain
     core.readiness.draining = True
     forwards = int(sum(core.gateway.forwards.values()))
-    core.telemetry.events.tell(Code.DRAINING, sessions=core.gateway.sessions, forwards=forwards, seconds=seconds)
+    core.telemetry.events.emit(Code.DRAINING, sessions=core.gateway.sessions, forwards=forwards, seconds=seconds)
     doors.stop_accepting()
 
     sentence = f"your session may go on for up to {seconds:g} s; a new login finds another."

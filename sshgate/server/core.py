@@ -9,8 +9,8 @@ from sshgate.config.node import node_address
 from sshgate.sandbox.provider import Provider
 from sshgate.session.gateway import Gateway
 from sshgate.session.subsystems import ssh_config as clientconfig
-from sshgate.session.subsystems.registry import Question, Verbs
-from sshgate.session.subsystems.sandboxes import SandboxVerbs
+from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
+from sshgate.session.subsystems.sandboxes import SandboxSubsystems
 from sshgate.ssh.sftp import serve_files
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.metrics import Metrics
@@ -27,15 +27,15 @@ class Core:
         self.telemetry = Telemetry()
         self.provider = make_provider(config, self.telemetry)
         self.readiness = Readiness(self.provider.check)
-        self.verbs = Verbs()
+        self.verbs = SubsystemHandlers()
         self.verbs.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
-        SandboxVerbs(self.provider).add_to(self.verbs)
+        SandboxSubsystems(self.provider).add_to(self.verbs)
         clientconfig.add_to(self.verbs, node_address())
         # Pods are counted over all gateways by their provider; what is local is this process's alone.
         counted = self.admission if config.sandbox.provider == "local" else None
         self.gateway = Gateway(self.provider, config.profiles, counted, self.verbs, self.telemetry, serve_files)
 
-        self._tell_gauges(self.telemetry.metrics)
+        self._register_gauges(self.telemetry.metrics)
 
     def reconfigure(self, config: Config) -> None:
         """What can change while the gateway runs: profiles, limits, and what front doors read from ``config``."""
@@ -44,10 +44,10 @@ class Core:
         self.gateway.profiles = config.profiles
         self.provider.reconfigure(config.profiles, config.limits)
 
-    async def _receipt(self, question: Question) -> str:
+    async def _receipt(self, question: SubsystemRequest) -> str:
         return self.telemetry.receipts.text(question.identity.user)
 
-    def _tell_gauges(self, metrics: Metrics) -> None:
+    def _register_gauges(self, metrics: Metrics) -> None:
         admission, gateway = self.admission, self.gateway
         metrics.reads("sshgate_connections", "Open connections.", (), lambda: {(): admission.connections})
         metrics.reads(

@@ -15,7 +15,7 @@ from sshgate.server.core import Core
 from sshgate.ssh.server import SshServer
 
 
-class Door(Protocol):
+class Frontend(Protocol):
     """One listener and what came in by it. Each is called once, in this order; ``close`` at any time."""
 
     @property
@@ -38,18 +38,18 @@ class Door(Protocol):
         """Cut what runs."""
 
 
-class WebDoor(Door, Protocol):
+class WebFrontend(Frontend, Protocol):
     """The browser's."""
 
     @property
     def url(self) -> str:
         """What people open."""
 
-    def invitation(self, identity: Identity, seconds: float) -> str:
+    def login_link(self, identity: Identity, seconds: float) -> str:
         """A link that logs a browser in as this identity, once, within ``seconds``."""
 
 
-class Doors:
+class Frontends:
     """SSH always, the browser's where there is a section ``web``."""
 
     def __init__(self, config: Config, core: Core) -> None:
@@ -59,7 +59,7 @@ class Doors:
             lambda: {(): self.ssh.channels},
         )  # fmt: skip
         self.web = _web(config, core)
-        self._all: list[Door] = [*([self.web] if self.web is not None else []), self.ssh]
+        self._all: list[Frontend] = [*([self.web] if self.web is not None else []), self.ssh]
         self.addresses: list[Address] = []
         """Where SSH listens."""
 
@@ -98,7 +98,7 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
             raise outcome
 
 
-def _web(config: Config, core: Core) -> WebDoor | None:
+def _web(config: Config, core: Core) -> WebFrontend | None:
     if config.web is None:
         return None
     secret = config.web.secret
@@ -106,4 +106,4 @@ def _web(config: Config, core: Core) -> WebDoor | None:
     # By its name: the core can be had without the shim, and most gateways need neither aiohttp's server nor argon2.
     server = importlib.import_module("webshim.server").WebServer
     events = core.telemetry.events
-    return cast(WebDoor, server(config, core.keyring, core.admission.web, core.gateway, core.verbs, events, ledger))
+    return cast(WebFrontend, server(config, core.keyring, core.admission.web, core.gateway, core.verbs, events, ledger))

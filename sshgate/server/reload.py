@@ -35,7 +35,7 @@ LIVE = frozenset(
 Apply = Callable[[Config], Awaitable[None]]
 
 
-class Reread:
+class ConfigReloader:
     """Watches one file and what belongs to it. ``apply`` is given each new configuration that can be used.
 
     ``apply`` may raise ``GateError`` (host keys that cannot be read); then the old settings stay as well.
@@ -48,12 +48,12 @@ class Reread:
         self._events = events
         self._every = every
         self._asked = asyncio.Event()
-        self._seen = self._stamp()
+        self._last_stamp = self._stamp()
 
     def __repr__(self) -> str:
         return f"<Reread {self._file}>"
 
-    def now(self) -> None:
+    def request_reload(self) -> None:
         """Read it again at once, changed or not (HUP)."""
         self._asked.set()
 
@@ -68,28 +68,28 @@ class Reread:
             except Exception as error:
                 # A defect costs this change, not the ones to come.
                 reason = "an error inside the gateway; the settings before stay, the next change is read again"
-                self._events.tell(Code.CONFIG_REFUSED, reason=reason, error=error)
+                self._events.emit(Code.CONFIG_REFUSED, reason=reason, error=error)
 
     async def _look(self) -> None:
         stamp = await asyncio.to_thread(self._stamp)
-        if self._asked.is_set() or stamp != self._seen:
+        if self._asked.is_set() or stamp != self._last_stamp:
             self._asked.clear()
-            self._seen = stamp
+            self._last_stamp = stamp
             await self._read()
 
     async def _read(self) -> None:
         try:
             wanted = await asyncio.to_thread(load, self._file)
-            config, live, later = within_reach(self._config, wanted)
+            config, live, later = split_reloadable(self._config, wanted)
             await self._apply(config)
         except ConfigError as error:
-            self._events.tell(Code.CONFIG_REFUSED, reason=" ".join(error.mistakes))
+            self._events.emit(Code.CONFIG_REFUSED, reason=" ".join(error.mistakes))
             return
         except GateError as error:
-            self._events.tell(Code.CONFIG_REFUSED, reason=str(error))
+            self._events.emit(Code.CONFIG_REFUSED, reason=str(error))
             return
         self._config = config
-        self._events.tell(
+        self._events.emit(
             Code.CONFIG_REREAD,
             changed=", ".join(live) or None,
             later=f"{', '.join(later)}: in force after a restart" if later else None,
@@ -103,7 +103,7 @@ class Reread:
         return (_stamp_of(self._file),)
 
 
-def within_reach(old: Config, new: Config) -> tuple[Config, list[str], list[str]]:
+def split_reloadable(old: Config, new: Config) -> tuple[Config, list[str], list[str]]:
     """``new`` as far as it can hold without a restart; the names of what changes now, and of what would later."""
     live: list[str] = []
     later: list[str] = []

@@ -13,10 +13,10 @@ from sshgate.access.policy import Grant
 from sshgate.lifecycle.occupancy import Occupancy
 from sshgate.sandbox.named import Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Provider, Sandbox
-from sshgate.session.speculation import Foreseen
+from sshgate.session.speculation import SpeculativeClaim
 from sshgate.stream.tasks import cancel
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import Trail
+from sshgate.telemetry.events import EventContext
 from sshgate.telemetry.timings import since
 
 
@@ -38,42 +38,42 @@ class Pending(Protocol):
 class Claims:
     """The claims of one connection. ``close`` when it has ended."""
 
-    def __init__(self, provider: Provider, admission: Admission | None, user: str, trail: Trail) -> None:
+    def __init__(self, provider: Provider, admission: Admission | None, user: str, trail: EventContext) -> None:
         self._trail = trail
         self._provider = provider
         self._admission = admission
         self._user = user
         self._shared: dict[str, _Shared] = {}
-        self._foreseen: Foreseen | None = None
+        self._speculative: SpeculativeClaim | None = None
 
-    def foresee(self, granted: Grant, session: str) -> None:
+    def start_speculative_claim(self, granted: Grant, session: str) -> None:
         """A channel will ask for something, probably this: claim the sandbox now.
 
         Only where one is ready, and where it is the provider that counts: else nothing would be gained.
         """
         ready = self._admission is None and granted.profile.warm > 0 and granted.name is None
-        if ready and not self.has(granted) and self._foreseen is None:
+        if ready and not self.has(granted) and self._speculative is None:
             order = Order(granted.profile, self._user, session, None, granted.chosen)
-            self._foreseen = Foreseen(self._provider.create, order)
+            self._speculative = SpeculativeClaim(self._provider.create, order)
 
     def has(self, granted: Grant) -> bool:
         """Whether the sandbox that the connection shares for this grant is there, or is being made."""
         shared = self._shared.get(granted.profile.name) if granted.scope == "connection" else None
         return shared is not None and shared.there
 
-    def foreseen(self) -> Foreseen | None:
+    def take_speculative_claim(self) -> SpeculativeClaim | None:
         """What was foreseen for the channel that asks now; whoever gets it drops it."""
-        foreseen, self._foreseen = self._foreseen, None
-        return foreseen
+        speculative, self._speculative = self._speculative, None
+        return speculative
 
     @asynccontextmanager
     async def sandbox(
-        self, granted: Grant, session: str, notice: Notice, foreseen: Foreseen | None = None
+        self, granted: Grant, session: str, notice: Notice, speculative: SpeculativeClaim | None = None
     ) -> AsyncIterator[Pending]:
         """The sandbox of this grant. One of its own is removed when the body ends, a shared one is kept for others."""
         order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
         if granted.name is not None:
-            joined = _Joined(self._provider.named, self._admission, order, notice, foreseen)
+            joined = _Joined(self._provider.named, self._admission, order, notice, speculative)
             try:
                 yield joined
             finally:
@@ -82,14 +82,14 @@ class Claims:
         if granted.scope == "connection":
             shared = self._shared.get(granted.profile.name)
             if shared is None:
-                shared = _Shared(self._provider, self._admission, order, notice, self._trail, foreseen)
+                shared = _Shared(self._provider, self._admission, order, notice, self._trail, speculative)
                 self._shared[granted.profile.name] = shared
             else:
-                shared.ask(order, notice, foreseen)
+                shared.ask(order, notice, speculative)
             with shared.entered():
                 yield shared
             return
-        once = _Once(self._provider, self._admission, order, notice, self._trail, foreseen)
+        once = _Once(self._provider, self._admission, order, notice, self._trail, speculative)
         try:
             yield once
         finally:
@@ -97,9 +97,9 @@ class Claims:
 
     async def close(self) -> None:
         """Remove what the connection's channels shared, or would have. Never raises."""
-        foreseen = self.foreseen()
-        if foreseen is not None:
-            await foreseen.drop()
+        speculative = self.take_speculative_claim()
+        if speculative is not None:
+            await speculative.cancel()
         shared, self._shared = list(self._shared.values()), {}
         for once in shared:
             await once.close()
@@ -117,7 +117,7 @@ class _Joined:
         admission: Admission | None,
         order: Order,
         notice: Notice,
-        foreseen: Foreseen | None,
+        foreseen: SpeculativeClaim | None,
     ) -> None:
         self._named = named
         self._admission = admission
@@ -128,7 +128,7 @@ class _Joined:
 
     async def get(self) -> Sandbox:
         if self._foreseen is not None:
-            await self._foreseen.drop()  # it would count as one of the user's
+            await self._foreseen.cancel()  # it would count as one of the user's
         if self._attachment is None:
             self._attachment = await self._named.join(self._order, self._notice, self._admit)
             self.left = self._attachment.left
@@ -153,11 +153,11 @@ class _Once:
         admission: Admission | None,
         order: Order,
         notice: Notice,
-        trail: Trail,
-        foreseen: Foreseen | None,
+        trail: EventContext,
+        speculative: SpeculativeClaim | None,
     ) -> None:
         self.how = "cold"
-        self._foreseen = foreseen
+        self._speculative = speculative
         self._trail = trail
         self._provider = provider
         self._admission = admission
@@ -181,7 +181,7 @@ class _Once:
             return self._sandbox
         release = _admit(self._admission, self._order.user)
         try:
-            self._sandbox = await self._made()
+            self._sandbox = await self._create()
         except BaseException:
             release()
             raise
@@ -189,12 +189,12 @@ class _Once:
         self.how = "warm" if self._sandbox.warm else "cold"
         return self._sandbox
 
-    async def _made(self) -> Sandbox:
-        foreseen, self._foreseen = self._foreseen, None
-        if foreseen is not None and foreseen.fits(self._order):
-            return await foreseen.use(self._notice)
-        if foreseen is not None:
-            await foreseen.drop()  # it would count as one of the user's
+    async def _create(self) -> Sandbox:
+        speculative, self._speculative = self._speculative, None
+        if speculative is not None and speculative.matches(self._order):
+            return await speculative.use(self._notice)
+        if speculative is not None:
+            await speculative.cancel()  # it would count as one of the user's
         return await self._provider.create(self._order, self._notice)
 
     async def delete(self) -> None:
@@ -204,8 +204,8 @@ class _Once:
             try:
                 await sandbox.delete()
                 order = self._order
-                ended = self._trail.bound(session=order.session, sandbox=sandbox.id, profile=order.profile.name)
-                ended.tell(Code.SANDBOX_END, seconds=since(began))
+                ended = self._trail.with_fields(session=order.session, sandbox=sandbox.id, profile=order.profile.name)
+                ended.emit(Code.SANDBOX_END, seconds=since(began))
             finally:
                 self._release()
 
@@ -229,7 +229,7 @@ class _Shared(_Once):
     def left(self) -> float | None:
         return self._occupancy.left if self._occupancy is not None else None
 
-    def ask(self, order: Order, notice: Notice, foreseen: Foreseen | None) -> None:
+    def ask(self, order: Order, notice: Notice, foreseen: SpeculativeClaim | None) -> None:
         """One more channel comes: what has yet to be made is made for this order."""
         if not self.there:
             self._order, self._notice = order, notice

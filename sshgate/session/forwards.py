@@ -24,10 +24,10 @@ from sshgate.forwarding.relay import HELLO_SECONDS, ConnectFailed, NoRelay, Rela
 from sshgate.forwarding.values import Agent, Destination, Listening, Tcp, own_addresses
 from sshgate.sandbox.provider import Sandbox
 from sshgate.session.claims import Claims
-from sshgate.stream.interfaces import Back, Stream
+from sshgate.stream.interfaces import OpenReverseChannel, Stream
 from sshgate.stream.splice import splice
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import Trail, Value
+from sshgate.telemetry.events import EventContext, Value
 from sshgate.telemetry.timings import since
 
 # A client that asks for a forward and then for a session sends both within a round trip.
@@ -43,7 +43,7 @@ MOST_BACK = 256
 class Forwards:
     """What one connection forwards. ``close`` when it has ended, before its claims."""
 
-    def __init__(self, identity: Identity, usual: Callable[[], Grant], claims: Claims, trail: Trail) -> None:
+    def __init__(self, identity: Identity, usual: Callable[[], Grant], claims: Claims, trail: EventContext) -> None:
         self._identity = identity
         self._usual = usual
         self._claims = claims
@@ -118,13 +118,13 @@ class Forwards:
 
     async def connect(self, destination: Destination) -> Stream:
         """Connect from inside the sandbox. Raises ``GateError``."""
-        with self._told("connection", destination) as told:
+        with self._report_open("connection", destination) as outcome:
             policy.check_key(destination, self._identity.restrictions)
             place = await self._place()
             own = await _own_addresses(destination, place)
             policy.check_profile(destination, place.granted.profile, own)
             sandbox = await place.get()
-            told["sandbox"] = sandbox.id
+            outcome["sandbox"] = sandbox.id
             # It may be meant for a listener that was asked for before it.
             await self.settled(ORDER_SECONDS)
             relay = await self._relay(sandbox)
@@ -137,7 +137,7 @@ class Forwards:
             self._spawn(self._forget(stream))
             return stream
 
-    def listen(self, where: Listening, back: Back) -> Coroutine[Any, Any, int]:
+    def listen(self, where: Listening, back: OpenReverseChannel) -> Coroutine[Any, Any, int]:
         """Listen inside the sandbox on its loopback; connections go to ``back``. The port. Raises ``GateError``.
 
         From the call on, not only when it is awaited, ``settled`` waits for it.
@@ -157,15 +157,15 @@ class Forwards:
                     self._idle.clear()
                     await self._idle.wait()
 
-    async def _listen(self, where: Listening, back: Back) -> int:
+    async def _listen(self, where: Listening, back: OpenReverseChannel) -> int:
         try:
             return await self._listened(where, back)
         finally:
             self._pending -= 1
             self._idle.set()
 
-    async def _listened(self, where: Listening, back: Back) -> int:
-        with self._told("listener", where) as told:
+    async def _listened(self, where: Listening, back: OpenReverseChannel) -> int:
+        with self._report_open("listener", where) as outcome:
             policy.check_key(where, self._identity.restrictions, listening=True)
             place = await self._place()
             policy.check_listening(place.granted.profile)
@@ -173,7 +173,7 @@ class Forwards:
             if where in self._listeners:
                 raise ConnectFailed("this connection listens there already")
             sandbox = await place.get()
-            told["sandbox"] = sandbox.id
+            outcome["sandbox"] = sandbox.id
             relay = await self._relay(sandbox)
             if relay is None:
                 raise NoRelay("the sandbox has no python3, which remote forwarding needs; install it in the image")
@@ -196,7 +196,7 @@ class Forwards:
         except GateError:
             return False
 
-    async def agent(self, sandbox: Sandbox, back: Back) -> bytes:
+    async def agent(self, sandbox: Sandbox, back: OpenReverseChannel) -> bytes:
         """The path of the agent's socket in this sandbox: one for the whole connection. Raises ``GateError``."""
         async with self._agents_lock:
             relay, path = self._agents.get(sandbox.id, (None, b""))
@@ -297,7 +297,7 @@ class Forwards:
     def _forget_lost(self) -> None:
         self._listeners = {where: one for where, one in self._listeners.items() if one[0].alive}
 
-    def _accepted(self, where: Listening, back: Back) -> Callable[[RelayStream, str, int], None]:
+    def _accepted(self, where: Listening, back: OpenReverseChannel) -> Callable[[RelayStream, str, int], None]:
         def accepted(stream: RelayStream, host: str, port: int) -> None:
             if self._back < MOST_BACK:
                 self._back += 1
@@ -307,14 +307,16 @@ class Forwards:
 
         return accepted
 
-    async def _carry_back(self, stream: RelayStream, where: Listening, back: Back, host: str, port: int) -> None:
+    async def _carry_back(
+        self, stream: RelayStream, where: Listening, back: OpenReverseChannel, host: str, port: int
+    ) -> None:
         try:
-            with self._told("back", where):
+            with self._report_open("back", where):
                 client = await back(host, port)
             began = time.monotonic()
             up, down = await splice(client, stream)
-            trail = self._trail.bound(kind="back", target=str(where), seconds=since(began))
-            trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down)
+            trail = self._trail.with_fields(kind="back", target=str(where), seconds=since(began))
+            trail.emit(Code.FORWARD_END, bytes_in=up, bytes_out=down)
         except GateError:
             stream.close()
         finally:
@@ -331,18 +333,18 @@ class Forwards:
         task.add_done_callback(self._tasks.discard)
 
     @contextlib.contextmanager
-    def _told(self, kind: str, where: Destination | Listening) -> Iterator[dict[str, Value]]:
+    def _report_open(self, kind: str, where: Destination | Listening) -> Iterator[dict[str, Value]]:
         """Tells how it went; the body adds what it finds out."""
         fields: dict[str, Value] = {}
-        trail = self._trail.bound(kind=kind, target=str(where))
+        trail = self._trail.with_fields(kind=kind, target=str(where))
         began = time.monotonic()
         try:
             yield fields
         except GateError as error:
-            trail = trail.bound(code=error.code, reason=str(error), seconds=since(began))
-            trail.tell(Code.FORWARD_REFUSED, level=error.level)
+            trail = trail.with_fields(code=error.code, reason=str(error), seconds=since(began))
+            trail.emit(Code.FORWARD_REFUSED, level=error.level)
             raise
-        trail.bound(**fields).tell(Code.FORWARD_OPEN, seconds=since(began))
+        trail.with_fields(**fields).emit(Code.FORWARD_OPEN, seconds=since(began))
 
 
 async def _own_addresses(destination: Destination, place: Place) -> tuple[str, ...]:

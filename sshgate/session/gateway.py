@@ -31,10 +31,10 @@ from sshgate.session.claims import Claims, Pending
 from sshgate.session.forwards import Forwards
 from sshgate.session.notices import Terminals
 from sshgate.session.progress import Progress
-from sshgate.session.speculation import Foreseen
-from sshgate.session.startup import at_hand, patiently
-from sshgate.session.subsystems.registry import Verbs
-from sshgate.session.timers import Timekeeper, within_limits
+from sshgate.session.speculation import SpeculativeClaim
+from sshgate.session.startup import read_available, wait_for_sandbox
+from sshgate.session.subsystems.registry import SubsystemHandlers
+from sshgate.session.timers import SessionTimer, run_with_limits
 from sshgate.stream.bridge import Traffic, bridge
 from sshgate.stream.interfaces import (
     STDOUT,
@@ -52,8 +52,8 @@ from sshgate.stream.interfaces import (
 from sshgate.stream.tasks import TaskSet, first_of
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import Trail, Value
-from sshgate.telemetry.timings import Marks, Stage
+from sshgate.telemetry.events import EventContext, Value
+from sshgate.telemetry.timings import Stage, Timings
 
 FileServer = Callable[[Client, ShellFiles, Traffic, bytes, bool], Awaitable[Outcome | None]]
 """Speaks SFTP to a client where the sandbox has no server of its own; ends as ``bridge`` does."""
@@ -67,7 +67,7 @@ class Gateway:
         provider: Provider,
         profiles: Mapping[str, Profile],
         admission: Admission | None,
-        verbs: Verbs | None = None,
+        verbs: SubsystemHandlers | None = None,
         telemetry: Telemetry | None = None,
         file_server: FileServer | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class Gateway:
         self.file_server = file_server
         self.file_places = FilePlaces()
         self.provider = provider
-        self.verbs = verbs if verbs is not None else Verbs()
+        self.verbs = verbs if verbs is not None else SubsystemHandlers()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.profiles = profiles
         self.admission = admission
@@ -109,7 +109,7 @@ class Gateway:
         """The profile of a named sandbox that is there, for who does not say which."""
         return self.provider.named.profile(user, name)
 
-    def left(self, login: Login) -> None:
+    def forget(self, login: Login) -> None:
         """Told by a login that was closed."""
         self._logins.discard(login)
 
@@ -126,14 +126,14 @@ class Login:
         self._disconnected = asyncio.Event()
         self._more_sessions = True
         self._tasks = TaskSet()
-        self._trail = gateway.telemetry.events.trail(
+        self._trail = gateway.telemetry.events.context(
             connection=identity.connection or None,
             user=identity.user,
             key=identity.fingerprint,
             source=identity.source,
         )
         self._claims = Claims(gateway.provider, gateway.admission, identity.user, self._trail)
-        self.forwards = Forwards(identity, self._usual, self._claims, self._trail)
+        self.forwards = Forwards(identity, self._default_grant, self._claims, self._trail)
 
     def __repr__(self) -> str:
         return f"<Login {self.identity.login} from {self.identity.source}>"
@@ -145,36 +145,36 @@ class Login:
         front door runs it as a task of its own and never cancels it because the client has gone (``run``
         sees that by ``Client.wait_closed``); only shutdown cancels.
         """
-        foreseen = self._claims.foreseen()
-        session = foreseen.order.session if foreseen is not None else secrets.token_hex(5)
-        marks = Marks(session, self.identity.arrived)
+        speculative = self._claims.take_speculative_claim()
+        session = speculative.order.session if speculative is not None else secrets.token_hex(5)
+        marks = Timings(session, self.identity.arrived)
         marks.mark(Stage.REQUEST)
-        trail = self._trail.bound(session=session, asks=_asks(request)).marked(marks)
+        trail = self._trail.with_fields(session=session, asks=request_kind(request)).with_timings(marks)
         self._gateway.sessions += 1
         try:
-            await self._serve(session, request, client, trail, marks, foreseen)
+            await self._serve(session, request, client, trail, marks, speculative)
         except GateError as error:
-            trail.tell(Code.SESSION_FAILED, level=error.level, code=error.code, reason=str(error))
+            trail.emit(Code.SESSION_FAILED, level=error.level, code=error.code, reason=str(error))
             await notices.say(client, request, str(error))
             await client.finish(Exited(error.status))
         except asyncio.CancelledError:
-            trail.tell(Code.SESSION_CUT, reason="shutdown")
+            trail.emit(Code.SESSION_CUT, reason="shutdown")
             await notices.say(client, request, "the gateway is shutting down; log in again in a moment.")
             await client.finish(Lost("shutdown"))
             raise
         except Exception as error:
-            trail.tell(Code.SESSION_BROKEN, error=error)
+            trail.emit(Code.SESSION_BROKEN, error=error)
             await notices.say(client, request, f"an error inside the gateway ended this session (id {session}).")
             await client.finish(Exited(255))
         finally:
             self._gateway.sessions -= 1
-            if foreseen is not None:
-                await foreseen.drop()
+            if speculative is not None:
+                await speculative.cancel()
 
-    def foresee(self) -> None:
+    def start_speculative_claim(self) -> None:
         """A channel asked for a terminal; what to run in it follows. Never raises."""
         with contextlib.suppress(GateError):
-            self._claims.foresee(self._usual(), secrets.token_hex(5))
+            self._claims.start_speculative_claim(self._default_grant(), secrets.token_hex(5))
 
     def sessions_ended(self) -> None:
         """The client will open no further session."""
@@ -190,13 +190,13 @@ class Login:
         await self.forwards.close()
         await self._claims.close()
         await self._tasks.join()
-        self._gateway.left(self)
+        self._gateway.forget(self)
 
-    def _usual(self) -> Grant:
+    def _default_grant(self) -> Grant:
         """What the login name alone stands for."""
-        return self._granted(Request(Shell()))
+        return self._grant(Request(Shell()))
 
-    def _granted(self, request: Request) -> Grant:
+    def _grant(self, request: Request) -> Grant:
         usual = partial(self._gateway.usual_profile, self.identity.user)
         granted = grant(self.identity, request, self._gateway.profiles, usual)
         if self._together and granted.scope == "channel":
@@ -208,29 +208,29 @@ class Login:
         session: str,
         request: Request,
         client: Client,
-        trail: Trail,
-        marks: Marks,
-        foreseen: Foreseen | None,
+        trail: EventContext,
+        marks: Timings,
+        speculative: SpeculativeClaim | None,
     ) -> None:
         if await self._answered(request, client, trail):
             return
         telemetry = self._gateway.telemetry
-        granted = self._granted(request)
+        granted = self._grant(request)
         program = self._program(granted)
-        trail = trail.bound(profile=granted.profile.name, asks=_asks(granted.request))
-        trail.bound(**_asked(granted)).tell(Code.SESSION_START)
+        trail = trail.with_fields(profile=granted.profile.name, asks=request_kind(granted.request))
+        trail.with_fields(**request_fields(granted)).emit(Code.SESSION_START)
         telemetry.receipts.add(self.identity.user, marks)
         terminal = granted.request.terminal
         progress = Progress(client, terminal)
         async with (
-            self._claims.sandbox(granted, session, progress.say, foreseen) as pending,
+            self._claims.sandbox(granted, session, progress.say, speculative) as pending,
             self.forwards.session(granted) as place,
         ):
-            async with progress.shown():
+            async with progress.show():
                 work = _enter(pending, granted, trail, marks)
-                wait = await patiently(client, work, interruptible=terminal is not None)
+                wait = await wait_for_sandbox(client, work, interruptible=terminal is not None)
             if wait is None:
-                trail.tell(Code.SESSION_END, outcome="left", reason="the client left during the start")
+                trail.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
                 return
             sandbox, process = wait.result
             if granted.scope == "channel" or (granted.scope == "connection" and not self._more_sessions):
@@ -243,17 +243,19 @@ class Login:
             try:
                 await self.forwards.settled()
                 program = await self._with_agent(granted, program, sandbox, client)
-                early, eof = (wait.early, wait.eof) if terminal is not None else await at_hand(client)
-                said = await launch(process, program, no_input=eof)
+                buffered_input, eof = (
+                    (wait.buffered_input, wait.eof) if terminal is not None else await read_available(client)
+                )
+                initial_output = await launch(process, program, no_input=eof)
                 marks.mark(Stage.LAUNCH)
                 if terminal is not None:
                     self.shell_pid = process.pid
-                asks = granted.request.asks
+                asks = granted.request.kind
                 serve = partial(self._files, asks) if isinstance(asks, Subsystem) else bridge
-                line = serve(client, process, traffic, early, eof, said)
+                line = serve(client, process, traffic, buffered_input, eof, initial_output)
                 timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
                 with telemetry.metrics.carrying(traffic), self._gateway.terminals.among(client, granted.request):
-                    outcome = await within_limits(line, timekeeper)
+                    outcome = await run_with_limits(line, timekeeper)
             except asyncio.CancelledError:
                 cut = True
                 raise
@@ -265,10 +267,10 @@ class Login:
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:
                     await process.close()
-            ended = trail.bound(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
-            if isinstance(granted.request.asks, Subsystem):
-                ended.tell(Code.FILE_TRANSFER)
-            ended.bound(**_ended(outcome)).tell(Code.SESSION_END)
+            ended = trail.with_fields(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
+            if isinstance(granted.request.kind, Subsystem):
+                ended.emit(Code.FILE_TRANSFER)
+            ended.with_fields(**outcome_fields(outcome)).emit(Code.SESSION_END)
             if granted.receipt:
                 await notices.say(client, granted.request, f"receipt: {marks.line()}.")
             if isinstance(outcome, Lost):
@@ -288,24 +290,31 @@ class Login:
         else:
             await first_of(sandbox.aside.hang_up(pid), self._disconnected.wait())
 
-    def _first_byte(self, granted: Grant, marks: Marks) -> None:
+    def _first_byte(self, granted: Grant, marks: Timings) -> None:
         marks.mark(Stage.FIRST_BYTE)
-        prompt = granted.request.terminal is not None and isinstance(granted.request.asks, Shell)
+        prompt = granted.request.terminal is not None and isinstance(granted.request.kind, Shell)
         self._gateway.telemetry.first_byte(marks, prompt)
 
     async def _files(
-        self, asks: Subsystem, client: Client, process: Process, traffic: Traffic, early: bytes, eof: bool, said: bytes
+        self,
+        asks: Subsystem,
+        client: Client,
+        process: Process,
+        traffic: Traffic,
+        buffered_input: bytes,
+        eof: bool,
+        initial_output: bytes,
     ) -> Outcome | None:
         """The sftp subsystem: bytes to the sandbox's own server, or served here where it has none."""
         if await has_sftp_server(process):
-            return await bridge(client, Paced(process), traffic, early, eof, said)
+            return await bridge(client, Paced(process), traffic, buffered_input, eof, initial_output)
         server = self._gateway.file_server
         if server is None or asks.options:
             raise ProgramMissing("this sandbox has no sftp-server, install openssh-sftp-server in its image.")
         with self._gateway.file_places.server(self.identity.user) as place:
-            return await server(client, ShellFiles(process, place), traffic, early, eof)
+            return await server(client, ShellFiles(process, place), traffic, buffered_input, eof)
 
-    async def _answered(self, request: Request, client: Client, trail: Trail) -> bool:
+    async def _answered(self, request: Request, client: Client, trail: EventContext) -> bool:
         """Whether the request was a verb of the gateway's own, which needs no sandbox."""
         text = await self._gateway.verbs.answer(self.identity, request, trail)
         if text is None:
@@ -323,9 +332,9 @@ class Login:
         process: Process,
         traffic: Traffic,
         left: float | None,
-    ) -> Timekeeper:
+    ) -> SessionTimer:
         # Only a shell that waits for somebody can be idle; a command is a running program.
-        interactive = granted.request.terminal is not None and isinstance(granted.request.asks, Shell)
+        interactive = granted.request.terminal is not None and isinstance(granted.request.kind, Shell)
 
         async def warn(sentence: str) -> None:
             if granted.request.terminal is not None:
@@ -337,7 +346,7 @@ class Login:
             return not known or await sandbox.aside.busy(process.pid or 0)
 
         clock = SessionClock(granted.profile.limits, time.monotonic(), interactive, left, running_keeps=True)
-        return Timekeeper(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
+        return SessionTimer(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
 
     def _program(self, granted: Grant) -> Program:
         who = self.identity
@@ -364,29 +373,29 @@ class Login:
         return replace(program, environment={**program.environment, "SSH_AUTH_SOCK": path})
 
 
-async def _enter(pending: Pending, granted: Grant, trail: Trail, marks: Marks) -> tuple[Sandbox, Process]:
+async def _enter(pending: Pending, granted: Grant, trail: EventContext, marks: Timings) -> tuple[Sandbox, Process]:
     sandbox = await pending.get()
     marks.how = pending.how
     marks.mark(Stage.CLAIM)
-    trail.tell(Code.CLAIM, sandbox=sandbox.id, how=pending.how, scope=granted.scope, name=granted.name)
+    trail.emit(Code.CLAIM, sandbox=sandbox.id, how=pending.how, scope=granted.scope, name=granted.name)
     process = await park(sandbox, granted.request.terminal)
     marks.mark(Stage.ENTER)
     return sandbox, process
 
 
-def _asks(request: Request) -> str:
-    asks = request.asks
+def request_kind(request: Request) -> str:
+    asks = request.kind
     return "shell" if isinstance(asks, Shell) else "exec" if isinstance(asks, Exec) else asks.name
 
 
-def _asked(granted: Grant) -> dict[str, Value]:
-    asks = granted.request.asks
+def request_fields(granted: Grant) -> dict[str, Value]:
+    asks = granted.request.kind
     # Commands may hold secrets: their length is told, not their text.
     length = len(asks.command) if isinstance(asks, Exec) else None
     return {"terminal": granted.request.terminal is not None, "command_bytes": length}
 
 
-def _ended(outcome: Outcome | None) -> dict[str, Value]:
+def outcome_fields(outcome: Outcome | None) -> dict[str, Value]:
     if isinstance(outcome, Exited):
         return {"outcome": "exited", "status": outcome.status}
     if isinstance(outcome, Signalled):

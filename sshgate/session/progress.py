@@ -33,7 +33,7 @@ class Progress:
         self._text = text
 
     @asynccontextmanager
-    async def shown(self) -> AsyncIterator[Progress]:
+    async def show(self) -> AsyncIterator[Progress]:
         """Show the line while the body runs and erase it afterwards."""
         if not self._columns:
             yield self

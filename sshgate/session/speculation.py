@@ -21,21 +21,21 @@ Create = Callable[[Order, Notice], Coroutine[Any, Any, Sandbox]]
 UNUSED_SECONDS = 10.0
 
 
-class Foreseen:
+class SpeculativeClaim:
     """One sandbox under way. Whoever has it uses it once, or drops it."""
 
     def __init__(self, create: Create, order: Order) -> None:
         self.order = order
         self._say: Notice = lambda text: None
         self._task: asyncio.Task[Sandbox] | None = asyncio.create_task(create(order, lambda text: self._say(text)))
-        self._task.add_done_callback(_heard)
+        self._task.add_done_callback(_retrieve_exception)
         self._dropping: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(UNUSED_SECONDS, self.give_up)
 
     def __repr__(self) -> str:
         return f"<Foreseen {self.order.profile.name} for {self.order.session}{' used' * (self._task is None)}>"
 
-    def fits(self, order: Order) -> bool:
+    def matches(self, order: Order) -> bool:
         """Whether it is what is wanted now, and still to be had."""
         return self._task is not None and self.order == order
 
@@ -51,7 +51,7 @@ class Foreseen:
             await _undo(task)
             raise
 
-    async def drop(self) -> None:
+    async def cancel(self) -> None:
         """Give up what was not used. Never raises; may be called again."""
         self.give_up()
         if self._dropping is not None:
@@ -67,12 +67,12 @@ class Foreseen:
 
 async def _undo(task: asyncio.Task[Sandbox]) -> None:
     task.cancel()
-    (made,) = await asyncio.gather(task, return_exceptions=True)
-    if not isinstance(made, BaseException):
-        await made.delete()
+    (sandbox,) = await asyncio.gather(task, return_exceptions=True)
+    if not isinstance(sandbox, BaseException):
+        await sandbox.delete()
 
 
-def _heard(task: asyncio.Task[Sandbox]) -> None:
+def _retrieve_exception(task: asyncio.Task[Sandbox]) -> None:
     """A failure nobody asked about is none; it comes again when somebody does."""
     if not task.cancelled():
         task.exception()

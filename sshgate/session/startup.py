@@ -23,11 +23,11 @@ class Waited(Generic[T]):
     """The awaited result, and what the client typed meanwhile."""
 
     result: T
-    early: bytes = b""
+    buffered_input: bytes = b""
     eof: bool = False
 
 
-async def patiently(client: Client, work: Coroutine[Any, Any, T], interruptible: bool) -> Waited[T] | None:
+async def wait_for_sandbox(client: Client, work: Coroutine[Any, Any, T], interruptible: bool) -> Waited[T] | None:
     """Await ``work``; ``None`` when the client left first.
 
     With ``interruptible`` (a terminal) Ctrl-C raises ``Cancelled``. Whenever ``work`` is not finished it is
@@ -39,7 +39,7 @@ async def patiently(client: Client, work: Coroutine[Any, Any, T], interruptible:
     return waited if first == 0 else None
 
 
-async def at_hand(client: Client) -> tuple[bytes, bool]:
+async def read_available(client: Client) -> tuple[bytes, bool]:
     """Input that has come already, and whether it has ended; does not wait."""
     try:
         async with asyncio.timeout(0):
@@ -51,12 +51,12 @@ async def at_hand(client: Client) -> tuple[bytes, bool]:
 
 async def _typed(client: Client, waited: Waited[Any]) -> None:
     """Collect what is typed; returns never, raises ``Cancelled`` at Ctrl-C."""
-    while len(waited.early) < TYPED_AHEAD and not waited.eof:
+    while len(waited.buffered_input) < TYPED_AHEAD and not waited.eof:
         data = await client.read()
         if data is None:
             waited.eof = True
         elif INTERRUPT in data:
             raise Cancelled("interrupted while the sandbox was starting.")
         else:
-            waited.early += data
+            waited.buffered_input += data
     await asyncio.Future()

@@ -16,7 +16,7 @@ from sshgate.stream.tasks import first_of
 LOOK_SECONDS = 10.0
 
 
-class Timekeeper:
+class SessionTimer:
     """Keeps one session to its limits.
 
     ``warn`` is given sentences for the terminal. ``busy`` tells whether a program other than the shell runs;
@@ -42,7 +42,7 @@ class Timekeeper:
         self._was_present = True
         self._seen = 0
 
-    async def until_over(self) -> str:
+    async def wait_until_expired(self) -> str:
         """Returns why the session is over, when it is."""
         while True:
             now = self._look()
@@ -53,7 +53,7 @@ class Timekeeper:
             elif what.unless_busy and await self._busy():
                 self._clock.busy(self._now())
             elif isinstance(what, Warn):
-                self._clock.told(what, now)
+                self._clock.warning_sent(what, now)
                 minutes = "1 minute" if what.minutes == 1 else f"{what.minutes} minutes"
                 await self._warn(f"this session ends in {minutes}: {what.reason}.")
             elif not what.unless_busy or self._clock.next_event(self._look()) == event:
@@ -71,7 +71,7 @@ class Timekeeper:
         return now
 
 
-async def within_limits(line: Coroutine[Any, Any, Outcome | None], timekeeper: Timekeeper) -> Outcome | None:
+async def run_with_limits(line: Coroutine[Any, Any, Outcome | None], timekeeper: SessionTimer) -> Outcome | None:
     """What ``line`` returns, or ``Lost`` when the session's time is over first."""
-    first, result = await first_of(line, timekeeper.until_over())
+    first, result = await first_of(line, timekeeper.wait_until_expired())
     return cast("Outcome | None", result) if first == 0 else Lost(f"this session ended: {result}.")

@@ -15,16 +15,16 @@ import asyncssh
 import structlog
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
-from sshgate.ssh._asyncssh.channel import ChannelWire, until_room
+from sshgate.ssh._asyncssh.channel import AsyncsshSessionChannel, wait_writable
 from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import (
     STDERR,
-    Back,
     Break,
     Control,
     Exec,
     Exited,
+    OpenReverseChannel,
     Outcome,
     Request,
     Resize,
@@ -88,9 +88,9 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         accept_env: Sequence[str] = (),
         terminals: bool = True,
         greeting: str | None = None,
-        agent: Back | None = None,
+        agent: OpenReverseChannel | None = None,
         agent_allowed: Callable[[], bool] = lambda: False,
-        foresee: Callable[[], None] = lambda: None,
+        start_speculative_claim: Callable[[], None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._serve = serve
@@ -100,9 +100,9 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._greeting = greeting
         self._agent = agent
         self._agent_allowed = agent_allowed
-        self._foresee = foresee
+        self._start_speculative_claim = start_speculative_claim
         self._agent_offered = False
-        self._wire: ChannelWire | None = None
+        self._wire: AsyncsshSessionChannel | None = None
         self._asks: Shell | Exec | Subsystem | None = None
         self._terminal: Terminal | None = None
         self._environment: dict[str, bytes] = {}
@@ -131,7 +131,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     @_contained
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
-        self._wire = cast(ChannelWire, chan)
+        self._wire = cast(AsyncsshSessionChannel, chan)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wire = None
@@ -163,7 +163,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
             term = "xterm" if term else "dumb"
         self._terminal = Terminal(term, TerminalSize.of(*term_size), dict(term_modes))
         # Not when the channel opens: it may be for a verb, which would cost a sandbox that was ready.
-        self._foresee()
+        self._start_speculative_claim()
         return True
 
     @_contained
@@ -285,7 +285,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         began = time.monotonic()
         self._send(data, EXTENDED_DATA_STDERR if stream == STDERR else None)
         await self._transport.budget.spent(time.monotonic() - began)
-        await until_room(self._gone, self._room, self._transport.writable)
+        await wait_writable(self._gone, self._room, self._transport.writable)
 
     async def control(self) -> Control:
         while True:

@@ -27,7 +27,7 @@ from sshgate.stream.interfaces import Request, Stream
 from sshgate.stream.splice import splice
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
-from sshgate.telemetry.timings import Marks, Stage, since
+from sshgate.telemetry.timings import Stage, Timings, since
 
 # How the failure to open a forwarded connection is told (RFC 4254 section 5.1), where it is not a failed connect.
 _OPEN_CODES: Mapping[type[GateError], int] = {
@@ -67,8 +67,8 @@ class Connection(Authentication):
         self._spawn = spawn
         self._lost = lost
         self._connection = secrets.token_hex(4)
-        self._marks = Marks()
-        self._trail = events.trail(connection=self._connection).marked(self._marks)
+        self._marks = Timings()
+        self._trail = events.context(connection=self._connection).with_timings(self._marks)
         self._transport: Transport | None = None
         self._standing = Standing(self._marks, config.ssh.login_grace)
         self._source_port = 0
@@ -95,11 +95,11 @@ class Connection(Authentication):
         self._marks.mark(Stage.ACCEPT)
         self._source, self._source_port = self._transport.peer.source, self._transport.peer.source_port
         self._log = self._log.bind(connection=self._connection, source=self._source)
-        self._trail = self._trail.bound(source=self._source)
+        self._trail = self._trail.with_fields(source=self._source)
         try:
             self._standing.slot = self._admission.connect(self._source, self._standing)
         except LimitReached as error:
-            self._trail.tell(Code.CONNECTION_LIMIT, reason=str(error))
+            self._trail.emit(Code.CONNECTION_LIMIT, reason=str(error))
             self._transport.turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -109,7 +109,7 @@ class Connection(Authentication):
         if self._standing.slot is not None:
             self._standing.ended(exc, self._login is not None or self._leaving)
             if self._login is None:
-                self._trail.tell(
+                self._trail.emit(
                     Code.CONNECTION_UNAUTHENTICATED,
                     user=self._asked_name or None,
                     reason=self._standing.cut_by or _reason(exc),
@@ -117,7 +117,7 @@ class Connection(Authentication):
                     key=self._refused_key,
                 )
             else:
-                self._trail.tell(Code.CONNECTION_END, reason=self._over or _reason(exc))
+                self._trail.emit(Code.CONNECTION_END, reason=self._over or _reason(exc))
         if self._login is not None:
             self._login.disconnected()
             self._spawn(self._leave(self._login))
@@ -181,7 +181,7 @@ class Connection(Authentication):
         try:
             self._standing.logged_in(name.user)
         except LimitReached as error:
-            self._trail.tell(Code.CONNECTION_LIMIT, user=name.user, key=proof.fingerprint, reason=str(error))
+            self._trail.emit(Code.CONNECTION_LIMIT, user=name.user, key=proof.fingerprint, reason=str(error))
             return
         identity = Identity(
             login=name,
@@ -197,8 +197,8 @@ class Connection(Authentication):
             arrived=dict(self._marks.times),
         )
         self._log = self._log.bind(user=name.user)
-        self._trail = self._trail.bound(user=name.user, key=proof.fingerprint)
-        self._trail.tell(Code.LOGIN, login=str(name), method=proof.method, failures=self._standing.failures or None)
+        self._trail = self._trail.with_fields(user=name.user, key=proof.fingerprint)
+        self._trail.emit(Code.LOGIN, login=str(name), method=proof.method, failures=self._standing.failures or None)
         self._login = self._gateway.login(identity)
         self._proven_at = self._clock()
         self._look_later(LOOK_SECONDS)
@@ -254,7 +254,7 @@ class Connection(Authentication):
             greeting=self._config.ssh.greeting if free else None,
             agent=partial(self._open_back, b"auth-agent@openssh.com") if proof.restrictions.agent_forwarding else None,
             agent_allowed=self._login.forwards.agent_allowed,
-            foresee=self._login.foresee,
+            start_speculative_claim=self._login.start_speculative_claim,
         )
 
     def _check_proof(self) -> None:
@@ -293,12 +293,12 @@ class Connection(Authentication):
         return ForwardChannel(transport, lambda channel: self._carry(channel, stream, destination))
 
     def _carry(self, channel: ForwardChannel, stream: Stream, destination: Destination) -> None:
-        trail = self._trail.bound(kind="connection", target=str(destination))
+        trail = self._trail.with_fields(kind="connection", target=str(destination))
 
         async def carry() -> None:
             began = time.monotonic()
             up, down = await splice(channel, stream)
-            trail.tell(Code.FORWARD_END, bytes_in=up, bytes_out=down, seconds=since(began))
+            trail.emit(Code.FORWARD_END, bytes_in=up, bytes_out=down, seconds=since(began))
 
         task = self._spawn(carry())
         self._carried.add(task)
@@ -306,23 +306,23 @@ class Connection(Authentication):
 
     def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
         limit = self._config.ssh.forwards_per_connection
-        told = where
+        address = where
 
         def back(host: str, port: int) -> Awaitable[Stream]:
-            if isinstance(told, Unix):
-                path = told.path.encode("utf-8", "surrogateescape")
+            if isinstance(address, Unix):
+                path = address.path.encode("utf-8", "surrogateescape")
                 return self._open_back(b"forwarded-streamlocal@openssh.com", host, port, String(path) + String(""))
-            end = String(told.host) + UInt32(told.port) + String(host) + UInt32(port)
+            end = String(address.host) + UInt32(address.port) + String(host) + UInt32(port)
             return self._open_back(b"forwarded-tcpip", host, port, end)
 
-        async def made(listening: Awaitable[int]) -> int | None:
-            nonlocal told
+        async def finish_listening(listening: Awaitable[int]) -> int | None:
+            nonlocal address
             try:
                 port = await listening
             except GateError:
                 return None
             if isinstance(where, Tcp):
-                told = Tcp(where.host, port)
+                address = Tcp(where.host, port)
             return port
 
         async def refused() -> None:
@@ -330,7 +330,7 @@ class Connection(Authentication):
 
         if self._login is None or self._done or not self.still_proven() or self._login.forwards.listeners >= limit:
             return refused()
-        return made(self._login.forwards.listen(where, back))
+        return finish_listening(self._login.forwards.listen(where, back))
 
     def unlisten(self, where: Tcp | Unix) -> bool:
         return self._login is not None and self._login.forwards.unlisten(where)

@@ -10,7 +10,7 @@ from sshgate.access.connections import Entrant
 from sshgate.access.identity import Identity, Restrictions
 from sshgate.access.penalties import Offence
 from sshgate.forwarding.values import Destination
-from sshgate.stream.interfaces import Back, Client, Request, Stream
+from sshgate.stream.interfaces import Client, OpenReverseChannel, Request, Stream
 
 
 class Authority(Protocol):
@@ -71,7 +71,7 @@ class Forwards(Protocol):
     async def connect(self, destination: Destination) -> Stream:
         """Connect from inside the sandbox. Raises ``GateError``."""
 
-    def listen(self, where: Destination, back: Back) -> Coroutine[Any, Any, int]:
+    def listen(self, where: Destination, back: OpenReverseChannel) -> Coroutine[Any, Any, int]:
         """Listen inside the sandbox; connections go to ``back``. The port, 0 for a path. Raises ``GateError``.
 
         A session waits for it from the call on, not only when it is awaited.
@@ -94,7 +94,7 @@ class Login(Protocol):
     def forwards(self) -> Forwards:
         """What it forwards."""
 
-    def foresee(self) -> None:
+    def start_speculative_claim(self) -> None:
         """A channel asked for a terminal, what to run in it follows. Never raises."""
 
     async def run(self, request: Request, client: Client) -> None:

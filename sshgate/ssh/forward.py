@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import asyncssh
 
-from sshgate.ssh._asyncssh.channel import until_room
+from sshgate.ssh._asyncssh.channel import wait_writable
 from sshgate.ssh._asyncssh.connection import Transport
-from sshgate.ssh._asyncssh.forward import ForwardWire
+from sshgate.ssh._asyncssh.forward import AsyncsshForwardChannel
 from sshgate.stream.flow import Flow
 
 # Input read ahead of the sandbox, per connection: there may be hundreds.
@@ -25,7 +25,7 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
     def __init__(self, transport: Transport, started: Callable[[ForwardChannel], None] = lambda channel: None) -> None:
         self._transport = transport
         self._started = started
-        self._wire: ForwardWire | None = None
+        self._wire: AsyncsshForwardChannel | None = None
         self._input = Flow(INPUT_HIGH, INPUT_LOW, self._pause_input, self._resume_input)
         self._room = asyncio.Event()
         self._room.set()
@@ -37,7 +37,7 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
     # --- what asyncssh calls ---
 
     def connection_made(self, chan: Any) -> None:
-        self._wire = cast(ForwardWire, chan)
+        self._wire = cast(AsyncsshForwardChannel, chan)
 
     def session_started(self) -> None:
         self._started(self)
@@ -88,7 +88,7 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
             except BrokenPipeError:
                 self.close_received()
             await self._transport.budget.spent(time.monotonic() - began)
-        await until_room(self._gone, self._room, self._transport.writable)
+        await wait_writable(self._gone, self._room, self._transport.writable)
 
     async def write_eof(self) -> None:
         if self._wire is not None and not self._gone.is_set():

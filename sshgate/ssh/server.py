@@ -113,7 +113,7 @@ class SshServer:
 
     def _refused(self, source: str, reason: str) -> None:
         if self._refusals.due(source):
-            self._events.tell(Code.CONNECTION_REFUSED, source=source, reason=reason)
+            self._events.emit(Code.CONNECTION_REFUSED, source=source, reason=reason)
 
     def stop_accepting(self) -> None:
         """No new connection, and no further session on those that are there.

@@ -36,13 +36,13 @@ _CODES = {
 
 
 async def serve_files(
-    client: Client, files: ShellFiles, traffic: Traffic, early: bytes = b"", eof: bool = False
+    client: Client, files: ShellFiles, traffic: Traffic, buffered_input: bytes = b"", eof: bool = False
 ) -> Outcome | None:
     """Serve one channel until the client ends its requests (``Exited``) or has gone (``None``).
 
     ``early`` is input that was read already, ``eof`` that no more will come.
     """
-    serving = asyncio.create_task(_serve(Requests(client, traffic, early, eof), files))
+    serving = asyncio.create_task(_serve(Requests(client, traffic, buffered_input, eof), files))
     gone = asyncio.create_task(client.wait_closed())
     try:
         await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)

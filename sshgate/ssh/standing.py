@@ -12,13 +12,13 @@ from sshgate.access.penalties import Offence
 from sshgate.errors import LimitReached
 from sshgate.ssh._asyncssh.arrival import Arrival
 from sshgate.ssh.contracts import Slot
-from sshgate.telemetry.timings import Marks, Stage
+from sshgate.telemetry.timings import Stage, Timings
 
 
 class Standing:
     """An ``access.connections.Entrant``."""
 
-    def __init__(self, marks: Marks, grace: float) -> None:
+    def __init__(self, marks: Timings, grace: float) -> None:
         self._marks = marks
         self._grace = grace
         self.transport: Arrival | None = None

@@ -28,7 +28,12 @@ class Traffic:
 
 
 async def bridge(
-    client: Client, process: Process, traffic: Traffic, early: bytes = b"", eof: bool = False, said: bytes = b""
+    client: Client,
+    process: Process,
+    traffic: Traffic,
+    buffered_input: bytes = b"",
+    eof: bool = False,
+    initial_output: bytes = b"",
 ) -> Outcome | None:
     """Carry bytes until the process has ended and all its output was handed to the client.
 
@@ -38,10 +43,10 @@ async def bridge(
     either side is the caller's business. Cancelling stops all pumps; a pump that breaks (a defect of an
     adapter) ends the bridge with its exception.
     """
-    output = asyncio.create_task(_output(process, client, traffic, said))
+    output = asyncio.create_task(_output(process, client, traffic, initial_output))
     gone = asyncio.create_task(client.wait_closed())
     side = {
-        asyncio.create_task(_input(client, process, traffic, early, eof)),
+        asyncio.create_task(_input(client, process, traffic, buffered_input, eof)),
         asyncio.create_task(_controls(client, process)),
     }
     tasks = {output, gone, *side}
@@ -56,10 +61,10 @@ async def bridge(
         await cancel(*tasks)
 
 
-async def _input(client: Client, process: Process, traffic: Traffic, early: bytes, eof: bool) -> None:
-    if early:
-        traffic.up += len(early)
-        await process.write(early)
+async def _input(client: Client, process: Process, traffic: Traffic, buffered_input: bytes, eof: bool) -> None:
+    if buffered_input:
+        traffic.up += len(buffered_input)
+        await process.write(buffered_input)
     while not eof and (data := await client.read()) is not None:
         traffic.up += len(data)
         await process.write(data)
@@ -71,11 +76,11 @@ async def _controls(client: Client, process: Process) -> None:
         await process.control(await client.control())
 
 
-async def _output(process: Process, client: Client, traffic: Traffic, said: bytes) -> None:
-    if said:
+async def _output(process: Process, client: Client, traffic: Traffic, initial_output: bytes) -> None:
+    if initial_output:
         traffic.begins()
-        traffic.down += len(said)
-        await client.write(STDOUT, said)
+        traffic.down += len(initial_output)
+        await client.write(STDOUT, initial_output)
     while (chunk := await process.read()) is not None:
         if not traffic.down:
             traffic.begins()

@@ -53,10 +53,10 @@ class Subsystem:
 class Request:
     """What a channel asks for, with its terminal (``None``: pipes) and the accepted environment."""
 
-    asks: Shell | Exec | Subsystem
+    kind: Shell | Exec | Subsystem
     terminal: Terminal | None = None
     environment: Mapping[str, bytes] = field(default_factory=dict)
-    agent: Back | None = None
+    agent: OpenReverseChannel | None = None
     """The way to the client's authentication agent, where it offers one (``ssh -A``)."""
 
 
@@ -194,6 +194,6 @@ class Stream(Protocol):
         """Let go of both directions; what was written still leaves. May be called again, never raises."""
 
 
-Back = Callable[[str, int], Awaitable[Stream]]
+OpenReverseChannel = Callable[[str, int], Awaitable[Stream]]
 """Opens a connection to what a client offers (a port of its own, its agent), for somebody at this address and port.
 Raises ``GateError`` where the client refuses."""

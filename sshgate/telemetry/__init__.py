@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sshgate.telemetry.events import Events, to_log
 from sshgate.telemetry.metrics import Metrics
-from sshgate.telemetry.timings import Marks, Receipts
+from sshgate.telemetry.timings import TimingHistory, Timings
 
 
 class Telemetry:
@@ -17,10 +17,10 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.receipts = Receipts()
+        self.receipts = TimingHistory()
         self.events = Events(to_log, self.metrics.observe)
 
-    def first_byte(self, marks: Marks, prompt: bool) -> None:
+    def first_byte(self, marks: Timings, prompt: bool) -> None:
         """A session's program has said something for the first time. ``prompt``: it is a shell on a terminal."""
         self.metrics.first_byte(marks, prompt)
         if self.events.tracer is not None:

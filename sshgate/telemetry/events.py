@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from sshgate.telemetry.codes import LEVELS, Code
-from sshgate.telemetry.timings import Marks
+from sshgate.telemetry.timings import Timings
 
 Value = str | int | float | bool | None
 """What a field may hold; ``None`` leaves the field out."""
@@ -38,7 +38,7 @@ class Record:
     level: int
     fields: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     error: BaseException | None = None
-    marks: Marks | None = None
+    marks: Timings | None = None
 
 
 Sink = Callable[[Record], None]
@@ -50,7 +50,7 @@ class Tracer(Protocol):
     def observe(self, record: Record) -> Mapping[str, str]:
         """Told before any sink; the fields to add, so that log and trace find each other."""
 
-    def first_byte(self, marks: Marks) -> None:
+    def first_byte(self, marks: Timings) -> None:
         """A session's program has said something for the first time."""
 
 
@@ -69,33 +69,33 @@ class Events:
         """From now on ``sink`` is told too."""
         self._sinks.append(sink)
 
-    def trail(self, **fields: Value) -> Trail:
+    def context(self, **fields: Value) -> EventContext:
         """The trail of something that goes on, with the fields that all its events share."""
-        return Trail(self, fields)
+        return EventContext(self, fields)
 
-    def tell(
+    def emit(
         self, code: Code, /, *, level: int | None = None, error: BaseException | None = None, **fields: Value
     ) -> None:
         """Something happened. Texts are made printable here, so callers need not think of it. Never raises.
 
         ``level`` is for an event whose gravity depends on the case; else the code decides.
         """
-        self.hand_out(code, fields, level, error)
+        self.dispatch(code, fields, level, error)
 
-    def hand_out(
+    def dispatch(
         self,
         code: Code,
         fields: Mapping[str, Value],
         level: int | None = None,
         error: BaseException | None = None,
-        marks: Marks | None = None,
+        marks: Timings | None = None,
     ) -> None:
         """``tell`` with the fields as a mapping, and with ``marks``."""
-        shown = {name: _printable(value) for name, value in fields.items() if value is not None}
-        record = Record(code, self._clock(), LEVELS.get(code, 20) if level is None else level, shown, error, marks)
+        printable = {name: _printable(value) for name, value in fields.items() if value is not None}
+        record = Record(code, self._clock(), LEVELS.get(code, 20) if level is None else level, printable, error, marks)
         if self.tracer is not None:
             try:
-                record = replace(record, fields={**shown, **self.tracer.observe(record)})
+                record = replace(record, fields={**printable, **self.tracer.observe(record)})
             except Exception:
                 log.exception("event.untraced", code=code.value)
         for sink in self._sinks:
@@ -105,10 +105,10 @@ class Events:
                 log.exception("event.undelivered", code=code.value)
 
 
-class Trail:
+class EventContext:
     """Tells events with the fields that were bound to it: ``connection``, ``user``, ``session``, ``sandbox``..."""
 
-    def __init__(self, events: Events, fields: Mapping[str, Value], marks: Marks | None = None) -> None:
+    def __init__(self, events: Events, fields: Mapping[str, Value], marks: Timings | None = None) -> None:
         self._events = events
         self._marks = marks
         self.fields = fields
@@ -116,19 +116,19 @@ class Trail:
     def __repr__(self) -> str:
         return f"<Trail {' '.join(f'{name}={value}' for name, value in self.fields.items())}>"
 
-    def bound(self, **fields: Value) -> Trail:
+    def with_fields(self, **fields: Value) -> EventContext:
         """A trail with more fields, or other values for some."""
-        return Trail(self._events, {**self.fields, **fields}, self._marks)
+        return EventContext(self._events, {**self.fields, **fields}, self._marks)
 
-    def marked(self, marks: Marks) -> Trail:
+    def with_timings(self, marks: Timings) -> EventContext:
         """A trail whose events bear these marks, as they are when told."""
-        return Trail(self._events, self.fields, marks)
+        return EventContext(self._events, self.fields, marks)
 
-    def tell(
+    def emit(
         self, code: Code, /, *, level: int | None = None, error: BaseException | None = None, **fields: Value
     ) -> None:
         """As ``Events.tell``, with the fields of this trail."""
-        self._events.hand_out(code, {**self.fields, **fields}, level, error, self._marks)
+        self._events.dispatch(code, {**self.fields, **fields}, level, error, self._marks)
 
 
 def to_log(record: Record) -> None:

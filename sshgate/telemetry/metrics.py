@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from sshgate import __version__
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Record
-from sshgate.telemetry.timings import Marks, Stage
+from sshgate.telemetry.timings import Stage, Timings
 
 # From a warm login's few milliseconds to a cold start that pulls its image.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -100,7 +100,7 @@ class Metrics:
             self._up += traffic.up
             self._down += traffic.down
 
-    def first_byte(self, marks: Marks, prompt: bool) -> None:
+    def first_byte(self, marks: Timings, prompt: bool) -> None:
         """A session's program has said something for the first time. ``prompt``: it is a shell on a terminal."""
         waited = marks.between(Stage.REQUEST, Stage.FIRST_BYTE)
         if prompt and waited is not None:

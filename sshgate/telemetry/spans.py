@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Record
-from sshgate.telemetry.timings import Marks, Stage
+from sshgate.telemetry.timings import Stage, Timings
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -72,7 +72,7 @@ class _Branch:
     span: Span
     offset: float
     """Seconds from the monotonic clock to the epoch: one for a whole trace, so that a clock that is set bends none."""
-    told: set[Stage] = field(default_factory=set)
+    emitted: set[Stage] = field(default_factory=set)
     started: bool = False
 
 
@@ -106,7 +106,7 @@ class Spans:
             return {}
         return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
 
-    def first_byte(self, marks: Marks) -> None:
+    def first_byte(self, marks: Timings) -> None:
         """A session's program has said something: what it had to wait for is known, however long it goes on."""
         branch = self._open.get(marks.session)
         if branch is not None:
@@ -133,7 +133,7 @@ class Spans:
             SpanKind.INTERNAL if above is not None else SpanKind.SERVER,
             start_time=_nanoseconds(began + offset),
         )
-        branch = _Branch(span, offset, told=set(_OF_CONNECTION) if session else set())
+        branch = _Branch(span, offset, emitted=set(_OF_CONNECTION) if session else set())
         self._open[session or connection] = branch
         return branch
 
@@ -172,12 +172,12 @@ class Spans:
             return
         self._child(branch, _WITHIN[record.code], began, now, self._attributes(record), record)
 
-    def _stages(self, branch: _Branch, marks: Marks, attributes: Attributes | None = None) -> None:
+    def _stages(self, branch: _Branch, marks: Timings, attributes: Attributes | None = None) -> None:
         """A span for each stage that is over and has none yet."""
         first = min(marks.times.values(), default=0.0)
         for stage, took, since in marks.steps():
-            if stage in _STAGES and stage not in branch.told:
-                branch.told.add(stage)
+            if stage in _STAGES and stage not in branch.emitted:
+                branch.emitted.add(stage)
                 self._child(branch, _STAGES[stage], first + since - took, first + since, attributes)
 
     def _broken_off(self, branch: _Branch, record: Record) -> None:

@@ -35,7 +35,7 @@ RECEIPTS_PER_USER = 5
 USERS = 200
 
 
-class Marks:
+class Timings:
     """The marks of one session. ``before`` are those of its connection."""
 
     __slots__ = ("_clock", "how", "session", "times")
@@ -87,18 +87,18 @@ def since(began: float) -> float:
     return round(time.monotonic() - began, 3)
 
 
-class Receipts:
+class TimingHistory:
     """The last waterfalls of each user, in memory only; the oldest users are forgotten."""
 
     def __init__(self, per_user: int = RECEIPTS_PER_USER, users: int = USERS) -> None:
         self._per_user = per_user
         self._most = users
-        self._users: OrderedDict[str, deque[Marks]] = OrderedDict()
+        self._users: OrderedDict[str, deque[Timings]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Receipts of {len(self._users)} users>"
 
-    def add(self, user: str, marks: Marks) -> None:
+    def add(self, user: str, marks: Timings) -> None:
         """Keep the marks of a session that begins; those taken later are seen too."""
         self._users.setdefault(user, deque(maxlen=self._per_user)).append(marks)
         self._users.move_to_end(user)
@@ -113,7 +113,7 @@ class Receipts:
         return "\n".join(_waterfall(marks) for marks in reversed(kept))
 
 
-def _waterfall(marks: Marks) -> str:
+def _waterfall(marks: Timings) -> str:
     lines = [f"session {marks.session} ({marks.how})"]
     steps = marks.steps()
     whole = steps[-1][2] if steps else 0.0

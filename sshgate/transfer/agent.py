@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 
 from sshgate.transfer.destination import Writing
-from sshgate.transfer.incoming import Landing
+from sshgate.transfer.incoming import Receiver
 from sshgate.transfer.outgoing import Reading, reason, walk
-from sshgate.transfer.records import CHUNK, Decoder, End, Garbled, Have, Offer, Problem, Record, encode
+from sshgate.transfer.records import CHUNK, Decoder, End, Have, Offer, Problem, ProtocolError, Record, encode
 from sshgate.transfer.unfinished import Stopped
 
 READY = b"\x01sshgate-cp agent\x02"
@@ -39,7 +39,7 @@ def main(task: str, *arguments: str) -> int:
         destination, many, resume, *_ = arguments
         # The sandbox's disk is its own limit.
         return _receive(Writing(_path(destination), many == "1", resume == "1", 0o7777, 1 << 62, 1 << 62))
-    except (Stopped, Garbled) as error:
+    except (Stopped, ProtocolError) as error:
         _write(encode(Problem(b"", str(error))))
         return 1
     except BrokenPipeError:
@@ -78,7 +78,7 @@ def _send(sources: list[bytes], reading: Reading) -> int:
 
 
 def _receive(writing: Writing) -> int:
-    landing = Landing(writing, lambda path, why: _write(encode(Problem(path, why))), lambda: os.urandom(8).hex())
+    landing = Receiver(writing, lambda path, why: _write(encode(Problem(path, why))), lambda: os.urandom(8).hex())
     try:
         for record in _read():
             answer = landing.take(record)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from sshgate.sandbox.launcher import quote
 from sshgate.stream.interfaces import STDOUT, Exited, Outcome, Process
-from sshgate.transfer.unfinished import shown
+from sshgate.transfer.unfinished import display_path
 
 # No single quotes and no exclamation marks: it must survive any login shell inside single quotes.
 # What busybox has without a link for it counts as well.
@@ -43,7 +43,7 @@ class Conversation:
     def __init__(self, process: Process, warn: Callable[[str], None]) -> None:
         self.process = process
         self._warn = warn
-        self._early = b""
+        self._buffered = b""
         self._complaint = b""
         self._complaints_left = _COMPLAINTS
 
@@ -64,13 +64,13 @@ class Conversation:
             if data is None:
                 raise FarFailure(await self._why(seen))
             seen += data
-        self._early = seen[found.end() :]
+        self._buffered = seen[found.end() :]
         return found[1]
 
     async def _why(self, seen: bytes) -> str:
-        said = re.search(rb"S([^\0]{1,500})\0\Z", seen)
-        if said:
-            return f"in the sandbox: {shown(said[1])}"
+        output = re.search(rb"S([^\0]{1,500})\0\Z", seen)
+        if output:
+            return f"in the sandbox: {display_path(output[1])}"
         outcome = await self.process.wait()
         if isinstance(outcome, Exited) and outcome.status in (126, 127):
             return "the sandbox has no /bin/sh, which copying needs; nothing was copied."
@@ -78,9 +78,9 @@ class Conversation:
 
     async def read(self) -> bytes | None:
         """The next output; ``None`` after its end."""
-        if self._early:
-            early, self._early = self._early, b""
-            return early
+        if self._buffered:
+            buffered, self._buffered = self._buffered, b""
+            return buffered
         while (chunk := await self.process.read()) is not None:
             if chunk[0] == STDOUT:
                 return chunk[1]
@@ -90,7 +90,7 @@ class Conversation:
 
     def unread(self, data: bytes) -> None:
         """Give back what was read too much."""
-        self._early = data + self._early
+        self._buffered = data + self._buffered
 
     async def say(self, script: bytes) -> None:
         """Have the shell carry out a script; it must leave the loop, or return to it."""
@@ -103,7 +103,7 @@ class Conversation:
         *lines, self._complaint = (self._complaint + data).split(b"\n")
         for line in lines:
             if line.strip():
-                self._warn(shown(line.rstrip(b"\r")))
+                self._warn(display_path(line.rstrip(b"\r")))
 
 
 def ended(outcome: Outcome) -> str:

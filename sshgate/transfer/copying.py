@@ -17,7 +17,7 @@ from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation,
 from sshgate.transfer.display import Display
 from sshgate.transfer.places import BySsh, InPod
 from sshgate.transfer.program import SshProgram, ssh_argv
-from sshgate.transfer.records import Garbled
+from sshgate.transfer.records import ProtocolError
 from sshgate.transfer.unfinished import Stopped
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def copy(order: Order, ways: Ways, display: Display) -> str | None:
         from sshgate.transfer.outgoing import reason
 
         return f"{reason(error)}; the copy was stopped and is not complete."
-    except Garbled as error:
+    except ProtocolError as error:
         return f"the far end cannot be trusted: {error}; the copy was stopped and is not complete."
     return None
 

@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from sshgate.transfer.outgoing import reason
-from sshgate.transfer.unfinished import Stopped, shown
+from sshgate.transfer.unfinished import Stopped, display_path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # What an entry costs on the disk besides its content.
@@ -39,29 +39,29 @@ def open_destination(writing: Writing, contents: bool) -> tuple[int, bytes | Non
         return os.open(path, _DIRECTORY), None
     except FileNotFoundError:
         if contents or path.endswith(b"/"):
-            return _made(path), None
+            return _create(path), None
         if writing.many:
-            raise Stopped(f"{shown(path)} is not a directory, so several sources cannot go there.") from None
+            raise Stopped(f"{display_path(path)} is not a directory, so several sources cannot go there.") from None
     except NotADirectoryError:
         if contents or path.endswith(b"/") or writing.many:
-            raise Stopped(f"{shown(path)} exists and is not a directory; name another destination.") from None
+            raise Stopped(f"{display_path(path)} exists and is not a directory; name another destination.") from None
     except OSError as error:
-        raise Stopped(f"{shown(path)}: {reason(error)}.") from error
+        raise Stopped(f"{display_path(path)}: {reason(error)}.") from error
     head, _, renamed = path.rpartition(b"/")
     head = head or (b"/" if path.startswith(b"/") else b".")
     try:
         return os.open(head, _DIRECTORY), renamed
     except OSError as error:
-        raise Stopped(f"{shown(head)}: {reason(error)}; make that directory first.") from error
+        raise Stopped(f"{display_path(head)}: {reason(error)}; make that directory first.") from error
 
 
-def _made(path: bytes) -> int:
+def _create(path: bytes) -> int:
     bare = re.sub(rb"(?:/+\.?)+\Z", b"", path) or path
     try:
         os.mkdir(bare)  # noqa: PTH102 - bytes
         return os.open(bare, _DIRECTORY)
     except OSError as error:
-        raise Stopped(f"{shown(bare)}: {reason(error)}; make the directory above it first.") from error
+        raise Stopped(f"{display_path(bare)}: {reason(error)}; make the directory above it first.") from error
 
 
 class Budget:
@@ -72,7 +72,7 @@ class Budget:
         free = disk.f_bavail * disk.f_frsize
         reserve = min(disk.f_blocks * disk.f_frsize // 20, 1 << 30)
         self._max_bytes = writing.max_bytes
-        self._place = shown(writing.destination)
+        self._place = display_path(writing.destination)
         self._room = writing.max_bytes or max(free - reserve, 0)
         # A disk cannot hold more than its size: whoever speaks of more than that lies, or means holes.
         self._untouched = max(disk.f_blocks * disk.f_frsize, writing.max_bytes)

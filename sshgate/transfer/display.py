@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sshgate.transfer.records import Chunk, File, Hole, Record, Totals, Whole
-from sshgate.transfer.unfinished import shown
+from sshgate.transfer.unfinished import display_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -59,9 +59,9 @@ class Display:
         elif isinstance(record, Hole):
             progress.advance(task, record.length)
         elif isinstance(record, File):
-            progress.update(task, description=shown(record.name)[:40], advance=record.offset)
+            progress.update(task, description=display_path(record.name)[:40], advance=record.offset)
         elif isinstance(record, Whole):
-            progress.update(task, description=shown(record.name)[:40], advance=len(record.content))
+            progress.update(task, description=display_path(record.name)[:40], advance=len(record.content))
         elif isinstance(record, Totals):
             progress.update(task, total=max(record.size, 1))
 
@@ -69,9 +69,9 @@ class Display:
         """Something was not copied; the rest goes on."""
         self.failed += 1
         if self.failed <= _NAMED:
-            self.failures.append((shown(path), shown(reason.encode("utf-8", "surrogateescape"))))
+            self.failures.append((display_path(path), display_path(reason.encode("utf-8", "surrogateescape"))))
             if not self._json:
-                self.say(f"{shown(path)}: {self.failures[-1][1]}.")
+                self.say(f"{display_path(path)}: {self.failures[-1][1]}.")
         elif self.failed == _NAMED + 1 and not self._json:
             self.say("more failures follow and are only counted.")
 

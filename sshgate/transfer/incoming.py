@@ -23,13 +23,13 @@ from sshgate.transfer.records import (  # fmt: skip
     End,
     Enter,
     File,
-    Garbled,
     Hardlink,
     Have,
     Hole,
     Leave,
     Offer,
     Problem,
+    ProtocolError,
     Record,
     Same,
     Sum,
@@ -41,6 +41,7 @@ from sshgate.transfer.unfinished import (  # fmt: skip
     FSYNC_FROM,
     Stopped,
     Unfinished,
+    display_path,
     existing,
     hash_file,
     open_file,
@@ -48,7 +49,6 @@ from sshgate.transfer.unfinished import (  # fmt: skip
     put,
     put_link,
     put_symlink,
-    shown,
     sync,
     sync_directory,
 )
@@ -57,7 +57,7 @@ from sshgate.transfer.unfinished import (  # fmt: skip
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
 
-class Landing:
+class Receiver:
     """Takes records one by one. ``report`` is told what could not be put in place, by path and clause.
 
     ``token`` gives a fresh hexadecimal string for a temporary name. ``take`` raises ``Stopped`` or
@@ -99,7 +99,7 @@ class Landing:
             return self._end() if isinstance(record, End) else self._entry(record)
         except OSError as error:
             if error.errno in _FATAL:
-                where = self._shown(getattr(record, "name", b""))
+                where = self._display_name(getattr(record, "name", b""))
                 raise Stopped(f"{where}: {reason(error)}; the copy was stopped.") from error
             raise
 
@@ -133,10 +133,10 @@ class Landing:
     def _name(self, name: bytes) -> bytes:
         """A name of this directory and no other place, or ``Garbled``."""
         if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
-            raise Garbled(f"it sent the name {shown(name)}, which would leave the destination")
+            raise ProtocolError(f"it sent the name {display_path(name)}, which would leave the destination")
         if self._renamed is not None and self._descent is not None and self._descent.depth == 0:
             if self.entries and not self._trail and name != self._first:
-                raise Garbled("it sent more than was asked for")
+                raise ProtocolError("it sent more than was asked for")
             self._first = name
             return self._renamed
         return name
@@ -189,7 +189,7 @@ class Landing:
         elif isinstance(record, Same):
             self._same(record, self._name(record.name), descent.fd)
         else:
-            raise Garbled("its records are in a wrong order")
+            raise ProtocolError("its records are in a wrong order")
         return None
 
     def _enter(self, record: Enter, descent: Descent) -> None:
@@ -204,7 +204,7 @@ class Landing:
 
     def _leave(self) -> None:
         if not self._trail or self._descent is None:
-            raise Garbled("its records are in a wrong order")
+            raise ProtocolError("its records are in a wrong order")
         record = self._trail.pop()
         self.entries += 1
         if record.name == b".":
@@ -232,7 +232,7 @@ class Landing:
         elif self._renamed is not None:
             parts[0] = self._renamed
         if not parts or any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
-            raise Garbled(f"it sent a hard link to {shown(record.target)}, outside the destination")
+            raise ProtocolError(f"it sent a hard link to {display_path(record.target)}, outside the destination")
         there = Descent(os.dup(descent.root))
         try:
             for part in parts[:-1]:
@@ -257,7 +257,7 @@ class Landing:
             self._offered = None
         assert self._budget is not None
         if not self._resumes(record.size):
-            raise Garbled("its records are in a wrong order")
+            raise ProtocolError("its records are in a wrong order")
         complete = existing(fd, name, os.O_RDONLY)
         if complete is not None:
             try:
@@ -287,7 +287,7 @@ class Landing:
     def _same(self, record: Same, name: bytes, fd: int) -> None:
         compared, self._compared = self._compared, None
         if compared is None:
-            raise Garbled("its records are in a wrong order")
+            raise ProtocolError("its records are in a wrong order")
         file = existing(fd, name, os.O_RDONLY)
         if file is None:
             raise OSError(errno.ESTALE, "changed during the copy")
@@ -306,7 +306,7 @@ class Landing:
     def _chunk(self, content: bytes | memoryview) -> None:
         if self._file is None:
             if not (self._ignored_file or self._skipping):
-                raise Garbled("its records are in a wrong order")
+                raise ProtocolError("its records are in a wrong order")
             return
         assert self._budget is not None
         self._budget.spend(len(content))
@@ -314,7 +314,9 @@ class Landing:
             self._file.write(content)
         except OSError as error:
             if error.errno in _FATAL:
-                raise Stopped(f"{self._shown(self._file.name)}: {reason(error)}; the copy was stopped.") from error
+                raise Stopped(
+                    f"{self._display_name(self._file.name)}: {reason(error)}; the copy was stopped."
+                ) from error
             self._drop(reason(error))
 
     def _whole(self, record: Whole, name: bytes, fd: int) -> None:
@@ -333,7 +335,7 @@ class Landing:
                 self._budget.hole(record.length)
             return
         if not isinstance(record, (Sum, Broken)):
-            raise Garbled("its records are in a wrong order")
+            raise ProtocolError("its records are in a wrong order")
         if self._file is None:
             self._ignored_file = False
             return
@@ -368,7 +370,7 @@ class Landing:
 
     def _end(self) -> Done:
         if self._file is not None or self._trail or self._skipping or self._ignored_file:
-            raise Garbled("it ended in the middle of a file")
+            raise ProtocolError("it ended in the middle of a file")
         if self._descent is not None and outlives_us(self._descent.root):
             if self._large == self.entries:
                 sync_directory(self._descent.root)  # the files themselves are on the disk already
@@ -376,8 +378,8 @@ class Landing:
                 sync(self._descent.root)
         return Done(self.entries, self.size)
 
-    def _shown(self, name: bytes) -> str:
-        return shown(self._path(name))
+    def _display_name(self, name: bytes) -> str:
+        return display_path(self._path(name))
 
     def _fail(self, name: bytes, why: str) -> None:
         self.failed += 1

@@ -131,9 +131,11 @@ class _Walker:
         finally:
             os.close(file)
 
-    def _tree(self, descent: Descent, last: bytes, name: bytes, shown: bytes) -> Generator[Record, Have | None, None]:
+    def _tree(
+        self, descent: Descent, last: bytes, name: bytes, display_name: bytes
+    ) -> Generator[Record, Have | None, None]:
         """Everything under one source, without recursion: trees can be deeper than Python's stack."""
-        trail = [(name, shown)]
+        trail = [(name, display_name)]
         pending: list[Iterator[bytes]] = [iter([last])]
         finished: list[os.stat_result] = []
         while pending:
@@ -151,7 +153,7 @@ class _Walker:
             at_top = len(pending) == 1
             label = name if at_top else item
             path = trail[-1][0] if at_top else trail[-1][0] + b"/" + item
-            show = shown if at_top else trail[-1][1].rstrip(b"/") + b"/" + item
+            show = display_name if at_top else trail[-1][1].rstrip(b"/") + b"/" + item
             try:
                 status = os.lstat(item, dir_fd=descent.fd)
                 if stat.S_ISDIR(status.st_mode):

@@ -39,18 +39,18 @@ class _Unsupervised:
     def signal(self, pid: int, name: str, foreground: bool) -> None:
         """The far end needs no signal."""
 
-    async def taken(self, pid: int) -> None:
+    async def acknowledge_output(self, pid: int) -> None:
         """It asks for no end mark."""
 
-    async def fate(self) -> str | None:
+    async def end_reason(self) -> str | None:
         """Nobody watches this pod."""
         return None
 
-    async def killed(self) -> str | None:
+    async def kill_reason(self) -> str | None:
         """Nobody watches this pod."""
         return None
 
-    async def gone(self, pid: int) -> bool:
+    async def process_gone(self, pid: int) -> bool:
         """Unknown; the stream's own end is what counts."""
         return True
 

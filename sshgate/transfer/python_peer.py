@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from sshgate.transfer.conversation import Conversation, FarFailure, ended, words
 from sshgate.transfer.destination import Writing
 from sshgate.transfer.display import Display
-from sshgate.transfer.incoming import Landing
+from sshgate.transfer.incoming import Receiver
 from sshgate.transfer.outgoing import Reading, walk
 from sshgate.transfer.records import (
     CHUNK,
@@ -21,10 +21,10 @@ from sshgate.transfer.records import (
     Decoder,
     Done,
     End,
-    Garbled,
     Have,
     Offer,
     Problem,
+    ProtocolError,
     Record,
     encode,
 )
@@ -81,21 +81,21 @@ async def started(talk: Conversation, program: bytes, task: str, *arguments: str
 async def send(talk: Conversation, sources: list[bytes], reading: Reading, display: Display) -> None:
     """Copy from here; the agent receives. Raises ``FarFailure`` or ``Garbled``."""
     answers: asyncio.Queue[Have] = asyncio.Queue(1)
-    told = asyncio.create_task(_told(talk, answers, display))
+    answer = asyncio.create_task(_read_answer(talk, answers, display))
     sending = asyncio.create_task(_sending(talk, sources, reading, answers, display))
     try:
-        await asyncio.wait({told, sending}, return_when=asyncio.FIRST_COMPLETED)
-        if not told.done():
+        await asyncio.wait({answer, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
             await sending
-        done = await told
+        done = await answer
         display.entries, display.size = done.entries, done.size
         end = await sending
         if display.failed == 0 and tuple(done) != tuple(end):
-            raise Garbled("it has put in place something else than was sent")
+            raise ProtocolError("it has put in place something else than was sent")
     finally:
-        for task in (told, sending):
+        for task in (answer, sending):
             task.cancel()
-        await asyncio.gather(told, sending, return_exceptions=True)
+        await asyncio.gather(answer, sending, return_exceptions=True)
 
 
 async def _sending(
@@ -124,7 +124,7 @@ async def _sending(
             return record
 
 
-async def _told(talk: Conversation, answers: asyncio.Queue[Have], display: Display) -> Done:
+async def _read_answer(talk: Conversation, answers: asyncio.Queue[Have], display: Display) -> Done:
     """What the receiving agent says, up to its ``Done``."""
     async for record in _records(talk):
         if isinstance(record, Have):
@@ -134,13 +134,13 @@ async def _told(talk: Conversation, answers: asyncio.Queue[Have], display: Displ
         elif isinstance(record, Done):
             return record
         else:
-            raise Garbled("its records are in a wrong order")
+            raise ProtocolError("its records are in a wrong order")
     raise FarFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
 
 
 async def fetch(talk: Conversation, writing: Writing, display: Display) -> None:
     """Copy to here; the agent sends. Raises ``FarFailure``, ``Garbled`` or ``Stopped``."""
-    landing = Landing(writing, display.fail, lambda: os.urandom(8).hex())
+    landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     try:
         async for record in _records(talk):
             if isinstance(record, Problem):
@@ -153,7 +153,7 @@ async def fetch(talk: Conversation, writing: Writing, display: Display) -> None:
                 await talk.process.write(encode(answer))
             if isinstance(record, End):
                 if not landing.failed and (landing.entries, landing.size) != tuple(record):
-                    raise Garbled("it has sent something else than it says")
+                    raise ProtocolError("it has sent something else than it says")
                 return
     finally:
         landing.close()

@@ -159,7 +159,7 @@ Record = Union[  # noqa: UP007 - Python 3.8 in a sandbox cannot evaluate X | Y
 ]  # fmt: skip
 
 
-class Garbled(Exception):
+class ProtocolError(Exception):
     """The other end does not speak as agreed; nothing it says can be used. The text is a clause."""
 
 
@@ -198,7 +198,7 @@ class _Layout:
             fields[string] = piece.decode("utf-8", "surrogateescape") if string in self.texts else piece
             at = end
         if at != len(payload):
-            raise Garbled("a record has a wrong length")
+            raise ProtocolError("a record has a wrong length")
         return fields
 
 
@@ -262,14 +262,14 @@ class Decoder:
         while self._end - self._start >= _HEAD.size:
             tag, length, crc = _HEAD.unpack_from(self._buffer, self._start)
             if tag >= len(_KINDS) or length > (CHUNK if tag == _CHUNK_TAG else LARGEST_OTHER):
-                raise Garbled("it sent something that is not part of a copy")
+                raise ProtocolError("it sent something that is not part of a copy")
             start = self._start + _HEAD.size
             if start + length > self._end:
                 return
             self._start = start + length
             with self._buffer[start : self._start] as payload:
                 if _checksum(tag, payload) != crc:
-                    raise Garbled("a checksum does not match")
+                    raise ProtocolError("a checksum does not match")
                 yield Chunk(payload) if tag == _CHUNK_TAG else self._record(tag, bytes(payload))
 
     def feed(self, data: bytes) -> Iterator[Record]:
@@ -286,7 +286,7 @@ class Decoder:
         try:
             record: Record = _KINDS[tag](*_LAYOUTS[tag].unpack(payload))
         except struct.error as error:
-            raise Garbled("a record has a wrong length") from error
+            raise ProtocolError("a record has a wrong length") from error
         return record
 
 

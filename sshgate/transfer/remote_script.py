@@ -9,8 +9,8 @@ from importlib import resources
 from sshgate.transfer.conversation import Conversation, FarFailure, ended, words
 from sshgate.transfer.display import Display
 from sshgate.transfer.outgoing import landing_name
-from sshgate.transfer.records import Garbled
-from sshgate.transfer.unfinished import shown
+from sshgate.transfer.records import ProtocolError
+from sshgate.transfer.unfinished import display_path
 
 _ANSWERS = 64 * 1024
 
@@ -43,7 +43,7 @@ async def answers(talk: Conversation) -> AsyncIterator[tuple[bytes, bytes]]:
     while (data := await talk.read()) is not None:
         *whole, waiting = (waiting + data).split(b"\0")
         if len(waiting) > _ANSWERS:
-            raise Garbled("it sent something that is not part of a copy")
+            raise ProtocolError("it sent something that is not part of a copy")
         for answer in whole:
             yield answer[:1], answer[1:]
 
@@ -55,9 +55,9 @@ async def verdict(talk: Conversation, display: Display) -> int:
             why, _, path = rest.partition(b"\n")
             display.fail(path.removeprefix(b"./"), why.decode("utf-8", "replace"))
         elif kind == b"S":
-            raise FarFailure(f"in the sandbox: {shown(rest)}")
+            raise FarFailure(f"in the sandbox: {display_path(rest)}")
         elif kind == b"D" and rest.isdigit():
             return int(rest[:18])
         else:
-            raise Garbled("it sent something that is not part of a copy")
+            raise ProtocolError("it sent something that is not part of a copy")
     raise FarFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")

@@ -15,7 +15,7 @@ from sshgate.transfer import remote_script as farscript
 from sshgate.transfer.conversation import Conversation, FarFailure, words
 from sshgate.transfer.destination import Writing
 from sshgate.transfer.display import Display
-from sshgate.transfer.incoming import Landing
+from sshgate.transfer.incoming import Receiver
 from sshgate.transfer.outgoing import Reading, landing_name, walk
 from sshgate.transfer.records import (
     CHUNK,
@@ -24,16 +24,16 @@ from sshgate.transfer.records import (
     End,
     Enter,
     File,
-    Garbled,
     Hardlink,
     Hole,
     Leave,
     Problem,
+    ProtocolError,
     Record,
     Sum,
     Symlink,
 )
-from sshgate.transfer.unfinished import shown
+from sshgate.transfer.unfinished import display_path
 
 NEEDED_TO_SEND = frozenset(("sha256sum", "dd", "mv", "mkdir", "chmod"))
 NEEDED_TO_FETCH = frozenset(("sha256sum", "head"))
@@ -51,25 +51,25 @@ async def send(talk: Conversation, sources: list[bytes], destination: bytes, dis
     await talk.say(farscript.functions() + farscript.begin(sources, destination, os.urandom(8).hex()))
     await talk.programs()
     await talk.say(b'while IFS= read -r l;do eval "$(printf %b "$l")";done;exit 1')
-    told = asyncio.create_task(farscript.verdict(talk, display))
+    answer = asyncio.create_task(farscript.verdict(talk, display))
     sending = asyncio.create_task(_sending(talk, sources, display, totals))
     try:
-        await asyncio.wait({told, sending}, return_when=asyncio.FIRST_COMPLETED)
-        if not told.done():
+        await asyncio.wait({answer, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
             await sending
-        display.entries = await told
+        display.entries = await answer
         end = await sending
         display.size = end.size
         if display.failed == 0 and display.entries != end.entries:
-            raise Garbled("it has put in place something else than was sent")
+            raise ProtocolError("it has put in place something else than was sent")
     finally:
-        for task in (told, sending):
+        for task in (answer, sending):
             task.cancel()
-        await asyncio.gather(told, sending, return_exceptions=True)
+        await asyncio.gather(answer, sending, return_exceptions=True)
 
 
 async def _sending(talk: Conversation, sources: list[bytes], display: Display, totals: bool) -> End:
-    telling = _Telling(talk)
+    telling = _RecordWriter(talk)
     for record in walk(sources, Reading(totals=totals)):
         if isinstance(record, Problem):
             display.fail(*record)
@@ -77,13 +77,13 @@ async def _sending(talk: Conversation, sources: list[bytes], display: Display, t
         if isinstance(record, Broken):
             display.fail(telling.file.name, record.reason)
         display.show(record)
-        await telling.tell(record)
+        await telling.write(record)
         if isinstance(record, End):
             return record
     raise AssertionError("every walk ends with End")
 
 
-class _Telling:
+class _RecordWriter:
     """Says records in the words of the far functions."""
 
     def __init__(self, talk: Conversation) -> None:
@@ -93,7 +93,7 @@ class _Telling:
         self._sent = 0
         self._digest = hashlib.sha256()
 
-    async def tell(self, record: Record) -> None:
+    async def write(self, record: Record) -> None:
         say = self._talk.say
         if not self._trail and isinstance(record, (Enter, File, Symlink, Hardlink)):
             await say(b"top=" + words(record.name))
@@ -160,7 +160,7 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
     """Copy to here. Raises ``FarFailure``, ``Garbled`` or ``Stopped``."""
     await talk.say(farscript.functions())
     await talk.programs()
-    landing = Landing(writing, display.fail, lambda: os.urandom(8).hex())
+    landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     try:
         for source in sources:
             await fetch_one(talk, source, landing, display)
@@ -169,7 +169,7 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
         landing.close()
 
 
-async def fetch_one(talk: Conversation, source: bytes, landing: Landing, display: Display) -> None:
+async def fetch_one(talk: Conversation, source: bytes, landing: Receiver, display: Display) -> None:
     """Copy one source to here; ``functions`` are there already. Raises as ``fetch`` does."""
     head, name = farscript.parted(source)
     await talk.say(b"(tree %s %s)" % (head, name))
@@ -193,7 +193,7 @@ async def records(source: Input, top: bytes) -> AsyncIterator[Record]:
             return
         if kind == b"U":
             if not trail:
-                raise Garbled("its records are in a wrong order")
+                raise ProtocolError("its records are in a wrong order")
             trail.pop()
             yield Leave()
             continue
@@ -246,16 +246,16 @@ class Input:
         """A kind and its numbers."""
         text = await self.raw_line()
         if text[:1] == b"S":
-            raise FarFailure(f"in the sandbox: {shown(text[1:].rstrip(bytes(1)))}")
+            raise FarFailure(f"in the sandbox: {display_path(text[1:].rstrip(bytes(1)))}")
         if not _LINE.fullmatch(text):
-            raise Garbled("it sent something that is not part of a copy")
+            raise ProtocolError("it sent something that is not part of a copy")
         kind, *numbers = text.split()
         return (kind, *map(int, numbers))
 
     async def raw_line(self) -> bytes:
         while (end := re.search(rb"[\n\0]", self._buffer)) is None:
             if len(self._buffer) > _LONGEST_LINE * 10:
-                raise Garbled("it sent something that is not part of a copy")
+                raise ProtocolError("it sent something that is not part of a copy")
             await self._more()
         line = bytes(self._buffer[: end.start()])
         del self._buffer[: end.end()]
@@ -263,7 +263,7 @@ class Input:
 
     async def exactly(self, size: int, limit: int) -> bytes:
         if size > limit:
-            raise Garbled("it sent a name that is too long")
+            raise ProtocolError("it sent a name that is too long")
         while len(self._buffer) < size:
             await self._more()
         return self._taken(size)
@@ -282,5 +282,5 @@ class Input:
     async def _more(self) -> None:
         data = await self._talk.read()
         if data is None:
-            raise Garbled("it ended in the middle of the copy")
+            raise ProtocolError("it ended in the middle of the copy")
         self._buffer += data

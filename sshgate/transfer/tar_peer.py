@@ -17,11 +17,11 @@ from sshgate.transfer import sh_peer as shellfar
 from sshgate.transfer.conversation import Conversation, FarFailure, words
 from sshgate.transfer.destination import Writing
 from sshgate.transfer.display import Display
-from sshgate.transfer.incoming import Landing
+from sshgate.transfer.incoming import Receiver
 from sshgate.transfer.outgoing import Reading, landing_name, walk
-from sshgate.transfer.records import CHUNK, Broken, End, Enter, File, Garbled, Hardlink, Leave, Problem
+from sshgate.transfer.records import CHUNK, Broken, End, Enter, File, Hardlink, Leave, Problem, ProtocolError
 from sshgate.transfer.tarball import Packer, Wire, unpacked
-from sshgate.transfer.unfinished import shown
+from sshgate.transfer.unfinished import display_path
 
 NEEDED = frozenset(("tar", "sha256sum", "xargs", "mv", "mkdir", "stat", "tee"))
 # Names of this many bytes wait in memory, more in a temporary file.
@@ -50,19 +50,19 @@ async def send(
     await talk.say(
         farscript.functions() + script + b";unpack " + words(landing_name(sources[0]), b"gnu" if gnu else b"other")
     )
-    told = asyncio.create_task(farscript.verdict(talk, display))
+    answer = asyncio.create_task(farscript.verdict(talk, display))
     sending = asyncio.create_task(_sending(talk, sources, gnu, display, wants_totals))
     try:
-        await asyncio.wait({told, sending}, return_when=asyncio.FIRST_COMPLETED)
-        if not told.done():
+        await asyncio.wait({answer, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
             await sending
-        await told
+        await answer
         end = await sending
         display.entries, display.size = end.entries, end.size
     finally:
-        for task in (told, sending):
+        for task in (answer, sending):
             task.cancel()
-        await asyncio.gather(told, sending, return_exceptions=True)
+        await asyncio.gather(answer, sending, return_exceptions=True)
 
 
 async def _sending(talk: Conversation, sources: list[bytes], gnu: bool, display: Display, wants_totals: bool) -> End:
@@ -99,7 +99,7 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
     gnu = await is_gnu(talk)
     await talk.say(farscript.functions())
     await talk.programs()
-    landing = Landing(writing, display.fail, lambda: os.urandom(8).hex())
+    landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     bridge = _Blocking(talk)
     try:
         for source in sources:
@@ -125,7 +125,7 @@ async def _is_beyond(talk: Conversation, head: bytes, name: bytes) -> bool:
     return await talk.programs() >= shellfar.NEEDED_TO_FETCH and beyond
 
 
-async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing: Landing, display: Display) -> None:
+async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing: Receiver, display: Display) -> None:
     """A file of the kernel's, or of some in user space, is empty for tar and not for others: it is not copied then."""
     head, _ = farscript.parted(source)
     top = landing_name(source)
@@ -135,7 +135,7 @@ async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing:
         await talk.say(b"(empty %s %s)" % (head, words(*(b"./" + path for path in batch))))
         async for record in shellfar.records(shellfar.Input(talk), b""):
             if not isinstance(record, Problem) or record.path not in batch:
-                raise Garbled("it sent something else than was asked for")
+                raise ProtocolError("it sent something else than was asked for")
             batch.remove(record.path)
             landing.withdraw(prefix + record.path)
             display.fail(*record)
@@ -143,11 +143,11 @@ async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing:
         await talk.programs()
 
 
-def _land(bridge: _Blocking, source: bytes, landing: Landing, display: Display, empty: list[bytes]) -> None:
+def _land(bridge: _Blocking, source: bytes, landing: Receiver, display: Display, empty: list[bytes]) -> None:
     """In a thread of its own: ``tarfile`` can only block. ``empty`` gets the paths of all files without content."""
     wire = Wire(bridge.more)
     if wire.peek() == b"S":
-        raise FarFailure(f"in the sandbox: {shown(wire.sentence())}")
+        raise FarFailure(f"in the sandbox: {display_path(wire.sentence())}")
     name = landing_name(source)
     link = source.endswith(b"/") and name != b"."
     trail: list[bytes] = []
@@ -170,7 +170,7 @@ def _land(bridge: _Blocking, source: bytes, landing: Landing, display: Display, 
         display.entries, display.size = landing.entries, landing.size
     status, digest, sockets = wire.trailer()
     if digest != wire.digest.hexdigest().encode():
-        raise Garbled("the checksum of its archive does not match")
+        raise ProtocolError("the checksum of its archive does not match")
     if status:
         raise FarFailure(f"tar in the sandbox ended with status {status}: some files were not copied, or changed.")
     if sockets:
@@ -190,12 +190,12 @@ class _Blocking:
     def more(self) -> bytes:
         """The next bytes, ``b""`` at the end; called in the thread."""
         if self._over:
-            raise Garbled("it was interrupted")
+            raise ProtocolError("it was interrupted")
         self._waiting = asyncio.run_coroutine_threadsafe(self._talk.read(), self._loop)
         try:
             return self._waiting.result() or b""
         except concurrent.futures.CancelledError as error:
-            raise Garbled("it was interrupted") from error
+            raise ProtocolError("it was interrupted") from error
 
     def give_back(self, data: bytes) -> None:
         """What was read too much."""

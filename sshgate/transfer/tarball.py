@@ -17,16 +17,16 @@ from sshgate.transfer.records import (
     Chunk,
     Enter,
     File,
-    Garbled,
     Hardlink,
     Hole,
     Leave,
     Problem,
+    ProtocolError,
     Record,
     Sum,
     Symlink,
 )
-from sshgate.transfer.unfinished import shown
+from sshgate.transfer.unfinished import display_path
 
 # All headers of one entry: long names, extended attributes.
 _HEADERS = 1024 * 1024
@@ -185,7 +185,7 @@ class Wire:
             return self._last + self.read(size - 1)
         self.budget -= size
         if self.budget < 0:
-            raise Garbled("it sent an entry whose headers do not end")
+            raise ProtocolError("it sent an entry whose headers do not end")
         self._fill(size)
         taken = bytes(memoryview(self._buffer)[:size])
         del self._buffer[:size]
@@ -214,18 +214,18 @@ class Wire:
             seen += bytes(kept)
             self._buffer.clear()
             if seen and (seen[0] != 1 or len(seen) > 1024):
-                raise Garbled("its archive ended in the middle")
+                raise ProtocolError("its archive ended in the middle")
             if b"\2" not in seen:
                 data = self._more()
                 if not data:
-                    raise Garbled("its archive was cut")
+                    raise ProtocolError("its archive was cut")
                 self._buffer += data
-        told, _, rest = seen[1:].partition(b"\2")
+        size, _, rest = seen[1:].partition(b"\2")
         self._buffer += rest
-        fields = [field for field in told.split() if field != b"socket"]
+        fields = [field for field in size.split() if field != b"socket"]
         if len(fields) < 2 or not fields[0].isdigit():
-            raise Garbled("its archive has no checksum")
-        return int(fields[0][:4]), fields[1], b"socket" in told
+            raise ProtocolError("its archive has no checksum")
+        return int(fields[0][:4]), fields[1], b"socket" in size
 
 
 def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:
@@ -254,7 +254,7 @@ def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:
             yield from _moves(trail, directory[:-1] if member.isdir() and trail != path else directory)
             yield from _entry(wire, member, path, trail)
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
-        raise Garbled("its archive is damaged") from error
+        raise ProtocolError("its archive is damaged") from error
     while trail:
         trail.pop()
         yield Leave()
@@ -287,7 +287,7 @@ def _file(wire: Wire, member: tarfile.TarInfo, file: File) -> Iterator[Record]:
     at = 0
     for start, length in sparse if sparse is not None else [(0, member.size)]:
         if start < at or length < 0 or start + length > member.size:
-            raise Garbled("it sent a map of holes that cannot be")
+            raise ProtocolError("it sent a map of holes that cannot be")
         if start > at:
             yield Hole(start - at)
         at = start + length
@@ -295,7 +295,7 @@ def _file(wire: Wire, member: tarfile.TarInfo, file: File) -> Iterator[Record]:
             wire.budget = CHUNK
             content = wire.read(min(CHUNK, length))
             if not content:
-                raise Garbled("its archive was cut")
+                raise ProtocolError("its archive was cut")
             length -= len(content)
             yield Hole(len(content)) if content == _ZEROS[: len(content)] else Chunk(content)
     if at < member.size:
@@ -318,7 +318,7 @@ def _components(name: str) -> list[bytes]:
     path = _bytes(name)
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if path.startswith(b"/") or b".." in parts or b"\0" in path:
-        raise Garbled(f"it sent the name {shown(path)}, which would leave the destination")
+        raise ProtocolError(f"it sent the name {display_path(path)}, which would leave the destination")
     return parts
 
 

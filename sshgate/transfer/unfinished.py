@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 
-from sshgate.transfer.records import CHUNK, File, Garbled, Symlink, Whole, hash_hole
+from sshgate.transfer.records import CHUNK, File, ProtocolError, Symlink, Whole, hash_hole
 
 FSYNC_FROM = 1024 * 1024
 _FLUSH = 8 * 1024 * 1024
@@ -45,7 +45,7 @@ class Unfinished:
 
     def write(self, content: bytes | memoryview) -> None:
         if self.position + len(content) > self.record.size:
-            raise Garbled(f"it sent more of {shown(self.name)} than it had announced")
+            raise ProtocolError(f"it sent more of {display_path(self.name)} than it had announced")
         self.digest.update(content)
         view = memoryview(content)
         while view:
@@ -59,7 +59,7 @@ class Unfinished:
 
     def hole(self, length: int) -> None:
         if length <= 0 or self.position + length > self.record.size:
-            raise Garbled(f"it sent more of {shown(self.name)} than it had announced")
+            raise ProtocolError(f"it sent more of {display_path(self.name)} than it had announced")
         hash_hole(self.digest, length)
         self._holes = True
         self.position += length
@@ -95,7 +95,7 @@ class Unfinished:
         self.fd = -1
 
 
-def shown(path: bytes) -> str:
+def display_path(path: bytes) -> str:
     """A path as people can read it and a terminal cannot be harmed by it."""
     text = path.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -103,7 +103,7 @@ def shown(path: bytes) -> str:
 
 def open_file(directory: int, name: bytes, record: File, temporary: bytes, resumed: Unfinished | None) -> Unfinished:
     if not 0 <= record.size <= LARGEST_FILE or not 0 <= record.offset <= record.size or record.mode < 0:
-        raise Garbled("it sent an impossible size")
+        raise ProtocolError("it sent an impossible size")
     if resumed is not None:
         if record.offset == resumed.position and record.offset and resumed.name == name:
             resumed.record = record
@@ -111,7 +111,7 @@ def open_file(directory: int, name: bytes, record: File, temporary: bytes, resum
         resumed.keep = False
         resumed.give_up()
     if record.offset:
-        raise Garbled("it resumes a file that is not there")
+        raise ProtocolError("it resumes a file that is not there")
     try:
         fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
     except FileExistsError:  # left by an earlier try whose contents did not match

@@ -88,7 +88,7 @@ async def test_programs_that_end_together_may_ask_why_together(sandbox: Sandbox)
 
     async def asked(after: float) -> str | None:
         await asyncio.sleep(after)
-        return await sandbox.fate()
+        return await sandbox.end_reason()
 
     assert [*await asyncio.gather(asked(0), asked(FATE_SECONDS / 2))] == [None, None]
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from sshgate.transfer.destination import Writing
-from sshgate.transfer.incoming import Landing
+from sshgate.transfer.incoming import Receiver
 from sshgate.transfer.records import (  # fmt: skip
     Chunk,
     End,
     Enter,
     File,
-    Garbled,
     Have,
     Hole,
     Leave,
     Offer,
+    ProtocolError,
     Record,
     Same,
     Sum,
@@ -33,12 +33,12 @@ PART = b".sshgate-" + hashlib.sha256(b"file").hexdigest()[:16].encode() + b".par
 NOBODY = 65534
 
 
-class Receiver:
+class ReceiverUnderTest:
     """A landing in ``place``, and what it could not put in place."""
 
     def __init__(self, place: Path, *, resume: bool = False) -> None:
         self.failures: list[tuple[bytes, str]] = []
-        self.landing = Landing(
+        self.receiver = Receiver(
             Writing(os.fsencode(place) + b"/", resume=resume),
             lambda path, why: self.failures.append((path, why)),
             lambda: os.urandom(8).hex(),
@@ -48,7 +48,7 @@ class Receiver:
         """The last answer."""
         answer = None
         for record in records:
-            answer = self.landing.take(record)
+            answer = self.receiver.take(record)
         return answer
 
 
@@ -63,18 +63,20 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def resuming(place: Path) -> Iterator[Receiver]:
-    receiver = Receiver(place, resume=True)
+def resuming(place: Path) -> Iterator[ReceiverUnderTest]:
+    receiver = ReceiverUnderTest(place, resume=True)
     yield receiver
-    receiver.landing.close()
+    receiver.receiver.close()
 
 
-def test_a_part_of_ours_is_gone_on_with(resuming: Receiver) -> None:
+def test_a_part_of_ours_is_gone_on_with(resuming: ReceiverUnderTest) -> None:
     half = hashlib.sha256(bytes(SIZE // 2)).digest()
     assert resuming.take(Offer(SIZE, b"file")) == Have(SIZE // 2, 0, half)
 
 
-def test_a_part_with_another_name_elsewhere_is_made_anew(resuming: Receiver, place: Path, tmp_path: Path) -> None:
+def test_a_part_with_another_name_elsewhere_is_made_anew(
+    resuming: ReceiverUnderTest, place: Path, tmp_path: Path
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     os.link(place / os.fsdecode(PART), elsewhere)
     assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
@@ -87,45 +89,45 @@ def test_a_part_with_another_name_elsewhere_is_made_anew(resuming: Receiver, pla
     assert elsewhere.read_bytes() == bytes(SIZE // 2)
 
 
-def test_a_part_that_is_a_link_is_not_followed(resuming: Receiver, place: Path, tmp_path: Path) -> None:
+def test_a_part_that_is_a_link_is_not_followed(resuming: ReceiverUnderTest, place: Path, tmp_path: Path) -> None:
     (place / os.fsdecode(PART)).rename(tmp_path / "elsewhere")
     (place / os.fsdecode(PART)).symlink_to(tmp_path / "elsewhere")
     assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
 
 
-def test_a_part_that_others_may_write_is_made_anew(resuming: Receiver, place: Path) -> None:
+def test_a_part_that_others_may_write_is_made_anew(resuming: ReceiverUnderTest, place: Path) -> None:
     """Who has it open would change it after its checksum was found right."""
     (place / os.fsdecode(PART)).chmod(0o666)
     assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_part_of_somebody_else_is_made_anew(resuming: Receiver, place: Path) -> None:
+def test_a_part_of_somebody_else_is_made_anew(resuming: ReceiverUnderTest, place: Path) -> None:
     os.chown(place / os.fsdecode(PART), NOBODY, NOBODY)
     assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
 
 
-def test_a_part_longer_than_the_file_is_not_even_read(resuming: Receiver, place: Path) -> None:
+def test_a_part_longer_than_the_file_is_not_even_read(resuming: ReceiverUnderTest, place: Path) -> None:
     """Sixteen terabytes of a hole take hours."""
     os.truncate(place / os.fsdecode(PART), 1 << 43)
     assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
 
 
-def test_what_is_read_to_compare_has_a_limit(resuming: Receiver, place: Path) -> None:
+def test_what_is_read_to_compare_has_a_limit(resuming: ReceiverUnderTest, place: Path) -> None:
     os.truncate(place / os.fsdecode(PART), 1 << 43)
     with pytest.raises(Stopped, match="larger than this disk"):
         resuming.take(Offer(1 << 44, b"file"))
 
 
 def test_holes_larger_than_the_disk_are_refused(place: Path) -> None:
-    receiver = Receiver(place)
+    receiver = ReceiverUnderTest(place)
     with pytest.raises(Stopped, match="larger than this disk"):
         receiver.take(File(0o644, 0, 1 << 44, 0, b"file"), Hole(1 << 44))
-    receiver.landing.close()
+    receiver.receiver.close()
     assert [path.name for path in place.iterdir()] == [os.fsdecode(PART)]
 
 
-def test_only_the_file_that_was_compared_gets_another_mode(resuming: Receiver, place: Path) -> None:
+def test_only_the_file_that_was_compared_gets_another_mode(resuming: ReceiverUnderTest, place: Path) -> None:
     for name in ("file", "key"):
         (place / name).write_bytes(bytes(SIZE))
         (place / name).chmod(0o600)
@@ -140,10 +142,10 @@ def test_only_the_file_that_was_compared_gets_another_mode(resuming: Receiver, p
 def test_without_resuming_nothing_is_compared(place: Path) -> None:
     """The sandbox would learn the checksums of files here."""
     (place / "file").write_bytes(bytes(SIZE))
-    receiver = Receiver(place)
-    with pytest.raises(Garbled):
+    receiver = ReceiverUnderTest(place)
+    with pytest.raises(ProtocolError):
         receiver.take(Offer(SIZE, b"file"))
-    receiver.landing.close()
+    receiver.receiver.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a moment")
@@ -152,7 +154,7 @@ def test_a_directory_of_somebody_else_keeps_its_mode_and_is_named(place: Path, m
     (place / "shared").chmod(0o777)
     place.chmod(0o777)
     monkeypatch.chdir(place)
-    receiver = Receiver(Path())
+    receiver = ReceiverUnderTest(Path())
     os.seteuid(NOBODY)
     try:
         content = b"content"
@@ -160,7 +162,7 @@ def test_a_directory_of_somebody_else_keeps_its_mode_and_is_named(place: Path, m
         receiver.take(Sum(hashlib.sha256(content).digest()), Leave(), End(2, len(content)))
     finally:
         os.seteuid(0)
-        receiver.landing.close()
+        receiver.receiver.close()
     assert receiver.failures == [(b"./shared", "its mode and time cannot be set: operation not permitted")]
     assert (place / "shared" / "file").read_bytes() == content
     assert (place / "shared").stat().st_mode & 0o777 == 0o777
@@ -174,9 +176,9 @@ def small(name: bytes, content: bytes = b"it", digest: bytes = b"") -> Whole:
 def test_a_small_file_with_a_wrong_checksum_leaves_nothing(tmp_path: Path, new: bool) -> None:
     if not new:
         (tmp_path / "dir").mkdir()
-    receiver = Receiver(tmp_path)
+    receiver = ReceiverUnderTest(tmp_path)
     receiver.take(Enter(0o755, 0, b"dir"), small(b"bad", digest=bytes(32)), small(b"good"), Leave())
-    receiver.landing.close()
+    receiver.receiver.close()
     assert [(Path(os.fsdecode(path)).name, why) for path, why in receiver.failures] == [
         ("bad", "arrived with a wrong checksum")
     ]
@@ -188,10 +190,10 @@ def test_a_small_file_replaces_files_and_links_and_nothing_else(tmp_path: Path) 
     (tmp_path / "directory").mkdir()
     (tmp_path / "link").symlink_to("fifo")
     (tmp_path / "file").write_text("old")
-    receiver = Receiver(tmp_path)
+    receiver = ReceiverUnderTest(tmp_path)
     receiver.take(*map(small, [b"fifo", b"directory", b"link", b"file"]))
     receiver.take(Enter(0o755, 0, b"new"), Enter(0o755, 0, b"directory"), Leave(), small(b"directory"), Leave())
-    receiver.landing.close()
+    receiver.receiver.close()
     failed = [os.fsdecode(path).removeprefix(f"{tmp_path}/") for path, _ in receiver.failures]
     assert failed == ["fifo", "directory", "new/directory"]
     assert (tmp_path / "fifo").is_fifo()

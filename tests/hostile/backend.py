@@ -62,7 +62,7 @@ class ProgramLogin:
         self.closed = False
         self.forwards = NoForwards()
 
-    def foresee(self) -> None:
+    def start_speculative_claim(self) -> None:
         pass
 
     def sessions_ended(self) -> None:
@@ -99,9 +99,9 @@ async def start(identity: Identity, request: Request) -> Program:
     environment = {"PATH": os.environ["PATH"], "USER": identity.user}
     environment |= {name: os.fsdecode(value) for name, value in request.environment.items()}
     command = limits.command
-    if command is None and isinstance(request.asks, Exec):
-        command = request.asks.command
-    if command is None and not isinstance(request.asks, Shell):
+    if command is None and isinstance(request.kind, Exec):
+        command = request.kind.command
+    if command is None and not isinstance(request.kind, Shell):
         command = b"echo no such subsystem >&2; exit 3"
     argv: list[bytes | str] = ["/bin/sh"] if command is None else ["/bin/sh", "-c", command]
     if request.terminal is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sshgate.errors import Denied
 from sshgate.forwarding.values import Destination
-from sshgate.stream.interfaces import Back, Stream
+from sshgate.stream.interfaces import OpenReverseChannel, Stream
 
 
 class NoForwards:
@@ -19,7 +19,7 @@ class NoForwards:
     async def connect(self, destination: Destination) -> Stream:
         raise Denied("nothing is forwarded here")
 
-    async def listen(self, where: Destination, back: Back) -> int:
+    async def listen(self, where: Destination, back: OpenReverseChannel) -> int:
         raise Denied("nothing is forwarded here")
 
     def unlisten(self, where: Destination) -> bool:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sshgate.lifecycle import schema as labels
-from sshgate.lifecycle.cache import SPOKEN_FOR
+from sshgate.lifecycle.cache import RESERVATION_SECONDS
 from tests.lifecycle.place import Place, names
 from tests.rig.cluster import component
 from tests.rig.gateway import free_port
@@ -52,7 +52,7 @@ def test_an_api_server_that_goes_away_costs_a_sentence_and_no_sandbox(place: Pla
     until(lambda: get(health, "/readyz") == (200, "ok\n"), NOTICED, "being ready again")
     until(lambda: not place.pods(labels.CLAIMED), NOTICED, "nothing claimed being left")
     # A sandbox whose claim was never answered is nobody else's for a moment; another one is made meanwhile.
-    after = names(place.filled(2, SPOKEN_FOR + BACKED_OFF))
+    after = names(place.filled(2, RESERVATION_SECONDS + BACKED_OFF))
     assert len(after & before) >= 1, "the pool was kept"
     assert gateway.log().count("pool.broken") == 0
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from sshgate.lifecycle import schema as labels
-from sshgate.lifecycle.membership import SILENCE
+from sshgate.lifecycle.membership import LEASE_DURATION
 from sshgate.providers.kubernetes.liveness import Door, Sign, ask
 from sshgate.telemetry.codes import Code
 from tests.lifecycle.place import Place, staying
@@ -23,7 +23,7 @@ from tests.rig.waiting import until
 pytestmark = pytest.mark.cluster
 
 # Longer than silence, and than it takes to delete what is left by the dead.
-HELD = SILENCE + 10.0
+HELD = LEASE_DURATION + 10.0
 
 
 def doors(place: Place) -> dict[str, Door]:
@@ -94,7 +94,7 @@ def test_the_only_gateway_killed_and_started_again_goes_on_at_once(place: Place)
         before = len(gateway.log())
         gateway.start()
         assert leads_before_it_serves(gateway, before)
-        until(lambda: not place.pods(labels.CLAIMED), SILENCE / 2, "its earlier life's sandbox being removed")
+        until(lambda: not place.pods(labels.CLAIMED), LEASE_DURATION / 2, "its earlier life's sandbox being removed")
         place.filled(1)
 
 
@@ -106,5 +106,5 @@ def test_the_only_gateway_stopped_and_started_again_leads_at_once(place: Place) 
         before = len(gateway.log())
         gateway.start()
         assert leads_before_it_serves(gateway, before)
-        place.filled(1, SILENCE / 2)
+        place.filled(1, LEASE_DURATION / 2)
         assert place.user(gateway).run("echo in").out == b"in\n"

@@ -18,29 +18,29 @@ SUCCESS = b'\x03{"status":"Success"}'
 Script = Callable[[web.WebSocketResponse], Awaitable[None]]
 
 
-class Home:
+class FakePodContext:
     """The sandbox of a process: nothing is signalled, and ``dead`` says whether its process is gone."""
 
     def __init__(self, dead: bool) -> None:
         self.dead = dead
         self.asked: list[int] = []
         self.taken_by: list[int] = []
-        self.told = asyncio.Event()
+        self.acknowledged = asyncio.Event()
 
     def signal(self, pid: int, name: str, foreground: bool) -> None:
         raise AssertionError("no signal was asked for")
 
-    async def taken(self, pid: int) -> None:
+    async def acknowledge_output(self, pid: int) -> None:
         self.taken_by.append(pid)
-        self.told.set()
+        self.acknowledged.set()
 
-    async def fate(self) -> str | None:
+    async def end_reason(self) -> str | None:
         return None
 
-    async def killed(self) -> str | None:
+    async def kill_reason(self) -> str | None:
         return None
 
-    async def gone(self, pid: int) -> bool:
+    async def process_gone(self, pid: int) -> bool:
         self.asked.append(pid)
         return self.dead
 
@@ -55,7 +55,7 @@ async def process(
     subprotocol: str = V5,
     terminal: bool = False,
     dead: bool = True,
-    home: Home | None = None,
+    home: FakePodContext | None = None,
 ) -> AsyncIterator[ExecProcess]:
     """A process whose other end follows ``script``."""
 
@@ -69,7 +69,7 @@ async def process(
 
     async with serve(answer, tmp_path) as served, connected(served) as api:
         socket = await api.websocket(api.path("pods", "x", "exec"), "command=true")
-        made = ExecProcess(socket, terminal, home or Home(dead))
+        made = ExecProcess(socket, terminal, home or FakePodContext(dead))
         try:
             async with asyncio.timeout(20):
                 yield made

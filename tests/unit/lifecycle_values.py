@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from sshgate.lifecycle.actions import Action, Create, Delete
-from sshgate.lifecycle.cache import Book
+from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.pool_plan import Refiller
 from sshgate.lifecycle.records import Record, Stage, State
@@ -39,8 +39,8 @@ def claimed(uid: str, user: str = "ada", session: str = "s", **more: Any) -> Rec
     return warm(uid, state=State.CLAIMED, **{**whose, **more})
 
 
-def book(*records: Record) -> Book:
-    made = Book("me")
+def book(*records: Record) -> PodCache:
+    made = PodCache("me")
     made.sync(records, at(0))
     return made
 
@@ -54,7 +54,7 @@ def kinds(actions: list[Action]) -> Counter[str]:
     return Counter(type(action).__name__ for action in actions)
 
 
-def follow(known: Book, actions: list[Action], now: Now) -> None:
+def follow(known: PodCache, actions: list[Action], now: Now) -> None:
     """Carry out: what is created is ready at once, what is deleted is gone."""
     for action in actions:
         if isinstance(action, Create):

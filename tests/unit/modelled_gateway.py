@@ -14,13 +14,13 @@ from sshgate.errors import LimitReached
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.actions import Create, Delete, Detach
 from sshgate.lifecycle.admission import Starts, admit
-from sshgate.lifecycle.cache import Book
+from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.claim import Answer, Claiming, Cold, GiveUp, Look, Try, Won
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.membership import Presence
+from sshgate.lifecycle.membership import Membership
 from sshgate.lifecycle.patches import Claim, claim_annotations
-from sshgate.lifecycle.pool_plan import Refiller, Target, give_way
-from sshgate.lifecycle.reap_plan import Rules, reap, strays
+from sshgate.lifecycle.pool_plan import Refiller, Target, evict_for_login
+from sshgate.lifecycle.reap_plan import Rules, orphans, reap
 from sshgate.lifecycle.records import Record, warm_metadata
 from tests.unit.modelled_cluster import Cluster, PodJson, Refused
 
@@ -64,8 +64,8 @@ class Gateway:
     read: int = 0
 
     def __post_init__(self) -> None:
-        self.book = Book(self.life)
-        self.presence = Presence(self.life)
+        self.book = PodCache(self.life)
+        self.presence = Membership(self.life)
         self.starts = Starts(None)
         self._names = 0
         self.refiller = Refiller(self._token, lambda: 0.5)
@@ -141,7 +141,7 @@ class Gateway:
 
     def _cold(self, session: Session, claim: Claim) -> None:
         """Make room under the limit, then create; a creation nobody knows of is asked for again by its name."""
-        deletes = give_way(self.book, self.book.total(self.clock()) - self.limits.sandboxes, self.clock())
+        deletes = evict_for_login(self.book, self.book.total(self.clock()) - self.limits.sandboxes, self.clock())
         if deletes and not session.over:
             for delete in deletes[:-1]:
                 self._delete(delete)
@@ -191,7 +191,7 @@ class Gateway:
         return sum(isinstance(action, (Create, Delete)) for action in actions)
 
     def reap(self) -> int:
-        actions = [*reap(self.book, self.presence, Rules(), self.clock()), *strays(self.book, self.clock())]
+        actions = [*reap(self.book, self.presence, Rules(), self.clock()), *orphans(self.book, self.clock())]
         for action in actions:
             assert not isinstance(action, Detach)
             self._delete(action)

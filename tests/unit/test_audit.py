@@ -22,10 +22,10 @@ def test_every_file_that_it_makes_is_its_owners_alone(tmp_path: Path, umask: int
         audit = AuditFile(path)
         events = Events(audit)
         for rotated in ("audit.1", "audit.2"):
-            events.tell(Code.STOPPED)
+            events.emit(Code.STOPPED)
             assert path.stat().st_mode & 0o777 == 0o600
             path.rename(tmp_path / rotated)
-        events.tell(Code.STOPPED)
+        events.emit(Code.STOPPED)
         audit.close()
     finally:
         os.umask(before)

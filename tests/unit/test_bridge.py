@@ -31,7 +31,7 @@ async def test_what_was_read_before_comes_first() -> None:
     client.input.put(b"b")
     client.input.put_eof()
     process.output.put(b"d", STDOUT)
-    running = asyncio.create_task(bridge(client, process, Traffic(), b"a", said=b"c"))
+    running = asyncio.create_task(bridge(client, process, Traffic(), b"a", initial_output=b"c"))
     await process.eof.wait()
     process.end(Exited(0))
     await running

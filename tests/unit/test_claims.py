@@ -109,7 +109,7 @@ def granted(
 
 @asynccontextmanager
 async def claims(rooms: Rooms, admission: Admission | None = None) -> AsyncIterator[Claims]:
-    made = Claims(rooms, admission, "dev", Events(to_log).trail())
+    made = Claims(rooms, admission, "dev", Events(to_log).context())
     yield made
     await made.close()
 
@@ -194,10 +194,10 @@ async def test_what_remains_of_its_lifetime_is_what_a_later_channel_gets() -> No
 async def test_what_was_foreseen_wrongly_is_gone_before_another_is_made(grant: Grant) -> None:
     rooms = Rooms(most=1)
     async with claims(rooms) as mine:
-        mine.foresee(granted(), "s1")
+        mine.start_speculative_claim(granted(), "s1")
         await asyncio.sleep(0)
         assert rooms.made == 1
-        async with mine.sandbox(grant, "s1", print, mine.foreseen()) as pending:
+        async with mine.sandbox(grant, "s1", print, mine.take_speculative_claim()) as pending:
             assert (await get(pending)).id == "room2"
             assert len(rooms.there) == 1
 
@@ -205,11 +205,11 @@ async def test_what_was_foreseen_wrongly_is_gone_before_another_is_made(grant: G
 async def test_what_was_foreseen_though_one_is_shared_is_given_up_at_once() -> None:
     rooms = Rooms(most=2)
     async with claims(rooms) as mine:
-        mine.foresee(granted(), "s2")
-        foreseen = mine.foreseen()
+        mine.start_speculative_claim(granted(), "s2")
+        foreseen = mine.take_speculative_claim()
         async with mine.sandbox(granted(), "s1", print) as one, mine.sandbox(granted(), "s2", print, foreseen) as two:
             assert await get(one) is await get(two)
             await asyncio.sleep(0.01)
             assert len(rooms.there) == 1
-            mine.foresee(granted(), "s3")
-            assert mine.foreseen() is None, "one is there"
+            mine.start_speculative_claim(granted(), "s3")
+            assert mine.take_speculative_claim() is None, "one is there"

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from sshgate.config.model import ProfileLimits
 from sshgate.lifecycle.clocks import ClusterTime, End, Now, SessionClock, Warn
-from sshgate.lifecycle.membership import LONGEST_GAP, SILENCE, UNANSWERED, Presence
+from sshgate.lifecycle.membership import LEASE_DURATION, LONGEST_GAP, UNANSWERED, Membership
 from sshgate.lifecycle.pace import LONGEST_PENALTY, Pace, TokenBucket
 
 LIMITS = ProfileLimits(max_lifetime=8 * 3600.0, idle=1800.0, detached=600.0)
@@ -26,15 +26,15 @@ def clock(limits: ProfileLimits = LIMITS, terminal: bool = True, lifetime: float
 def test_an_idle_terminal_is_warned_five_and_one_minutes_before_it_ends() -> None:
     session = clock()
     assert session.next_event(0.0) == (1500.0, Warn(5, "it was idle", unless_busy=True))
-    session.told(Warn(5, "it was idle", True), 1500.0)
+    session.warning_sent(Warn(5, "it was idle", True), 1500.0)
     assert session.next_event(1500.0) == (1740.0, Warn(1, "it was idle", unless_busy=True))
-    session.told(Warn(1, "it was idle", True), 1740.0)
+    session.warning_sent(Warn(1, "it was idle", True), 1740.0)
     assert session.next_event(1740.0) == (1800.0, End("it was idle", unless_busy=True))
 
 
 def test_a_byte_starts_the_idle_time_again_and_its_warnings() -> None:
     session = clock()
-    session.told(Warn(5, "it was idle", True), 1500.0)
+    session.warning_sent(Warn(5, "it was idle", True), 1500.0)
     session.active(1600.0)
     assert session.next_event(1600.0) == (3100.0, Warn(5, "it was idle", unless_busy=True))
 
@@ -58,7 +58,7 @@ def test_idle_zero_means_never() -> None:
 
 def test_the_lifetime_ends_whatever_runs() -> None:
     session = clock(ProfileLimits(max_lifetime=3600.0, idle=0.0))
-    session.told(Warn(1, "its time is over", False), 3540.0)
+    session.warning_sent(Warn(1, "its time is over", False), 3540.0)
     session.busy(3599.0)
     assert session.next_event(3599.0) == (3600.0, End("its time is over", unless_busy=False))
 
@@ -100,10 +100,10 @@ def test_who_joins_a_sandbox_late_in_its_life_is_warned_of_what_is_really_left()
     when, warning = joined.next_event(1000.0) or (0.0, None)
     assert isinstance(warning, Warn)
     assert (when <= 1000.0, warning.minutes, warning.reason) == (True, 4, "its time is over")
-    joined.told(warning, 1000.0)
+    joined.warning_sent(warning, 1000.0)
     when, last = joined.next_event(1000.0) or (0.0, None)
     assert (when, last) == (1140.0, Warn(1, "its time is over", unless_busy=False))
-    joined.told(Warn(1, "its time is over", unless_busy=False), 1140.0)
+    joined.warning_sent(Warn(1, "its time is over", unless_busy=False), 1140.0)
     assert joined.next_event(1140.0) == (1200.0, End("its time is over", unless_busy=False))
 
 
@@ -140,7 +140,7 @@ def test_whoever_follows_the_events_gets_few_warnings_and_one_end(length: float,
         if isinstance(event, End):
             break
         warned.append(event.minutes)
-        session.told(event, now)
+        session.warning_sent(event, now)
     assert isinstance(event, End)
     assert warned in ([5, 1], [1], [])
 
@@ -151,9 +151,9 @@ def test_whoever_follows_the_events_gets_few_warnings_and_one_end(length: float,
 def test_the_servers_time_is_learnt_and_this_machines_clock_forgotten() -> None:
     time = ClusterTime(Now(wall=5.0, mono=100.0))
     assert time.at(101.0).wall == 6.0
-    time.heard(date=1000.0, sent=200.0, received=200.1)
+    time.record(date=1000.0, sent=200.0, received=200.1)
     assert 1000.0 - 0.1 <= time.at(200.1).wall <= 1001.1
-    time.heard(date=1001.0, sent=200.3, received=200.3)
+    time.record(date=1001.0, sent=200.3, received=200.3)
     # It turned from 1000 to 1001 between the two.
     assert 1001.0 <= time.at(200.3).wall <= 1001.2
 
@@ -165,7 +165,7 @@ def test_the_servers_time_is_never_off_by_more_than_a_second_and_the_way(
     time, mono = ClusterTime(Now(0.0, 0.0)), 0.0
     for wait, way in answers:
         mono += wait
-        time.heard(float(math.floor(mono + way / 2 + offset)), mono, mono + way)
+        time.record(float(math.floor(mono + way / 2 + offset)), mono, mono + way)
         mono += way
         assert abs(time.at(mono).wall - (mono + offset)) <= 1.0 + 2.0
     assert time.jumps == 0
@@ -174,8 +174,8 @@ def test_the_servers_time_is_never_off_by_more_than_a_second_and_the_way(
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
 def test_a_server_whose_clock_was_set_is_believed_at_once(jump: float) -> None:
     time = ClusterTime(Now(0.0, 0.0))
-    time.heard(1000.0, 0.0, 0.0)
-    time.heard(1010.0 + jump, 10.0, 10.0)
+    time.record(1000.0, 0.0, 0.0)
+    time.record(1010.0 + jump, 10.0, 10.0)
     assert abs(time.at(10.0).wall - (1010.0 + jump)) <= 1.0
     assert time.jumps == 1
 
@@ -227,35 +227,35 @@ def test_a_pool_that_keeps_failing_pauses_longer_and_longer_and_success_ends_it(
 # --- presence ---
 
 
-def hear(presence: Presence, start: float, end: float, signs: dict[str, str] | None = None) -> float:
+def hear(presence: Membership, start: float, end: float, signs: dict[str, str] | None = None) -> float:
     """Listen every four seconds; ``signs`` are Leases that never change."""
     while start < end:
         start += 4.0
         for life, sign in (signs or {}).items():
-            presence.heard(life, sign)
+            presence.observe(life, sign)
         presence.listen(start, ("b",))
     return start
 
 
 def test_a_gateway_is_dead_when_its_renewal_has_not_changed_for_long_and_nobody_answers_for_it() -> None:
-    presence = Presence("a")
+    presence = Membership("a")
     presence.listen(0.0)
-    now = hear(presence, 0.0, SILENCE, {"b": "1"})
+    now = hear(presence, 0.0, LEASE_DURATION, {"b": "1"})
     presence.vanished("b")  # its door alone says nothing: it may only be opening it
     assert not presence.dead("b")
     assert presence.alive() == ["a", "b"]
     hear(presence, now, now + 4.0, {"b": "1"})
     assert presence.dead("b")
     assert presence.alive() == ["a"]
-    presence.heard("b", "2")
+    presence.observe("b", "2")
     assert not presence.dead("b")
 
 
 def test_a_silent_gateway_that_may_only_be_out_of_reach_is_replaced_but_not_dead_for_long() -> None:
-    presence = Presence("a")
+    presence = Membership("a")
     presence.listen(0.0)
     assert presence.suspects() == []
-    now = hear(presence, 0.0, SILENCE + 4.0, {"b": "1"})
+    now = hear(presence, 0.0, LEASE_DURATION + 4.0, {"b": "1"})
     assert (presence.alive(), presence.suspects()) == (["a"], ["b"])
     now = hear(presence, now, UNANSWERED - 4.0, {"b": "1"})
     assert not presence.dead("b")
@@ -265,11 +265,11 @@ def test_a_silent_gateway_that_may_only_be_out_of_reach_is_replaced_but_not_dead
 
 
 def test_a_gateway_that_answers_lives_though_it_cannot_renew() -> None:
-    presence = Presence("a")
+    presence = Membership("a")
     presence.listen(0.0)
     now = 0.0
     for _ in range(10):
-        now = hear(presence, now, now + SILENCE + 4.0, {"b": "1"})
+        now = hear(presence, now, now + LEASE_DURATION + 4.0, {"b": "1"})
         assert presence.suspects() == ["b"]
         presence.answered("b")
         assert not presence.dead("b")
@@ -277,10 +277,10 @@ def test_a_gateway_that_answers_lives_though_it_cannot_renew() -> None:
 
 
 def test_nobody_dies_of_our_own_deafness() -> None:
-    presence = Presence("a")
+    presence = Membership("a")
     presence.listen(0.0)
     now = hear(presence, 0.0, 12.0, {"b": "1"})
-    presence.deaf()
+    presence.mark_disconnected()
     presence.listen(now + 1000.0)
     assert not presence.dead("b")
     # This process was stopped for ten minutes: the gap is longer than any between two looks.
@@ -293,22 +293,22 @@ def test_nobody_dies_of_our_own_deafness() -> None:
 
 
 def test_a_life_that_only_stands_on_a_pod_gets_its_time_to_show_itself() -> None:
-    presence = Presence("a")
+    presence = Membership("a")
     presence.listen(0.0)
     assert not presence.dead("b")
-    hear(presence, 0.0, SILENCE + 8)
+    hear(presence, 0.0, LEASE_DURATION + 8)
     assert presence.dead("b")
 
 
 def test_a_lease_that_is_not_there_kills_nobody_who_makes_it_anew() -> None:
-    presence = Presence("a")
+    presence = Membership("a")
     presence.listen(0.0)
     now = hear(presence, 0.0, 8.0, {"b": "1"})
     now = hear(presence, now, now + 8.0)  # none of its own was read
     assert not presence.dead("b")
     assert presence.alive() == ["a", "b"]
-    presence.heard("b", "2")
-    now = hear(presence, now, now + SILENCE - 4.0)
+    presence.observe("b", "2")
+    now = hear(presence, now, now + LEASE_DURATION - 4.0)
     presence.vanished("b")
     assert not presence.dead("b")
     hear(presence, now, now + 8.0)
@@ -316,18 +316,18 @@ def test_a_lease_that_is_not_there_kills_nobody_who_makes_it_anew() -> None:
 
 
 def test_a_goodbye_is_told_at_once_and_old_only_when_everybody_has_had_the_time_to_hear_it() -> None:
-    presence = Presence("a")
+    presence = Membership("a")
     presence.listen(0.0)
     presence.left("c")
     assert presence.dead("c")
     assert not presence.silent("c")
-    hear(presence, 0.0, SILENCE + 4.0)
+    hear(presence, 0.0, LEASE_DURATION + 4.0)
     assert presence.silent("c")
 
 
 def test_who_says_goodbye_is_dead_at_once_and_we_ourselves_never_are() -> None:
-    presence = Presence("a")
-    presence.heard("b", "1")
+    presence = Membership("a")
+    presence.observe("b", "1")
     presence.left("b")
     presence.left("a")
     assert presence.dead("b")
@@ -336,19 +336,19 @@ def test_who_says_goodbye_is_dead_at_once_and_we_ourselves_never_are() -> None:
 
 
 def test_a_life_is_forgotten_when_nothing_speaks_of_it_and_its_silence_is_over() -> None:
-    presence = Presence("a")
+    presence = Membership("a")
     presence.listen(0.0)
-    presence.heard("b", "1")
+    presence.observe("b", "1")
     presence.left("c")
     presence.forget(but=set())
     assert repr(presence) == "<Presence 2 alive, 1 silent or gone>"
-    now = hear(presence, 0.0, SILENCE + 4.0)
+    now = hear(presence, 0.0, LEASE_DURATION + 4.0)
     presence.forget(but={"b"})
     assert repr(presence) == "<Presence 1 alive, 1 silent or gone>"
     presence.forget(but=set())
     assert repr(presence) == "<Presence 1 alive, 0 silent or gone>"
     # A pod that was seen late: its gateway is not dead for that, and is after the same time as any.
-    now = hear(presence, now, now + SILENCE)
+    now = hear(presence, now, now + LEASE_DURATION)
     assert not presence.dead("b")
     hear(presence, now, now + 8.0)
     assert presence.dead("b")

@@ -12,7 +12,7 @@ import structlog
 from sshgate.config.model import Access, Address, Config, SandboxPlace, Ssh
 from sshgate.server import app
 from sshgate.server.core import Core
-from sshgate.server.frontends import Doors
+from sshgate.server.frontends import Frontends
 
 
 class BrokenDoor:
@@ -36,14 +36,14 @@ class BrokenDoor:
         raise KeyError("defect")
 
 
-def core_and_doors(place: Path) -> tuple[Core, Doors]:
+def core_and_doors(place: Path) -> tuple[Core, Frontends]:
     config = Config(
         ssh=Ssh(listen=Address("127.0.0.1", 0), host_keys=place / "host", drain=30.0),
         access=Access(authorized_keys=place / "users"),
         sandbox=SandboxPlace(provider="local"),
     )
     core = Core(config)
-    return core, Doors(config, core)
+    return core, Frontends(config, core)
 
 
 @pytest.mark.parametrize("whole", [False, True])

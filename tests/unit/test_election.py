@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from sshgate.lifecycle.election import STALE, Election
-from sshgate.lifecycle.membership import SILENCE, Presence
+from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 
 
-def listening(presence: Presence, seconds: float, *lives: str) -> None:
+def listening(presence: Membership, seconds: float, *lives: str) -> None:
     """Time passes while the Leases can be read."""
     for second in range(int(seconds) + 1):
         presence.listen(float(second), lives)
 
 
 def test_the_first_to_look_takes_a_lease_that_is_not_there() -> None:
-    one = Election("a", Presence("a"))
+    one = Election("a", Membership("a"))
     assert one.saw(None, 1.0)
     assert not one.leads(1.0)
     one.won(1.1)
@@ -21,36 +21,36 @@ def test_the_first_to_look_takes_a_lease_that_is_not_there() -> None:
 
 
 def test_a_living_leader_is_followed_and_a_silent_one_replaced() -> None:
-    presence = Presence("b")
+    presence = Membership("b")
     one = Election("b", presence)
-    presence.heard("a", "1")
-    listening(presence, SILENCE, "a")
-    assert not one.saw("a", SILENCE)
-    listening(presence, SILENCE, "a")
-    presence.listen(SILENCE + 1, ["a"])
+    presence.observe("a", "1")
+    listening(presence, LEASE_DURATION, "a")
+    assert not one.saw("a", LEASE_DURATION)
+    listening(presence, LEASE_DURATION, "a")
+    presence.listen(LEASE_DURATION + 1, ["a"])
     # What it holds is its own for longer: it may only be stopped.
     assert not presence.dead("a")
-    assert one.saw("a", SILENCE + 1)
+    assert one.saw("a", LEASE_DURATION + 1)
 
 
 def test_a_leader_nobody_has_heard_of_is_replaced_after_the_silence() -> None:
-    presence = Presence("b")
+    presence = Membership("b")
     one = Election("b", presence)
     presence.listen(0.0, ["ghost"])
     assert not one.saw("ghost", 0.0)
-    listening(presence, SILENCE + 1, "ghost")
-    assert one.saw("ghost", SILENCE + 1)
+    listening(presence, LEASE_DURATION + 1, "ghost")
+    assert one.saw("ghost", LEASE_DURATION + 1)
 
 
 def test_a_leader_that_said_goodbye_is_replaced_at_once() -> None:
-    presence = Presence("b")
-    presence.heard("a", "1")
+    presence = Membership("b")
+    presence.observe("a", "1")
     presence.left("a")
     assert Election("b", presence).saw("a", 0.0)
 
 
 def test_a_leader_that_cannot_look_leads_no_longer() -> None:
-    one = Election("a", Presence("a"))
+    one = Election("a", Membership("a"))
     one.won(0.0)
     assert one.leads(STALE)
     assert not one.leads(STALE + 0.1)

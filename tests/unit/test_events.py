@@ -18,8 +18,8 @@ def recorded() -> tuple[Events, list[Record]]:
 
 def test_a_trail_adds_its_fields_to_every_event() -> None:
     events, records = recorded()
-    trail = events.trail(connection="c1", source="::1").bound(user="dev")
-    trail.tell(Code.LOGIN, method="publickey", failures=None)
+    trail = events.context(connection="c1", source="::1").with_fields(user="dev")
+    trail.emit(Code.LOGIN, method="publickey", failures=None)
     assert records == [
         Record(
             Code.LOGIN,
@@ -32,7 +32,7 @@ def test_a_trail_adds_its_fields_to_every_event() -> None:
 
 def test_texts_cannot_move_a_readers_cursor() -> None:
     events, records = recorded()
-    events.tell(
+    events.emit(
         Code.CONNECTION_UNAUTHENTICATED, user='eve\x1b[2J\n{"event": "connection.login"}', reason="\udcff\u202e"
     )
     user, reason = records[0].fields["user"], records[0].fields["reason"]
@@ -42,14 +42,14 @@ def test_texts_cannot_move_a_readers_cursor() -> None:
 
 def test_long_texts_are_cut() -> None:
     events, records = recorded()
-    events.tell(Code.FORWARD_OPEN, target="a" * 100_000)
+    events.emit(Code.FORWARD_OPEN, target="a" * 100_000)
     assert records[0].fields["target"] == "a" * LONGEST_TEXT + "..."
 
 
 def test_the_code_decides_how_loud_an_event_is_unless_the_case_does() -> None:
     events, records = recorded()
-    events.tell(Code.REAPED)
-    events.tell(Code.SESSION_FAILED, level=logging.INFO)
+    events.emit(Code.REAPED)
+    events.emit(Code.SESSION_FAILED, level=logging.INFO)
     assert [record.level for record in records] == [logging.WARNING, logging.INFO]
 
 
@@ -59,7 +59,7 @@ def test_a_sink_that_fails_takes_no_other_down() -> None:
     def broken(record: Record) -> None:
         raise OSError("disk full")
 
-    Events(broken, records.append).tell(Code.SERVING)
+    Events(broken, records.append).emit(Code.SERVING)
     assert [record.code for record in records] == [Code.SERVING]
 
 

@@ -12,7 +12,7 @@ from sshgate.config.model import Profile
 from sshgate.errors import LimitReached
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
-from sshgate.session.speculation import Foreseen
+from sshgate.session.speculation import SpeculativeClaim
 from sshgate.stream.interfaces import Process
 from sshgate.stream.terminal import Terminal
 
@@ -70,43 +70,43 @@ class Maker:
 
 async def test_what_was_foreseen_is_used_and_its_progress_told() -> None:
     maker, said = Maker(), list[str]()
-    foreseen = Foreseen(maker.create, ORDER)
-    assert foreseen.fits(ORDER)
+    foreseen = SpeculativeClaim(maker.create, ORDER)
+    assert foreseen.matches(ORDER)
     using = asyncio.create_task(foreseen.use(said.append))
     await asyncio.sleep(0)
     maker.ready.set()
     assert await using is maker.room
     assert said == ["here"]
-    assert not foreseen.fits(ORDER), "once"
-    await foreseen.drop()
+    assert not foreseen.matches(ORDER), "once"
+    await foreseen.cancel()
     assert not maker.room.deleted
 
 
 async def test_another_profile_does_not_fit() -> None:
     maker = Maker()
-    foreseen = Foreseen(maker.create, ORDER)
-    assert not foreseen.fits(replace(ORDER, profile=Profile(name="gpu")))
-    await foreseen.drop()
+    foreseen = SpeculativeClaim(maker.create, ORDER)
+    assert not foreseen.matches(replace(ORDER, profile=Profile(name="gpu")))
+    await foreseen.cancel()
 
 
 @pytest.mark.parametrize("ready", [True, False])
 async def test_what_nobody_uses_is_given_up(ready: bool) -> None:
     maker = Maker()
-    foreseen = Foreseen(maker.create, ORDER)
+    foreseen = SpeculativeClaim(maker.create, ORDER)
     await asyncio.sleep(0)
     if ready:
         maker.ready.set()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    await foreseen.drop()
-    await foreseen.drop()
+    await foreseen.cancel()
+    await foreseen.cancel()
     assert maker.room.deleted is ready
     assert maker.cancelled is not ready
 
 
 async def test_a_user_who_gives_up_takes_what_is_under_way_along() -> None:
     maker = Maker()
-    using = asyncio.create_task(Foreseen(maker.create, ORDER).use(lambda text: None))
+    using = asyncio.create_task(SpeculativeClaim(maker.create, ORDER).use(lambda text: None))
     await asyncio.sleep(0)
     using.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -117,8 +117,8 @@ async def test_a_user_who_gives_up_takes_what_is_under_way_along() -> None:
 async def test_why_it_failed_is_told_to_who_uses_it_and_to_nobody_else() -> None:
     maker = Maker()
     maker.full = True
-    unused, used = Foreseen(maker.create, ORDER), Foreseen(maker.create, ORDER)
+    unused, used = SpeculativeClaim(maker.create, ORDER), SpeculativeClaim(maker.create, ORDER)
     await asyncio.sleep(0)
-    await unused.drop()
+    await unused.cancel()
     with pytest.raises(LimitReached):
         await used.use(lambda text: None)

@@ -89,7 +89,7 @@ class OfALyingRelay:
 
 def forwards() -> Forwards:
     identity = Identity(LoginName("user"), "publickey", "SHA256:x", "127.0.0.1")
-    trail = Events(to_log).trail()
+    trail = Events(to_log).context()
     claims = Claims(LocalProvider(SandboxPlace(provider="local")), None, "user", trail)
     granted = Grant(Profile(), "channel", Request(Shell()))
     return Forwards(identity, lambda: granted, claims, trail)

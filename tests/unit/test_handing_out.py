@@ -11,14 +11,14 @@ from sshgate.config.model import Group, Limits
 from sshgate.errors import BadRequest, LimitReached, StartFailed
 from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.admission import Starts, admit
-from sshgate.lifecycle.cache import Book
+from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.claim import Answer, Claiming, Cold, GiveUp, Look, Try, Won
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.join import Join, Make, Wait, join, mine
-from sshgate.lifecycle.membership import SILENCE, Presence
+from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 from sshgate.lifecycle.patches import Claim
 from sshgate.lifecycle.pick import is_mine, pick
-from sshgate.lifecycle.reap_plan import LAST_WORDS, LEAST_DETACHED, STRAY, Rules, reap, strays
+from sshgate.lifecycle.reap_plan import LAST_WORDS, LEAST_DETACHED, STRAY, Rules, orphans, reap
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.schema import user_hash
 from tests.unit.lifecycle_values import START, at, book, claimed, warm
@@ -61,7 +61,7 @@ def test_each_pod_is_in_one_gateways_slice_and_others_steal_only_from_empty() ->
     first = pick(known, "t1", 0.0, lives, at(0))
     assert first is not None
     assert first.uid == mine_
-    known.speak_for(mine_, "s", at(0))
+    known.reserve(mine_, "s", at(0))
     second = pick(known, "t1", 0.0, lives, at(0))
     assert second is not None
     assert second.uid == theirs
@@ -70,7 +70,7 @@ def test_each_pod_is_in_one_gateways_slice_and_others_steal_only_from_empty() ->
 # --- claiming ---
 
 
-def claiming(known: Book) -> Claiming:
+def claiming(known: PodCache) -> Claiming:
     known.begin("s1", "ada")
     return Claiming(known, Claim("ada", "s1", "gw", "me", 60.0), "t1", 0.0, ["me"])
 
@@ -220,10 +220,10 @@ def test_starts_per_minute_are_counted_by_user_and_come_back() -> None:
 # --- reap ---
 
 
-def silent(*lives: str) -> Presence:
-    presence = Presence("me")
+def silent(*lives: str) -> Membership:
+    presence = Membership("me")
     presence.listen(0.0, lives)
-    for second in range(4, int(SILENCE) + 12, 4):
+    for second in range(4, int(LEASE_DURATION) + 12, 4):
         presence.listen(float(second), lives)
     return presence
 
@@ -309,5 +309,5 @@ def test_a_pod_claimed_for_a_session_that_is_gone_or_has_another_is_a_stray() ->
         known.observe(record, at(0))
     known.observe(claimed("d", session="s4", sandbox="work"), at(0))
     known.observe(claimed("e", session="s5", life="another"), at(0))
-    assert strays(known, at(STRAY - 1)) == []
-    assert [delete.record.uid for delete in strays(known, at(STRAY))] == ["b", "c"]
+    assert orphans(known, at(STRAY - 1)) == []
+    assert [delete.record.uid for delete in orphans(known, at(STRAY))] == ["b", "c"]

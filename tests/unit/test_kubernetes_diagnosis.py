@@ -19,7 +19,7 @@ from sshgate.providers.kubernetes.api.objects import (
     Terminated,
     Waiting,
 )
-from sshgate.providers.kubernetes.exec.diagnosis import Trouble, deleted, standing
+from sshgate.providers.kubernetes.exec.diagnosis import StartupErrors, classify, deleted
 
 HOUR = 3600.0
 
@@ -34,10 +34,10 @@ def pod(state: ContainerState | None = None, **status: Any) -> Pod:
 
 
 def test_a_pod_goes_from_scheduling_to_starting_to_running() -> None:
-    assert standing(Pod(metadata=Meta(name="x")), "i", HOUR).phase == "scheduling"
-    assert standing(pod(), "i", HOUR).phase == "starting"
-    assert standing(pod(ContainerState(waiting=Waiting(reason="ContainerCreating"))), "i", HOUR).phase == "starting"
-    assert standing(pod(ContainerState(running=Running())), "i", HOUR).phase == "running"
+    assert classify(Pod(metadata=Meta(name="x")), "i", HOUR).phase == "scheduling"
+    assert classify(pod(), "i", HOUR).phase == "starting"
+    assert classify(pod(ContainerState(waiting=Waiting(reason="ContainerCreating"))), "i", HOUR).phase == "starting"
+    assert classify(pod(ContainerState(running=Running())), "i", HOUR).phase == "running"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_pod_goes_from_scheduling_to_starting_to_running() -> None:
 )
 def test_a_failed_pod_says_why(status: dict[str, Any], sentence: str) -> None:
     for judged in (
-        standing(pod(phase="Failed", **status), "i", 8 * HOUR),
+        classify(pod(phase="Failed", **status), "i", 8 * HOUR),
         deleted(pod(phase="Failed", **status), 8 * HOUR),
     ):
         assert judged.phase == "ended"
@@ -61,13 +61,13 @@ def test_a_failed_pod_says_why(status: dict[str, Any], sentence: str) -> None:
 
 def test_a_pod_out_of_memory_says_so() -> None:
     state = ContainerState(terminated=Terminated(exit_code=137, reason="OOMKilled"))
-    assert "more memory than it may have" in standing(pod(state, phase="Failed"), "i", HOUR).reason
+    assert "more memory than it may have" in classify(pod(state, phase="Failed"), "i", HOUR).reason
 
 
 def test_a_registry_may_stumble_once_but_a_missing_image_is_final() -> None:
     def pulling(reason: str, message: str) -> str:
         waiting = Waiting(reason=reason, message=message)
-        return standing(pod(ContainerState(waiting=waiting)), "image:1", HOUR).phase
+        return classify(pod(ContainerState(waiting=waiting)), "image:1", HOUR).phase
 
     assert pulling("ErrImagePull", "i/o timeout") == "starting"
     assert pulling("ErrImagePull", "manifest unknown") == "hopeless"
@@ -77,7 +77,7 @@ def test_a_registry_may_stumble_once_but_a_missing_image_is_final() -> None:
 def test_what_preemption_could_not_do_is_left_out() -> None:
     message = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available."
     condition = Condition(type="PodScheduled", status="False", reason="Unschedulable", message=message)
-    judged = standing(pod(conditions=[condition]), "i", HOUR)
+    judged = classify(pod(conditions=[condition]), "i", HOUR)
     assert judged.phase == "unschedulable"
     assert judged.reason == "no node fits the sandbox: 0/1 nodes are available: 1 Insufficient cpu."
 
@@ -101,31 +101,31 @@ MISSING = event("FailedMount", 'MountVolume.SetUp failed for volume "v" : config
 @pytest.mark.parametrize("early", [EARLY, NETWORK], ids=["claim", "network"])
 def test_what_a_node_has_told_once_waits_for_its_next_try(early: Event) -> None:
     """Which comes after 10 to 15 s."""
-    trouble = Trouble()
+    trouble = StartupErrors()
     trouble.observe(event("Scheduled", type="Normal"), 0)
     trouble.observe(early, 0.1)
-    assert (trouble.said is not None, trouble.final) == (True, False)
+    assert (trouble.messages is not None, trouble.final) == (True, False)
     trouble.observe(event("Pulled", type="Normal"), 15)
-    assert (trouble.said, trouble.final) == (None, False)
+    assert (trouble.messages, trouble.final) == (None, False)
     # A later start in the same pod's life begins anew.
     trouble.observe(early, 40)
     assert not trouble.final
 
 
 def test_a_volume_that_stays_missing_is_final_within_eight_seconds() -> None:
-    trouble = Trouble()
+    trouble = StartupErrors()
     told = []
     for at in (0.1, 0.6, 1.6, 3.6, 7.6):
         trouble.observe(MISSING, at)
         told.append(trouble.final)
     assert told == [False, False, False, False, True]
-    assert trouble.said is not None
-    assert 'configmap "gone" not found' in trouble.said
+    assert trouble.messages is not None
+    assert 'configmap "gone" not found' in trouble.messages
 
 
 def test_what_cannot_be_scheduled_is_final_by_its_profiles_limit_alone() -> None:
     """The pod is seen to have a node before the event that says so."""
-    trouble = Trouble()
+    trouble = StartupErrors()
     for at in (0, 60):
         trouble.observe(event("FailedScheduling", "0/1 nodes are available: 1 Insufficient cpu."), at)
-    assert (trouble.said is not None, trouble.final) == (True, False)
+    assert (trouble.messages is not None, trouble.final) == (True, False)

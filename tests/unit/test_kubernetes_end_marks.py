@@ -12,7 +12,7 @@ from sshgate.providers.kubernetes.exec.process import HOLD_SECONDS, ExecProcess
 from sshgate.providers.kubernetes.exec.remotecommand import CUT
 from sshgate.sandbox.launcher import KILLED, UNTAKEN
 from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost, Outcome, Signalled
-from tests.unit.exec_server import SUCCESS, Home, process
+from tests.unit.exec_server import SUCCESS, FakePodContext, process
 
 
 @pytest.mark.parametrize("streams", [b"", b"\x01", b"\x02"], ids=["no mark", "on stdout only", "on stderr only"])
@@ -98,7 +98,7 @@ async def test_a_program_that_a_signal_ended_is_told_from_a_status(
 
 @pytest.mark.parametrize("size", [3, UNTAKEN])
 async def test_a_launcher_whose_input_had_ended_is_told_aside_that_all_has_come(tmp_path: Path, size: int) -> None:
-    home = Home(dead=False)
+    home = FakePodContext(dead=False)
 
     async def script(socket: web.WebSocketResponse) -> None:
         mark = (await socket.receive()).data[1:]
@@ -106,7 +106,7 @@ async def test_a_launcher_whose_input_had_ended_is_told_aside_that_all_has_come(
         await socket.send_bytes(b"\x01" + bytes(size) + mark)
         assert home.taken_by == [], "not before both have ended"
         await socket.send_bytes(b"\x02" + mark)
-        await home.told.wait()
+        await home.acknowledged.wait()
         await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script, home=home) as made:

@@ -19,11 +19,11 @@ import sshgate.telemetry
 from sshgate import errors
 from sshgate.config.model import Config, Limits, Profile, SandboxPlace
 from sshgate.server.core import Core
-from sshgate.server.frontends import Doors
+from sshgate.server.frontends import Frontends
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.metrics import FAILURES
-from sshgate.telemetry.timings import Marks, Stage
+from sshgate.telemetry.timings import Stage, Timings
 
 MONITORING = Path(__file__).resolve().parents[2] / "manifests" / "monitoring"
 # Set by whoever scrapes, not by us; `le` by every histogram.
@@ -37,7 +37,7 @@ def exposed() -> dict[str, set[str]]:
     """Every sample of a gateway that has seen everything, with its labels."""
     config = Config(sandbox=SandboxPlace(provider="local"), limits=Limits(), profiles={"default": Profile()})
     core = Core(config)
-    Doors(config, core)
+    Frontends(config, core)
     _see_everything(core.telemetry)
     samples: dict[str, set[str]] = {name: set(labels) for name, labels in BY_SETTING.items()}
     for family in text_string_to_metric_families(core.telemetry.metrics.text().decode()):
@@ -51,8 +51,8 @@ def exposed() -> dict[str, set[str]]:
 def _see_everything(telemetry: Telemetry) -> None:
     telemetry.events = type(telemetry.events)(telemetry.metrics.observe)
     for code in Code:
-        telemetry.events.tell(code, failures=1)
-    marks = Marks("s")
+        telemetry.events.emit(code, failures=1)
+    marks = Timings("s")
     for stage in Stage:
         marks.mark(stage)
     telemetry.metrics.first_byte(marks, prompt=True)

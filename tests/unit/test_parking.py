@@ -122,7 +122,7 @@ class World:
         self.registry = Registry("me", Limits(), Nowhere(), self.now)
         self.profiles: dict[str, Sequence[Kind]] = {"default": ("terminal", "pipe")}
         self.parking = Parking(self.registry, self.profiles, self._enter, lambda: 0.5)
-        self.registry.listed([])
+        self.registry.replace([])
 
     def now(self) -> Now:
         return self.time
@@ -151,7 +151,7 @@ async def world() -> AsyncIterator[World]:
 
 
 async def test_a_ready_warm_sandbox_gets_one_launcher_of_each_kind_and_no_more(world: World) -> None:
-    world.registry.told(warm("a"))
+    world.registry.update(warm("a"))
     for _ in range(3):
         await world.look()
     assert world.parking.count == 2
@@ -160,19 +160,19 @@ async def test_a_ready_warm_sandbox_gets_one_launcher_of_each_kind_and_no_more(w
 
 
 async def test_only_warm_sandboxes_of_the_own_slice_have_launchers(world: World) -> None:
-    world.registry.presence.heard("other", "1")
+    world.registry.presence.observe("other", "1")
     for uid in map(str, range(40)):
-        world.registry.told(warm(uid))
-    world.registry.told(claimed("x"))
+        world.registry.update(warm(uid))
+    world.registry.update(claimed("x"))
     await world.look()
     assert 5 < world.parking.count / 2 < 35
 
 
 async def test_a_claimed_sandbox_is_handed_out_with_what_waits_in_it(world: World) -> None:
-    world.registry.told(warm("a"))
+    world.registry.update(warm("a"))
     await world.look()
     room = world.parking.take("a")
-    world.registry.told(claimed("a", version="2"))
+    world.registry.update(claimed("a", version="2"))
     await world.look()
     assert room is world.rooms[0]
     assert set(world.rooms[0].left) == {True, False}
@@ -182,16 +182,16 @@ async def test_a_claimed_sandbox_is_handed_out_with_what_waits_in_it(world: Worl
 
 
 async def test_what_somebody_else_has_claimed_is_let_go(world: World) -> None:
-    world.registry.told(warm("a"))
+    world.registry.update(warm("a"))
     await world.look()
-    world.registry.told(claimed("a", version="2", life="other"))
+    world.registry.update(claimed("a", version="2", life="other"))
     await world.look()
     assert world.rooms[0].forgotten
     assert world.parking.take("a") is None
 
 
 async def test_a_launcher_that_drops_is_replaced_at_once(world: World) -> None:
-    world.registry.told(warm("a"))
+    world.registry.update(warm("a"))
     await world.look()
     world.rooms[0].started[0].drop()
     await world.look()
@@ -202,7 +202,7 @@ async def test_a_launcher_that_drops_is_replaced_at_once(world: World) -> None:
 
 
 async def test_launchers_are_renewed_before_a_server_cuts_them(world: World) -> None:
-    world.registry.told(warm("a"))
+    world.registry.update(warm("a"))
     await world.look()
     world.pass_time(RENEW * 1.3)
     await world.look()
@@ -214,7 +214,7 @@ async def test_launchers_are_renewed_before_a_server_cuts_them(world: World) -> 
 
 async def test_a_sandbox_that_cannot_be_entered_is_tried_again_later_as_a_new_one(world: World) -> None:
     world.broken = True
-    world.registry.told(warm("a"))
+    world.registry.update(warm("a"))
     for _ in range(5):
         await world.look()
     assert world.parking.count == 0
@@ -227,7 +227,7 @@ async def test_a_sandbox_that_cannot_be_entered_is_tried_again_later_as_a_new_on
 
 async def test_a_sandbox_the_watch_has_not_told_of_is_entered_once_it_has(world: World) -> None:
     world.watched = False
-    world.registry.told(warm("a"))
+    world.registry.update(warm("a"))
     await world.look()
     assert world.parking.count == 0
     world.watched = True
@@ -236,7 +236,7 @@ async def test_a_sandbox_the_watch_has_not_told_of_is_entered_once_it_has(world:
 
 
 async def test_launchers_of_a_kind_that_is_configured_no_longer_are_let_go(world: World) -> None:
-    world.registry.told(warm("a"))
+    world.registry.update(warm("a"))
     await world.look()
     world.profiles["default"] = ("terminal",)
     await world.look()
@@ -251,7 +251,7 @@ async def test_launchers_of_a_kind_that_is_configured_no_longer_are_let_go(world
 
 async def test_a_profile_that_is_removed_during_a_failed_attempt_faults_nothing(world: World) -> None:
     world.broken = True
-    world.registry.told(warm("a"))
+    world.registry.update(warm("a"))
     world.parking.look()
     world.profiles.clear()
     await world.look()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sshgate.errors import Cancelled, StartFailed
-from sshgate.session.startup import TYPED_AHEAD, patiently
+from sshgate.session.startup import TYPED_AHEAD, wait_for_sandbox
 from tests.rig.ends import TestClient
 
 
@@ -19,7 +19,7 @@ async def test_the_result_comes_with_what_was_typed_ahead() -> None:
         await ready.wait()
         return "sandbox"
 
-    waiting = asyncio.create_task(patiently(client, work(), interruptible=True))
+    waiting = asyncio.create_task(wait_for_sandbox(client, work(), interruptible=True))
     client.input.put(b"ls")
     client.input.put(b"\n")
     while client.input.size:  # noqa: ASYNC110  (the client has no event for that)
@@ -27,7 +27,7 @@ async def test_the_result_comes_with_what_was_typed_ahead() -> None:
     ready.set()
     waited = await waiting
     assert waited is not None
-    assert (waited.result, waited.early, waited.eof) == ("sandbox", b"ls\n", False)
+    assert (waited.result, waited.buffered_input, waited.eof) == ("sandbox", b"ls\n", False)
 
 
 async def test_a_client_that_leaves_cancels_the_work_and_waits_for_its_clean_up() -> None:
@@ -41,7 +41,7 @@ async def test_a_client_that_leaves_cancels_the_work_and_waits_for_its_clean_up(
             await asyncio.sleep(0)
             cleaned.append(True)
 
-    waiting = asyncio.create_task(patiently(client, work(), interruptible=False))
+    waiting = asyncio.create_task(wait_for_sandbox(client, work(), interruptible=False))
     await asyncio.sleep(0)
     client.leave()
     assert await waiting is None
@@ -52,10 +52,10 @@ async def test_ctrl_c_ends_the_wait_on_a_terminal_only() -> None:
     client = TestClient()
     client.input.put(b"abc\x03")
     with pytest.raises(Cancelled):
-        await patiently(client, asyncio.sleep(60), interruptible=True)
+        await wait_for_sandbox(client, asyncio.sleep(60), interruptible=True)
     pipe = TestClient()
     pipe.input.put(b"abc\x03")
-    waited = await patiently(pipe, asyncio.sleep(0.01, "done"), interruptible=False)
+    waited = await wait_for_sandbox(pipe, asyncio.sleep(0.01, "done"), interruptible=False)
     assert waited is not None
     assert waited.result == "done"
     assert pipe.input.size == 4
@@ -66,19 +66,19 @@ async def test_what_the_work_raises_is_raised() -> None:
         raise StartFailed("no node fits.")
 
     with pytest.raises(StartFailed, match="no node fits"):
-        await patiently(TestClient(), work(), interruptible=True)
+        await wait_for_sandbox(TestClient(), work(), interruptible=True)
 
 
 async def test_typing_ahead_is_bounded_and_its_end_is_kept() -> None:
     client = TestClient()
     for _ in range(100):
         client.input.put(b"x" * 1024)
-    waited = await patiently(client, asyncio.sleep(0.05), interruptible=True)
+    waited = await wait_for_sandbox(client, asyncio.sleep(0.05), interruptible=True)
     assert waited is not None
-    assert TYPED_AHEAD <= len(waited.early) <= TYPED_AHEAD + 32 * 1024
-    assert client.input.size == 100 * 1024 - len(waited.early)
+    assert TYPED_AHEAD <= len(waited.buffered_input) <= TYPED_AHEAD + 32 * 1024
+    assert client.input.size == 100 * 1024 - len(waited.buffered_input)
     ended = TestClient()
     ended.input.put_eof()
-    waited = await patiently(ended, asyncio.sleep(0.05), interruptible=True)
+    waited = await wait_for_sandbox(ended, asyncio.sleep(0.05), interruptible=True)
     assert waited is not None
     assert waited.eof

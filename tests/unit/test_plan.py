@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from sshgate.lifecycle.actions import Create, Delete, Hold
-from sshgate.lifecycle.cache import SPOKEN_FOR, Book
+from sshgate.lifecycle.actions import Create, Delete, Wait
+from sshgate.lifecycle.cache import RESERVATION_SECONDS, PodCache
 from sshgate.lifecycle.expectations import EXPIRY
-from sshgate.lifecycle.pool_plan import STUCK, Target, give_way
+from sshgate.lifecycle.pool_plan import STUCK, Target, evict_for_login
 from sshgate.lifecycle.records import Stage
 from tests.unit.lifecycle_values import at, book, claimed, follow, kinds, refiller, warm
 
@@ -17,15 +17,15 @@ from tests.unit.lifecycle_values import at, book, claimed, follow, kinds, refill
 
 
 def test_nothing_is_made_before_the_first_list() -> None:
-    assert refiller().decide(Book("me"), [Target("default", "t1", 3)], 10, at(0)) == []
+    assert refiller().decide(PodCache("me"), [Target("default", "t1", 3)], 10, at(0)) == []
 
 
 def test_an_empty_pool_is_filled_a_quarter_at_a_time_as_the_bucket_allows() -> None:
     known, plan, target = book(), refiller(), Target("default", "t1", 8, per_minute=60)
     first = plan.decide(known, [target], 100, at(0))
-    assert kinds(first) == {"Create": 2, "Hold": 1}
-    assert kinds(plan.decide(known, [target], 100, at(0))) == {"Hold": 1}
-    assert kinds(plan.decide(known, [target], 100, at(1.1))) == {"Create": 1, "Hold": 1}
+    assert kinds(first) == {"Create": 2, "Wait": 1}
+    assert kinds(plan.decide(known, [target], 100, at(0))) == {"Wait": 1}
+    assert kinds(plan.decide(known, [target], 100, at(1.1))) == {"Create": 1, "Wait": 1}
 
 
 def test_a_creation_is_expected_until_it_is_seen_or_expires() -> None:
@@ -41,7 +41,7 @@ def test_a_refused_creation_pauses_the_pool() -> None:
     (create,) = plan.decide(known, [target], 100, at(0))
     assert isinstance(create, Create)
     plan.refused(create, known, at(0))
-    assert plan.decide(known, [target], 100, at(1)) == [Hold("default", "not so fast", 2.0)]
+    assert plan.decide(known, [target], 100, at(1)) == [Wait("default", "not so fast", 2.0)]
     assert kinds(plan.decide(known, [target], 100, at(3))) == {"Create": 1}
 
 
@@ -53,8 +53,8 @@ def test_a_pool_of_size_0_and_the_pool_of_a_removed_profile_are_emptied() -> Non
 def test_pools_stay_within_the_limit_and_say_so() -> None:
     known = book(claimed("a"), claimed("b", session="s2"))
     actions = refiller().decide(known, [Target("default", "t1", 4)], 3, at(0))
-    assert kinds(actions) == {"Create": 1, "Hold": 1}
-    assert actions[-1] == Hold("default", "all 3 sandboxes are taken", 60.0)
+    assert kinds(actions) == {"Create": 1, "Wait": 1}
+    assert actions[-1] == Wait("default", "all 3 sandboxes are taken", 60.0)
 
 
 def test_warm_pods_beyond_a_lowered_limit_go() -> None:
@@ -71,8 +71,8 @@ def test_unschedulable_and_blocked_pods_are_held_and_not_churned() -> None:
         known, plan = book(warm("a", stage=stage)), refiller()
         for seconds in range(0, 4000, 50):
             actions = plan.decide(known, [Target("default", "t1", 3)], 10, at(seconds))
-            assert kinds(actions) == {"Hold": 1}
-        assert isinstance(actions[0], Hold)
+            assert kinds(actions) == {"Wait": 1}
+        assert isinstance(actions[0], Wait)
         assert actions[0].until == pytest.approx(seconds + 60)
 
 
@@ -82,7 +82,7 @@ def test_a_pod_that_never_starts_is_replaced_and_the_pool_pauses() -> None:
     target = Target("default", "t1", 1)
     assert plan.decide(known, [target], 10, at(STUCK - 1)) == []
     actions = plan.decide(known, [target], 10, at(STUCK))
-    assert [type(action) for action in actions] == [Delete, Hold]
+    assert [type(action) for action in actions] == [Delete, Wait]
 
 
 def test_a_pod_that_fails_over_and_over_is_made_less_and_less_often() -> None:
@@ -112,7 +112,7 @@ def test_a_mended_profile_does_not_wait_for_the_pause_of_the_broken_one() -> Non
 def test_no_warm_pod_is_made_while_a_user_waits_for_a_node() -> None:
     known = book(claimed("a", stage=Stage.UNSCHEDULABLE))
     actions = refiller().decide(known, [Target("default", "t1", 2)], 10, at(0))
-    assert actions == [Hold("default", "a login waits for room on a node", 60.0)]
+    assert actions == [Wait("default", "a login waits for room on a node", 60.0)]
 
 
 def test_stale_pods_are_replaced_in_steps_once_fresh_ones_are_ready() -> None:
@@ -137,19 +137,19 @@ def test_stale_pods_stay_as_long_as_their_replacement_has_no_image() -> None:
     known = book(*(warm(f"old{i}", "t0") for i in range(4)), warm("new", stage=Stage.BLOCKED))
     plan = refiller()
     for seconds in range(0, 1000, 50):
-        assert kinds(plan.decide(known, [Target("default", "t1", 4)], 100, at(seconds))) == {"Hold": 1}
+        assert kinds(plan.decide(known, [Target("default", "t1", 4)], 100, at(seconds))) == {"Wait": 1}
 
 
 def test_stale_pods_make_room_where_fresh_ones_find_none() -> None:
     full = book(*(warm(f"old{i}", "t0") for i in range(4)))
     assert kinds(refiller().decide(full, [Target("default", "t1", 4)], 4, at(0))) == {
-        "Delete": 1, "Create": 1, "Hold": 1
+        "Delete": 1, "Create": 1, "Wait": 1
     }  # fmt: skip
     crowded = book(*(warm(f"old{i}", "t0") for i in range(4)), warm("new", stage=Stage.UNSCHEDULABLE))
     plan = refiller()
-    assert kinds(plan.decide(crowded, [Target("default", "t1", 4)], 9, at(0))) == {"Delete": 1, "Hold": 1}
+    assert kinds(plan.decide(crowded, [Target("default", "t1", 4)], 9, at(0))) == {"Delete": 1, "Wait": 1}
     follow(crowded, [Delete(warm("old0", "t0"), "", True), Delete(warm("old3", "t0"), "", True)], at(0))
-    assert kinds(plan.decide(crowded, [Target("default", "t1", 4)], 9, at(30))) == {"Hold": 1}
+    assert kinds(plan.decide(crowded, [Target("default", "t1", 4)], 9, at(30))) == {"Wait": 1}
 
 
 def test_every_deletion_of_a_warm_pod_spares_one_that_was_just_claimed() -> None:
@@ -161,9 +161,9 @@ def test_every_deletion_of_a_warm_pod_spares_one_that_was_just_claimed() -> None
 
 def test_warm_pods_give_way_stale_ones_first_and_where_asked_only_placed_ones() -> None:
     known = book(warm("fresh"), warm("stale", "t0"), warm("nowhere", node="", stage=Stage.UNSCHEDULABLE))
-    assert [one.record.uid for one in give_way(known, 1, at(0), {"t1"})] == ["stale"]
+    assert [one.record.uid for one in evict_for_login(known, 1, at(0), {"t1"})] == ["stale"]
     known.observe(warm("nowhere", node=None, stage=Stage.UNSCHEDULABLE), at(0))
-    assert [one.record.uid for one in give_way(known, 5, at(0), {"t1"}, placed=True)] == ["fresh"]
+    assert [one.record.uid for one in evict_for_login(known, 5, at(0), {"t1"}, placed=True)] == ["fresh"]
 
 
 # --- the book ---
@@ -210,27 +210,27 @@ def test_deletions_of_pods_that_were_gone_already_are_not_remembered_for_ever() 
 def test_a_claim_that_never_arrived_frees_its_pod_soon_after_its_session_gave_up() -> None:
     known = book(warm("a"))
     known.begin("s1", "ada")
-    known.speak_for("a", "s1", at(0))
+    known.reserve("a", "s1", at(0))
     known.end("s1")
-    assert known.warm(at(SPOKEN_FOR - 1)) == []
-    assert len(known.warm(at(SPOKEN_FOR))) == 1
+    assert known.warm(at(RESERVATION_SECONDS - 1)) == []
+    assert len(known.warm(at(RESERVATION_SECONDS))) == 1
 
 
 def test_a_session_that_still_waits_for_its_claim_keeps_the_pod() -> None:
     known = book(warm("a"))
     known.begin("s1", "ada")
-    known.speak_for("a", "s1", at(0))
-    assert known.warm(at(10 * SPOKEN_FOR)) == []
-    assert known.total(at(10 * SPOKEN_FOR)) == 1
+    known.reserve("a", "s1", at(0))
+    assert known.warm(at(10 * RESERVATION_SECONDS)) == []
+    assert known.total(at(10 * RESERVATION_SECONDS)) == 1
     known.end("s1")
-    assert len(known.warm(at(10 * SPOKEN_FOR))) == 1
+    assert len(known.warm(at(10 * RESERVATION_SECONDS))) == 1
 
 
 def test_a_session_and_its_pod_count_once() -> None:
     known = book(warm("a"))
     known.begin("s1", "ada")
     assert known.total(at(0)) == 2
-    known.speak_for("a", "s1", at(0))
+    known.reserve("a", "s1", at(0))
     assert known.total(at(0)) == 1
     known.observe(claimed("a", session="s1", version="2"), at(0))
     assert known.total(at(0)) == 1

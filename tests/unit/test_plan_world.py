@@ -157,7 +157,7 @@ class World(RuleBasedStateMachine):
             marked = {notes for pod in self.cluster.pods.values() if (notes := Record.parse(pod).life)}
             for gateway in self.gateways:
                 for other in self.gateways:
-                    gateway.presence.heard(other.life, str(self.cluster.time))
+                    gateway.presence.observe(other.life, str(self.cluster.time))
                 gateway.presence.listen(self.now().mono, marked)
 
     @rule(which=st.integers(0, 9))

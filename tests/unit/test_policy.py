@@ -97,7 +97,7 @@ def test_a_forced_command_replaces_whatever_is_asked(
     asks: Shell | Exec | Subsystem, original: dict[str, bytes]
 ) -> None:
     got = granted(request=Request(asks, Terminal()), restrictions=Restrictions(command=b"backup"))
-    assert got.request.asks == Exec(b"backup")
+    assert got.request.kind == Exec(b"backup")
     assert got.request.terminal == Terminal()
     assert got.environment == original
 
@@ -165,7 +165,7 @@ def test_a_key_can_be_for_one_sandbox() -> None:
 
 def test_internal_sftp_is_the_file_server_and_nothing_else() -> None:
     def forced(command: bytes, asks: Shell | Exec | Subsystem) -> Shell | Exec | Subsystem:
-        return granted(request=Request(asks), restrictions=Restrictions(command=command)).request.asks
+        return granted(request=Request(asks), restrictions=Restrictions(command=command)).request.kind
 
     assert forced(b"internal-sftp", Subsystem("sftp")) == Subsystem("sftp")
     assert forced(b"internal-sftp  -R -d /srv", Subsystem("sftp")) == Subsystem("sftp", (b"-R", b"-d", b"/srv"))

@@ -20,7 +20,7 @@ async def test_pools_that_the_leader_does_not_fill_are_named_once() -> None:
     seconds = 0.0
     registry = Registry("me", Limits(), Pods(), lambda: Now(START + seconds, seconds))
     registry.leader = lambda: False
-    registry.listed([warm("a", template="t1"), warm("b", template="old", profile="gpu")])
+    registry.replace([warm("a", template="t1"), warm("b", template="old", profile="gpu")])
     parking = Parking(registry, {}, lambda _: None, lambda: 0.5)
     targets = [Target("default", "t1", 1), Target("gpu", "t2", 1), Target("none", "t3", 0)]
     pools = Pools(registry, [one for one in targets if one.size], parking, lambda: "x", lambda: 0.5)
@@ -28,7 +28,7 @@ async def test_pools_that_the_leader_does_not_fill_are_named_once() -> None:
         pools.start()
         for _ in range(10):
             seconds += UNFILLED_SECONDS / 4
-            registry.stir()
+            registry.notify()
             await asyncio.sleep(0.05)
         assert [(one["event"], one["profile"]) for one in logs] == [("pool.held", "gpu")]
         assert "the same profiles" in logs[0]["reason"]

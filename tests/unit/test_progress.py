@@ -16,7 +16,7 @@ async def test_a_slow_start_shows_its_state_and_leaves_nothing() -> None:
     client = TestClient()
     progress = Progress(client, Terminal(size=TerminalSize(40, 24)))
     progress.say("pulling the image claudecode-sandbox:latest from afar")
-    async with progress.shown():
+    async with progress.show():
         async with asyncio.timeout(QUIET_SECONDS + 5):
             while not client.written:  # noqa: ASYNC110  (the client has no event for that)
                 await asyncio.sleep(0.01)
@@ -28,14 +28,14 @@ async def test_a_slow_start_shows_its_state_and_leaves_nothing() -> None:
 
 async def test_a_quick_start_shows_nothing() -> None:
     client = TestClient()
-    async with Progress(client, Terminal()).shown():
+    async with Progress(client, Terminal()).show():
         await asyncio.sleep(0)
     assert client.written == b""
 
 
 async def test_without_a_terminal_nothing_is_ever_printed() -> None:
     client = TestClient()
-    async with Progress(client, None).shown():
+    async with Progress(client, None).show():
         await asyncio.sleep(QUIET_SECONDS + 0.2)
     assert client.written == b""
 
@@ -45,7 +45,7 @@ async def test_a_session_that_is_cut_just_as_the_line_ends_is_cut() -> None:
 
     async def session() -> None:
         nonlocal went_on
-        async with Progress(TestClient(), Terminal()).shown():
+        async with Progress(TestClient(), Terminal()).show():
             pass
         went_on = True
 
@@ -61,5 +61,5 @@ async def test_a_client_that_does_not_read_does_not_hold_up_the_start(monkeypatc
     monkeypatch.setattr(notices, "WRITE_SECONDS", 0.05)
     client = TestClient()
     client.stuck = True
-    async with asyncio.timeout(5), Progress(client, Terminal()).shown():
+    async with asyncio.timeout(5), Progress(client, Terminal()).show():
         await asyncio.sleep(QUIET_SECONDS + 0.1)

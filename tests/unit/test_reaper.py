@@ -9,7 +9,7 @@ from sshgate.config.model import Limits
 from sshgate.lifecycle.actions import Create, Delete
 from sshgate.lifecycle.claim import Answer
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.membership import SILENCE
+from sshgate.lifecycle.membership import LEASE_DURATION
 from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.reap_plan import Rules
 from sshgate.lifecycle.reaper import Reaper
@@ -50,7 +50,7 @@ class World:
         self.seconds = 0.0
         self.pods = Pods(refuse)
         self.registry = Registry("me", LIMITS, self.pods, lambda: Now(START + self.seconds, self.seconds))
-        self.registry.listed(records)
+        self.registry.replace(records)
 
         async def looks(record: Record) -> bool:
             return busy
@@ -71,7 +71,7 @@ async def test_the_pods_of_a_silent_gateway_go_and_those_of_a_living_one_stay() 
     world = World(claimed("a", life="dead"), claimed("b", life="me", session="mine"))
     world.registry.admit("ada", "mine")
     world.registry.book.hold("mine", "b")
-    await world.pass_time(SILENCE - 1)
+    await world.pass_time(LEASE_DURATION - 1)
     assert world.pods.deleted == []
     await world.pass_time(3)
     assert world.pods.deleted == ["a"]
@@ -79,7 +79,7 @@ async def test_the_pods_of_a_silent_gateway_go_and_those_of_a_living_one_stay() 
 
 async def test_only_the_leader_reaps() -> None:
     world = World(claimed("a", life="dead"), leads=False)
-    await world.pass_time(SILENCE + 3)
+    await world.pass_time(LEASE_DURATION + 3)
     assert world.pods.deleted == []
 
 
@@ -101,7 +101,7 @@ async def test_a_program_that_runs_keeps_it_and_is_noted() -> None:
 
 async def test_the_clients_of_a_dead_gateway_are_detached() -> None:
     world = World(claimed("a", life="me", sandbox="work", attached=frozenset({"dead"})))
-    await world.pass_time(SILENCE + 2)
+    await world.pass_time(LEASE_DURATION + 2)
     name, paths = world.pods.patched[0]
     assert name == "p-a"
     assert "/metadata/annotations/attached.sshgate.dev~1dead" in paths
@@ -110,7 +110,7 @@ async def test_the_clients_of_a_dead_gateway_are_detached() -> None:
 
 async def test_a_refused_deletion_is_decided_anew() -> None:
     world = World(claimed("a", life="dead"), refuse=True)
-    await world.pass_time(SILENCE + 4)
+    await world.pass_time(LEASE_DURATION + 4)
     assert len(world.pods.deleted) >= 2
 
 

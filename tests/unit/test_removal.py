@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sshgate.providers.kubernetes.deletion import Removals
+from sshgate.providers.kubernetes.deletion import PodDeleter
 from tests.unit.apiserver import connected, serve, status
 
 
@@ -23,7 +23,7 @@ async def test_a_pod_that_took_the_name_of_one_still_being_removed_is_removed_as
         return status(403, "Forbidden", "not now")
 
     async with serve(answer, tmp_path) as served, connected(served) as api:
-        removals = Removals(api, jitter=lambda: 0.0)
+        removals = PodDeleter(api, jitter=lambda: 0.0)
         await removals.remove("sshgate-work-1", "first")
         await removals.remove("sshgate-work-1", "second")
         async with asyncio.timeout(10):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sshgate.config.model import Address, Config, Limits, Profile, Ssh, Telemetry
 from sshgate.errors import ConfigError
-from sshgate.server.reload import Reread, within_reach
+from sshgate.server.reload import ConfigReloader, split_reloadable
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Record
 
@@ -17,7 +17,7 @@ def test_profiles_limits_and_texts_change_at_once() -> None:
     new = Config(
         ssh=Ssh(greeting="hello", drain=99.0), profiles={"default": Profile(warm=3)}, limits=Limits(sandboxes=7)
     )
-    config, live, later = within_reach(Config(), new)
+    config, live, later = split_reloadable(Config(), new)
     assert config == new
     assert (live, later) == (["ssh.greeting", "ssh.drain", "profiles", "limits"], [])
 
@@ -28,13 +28,13 @@ def test_addresses_and_places_wait_for_a_restart() -> None:
         ssh=Ssh(listen=Address("127.0.0.1", 1), banner="new"),
         telemetry=Telemetry(listen=Address("127.0.0.1", 2)),
     )
-    config, live, later = within_reach(Config(), new)
+    config, live, later = split_reloadable(Config(), new)
     assert config == replace(Config(), ssh=Ssh(banner="new"))
     assert (live, later) == (["ssh.banner"], ["ssh.listen", "telemetry.listen"])
 
 
 def test_the_same_file_changes_nothing() -> None:
-    assert within_reach(Config(), Config()) == (Config(), [], [])
+    assert split_reloadable(Config(), Config()) == (Config(), [], [])
 
 
 class Watched:
@@ -49,7 +49,7 @@ class Watched:
         self.defect = False
         from sshgate.config.load import load
 
-        self.reread = Reread(self.file, load(self.file), self._apply, Events(self.told.put_nowait), every=0.01)
+        self.reread = ConfigReloader(self.file, load(self.file), self._apply, Events(self.told.put_nowait), every=0.01)
 
     async def _apply(self, config: Config) -> None:
         if self.defect:
@@ -87,7 +87,7 @@ async def test_a_mounted_file_is_noticed_when_its_directory_link_moves(tmp_path:
     watched.file.symlink_to("..data/sshgate.yaml")
     from sshgate.config.load import load
 
-    watched.reread = Reread(
+    watched.reread = ConfigReloader(
         watched.file, load(watched.file), watched._apply, Events(watched.told.put_nowait), every=0.01
     )
     task = asyncio.create_task(watched.reread.run())
@@ -108,7 +108,7 @@ async def test_what_cannot_be_applied_leaves_the_old_settings_in_force(tmp_path:
         watched.file.write_text("limits: {sandboxes: 22}\n")
         assert (await asyncio.wait_for(watched.told.get(), 5)).code is Code.CONFIG_REFUSED
         watched.refuse = False
-        watched.reread.now()
+        watched.reread.request_reload()
         assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
     finally:
         task.cancel()

@@ -138,7 +138,7 @@ async def test_options_of_the_key_reach_the_policy(door: FrontDoor) -> None:
     limits = door.programs.logins[0].identity.restrictions
     assert (limits.command, limits.terminal, limits.environment) == (b"echo forced", False, {"A": b"b"})
     # The request is told as it was asked.
-    assert door.programs.logins[1].requests[0].asks == Exec(b"echo mine")
+    assert door.programs.logins[1].requests[0].kind == Exec(b"echo mine")
 
 
 async def test_key_for_another_address_is_refused(door: FrontDoor) -> None:

@@ -63,7 +63,7 @@ async def test_output_arrives_whole_before_the_status(door: FrontDoor) -> None:
 async def test_command_arrives_as_the_bytes_it_is(door: FrontDoor) -> None:
     command = b"printf '%s\\n' 'a b' \"$0\"; # \xff\xfe \xc3\xa9\necho '$HOME' \\\\ \t x"
     await door.ssh(command)
-    assert door.programs.logins[0].requests[0].asks == Exec(command)
+    assert door.programs.logins[0].requests[0].kind == Exec(command)
 
 
 async def test_command_of_120_kib_passes(door: FrontDoor) -> None:
@@ -74,18 +74,18 @@ async def test_command_of_120_kib_passes(door: FrontDoor) -> None:
 async def test_command_above_200_kib_still_reaches_the_gateway(door: FrontDoor) -> None:
     words = [b"true"] + [b"x" * 100_000] * 2
     await door.ssh(*words)
-    assert door.programs.logins[0].requests[0].asks == Exec(b" ".join(words))
+    assert door.programs.logins[0].requests[0].kind == Exec(b" ".join(words))
 
 
 async def test_shell_without_a_command(door: FrontDoor) -> None:
     result = await door.ssh(stdin=b"echo from a shell\nexit 3\n")
     assert (result.out, result.status) == (b"from a shell\n", 3)
-    assert door.programs.logins[0].requests[0].asks == Shell()
+    assert door.programs.logins[0].requests[0].kind == Shell()
 
 
 async def test_subsystem_is_asked_by_name(door: FrontDoor) -> None:
     await door.ssh("sftp", options=["-s"])
-    assert door.programs.logins[0].requests[0].asks == Subsystem("sftp")
+    assert door.programs.logins[0].requests[0].kind == Subsystem("sftp")
 
 
 async def test_accepted_variables_arrive_and_others_do_not(door: FrontDoor) -> None:

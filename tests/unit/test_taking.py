@@ -58,7 +58,7 @@ class Pods:
 
 def world(pods: Pods, *uids: str) -> tuple[Registry, Claiming]:
     registry = Registry("me", Limits(), pods, lambda: at(0))
-    registry.listed([warm(uid, created=at(0).wall - 100 + number) for number, uid in enumerate(uids)])
+    registry.replace([warm(uid, created=at(0).wall - 100 + number) for number, uid in enumerate(uids)])
     registry.admit("ada", "s1")
     return registry, Claiming(registry.book, CLAIM, "t1", 0, ["me"])
 

@@ -20,13 +20,13 @@ from sshgate.transfer.records import (  # fmt: skip
     End,
     Enter,
     File,
-    Garbled,
     Hardlink,
     Have,
     Hole,
     Leave,
     Offer,
     Problem,
+    ProtocolError,
     Record,
     Same,
     Sum,
@@ -92,13 +92,13 @@ def test_a_flipped_bit_in_the_payload_is_noticed(record: Record, data: some.Data
     if len(frame) == 9 or isinstance(record, Chunk):
         return
     frame[data.draw(some.integers(9, len(frame) - 1))] ^= 1 << data.draw(some.integers(0, 7))
-    with pytest.raises(Garbled):
+    with pytest.raises(ProtocolError):
         list(Decoder().feed(bytes(frame)))
 
 
 @given(some.binary(max_size=200))
 def test_any_bytes_are_records_or_garbled(noise: bytes) -> None:
-    with contextlib.suppress(Garbled):
+    with contextlib.suppress(ProtocolError):
         list(Decoder().feed(noise))
 
 
@@ -134,10 +134,10 @@ def test_a_chunk_cannot_be_used_after_the_next_record_was_asked_for() -> None:
 
 
 def test_a_chunk_larger_than_the_buffer_is_refused() -> None:
-    with pytest.raises(Garbled):
+    with pytest.raises(ProtocolError):
         decoded(encode(Chunk(bytes(CHUNK + 1))))
 
 
 def test_a_frame_that_claims_to_be_huge_is_refused_before_it_comes() -> None:
-    with pytest.raises(Garbled):
+    with pytest.raises(ProtocolError):
         list(Decoder().feed(b"\x03\xff\xff\xff\xff\0\0\0\0"))

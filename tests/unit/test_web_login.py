@@ -14,19 +14,19 @@ import pytest
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
 from sshgate.config.model import Address, Tls, Web
 from sshgate.errors import BadRequest, ConfigError, Denied, GateError
-from sshgate.session.subsystems.registry import Question
+from sshgate.session.subsystems.registry import SubsystemRequest
 from sshgate.stream.interfaces import Request, Subsystem
 from sshgate.telemetry.events import Events
 from webshim import signing
 from webshim.login import Logins, Refused
-from webshim.one_time_tokens import OneTime
+from webshim.one_time_tokens import OneTimeTokens
 from webshim.passwords import set_password
-from webshim.principal import Visitor
-from webshim.public_endpoint import Place
+from webshim.principal import Principal
+from webshim.public_endpoint import PublicEndpoint
 from webshim.signing import Signer
 from webshim.throttle import Throttle
 
-ALICE = Visitor("alice", "link", "SHA256:key", "id", 0.0, 1e12)
+ALICE = Principal("alice", "link", "SHA256:key", "id", 0.0, 1e12)
 HERE = "192.0.2.1"
 SHOWN = Certified("SHA256:ca", ("alice",), None, None)
 
@@ -46,7 +46,7 @@ class Keys:
 
 def logins(keys: Keys | None = None, **web: object) -> Logins:
     settings = dataclasses.replace(Web(public_url="https://term.example/shell"), **web)  # type: ignore[arg-type]
-    place = Place(settings, Address("0.0.0.0", 31000))
+    place = PublicEndpoint(settings, Address("0.0.0.0", 31000))
     return Logins(settings, keys or Keys(), Signer(b"k" * 32), place)
 
 
@@ -55,14 +55,14 @@ def identity(method: str = "publickey", login: str = "alice", **restrictions: An
     return Identity(name, method, "SHA256:key", HERE, 1, "192.0.2.9", 22, Restrictions(**restrictions), shown)
 
 
-def signed(ways: Logins, token: str) -> Visitor:
+def signed(ways: Logins, token: str) -> Principal:
     found = ways._signer.read("token", token.splitlines()[0])
     assert found is not None
     return found
 
 
-def question(who: Identity) -> Question:
-    return Question(who, Request(Subsystem("web")), Events().trail())
+def question(who: Identity) -> SubsystemRequest:
+    return SubsystemRequest(who, Request(Subsystem("web")), Events().context())
 
 
 async def test_a_link_logs_in_once_and_only_for_a_minute() -> None:
@@ -71,11 +71,11 @@ async def test_a_link_logs_in_once_and_only_for_a_minute() -> None:
     url, _, ticket = text.strip().partition("#login=")
     assert url == "https://term.example/shell/"
     found = ways.by_link(ticket, HERE)
-    assert isinstance(found, Visitor)
+    assert isinstance(found, Principal)
     assert (found.user, found.method) == ("alice", "link")
     assert ways.by_link(ticket, HERE) == Refused()
     now = 0.0
-    links: OneTime[str] = OneTime(60.0, lambda: now)
+    links: OneTimeTokens[str] = OneTimeTokens(60.0, lambda: now)
     kept = links.issue("alice")
     now = 60.0
     assert links.take(kept) is None
@@ -107,7 +107,7 @@ async def test_keys_without_terminals_and_login_names_with_more_than_a_user_get_
 async def test_a_certificate_opens_the_browser_for_an_hour() -> None:
     ways = logins()
     found = ways.by_link((await ways.web(question(identity("certificate")))).strip().partition("#login=")[2], HERE)
-    assert isinstance(found, Visitor)
+    assert isinstance(found, Principal)
     assert found.expires - found.issued == 3600
     ending = dataclasses.replace(SHOWN, ends=time.time() + 60)
     token = await ways.token(question(dataclasses.replace(identity("certificate"), certificate=ending)))
@@ -160,7 +160,7 @@ async def test_passwords_open_and_a_changed_one_ends_what_the_old_one_opened(tmp
     assert users.stat().st_mode & 0o777 == 0o600
     ways = logins(users_file=users)
     found = await ways.by_password("alice", "correct horse", HERE)
-    assert isinstance(found, Visitor)
+    assert isinstance(found, Principal)
     assert ways.alive(found, HERE)
     for user, password in (
         ("alice", "battery staple"),
@@ -201,8 +201,8 @@ async def test_too_many_wrong_passwords_make_that_user_wait_there_and_nowhere_el
     assert isinstance(refused, Refused)
     assert 0 < refused.wait <= 61
     # A stranger's guesses lock neither her out where she is, nor others out where they come from.
-    assert isinstance(await ways.by_password("alice", "correct horse", "192.0.2.99"), Visitor)
-    assert isinstance(await ways.by_password("bob", "battery staple", HERE), Visitor)
+    assert isinstance(await ways.by_password("alice", "correct horse", "192.0.2.99"), Principal)
+    assert isinstance(await ways.by_password("bob", "battery staple", HERE), Principal)
 
 
 async def test_who_guesses_at_many_users_waits_as_an_address(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ async def test_who_guesses_at_many_users_waits_as_an_address(tmp_path: Path) -> 
     refused = await ways.by_password("bob", "battery staple", HERE)
     assert isinstance(refused, Refused)
     assert refused.wait > 0
-    assert isinstance(await ways.by_password("bob", "battery staple", "192.0.2.99"), Visitor)
+    assert isinstance(await ways.by_password("bob", "battery staple", "192.0.2.99"), Principal)
 
 
 async def test_wrong_passwords_tried_side_by_side_are_counted_like_those_one_by_one(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ async def test_who_guesses_at_links_shuts_out_no_valid_one_from_the_same_address
     waiting = ways.by_link("wrong", HERE)
     assert isinstance(waiting, Refused)
     assert waiting.wait > 0
-    assert isinstance(ways.by_link(ticket, HERE), Visitor)
+    assert isinstance(ways.by_link(ticket, HERE), Principal)
 
 
 def test_a_throttle_forgets_after_a_minute_and_is_bounded() -> None:
@@ -258,7 +258,7 @@ def test_a_throttle_forgets_after_a_minute_and_is_bounded() -> None:
 
 
 def test_one_time_tokens_are_bounded() -> None:
-    tokens: OneTime[int] = OneTime(30.0)
+    tokens: OneTimeTokens[int] = OneTimeTokens(30.0)
     first = tokens.issue(0)
     last = [tokens.issue(number) for number in range(10_000)][-1]
     assert tokens.take(first) is None

@@ -17,9 +17,9 @@ from sshgate.telemetry.events import Events
 from webshim.app import OPENAPI, build
 from webshim.login import Logins
 from webshim.pages import Pages
-from webshim.public_endpoint import Place
+from webshim.public_endpoint import PublicEndpoint
 from webshim.signing import Signer
-from webshim.state import Door
+from webshim.state import WebState
 
 
 def document() -> dict[str, Any]:
@@ -34,10 +34,10 @@ def test_the_file_is_valid_openapi() -> None:
 
 async def test_every_route_is_described_and_every_description_has_its_route(tmp_path: Path) -> None:
     web = Web()
-    place = Place(web, Address("127.0.0.1", 1))
+    place = PublicEndpoint(web, Address("127.0.0.1", 1))
     gateway = Gateway(LocalProvider(SandboxPlace(provider="local")), {"default": Profile()}, Admission(Limits()))
     logins = Logins(web, Keyring(tmp_path, None), Signer(b"k" * 32), place)
-    app = build(Door(web, gateway, logins, place, Events()), Pages(tmp_path))
+    app = build(WebState(web, gateway, logins, place, Events()), Pages(tmp_path))
     served = {
         (route.method.lower(), route.resource.canonical)
         for route in app.router.routes()

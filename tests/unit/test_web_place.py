@@ -6,11 +6,11 @@ import pytest
 from multidict import CIMultiDict
 
 from sshgate.config.model import Address, Proxy, Tls, Web
-from webshim.public_endpoint import Place
+from webshim.public_endpoint import PublicEndpoint
 
 PUBLIC = Web(public_url="https://ok.example/shell")
 BOUND = Address("0.0.0.0", 31000)
-PROXIED = Place(Web(public_url="https://ok.example", proxy=Proxy(("10.0.0.0/8", "fd00::1"))), BOUND, "s" * 20)
+PROXIED = PublicEndpoint(Web(public_url="https://ok.example", proxy=Proxy(("10.0.0.0/8", "fd00::1"))), BOUND, "s" * 20)
 
 
 @pytest.mark.parametrize(
@@ -23,19 +23,19 @@ PROXIED = Place(Web(public_url="https://ok.example", proxy=Proxy(("10.0.0.0/8", 
     ],
 )  # fmt: skip
 def test_only_exactly_our_origin_is_ours(origin: str) -> None:
-    place = Place(PUBLIC, BOUND)
+    place = PublicEndpoint(PUBLIC, BOUND)
     assert place.own_origin("https://ok.example", "192.0.2.1", CIMultiDict(Host="ok.example"))
     assert not place.own_origin(origin, "192.0.2.1", CIMultiDict(Host="evil.com"))
     assert not place.own_origin(origin, "192.0.2.1", CIMultiDict(Host=origin.partition("//")[2]))
 
 
 def test_on_loopback_a_name_that_was_made_to_point_there_is_not_ours() -> None:
-    place = Place(Web(), Address("127.0.0.1", 31000))
+    place = PublicEndpoint(Web(), Address("127.0.0.1", 31000))
     assert place.url == "http://127.0.0.1:31000"
     for host in ("127.0.0.1:31000", "localhost:31000", "[::1]:31000"):
         assert place.own_origin(f"http://{host}", "127.0.0.1", CIMultiDict(Host=host))
     assert not place.own_origin("http://localhost:3000", "127.0.0.1", CIMultiDict(Host="localhost:31000"))
-    behind = Place(Web(proxy=Proxy(("127.0.0.1",))), Address("127.0.0.1", 31000))
+    behind = PublicEndpoint(Web(proxy=Proxy(("127.0.0.1",))), Address("127.0.0.1", 31000))
     for headers in (
         CIMultiDict(Host="evil.com:31000"),
         CIMultiDict({"Host": "evil.com", "X-Forwarded-Proto": "https"}),
@@ -46,7 +46,7 @@ def test_on_loopback_a_name_that_was_made_to_point_there_is_not_ours() -> None:
 
 
 # As the k3s overlay has it: pods are believed, and nobody has said a name.
-NAMELESS = Place(Web(proxy=Proxy(("10.42.0.0/16",))), BOUND, node="192.0.2.9")
+NAMELESS = PublicEndpoint(Web(proxy=Proxy(("10.42.0.0/16",))), BOUND, node="192.0.2.9")
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,12 @@ def test_two_lines_of_a_scheme_say_nothing() -> None:
 
 def test_without_a_name_links_lead_to_the_node_and_by_the_proxy() -> None:
     assert NAMELESS.url_at("10.42.0.5") == "https://192.0.2.9"
-    assert Place(Web(tls=Tls()), BOUND, node="2001:db8::9").url_at("10.42.0.5") == "https://[2001:db8::9]:31000"
-    assert Place(PUBLIC, BOUND, node="192.0.2.9").url_at("10.42.0.5") == "https://ok.example/shell"
+    assert (
+        PublicEndpoint(Web(tls=Tls()), BOUND, node="2001:db8::9").url_at("10.42.0.5") == "https://[2001:db8::9]:31000"
+    )
+    assert PublicEndpoint(PUBLIC, BOUND, node="192.0.2.9").url_at("10.42.0.5") == "https://ok.example/shell"
     at = Address("192.0.2.7", 31000)
-    assert Place(Web(tls=Tls()), at, node="192.0.2.9").url_at("192.0.2.7") == "https://192.0.2.7:31000"
+    assert PublicEndpoint(Web(tls=Tls()), at, node="192.0.2.9").url_at("192.0.2.7") == "https://192.0.2.7:31000"
 
 
 def test_only_a_proxy_is_believed() -> None:
@@ -127,4 +129,4 @@ def test_a_proxy_names_a_user_only_with_its_secret() -> None:
     for name in named:
         # A proxy that adds its line to the client's instead of replacing it says nothing.
         assert PROXIED.user_of("10.0.0.1", CIMultiDict([(name, "bob"), *named.items()])) is None
-    assert Place(PUBLIC, BOUND).user_of("10.0.0.1", named) is None
+    assert PublicEndpoint(PUBLIC, BOUND).user_of("10.0.0.1", named) is None

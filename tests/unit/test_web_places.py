@@ -14,7 +14,7 @@ import pytest
 import webshim.connection
 from sshgate.config.model import Access, Address, Config, Limits, SandboxPlace, Ssh, Tls, Web
 from sshgate.server.core import Core
-from sshgate.server.frontends import Doors
+from sshgate.server.frontends import Frontends
 from tests.hostile.polling import until
 
 ASKED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -32,7 +32,7 @@ async def opened(place: Path, tls: Tls | None = None) -> AsyncIterator[tuple[Cor
         limits=Limits(unauthenticated=5),
     )
     async with Core(config) as core:
-        doors = Doors(config, core)
+        doors = Frontends(config, core)
         try:
             await doors.listen()
             assert doors.web is not None

@@ -25,7 +25,7 @@ def nothing_to_remove() -> asyncio.Future[None]:
     return done
 
 
-class Removals:
+class PodDeleter:
     """The deletions under way. ``close`` gives up on what is left."""
 
     def __init__(self, api: ApiServer, jitter: Callable[[], float] = random.random) -> None:

@@ -14,7 +14,7 @@ from sshgate.lifecycle.membership import LONGEST_GAP, RENEW
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes.api.errors import Conflict
 from sshgate.providers.kubernetes.lease_thread import Pulse
-from sshgate.providers.kubernetes.leases import LEADERSHIP, Lease, Leases, doors, part_of, tell
+from sshgate.providers.kubernetes.leases import LEADERSHIP, Lease, Leases, doors, observe_leases, part_of
 from sshgate.providers.kubernetes.liveness import Inquiry
 
 # Twice as often as renewals come, and often enough never to count as deaf while the API server is quick.
@@ -89,7 +89,7 @@ class Heartbeat:
         """
         await self.close()
         try:
-            lives = tell(self._registry.presence, await self._leases.all())
+            lives = observe_leases(self._registry.presence, await self._leases.all())
             if self._registry.lives != [self._registry.life]:
                 return False
             for life in lives:
@@ -105,31 +105,31 @@ class Heartbeat:
             try:
                 await self._look()
             except GateError as error:
-                self._registry.presence.deaf()
+                self._registry.presence.mark_disconnected()
                 log.debug("lease.failed", reason=str(error))
             except Exception:
                 # Who hears nothing must not take the others for dead.
-                self._registry.presence.deaf()
+                self._registry.presence.mark_disconnected()
                 log.exception("lease.broken")
 
     async def _look(self) -> None:
         leases = await self._leases.all()
         now = self._registry.now.mono
         presence = self._registry.presence
-        told = tell(presence, leases)
+        instances = observe_leases(presence, leases)
         leader = _leader(leases)
         holder = (leader.spec.holder_identity or None) if leader is not None else None
         on_pods = self._registry.book.lives()
         elsewhere = {*on_pods, *([holder] if holder else [])}
         presence.listen(now, elsewhere)
-        presence.forget(but={*told, *elsewhere})
+        presence.forget(but={*instances, *elsewhere})
         self._inquiry.know(doors(leases))
-        self._inquiry.forget(but={*told, *elsewhere})
+        self._inquiry.forget(but={*instances, *elsewhere})
         await self._elect(leader, holder, now)
         await self._inquiry.ask(presence, ASKING)
         if self.leads:
-            await self._tidy(life for life in told if life not in elsewhere)
-        self._registry.stir()
+            await self._tidy(life for life in instances if life not in elsewhere)
+        self._registry.notify()
 
     async def _elect(self, leader: Lease | None, holder: str | None, now: float) -> None:
         if self._election.saw(holder, now):

@@ -15,7 +15,7 @@ import msgspec
 
 from sshgate.errors import Unavailable
 from sshgate.lifecycle import schema as labels
-from sshgate.lifecycle.membership import SILENCE, Presence
+from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import Conflict, NotFound
 from sshgate.providers.kubernetes.api.objects import Listing, Meta, Object
@@ -120,7 +120,7 @@ class Leases:
                 "holderIdentity": self._owner.life,
                 "acquireTime": _now(),
                 "renewTime": _now(),
-                "leaseDurationSeconds": int(SILENCE),
+                "leaseDurationSeconds": int(LEASE_DURATION),
             },
         }
 
@@ -143,12 +143,12 @@ def doors(leases: Iterable[Lease]) -> Iterator[tuple[str, Door | None]]:
             yield life, _door_of(lease)
 
 
-def tell(presence: Presence, leases: Iterable[Lease]) -> list[str]:
+def observe_leases(presence: Membership, leases: Iterable[Lease]) -> list[str]:
     """What these Leases say of who lives; the lives they are of."""
     lives = [(life, lease) for lease in leases if (life := life_of(lease)) is not None]
     for life, lease in lives:
         if lease.spec.holder_identity:
-            presence.heard(life, f"{lease.spec.renew_time} {lease.metadata.uid}")
+            presence.observe(life, f"{lease.spec.renew_time} {lease.metadata.uid}")
         else:
             presence.left(life)
     return [life for life, _ in lives]

@@ -15,15 +15,15 @@ from sshgate.providers.kubernetes.usage import read_usage
 from sshgate.sandbox.named import Listed
 
 
-async def listed(
+async def list_sandboxes(
     api: ApiServer, records: Iterable[Record], homes: KubernetesHomes, user: str | None, now: Now
 ) -> list[Listed]:
     """Tell these, oldest first. Raises ``Unavailable``; usage that cannot be had is left out."""
     usage, at_home = await asyncio.gather(read_usage(api), homes.names(user))
-    return [_told(one, usage.get(one.name), one.name in at_home, now) for one in oldest_first(records)]
+    return [_describe(one, usage.get(one.name), one.name in at_home, now) for one in oldest_first(records)]
 
 
-def _told(record: Record, usage: tuple[float, int] | None, home: bool, now: Now) -> Listed:
+def _describe(record: Record, usage: tuple[float, int] | None, home: bool, now: Now) -> Listed:
     return Listed(
         id=record.name,
         user=record.user or record.user_hash or "",

@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sshgate.lifecycle.membership import Presence
+from sshgate.lifecycle.membership import Membership
 
 PORT = 9465
 """Where gateways in pods answer; the manifests open it between gateways."""
@@ -181,7 +181,7 @@ class Inquiry:
         signs = await asyncio.gather(*(asyncio.to_thread(ask, self._doors[life]) for life in lives))
         return [life for life, sign in zip(lives, signs, strict=True) if sign is Sign.GONE]
 
-    async def ask(self, presence: Presence, seconds: float) -> None:
+    async def ask(self, presence: Membership, seconds: float) -> None:
         """Ask those that are suspected to be dead. What is not answered within ``seconds`` counts the next time."""
         for life in presence.suspects():
             if life in self._doors and life not in self._asked and len(self._asked) < AT_ONCE:

@@ -28,7 +28,7 @@ from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.deletion import nothing_to_remove
 from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
-from sshgate.providers.kubernetes.listing import listed
+from sshgate.providers.kubernetes.listing import list_sandboxes
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
@@ -120,7 +120,7 @@ class KubernetesNamed:
         now = self._registry.now
         records = [one.record for one in self._registry.book.sightings(now)]
         found = mine(records, user) if user is not None else [one for one in records if one.state is not State.WARM]
-        return await listed(self._api, found, self._homes, user, now)
+        return await list_sandboxes(self._api, found, self._homes, user, now)
 
     async def end(self, user: str, name: str) -> str | None:
         record = await self._look(labels.named_pod(user, name))
@@ -161,7 +161,7 @@ class KubernetesNamed:
             else:
                 if registry.now.mono > until:
                     raise StartFailed(f"your last sandbox {order.name!r} is still ending; try again in a minute.")
-                await self._gone(step, notice)
+                await self._forget(step, notice)
                 record = registry.book.named(pod)
 
     async def _make(self, order: Order) -> Record | None:
@@ -175,7 +175,7 @@ class KubernetesNamed:
             claim = Claim(order.user, order.session, self._owner.gateway, registry.life, lifetime, detached)
             manifest = podspec.claimed_pod(order, self._owner, "", named_annotations(claim, registry.now))
             record = record_of(await self._way(lambda: self._api.create_pod(manifest)))
-            registry.told(record)
+            registry.update(record)
             return record
         except failures.Conflict:
             return None
@@ -187,7 +187,7 @@ class KubernetesNamed:
             # From here on the pod itself is what counts.
             registry.end(order.session)
 
-    async def _gone(self, step: Wait, notice: Notice) -> None:
+    async def _forget(self, step: Wait, notice: Notice) -> None:
         registry, record = self._registry, step.record
         notice("waiting for the last one of this name to be gone")
         if step.delete:
@@ -267,9 +267,9 @@ class KubernetesNamed:
         except failures.NotFound:
             known = self._registry.book.named(pod)
             if known is not None:
-                self._registry.gone(known.uid)
+                self._registry.remove(known.uid)
             return None
-        self._registry.told(record)
+        self._registry.update(record)
         return record
 
     def _discard(self, sandbox: KubernetesSandbox) -> asyncio.Future[None]:

@@ -12,7 +12,7 @@ from sshgate.errors import BadRequest, GateError, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.membership import RENEW, SILENCE, UNANSWERED
+from sshgate.lifecycle.membership import LEASE_DURATION, RENEW, UNANSWERED
 from sshgate.lifecycle.patches import ended_patch
 from sshgate.lifecycle.reap_plan import reap
 from sshgate.lifecycle.reaper import Reaper
@@ -22,8 +22,8 @@ from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.providers.kubernetes.keeping import anything_runs, rules_of
-from sshgate.providers.kubernetes.leases import Leases, doors, tell
-from sshgate.providers.kubernetes.listing import listed
+from sshgate.providers.kubernetes.leases import Leases, doors, observe_leases
+from sshgate.providers.kubernetes.listing import list_sandboxes
 from sshgate.providers.kubernetes.liveness import ASK_SECONDS, Inquiry
 from sshgate.providers.kubernetes.pods import Pods, record_of
 from sshgate.providers.kubernetes.podspec import Owner
@@ -46,7 +46,7 @@ class Operator:
         pods = Pods(api, NOBODY, config.profiles)
         self._registry = Registry(NOBODY.life, config.limits, pods, lambda: Now(time.time(), time.monotonic()))
         self._registry.leader = lambda: True
-        api.heard = self._registry.time.heard
+        api.on_date = self._registry.time.record
 
     async def sandboxes(self) -> list[Listed]:
         """Every sandbox that is somebody's, oldest first."""
@@ -54,7 +54,7 @@ class Operator:
         book, now = self._registry.book, self._registry.now
         records = [one.record for one in book.sightings(now) if one.record.state is not State.WARM]
         homes = KubernetesHomes(self._api, self._profiles, lambda: self._registry.now, lambda: self._registry.limits)
-        return await listed(self._api, records, homes, None, now)
+        return await list_sandboxes(self._api, records, homes, None, now)
 
     async def end(self, which: str, who: str) -> str | None:
         """End a sandbox, by its pod's name or as ``user=name``; its pod's name, or ``None`` when there is none.
@@ -82,7 +82,7 @@ class Operator:
         Who is dead is told by silence, so this takes somewhat longer than ``SILENCE``; ``waiting`` is told so. Longer
         still where silent gateways cannot be asked from here (``presence``).
         """
-        waiting(SILENCE + LOOK)
+        waiting(LEASE_DURATION + LOOK)
         await self._listen(waiting)
         found = reap(self._registry.book, self._registry.presence, rules_of(self._profiles), self._registry.now)
         for action in found:
@@ -96,15 +96,15 @@ class Operator:
         until = time.monotonic() + LONGEST_LISTENING
         longer = False
         # By time that counts, not by the clock: while answers are slow nobody's silence grows.
-        while presence.listened <= SILENCE + LOOK / 2 or presence.suspects():
-            if presence.listened > SILENCE + LOOK and not longer:
+        while presence.listened <= LEASE_DURATION + LOOK / 2 or presence.suspects():
+            if presence.listened > LEASE_DURATION + LOOK and not longer:
                 longer = True
                 waiting(UNANSWERED - presence.listened)
             if time.monotonic() > until:
                 raise Unavailable("the API server is too slow to tell which gateways live; try again in a moment.")
             await self._read()
             found = await leases.all()
-            tell(presence, found)
+            observe_leases(presence, found)
             inquiry.know(doors(found))
             presence.listen(time.monotonic(), self._registry.book.lives())
             await inquiry.ask(presence, ASK_SECONDS)
@@ -115,7 +115,7 @@ class Operator:
 
     async def _read(self) -> None:
         found = await self._api.list_pods(labels.SELECTOR)
-        self._registry.listed([record_of(pod) for pod in found.items or ()])
+        self._registry.replace([record_of(pod) for pod in found.items or ()])
 
     async def _busy(self, record: Record) -> bool:
         if record.stage is not Stage.READY:

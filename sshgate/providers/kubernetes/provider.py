@@ -24,7 +24,7 @@ from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.parking import Kind, Parking
 from sshgate.lifecycle.patches import Claim, claim_annotations
 from sshgate.lifecycle.pool import Pools
-from sshgate.lifecycle.pool_plan import Target, give_way
+from sshgate.lifecycle.pool_plan import Target, evict_for_login
 from sshgate.lifecycle.reaper import Reaper
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.registry import Registry
@@ -33,7 +33,7 @@ from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer, Observe, unobserved
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.api.reflector import Reflector, pods
-from sshgate.providers.kubernetes.deletion import Removals, nothing_to_remove
+from sshgate.providers.kubernetes.deletion import PodDeleter, nothing_to_remove
 from sshgate.providers.kubernetes.endings import ended_by
 from sshgate.providers.kubernetes.heartbeat import Heartbeat
 from sshgate.providers.kubernetes.homes import KubernetesHomes
@@ -91,8 +91,8 @@ class KubernetesProvider:
         self._know(profiles or {})
         self._pods = Pods(self.api, self.owner, self.profiles)
         self.registry = Registry(self.owner.life, limits or _NO_LIMITS, self._pods, _machine_clock, events)
-        self.api.heard = self.registry.time.heard
-        self._removals = Removals(self.api)
+        self.api.on_date = self.registry.time.record
+        self._removals = PodDeleter(self.api)
         self._limits = ExecLimits()
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._sessions: dict[str, str] = {}
@@ -111,7 +111,7 @@ class KubernetesProvider:
             self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove,
             self._limits,
         )  # fmt: skip
-        self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self._listed)
+        self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self._list)
 
     def __repr__(self) -> str:
         return f"<KubernetesProvider {self.owner.gateway}: {len(self._sandboxes)} sandboxes, {self._reflector!r}>"
@@ -233,7 +233,7 @@ class KubernetesProvider:
     async def _make_way(self, count: int, placed: bool = False) -> bool:
         """Give up so many warm sandboxes; whether one was given up."""
         registry = self.registry
-        deletes = give_way(registry.book, count, registry.now, self._templates.values(), placed)
+        deletes = evict_for_login(registry.book, count, registry.now, self._templates.values(), placed)
         return any(await asyncio.gather(*(registry.delete(delete) for delete in deletes)))
 
     def claim(self, order: Order) -> Claim:
@@ -272,7 +272,7 @@ class KubernetesProvider:
         return sandbox
 
     def _enlist(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
-        self.registry.told(record_of(pod))
+        self.registry.update(record_of(pod))
         return self._enter_book(self._sandbox(pod, order, notice), order)
 
     def _sandbox(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
@@ -335,20 +335,20 @@ class KubernetesProvider:
         self.registry.end(self._sessions.pop(sandbox.id), sandbox.uid)
         return self._removals.remove(sandbox.id, sandbox.uid)
 
-    def _listed(self, found: list[Pod], version: str) -> None:
-        self.registry.listed([record_of(pod) for pod in found], version)
+    def _list(self, found: list[Pod], version: str) -> None:
+        self.registry.replace([record_of(pod) for pod in found], version)
 
     def _observe(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
         assert pod is not None
         self._pods.unsure.discard(pod.metadata.name)  # it was made; whose it is, it says itself
         if new is None:
-            self.registry.gone(pod.metadata.uid)
+            self.registry.remove(pod.metadata.uid)
         else:
-            self.registry.told(record_of(new))
+            self.registry.update(record_of(new))
         operator = ended_by(old, new)
         if operator is not None and self.heartbeat.leads:
-            self._tell_end(record_of(pod), operator)
+            self._emit_end(record_of(pod), operator)
         name = pod.metadata.name
         self.named.observe(pod, gone=new is None)
         warm = self._warm.get(name) if new is not None else self._warm.pop(name, None)
@@ -362,9 +362,9 @@ class KubernetesProvider:
         elif new is not None and self._orphaned(new):
             self._removals.remove(new.metadata.name, new.metadata.uid)
 
-    def _tell_end(self, record: Record, operator: str) -> None:
+    def _emit_end(self, record: Record, operator: str) -> None:
         by = f"operator {operator}"
-        self.registry.events.tell(
+        self.registry.events.emit(
             Code.SANDBOX_END, sandbox=record.name, user=record.user, profile=record.profile, name=record.sandbox,
             by=by, reason="ended by an operator",
         )  # fmt: skip

@@ -13,7 +13,7 @@ from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.api.websocket import RemoteSocket
 from sshgate.providers.kubernetes.exec import diagnosis, remotecommand
-from sshgate.providers.kubernetes.exec.cold_start import Hopeless, Race, events
+from sshgate.providers.kubernetes.exec.cold_start import ColdStart, StartupFailed, events
 from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.providers.kubernetes.exec.queue import Turns
 from sshgate.providers.kubernetes.podspec import CONTAINER
@@ -49,7 +49,7 @@ class KubernetesSandbox:
         self.uid = pod.metadata.uid
         self.profile = profile
         self.aside = SideExecs(self.start, limits, user)
-        self.standing = diagnosis.standing(pod, profile.image, profile.limits.max_lifetime)
+        self.phase = diagnosis.classify(pod, profile.image, profile.limits.max_lifetime)
         self._pod = pod
         self._turns = Turns(limits)
         self._api = api
@@ -67,7 +67,7 @@ class KubernetesSandbox:
         self._losing: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<KubernetesSandbox {self.id} {self.standing.phase}, {len(self._processes)} processes>"
+        return f"<KubernetesSandbox {self.id} {self.phase.phase}, {len(self._processes)} processes>"
 
     @property
     def hostname(self) -> str:
@@ -80,7 +80,7 @@ class KubernetesSandbox:
 
     @property
     def usable(self) -> bool:
-        return not self._deleted and not self.standing.over
+        return not self._deleted and not self.phase.over
 
     def adopt(self, order: Order, notice: Notice) -> None:
         """This warm pod has been claimed, for a profile whose limits may have changed since it was made."""
@@ -109,8 +109,8 @@ class KubernetesSandbox:
                     process = await self._first(argv, terminal)
                     self._entered = True
                     return process
-        if self.standing.over:
-            raise StartFailed(self.standing.reason)
+        if self.phase.over:
+            raise StartFailed(self.phase.reason)
         return await self._exec(argv, terminal)
 
     async def addresses(self) -> tuple[str, ...]:
@@ -137,20 +137,20 @@ class KubernetesSandbox:
 
     def observe(self, pod: Pod, gone: bool) -> None:
         """The pod has changed, or is ``gone``."""
-        if pod.metadata.uid != self.uid or self.standing.over:
+        if pod.metadata.uid != self.uid or self.phase.over:
             return
         self._pod = pod
         judge = diagnosis.deleted if gone else None
         lifetime = self.profile.limits.max_lifetime
-        self.standing = judge(pod, lifetime) if judge else diagnosis.standing(pod, self.profile.image, lifetime)
+        self.phase = judge(pod, lifetime) if judge else diagnosis.classify(pod, self.profile.image, lifetime)
         if self._change is not None and not self._change.done():
             self._change.set_result(None)
-        if self.standing.over and not self._deleted:
+        if self.phase.over and not self._deleted:
             self._losing = asyncio.get_running_loop().call_later(LAST_STATUS_SECONDS, self._lose)
 
     def crowded_out(self) -> bool:
         """True once, when a pod made for somebody finds every node full: a warm one could give its room."""
-        short = self.standing.phase == "unschedulable" and "Insufficient" in self.standing.reason
+        short = self.phase.phase == "unschedulable" and "Insufficient" in self.phase.reason
         said, self._crowded = self._crowded, self._crowded or short
         return short and not said
 
@@ -162,11 +162,11 @@ class KubernetesSandbox:
 
     async def _first(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         attempt = partial(self._exec, argv, terminal)
-        race = Race(self, attempt, self.profile.limits, self._api.timeout, self._notice)
+        race = ColdStart(self, attempt, self.profile.limits, self._api.timeout, self._notice)
         try:
             async with events(self._api, self.uid, lambda event: race.observe(event, self.profile.image)):
                 return await race.run()
-        except Hopeless:
+        except StartupFailed:
             await self.delete()
             raise
 
@@ -211,30 +211,30 @@ class KubernetesSandbox:
     def signal(self, pid: int, name: str, foreground: bool) -> None:
         self.aside.signal(pid, name, foreground)
 
-    async def taken(self, pid: int) -> None:
+    async def acknowledge_output(self, pid: int) -> None:
         await self.aside.taken(pid)
 
-    async def fate(self) -> str | None:
-        return await self._fate(FATE_SECONDS)
+    async def end_reason(self) -> str | None:
+        return await self._end_reason(FATE_SECONDS)
 
-    async def killed(self) -> str | None:
-        if not self.standing.over and await self.aside.alive():
+    async def kill_reason(self) -> str | None:
+        if not self.phase.over and await self.aside.alive():
             return None  # the container lives: it was this program alone
-        return await self._fate(KILLED_SECONDS)
+        return await self._end_reason(KILLED_SECONDS)
 
-    async def gone(self, pid: int) -> bool:
+    async def process_gone(self, pid: int) -> bool:
         return await self.aside.gone(pid)
 
-    async def _fate(self, seconds: float) -> str | None:
+    async def _end_reason(self, seconds: float) -> str | None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not self.standing.over:
+                while not self.phase.over:
                     await self.changed()
-        return self.standing.reason if self.standing.over else None
+        return self.phase.reason if self.phase.over else None
 
     def ended(self, process: ExecProcess) -> None:
         self._processes.discard(process)
 
     def _lose(self) -> None:
         for process in tuple(self._processes):
-            process.lose(self.standing.reason)
+            process.lose(self.phase.reason)

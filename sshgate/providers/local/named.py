@@ -59,7 +59,7 @@ class LocalNamed:
     async def list(self, user: str | None) -> list[Listed]:
         kept = {one.sandbox: one for one in self._kept.values()}
         found = [one for one in self._sandboxes if one.usable and user in (None, one.order.user)]
-        return [_listed(one, kept.get(one)) for one in sorted(found, key=lambda one: (one.made, one.id))]
+        return [_describe(one, kept.get(one)) for one in sorted(found, key=lambda one: (one.made, one.id))]
 
     async def end(self, user: str, name: str) -> str | None:
         kept = self._kept.get((user, name))
@@ -134,7 +134,7 @@ class _Attached:
             kept.channels.leave()
 
 
-def _listed(sandbox: LocalSandbox, kept: _Kept | None) -> Listed:
+def _describe(sandbox: LocalSandbox, kept: _Kept | None) -> Listed:
     limits = sandbox.order.profile.limits
     age = time.monotonic() - sandbox.made
     attached = kept is None or kept.channels.count > 0

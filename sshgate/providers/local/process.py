@@ -57,7 +57,7 @@ class LocalProcess:
         self._outputs = outputs
         self._terminal = terminal
         self._send_signal = send_signal
-        self._tell_ended = ended
+        self._set_ended = ended
         self._pid: int | None = None
         self._program: int | None = None
         self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
@@ -214,7 +214,7 @@ class LocalProcess:
             self._resume()
             for descriptor in list(self._outputs):
                 self._drain(descriptor)
-        self._tell_ended(self)
+        self._set_ended(self)
 
     def _drain(self, descriptor: int) -> None:
         """Read a terminal whose session has ended until it is empty, as the client takes it."""

@@ -142,9 +142,9 @@ class LocalProvider:
             os.close(output_end)
         try:
             async with asyncio.timeout(START_SECONDS):
-                said = await _line(loop, output)
-            if said != b"\n":
-                raise Unavailable(explain(said.decode("utf-8", "replace")))
+                first_line = await _line(loop, output)
+            if first_line != b"\n":
+                raise Unavailable(explain(first_line.decode("utf-8", "replace")))
             return outer, int(json.loads(os.read(info, 4096))["child-pid"])
         except TimeoutError as error:
             raise _abandon(
@@ -171,10 +171,10 @@ async def abilities() -> bubblewrap.Abilities:
         asked = await asyncio.create_subprocess_exec(
             PROGRAMS[0], "--help", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
         )
-        said, _ = await asked.communicate()
+        output, _ = await asked.communicate()
     except OSError as error:
         raise Unavailable(f"bubblewrap does not start on this machine: {error.strerror}.") from error
-    return bubblewrap.Abilities.of(said.decode("utf-8", "replace"))
+    return bubblewrap.Abilities.of(output.decode("utf-8", "replace"))
 
 
 def bind_owner(profile: Profile) -> int | None:
@@ -223,14 +223,14 @@ def make_etc() -> Path:
     return etc
 
 
-def explain(said: str) -> str:
+def explain(output: str) -> str:
     """One sentence for what bubblewrap said instead of working."""
-    if "ermission denied" in said or "not permitted" in said:
+    if "ermission denied" in output or "not permitted" in output:
         return (
             "this machine does not let bubblewrap make user namespaces; run: "
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 kernel.unprivileged_userns_clone=1"
         )
-    last = said.strip().splitlines()[-1] if said.strip() else "it said nothing"
+    last = output.strip().splitlines()[-1] if output.strip() else "it said nothing"
     return f"bubblewrap cannot make a sandbox here: {last}."
 
 
@@ -264,18 +264,18 @@ def _abandon(outer: int, error: BaseException) -> BaseException:
 
 async def _line(loop: asyncio.AbstractEventLoop, descriptor: int) -> bytes:
     """The first thing that a pipe says; all of it up to its end unless that is an empty line."""
-    said = b""
+    output = b""
     readable = asyncio.Event()
     os.set_blocking(descriptor, False)
     loop.add_reader(descriptor, readable.set)
     try:
-        while said != b"\n":
+        while output != b"\n":
             await readable.wait()
             readable.clear()
             data = os.read(descriptor, 4096)
             if not data:
                 break
-            said += data
+            output += data
     finally:
         loop.remove_reader(descriptor)
-    return said
+    return output

@@ -53,7 +53,7 @@ class LocalSandbox:
         self._group = group
         self._outer = outer
         self._inner = inner
-        self._tell_gone = gone
+        self._set_gone = gone
         self._pidfd, self._first, self._owner = handles(outer, inner)
         self._processes: set[LocalProcess] = set()
         self._deleted = False
@@ -165,7 +165,7 @@ class LocalSandbox:
         _close([self._pidfd, self._first, self._owner])
         self._deleted = True
         self._reaped = True
-        self._tell_gone(self)
+        self._set_gone(self)
         self._wake()
         self._clear()
 

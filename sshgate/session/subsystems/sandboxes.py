@@ -12,29 +12,29 @@ from sshgate.errors import BadRequest, NoSuchSandbox
 from sshgate.sandbox.named import Homes
 from sshgate.sandbox.provider import Provider
 from sshgate.session.subsystems import tables
-from sshgate.session.subsystems.registry import Question, Verbs
+from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.timings import since
 
 
-class SandboxVerbs:
+class SandboxSubsystems:
     """`sandboxes`, `end`, `homes` and `delete-home`."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
-    def add_to(self, verbs: Verbs) -> None:
+    def add_to(self, verbs: SubsystemHandlers) -> None:
         """Register all of them."""
         verbs.add("sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left")
         verbs.add("end", self.end, "the end of the sandbox of USER=NAME, and of all that runs in it")
         verbs.add("homes", self.homes, "what is kept of your named sandboxes")
         verbs.add("delete-home", self.delete_home, "the end of what is kept of USER=NAME")
 
-    async def sandboxes(self, question: Question) -> str:
+    async def sandboxes(self, question: SubsystemRequest) -> str:
         listed = await self._provider.named.list(question.identity.user)
         return tables.sandboxes(listed) if listed else "you have no sandboxes.\n"
 
-    async def end(self, question: Question) -> str:
+    async def end(self, question: SubsystemRequest) -> str:
         name = _named(question, "end")
         named, user = self._provider.named, question.identity.user
         profile = named.profile(user, name)
@@ -42,19 +42,19 @@ class SandboxVerbs:
         ended = await named.end(user, name)
         if ended is None:
             raise NoSuchSandbox(f"you have no sandbox {name!r}; `ssh -s USER@HOST sandboxes` lists yours.")
-        trail = question.trail.bound(sandbox=ended, profile=profile, name=name)
-        trail.tell(Code.SANDBOX_END, by="user", reason="ended by its user", seconds=since(began))
+        trail = question.trail.with_fields(sandbox=ended, profile=profile, name=name)
+        trail.emit(Code.SANDBOX_END, by="user", reason="ended by its user", seconds=since(began))
         return f"sandbox {name!r} has ended.\n"
 
-    async def homes(self, question: Question) -> str:
+    async def homes(self, question: SubsystemRequest) -> str:
         listed = await self._homes().list(question.identity.user)
         return tables.homes(listed) if listed else "you have no homes.\n"
 
-    async def delete_home(self, question: Question) -> str:
+    async def delete_home(self, question: SubsystemRequest) -> str:
         name = _named(question, "delete-home")
         if not await self._homes().delete(question.identity.user, name):
             raise NoSuchSandbox(f"you have no home {name!r}; `ssh -s USER@HOST homes` lists yours.")
-        question.trail.tell(Code.HOME_DELETED, name=name)
+        question.trail.emit(Code.HOME_DELETED, name=name)
         return f"home {name!r} is deleted.\n"
 
     def _homes(self) -> Homes:
@@ -63,7 +63,7 @@ class SandboxVerbs:
         return self._provider.homes
 
 
-def _named(question: Question, verb: str) -> str:
+def _named(question: SubsystemRequest, verb: str) -> str:
     name = sandbox_name(question.identity, question.request)
     if name is None:
         raise BadRequest(f"say which: `ssh -s USER=NAME@HOST {verb}`.")

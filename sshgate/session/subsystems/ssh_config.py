@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sshgate.access.identity import LoginName
-from sshgate.session.subsystems.registry import Question, Verbs
+from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 
 ALIAS = "sandbox"
 # What a login name without a name of a sandbox gets here: an editor comes back for its server.
@@ -23,10 +23,10 @@ def block(login: LoginName, host: str, port: int, *more: str) -> str:
     return f"Host {ALIAS}\n" + "".join(f"  {line}\n" for line in lines)
 
 
-def add_to(verbs: Verbs, node: str | None) -> None:
+def add_to(verbs: SubsystemHandlers, node: str | None) -> None:
     """Register the verb `config`, which prints the block of whoever asks. ``node``: where it is reached, in a pod."""
 
-    async def config(question: Question) -> str:
+    async def config(question: SubsystemRequest) -> str:
         who = question.identity
         return REMARK + block(who.login, node or who.server or "HOST", who.server_port or 22)
 

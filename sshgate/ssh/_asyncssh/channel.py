@@ -35,7 +35,7 @@ class Session(Protocol):
         """Programs may use the client's agent; false: not accepted."""
 
 
-def joined(channel: Any, data: bytes) -> bool:
+def coalesce(channel: Any, data: bytes) -> bool:
     """Whether ``data`` was put to what a paused channel has not delivered yet.
 
     asyncssh keeps one object per packet: a window of one-byte packets would cost a hundred times its size.
@@ -50,7 +50,7 @@ def joined(channel: Any, data: bytes) -> bool:
     return True
 
 
-def deliver(channel: Any, data: bytes, datatype: int | None) -> None:
+def deliver_and_adjust_window(channel: Any, data: bytes, datatype: int | None) -> None:
     """Hand input on to the session, and open the window by what has been handed on.
 
     asyncssh opens all of it with each packet that it hands on, whatever else a channel that was paused has still to
@@ -73,7 +73,7 @@ def channel_and_packet_size(opening: bytes) -> tuple[int, int]:
     return number, size
 
 
-async def until_room(gone: asyncio.Event, *rooms: asyncio.Event) -> None:
+async def wait_writable(gone: asyncio.Event, *rooms: asyncio.Event) -> None:
     """Return once each of ``rooms`` (the channel's window, the network) is there, or the channel has ``gone``."""
     while not gone.is_set():
         full = next((room for room in rooms if not room.is_set()), None)
@@ -82,7 +82,7 @@ async def until_room(gone: asyncio.Event, *rooms: asyncio.Event) -> None:
         await full.wait()
 
 
-class ChannelWire(_ServerChannel):
+class AsyncsshSessionChannel(_ServerChannel):
     """One session channel on the wire."""
 
     _end_requests: tuple[tuple[bytes, bytes], ...] = ()
@@ -127,11 +127,11 @@ class ChannelWire(_ServerChannel):
         super()._process_close(pkttype, pktid, packet)
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
-        if not joined(self, data):
+        if not coalesce(self, data):
             super()._accept_data(cast(bytes, bytearray(data)) if self._recv_paused else data, datatype)
 
     def _deliver_data(self, data: bytes, datatype: int | None = None) -> None:
-        deliver(self, data, datatype)
+        deliver_and_adjust_window(self, data, datatype)
 
     def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
         # asyncssh puts a certificate's force-command in place of what was asked; the policy does that for keys

@@ -25,9 +25,9 @@ from asyncssh.constants import OPEN_RESOURCE_SHORTAGE as SHORTAGE
 from asyncssh.packet import SSHPacket, String, UInt32
 
 from sshgate.forwarding.values import Tcp, Unix
-from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, ChannelWire, channel_and_packet_size
-from sshgate.ssh._asyncssh.forward import ForwardWire, is_open, tcp, unix
-from sshgate.ssh._asyncssh.gcm import hasten
+from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, AsyncsshSessionChannel, channel_and_packet_size
+from sshgate.ssh._asyncssh.forward import AsyncsshForwardChannel, is_open, tcp, unix
+from sshgate.ssh._asyncssh.gcm import use_fast_gcm
 from sshgate.ssh._asyncssh.userauth import UserAuth
 
 # Output that waits in the TCP transport before channels are asked to stop, and until they may go on.
@@ -71,12 +71,12 @@ class Transport(UserAuth):
     @property
     def open_sessions(self) -> int:
         """Session channels that are not closed by both sides."""
-        return sum(isinstance(one, ChannelWire) and is_open(one) for one in self._channels.values())
+        return sum(isinstance(one, AsyncsshSessionChannel) and is_open(one) for one in self._channels.values())
 
     @property
     def open_forwards(self) -> int:
         """Forwarded connections that are not closed by both sides, and those that are being opened."""
-        return sum(isinstance(one, ForwardWire) and is_open(one) for one in self._channels.values())
+        return sum(isinstance(one, AsyncsshForwardChannel) and is_open(one) for one in self._channels.values())
 
     # --- TCP ---
 
@@ -154,7 +154,7 @@ class Transport(UserAuth):
         # OpenSSH's client hides when keys are typed only from a server that answers its pings.
         self._extensions_to_send[b"ping@openssh.com"] = b"0"
         super().send_newkeys(k, h)
-        hasten(self)
+        use_fast_gcm(self)
         if self.owner is not None:
             self.owner.keys_exchanged()
 
@@ -256,7 +256,7 @@ class Transport(UserAuth):
 
     def create_tcp_channel(self, *args: Any, **kwargs: Any) -> Any:
         """The channel of a forwarded connection."""
-        return ForwardWire(self, self._loop, None, "strict", FORWARD_WINDOW, self._max_pktsize)
+        return AsyncsshForwardChannel(self, self._loop, None, "strict", FORWARD_WINDOW, self._max_pktsize)
 
     def create_unix_channel(self, *args: Any, **kwargs: Any) -> Any:
         """The same for a unix socket."""
@@ -269,7 +269,7 @@ class Transport(UserAuth):
     def create_server_channel(
         self, encoding: str | None = "", errors: str = "", window: int = 0, max_pktsize: int = 0
     ) -> asyncssh.SSHServerChannel[Any]:
-        return ChannelWire(
+        return AsyncsshSessionChannel(
             self, self._loop, self._allow_pty, False, False, 0, 0, None, "strict", self._window, self._max_pktsize
         )
 

@@ -11,7 +11,7 @@ from asyncssh.constants import MSG_CHANNEL_CLOSE, OPEN_RESOURCE_SHORTAGE
 from asyncssh.packet import SSHPacket
 
 from sshgate.forwarding.values import Tcp, Unix
-from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, deliver, joined
+from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, coalesce, deliver_and_adjust_window
 
 if TYPE_CHECKING:
     _ForwardChannel = SSHForwardChannel[bytes]
@@ -26,7 +26,7 @@ class Session(Protocol):
         """The other side has closed; bytes that it sent before may follow."""
 
 
-class ForwardWire(_ForwardChannel):
+class AsyncsshForwardChannel(_ForwardChannel):
     """One forwarded connection on the wire, whatever its kind."""
 
     def set_inbound_peer_names(self, *names: object) -> None:
@@ -40,7 +40,7 @@ class ForwardWire(_ForwardChannel):
             self.abort()
             raise ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "its packets are too small")
 
-    def _process_close_noted(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+    def _process_close_and_record(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         # asyncssh tells of the close only after paused input was read. The input is still to be delivered (who
         # closes a connection has not taken back what it sent), but only for so long.
         session = self._session
@@ -49,15 +49,15 @@ class ForwardWire(_ForwardChannel):
             cast(Session, session).close_received()
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
-        if not joined(self, data):
+        if not coalesce(self, data):
             super()._accept_data(cast(bytes, bytearray(data)) if self._recv_paused else data, datatype)
 
     def _deliver_data(self, data: bytes, datatype: int | None = None) -> None:
-        deliver(self, data, datatype)
+        deliver_and_adjust_window(self, data, datatype)
 
     _packet_handlers = {  # noqa: RUF012
         **SSHForwardChannel._packet_handlers,
-        MSG_CHANNEL_CLOSE: _process_close_noted,
+        MSG_CHANNEL_CLOSE: _process_close_and_record,
     }
 
     def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:

@@ -49,7 +49,7 @@ class FastGcm(Encryption):
             return None
 
 
-def hasten(connection: Any) -> None:
+def use_fast_gcm(connection: Any) -> None:
     """Put ``FastGcm`` in the place of asyncssh's: for what is sent now, and for what comes after the peer's NEWKEYS."""
     connection._send_encryption = _faster(connection._send_encryption)
     connection._next_recv_encryption = _faster(connection._next_recv_encryption)

@@ -67,7 +67,7 @@ class ApiServer:
         self._rereading = asyncio.Lock()
         self.anchor: dict[str, Any] | None = None
         """An owner reference to an object of the installation; see ``anchor``."""
-        self.heard: Callable[[float, float, float], None] = lambda date, sent, received: None
+        self.on_date: Callable[[float, float, float], None] = lambda date, sent, received: None
         """Called with each answer's ``Date`` (POSIX seconds), and when it was asked and came (monotonic)."""
 
     def __repr__(self) -> str:
@@ -318,7 +318,7 @@ class ApiServer:
     def _hear(self, response: aiohttp.ClientResponse, sent: float) -> None:
         with contextlib.suppress(KeyError, ValueError, TypeError):
             date = parsedate_to_datetime(response.headers["Date"]).timestamp()
-            self.heard(date, sent, time.monotonic())
+            self.on_date(date, sent, time.monotonic())
 
     def _opened(self) -> tuple[Credentials, aiohttp.ClientSession]:
         if self._credentials is None or self._session is None:

@@ -66,21 +66,21 @@ def status_of(body: bytes) -> Status | None:
 def failure(code: int, status: Status | None, doing: str) -> GateError:
     """The error for an answer with this HTTP code. ``doing`` ends the sentence "the cluster refused to ..."."""
     message = status.message if status else ""
-    said = f": {quoted(message)}" if message else "."
+    message = f": {quoted(message)}" if message else "."
     if code == 401:
         return Unauthenticated("the API server does not accept the gateway's credentials; ask the operator.")
     if code == 403:
         return _forbidden(message, doing)
     if code == 404:
-        return NotFound(f"the cluster could not {doing}{said}")
+        return NotFound(f"the cluster could not {doing}{message}")
     if code == 409:
-        return Conflict(f"the cluster could not {doing}{said}")
+        return Conflict(f"the cluster could not {doing}{message}")
     if code == 410:
         return Expired("the API server has forgotten the version asked for.")
     if code == 429:
         return Unavailable("the API server has too much to do; try again in a moment.")
     if code in (400, 413, 415, 422):
-        return Invalid(f"the cluster refused to {doing}{said}")
+        return Invalid(f"the cluster refused to {doing}{message}")
     return Unavailable(f"the API server failed (HTTP {code}); try again in a moment.")
 
 
@@ -118,5 +118,5 @@ def _forbidden(message: str, doing: str) -> GateError:
         return Forbidden(
             f"the gateway may not {doing}: its role lacks {right['verb']!r} on {right['resource']!r}; ask the operator."
         )
-    said = f": {quoted(message)}" if message else "."
-    return Forbidden(f"the cluster refused to {doing}{said}")
+    message = f": {quoted(message)}" if message else "."
+    return Forbidden(f"the cluster refused to {doing}{message}")

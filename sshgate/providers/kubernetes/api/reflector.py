@@ -115,9 +115,9 @@ class Reflector(Generic[T]):
         found = {_name(item): item for item in listing.items or ()}
         self._listed(list(found.values()), listing.metadata.resource_version)
         for name in [name for name in self.known if name not in found]:
-            self._tell(name, None)
+            self._notify(name, None)
         for name, item in found.items():
-            self._tell(name, item)
+            self._notify(name, item)
         self._version = listing.metadata.resource_version
         self._synced.set()
 
@@ -139,10 +139,10 @@ class Reflector(Generic[T]):
             raise failures.failure(status.code or 500, status, "watch sandboxes")
         item = _decode(self._object, line.object)
         if line.type != "BOOKMARK":
-            self._tell(_name(item), None if line.type == "DELETED" else item, item)
+            self._notify(_name(item), None if line.type == "DELETED" else item, item)
         self._version = _meta(item).resource_version
 
-    def _tell(self, name: str, item: T | None, last: T | None = None) -> None:
+    def _notify(self, name: str, item: T | None, last: T | None = None) -> None:
         old = self.known.get(name)
         if item is None:
             if self.known.pop(name, None) is not None:

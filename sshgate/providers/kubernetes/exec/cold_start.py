@@ -15,7 +15,7 @@ from sshgate.errors import GateError, ProgramMissing, StartFailed, Unavailable
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Event, WatchLine
-from sshgate.providers.kubernetes.exec.diagnosis import Standing, Trouble, progress, waiting
+from sshgate.providers.kubernetes.exec.diagnosis import PodPhase, StartupErrors, progress, waiting
 from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.sandbox.provider import Notice
 from sshgate.stream.interfaces import Lost
@@ -43,17 +43,17 @@ class Starting(Protocol):
     """What the race needs to know of the pod."""
 
     @property
-    def standing(self) -> Standing: ...
+    def phase(self) -> PodPhase: ...
 
     def changed(self) -> asyncio.Future[None]:
         """Done at the next change of ``standing``."""
 
 
-class Hopeless(StartFailed):
+class StartupFailed(StartFailed):
     """The pod will never be entered; it is of no use to anybody."""
 
 
-class Race:
+class ColdStart:
     """One cold start: from an accepted pod to a program in it, or a sentence that says why not."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Race:
         self._began = self._clock()
         self._since: dict[str, float] = {}
         self._final: str | None = None
-        self._trouble = Trouble()
+        self._errors = StartupErrors()
 
     async def run(self) -> ExecProcess:
         """Leaves no exec behind when it raises.
@@ -81,11 +81,11 @@ class Race:
         Raises ``Hopeless``, ``ProgramMissing``, ``Forbidden``, ``NotFound`` or ``Unavailable``.
         """
         pause = SHORTEST_PAUSE
-        said: tuple[str, str] | None = None
+        errors: tuple[str, str] | None = None
         while True:
-            now = self._pod.standing
-            if (now.phase, now.reason) != said:
-                said = (now.phase, now.reason)
+            now = self._pod.phase
+            if (now.phase, now.reason) != errors:
+                errors = (now.phase, now.reason)
                 self._notice("starting" if now.phase == "running" else waiting(now.reason))
             self._give_up(now)
             if now.phase in ("starting", "running") or self._blind():
@@ -100,17 +100,17 @@ class Race:
         text = progress(event, image)
         if text is not None:
             self._notice(text)
-        self._trouble.observe(event, self._clock())
+        self._errors.observe(event, self._clock())
         if event.reason == "BackOff" and "pulling image" in event.message:
-            self._final = f"the image {image!r} cannot be pulled: {self._trouble.said or 'ask the operator.'}"
+            self._final = f"the image {image!r} cannot be pulled: {self._errors.messages or 'ask the operator.'}"
 
     async def _try(self) -> ExecProcess | None:
         try:
             process = await self._attempt()
         except failures.Invalid as error:
             # Usually the API server does not know yet on which node the pod is; of a running one it means no.
-            if self._pod.standing.phase == "running" and self._lasting("refused") > REFUSED_SECONDS:
-                raise Hopeless(str(error)) from error
+            if self._pod.phase.phase == "running" and self._lasting("refused") > REFUSED_SECONDS:
+                raise StartupFailed(str(error)) from error
             return None
         except Unavailable:
             if self._lasting("unavailable") > self._api_seconds:
@@ -129,16 +129,16 @@ class Race:
             return None
         if lost.status in (126, 127):
             raise ProgramMissing(lost.reason) if lost.status == 127 else _not_executable(lost.reason)
-        if self._pod.standing.phase == "running" and self._lasting("entry") > ENTRY_SECONDS:
-            raise Hopeless(f"the sandbox runs but cannot be entered: {lost.reason}")
+        if self._pod.phase.phase == "running" and self._lasting("entry") > ENTRY_SECONDS:
+            raise StartupFailed(f"the sandbox runs but cannot be entered: {lost.reason}")
         return None
 
     async def _entered(self, process: ExecProcess) -> bool:
         """Whether it became a program. A refusal comes within some 20 ms, unless the node is very busy."""
         while not await process.begun(SILENT_SECONDS):
-            if self._pod.standing.phase == "running":
+            if self._pod.phase.phase == "running":
                 return True  # it runs and has nothing to say
-            if self._pod.standing.over:
+            if self._pod.phase.over:
                 return False
         return not isinstance(process.outcome, Lost)
 
@@ -149,21 +149,21 @@ class Race:
         del self._since["no news"]
         return True
 
-    def _give_up(self, now: Standing) -> None:
+    def _give_up(self, now: PodPhase) -> None:
         if now.over:
-            raise Hopeless(now.reason)
+            raise StartupFailed(now.reason)
         if self._final is not None:
-            raise Hopeless(self._final)
+            raise StartupFailed(self._final)
         if now.phase == "unschedulable":
             if self._lasting("unschedulable") > self._limits.unschedulable:
-                raise Hopeless(now.reason)
+                raise StartupFailed(now.reason)
         else:
             self._since.pop("unschedulable", None)
-        if now.phase == "starting" and self._trouble.final:
-            raise Hopeless(f"the sandbox cannot be started: {self._trouble.said}")
+        if now.phase == "starting" and self._errors.final:
+            raise StartupFailed(f"the sandbox cannot be started: {self._errors.messages}")
         if self._clock() - self._began > self._limits.start:
-            why = f": {self._trouble.said}" if self._trouble.said else "; try again, or ask the operator."
-            raise Hopeless(f"the sandbox did not start within {self._limits.start:g} s{why}")
+            why = f": {self._errors.messages}" if self._errors.messages else "; try again, or ask the operator."
+            raise StartupFailed(f"the sandbox did not start within {self._limits.start:g} s{why}")
 
     def _lasting(self, what: str) -> float:
         """Seconds since this was first seen."""
@@ -202,6 +202,6 @@ async def _events(api: ApiServer, uid: str, observe: Callable[[Event], None], af
     with contextlib.suppress(GateError, msgspec.DecodeError):
         async with api.stream(api.path("events"), query, 600.0) as lines:
             async for line in lines:
-                told = _line.decode(line)
-                if told.type in ("ADDED", "MODIFIED"):
-                    observe(_event.decode(told.object))
+                reported = _line.decode(line)
+                if reported.type in ("ADDED", "MODIFIED"):
+                    observe(_event.decode(reported.object))

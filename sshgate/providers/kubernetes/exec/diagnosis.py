@@ -37,7 +37,7 @@ TROUBLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PodPhase:
     """How far a pod is. ``reason`` is a sentence: for ``unschedulable`` what is missing, else why it ended."""
 
     phase: Literal["scheduling", "unschedulable", "starting", "running", "hopeless", "ended"]
@@ -49,7 +49,7 @@ class Standing:
         return self.phase in ("hopeless", "ended")
 
 
-def standing(pod: Pod, image: str, lifetime: float) -> Standing:
+def classify(pod: Pod, image: str, lifetime: float) -> PodPhase:
     """Read a pod's status. ``image`` and ``lifetime`` (seconds) are the profile's, for the sentences."""
     if pod.status.phase in ("Failed", "Succeeded"):
         return _finished(pod, lifetime)
@@ -59,15 +59,15 @@ def standing(pod: Pod, image: str, lifetime: float) -> Standing:
     if pod.metadata.deletion_timestamp is not None:
         return _removed(pod)
     for status in (*pod.status.init_container_statuses, *pod.status.container_statuses):
-        hopeless = _waiting(status, image)
-        if hopeless:
-            return hopeless
+        failure = _waiting(status, image)
+        if failure:
+            return failure
     if container is not None and container.state.running is not None:
-        return Standing("running")
+        return PodPhase("running")
     return _scheduling(pod)
 
 
-def deleted(pod: Pod, lifetime: float) -> Standing:
+def deleted(pod: Pod, lifetime: float) -> PodPhase:
     """Why a pod that is no longer there went, from the last state that was seen of it."""
     if pod.status.phase in ("Failed", "Succeeded"):
         return _finished(pod, lifetime)
@@ -85,38 +85,38 @@ def progress(event: Event, image: str) -> str | None:
     return None
 
 
-class Trouble:
+class StartupErrors:
     """What the events of a pod complain of while it starts."""
 
     def __init__(self) -> None:
-        self.said: str | None = None
+        self.messages: str | None = None
         """The last complaint; ``None``: there was none, or the start has got beyond it."""
         self.final = False
         """It does not pass by itself."""
         self._since: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        return f"<Trouble{' final' * self.final} {self.said!r}>"
+        return f"<Trouble{' final' * self.final} {self.messages!r}>"
 
     def observe(self, event: Event, now: float) -> None:
         """Take an event that was told at ``now``, seconds of any clock that is not set."""
         if event.reason in _BEYOND:
-            self.said, self.final = None, False
+            self.messages, self.final = None, False
             self._since.clear()
         elif event.type == "Warning" and event.reason in _TROUBLE:
             # "Error: ErrImagePull" follows on the event that says why.
-            if self.said is None or not event.message.startswith("Error: "):
-                self.said = quoted(event.message)
+            if self.messages is None or not event.message.startswith("Error: "):
+                self.messages = quoted(event.message)
             lasted = now - self._since.setdefault(event.reason, now)
             # How long a pod may wait for a node is its profile's affair.
             self.final = self.final or (event.reason != "FailedScheduling" and lasted > TROUBLE_SECONDS)
 
 
-def _removed(pod: Pod) -> Standing:
+def _removed(pod: Pod) -> PodPhase:
     name = pod.metadata.labels.get(NAME)
     if name is not None:
-        return Standing("ended", f"the sandbox {name!r} was ended.")
-    return Standing("ended", "the sandbox was deleted by someone else than its gateway.")
+        return PodPhase("ended", f"the sandbox {name!r} was ended.")
+    return PodPhase("ended", "the sandbox was deleted by someone else than its gateway.")
 
 
 def waiting(reason: str) -> str:
@@ -127,50 +127,50 @@ def waiting(reason: str) -> str:
     return reason or "scheduling"
 
 
-def _finished(pod: Pod, lifetime: float) -> Standing:
+def _finished(pod: Pod, lifetime: float) -> PodPhase:
     reason, message = pod.status.reason, pod.status.message
     if reason == "DeadlineExceeded":
-        return Standing("ended", f"the sandbox has reached its longest lifetime ({_duration(lifetime)}).")
+        return PodPhase("ended", f"the sandbox has reached its longest lifetime ({_duration(lifetime)}).")
     if reason == "Evicted":
-        return Standing("ended", f"the sandbox was evicted from its node: {quoted(message or 'no reason given')}")
+        return PodPhase("ended", f"the sandbox was evicted from its node: {quoted(message or 'no reason given')}")
     if reason in ("NodeShutdown", "Terminated", "NodeLost", "Preempting", "Shutdown"):
-        return Standing("ended", "the node of the sandbox was shut down.")
+        return PodPhase("ended", "the node of the sandbox was shut down.")
     container = _container(pod)
     if container is not None and container.state.terminated is not None:
         return _terminated(container.state.terminated)
     detail = f": {quoted(message)}" if message else f" ({reason})." if reason else "."
-    return Standing("ended", f"the sandbox has ended{detail}")
+    return PodPhase("ended", f"the sandbox has ended{detail}")
 
 
-def _terminated(state: Terminated) -> Standing:
+def _terminated(state: Terminated) -> PodPhase:
     if state.reason == "OOMKilled":
-        return Standing("ended", "the sandbox used more memory than it may have and was ended.")
+        return PodPhase("ended", "the sandbox used more memory than it may have and was ended.")
     if state.reason in ("StartError", "ContainerCannotRun") or state.exit_code == 128:
         detail = f": {quoted(state.message)}" if state.message else "."
-        return Standing("hopeless", f"the sandbox's container cannot be started{detail}")
-    return Standing("ended", f"the sandbox's first program has ended with status {state.exit_code}.")
+        return PodPhase("hopeless", f"the sandbox's container cannot be started{detail}")
+    return PodPhase("ended", f"the sandbox's first program has ended with status {state.exit_code}.")
 
 
-def _waiting(status: ContainerStatus, image: str) -> Standing | None:
+def _waiting(status: ContainerStatus, image: str) -> PodPhase | None:
     waiting = status.state.waiting
     if waiting is None or waiting.reason not in _HOPELESS:
         return None
-    said = waiting.message
-    if waiting.reason == "ErrImagePull" and not any(clue in said.lower() for clue in _CLEAR_PULL_FAILURES):
+    message = waiting.message
+    if waiting.reason == "ErrImagePull" and not any(clue in message.lower() for clue in _CLEAR_PULL_FAILURES):
         return None
     what = _HOPELESS[waiting.reason].format(image=repr(image))
     # The pull's own reason is in ErrImagePull; the back-off only repeats the image's name.
-    detail = f": {quoted(said)}" if said and "image" not in waiting.reason.lower() else "; ask the operator."
-    return Standing("hopeless", f"{what} ({waiting.reason}){detail}")
+    detail = f": {quoted(message)}" if message and "image" not in waiting.reason.lower() else "; ask the operator."
+    return PodPhase("hopeless", f"{what} ({waiting.reason}){detail}")
 
 
-def _scheduling(pod: Pod) -> Standing:
+def _scheduling(pod: Pod) -> PodPhase:
     for condition in pod.status.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
             # What preemption could not do follows; the user cannot do anything about it.
             message = re.split(r",? (no new claims to deallocate|preemption:)", condition.message)[0]
-            return Standing("unschedulable", f"no node fits the sandbox: {quoted(message or 'unknown why')}")
-    return Standing("starting" if pod.spec.node_name else "scheduling")
+            return PodPhase("unschedulable", f"no node fits the sandbox: {quoted(message or 'unknown why')}")
+    return PodPhase("starting" if pod.spec.node_name else "scheduling")
 
 
 def _container(pod: Pod) -> ContainerStatus | None:

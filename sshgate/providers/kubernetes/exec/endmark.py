@@ -30,10 +30,10 @@ class EndMark:
         self._let_go = {STDOUT: b"", STDERR: b""}
 
     def __repr__(self) -> str:
-        return f"<EndMark {'seen' if self.seen else f'awaited on {sorted(self._held)}'}>"
+        return f"<EndMark {'seen' if self.complete else f'awaited on {sorted(self._held)}'}>"
 
     @property
-    def seen(self) -> bool:
+    def complete(self) -> bool:
         """Whether both outputs have come to their end."""
         return not self._held
 

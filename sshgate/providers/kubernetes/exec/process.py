@@ -42,22 +42,22 @@ END_OF_TRANSMISSION = b"\x04"
 KILLED = (Exited(137), Exited(143))
 
 
-class Home(Protocol):
+class PodContext(Protocol):
     """What a process needs of its sandbox."""
 
     def signal(self, pid: int, name: str, foreground: bool) -> None:
         """Signal the process group of ``pid``, or its terminal's foreground group, soon."""
 
-    async def taken(self, pid: int) -> None:
+    async def acknowledge_output(self, pid: int) -> None:
         """Tell the launcher ``pid`` that all output has come. Never raises for what Kubernetes does."""
 
-    async def fate(self) -> str | None:
+    async def end_reason(self) -> str | None:
         """Why the sandbox has ended, if it has."""
 
-    async def killed(self) -> str | None:
+    async def kill_reason(self) -> str | None:
         """Why a program was killed, where its whole sandbox was; ``None`` as soon as the sandbox is seen to live."""
 
-    async def gone(self, pid: int) -> bool:
+    async def process_gone(self, pid: int) -> bool:
         """Whether there is certainly no process ``pid`` any more."""
 
     def ended(self, process: ExecProcess) -> None:
@@ -89,7 +89,7 @@ class ExecProcess:
         self,
         socket: RemoteSocket,
         terminal: bool,
-        home: Home,
+        home: PodContext,
     ) -> None:
         self._socket = socket
         self._terminal = terminal
@@ -204,15 +204,15 @@ class ExecProcess:
         if self._mark is not None and self._mark.killed:
             return remotecommand.by_signal(outcome)
         if outcome in KILLED:
-            reason = await self._home.killed()
+            reason = await self._home.kill_reason()
             return Lost(reason) if reason is not None else outcome
         if outcome != Exited(0):
             return outcome
         if self._mark is not None:
-            whole = self._mark.seen and not self._mark.torn
-            return outcome if whole else Lost(await self._home.fate() or remotecommand.CUT)
-        if self.pid is not None and not await self._home.gone(self.pid):
-            return Lost(await self._home.fate() or remotecommand.NO_STATUS)
+            whole = self._mark.complete and not self._mark.torn
+            return outcome if whole else Lost(await self._home.end_reason() or remotecommand.CUT)
+        if self.pid is not None and not await self._home.process_gone(self.pid):
+            return Lost(await self._home.end_reason() or remotecommand.NO_STATUS)
         return outcome
 
     async def close(self) -> None:
@@ -232,7 +232,7 @@ class ExecProcess:
             self._stdin_over = True
             self._socket.send_now(remotecommand.STDIN_CLOSE)
 
-    def _tell_taken(self, mark: EndMark) -> None:
+    def _acknowledge_output(self, mark: EndMark) -> None:
         """Let the launcher go: all output has come."""
         delay = TAKEN_AGAIN_SECONDS  # a sandbox without `tail` does not find the mark
         if self._stdin_over:
@@ -241,13 +241,13 @@ class ExecProcess:
             self._socket.send_now(remotecommand.STDIN_PREFIX, mark.mark)
         self._end_stdin()
         if self.pid is not None and not self._stdin_waits:
-            self._saying_taken = asyncio.ensure_future(self._say_taken(self.pid, delay))
+            self._saying_taken = asyncio.ensure_future(self._send_acknowledgement(self.pid, delay))
 
-    async def _say_taken(self, pid: int, delay: float) -> None:
+    async def _send_acknowledgement(self, pid: int, delay: float) -> None:
         while self._outcome is None:
             await asyncio.sleep(delay)
             if self._outcome is None:
-                await self._home.taken(pid)
+                await self._home.acknowledge_output(pid)
             delay = TAKEN_AGAIN_SECONDS
 
     def _resize(self) -> None:
@@ -288,10 +288,10 @@ class ExecProcess:
 
     def _marked(self, mark: EndMark, channel: int, payload: bytes) -> bytes:
         self._came += len(payload)
-        over = mark.seen
+        over = mark.complete
         payload = mark.without(channel, payload)
-        if mark.seen and not over:
-            self._tell_taken(mark)
+        if mark.complete and not over:
+            self._acknowledge_output(mark)
         self._stop_holding(channel)
         if mark.holds(channel):
             self._hold(mark, channel, once_more=True)
