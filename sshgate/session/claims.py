@@ -117,18 +117,18 @@ class _Joined:
         admission: Admission | None,
         order: Order,
         notice: Notice,
-        foreseen: SpeculativeClaim | None,
+        speculative: SpeculativeClaim | None,
     ) -> None:
         self._named = named
         self._admission = admission
         self._order = order
         self._notice = notice
-        self._foreseen = foreseen
+        self._speculative = speculative
         self._attachment: Attachment | None = None
 
     async def get(self) -> Sandbox:
-        if self._foreseen is not None:
-            await self._foreseen.cancel()  # it would count as one of the user's
+        if self._speculative is not None:
+            await self._speculative.cancel()  # it would count as one of the user's
         if self._attachment is None:
             self._attachment = await self._named.join(self._order, self._notice, self._admit)
             self.left = self._attachment.left
@@ -229,13 +229,13 @@ class _Shared(_Once):
     def left(self) -> float | None:
         return self._occupancy.left if self._occupancy is not None else None
 
-    def ask(self, order: Order, notice: Notice, foreseen: SpeculativeClaim | None) -> None:
+    def ask(self, order: Order, notice: Notice, speculative: SpeculativeClaim | None) -> None:
         """One more channel comes: what has yet to be made is made for this order."""
         if not self.there:
             self._order, self._notice = order, notice
-            self._foreseen, foreseen = foreseen, self._foreseen
-        if foreseen is not None:
-            foreseen.give_up()
+            self._speculative, speculative = speculative, self._speculative
+        if speculative is not None:
+            speculative.give_up()
 
     @contextmanager
     def entered(self) -> Iterator[None]:

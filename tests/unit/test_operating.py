@@ -38,7 +38,7 @@ def detached(name: str) -> dict[str, Any]:
 async def test_a_sandbox_that_ends_during_the_look_is_nothing_to_fail_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operating, "SILENCE", 0.0)
+    monkeypatch.setattr(operating, "LEASE_DURATION", 0.0)
     monkeypatch.setattr(operating, "LOOK", 0.2)
 
     async def answer(request: web.Request) -> web.StreamResponse:
