@@ -1,1 +1,1 @@
-"""Bytes between two ends: no third party, no I/O."""
+"""The data path between a client and a process. No third-party packages and no I/O."""

@@ -1,7 +1,7 @@
-"""The copy loop between a client and a process: the whole of the line.
+"""The copy loop between a client and a process: the whole data path.
 
-Three pumps run side by side (input, controls, output) until the output has ended or the client has gone.
-Nothing else may stand in the way of a byte: no logging, no policy, no lookup.
+Three tasks (input, controls, output) run until the output has ended or the client has disconnected. The loop itself
+does no logging, no policy checks and no lookups, so that nothing delays a byte.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from sshgate.stream.tasks import cancel
 
 
 class Traffic:
-    """Bytes carried so far, towards the process and towards the client. ``begins`` is called at the first output."""
+    """Counts the bytes of one session.
+
+    Attributes:
+        up: Bytes carried from the client to the process.
+        down: Bytes carried from the process to the client.
+        begins: Called just before the first output goes to the client.
+    """
 
     __slots__ = ("begins", "down", "up")
 
@@ -35,13 +41,22 @@ async def bridge(
     eof: bool = False,
     initial_output: bytes = b"",
 ) -> Outcome | None:
-    """Carry bytes until the process has ended and all its output was handed to the client.
+    """Copy bytes until the process has ended and all its output has been written to the client.
 
-    ``early`` is input that was read before the process was there, ``eof`` that it ended already then, ``said``
-    is output that was read before.
-    Returns how the process ended, or ``None`` when the client went first. Ending the process and closing
-    either side is the caller's business. Cancelling stops all pumps; a pump that breaks (a defect of an
-    adapter) ends the bridge with its exception.
+    Neither side is closed and the process is not ended; the caller does both. Cancellation stops all three tasks and
+    waits for them.
+
+    Args:
+        traffic: Updated as bytes pass.
+        buffered_input: Input that was read from the client before the process was there.
+        eof: Whether the client's input has already ended.
+        initial_output: Output (stdout) that was already read from the process.
+
+    Returns:
+        How the process ended, or ``None`` if the client disconnected first.
+
+    Raises:
+        Exception: Whatever an adapter raises, which is a defect of the adapter.
     """
     output = asyncio.create_task(_output(process, client, traffic, initial_output))
     gone = asyncio.create_task(client.wait_closed())

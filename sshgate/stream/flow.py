@@ -1,4 +1,4 @@
-"""Bounded queues between a source that can be paused and one reader."""
+"""A bounded queue between a source that can be paused and one reader."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from collections.abc import Callable
 
 from sshgate.stream.interfaces import CHUNK
 
-# Chunks that wait are joined up to this size: one of a byte costs some sixty, and what is kept for each holds gaps
-# open in the allocator's heap.
+# Queued chunks are joined up to this size. Each chunk costs about 60 bytes besides its data, and many small objects
+# fragment the allocator's heap.
 JOINED = 4096
 
 
 class Flow:
     """A queue of ``(stream, bytes)`` chunks with a high and a low water mark.
 
-    The source calls ``put`` and ``put_eof`` from callbacks; one task calls ``get``. Above ``high`` bytes
-    the source is paused, at ``low`` it is resumed. The bound is soft by one chunk of the source. What waits is joined
-    up to ``most`` bytes, a larger chunk stays whole.
+    The source calls ``put`` and ``put_eof`` from callbacks; one task calls ``get``. The queue may exceed ``high`` by
+    one chunk of the source.
+
+    Args:
+        high: Above this many queued bytes, ``pause`` is called.
+        low: At or below this many queued bytes, a paused source is resumed with ``resume``.
+        most: ``get`` joins neighbouring chunks up to this many bytes. A larger chunk is returned whole.
     """
 
     def __init__(
@@ -46,11 +50,11 @@ class Flow:
 
     @property
     def ended(self) -> bool:
-        """True once the source said it has no more; queued chunks may still wait."""
+        """Whether the end was put in. Chunks may still be queued."""
         return self._eof
 
     def put(self, data: bytes, stream: int = 0) -> None:
-        """Queue a chunk. Empty chunks and whatever comes after the end are dropped."""
+        """Queue a chunk. Empty chunks, and all chunks after the end, are dropped."""
         if not data or self._eof:
             return
         last = self._chunks[-1] if self._chunks else None
@@ -65,12 +69,12 @@ class Flow:
         self._wake()
 
     def put_eof(self) -> None:
-        """No more will come."""
+        """Mark the end: the source will put nothing more."""
         self._eof = True
         self._wake()
 
     def discard(self) -> None:
-        """Drop what is queued, end the flow and let the source run dry."""
+        """Drop what is queued, mark the end, and resume the source if it is paused."""
         self._chunks.clear()
         self.size = 0
         self._eof = True
@@ -78,7 +82,10 @@ class Flow:
         self._wake()
 
     async def get(self) -> tuple[int, bytes] | None:
-        """The next bytes of one stream, neighbours joined up to ``most``; ``None`` after the end."""
+        """Return the next bytes of one stream, with neighbouring chunks joined up to ``most``; ``None`` after the end.
+
+        Waits until there are some. Cancellation loses nothing.
+        """
         while not self._chunks:
             if self._eof:
                 return None

@@ -1,13 +1,13 @@
-"""The two ends of the line: a ``Client`` asks, a ``Process`` runs, ``bridge`` carries bytes between them.
+"""The two ends of the data path: a ``Client`` makes a request, a ``Process`` runs, ``bridge`` copies between them.
 
-Both are protocols, so that a front door (SSH, browser) knows nothing of a provider (Kubernetes, local) and
-the other way round. Everything is bytes. Rules that both sides keep:
+Both are protocols, so that a front end (SSH, web) and a provider (Kubernetes, local) know nothing of each other.
+All data is bytes. Both sides keep these rules:
 
-* End of input is ``None``, never ``b""``; adapters drop empty chunks.
-* Writing to a peer that has ended is not an error: the bytes are discarded. The end is told in one place,
+* End of input is ``None``, never ``b""``. Adapters drop empty chunks.
+* Writing to a peer that has ended is not an error: the bytes are discarded. The end is reported in one place,
   ``Process.wait`` or ``Client.wait_closed``.
 * Every method may be cancelled without losing bytes that were not yet handed over.
-* One task reads, one task writes; calls of the same method do not overlap.
+* One task reads and one task writes; calls of the same method do not overlap.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sshgate.stream.terminal import Terminal, TerminalSize
 STDOUT = 1
 STDERR = 2
 
-# One SSH packet of OpenSSH's client, and one stdin frame that every API server takes.
+# The data of one packet of OpenSSH's client, and a stdin frame that every API server accepts.
 CHUNK = 32 * 1024
 
 
@@ -35,7 +35,7 @@ class Shell:
 
 @dataclass(frozen=True, slots=True)
 class Exec:
-    """One command, handed whole to the user's shell, never split here. Any bytes but NUL."""
+    """One command line, passed whole to the user's shell and never split here. Any bytes except NUL."""
 
     command: bytes
 
@@ -46,18 +46,18 @@ class Subsystem:
 
     name: str
     options: tuple[bytes, ...] = ()
-    """Words for the server's command line, where a key says them (``internal-sftp -R``)."""
+    """Arguments for the server's command line, if the key's forced command has some (``internal-sftp -R``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a channel asks for, with its terminal (``None``: pipes) and the accepted environment."""
+    """What a channel asks for, with its terminal (``None``: pipes) and the environment that was accepted."""
 
     kind: Shell | Exec | Subsystem
     terminal: Terminal | None = None
     environment: Mapping[str, bytes] = field(default_factory=dict)
     agent: OpenReverseChannel | None = None
-    """The way to the client's authentication agent, where it offers one (``ssh -A``)."""
+    """Opens a connection to the client's authentication agent, if it offers one (``ssh -A``)."""
 
 
 # --- what reaches a process besides bytes ---
@@ -65,21 +65,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """The window changed (RFC 4254 section 6.7)."""
+    """The terminal's size has changed (RFC 4254 section 6.7)."""
 
     size: TerminalSize
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Deliver a signal to the process group; ``name`` without SIG, e.g. ``INT`` (RFC 4254 section 6.9)."""
+    """Send a signal to the process group; ``name`` is without SIG, e.g. ``INT`` (RFC 4254 section 6.9)."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A serial break (RFC 4335); reaches the terminal's foreground program as an interrupt."""
+    """A serial break (RFC 4335). The terminal's foreground program gets it as an interrupt."""
 
     milliseconds: int = 0
 
@@ -92,14 +92,14 @@ Control = Resize | Signal | Break
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """It ended by itself with a status of 0-255."""
+    """The program exited with a status of 0-255."""
 
     status: int
 
 
 @dataclass(frozen=True, slots=True)
 class Signalled:
-    """A signal ended it; ``name`` without SIG."""
+    """A signal ended the program; ``name`` is without SIG."""
 
     name: str
     core_dumped: bool = False
@@ -107,9 +107,10 @@ class Signalled:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Nobody knows how it ended: the way to it broke. ``reason`` is one sentence for the user.
+    """It is not known how the program ended, because the connection to it broke.
 
-    ``status`` is what the client's ssh returns: 255 unless the start itself failed (126, 127).
+    ``reason`` is one sentence for the user. ``status`` is the exit status of the client's ssh: 255, unless the start
+    itself failed (126, 127).
     """
 
     reason: str
@@ -120,80 +121,87 @@ Outcome = Exited | Signalled | Lost
 
 
 class Process(Protocol):
-    """One program in a sandbox. Whoever started it closes it."""
+    """One program in a sandbox, as the gateway uses it. The code that starts it must ``close`` it."""
 
     pid: int | None
-    """Its process id inside the sandbox, once the launcher has told it."""
+    """Its process id inside the sandbox, once the launcher has reported it."""
 
     async def read(self) -> tuple[int, bytes] | None:
-        """The next output as ``(STDOUT | STDERR, bytes)``; ``None`` after the end of both."""
+        """Return the next output as ``(STDOUT | STDERR, bytes)``; ``None`` once both have ended."""
 
     async def write(self, data: bytes) -> None:
-        """Send to stdin; returns when there is room for more. Discards once the program has ended."""
+        """Send to stdin and return when there is room for more. Discards the bytes if the program has ended."""
 
     async def write_eof(self) -> None:
-        """No more stdin: half-close, or on a terminal its end-of-file character."""
+        """End stdin: half-close it, or on a terminal send the end-of-file character."""
 
     async def control(self, control: Control) -> None:
-        """Resize, signal or break; never waits for stdin to be read. Ignored once the program has ended."""
+        """Resize, signal or break. Never waits for stdin to be read. Ignored once the program has ended."""
 
     async def wait(self) -> Outcome:
-        """How it ended; only after both outputs were read to their end. May be asked again."""
+        """Wait until the program has ended and return how.
+
+        Call it only after ``read`` has returned ``None``. May be called again.
+        """
 
     async def close(self) -> None:
-        """Let go of the way to the program, at any time, more than once, without raising."""
+        """Close the connection to the program. Idempotent; never raises."""
 
 
 class Client(Protocol):
-    """One front end: an SSH channel or a browser session.
+    """One front end of a process: an SSH channel or a browser's session.
 
-    One that can be left and come back to says by an attribute ``attached`` whether somebody is there now.
+    A client that users can leave and return to has an attribute ``attached``: whether somebody is connected now.
     """
 
     async def read(self) -> bytes | None:
-        """The next input; ``None`` after its end (half-close)."""
+        """Return the next input; ``None`` after its end (half-close)."""
 
     async def write(self, stream: int, data: bytes) -> None:
-        """Send output; returns when there is room for more. Discards once the client has gone.
+        """Send output and return when there is room for more. Discards the bytes if the client has disconnected.
 
-        A second task may write between two chunks (a warning on a terminal); every chunk stays whole.
+        A second task may write between two chunks (a warning on a terminal). Every chunk stays whole.
+
+        Args:
+            stream: ``STDOUT`` or ``STDERR``.
         """
 
     async def control(self) -> Control:
-        """The next resize, signal or break; of several resizes only the last is told."""
+        """Wait for the next resize, signal or break. Of several resizes only the last is returned."""
 
     async def wait_closed(self) -> None:
-        """Returns when the client has gone, by itself or by ``finish``."""
+        """Return when the client has disconnected, or after ``finish``."""
 
     async def finish(self, outcome: Outcome) -> None:
-        """Tell how the process ended, after all output, and close."""
+        """After all output, report how the process ended and close."""
 
 
 # --- a forwarded connection ---
 
 
 class Stream(Protocol):
-    """Bytes in both directions, each with an end of its own. One task reads, one writes.
+    """Bytes in both directions; each direction ends independently. One task reads and one task writes.
 
-    Writing to a stream that has ended is no error; what is written is discarded.
+    Writing to a stream that has ended is not an error: the bytes are discarded.
     """
 
     async def read(self) -> bytes | None:
-        """The next bytes; ``None`` after the end of this direction."""
+        """Return the next bytes; ``None`` after the end of this direction."""
 
     async def write(self, data: bytes) -> None:
-        """Send; returns when there is room for more."""
+        """Send, and return when there is room for more."""
 
     async def write_eof(self) -> None:
-        """Nothing more will be written: half-close."""
+        """End the outgoing direction (half-close)."""
 
     async def wait_closed(self) -> None:
-        """Returns when the other side has let go of both directions."""
+        """Return when the other side has closed both directions."""
 
     def close(self) -> None:
-        """Let go of both directions; what was written still leaves. May be called again, never raises."""
+        """Close both directions; bytes already written are still sent. Idempotent; never raises."""
 
 
 OpenReverseChannel = Callable[[str, int], Awaitable[Stream]]
-"""Opens a connection to what a client offers (a port of its own, its agent), for somebody at this address and port.
-Raises ``GateError`` where the client refuses."""
+"""Opens a connection to something that the client offers: a port on its side, or its agent.
+
+The arguments are the address and port of the originator. Raises ``GateError`` if the client refuses."""

@@ -1,4 +1,4 @@
-"""The copy loop between two streams: each direction ends by itself, the whole when both have ended."""
+"""The copy loop between two streams. Each direction ends independently; the loop ends when both have."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import asyncio
 from sshgate.stream.interfaces import Stream
 from sshgate.stream.tasks import cancel
 
-# What a client that has closed its channel had sent before may rest this long on its way.
+# After the client has closed, its remaining bytes may make no progress towards the server for this long.
 LINGER_SECONDS = 10.0
 
 
 async def splice(client: Stream, server: Stream, linger: float = LINGER_SECONDS) -> tuple[int, int]:
-    """Carry bytes until both directions have ended, or one side has let go. Closes both; never raises.
+    """Copy bytes until both directions have ended or one side has closed, then close both streams. Never raises.
 
-    Returns the bytes carried to the server and to the client.
+    Bytes that the side that closed had already sent are still delivered. Cancellation closes both at once.
+
+    Args:
+        linger: Once the client has closed, give up after this many seconds without progress.
+
+    Returns:
+        The number of bytes carried to the server, and to the client.
     """
     up, down = _Pump(client, server), _Pump(server, client)
     pumps = [asyncio.create_task(up.run()), asyncio.create_task(down.run())]
@@ -24,8 +30,8 @@ async def splice(client: Stream, server: Stream, linger: float = LINGER_SECONDS)
         while open_ and not any(task.done() for task in leaving):
             done, _ = await asyncio.wait({*open_, *leaving}, return_when=asyncio.FIRST_COMPLETED)
             open_ -= done
-        # Who has closed takes nothing more, but what it said before is still to be delivered: to a client, which is
-        # there and can leave, however slow its network is; to a server as long as it goes on taking it.
+        # The side that has closed takes nothing more, but what it had sent must still be delivered. A client gets it
+        # however slow its network is, as it can disconnect. A server gets it only as long as it keeps reading.
         if leaving[0].done():
             carried = -1
             while not pumps[0].done() and up.carried != carried:

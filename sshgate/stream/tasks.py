@@ -1,6 +1,6 @@
-"""Running things side by side: the first to end decides, the others are cancelled, and no failure goes unseen.
+"""Helpers to run tasks concurrently without losing an exception.
 
-What fails while nobody can be given its exception goes to the loop's exception handler, as asyncio itself does it.
+An exception that no caller can receive is passed to the event loop's exception handler, as asyncio itself does.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from sshgate.errors import GateError
 
 
 async def first_of(*works: Coroutine[Any, Any, Any]) -> tuple[int, Any]:
-    """Run them until the first has ended: its index and its result, or its exception.
+    """Run coroutines concurrently until the first one ends, and return its index and result.
 
-    Of several that end at once the first in the order given counts. The others are cancelled, and their clean-up is
-    waited for; so are all of them when this is cancelled.
+    If several end at once, the first in the order given counts. The others are cancelled, and their cleanup is awaited.
+    Cancellation does the same to all of them.
+
+    Raises:
+        Exception: What the first coroutine to end has raised.
     """
     tasks = [asyncio.create_task(work) for work in works]
     try:
@@ -30,7 +33,11 @@ async def first_of(*works: Coroutine[Any, Any, Any]) -> tuple[int, Any]:
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel them and wait for their end, whatever it is. Unlike awaiting one, it cannot hide our own cancellation."""
+    """Cancel tasks and wait until they have ended.
+
+    Never raises their exceptions: defects go to ``report``. Unlike ``await task``, it cannot mistake a task's
+    ``CancelledError`` for the caller's own cancellation.
+    """
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -39,7 +46,10 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
 
 
 def report(task: asyncio.Task[Any]) -> None:
-    """Hand a defect with which ``task`` has ended to the loop's exception handler; a ``GateError`` is no defect."""
+    """Pass the exception with which ``task`` has ended, if any, to the event loop's exception handler.
+
+    A ``GateError`` is ignored: it is an error of the user or the environment, not a defect.
+    """
     if task.cancelled() or not task.done():
         return
     error = task.exception()
@@ -49,7 +59,7 @@ def report(task: asyncio.Task[Any]) -> None:
 
 
 class TaskSet:
-    """Tasks that nobody awaits one by one. They are kept until they end; a defect in one is reported at once."""
+    """Background tasks that are not awaited one by one. Holds them until they end and reports their defects."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -64,19 +74,19 @@ class TaskSet:
         return iter(tuple(self._tasks))
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run it beside whatever calls this."""
+        """Run a coroutine as a task of this set."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def join(self) -> None:
-        """Returns when all have ended, those included that were started meanwhile."""
+        """Wait until all tasks have ended, including those started meanwhile. Cancellation leaves them running."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def cancel(self) -> None:
-        """Cancel all of them and wait for their end."""
+        """Cancel all tasks and wait until they have ended."""
         for task in self._tasks:
             task.cancel()
         await self.join()

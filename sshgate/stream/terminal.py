@@ -1,17 +1,17 @@
-"""Terminal values: size, type and modes, as RFC 4254 sections 6.2, 6.7 and 8 define them."""
+"""A terminal's size, type and modes, as RFC 4254 sections 6.2, 6.7 and 8 define them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Kubernetes carries a size as two uint16 (remotecommand channel 4); the kernel's winsize is the same.
+# Kubernetes sends a size as two uint16 (remotecommand channel 4), like the kernel's winsize.
 LARGEST = 65_535
 
 
 @dataclass(frozen=True, slots=True)
 class TerminalSize:
-    """Width and height of a terminal in character cells; pixel sizes are 0 when unknown."""
+    """A terminal's width and height in character cells, and in pixels (0: unknown)."""
 
     columns: int = 80
     rows: int = 24
@@ -20,7 +20,7 @@ class TerminalSize:
 
     @classmethod
     def of(cls, columns: int, rows: int, pixel_width: int = 0, pixel_height: int = 0) -> TerminalSize:
-        """The size a client asked for, made safe: 0 means unknown and reads as 80x24, above 65,535 is cut."""
+        """Return a valid size from what a client sent: 0 columns become 80, 0 rows 24, and values are cut at 65,535."""
         return cls(
             min(columns, LARGEST) if columns > 0 else 80,
             min(rows, LARGEST) if rows > 0 else 24,
@@ -34,9 +34,9 @@ class TerminalSize:
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """What a client asks of its pseudo-terminal.
+    """The pseudo-terminal that a client asks for.
 
-    ``modes`` maps RFC 4254 section 8 opcodes to values, as the client sent them.
+    ``modes`` maps opcodes of RFC 4254 section 8 to values, as the client sent them.
     """
 
     term: str = "xterm"
@@ -50,7 +50,7 @@ _CHARACTERS = {
     1: ("intr", 3), 2: ("quit", 28), 3: ("erase", 127), 4: ("kill", 21), 5: ("eof", 4),
     8: ("start", 17), 9: ("stop", 19), 10: ("susp", 26), 12: ("rprnt", 18), 13: ("werase", 23), 14: ("lnext", 22),
 }  # fmt: skip
-# Opcode -> name and the value that a fresh Linux terminal already has: only differences are sent.
+# Opcode -> name, and the value that a fresh Linux terminal has. Only differences are passed to stty.
 _FLAGS = {
     30: ("ignpar", 0), 32: ("inpck", 0), 33: ("istrip", 0), 34: ("inlcr", 0), 35: ("igncr", 0), 36: ("icrnl", 1),
     38: ("ixon", 1), 39: ("ixany", 0), 40: ("ixoff", 0), 41: ("imaxbel", 0), 42: ("iutf8", 0),
@@ -61,7 +61,7 @@ _FLAGS = {
 
 
 def stty_words(modes: Mapping[int, int]) -> list[str]:
-    """The words for `stty` that set these modes, only those that differ from a fresh terminal's."""
+    """Return the arguments for `stty` that set these modes, only those that differ from a fresh terminal's."""
     words = []
     for opcode, value in modes.items():
         if opcode in _CHARACTERS:
@@ -76,7 +76,7 @@ def stty_words(modes: Mapping[int, int]) -> list[str]:
 
 
 def _caret(value: int) -> str:
-    """A control character in stty's notation."""
+    """Return a character in stty's notation for control characters."""
     if value < 32:
         return "^" + chr(value + 64)
     return "^?" if value == 127 else chr(value)

@@ -1,16 +1,16 @@
-"""Fair shares of the event loop: what a peer sends is worked off in pieces, and others get their turn between.
+"""Fair scheduling of the event loop: each peer's data is processed in small pieces, with other peers in between.
 
-One loop serves everybody, so a callback that works off all that one peer has sent keeps everybody else waiting: a MiB
-of SSH's smallest packets takes a third of a second. So each peer's work goes through a ``Budget``: it has ``SHARE``
-seconds per turn of the loop, and all of them together have ``TURN``, however many flood. What is left goes on in a
-later turn, and who has used the loop least lately goes first: a typist before a flood.
+One event loop serves all peers, so a callback that processes everything that one peer has sent delays all others: a MiB
+of SSH's smallest packets takes a third of a second. Each peer's work therefore goes through a ``Budget``. It has
+``SHARE`` seconds per turn of the loop, and all budgets together have ``TURN``, however many peers flood. The rest
+continues in a later turn. The peer with the smallest recent usage goes first: typing before a flood.
 
-Three ways to use one. Take one per peer (connection, socket, process) from ``budget()``:
+Take one budget per peer (connection, socket, process) from ``budget()``. There are three ways to use it:
 
-1. Callbacks (``data_received``): put the bytes into a bounded buffer and call ``ready()``. It calls ``work``, at once
-   or in a later turn. ``work`` asks ``over()`` after each packet, stops once that is true, and returns whether
-   something is left. Then ``pause`` is called (stop reading), and ``resume`` when all is done.
-2. Coroutines that work off what they have read: ``await budget.run(steps)``, where ``steps`` is a generator that
+1. Callbacks (``data_received``): put the bytes into a bounded buffer and call ``ready()``. It calls ``work``, now or in
+   a later turn. ``work`` checks ``over()`` after each packet, stops once that is true, and returns whether something is
+   left. If so, ``pause`` is called (stop reading), and ``resume`` once all is done.
+2. Coroutines that process what they have read: ``await budget.run(steps)``, where ``steps`` is a generator that
    yields after each small piece of work (a frame, an entry of a listing)::
 
        def _take(self, data: bytes) -> Iterator[None]:
@@ -20,11 +20,11 @@ Three ways to use one. Take one per peer (connection, socket, process) from ``bu
 
        await self._budget.run(self._take(data))
 
-   The generator must be lazy: no piece may cost more than a few hundred microseconds. It may append to a list.
+   The generator must be lazy: no piece may take more than a few hundred microseconds. It may append to a list.
 3. Work whose cost is known only afterwards: ``await budget.spent(seconds)``.
 
-``charge`` adds what a packet costs later, in a task of its own. Nothing here holds up a peer that nobody competes
-with by more than a turn of the loop, some 20 us.
+``charge`` adds costs that arise elsewhere, such as in a task that a packet starts. A peer without competitors is
+delayed by one turn of the loop at most, about 20 us.
 """
 
 from __future__ import annotations
@@ -37,27 +37,32 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from weakref import WeakValueDictionary
 
-# Seconds of one budget, and of all of them, in one turn of the loop. A keystroke and its echo take about five turns.
+# Seconds of one budget, and of all budgets together, per turn of the loop. A keystroke and its echo take about five
+# turns.
 SHARE = 0.002
 TURN = 0.005
-# Who has used little lately is served at once even when the others have used up the turn: this much besides.
+# Extra seconds per turn for budgets that have used little recently: they run at once even if the turn is used up.
 AT_ONCE = 0.003
-# What counts as little. A keystroke and its echo cost 0.3 ms.
+# Recent use in seconds that still counts as little. A keystroke and its echo cost 0.3 ms.
 LITTLE = 0.003
-# Seconds in which use is forgotten (a time constant).
+# Recent use decays exponentially with this time constant, in seconds.
 LATELY = 0.5
 
 
 class Turns:
-    """The turns of one event loop, and the budgets that wait for theirs."""
+    """Counts the turns of one event loop and schedules the budgets that wait for one.
+
+    Args:
+        clock: Returns monotonic seconds.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.monotonic) -> None:
         self.loop = loop
         self.clock = clock
         self.number = 0
-        """Goes up with every turn in which something was worked off."""
+        """The current turn. Goes up with every turn in which work was done."""
         self.left = TURN
-        """Seconds that are left of this turn; below zero where more was used."""
+        """Seconds left of this turn; negative if more was used."""
         self._waiting: list[tuple[float, int, Budget]] = []
         self._enqueued = 0
         self._called = False
@@ -66,14 +71,14 @@ class Turns:
         return f"<Turns {len(self._waiting)} waiting, {self.left * 1000:.1f} ms left of this one>"
 
     def use(self, seconds: float) -> None:
-        """So much of the turn was used."""
+        """Take this many seconds from the current turn."""
         self.left -= seconds
         if not self._called:
             self._called = True
             self.loop.call_soon(self._next)
 
     def enqueue(self, budget: Budget, used: float) -> None:
-        """Let it go on in a later turn; who has ``used`` less goes first."""
+        """Let ``budget`` continue in a later turn. The budget with the smallest ``used`` goes first."""
         self._enqueued += 1
         heapq.heappush(self._waiting, (used, self._enqueued, budget))
         self.use(0.0)
@@ -95,7 +100,13 @@ class Turns:
 
 
 class Budget:
-    """What one peer may have done per turn. ``close`` it when the peer has gone."""
+    """Limits the work that one peer causes per turn of the event loop. ``close`` it when the peer has disconnected.
+
+    Args:
+        work: Processes what has arrived until ``over()`` is true; returns whether something is left.
+        pause: Called when work has to wait: stop reading from the peer.
+        resume: Called when all waiting work is done: read again.
+    """
 
     __slots__ = (
         "_at", "_began", "_charged", "_due", "_lately", "_left", "_pause", "_paused", "_queued", "_resume", "_turn",
@@ -129,7 +140,7 @@ class Budget:
     # --- callbacks ---
 
     def ready(self) -> None:
-        """Something has come for ``work``: call it now, or in a later turn."""
+        """Data has arrived: call ``work`` now, or in a later turn."""
         if self._due:
             return
         self._due = True
@@ -139,11 +150,11 @@ class Budget:
             self._wait()
 
     def over(self) -> bool:
-        """Whether this share is used up. Asked after each piece of work, by ``work`` and by nobody else."""
+        """Return whether this turn's share is used up. Only ``work`` may call it, after each piece of work."""
         return self._turns.clock() >= self._until
 
     def charge(self, seconds: float) -> None:
-        """Something costs this much besides, now or later."""
+        """Charge ``seconds`` of work that is done elsewhere, now or later."""
         if self._working:
             self._charged += seconds
             self._until -= seconds
@@ -151,7 +162,7 @@ class Budget:
             self._account(seconds)
 
     def close(self) -> None:
-        """The peer has gone: ``work`` is not called any more, and no coroutine is held up."""
+        """The peer has disconnected: stop calling ``work``, and let all waiting coroutines continue."""
         self._due = False
         self._work, self._pause, self._resume = _no_work, _nothing, _nothing
         waiters, self._waiters = self._waiters, deque()
@@ -162,14 +173,17 @@ class Budget:
     # --- coroutines ---
 
     async def run(self, steps: Iterable[object]) -> None:
-        """Do all ``steps``, in as many turns as that takes."""
+        """Consume the lazy iterable ``steps``, in as many turns as needed.
+
+        Raises what a step raises. Cancellation leaves the remaining steps undone.
+        """
         rest = iter(steps)
         await self._admitted(SHARE)
         while self._some(rest):
             await self._admitted(SHARE)
 
     async def spent(self, seconds: float) -> None:
-        """Pay for work that was done; returns when there is time for as much again."""
+        """Charge ``seconds`` of work that was just done, and wait until there is time for more."""
         self.charge(seconds)
         await self._admitted(seconds)
 
@@ -187,7 +201,7 @@ class Budget:
                 self._waiters.remove(entry)
 
     def _some(self, steps: Iterator[object]) -> bool:
-        """Some of the steps; whether any may be left."""
+        """Do steps until the share is used up. Returns whether some may be left."""
         self._begin()
         try:
             return any(self.over() for _ in steps)
@@ -197,18 +211,18 @@ class Budget:
     # --- turns ---
 
     def go_on(self) -> bool:
-        """Called by ``Turns`` when its turn has come; false: it had its share of this one already."""
+        """Continue waiting work; called by ``Turns``. Returns false if this turn's share is already used up."""
         self._renew()
         if self._left <= 0:
             return False
         self._queued = False
-        # Coroutines first, for half of the share: they carry what the peer is answered, whatever it floods with.
+        # Coroutines get half of the share first: they send the replies, which a flood from the peer must not block.
         room = self._left / 2
         while self._waiters and room > 0:
             waiter, seconds = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                # It works in the next turn; paid for now, so that not all of them begin at once.
+                # It runs in the next turn, but is charged now, so that not all waiters start at once.
                 room -= seconds
                 self._turns.use(seconds)
         if self._due:
@@ -218,14 +232,14 @@ class Budget:
         return True
 
     def _renew(self) -> None:
-        """A new turn brings a new share; what was used beyond the last one is taken off."""
+        """Add a share for each new turn. Overuse of earlier turns is deducted."""
         turns = self._turns.number - self._turn
         if turns:
             self._turn += turns
             self._left = min(SHARE, self._left + turns * SHARE)
 
     def _may(self) -> bool:
-        """Whether it may work right now."""
+        """Return whether this budget may work right now."""
         self._renew()
         if self._left <= 0:
             return False
@@ -241,7 +255,7 @@ class Budget:
             self._pause()
         if not self._queued:
             self._queued = True
-            # All use is forgotten at one pace, so the order of those who wait stays as it is.
+            # All use decays at the same rate, so the order of waiting budgets does not change over time.
             self._turns.enqueue(self, math.log(self._lately + 1e-9) + self._at / LATELY)
 
     def _work_off(self) -> None:
@@ -263,7 +277,7 @@ class Budget:
         self._working = True
         self._charged = 0.0
         self._began = self._turns.clock()
-        # Where nothing is left it does one piece: it was granted when something was.
+        # With nothing left it still does one piece: there was time when it was admitted.
         left = self._turns.left
         self._until = self._began + min(self._left, left if left > 0 else AT_ONCE + left)
 
@@ -288,7 +302,8 @@ def _nothing() -> None:
     pass
 
 
-# A `Turns` lives as long as one of its budgets, and keeps its loop, so that no other has its id meanwhile.
+# A `Turns` lives as long as one of its budgets. It holds a reference to its loop, so that no other loop can get the
+# same id meanwhile.
 _turns: WeakValueDictionary[int, Turns] = WeakValueDictionary()
 
 
@@ -298,7 +313,7 @@ def budget(
     resume: Callable[[], None] = _nothing,
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> Budget:
-    """A new budget of the running loop, or of ``loop``."""
+    """Return a new budget of ``loop``, by default of the running loop. See ``Budget`` for the other arguments."""
     loop = loop or asyncio.get_running_loop()
     turns = _turns.get(id(loop))
     if turns is None:
