@@ -1,1 +1,1 @@
-"""One session from request to outcome."""
+"""One session, from the client's request to the outcome of its program."""

@@ -1,4 +1,4 @@
-"""Which sandbox a channel gets, and when it is removed: one place for the three scopes."""
+"""Which sandbox a channel gets and when it is removed, for the three scopes: channel, connection and named."""
 
 from __future__ import annotations
 
@@ -21,22 +21,34 @@ from sshgate.telemetry.timings import since
 
 
 class Pending(Protocol):
-    """A sandbox that is made, or joined, when it is first asked for."""
+    """A sandbox that is created, or joined, at the first call of ``get``."""
 
     @property
     def left(self) -> float | None:
-        """Seconds of its maximum lifetime that remained when it was entered; ``None``: all of it."""
+        """Seconds of its maximum lifetime that remain; ``None``: all of it."""
 
     @property
     def how(self) -> str:
-        """After ``get``: whether the sandbox was ``warm``, made ``cold``, or ``joined`` (it was there already)."""
+        """How the sandbox was obtained, valid after ``get``: ``warm``, ``cold`` or ``joined`` (it existed already)."""
 
     async def get(self) -> Sandbox:
-        """Raises as ``Provider.create`` does, and ``LimitReached``; the next one to ask tries again."""
+        """Return the sandbox; create or join it if that has not been done.
+
+        Cancellation and exceptions leave nothing behind; the next call tries again.
+
+        Raises:
+            GateError: As ``Provider.create`` does; for a named sandbox, as ``NamedSandboxes.join`` does.
+            LimitReached: The user has too many sandboxes.
+        """
 
 
 class Claims:
-    """The claims of one connection. ``close`` when it has ended."""
+    """The claims of one connection. Call ``close`` when the connection has ended.
+
+    Args:
+        admission: Counts each user's sandboxes; ``None`` if the provider does.
+        trail: Events of this connection.
+    """
 
     def __init__(self, provider: Provider, admission: Admission | None, user: str, trail: EventContext) -> None:
         self._trail = trail
@@ -47,9 +59,13 @@ class Claims:
         self._speculative: SpeculativeClaim | None = None
 
     def start_speculative_claim(self, granted: Grant, session: str) -> None:
-        """A channel will ask for something, probably this: claim the sandbox now.
+        """Claim a sandbox for the request that a channel will probably make.
 
-        Only where one is ready, and where it is the provider that counts: else nothing would be gained.
+        Does nothing without a warm pool, for a named sandbox, when this process (not the provider) counts sandboxes,
+        when the connection already has its shared sandbox, or when a speculative claim is already there.
+
+        Args:
+            session: The id of the session that will use the claim.
         """
         ready = self._admission is None and granted.profile.warm > 0 and granted.name is None
         if ready and not self.has(granted) and self._speculative is None:
@@ -57,12 +73,12 @@ class Claims:
             self._speculative = SpeculativeClaim(self._provider.create, order)
 
     def has(self, granted: Grant) -> bool:
-        """Whether the sandbox that the connection shares for this grant is there, or is being made."""
+        """Return whether the connection's shared sandbox for this grant exists or is being created."""
         shared = self._shared.get(granted.profile.name) if granted.scope == "connection" else None
         return shared is not None and shared.there
 
     def take_speculative_claim(self) -> SpeculativeClaim | None:
-        """What was foreseen for the channel that asks now; whoever gets it drops it."""
+        """Hand the speculative claim, if there is one, to the caller, who must use or cancel it."""
         speculative, self._speculative = self._speculative, None
         return speculative
 
@@ -70,7 +86,15 @@ class Claims:
     async def sandbox(
         self, granted: Grant, session: str, notice: Notice, speculative: SpeculativeClaim | None = None
     ) -> AsyncIterator[Pending]:
-        """The sandbox of this grant. One of its own is removed when the body ends, a shared one is kept for others."""
+        """Provide the sandbox of this grant while the body runs.
+
+        A sandbox with the scope of a channel is deleted when the body ends. One shared by the connection, or a named
+        one, is left and stays for others.
+
+        Args:
+            notice: Receives progress texts while the sandbox starts.
+            speculative: Used if it matches the order and no sandbox is shared yet, otherwise cancelled.
+        """
         order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
         if granted.name is not None:
             joined = _Joined(self._provider.named, self._admission, order, notice, speculative)
@@ -96,7 +120,7 @@ class Claims:
             await once.delete()
 
     async def close(self) -> None:
-        """Remove what the connection's channels shared, or would have. Never raises."""
+        """Delete the shared sandboxes of the connection and an unused speculative claim. Never raises."""
         speculative = self.take_speculative_claim()
         if speculative is not None:
             await speculative.cancel()
@@ -106,7 +130,7 @@ class Claims:
 
 
 class _Joined:
-    """A named sandbox, joined once; it stays when this channel leaves."""
+    """A named sandbox, joined at most once. It stays when this channel leaves."""
 
     left: float | None = None
     how = "joined"
@@ -128,7 +152,7 @@ class _Joined:
 
     async def get(self) -> Sandbox:
         if self._speculative is not None:
-            await self._speculative.cancel()  # it would count as one of the user's
+            await self._speculative.cancel()  # it would count as one of the user's sandboxes
         if self._attachment is None:
             self._attachment = await self._named.join(self._order, self._notice, self._admit)
             self.left = self._attachment.left
@@ -145,7 +169,7 @@ class _Joined:
 
 
 class _Once:
-    """A sandbox that is made once, by whoever asks first, and removed once."""
+    """A sandbox that is created once, at the first ``get``, and deleted once."""
 
     def __init__(
         self,
@@ -194,7 +218,7 @@ class _Once:
         if speculative is not None and speculative.matches(self._order):
             return await speculative.use(self._notice)
         if speculative is not None:
-            await speculative.cancel()  # it would count as one of the user's
+            await speculative.cancel()  # it would count as one of the user's sandboxes
         return await self._provider.create(self._order, self._notice)
 
     async def delete(self) -> None:
@@ -211,9 +235,10 @@ class _Once:
 
 
 class _Shared(_Once):
-    """The sandbox of a connection's channels. It stays a while after the last of them, as a named one does.
+    """The sandbox that a connection's channels share.
 
-    Should it end before the connection, the next channel gets another one.
+    Like a named sandbox it stays for a while after the last channel has left. If it ends before the connection does,
+    the next channel gets a new one.
     """
 
     _occupancy: Occupancy | None = None
@@ -222,7 +247,7 @@ class _Shared(_Once):
 
     @property
     def there(self) -> bool:
-        """Whether there is a sandbox, or one is being made."""
+        """Whether there is a usable sandbox, or one is being created."""
         return self._lock.locked() or (self._sandbox is not None and self._sandbox.usable)
 
     @property
@@ -230,7 +255,7 @@ class _Shared(_Once):
         return self._occupancy.left if self._occupancy is not None else None
 
     def ask(self, order: Order, notice: Notice, speculative: SpeculativeClaim | None) -> None:
-        """One more channel comes: what has yet to be made is made for this order."""
+        """Register one more channel. A sandbox that has yet to be created is created for its order."""
         if not self.there:
             self._order, self._notice = order, notice
             self._speculative, speculative = speculative, self._speculative
@@ -239,7 +264,7 @@ class _Shared(_Once):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """A channel is in it while the body runs."""
+        """Count a channel as being in the sandbox while the body runs."""
         self._users += 1
         if self._occupancy is not None:
             self._occupancy.enter()
@@ -269,13 +294,13 @@ class _Shared(_Once):
         await super().delete()
 
     async def close(self) -> None:
-        """The connection has ended."""
+        """Delete the sandbox: the connection has ended."""
         async with self._lock:
             await self.delete()
 
     async def _keep(self, sandbox: Sandbox, occupancy: Occupancy) -> None:
         async def busy() -> bool:
-            await sandbox.forget()  # what waits in it would look like a program
+            await sandbox.forget()  # a parked launcher would look like a program
             return sandbox.usable and await sandbox.aside.anything()
 
         await occupancy.until_over(busy)

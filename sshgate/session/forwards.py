@@ -1,8 +1,8 @@
-"""The forwards of one login: which sandbox is meant, and a relay in each that is.
+"""The forwards of one login: chooses the sandbox of each, and runs a relay in it.
 
-A forward goes to the sandbox of the connection's oldest session that runs. Without one it goes to the sandbox that the
-login name stands for: a named one, the one that the connection shares, else one of its own that lasts as long as the
-connection (``ssh -N -L``, ``ssh -W``).
+A forward goes to the sandbox of the connection's oldest running session. Without a session it goes to the sandbox that
+the login name selects: a named one, the one that the connection shares, or else one made for the forwards, which lasts
+at most as long as the connection (``ssh -N -L``, ``ssh -W``).
 """
 
 from __future__ import annotations
@@ -30,18 +30,22 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext, Value
 from sshgate.telemetry.timings import since
 
-# A client that asks for a forward and then for a session sends both within a round trip.
+# How long a forward waits for a session that would decide its sandbox. Clients send both requests within a round trip.
 SESSION_SECONDS = 1.0
-# A program does not wait longer for the listeners that were asked for before it.
+# How long the start of a program waits for listeners that were requested before it.
 SETTLE_SECONDS = 5.0
-# Nor does a connection, once its sandbox is there: as long as a relay may take to start.
+# The same for a forwarded connection whose sandbox is there: as long as a relay may take to start.
 ORDER_SECONDS = HELLO_SECONDS
-# What comes back to one connection at a time: a program in the sandbox can say that as many come as it likes.
+# Simultaneous connections from a sandbox to one client. A program in the sandbox could report any number of them.
 MOST_BACK = 256
 
 
 class Forwards:
-    """What one connection forwards. ``close`` when it has ended, before its claims."""
+    """Everything that one connection forwards. When it has ended, ``close`` this before its claims.
+
+    Args:
+        usual: Returns the grant that the login name alone selects; raises ``GateError`` if there is none.
+    """
 
     def __init__(self, identity: Identity, usual: Callable[[], Grant], claims: Claims, trail: EventContext) -> None:
         self._identity = identity
@@ -68,25 +72,25 @@ class Forwards:
 
     @property
     def active(self) -> int:
-        """Connections that are open."""
+        """The number of open forwarded connections."""
         relays = [task.result() for task in self._relays.values() if _started(task)]
         return sum(relay.streams for relay in relays if relay is not None) + len(self._plain)
 
     @property
     def listeners(self) -> int:
-        """Listeners that are open, the agents' sockets not counted; those of a sandbox that has gone are not."""
+        """The number of open listeners, without agent sockets and without those whose sandbox is gone."""
         return sum(relay.alive for relay, _ in self._listeners.values())
 
     @property
     def work(self) -> Collection[asyncio.Task[None]]:
-        """What goes on without a session: the sandbox that is held for forwards, connections that came back."""
+        """Tasks that run without a session, such as a sandbox held for forwards and connections to the client."""
         return self._tasks
 
-    # --- what a session tells ---
+    # --- called by sessions ---
 
     @contextlib.asynccontextmanager
     async def session(self, granted: Grant) -> AsyncIterator[Place]:
-        """While it lasts, forwards go to its sandbox, once ``Place.entered`` has told it."""
+        """Direct forwards to this session's sandbox while the body runs, once the body calls ``Place.entered``."""
         place = Place(granted)
         self._places.append(place)
         self._changed.set()
@@ -99,7 +103,7 @@ class Forwards:
                 await self._leave(place.sandbox)
 
     def _uses(self, sandbox: Sandbox) -> bool:
-        """Whether a session or a forward still needs the relay in it, which would keep it from looking idle."""
+        """Return whether a session or a forward still needs the sandbox's relay, which makes the sandbox look busy."""
         places = [*self._places, *([self._own] if self._own is not None else [])]
         if any(one.sandbox is sandbox and not one.over for one in places):
             return True
@@ -110,14 +114,14 @@ class Forwards:
         return relay is not None and relay.streams + relay.listeners > 0
 
     def sessions_ended(self) -> None:
-        """The client will open no further session: no forward need wait for one."""
+        """The client will open no more sessions, so no forward needs to wait for one."""
         self._more_sessions = False
         self._changed.set()
 
-    # --- what the client asks for ---
+    # --- called for the client ---
 
     async def connect(self, destination: Destination) -> Stream:
-        """Connect from inside the sandbox. Raises ``GateError``."""
+        """Open a connection from inside the sandbox. Raises ``GateError`` if it is not allowed or fails."""
         with self._report_open("connection", destination) as outcome:
             policy.check_key(destination, self._identity.restrictions)
             place = await self._place()
@@ -125,7 +129,7 @@ class Forwards:
             policy.check_profile(destination, place.granted.profile, own)
             sandbox = await place.get()
             outcome["sandbox"] = sandbox.id
-            # It may be meant for a listener that was asked for before it.
+            # Its destination may be a listener that was requested before it.
             await self.settled(ORDER_SECONDS)
             relay = await self._relay(sandbox)
             if relay is not None:
@@ -138,18 +142,19 @@ class Forwards:
             return stream
 
     def listen(self, where: Listening, back: OpenReverseChannel) -> Coroutine[Any, Any, int]:
-        """Listen inside the sandbox on its loopback; connections go to ``back``. The port. Raises ``GateError``.
+        """Listen on the sandbox's loopback; each connection is handed to ``back``.
 
-        From the call on, not only when it is awaited, ``settled`` waits for it.
+        ``settled`` waits for it from this call on, so the coroutine must be awaited. It returns the port (0 for a
+        path) and raises ``GateError``.
         """
         self._pending += 1
         return self._listen(where, back)
 
     async def settled(self, seconds: float = SETTLE_SECONDS) -> None:
-        """Returns when no listener is being made any more, at the latest after this long.
+        """Wait until no listener is being set up any more, but not longer than ``seconds``.
 
-        sshd carries out one request after the other: what comes next on the connection may count on the listeners that
-        were asked for before. What they wait for (a session, its sandbox) must not wait for this.
+        sshd handles requests in order, so a client may rely on the listeners it has requested before. Nothing that
+        listeners wait for (a session, its sandbox) may call this.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -183,24 +188,24 @@ class Forwards:
             return port
 
     def unlisten(self, where: Listening) -> bool:
-        """Let go of a listener; whether there was one."""
+        """Close a listener. Returns whether there was one."""
         found = self._listeners.pop(where, None)
         if found is not None:
             found[0].unlisten(found[1])
         return found is not None
 
     def agent_allowed(self) -> bool:
-        """Whether programs may use the client's agent, as far as the login name tells."""
+        """Return whether programs may use the client's agent, judged by the login name alone."""
         try:
             return policy.offers_agent(self._usual().profile.forward, self._identity.restrictions)
         except GateError:
             return False
 
     async def agent(self, sandbox: Sandbox, back: OpenReverseChannel) -> bytes:
-        """The path of the agent's socket in this sandbox: one for the whole connection. Raises ``GateError``."""
+        """Return the path of the connection's agent socket in this sandbox. Raises ``GateError``."""
         async with self._agents_lock:
             relay, path = self._agents.get(sandbox.id, (None, b""))
-            # A relay whose sandbox's python3 was killed took its socket along.
+            # When a relay is killed (python3 in the sandbox), its socket is gone too.
             if relay is None or not relay.alive:
                 relay = await self._relay(sandbox)
                 if relay is None:
@@ -210,7 +215,7 @@ class Forwards:
             return path
 
     async def close(self) -> None:
-        """End all of it. Never raises."""
+        """Close all connections, listeners and relays, and wait for the tasks. Never raises."""
         self._over.set()
         self.sessions_ended()
         if self._own is not None:
@@ -241,12 +246,12 @@ class Forwards:
         return self._own
 
     def _open(self) -> bool:
-        """Whether a session would decide which sandbox is meant."""
+        """Return whether the sandbox depends on a session that may still come."""
         usual = self._usual()
         return usual.name is None and not self._claims.has(usual)
 
     async def _keep(self, place: Place) -> None:
-        """Hold the sandbox of no session until the connection ends, nothing uses it any more, or its time is up."""
+        """Hold a sandbox without a session until the connection ends, no forward uses it, or its lifetime is over."""
         try:
             async with self._claims.sandbox(place.granted, secrets.token_hex(5), lambda text: None) as pending:
                 sandbox = await pending.get()
@@ -273,7 +278,7 @@ class Forwards:
     # --- relays ---
 
     async def _relay(self, sandbox: Sandbox) -> Relay | None:
-        """The sandbox's relay, started when first needed; ``None`` where it cannot run."""
+        """Return the sandbox's relay, started when first needed; ``None`` if it cannot run there."""
         task = self._relays.get(sandbox.id)
         if task is None or (task.done() and not _usable(task)):
             if self._over.is_set():
@@ -287,7 +292,7 @@ class Forwards:
             raise
 
     async def _leave(self, sandbox: Sandbox) -> None:
-        """The sandbox is about to go."""
+        """Close the relay of a sandbox that is about to be deleted or left."""
         self._agents.pop(sandbox.id, None)
         task = self._relays.pop(sandbox.id, None)
         if task is not None:
@@ -334,7 +339,7 @@ class Forwards:
 
     @contextlib.contextmanager
     def _report_open(self, kind: str, where: Destination | Listening) -> Iterator[dict[str, Value]]:
-        """Tells how it went; the body adds what it finds out."""
+        """Emit an event with the result of the body, which may add fields to it."""
         fields: dict[str, Value] = {}
         trail = self._trail.with_fields(kind=kind, target=str(where))
         began = time.monotonic()
@@ -348,11 +353,11 @@ class Forwards:
 
 
 async def _own_addresses(destination: Destination, place: Place) -> tuple[str, ...]:
-    """The sandbox's own addresses that the destination means; see ``own_addresses``."""
+    """Return the sandbox's own addresses that the destination stands for; see ``own_addresses``."""
     if not isinstance(destination, Tcp):
         return ()
     own = own_addresses(destination.host)
-    # Nobody has seen the name and the addresses of a sandbox that is not there yet, but of a named one that was.
+    # Before a sandbox exists nobody can know its name and addresses. A named one may have existed before.
     if own or (place.sandbox is None and place.granted.name is None):
         return own
     sandbox = await place.get()

@@ -1,7 +1,4 @@
-"""One session from request to outcome: the one place where the line and control meet.
-
-A front door authenticates, asks ``Gateway.login`` for a ``Login`` and hands every channel to ``Login.run``.
-"""
+"""Runs sessions: a front end authenticates, gets a ``Login`` from ``Gateway.login``, and runs each channel on it."""
 
 from __future__ import annotations
 
@@ -56,11 +53,11 @@ from sshgate.telemetry.events import EventContext, Value
 from sshgate.telemetry.timings import Stage, Timings
 
 FileServer = Callable[[Client, ShellFiles, Traffic, bytes, bool], Awaitable[Outcome | None]]
-"""Speaks SFTP to a client where the sandbox has no server of its own; ends as ``bridge`` does."""
+"""Serves SFTP to a client if the sandbox has no server; returns as ``bridge`` does."""
 
 
 class Gateway:
-    """What a front door needs to know of the rest: it turns identities into logins."""
+    """Turns identities into logins. The front ends use one object together."""
 
     def __init__(
         self,
@@ -71,7 +68,7 @@ class Gateway:
         telemetry: Telemetry | None = None,
         file_server: FileServer | None = None,
     ) -> None:
-        """``admission`` counts sandboxes; ``None``: the provider does."""
+        """``admission`` counts each user's sandboxes; ``None`` if the provider does."""
         self.file_server = file_server
         self.file_places = FilePlaces()
         self.provider = provider
@@ -81,7 +78,7 @@ class Gateway:
         self.admission = admission
         self.sessions = 0
         self.terminals = Terminals()
-        """Of the sessions that run."""
+        """The terminals of running sessions."""
         self._logins: set[Login] = set()
 
     def __repr__(self) -> str:
@@ -89,7 +86,7 @@ class Gateway:
 
     @property
     def forwards(self) -> Mapping[tuple[str, ...], float]:
-        """What is forwarded now, over all logins, by kind."""
+        """The numbers of open forwarded connections and listeners of all logins."""
         forwards = [login.forwards for login in self._logins]
         return {
             ("connection",): sum(one.active for one in forwards),
@@ -97,30 +94,30 @@ class Gateway:
         }
 
     def login(self, identity: Identity, together: bool = False) -> Login:
-        """Called once authentication has succeeded, never before.
+        """Return a new login. Call it only after authentication has succeeded; the caller closes it.
 
-        ``together``: all that is run on it shares one sandbox, also where the profile gives each channel its own.
+        ``together``: its channels share one sandbox, even if the profile's scope is the channel.
         """
         login = Login(self, identity, together)
         self._logins.add(login)
         return login
 
     def usual_profile(self, user: str, name: str) -> str | None:
-        """The profile of a named sandbox that is there, for who does not say which."""
+        """Return the profile of the user's existing sandbox of this name, for requests without a profile."""
         return self.provider.named.profile(user, name)
 
     def forget(self, login: Login) -> None:
-        """Told by a login that was closed."""
+        """Remove a login; called by its ``close``."""
         self._logins.discard(login)
 
 
 class Login:
-    """One authenticated connection. Its front door calls ``close`` when the connection has ended."""
+    """One authenticated connection. Its front end calls ``close`` when the connection has ended."""
 
     def __init__(self, gateway: Gateway, identity: Identity, together: bool = False) -> None:
         self.identity = identity
         self.shell_pid: int | None = None
-        """The shell that runs on it with a terminal, as its sandbox counts processes: where it is, files belong."""
+        """Process id, in its sandbox, of the last program with a terminal. Its directory is where uploads go."""
         self._gateway = gateway
         self._together = together
         self._disconnected = asyncio.Event()
@@ -139,11 +136,10 @@ class Login:
         return f"<Login {self.identity.login} from {self.identity.source}>"
 
     async def run(self, request: Request, client: Client) -> None:
-        """Serve one channel to its end: sandbox, program, bridge, exit status, and the sandbox's removal.
+        """Serve one channel from its request to the exit status, and clean up.
 
-        Always ends with ``client.finish``, whatever happens; raises nothing but ``CancelledError``. The
-        front door runs it as a task of its own and never cancels it because the client has gone (``run``
-        sees that by ``Client.wait_closed``); only shutdown cancels.
+        Reports every error to the client and raises only ``CancelledError``. The front end runs it in a task of its
+        own. Cancel it only for a shutdown: it learns by ``Client.wait_closed`` that the client has disconnected.
         """
         speculative = self._claims.take_speculative_claim()
         session = speculative.order.session if speculative is not None else secrets.token_hex(5)
@@ -172,20 +168,20 @@ class Login:
                 await speculative.cancel()
 
     def start_speculative_claim(self) -> None:
-        """A channel asked for a terminal; what to run in it follows. Never raises."""
+        """Claim a sandbox for a channel that has a terminal but no program yet. Never raises."""
         with contextlib.suppress(GateError):
             self._claims.start_speculative_claim(self._default_grant(), secrets.token_hex(5))
 
     def sessions_ended(self) -> None:
-        """The client will open no further session."""
+        """The client will open no more sessions."""
         self._more_sessions = False
 
     def disconnected(self) -> None:
-        """The connection has ended: what runs in a sandbox that goes with it need not be hung up first."""
+        """The connection has ended: programs in sandboxes that are deleted with it need not be hung up first."""
         self._disconnected.set()
 
     async def close(self) -> None:
-        """The connection has ended, and so have its sessions: remove what it shared. Never raises."""
+        """Close forwards and delete shared sandboxes, after the last session has ended. Never raises."""
         self.disconnected()
         await self.forwards.close()
         await self._claims.close()
@@ -193,7 +189,7 @@ class Login:
         self._gateway.forget(self)
 
     def _default_grant(self) -> Grant:
-        """What the login name alone stands for."""
+        """Return the grant for the login name alone."""
         return self._grant(Request(Shell()))
 
     def _grant(self, request: Request) -> Grant:
@@ -234,7 +230,7 @@ class Login:
                 return
             sandbox, process = wait.result
             if granted.scope == "channel" or (granted.scope == "connection" and not self._more_sessions):
-                # No second program will come: what waits would only hold memory here and show in its `ps`.
+                # No second program will come: parked launchers would only use memory and show up in its `ps`.
                 self._tasks.start(sandbox.forget())
             place.entered(sandbox)
             outcome: Outcome | None = None
@@ -262,7 +258,7 @@ class Login:
             finally:
                 alive = outcome is None or isinstance(outcome, Lost)
                 try:
-                    # Before its way is closed: a node that has to close many ways to what still runs begins nothing.
+                    # Before `close`: a node that closes many connections to running programs starts nothing new.
                     if alive and process.pid is not None and self._lives_on(granted, cut):
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:
@@ -279,7 +275,7 @@ class Login:
                 await client.finish(outcome)
 
     def _lives_on(self, granted: Grant, cut: bool) -> bool:
-        """Whether the sandbox goes on without this session; with a thousand of them a hang-up each takes long."""
+        """Return whether the sandbox outlives this session; if not, its programs need no (slow) hang-up."""
         if cut:
             return granted.scope == "named" and self._gateway.provider.named.outlast
         return granted.scope == "named" or (granted.scope == "connection" and not self._disconnected.is_set())
@@ -305,7 +301,7 @@ class Login:
         eof: bool,
         initial_output: bytes,
     ) -> Outcome | None:
-        """The sftp subsystem: bytes to the sandbox's own server, or served here where it has none."""
+        """Serve the sftp subsystem by the sandbox's own server, or by the gateway if it has none."""
         if await has_sftp_server(process):
             return await bridge(client, Paced(process), traffic, buffered_input, eof, initial_output)
         server = self._gateway.file_server
@@ -315,7 +311,7 @@ class Login:
             return await server(client, ShellFiles(process, place), traffic, buffered_input, eof)
 
     async def _answered(self, request: Request, client: Client, trail: EventContext) -> bool:
-        """Whether the request was a verb of the gateway's own, which needs no sandbox."""
+        """Answer a request for one of the gateway's own subsystems. Returns whether it was one."""
         text = await self._gateway.verbs.answer(self.identity, request, trail)
         if text is None:
             return False
@@ -325,15 +321,9 @@ class Login:
         return True
 
     def _timekeeper(
-        self,
-        granted: Grant,
-        client: Client,
-        sandbox: Sandbox,
-        process: Process,
-        traffic: Traffic,
-        left: float | None,
+        self, granted: Grant, client: Client, sandbox: Sandbox, process: Process, traffic: Traffic, left: float | None
     ) -> SessionTimer:
-        # Only a shell that waits for somebody can be idle; a command is a running program.
+        # Only an interactive shell can be idle; a command is a running program.
         interactive = granted.request.terminal is not None and isinstance(granted.request.kind, Shell)
 
         async def warn(sentence: str) -> None:
@@ -341,7 +331,7 @@ class Login:
                 await notices.write(client, f"\r\nsshgate: {sentence}\r\n".encode())
 
         async def busy() -> bool:
-            # A forwarded connection is somebody's work, whatever the shell does.
+            # An open forwarded connection counts as work, whatever the shell does.
             known = interactive and process.pid is not None and not self.forwards.active
             return not known or await sandbox.aside.busy(process.pid or 0)
 
@@ -351,7 +341,7 @@ class Login:
     def _program(self, granted: Grant) -> Program:
         who = self.identity
         environment: dict[str, bytes] = {name: text.encode() for name, text in granted.profile.environment.items()}
-        if who.server_port:  # came by ssh
+        if who.server_port:  # the connection is SSH
             ends = f"{who.source} {who.source_port} {who.server} {who.server_port}"
             environment["SSH_CLIENT"] = f"{who.source} {who.source_port} {who.server_port}".encode()
             environment["SSH_CONNECTION"] = ends.encode()
@@ -360,14 +350,14 @@ class Login:
         return Program(granted.request, environment, granted.profile.shell, str(who.login))
 
     async def _with_agent(self, granted: Grant, program: Program, sandbox: Sandbox, client: Client) -> Program:
-        """The program with the client's agent in its environment, where that is offered and allowed."""
+        """Add the client's agent to the program's environment, if it is offered and allowed."""
         back = granted.request.agent
         if back is None or not offers_agent(granted.profile.forward, self.identity.restrictions):
             return program
         try:
             path = await self.forwards.agent(sandbox, back)
         except GateError as error:
-            # As with OpenSSH the session goes on without.
+            # As with OpenSSH, the session goes on without an agent.
             await notices.say(client, granted.request, f"no agent forwarding: {error}")
             return program
         return replace(program, environment={**program.environment, "SSH_AUTH_SOCK": path})
@@ -384,18 +374,21 @@ async def _enter(pending: Pending, granted: Grant, trail: EventContext, marks: T
 
 
 def request_kind(request: Request) -> str:
+    """Return ``shell``, ``exec`` or the name of the subsystem, as events have it."""
     asks = request.kind
     return "shell" if isinstance(asks, Shell) else "exec" if isinstance(asks, Exec) else asks.name
 
 
 def request_fields(granted: Grant) -> dict[str, Value]:
+    """Return a request's fields for events."""
     asks = granted.request.kind
-    # Commands may hold secrets: their length is told, not their text.
+    # Commands may contain secrets: events have their length, not their text.
     length = len(asks.command) if isinstance(asks, Exec) else None
     return {"terminal": granted.request.terminal is not None, "command_bytes": length}
 
 
 def outcome_fields(outcome: Outcome | None) -> dict[str, Value]:
+    """Return an outcome's fields for events; ``None``: the client disconnected."""
     if isinstance(outcome, Exited):
         return {"outcome": "exited", "status": outcome.status}
     if isinstance(outcome, Signalled):

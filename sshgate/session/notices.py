@@ -1,4 +1,4 @@
-"""What the gateway itself writes to a client. It waits for no client that does not read."""
+"""Messages of the gateway itself to a client. A client that does not read cannot block them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Iterator
 from sshgate.stream.interfaces import STDERR, Client, Request
 from sshgate.stream.tasks import TaskSet
 
-# A client that does not take what the gateway has to say is left alone after this many seconds.
+# How long a message waits for a client that does not read.
 WRITE_SECONDS = 5.0
 
 
 async def write(client: Client, data: bytes, stream: int = STDERR) -> None:
-    """Write a little. What the client has not taken in time waits in its own bounded buffers."""
+    """Write a short text, and wait ``WRITE_SECONDS`` at most. Unread data stays in the client's bounded buffers."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(WRITE_SECONDS):
             await client.write(stream, data)
 
 
 async def say(client: Client, request: Request, sentence: str) -> None:
-    """Write a sentence on stderr, as a line of its own."""
+    """Write a sentence to stderr as one line that begins with ``sshgate:``."""
     end = "\r\n" if request.terminal is not None else "\n"
     await write(client, f"sshgate: {sentence}{end}".encode())
 
 
 class Terminals:
-    """The clients that have a terminal on which a sentence to all of them can be shown."""
+    """The clients with a terminal, to which a sentence can be sent at once."""
 
     def __init__(self) -> None:
         self._clients: set[Client] = set()
@@ -37,7 +37,7 @@ class Terminals:
 
     @contextlib.contextmanager
     def among(self, client: Client, request: Request) -> Iterator[None]:
-        """While it lasts, ``announce`` reaches this client, if it has a terminal."""
+        """Let ``announce`` reach this client while the body runs, if the client has a terminal."""
         if request.terminal is not None:
             self._clients.add(client)
         try:
@@ -46,7 +46,7 @@ class Terminals:
             self._clients.discard(client)
 
     async def announce(self, sentence: str) -> None:
-        """Write it to every terminal."""
+        """Write a sentence to every terminal. Waits ``WRITE_SECONDS`` at most; cancellation stops the writes."""
         writing = TaskSet()
         for client in self._clients:
             writing.start(write(client, f"\r\nsshgate: {sentence}\r\n".encode()))

@@ -1,4 +1,4 @@
-"""One line on a waiting terminal that says what the sandbox is doing, and is gone when the prompt comes."""
+"""A progress line on the terminal of a user who waits for a sandbox. It is erased before the prompt comes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sshgate.stream.interfaces import STDERR, Client
 from sshgate.stream.tasks import cancel
 from sshgate.stream.terminal import Terminal
 
-# A start that is quicker than this shows nothing: a flash is worse than a blank.
+# A faster start shows nothing: a line that flashes up is worse than none.
 QUIET_SECONDS = 0.7
-# How often the seconds behind the text move on.
+# Interval at which the seconds after the text are updated.
 TICK_SECONDS = 1.0
 
 ERASE = b"\r\x1b[2K"
 
 
 class Progress:
-    """The line. ``say`` may be called at any time from anywhere; without a terminal nothing is ever shown."""
+    """The progress line of one session. Without a terminal nothing is shown. ``say`` may be called at any time."""
 
     def __init__(self, client: Client, terminal: Terminal | None) -> None:
         self._client = client
@@ -34,7 +34,7 @@ class Progress:
 
     @asynccontextmanager
     async def show(self) -> AsyncIterator[Progress]:
-        """Show the line while the body runs and erase it afterwards."""
+        """Show the line while the body runs, and erase it afterwards."""
         if not self._columns:
             yield self
             return
@@ -52,7 +52,7 @@ class Progress:
         while True:
             line = f"sshgate: {self._text} ({waited:.0f} s, Ctrl-C ends)"
             self._shown = True
-            # One column stays free: a full line would wrap on some terminals and could not be erased.
+            # The last column stays free: some terminals wrap a full line, which could then not be erased.
             await self._client.write(STDERR, ERASE + line[: self._columns - 1].encode("ascii", "replace"))
             await asyncio.sleep(TICK_SECONDS)
             waited += TICK_SECONDS

@@ -1,9 +1,9 @@
-"""A sandbox that is claimed before the client has said what for: when it has a terminal and no program yet.
+"""Speculative claims: a sandbox is claimed when a channel has a terminal but has not requested its program yet.
 
-A client that has logged in and asks for a terminal wants a sandbox almost always, while one that has only opened a
-channel may ask for a verb of the gateway's. The claim then overlaps with the client's own round trips. Nothing is
-claimed before authentication, one at a time for a connection, and what was foreseen wrongly (another profile by a
-variable, a verb with a terminal, no request at all) is given up at once.
+A logged-in client that asks for a terminal almost always wants a sandbox, while one that has only opened a channel may
+ask for a subsystem of the gateway. The early claim overlaps with the client's round trips. Nothing is claimed before
+authentication, and a connection has one speculative claim at a time. One that is not used is cancelled: when the
+request needs another profile or no sandbox, after ``UNUSED_SECONDS`` without a request, or with the connection.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from sshgate.sandbox.provider import Notice, Order, Sandbox
 Create = Callable[[Order, Notice], Coroutine[Any, Any, Sandbox]]
 """``Provider.create``."""
 
-# A channel that asks for nothing for so long will hardly ever.
+# A channel without a request for this long will hardly make one.
 UNUSED_SECONDS = 10.0
 
 
 class SpeculativeClaim:
-    """One sandbox under way. Whoever has it uses it once, or drops it."""
+    """One sandbox that is being claimed. Its owner must either ``use`` it once or ``cancel`` it.
+
+    Args:
+        create: ``Provider.create``; called at once, in a task.
+    """
 
     def __init__(self, create: Create, order: Order) -> None:
         self.order = order
@@ -36,11 +40,20 @@ class SpeculativeClaim:
         return f"<Foreseen {self.order.profile.name} for {self.order.session}{' used' * (self._task is None)}>"
 
     def matches(self, order: Order) -> bool:
-        """Whether it is what is wanted now, and still to be had."""
+        """Return whether the claim is for this order and was neither used nor cancelled."""
         return self._task is not None and self.order == order
 
     async def use(self, notice: Notice) -> Sandbox:
-        """Raises as ``Provider.create`` does. The sandbox is the caller's; cancelling gives it up."""
+        """Wait for the sandbox, which then belongs to the caller. Call it only if ``matches`` is true.
+
+        Cancellation waits until the claim has ended and a sandbox it has made is deleted.
+
+        Args:
+            notice: Receives progress texts from now on.
+
+        Raises:
+            GateError: As ``Provider.create`` does.
+        """
         task, self._task = self._task, None
         assert task is not None
         self._timer.cancel()
@@ -52,13 +65,13 @@ class SpeculativeClaim:
             raise
 
     async def cancel(self) -> None:
-        """Give up what was not used. Never raises; may be called again."""
+        """Cancel an unused claim and wait until its sandbox is deleted. Idempotent; never raises."""
         self.give_up()
         if self._dropping is not None:
             await asyncio.shield(self._dropping)
 
     def give_up(self) -> None:
-        """Begin to ``drop`` it, without waiting for that."""
+        """Start to cancel an unused claim, without waiting for the end."""
         self._timer.cancel()
         task, self._task = self._task, None
         if task is not None:
@@ -73,6 +86,6 @@ async def _undo(task: asyncio.Task[Sandbox]) -> None:
 
 
 def _retrieve_exception(task: asyncio.Task[Sandbox]) -> None:
-    """A failure nobody asked about is none; it comes again when somebody does."""
+    """Mark the exception as retrieved. If the sandbox is needed, the next attempt shows it again."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Waiting for a sandbox while the client may leave, give up with Ctrl-C, or type ahead."""
+"""Waiting for a sandbox while the client may disconnect, press Ctrl-C or type ahead."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sshgate.stream.tasks import first_of
 T = TypeVar("T")
 
 INTERRUPT = b"\x03"
-# What a person may type before the prompt comes; more stays in the client's window.
+# Bytes that are read before the prompt comes. Further input stays in the client's window.
 TYPED_AHEAD = 4096
 
 
 @dataclass
 class Waited(Generic[T]):
-    """The awaited result, and what the client typed meanwhile."""
+    """The awaited result, the input that was read meanwhile, and whether input has ended."""
 
     result: T
     buffered_input: bytes = b""
@@ -28,10 +28,16 @@ class Waited(Generic[T]):
 
 
 async def wait_for_sandbox(client: Client, work: Coroutine[Any, Any, T], interruptible: bool) -> Waited[T] | None:
-    """Await ``work``; ``None`` when the client left first.
+    """Await ``work`` while watching the client; return ``None`` if the client disconnects first.
 
-    With ``interruptible`` (a terminal) Ctrl-C raises ``Cancelled``. Whenever ``work`` is not finished it is
-    cancelled, and its own clean-up is waited for. Raises what ``work`` raises.
+    If anything else ends first, or the caller is cancelled, ``work`` is cancelled and its cleanup is awaited.
+
+    Args:
+        interruptible: Whether Ctrl-C ends the wait; true for terminals. Only then is input read.
+
+    Raises:
+        Cancelled: The user pressed Ctrl-C.
+        Exception: What ``work`` raises.
     """
     waited: Waited[Any] = Waited(None)
     watchers = [client.wait_closed(), *([_typed(client, waited)] if interruptible else [])]
@@ -40,7 +46,7 @@ async def wait_for_sandbox(client: Client, work: Coroutine[Any, Any, T], interru
 
 
 async def read_available(client: Client) -> tuple[bytes, bool]:
-    """Input that has come already, and whether it has ended; does not wait."""
+    """Return input that has already arrived, and whether input has ended. Does not wait."""
     try:
         async with asyncio.timeout(0):
             data = await client.read()
@@ -50,7 +56,7 @@ async def read_available(client: Client) -> tuple[bytes, bool]:
 
 
 async def _typed(client: Client, waited: Waited[Any]) -> None:
-    """Collect what is typed; returns never, raises ``Cancelled`` at Ctrl-C."""
+    """Collect typed input. Never returns; raises ``Cancelled`` at Ctrl-C."""
     while len(waited.buffered_input) < TYPED_AHEAD and not waited.eof:
         data = await client.read()
         if data is None:

@@ -1,4 +1,4 @@
-"""Carrying out what a session's clock says: warn on its terminal, and end it."""
+"""Enforces a session's time limits: warns on its terminal and ends it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from sshgate.stream.bridge import Traffic
 from sshgate.stream.interfaces import Lost, Outcome
 from sshgate.stream.tasks import first_of
 
-# How often bytes are looked at, so that "idle since" is right to this many seconds.
+# Interval at which traffic is sampled, which is also the precision of the idle time.
 LOOK_SECONDS = 10.0
 
 
 class SessionTimer:
-    """Keeps one session to its limits.
+    """Enforces the time limits of one session.
 
-    ``warn`` is given sentences for the terminal. ``busy`` tells whether a program other than the shell runs;
-    it is asked only when that decides. ``present`` tells whether somebody is at the client; only a client that can
-    be left and come back to ever says no.
+    Args:
+        clock: Decides what happens when.
+        traffic: Bytes of the session; any change counts as activity.
+        warn: Receives sentences for the terminal.
+        busy: Returns whether a program other than the shell runs. Called only when the answer matters.
+        now: Returns monotonic seconds.
+        present: Returns whether the client is connected. Only a client that users can leave and return to
+            ever returns false.
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class SessionTimer:
         self._seen = 0
 
     async def wait_until_expired(self) -> str:
-        """Returns why the session is over, when it is."""
+        """Wait until a limit is reached, and return the reason. Writes warnings before that."""
         while True:
             now = self._look()
             event = self._clock.next_event(now)
@@ -57,7 +62,7 @@ class SessionTimer:
                 minutes = "1 minute" if what.minutes == 1 else f"{what.minutes} minutes"
                 await self._warn(f"this session ends in {minutes}: {what.reason}.")
             elif not what.unless_busy or self._clock.next_event(self._look()) == event:
-                return what.reason  # nobody has come back, or typed, during the look
+                return what.reason  # nobody has come back or typed while `busy` ran
 
     def _look(self) -> float:
         now = self._now()
@@ -72,6 +77,6 @@ class SessionTimer:
 
 
 async def run_with_limits(line: Coroutine[Any, Any, Outcome | None], timekeeper: SessionTimer) -> Outcome | None:
-    """What ``line`` returns, or ``Lost`` when the session's time is over first."""
+    """Run ``line`` and return its result, or cancel it and return ``Lost`` when a time limit is reached first."""
     first, result = await first_of(line, timekeeper.wait_until_expired())
     return cast("Outcome | None", result) if first == 0 else Lost(f"this session ended: {result}.")

@@ -1,1 +1,1 @@
-"""What ``ssh -s`` answers."""
+"""The gateway's own subsystems (``ssh -s``), which need no sandbox."""

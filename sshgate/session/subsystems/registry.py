@@ -1,7 +1,7 @@
-"""What `ssh -s USER@HOST WORD` answers without a sandbox: the gateway's own subsystems.
+"""The registry of the gateway's own subsystems, which `ssh -s USER@HOST NAME` runs without a sandbox.
 
-A verb is given who asks and how, and returns text for stdout. Each part of the gateway that knows an answer
-registers its verbs with ``Verbs.add`` while the core is wired; the gateway asks here before it asks for a sandbox.
+A handler gets a ``SubsystemRequest`` and returns text for stdout. The parts of the gateway register their handlers with
+``SubsystemHandlers.add`` when they are wired together. The gateway asks the registry before it asks for a sandbox.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from sshgate.telemetry.events import EventContext
 
 @dataclass(frozen=True, slots=True)
 class SubsystemRequest:
-    """Who asks, and the request with its accepted environment; the login name is ``identity.login``."""
+    """What a handler gets: the identity, and the request with its accepted environment."""
 
     identity: Identity
     request: Request
     trail: EventContext
-    """For what the verb does: it knows the connection, the user and the session."""
+    """Emits the handler's events, with the connection, the user and the session."""
     word: str = ""
-    """What stands behind the verb's name."""
+    """The argument after the subsystem's name; empty if there is none."""
 
 
 SubsystemHandler = Callable[[SubsystemRequest], Awaitable[str]]
-"""Answers with whole lines, or raises ``GateError`` with the sentence that the user reads. Must not take longer
-than a few seconds, and may be cancelled."""
+"""Returns text of whole lines, or raises ``GateError`` with a sentence for the user. Must not take longer than a few
+seconds, and may be cancelled."""
 
 FILES = "sftp"
-"""The one subsystem that needs a sandbox."""
+"""The only subsystem that needs a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class _Known:
 
 
 class SubsystemHandlers:
-    """The verbs there are, by the name of their subsystem."""
+    """The handlers of all subsystems, by name. ``help`` is always among them."""
 
     def __init__(self) -> None:
         self._verbs: dict[str, _Known] = {}
@@ -54,21 +54,31 @@ class SubsystemHandlers:
         return f"<Verbs {' '.join(sorted(self._verbs))}>"
 
     def add(self, name: str, verb: SubsystemHandler, about: str, takes: str = "") -> None:
-        """Register a verb with a line about it; ``takes`` names the word it takes. Raises ``ValueError``: taken."""
+        """Register the handler of a subsystem.
+
+        Args:
+            about: One line for ``help``.
+            takes: The name of its argument; empty if it takes none.
+
+        Raises:
+            ValueError: The name is already in use.
+        """
         if name in self._verbs or name == FILES:
             raise ValueError(f"there is a subsystem {name!r} already")
         self._verbs[name] = _Known(verb, about, takes)
 
     async def answer(self, identity: Identity, request: Request, trail: EventContext) -> str | None:
-        """What one of them says to the request; ``None``: it needs a sandbox. Raises ``GateError``.
+        """Run the handler that a request names and return its text; ``None`` if the request needs a sandbox.
 
-        A subsystem that is none is refused here, before anything is made for it.
+        Raises:
+            BadRequest: There is no such subsystem, or it does not take these arguments.
+            GateError: From the handler.
         """
         asks = request.kind
-        # A key that forces a command forces it whatever is asked.
+        # The forced command of a key replaces every request.
         if not isinstance(asks, Subsystem) or asks.name == FILES or identity.restrictions.command is not None:
             return None
-        # OpenSSH joins the words of its command line by blanks.
+        # OpenSSH joins the arguments of its command line with spaces.
         name, *words = asks.name.split() or [""]
         known = self._verbs.get(name)
         if known is None:

@@ -1,6 +1,6 @@
-"""What users ask about their own sandboxes without entering one: `ssh -s USER[=NAME]@HOST WORD`.
+"""Subsystems with which users list and end their own sandboxes: `ssh -s USER[=NAME]@HOST SUBSYSTEM`.
 
-The user is the one who logged in, and every call says so: there is no word by which another's could be named.
+Every call passes the user who has logged in, and no argument names another user.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from sshgate.telemetry.timings import since
 
 
 class SandboxSubsystems:
-    """`sandboxes`, `end`, `homes` and `delete-home`."""
+    """The handlers of `sandboxes`, `end`, `homes` and `delete-home`."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
     def add_to(self, verbs: SubsystemHandlers) -> None:
-        """Register all of them."""
+        """Register all four handlers."""
         verbs.add("sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left")
         verbs.add("end", self.end, "the end of the sandbox of USER=NAME, and of all that runs in it")
         verbs.add("homes", self.homes, "what is kept of your named sandboxes")
         verbs.add("delete-home", self.delete_home, "the end of what is kept of USER=NAME")
 
     async def sandboxes(self, question: SubsystemRequest) -> str:
+        """Return a table of the user's sandboxes."""
         listed = await self._provider.named.list(question.identity.user)
         return tables.sandboxes(listed) if listed else "you have no sandboxes.\n"
 
     async def end(self, question: SubsystemRequest) -> str:
+        """End the named sandbox of the login name. Raises ``BadRequest`` without a name, and ``NoSuchSandbox``."""
         name = _named(question, "end")
         named, user = self._provider.named, question.identity.user
         profile = named.profile(user, name)
@@ -47,10 +49,15 @@ class SandboxSubsystems:
         return f"sandbox {name!r} has ended.\n"
 
     async def homes(self, question: SubsystemRequest) -> str:
+        """Return a table of the user's homes. Raises ``BadRequest`` if the provider has no homes."""
         listed = await self._homes().list(question.identity.user)
         return tables.homes(listed) if listed else "you have no homes.\n"
 
     async def delete_home(self, question: SubsystemRequest) -> str:
+        """Delete the home of the login name's sandbox.
+
+        Raises ``BadRequest`` without a name, without homes, or while the home is in use, and ``NoSuchSandbox``.
+        """
         name = _named(question, "delete-home")
         if not await self._homes().delete(question.identity.user, name):
             raise NoSuchSandbox(f"you have no home {name!r}; `ssh -s USER@HOST homes` lists yours.")

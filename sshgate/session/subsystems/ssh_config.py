@@ -1,4 +1,4 @@
-"""The block for ~/.ssh/config with which editors, and people, find the same sandbox at every connection. Pure."""
+"""Lines for ~/.ssh/config with which editors and people reach the same sandbox every time. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sshgate.access.identity import LoginName
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 
 ALIAS = "sandbox"
-# What a login name without a name of a sandbox gets here: an editor comes back for its server.
+# The sandbox's name if the login name has none. Editors need a named one: they return to their server in it.
 USUAL_NAME = "work"
 REMARK = f"""\
 # ssh {ALIAS}: the same sandbox every time, for shells, files and remote editors. Goes into ~/.ssh/config.
@@ -17,14 +17,18 @@ REMARK = f"""\
 
 
 def block(login: LoginName, host: str, port: int, *more: str) -> str:
-    """The lines of a ``Host``; ``more`` are further ones, such as the key's file."""
+    """Return a ``Host`` block; ``more`` are additional lines, such as one for the key's file."""
     named = replace(login, name=login.name or USUAL_NAME)
     lines = (f"HostName {host}", f"Port {port}", f"User {named}", *more, "ServerAliveInterval 30")
     return f"Host {ALIAS}\n" + "".join(f"  {line}\n" for line in lines)
 
 
 def add_to(verbs: SubsystemHandlers, node: str | None) -> None:
-    """Register the verb `config`, which prints the block of whoever asks. ``node``: where it is reached, in a pod."""
+    """Register the subsystem `config`, which prints the block for the user who has logged in.
+
+    Args:
+        node: The address for the block when the gateway runs in a pod; ``None``: the address the client connected to.
+    """
 
     async def config(question: SubsystemRequest) -> str:
         who = question.identity

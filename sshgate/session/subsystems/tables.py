@@ -1,4 +1,4 @@
-"""Sandboxes and homes as text: exact, stable tables for people, and plain values for programs. Pure."""
+"""Sandboxes, homes and tokens as text tables. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEBI = 1 << 20
 
 
 def sandboxes(listed: Sequence[Listed], users: bool = False) -> str:
-    """One line each under a heading; ``users`` adds whose it is. A ``-`` stands for what is not known or not so."""
+    """Return a table of sandboxes; ``users`` adds a column for the user. ``-`` means unknown or none."""
     heading = ("NAME", "PROFILE", "STATE", "AGE", "LEFT", "CPU", "MEMORY", "HOME", "POD")
     rows = [
         (
@@ -32,13 +32,13 @@ def sandboxes(listed: Sequence[Listed], users: bool = False) -> str:
 
 
 def homes(listed: Sequence[ListedHome], users: bool = False) -> str:
-    """One line each under a heading."""
+    """Return a table of homes; ``users`` adds a column for the user."""
     rows = [(one.name, one.size, span(one.age), "in use" if one.in_use else "kept") for one in listed]
     return _table(("NAME", "SIZE", "AGE", "STATE"), rows, [one.user for one in listed] if users else None)
 
 
 def tokens(listed: Sequence[Token], now: float) -> str:
-    """One line each under a heading."""
+    """Return a table of tokens; ``now`` is in seconds since the epoch."""
     rows = [(one.id, span(max(0.0, now - one.made)), span(one.ends - now), one.source, one.key) for one in listed]
     return _table(("ID", "AGE", "LEFT", "FROM", "KEY"), rows, None)
 
