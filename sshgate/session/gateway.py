@@ -117,7 +117,7 @@ class Login:
     def __init__(self, gateway: Gateway, identity: Identity, together: bool = False) -> None:
         self.identity = identity
         self.shell_pid: int | None = None
-        """Process id, in its sandbox, of the last program with a terminal. Its directory is where uploads go."""
+        """Process id, in its sandbox, of the last program with a terminal. Web file transfers use its directory."""
         self._gateway = gateway
         self._together = together
         self._disconnected = asyncio.Event()

@@ -1,7 +1,7 @@
-"""The SSH front door. The only package that knows asyncssh.
+"""The SSH front end, built on asyncssh.
 
-Reading order: ``server`` (listen, drain, close), ``connection`` (who is it, and which channels), ``certificates``
-(what a certificate allows), ``channel`` (a ``streams.Client``), ``options`` (our configuration in asyncssh's
-words), ``hostkeys``, ``contracts`` (what this package needs of the others). Private attributes of asyncssh are
-touched in ``transport`` (a connection), ``wire`` (a channel) and ``gcm`` (packets) only.
+Reading order: ``server`` (listen, drain, close), ``connection`` (one connection and its channels), ``authentication``,
+``certificates``, ``channel`` (a session channel: a ``stream.interfaces.Client``), ``forward`` (a forwarded
+connection), ``options`` (asyncssh's options), ``hostkeys``, ``contracts`` (what this package needs from others).
+``_asyncssh`` holds the subclasses that use private names of asyncssh.
 """

@@ -1,4 +1,4 @@
-"""Who is at the other end of an SSH connection, and how that was proven: what asyncssh asks its server for."""
+"""Authentication of an SSH connection: the callbacks by which asyncssh asks whether a key or certificate may log in."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from sshgate.ssh.certificates import Proof
 from sshgate.ssh.contracts import Keyring
 from sshgate.ssh.standing import Standing
 
-# A name that no user can have: what an invalid login name is looked up as.
+# A name that no user can have. Invalid login names are looked up under it.
 NOBODY = "."
 
 log = structlog.get_logger("sshgate.ssh")
 
 
 class Authentication(asyncssh.SSHServer):
-    """The part of a connection that decides who it is. ``clock`` tells seconds since the epoch."""
+    """The part of a connection that authenticates its user.
+
+    Args:
+        clock: Returns seconds since the epoch; certificates and keys may have an end.
+    """
 
     _transport: UserAuth | None
     _standing: Standing
@@ -41,7 +45,7 @@ class Authentication(asyncssh.SSHServer):
         self._asked_none = False
 
     def begin_auth(self, username: str) -> bool:
-        # Nothing that was found out for another name may be left (CVE-2023-46446).
+        # Nothing that was established for another name may remain (CVE-2023-46446).
         self._proof = None
         self._asked_name = username
         try:
@@ -51,13 +55,13 @@ class Authentication(asyncssh.SSHServer):
         banner = self._config.ssh.banner
         if banner and self._transport is not None:
             self._transport.send_auth_banner("\r\n".join(banner.splitlines()) + "\r\n")
-        return True  # False would let everybody in
+        return True  # false would log everybody in without authentication
 
     def public_key_auth_supported(self) -> bool:
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Whether the key would do; asyncssh checks the signature. Called for questions, too."""
+        """Return whether the key may log in. asyncssh verifies the signature, and also asks for offers without one."""
         blob, fingerprint = key.public_data, key.get_fingerprint()
 
         def ask(user: str, now: float) -> Proof | None:
@@ -69,6 +73,7 @@ class Authentication(asyncssh.SSHServer):
         return self._standing.offered(self._proof is not None)
 
     def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
+        """Return whether a certificate with a valid signature may log in."""
         accepted = self._proven(
             lambda user, now: certificates.proof(certificate, user, self._source, now, self._keyring)
         )
@@ -80,11 +85,11 @@ class Authentication(asyncssh.SSHServer):
         return self._proof is not None
 
     def still_proven(self, at: float | None = None) -> bool:
-        """Whether what proved the login would prove the same now, or would have at another moment."""
+        """Return whether the key or certificate of this login gives the same proof now, or gave it at time ``at``."""
         return self._proof is not None and self._answer(self._clock() if at is None else at) == self._proof
 
     def _answer(self, now: float) -> Proof | None:
-        # An impossible name takes the same way as a wrong key: the same answer after the same time.
+        # An invalid name is treated like a wrong key: the same answer after the same time.
         try:
             answer = self._ask(self._name.user if self._name is not None else NOBODY, now)
         except Exception:
@@ -93,12 +98,14 @@ class Authentication(asyncssh.SSHServer):
         return answer if self._name is not None else None
 
     def presence_required(self) -> tuple[bool, bool]:
+        """Return whether the security key must have been touched, and must have verified its user (PIN)."""
         limits = self._proof.restrictions if self._proof is not None else Restrictions(verify=True)
         return limits.touch, limits.verify
 
     def attempt_failed(self, method: bytes) -> bool:
+        """Count a failed attempt. Returns false if it was the last one allowed."""
         if method == b"none" and not self._asked_none:
-            self._asked_none = True  # how clients ask which methods there are; OpenSSH does not count it either
+            self._asked_none = True  # clients list the methods this way; OpenSSH does not count it either
             return True
         self._standing.failures += 1
         return self._standing.failures < self._config.limits.auth_attempts

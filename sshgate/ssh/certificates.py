@@ -1,4 +1,4 @@
-"""User certificates: what they and the authority that signed them allow together."""
+"""User certificates: what a certificate and the authority that signed it allow together."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sshgate.access.key_line import fingerprint_of
 from sshgate.ssh.contracts import Keyring
 from sshgate.ssh.options import acceptable
 
-# "forever", as OpenSSH writes it.
+# OpenSSH's value for "forever".
 _NO_END = 0xFFFF_FFFF_FFFF_FFFF
 
-# A critical option that asyncssh does not know makes it refuse the certificate; `userauth` keeps this one.
+# asyncssh refuses certificates with critical options that it does not know. `userauth` enforces this one.
 SSHOpenSSHCertificateV01._user_option_decoders[b"verify-required"] = SSHOpenSSHCertificate._decode_bool
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How somebody has shown who they are."""
+    """How a user was authenticated, and what that allows."""
 
     method: str
     fingerprint: str
@@ -34,11 +34,16 @@ class Proof:
 
 
 def proof(certificate: asyncssh.SSHCertificate, user: str, source: str, now: float, keyring: Keyring) -> Proof | None:
-    """What the owner of ``certificate`` (its signature is right already) may do as ``user``; ``None``: refuse.
+    """Return what the holder of ``certificate`` may do as ``user``, or ``None`` to refuse it.
 
-    Refused are host certificates, those out of their time or without principals, for a key or by a signature that
-    would not do without a certificate either, from a signer that the keyring does not know for this user and these
-    principals, and from an address they do not name.
+    Refused are host certificates, certificates that are expired, not yet valid or without principals, and those whose
+    key or signature algorithm would be refused without a certificate too. The keyring must accept the signer for this
+    user and one of the principals, and ``source`` must be among the certificate's and the signer's addresses.
+
+    Args:
+        certificate: Its signature has already been verified.
+        source: The client's address.
+        now: Seconds since the epoch.
     """
     if not isinstance(certificate, SSHOpenSSHCertificate) or certificate._cert_type != CERT_TYPE_USER:
         return None
@@ -46,7 +51,7 @@ def proof(certificate: asyncssh.SSHCertificate, user: str, source: str, now: flo
         return None
     signer, names = certificate.signing_key.public_data, frozenset(certificate.principals)
     authority = keyring.authority(user, signer, source, now, names)
-    # A certificate without principals would be good for everybody.
+    # A certificate without principals would be valid for every user.
     if authority is None or not authority.principals & names:
         return None
     if not certificate._valid_after <= now < certificate._valid_before:
@@ -66,7 +71,7 @@ def proof(certificate: asyncssh.SSHCertificate, user: str, source: str, now: flo
 
 
 def _signature(certificate: SSHOpenSSHCertificate) -> bytes:
-    """The authority's, which asyncssh has checked, whatever its algorithm was (RFC 8332 and before)."""
+    """Return the authority's signature. asyncssh has verified it, but accepts any algorithm (RFC 8332 and older)."""
     packet = SSHPacket(certificate.public_data)
     try:
         packet.get_string()
@@ -78,12 +83,12 @@ def _signature(certificate: SSHOpenSSHCertificate) -> bytes:
 
 
 def certificate_options(certificate: asyncssh.SSHCertificate) -> Mapping[str, Any]:
-    """Its critical options and extensions by name, decoded."""
+    """Return the decoded critical options and extensions by name."""
     return cast("Mapping[str, Any]", getattr(certificate, "options", {}))
 
 
 def _both(signer: Restrictions, options: Mapping[str, Any]) -> Restrictions | None:
-    """The stricter of both; ``None`` where they force different commands (OpenSSH refuses that as well)."""
+    """Combine to the stricter of both; ``None`` if they force different commands, which OpenSSH refuses as well."""
     forced = options.get("force-command")
     command = None if forced is None else str(forced).encode()
     if command is not None and signer.command is not None and command != signer.command:

@@ -1,4 +1,4 @@
-"""One session channel: a ``streams.Client`` on top of asyncssh's callbacks."""
+"""One session channel: a ``stream.interfaces.Client`` on top of asyncssh's callbacks."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from sshgate.stream.interfaces import (
 )
 from sshgate.stream.terminal import Terminal, TerminalSize
 
-# Input read ahead of the program: two reads of the event loop, so that one comes while the other leaves. All of it goes
-# on at once: what every station on the way to a pod does is done once per message.
+# Input read ahead of the program: two reads of the event loop, so that one is filled while the other is sent. It is
+# passed on in one piece, because each component on the way to a pod has a cost per message.
 INPUT_HIGH = 512 * 1024
 INPUT_LOW = 64 * 1024
-# Signals that the program has not been told of; more are dropped, as a kernel does with pending ones.
+# Signals that have not been delivered yet. Further ones are dropped, as a kernel drops pending signals.
 SIGNALS = 32
 VARIABLES = 200
 ENVIRONMENT_BYTES = 256 * 1024
@@ -48,7 +48,7 @@ LONGEST_TERM = 64
 
 _NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
-# With these a client could turn a command into another one, whatever an operator lists.
+# Never accepted, whatever an operator lists: a client could use them to turn a command into another one.
 _NEVER = ("LD_*", "PATH", "BASH_*", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "SHELL", "HOME", "USER", "LOGNAME")
 
 S = TypeVar("S", bound="Channel")
@@ -59,7 +59,7 @@ Serve = Callable[["Channel", Request], None]
 
 
 def _contained(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """A defect in a callback ends this channel; asyncssh would end the whole connection."""
+    """Let an exception in a callback end only this channel; asyncssh would end the whole connection."""
 
     @wraps(method)
     def call(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -73,11 +73,16 @@ def _contained(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S
 
 
 class Channel(asyncssh.SSHServerSession[bytes]):
-    """A session channel. ``serve`` is called once with what the client asks for.
+    """A session channel.
 
-    ``accept_env`` are patterns of the variables a client may set; ``terminals`` is false where the key
-    forbids them; ``greeting`` is shown before the first prompt of an interactive shell; ``agent`` is the way to the
-    client's agent, should it offer one; ``foresee`` is called once a terminal, and not yet a program, was asked for.
+    Args:
+        serve: Called once, with the client's request. It must see to it that ``end`` is called.
+        accept_env: Patterns of the variables that a client may set.
+        terminals: False if the key forbids terminals.
+        greeting: Shown before the first prompt of an interactive shell.
+        agent: Opens a connection to the client's agent; ``None`` if the key forbids it.
+        agent_allowed: Returns the reply to the client's offer of its agent.
+        start_speculative_claim: Called when a terminal, but not yet a program, was requested.
     """
 
     def __init__(
@@ -118,7 +123,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     @property
     def client_version(self) -> str:
-        """How the client calls itself (RFC 4253 section 4.2)."""
+        """The client's version string (RFC 4253 section 4.2)."""
         return "" if self._wire is None else str(self._wire.get_extra_info("client_version", ""))
 
     def __repr__(self) -> str:
@@ -127,7 +132,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         waiting = self._wire.get_write_buffer_size() if self._wire is not None else 0
         return f"<Channel {asks}{size}, input {self._input.size}, output {waiting}{' gone' * self._gone.is_set()}>"
 
-    # --- the two ends of its life ---
+    # --- opening and closing ---
 
     @_contained
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
@@ -140,17 +145,17 @@ class Channel(asyncssh.SSHServerSession[bytes]):
     def _leave(self) -> None:
         self._gone.set()
         self._room.set()
-        # Also lets paused input run dry: a paused channel would never be seen to close.
+        # This also resumes paused input: asyncssh does not report the close of a paused channel.
         self._input.discard()
 
     def broken(self, where: str) -> None:
-        """A defect was caught in ``where``: end this channel and nothing else."""
+        """End this channel after an exception in the callback ``where``. The connection goes on."""
         self._log.exception("channel.broken", where=where)
         self._leave()
         if self._wire is not None:
             self._wire.abort()
 
-    # --- what is asked ---
+    # --- requests ---
 
     @_contained
     def pty_requested(
@@ -162,7 +167,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         if len(term) > LONGEST_TERM or not _TERM.match(term):
             term = "xterm" if term else "dumb"
         self._terminal = Terminal(term, TerminalSize.of(*term_size), dict(term_modes))
-        # Not when the channel opens: it may be for a verb, which would cost a sandbox that was ready.
+        # Not when the channel opens: it may be for a subsystem of the gateway, and would waste a warm sandbox.
         self._start_speculative_claim()
         return True
 
@@ -184,7 +189,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     @_contained
     def agent_offered(self) -> bool:
-        # A profile that SSHGATE_PROFILE asks for is not known yet: the offer is remembered, whatever the answer.
+        # The profile may still change (SSHGATE_PROFILE), so the offer is remembered whatever the reply is.
         self._agent_offered = self._agent is not None
         return self._agent_offered and self._agent_allowed()
 
@@ -263,8 +268,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     @_contained
     def output_refused(self) -> None:
-        # As good as gone: nothing that the program says can be of use to anybody. It learns so by its end,
-        # where a pipe would have told it by SIGPIPE.
+        # The same as a disconnect: nobody reads the output any more. The program is ended, where on a local pipe
+        # it would get SIGPIPE.
         self._refused = True
         self._leave()
 
@@ -275,7 +280,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
             except BrokenPipeError:
                 self._leave()
 
-    # --- streams.Client ---
+    # --- stream.interfaces.Client ---
 
     async def read(self) -> bytes | None:
         chunk = await self._input.get()
@@ -304,7 +309,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._end(outcome)
 
     def end(self) -> None:
-        """The session is over, told or not: let go of the channel. May be called again."""
+        """Close the channel, whether or not ``finish`` was called. Idempotent."""
         self._end(Signalled("PIPE") if self._refused else Exited(255))
 
     def _end(self, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""One SSH connection: who it is, and which channels it may open."""
+"""One SSH connection: its limits, its login, and the channels it may open."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
 from sshgate.telemetry.timings import Stage, Timings, since
 
-# How the failure to open a forwarded connection is told (RFC 4254 section 5.1), where it is not a failed connect.
+# Reason codes of RFC 4254 section 5.1 for forwarded connections that are refused rather than failed to connect.
 _OPEN_CODES: Mapping[type[GateError], int] = {
     Denied: OPEN_ADMINISTRATIVELY_PROHIBITED,
     BadRequest: OPEN_ADMINISTRATIVELY_PROHIBITED,
     LimitReached: OPEN_RESOURCE_SHORTAGE,
 }
-# OpenSSH asks for its session at once after the login.
+# Seconds after a login in which its first session is still expected; OpenSSH requests it at once.
 JUST_LOGGED_IN = 2.0
-# How often it is asked whether what proved a login still does.
+# Interval at which a login's key or certificate is checked again, and the delay before a second check.
 LOOK_SECONDS = 2.0
 SECOND_LOOK_SECONDS = 0.5
 TAKEN_AWAY = "what you logged in with is no longer accepted as it was; log in again"
 
 
 class Connection(Authentication):
-    """Decides for one connection: may it be here, who is it, how many sessions.
+    """The server's side of one connection: admission, authentication, sessions and forwards.
 
-    ``spawn`` starts a task that outlives the connection, ``lost`` is called once when it has ended, ``clock``
-    tells seconds since the epoch.
+    Args:
+        spawn: Starts a task that may outlive the connection.
+        lost: Called once, when the connection has ended.
+        clock: Returns seconds since the epoch.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Connection(Authentication):
         who = str(self._name) if self._login is not None else "not logged in"
         return f"<Connection {who} from {self._source}, {len(self.sessions)} sessions>"
 
-    # --- its beginning and end ---
+    # --- start and end ---
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._transport = self._standing.transport = cast(Transport, conn)
@@ -125,28 +127,28 @@ class Connection(Authentication):
 
     @property
     def channels(self) -> int:
-        """Channels that are open, of any kind."""
+        """The number of open channels of any kind."""
         transport = self._transport
         return transport.open_sessions + transport.open_forwards if transport is not None else 0
 
     async def _leave(self, login: Login) -> None:
-        # What the sessions share goes after the last of them; each sees by itself that its client has gone.
+        # Shared sandboxes are removed after the last session. Each session notices by itself that its client is gone.
         if self.sessions:
             await asyncio.wait(self.sessions)
         await login.close()
 
     def abort(self) -> None:
-        """Cut it now."""
+        """Close the connection at once, without a message."""
         if self._transport is not None:
             self._transport.abort()
 
     def disconnect(self, reason: str) -> None:
-        """Tell the client that it is over, and cut it."""
+        """Send the client a disconnect message with ``reason``, and close the connection."""
         if self._transport is not None:
             self._transport.disconnect(asyncssh.DISC_BY_APPLICATION, reason)
 
     def refuse_sessions(self) -> None:
-        """No session more; those that run go on. Whoever is logging in right now still gets the first one."""
+        """Accept no more sessions; running ones go on. A client that is just logging in still gets its first one."""
         new = self._login is None or time.monotonic() - self._marks.times[Stage.AUTHENTICATION] < JUST_LOGGED_IN
         self._last_chance = new and not self._had_session and self._more_sessions
         self._more_sessions = self._last_chance
@@ -154,26 +156,26 @@ class Connection(Authentication):
 
     @property
     def work(self) -> set[asyncio.Task[None]]:
-        """What a drain waits for: sessions, forwarded connections, and a sandbox that is there for forwards alone."""
+        """The tasks a drain waits for: sessions, forwarded connections, and sandboxes held only for forwards."""
         forwards = self._login.forwards.work if self._login is not None else ()
         return {*self.sessions, *self._carried, *forwards}
 
     @property
     def _done(self) -> bool:
-        """During a drain: whether there is nothing left for which more could be opened."""
+        """During a drain: whether all work has ended, so that nothing more may be opened."""
         return self._leaving and not self.work
 
     @property
     def under_way(self) -> bool:
-        """During a drain: whether its first session may still come."""
+        """During a drain: whether the first session may still come."""
         return self._last_chance and not self._had_session
 
-    # --- who is it ---
+    # --- login ---
 
     def auth_completed(self) -> None:
         transport, proof, name = self._transport, self._proof, self._name
         if transport is None or proof is None or name is None or self._standing.slot is None:
-            # Cannot be: asyncssh says so only after one of the callbacks above has said yes.
+            # Cannot happen: asyncssh calls this only after an authentication callback has returned true.
             self._log.error("authentication.without_proof")
             self.abort()
             return
@@ -207,9 +209,10 @@ class Connection(Authentication):
         self._next_look = asyncio.get_running_loop().call_later(seconds, self._look, doubted)
 
     def _look(self, doubted: bool) -> None:
-        """End it where its proof was taken away: twice, since a file may be just being written.
+        """Disconnect if the key or certificate of the login was revoked.
 
-        A time that runs out meanwhile, a certificate's or a line's, ends nothing that is there, as with sshd.
+        It takes two failed checks, as a file may be in the middle of being written. As with sshd, a certificate or key
+        that expires does not end an existing connection.
         """
         if self.still_proven(self._proven_at):
             self._look_later(LOOK_SECONDS)
@@ -219,14 +222,16 @@ class Connection(Authentication):
             self._over = TAKEN_AWAY
             self.disconnect(TAKEN_AWAY)
 
-    # --- which channels ---
+    # --- sessions: may one be opened ---
 
     def keys_exchanged(self) -> None:
+        """See ``Owner``."""
         self._marks.mark(Stage.KEY_EXCHANGE)
 
     def sessions_ended(self) -> None:
+        """See ``Owner``."""
         self._more_sessions = False
-        # A session that is there may still be about to say what it wants.
+        # An open session may not have sent its request yet; forwards still wait for it.
         if self._login is not None and self._transport is not None:
             self._login.sessions_ended()
             if not self._transport.open_sessions:
@@ -305,6 +310,7 @@ class Connection(Authentication):
         task.add_done_callback(self._carried.discard)
 
     def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
+        """See ``Owner``."""
         limit = self._config.ssh.forwards_per_connection
         address = where
 
@@ -333,10 +339,11 @@ class Connection(Authentication):
         return finish_listening(self._login.forwards.listen(where, back))
 
     def unlisten(self, where: Tcp | Unix) -> bool:
+        """See ``Owner``."""
         return self._login is not None and self._login.forwards.unlisten(where)
 
     async def _open_back(self, kind: bytes, host: str, port: int, arguments: bytes = b"") -> Stream:
-        """Open a connection to the client, on behalf of somebody in the sandbox. Raises ``GateError``."""
+        """Open a channel to the client for a connection from its sandbox. Raises ``GateError``."""
         transport, login = self._transport, self._login
         if transport is None or login is None or self._ended:
             raise Unavailable("the connection has ended")
@@ -351,7 +358,7 @@ class Connection(Authentication):
             raise Unavailable(f"the client refuses: {error.reason}") from error
         return channel
 
-    # --- sessions ---
+    # --- sessions: run ---
 
     def _serve(self, channel: Channel, request: Request) -> None:
         assert self._login is not None

@@ -1,4 +1,4 @@
-"""What the SSH front door needs of the rest of the gateway."""
+"""What the SSH front end needs from the rest of the gateway."""
 
 from __future__ import annotations
 
@@ -14,104 +14,125 @@ from sshgate.stream.interfaces import Client, OpenReverseChannel, Request, Strea
 
 
 class Authority(Protocol):
-    """Who signed a certificate, and what that allows."""
+    """The signer of a certificate, and what its signature allows."""
 
     @property
     def principals(self) -> frozenset[str]:
-        """The certificate names at least one of these."""
+        """Principals that the signer may certify for this user. A certificate must name at least one of them."""
 
     @property
     def restrictions(self) -> Restrictions:
-        """Holds for every certificate of this signer, besides its own limits."""
+        """Restrictions on every certificate of this signer, in addition to the certificate's own."""
 
 
 class Keyring(Protocol):
-    """The keys that open the gateway. Unknown users cost the same time as known ones."""
+    """The keys and certificate authorities that may log in. Unknown users take the same time as known ones."""
 
     def key(self, user: str, blob: bytes, source: str, now: float) -> Restrictions | None:
-        """What the owner of this public key (SSH wire encoding) may do as ``user``; ``None``: refuse."""
+        """Return what the holder of a public key may do as ``user``, or ``None`` to refuse it.
+
+        Args:
+            blob: The key in SSH wire encoding.
+            source: The client's address.
+            now: Seconds since the epoch.
+        """
 
     def authority(
         self, user: str, blob: bytes, source: str, now: float, names: frozenset[str] | None = None
     ) -> Authority | None:
-        """What a certificate for ``names`` signed by this key needs to log in as ``user``; ``None``: refuse."""
+        """Return what certificates signed by a key may do as ``user``, or ``None`` to refuse them.
+
+        Args:
+            blob: The signer's public key in SSH wire encoding.
+            source: The client's address.
+            now: Seconds since the epoch.
+            names: The certificate's principals; ``None`` if they do not matter.
+        """
 
 
 class Slot(Protocol):
-    """The place of one admitted connection."""
+    """One admitted connection, as the limits count it."""
 
     def authenticated(self, user: str) -> None:
-        """It has logged in. Raises ``LimitReached`` where this user has too many."""
+        """The connection has logged in. Raises ``LimitReached`` if this user has too many connections."""
 
     def failed(self, offence: Offence) -> None:
-        """It ends without a login, and how."""
+        """The connection has ended without a login; penalize its source for ``offence``."""
 
     def release(self) -> None:
-        """It has ended. May be called again."""
+        """The connection has ended. Idempotent."""
 
 
 class Admission(Protocol):
-    """How many connections there may be."""
+    """Limits the number of connections."""
 
     def connect(self, source: str, entrant: Entrant) -> Slot:
-        """Admit a connection from this address. Raises ``LimitReached``."""
+        """Admit a connection from this address. Raises ``LimitReached``.
+
+        Args:
+            entrant: The connection before its login; it may be asked to make room for others.
+        """
 
 
 class Forwards(Protocol):
-    """What one connection forwards through its sandboxes."""
+    """Everything that one connection forwards; see ``sshgate.session.forwards``."""
 
     @property
     def work(self) -> Collection[asyncio.Task[None]]:
-        """Tasks that end when nothing uses the forwards any more, at the latest with the connection."""
+        """Tasks that end when nothing uses the forwards any more, or at the latest when the connection ends."""
 
     @property
     def listeners(self) -> int:
-        """Listeners that are open."""
+        """The number of open listeners."""
 
     async def connect(self, destination: Destination) -> Stream:
-        """Connect from inside the sandbox. Raises ``GateError``."""
+        """Open a connection from inside the sandbox. Raises ``GateError``."""
 
     def listen(self, where: Destination, back: OpenReverseChannel) -> Coroutine[Any, Any, int]:
-        """Listen inside the sandbox; connections go to ``back``. The port, 0 for a path. Raises ``GateError``.
+        """Listen inside the sandbox; each connection is handed to ``back``.
 
-        A session waits for it from the call on, not only when it is awaited.
+        The coroutine returns the port (0 for a path) and raises ``GateError``. Starting programs wait for the listener
+        from this call on, so the coroutine must be awaited.
         """
 
     def unlisten(self, where: Destination) -> bool:
-        """Let go of a listener; whether there was one."""
+        """Close a listener. Returns whether there was one."""
 
     def agent_allowed(self) -> bool:
-        """Whether programs may use the client's agent, as far as the login name tells."""
+        """Return whether programs may use the client's agent, judged by the login name alone."""
 
     def sessions_ended(self) -> None:
-        """The client will open no further session."""
+        """The client will open no more sessions: do not wait for one."""
 
 
 class Login(Protocol):
-    """One authenticated connection, as the gateway sees it."""
+    """One authenticated connection; see ``sshgate.session.gateway.Login``."""
 
     @property
     def forwards(self) -> Forwards:
-        """What it forwards."""
+        """What the connection forwards."""
 
     def start_speculative_claim(self) -> None:
-        """A channel asked for a terminal, what to run in it follows. Never raises."""
+        """A channel has a terminal but no program yet: claim a sandbox in advance. Never raises."""
 
     async def run(self, request: Request, client: Client) -> None:
-        """Serve one channel to its end. Raises nothing but ``CancelledError``."""
+        """Serve one channel to its end. Raises nothing but ``CancelledError``.
+
+        Run it in a task of its own, and cancel it only for a shutdown. It notices itself when the client disconnects.
+        """
 
     def sessions_ended(self) -> None:
-        """The client will open no further session."""
+        """The client will open no more sessions."""
 
     def disconnected(self) -> None:
-        """The connection has ended; its sessions are about to."""
+        """The connection has ended; its sessions are about to end."""
 
     async def close(self) -> None:
-        """The connection has ended, and so have its sessions. Never raises."""
+        """The connection and all its sessions have ended: clean up. Never raises."""
 
 
 class Gateway(Protocol):
     """Turns identities into logins."""
 
     def login(self, identity: Identity) -> Login:
-        """Called once authentication has succeeded, never before."""
+        """Return a new login. Called only after authentication has succeeded; the caller closes it."""

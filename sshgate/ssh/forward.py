@@ -1,4 +1,4 @@
-"""One forwarded connection's channel: a ``streams.Stream`` on top of asyncssh's callbacks."""
+"""The channel of one forwarded connection: a ``stream.interfaces.Stream`` on top of asyncssh's callbacks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh._asyncssh.forward import AsyncsshForwardChannel
 from sshgate.stream.flow import Flow
 
-# Input read ahead of the sandbox, per connection: there may be hundreds.
+# Input read ahead of the sandbox, per forwarded connection. There may be hundreds of them.
 INPUT_HIGH = 128 * 1024
 INPUT_LOW = 32 * 1024
 
 
 class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
-    """A forwarded connection. ``started`` is called once, when bytes may flow."""
+    """A forwarded connection. ``started`` is called once, when the channel is open."""
 
     def __init__(self, transport: Transport, started: Callable[[ForwardChannel], None] = lambda channel: None) -> None:
         self._transport = transport
@@ -34,7 +34,7 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
     def __repr__(self) -> str:
         return f"<ForwardChannel {self._input!r}{' gone' * self._gone.is_set()}>"
 
-    # --- what asyncssh calls ---
+    # --- callbacks of asyncssh ---
 
     def connection_made(self, chan: Any) -> None:
         self._wire = cast(AsyncsshForwardChannel, chan)
@@ -51,7 +51,7 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
         return True
 
     def close_received(self) -> None:
-        """The client takes no more; what it had sent is still to be read."""
+        """The client reads no more. What it had sent can still be read."""
         self._gone.set()
         self._room.set()
 
@@ -74,7 +74,7 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
         if self._wire is not None:
             self._wire.resume_reading()
 
-    # --- streams.Stream ---
+    # --- stream.interfaces.Stream ---
 
     async def read(self) -> bytes | None:
         chunk = await self._input.get()
@@ -102,5 +102,5 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
             self._wire.close()
         self._gone.set()
         self._room.set()
-        # Also lets paused input run dry: a paused channel would never be seen to close.
+        # This also resumes paused input: asyncssh does not report the close of a paused channel.
         self._input.discard()

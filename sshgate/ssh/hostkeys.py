@@ -1,6 +1,6 @@
-"""The keys by which clients recognise the gateway: made once, kept across restarts, loaded as objects.
+"""The gateway's host keys: generated once, kept across restarts, and loaded as objects.
 
-asyncssh reads a key that is given as a path again for every login; an RSA key then costs 150 ms each time.
+asyncssh would read a key that is given as a path again for every login, which takes 150 ms for an RSA key.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import asyncssh
 
 from sshgate.errors import ConfigError
 
-# RSA with SHA-1 is what "ssh-rsa" means; asyncssh would offer it with every RSA key.
+# Without "ssh-rsa", which means RSA with SHA-1. asyncssh would offer it for every RSA key.
 RSA_ALGORITHMS = (b"rsa-sha2-512", b"rsa-sha2-256")
 SMALLEST_RSA = 2048
-# An ed25519 key for everybody, an RSA key for clients that know nothing newer.
+# The RSA key is for clients that do not support ed25519.
 _KINDS: tuple[tuple[str, str, dict[str, int]], ...] = (
     ("ssh_host_ed25519_key", "ssh-ed25519", {}),
     ("ssh_host_rsa_key", "ssh-rsa", {"key_size": 3072}),
@@ -29,13 +29,18 @@ _PATTERN = "ssh_host_*_key"
 
 
 class NoHostKeys(ConfigError):
-    """There is no host key where there should be one."""
+    """The directory holds no host key."""
 
 
 def load(directory: Path, make: bool = True) -> list[asyncssh.SSHKeyPair]:
-    """Every host key in ``directory``, ed25519 first. Where there is none, an ed25519 and an RSA key are made.
+    """Load all host keys of ``directory``, ed25519 first. Blocking.
 
-    Raises ``ConfigError`` with one sentence for each key that cannot be used, ``NoHostKeys`` without ``make``.
+    Args:
+        make: Generate an ed25519 and an RSA key if there is none.
+
+    Raises:
+        NoHostKeys: There is no key, and ``make`` is false.
+        ConfigError: Keys cannot be used (one sentence for each), or the directory cannot be read or written.
     """
     try:
         paths = sorted(directory.glob(_PATTERN))
@@ -56,7 +61,7 @@ def load(directory: Path, make: bool = True) -> list[asyncssh.SSHKeyPair]:
 
 
 def fingerprint(pair: asyncssh.SSHKeyPair) -> str:
-    """``SHA256:...``, as people compare it at their first login."""
+    """Return the fingerprint ``SHA256:...``, which users compare at their first login."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(pair.public_data).digest()).decode().rstrip("=")
 
 
@@ -77,13 +82,13 @@ def _read(path: Path) -> asyncssh.SSHKeyPair:
         if getattr(key.pyca_key, "key_size", 0) < SMALLEST_RSA:
             raise ConfigError([f"{path}: an RSA host key needs {SMALLEST_RSA} bits at least; remove the file."])
         pair.host_key_algorithms = RSA_ALGORITHMS
-        # What proofs for hostkeys-00@openssh.com are signed with; the key exchange picks its own.
+        # For the proofs of hostkeys-00@openssh.com. The key exchange chooses its own algorithm.
         pair.set_sig_algorithm(RSA_ALGORITHMS[0])
     return pair
 
 
 def _readable_by_others(found: os.stat_result) -> bool:
-    """As sshd sees it, but a mounted Secret (root's file, read through the pod's group) will do."""
+    """Check permissions as sshd does, but accept a mounted Secret: root's file, readable by the pod's group."""
     mounted = found.st_uid == 0 and os.geteuid() != 0
     return bool(found.st_mode & (stat.S_IRWXO | (0 if mounted else stat.S_IRWXG)))
 
@@ -99,7 +104,7 @@ def _make(directory: Path) -> list[Path]:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write a whole private file, or nothing. One that is there already stays: two gateways may start at once."""
+    """Write a private file atomically. An existing one is kept, as two gateways may start at the same time."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as file:

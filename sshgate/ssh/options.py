@@ -1,6 +1,6 @@
-"""Our configuration in asyncssh's words: the one place where its options are chosen.
+"""asyncssh's options, all set here.
 
-Nothing is left to the library's defaults that a client could notice, since they change between versions.
+Every option that a client could notice is set explicitly, as the library's defaults change between versions.
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ from asyncssh.packet import PacketDecodeError, SSHPacket
 from sshgate import __version__
 from sshgate.config.model import Ssh
 
-# Clients send eow@openssh.com ("I read no more") only to servers whose version begins with "OpenSSH".
-# Without it `ssh gateway 'cat /dev/zero' | head` would go on for ever. A name where OpenSSH has its number
-# (as OpenSSH_for_Windows does) keeps scanners from reading a release into it that this is not. Each number has two
-# digits: npm's ssh2 has OpenSSH's extensions only for a version with two digits in a row, or of OpenSSH from 5 on.
+# OpenSSH's client sends eow@openssh.com (end of write: it reads no more) only to servers whose version begins with
+# "OpenSSH". Without it `ssh gateway 'cat /dev/zero' | head` would never end. A name in place of OpenSSH's version
+# number, as in OpenSSH_for_Windows, keeps scanners from taking this for some release of OpenSSH. Each number has two
+# digits: npm's ssh2 uses OpenSSH's extensions only for versions with two digits in a row, or for OpenSSH 5 and later.
 VERSION = "OpenSSH_sshgate_" + ".".join(number.zfill(2) for number in __version__.split("."))
 
-# curve25519-sha256 first: dropbear's client guesses it, and a right guess saves a round trip. A client that
-# prefers the post-quantum one still gets it, because the client's order decides.
+# curve25519-sha256 comes first because dropbear's client guesses it, and a right guess saves a round trip. Clients
+# that prefer the post-quantum method still get it, because the client's order decides.
 KEX = ("curve25519-sha256", "mlkem768x25519-sha256", "curve25519-sha256@libssh.org")
-# chacha20-poly1305 costs twice the CPU of AES-GCM and is OpenSSH's first choice where it is offered.
+# Without chacha20-poly1305, which OpenSSH would choose first: it takes twice the CPU of AES-GCM.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr")
 MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256")
-# What users may sign with; NIST curves because that is what hardware tokens have.
+# Algorithms that users may sign with. NIST curves are included because hardware tokens use them.
 SIGNATURES = (
     "ssh-ed25519", "sk-ssh-ed25519@openssh.com",
     "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "sk-ecdsa-sha2-nistp256@openssh.com",
     "rsa-sha2-512", "rsa-sha2-256",
 )  # fmt: skip
 
-# Input that a channel may have under way: what one unread channel can cost, and window / round trip is its speed.
+# Receive window of a session channel. It bounds the memory of an unread channel, and its upload speed to
+# window / round trip.
 WINDOW = 1 << 20
-# Twice OpenSSH's packet: a third less CPU per byte of upload.
+# Twice the size of OpenSSH's packets, which saves a third of the CPU per uploaded byte.
 LARGEST_PACKET = 64 * 1024
 
 
 def acceptable(signature: bytes) -> bool:
-    """Whether a signature is one of ``SIGNATURES``, whatever it is worth."""
+    """Return whether a signature's algorithm is one of ``SIGNATURES``. Does not verify the signature."""
     try:
         return SSHPacket(signature).get_string().decode("ascii", "replace") in SIGNATURES
     except PacketDecodeError:
@@ -49,7 +50,7 @@ def acceptable(signature: bytes) -> bool:
 def connection_options(
     ssh: Ssh, host_keys: Sequence[asyncssh.SSHKeyPair], owner: Callable[[], asyncssh.SSHServer]
 ) -> asyncssh.SSHServerConnectionOptions:
-    """The options of every connection; ``owner`` makes the object that decides for one."""
+    """Return the options for all connections. ``owner`` creates the server object of each."""
     return asyncssh.SSHServerConnectionOptions(
         config=None,
         server_factory=owner,
@@ -67,7 +68,7 @@ def connection_options(
         host_based_auth=False,
         authorized_client_keys=None,
         x509_trusted_certs=None,
-        # The default asks the name service for this host's name.
+        # The default would look up this host's name in the DNS.
         gss_host=None,
         rdns_lookup=False,
         agent_forwarding=False,

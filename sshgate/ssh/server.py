@@ -1,4 +1,4 @@
-"""The listener: accepts connections, and lets them end."""
+"""The SSH server: accepts connections, drains and closes them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, to_log
 from sshgate.telemetry.rate_limit import Rarely
 
-# Sessions that were cut have this long to say so and to remove their sandbox.
+# How long cancelled sessions may take to inform their clients and to delete their sandboxes.
 CUT_SECONDS = 8.0
-# Clients that were told everything have this long to close by themselves, else their last packets could be lost.
+# How long clients may take to close by themselves. Closing sooner could lose the last packets sent to them.
 GOODBYE_SECONDS = 1.0
-# Clients that have connected when the drain begins get as far as their session within this many seconds.
+# How long a drain waits for connected clients to log in and open their session.
 LOGIN_SECONDS = 3.0
 
 log = structlog.get_logger("sshgate.ssh")
 
 
 class SshServer:
-    """The SSH front door. ``listen``, then ``stop_accepting``, ``drain``, ``close``; each once, in this order.
+    """The SSH front end.
 
-    ``close`` alone is enough after a ``listen`` that raised.
+    Call ``listen``, ``stop_accepting``, ``drain`` and ``close`` in this order, each once. If ``listen`` raises, call
+    only ``close``.
+
+    Args:
+        events: Where events are emitted; by default to the log.
     """
 
     def __init__(
@@ -72,18 +76,19 @@ class SshServer:
 
     @property
     def sessions(self) -> int:
-        """Sessions that run."""
+        """The number of running sessions."""
         return sum(len(connection.sessions) for connection in self._connections)
 
     @property
     def channels(self) -> int:
-        """Open channels of all connections."""
+        """The number of open channels of all connections."""
         return sum(connection.channels for connection in self._connections)
 
     async def listen(self) -> list[Address]:
-        """Accept connections from now on; the addresses that were bound.
+        """Start to accept connections, and return the bound addresses.
 
-        Raises ``ConfigError`` for host keys that cannot be used and an address that cannot be had.
+        Raises:
+            ConfigError: A host key cannot be used, or the address cannot be bound.
         """
         keys = await asyncio.to_thread(hostkeys.load, self._config.ssh.host_keys)
         self._options = connection_options(self._config.ssh, keys, self._owner)
@@ -100,7 +105,7 @@ class SshServer:
         return self.addresses
 
     async def reconfigure(self, config: Config) -> None:
-        """Other settings and host keys for the connections to come. Raises ``ConfigError``, and nothing has changed."""
+        """Use other settings and host keys for new connections. If it raises ``ConfigError``, nothing has changed."""
         keys = await asyncio.to_thread(hostkeys.load, config.ssh.host_keys, make=False)
         self._options = connection_options(config.ssh, keys, self._owner)
         self._config = config
@@ -116,9 +121,9 @@ class SshServer:
             self._events.emit(Code.CONNECTION_REFUSED, source=source, reason=reason)
 
     def stop_accepting(self) -> None:
-        """No new connection, and no further session on those that are there.
+        """Accept no new connections, and no new sessions on existing ones.
 
-        Whoever is about to log in is let through to a session: a login that was accepted is not lost.
+        Clients that are just logging in may still open their first session, so that no accepted login is lost.
         """
         self._accepting = False
         if self._listener is not None:
@@ -127,7 +132,7 @@ class SshServer:
             connection.refuse_sessions()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all sessions and forwards have ended and nobody is about to log in, at most this long."""
+        """Wait until all sessions and forwards have ended and no login is under way, ``seconds`` at most."""
         try:
             async with asyncio.timeout(seconds):
                 await self._logins_done()
@@ -146,15 +151,15 @@ class SshServer:
             pass
 
     async def close(self) -> None:
-        """Cut what still runs, tell it so, and return when every session has undone what it did."""
+        """Cancel the remaining sessions, disconnect their clients, and wait for the cleanup, for a bounded time."""
         self.stop_accepting()
         cut = [task for one in self._connections for task in one.sessions]
         for task in cut:
             task.cancel()
         if cut:
             await asyncio.wait(cut, timeout=CUT_SECONDS)
-        # Also after sessions that ended by themselves a moment ago: a client that reads our disconnect before it has
-        # closed forgets the exit status it was told.
+        # This also protects sessions that have just ended by themselves: a client that receives the disconnect before
+        # it has closed drops the exit status.
         await self._all_gone(GOODBYE_SECONDS)
         for connection in list(self._connections):
             connection.disconnect("The gateway is shutting down.")

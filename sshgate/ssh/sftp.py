@@ -1,7 +1,7 @@
-"""The SFTP protocol, version 3, spoken by the gateway itself for sandboxes without an sftp-server.
+"""An SFTP version 3 server in the gateway, for sandboxes without an sftp-server.
 
-It answers as OpenSSH's sftp-server does, whose clients know no other: statuses by errno, what stands behind a request
-in its packet ignored, a packet that cannot be read the end of the session. One request after the other.
+It behaves as OpenSSH's sftp-server, which clients expect: status codes follow errno, trailing bytes of a request are
+ignored, and a malformed packet ends the session. Requests are handled one after the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sshgate.stream.bridge import Traffic
 from sshgate.stream.interfaces import Client, Exited, Lost, Outcome
 
 VERSION = 3
-# OpenSSH's limits: of what is read and written at once, of entries in an answer.
+# OpenSSH's limits: bytes per read and write, entries per reply, open handles.
 MOST_BYTES = LONGEST_PACKET - 1024
 MOST_NAMES = 100
 MOST_HANDLES = 1000
@@ -38,9 +38,16 @@ _CODES = {
 async def serve_files(
     client: Client, files: ShellFiles, traffic: Traffic, buffered_input: bytes = b"", eof: bool = False
 ) -> Outcome | None:
-    """Serve one channel until the client ends its requests (``Exited``) or has gone (``None``).
+    """Serve one channel until the client ends its input or disconnects. Cancellation stops serving.
 
-    ``early`` is input that was read already, ``eof`` that no more will come.
+    Args:
+        traffic: Updated as bytes pass.
+        buffered_input: Input that was already read from the client.
+        eof: Whether the client's input has already ended.
+
+    Returns:
+        ``Exited`` after the end of input; with status 127 if the sandbox lacks the programs for it. ``Lost`` if the
+        sandbox's shell has failed. ``None`` if the client disconnected.
     """
     serving = asyncio.create_task(_serve(Requests(client, traffic, buffered_input, eof), files))
     gone = asyncio.create_task(client.wait_closed())
@@ -69,9 +76,9 @@ async def _serve(requests: Requests, files: ShellFiles) -> Outcome:
 
 @dataclass(slots=True)
 class _File:
-    """An open file: a path, what it was opened for, and the mode to give it at the end.
+    """An open file: its path, how it was opened, and the mode to set when it is closed (``None``: keep it).
 
-    A new file that its owner may not write is writable until then: each write opens it again.
+    A new file whose mode forbids its owner to write is kept writable until then, as each write opens it again.
     """
 
     path: bytes
@@ -83,13 +90,13 @@ class _File:
 
 @dataclass(slots=True)
 class _Directory:
-    """A directory whose entries are being told."""
+    """An open directory, and the entries that have not been sent yet."""
 
     entries: AsyncIterator[tuple[bytes, Status]]
 
 
 class _Refused(Exception):
-    """A status that is no errno's."""
+    """A request fails with an SFTP status that does not come from an errno."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -97,7 +104,7 @@ class _Refused(Exception):
 
 
 class _Server:
-    """A sandbox's files in the words of SFTP. Each handler reads a request's packet and returns its answer."""
+    """Translates SFTP requests to operations on a sandbox's files. Each handler parses a packet and returns a reply."""
 
     def __init__(self, files: ShellFiles) -> None:
         self._files = files
@@ -105,7 +112,7 @@ class _Server:
         self._next_handle = 0
 
     async def run(self, requests: Requests) -> int:
-        """Answer all requests; returns the exit status. Raises ``FilesLost``."""
+        """Answer all requests and return the exit status. Raises ``FilesLost``."""
         begun = False
         try:
             while (packet := await requests.next()) is not None:
@@ -162,7 +169,7 @@ class _Server:
         opened = self._handles.pop(packet.string(), None)
         if opened is None:
             raise _Refused(packets.NO_SUCH_FILE)
-        # Everything was written when it was answered.
+        # There is nothing to flush: every write was done before its reply.
         if isinstance(opened, _File) and opened.last_mode is not None:
             await self._files.change(opened.path, mode=opened.last_mode)
 
@@ -252,11 +259,11 @@ class _Server:
     async def _lsetstat(self, packet: Packet) -> None:
         path, attrs = packet.path(), packet.attrs()
         if attrs.size is not None:
-            raise _Refused(packets.BAD_MESSAGE)  # a link has none
+            raise _Refused(packets.BAD_MESSAGE)  # a link has no size to set
         await self._set(path, attrs, follow=False)
 
     async def _set(self, path: bytes, attrs: Attrs, follow: bool = True, refusal: OSError | None = None) -> None:
-        """Each of them, whatever becomes of the others, as sftp-server does; the last refusal is told."""
+        """Set each attribute even if others fail, as sftp-server does, and raise the last error."""
         for size, mode, times, owner in (
             (attrs.size, None, None, None), (None, attrs.mode, None, None), (None, None, attrs.times, None),
             (None, None, None, attrs.owner),
@@ -294,7 +301,7 @@ class _Server:
         await self._files.act(b"linked", packet.path(), packet.path())
 
     async def _symlink(self, packet: Packet) -> None:
-        # The two are in OpenSSH's order, which is not that of the protocol's draft.
+        # OpenSSH's order of the two paths, which differs from the protocol's draft.
         await self._files.act(b"symlinked", packet.text(), packet.path())
 
     async def _statvfs(self, packet: Packet) -> bytes:
@@ -303,7 +310,7 @@ class _Server:
     async def _expand(self, packet: Packet) -> bytes:
         path = packet.text()
         if path == b"~" or path.startswith(b"~/"):
-            path = path[2:].lstrip(b"/")  # relative paths begin at the home
+            path = path[2:].lstrip(b"/")  # relative paths start at the home directory
         elif path.startswith(b"~"):
             raise _Refused(packets.FAILURE)
         return packets.one_name(await self._files.resolved(path if path.startswith(b"/") else b"./" + path))

@@ -1,4 +1,4 @@
-"""The packets of SFTP version 3, as OpenSSH's sftp-server reads and writes them. Pure but for the time of day."""
+"""The packets of SFTP version 3, as OpenSSH's sftp-server parses and writes them. Pure, except for reading the time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXTS = {
 
 
 class Unreadable(Exception):
-    """A packet that is no request: OpenSSH's server ends at it, with this status."""
+    """A malformed packet. OpenSSH's server exits with ``status`` when it gets one."""
 
     def __init__(self, status: int = 255) -> None:
         super().__init__(status)
@@ -29,43 +29,49 @@ class Unreadable(Exception):
 
 
 class Packet:
-    """Reads the fields of a request. Every method raises ``Unreadable`` where the packet is too short."""
+    """Reads the fields of a request in order. Every method raises ``Unreadable`` if the packet is too short."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def take(self, size: int) -> bytes:
+        """Read ``size`` bytes."""
         if size > len(self._data) - self._at:
             raise Unreadable
         self._at += size
         return self._data[self._at - size : self._at]
 
     def byte(self) -> int:
+        """Read one byte as a number."""
         return self.take(1)[0]
 
     def u32(self) -> int:
+        """Read a uint32."""
         return int.from_bytes(self.take(4), "big")
 
     def u64(self) -> int:
+        """Read a uint64."""
         return int.from_bytes(self.take(8), "big")
 
     def string(self) -> bytes:
+        """Read a string: a uint32 length and that many bytes."""
         return self.take(self.u32())
 
     def text(self) -> bytes:
-        """A string that a C program can hold: a NUL only at its end."""
+        """Read a string that C can represent: one NUL at its end is removed, others raise ``Unreadable``."""
         text = self.string().removesuffix(b"\0")
         if b"\0" in text:
             raise Unreadable
         return text
 
     def path(self) -> bytes:
-        """A path that no program can take for an option; the empty one is no place."""
+        """Read a path. A relative one gets the prefix ``./``, so that no program takes it for an option."""
         path = self.text()
         return path if path.startswith(b"/") or not path else b"./" + path
 
     def attrs(self) -> Attrs:
+        """Read the attributes of a request that sets them. Extended ones are skipped."""
         flags = self.u32()
         size = self.u64() if flags & _SIZE else None
         owner = (self.u32(), self.u32()) if flags & _UIDGID else None
@@ -80,7 +86,7 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Attrs:
-    """What a request sets."""
+    """Attributes that a request sets; ``None``: not set. Times are access and modification, in epoch seconds."""
 
     size: int | None
     owner: tuple[int, int] | None
@@ -89,22 +95,22 @@ class Attrs:
 
 
 def u32(number: int) -> bytes:
-    """A number of four bytes."""
+    """Encode a uint32."""
     return number.to_bytes(4, "big")
 
 
 def string(data: bytes) -> bytes:
-    """Bytes behind their length."""
+    """Encode a string: its length and its bytes."""
     return len(data).to_bytes(4, "big") + data
 
 
 def status(code: int, text: str = "") -> bytes:
-    """The answer that is nothing but a status."""
+    """Return a STATUS reply; without ``text`` it has the usual text of ``code``."""
     return bytes([STATUS]) + u32(code) + string((text or TEXTS[code]).encode()) + string(b"")
 
 
 def attributes(of: Status) -> bytes:
-    """What a file is, as far as version 3 tells it."""
+    """Encode a file's attributes: size, owner, mode and times."""
     times = of.accessed & 0xFFFFFFFF, of.modified & 0xFFFFFFFF
     return struct.pack(
         ">IQIIIII", _SIZE | _UIDGID | _PERMISSIONS | _TIMES, of.size, of.uid & 0xFFFFFFFF, of.gid & 0xFFFFFFFF,
@@ -113,7 +119,7 @@ def attributes(of: Status) -> bytes:
 
 
 def entry(name: bytes, of: Status) -> bytes:
-    """One of a directory's entries, with its line of `ls -l`; owners are numbers."""
+    """Encode one entry of a NAME reply, with its line of `ls -l`, in which owners are numbers and times UTC."""
     then = time.gmtime(of.modified)
     recent = abs(time.time() - of.modified) < 180 * 86400
     when = time.strftime("%b %e %H:%M" if recent else "%b %e  %Y", then)
@@ -122,5 +128,5 @@ def entry(name: bytes, of: Status) -> bytes:
 
 
 def one_name(name: bytes) -> bytes:
-    """The answer that is one name, without attributes."""
+    """Return a NAME reply with one name and no attributes."""
     return bytes([NAME]) + u32(1) + string(name) + string(name) + u32(0)

@@ -1,4 +1,4 @@
-"""The packets of one SFTP session, as they come from its client and go back to it."""
+"""Reads the request packets of one SFTP session and writes the replies."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from sshgate.stream.bridge import Traffic
 from sshgate.stream.interfaces import STDERR, STDOUT, Client
 from sshgate.stream.turns import budget
 
-# What OpenSSH's server takes.
+# The longest packet that OpenSSH's server accepts.
 LONGEST_PACKET = 256 * 1024
-# What a request that costs the sandbox nothing costs here, seconds.
+# Seconds charged to the client's budget for each reply: the cost of a request that needs nothing from the sandbox.
 REQUEST_SECONDS = 0.00005
 
 
 class Requests:
-    """The client's packets, one at a time, and what they are answered."""
+    """The client's requests, one at a time, and the replies to them.
+
+    Args:
+        early: Input that was already read from the client.
+        eof: Whether the client's input has already ended.
+    """
 
     def __init__(self, client: Client, traffic: Traffic, early: bytes, eof: bool) -> None:
         self._client = client
@@ -25,7 +30,7 @@ class Requests:
         traffic.up += len(early)
 
     async def next(self) -> Packet | None:
-        """The next packet, or ``None`` after the last whole one. Raises ``Unreadable``."""
+        """Return the next packet, or ``None`` after the last complete one. Raises ``Unreadable`` if it is too long."""
         if not await self._has(4):
             return None
         size = int.from_bytes(self._buffer[:4], "big")
@@ -48,6 +53,7 @@ class Requests:
         return len(self._buffer) >= size
 
     async def answer(self, payload: bytes) -> None:
+        """Send a reply; its length is put in front."""
         if not self._traffic.down:
             self._traffic.begins()
         self._traffic.down += 4 + len(payload)
@@ -55,4 +61,5 @@ class Requests:
         await self._budget.spent(REQUEST_SECONDS)
 
     async def complain(self, sentence: str) -> None:
+        """Write a sentence for the user to stderr."""
         await self._client.write(STDERR, f"sshgate: {sentence}\n".encode())

@@ -1,4 +1,4 @@
-"""A connection's place before its login: how far it has come, and what its source pays where it comes no further."""
+"""A connection before its login: its progress, and the penalty of its source if it does not log in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from sshgate.telemetry.timings import Stage, Timings
 
 
 class Standing:
-    """An ``access.connections.Entrant``."""
+    """The ``access.connections.Entrant`` of one SSH connection.
+
+    Args:
+        grace: Seconds that a login may take (``ssh.login_grace``).
+    """
 
     def __init__(self, marks: Timings, grace: float) -> None:
         self._marks = marks
@@ -24,18 +28,18 @@ class Standing:
         self.transport: Arrival | None = None
         self.slot: Slot | None = None
         self.failures = 0
-        """Attempts to log in that have failed."""
+        """The number of failed login attempts."""
         self._known_key = False
         self._leaving: asyncio.TimerHandle | None = None
         self.cut_by: str | None = None
-        """Why the gateway has ended it, where it was not the client's doing."""
+        """Why the gateway has ended the connection; ``None`` if it has not."""
 
     def __repr__(self) -> str:
         return f"<Standing {self.progress}, {self.failures} failures, {self.slot!r}>"
 
     @property
     def progress(self) -> int:
-        """How far it has come towards a login. Only the first step costs the client nothing."""
+        """How far the login has come, 0 to 3. Every step after the first costs the client some work."""
         if self._known_key:
             return 3
         if Stage.KEY_EXCHANGE in self._marks.times:
@@ -43,17 +47,17 @@ class Standing:
         return int(self.transport is not None and self.transport.greeted)
 
     def offered(self, good: bool) -> bool:
-        """It has offered a key, signed or not, and whether that would do; the same again."""
+        """Record whether an offered key, signed or not, may log in. Returns ``good``."""
         self._known_key = good
         return good
 
     def make_room(self, seconds: float) -> None:
-        """As ``Entrant`` has it."""
+        """See ``Entrant``."""
         self._stay()
         self._leaving = asyncio.get_running_loop().call_later(seconds, self._cut, MADE_ROOM)
 
     def logged_in(self, user: str) -> None:
-        """It is somebody's. Raises ``LimitReached``, and then it is ended with the sentence."""
+        """The connection has logged in. Raises ``LimitReached`` after disconnecting it with that sentence."""
         assert self.slot is not None
         try:
             self.slot.authenticated(user)
@@ -64,7 +68,7 @@ class Standing:
             self._stay()
 
     def ended(self, error: Exception | None, excused: bool) -> None:
-        """The connection is over; ``excused``: it was logged in, or nobody let it."""
+        """The connection has ended. ``excused``: it had logged in, or a drain kept it from that, so no penalty."""
         assert self.slot is not None
         self._stay()
         offence = self._offence(error)
@@ -82,7 +86,7 @@ class Standing:
             self.transport.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, reason)
 
     def _offence(self, error: Exception | None) -> Offence | None:
-        """What its source pays for; nothing where it has said so little that it cost nothing."""
+        """Return the offence of a connection that has not logged in; ``None`` if no key exchange was done."""
         if error is not None and not isinstance(error, (asyncssh.Error, OSError)):
             return Offence.CRASH
         if self.failures:

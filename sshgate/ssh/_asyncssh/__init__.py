@@ -1,1 +1,1 @@
-"""Everything that uses private names of asyncssh."""
+"""Subclasses and helpers that use private names of asyncssh, which are written against one version of it."""

@@ -1,4 +1,4 @@
-"""A connection before its first packet: where it comes from, and how it is turned away. Below ``Reading`` alone."""
+"""A connection before its first packet: its peer address, and how it is refused. Base class of ``Reading``."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ import asyncssh
 
 from sshgate.access.proxy_header import Peer, is_header
 
-# What sshd says to those whom it does not let in; OpenSSH's client shows it.
+# sshd's message to clients that it refuses before the version exchange. OpenSSH's client shows it.
 TURNED_AWAY = b"Not allowed at this time\r\n"
-# They have so long to read it, so many at a time.
+# Seconds that refused clients have to read it, and how many may be reading at the same time.
 READING_SECONDS = 1.0
 MOST_TURNED_AWAY = 100
 
 
 class Arrival(asyncssh.SSHServerConnection):
-    """Adds both ends of the connection as they are, where its socket's are a balancer's."""
+    """Adds the connection's real addresses, as behind a load balancer the socket has the balancer's."""
 
-    # The server puts its own in their place.
+    # `SshServer` sets both on each object.
     peer = Peer("", 0)
     turned_away: set[asyncio.Transport] = set()  # noqa: RUF012
 
     @property
     def greeted(self) -> bool:
-        """Whether the client has said which version of ssh it speaks."""
+        """Whether the client has sent its version string."""
         return bool(self._client_version)
 
     def turn_away(self) -> None:
-        """End it before it has begun."""
+        """Refuse the connection with a message, before anything is read from it.
+
+        The socket is closed in the background, after ``READING_SECONDS``. With ``MOST_TURNED_AWAY`` clients waiting
+        already, it is closed at once and without the message.
+        """
         transport, self._transport = self._transport, None
         if transport is None:
             return
@@ -37,7 +41,7 @@ class Arrival(asyncssh.SSHServerConnection):
         if len(others) >= MOST_TURNED_AWAY:
             transport.abort()
             return
-        # What the client has sent is left unread, and to close at once would take the line back (RST).
+        # The client's data stays unread, so closing at once would send a RST and the client would lose the message.
         others.add(transport)
         transport.pause_reading()
         transport.write(TURNED_AWAY)

@@ -1,4 +1,4 @@
-"""The wire of one session channel: what asyncssh's class lacks or does otherwise. Written against 2.24.1."""
+"""asyncssh's session channel with corrections and bounds. Written against asyncssh 2.24.1."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 else:
     _ServerChannel = asyncssh.SSHServerChannel
 
-# Packets that arrive while a channel is paused are joined up to this size.
+# Data that arrives while a channel is paused is joined up to this size.
 JOINED = 32 * 1024
-# Clients that take less at once are not served: with packets of a byte, one that reads busies the whole gateway.
+# Clients with a smaller maximum packet are refused: sending one-byte packets would keep the whole gateway busy.
 SMALLEST_PACKET = 256
 
 
 class Session(Protocol):
-    """What a channel asks of its session, besides asyncssh's callbacks."""
+    """Callbacks of a channel to its session, in addition to asyncssh's."""
 
     def env_received(self, name: bytes, value: bytes) -> bool:
-        """The client sets a variable; false: not accepted."""
+        """The client sets an environment variable. Returns whether it is accepted."""
 
     def output_refused(self) -> None:
         """The client reads no more output (eow@openssh.com)."""
 
     def agent_offered(self) -> bool:
-        """Programs may use the client's agent; false: not accepted."""
+        """The client offers its agent. Returns whether it is accepted."""
 
 
 def coalesce(channel: Any, data: bytes) -> bool:
-    """Whether ``data`` was put to what a paused channel has not delivered yet.
+    """Append ``data`` to the undelivered data of a paused channel. Returns false if it has to be queued separately.
 
-    asyncssh keeps one object per packet: a window of one-byte packets would cost a hundred times its size.
+    asyncssh queues one object per packet: a window of one-byte packets would take a hundred times its size.
     """
     if not channel._recv_paused or not channel._recv_buf or channel._send_state in {"close_pending", "closed"}:
         return False
@@ -51,10 +51,10 @@ def coalesce(channel: Any, data: bytes) -> bool:
 
 
 def deliver_and_adjust_window(channel: Any, data: bytes, datatype: int | None) -> None:
-    """Hand input on to the session, and open the window by what has been handed on.
+    """Pass input to the session, and open the receive window by what was delivered.
 
-    asyncssh opens all of it with each packet that it hands on, whatever else a channel that was paused has still to
-    hand on: each read of a program that is slower than its client let in another window, 720 MiB in one GiB.
+    asyncssh reopens the whole window at each packet that it delivers, although a channel that was paused may have more
+    undelivered data. Each read of a program slower than its client then let in another window: 720 MiB of one GiB.
     """
     waiting = sum(len(chunk) for chunk, _ in channel._recv_buf)
     room = channel._init_recv_window - channel._recv_window - waiting
@@ -66,7 +66,10 @@ def deliver_and_adjust_window(channel: Any, data: bytes, datatype: int | None) -
 
 
 def channel_and_packet_size(opening: bytes) -> tuple[int, int]:
-    """The client's number and largest packet, of its request for a channel. Raises ``PacketDecodeError``."""
+    """Return the client's channel number and maximum packet size from its channel open request.
+
+    Raises ``PacketDecodeError``.
+    """
     packet = SSHPacket(opening)
     packet.get_string()
     number, _window, size = (packet.get_uint32() for _ in range(3))
@@ -74,7 +77,7 @@ def channel_and_packet_size(opening: bytes) -> tuple[int, int]:
 
 
 async def wait_writable(gone: asyncio.Event, *rooms: asyncio.Event) -> None:
-    """Return once each of ``rooms`` (the channel's window, the network) is there, or the channel has ``gone``."""
+    """Wait until each of ``rooms`` (the channel's window, the TCP transport) is set, or the channel is ``gone``."""
     while not gone.is_set():
         full = next((room for room in rooms if not room.is_set()), None)
         if full is None:
@@ -83,16 +86,16 @@ async def wait_writable(gone: asyncio.Event, *rooms: asyncio.Event) -> None:
 
 
 class AsyncsshSessionChannel(_ServerChannel):
-    """One session channel on the wire."""
+    """A session channel that sends the exit status after the output, and bounds what its client can queue."""
 
     _end_requests: tuple[tuple[bytes, bytes], ...] = ()
 
     def end_with_status(self, status: int) -> None:
-        """Once all output has left: EOF, exit-status, close. Returns at once."""
+        """Send EOF, exit-status and close after all output. Returns at once."""
         self._end(b"exit-status", UInt32(status))
 
     def end_with_signal(self, name: str, core_dumped: bool) -> None:
-        """Once all output has left: EOF, exit-signal, close. Returns at once."""
+        """Send EOF, exit-signal and close after all output. Returns at once."""
         self._end(b"exit-signal", String(name) + Boolean(core_dumped) + String("") + String(""))
 
     def _end(self, request: bytes, arguments: bytes) -> None:
@@ -102,7 +105,7 @@ class AsyncsshSessionChannel(_ServerChannel):
         self.close()
 
     def write(self, data: bytes, datatype: int | None = None) -> None:
-        # What may leave at once and whole need not go through asyncssh's buffer.
+        # Fast path: data that fits into one packet and into the window need not go through asyncssh's buffer.
         now = datatype is None and self._send_state == "open" and not self._send_buf
         fits = 0 < len(data) <= min(self._send_window, self._send_pktsize)
         if now and fits and send_data(self._conn, cast(int, self._send_chan), data):
@@ -111,8 +114,8 @@ class AsyncsshSessionChannel(_ServerChannel):
             super().write(data, datatype)
 
     def _close_send(self) -> None:
-        # asyncssh would send the status ahead of output that waits for the window; some clients stop reading
-        # at the status.
+        # asyncssh would send the status before output that waits for the window, and some clients stop reading
+        # when they get the status.
         if self._end_requests and not self._send_buf and self._send_state != "closed":
             requests, self._end_requests = self._end_requests, ()
             self.send_packet(MSG_CHANNEL_EOF)
@@ -121,7 +124,7 @@ class AsyncsshSessionChannel(_ServerChannel):
         super()._close_send()
 
     def _process_close_at_once(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        # asyncssh tells of the close only after paused input was read. Who closed does not wait for that.
+        # asyncssh reports the close only after paused input was read. Here that input is dropped: the client is gone.
         self._recv_buf = []
         self._recv_paused = False
         super()._process_close(pkttype, pktid, packet)
@@ -134,8 +137,8 @@ class AsyncsshSessionChannel(_ServerChannel):
         deliver_and_adjust_window(self, data, datatype)
 
     def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
-        # asyncssh puts a certificate's force-command in place of what was asked; the policy does that for keys
-        # and certificates alike, and hands the original on.
+        # asyncssh replaces the request by a certificate's force-command. Here the policy does that, for keys and
+        # certificates alike, and passes on the original.
         if self._session_started:
             return False
         self._session_started = True
@@ -146,13 +149,13 @@ class AsyncsshSessionChannel(_ServerChannel):
         return bool(self._session.shell_requested())
 
     def _process_exec_request(self, packet: SSHPacket) -> bool:
-        # asyncssh refuses commands that are not UTF-8; a command is bytes.
+        # asyncssh refuses commands that are not UTF-8, but a command may be any bytes.
         command = packet.get_string()
         packet.check_end()
         return self._start_session(command=command.decode("utf-8", "surrogateescape"))
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
-        # asyncssh keeps every variable, whatever its name, size and number.
+        # asyncssh stores every variable, without a bound on size and number.
         name, value = packet.get_string(), packet.get_string()
         packet.check_end()
         return cast(Session, self._session).env_received(name, value)
@@ -163,13 +166,13 @@ class AsyncsshSessionChannel(_ServerChannel):
         return True
 
     def _refuse(self, packet: SSHPacket) -> bool:
-        # In asyncssh a refusal takes a task, and requests queue up behind it without a bound.
+        # asyncssh would refuse in a task, behind which further requests queue without a bound.
         return False
 
     _process_x11_req_request = _refuse
 
     def _process_auth_agent_req_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:  # type: ignore[override]
-        # asyncssh would listen on a socket of the gateway's machine.
+        # asyncssh would listen on a socket of the gateway's own machine.
         packet.check_end()
         return cast(Session, self._session).agent_offered()
 
@@ -179,7 +182,7 @@ class AsyncsshSessionChannel(_ServerChannel):
     }
 
     def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, as in ``Transport``."""
+        """Do nothing, as in ``Transport``."""
 
     def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, as in ``Transport``."""
+        """Do nothing, as in ``Transport``."""

@@ -1,9 +1,9 @@
-"""What asyncssh lacks on the wire of a connection, by private attributes, each with its reason. Written against 2.24.1.
+"""asyncssh's server connection with corrections and bounds. Written against asyncssh 2.24.1.
 
-``Transport`` is the wire of a connection (``reading.Reading`` its input, ``userauth.UserAuth`` its logins),
-``wire.ChannelWire`` that of a session. They add the bounds that asyncssh leaves out (work per turn, input before login,
-output to a peer that does not read, queued requests), correct what real clients stumble over, and take work off the
-path of every packet.
+``Transport`` is a connection; its base classes are ``userauth.UserAuth`` (logins), ``reading.Reading`` (input) and
+``arrival.Arrival``. Its channels are ``AsyncsshSessionChannel`` and ``AsyncsshForwardChannel``. They add bounds that
+asyncssh lacks (work per turn of the loop, input before login, output to a peer that does not read, queued requests),
+fix problems with real clients, and make the path of each packet cheaper.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from sshgate.ssh._asyncssh.forward import AsyncsshForwardChannel, is_open, tcp, 
 from sshgate.ssh._asyncssh.gcm import use_fast_gcm
 from sshgate.ssh._asyncssh.userauth import UserAuth
 
-# Output that waits in the TCP transport before channels are asked to stop, and until they may go on.
+# Bytes waiting in the TCP transport above which channels stop writing, and at which they continue.
 OUTPUT_HIGH = 256 * 1024
 OUTPUT_LOW = 64 * 1024
-# What one turn of the event loop says leaves in sends of about this size.
+# The output of one turn of the event loop is sent in pieces of about this size.
 ONE_SEND = 128 * 1024
-# Answers (to keepalives, unknown requests, ...) are not asked to stop; from here on no more questions are read.
+# Replies (to keepalives, unknown requests, ...) ignore flow control, so above this reading stops.
 OUTPUT_STUCK = 1 << 20
-# From here on a connection counts as bulk, and takes the best cipher that both sides have.
+# After this many received bytes a connection counts as bulk, and changes to the fastest cipher that both sides have.
 BULK = 1 << 20
-# Input that a forwarded connection may have under way.
+# Receive window of a forwarded connection.
 FORWARD_WINDOW = 512 * 1024
-# Global requests that wait for the one before them, from which on no more is read; a listener takes some time to make.
+# Queued global requests at which reading stops. They wait for each other, and setting up a listener takes time.
 WAITING_REQUESTS = 100
 
 # OpenSSH's PROTOCOL, section 1.9.
@@ -51,7 +51,7 @@ _NO_MORE_SESSIONS = String("no-more-sessions@openssh.com")
 
 
 class Transport(UserAuth):
-    """One SSH connection on the wire."""
+    """One SSH connection, below the ``Owner`` that decides for it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
@@ -65,17 +65,17 @@ class Transport(UserAuth):
 
     @property
     def waiting_output(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Bytes that have not been handed to the kernel yet."""
         return 0 if self._transport is None else self._outbox_bytes + self._transport.get_write_buffer_size()
 
     @property
     def open_sessions(self) -> int:
-        """Session channels that are not closed by both sides."""
+        """The number of session channels that are not closed by both sides."""
         return sum(isinstance(one, AsyncsshSessionChannel) and is_open(one) for one in self._channels.values())
 
     @property
     def open_forwards(self) -> int:
-        """Forwarded connections that are not closed by both sides, and those that are being opened."""
+        """The number of forwarded connections that are being opened or not closed by both sides."""
         return sum(isinstance(one, AsyncsshForwardChannel) and is_open(one) for one in self._channels.values())
 
     # --- TCP ---
@@ -91,19 +91,19 @@ class Transport(UserAuth):
         if self._bulk_ciphers:
             self._bytes_in += len(data)
             if self._bytes_in >= BULK and self._auth_complete and self._kex_complete:
-                # As asyncssh itself does it, which counts only what it sends.
+                # Rekey as asyncssh does, which only counts the bytes that it sends.
                 self._send_kexinit()
                 self._kexinit_sent = True
 
     def _acknowledge_now(self) -> None:
-        # Until its first session OpenSSH's client leaves Nagle's algorithm on and waits for our delayed
-        # acknowledgement after NEWKEYS: 40 ms of every login. The option does not last, hence at every read.
+        # Until its first session OpenSSH's client leaves Nagle's algorithm on, and waits 40 ms of every login for our
+        # delayed acknowledgement after NEWKEYS. The kernel resets the option, so it is set at every read.
         sock = self.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_QUICKACK") and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def pause_writing(self) -> None:
-        # Empty in asyncssh: only the window, which the peer chooses, would bound what waits for the network.
+        # asyncssh does nothing here: only the window, which the peer chooses, would bound the output in memory.
         self.writable.clear()
 
     def resume_writing(self) -> None:
@@ -111,8 +111,8 @@ class Transport(UserAuth):
         self._release("output")
 
     def _send(self, data: bytes) -> None:
-        # Collected until the turn of the event loop is over: a send for each packet costs bulk a system call, and
-        # mostly a switch to the client that it wakes, 32 times for a MiB.
+        # Packets are collected until the turn of the event loop is over. A send for each would cost a system call and
+        # often a switch to the client that it wakes, 32 times per MiB.
         self._outbox.append(data)
         self._outbox_bytes += len(data)
         if self._outbox_bytes >= ONE_SEND:
@@ -128,7 +128,7 @@ class Transport(UserAuth):
                 self._hold("output")
 
     def _force_close(self, exc: Exception | None) -> None:
-        # The reason for the end was written a moment ago.
+        # The disconnect message was written just before.
         self._flush_outbox()
         super()._force_close(exc)
 
@@ -139,19 +139,19 @@ class Transport(UserAuth):
     # --- packets ---
 
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
-        # asyncssh puts a MSG_IGNORE before every packet, against attacks on CBC's chained IV. None of our
-        # ciphers chains; without it there is half the work and half the sends for every keystroke.
+        # asyncssh sends a MSG_IGNORE before every packet, against attacks on the chained IV of CBC. None of our
+        # ciphers uses CBC; dropping it halves the work and the number of packets for every keystroke.
         if pkttype != MSG_IGNORE:
             super().send_packet(pkttype, *args, handler=handler)
 
     def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the text would be put together for every packet, logged or not."""
+        """Do nothing: asyncssh would format a text for every packet, even if it is not logged."""
 
     def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, as above."""
+        """Do nothing, as above."""
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
-        # OpenSSH's client hides when keys are typed only from a server that answers its pings.
+        # OpenSSH's client hides the timing of keystrokes only if the server answers its pings.
         self._extensions_to_send[b"ping@openssh.com"] = b"0"
         super().send_newkeys(k, h)
         use_fast_gcm(self)
@@ -161,16 +161,16 @@ class Transport(UserAuth):
     # --- key exchange ---
 
     def _send_kexinit(self) -> None:
-        # The client's order decides, and OpenSSH's has CTR with a MAC before GCM, which costs twice as much. To
-        # wait for the client's offer before making ours would cost every login a round trip. So whoever moves
-        # more than a little, and has GCM, is asked for new keys once, with GCM alone.
+        # The client's order decides, and OpenSSH prefers CTR with a MAC, which costs twice as much as GCM. Waiting for
+        # the client's offer before making ours would cost every login a round trip. Instead, a client that supports
+        # GCM and transfers more than a little is asked to rekey once, with only GCM on offer.
         if self._bulk_ciphers and self._auth_complete:
             self._enc_algs, self._bulk_ciphers = self._bulk_ciphers, []
             self._rekey_bytes = self._usual_rekey_bytes
         super()._send_kexinit()
 
     def _choose_bulk_ciphers(self, offered: Sequence[Sequence[bytes]]) -> None:
-        """Once, at the first exchange: note GCM where the client has it in both directions but prefers another."""
+        """At the first key exchange: remember GCM if the client supports it in both directions but prefers another."""
         gcm = [cipher for cipher in self._enc_algs if b"gcm" in cipher]
         both = [cipher for cipher in gcm if all(cipher in ciphers for ciphers in offered)]
         if both and not (self._enc_alg_cs in gcm and self._enc_alg_sc in gcm):
@@ -178,9 +178,9 @@ class Transport(UserAuth):
             self._rekey_bytes = min(BULK, self._rekey_bytes)
 
     async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        # asyncssh calls a guess wrong when the chosen method is not the client's first. RFC 4253 section 7
-        # calls it wrong as well when the two first methods, or the two first host key types, differ; dropbear
-        # guesses so, and would be cut off with "Key exchange not in progress".
+        # asyncssh treats a guess as wrong if the chosen method is not the client's first. By RFC 4253 section 7 it is
+        # also wrong if both sides' first methods, or first host key types, differ. dropbear follows the RFC, and
+        # would be disconnected with "Key exchange not in progress".
         await super()._process_kexinit(pkttype, pktid, packet)
         offer = SSHPacket(self._client_kexinit[17:])
         lists = [offer.get_namelist() for _ in range(10)]
@@ -192,8 +192,8 @@ class Transport(UserAuth):
             self._choose_bulk_ciphers(lists[2:4])
 
     def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
-        # asyncssh notes the wanted RSA hash in the key object, which all connections share: two logins at a
-        # time could sign with each other's. Each gets a copy.
+        # asyncssh stores the chosen RSA hash in the key object, which all connections share, so concurrent logins
+        # could use each other's hash. Each connection gets a copy of the key.
         if not super().choose_server_host_key(peer_host_key_algs):
             return False
         chosen = next(alg for alg in peer_host_key_algs if alg in self._server_host_keys)
@@ -203,7 +203,7 @@ class Transport(UserAuth):
         return True
 
     def _process_ping(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """A transport message of OpenSSH's own; like sshd's, no answer waits for the end of a key exchange."""
+        """Answer a ping of OpenSSH. Like sshd, drop it during a key exchange rather than queue the answer."""
         data = packet.get_string()
         packet.check_end()
         if self._kex_complete:
@@ -215,7 +215,7 @@ class Transport(UserAuth):
         if len(self._global_request_queue) >= WAITING_REQUESTS:
             self._hold("requests")
         if packet.get_remaining_payload().startswith(_NO_MORE_SESSIONS) and self.owner is not None:
-            # Heard at once: a listener that is being made ahead of it may wait for a session.
+            # Handled out of order: a listener that is being set up may be waiting for a session.
             self.owner.sessions_ended()
         super()._process_global_request(pkttype, pktid, packet)
 
@@ -255,11 +255,11 @@ class Transport(UserAuth):
             super()._process_channel_open(pkttype, pktid, packet)
 
     def create_tcp_channel(self, *args: Any, **kwargs: Any) -> Any:
-        """The channel of a forwarded connection."""
+        """Return the channel object of a new forwarded connection."""
         return AsyncsshForwardChannel(self, self._loop, None, "strict", FORWARD_WINDOW, self._max_pktsize)
 
     def create_unix_channel(self, *args: Any, **kwargs: Any) -> Any:
-        """The same for a unix socket."""
+        """Return the same for a unix socket."""
         return self.create_tcp_channel()
 
     def _process_no_more_sessions_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
@@ -273,7 +273,7 @@ class Transport(UserAuth):
             self, self._loop, self._allow_pty, False, False, 0, 0, None, "strict", self._window, self._max_pktsize
         )
 
-    # asyncssh dispatches by this table, past the methods of a subclass.
+    # asyncssh dispatches through this table, so overridden methods would not be called.
     _packet_handlers = {  # noqa: RUF012
         **UserAuth._packet_handlers,
         MSG_USERAUTH_REQUEST: UserAuth._process_userauth_exactly,

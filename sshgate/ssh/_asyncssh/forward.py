@@ -1,4 +1,4 @@
-"""The wire of one forwarded connection: what asyncssh's class lacks or does otherwise. Written against 2.24.1."""
+"""asyncssh's channel of a forwarded connection, with corrections and bounds. Written against asyncssh 2.24.1."""
 
 from __future__ import annotations
 
@@ -20,20 +20,29 @@ else:
 
 
 class Session(Protocol):
-    """What a channel asks of its session, besides asyncssh's callbacks."""
+    """Callbacks of a channel to its session, in addition to asyncssh's."""
 
     def close_received(self) -> None:
-        """The other side has closed; bytes that it sent before may follow."""
+        """The client has closed the channel. Bytes that it sent before may follow."""
 
 
 class AsyncsshForwardChannel(_ForwardChannel):
-    """One forwarded connection on the wire, whatever its kind."""
+    """The channel of one forwarded connection of any kind."""
 
     def set_inbound_peer_names(self, *names: object) -> None:
-        """Nothing: nobody asks the channel who is at its ends."""
+        """Do nothing: nothing reads the peer names of a channel."""
 
     async def open_back(self, session: Any, kind: bytes, *arguments: bytes) -> None:
-        """Open it from this side, as ``kind``. Raises ``asyncssh.ChannelOpenError``."""
+        """Open a channel to the client.
+
+        Args:
+            session: Receives asyncssh's callbacks, and those of ``Session``.
+            kind: The channel type of RFC 4254, such as ``forwarded-tcpip``.
+            arguments: Encoded fields that follow in the open request.
+
+        Raises:
+            asyncssh.ChannelOpenError: The client refuses, or its maximum packet is too small.
+        """
         make: Callable[[], Any] = lambda: session  # noqa: E731
         await self._open_forward(make, kind, *arguments)
         if self._send_pktsize < SMALLEST_PACKET:
@@ -41,8 +50,8 @@ class AsyncsshForwardChannel(_ForwardChannel):
             raise ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "its packets are too small")
 
     def _process_close_and_record(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        # asyncssh tells of the close only after paused input was read. The input is still to be delivered (who
-        # closes a connection has not taken back what it sent), but only for so long.
+        # asyncssh reports the close only after paused input was read. The session must know it at once, to bound the
+        # time in which the remaining input is delivered.
         session = self._session
         super()._process_close(pkttype, pktid, packet)
         if session is not None:
@@ -61,28 +70,28 @@ class AsyncsshForwardChannel(_ForwardChannel):
     }
 
     def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, as in ``Transport``."""
+        """Do nothing, as in ``Transport``."""
 
     def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, as in ``Transport``."""
+        """Do nothing, as in ``Transport``."""
 
 
 def is_open(channel: Any) -> bool:
-    """Whether a channel is being opened, or not yet closed by both sides."""
-    # asyncssh keeps a closed one for another turn of the loop, in which the client may open its next.
+    """Return whether a channel is being opened, or not yet closed by both sides."""
+    # asyncssh keeps a closed channel for one more turn of the loop, in which the client may open its next.
     opening = channel._open_waiter is not None
     return opening or channel._recv_state != "closed" or channel._send_chan is not None
 
 
 def tcp(packet: SSHPacket) -> Tcp:
-    """The address that a global request names."""
+    """Parse the TCP address of a global request."""
     host, port = packet.get_string(), packet.get_uint32()
     packet.check_end()
     return Tcp(host.decode("ascii", "replace"), port)
 
 
 def unix(packet: SSHPacket) -> Unix:
-    """The path that a global request names."""
+    """Parse the socket path of a global request."""
     path = packet.get_string()
     packet.check_end()
     return Unix(path.decode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""What the wire of a connection asks of the object that decides for it."""
+"""The contract between a ``Transport`` and the server object that makes its decisions."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from sshgate.forwarding.values import Tcp, Unix
 
 
 class Owner(Protocol):
-    """What a transport asks of the object that decides for its connection, besides asyncssh's callbacks."""
+    """Callbacks of a transport to the object that decides for its connection, in addition to asyncssh's."""
 
     def attempt_failed(self, method: bytes) -> bool:
-        """An attempt to log in has failed; false: it was the last one."""
+        """A login attempt has failed. Returns false if no further attempt is allowed.
+
+        Args:
+            method: The authentication method as the client sent it (RFC 4252).
+        """
 
     def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
-        """Whether a certificate whose signature is right may log in."""
+        """Return whether a certificate with a valid signature may log in as ``user``, the whole login name."""
 
     def presence_required(self) -> tuple[bool, bool]:
-        """Whether the security key that was just accepted must have been touched, and have asked for its PIN."""
+        """Return whether the key just accepted must have been touched, and must have verified its user (PIN)."""
 
     def keys_exchanged(self) -> None:
-        """Both sides have new keys. Called again at every rekey."""
+        """A key exchange is done, the first one or a rekey."""
 
     def sessions_ended(self) -> None:
         """The client will not open another session (no-more-sessions@openssh.com)."""
 
     def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
-        """The client wants a listener in the sandbox: its port (0 for a path), ``None``: refused. Raises nothing."""
+        """Start a listener in the sandbox.
+
+        The awaitable returns the port (0 for a path), or ``None`` if it is refused. Never raises.
+        """
 
     def unlisten(self, where: Tcp | Unix) -> bool:
-        """The client no longer wants it; false: there was none."""
+        """Close a listener. Returns whether there was one."""

@@ -1,8 +1,8 @@
-"""The reading side of a connection: what its client may have done per turn, and before login. asyncssh 2.24.1.
+"""The receiving side of a connection, with bounds per turn of the event loop and before login. For asyncssh 2.24.1.
 
-asyncssh works off all that has come, in one go; a client that sends small packets without pause keeps everybody else
-waiting. Here each connection has a budget (``sshgate.stream.turns``). What waits is bounded in bytes, and before login
-there is a total besides: nobody who could get in comes near to it.
+asyncssh processes all received data at once, so a client that sends small packets without pause delays all others. Here
+each connection has a budget (``sshgate.stream.turns``). Waiting data is bounded in bytes. Before login there is also a
+bound on the total, which no real login comes near to.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from sshgate.stream import turns
 
 # No packet before login needs more than a large certificate and its signature.
 PACKET_BEFORE_LOGIN = 64 * 1024
-# A login takes 10 packets, and two more for each key that is tried; with large certificates some hundred KiB.
+# A login takes 10 packets and two more for each key that is tried; with large certificates, some hundred KiB.
 PACKETS_BEFORE_LOGIN = 200
 BYTES_BEFORE_LOGIN = 1 << 20
-# One read of the event loop, besides the packet that is incomplete.
+# The size of one read of the event loop, which may come on top of an incomplete packet.
 ONE_READ = 256 * 1024
 
-# Seconds for what a message makes the gateway do in a task of its own: keys, a signature, a look at the sandbox.
+# Seconds charged for work that a message causes in another task: a key exchange, a signature, a check of the sandbox.
 PRICES = {
     MSG_KEXINIT: 0.0005,
     **dict.fromkeys(range(MSG_KEX_FIRST, MSG_KEX_LAST + 1), 0.001),
@@ -51,7 +51,7 @@ _Handler = Callable[["Reading", int, int, SSHPacket], Any]
 
 
 def _after_kexinit(handler: _Handler) -> _Handler:
-    """RFC 4253 allows these at any time, but nobody has anything to say before the first key exchange."""
+    """Refuse a message before the first key exchange. RFC 4253 allows these at any time, but no client needs that."""
 
     def process(self: Reading, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
         if not self._client_kexinit:
@@ -65,14 +65,14 @@ _HANDLERS = cast("dict[int, _Handler]", asyncssh.SSHServerConnection._packet_han
 
 
 class Reading(Arrival):
-    """A connection that works off what has come in its turns of the event loop."""
+    """A connection that processes its input in bounded pieces, one per turn of the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
         hold, release = partial(self._hold, "turn"), partial(self._release, "turn")
         self.budget = turns.budget(self._work_off, hold, release, loop)
-        """For what the client sends, and for what is sent to it."""
-        self._max_recv_pktlen = PACKET_BEFORE_LOGIN  # `userauth` sets another one after login
+        """The budget for processing what the client sends, and for sending to it."""
+        self._max_recv_pktlen = PACKET_BEFORE_LOGIN  # `userauth` raises it after login
         self._held: set[str] = set()
         self._early_packets = 0
         self._early_bytes = 0
@@ -83,16 +83,16 @@ class Reading(Arrival):
         self._bound_input()
 
     def _work_off(self) -> bool:
-        """Packets until the share is used up; whether some are left."""
+        """Process packets until the share is used up. Returns whether some are left."""
         if isinstance(self._recv_encryption, FastGcm):
-            # asyncssh copies all of its input that is left twice for each packet: 2.5 MiB for one read of 256 KiB.
+            # asyncssh copies all remaining input twice for each packet: 2.5 MiB for one read of 256 KiB.
             self._inpbuf = cast(bytes, memoryview(self._inpbuf))
         left = self._recv_packets()
         self._inpbuf = bytes(self._inpbuf)
         return left
 
     def _recv_packets(self) -> bool:
-        # As asyncssh's `_recv_data`, but that this stops.
+        # Like asyncssh's `_recv_data`, but it stops when the share is used up.
         self._reset_keepalive_timer()
         over = self.budget.over
         try:
@@ -110,7 +110,7 @@ class Reading(Arrival):
         self, pkttype: int, seq: int, task: asyncio.Task[None] | None = None, is_async: bool = False
     ) -> None:
         if pkttype == MSG_NEWKEYS:
-            # What follows may be another cipher's than ours, which takes bytes alone.
+            # The next packets may use a cipher of asyncssh, which takes only bytes.
             self._inpbuf = bytes(self._inpbuf)
         super()._finish_recv_packet(pkttype, seq)
         if price := PRICES.get(pkttype):
@@ -126,7 +126,7 @@ class Reading(Arrival):
         self._early_packets += 1
         self._early_bytes += self._pktlen
         if self._early_packets > PACKETS_BEFORE_LOGIN or self._early_bytes > BYTES_BEFORE_LOGIN:
-            # Not raised: this is called by a task's end as well.
+            # Not raised, as this is also called when a task ends.
             error = asyncssh.ProtocolError("Too much sent before authentication")
             self._send_disconnect(error.code, error.reason, error.lang)
             self._force_close(error)
@@ -140,11 +140,11 @@ class Reading(Arrival):
         self.budget.close()
         super()._cleanup(exc)
 
-    # --- reading is held while there is a reason ---
+    # --- reading is paused while there is a reason ---
 
     def _bound_input(self) -> None:
-        # asyncssh appends to its buffer whatever comes while a packet is being worked on by a task (key
-        # exchange, authentication): 47 MiB in 2.5 s were seen. An incomplete packet alone cannot be this long.
+        # While a task handles a packet (key exchange, authentication), asyncssh appends all input to its buffer:
+        # 47 MiB in 2.5 s were measured. An incomplete packet alone cannot be this long.
         if len(self._inpbuf) > self._max_recv_pktlen + ONE_READ:
             self._hold("input")
 
@@ -159,7 +159,7 @@ class Reading(Arrival):
             if not self._held and self._transport is not None:
                 self._transport.resume_reading()
 
-    # asyncssh dispatches by this table, past the methods of a subclass.
+    # asyncssh dispatches through this table, so overridden methods would not be called.
     _packet_handlers = {  # noqa: RUF012
         **asyncssh.SSHServerConnection._packet_handlers,
         MSG_KEXINIT: _process_kexinit_if_due,

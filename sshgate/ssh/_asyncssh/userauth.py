@@ -1,4 +1,4 @@
-"""What asyncssh lacks where a client logs in (RFC 4252), by private attributes, each with its reason."""
+"""asyncssh's user authentication (RFC 4252) with corrections. Written against asyncssh 2.24.1."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sshgate.ssh._asyncssh.reading import Reading
 from sshgate.ssh.certificates import certificate_options
 from sshgate.ssh.options import acceptable
 
-# OpenSSH sends a command in one packet of up to 256 KiB; a too long one deserves a sentence, not a cut.
+# OpenSSH sends a command in one packet of up to 256 KiB. A longer one should get an error, not a disconnect.
 PACKET_AFTER_LOGIN = 1 << 20
 LONGEST_USER_NAME = 512
-# Flags of a security key's signature (OpenSSH's PROTOCOL.u2f): its user is there, and is who they should be.
+# Flags in a security key's signature (OpenSSH's PROTOCOL.u2f): its user was present, and was verified.
 TOUCHED, VERIFIED = 0x01, 0x04
 
 
 class UserAuth(Reading):
-    """The part of a connection on the wire that logs in."""
+    """The part of a transport that handles logins."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
@@ -30,14 +30,16 @@ class UserAuth(Reading):
 
     @property
     def owner(self) -> Owner | None:
+        """The object that decides for this connection; ``None`` once the connection has ended."""
         return cast("Owner | None", self._owner)
 
     async def reload_config(self) -> None:
-        """Nothing: asyncssh prepares all options again in a thread for every login, and ours name no user."""
+        """Do nothing. asyncssh would prepare all options again for every login, in a thread; ours depend on no user."""
 
     def _process_userauth_exactly(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> Any:
-        # asyncssh disconnects at a user name that is too long or not stringprep's, which tells it apart from
-        # a wrong key, and lets the name change half-way (CVE-2023-46446 came from that). OpenSSH does neither.
+        # asyncssh disconnects if a user name is too long or fails stringprep, which makes such names distinguishable
+        # from a wrong key. It also lets the name change during a login (the cause of CVE-2023-46446). OpenSSH does
+        # neither.
         name = packet.get_string()
         service = packet.get_string()
         self._auth_method = packet.get_string()
@@ -47,7 +49,7 @@ class UserAuth(Reading):
             if self._auth_final:
                 raise asyncssh.ProtocolError("Unexpected userauth request")
             return None
-        # No valid name has a backslash, so whatever cannot be decoded stays invalid.
+        # No valid name has a backslash, so a name that cannot be decoded stays invalid.
         username = name[:LONGEST_USER_NAME].decode("utf-8", "backslashreplace")
         if self._auth_began and username != self._username:
             raise asyncssh.ProtocolError("Change of user name is not allowed")
@@ -61,7 +63,7 @@ class UserAuth(Reading):
         return self._finish_userauth(begin, self._auth_method, packet)
 
     def send_userauth_failure(self, partial_success: bool) -> None:
-        # There is no MaxAuthTries in asyncssh.
+        # asyncssh has no MaxAuthTries.
         if self.owner is not None and not self.owner.attempt_failed(self._auth_method):
             raise asyncssh.PermissionDenied("Too many authentication failures")
         super().send_userauth_failure(partial_success)
@@ -71,7 +73,7 @@ class UserAuth(Reading):
         await super().send_userauth_success()
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        # signature_algs only says what we would like: asyncssh still takes RSA signatures over SHA-1.
+        # signature_algs is only advertised: asyncssh still accepts RSA signatures with SHA-1.
         if msg and not acceptable(signature):
             return False
         if not await super().validate_public_key(username, key_data, msg, signature) or self.owner is None:
@@ -82,8 +84,8 @@ class UserAuth(Reading):
     async def _validate_openssh_certificate(
         self, username: str, cert: asyncssh.SSHCertificate
     ) -> asyncssh.SSHKey | None:
-        # asyncssh wants the whole login name (user+profile=name) among the principals, and takes a certificate
-        # without principals for everybody. What it enforces by itself (permit-pty, ...) it takes from here.
+        # asyncssh looks for the whole login name (user+profile=name) among the principals, and accepts a certificate
+        # without principals for every user. It takes the options that it enforces itself (permit-pty, ...) from here.
         if self.owner is None or not self.owner.certificate_accepted(username, cert):
             return None
         self._cert_options = dict(certificate_options(cert))
@@ -92,13 +94,13 @@ class UserAuth(Reading):
     async def _validate_client_public_key(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
         key = await super()._validate_client_public_key(username, key_data)
         if key is not None:
-            # Looked at above: asyncssh knows nothing of verify-required, and options only from files of its own.
+            # Checked above: asyncssh does not know verify-required, and reads key options only from its own files.
             key.set_touch_required(False)
         return key
 
 
 def _presence(signature: bytes) -> int:
-    """What a security key says of its user in a signature that is right; of any other key all that can be asked."""
+    """Return the user flags in a verified signature of a security key. Other keys count as touched and verified."""
     packet = SSHPacket(signature)
     if not packet.get_string().startswith(b"sk-"):
         return TOUCHED | VERIFIED
