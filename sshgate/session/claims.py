@@ -25,7 +25,7 @@ class Pending(Protocol):
 
     @property
     def left(self) -> float | None:
-        """Seconds of its maximum lifetime that remain; ``None``: all of it."""
+        """Seconds of its maximum lifetime that remained when the channel got it; ``None``: all of it."""
 
     @property
     def how(self) -> str:

@@ -139,7 +139,7 @@ class Login:
         """Serve one channel from its request to the exit status, and clean up.
 
         Reports every error to the client and raises only ``CancelledError``. The front end runs it in a task of its
-        own. Cancel it only for a shutdown: it learns by ``Client.wait_closed`` that the client has disconnected.
+        own and cancels it only for a shutdown; ``run`` notices by itself when the client disconnects.
         """
         speculative = self._claims.take_speculative_claim()
         session = speculative.order.session if speculative is not None else secrets.token_hex(5)
@@ -258,7 +258,7 @@ class Login:
             finally:
                 alive = outcome is None or isinstance(outcome, Lost)
                 try:
-                    # Before `close`: a node that closes many connections to running programs starts nothing new.
+                    # Before `close`: a node that has to close many connections to running programs cannot start execs.
                     if alive and process.pid is not None and self._lives_on(granted, cut):
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:

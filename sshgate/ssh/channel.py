@@ -76,7 +76,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
     """A session channel.
 
     Args:
-        serve: Called once, with the client's request. It must see to it that ``end`` is called.
+        serve: Called once, with the client's request. It must make sure that ``end`` is called.
         accept_env: Patterns of the variables that a client may set.
         terminals: False if the key forbids terminals.
         greeting: Shown before the first prompt of an interactive shell.
@@ -268,8 +268,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     @_contained
     def output_refused(self) -> None:
-        # The same as a disconnect: nobody reads the output any more. The program is ended, where on a local pipe
-        # it would get SIGPIPE.
+        # Treated as a disconnect, since nobody reads the output any more. The program is ended, as SIGPIPE would end
+        # it on a local pipe.
         self._refused = True
         self._leave()
 

@@ -68,7 +68,7 @@ def connection_options(
         host_based_auth=False,
         authorized_client_keys=None,
         x509_trusted_certs=None,
-        # The default would look up this host's name in the DNS.
+        # The default would query the name service for this host's name.
         gss_host=None,
         rdns_lookup=False,
         agent_forwarding=False,

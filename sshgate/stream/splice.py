@@ -30,8 +30,8 @@ async def splice(client: Stream, server: Stream, linger: float = LINGER_SECONDS)
         while open_ and not any(task.done() for task in leaving):
             done, _ = await asyncio.wait({*open_, *leaving}, return_when=asyncio.FIRST_COMPLETED)
             open_ -= done
-        # The side that has closed takes nothing more, but what it had sent must still be delivered. A client gets it
-        # however slow its network is, as it can disconnect. A server gets it only as long as it keeps reading.
+        # The side that has closed takes nothing more, but what it had sent must still be delivered. The client gets all
+        # of it, however slow its network is, unless it disconnects. The server gets it as long as it keeps reading.
         if leaving[0].done():
             carried = -1
             while not pumps[0].done() and up.carried != carried:

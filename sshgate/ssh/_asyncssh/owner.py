@@ -30,7 +30,7 @@ class Owner(Protocol):
         """A key exchange is done, the first one or a rekey."""
 
     def sessions_ended(self) -> None:
-        """The client will not open another session (no-more-sessions@openssh.com)."""
+        """The client will open no more sessions (no-more-sessions@openssh.com)."""
 
     def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
         """Start a listener in the sandbox.
