@@ -1,1 +1,1 @@
-"""Where sandboxes come from."""
+"""What makes sandboxes: a Kubernetes cluster, or this machine."""

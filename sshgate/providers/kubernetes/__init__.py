@@ -1,1 +1,1 @@
-"""Sandboxes as pods: REST and watch (``client``, ``reflector``), the exec wire (``socket``, ``exec``), ``provider``."""
+"""Sandboxes as pods: ``api`` talks to the API server, ``exec`` runs one program in a pod, ``provider`` uses both."""

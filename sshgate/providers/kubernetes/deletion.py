@@ -1,4 +1,4 @@
-"""Pods that have to go: deleted at once, and again in the background until the API server has accepted it."""
+"""Deletes pods, retrying in the background until the API server has accepted the deletion."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ from sshgate.errors import GateError
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import Conflict, NotFound
 
-# Programs get this long after TERM. 0 would drop the object while the node may still run them.
+# Seconds that programs get after TERM. With 0 the object would go while the node may still run them.
 GRACE_SECONDS = 1
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 20.0
-# A create whose answer never came may still arrive at the API server: look again until then.
+# A create request without a response may still reach the API server: retry a deletion by name for this long.
 UNSURE_SECONDS = 10.0
 
 
 def nothing_to_remove() -> asyncio.Future[None]:
-    """What ``Removals.remove`` returns, of a pod that is not to be removed: it is over."""
+    """A finished future, for callers that expect the one of ``PodDeleter.remove`` but have nothing to delete."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     done.set_result(None)
     return done
 
 
 class PodDeleter:
-    """The deletions under way. ``close`` gives up on what is left."""
+    """The pod deletions under way. ``close`` gives up on those that are left."""
 
     def __init__(self, api: ApiServer, jitter: Callable[[], float] = random.random) -> None:
         self._api = api
         self._jitter = jitter
-        # By uid too: a named sandbox that is made anew has the name of the last one.
+        # Keyed by uid as well: a recreated named sandbox has the same pod name.
         self._tasks: dict[tuple[str, str | None], asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
         return f"<Removals {len(self._tasks)} under way>"
 
     def remove(self, name: str, uid: str | None = None) -> asyncio.Future[None]:
-        """Delete a pod; the future is done when the first attempt is over, whatever came of it.
+        """Start deleting a pod. Never raises.
 
-        Without ``uid`` it is not known whether the pod was ever made.
+        Pass no ``uid`` if it is unknown whether the pod was ever created: it is then deleted by name, and looked for
+        again for ``UNSURE_SECONDS``. The future is done after the first attempt, whatever its result; at once if the
+        deletion is already under way.
         """
         if (name, uid) in self._tasks:
             return nothing_to_remove()
@@ -51,7 +53,7 @@ class PodDeleter:
         return first
 
     async def close(self, seconds: float) -> list[str]:
-        """Wait for what is under way, at most ``seconds``; returns the names of the pods that are left."""
+        """Wait at most ``seconds`` for the deletions, cancel the rest; returns the names of the pods that are left."""
         if self._tasks:
             await asyncio.wait(tuple(self._tasks.values()), timeout=seconds)
         left = dict(self._tasks)

@@ -1,4 +1,4 @@
-"""Telling the other gateways that this one lives, and hearing of them: one Lease each, looked at every few seconds."""
+"""Shows the other gateways that this one is alive, and observes them: one Lease each, read every few seconds."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from sshgate.providers.kubernetes.lease_thread import Pulse
 from sshgate.providers.kubernetes.leases import LEADERSHIP, Lease, Leases, doors, observe_leases, part_of
 from sshgate.providers.kubernetes.liveness import Inquiry
 
-# Twice as often as renewals come, and often enough never to count as deaf while the API server is quick.
+# Seconds between reads of the Leases: twice per renewal, and short enough that while the API server is quick, the gap
+# never counts as a disconnection (`Membership.listen`).
 LOOK = min(RENEW, LONGEST_GAP) / 2
 CLOSE_SECONDS = 2.0
-# Who does not answer by then is asked on while this gateway goes on listening.
+# Seconds to wait for replies to liveness probes; later ones count at the next read.
 ASKING = 1.0
 
 log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 
 class Heartbeat:
-    """Feeds ``registry.presence`` and knows who leads. ``start`` once, ``close`` at the end."""
+    """Keeps the registry's ``Membership`` current and takes part in the election of the leader.
+
+    ``start`` once, ``close`` at the end. ``pulse`` renews this gateway's own Lease.
+    """
 
     def __init__(self, leases: Leases, registry: Registry, pulse: Pulse) -> None:
         self._leases = leases
@@ -43,11 +47,11 @@ class Heartbeat:
 
     @property
     def leads(self) -> bool:
-        """Whether this gateway is to refill the pools and to reap."""
+        """Whether this gateway is the leader, which fills the pools and deletes orphans."""
         return self._election.leads(self._registry.now.mono)
 
     async def start(self) -> None:
-        """Make this gateway's Lease and look once. Raises what the API server answers."""
+        """Create this gateway's Lease, read the others once and start the loop. Raises ``GateError``."""
         self._begun = True
         await self._leases.begin(await self._pulse.start())
         await self._succeed()
@@ -55,14 +59,14 @@ class Heartbeat:
         self._task = asyncio.create_task(self._run())
 
     async def _succeed(self) -> None:
-        """Lives that have ended where this one runs, its own predecessor as a rule: no need for their silence."""
+        """Release the Leases of ended instances that ran here, usually our predecessor: no need to let them expire."""
         self._inquiry.know(doors(await self._leases.all()))
         for life in await self._inquiry.here():
             await self._leases.release(life)
             self._registry.presence.left(life)
 
     async def close(self) -> None:
-        """Release what is ours, so that the others need not wait for the silence. Never raises."""
+        """Release our Lease and the leader's if we hold it, so that others need not let them expire. Never raises."""
         if not self._begun:
             return
         self._begun = False
@@ -77,15 +81,16 @@ class Heartbeat:
                 await self._resign(await self._leases.all())
 
     async def _resign(self, leases: Iterable[Lease]) -> None:
-        """The next leader need not find out first that this one has ended: there may be nobody left to say so."""
+        """Release the leader's Lease if we hold it, so that the next leader need not detect that we have ended."""
         leader = _leader(leases)
         if leader is not None and leader.spec.holder_identity == self._registry.life:
             await self._leases.resign(leader)
 
     async def leave(self) -> bool:
-        """Release what is ours, and whether nobody else is there. Never raises.
+        """Close; returns whether no other gateway is left, and if so deletes our Lease and dead ones. Never raises.
 
-        In this order: of two that stop at once, the one that releases its Lease last finds nobody.
+        Our Lease is released before the others are read: of two gateways that stop at once, the one that releases
+        last finds nobody.
         """
         await self.close()
         try:
@@ -93,7 +98,7 @@ class Heartbeat:
             if self._registry.lives != [self._registry.life]:
                 return False
             for life in lives:
-                if life == self._registry.life or self._registry.presence.dead(life):  # nobody else will
+                if life == self._registry.life or self._registry.presence.dead(life):  # no other will
                     await self._leases.forget(life)
         except GateError:
             return False
@@ -108,7 +113,7 @@ class Heartbeat:
                 self._registry.presence.mark_disconnected()
                 log.debug("lease.failed", reason=str(error))
             except Exception:
-                # Who hears nothing must not take the others for dead.
+                # Without news of the others, none may be taken for dead.
                 self._registry.presence.mark_disconnected()
                 log.exception("lease.broken")
 
@@ -133,13 +138,13 @@ class Heartbeat:
 
     async def _elect(self, leader: Lease | None, holder: str | None, now: float) -> None:
         if self._election.saw(holder, now):
-            with contextlib.suppress(Conflict):  # somebody was quicker: the next look says who
+            with contextlib.suppress(Conflict):  # another gateway was faster; the next read shows which
                 await self._leases.lead(leader)
                 self._election.won(now)
                 log.info("leading", gateway=self._registry.life, after=holder)
 
     async def _tidy(self, unused: Iterable[str]) -> None:
-        """Delete the Leases of the dead once nothing of theirs is left and everybody has seen how they ended."""
+        """Delete the Leases of dead instances once they own nothing and every gateway has observed their end."""
         presence = self._registry.presence
         for life in unused:
             if presence.dead(life) and presence.silent(life):

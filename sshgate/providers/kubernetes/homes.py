@@ -34,6 +34,8 @@ class _ClaimSpec(Object):
 
 
 class VolumeClaim(Object):
+    """A core/v1 PersistentVolumeClaim."""
+
     metadata: Meta
     spec: _ClaimSpec = msgspec.field(default_factory=_ClaimSpec)
 
@@ -55,7 +57,7 @@ class _Status(Object):
 
 
 class _User(Object):
-    """A pod, as far as it uses homes."""
+    """A pod, reduced to the volumes it uses."""
 
     metadata: Meta
     spec: _Spec = msgspec.field(default_factory=_Spec)
@@ -68,7 +70,7 @@ _pods = msgspec.json.Decoder(Listing[_User])
 
 
 class KubernetesHomes:
-    """The ``Homes`` of a namespace. ``now`` is the API server's time; ``limits`` are asked each time."""
+    """The ``Homes`` of a namespace. ``now`` is the API server's time; ``limits`` is called for every new home."""
 
     def __init__(
         self, api: ApiServer, profiles: Mapping[str, Profile], now: Callable[[], Now], limits: Callable[[], Limits]
@@ -77,21 +79,23 @@ class KubernetesHomes:
         self._now = now
         self._limits = limits
         self._profiles = profiles
-        # By their claims' names those that are being made here: no list need show them yet.
+        # Homes being created here, as volume claim name -> user: a list may not show them yet.
         self._making: dict[str, str] = {}
 
     @property
     def wanted(self) -> bool:
-        """Whether any profile has homes; without, nothing is ever asked."""
+        """Whether any profile has homes; if not, no request is ever sent."""
         return any(profile.home is not None for profile in self._profiles.values())
 
     def __repr__(self) -> str:
         return f"<KubernetesHomes {'of' if self.wanted else 'none in'} {self._api.namespace}>"
 
     async def prepare(self, order: Order) -> VolumeClaim | None:
-        """See that the home of this order is there and free; the claim, if it was made for that.
+        """Make sure that the home for this order exists and is unused.
 
-        Raises ``StartFailed`` with what is in the way, ``LimitReached`` where there may be no more.
+        Returns the volume claim if this call created it, for ``undo``; ``None`` if it existed or none is needed.
+
+        Raises ``StartFailed`` if it cannot be used now, ``LimitReached`` if there may be no more homes.
         """
         home = order.profile.home
         if home is None or order.name is None:
@@ -112,17 +116,18 @@ class KubernetesHomes:
         return made
 
     async def undo(self, made: VolumeClaim | None) -> None:
-        """Delete what ``prepare`` has made, since no sandbox came of it."""
+        """Delete what ``prepare`` has created, because the sandbox was not made."""
         if made is not None:
             with contextlib.suppress(failures.NotFound, failures.Conflict):
                 await self._delete(made)
 
     async def _admitted(self, name: str, order: Order, home: Home) -> tuple[VolumeClaim, VolumeClaim | None]:
-        """The claim, and the same if it was made here. Raises ``LimitReached``.
+        """Create the volume claim within the limits; returns it, twice if it did not exist. Raises ``LimitReached``.
 
-        Exact in this gateway; where several make homes at the same moment, a quota is.
+        The limit is exact within one gateway. Gateways that create homes at the same moment may exceed it; use a
+        ResourceQuota where that matters.
         """
-        # Each counts those that began before it: of two that begin at once, the second one is too many.
+        # Count those that began earlier: of two that begin at once, only the second can exceed the limit.
         before = dict(self._making)
         self._making[name] = order.user
         try:
@@ -134,7 +139,7 @@ class KubernetesHomes:
             del self._making[name]
 
     async def names(self, user: str | None) -> set[str]:
-        """The names of the pods that have a home, as far as anybody knows: of all users, or of one."""
+        """The pod names of the sandboxes that have a home; ``None``: of all users."""
         if not self.wanted:
             return set()
         claims = await self._kept(user)
@@ -167,7 +172,7 @@ class KubernetesHomes:
         return True
 
     async def _delete(self, claim: VolumeClaim) -> None:
-        # Should a sandbox be made at this moment, the cluster keeps the volume for as long as that uses it.
+        # If a sandbox is created at this moment, the cluster keeps the volume while it is used (pvc-protection).
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": claim.metadata.uid}}
         path = self._api.path("persistentvolumeclaims", claim.metadata.name)
         await self._api.request("DELETE", path, options, doing="delete the home")
@@ -186,7 +191,7 @@ class KubernetesHomes:
         body = {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            # No owner: uninstalling sshgate must not delete what people keep.
+            # No owner reference: uninstalling sshgate must not delete homes.
             "metadata": {"name": name, "labels": marks, "annotations": {labels.USER: labels.printable(order.user)}},
             "spec": spec,
         }
@@ -216,7 +221,7 @@ class KubernetesHomes:
         return _claims.decode(body).items or []
 
     async def _users(self) -> Mapping[str, Sequence[str]]:
-        """By volume claim the pods that use it, or still do: whoever made them."""
+        """The names of unfinished pods that use a volume claim, by its name; also pods that sshgate did not create."""
         body = await self._api.request("GET", self._api.path("pods"), doing="look who uses homes")
         found: defaultdict[str, deque[str]] = defaultdict(deque)
         for pod in _pods.decode(body).items or ():
@@ -231,5 +236,5 @@ def _stays(claim: VolumeClaim) -> bool:
 
 
 def _owner(claim: VolumeClaim) -> tuple[str, str]:
-    """Whose it is, by name and by hash."""
+    """The home's user, by name and by hash."""
     return claim.metadata.annotations.get(labels.USER, ""), claim.metadata.labels.get(labels.USER, "")

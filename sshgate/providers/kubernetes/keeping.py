@@ -1,4 +1,4 @@
-"""Which named sandboxes are kept: the rules by profile, and a look whether anything runs in one."""
+"""What decides how long named sandboxes are kept: the rules by profile, and whether anything runs in one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sshgate.sandbox.side_execs import NOBODY, ExecLimits
 
 
 def rules_of(profiles: Mapping[str, Profile]) -> Rules:
-    """How long each profile's named sandboxes are kept without clients."""
+    """How long named sandboxes are kept without clients, by profile."""
     return Rules({labels.label_value(name): profile.limits.detached for name, profile in profiles.items()})
 
 
 async def anything_runs(api: ApiServer, pod: Pod, profile: Profile, limits: ExecLimits) -> bool:
-    """Whether any program runs in this pod. True when it cannot be told."""
-    # Who only looks removes nothing.
+    """Whether any program runs in this pod; true if that cannot be determined."""
+    # The sandbox object is temporary and must not delete the pod.
     return await KubernetesSandbox(api, pod, profile, lambda _: nothing_to_remove(), limits, NOBODY).aside.anything()

@@ -1,8 +1,8 @@
-"""Renewing this gateway's Lease from a thread of its own: a gateway that has much to do is not dead.
+"""Renews this gateway's Lease from a separate thread, so that a busy gateway is not taken for dead.
 
-The event loop of the gateway only counts its turns. The thread has a loop, a connection and a renewal of its own, and
-stops renewing when the gateway's loop has not turned for ``HUNG`` seconds: then it never will again. Time in which
-the whole process was stopped does not count.
+The thread has its own event loop and connection. The gateway's loop only increments a counter; once that has not
+changed for ``HUNG`` seconds the loop is considered stuck for good, and the thread stops renewing. Time in which the
+whole process was stopped does not count.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from sshgate.providers.kubernetes.leases import Leases
 from sshgate.providers.kubernetes.liveness import Door, answering
 from sshgate.providers.kubernetes.podspec import Owner
 
-# As long as the kubelet gives a pod whose /healthz does not answer: three probes, 20 s apart. Work that is bounded per
-# turn of the loop holds it up for a second at most.
+# As long as the kubelet waits for a pod whose /healthz does not answer: three probes, 20 s apart. A healthy loop is
+# blocked for a second at most, since work per iteration is bounded.
 HUNG = 60.0
 TICK = 1.0
-# A renewal that was refused or not answered is repeated after this.
+# Seconds until a failed renewal is retried.
 AGAIN = 1.0
 CLOSE_SECONDS = 3.0
 
@@ -34,11 +34,11 @@ log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 
 class Turns:
-    """Whether a loop turns, as seen from a thread that looks every ``TICK``."""
+    """Watches from another thread, every ``TICK``, whether an event loop still runs. Call it for the answer."""
 
     def __init__(self, hung: float = HUNG) -> None:
         self.count = 0
-        """The loop adds to it with each of its ticks."""
+        """Incremented by the loop at every tick."""
         self._hung = hung
         self._seen = 0
         self._still = 0.0
@@ -50,7 +50,7 @@ class Turns:
         return self._still < self._hung
 
     def look(self, elapsed: float) -> None:
-        """``elapsed`` seconds after the last look. A long time means that the thread itself was stopped."""
+        """Compare the count, ``elapsed`` seconds after the last call. Longer gaps mean that the thread was stopped."""
         if self.count != self._seen:
             self._seen, self._still = self.count, 0.0
         else:
@@ -58,7 +58,7 @@ class Turns:
 
 
 class Pulse:
-    """The thread. ``start`` and ``close`` from the gateway's loop; the Lease itself is made by their caller."""
+    """The thread. Call ``start`` and ``close`` from the gateway's loop; the caller creates and releases the Lease."""
 
     def __init__(self, api: ApiServer, owner: Owner, hung: float = HUNG) -> None:
         self._api = api
@@ -73,7 +73,10 @@ class Pulse:
         return f"<Pulse {'beating' if self._thread is not None else 'still'}, {self._turns!r}>"
 
     async def start(self) -> Door:
-        """Renew from the next ``RENEW`` on; where this life answers. Raises ``GateError``."""
+        """Start the thread, which first renews after ``RENEW`` seconds. Raises ``GateError``.
+
+        Returns where this instance answers liveness probes.
+        """
         opened: Future[Door] = Future()
         loop = self._loop = asyncio.SelectorEventLoop()
         api = self._api.twin()
@@ -88,7 +91,7 @@ class Pulse:
         return await asyncio.wrap_future(opened)
 
     async def close(self) -> None:
-        """Renew no more: a renewal that is under way is waited for. Never raises."""
+        """Stop renewing, and wait for a renewal under way, at most ``CLOSE_SECONDS``. Never raises."""
         thread, self._thread = self._thread, None
         if self._ticking is not None:
             self._ticking.cancel()

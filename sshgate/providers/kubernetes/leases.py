@@ -1,7 +1,7 @@
-"""Leases (coordination.k8s.io/v1): what gateways tell each other by. One of each life's own, one of the leader.
+"""Leases (coordination.k8s.io/v1), by which gateways know of each other: one per instance, and one for the leader.
 
-A life that ends releases its Lease, and the leader's if that is its own, as client-go does, by taking the holder out;
-the next leader deletes the former later.
+An instance that ends releases its Lease, and the leader's if it holds that, by clearing the holder as client-go does.
+The leader later deletes released Leases of instances.
 """
 
 from __future__ import annotations
@@ -30,11 +30,15 @@ MERGE_PATCH = "application/merge-patch+json"
 
 
 class LeaseSpec(Object):
+    """The spec of a Lease; a released one has no holder."""
+
     holder_identity: str | None = None
     renew_time: str | None = None
 
 
 class Lease(Object):
+    """A coordination.k8s.io/v1 Lease."""
+
     metadata: Meta
     spec: LeaseSpec = msgspec.field(default_factory=LeaseSpec)
 
@@ -45,7 +49,7 @@ _door = msgspec.json.Encoder()
 
 
 class Leases:
-    """The Leases of one namespace that gateways have made. Failures raise as ``ApiServer.request`` says."""
+    """The Leases of the gateways in one namespace. Methods raise as ``ApiServer.request`` does."""
 
     def __init__(self, api: ApiServer, owner: Owner) -> None:
         self._api = api
@@ -56,7 +60,7 @@ class Leases:
         return f"<Leases of {self._owner.gateway}>"
 
     async def all(self) -> list[Lease]:
-        """Those of every gateway, and the leader's."""
+        """List the Leases of all instances, and the leader's."""
         query = {"labelSelector": labels.SELECTOR}
         body = await self._api.request("GET", self._root, query=query, doing="look for other gateways")
         try:
@@ -65,8 +69,8 @@ class Leases:
             raise Unavailable("the API server sent something that is no answer.") from error
 
     async def renew(self, door: Door) -> None:
-        """This gateway lives. Its Lease is made anew where it is not there (any more)."""
-        # With its holder: another gateway may have thought that this life is over.
+        """Renew this instance's Lease; create it again if it was deleted."""
+        # Also sets the holder: another gateway may have released it, believing that this instance had ended.
         life = self._owner.life
         try:
             await self._patch(f"{LIFE}{life}", {"spec": {"holderIdentity": life, "renewTime": _now()}}, "renew a lease")
@@ -74,29 +78,29 @@ class Leases:
             await self.begin(door)
 
     async def begin(self, door: Door) -> None:
-        """Make this gateway's own Lease; ``door`` is where it answers."""
+        """Create this instance's Lease; ``door`` is where it answers liveness probes."""
         body = self._lease(f"{LIFE}{self._owner.life}", PRESENCE)
         body["metadata"]["annotations"] = {labels.DOOR: _door.encode(door).decode()}
-        with contextlib.suppress(Conflict):  # made by a request whose answer was lost: nobody else has this name
+        with contextlib.suppress(Conflict):  # created by a request whose response was lost: the name is unique
             await self._post(body)
 
     async def release(self, life: str) -> None:
-        """What belongs to this life is nobody's from now on. One without a Lease needs none."""
+        """Release the Lease of an instance: what it owns has no owner from now on. No error if there is no Lease."""
         with contextlib.suppress(NotFound):
             await self._patch(f"{LIFE}{life}", {"spec": {"holderIdentity": ""}}, "release a lease")
 
     async def resign(self, known: Lease) -> None:
-        """Lead no longer. Raises ``Conflict`` when somebody else does already."""
+        """Release the leader's Lease ``known``. Raises ``Conflict`` if it has changed."""
         version = {"resourceVersion": known.metadata.resource_version}
         await self._patch(LEADER, {"metadata": version, "spec": {"holderIdentity": ""}}, "stop leading")
 
     async def forget(self, life: str) -> None:
-        """Delete the Lease of a life that has ended."""
+        """Delete the Lease of an instance that has ended."""
         with contextlib.suppress(NotFound):
             await self._api.request("DELETE", f"{self._root}/{LIFE}{life}", doing="delete a lease")
 
     async def lead(self, known: Lease | None) -> None:
-        """Become the leader in place of ``known``. Raises ``Conflict`` when somebody was quicker."""
+        """Become the leader in place of ``known``. Raises ``Conflict`` if another gateway was faster."""
         if known is None:
             await self._post(self._lease(LEADER, LEADERSHIP))
             return
@@ -126,17 +130,17 @@ class Leases:
 
 
 def part_of(lease: Lease) -> str:
-    """``PRESENCE`` or ``LEADERSHIP``."""
+    """What a Lease is for: ``PRESENCE`` or ``LEADERSHIP``."""
     return lease.metadata.labels.get(PART, "")
 
 
 def life_of(lease: Lease) -> str | None:
-    """The life whose own this Lease is; ``None``: the leader's."""
+    """The instance that this Lease belongs to; ``None`` for the leader's Lease."""
     return lease.metadata.name.removeprefix(LIFE) if part_of(lease) == PRESENCE else None
 
 
 def doors(leases: Iterable[Lease]) -> Iterator[tuple[str, Door | None]]:
-    """By life where it answers."""
+    """For each instance, where it answers liveness probes."""
     for lease in leases:
         life = life_of(lease)
         if life is not None:
@@ -144,7 +148,7 @@ def doors(leases: Iterable[Lease]) -> Iterator[tuple[str, Door | None]]:
 
 
 def observe_leases(presence: Membership, leases: Iterable[Lease]) -> list[str]:
-    """What these Leases say of who lives; the lives they are of."""
+    """Update the membership from these Leases; returns the instances that they belong to."""
     lives = [(life, lease) for lease in leases if (life := life_of(lease)) is not None]
     for life, lease in lives:
         if lease.spec.holder_identity:
@@ -155,7 +159,7 @@ def observe_leases(presence: Membership, leases: Iterable[Lease]) -> list[str]:
 
 
 def _door_of(lease: Lease) -> Door | None:
-    """Where the life of this Lease answers; ``None``: nowhere, or an older gateway wrote it."""
+    """Where the instance of this Lease answers; ``None`` if nowhere, or if an older gateway wrote it."""
     try:
         return _doors.decode(lease.metadata.annotations.get(labels.DOOR, ""))
     except (msgspec.DecodeError, UnicodeError):
@@ -163,5 +167,5 @@ def _door_of(lease: Lease) -> Door | None:
 
 
 def _now() -> str:
-    # Nobody compares this with a clock of their own: it only has to change.
+    # Never compared with another clock: it only has to change.
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Sandboxes as people see them: what stands on the pods, with what they use and whether they have a home."""
+"""Lists sandboxes for users and operators: what is written on the pods, their usage, and whether they have a home."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from sshgate.sandbox.named import Listed
 async def list_sandboxes(
     api: ApiServer, records: Iterable[Record], homes: KubernetesHomes, user: str | None, now: Now
 ) -> list[Listed]:
-    """Tell these, oldest first. Raises ``Unavailable``; usage that cannot be had is left out."""
+    """Describe these sandboxes, oldest first. Raises ``Unavailable``; usage is left out where it is not measured.
+
+    ``user`` selects whose homes are looked up; ``None``: everybody's. ``now`` is the API server's time.
+    """
     usage, at_home = await asyncio.gather(read_usage(api), homes.names(user))
     return [_describe(one, usage.get(one.name), one.name in at_home, now) for one in oldest_first(records)]
 

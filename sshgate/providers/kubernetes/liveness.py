@@ -1,8 +1,8 @@
-"""Asking a gateway whether it lives, past the API server: the second sign, before what it holds is deleted.
+"""Liveness probes between gateways, past the API server: a second sign before what a gateway owns is deleted.
 
-Each gateway answers at a socket of its machine's kernel (Linux's abstract ones, which nobody has to clean up and which
-end with their process), and in a pod at a port of the pod's address as well. Where that is, and a secret, stand in its
-Lease, which only gateways read: an answer is a digest of what was asked, so that nobody else's port counts.
+Each instance answers at an abstract Unix socket (Linux), which vanishes with its process, and in a pod also at a port
+of the pod's address. Its Lease, which only gateways can read, holds both addresses and a secret key. The answer is a
+digest of the question with that key, so another program at the same address cannot pass for the instance.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import structlog
 from sshgate.lifecycle.membership import Membership
 
 PORT = 9465
-"""Where gateways in pods answer; the manifests open it between gateways."""
+"""The port at which gateways in pods answer; the manifests open it between gateways."""
 ADDRESS_VARIABLE = "SSHGATE_POD_IP"
 ASK_SECONDS = 2.0
 AT_ONCE = 8
-"""Questions that are answered, and asked, at a time: more than there are gateways."""
+"""The most probes that are answered, or sent, at a time; more than there are gateways."""
 _BYTES = 32
 _TURNING, _STANDING = b"turning", b"standing"
 
@@ -38,11 +38,11 @@ log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 
 class Door(msgspec.Struct, frozen=True):
-    """Where a life answers, as it is written in its Lease."""
+    """Where an instance answers liveness probes, as written in its Lease."""
 
     key: str
     machine: str | None = None
-    """The kernel and the network namespace whose sockets it uses; ``None``: it has none."""
+    """The kernel and network namespace of its abstract socket; ``None`` if it has none."""
     address: str | None = None
     port: int = PORT
 
@@ -51,18 +51,18 @@ class Door(msgspec.Struct, frozen=True):
 
 
 class Sign(enum.Enum):
-    """What asking has shown."""
+    """The result of a probe."""
 
     ALIVE = enum.auto()
     STANDING = enum.auto()
-    """Its process is there, and its event loop has not turned for long."""
+    """The process exists, but its event loop is stuck."""
     GONE = enum.auto()
     UNKNOWN = enum.auto()
-    """No answer: it may be stopped, or out of reach from here."""
+    """No answer: it may be stopped, or unreachable from here."""
 
 
 def machine() -> str | None:
-    """Names the kernel and network namespace that we run in; ``None``: this system has no abstract sockets."""
+    """Identifies the kernel and network namespace we run in; ``None`` if there are no abstract sockets."""
     if not sys.platform.startswith("linux"):
         return None
     try:
@@ -73,7 +73,10 @@ def machine() -> str | None:
 
 
 def free_name(namespace: str, name: str) -> tuple[str, socket.socket | None]:
-    """``name``, or one like it that no other gateway of this machine has; it is ours until the socket is closed."""
+    """Reserve ``name``, or ``name-N`` if another gateway on this machine has it, in this ``namespace``.
+
+    The name is ours until the returned socket is closed. Without abstract sockets there is none, and no check.
+    """
     if machine() is None:
         return name, None
     for number in range(1, 100):
@@ -89,7 +92,7 @@ def free_name(namespace: str, name: str) -> tuple[str, socket.socket | None]:
 
 @asynccontextmanager
 async def answering(turns: Callable[[], bool]) -> AsyncIterator[Door]:
-    """Answer while the body runs; ``turns`` says whether the gateway's event loop does."""
+    """Answer liveness probes while the body runs; ``turns`` returns whether the gateway's event loop still runs."""
     key = secrets.token_hex(16)
     open_now = 0
 
@@ -103,7 +106,7 @@ async def answering(turns: Callable[[], bool]) -> AsyncIterator[Door]:
                     writer.write(_digest(key, _TURNING if turns() else _STANDING, asked))
                     await writer.drain()
         except (OSError, EOFError, TimeoutError):
-            pass  # who asks and goes away wants no answer
+            pass  # the client has gone: no answer is needed
         finally:
             open_now -= 1
             writer.close()
@@ -127,7 +130,7 @@ async def answering(turns: Callable[[], bool]) -> AsyncIterator[Door]:
 
 
 def ask(door: Door, seconds: float = ASK_SECONDS) -> Sign:
-    """Ask, and wait for the answer, in a thread that may wait."""
+    """Probe an instance; blocks for ``seconds`` per step at most, so call it in a thread. Never raises."""
     address: str | tuple[str, int]
     if door.machine is not None and door.machine == machine():
         family, address = socket.AF_UNIX, _abstract(door.key)
@@ -152,11 +155,11 @@ def ask(door: Door, seconds: float = ASK_SECONDS) -> Sign:
         return Sign.ALIVE
     if hmac.compare_digest(answer, _digest(door.key, _STANDING, question)):
         return Sign.STANDING
-    return Sign.GONE  # another life answers there now
+    return Sign.GONE  # another instance answers there now
 
 
 class Inquiry:
-    """The doors that Leases have shown, and the questions that are under way."""
+    """Probes instances at the addresses in their Leases, and keeps track of the probes under way."""
 
     def __init__(self) -> None:
         self._doors: dict[str, Door] = {}
@@ -166,23 +169,26 @@ class Inquiry:
         return f"<Inquiry {len(self._doors)} doors, {len(self._asked)} asked>"
 
     def know(self, doors: Iterable[tuple[str, Door | None]]) -> None:
-        """What the Leases of these lives say now."""
+        """Remember the addresses that the Leases of these instances show."""
         self._doors.update((life, door) for life, door in doors if door is not None)
 
     def forget(self, but: Iterable[str]) -> None:
-        """Keep the doors of these lives alone."""
+        """Forget the addresses of all instances except these."""
         kept = set(but)
         self._doors = {life: door for life, door in self._doors.items() if life in kept}
 
     async def here(self) -> list[str]:
-        """Lives whose gateways ran in our place and are gone: the kernel itself says so."""
+        """The instances that ran on this kernel and network namespace and have ended: their socket is gone."""
         mine = machine()
         lives = [life for life, door in self._doors.items() if door.machine is not None and door.machine == mine]
         signs = await asyncio.gather(*(asyncio.to_thread(ask, self._doors[life]) for life in lives))
         return [life for life, sign in zip(lives, signs, strict=True) if sign is Sign.GONE]
 
     async def ask(self, presence: Membership, seconds: float) -> None:
-        """Ask those that are suspected to be dead. What is not answered within ``seconds`` counts the next time."""
+        """Probe the suspects of ``presence`` and report the results to it.
+
+        Waits at most ``seconds``; later answers are reported by the next call.
+        """
         for life in presence.suspects():
             if life in self._doors and life not in self._asked and len(self._asked) < AT_ONCE:
                 self._asked[life] = asyncio.create_task(asyncio.to_thread(ask, self._doors[life]))
@@ -197,7 +203,7 @@ class Inquiry:
                 presence.vanished(life)
 
     async def close(self) -> None:
-        """Wait for no more answers."""
+        """Stop waiting for answers."""
         for task in self._asked.values():
             task.cancel()
         await asyncio.gather(*self._asked.values(), return_exceptions=True)

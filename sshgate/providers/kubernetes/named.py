@@ -1,9 +1,10 @@
-"""Named sandboxes as pods: one name, one pod, whichever gateway is asked.
+"""Named sandboxes as pods: one name, one pod, whichever gateway is used.
 
-The pod's name is made of the user and the sandbox's name, and the API server lets a name exist once: making it is the
-compare-and-swap between gateways. They are made cold: of two gateways that took two warm pods for one name nothing
-would stop the second, and a home has to stand in the pod's spec anyway. Each gateway notes on the pod while it has
-channels in it; what is noted and not so (a crash, a request without an answer) is put right by ``sweep``.
+The pod's name is derived from the user and the sandbox's name. The API server accepts a name once, so creating the pod
+is the compare-and-swap between gateways. Named sandboxes always start cold: two gateways could each claim a different
+warm pod for the same name, and a home must be in the pod's spec anyway. While a gateway has channels in the sandbox,
+an annotation of the pod (the attachment) names its instance. ``sweep`` removes our attachments that are stale after a
+lost response; those of dead instances are removed by the leader's reaper.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from sshgate.sandbox.named import Admit, Attachment, Listed
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import ExecLimits
 
-# So long a login waits for the last sandbox of the same name to be gone; usually that takes a second or two.
+# How long a login waits until the previous sandbox of the same name is gone; usually a second or two.
 GONE_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
 
@@ -45,7 +46,11 @@ MakeWay = Callable[[Callable[[], Awaitable[Pod]]], Awaitable[Pod]]
 
 
 class KubernetesNamed:
-    """The ``NamedSandboxes`` of one gateway. ``known`` is the watch's last word on a pod; ``way`` makes room."""
+    """The ``NamedSandboxes`` of one gateway.
+
+    ``known`` returns a pod as the watch last showed it; ``way`` creates a pod, evicting warm ones if there is no room;
+    ``discard`` deletes a pod by name and uid.
+    """
 
     outlast = True
 
@@ -77,11 +82,11 @@ class KubernetesNamed:
         return f"<KubernetesNamed {len(self._here)} attached, {len(self._detaching)} detaching>"
 
     def start(self) -> None:
-        """Look from time to time whether what is noted on pods is so."""
+        """Start ``sweep`` every ``SWEEP_SECONDS``."""
         self._task = asyncio.create_task(self._sweeping())
 
     async def close(self, seconds: float) -> None:
-        """Detach from all of them, within ``seconds``: they go on without this gateway."""
+        """Detach from all of them, within ``seconds``; the sandboxes keep running without this gateway."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -97,7 +102,7 @@ class KubernetesNamed:
         await asyncio.gather(*left, return_exceptions=True)
 
     def observe(self, pod: Pod, gone: bool) -> None:
-        """The watch tells of a pod."""
+        """Take note of a change of a pod, or of its end (``gone``), from the watch."""
         here = self._here.get(pod.metadata.name)
         if here is not None:
             here.sandbox.observe(pod, gone)
@@ -134,7 +139,7 @@ class KubernetesNamed:
     # --- joining ---
 
     async def _one(self, pod: str, order: Order, notice: Notice) -> tuple[Record, bool]:
-        """The pod of this name with this gateway attached to it, and whether it was made for that."""
+        """The pod of this name, with this gateway attached to it, and whether this call created it."""
         assert order.name is not None
         registry = self._registry
         record = registry.book.named(pod)
@@ -165,7 +170,7 @@ class KubernetesNamed:
                 record = registry.book.named(pod)
 
     async def _make(self, order: Order) -> Record | None:
-        """A new pod; ``None`` when there is one of its name already."""
+        """Create the pod; ``None`` if one of its name exists."""
         registry = self._registry
         registry.admit(order.user, order.session)
         home: VolumeClaim | None = None
@@ -184,7 +189,7 @@ class KubernetesNamed:
                 self._soon(self._undo(home, labels.named_pod(order.user, order.name or "")))
             raise
         finally:
-            # From here on the pod itself is what counts.
+            # From now on the limits count the pod itself instead of the reservation.
             registry.end(order.session)
 
     async def _forget(self, step: Wait, notice: Notice) -> None:
@@ -210,7 +215,7 @@ class KubernetesNamed:
         return _Attached(self, record.name, here, made, left)
 
     def left(self, name: str, here: _Here) -> None:
-        """A channel has left."""
+        """A channel has left; the last one starts the detaching."""
         here.count -= 1
         if not here.count:
             self._detach_soon(name, here)
@@ -224,7 +229,7 @@ class KubernetesNamed:
         task.add_done_callback(self._detaching.discard)
 
     async def _undo(self, home: VolumeClaim, pod: str) -> None:
-        """Delete a home that was made for this pod, unless that is there, made by a request without an answer."""
+        """Delete a home that was created for this pod, unless the pod exists after all (a lost response)."""
         with contextlib.suppress(GateError):
             if await self._look(pod) is None:
                 await self._homes.undo(home)
@@ -234,14 +239,14 @@ class KubernetesNamed:
         async with self._alone(name):
             now_here = self._here.get(name)
             if now_here is not None and (now_here.count or now_here is not here):
-                return  # somebody came back
+                return  # a channel has joined meanwhile
             self._here.pop(name, None)
             record = registry.book.named(name)
             if record is None or (here is not None and record.uid != here.sandbox.uid):
                 return
             answer = await registry.patch(record, detach_patch(record, registry.life, registry.now))
             given_up = here is not None and here.made and not here.sandbox.entered
-            # Nobody has been in it; whoever joined meanwhile, elsewhere, keeps it.
+            # Nobody has used it. If another gateway has attached meanwhile, it stays.
             if given_up and isinstance(answer, Record) and not answer.attached:
                 registry.book.expectations.delete(answer.uid, registry.now.mono)
                 await registry.delete(Delete(answer, "given up during the start", untouched=True))
@@ -252,7 +257,7 @@ class KubernetesNamed:
             self.sweep()
 
     def sweep(self) -> None:
-        """Detach from what this gateway is noted on without having a channel there."""
+        """Detach from the pods that have an attachment of this gateway although it has no channel in them."""
         for one in self._registry.book.sightings(self._registry.now):
             name = one.record.name
             if one.record.sandbox and self._registry.life in one.record.attached and name not in self._busy:
@@ -261,7 +266,7 @@ class KubernetesNamed:
                     self._detach_soon(name, here)
 
     async def _look(self, pod: str) -> Record | None:
-        """The pod as it is written. Raises ``Unavailable``."""
+        """Read the pod from the API server; ``None`` if there is none. Raises ``Unavailable``."""
         try:
             record = record_of(await self._api.get_pod(pod))
         except failures.NotFound:
@@ -273,10 +278,10 @@ class KubernetesNamed:
         return record
 
     def _discard(self, sandbox: KubernetesSandbox) -> asyncio.Future[None]:
-        """It could not be entered: of no use to anybody where it was only just made for that.
+        """The sandbox could not be entered: delete it if it was just created, else keep it.
 
-        One that was there before may hold what its user left running, and a node whose container runtime is away lets
-        nobody in either: the next login tries again, and its user can end it.
+        One that existed before may hold programs that its user left running, and the cause may be temporary (the
+        node's container runtime is down). The next login tries again, and the user can end it.
         """
         here = self._here.get(sandbox.id)
         if here is None or here.sandbox is not sandbox or not here.made:
@@ -286,7 +291,7 @@ class KubernetesNamed:
 
     @asynccontextmanager
     async def _alone(self, pod: str) -> AsyncIterator[None]:
-        """Of several who want to change one pod from here, one at a time; no lock is kept that nobody wants."""
+        """Serialise changes of one pod by this gateway. A lock exists only while somebody holds or awaits it."""
         lock = self._busy.setdefault(pod, _Lock())
         lock.wanted += 1
         try:
@@ -303,7 +308,7 @@ class _Lock(asyncio.Lock):
 
 
 class _Here:
-    """A named sandbox with channels of this gateway in it."""
+    """A named sandbox, with the number of this gateway's channels in it."""
 
     def __init__(self, sandbox: KubernetesSandbox, made: bool) -> None:
         self.sandbox = sandbox
@@ -312,7 +317,7 @@ class _Here:
 
 
 class _Attached:
-    """One channel in it."""
+    """The ``Attachment`` of one channel."""
 
     def __init__(self, named: KubernetesNamed, name: str, here: _Here, made: bool, left: float) -> None:
         self.sandbox: Sandbox = here.sandbox

@@ -1,4 +1,4 @@
-"""What an operator does to the sandboxes of a namespace from outside any gateway: list, end, reap."""
+"""An operator's commands on the sandboxes of a namespace, run outside any gateway: list, end, reap."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.sandbox.named import Listed
 from sshgate.sandbox.side_execs import ExecLimits
 
-# A life of its own that nothing stands on: nothing here is ever a gateway.
+# An instance that owns nothing: an operator's command is not a gateway.
 NOBODY = Owner("operator", "operator")
 LOOK = RENEW / 2
 LONGEST_LISTENING = 2 * UNANSWERED
 
 
 class Operator:
-    """One operator's connection to the namespace of a configuration. Failures raise as ``ApiServer.request`` says."""
+    """One operator's access to the namespace of a configuration. Methods raise as ``ApiServer.request`` does."""
 
     def __init__(self, config: Config, api: ApiServer) -> None:
         self._profiles = config.profiles
@@ -49,7 +49,7 @@ class Operator:
         api.on_date = self._registry.time.record
 
     async def sandboxes(self) -> list[Listed]:
-        """Every sandbox that is somebody's, oldest first."""
+        """List every sandbox that is in use, oldest first; no warm ones."""
         await self._read()
         book, now = self._registry.book, self._registry.now
         records = [one.record for one in book.sightings(now) if one.record.state is not State.WARM]
@@ -57,9 +57,13 @@ class Operator:
         return await list_sandboxes(self._api, records, homes, None, now)
 
     async def end(self, which: str, who: str) -> str | None:
-        """End a sandbox, by its pod's name or as ``user=name``; its pod's name, or ``None`` when there is none.
+        """End a sandbox; returns its pod's name, or ``None`` if there is none.
 
-        ``who`` ends it is written on the pod, from which the gateways tell their audit.
+        Args:
+            which: The pod's name, or ``user=name`` for a named sandbox.
+            who: The operator's name; written on the pod, where the gateways read it for their audit log.
+
+        Raises ``BadRequest`` if the pod is not a sandbox.
         """
         user, equals, name = which.partition("=")
         pod = labels.named_pod(user, name) if equals else which
@@ -77,10 +81,11 @@ class Operator:
         return pod
 
     async def reap(self, dry_run: bool, waiting: Callable[[float], None]) -> list[Delete | Detach]:
-        """What is left of dead gateways, and of named sandboxes nobody came back to; removed unless ``dry_run``.
+        """Find what dead gateways and abandoned named sandboxes have left; remove it unless ``dry_run``.
 
-        Who is dead is told by silence, so this takes somewhat longer than ``SILENCE``; ``waiting`` is told so. Longer
-        still where silent gateways cannot be asked from here (``presence``).
+        A gateway is dead if its Lease does not change, so this takes a little longer than ``LEASE_DURATION``, and up
+        to ``UNANSWERED`` if a silent gateway cannot be probed from here. ``waiting`` is called with the seconds that
+        remain.
         """
         waiting(LEASE_DURATION + LOOK)
         await self._listen(waiting)
@@ -95,7 +100,7 @@ class Operator:
         leases, presence, inquiry = Leases(self._api, NOBODY), self._registry.presence, Inquiry()
         until = time.monotonic() + LONGEST_LISTENING
         longer = False
-        # By time that counts, not by the clock: while answers are slow nobody's silence grows.
+        # Measured in time during which renewals could be observed: slow answers of the API server do not count.
         while presence.listened <= LEASE_DURATION + LOOK / 2 or presence.suspects():
             if presence.listened > LEASE_DURATION + LOOK and not longer:
                 longer = True
@@ -123,13 +128,13 @@ class Operator:
         try:
             pod = await self._api.get_pod(record.name)
         except GateError:
-            return True  # it ended meanwhile, or nobody knows: the next one who looks will see
+            return True  # it ended meanwhile, or its state is unknown: the next sweep decides
         return await anything_runs(self._api, pod, self._profiles.get(record.profile, Profile()), self._limits)
 
 
 @asynccontextmanager
 async def operator(config: Config) -> AsyncIterator[Operator]:
-    """An operator while the body runs. Raises ``BadRequest`` for local sandboxes."""
+    """An ``Operator`` while the body runs. Raises ``BadRequest`` for the local provider, else ``Unavailable``."""
     if config.sandbox.provider != "kubernetes":
         raise BadRequest(
             "local sandboxes live inside their gateway: their users list and end them by `ssh -s USER@HOST sandboxes`."

@@ -1,4 +1,4 @@
-"""The object of the installation that owns whatever gateways make: deleting it deletes all of that."""
+"""The ConfigMap of the installation that owns all objects gateways create: deleting it garbage-collects them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _config_map = msgspec.json.Decoder(_ConfigMap)
 
 
 async def find_anchor(api: ApiServer, name: str | None) -> dict[str, Any] | None:
-    """An owner reference to the ConfigMap ``name`` in the namespace of the sandboxes; ``None`` without one.
+    """An owner reference to the ConfigMap ``name`` in the sandboxes' namespace; ``None`` if it cannot be read.
 
-    Not to the gateway's own pod: a rollout of that would end every named sandbox. An installation that lacks it,
-    or a role that may not see it, is no obstacle: what is left then is for the reaper, or for its deleted namespace.
+    The owner is not the gateway's own pod, because a rollout would then end every named sandbox. A missing ConfigMap,
+    or a role that may not read it, is only logged: the reaper, or deleting the namespace, cleans up as well.
     """
     if name is None:
         return None
@@ -34,5 +34,5 @@ async def find_anchor(api: ApiServer, name: str | None) -> dict[str, Any] | None
     except GateError as error:
         log.info("anchor.missing", config_map=name, reason=str(error))
         return None
-    # No `blockOwnerDeletion`: that needs a right on finalizers, and nothing here waits for the deletion.
+    # Without `blockOwnerDeletion`: it needs a right on finalizers, and nothing waits for the deletion.
     return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": _config_map.decode(body).metadata.uid}

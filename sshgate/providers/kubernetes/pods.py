@@ -1,4 +1,4 @@
-"""Pods as the lifecycle sees them: ``lifecycle.registry.Cluster`` by the API server."""
+"""The ``Cluster`` of ``lifecycle.registry``, implemented with the API server."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sshgate.providers.kubernetes.podspec import Owner
 
 
 class Pods:
-    """Carries out what the lifecycle asks, for the profiles of this gateway."""
+    """Creates, patches, reads and deletes pods for the lifecycle, by the profiles of this gateway."""
 
     def __init__(self, api: ApiServer, owner: Owner, profiles: Mapping[str, Profile]) -> None:
         self._api = api
         self._owner = owner
         self._profiles = profiles
         self.unsure: set[str] = set()
-        """Names of warm pods of which nobody knows whether they were made; whoever sees one discards its name."""
+        """Names of warm pods whose creation had no response. The watch removes a name when it shows the pod."""
 
     def __repr__(self) -> str:
         return f"<Pods of {self._api!r}>"
@@ -73,7 +73,7 @@ class Pods:
 
 
 def record_of(pod: Pod) -> Record:
-    """The facts of a pod that decisions are made of."""
+    """The ``Record`` of a pod: the facts that decisions depend on."""
     raw: dict[str, Any] = msgspec.to_builtins(pod)
     return Record.parse(raw)
 

@@ -1,7 +1,7 @@
-"""The pod of a sandbox: a manifest from a profile and an order. Pure.
+"""Builds the manifest of a sandbox's pod from a profile and an order. Pure.
 
-The defaults pass the ``restricted`` pod security profile. ``pod_overrides`` comes last and may change
-anything; labels, annotations and the pod's name are not in its reach.
+The defaults satisfy the ``restricted`` Pod Security Standard. ``pod_overrides`` is merged last and may change anything
+in the spec, but not labels, annotations or the pod's name.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from sshgate.sandbox.provider import Order
 CONTAINER = "shell"
 HOME = "home"
 
-# The same user id in every sandbox: an image's USER by name cannot be checked by runAsNonRoot.
+# The same user id in every sandbox: runAsNonRoot cannot check an image whose USER is a name.
 USER_ID = 1000
-# PID 1 ends at once on TERM (see KEEP_ALIVE); this bounds what a broken image can make of it.
+# PID 1 ends at once on TERM (see KEEP_ALIVE); this bounds the time if an image breaks that.
 GRACE_SECONDS = 2
 
-# PID 1 of every sandbox. It has to stay, to end on TERM at once, and to bury orphans where it can (tini).
-# The image's own entrypoint is not used: most images' programs end at once without a terminal. To have it,
-# override the container's `command` with null. An image with a shell but without sleep waits on a
-# pseudo-terminal nobody writes to.
+# PID 1 of every sandbox. It must keep running, end at once on TERM, and reap orphaned processes where it can (tini).
+# The image's own entrypoint is not used, since most images' programs end at once without a terminal; to use it,
+# override the container's `command` with null. In an image with a shell but without sleep, it reads from a
+# pseudo-terminal that nobody writes to.
 _STAY = (
     "trap 'exit 0' TERM INT HUP;"
     f"if command -v tini >/dev/null 2>&1;then exec tini -- sleep {FOREVER};fi;"
@@ -54,22 +54,22 @@ _STAY = (
 )
 KEEP_ALIVE = ("/bin/sh", "-c", _STAY)
 
-# A home that is mounted hides what the image has there (.bashrc and the like): a new one gets a copy of it. Only an
-# empty one, so that what its user has deleted does not come back. What cannot be copied keeps nobody out.
+# A mounted home hides the image's files there (.bashrc and so on), so a new home gets a copy of them. Only an empty
+# one, so that files its user has deleted do not come back. Errors of the copy do not prevent the login.
 EMPTY_HOME = "/empty-home"
 _SEED = f'case "$(ls -A {EMPTY_HOME})" in ""|lost+found)[ ! -d "$0" ]||cp -a "$0/." {EMPTY_HOME}/;;esac;exit 0'
 
 
 @dataclass(slots=True)
 class Owner:
-    """Which gateway makes the pod: its name, which is final once the provider is open, and the id of this one run."""
+    """The gateway that creates a pod: its name, final once the provider is open, and the id of this instance."""
 
     gateway: str
     life: str
 
 
 def template(profile: Profile) -> dict[str, Any]:
-    """The pod spec that all sandboxes of this profile share, overrides merged."""
+    """The pod spec that all sandboxes of this profile share, with the overrides merged."""
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": profile.image,
@@ -104,7 +104,7 @@ def template(profile: Profile) -> dict[str, Any]:
 
 
 def template_hash(spec: Mapping[str, Any]) -> str:
-    """Twelve hex digits that change whenever the spec as sent changes, and only then."""
+    """A hash of the spec, twelve hex digits; warm pods of another hash are outdated."""
     canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -112,9 +112,12 @@ def template_hash(spec: Mapping[str, Any]) -> str:
 def claimed_pod(
     order: Order, owner: Owner, suffix: str, annotations: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The manifest of a pod that is made for ``order``; ``suffix`` (a-z0-9) makes the name of an ephemeral one unique.
+    """The manifest of a pod created for ``order``.
 
-    ``annotations`` come on top of whose it is: when it was claimed, until when (``lifecycle.patches``).
+    Args:
+        owner: The gateway that creates it.
+        suffix: Characters of a-z0-9 that make an ephemeral pod's name unique; unused for a named sandbox.
+        annotations: Added to those of the owner: when it was claimed, when it expires (``lifecycle.patches``).
     """
     spec = template(order.profile)
     labels = labels_of(order.profile, spec, owner)
@@ -124,7 +127,7 @@ def claimed_pod(
         spec["hostname"] = hostname(order.name)
         if order.profile.home is not None:
             spec = _with_home(spec, home_claim(order.user, order.name), order.profile.home)
-    # The kubelet enforces it with every gateway dead.
+    # Enforced by the kubelet, even if all gateways are dead.
     spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)) + KUBELET_GRACE)
     annotations = {USER: printable(order.user), LIFE: owner.life, **(annotations or {})}
     name = pod_name(order.user, suffix) if order.name is None else named_pod(order.user, order.name)
@@ -132,7 +135,7 @@ def claimed_pod(
 
 
 def home_claim(user: str, name: str) -> str:
-    """The name of the volume claim that holds the home of this user's sandbox ``name``."""
+    """The name of the volume claim for the home of this user's sandbox ``name``."""
     return f"home-{named_pod(user, name)}"
 
 
@@ -140,9 +143,9 @@ _OF_THE_SHELL = ("image", "imagePullPolicy", "resources", "securityContext")
 
 
 def _with_home(spec: dict[str, Any], claim: str, home: Home) -> dict[str, Any]:
-    """The spec with the home mounted, writable by the sandbox's user: only its root is ever given to the group.
+    """The spec with the home mounted and writable by the sandbox's user, by ``fsGroup``.
 
-    Before the sandbox starts, a container of the same image fills a home that is empty.
+    An init container of the same image first fills an empty home.
     """
     volume = {"name": HOME, "persistentVolumeClaim": {"claimName": claim}}
     mount = {"name": HOME, "mountPath": home.path}
@@ -164,7 +167,7 @@ def _with_home(spec: dict[str, Any], claim: str, home: Home) -> dict[str, Any]:
 
 
 def warm_pod(profile: Profile, owner: Owner, name: str) -> dict[str, Any]:
-    """The manifest of a pod that is made for nobody yet. It does not age: a claim sets its deadline."""
+    """The manifest of a warm pod. It has no deadline; the claim sets one."""
     spec = template(profile)
     labels, annotations = warm_metadata(profile.name, template_hash(spec), owner.gateway, owner.life)
     spec.pop("activeDeadlineSeconds", None)
@@ -172,14 +175,14 @@ def warm_pod(profile: Profile, owner: Owner, name: str) -> dict[str, Any]:
 
 
 def lifetime(profile: Profile) -> float:
-    """Seconds that a sandbox of this profile may live, by its limit or by its own deadline."""
+    """The maximum lifetime in seconds: the profile's limit, or its override of ``activeDeadlineSeconds`` if shorter."""
     own = profile.pod_overrides.get("activeDeadlineSeconds")
     limit = profile.limits.max_lifetime
     return min(limit, own) if isinstance(own, int) and own > 0 else limit
 
 
 def labels_of(profile: Profile, spec: Mapping[str, Any], owner: Owner) -> dict[str, str]:
-    """The labels every pod of this profile and gateway has."""
+    """The labels of every claimed pod of this profile and gateway; ``spec`` is the template."""
     return {
         "app.kubernetes.io/name": "sshgate-sandbox",
         MANAGED_BY: "sshgate",
@@ -190,15 +193,15 @@ def labels_of(profile: Profile, spec: Mapping[str, Any], owner: Owner) -> dict[s
 
 
 def manifest(name: str, spec: dict[str, Any], labels: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:
-    """A complete pod."""
+    """A complete pod manifest."""
     metadata = {"name": name, "labels": labels, "annotations": annotations}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def merge(base: Any, over: Any) -> Any:
-    """``over`` laid on ``base``: objects deeply, lists of named objects by ``name``, all else replaced.
+    """Merge ``over`` into ``base``: objects deeply, lists of named objects by ``name``; all else is replaced.
 
-    ``null`` in an object removes the key. Neither argument is changed.
+    ``None`` in an object removes the key. Neither argument is changed.
     """
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         merged = dict(base)
@@ -221,13 +224,13 @@ def merge(base: Any, over: Any) -> Any:
 
 
 def pod_name(user: str, suffix: str) -> str:
-    """``sshgate-USER-SUFFIX``, as much of the user as a pod's name can hold."""
+    """``sshgate-USER-SUFFIX``, with up to 24 characters of the user that are valid in a pod's name."""
     slug = re.sub(r"[^a-z0-9]+", "-", user.lower())[:24].strip("-")
     return f"sshgate-{slug}-{suffix}" if slug else f"sshgate-{suffix}"
 
 
 def hostname(text: str) -> str:
-    """A host name (RFC 1123 label) that reminds of ``text``."""
+    """A host name (RFC 1123 label) that resembles ``text``."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:63].strip("-") or "sandbox"
 
 

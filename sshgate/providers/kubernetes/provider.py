@@ -56,7 +56,7 @@ from sshgate.telemetry.events import Events
 # Seconds that `close` spends on deleting what is still there.
 CLOSE_SECONDS = 8.0
 
-# A full quota is told at once, unless a warm pod leaves it for this login: how long that may take, how often to look.
+# If a warm pod is evicted to free quota for a login: how long that may take, and how often to retry.
 WAY_SECONDS = 8.0
 WAY_PAUSE = 0.25
 
@@ -66,11 +66,10 @@ log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 
 class KubernetesProvider:
-    """Makes pods in one namespace, enters them by exec, and removes them.
+    """The ``Provider`` that creates pods in one namespace, enters them by exec, and deletes them.
 
-    One watch shows all sandboxes of the namespace, whoever made them; it feeds ``registry``, which everything of
-    the lifecycle shares. ``limits`` on sandboxes hold over all gateways of the namespace (``lifecycle.admit``);
-    without them there are none.
+    One watch shows all sandboxes of the namespace, also those of other gateways, and feeds ``registry``, which the
+    whole lifecycle uses. ``limits`` on sandboxes hold across all gateways of the namespace (``lifecycle.admission``).
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class KubernetesProvider:
     ) -> None:
         self.api = ApiServer(place, observe=observe)
         self.owner = Owner(place.gateway or socket.gethostname(), secrets.token_hex(6))
-        # These are filled again by `reconfigure`; whoever is given one sees the change.
+        # `reconfigure` changes these in place, so that everything that was given one sees the change.
         self.profiles: dict[str, Profile] = {}
         self._templates: dict[str, str] = {}
         self._kinds: dict[str, Sequence[Kind]] = {}
@@ -139,7 +138,7 @@ class KubernetesProvider:
             raise
 
     def _take_name(self) -> None:
-        """Two of one name would look like one to operators; who owns what goes by lives."""
+        """Make our name unique on this machine, for operators. Ownership depends on the instance id, not the name."""
         wanted = self.owner.gateway
         self.owner.gateway, self._name = free_name(self.api.namespace, wanted)
         if self.owner.gateway != wanted:
@@ -150,7 +149,7 @@ class KubernetesProvider:
             self._name.close()
 
     def counts(self) -> Mapping[tuple[str, ...], float]:
-        # None is a number too: a series that comes and goes is a hole in every graph.
+        # Include zeros: a series that disappears leaves gaps in graphs.
         counted: Counter[tuple[str, ...]] = Counter(dict.fromkeys(product(self.profiles, _STATES), 0))
         seen = self.registry.book.sightings(self.registry.now)
         counted.update((one.record.profile, _state(one.record)) for one in seen)
@@ -182,7 +181,7 @@ class KubernetesProvider:
             raise
 
     async def _claimed(self, order: Order, notice: Notice) -> KubernetesSandbox | None:
-        """A warm sandbox; ``None`` where none is to be had."""
+        """Claim a warm sandbox; ``None`` if there is none."""
         template = self._templates.get(order.profile.name)
         if template is None or order.name is not None:
             return None
@@ -196,7 +195,7 @@ class KubernetesProvider:
         return await self.adopt(record, order, notice) if record is not None else None
 
     def _give_up(self, session: str) -> None:
-        """Nobody wants the sandbox of this session any more; what it has claimed already goes."""
+        """The session has ended without its sandbox: delete the pods that it has claimed."""
         registry = self.registry
         registry.end(session)
         for one in registry.book.sightings(registry.now):
@@ -208,13 +207,13 @@ class KubernetesProvider:
         self._removals.remove(record.name, record.uid)
 
     async def _cold(self, order: Order, notice: Notice) -> KubernetesSandbox:
-        """A sandbox of its own; warm ones stand in nobody's way, neither under our limit nor under a quota."""
+        """Create a pod for this order, evicting warm ones if our limit or a quota requires it."""
         stamps = claim_annotations(self.claim(order), self.registry.now)
         manifest = podspec.claimed_pod(order, self.owner, secrets.token_hex(5), stamps)
         return self._enlist(await self._making_way(lambda: self._create(manifest)), order, notice)
 
     async def _making_way(self, make: Callable[[], Awaitable[Pod]]) -> Pod:
-        """Make a pod that somebody waits for, at the expense of warm ones where there is no room."""
+        """Create a pod that a login waits for; evict warm pods if there is no room. Raises as ``make`` does."""
         registry = self.registry
         await self._make_way(registry.book.total(registry.now) - registry.limits.sandboxes)
         try:
@@ -222,7 +221,7 @@ class KubernetesProvider:
         except LimitReached:
             if not await self._make_way(1):
                 raise
-        # The pod has to end, and the quota's controller to count again.
+        # The evicted pod has to end, and the quota controller has to count again.
         until = registry.now.mono + WAY_SECONDS
         while registry.now.mono < until:
             await asyncio.sleep(WAY_PAUSE)
@@ -231,21 +230,21 @@ class KubernetesProvider:
         return await make()
 
     async def _make_way(self, count: int, placed: bool = False) -> bool:
-        """Give up so many warm sandboxes; whether one was given up."""
+        """Evict up to ``count`` warm sandboxes; returns whether any was. ``placed``: only those that have a node."""
         registry = self.registry
         deletes = evict_for_login(registry.book, count, registry.now, self._templates.values(), placed)
         return any(await asyncio.gather(*(registry.delete(delete) for delete in deletes)))
 
     def claim(self, order: Order) -> Claim:
-        """Who claims a sandbox for this order, as it is written on the pod."""
+        """The claim for this order, as it is written on the pod."""
         lifetime = podspec.lifetime(order.profile)
         return Claim(order.user, order.session, self.owner.gateway, self.owner.life, lifetime)
 
     async def adopt(self, record: Record, order: Order, notice: Notice) -> KubernetesSandbox:
-        """The pod of ``record``, which was claimed for ``order``, as a sandbox that this gateway removes.
+        """Turn the pod of ``record``, which was claimed for ``order``, into a sandbox that this gateway deletes.
 
-        From the first word of the claim on, its session must be known to the registry (``admit``): a pod that
-        bears our mark and has no session is removed.
+        The registry must know the session (``admit``) from before the claim's request: a pod claimed by this instance
+        without a session is deleted as an orphan. Raises as ``ApiServer.get_pod`` does.
         """
         parked = self._parking.take(record.uid)
         if isinstance(parked, KubernetesSandbox):
@@ -259,10 +258,9 @@ class KubernetesProvider:
         return self._enter_book(sandbox, order)
 
     def _enter(self, record: Record) -> KubernetesSandbox | None:
-        """A warm pod in which launchers can be parked; it stays nobody's.
+        """A warm pod as a sandbox to park launchers in; it is not claimed by that.
 
-        ``None`` where an answer to a request told of the pod before the watch did, or after the watch told its end,
-        and where its profile is configured no longer.
+        ``None`` if the watch does not show the pod yet or any more, or if its profile has been removed.
         """
         known, profile = self._reflector.known.get(record.name), self.profiles.get(record.profile)
         if known is None or known.metadata.uid != record.uid or profile is None:
@@ -290,7 +288,7 @@ class KubernetesProvider:
         return sandbox
 
     async def check(self) -> None:
-        # Not `/readyz`: this also asks whether our credentials still count, and the store behind the server.
+        # Unlike `/readyz`, this also checks our credentials, and the API server's storage.
         await self.api.request("GET", self.api.path("pods"), query={"limit": "1"}, doing="list sandboxes")
 
     async def close(self) -> None:
@@ -325,7 +323,7 @@ class KubernetesProvider:
         try:
             return await self.api.create_pod(manifest)
         except (Unavailable, asyncio.CancelledError):
-            # Nobody knows whether it was made.
+            # It is unknown whether the pod was created.
             self._removals.remove(manifest["metadata"]["name"])
             raise
 
@@ -341,7 +339,7 @@ class KubernetesProvider:
     def _observe(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
         assert pod is not None
-        self._pods.unsure.discard(pod.metadata.name)  # it was made; whose it is, it says itself
+        self._pods.unsure.discard(pod.metadata.name)  # it exists, so its labels show what to do with it
         if new is None:
             self.registry.remove(pod.metadata.uid)
         else:
@@ -370,7 +368,7 @@ class KubernetesProvider:
         )  # fmt: skip
 
     def _orphaned(self, pod: Pod) -> bool:
-        """Whether it is an ephemeral pod of this life that no session has, or is about to have."""
+        """Whether it is an ephemeral pod claimed by this instance for a session that does not exist."""
         meta = pod.metadata
         if meta.deletion_timestamp is not None or meta.labels.get(labels.SESSION) in self.registry.book.sessions():
             return False

@@ -1,4 +1,4 @@
-"""Whether the gateway's role in the cluster suffices, asked before the first login."""
+"""Checks the gateway's rights in the cluster before the first login."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import NotFound
 from sshgate.providers.kubernetes.api.objects import Object
 
-# From 1.35 the API server checks `create` for an exec by websocket; before, `get`.
+# For an exec by websocket, API servers check `create` from 1.35 on, `get` before.
 NEEDED = (
     ("create", "pods", ""),
     ("get", "pods", ""),
@@ -27,7 +27,7 @@ NEEDED = (
     ("update", "leases.coordination.k8s.io", ""),
     ("delete", "leases.coordination.k8s.io", ""),
 )
-# Only where a profile has homes.
+# Needed only if a profile has homes.
 NEEDED_FOR_HOMES = (
     ("create", "persistentvolumeclaims", ""),
     ("get", "persistentvolumeclaims", ""),
@@ -48,7 +48,10 @@ _review = msgspec.json.Decoder(_Review)
 
 
 async def check_rights(api: ApiServer, homes: bool = False) -> None:
-    """Raises ``Unavailable`` with what is missing: the namespace, or rights of the gateway's role in it."""
+    """Check that the namespace exists and the gateway's role suffices; ``homes`` adds the rights that homes need.
+
+    Raises ``Unavailable`` with what is missing.
+    """
     await _check_namespace(api)
     needed = (*NEEDED, *(NEEDED_FOR_HOMES if homes else ()))
     allowed = await asyncio.gather(*(_allowed(api, *right) for right in needed))
@@ -65,7 +68,7 @@ async def check_rights(api: ApiServer, homes: bool = False) -> None:
 
 
 async def _check_namespace(api: ApiServer) -> None:
-    # A role in the namespace need not allow to look at the namespace itself; who is not allowed to does not ask for it.
+    # A role in the namespace usually does not include reading the namespace itself; then skip the check.
     if not await _allowed(api, "get", "namespaces", ""):
         return
     try:

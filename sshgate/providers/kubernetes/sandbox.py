@@ -1,4 +1,4 @@
-"""One pod as a ``Sandbox``."""
+"""A pod as a ``Sandbox``."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ from sshgate.sandbox.side_execs import ExecLimits, SideExecs, dismiss
 from sshgate.stream.interfaces import Process, Resize
 from sshgate.stream.terminal import Terminal
 
-# The exec of a pod that has ended usually ends by itself, with the true status; this long it may take.
+# When a pod has ended, its execs usually end by themselves with the true status; wait this long before `Lost`.
 LAST_STATUS_SECONDS = 1.0
-# A program whose connection broke waits this long for the news that its pod has ended.
+# When a program's connection breaks, wait this long for the watch to show that the pod has ended.
 FATE_SECONDS = 0.3
-# Where the whole container was killed, the kubelet tells why only when all of it has stopped: seconds, on a busy node.
+# When the whole container was killed, the kubelet reports the reason only after all of it has stopped: this may take
+# seconds on a busy node.
 KILLED_SECONDS = 10.0
-# How long the news of a running pod's addresses may take.
+# How long to wait for the kubelet to report a running pod's addresses.
 ADDRESS_SECONDS = 5.0
 
 
 class KubernetesSandbox:
-    """One pod. ``delete`` hands it to ``discard``, which sees to its removal."""
+    """One pod, and the programs that this gateway runs in it.
+
+    The owner passes changes of the pod to ``observe``. ``delete`` ends the programs and calls ``discard``, which
+    deletes the pod. ``user`` is whose share of the exec ``limits`` is used; ``notice`` gets progress texts.
+    """
 
     def __init__(
         self,
@@ -75,7 +80,7 @@ class KubernetesSandbox:
 
     @property
     def entered(self) -> bool:
-        """Whether a program has ever been started in it from here."""
+        """Whether this gateway has started a program in it."""
         return self._entered
 
     @property
@@ -83,7 +88,7 @@ class KubernetesSandbox:
         return not self._deleted and not self.phase.over
 
     def adopt(self, order: Order, notice: Notice) -> None:
-        """This warm pod has been claimed, for a profile whose limits may have changed since it was made."""
+        """This warm pod has been claimed: use the order's user, and its profile, whose limits may have changed."""
         self.warm = True
         self.profile = order.profile
         self.aside.user = order.user
@@ -116,7 +121,7 @@ class KubernetesSandbox:
     async def addresses(self) -> tuple[str, ...]:
         if self._pod.spec.host_network:
             return ()  # they are the node's
-        # The kubelet says them some time after a program can be started already.
+        # The kubelet reports them some time after programs can already be started.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ADDRESS_SECONDS):
                 while not self._pod.status.pod_ips and self.usable:
@@ -128,7 +133,7 @@ class KubernetesSandbox:
         await self._discard(self)
 
     def abandon(self) -> None:
-        """End what runs in it from this side; the pod is about to go."""
+        """Close all programs in it and refuse new ones; the pod is not deleted by this."""
         self._deleted = True
         if self._losing is not None:
             self._losing.cancel()
@@ -136,7 +141,7 @@ class KubernetesSandbox:
             process.lose("the sandbox has been removed.")
 
     def observe(self, pod: Pod, gone: bool) -> None:
-        """The pod has changed, or is ``gone``."""
+        """Take note of a change of the pod, or of its end (``gone``). Ends its programs soon after it has ended."""
         if pod.metadata.uid != self.uid or self.phase.over:
             return
         self._pod = pod
@@ -149,13 +154,13 @@ class KubernetesSandbox:
             self._losing = asyncio.get_running_loop().call_later(LAST_STATUS_SECONDS, self._lose)
 
     def crowded_out(self) -> bool:
-        """True once, when a pod made for somebody finds every node full: a warm one could give its room."""
+        """True once, when the pod fits on no node for lack of resources: evicting a warm pod may make room."""
         short = self.phase.phase == "unschedulable" and "Insufficient" in self.phase.reason
         said, self._crowded = self._crowded, self._crowded or short
         return short and not said
 
     def changed(self) -> asyncio.Future[None]:
-        """Done at the next change; see ``start.Starting``. Who gives up waiting ends nobody else's."""
+        """See ``cold_start.Starting``. Each caller gets a future of its own, so that cancelling it is safe."""
         if self._change is None or self._change.done():
             self._change = asyncio.get_running_loop().create_future()
         return asyncio.shield(self._change)
@@ -188,7 +193,8 @@ class KubernetesSandbox:
         try:
             socket = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The node may have begun it, and what has a terminal would stay: see `dismiss`.
+            # The node may have started the launcher already. Just closing the connection would leave one with a
+            # terminal running (see `dismiss`), so its request is not cancelled.
             if not terminal:
                 opening.cancel()
             task = asyncio.create_task(self._undo(opening, terminal))
@@ -206,7 +212,7 @@ class KubernetesSandbox:
         self._processes.add(process)
         return process
 
-    # --- what its processes ask, see exec.Home ---
+    # --- PodContext, for its processes ---
 
     def signal(self, pid: int, name: str, foreground: bool) -> None:
         self.aside.signal(pid, name, foreground)
@@ -219,7 +225,7 @@ class KubernetesSandbox:
 
     async def kill_reason(self) -> str | None:
         if not self.phase.over and await self.aside.alive():
-            return None  # the container lives: it was this program alone
+            return None  # the container still runs: only this program was killed
         return await self._end_reason(KILLED_SECONDS)
 
     async def process_gone(self, pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""What pods use, by the metrics API (metrics.k8s.io), which many clusters lack."""
+"""CPU and memory usage of pods from the metrics API (metrics.k8s.io), which many clusters lack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sshgate.lifecycle import schema as labels
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Listing, Meta, Object
 
-# Nobody waits longer than this for figures that are nice to have.
+# Seconds to wait for the figures, which are optional.
 PATIENCE = 2.0
 
 _SUFFIXES = {
@@ -33,7 +33,7 @@ _metrics = msgspec.json.Decoder(Listing[_PodMetrics])
 
 
 async def read_usage(api: ApiServer) -> dict[str, tuple[float, int]]:
-    """Cores and bytes by the pod's name; empty where nobody measures, or not in time. Never raises."""
+    """CPU cores and bytes of memory by pod name; empty without a metrics API or a timely answer. Never raises."""
     path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{api.namespace}/pods"
     try:
         async with asyncio.timeout(PATIENCE):
@@ -44,7 +44,7 @@ async def read_usage(api: ApiServer) -> dict[str, tuple[float, int]]:
 
 
 def quantity(text: str) -> float:
-    """A Kubernetes quantity such as ``250m`` or ``64Mi``. Raises ``ValueError``."""
+    """Parse a Kubernetes quantity such as ``250m`` or ``64Mi``. Raises ``ValueError``."""
     digits = text.rstrip("numkKMGTPi")
     suffix = text[len(digits) :]
     if suffix not in _SUFFIXES:

@@ -1,7 +1,8 @@
-"""What gateways share of their users: one Lease for each, with a text in an annotation.
+"""What gateways share about their users: one Lease per user, with a text in an annotation.
 
-Not a ConfigMap: a Role that may make and change those could change the gateway's own settings where it shares the
-namespace, and Leases it may make already. Nobody holds these, and none is looked at when gateways look for each other.
+Leases rather than ConfigMaps: a role that may write ConfigMaps could change the gateway's own settings if they are in
+the same namespace, and the role may write Leases anyway. These have no holder, and no label by which gateways find the
+Leases of other instances.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from sshgate.providers.kubernetes.leases import MERGE_PATCH, PART, Lease
 
 ISSUED = "issued"
 TEXT = labels.DOMAIN + ISSUED
-# Others that change the same user's at the same moment.
+# Attempts, in case other gateways change the same user's text at the same moment.
 TRIES = 5
 
 _leases = msgspec.json.Decoder(Listing[Lease])
 
 
 class LeaseShelf:
-    """A shelf in the sandboxes' namespace. Failures raise as ``ApiServer.request`` says."""
+    """A ``Shelf`` in the sandboxes' namespace. Methods raise as ``ApiServer.request`` does."""
 
     def __init__(self, api: ApiServer) -> None:
         self._api = api
@@ -42,6 +43,10 @@ class LeaseShelf:
         return {user: text for user, text in texts.items() if user}
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
+        """See ``Shelf``. ``change`` is called again, up to ``TRIES`` times, if another gateway has written meanwhile.
+
+        Raises ``Unavailable`` after that. Cancelling leaves it unknown whether the text was written.
+        """
         name = f"sshgate-{ISSUED}-{labels.user_hash(user)}"
         for _ in range(TRIES):
             found = await self._list({"fieldSelector": f"metadata.name={name}"})

@@ -1,4 +1,4 @@
-"""The command lines: what a sandbox sees, what it may use, and how a program enters it. Pure."""
+"""Builds the command lines of local sandboxes: what one sees, what it may use, how a program enters it. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ UID = 1000
 HOME = f"/home/{USER}"
 HOST_NAME = "sandbox"
 
-# Programs of this machine, seen read-only. What is a link here (/bin -> usr/bin) is a link there.
+# This machine's programs, mounted read-only. A symbolic link (/bin -> usr/bin) becomes the same link.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
-# Of /etc only what programs need to run and what holds no secret.
+# The parts of /etc that programs need and that hold no secret.
 ETC = (
     "alternatives", "bash.bashrc", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types",
     "os-release", "profile", "protocols", "services", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone", "vim",
@@ -29,10 +29,10 @@ FILES = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 
-# Of memory and storage, where the profile names no limit.
+# Bytes that a sandbox may use if the profile sets no limit.
 USUAL_MEMORY = 4 << 30
 USUAL_STORAGE = 8 << 30
-# The descriptor on which nsenter finds the outer user namespace.
+# The descriptor by which nsenter gets the outer user namespace.
 OWNER = 9
 PROCESSES = 1024
 OPEN_FILES = 8192
@@ -42,21 +42,21 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the installed bubblewrap can do; an unknown word would end it."""
+    """The optional features of the installed bubblewrap, which refuses options that it does not know."""
 
     sizes: bool = True
-    """Limit a tmpfs (0.7 and later)."""
+    """It can limit the size of a tmpfs (0.7 and later)."""
     closes_users: bool = True
-    """Forbid user namespaces inside (0.8 and later)."""
+    """It can forbid user namespaces inside (0.8 and later)."""
 
     @classmethod
     def of(cls, help_text: str) -> Abilities:
-        """Read from what ``bwrap --help`` prints."""
+        """Parse the output of ``bwrap --help``."""
         return cls("--size " in help_text, "--disable-userns" in help_text)
 
 
 def environment(shell: str) -> dict[str, str]:
-    """All that a program finds set before its own request is looked at; nothing of the gateway's leaks in."""
+    """The whole environment of a launcher, before that of the request is added; none of the gateway's is passed on."""
     return {
         "HOME": HOME,
         "LANG": "C.UTF-8",
@@ -68,18 +68,18 @@ def environment(shell: str) -> dict[str, str]:
 
 
 def confine(profile: Profile, uid: int | None) -> list[str]:
-    """The front of every command line: resource limits, and the user it runs as.
+    """The start of every command line: resource limits, and the user to run as.
 
-    ``uid`` is set when the gateway is root: no process of a sandbox may be this machine's root, not even one
-    that takes itself for somebody else. Limits are per process, but the number of processes, which is the
-    sandbox's. It ends with the gateway, also when it is stopped.
+    ``uid`` is set if the gateway is root: no process of a sandbox may be root on this machine, whatever its user id
+    inside. The limits are per process, except for the number of processes, which is that of the sandbox. The process
+    is killed when the gateway ends, even if it is stopped.
     """
     words = ["prlimit", f"--nproc={PROCESSES}", f"--nofile={OPEN_FILES}", "--core=0"]
     storage = quantity(profile.resources.limits.get("ephemeral-storage", "")) or USUAL_STORAGE
     words.append(f"--fsize={storage}")
     memory = memory_of(profile)
     if memory is not None:
-        # Not --as: node and other runtimes reserve far more addresses than they use.
+        # Not --as: node and other runtimes reserve far more address space than they use.
         words.append(f"--data={memory}")
     words += ["setpriv", "--no-new-privs", "--pdeathsig=KILL"]
     if uid is not None:
@@ -88,16 +88,21 @@ def confine(profile: Profile, uid: int | None) -> list[str]:
 
 
 def build(profile: Profile, etc: Path, info: int, able: Abilities) -> list[str]:
-    """bubblewrap's own words, up to and without the program.
+    """bubblewrap's command line, without the program.
 
-    ``etc`` is the directory seen as /etc, ``info`` the descriptor on which bubblewrap tells the process id.
-    Few mounts: bubblewrap takes half a millisecond for each. The home, /tmp and /dev/shm hold half of the profile's
-    memory each, because their pages are this machine's memory.
+    There are few mounts because bubblewrap takes half a millisecond for each. The home, /tmp and /dev/shm may each
+    hold half of the profile's memory, since their contents are in this machine's memory.
+
+    Args:
+        profile: The sandbox's profile.
+        etc: The directory that becomes /etc.
+        info: The descriptor to which bubblewrap writes the process id.
+        able: What the installed bubblewrap can do.
     """
     words = ["bwrap", *(f"--unshare-{kind}" for kind in ("user", "pid", "ipc", "uts", "net"))]
     words += ["--die-with-parent", "--new-session"]
     if able.closes_users:
-        # Much of the kernel can be reached only by who is root somewhere, if only in a namespace of its own.
+        # Much of the kernel's attack surface is reachable only as root of some user namespace.
         words.append("--disable-userns")
     words += ["--uid", str(UID), "--gid", str(UID), "--hostname", HOST_NAME, "--info-fd", str(info)]
     for name in SYSTEM:
@@ -117,15 +122,14 @@ def build(profile: Profile, etc: Path, info: int, able: Abilities) -> list[str]:
 
 
 def enter(pid: int, terminal: bool) -> list[str]:
-    """The words between ``confine`` and a program that let it run inside the sandbox of ``pid``.
+    """The words between those of ``confine`` and a program that run it inside the sandbox whose process 1 is ``pid``.
 
-    bubblewrap nests two user namespaces: the outer one, on descriptor ``OWNER``, owns all other namespaces;
-    programs run in the inner one, which is that of the sandbox's process 1. They are entered in that order:
-    whoever is in the inner one has no right to the others any more. The shell is there to close ``OWNER``, and for
-    the mask of new files, which is the gateway's else.
+    bubblewrap nests two user namespaces. The outer one, on descriptor ``OWNER``, owns all other namespaces; programs
+    run in the inner one, that of process 1. They must be entered in this order: from the inner one, the others are no
+    longer accessible. The shell closes ``OWNER`` and sets the umask, which would otherwise be the gateway's.
 
-    The program leads a session of its own, so that its process group can be signalled; with ``terminal`` its
-    stdin becomes the session's controlling terminal.
+    The program leads a new session, so that its process group can be signalled; with ``terminal``, its stdin becomes
+    the session's controlling terminal.
     """
     words = ["nsenter", f"--target={pid}", f"--user=/proc/self/fd/{OWNER}", "--preserve-credentials"]
     words += ["--mount", "--pid", "--net", "--ipc", "--uts", "--"]
@@ -136,11 +140,11 @@ def enter(pid: int, terminal: bool) -> list[str]:
 
 
 def memory_of(profile: Profile) -> int | None:
-    """Bytes of memory that a sandbox may have; ``None`` where the profile names none."""
+    """The profile's memory limit in bytes; ``None`` if it sets none."""
     return quantity(profile.resources.limits.get("memory", ""))
 
 
 def quantity(text: str) -> int | None:
-    """A Kubernetes quantity such as ``4Gi`` in bytes; ``None`` for what is none."""
+    """Parse a Kubernetes quantity such as ``4Gi``; ``None`` if it is not one."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?|[KMGT]i)", text)
     return int(float(found[1]) * _UNITS[found[2]]) if found else None

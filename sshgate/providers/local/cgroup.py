@@ -1,4 +1,4 @@
-"""Control groups, where this machine lets us make them: all the memory of a sandbox, its files in memory included."""
+"""Control groups, if this machine lets us create them: they limit all memory of a sandbox, including tmpfs files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ PREFIX = "sshgate-"
 
 
 class Hierarchy(NamedTuple):
-    """Where groups are made, and the files that limit them."""
+    """Where groups are created, and the names of the files that limit them."""
 
     parent: Path
     memory: str
     swap: str
     swap_holds_both: bool
-    """Whether the limit in ``swap`` is that of memory and swap together, as in version 1."""
+    """Whether the limit in ``swap`` is for memory and swap together, as in cgroup v1."""
 
 
 def here() -> Hierarchy | None:
-    """The place for the groups of this process's sandboxes; ``None`` where it can make none."""
+    """Where this process can create groups for its sandboxes; ``None`` if it cannot."""
     place = find(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
     return place if place is not None and _usable(place) else None
 
 
 def find(mounts: str, own: str) -> Hierarchy | None:
-    """The place that the texts of /proc/self/mountinfo and /proc/self/cgroup speak of."""
+    """Where groups could be created, according to the contents of /proc/self/mountinfo and /proc/self/cgroup."""
     for line in own.splitlines():
         number, controllers, path = line.split(":", 2)
         for root, point, kind, options in map(_mount, mounts.splitlines()):
@@ -42,7 +42,7 @@ def find(mounts: str, own: str) -> Hierarchy | None:
 
 
 def make(place: Hierarchy, name: str, size: int) -> Path:
-    """A group whose processes hold ``size`` bytes at most. Raises ``OSError``."""
+    """Create a group whose processes may use ``size`` bytes of memory. Raises ``OSError``; then there is no group."""
     group = place.parent / f"{PREFIX}{os.getpid()}-{name}"
     group.mkdir()
     try:
@@ -57,7 +57,7 @@ def make(place: Hierarchy, name: str, size: int) -> Path:
 
 
 def hold(group: Path, pid: int) -> bool:
-    """Move a process there; ``False`` when it cannot be. The kernel may take 10 ms for it: not for the event loop."""
+    """Move a process into the group; ``False`` if that fails. May block for 10 ms: not for the event loop."""
     try:
         (group / "cgroup.procs").write_text(str(pid))
     except OSError:
@@ -66,7 +66,7 @@ def hold(group: Path, pid: int) -> bool:
 
 
 def holds(group: Path, pid: int) -> bool:
-    """Whether a process, if it has not ended, is there."""
+    """Whether a process is in the group; true as well if it has ended."""
     try:
         return group.name in Path(f"/proc/{pid}/cgroup").read_text()
     except OSError:
@@ -74,13 +74,13 @@ def holds(group: Path, pid: int) -> bool:
 
 
 def remove(group: Path) -> None:
-    """Never raises: one that is not empty yet goes at the next start."""
+    """Remove the group. Never raises: one that is not empty yet is removed at the next start."""
     with contextlib.suppress(OSError):
         group.rmdir()
 
 
 def sweep(place: Hierarchy) -> None:
-    """Remove what gateways left that were killed."""
+    """Remove the groups of gateways that were killed."""
     for old in place.parent.glob(f"{PREFIX}*"):
         pid = old.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
@@ -88,7 +88,7 @@ def sweep(place: Hierarchy) -> None:
 
 
 def _mount(line: str) -> tuple[str, str, str, str]:
-    """Of a line of mountinfo (proc_pid_mountinfo(5)) the root, the mount point, the type and the type's options."""
+    """Root, mount point, type and super options of a line of mountinfo (proc_pid_mountinfo(5))."""
     before, _, after = line.partition(" - ")
     fields = before.split()
     kind, _, options = after.split(" ", 2)
@@ -96,9 +96,9 @@ def _mount(line: str) -> tuple[str, str, str, str]:
 
 
 def _divided(ours: Path, top: Path) -> Path | None:
-    """The nearest group, ours or the one above, that hands its memory controller to those below it.
+    """Our group or its parent, whichever delegates the memory controller to its children first; ``None`` if neither.
 
-    In version 2 a group with processes of its own cannot, but for the machine's root.
+    In cgroup v2 a group that has processes cannot delegate it, except for the root group.
     """
     for group in (ours, ours.parent):
         with contextlib.suppress(OSError):
@@ -108,10 +108,10 @@ def _divided(ours: Path, top: Path) -> Path | None:
 
 
 def _usable(place: Hierarchy) -> bool:
-    """Whether groups can be made there: it may be read-only, or somebody else's."""
+    """Whether groups can be created there: it may be read-only, or belong to another user."""
     if not Path("/proc/thread-self/children").exists():
         return False
-    # In version 2, to move a process also takes the right to write for the group above both.
+    # In cgroup v2, moving a process also requires write access to the common ancestor of both groups.
     if not place.swap_holds_both and not os.access(place.parent / "cgroup.procs", os.W_OK):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Named sandboxes on this machine: kept in this process, shared by its connections, gone when it ends."""
+"""Named sandboxes on this machine: kept by this process, shared by its connections, ended with it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Make = Callable[[Order, Notice], Awaitable[LocalSandbox]]
 
 
 class LocalNamed:
-    """The ``NamedSandboxes`` of one machine."""
+    """The ``NamedSandboxes`` of one machine. They do not outlive the gateway."""
 
     outlast = False
 
     def __init__(self, make: Make, sandboxes: Collection[LocalSandbox]) -> None:
-        """``sandboxes``: all there are, also ephemeral ones, for telling them."""
+        """``make`` creates a sandbox; ``sandboxes`` are all that exist, including ephemeral ones, for ``list``."""
         self._make = make
         self._sandboxes = sandboxes
         self._kept: dict[tuple[str, str], _Kept] = {}
@@ -97,7 +97,7 @@ class LocalNamed:
 
 
 class _Kept:
-    """One named sandbox, and the channels in it."""
+    """One named sandbox and the channels in it; ``release`` gives back its place under the limits."""
 
     def __init__(self, order: Order, sandbox: LocalSandbox, release: Callable[[], None]) -> None:
         self.order = order
@@ -119,7 +119,7 @@ class _Kept:
 
 
 class _Attached:
-    """One channel in it."""
+    """The ``Attachment`` of one channel."""
 
     def __init__(self, kept: _Kept, made: bool) -> None:
         self._kept: _Kept | None = kept

@@ -1,4 +1,4 @@
-"""What the kernel offers to reach into a sandbox from outside: its namespaces and its terminals."""
+"""System calls that reach into a sandbox from outside: its namespaces and its terminals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import struct
 
 # linux/nsfs.h: the user namespace that owns a namespace.
 NS_GET_USERNS = 0xB701
-# asm-generic/ioctls.h: the slave of a master, whatever the mount namespace; Linux 4.13.
+# asm-generic/ioctls.h: open the slave of a pty master in any mount namespace; since Linux 4.13.
 TIOCGPTPEER = 0x5441
 TIOCSPTLCK = 0x40045431
 
 
 def handles(outer: int, inner: int) -> tuple[int, int, int]:
-    """Descriptors of two processes, and of what ``open_owner`` opens of the second; or none: raises ``OSError``."""
+    """The pidfds of both processes, and the result of ``open_owner(inner)``. Raises ``OSError``; then none is open."""
     made: list[int] = []
     try:
         for opened, pid in ((os.pidfd_open, outer), (os.pidfd_open, inner), (open_owner, inner)):
@@ -29,21 +29,24 @@ def handles(outer: int, inner: int) -> tuple[int, int, int]:
 
 
 def open_owner(pid: int) -> int:
-    """A descriptor of the user namespace that owns the other namespaces of process ``pid``."""
+    """A descriptor of the user namespace that owns the other namespaces of process ``pid``. Raises ``OSError``."""
     ipc = os.open(f"/proc/{pid}/ns/ipc", os.O_RDONLY)
     try:
         owner = fcntl.ioctl(ipc, NS_GET_USERNS)
     finally:
         os.close(ipc)
     try:
-        # A number below the one it is spawned with would be taken twice.
+        # Low numbers are assigned in spawned programs (0-2 and `bubblewrap.OWNER`) and must not collide with it.
         return fcntl.fcntl(owner, fcntl.F_DUPFD_CLOEXEC, 16)
     finally:
         os.close(owner)
 
 
 def open_terminal(pid: int) -> tuple[int, int]:
-    """Master and slave of a new pseudo-terminal of the sandbox's own /dev/pts, so that `tty` and tmux know it."""
+    """Master and slave of a new pseudo-terminal in the sandbox's own /dev/pts, where `tty` and tmux find it.
+
+    ``pid`` is a process in the sandbox. Raises ``OSError``; then none is open.
+    """
     master = os.open(f"/proc/{pid}/root/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
     try:
         fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
@@ -56,14 +59,14 @@ def open_terminal(pid: int) -> tuple[int, int]:
 
 
 def restore_owner(slave: int, uid: int) -> None:
-    """Give a terminal to the sandbox's user; as root its opener would keep it."""
+    """Give a terminal to the sandbox's user. Opened by root, it would belong to root."""
     os.fchown(slave, uid, -1)
-    # tty group and mode as a login sets them: nobody else writes to it.
+    # The mode that a login sets: only the tty group may write besides its owner.
     os.fchmod(slave, 0o620)
 
 
 def pipes(count: int) -> list[tuple[int, int]]:
-    """So many pipes, or none: raises ``OSError``."""
+    """Open ``count`` pipes. Raises ``OSError``; then none is open."""
     made: list[tuple[int, int]] = []
     try:
         for _ in range(count):

@@ -20,7 +20,7 @@ from sshgate.stream.interfaces import Break, Control, Exited, Lost, Outcome, Res
 from sshgate.stream.terminal import TerminalSize
 
 READ_BYTES = 64 * 1024
-# Output waiting for the client; one read may come on top.
+# Bytes of output buffered for the client; one read may come on top.
 HIGH_WATER = 128 * 1024
 LOW_WATER = 32 * 1024
 
@@ -30,14 +30,10 @@ SendSignal = Callable[[int, str, bool], None]
 
 
 class LocalProcess:
-    """The program behind ``child``, the process id of what was spawned to enter the sandbox.
+    """The program that ``child`` (nsenter) runs inside the sandbox.
 
-    ``outputs`` maps descriptors to streams, ``stdin`` is written to; on a terminal both are its master side.
-    All descriptors are taken over. The program is held in the control group ``group`` before it gets its first input:
-    what it runs then is its user's. ``ended`` is called once, when the child was reaped.
-
-    The child (nsenter) waits for the program. It stops when the program stops, and would then not notice its end:
-    so that end is watched here too, and wakes it.
+    nsenter waits for the program. It stops when the program is stopped, and would then miss its end: so the program
+    is watched here too, and nsenter is continued when it ends.
     """
 
     def __init__(
@@ -50,6 +46,18 @@ class LocalProcess:
         send_signal: SendSignal,
         ended: Callable[[LocalProcess], None],
     ) -> None:
+        """
+        Args:
+            child: The process id of nsenter; this object reaps it.
+            group: The control group that limits memory. The program is in it before it gets its first input.
+            stdin: The descriptor to write input to; on a terminal, its master.
+            outputs: Maps descriptors to streams; on a terminal, its master only.
+            terminal: Whether it runs on a terminal.
+            send_signal: Called with a process id inside, a signal's name, and whether to signal the foreground group.
+            ended: Called once, when ``child`` was reaped.
+
+        Owns all descriptors from now on, unless it raises ``OSError``.
+        """
         self._loop = asyncio.get_running_loop()
         self._child = child
         self._group = group
@@ -73,7 +81,7 @@ class LocalProcess:
             os.set_blocking(descriptor, False)
         self._loop.add_reader(self._pidfd, self._reap)
         self._resume()
-        # Most often it is held before it is forked: to start it takes a few programs more.
+        # Usually nsenter is moved before it forks the program, since a few other programs start first.
         self._held = self._loop.run_in_executor(None, cgroup.hold, group, child) if group is not None else None
 
     def __repr__(self) -> str:
@@ -82,7 +90,7 @@ class LocalProcess:
 
     @property
     def pid(self) -> int | None:
-        """The program's process id inside the sandbox."""
+        """The program's process id inside the sandbox, once known. Setting it starts watching for its end."""
         return self._pid
 
     @pid.setter
@@ -95,7 +103,7 @@ class LocalProcess:
         await held
         return cgroup.holds(group, program) or await asyncio.to_thread(cgroup.hold, group, program)
 
-    # --- streams.Process ---
+    # --- Process ---
 
     async def read(self) -> tuple[int, bytes] | None:
         chunk = await self._flow.get()
@@ -105,6 +113,7 @@ class LocalProcess:
         return chunk
 
     async def write(self, data: bytes) -> None:
+        """See ``Process``. Raises ``Unavailable`` if the program could not be moved into its control group."""
         if self._held is not None and not await asyncio.shield(self._held) and not self._exited.is_set():
             raise Unavailable("the sandbox's memory cannot be limited; try again.")
         if data:
@@ -116,11 +125,11 @@ class LocalProcess:
             except BlockingIOError:
                 await self._wait_for_room(self._stdin)
             except OSError:
-                self._drop_stdin()  # it reads no more; the end is told by `wait`
+                self._drop_stdin()  # the program has closed its stdin; `wait` reports its end
 
     async def write_eof(self) -> None:
         if self._terminal:
-            # A ^D after half a line only flushes it.
+            # A ^D after an incomplete line only flushes it.
             await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
         else:
             self._drop_stdin()
@@ -143,6 +152,7 @@ class LocalProcess:
         return self._outcome
 
     async def close(self, reason: str = "the session was closed.") -> None:
+        """See ``Process``. Closes the descriptors, sends no signal; ``wait`` reports ``reason`` if it had not ended."""
         if self._closed:
             return
         self._closed = True
@@ -165,7 +175,7 @@ class LocalProcess:
                 self._end_of(descriptor)
             return
         except OSError as error:
-            # EIO: nobody has the other side of the terminal open any more.
+            # EIO: no process has the slave side of the terminal open any more.
             if error.errno != errno.EIO:
                 raise
             data = b""
@@ -175,7 +185,7 @@ class LocalProcess:
             self._end_of(descriptor)
 
     def wake(self) -> None:
-        """Let the child go on, should it be stopped."""
+        """Continue the child (SIGCONT) if it is stopped."""
         if not self._reaped:
             os.kill(self._child, signal.SIGCONT)
 
@@ -209,15 +219,15 @@ class LocalProcess:
             self._outcome = Exited(code) if code >= 0 else Signalled(signal.Signals(-code).name.removeprefix("SIG"))
         self._exited.set()
         if self._terminal:
-            # A terminal ends with the leader of its session, whoever else still holds it: what is there is read
-            # until there is no more. Pipes end when the last holder closes them, as with OpenSSH.
+            # A terminal ends with its session leader, even if other processes have it open: read what is there, then
+            # end. Pipes end when the last process closes them, as under OpenSSH.
             self._resume()
             for descriptor in list(self._outputs):
                 self._drain(descriptor)
         self._set_ended(self)
 
     def _drain(self, descriptor: int) -> None:
-        """Read a terminal whose session has ended until it is empty, as the client takes it."""
+        """Read a terminal whose session has ended until it is empty, as fast as the client reads."""
         if descriptor in self._outputs and not self._flow.paused:
             self._readable(descriptor)
             if descriptor in self._outputs:
@@ -251,7 +261,7 @@ class LocalProcess:
             return
         self._loop.remove_writer(descriptor)
         if descriptor in self._outputs:
-            self._stdin = None  # the terminal's master: closed when its output has ended
+            self._stdin = None  # the terminal's master, which `_end_of` closes
         else:
             os.close(descriptor)
         self._wake()
@@ -276,6 +286,6 @@ class LocalProcess:
 
 
 def set_size(descriptor: int, size: TerminalSize) -> None:
-    """Set a terminal's window size; the kernel tells its foreground programs (SIGWINCH)."""
+    """Set a terminal's window size; the kernel sends SIGWINCH to its foreground process group."""
     packed = struct.pack("HHHH", size.rows, size.columns, size.pixel_width, size.pixel_height)
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, packed)

@@ -1,4 +1,4 @@
-"""Makes sandboxes on this machine."""
+"""The ``Provider`` that makes sandboxes on this machine, with bubblewrap."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from sshgate.sandbox.side_execs import ExecLimits
 
 log = structlog.get_logger("sshgate.sandbox.local")
 
-# The holder says so when all mounts are there; bubblewrap tells the process id before that.
-# Where nobody listens any more it ends: a gateway that was killed while bubblewrap had not yet tied itself to it.
+# What keeps a sandbox open. It prints an empty line once all mounts exist; bubblewrap reports the process id before
+# that. If the line cannot be written it exits: the gateway was killed before bubblewrap had tied itself to it.
 HOLDER = ("/bin/sh", "-c", f"echo||exit 1; exec sleep {FOREVER}")
 START_SECONDS = 10.0
 PROGRAMS = ("bwrap", "nsenter", "prlimit", "setpriv", "setsid")
-# As root every sandbox gets a user id of its own, out of a range that no system hands out.
+# If the gateway is root, every sandbox gets its own user id, from a range that systems do not assign.
 FIRST_UID = 0x6A00_0000
 UIDS = 0x1_0000
 ETC_PREFIX = "sshgate-etc-"
 
 
 class LocalProvider:
-    """The ``Provider`` for one machine. Nothing outlives the gateway: all dies with it, however it ends."""
+    """The ``Provider`` for one machine. No sandbox outlives the gateway, however it ends."""
 
     def __init__(self, place: SandboxPlace) -> None:
         self._place = place
@@ -94,13 +94,13 @@ class LocalProvider:
         return sandbox
 
     def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
-        """Every order brings its profile, and admission counts."""
+        """Do nothing: every order has its profile, and admission enforces the limits."""
 
     def counts(self) -> Mapping[tuple[str, ...], float]:
         return Counter((sandbox.order.profile.name, "claimed") for sandbox in self._sandboxes)
 
     async def check(self) -> None:
-        """Nothing else than this machine is needed."""
+        """Do nothing: nothing but this machine is needed."""
 
     async def close(self) -> None:
         await self.named.close()
@@ -113,7 +113,10 @@ class LocalProvider:
         return cgroup.make(self._groups, name, memory) if self._groups is not None and memory is not None else None
 
     async def _spawn(self, profile: Profile, uid: int | None) -> tuple[int, int]:
-        """The process ids of bubblewrap and of the sandbox's first process, once it is furnished."""
+        """Start bubblewrap; returns its process id and that of the sandbox's process 1 once its mounts exist.
+
+        Raises ``Unavailable``. Nothing is left running when it raises or is cancelled.
+        """
         assert self._etc is not None, "open() first"
         loop = asyncio.get_running_loop()
         try:
@@ -158,7 +161,7 @@ class LocalProvider:
 
 
 def keep_descriptors() -> None:
-    """What this process was started with, besides the standard three, shall not reach a sandbox."""
+    """Make all descriptors but 0 to 2 non-inheritable, so that none reaches a sandbox."""
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         with contextlib.suppress(OSError):
             if int(name) > 2:
@@ -166,7 +169,7 @@ def keep_descriptors() -> None:
 
 
 async def abilities() -> bubblewrap.Abilities:
-    """What this machine's bubblewrap can do. Raises ``Unavailable`` when it does not even start."""
+    """What the installed bubblewrap can do. Raises ``Unavailable`` if it does not start."""
     try:
         asked = await asyncio.create_subprocess_exec(
             PROGRAMS[0], "--help", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
@@ -178,9 +181,9 @@ async def abilities() -> bubblewrap.Abilities:
 
 
 def bind_owner(profile: Profile) -> int | None:
-    """The user as whom a sandbox can write to the profile's directories; ``None`` without any.
+    """The user id that owns the profile's ``binds``, as which a sandbox can write to them; ``None`` without any.
 
-    Raises ``StartFailed`` for one that is missing or root's own, because no sandbox ever runs as root.
+    Raises ``StartFailed`` if one is missing or owned by root, as which no sandbox may run, or if the owners differ.
     """
     owners = set()
     for bind in profile.binds:
@@ -200,9 +203,9 @@ def bind_owner(profile: Profile) -> int | None:
 
 
 def make_etc() -> Path:
-    """The directory that sandboxes see as /etc, made of few harmless files of this machine's.
+    """Create the directory that becomes /etc in sandboxes, from a few harmless files of this machine.
 
-    Also removes what gateways left that were killed.
+    Also removes those of gateways that were killed.
     """
     for old in Path(tempfile.gettempdir()).glob(f"{ETC_PREFIX}*"):
         pid = old.name.removeprefix(ETC_PREFIX).partition("-")[0]
@@ -224,7 +227,7 @@ def make_etc() -> Path:
 
 
 def explain(output: str) -> str:
-    """One sentence for what bubblewrap said instead of working."""
+    """Explain bubblewrap's error output in one sentence."""
     if "ermission denied" in output or "not permitted" in output:
         return (
             "this machine does not let bubblewrap make user namespaces; run: "
@@ -235,7 +238,7 @@ def explain(output: str) -> str:
 
 
 def refuse_public(addresses: Iterable[Address]) -> None:
-    """Raises ``ConfigError`` unless every address is a loopback one: a local sandbox is no wall to the network."""
+    """Raise ``ConfigError`` unless all addresses are loopback: local sandboxes are not for users from the network."""
     mistakes = []
     for address in addresses:
         try:
@@ -253,7 +256,7 @@ def _unavailable(error: OSError) -> Unavailable:
 
 
 def _abandon(outer: int, error: BaseException) -> BaseException:
-    # The first process inside is tied to the outer one only some time after it was made: it goes first.
+    # Kill process 1 of the sandbox first: shortly after its creation it does not yet die with bubblewrap.
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{outer}/task/{outer}/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
@@ -263,7 +266,7 @@ def _abandon(outer: int, error: BaseException) -> BaseException:
 
 
 async def _line(loop: asyncio.AbstractEventLoop, descriptor: int) -> bytes:
-    """The first thing that a pipe says; all of it up to its end unless that is an empty line."""
+    """Read from a pipe until its end, or until the output is a single empty line."""
     output = b""
     readable = asyncio.Event()
     os.set_blocking(descriptor, False)

@@ -1,4 +1,4 @@
-"""One bubblewrap tree: a first process that only waits, and programs that enter it."""
+"""A bubblewrap tree as a ``Sandbox``: a first process that only waits, and programs that enter its namespaces."""
 
 from __future__ import annotations
 
@@ -20,15 +20,12 @@ from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDERR, STDOUT, Process
 from sshgate.stream.terminal import Terminal
 
-# How long killed processes may take to be reaped.
+# How long `delete` waits until killed processes have been reaped.
 REAP_SECONDS = 5.0
 
 
 class LocalSandbox:
-    """The tree whose outermost process is ``outer`` and whose first process inside is ``inner``.
-
-    Its programs use the memory of ``group``, which is removed with it.
-    """
+    """The tree whose outermost process (bubblewrap) is ``outer`` and whose process 1 inside is ``inner``."""
 
     warm = False
     hostname = bubblewrap.HOST_NAME
@@ -44,6 +41,19 @@ class LocalSandbox:
         limits: ExecLimits,
         gone: Callable[[LocalSandbox], None],
     ) -> None:
+        """
+        Args:
+            name: The sandbox's id.
+            order: What it was created for.
+            uid: The user id on this machine, if the gateway is root.
+            group: The control group that limits its memory, if any; removed with the sandbox.
+            outer: bubblewrap's process id; this object reaps it.
+            inner: The process id of the sandbox's process 1.
+            limits: Limits of the execs on the side.
+            gone: Called once ``outer`` was reaped.
+
+        Raises ``OSError`` if a process cannot be opened; the caller then ends them.
+        """
         self.id = name
         self.order = order
         self.made = time.monotonic()
@@ -69,13 +79,13 @@ class LocalSandbox:
         return not self._deleted
 
     async def addresses(self) -> tuple[str, ...]:
-        return ()  # its network has loopback alone
+        return ()  # its network has only loopback
 
     def parked(self, terminal: bool) -> Process | None:
         return None  # entering a tree takes a few milliseconds
 
     async def forget(self) -> None:
-        """Nothing waits in it."""
+        """Do nothing: no launchers are parked in local sandboxes."""
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         if self._deleted:
@@ -97,8 +107,8 @@ class LocalSandbox:
                 for end, ends in zip(os.pipe(), (ours, theirs), strict=True):
                     ends.append(end)
                 if self._uid is not None:
-                    os.fchown(theirs[-1], self._uid, self._uid)  # to be opened by path, as /dev/stdin
-            ours[0], theirs[0] = theirs[0], ours[0]  # of the first pipe they read and we write
+                    os.fchown(theirs[-1], self._uid, self._uid)  # so that the program may open it as /dev/stdin
+            ours[0], theirs[0] = theirs[0], ours[0]  # swap the first pipe: it is stdin, which we write
             return self._spawn(words, theirs, ours[0], {ours[1]: STDOUT, ours[2]: STDERR}, False)
         except OSError as error:
             _close(ours)
@@ -123,7 +133,7 @@ class LocalSandbox:
     def _spawn(
         self, words: list[str], theirs: Sequence[int], stdin: int, outputs: dict[int, int], terminal: bool
     ) -> LocalProcess:
-        """Raises ``OSError``; then nothing runs, and ``stdin`` and ``outputs`` are still the caller's."""
+        """Start a program. Raises ``OSError``; then nothing runs, and the caller still owns all descriptors."""
         actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(theirs)]
         actions.append((os.POSIX_SPAWN_DUP2, self._owner, bubblewrap.OWNER))
         child = spawn(words, bubblewrap.environment(self._profile.shell), actions)
@@ -149,7 +159,7 @@ class LocalSandbox:
             self._kill(self._pidfd)
 
     def _kill(self, pidfd: int) -> None:
-        # With the first process inside die all others; the outermost one ends when the last of them is gone.
+        # When process 1 dies, the kernel kills all others; bubblewrap ends after the last of them.
         if not self._reaped:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -157,7 +167,7 @@ class LocalSandbox:
 
     def _wake(self) -> None:
         for process in self._processes:
-            process.wake()  # the first inside waits for all to be reaped, and a stopped one would not do that
+            process.wake()  # process 1 waits until all are reaped, which a stopped nsenter would not do
 
     def _reap(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
@@ -174,7 +184,7 @@ class LocalSandbox:
         self._clear()
 
     def _clear(self) -> None:
-        """When all have ended, what is left goes."""
+        """Once bubblewrap and all programs have ended, remove the control group and finish ``delete``."""
         if self._reaped and not self._processes:
             if self._group is not None:
                 cgroup.remove(self._group)

@@ -1,4 +1,4 @@
-"""How every program on this machine begins: signals at their defaults, and no keyring of the gateway's."""
+"""Starts programs on this machine, with default signal handling and without the gateway's keyring."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# What this process ignores or blocks, its programs would too. Python ignores PIPE, and `yes | head` would complain
-# instead of ending; a gateway under nohup ignores HUP, one that a script put in the background INT and QUIT.
+# Programs inherit ignored and blocked signals. Python ignores PIPE, so `yes | head` would print an error instead of
+# ending; under nohup the gateway ignores HUP, and started in the background by a script, INT and QUIT.
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
-# keyctl(2) has no function in libc; its number by machine, from asm/unistd.h.
+# The system call number of keyctl(2), which libc does not wrap, by machine; from asm/unistd.h.
 _KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219}
 _JOIN_SESSION_KEYRING = 1
 _REVOKE = 3
@@ -21,9 +21,14 @@ _SESSION_KEYRING = -3
 
 
 def spawn(words: list[str], environment: Mapping[str, str], actions: Sequence[tuple[Any, ...]]) -> int:
-    """Start a program in a session of its own; returns its process id. Raises ``OSError``.
+    """Start a program in a new session; returns its process id, which the caller must reap. Raises ``OSError``.
 
-    Takes a millisecond; what asyncio has for this takes a thread for each child.
+    Blocks for a millisecond. asyncio's subprocesses are not used because they may need a thread per child.
+
+    Args:
+        words: The command line; the program is searched in the gateway's ``PATH``.
+        environment: Its whole environment.
+        actions: File actions of ``posix_spawn``.
     """
     return os.posix_spawnp(
         words[0], words, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
@@ -31,15 +36,15 @@ def spawn(words: list[str], environment: Mapping[str, str], actions: Sequence[tu
 
 
 def leave_keyring() -> None:
-    """Let go of the session keyring of whoever started this process: it may hold a Kerberos ticket or a disk's key.
+    """Replace the inherited session keyring, which may hold a Kerberos ticket or a disk key.
 
-    Programs get the keyring of this process. It is a new one, and revoked: they are of several sandboxes, which
-    must not leave each other anything there. A program that wants a keyring can make one.
+    Programs inherit this process's keyring. The new one is revoked, because sandboxes must not share one. A program
+    that needs a keyring can create its own. Does nothing on an unknown machine or a kernel without keyrings.
     """
     number = _KEYCTL.get(platform.machine())
     if number is None:
         return
-    # A kernel without keys refuses, and there is nothing to leave. The arguments are long for syscall(2).
+    # A kernel without keyrings returns an error; then there is none to leave. syscall(2) takes long arguments.
     call = ctypes.CDLL(None).syscall
     long = ctypes.c_long
     if call(long(number), long(_JOIN_SESSION_KEYRING), long(0)) >= 0:

@@ -1,1 +1,1 @@
-"""HTTP to the API server."""
+"""HTTP, watches and websockets to the API server."""

@@ -1,4 +1,4 @@
-"""REST and websockets to one API server: raw JSON in, few fields out, every failure a ``GateError``."""
+"""REST requests and websockets to one API server: raw JSON in, few fields out, every failure a ``GateError``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
-# Credentials are read again after a 401, but not for every request of a server that refuses us.
+# After a 401 the credentials are read again, at most once per this many seconds.
 REREAD_SECONDS = 5.0
 
 _pod = msgspec.json.Decoder(Pod)
@@ -36,15 +36,18 @@ _COLLECTIONS = ("/pods", "/events", "/leases", "/persistentvolumeclaims")
 
 
 Observe = Callable[[str, str, float], None]
-"""Told of each request: its verb as RBAC has it, ``ok`` or the failure's code, seconds."""
+"""Called after each request with its RBAC verb, its outcome (``ok``, ``cancelled`` or the error's code) and seconds."""
 
 
 def unobserved(verb: str, outcome: str, seconds: float) -> None:
-    """Nobody wants to know."""
+    """An ``Observe`` that does nothing."""
 
 
 class ApiServer:
-    """A connection pool to the API server of one namespace. ``open`` before use, ``close`` after."""
+    """A connection pool to the API server, for one namespace. ``open`` before use, ``close`` after.
+
+    Requests fail with a ``GateError`` (see ``errors``). A request that is cancelled may still be carried out.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class ApiServer:
         observe: Observe = unobserved,
         read: Callable[[], Awaitable[Credentials]] | None = None,
     ) -> None:
-        """``read`` is where the credentials come from; ``None``: from what ``place`` says."""
+        """``read`` returns the credentials; by default those that ``place`` selects."""
         self._observe = observe
         self._read = read if read is not None else lambda: credentials.read(place)
         self.namespace = place.namespace
@@ -66,15 +69,15 @@ class ApiServer:
         self._read_at = 0.0
         self._rereading = asyncio.Lock()
         self.anchor: dict[str, Any] | None = None
-        """An owner reference to an object of the installation; see ``anchor``."""
+        """An owner reference to an object of the installation; see ``owner_reference``."""
         self.on_date: Callable[[float, float, float], None] = lambda date, sent, received: None
-        """Called with each answer's ``Date`` (POSIX seconds), and when it was asked and came (monotonic)."""
+        """Called with each response's ``Date`` (POSIX seconds), and when it was requested and received (monotonic)."""
 
     def __repr__(self) -> str:
         return f"<ApiServer {self._credentials!r} namespace {self.namespace}>"
 
     def owned(self) -> dict[str, Any]:
-        """For the metadata of whatever is made: who owns it. Uninstalling deletes that, and all this with it."""
+        """Metadata for each object created: its owner. Deleting the owner (uninstall) garbage-collects the object."""
         return {"ownerReferences": [self.anchor]} if self.anchor is not None else {}
 
     async def open(self) -> None:
@@ -82,9 +85,9 @@ class ApiServer:
         await self._read_credentials()
 
     def twin(self) -> ApiServer:
-        """One of the same credentials for the event loop of another thread, to be opened and closed there.
+        """Another client with the same credentials for the event loop of another thread; open and close it there.
 
-        The credentials are read anew here only: the library that reads them is not made for two threads.
+        Only this client reads credentials anew: the library that reads them is not thread-safe.
         """
         loop = asyncio.get_running_loop()
 
@@ -100,7 +103,7 @@ class ApiServer:
         return twin
 
     async def close(self) -> None:
-        """Drop all connections, those in use too."""
+        """Close all connections, including those in use."""
         sessions, self._retired = [*self._retired, self._session], []
         self._session = None
         for session in sessions:
@@ -113,7 +116,11 @@ class ApiServer:
     # --- pods ---
 
     async def create_pod(self, manifest: Mapping[str, Any]) -> Pod:
-        """POST a pod. A repeated POST after a broken connection finds its own pod, though admission has added to it."""
+        """POST a pod. Raises ``Conflict`` if the name is taken.
+
+        If a connection breaks and the POST is repeated, the 409 for our own pod is recognised by its labels and
+        annotations, even when an admission plug-in has added some, and the pod is returned.
+        """
         manifest = {**manifest, "metadata": {**manifest["metadata"], **self.owned()}}
         try:
             return _pod.decode(await self.request("POST", self.path("pods"), manifest, doing="create the sandbox"))
@@ -132,21 +139,21 @@ class ApiServer:
         return _pod.decode(await self.request("GET", self.path("pods", name), doing="look at the sandbox"))
 
     async def list_pods(self, selector: str) -> Listing[Pod]:
-        """All pods with these labels."""
+        """List the pods that match a label selector."""
         query = {"labelSelector": selector}
         return _pods.decode(await self.request("GET", self.path("pods"), query=query, doing="list sandboxes"))
 
     async def patch_pod(self, name: str, patch: list[dict[str, Any]]) -> Pod:
-        """A JSON Patch, all or nothing. Raises ``Invalid`` when one of its tests fails."""
+        """Apply a JSON Patch, all or nothing. Raises ``Invalid`` when one of its ``test`` operations fails."""
         body = await self.request("PATCH", self.path("pods", name), patch, content=JSON_PATCH, doing="claim a sandbox")
         return _pod.decode(body)
 
     async def delete_pod(
         self, name: str, uid: str | None = None, grace: int | None = None, version: str | None = None
     ) -> None:
-        """Delete a pod, only the one with this ``uid``, only if it still has this ``version``.
+        """Delete a pod. Raises ``NotFound``, or ``Conflict`` if it has another ``uid`` or resource ``version``.
 
-        Raises ``NotFound``, ``Conflict`` (a precondition does not hold).
+        ``grace`` is the grace period in seconds; ``None`` for the pod's own.
         """
         options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         preconditions = {"uid": uid, "resourceVersion": version}
@@ -157,12 +164,12 @@ class ApiServer:
         await self.request("DELETE", self.path("pods", name), options, doing="delete the sandbox")
 
     def path(self, resource: str, name: str | None = None, subresource: str | None = None) -> str:
-        """The path of core/v1 objects in the namespace."""
+        """The URL path of a core/v1 object or collection in the namespace."""
         return "/".join(
             part for part in ("/api/v1/namespaces", self.namespace, resource, name, subresource) if part is not None
         )
 
-    # --- the wire ---
+    # --- requests ---
 
     async def request(
         self,
@@ -174,10 +181,12 @@ class ApiServer:
         content: str = JSON,
         doing: str = "answer",
     ) -> bytes:
-        """One request, answered in ``timeout`` seconds or ``Unavailable``; refusals raise as ``failures`` says.
+        """Send one request and return the body; ``doing`` completes "the cluster refused to ...".
 
-        Repeats by itself after 401 with credentials read anew, after 429 when the server says so, and once
-        when a kept connection turns out to be dead.
+        Repeats itself once after a 401 with fresh credentials, after a 429 with ``Retry-After``, and once when the
+        server has dropped the connection.
+
+        Raises ``Unavailable`` without a response within ``timeout`` seconds, else what ``errors.failure`` returns.
         """
         with self._observed(_verb(method, path)):
             return await self._request(method, path, body, query, content, doing)
@@ -203,7 +212,7 @@ class ApiServer:
                         renewed = True
                     except failures.Invalid:
                         if stale and method == "PATCH":
-                            # Its test may have failed because the first one, whose answer was lost, was carried out.
+                            # The first attempt, whose response was lost, may have been applied: its test fails now.
                             raise failures.unreachable() from None
                         raise
                     except _TooBusy as busy:
@@ -215,7 +224,10 @@ class ApiServer:
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str], silence: float) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A GET that goes on: its lines (a watch). ``silence`` is how many seconds may pass without one."""
+        """Open a watch; the context is an iterator of its lines. ``silence``: longest time without data, in seconds.
+
+        The iterator raises as ``request`` does.
+        """
         with self._observed("watch"):
             try:
                 async with asyncio.timeout(self.timeout):
@@ -230,13 +242,13 @@ class ApiServer:
                 raise failures.failure(response.status, failures.status_of(body), "watch sandboxes")
             yield _lines(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            # The response keeps this error, whose frames keep the response.
+            # The response refers to this error, whose frames refer to the response: break the cycle.
             raise failures.unreachable() from error.with_traceback(None)
         finally:
             response.close()
 
     async def websocket(self, path: str, query: str) -> RemoteSocket:
-        """Open a remotecommand websocket; whoever gets it closes it. Refusals raise as ``failures`` says."""
+        """Open a remotecommand websocket. The caller closes it. Raises as ``request`` does."""
         with self._observed(path.rpartition("/")[2]):
             return await self._websocket(path, query)
 
@@ -328,7 +340,7 @@ class ApiServer:
     # --- credentials ---
 
     async def _renew(self) -> bool:
-        """Read the credentials again after a 401; False when that was done a moment ago."""
+        """Read the credentials again after a 401; False if they were read less than ``reread`` seconds ago."""
         async with self._rereading:
             if asyncio.get_running_loop().time() - self._read_at < self._reread:
                 return False
@@ -337,14 +349,14 @@ class ApiServer:
 
     async def _read_credentials(self) -> None:
         known, before = await self._read(), self._credentials
-        # Those that were retired an earlier time: a request may just be beginning on the last one.
+        # Only sessions retired earlier: a request may be just starting on the one retired below.
         idle = [one for one in self._retired if not (isinstance(one.connector, Connector) and one.connector.in_use)]
         self._retired = [one for one in self._retired if one not in idle]
         if before is not None and known.material == before.material:
-            # Only a token is new, or nothing: connections are kept, and what their TLS context has cost.
+            # Only the token has changed, or nothing: keep the connections and the TLS context.
             known = replace(known, tls=before.tls)
         elif self._session is not None:
-            # Watches and execs go on over it.
+            # Watches and execs still use its connections.
             self._retired.append(self._session)
             self._session = None
         if self._session is None:
@@ -356,7 +368,7 @@ class ApiServer:
 
 
 class _TooBusy(GateError):
-    """429 with the server's wish when to come back."""
+    """429 with a ``Retry-After``, in seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__("the API server has too much to do; try again in a moment.")
@@ -364,7 +376,7 @@ class _TooBusy(GateError):
 
 
 def _verb(method: str, path: str) -> str:
-    """The verb as RBAC has it: a GET of a collection is ``list``."""
+    """The RBAC verb: a GET of a collection is ``list``."""
     if method == "GET":
         return "list" if path.endswith(_COLLECTIONS) else "get"
     return {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}.get(method, "other")
@@ -375,7 +387,7 @@ def _seconds(text: str) -> float:
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Whole lines, however long; the rest without an end is dropped."""
+    """Yield the complete lines of the body; an unterminated last one is dropped."""
     rest = b""
     async for block in response.content.iter_any():
         *whole, rest = (rest + block).split(b"\n")

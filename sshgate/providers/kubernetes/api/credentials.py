@@ -1,7 +1,7 @@
-"""Where the API server is and how the gateway proves itself to it; read through kubernetes_asyncio.
+"""Address and credentials of the API server, read with kubernetes_asyncio.
 
-Importing the library takes a tenth of a second even without its models (``library``), which is why only this
-module does so, and only when it is used.
+Importing the library takes a tenth of a second even without its models (see ``library``), so only this module
+imports it, and only when needed.
 """
 
 from __future__ import annotations
@@ -25,31 +25,33 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 @dataclass(frozen=True)
 class Credentials:
-    """One reading of the configuration. ``tls`` is ``None`` for a plain HTTP server."""
+    """The configuration as read at one moment. ``tls`` is ``None`` for a plain HTTP server."""
 
     host: str
     tls: ssl.SSLContext | None
     server_hostname: str | None
     proxy: str | None
     material: str
-    """A digest of what ``tls`` was made of: two of the same trust the same servers and show the same certificate."""
+    """A digest of what ``tls`` was made from; equal digests mean the same trusted CAs and client certificate."""
     source: str
-    """Where they were read, for messages."""
+    """Where the configuration was read, for messages."""
     configuration: Any
 
     def __repr__(self) -> str:
         return f"<Credentials {self.host} from {self.source}>"
 
     async def headers(self) -> dict[str, str]:
-        """The Authorization header, if there is a token; a service account's is read again every minute."""
+        """The Authorization header, if there is a token. A service account's token is read again every minute."""
         token = await self.configuration.get_api_key_with_prefix("BearerToken")
         return {"Authorization": token.strip()} if token else {}
 
 
 async def read(place: SandboxPlace) -> Credentials:
-    """Read credentials as ``place`` says. Raises ``Unavailable`` with what is wrong.
+    """Read the credentials that ``place`` selects: the service account or a kubeconfig.
 
-    Runs exec plug-ins of the kubeconfig; called again when the API server answers 401.
+    Runs the kubeconfig's exec plug-in, if any. Called again when the API server returns 401.
+
+    Raises ``Unavailable`` with the reason; never quotes a secret.
     """
     configuration: Any = library.load().Configuration()
     if _in_cluster(place):
@@ -95,7 +97,7 @@ def _load_service_account(configuration: Any) -> None:
 
 
 async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) -> tuple[ssl.SSLContext | None, str]:
-    """Fill ``configuration`` and make the TLS context; no key of the kubeconfig stays on disk."""
+    """Fill ``configuration`` and create the TLS context; no key from the kubeconfig is left on disk."""
     kube_config = library.load().kube_config
     if not _exists(paths):
         raise Unavailable(f"there is no kubeconfig at {paths}: set sandbox.kubeconfig or $KUBECONFIG.")
@@ -115,7 +117,7 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
     except kube_config.ConfigException as error:
         raise Unavailable(f"the kubeconfig {paths} cannot be used: {_first_line(error)}") from error
     except Exception as error:
-        # The library meets a malformed file with whatever its code trips over; its text may quote a secret.
+        # A malformed file makes the library raise all kinds of errors; their text may quote a secret.
         raise Unavailable(f"the kubeconfig {paths} cannot be used ({type(error).__name__}).") from error
     finally:
         kube_config._cleanup_temp_files()
@@ -123,7 +125,7 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
 
 
 def _tls(configuration: Any) -> tuple[ssl.SSLContext | None, str]:
-    """The context, and a digest of what it is made of."""
+    """The TLS context, and a digest of what it was made from."""
     if not str(configuration.host).startswith("https"):
         return None, ""
     material = hashlib.sha256(repr(bool(configuration.verify_ssl)).encode())

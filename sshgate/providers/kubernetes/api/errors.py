@@ -1,6 +1,6 @@
-"""What the API server's refusals mean: the one place where they become sentences.
+"""Turns error responses of the API server into ``GateError`` with a sentence for the user.
 
-Only the fields of a ``Status`` are ever read; a body that is none is dropped, it may hold secrets.
+Only the fields of a ``Status`` are read. Any other body is dropped because it may hold secrets.
 """
 
 from __future__ import annotations
@@ -13,49 +13,49 @@ from sshgate.errors import GateError, LimitReached, StartFailed, Unavailable
 from sshgate.providers.kubernetes.api.objects import Status
 
 _decoder = msgspec.json.Decoder(Status)
-# Admission plug-ins list every violation; the first ones are enough for a sentence.
+# Admission plug-ins list every violation; quote only the first ones.
 LONGEST_QUOTE = 300
 
 
 class NotFound(StartFailed):
-    """404: the object, or the namespace it was to be made in, does not exist."""
+    """404: the object, or the namespace to create it in, does not exist."""
 
     code = "not_found"
 
 
 class Conflict(StartFailed):
-    """409: it exists already, or a precondition does not hold."""
+    """409: the object exists already, or a precondition does not hold."""
 
     code = "conflict"
     retry = True
 
 
 class Invalid(StartFailed):
-    """422: the object cannot be; of a patch with ``test``: the test failed."""
+    """400, 413, 415 or 422: the object is invalid, or a ``test`` operation of a patch failed."""
 
     code = "invalid"
 
 
 class Forbidden(StartFailed):
-    """403: the gateway's role lacks a right, or an admission rule says no."""
+    """403: the gateway's role lacks a right, or an admission rule denied the request."""
 
     code = "forbidden"
 
 
 class Expired(Unavailable):
-    """410: the resource version is too old; list again."""
+    """410: the resource version is too old; the caller must list again."""
 
     code = "expired"
 
 
 class Unauthenticated(Unavailable):
-    """401: the credentials are not, or no longer, accepted."""
+    """401: the API server does not, or no longer, accept the credentials."""
 
     code = "unauthenticated"
 
 
 def status_of(body: bytes) -> Status | None:
-    """The ``Status`` in an answer's body, if it is one."""
+    """Decode a response body as ``Status``; ``None`` if it is something else."""
     try:
         status = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -64,7 +64,13 @@ def status_of(body: bytes) -> Status | None:
 
 
 def failure(code: int, status: Status | None, doing: str) -> GateError:
-    """The error for an answer with this HTTP code. ``doing`` ends the sentence "the cluster refused to ..."."""
+    """The error for a response with this HTTP code.
+
+    Args:
+        code: The HTTP status.
+        status: The decoded body, if it was a ``Status``.
+        doing: Completes the sentence "the cluster refused to ...".
+    """
     message = status.message if status else ""
     message = f": {quoted(message)}" if message else "."
     if code == 401:
@@ -85,17 +91,17 @@ def failure(code: int, status: Status | None, doing: str) -> GateError:
 
 
 def silent(seconds: float) -> Unavailable:
-    """No answer in time."""
+    """The error for a response that did not arrive within ``seconds``."""
     return Unavailable(f"the API server did not answer within {seconds:g} s; try again in a moment.")
 
 
 def unreachable() -> Unavailable:
-    """No connection."""
+    """The error for a connection that failed."""
     return Unavailable("the API server cannot be reached; try again in a moment.")
 
 
 def quoted(message: str) -> str:
-    """A foreign message as the end of a sentence: one line, printable, not too long."""
+    """A message from outside, made fit to end a sentence: one line, printable, at most ``LONGEST_QUOTE`` characters."""
     text = " ".join("".join(char if char.isprintable() else " " for char in message).split())
     if len(text) > LONGEST_QUOTE:
         text = text[: LONGEST_QUOTE - 3] + "..."

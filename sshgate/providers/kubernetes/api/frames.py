@@ -1,16 +1,16 @@
-"""Frames that a websocket server sends (RFC 6455 section 5), parsed in place. Pure.
+"""Parses the frames that a websocket server sends (RFC 6455 section 5), in place. Pure.
 
-An exec is a flood of small frames: 4 KiB each when a program writes so. Each costs here one slice and one
-call, without an object per frame and without a task.
+An exec produces many small frames, 4 KiB each if the program writes that way. Each costs one slice and one call
+here, without an object or a task per frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# No server of ours sends more than 32 KiB at once. Each socket may hold as much of a message that is incomplete.
+# API servers send at most 32 KiB per message. This also bounds the incomplete message that each socket may hold.
 LARGEST_MESSAGE = 4 << 20
-# Frames between two looks at the time.
+# Frames between two checks of the budget.
 FRAMES = 8
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -19,15 +19,19 @@ _WHOLE_BINARY = FIN | BINARY
 
 
 class ProtocolError(Exception):
-    """What came is no frame of a websocket server, or none we agreed to."""
+    """The data is not a valid frame from a websocket server, or of a kind that was not negotiated."""
 
 
 class FrameParser:
     """Turns bytes into messages.
 
-    ``binary(data, start, end)`` is called with every binary message as a part of ``data``, so that nothing
-    need be copied twice; ``control(opcode, payload)`` with every CLOSE, PING and PONG. Once ``over()`` is true it
-    stops, and ``stopped`` says whether frames are left; ``feed(b"")`` goes on.
+    ``stopped`` is true if the budget ran out with data left to parse; ``feed(b"")`` continues.
+
+    Args:
+        binary: ``binary(data, start, end)`` is called for every binary message with its position in ``data``, so
+            that nothing is copied twice.
+        control: ``control(opcode, payload)`` is called for every CLOSE, PING and PONG.
+        over: Asked every ``FRAMES`` frames; once it returns true, parsing stops.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class FrameParser:
         return f"<FrameParser {self._have}/{self._need} bytes of a frame>"
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes from the connection. Raises ``ProtocolError``; nothing may be fed after that."""
+        """Parse the next bytes from the connection. Raises ``ProtocolError``; the parser is unusable after that."""
         self.stopped = False
         if self._parts:
             self._parts.append(data)

@@ -1,9 +1,9 @@
-"""kubernetes_asyncio's reading of credentials without its models, and aiohttp without the system's certificates.
+"""Import tricks that cut start-up time: skip kubernetes_asyncio's API models, and aiohttp's load of the system CAs.
 
-The library's packages import every model of the API: a quarter of a second before each ``sshgate cp``, and some
-30 MiB in a gateway, which speaks raw JSON. So its two outer packages are entered without running them, and urllib3,
-which it imports for one function, is loaded when that is called. If another version of the library does not bear
-that, it is imported whole.
+The library's packages import every model of the API: a quarter of a second before each ``sshgate cp``, and about
+30 MiB in a gateway, which uses raw JSON. So its two outer packages are created without running their code, and
+urllib3, which one function needs, is loaded on first use. If a version of the library does not work that way, it is
+imported normally.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PACKAGES = ("kubernetes_asyncio", "kubernetes_asyncio.client")
 
 
 class Library(NamedTuple):
-    """The parts in use: a class and two modules."""
+    """The parts of kubernetes_asyncio in use: a class and two modules."""
 
     Configuration: Any
     kube_config: Any
@@ -29,7 +29,7 @@ class Library(NamedTuple):
 
 
 def load() -> Library:
-    """Import the library; what was imported before is used as it is."""
+    """Import the library without its models, or use it as it is if it was imported before."""
     if _PACKAGES[0] not in sys.modules:
         try:
             _enter()
@@ -44,7 +44,7 @@ def load() -> Library:
 
 
 def _enter() -> None:
-    """Put the two packages in place as if they had been run, with what the configuration needs of them."""
+    """Create the two packages without running them, and add only what reading a configuration needs."""
     for name in _PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is None:
@@ -53,14 +53,14 @@ def _enter() -> None:
     client: Any = sys.modules["kubernetes_asyncio.client"]
     with _loaded_when_used("urllib3"):
         client.Configuration = importlib.import_module("kubernetes_asyncio.client.configuration").Configuration
-    # kube_config names it for a function that nobody here calls; the class itself would import the models.
+    # kube_config imports this name for a function that is not used here; the real class would import the models.
     client.ApiClient = ModuleType("kubernetes_asyncio.client.ApiClient")
     importlib.import_module("kubernetes_asyncio.config.kube_config")
 
 
 @contextmanager
 def _loaded_when_used(name: str) -> Iterator[None]:
-    """What is imported meanwhile gets a stand-in of this name: it imports the module when something of it is used."""
+    """Modules imported in the body get a placeholder for module ``name``, which loads it at first attribute access."""
     if name in sys.modules:
         yield
         return
@@ -74,9 +74,10 @@ def _loaded_when_used(name: str) -> Iterator[None]:
 
 @contextmanager
 def without_certificates() -> Iterator[None]:
-    """Import aiohttp in here: it makes two TLS contexts at once, each of which would read all that the system trusts.
+    """Import aiohttp in the body: its two default TLS contexts are then created without reading the system's CAs.
 
-    That is a tenth of a small ``sshgate cp``, which uses neither but one of the kubeconfig. These two trust nobody.
+    Reading them takes a tenth of a small ``sshgate cp``, which uses neither context, only the kubeconfig's. The two
+    contexts trust no certificate.
     """
     ssl.SSLContext.set_default_verify_paths = lambda self: None  # type: ignore[method-assign]
     try:

@@ -1,6 +1,6 @@
-"""The few fields of Kubernetes objects that the gateway reads, decoded straight from JSON.
+"""The few fields of Kubernetes objects that the gateway reads, decoded directly from JSON.
 
-Decoding a list of 1,000 pods into these takes 5 ms; into the client library's models it takes a second.
+Decoding a list of 1,000 pods into these takes 5 ms; the client library's models take a second.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ T = TypeVar("T")
 
 
 class Object(msgspec.Struct, rename="camel", kw_only=True):
-    """What all of them share: field names in camelCase, unknown fields skipped."""
+    """Base class: field names are camelCase in JSON, unknown fields are skipped."""
 
 
 class Meta(Object):
+    """ObjectMeta."""
+
     name: str = ""
     uid: str = ""
     resource_version: str = ""
@@ -27,15 +29,21 @@ class Meta(Object):
 
 
 class Waiting(Object):
+    """Why a container has not started yet."""
+
     reason: str = ""
     message: str = ""
 
 
 class Running(Object):
+    """A container that runs."""
+
     started_at: str | None = None
 
 
 class Terminated(Object):
+    """How a container ended."""
+
     exit_code: int = 0
     signal: int = 0
     reason: str = ""
@@ -43,18 +51,24 @@ class Terminated(Object):
 
 
 class ContainerState(Object):
+    """At most one of the fields is set."""
+
     waiting: Waiting | None = None
     running: Running | None = None
     terminated: Terminated | None = None
 
 
 class ContainerStatus(Object):
+    """The status of one container of a pod."""
+
     name: str = ""
     ready: bool = False
     state: ContainerState = msgspec.field(default_factory=ContainerState)
 
 
 class Condition(Object):
+    """A pod condition, such as ``PodScheduled``."""
+
     type: str = ""
     status: str = ""
     reason: str = ""
@@ -63,6 +77,8 @@ class Condition(Object):
 
 
 class PodSpec(Object):
+    """The spec of a pod."""
+
     node_name: str = ""
     hostname: str = ""
     host_network: bool = False
@@ -70,10 +86,14 @@ class PodSpec(Object):
 
 
 class PodIP(Object):
+    """One address of a pod."""
+
     ip: str = ""
 
 
 class PodStatus(Object):
+    """The status of a pod."""
+
     phase: str = ""
     reason: str = ""
     message: str = ""
@@ -86,13 +106,15 @@ class PodStatus(Object):
 
 
 class Pod(Object):
+    """A core/v1 pod."""
+
     metadata: Meta
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
     status: PodStatus = msgspec.field(default_factory=PodStatus)
 
 
 class Event(Object):
-    """A core/v1 event: what a component of the cluster tells about an object."""
+    """A core/v1 event: what a component of the cluster reports about an object."""
 
     metadata: Meta
     type: str = ""
@@ -101,28 +123,34 @@ class Event(Object):
 
 
 class ListMeta(Object):
+    """The metadata of a list."""
+
     resource_version: str = ""
     continue_: str = msgspec.field(default="", name="continue")
 
 
 class Listing(Object, Generic[T]):
+    """A list of objects, as the API server returns it."""
+
     metadata: ListMeta
     items: list[T] | None = None
 
 
 class WatchLine(Object):
-    """One line of a watch; what ``object`` is depends on ``type``."""
+    """One line of a watch; the type of ``object`` depends on ``type``."""
 
     type: str
     object: msgspec.Raw
 
 
 class Details(Object):
+    """The details of a ``Status``."""
+
     retry_after_seconds: int = 0
 
 
 class Status(Object):
-    """What the API server says instead of an answer."""
+    """The body of the API server's error responses."""
 
     kind: str
     code: int = 0

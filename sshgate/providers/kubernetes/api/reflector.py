@@ -1,4 +1,4 @@
-"""Keeping up with objects of the cluster: list once, then watch, and list again whenever in doubt."""
+"""Keeps a local copy of objects of the cluster: list once, then watch, and list again whenever in doubt."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sshgate.providers.kubernetes.api.objects import Listing, Object, Pod, Statu
 
 T = TypeVar("T", bound=Object)
 
-# The server ends a watch after this many seconds; the reflector goes on where it stood.
+# The server ends a watch after this many seconds; the reflector resumes at the same version.
 WATCH_SECONDS = 290
-# Bookmarks come about once a minute: a watch without a line for this long is dead.
+# Bookmarks arrive about once a minute: a watch without a line for this long is dead.
 SILENCE_SECONDS = 150.0
-# A watch that ends sooner was cut off.
+# A watch that ends sooner counts as failed: the next one waits for the back-off.
 SHORT_SECONDS = 5.0
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 15.0
@@ -33,11 +33,11 @@ _status = msgspec.json.Decoder(Status)
 
 
 class Reflector(Generic[T]):
-    """The known objects of one selection, and a call for every change of one.
+    """A cache of the objects that match a query (``known``, by name), with a callback for every change.
 
-    ``observe(old, new)`` is called with ``old`` ``None`` for a new object and ``new`` ``None`` for a deleted
-    one, in order, never twice for the same version, from the reflector's task; it must not block. What
-    changed while the watch was broken is found by the next list and told in the same way.
+    ``observe(old, new)`` gets ``None`` as ``old`` for a new object and as ``new`` for a deleted one. It is called from
+    the reflector's task, in order, never twice for the same version, and must not block. Changes missed while the
+    watch was down are found by the next list and reported the same way.
     """
 
     def __init__(
@@ -50,8 +50,15 @@ class Reflector(Generic[T]):
         jitter: Callable[[], float] = random.random,
         listed: Callable[[list[T], str], None] = lambda items, version: None,
     ) -> None:
-        """``listed`` is told every object there is, and at which resource version, each time they are listed, before
-        what changed is."""
+        """
+        Args:
+            path: URL path of the collection.
+            query: Query parameters of both list and watch.
+            kind: What to decode each object as.
+            observe: See the class.
+            jitter: Returns a number from 0 to 1, for the back-off.
+            listed: Called after each list with all objects and the resource version, before ``observe``.
+        """
         self.known: dict[str, T] = {}
         self._api = api
         self._path = path
@@ -65,14 +72,14 @@ class Reflector(Generic[T]):
         self._synced = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.error: GateError | None = None
-        """Why the watch is down at the moment; ``None`` while it runs."""
+        """Why the watch is down; ``None`` while it runs."""
 
     def __repr__(self) -> str:
         state = f"down: {self.error}" if self.error else "watching" if self._synced.is_set() else "starting"
         return f"<Reflector {self._path} {len(self.known)} known, {state}>"
 
     async def start(self) -> None:
-        """List for the first time and begin to watch. Raises what the list raises."""
+        """List for the first time and start watching. Raises what the list request raises."""
         await self._list()
         self._task = asyncio.create_task(self._run())
 
@@ -98,14 +105,14 @@ class Reflector(Generic[T]):
                 self._synced.clear()
                 self.error = error
             except Exception:
-                # A fault of whoever observes: blind for ever would be worse than to have missed something.
+                # A bug in `observe`: missing one change is better than to stop watching for good.
                 self._synced.clear()
                 log.exception("watch.broken", path=self._path)
             if clock() - began >= SHORT_SECONDS:
                 delay = FIRST_DELAY
                 if self._synced.is_set():
                     continue
-            # Also after a watch that ended at once without a fault: asked again at once, that would go on for ever.
+            # Also after a watch that ended early without an error: without a pause this would be a busy loop.
             await asyncio.sleep(delay * (0.5 + self._jitter()))
             delay = min(delay * 2, LONGEST_DELAY)
 
@@ -146,7 +153,7 @@ class Reflector(Generic[T]):
         old = self.known.get(name)
         if item is None:
             if self.known.pop(name, None) is not None:
-                # The last state says why it went, where there is one.
+                # A DELETED line holds the object's last state, which shows why it went.
                 self._observe(last or old, None)
             return
         if old is not None and _meta(old).uid != _meta(item).uid:
@@ -163,7 +170,7 @@ def pods(
     observe: Callable[[Pod | None, Pod | None], None],
     listed: Callable[[list[Pod], str], None] = lambda items, version: None,
 ) -> Reflector[Pod]:
-    """A reflector of the pods with these labels."""
+    """A reflector of the pods that match a label selector; see ``Reflector``."""
     return Reflector(api, api.path("pods"), {"labelSelector": selector}, Pod, observe, listed=listed)
 
 

@@ -1,11 +1,11 @@
-"""A websocket client on aiohttp's connections, made for one exec each.
+"""A websocket client for execs, on top of aiohttp's connections.
 
-aiohttp's own takes a queue, a task and an object per frame; here a frame goes from the transport's callback
-straight to its reader, and back-pressure straight to the transport. The private parts of aiohttp used for
-that are used in this file only.
+aiohttp's own client needs a queue, a task and an object per frame. Here a frame goes from the transport's callback
+directly to its reader, and back-pressure directly to the transport. Only this file uses the private parts of aiohttp
+that this needs.
 
-Back-pressure goes to the TCP transport below TLS: a TLS transport of uvloop that is paused when the server
-closes drops what it has not delivered, and of either loop keeps up to 256 KiB more.
+Reading is paused on the TCP transport below TLS: uvloop's TLS transport drops undelivered data if the server closes
+while it is paused, and the TLS transports of both loops buffer up to 256 KiB more.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from sshgate.providers.kubernetes.exec.remotecommand import SUBPROTOCOLS
 from sshgate.stream import turns
 
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# Answers of one exec wait in aiohttp until `attach`; more than a first frame does not come before that.
+# The longest body that is read from a response that refuses the upgrade.
 REFUSAL_BYTES = 1 << 20
 _MASKED = 0x80
 
 
 class Refused(Exception):
-    """The server did not upgrade: its HTTP status and the body it gave instead."""
+    """The server did not upgrade the connection. Holds its HTTP status and response body."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(f"HTTP {status}")
@@ -47,7 +47,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Wire:
-    """aiohttp's parts of an open connection."""
+    """aiohttp's objects of an open connection; ``below`` is the TCP transport."""
 
     response: aiohttp.ClientResponse
     protocol: ResponseHandler
@@ -63,10 +63,10 @@ class _Wire:
 
 
 class RemoteSocket:
-    """An open remotecommand websocket. Whoever opened it closes it.
+    """An open remotecommand websocket. The caller of ``connect`` closes it.
 
-    A closed one lets go of all that it held. Sessions die as cycles, and the interpreter may look for those only after
-    hundreds of them: a TLS connection kept so long costs up to 300 KiB.
+    ``close`` drops all references: ended sessions are reference cycles, which the garbage collector may find only
+    after hundreds of them, and a TLS connection kept alive that long costs up to 300 KiB.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, subprotocol: str) -> None:
@@ -85,7 +85,7 @@ class RemoteSocket:
         return f"<RemoteSocket {self.subprotocol}{' closed' if self._wire is None else ''}>"
 
     def attach(self, message: Callable[[bytes, int, int], None], ended: Callable[[], None]) -> None:
-        """From now on call ``message`` with each binary message (see ``FrameParser``), ``ended`` at the end."""
+        """Start delivering: ``message`` for each binary message (see ``FrameParser``), ``ended`` when it has ended."""
         if (wire := self._wire) is None:
             ended()
             return
@@ -97,27 +97,28 @@ class RemoteSocket:
             self.feed_eof()
 
     async def send(self, *parts: bytes) -> None:
-        """Send a binary message, all parts as one; returns when the transport has room for more. One task at a time.
+        """Send the parts as one binary message; returns when the transport has room for more.
 
-        What is sent after the end is dropped.
+        Only one task at a time may send. Data for a socket that has ended is dropped. Cancelling loses nothing: the
+        message is already buffered.
         """
         self.send_now(*parts)
         if (wire := self._wire) is not None and wire.protocol.writing_paused:
             try:
                 await wire.protocol._drain_helper()
             except (aiohttp.ClientError, OSError):
-                pass  # `ended` tells
+                pass  # `ended` reports it
 
     def send_now(self, *parts: bytes) -> None:
         """Send a small binary message without waiting for room."""
         self._write(frames.BINARY, *parts)
 
     def pause_reading(self) -> None:
-        """Take no more from the network for now."""
+        """Stop reading from the network until ``resume_reading``."""
         self._hold("reader")
 
     def resume_reading(self) -> None:
-        """Go on reading."""
+        """Continue reading."""
         self._release("reader")
 
     def _hold(self, reason: str) -> None:
@@ -133,7 +134,7 @@ class RemoteSocket:
             wire.below.resume_reading()
 
     def close(self) -> None:
-        """Say goodbye and drop the connection, without waiting for an answer. May be called again."""
+        """Send a CLOSE frame and drop the connection without waiting for a reply. Idempotent."""
         if (wire := self._wire) is not None:
             self._write(frames.CLOSE, b"\x03\xe8")
             self._wire = self._parser = self._ended = None
@@ -143,7 +144,7 @@ class RemoteSocket:
 
     def _write(self, opcode: int, *parts: bytes) -> None:
         transport = self._wire.protocol.transport if self._wire is not None else None
-        # Nothing to one that is closing: `ended` comes.
+        # A closing transport takes no more; `ended` will be called.
         if transport is not None and not transport.is_closing():
             transport.write(masked(opcode, parts))
 
@@ -154,7 +155,7 @@ class RemoteSocket:
             self._end()
 
     def _work_off(self) -> bool:
-        """Frames until the share is used up; whether some are left."""
+        """Parse frames until the budget is used up; returns whether some are left."""
         if (parser := self._parser) is None:
             return False
         data, self._came = self._came, []
@@ -163,7 +164,7 @@ class RemoteSocket:
         except ProtocolError:
             self._end()
         if self._ping is not None:
-            # RFC 6455 section 5.5.3: of several pings the last is answered; and none to who takes nothing.
+            # RFC 6455 section 5.5.3: answer only the latest ping; and none while the peer does not read.
             if (wire := self._wire) is not None and not wire.protocol.writing_paused:
                 self._write(frames.PONG, self._ping)
             self._ping = None
@@ -176,7 +177,7 @@ class RemoteSocket:
             self._ended()
         self.close()
 
-    # --- what aiohttp calls: this object is the connection's parser and the parser's queue ---
+    # --- called by aiohttp, for which this object is both the connection's parser and the parser's queue ---
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         if self._parser is not None:
@@ -185,7 +186,7 @@ class RemoteSocket:
         return False, b""
 
     def feed_eof(self) -> None:
-        # What has come before is still in its turn.
+        # Data received before is parsed first.
         self._at_end = True
         self._budget.ready()
 
@@ -197,7 +198,7 @@ class RemoteSocket:
 
 
 def masked(opcode: int, parts: Sequence[bytes]) -> bytearray:
-    """A whole frame of a client (RFC 6455 section 5.2). Each byte is copied once: input comes in hundreds of MiB."""
+    """A complete, masked client frame (RFC 6455 section 5.2). Copies each byte once: input may be hundreds of MiB."""
     size = sum(map(len, parts))
     if size < 126:
         header = struct.pack("!BB", frames.FIN | opcode, _MASKED | size)
@@ -208,7 +209,8 @@ def masked(opcode: int, parts: Sequence[bytes]) -> bytearray:
     mask = secrets.token_bytes(4)
     header += mask
     frame = bytearray().join((header, *parts))
-    # The header as well, as nothing masks a part of a buffer; so the mask is turned to begin behind it.
+    # websocket_mask masks whole buffers only. So mask the header too, with the mask rotated to start after it, and
+    # restore the header.
     turn = -len(header) % len(mask)
     websocket_mask(mask[turn:] + mask[:turn], frame)
     frame[: len(header)] = header
@@ -224,7 +226,7 @@ _below: WeakKeyDictionary[Any, asyncio.Transport] = WeakKeyDictionary()
 
 
 class Connector(aiohttp.TCPConnector):
-    """Makes TLS connections whose TCP transport can be reached."""
+    """A connector that remembers the TCP transport below each TLS connection."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -232,11 +234,11 @@ class Connector(aiohttp.TCPConnector):
 
     @property
     def in_use(self) -> bool:
-        """Whether a request, a watch or a websocket goes on over it."""
+        """Whether a request, a watch or a websocket uses one of its connections."""
         return bool(self._acquired)
 
     def cut(self) -> None:
-        """Drop what still says goodbye: TLS waits for the server's, longer than the event loop may live."""
+        """Abort connections that wait for the server's TLS close_notify: the event loop may end before it arrives."""
         for protocol in self._made:
             if not (below := _below[protocol]).is_closing():
                 below.abort()
@@ -250,12 +252,12 @@ class Connector(aiohttp.TCPConnector):
 
     async def _start_tls_connection(self, underlying_transport: asyncio.Transport, *args: Any, **kwargs: Any) -> Any:
         if underlying_transport.is_closing():
-            # Reset before the handshake: uvloop would neither notice nor let go of it within a minute.
+            # Reset before the handshake: uvloop would neither detect that nor release it within a minute.
             raise aiohttp.ClientConnectionError("reset before the TLS handshake")
         try:
             transport, protocol = await super()._start_tls_connection(underlying_transport, *args, **kwargs)
         except (ValueError, RuntimeError) as error:
-            # uvloop and aiohttp at a connection that was reset during the handshake: "negative file descriptor".
+            # What uvloop and aiohttp raise ("negative file descriptor") if it is reset during the handshake.
             raise aiohttp.ClientConnectionError("reset during the TLS handshake") from error
         _below[protocol] = underlying_transport
         self._made.add(protocol)
@@ -269,7 +271,10 @@ async def connect(
     proxy: str | None,
     server_hostname: str | None,
 ) -> RemoteSocket:
-    """Open a websocket (RFC 6455 section 4.1). Raises ``Refused``, or what aiohttp raises."""
+    """Open a websocket (RFC 6455 section 4.1) with one of ``SUBPROTOCOLS``. The caller closes it.
+
+    Raises ``Refused`` if the server does not upgrade or negotiates something else, or what aiohttp raises.
+    """
     key = base64.b64encode(secrets.token_bytes(16))
     response = await session.request(
         "GET",

@@ -1,1 +1,1 @@
-"""One program in a pod."""
+"""One program in a pod: starting it, its protocol, and how it ended."""

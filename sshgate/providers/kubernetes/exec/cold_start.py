@@ -1,4 +1,4 @@
-"""Entering a pod that has only just been made: try the exec again and again, and watch for a reason to stop."""
+"""Enters a pod that was just created: retries the exec until it works or the pod's status shows that it never will."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.sandbox.provider import Notice
 from sshgate.stream.interfaces import Lost
 
-# Pauses between attempts, seconds: an attempt takes 10-25 ms, a pod about 350 ms.
+# Pauses between attempts, seconds: an attempt takes 10-25 ms, a pod starts in about 350 ms.
 SHORTEST_PAUSE = 0.02
 LONGEST_PAUSE = 0.5
 PAUSE_GROWTH = 1.15
-# A running container that cannot be entered for this long never will be.
+# A container that runs but could not be entered for this long is given up.
 ENTRY_SECONDS = 8.0
-# A running pod whose exec is called invalid for so long was refused by an admission rule.
+# If the exec into a running pod is rejected as invalid for this long, an admission rule denies it.
 REFUSED_SECONDS = 2.0
-# So long a start waits for the watch to tell of the pod before it tries to enter unasked.
+# While the watch does not show that the pod starts, an attempt is made this often all the same.
 BLIND_SECONDS = 1.0
-# A program that has said nothing for this long, in a running container, is taken for a silent one.
+# A program without output for this long, in a running container, is taken as started.
 SILENT_SECONDS = 0.3
-# A start that takes longer than this asks for the pod's events; most never do.
+# A start that takes longer than this watches the pod's events; most are faster.
 EVENTS_AFTER = 0.5
 
 _line = msgspec.json.Decoder(WatchLine)
@@ -40,21 +40,23 @@ _event = msgspec.json.Decoder(Event)
 
 
 class Starting(Protocol):
-    """What the race needs to know of the pod."""
+    """What ``ColdStart`` needs of the pod."""
 
     @property
-    def phase(self) -> PodPhase: ...
+    def phase(self) -> PodPhase:
+        """How far the pod is, as the watch shows it."""
+        ...
 
     def changed(self) -> asyncio.Future[None]:
-        """Done at the next change of ``standing``."""
+        """A future that is done at the next change of ``phase``. Cancelling it affects no other waiter."""
 
 
 class StartupFailed(StartFailed):
-    """The pod will never be entered; it is of no use to anybody."""
+    """The pod can never be entered and should be deleted."""
 
 
 class ColdStart:
-    """One cold start: from an accepted pod to a program in it, or a sentence that says why not."""
+    """One cold start: from a pod that the API server has accepted to a program in it, or an error with the reason."""
 
     def __init__(
         self,
@@ -64,6 +66,14 @@ class ColdStart:
         api_seconds: float,
         notice: Notice,
     ) -> None:
+        """
+        Args:
+            pod: The pod's phase, kept current by the caller.
+            attempt: Starts the exec once.
+            limits: The profile's limits of a start.
+            api_seconds: How long the API server may be unavailable.
+            notice: Called with progress texts.
+        """
         self._pod = pod
         self._attempt = attempt
         self._limits = limits
@@ -76,9 +86,13 @@ class ColdStart:
         self._errors = StartupErrors()
 
     async def run(self) -> ExecProcess:
-        """Leaves no exec behind when it raises.
+        """Retry until the program runs. When it raises or is cancelled, no exec is left behind.
 
-        Raises ``Hopeless``, ``ProgramMissing``, ``Forbidden``, ``NotFound`` or ``Unavailable``.
+        Raises:
+            StartupFailed: The pod will never be entered, or not within ``limits.start``.
+            ProgramMissing: The program is not in the image.
+            StartFailed: It is there but cannot be executed (status 126), or the exec was refused.
+            Unavailable: The API server did not answer for ``api_seconds``.
         """
         pause = SHORTEST_PAUSE
         errors: tuple[str, str] | None = None
@@ -96,7 +110,7 @@ class ColdStart:
             pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
 
     def observe(self, event: Event, image: str) -> None:
-        """Take an event of the pod."""
+        """Take note of an event of the pod: report progress, and remember what is wrong."""
         text = progress(event, image)
         if text is not None:
             self._notice(text)
@@ -108,7 +122,7 @@ class ColdStart:
         try:
             process = await self._attempt()
         except failures.Invalid as error:
-            # Usually the API server does not know yet on which node the pod is; of a running one it means no.
+            # Usually the API server does not know the pod's node yet. If the pod runs, it is a refusal.
             if self._pod.phase.phase == "running" and self._lasting("refused") > REFUSED_SECONDS:
                 raise StartupFailed(str(error)) from error
             return None
@@ -134,16 +148,16 @@ class ColdStart:
         return None
 
     async def _entered(self, process: ExecProcess) -> bool:
-        """Whether it became a program. A refusal comes within some 20 ms, unless the node is very busy."""
+        """Whether the exec has started a program. The node refuses within 20 ms or so, unless it is very busy."""
         while not await process.begun(SILENT_SECONDS):
             if self._pod.phase.phase == "running":
-                return True  # it runs and has nothing to say
+                return True  # it runs and has no output yet
             if self._pod.phase.over:
                 return False
         return not isinstance(process.outcome, Lost)
 
     def _blind(self) -> bool:
-        """Once in a while, when no news of the pod comes: trying shows whether the API server answers at all."""
+        """True every ``BLIND_SECONDS`` without progress: an attempt shows whether the API server answers at all."""
         if self._lasting("no news") < BLIND_SECONDS:
             return False
         del self._since["no news"]
@@ -166,12 +180,12 @@ class ColdStart:
             raise StartupFailed(f"the sandbox did not start within {self._limits.start:g} s{why}")
 
     def _lasting(self, what: str) -> float:
-        """Seconds since this was first seen."""
+        """Seconds since this condition was first observed."""
         now = self._clock()
         return now - self._since.setdefault(what, now)
 
     async def _pause(self, seconds: float) -> None:
-        """Until the pod changes, at most ``seconds``."""
+        """Wait until the pod changes, at most ``seconds``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._pod.changed()
@@ -187,7 +201,10 @@ def _not_executable(reason: str) -> StartFailed:
 async def events(
     api: ApiServer, uid: str, observe: Callable[[Event], None], after: float = EVENTS_AFTER
 ) -> AsyncIterator[None]:
-    """Tell the events of one object while the body runs; silently none where the gateway may not see them."""
+    """Report the events of one object to ``observe`` while the body runs, beginning after ``after`` seconds.
+
+    Best effort: errors, such as a role without the right to watch events, are ignored.
+    """
     task = asyncio.create_task(_events(api, uid, observe, after))
     try:
         yield

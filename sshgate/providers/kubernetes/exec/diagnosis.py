@@ -1,4 +1,4 @@
-"""What a pod's status and events say about its start and its end, in words for the user. Pure decisions."""
+"""Explains a pod's start and end from its status and events, in sentences for the user. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sshgate.providers.kubernetes.api.errors import quoted
 from sshgate.providers.kubernetes.api.objects import ContainerStatus, Event, Pod, Terminated
 from sshgate.providers.kubernetes.podspec import CONTAINER
 
-# Waiting reasons after which the kubelet may try again but nothing will change by itself.
+# Waiting reasons where the kubelet may retry but nothing will change by itself.
 _HOPELESS = {
     "ErrImageNeverPull": "the image {image} is not on the node and may not be pulled there",
     "InvalidImageName": "{image} is not the name of an image",
@@ -23,34 +23,35 @@ _HOPELESS = {
     "RunContainerError": "the sandbox's container cannot be started",
     "CrashLoopBackOff": "the sandbox's program ends again and again",
 }
-# A registry may stumble once: only the second failure in a row (ImagePullBackOff) is final, unless it is clear.
+# A single failed pull (ErrImagePull) may be temporary, so it is final only with one of these messages; a second one
+# in a row (ImagePullBackOff) always is.
 _CLEAR_PULL_FAILURES = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "no such host")
 
-# Events that hold up a start. Who tells them tries again, and what was too early once (a claim that the node may not
-# see yet, a network that is not ready) passes by itself.
+# Events that hold up a start. Their component retries, and some pass by themselves (a volume claim that the node may
+# not read yet, a network that is not ready).
 _TROUBLE = frozenset({"FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume", "FailedScheduling", "Failed"})
-# Events with which a start has got beyond its node, its volumes and its network.
+# Events that show that node, volumes and network are no longer the problem.
 _BEYOND = frozenset({"Scheduled", "Pulling", "Pulled", "Created", "Started"})
-# Trouble is final when it is told again this long after it began, seconds, and not before it is told again. The kubelet
-# tries to fill a volume after 0.5, 1, 2 and 4 s; a claim that it could not read, or a network, after 10 to 15 s.
+# An error is final when it is reported again more than this many seconds after the first report. The kubelet retries
+# a volume after 0.5, 1, 2 and 4 s; a claim that it could not read, or a network, after 10 to 15 s.
 TROUBLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class PodPhase:
-    """How far a pod is. ``reason`` is a sentence: for ``unschedulable`` what is missing, else why it ended."""
+    """How far a pod is. ``reason`` is a sentence: what is missing if ``unschedulable``, else why it ended."""
 
     phase: Literal["scheduling", "unschedulable", "starting", "running", "hopeless", "ended"]
     reason: str = ""
 
     @property
     def over(self) -> bool:
-        """It will not run any more."""
+        """Whether the pod will never run (again)."""
         return self.phase in ("hopeless", "ended")
 
 
 def classify(pod: Pod, image: str, lifetime: float) -> PodPhase:
-    """Read a pod's status. ``image`` and ``lifetime`` (seconds) are the profile's, for the sentences."""
+    """The phase of a pod by its status. ``image`` and ``lifetime`` (seconds) are the profile's, for the sentences."""
     if pod.status.phase in ("Failed", "Succeeded"):
         return _finished(pod, lifetime)
     container = _container(pod)
@@ -68,14 +69,14 @@ def classify(pod: Pod, image: str, lifetime: float) -> PodPhase:
 
 
 def deleted(pod: Pod, lifetime: float) -> PodPhase:
-    """Why a pod that is no longer there went, from the last state that was seen of it."""
+    """Why a deleted pod ended, from its last known state. ``lifetime`` (seconds) is the profile's."""
     if pod.status.phase in ("Failed", "Succeeded"):
         return _finished(pod, lifetime)
     return _removed(pod)
 
 
 def progress(event: Event, image: str) -> str | None:
-    """The progress text an event is worth."""
+    """The progress text for an event, if it has one."""
     if event.reason == "Pulling":
         return f"pulling image {image}"
     if event.reason == "TriggeredScaleUp":
@@ -86,29 +87,29 @@ def progress(event: Event, image: str) -> str | None:
 
 
 class StartupErrors:
-    """What the events of a pod complain of while it starts."""
+    """The errors that a pod's events report while it starts."""
 
     def __init__(self) -> None:
         self.messages: str | None = None
-        """The last complaint; ``None``: there was none, or the start has got beyond it."""
+        """The last error; ``None`` if there was none, or the start has got past it."""
         self.final = False
-        """It does not pass by itself."""
+        """Whether the error will not pass by itself."""
         self._since: dict[str, float] = {}
 
     def __repr__(self) -> str:
         return f"<Trouble{' final' * self.final} {self.messages!r}>"
 
     def observe(self, event: Event, now: float) -> None:
-        """Take an event that was told at ``now``, seconds of any clock that is not set."""
+        """Take note of an event; ``now`` is the time of a monotonic clock, in seconds."""
         if event.reason in _BEYOND:
             self.messages, self.final = None, False
             self._since.clear()
         elif event.type == "Warning" and event.reason in _TROUBLE:
-            # "Error: ErrImagePull" follows on the event that says why.
+            # "Error: ErrImagePull" follows the event that has the reason.
             if self.messages is None or not event.message.startswith("Error: "):
                 self.messages = quoted(event.message)
             lasted = now - self._since.setdefault(event.reason, now)
-            # How long a pod may wait for a node is its profile's affair.
+            # FailedScheduling is never final here: the profile limits how long a pod may wait for a node.
             self.final = self.final or (event.reason != "FailedScheduling" and lasted > TROUBLE_SECONDS)
 
 
@@ -120,7 +121,7 @@ def _removed(pod: Pod) -> PodPhase:
 
 
 def waiting(reason: str) -> str:
-    """The progress text of a pod that has no node yet; ``reason`` is its standing's."""
+    """The progress text of a pod without a node; ``reason`` is its phase's."""
     match = re.search(r"(\d+)/(\d+) nodes are available", reason)
     if match:
         return f"waiting for a node: {match[1]} of {match[2]} nodes match"
@@ -159,7 +160,7 @@ def _waiting(status: ContainerStatus, image: str) -> PodPhase | None:
     if waiting.reason == "ErrImagePull" and not any(clue in message.lower() for clue in _CLEAR_PULL_FAILURES):
         return None
     what = _HOPELESS[waiting.reason].format(image=repr(image))
-    # The pull's own reason is in ErrImagePull; the back-off only repeats the image's name.
+    # The messages of image reasons are not quoted: that of the back-off only repeats the image's name.
     detail = f": {quoted(message)}" if message and "image" not in waiting.reason.lower() else "; ask the operator."
     return PodPhase("hopeless", f"{what} ({waiting.reason}){detail}")
 
@@ -167,7 +168,7 @@ def _waiting(status: ContainerStatus, image: str) -> PodPhase | None:
 def _scheduling(pod: Pod) -> PodPhase:
     for condition in pod.status.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
-            # What preemption could not do follows; the user cannot do anything about it.
+            # The rest of the message is about preemption, which does not help the user.
             message = re.split(r",? (no new claims to deallocate|preemption:)", condition.message)[0]
             return PodPhase("unschedulable", f"no node fits the sandbox: {quoted(message or 'unknown why')}")
     return PodPhase("starting" if pod.spec.node_name else "scheduling")

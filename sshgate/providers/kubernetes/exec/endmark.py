@@ -1,4 +1,4 @@
-"""The mark by which the launcher tells the end of a program, found in both its outputs and taken out. Pure."""
+"""Finds and removes the mark that the launcher prints at the end of a program's output. Pure."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from sshgate.stream.interfaces import STDERR, STDOUT
 
 
 class EndMark:
-    """Looks for ``mark`` in what comes on stdout and stderr; neither is whole before it was seen there.
+    """Searches stdout and stderr for ``mark``; a stream is complete once its mark was found.
 
-    Kubernetes tells success also for a connection that broke off somewhere on the way, and megabytes may be under
-    way then. What stands behind the program's own last byte on the same pipe proves that all of it has come.
-    The first byte of the mark must not be found in it again.
+    Kubernetes reports success even if the connection broke with megabytes of output in flight. The mark follows the
+    program's last byte on the same pipe, so it proves that all output has arrived. Its first byte must not occur in
+    it a second time.
 
-    A mark may come in pieces, so what looks like its beginning is held; but a program that waits for an answer says
-    nothing further, and its client waits for what is held. Hence ``let_go``.
+    A mark may arrive in pieces, so a possible beginning of it is held back. If nothing follows, it was output, for
+    which the client may be waiting (a prompt): the caller then releases it with ``let_go``.
 
-    Behind the mark on stderr ``KILLED`` may stand.
+    After the mark on stderr, ``KILLED`` may follow.
     """
 
     def __init__(self, mark: bytes) -> None:
         self.mark = mark
         self.torn = False
-        """Whether a beginning of the mark was let go: the output holds what no program said."""
+        """Whether part of the mark was passed on as output, which is therefore wrong."""
         self.killed = False
-        """Whether the launcher knows that a signal ended the program."""
+        """Whether the launcher reported that a signal ended the program."""
         self._just_seen = False
         self._held = {STDOUT: b"", STDERR: b""}
         self._let_go = {STDOUT: b"", STDERR: b""}
@@ -34,18 +34,18 @@ class EndMark:
 
     @property
     def complete(self) -> bool:
-        """Whether both outputs have come to their end."""
+        """Whether the mark was found on both streams."""
         return not self._held
 
     def holds(self, stream: int) -> bool:
-        """Whether output of ``stream`` is held that may be let go.
+        """Whether data of ``stream`` is held back that may be released.
 
-        The launcher prints on stderr first: what stdout says after the mark there is no program's.
+        False once stderr has its mark: the launcher prints that one first, so what stdout still holds is its mark.
         """
         return STDERR in self._held and bool(self._held.get(stream))
 
     def without(self, stream: int, data: bytes) -> bytes:
-        """What of ``data`` is output; a possible beginning of the mark is held."""
+        """Return the output in ``data``, without the mark. A possible beginning of the mark is held back."""
         held = self._held.get(stream)
         if held is None:
             return self._behind(stream, data)
@@ -73,7 +73,7 @@ class EndMark:
         return data
 
     def let_go(self, stream: int) -> bytes:
-        """What is held: nothing has followed it, so it is output. Should the rest of the mark follow yet, it counts."""
+        """Release what is held back, as output. If the rest of the mark follows, it still counts; see ``torn``."""
         if not self.holds(stream):
             return b""
         data, self._held[stream] = self._held[stream], b""
@@ -81,5 +81,5 @@ class EndMark:
         return data
 
     def held(self) -> list[tuple[int, bytes]]:
-        """What was held and will not become a mark any more."""
+        """What is still held back on each stream, for the end of the connection."""
         return list(self._held.items())

@@ -1,4 +1,4 @@
-"""A program in a pod, over one remotecommand websocket: a ``Process``."""
+"""A program in a pod, reached over one remotecommand websocket: a ``Process``."""
 
 from __future__ import annotations
 
@@ -15,72 +15,72 @@ from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDERR, STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Signal
 from sshgate.stream.terminal import TerminalSize
 
-# Output waiting for the client, bytes. One read of the transport (256 KiB at most) may come on top.
+# Bytes of output buffered for the client. One read of the transport (256 KiB at most) may come on top.
 HIGH_WATER = 128 * 1024
 LOW_WATER = 32 * 1024
 
-# The longest message of stdin: of one this long the API server and the node make a twentieth less work than of four.
+# The longest stdin message. One of this size costs the API server and the node 5 % less than four shorter ones.
 MESSAGE = 1024 * 1024
 
-# Bytes of stdin after which the event loop gets its turn.
+# Bytes of stdin after which `write` yields to the event loop.
 BURST = 256 * 1024
 
-# What looks like the beginning of the end mark is let go after twice this. The pieces of a real one come at once.
+# A possible beginning of the end mark is released after twice this. The pieces of a real one arrive together.
 HOLD_SECONDS = 0.03
 
-# When a launcher that may wait to be told that its output has come is told so: at once after much output; after the
-# first of these where it has mostly ended before; and after the second again, for what was not heard.
+# When a second exec signals the launcher that its output has arrived. At once after much output, when the launcher
+# certainly waits for that; else after the first of these, when it has usually ended by itself; then again after the
+# second one, repeatedly.
 TAKEN_SECONDS = 0.05
 TAKEN_AGAIN_SECONDS = 1.0
 
-# Seconds between two sizes sent.
+# The shortest time between two window sizes sent.
 RESIZE_SECONDS = 0.02
 
 END_OF_TRANSMISSION = b"\x04"
 
-# The status of a program that was ended with its sandbox, or by somebody's signal.
+# The statuses of SIGKILL and SIGTERM: the program was signalled, or its whole sandbox ended.
 KILLED = (Exited(137), Exited(143))
 
 
 class PodContext(Protocol):
-    """What a process needs of its sandbox."""
+    """What a process needs of its sandbox. No method raises for an error of Kubernetes."""
 
     def signal(self, pid: int, name: str, foreground: bool) -> None:
-        """Signal the process group of ``pid``, or its terminal's foreground group, soon."""
+        """Signal the process group of ``pid``, or its terminal's foreground group, in the background."""
 
     async def acknowledge_output(self, pid: int) -> None:
-        """Tell the launcher ``pid`` that all output has come. Never raises for what Kubernetes does."""
+        """Signal the launcher ``pid`` that all output has arrived, so that it may exit."""
 
     async def end_reason(self) -> str | None:
-        """Why the sandbox has ended, if it has."""
+        """Why the sandbox has ended, as a sentence; ``None`` if it has not. Waits briefly for the watch to show it."""
 
     async def kill_reason(self) -> str | None:
-        """Why a program was killed, where its whole sandbox was; ``None`` as soon as the sandbox is seen to live."""
+        """Why the whole sandbox was killed, as a sentence; ``None`` if it still runs: only the program was killed."""
 
     async def process_gone(self, pid: int) -> bool:
-        """Whether there is certainly no process ``pid`` any more."""
+        """Whether it is certain that process ``pid`` has ended."""
 
     def ended(self, process: ExecProcess) -> None:
-        """Called once when the process has ended or was closed."""
+        """Called once, when ``process`` has ended or was closed."""
 
 
 class ExecProcess:
-    """The process at the other end of ``socket``.
+    """The process at the other end of ``socket``. It owns the socket and closes it when the process has ended.
 
-    Kubernetes cannot tell the end of a program whose stdin is not read to the end: containerd 1.6 waits for
-    the input to be taken, and when a node closes the connection on input still in flight, the API server
-    may report success. It also reports success when the node's side breaks off (containerd restarts), and when it
-    pings a node that has said everything and closed: the kubelet then drops what the client has not taken yet,
-    megabytes of it. So where it can, the launcher tells the end itself, by a mark behind the last byte of each
-    output (``expect_end_mark``); only then stdin is ended, for which the launcher waits, and the status arrives.
-    A success is believed only with both marks, or where none could be had after a look whether the process is gone.
+    Kubernetes does not report the end of a program reliably. containerd 1.6 delays the exit until stdin is drained.
+    The API server reports success if a node closes the connection while input is in flight, if the node's side breaks
+    (containerd restarts), and if it pings a node that has sent everything and closed: the kubelet then drops output
+    that the client has not read, megabytes of it. So on pipes the launcher prints a mark after the last byte of each
+    output (``expect_end_mark``). Only then is stdin ended, for which the launcher waits, and the status arrives.
+    Success is reported only with both marks; without marks, only if a look shows that the process is gone.
 
-    The launcher ends, and with it the connection, only when it has heard that everything has come: by the mark
-    behind the last byte of stdin; by stdin's end, where the client has no input at all and the program was given
-    /dev/null; and by a second exec where the input ended in the middle of the program.
+    The launcher exits, and with it the connection, only once it knows that all output has arrived: by the mark
+    echoed on stdin; by the end of stdin, if the client has no input and the program was given /dev/null; or by a
+    signal from a second exec, if the client ended its input before the program's end.
 
-    v4 of the subprotocol cannot end stdin alone: ``write_eof`` without a terminal is then of no effect, and a
-    program that waits for the end of its input waits until it is closed.
+    v4 of the subprotocol cannot end stdin: ``write_eof`` without a terminal then has no effect, and a program that
+    reads to the end of its input runs until it is closed.
     """
 
     pid: int | None = None
@@ -110,7 +110,7 @@ class ExecProcess:
         self._checked = False
         self._stdin_over = False
         self._begun = asyncio.Event()
-        # Set when all output was read, or when nobody will read any more.
+        # Set when all output was read, or by `close`.
         self._finished = asyncio.Event()
         socket.attach(self._received, self._lost)
 
@@ -120,24 +120,24 @@ class ExecProcess:
 
     @property
     def outcome(self) -> Outcome | None:
-        """How it ended, as soon as that is known, before the output was read."""
+        """How it ended, as soon as that is known, even before the output was read. ``wait`` verifies it."""
         return self._outcome
 
     def expect_end_mark(self, no_input: bool) -> bytes | None:
-        """A mark that the launcher shall print on both outputs when the program has ended; it is not passed on.
+        """Choose a mark for the launcher to print on both outputs after the program has ended. ``read`` omits it.
 
-        With ``no_input`` the program must get no stdin of ours: it stays open until the marks have come.
-        ``None`` where it would be of no use: on a terminal, and where stdin cannot be ended.
+        With ``no_input`` nothing may be written to stdin, which then stays open until the marks have arrived.
+        Returns ``None`` if a mark would be useless: on a terminal, and if stdin cannot be ended (v4).
         """
         if self._terminal or self._socket.subprotocol != remotecommand.V5:
             return None
-        # All output is searched for it: long and of few letters, so that the search leaps over what has none of them.
+        # All output is searched for it: a long mark of few different bytes lets the search skip ahead quickly.
         self._mark = EndMark(f"\x1e{secrets.randbits(64):064b}\x1f".encode())
         self._stdin_waits = no_input
         return self._mark.mark
 
     async def begun(self, seconds: float) -> bool:
-        """Whether it has said something, or ended, within ``seconds``."""
+        """Wait at most ``seconds`` for the first output or the end; returns whether either came."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._begun.wait()
@@ -161,8 +161,8 @@ class ExecProcess:
                 await self._socket.send(remotecommand.STDIN_PREFIX, message)
                 self._sent += len(message)
                 if self._sent >= BURST:
-                    # The end must be read before more is written: a write to a connection that the server
-                    # has closed tears it down with the status still unread.
+                    # Let the loop read the status first: writing to a connection that the server has closed
+                    # tears it down with the status unread.
                     self._sent = 0
                     await asyncio.sleep(0)
                 if self._stdin_over or self._outcome is not None:
@@ -173,7 +173,7 @@ class ExecProcess:
 
     async def write_eof(self) -> None:
         if self._terminal:
-            # The v5 CLOSE would cut off all output still to come. A ^D after half a line only flushes it.
+            # The v5 CLOSE would cut off all further output. A ^D after an incomplete line only flushes it.
             await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
         elif self._outcome is None and not self._stdin_waits:
             self._end_stdin()
@@ -224,7 +224,7 @@ class ExecProcess:
             await asyncio.gather(self._saying_taken, return_exceptions=True)
 
     def lose(self, reason: str) -> None:
-        """End it from this side: nobody will know how it ended. Nothing happens when it has ended already."""
+        """Close the connection and report ``Lost`` with this ``reason``. Does nothing if the process has ended."""
         self._end(Lost(reason))
 
     def _end_stdin(self) -> None:
@@ -233,8 +233,8 @@ class ExecProcess:
             self._socket.send_now(remotecommand.STDIN_CLOSE)
 
     def _acknowledge_output(self, mark: EndMark) -> None:
-        """Let the launcher go: all output has come."""
-        delay = TAKEN_AGAIN_SECONDS  # a sandbox without `tail` does not find the mark
+        """All output has arrived: let the launcher exit."""
+        delay = TAKEN_AGAIN_SECONDS  # needed only if the sandbox has no `tail`, with which the launcher finds the mark
         if self._stdin_over:
             delay = 0 if self._came > UNTAKEN else TAKEN_SECONDS
         elif not self._stdin_waits:
@@ -251,9 +251,9 @@ class ExecProcess:
             delay = TAKEN_AGAIN_SECONDS
 
     def _resize(self) -> None:
-        """Send the latest size, unless stdin is stuck or one was sent just now.
+        """Send the latest size, unless a write is under way or a size was sent just now.
 
-        The node carries out one after the other, a few milliseconds each: a thousand would lag behind.
+        The node applies sizes one by one, a few milliseconds each, so it would fall behind a flood of them.
         """
         if self._size is None or self._writing or self._resizing is not None or self._outcome is not None:
             return
@@ -277,7 +277,7 @@ class ExecProcess:
 
     def _received(self, data: bytes, start: int, end: int) -> None:
         if end - start < 2:
-            return  # the empty stdout message that opens every exec
+            return  # every exec begins with an empty stdout message
         channel = data[start]
         if channel in (STDOUT, STDERR):
             self._begun.set()
@@ -302,8 +302,8 @@ class ExecProcess:
         self._holding[channel] = later(HOLD_SECONDS, self._held, mark, channel, once_more)
 
     def _held(self, mark: EndMark, channel: int, once_more: bool) -> None:
-        # Twice, for an event loop that was late: what has come meanwhile is read before the second time. While
-        # reading is paused the rest of a mark may wait in front of it.
+        # Wait twice in case the event loop was late: data that has arrived is read before the second time. While
+        # reading is paused, the rest of a mark may not have been read yet.
         if once_more or self._flow.paused:
             self._hold(mark, channel, once_more=self._flow.paused)
         else:

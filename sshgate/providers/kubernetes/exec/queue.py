@@ -1,6 +1,6 @@
-"""Who may begin an exec now: so many at a time in a pod and on a node, first come, first served.
+"""Limits how many execs are being started at a time in a pod and on a node; first come, first served.
 
-A container runtime that is given two hundred at once begins none of them in time, and neither anybody else's.
+A container runtime that is given two hundred at once starts none of them in time, nor anyone else's.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.sandbox.side_execs import ExecLimits
 
 PER_POD = 8
-# An exec that says nothing gives its turn back after this long: the pod's when it may never say anything; the node's
-# sooner, as a user's own programs can hold up what begins in a pod, and others have theirs on the same node.
+# An exec without output gives its turns back after this long. The node's sooner than the pod's: a user's own programs
+# can slow down what starts in the pod, and that must not hold up other users on the node.
 POD_SECONDS = 15.0
 NODE_SECONDS = 1.0
 
 
 class Turns:
-    """Those of one pod."""
+    """The turns of one pod's execs; ``limits`` has those of the nodes."""
 
     def __init__(self, limits: ExecLimits) -> None:
         self._limits = limits
@@ -27,7 +27,10 @@ class Turns:
         self._watching: set[asyncio.Task[None]] = set()
 
     async def take(self, node: str, seconds: float) -> Turn:
-        """The right to begin an exec, within ``seconds``; else raises ``StartFailed``."""
+        """Wait for the right to start an exec on this pod and ``node``. The caller ends the turn.
+
+        Raises ``StartFailed`` after ``seconds``. Nothing is held after an exception or cancellation.
+        """
         turn = Turn()
         try:
             async with asyncio.timeout(seconds):
@@ -42,29 +45,29 @@ class Turns:
         return turn
 
     def end_when_begun(self, turn: Turn, process: ExecProcess) -> None:
-        """Give the turn back as soon as the process has said something."""
+        """End the turn in the background: at the first output of the process, or after a time without any."""
         task = asyncio.create_task(_watch(turn, process))
         self._watching.add(task)
         task.add_done_callback(self._watching.discard)
 
 
 class Turn:
-    """Places in the pod and on its node."""
+    """The places that one exec holds, in the pod and on its node."""
 
     def __init__(self) -> None:
         self._held: list[asyncio.Semaphore] = []
 
     async def enter(self, places: asyncio.Semaphore) -> None:
-        """Wait for a place."""
+        """Wait for a place and hold it."""
         await places.acquire()
         self._held.append(places)
 
     def leave(self) -> None:
-        """Give the last one back that is held."""
+        """Give back the place taken last."""
         self._held.pop().release()
 
     def end(self) -> None:
-        """Give back what is held."""
+        """Give back all places. Idempotent."""
         while self._held:
             self.leave()
 

@@ -1,4 +1,4 @@
-"""The exec wire of Kubernetes: one byte of channel, then payload, in binary websocket messages. Pure.
+"""The exec protocol of Kubernetes: binary websocket messages of one channel byte and a payload. Pure.
 
 Channels and subprotocols are those of k8s.io/apimachinery/pkg/util/remotecommand.
 """
@@ -28,7 +28,7 @@ RESIZE = 4
 CLOSE = 255
 
 STDIN_PREFIX = bytes([STDIN])
-# v5 only: one direction of a channel has ended.
+# v5 only: no more data will be sent on this channel.
 STDIN_CLOSE = bytes([CLOSE, STDIN])
 
 NO_STATUS = "the connection to the sandbox broke; what ran in it is lost."
@@ -36,7 +36,7 @@ CUT = "the end of the program's output was lost on its way from the node; what c
 
 
 def exec_query(container: str, argv: Sequence[str], terminal: bool) -> str:
-    """The query string of an exec request. A terminal has no stderr of its own."""
+    """The query string of an exec request. With a terminal there is no separate stderr."""
     pairs = [("container", container), ("stdin", "true"), ("stdout", "true")]
     pairs.append(("tty", "true") if terminal else ("stderr", "true"))
     pairs += [("command", word) for word in argv]
@@ -44,12 +44,12 @@ def exec_query(container: str, argv: Sequence[str], terminal: bool) -> str:
 
 
 def resize_frame(size: TerminalSize) -> bytes:
-    """The message that sets the terminal's size."""
+    """The message that sets the terminal's window size."""
     return b'\x04{"Width":%d,"Height":%d}' % (size.columns, size.rows)
 
 
 def outcome(payload: bytes) -> Outcome:
-    """What the status message says. ``Lost`` when the program could not be started or nobody knows."""
+    """Decode a status message. ``Lost`` if the program could not be started or its end is unknown."""
     try:
         status = json.loads(payload)
     except (ValueError, RecursionError):
@@ -65,7 +65,7 @@ def outcome(payload: bytes) -> Outcome:
 
 
 def by_signal(outcome: Outcome) -> Outcome:
-    """The end of a program that a signal has ended, by the status that shells and runtimes make of it."""
+    """Turn a status of 128 + N, as shells and runtimes report it, into ``Signalled`` by signal N."""
     if isinstance(outcome, Exited) and outcome.status > 128:
         with contextlib.suppress(ValueError):
             return Signalled(Signals(outcome.status - 128).name.removeprefix("SIG"))
@@ -87,7 +87,7 @@ def _exit_code(status: dict[str, Any]) -> int | None:
 
 
 def _not_started(message: str) -> Lost:
-    """The container runtime's complaint in words for the user, with the status a shell would give."""
+    """Explain the container runtime's error to the user, with the status a shell would return."""
     if _MISSING.search(message):
         return Lost("the program is not in the sandbox's image.", 127)
     if _NOT_EXECUTABLE.search(message):
@@ -97,7 +97,7 @@ def _not_started(message: str) -> Lost:
     return Lost(NO_STATUS)
 
 
-# runc, crun and gVisor in their own words. A bare "no such file" may also speak of files of the runtime's own.
+# Error messages of runc, crun and gVisor. A bare "no such file" is not enough: it may be a file of the runtime's own.
 _MISSING = re.compile(
     r'executable file .*not found|(exec: "|find\w* executable|failed to load ).*: no such file', re.I | re.S
 )
