@@ -45,7 +45,7 @@ async def gateway(place: Path, limits: ProfileLimits) -> AsyncIterator[tuple[Fro
     [
         (ProfileLimits(max_lifetime=3.0), ("yes",)),
         # The shell itself writes more than the window, and is idle from then on.
-        (ProfileLimits(idle=3.0), ()),
+        (ProfileLimits(idle=3.0, detached=1.0), ()),
     ],
     ids=["lifetime", "idle"],
 )
