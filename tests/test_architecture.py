@@ -26,7 +26,7 @@ def test_every_module_says_what_it_is() -> None:
     assert silent == []
 
 
-DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "docs/decisions/*.md")
+DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "docs/*.md", "docs/decisions/*.md")
 NAMED = re.compile(r"`((?:[a-z_-]+/)*[a-z_.-]+(?:\.py|\.md|\.yaml|\.sh|\.js))`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
 
