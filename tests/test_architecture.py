@@ -26,13 +26,43 @@ def test_every_module_says_what_it_is() -> None:
     assert silent == []
 
 
+DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "docs/*.md", "docs/decisions/*.md")
+NAMED = re.compile(r"`((?:[a-z_-]+/)*[a-z_.-]+(?:\.py|\.md|\.yaml|\.sh|\.js))`")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
+
+
+def documents() -> dict[Path, str]:
+    return {path: path.read_text() for pattern in DOCUMENTS for path in ROOT.glob(pattern)}
+
+
 def test_the_files_that_the_documents_name_are_there() -> None:
-    missing = []
-    for document in ("ARCHITECTURE.md", "README.md"):
-        for name in re.findall(r"`((?:[a-z_-]+/)*[a-z_.-]+(?:\.py|\.md|\.yaml))`", (ROOT / document).read_text()):
-            if not any((ROOT / place / name).exists() for place in ("", "sshgate")):
-                missing.append(f"{document}: {name}")
+    missing = [
+        f"{path.name}: {name}"
+        for path, text in documents().items()
+        for name in NAMED.findall(text)
+        if not any((ROOT / place / name).exists() for place in ("", "sshgate"))
+    ]
     assert missing == []
+
+
+def test_the_links_of_the_documents_lead_to_files() -> None:
+    missing = [
+        f"{path.name}: {link}"
+        for path, text in documents().items()
+        for link in LINK.findall(text)
+        if not (path.parent / link).exists()
+    ]
+    assert missing == []
+
+
+def test_the_index_has_every_decision_once_and_in_order() -> None:
+    """Numbers never change: other texts refer to "decision 4"."""
+    files = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    linked = re.findall(r"\]\(docs/decisions/([^)]+)\)", (ROOT / "ARCHITECTURE.md").read_text())
+    assert linked == [path.name for path in files]
+    for number, path in enumerate(files, 1):
+        assert path.name.startswith(f"{number:02}-")
+        assert path.read_text().startswith(f"# {number}. ")
 
 
 def test_scripts_are_programs() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,6 +16,9 @@ REGISTRY = re.compile(
 # A path of one machine.
 MACHINE = re.compile(r"(?<![\w.$~}-])/(root|work|farm)/\w")
 LONGEST_FILE = 400
+LONGEST_SENTENCE = 40
+# Lists of changes, and texts that others wrote.
+NO_PROSE = {"CHANGELOG.md"}
 # Locks, texts and generated sums have no length to speak of.
 UNBOUNDED = {".lock", ".md", ".sum", ".json", ".mod", ""}
 
@@ -47,9 +51,45 @@ def broken_rules(name: Path) -> list[str]:
             mistakes.append(f"{name}:{number}: holds a path of one machine")
     if name.suffix not in UNBOUNDED and len(lines) > LONGEST_FILE:
         mistakes.append(f"{name}: {len(lines)} lines, {LONGEST_FILE} at most: split it")
+    if name.suffix == ".md" and name.name not in NO_PROSE:
+        for number, sentence in sentences(lines):
+            if (words := len(sentence.split())) > LONGEST_SENTENCE:
+                beginning = " ".join(sentence.split()[:8])
+                mistakes.append(
+                    f"{name}:{number}: a sentence of {words} words, {LONGEST_SENTENCE} at most: {beginning} ..."
+                )
     if name.parts[0] == "keys" and name.name not in (".gitignore", "README.md"):
         mistakes.append(f"{name}: no key is kept in git")
     return mistakes
+
+
+def sentences(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """The sentences of a Markdown text, each with the number of the line that its paragraph begins at.
+
+    Code, tables and headings have none. A span of code, and the text of a link, count as one word and as its words.
+    """
+    for number, paragraph in paragraphs(lines):
+        plain = re.sub(r"`[^`]*`", "code", paragraph)
+        plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", plain)
+        for sentence in re.split(r"(?<=[.!?])\**\s+(?=\W*[A-Z]|code)", plain):
+            yield number, sentence
+
+
+def paragraphs(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """The paragraphs and list items of a Markdown text, joined to one line each, with the number of their first."""
+    block: list[str] = []
+    begins, code = 1, False
+    for number, line in enumerate([*lines, ""], 1):
+        text = line.strip()
+        fence = text.startswith("```")
+        apart = fence or code or not text or text.startswith(("|", "#", "<"))
+        if block and (apart or re.match(r"(?:[-*]|\d+\.) ", text)):
+            yield begins, " ".join(block)
+            block = []
+        code ^= fence
+        if not apart:
+            begins = begins if block else number
+            block.append(text)
 
 
 if __name__ == "__main__":

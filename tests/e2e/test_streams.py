@@ -93,7 +93,7 @@ def test_both_outputs_arrive_whole_before_the_status(ssh: Ssh) -> None:
 
 
 def test_a_client_that_stalls_at_the_end_loses_nothing(ssh: Ssh, provider: str) -> None:
-    """Kubernetes tells success when it has dropped what a slow client had not taken; see ARCHITECTURE.md, 4."""
+    """Kubernetes reports success after dropping what a slow client had not taken: docs/decisions/04-end-marks.md."""
     size, stall = 6_000_000, 2 if provider == "local" else 11
     words = ssh.argv(f"head -c {size} /dev/zero")
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as client:
