@@ -29,7 +29,7 @@ from sshgate.transfer.records import (
     encode,
 )
 
-_SHARED = ("records", "descent", "outgoing", "unfinished", "arrival", "incoming", "agent")
+_SHARED = ("records", "dirwalk", "outgoing", "unfinished", "destination", "incoming", "agent")
 _TOO_OLD = 99
 # Of a large file this much leaves at once (see ``exec.MESSAGE``); small ones need not wait for so many others.
 _MESSAGE = 4 * FRAME
