@@ -5,10 +5,10 @@ changed for ``LEASE_DURATION`` seconds on our own clock, whatever time the value
 never compared. Only time in which we could have observed a renewal counts. While the API server is away, or this
 process is stopped, nobody is declared dead; afterwards each peer's silence continues from where it was.
 
-Silence alone deletes nothing for long: a process that was stopped for a moment, or that cannot reach the API server,
-still has users. A silent peer is dead only after a second sign: nothing answers for it at the address in its Lease
-(``providers.kubernetes.liveness`` asks there). Without an answer to that question, it is dead after ``UNANSWERED``
-seconds of silence. An instance that never had a Lease has no address: for it silence is enough.
+A silent peer may still have users: its process may have been stopped for a moment, or may not reach the API server. So
+it is dead only after a second sign: when asked at the address in its Lease (``providers.kubernetes.liveness``), its
+process is gone or its event loop hangs. Without an answer either way, it is dead after ``UNANSWERED`` seconds of
+silence. An instance that never had a Lease has no address: for it silence is enough.
 
 An instance that ends releases its Lease, and a released Lease is believed at once. A missing Lease proves nothing: a
 gateway that lives makes it again with its next renewal.
@@ -21,6 +21,7 @@ from collections.abc import Iterable, Set
 RENEW = 5.0
 """Seconds between renewals."""
 LEASE_DURATION = 20.0
+"""Seconds without a renewal after which a peer is silent."""
 UNANSWERED = 90.0
 """Seconds of silence after which a peer that could not be asked is dead: longer than a process is stopped, or a node or
 a network away, while users still wait."""
@@ -62,7 +63,7 @@ class Membership:
         self._vanished.discard(life)
 
     def vanished(self, life: str) -> None:
-        """Nothing answers for it at its address: if it is silent as well, it is dead."""
+        """Its process is gone or hangs, as found at its address: if it is silent as well, it is dead."""
         self._vanished.add(life)
 
     def left(self, life: str) -> None:

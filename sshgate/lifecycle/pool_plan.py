@@ -25,7 +25,7 @@ RECHECK = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The wanted state of one pod pool: ``size`` pods of ``template``. A profile without a target has size 0."""
+    """The wanted state of one pool: ``size`` pods of ``template``. A profile without a target has size 0."""
 
     profile: str
     template: str
