@@ -1,4 +1,4 @@
-"""The frames between gateway and relay, as the gateway reads and writes them. Pure; ``inside`` has their form."""
+"""The gateway's encoding and decoding of the frames between it and a relay. Pure; ``inside`` describes the format."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from sshgate.forwarding.inside import CHUNK, HEAD
 from sshgate.forwarding.values import Agent, Destination, Listening, Tcp
 
 Frame = tuple[int, int, bytes]
-"""Kind, number of the stream, payload."""
+"""The kind, the stream's number, and the payload."""
 
-# The relay never sends more at once; a sandbox that says so is no relay of ours.
+# Bytes of a payload at most. The relay never sends more; a longer frame comes from something else.
 LONGEST = CHUNK + 1024
 
 
 class ProtocolError(Exception):
-    """What came out of the sandbox is not from a relay."""
+    """The sandbox sent something that the relay never sends."""
 
 
 def frame(kind: int, number: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """Encode one frame."""
     return HEAD.pack(kind, number, len(payload)) + payload
 
 
 def opening(destination: Destination, own: tuple[str, ...] = ()) -> bytes:
-    """The payload of OPEN. What means the sandbox itself is sent as numbers, so that no name is looked up for it."""
+    """The payload of OPEN.
+
+    ``own`` holds the numeric addresses to use where the destination is the sandbox itself: no name is looked up then.
+    """
     if isinstance(destination, Tcp):
         hosts = own or (destination.host,)
         return b"t" + destination.port.to_bytes(2, "big") + "\n".join(hosts).encode()
@@ -32,22 +35,22 @@ def opening(destination: Destination, own: tuple[str, ...] = ()) -> bytes:
 
 
 def listening(where: Listening) -> bytes:
-    """The payload of LISTEN. The address is always loopback, as with OpenSSH's ``GatewayPorts no``."""
+    """The payload of LISTEN. A TCP listener is always on loopback, as with OpenSSH's ``GatewayPorts no``."""
     if isinstance(where, Tcp):
         return b"t" + where.port.to_bytes(2, "big")
     return b"a" if isinstance(where, Agent) else b"u" + where.path.encode("utf-8", "surrogateescape")
 
 
 class FrameReader:
-    """Cuts bytes into frames."""
+    """Splits a stream of bytes into frames."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are complete now, one by one; to be taken to the end before more is fed.
+        """Iterate over the frames that are complete now.
 
-        Raises ``ProtocolError``.
+        Exhaust the iterator before the next call. It raises ``ProtocolError`` for a frame that is too long.
         """
         data = self._rest + data
         at = 0

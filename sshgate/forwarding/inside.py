@@ -1,9 +1,9 @@
-"""The relay that runs in a sandbox: many connections over one pair of pipes. Sent there as text, run by its python3.
+"""The relay that runs in a sandbox: many connections over one pair of pipes. Sent as source, run by python3 there.
 
-So: the standard library only, and nothing newer than Python 3.7. This file is the first part of what is sent, the loop
-in ``insideloop`` the second. It ends with its stdin. Frames on both pipes are
-a kind, a stream's number, a length and a payload; each direction of a stream may have ``WINDOW`` bytes under way,
-and CREDIT gives back what was taken, so that a stream that nobody reads holds up no other.
+So: standard library only, Python 3.7. This file is the first part of the source, the loop in ``insideloop`` the second.
+The relay ends when its stdin ends. A frame is a kind, a stream's number, a length and a payload. Each direction of a
+stream may have ``WINDOW`` bytes in flight; CREDIT returns what was consumed, so a stream that is not read blocks no
+other.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ HEAD = struct.Struct(">BII")
 OPEN, OPENED, FAILED, DATA, EOF, CLOSE, CREDIT, LISTEN, LISTENING, ACCEPTED = range(1, 11)
 WINDOW = 256 * 1024
 CHUNK = 32 * 1024
-# Streams that the relay begins (connections to a listener) are numbered from here on.
+# First number of the streams that the relay opens (connections to a listener).
 ACCEPTED_FROM = 1 << 31
-# Output waiting for the gateway, above which no socket is read.
+# Bytes of queued output above which no socket is read.
 OUTPUT_HIGH = 1 << 20
-# A peer that does not take its last bytes is cut after this.
+# Time for a peer to take its last bytes.
 LINGER_SECONDS = 10.0
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 
 class Stream:
-    """One connection; ``addresses`` are still to be tried."""
+    """One connection; ``addresses`` are those not tried yet."""
 
     def __init__(self, number: int, addresses: list[tuple[int, object]]) -> None:
         self.number = number
@@ -48,7 +48,7 @@ class Stream:
 
 
 class Listener:
-    """Sockets that listen under one number; ``remove`` are paths that go with it."""
+    """Listening sockets with one number; ``remove``: paths to delete with it."""
 
     def __init__(self, number: int, socks: list[socket.socket], remove: list[str]) -> None:
         self.number = number
@@ -57,7 +57,7 @@ class Listener:
 
 
 def number_of(host: str, port: int) -> tuple[int, object] | None:
-    """The socket address of a host that is given by number."""
+    """The family and address of a numeric host, else None."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)
@@ -68,7 +68,7 @@ def number_of(host: str, port: int) -> tuple[int, object] | None:
 
 
 def bind(listener: Listener, payload: bytes) -> bytes:
-    """Give the listener its sockets; the port or the path that it has. Raises ``OSError``."""
+    """Make the listener's sockets. Returns its port or path. Raises ``OSError``."""
     if payload[:1] == b"t":
         port = int.from_bytes(payload[1:3], "big")
         for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):

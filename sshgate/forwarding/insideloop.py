@@ -1,4 +1,4 @@
-"""The second part of what runs in a sandbox: the loop. See ``inside``."""
+"""The second part of the relay's source, the loop. See ``inside``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from sshgate.forwarding.inside import (
 
 
 class Relay:
-    """The loop and all that it serves."""
+    """The event loop with its streams and listeners."""
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
@@ -62,8 +62,8 @@ class Relay:
         self.watch(self.wake, READ)
         while True:
             self.watch(1, WRITE if self.output else 0)
-            # The gateway's frames last: they close descriptors and open others of the same numbers, which the rest of
-            # the batch would take for those.
+            # The gateway's frames last: they close descriptors and reuse their numbers, and the rest of the batch
+            # would go to the wrong ones.
             for fd, events in sorted(self.epoll.poll(1.0 if self.closing else -1), key=lambda one: one[0] == 0):
                 if fd == 0:
                     data = os.read(0, 65536)
@@ -81,7 +81,7 @@ class Relay:
                 self.cut_late()
 
     def watch(self, fd: int, mask: int) -> None:
-        # A descriptor without interest is taken out: epoll tells of a hang-up whether asked or not.
+        # Without interest it is unregistered: epoll always reports a hang-up.
         old = self.masks.get(fd, 0)
         if mask == old:
             return
@@ -186,7 +186,7 @@ class Relay:
                 self.attempt(stream, reason)
 
     def attempt(self, stream: Stream, reason: str) -> None:
-        """Try the next address; tell when there is none."""
+        """Try the next address; send FAILED when none is left."""
         while stream.addresses:
             family, address = stream.addresses.pop(0)
             try:
@@ -261,7 +261,7 @@ class Relay:
         except BlockingIOError:
             return
         except OSError:
-            # No descriptor is left: go on when one is.
+            # No descriptor is left: resume when one is free.
             self.watch(fd, 0)
             self.stalled.append(fd)
             return

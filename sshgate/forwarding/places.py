@@ -1,4 +1,4 @@
-"""A sandbox that forwards may go to, before and while it is there."""
+"""The sandbox that forwards go to, from before it exists until it has ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sshgate.sandbox.provider import Sandbox
 
 
 class Place:
-    """The sandbox of ``granted``, once it is known."""
+    """The sandbox of ``granted``, which may not exist yet. ``get`` waits for it."""
 
     def __init__(self, granted: Grant) -> None:
         self.granted = granted
@@ -25,22 +25,22 @@ class Place:
 
     @property
     def usable(self) -> bool:
-        """Whether there is a sandbox to forward to, or one may still come."""
+        """Whether there is a sandbox to forward to, or there may be one later."""
         return not self.over and (self.sandbox is None or self.sandbox.usable)
 
     def entered(self, sandbox: Sandbox) -> None:
-        """The sandbox is there."""
+        """The sandbox exists: ``get`` returns it from now on."""
         self.sandbox = sandbox
         self._known.set()
 
     def failed(self, error: GateError) -> None:
-        """There is none, or none any more; ``error`` tells those who ask."""
+        """There is no sandbox, or it has ended: ``get`` raises the first such ``error`` from now on."""
         self.over = True
         self._error = self._error or error
         self._known.set()
 
     async def get(self) -> Sandbox:
-        """Waits for the sandbox. Raises ``GateError`` when it will not come."""
+        """Wait for the sandbox. Raises ``GateError`` when there is none. Cancelling affects no other waiter."""
         await self._known.wait()
         if self._error is not None:
             raise self._error

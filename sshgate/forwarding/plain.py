@@ -1,7 +1,7 @@
-"""Where a sandbox cannot run the relay: one program of its own for each connection (socat, nc, bash).
+"""Forwarded connections of a sandbox that cannot run the relay: one program (socat, nc or bash) for each.
 
-Slower to open (an exec each), and what the program cannot do is missing: listeners, a failure that is told before the
-first byte, and with bash alone the half-close towards the server.
+They are slower to open (an exec each) and limited: no listeners, no error before the first byte except a refusal within
+``REFUSAL_SECONDS``, and with bash alone no half-close towards the server.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sshgate.stream.interfaces import STDOUT, Exec, Exited, Process, Request
 
 MISSING = "the sandbox has none of python3, socat and nc to connect with; install one of them in its image"
 NO_TOOL = 97
-# A refused connection ends its program within this time; a server that waits for its client says nothing in it.
+# The program of a refused connection ends within this time. A server that waits for its client sends nothing by then.
 REFUSAL_SECONDS = 0.25
 
-# socat would give up half a second after the first of the two directions has ended.
+# Without -t, socat would end half a second after the first of the two directions.
 _TCP = (
     "h={host};p={port};s=$h;case $h in *:*)s=[$h];;esac;"
     'if command -v socat >/dev/null 2>&1;then exec socat -t 86400 - "TCP:$s:$p";'
@@ -31,13 +31,13 @@ _TCP = (
     'exec bash -c \'exec 3<>/dev/tcp/$0/$1||exit 1;(cat <&3;kill $$)& cat >&3;wait\' "$h" "$p";'
     "else exit 97;fi"
 )
-# socat reads `,` as the begin of options and `!!` as that of a second address, a program's among others.
+# For socat `,` begins options, and `!!` a second address, which may run a program.
 _PATH = re.compile(r"[\w/.@%+=~-]+")
 _UNIX = 'u={path};if command -v socat >/dev/null 2>&1;then exec socat -t 86400 - "UNIX-CONNECT:$u";else exit 97;fi'
 
 
 class PlainStream:
-    """One connection by one program: a ``streams.Stream``."""
+    """One connection through one program; a ``stream.interfaces.Stream``."""
 
     def __init__(self, sandbox: Sandbox, process: Process, first: bytes | None) -> None:
         self._sandbox = sandbox
@@ -57,7 +57,7 @@ class PlainStream:
         while not self._ended.is_set() and (chunk := await self._process.read()) is not None:
             if chunk[0] == STDOUT:
                 return chunk[1]
-        # The program ends when both directions have: nobody takes what is written from here on.
+        # The program ends when both directions have, so nothing that is written from now on is read.
         self._ended.set()
         return None
 
@@ -75,7 +75,7 @@ class PlainStream:
             self._closing = asyncio.get_running_loop().create_task(self._close())
 
     async def closed(self) -> None:
-        """Returns when its program has been ended."""
+        """Close it, and return when its program has been ended."""
         self.close()
         assert self._closing is not None
         await self._closing
@@ -89,7 +89,15 @@ class PlainStream:
 
 
 async def connect(sandbox: Sandbox, destination: Destination, own: tuple[str, ...] = ()) -> PlainStream:
-    """Connect by a program of its own. Raises ``ConnectFailed`` where there is none, else as ``Sandbox.start``."""
+    """Connect with a program in the sandbox. Cancelling ends it.
+
+    Args:
+        own: the sandbox's own addresses, where the destination is the sandbox itself; the first is used.
+
+    Raises:
+        ConnectFailed: refused, no such program, or a path that cannot be passed to one safely.
+        GateError: as ``Sandbox.start``.
+    """
     if isinstance(destination, Unix) and not _PATH.fullmatch(destination.path):
         raise ConnectFailed("without python3 in the sandbox the path of a unix socket may have no special characters")
     process = await park(sandbox, None)
@@ -103,14 +111,14 @@ async def connect(sandbox: Sandbox, destination: Destination, own: tuple[str, ..
 
 
 async def _begun(process: Process) -> bytes | None:
-    """The first output where there is some at once. Raises ``ConnectFailed`` when the program ends first."""
+    """The first output, if any, within ``REFUSAL_SECONDS``. Raises ``ConnectFailed`` when the program ends first."""
     reading = asyncio.ensure_future(process.read())
     try:
         async with asyncio.timeout(REFUSAL_SECONDS):
             chunk = await asyncio.shield(reading)
     except TimeoutError:
         if not reading.done():
-            # Nothing is lost by it: see `streams.Process`.
+            # A cancelled read of a process loses no output.
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             return None
@@ -122,7 +130,7 @@ async def _begun(process: Process) -> bytes | None:
 
 
 def script(destination: Destination, own: tuple[str, ...] = ()) -> bytes:
-    """What a shell runs to be connected, by the first program of these that is there."""
+    """The shell code that connects, with the first of the programs that the sandbox has."""
     if isinstance(destination, Tcp):
         hosts = own or (destination.host,)
         return _TCP.format(host=quote(hosts[0].encode()).decode(), port=destination.port).encode()

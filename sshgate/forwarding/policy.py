@@ -13,7 +13,14 @@ _HOST = re.compile(r"(?:[A-Za-z0-9_.:][A-Za-z0-9_.:%-]*)?")
 
 
 def check_key(where: Destination | Listening, limits: Restrictions, listening: bool = False) -> None:
-    """What the key or certificate says, before any sandbox is asked for. Raises ``Denied``, ``BadRequest``."""
+    """Check a forward against the restrictions of the key or certificate; needs no sandbox yet.
+
+    ``listening``: the forward is a listener (-R).
+
+    Raises:
+        Denied: the key does not allow it.
+        BadRequest: no valid port, host or path.
+    """
     if not limits.port_forwarding:
         raise Denied("this key does not allow forwarding")
     permitted = limits.permit_listen if listening else limits.permit_open
@@ -23,9 +30,9 @@ def check_key(where: Destination | Listening, limits: Restrictions, listening: b
 
 
 def check_profile(destination: Destination, profile: Profile, own: tuple[str, ...]) -> None:
-    """What the profile says to a connection from inside its sandbox. Raises ``Denied``.
+    """Check a connection from inside the sandbox against its profile. Raises ``Denied``.
 
-    ``own``: the sandbox's own addresses that the destination means, see ``own_addresses``.
+    ``own``: the result of ``own_addresses``; not empty where the destination is the sandbox itself.
     """
     forward = profile.forward
     inside = isinstance(destination, Unix) or bool(own)
@@ -36,18 +43,18 @@ def check_profile(destination: Destination, profile: Profile, own: tuple[str, ..
 
 
 def check_listening(profile: Profile) -> None:
-    """What the profile says to a listener in its sandbox. Raises ``Denied``."""
+    """Check that the profile allows listeners in its sandbox. Raises ``Denied``."""
     if not profile.forward.remote:
         raise Denied(f"the profile {profile.name!r} does not allow remote forwarding")
 
 
 def offers_agent(forward: Forward, limits: Restrictions) -> bool:
-    """Whether programs in the sandbox may use the client's agent."""
+    """Whether profile and key let programs in the sandbox use the client's agent."""
     return forward.agent and limits.agent_forwarding
 
 
 def _permits(permitted: tuple[tuple[str, int | None], ...], where: Tcp) -> bool:
-    # As sshd(8) says: literal names and addresses, no pattern, no lookup.
+    # As in sshd(8): literal names and addresses, no patterns, no lookup.
     return any(host in ("*", where.host) and port in (None, where.port) for host, port in permitted)
 
 
@@ -55,7 +62,7 @@ def _check_form(where: Destination | Listening, listening: bool) -> None:
     if isinstance(where, Tcp):
         if where.port not in range(0 if listening else 1, 65_536):
             raise BadRequest(f"{where.port} is not a port")
-        # A listener's host is not used. Any other may become a word of socat's or nc's in the sandbox, see `plain`.
+        # A listener's host is not used. Any other may become an argument of socat or nc in the sandbox, see `plain`.
         if not listening and (len(where.host) > LONGEST_HOST or not _HOST.fullmatch(where.host)):
             raise BadRequest("the host is neither a name nor an address")
     elif isinstance(where, Unix):

@@ -23,23 +23,23 @@ from sshgate.stream import turns
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDOUT, Exec, Process, Request
 
-# Frames that wait for the pipe to the relay; more comes only when there is room.
+# Bytes of frames that wait for the pipe to the relay: writers pause above the first, and resume below the second.
 OUTBOX_HIGH = 256 * 1024
 OUTBOX_LOW = 64 * 1024
-# python3 starts in some 20 ms; on a machine that is very busy, in seconds.
+# python3 starts in some 20 ms, on a very busy node in seconds.
 HELLO_SECONDS = 20.0
-# A destination that drops packets; Linux itself would try for two minutes.
+# For a destination that drops packets; Linux itself would try for two minutes.
 CONNECT_SECONDS = 20.0
-# What a connection to a listener, or the answer to a question, costs in tasks of its own.
+# Charged to the budget for an accepted connection and for an answer, because each wakes tasks.
 TASK_SECONDS = 0.0005
-# Of what a relay says that breaks down.
+# Bytes of a broken relay's stderr that are logged.
 LONGEST_COMPLAINT = 200
 
 log = structlog.get_logger("sshgate.forwarding")
 
 _SENT = b"# --- what follows is sent ---"
 _SOURCE = Path(inside.__file__).read_bytes() + Path(insideloop.__file__).read_bytes().partition(_SENT)[2]
-# Isolated, without the site module: quick, and not to be changed by what lies around in the sandbox.
+# -I and -S: faster, and files in the sandbox cannot change what is imported.
 _START = (
     "command -v python3 >/dev/null 2>&1&&exec python3 -IS -c "
     + quote(b"exec(open(0,'rb',closefd=False).read(%d))" % len(_SOURCE)).decode()
@@ -47,11 +47,11 @@ _START = (
 )
 
 Accepted = Callable[["RelayStream", str, int], None]
-"""Called with a connection to a listener, and its originator's address and port; must not block."""
+"""Called with a connection to a listener and its originator's address and port. Must not block."""
 
 
 class ConnectFailed(GateError):
-    """The destination cannot be reached from the sandbox; says why."""
+    """The destination cannot be reached from the sandbox; the text gives the reason."""
 
     code = "forward"
     level = logging.INFO
@@ -59,13 +59,16 @@ class ConnectFailed(GateError):
 
 
 class NoRelay(GateError):
-    """The sandbox has no python3, in which the relay is written."""
+    """The sandbox has no python3 that can run the relay."""
 
     code = "missing"
 
 
 class Relay:
-    """Streams through one sandbox. Whoever started it closes it."""
+    """Opens streams and listeners inside one sandbox, all over one process. The caller of ``start`` closes it.
+
+    When the process ends, or sends what no relay sends, every stream ends and every request fails.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -87,7 +90,12 @@ class Relay:
 
     @classmethod
     async def start(cls, sandbox: Sandbox) -> Relay:
-        """A relay that answers. Raises ``NoRelay`` where it cannot run, else as ``Sandbox.start`` does."""
+        """Start a relay and wait for its first answer. Cancelling ends it.
+
+        Raises:
+            NoRelay: the sandbox has no python3 that can run it.
+            StartFailed: it does not answer; otherwise as ``Sandbox.start``.
+        """
         process = await park(sandbox, None)
         try:
             await launch(process, Program(Request(Exec(_START.encode())), shell="/bin/sh"))
@@ -106,21 +114,25 @@ class Relay:
 
     @property
     def alive(self) -> bool:
-        """Whether streams can be opened."""
+        """Whether the relay runs, so that streams can be opened."""
         return not self._closed
 
     @property
     def streams(self) -> int:
-        """Streams that are open."""
+        """The number of open streams, including those that are being opened."""
         return len(self._streams)
 
     @property
     def listeners(self) -> int:
-        """Listeners that are open, or about to be."""
+        """The number of listeners that are open or being opened."""
         return len(self._listeners)
 
     async def connect(self, destination: Destination, own: tuple[str, ...] = ()) -> RelayStream:
-        """Connect from inside the sandbox, to its ``own`` addresses where given. Raises ``ConnectFailed``."""
+        """Connect from inside the sandbox. Cancelling closes the stream.
+
+        ``own``: the sandbox's own addresses, tried in turn instead of ``destination.host``. Raises ``ConnectFailed``,
+        also after ``CONNECT_SECONDS``.
+        """
         number = next(self._numbers)
         stream = self._streams[number] = RelayStream(self, number)
         try:
@@ -131,9 +143,10 @@ class Relay:
         return stream
 
     async def listen(self, where: Listening, accepted: Accepted) -> tuple[int, bytes]:
-        """Listen inside the sandbox: the listener's number, and its port (two bytes) or path.
+        """Listen inside the sandbox. Returns the listener's number, and its port (two bytes, big-endian) or path.
 
-        Raises ``ConnectFailed`` where the address cannot be had.
+        ``accepted`` is called for each connection. Raises ``ConnectFailed`` where the address cannot be used.
+        Cancelling removes the listener.
         """
         number = next(self._numbers)
         self._listeners[number] = accepted
@@ -144,12 +157,12 @@ class Relay:
             raise
 
     def unlisten(self, number: int) -> None:
-        """Let go of a listener; its connections go on."""
+        """Remove a listener. Its connections stay open. Idempotent."""
         if self._listeners.pop(number, None) is not None:
             self.send(frame(inside.CLOSE, number))
 
     async def close(self) -> None:
-        """End it with all its streams. Never raises."""
+        """End the relay with all its streams. Idempotent; never raises."""
         self._lose()
         for task in self._tasks:
             task.cancel()
@@ -170,19 +183,19 @@ class Relay:
         finally:
             del self._answers[number]
 
-    # --- what its streams ask ---
+    # --- for its streams ---
 
     def send(self, data: bytes) -> None:
-        """Queue a frame without waiting for room."""
+        """Queue a frame without waiting for room; discard it once the relay has ended."""
         if not self._closed:
             self._outbox.put(data)
 
     async def room(self) -> None:
-        """Returns when there is room for more."""
+        """Wait until there is room for more frames."""
         await self._room.wait()
 
     def forget(self, number: int) -> None:
-        """The stream has been let go of by both sides, or by this one."""
+        """Drop a stream that the relay or the gateway has closed."""
         self._streams.pop(number, None)
 
     # --- its two tasks ---
@@ -204,12 +217,12 @@ class Relay:
             while (chunk := await self._process.read()) is not None:
                 if chunk[0] == STDOUT:
                     await self._budget.run(self._take(chunk[1]))
-                    # It may have said what we answer; one that does not read is not heard until it does.
+                    # Our answers to these frames are queued: a relay that does not read them is not read from either.
                     await self.room()
                 else:
                     complaint = (complaint + chunk[1])[-LONGEST_COMPLAINT:]
         except ProtocolError as error:
-            # Somebody in the sandbox has got at the relay: nothing that it says is of use any more.
+            # A program in the sandbox has tampered with the relay: ignore everything that follows.
             complaint = str(error).encode()
         finally:
             self._lose()
@@ -262,12 +275,12 @@ class Relay:
 
 
 class RelayStream:
-    """One connection through a relay: a ``streams.Stream``."""
+    """One connection through a relay; a ``stream.interfaces.Stream``."""
 
     def __init__(self, relay: Relay, number: int) -> None:
         self._relay = relay
         self._number = number
-        # The window bounds it, so that it need not be paused.
+        # The window bounds it, so it is never paused.
         self._input = Flow(WINDOW, WINDOW)
         self._credit = WINDOW
         self._more = asyncio.Event()
@@ -317,13 +330,13 @@ class RelayStream:
         self._input.discard()
 
     def lost(self) -> None:
-        """The connection is gone; what has arrived can still be read."""
+        """The connection has ended. What has arrived can still be read."""
         self._gone.set()
         self._more.set()
         self._input.put_eof()
 
     def received(self, kind: int, payload: bytes) -> None:
-        """A frame for this stream. Raises ``ProtocolError``."""
+        """Take a frame for this stream. Raises ``ProtocolError`` for data beyond the window."""
         if kind == inside.DATA:
             if self._input.size + self._taken + len(payload) > WINDOW + CHUNK:
                 raise ProtocolError("more than the window")
@@ -339,7 +352,7 @@ class RelayStream:
 
 
 async def _hello(process: Process) -> bytes:
-    """Wait for the relay's first line; what came after it. Raises ``NoRelay``."""
+    """Wait for the relay's first line. Returns the output after it. Raises ``NoRelay`` if it never comes."""
     seen = b""
     said = 0
     while (chunk := await process.read()) is not None and said <= CHUNK:

@@ -1,20 +1,20 @@
-"""Where a forwarded connection goes, and what one is. Pure."""
+"""The destinations and listeners of forwarded connections. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-# What Linux lets a socket's path be, without the closing NUL.
+# Bytes of a unix socket's path on Linux, without the closing NUL.
 LONGEST_PATH = 107
-# RFC 1035; an address is shorter.
+# Characters of a name (RFC 1035); an address is shorter.
 LONGEST_HOST = 255
 LOOPBACK = ("127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
 class Tcp:
-    """A TCP port, by a host's name or address as the client wrote it (RFC 4254 section 7)."""
+    """A TCP port on a host, whose name or address is as the client sent it (RFC 4254 section 7)."""
 
     host: str
     port: int
@@ -35,7 +35,7 @@ class Unix:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A socket that stands for the client's authentication agent; it gets a path of its own."""
+    """A unix socket for the client's authentication agent; the relay chooses its path."""
 
     def __str__(self) -> str:
         return "the agent"
@@ -46,11 +46,11 @@ Listening = Tcp | Unix | Agent
 
 
 def own_addresses(host: str, hostname: str = "", addresses: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The sandbox's own addresses that ``host`` means, in the order to be tried; none where it means another host.
+    """The sandbox's own addresses that ``host`` refers to, in the order to try; empty where it is another host.
 
-    ``hostname`` and ``addresses`` are the sandbox's, as far as they are known. No name is looked up: what a name stands
-    for is decided by whoever runs the name server. Numbers in old forms (``127.1``, ``0x7f000001``) are names here,
-    and so are another host.
+    ``hostname`` and ``addresses`` are the sandbox's, as far as they are known. No name is looked up, because the
+    operator of the name server would decide what it refers to. Old numeric forms (``127.1``, ``0x7f000001``) count as
+    names, and so as another host.
     """
     name = host.rstrip(".").lower()
     if name in ("", "localhost", "ip6-localhost") or name.endswith(".localhost"):
@@ -61,14 +61,14 @@ def own_addresses(host: str, hostname: str = "", addresses: tuple[str, ...] = ()
     if address is None:
         return ()
     if address.is_unspecified:
-        # As Linux connects to it; servers print it where they listen on every address.
+        # Linux connects to loopback for it; servers print it when they listen on every address.
         return (LOOPBACK[address.version == 6],)
     own = address.is_loopback or address in map(_number, addresses)
     return (str(address),) if own else ()
 
 
 def _number(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that ``host`` is; ``None`` for a name, and for an address with a zone."""
+    """The address, with an IPv4-mapped one as IPv4; ``None`` for a name, and for an address with a zone."""
     try:
         address = ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the plans ask to be done. Values only; whoever carries them out reports back to the book."""
+"""The actions that plans return. Values only; the code that carries them out reports the outcome to the cache."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from sshgate.lifecycle.records import Record
 class Create:
     """Make a warm pod of this name.
 
-    Already expected by the book. If the API server refuses: ``Refiller.refused``. If nobody knows: ask again
-    with the same name; 409 then says that it was made. Never with another name, that would be a second pod.
+    The cache expects it already. If the API server refuses, call ``Refiller.refused``. If the outcome is unknown,
+    send the request again with the same name: 409 then means that the pod was made. Another name would make a second
+    pod.
     """
 
     name: str
@@ -24,22 +25,21 @@ class Create:
 class Delete:
     """Delete a pod, with its uid as a precondition and, if ``untouched``, its resource version as well.
 
-    ``untouched`` is for pods that somebody might take or join at this moment: the API server then answers 409
-    and the pod stays. Already expected by the book; after a refusal call ``book.expectations.undelete``, and
-    after 404 ``book.gone``.
+    ``untouched`` is for pods that a login might claim or join at this moment: the API server then answers 409 and the
+    pod stays. The cache expects the deletion already; after a refusal call ``PodCache.expectations.undelete``, after
+    404 ``PodCache.gone``.
     """
 
     record: Record
     reason: str
     untouched: bool
     unless_busy: bool = False
-    """Look first whether a program other than the shell runs in it; if so send
-    ``patches.seen_patch`` and call ``book.expectations.undelete``."""
+    """Look first whether any program runs in it; if so, send ``patches.seen_patch`` instead of deleting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detach:
-    """The gateway ``life`` died with clients in this named sandbox: carry out ``patches.detach_patch``."""
+    """The gateway instance ``life`` died with clients in this named sandbox: send ``patches.detach_patch``."""
 
     record: Record
     life: str
@@ -47,7 +47,7 @@ class Detach:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be done for this pool before ``until`` (monotonic); look again then, or at the next event."""
+    """Nothing can be done for this pool before ``until`` (monotonic). Decide again then, or at the next change."""
 
     profile: str
     reason: str

@@ -1,9 +1,9 @@
-"""How many: the limits on sandboxes, over all gateways, as far as this one sees. Pure.
+"""The limits on the number of sandboxes and homes, over all gateways, as far as this one knows. Pure.
 
 Within one gateway the limits are exact: a session counts from the moment it is admitted, not from when the watch
-shows its pod. Between gateways they can be exceeded by what the others admit while the watch is on its way, some
-tens of milliseconds; where that must not be, a ResourceQuota on the namespace is exact, and its refusal reaches
-the user as a sentence too.
+shows its pod. Between gateways they can be exceeded by what the others admit during the delay of the watch, some tens
+of milliseconds. Where that is not acceptable, use a ResourceQuota on the namespace: it is exact, and its refusal
+also reaches the user as a sentence.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from sshgate.lifecycle.schema import user_hash
 
 
 class Starts:
-    """Starts per minute of each user, as this gateway sees them."""
+    """Limits the starts per minute of each user in this gateway."""
 
     def __init__(self, per_minute: int | None) -> None:
-        """``None``: any number."""
+        """``per_minute``: ``None`` means no limit."""
         self._per_minute = per_minute
         self._buckets: dict[str, TokenBucket] = {}
 
@@ -31,7 +31,7 @@ class Starts:
         return f"<Starts {len(self._buckets)} users, {self._per_minute or 'any number'} per minute>"
 
     def take(self, user: str, now: float) -> float:
-        """Take one start; returns 0, or the seconds to wait if there is none left."""
+        """Take one start. Returns 0.0, or the seconds until the next one if none is left. ``now`` is monotonic."""
         if self._per_minute is None:
             return 0.0
         self._buckets = {name: one for name, one in self._buckets.items() if name == user or not one.full(now)}
@@ -42,10 +42,10 @@ class Starts:
 
 
 def admit(book: PodCache, limits: Limits, starts: Starts, user: str, session: str, now: Now) -> None:
-    """Let one more sandbox be made or taken for this user. Raises ``LimitReached``, and then nothing counts.
+    """Admit one more sandbox for this user, to be made or claimed. Raises ``LimitReached`` and then counts nothing.
 
-    On success the session counts until ``book.end``. Joining a named sandbox that exists needs no admission.
-    Warm sandboxes never stand in the way: see ``plan.give_way``.
+    On success the session counts until ``PodCache.end``. Joining a named sandbox that exists needs no admission.
+    Warm sandboxes are not counted here: they are evicted for logins, see ``pool_plan.evict_for_login``.
     """
     owned = book.owned(user, now)
     if owned >= limits.sandboxes_per_user:
@@ -78,9 +78,9 @@ def admit(book: PodCache, limits: Limits, starts: Starts, user: str, session: st
 
 
 def admit_home(limits: Limits, user: str, owners: Collection[tuple[str, str]]) -> None:
-    """Let one more home be made for this user. Raises ``LimitReached``.
+    """Admit one more home for this user. Raises ``LimitReached``.
 
-    ``owners`` are those of the homes that are kept, each by the name that is written on it and by its hash.
+    ``owners`` has one item for each home that exists: its owner's name, as written on it, and the owner's hash.
     """
     own = sum(hashed == user_hash(user) for _, hashed in owners)
     if own >= limits.homes_per_user:

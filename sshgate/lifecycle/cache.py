@@ -1,15 +1,14 @@
-"""What one gateway knows: the pods as the watch told them, and what it has begun itself. Pure.
+"""What one gateway knows: the pods as the watch reported them, and what it has begun itself. Pure.
 
-Three sources tell about a pod, in any order: the watch, lists, and the answers to our own requests. Rules that
-make the order harmless:
+Three sources report on a pod, in any order: the watch, lists, and the answers to our own requests. These rules make
+the order harmless:
 
-* An account with a lower resource version than the known one is old and dropped. Where versions cannot be
-  compared, a pod's state decides: it only grows (warm, claimed, draining), and deleting never ends. So a watch
-  that lags behind our own patch cannot turn a pod we have taken into a warm one again.
-* A pod that was seen to be gone stays gone: a late answer to a request does not bring it back. A uid is never
-  used again.
-* How long a pod has been ready, starting or finished is measured by our own clock from when we saw it; a pod
-  that the very first list shows as ready for long is believed, with an allowance for the clocks of nodes.
+* A report with a lower resource version than the cached one is dropped as old. Where versions cannot be compared, the
+  pod's state decides: it only advances (warm, claimed, draining), and a deletion is never undone. So a watch that lags
+  behind our own patch cannot turn a pod that we have claimed into a warm one again.
+* A pod that is gone stays gone: a late answer to a request does not bring it back. A uid is never used again.
+* How long a pod has been ready, starting or finished is measured by our own clock from when we observed it. Only the
+  ages in the very first list are taken from the cluster, less an allowance for the clocks of nodes.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from sshgate.lifecycle.expectations import Expectations
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.schema import label_value, user_hash
 
-# How far a node's clock, which writes "ready since", may be from the API server's.
+# Seconds by which a node's clock, which writes "ready since", may differ from the API server's.
 SKEW = 10.0
-# Uids that are gone are remembered for as long as an answer about them can still be under way.
+# Seconds for which the uid of a deleted pod is remembered: as long as an answer about it can still arrive.
 REMEMBERED = 300.0
-# Seconds from the request of a claim on: longer than an API server that works takes to answer and the watch to show it.
+# Seconds from the request of a claim: longer than a working API server needs to answer and the watch to show it.
 RESERVATION_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class CachedPod:
-    """A pod, and since when (monotonic) we see it in its stage and in its state."""
+    """A pod, and since when (monotonic) we have observed it in its stage and in its state."""
 
     record: Record
     stage_since: float
@@ -41,14 +40,17 @@ class CachedPod:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A session of this gateway that has, or is about to have, an ephemeral or new sandbox."""
+    """A session of this gateway that was admitted: it has, or is about to have, a sandbox (``uid``)."""
 
     user: str
     uid: str | None = None
 
 
 class PodCache:
-    """One gateway's knowledge. All calls are synchronous; whoever decides reads and notes in one go."""
+    """All that one gateway knows of pods and of its own sessions (client-go: an informer cache with expectations).
+
+    All calls are synchronous, so that a decision and the note of it happen in one turn of the event loop.
+    """
 
     def __init__(self, life: str) -> None:
         self.life = life
@@ -67,12 +69,12 @@ class PodCache:
             f"{len(self._sessions)} sessions, {self.expectations!r}>"
         )
 
-    # --- what we are told ---
+    # --- reports of the cluster ---
 
     def sync(self, records: Iterable[Record], now: Now, version: str = "") -> None:
-        """The answer to a list: every pod there was at ``version``. What it does not show is gone.
+        """Take the answer to a list: every pod there was at ``version``. Cached pods that it lacks are gone.
 
-        But not what an answer to a request of ours told of meanwhile, and which is newer than the list.
+        A pod that is newer than the list stays: an answer to a request of ours reported it meanwhile.
         """
         listing = {record.uid: record for record in records}
         first = not self.synced
@@ -88,7 +90,7 @@ class PodCache:
                 self._pods[record.uid] = replace(self._pods[record.uid], stage_since=since)
 
     def observe(self, record: Record, now: Now) -> bool:
-        """One account of one pod, from the watch or from an answer. False: it was old, nothing changed."""
+        """Take one report on one pod, from the watch or from an answer. Returns False if it was old and dropped."""
         self.expectations.observe(record.name)
         known = self._pods.get(record.uid)
         if record.uid in self._gone or (known is not None and _older(record, known.record)):
@@ -105,7 +107,7 @@ class PodCache:
         return True
 
     def gone(self, uid: str, now: Now) -> None:
-        """The watch told the end of a pod, or an answer said that it does not exist."""
+        """The pod does not exist any more, by the watch or by an answer (404)."""
         self._gone = {old: until for old, until in self._gone.items() if until > now.mono}
         self._gone[uid] = now.mono + REMEMBERED
         known = self._pods.pop(uid, None)
@@ -117,32 +119,33 @@ class PodCache:
     # --- what we begin ourselves ---
 
     def reserve(self, uid: str, session: str | None, now: Now) -> None:
-        """The claim of ``session`` on this pod is under way (``None``: was lost): nobody else here tries it.
+        """Reserve the pod for ``session`` so that no other login here tries it; ``None`` marks a lost claim.
 
-        For as long as the session waits for an answer, and for ``SPOKEN_FOR`` at least: if the pod is still warm
-        then, the claim never arrived, and it is free again. Should it arrive yet, whoever comes second is refused.
+        The reservation lasts until the session ends, and for ``RESERVATION_SECONDS`` at least. If the pod is still
+        warm then, the claim never arrived and the pod is free again; should it arrive after all, the API server
+        refuses the second claim.
         """
         if uid not in self._gone:
             self._reservations[uid] = (now.mono + RESERVATION_SECONDS, session)
 
     def begin(self, session: str, user: str) -> None:
-        """A session was admitted: it counts from now on, whatever the watch shows."""
+        """A session was admitted. It counts towards the limits from now on, whatever the watch shows."""
         self._sessions[session] = Reservation(user)
 
     def hold(self, session: str, uid: str) -> None:
-        """The session has its sandbox. Any other pod that bears its id is a stray."""
+        """The session has its sandbox. Any other pod that bears the session's id is an orphan from now on."""
         holding = self._sessions.get(session)
         if holding is not None:
             self._sessions[session] = replace(holding, uid=uid)
 
     def end(self, session: str) -> None:
-        """The session is over; its ephemeral sandbox, if any, is to be deleted by whoever calls this."""
+        """The session is over. The caller deletes its ephemeral sandbox, if there is one."""
         self._sessions.pop(session, None)
 
-    # --- what follows ---
+    # --- queries ---
 
     def sightings(self, now: Now) -> list[CachedPod]:
-        """The pods that are there to stay: neither deleting nor about to be deleted by us."""
+        """The pods that are neither being deleted nor about to be deleted by us."""
         return [
             one
             for one in self._pods.values()
@@ -150,20 +153,21 @@ class PodCache:
         ]
 
     def lives(self) -> set[str]:
-        """All lives that stand on pods, as owners or as attached."""
+        """All gateway instances that are named on pods, as owners or as attached."""
         records = [one.record for one in self._pods.values()]
         return {life for record in records for life in (record.life, *record.attached) if life is not None}
 
     def get(self, uid: str) -> CachedPod | None:
+        """The pod with this uid, also one that is being deleted."""
         return self._pods.get(uid)
 
     def named(self, pod: str) -> Record | None:
-        """The newest pod of this name, deleting or not."""
+        """The pod of this name; of several one that is not being deleted, and of those the newest."""
         found = [one.record for one in self._pods.values() if one.record.name == pod]
         return max(found, key=lambda record: (not record.deleting, record.created), default=None)
 
     def warm(self, now: Now) -> list[CachedPod]:
-        """The warm pods that no claim of ours is after."""
+        """The warm pods that are not reserved."""
         return [
             one
             for one in self.sightings(now)
@@ -178,7 +182,7 @@ class PodCache:
         return reserved if until > now.mono or session in self._sessions else None
 
     def going(self, profile: str, now: Now) -> int:
-        """Warm pods of a profile that are on their way out."""
+        """The number of warm pods of a profile that are being deleted or about to be."""
         warm = [one.record for one in self._pods.values() if one.record.state is State.WARM]
         return sum(
             record.profile == profile and (record.deleting or self.expectations.deleting(record.uid, now.mono))
@@ -186,14 +190,14 @@ class PodCache:
         )
 
     def sessions(self) -> dict[str, Reservation]:
-        """The sessions that have begun and not ended, by the value of the session label."""
+        """The admitted sessions that have not ended, by the value of the session label."""
         return {label_value(session): holding for session, holding in self._sessions.items()}
 
     def users(self, now: Now) -> dict[str, str]:
         """Every sandbox in use, in the cluster or about to be, as claim id -> user.
 
-        A session that the watch already shows is counted once: the id on the pod is the session's. Users whose
-        name is not on the pod are told by their hash.
+        A session whose pod the watch already shows is counted once, because the pod bears the session's id. Where a
+        pod lacks the user's name, the hash stands for it.
         """
         used = {session: holding.user for session, holding in self.sessions().items()}
         for one in self.sightings(now):
@@ -203,7 +207,7 @@ class PodCache:
         return used
 
     def owned(self, user: str, now: Now) -> int:
-        """Sandboxes of this user, by name or hash: names on pods are cut to what an annotation should hold."""
+        """The number of sandboxes of this user. The hash decides where there is one: names on pods may be cut."""
         names = (user, user_hash(user))
         by_hash = {
             one.record.session or one.record.uid: one.record.user_hash == user_hash(user)
@@ -213,9 +217,9 @@ class PodCache:
         return sum(by_hash.get(claim, name in names) for claim, name in self.users(now).items())
 
     def total(self, now: Now) -> int:
-        """Sandboxes of every kind: in use, about to be, warm, and warm ones that were asked for.
+        """The number of sandboxes of every kind: in use, about to be, warm, and warm ones that were requested.
 
-        A warm pod that a session of ours is claiming is that session's already, and not counted again.
+        A warm pod that a session of ours is claiming counts once, as that session's.
         """
         warm = 0
         for one in self.sightings(now):
@@ -226,13 +230,13 @@ class PodCache:
 
 
 def _age(record: Record, now: Now) -> float:
-    """How long the first list says that the pod has been in its stage, less what clocks may differ."""
+    """Seconds for which the pod has been in its stage by the times on it, less what clocks may differ."""
     since = record.ready_since if record.stage is Stage.READY else record.created
     return max(0.0, now.wall - since - SKEW) if since else 0.0
 
 
 def _newer(known: Record, version: str) -> bool:
-    """Whether the pod was written after the list was made; not, where versions cannot be compared."""
+    """Whether the pod was written after the list was made; False where versions cannot be compared."""
     return known.version.isdigit() and version.isdigit() and int(known.version) > int(version)
 
 

@@ -1,17 +1,17 @@
-"""One login's way to a warm sandbox, whatever the API server answers. Pure.
+"""The decisions of one login's claim on a warm sandbox, whatever the API server answers. Pure.
 
-The one question a patch without an answer leaves is "is the pod ours?". Moving on to the next pod would leave a
-pod claimed by a session that uses another one, or worse, make it look as if one session had two. So:
+A patch without an answer leaves one question open: is the pod ours? If the login moved on to the next pod, a pod could
+stay claimed by a session that uses another one, or one session could appear to have two. So:
 
-* **Answered 422**: no longer warm, not of this template, or being deleted. Somebody else has it for good, since a
-  pod never becomes warm again. Next pod, at once. But after an unknown outcome on this same pod, 422 may mean that
-  the earlier patch was applied: look.
-* **No answer**: look at the pod itself (a GET sees what is written, the watch may be behind). Ours: won. Somebody
-  else's, or gone: next; our patch, should it still be under way, will fail its ``test``. Still warm: send the
-  **same** patch to the **same** pod again. Should both arrive, the second one fails its ``test`` and nothing is
-  done twice; and until one of them is answered, no other pod is touched.
-* **Never an answer**: give up. What may still arrive then is found as a stray (``reap.strays``).
-* **Won, but the pod has ended**: it is ours to delete; next pod.
+* **Answered 422**: the pod is no longer warm, not of this template, or being deleted. Another login has it for good,
+  since a pod never becomes warm again: try the next pod at once. But after an unknown outcome on this same pod, 422
+  may mean that the earlier patch was applied: look.
+* **No answer**: read the pod itself (a GET returns what is written; the watch may lag). If it is ours, the claim is
+  won. If it is another's, or gone, try the next pod; our patch, should it still arrive, will fail its ``test``. If it
+  is still warm, send the **same** patch to the **same** pod again: should both arrive, the second one fails its
+  ``test``. Until one of them is answered, no other pod is tried.
+* **Repeatedly no answer**: give up. A patch that still arrives then leaves an orphan (``reap_plan.orphans``).
+* **Won, but the pod has ended**: it is ours to delete; try the next pod.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ MOST_UNKNOWN = 4
 
 
 class Answer(Enum):
-    """What came back instead of a pod."""
+    """The outcome of a request that did not return a pod."""
 
     REFUSED = "refused"
-    """422 or 409: the patch was not applied, the pod is not as it should be."""
+    """422 or 409: a precondition failed and nothing was applied."""
     MISSING = "missing"
     """404: there is no such pod."""
     UNKNOWN = "unknown"
-    """Time-out, broken connection, 5xx, 429: applied or not, now or later."""
+    """Time-out, broken connection, 5xx, 429: it may have been applied, or may still be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """Send this patch to this pod; report with ``answered``."""
+    """Send this patch to this pod and report the outcome with ``answered``."""
 
     record: Record
     patch: Patch
@@ -53,7 +53,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Read this pod from the API server (no cache); report with ``answered``."""
+    """Read this pod from the API server, not from the cache, and report it with ``answered``."""
 
     record: Record
 
@@ -67,23 +67,29 @@ class Won:
 
 @dataclass(frozen=True, slots=True)
 class Cold:
-    """No warm pod is to be had: make one. Allowed only now, when no patch of ours is under way."""
+    """There is no warm pod to claim: start cold. Returned only when no patch of ours is under way."""
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The API server does not answer: ``Unavailable``."""
+    """The API server does not answer: raise ``Unavailable``."""
 
 
 Step = Try | Look | Won | Cold | GiveUp
 
 
 class Claiming:
-    """Ask ``step``, do it, tell ``answered``, and so on until ``Won``, ``Cold`` or ``GiveUp``.
+    """One claim: call ``step``, do it, report with ``answered``, and repeat until ``Won``, ``Cold`` or ``GiveUp``.
 
-    The session must have been admitted (``admit``), so that its pod is never taken for a stray. ``discard`` holds
-    pods that were won and are of no use: delete them. If the login is abandoned in between, nothing need be
-    done but ``book.end``: what was claimed then becomes a stray and is deleted.
+    The session must have been admitted (``admission.admit``), else its pod would count as an orphan. ``discard``
+    holds deletions of pods that were won but had ended; the caller carries them out. To abandon a claim midway,
+    ``PodCache.end`` is enough: a pod that was claimed becomes an orphan and is deleted.
+
+    Args:
+        claim: who claims, and for how long.
+        template: only pods of this template are tried.
+        settle: seconds for which a pod must have been ready.
+        lives: the gateway instances that live, see ``pick``.
     """
 
     def __init__(self, book: PodCache, claim: Claim, template: str, settle: float, lives: Collection[str]) -> None:
@@ -102,13 +108,13 @@ class Claiming:
         return f"<Claiming {self.claim.session}: {doing}, {self._tried} tried, {self._unknown} unknown>"
 
     def step(self, now: Now) -> Step:
-        """What is to be done. The same again until ``answered`` was called."""
+        """What to do next. Returns the same step until ``answered`` is called."""
         if self._step is None:
             self._step = self._next(now)
         return self._step
 
     def answered(self, answer: Record | Answer, now: Now) -> None:
-        """The pod as the API server returned it, or what came instead."""
+        """Report the outcome of the last step. Raises ``ValueError`` where that was no request."""
         step = self._step
         if not isinstance(step, (Try, Look)):
             raise ValueError(f"nothing was asked: {self!r}")
@@ -130,7 +136,7 @@ class Claiming:
         assert isinstance(self._step, (Try, Look))
         asked = self._step.record
         if record.uid == asked.uid and record.state is State.WARM and not record.deleting:
-            # Only a look can show this. The patch may still be under way: the same again, never another.
+            # Only a look can show this. The patch may still be under way, so send the same one again.
             return self._patch(asked, now)
         if record.uid != asked.uid or record.session != label_value(self.claim.session):
             self._lost(asked, now)
@@ -144,7 +150,7 @@ class Claiming:
         return Won(record)
 
     def _lost(self, record: Record, now: Now) -> None:
-        """This pod is settled, one way or the other: whatever was unknown about it is so no more."""
+        """Done with this pod: its outcome is known, and it is of no use to this claim."""
         self._book.reserve(record.uid, None, now)
         self._unknown = 0
         self._step = None

@@ -1,4 +1,4 @@
-"""Carries out a claim: asks ``Claiming`` what to do, does it, until a warm sandbox is won or there is none."""
+"""Carries out the steps of a ``Claiming`` until a warm sandbox is won or there is none."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.schema import label_value
 from sshgate.telemetry.codes import Code
 
-# Pauses before a look at a pod whose patch was not answered, seconds: an API server that restarts refuses at once.
+# Seconds to wait before reading a pod whose patch was not answered: an API server that restarts refuses connections at
+# once, so reading without a pause would use up all attempts.
 LOOK_AFTER = (0.05, 0.3, 1.0)
 
 
 async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete], None]) -> Record | None:
-    """The warm sandbox that was won, or ``None``: make a cold one.
+    """Claim a warm sandbox. Returns its pod, or ``None`` where the login has to start cold.
 
-    Raises ``Unavailable`` when the API server does not answer. A patch may then still arrive: the pod bears the
-    mark of a session that has ended, and is deleted for that. A cancellation waits for the answer to the patch
-    under way, so that a pod is not kept from others only because nobody knows whose it is.
+    ``discard`` is called with each deletion that is to be carried out: pods that were claimed and are of no use. Raises
+    ``Unavailable`` when the API server does not answer; a patch that still arrives then leaves an orphan, which is
+    deleted. Cancelling waits for the answer to a patch under way and discards the pod if it was won: otherwise nobody
+    would know whether the pod is taken.
     """
     unanswered = 0
     try:

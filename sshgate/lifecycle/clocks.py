@@ -1,20 +1,20 @@
-"""Which time counts for what, and the clock of one session. Pure.
+"""Which clock counts for what, and the clock of one session. Pure.
 
-Three clocks meet here, and each rule uses the one that cannot lie to it:
+There are three clocks, and each rule uses the one that is reliable for it:
 
-* ``mono``, this gateway's monotonic clock, for everything it has watched itself: settle ages, stuck starts,
-  silent gateways, idle sessions. It never jumps; it stands still while the machine sleeps.
-* ``wall``, the API server's clock, for what has to outlive a gateway and so stands on a pod: claimed-at,
-  detached-at, expires-at. ``ClusterTime`` learns it from the ``Date`` of the API server's answers, so that all
-  gateways share it, whatever their own clocks say.
-* this machine's wall clock, for nothing but the time before the first answer.
+* ``mono``, this gateway's monotonic clock, for everything that it observes itself: settle ages, stuck starts, silent
+  gateways, idle sessions. It never jumps; it stands still while the machine sleeps.
+* ``wall``, the API server's clock, for what has to outlive a gateway and is therefore written on a pod: claimed-at,
+  detached-at, expires-at. ``ClusterTime`` derives it from the ``Date`` header of the API server's answers, so that
+  all gateways share it whatever their own clocks show.
+* this machine's wall clock, only until the first answer.
 
-What a jump does, therefore:
+So these are the effects of a clock that is set:
 
-* of this machine's clock: nothing.
-* of the API server's, forwards: named sandboxes that nobody is attached to end early, by the jump at most.
-* of the API server's, backwards: they end late, by the jump at most. Ages are never less than 0.
-* of a node's: the kubelet's own deadline there is off by the jump. Sessions still end by ``mono``.
+* this machine's clock: none.
+* the API server's, forwards: named sandboxes without clients end early, by the jump at most.
+* the API server's, backwards: they end late, by the jump at most. Ages are never less than 0.
+* a node's: the kubelet's own deadline there is off by the jump. Sessions still end by ``mono``.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from dataclasses import dataclass
 
 from sshgate.config.model import ProfileLimits
 
-# The Date of an HTTP answer is cut to the second.
+# Seconds: the Date of an HTTP answer is rounded down to the second.
 _DATE_GRAIN = 1.0
 
 WARNINGS = (300.0, 60.0)
-"""Seconds before an end at which a terminal is warned."""
+"""Seconds before an end at which the user of a terminal is warned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """One moment on both clocks, in seconds."""
+    """One moment on both clocks: ``wall`` in POSIX seconds of the API server, ``mono`` in seconds of this machine."""
 
     wall: float
     mono: float
 
 
 class ClusterTime:
-    """The API server's time, told from this machine's monotonic clock.
+    """The API server's time, computed from this machine's monotonic clock.
 
-    Each answer says that the server's clock showed ``Date`` at some moment between sending and receiving, so
-    the difference of the clocks lies in an interval; the intersection of all of them is soon far narrower than
-    a second. When it becomes empty the server's clock was set, and the newest answer alone counts.
+    The server's clock showed an answer's ``Date`` at some moment between sending and receiving, so each answer bounds
+    the difference of the clocks by an interval. The intersection of all of them is soon far narrower than a second.
+    When it becomes empty the server's clock was set, and only the newest answer counts.
     """
 
     def __init__(self, now: Now) -> None:
@@ -59,7 +59,7 @@ class ClusterTime:
         return f"<ClusterTime {known}, {self.jumps} jumps>"
 
     def record(self, date: float, sent: float, received: float) -> None:
-        """An answer carried ``Date: date`` (POSIX seconds); sent and received by the monotonic clock."""
+        """Take an answer's ``date`` (POSIX seconds), requested at ``sent`` and received at ``received`` (monotonic)."""
         low, high = date - received, date + _DATE_GRAIN - sent
         if not self._reading:
             self._low, self._high, self._reading = low, high, True
@@ -70,15 +70,15 @@ class ClusterTime:
             self._low, self._high = max(low, self._low), min(high, self._high)
 
     def at(self, mono: float) -> Now:
-        """The moment that the monotonic clock shows."""
+        """The moment at which the monotonic clock shows ``mono``."""
         return Now(mono + (self._low + self._high) / 2, mono)
 
 
 @dataclass(frozen=True, slots=True)
 class Warn:
-    """Tell the terminal that ``minutes`` are left until ``reason``.
+    """Warn the user that ``minutes`` are left until the session ends for ``reason``.
 
-    ``unless_busy``: look first whether a program other than the shell runs; if so call ``busy`` instead.
+    ``unless_busy``: look first whether a program other than the shell runs; if so, call ``SessionClock.busy`` instead.
     """
 
     minutes: int
@@ -88,7 +88,7 @@ class Warn:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The session is over; ``reason`` completes the sentence "this session ended: ..."."""
+    """The session is over; ``reason`` completes "this session ended: ...". ``unless_busy`` as for ``Warn``."""
 
     reason: str
     unless_busy: bool
@@ -100,17 +100,17 @@ class _Limit:
     ends: float
     length: float
     warned: bool
-    """Whether there is somebody to warn."""
+    """Whether there is a terminal to warn before the end."""
     unless_busy: bool
 
 
 class SessionClock:
-    """Idle, detached and lifetime of one session, by the monotonic clock.
+    """The idle, detached and lifetime limits of one session, by the monotonic clock.
 
-    Only sessions with a terminal can be idle: on pipes the command itself is a running program, and running
-    programs count as activity. Ask ``next_event`` after each change, sleep until ``when``, ask again; an event
-    is due when its ``when`` is not after ``now``. ``told`` says that a due warning has been carried out.
-    Nothing is called for each chunk: ``active`` may be called as rarely as once before every look at the clock.
+    Only sessions with a terminal can be idle: on pipes the command itself is a running program, and running programs
+    count as activity. Call ``next_event`` after each change, sleep until its time, and call it again; an event is due
+    when its time is not after ``now``. After a due warning was sent, call ``warning_sent``. Activity need not be
+    reported for each chunk of bytes: ``active`` once before each ``next_event`` is enough.
     """
 
     def __init__(
@@ -121,9 +121,11 @@ class SessionClock:
         lifetime: float | None = None,
         running_keeps: bool = False,
     ) -> None:
-        """``lifetime``: seconds left of a sandbox that was there before; ``None``: all of ``max_lifetime``.
+        """Start the clock at ``now``.
 
-        ``running_keeps``: a program left running keeps it while nobody is there, as in a named sandbox.
+        Args:
+            lifetime: seconds left of a sandbox that existed before; ``None``: all of ``limits.max_lifetime``.
+            running_keeps: whether a running program keeps a detached session, as in a named sandbox.
         """
         self._limits = limits
         self._terminal = terminal
@@ -142,36 +144,37 @@ class SessionClock:
         return f"<SessionClock idle {span(self._now - self._active)}, {left} left>"
 
     def active(self, now: float) -> None:
-        """Bytes went either way at ``now``. Never moves the clock back."""
+        """Bytes went in either direction at ``now``. An older time than the last one changes nothing."""
         self._active = max(self._active, self._tick(now))
 
     def busy(self, now: float) -> None:
-        """A program other than the shell was seen running: as good as bytes."""
+        """A program other than the shell was found running, which counts as activity."""
         self.active(now)
         if self._detached is not None:
             self._detached = max(self._detached, now)
 
     def detached(self, now: float) -> None:
-        """The client has gone, the session stays. A second call changes nothing."""
+        """The client has disconnected and the session stays. A second call changes nothing."""
         if self._detached is None:
             self._detached = self._tick(now)
 
     def attached(self, now: float) -> None:
-        """A client is there again, which is activity."""
+        """A client is attached again, which counts as activity."""
         self._detached = None
         self.active(now)
 
     def next_event(self, now: float) -> tuple[float, Warn | End] | None:
-        """The first thing that will have to be done, and when; ``None``: nothing ever (no limit is set).
+        """The next warning or end, and the monotonic time at which it is due.
 
-        Of several overdue warnings only the last is given, with the minutes that are really left.
+        Of several overdue warnings only the last is returned, with the minutes that are really left. ``None`` would
+        mean that there is no limit; every session has a maximum lifetime.
         """
         now = self._tick(now)
         events = [self._event(limit, now) for limit in self._limits_now()]
         return min(events, key=lambda event: event[0]) if events else None
 
     def warning_sent(self, warning: Warn, now: float) -> None:
-        """The warning was given; the next one is a later one."""
+        """The warning was sent, so that it and earlier ones of this limit are not returned again."""
         now = self._tick(now)
         for limit in self._limits_now():
             if limit.reason == warning.reason:
@@ -183,7 +186,7 @@ class SessionClock:
         length = self._limits.max_lifetime
         found = [_Limit("its time is over", self._started + self._lifetime, length, here, unless_busy=False)]
         if self._detached is not None:
-            # Nobody is there to be idle.
+            # A session without a client cannot be idle.
             ends = self._detached + self._limits.detached
             looked = self._running_keeps
             found.append(_Limit("nobody came back", ends, self._limits.detached, warned=False, unless_busy=looked))
@@ -194,7 +197,7 @@ class SessionClock:
 
     def _event(self, limit: _Limit, now: float) -> tuple[float, Warn | End]:
         if limit.warned:
-            # A warning at the very start of a short limit would tell nothing.
+            # No warning at the very start of a limit that is shorter than its lead.
             leads = [lead for lead in WARNINGS if lead < limit.length]
             warned = self._warned.get(limit.reason, -math.inf)
             ahead = [lead for lead in leads if limit.ends - lead > warned]
@@ -206,13 +209,13 @@ class SessionClock:
         return limit.ends, End(limit.reason, limit.unless_busy)
 
     def _tick(self, now: float) -> float:
-        """Time that seems to go back stands still."""
+        """The latest time so far: a clock that goes back stands still instead."""
         self._now = max(self._now, now)
         return self._now
 
 
 def span(seconds: float) -> str:
-    """``45s``, ``12m``, ``7h05m``."""
+    """A duration for people: ``45s``, ``12m``, ``7h05m``."""
     whole = max(0, int(seconds))
     if whole < 60:
         return f"{whole}s"

@@ -1,21 +1,21 @@
-"""Which gateway leads: one keeps the pools full and reaps what dead gateways left. Pure.
+"""Which gateway leads: one keeps the pools full and deletes what dead gateways left. Pure.
 
-The leader's Lease names a life, and that life's own Lease tells whether it is alive, so that leading costs no
-request of its own. Two may lead for a moment (one that was stopped and does not know yet): every action of a
-leader is idempotent and guarded by preconditions, so that costs requests and harms nobody. So silence is enough to
-replace a leader, though not to delete what it holds.
+The leader's Lease names a gateway instance, and that instance's own Lease shows whether it lives, so leading costs no
+renewals of its own. For a moment there may be two leaders (one was stopped and does not know yet that it was
+replaced). That costs requests and does no harm, because every action of a leader is idempotent and guarded by
+preconditions. Therefore a silent leader is replaced at once, although what it holds is not deleted yet.
 """
 
 from __future__ import annotations
 
 from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 
-# A leader that has not been able to look for this long may have been replaced.
+# Seconds after which a leader that could not read its Lease may have been replaced.
 STALE = LEASE_DURATION / 2
 
 
 class Election:
-    """This gateway's part in it. Times are monotonic."""
+    """What this gateway knows of the election. Times are monotonic."""
 
     def __init__(self, me: str, presence: Membership) -> None:
         self._me = me
@@ -27,13 +27,13 @@ class Election:
         return f"<Election {self._me}, leader {self._holder}>"
 
     def saw(self, holder: str | None, now: float) -> bool:
-        """The leader's Lease was read; whether this gateway is to take it."""
+        """The leader's Lease was read and names ``holder``. Returns whether this gateway should take it."""
         self._holder = holder
         self._looked = now
         return holder is None or self._presence.absent(holder)
 
     def won(self, now: float) -> None:
-        """The Lease is ours."""
+        """This gateway has taken the Lease."""
         self._holder = self._me
         self._looked = now
 
@@ -43,5 +43,5 @@ class Election:
 
     @property
     def holder(self) -> str | None:
-        """The life that leads."""
+        """The gateway instance that leads; ``None`` where none does, or the Lease was not read yet."""
         return self._holder

@@ -12,41 +12,49 @@ from sshgate.lifecycle.schema import label_value, user_hash
 
 @dataclass(frozen=True, slots=True)
 class Make:
-    """There is none: create it under ``labels.named_pod``, cold.
+    """There is none: create a pod of the name ``schema.named_pod``, without the pool.
 
-    Not from the pool: two gateways would take two warm pods for one name, and nothing in the API server would
-    stop them. A pod's name can exist once; of two that create it one is told 409, reads the pod and joins.
+    With the pool, two gateways could each claim a different warm pod for the same name, and the API server would not
+    stop them. A pod's name can exist only once: of two gateways that create it, one gets 409, reads the pod and joins.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Send ``patches.attach_patch``. 422 or 404: read the pod and decide again; no answer: send it again (it
-    may be applied twice)."""
+    """Send ``patches.attach_patch``. On 422 or 404 read the pod and decide again; without an answer send it again, as
+    applying it twice does no harm."""
 
     record: Record
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The last one of this name is going: wait until its pod is gone, then decide again. ``delete``: it has
-    ended and nobody has deleted it yet, do so."""
+    """The previous sandbox of this name is ending: wait until its pod is gone, then decide again.
+
+    ``delete``: delete the pod first, nobody else has done so yet.
+    """
 
     record: Record
     delete: bool
 
 
 def join(record: Record | None, user: str, name: str, profile: str | None) -> Make | Join | Wait:
-    """Decide on the pod called ``labels.named_pod(user, name)``, read from the API server or from the book.
+    """Decide on the pod called ``schema.named_pod(user, name)``, read from the API server or from the cache.
 
-    ``profile`` is set only if the user asked for one. Raises ``BadRequest`` if the sandbox is of another
-    profile, ``StartFailed`` if the pod of that name is not what it should be. From the book, ``Make`` may be
-    old knowledge: the creation's 409 says so. ``Join`` may be too: the patch's ``test`` says so.
+    The cache may lag: then the creation's 409 refuses a ``Make``, and the patch's ``test`` a ``Join``.
+
+    Args:
+        record: the pod of that name; ``None`` where there is none.
+        profile: the profile that the user asked for; ``None`` accepts any.
+
+    Raises:
+        BadRequest: the sandbox has another profile.
+        StartFailed: the pod of that name is not a sandbox of this user and name.
     """
     if record is None:
         return Make()
     if record.user_hash != user_hash(user) or record.sandbox != label_value(name) or record.state is State.UNKNOWN:
-        # Whoever may label pods could otherwise have a user log in to a pod that was prepared for it.
+        # Otherwise anybody who may create pods could prepare one for a user to log in to.
         raise StartFailed(f"the pod {record.name} is in the way of your sandbox {name!r}; ask your operator.")
     if record.deleting:
         return Wait(record, delete=False)
@@ -62,11 +70,11 @@ def join(record: Record | None, user: str, name: str, profile: str | None) -> Ma
 
 
 def mine(records: list[Record], user: str) -> list[Record]:
-    """The sandboxes of this user that are there, oldest first: by the hash label, which only gateways write."""
+    """The sandboxes of this user that are not being deleted, oldest first, by the label with the user's hash."""
     found = [one for one in records if one.user_hash == user_hash(user) and not one.deleting]
     return oldest_first(one for one in found if one.state is not State.WARM)
 
 
 def oldest_first(records: Iterable[Record]) -> list[Record]:
-    """By when they were claimed: that is written to the millisecond, a pod's creation to the second."""
+    """Sort by the time of the claim, which has milliseconds; the time of a pod's creation has only seconds."""
     return sorted(records, key=lambda one: (one.claimed_at or one.created, one.name))

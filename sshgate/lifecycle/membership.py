@@ -1,18 +1,17 @@
-"""Which gateways are alive, told by those that listen. Pure, by the monotonic clock.
+"""Which gateway instances live, as observed by their Leases. Pure, by the monotonic clock.
 
-Each gateway renews a Lease of its own (one object per life) every few seconds. It is silent when the **value** of
-its renewal has not changed for ``SILENCE`` seconds of our own clock, whatever times stand in it: clocks of two
-machines are never compared. Only time in which we could have heard something counts: while the API server is
-away, or this process was stopped, nobody could renew, and nobody may be declared dead for that. After both, every
-gateway has its full ``SILENCE`` again only as far as it had not used it up.
+Each instance renews a Lease of its own every few seconds. A peer is silent when the **value** of its renewal has not
+changed for ``LEASE_DURATION`` seconds on our own clock, whatever time the value shows: clocks of two machines are
+never compared. Only time in which we could have observed a renewal counts. While the API server is away, or this
+process is stopped, nobody is declared dead; afterwards each peer's silence continues from where it was.
 
-Silence alone deletes nothing for long: a process that was stopped for a moment, or that the API server does not let
-renew, still has users. The dead need a second sign: nobody answers for that life at the address in its Lease
-(``lifesign`` asks there). Where nothing can be asked, or nothing answers, only ``UNANSWERED`` seconds of silence
-make dead. A life of which there was never a Lease has no address: its silence is enough.
+A silent peer may still have users: its process may have been stopped for a moment, or may not reach the API server. So
+it is dead only after a second sign: when asked at the address in its Lease (``providers.kubernetes.liveness``), its
+process is gone or its event loop hangs. Without an answer either way, it is dead after ``UNANSWERED`` seconds of
+silence. An instance that never had a Lease has no address: for it silence is enough.
 
-Who ends releases its Lease, and only that is believed at once. A Lease that is not there proves nothing: a gateway that
-lives makes it anew with its next renewal.
+An instance that ends releases its Lease, and a released Lease is believed at once. A missing Lease proves nothing: a
+gateway that lives makes it again with its next renewal.
 """
 
 from __future__ import annotations
@@ -22,14 +21,16 @@ from collections.abc import Iterable, Set
 RENEW = 5.0
 """Seconds between renewals."""
 LEASE_DURATION = 20.0
+"""Seconds without a renewal after which a peer is silent."""
 UNANSWERED = 90.0
-"""A process that was stopped, a node or a network that is away: longer than any of these is while people wait."""
+"""Seconds of silence after which a peer that could not be asked is dead: longer than a process is stopped, or a node or
+a network away, while users still wait."""
 LONGEST_GAP = 5.0
-"""``listen`` is to be called more often than this; a longer gap counts as deafness."""
+"""Seconds: ``listen`` is called more often than this; a longer gap between two calls does not count as time."""
 
 
 class Membership:
-    """What this gateway has heard of the others, and of itself."""
+    """What this gateway has observed of the instances, itself among them. ``me`` is its own id."""
 
     def __init__(self, me: str) -> None:
         self._me = me
@@ -46,34 +47,35 @@ class Membership:
 
     @property
     def listened(self) -> float:
-        """Seconds in which we could have heard something."""
+        """Seconds in which we could have observed a renewal."""
         return self._listened
 
     def observe(self, life: str, sign: str) -> None:
-        """The Lease of ``life`` was read; ``sign`` is its renewal, any text that changes with it."""
+        """The Lease of ``life`` was read; ``sign`` is any text that changes with each renewal."""
         if self._signs.get(life) != sign:
             self._signs[life] = sign
             self.answered(life)
 
     def answered(self, life: str) -> None:
-        """It has answered that it lives: its silence begins anew."""
+        """The instance has shown that it lives: its silence starts again from 0."""
         self._renewals[life] = self._listened
         self._left.discard(life)
         self._vanished.discard(life)
 
     def vanished(self, life: str) -> None:
-        """Nobody answers for it at its address: with its silence it is dead."""
+        """Its process is gone or hangs, as found at its address: if it is silent as well, it is dead."""
         self._vanished.add(life)
 
     def left(self, life: str) -> None:
-        """It has released its Lease. Lives never come back, so it is dead at once."""
+        """It has released its Lease. An instance never comes back, so it is dead at once."""
         self._left.add(life)
         self._renewals.setdefault(life, self._listened)
 
     def listen(self, now: float, lives: Iterable[str] = ()) -> None:
-        """Time has passed while the watch of the Leases worked. ``lives``: all that stand on pods.
+        """Count the time since the last call, in which the Leases could be read. ``now`` is monotonic.
 
-        A life nobody has heard of yet, since its pod was seen before its Lease, starts its silence now.
+        ``lives``: all instances that are named on pods. The silence of one that is new to us (its pod was read before
+        its Lease) starts now.
         """
         if self._last is not None and 0 <= now - self._last <= LONGEST_GAP:
             self._listened += now - self._last
@@ -82,11 +84,11 @@ class Membership:
             self._renewals.setdefault(life, self._listened)
 
     def mark_disconnected(self) -> None:
-        """The watch is down: time does not count until it is up and ``listen`` is called twice again."""
+        """The Leases cannot be read: no time counts until ``listen`` has been called twice again."""
         self._last = None
 
     def dead(self, life: str) -> bool:
-        """Whether what belongs to it is nobody's. Never for ourselves, nor for one we know nothing of."""
+        """Whether what belongs to it is to be deleted. Never for ourselves, nor for one that we know nothing of."""
         if life == self._me:
             return False
         if life in self._left:
@@ -96,25 +98,25 @@ class Membership:
         return self._silence(life) > UNANSWERED
 
     def absent(self, life: str) -> bool:
-        """Whether others do its share of the work. One that is silent may come back and finds its sandboxes."""
+        """Whether others do its share of the work. A silent instance may come back and then finds its sandboxes."""
         return life != self._me and (life in self._left or self.silent(life))
 
     def silent(self, life: str) -> bool:
-        """Whether nothing was heard of it for so long that everybody who listens knows how it ended."""
+        """Whether its Lease has not changed for more than ``LEASE_DURATION`` seconds."""
         return self._silence(life) > LEASE_DURATION
 
     def suspects(self) -> list[str]:
-        """Those to be asked whether they live: silent ones nobody has declared dead."""
+        """The instances to ask whether they live: silent, but not known to be dead."""
         return sorted(life for life in self._signs if self.absent(life) and not self.dead(life))
 
     def alive(self) -> list[str]:
-        """The gateways that share the pools now, ourselves among them."""
+        """The instances that share the pools now, ourselves among them, sorted."""
         return sorted({self._me, *(life for life in self._signs if not self.absent(life))})
 
     def forget(self, but: Set[str]) -> None:
-        """Whose silence is over and who is not among ``but``: all lives of which a Lease or a pod speaks.
+        """Forget the silent instances, except ``but``: those that a Lease or a pod still names.
 
-        Should one be spoken of again, its silence begins anew.
+        If one is named again later, its silence starts from 0.
         """
         for life in [life for life in self._renewals if life not in but and self.silent(life)]:
             del self._renewals[life]

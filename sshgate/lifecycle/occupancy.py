@@ -1,4 +1,4 @@
-"""Who is in a sandbox that outlives its programs, and when nobody will come back to it."""
+"""Counts the channels in a sandbox that outlives its programs, and decides when it has to end."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from sshgate.config.model import ProfileLimits
 from sshgate.lifecycle.clocks import SessionClock, Warn
 
-# Sessions end themselves at the maximum lifetime and say why; what they leave goes this much later.
+# Seconds: sessions end themselves at the maximum lifetime and say why; the sandbox is deleted this much later.
 GRACE_SECONDS = 5.0
 
 
 class Occupancy:
-    """The channels in one sandbox, and its clock. Nobody is in it at first."""
+    """The number of channels in one sandbox, and its clock. It starts with no channel."""
 
     def __init__(self, limits: ProfileLimits) -> None:
         self.count = 0
@@ -31,11 +31,11 @@ class Occupancy:
 
     @property
     def left(self) -> float:
-        """Seconds of its maximum lifetime that remain."""
+        """Seconds that remain of its maximum lifetime."""
         return max(0.0, self._began + self._lifetime - time.monotonic())
 
     def enter(self) -> None:
-        """One more channel is in it."""
+        """One more channel has joined."""
         self.count += 1
         self._clock.attached(time.monotonic())
         self._changed.set()
@@ -48,11 +48,14 @@ class Occupancy:
             self._changed.set()
 
     async def until_over(self, busy: Callable[[], Awaitable[bool]]) -> None:
-        """Returns when its time is over, or when nobody came back to it and it is not ``busy``."""
+        """Return when its maximum lifetime is over, or when it was without channels for too long and is not ``busy``.
+
+        ``busy`` looks whether a program runs in it.
+        """
         while True:
             self._changed.clear()
             event = self._clock.next_event(time.monotonic())
-            assert event is not None  # there is a maximum lifetime
+            assert event is not None  # the maximum lifetime
             when, what = event
             if isinstance(what, Warn):
                 raise AssertionError("nobody is here to be warned")
@@ -64,5 +67,5 @@ class Occupancy:
                 return
             elif await busy():
                 self._clock.busy(time.monotonic())
-            elif not self.count:  # who came during the look keeps it
+            elif not self.count:  # a channel that joined during the look keeps it
                 return

@@ -1,4 +1,4 @@
-"""How fast: a token bucket, and patience with what keeps failing. Pure, by the monotonic clock."""
+"""Rate limits: a token bucket, and a growing pause after failures. Pure, by the monotonic clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ LONGEST_PENALTY = 300.0
 
 
 class TokenBucket:
-    """Lets ``rate`` things a second happen, ``burst`` of them at once. Starts full."""
+    """Allows ``rate`` things a second, ``burst`` of them at once. Starts full."""
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         if rate <= 0 or burst < 1:
@@ -21,42 +21,42 @@ class TokenBucket:
         return f"<TokenBucket {self._tokens:.1f}/{self.burst:g}, {self.rate:g}/s>"
 
     def take(self, wanted: int, now: float) -> int:
-        """How many of ``wanted`` may happen now; they are taken."""
+        """Take up to ``wanted`` tokens; returns how many there were."""
         self._fill(now)
         given = max(0, min(wanted, int(self._tokens)))
         self._tokens -= given
         return given
 
     def give_back(self, count: int) -> None:
-        """What was taken did not happen."""
+        """Return tokens that were taken and not used."""
         self._tokens = min(self.burst, self._tokens + count)
 
     def full(self, now: float) -> bool:
-        """Whether it is as good as a new one."""
+        """Whether it holds all its tokens, like a new one."""
         self._fill(now)
         return self._tokens >= self.burst
 
     def when(self, now: float) -> float:
-        """The moment of the next token; ``now`` when there is one."""
+        """The time of the next token; ``now`` if there is one."""
         self._fill(now)
-        # The margin is for the rounding of the sum: a loop that sleeps until then must find the token.
+        # The margin covers rounding: a loop that sleeps until then must find the token.
         return now if self._tokens >= 1 else now + (1 - self._tokens) / self.rate + 1e-6
 
     def _fill(self, now: float) -> None:
-        # A clock that goes back fills nothing and takes nothing away.
+        # If the clock goes back, nothing is added or removed.
         self._tokens = min(self.burst, self._tokens + max(0.0, now - self._filled) * self.rate)
         self._filled = max(self._filled, now)
 
 
 class Pace:
-    """How fast one pool may be refilled: a bucket, and a growing pause after failures.
+    """How fast one pool may be refilled: a token bucket, and a growing pause after failures.
 
-    A pool whose pods fail as soon as they are made would otherwise make and delete pods as fast as the bucket
-    allows, for ever. Each failure doubles the pause, up to five minutes; a pod that became ready ends it.
+    Without the pause, a pool whose pods fail at once would make and delete pods as fast as the bucket allows, for ever.
+    Each failure doubles the pause, up to five minutes; a pod that becomes ready ends it.
     """
 
     def __init__(self, per_minute: int, size: int, now: float) -> None:
-        # A quarter of the pool at once, so that a drained pool leaves room for logins that start cold.
+        # A quarter of the pool at once: refilling an empty pool leaves room for logins that start cold.
         self.bucket = TokenBucket(max(1, per_minute) / 60, max(1, -(-size // 4)), now)
         self.failures = 0
         self._until = now
@@ -65,20 +65,20 @@ class Pace:
         return f"<Pace {self.bucket!r}, {self.failures} failures>"
 
     def take(self, wanted: int, now: float) -> int:
-        """How many pods of ``wanted`` may be made now."""
+        """Take up to ``wanted`` creations; returns how many pods may be made now."""
         return 0 if now < self._until else self.bucket.take(wanted, now)
 
     def when(self, now: float) -> float:
-        """When the next one may be made."""
+        """The time from which the next pod may be made."""
         return max(self._until, self.bucket.when(now))
 
     def failed(self, now: float) -> None:
-        """A pod of the pool failed, or was refused. Failures during a pause do not lengthen it."""
+        """A pod of the pool failed or was refused: begin a pause. Failures during a pause do not lengthen it."""
         if now >= self._until:
             self.failures += 1
             self._until = now + min(LONGEST_PENALTY, FIRST_PENALTY * 2 ** min(self.failures - 1, 10))
 
     def succeeded(self) -> None:
-        """A pod became ready."""
+        """A pod became ready: end the pause."""
         self.failures = 0
         self._until = float("-inf")

@@ -1,9 +1,9 @@
-"""Launchers that wait in warm sandboxes, so that a login need not wait for an exec.
+"""Parks launchers in warm sandboxes, so that a login need not wait for an exec.
 
-Each gateway parks in the warm sandboxes of its own slice only (``pick.is_mine``), so that their number does not
-grow with the number of gateways. What is parked in a sandbox that somebody else has claimed is closed as soon as
-the watch tells. No byte of a user is sent to one before the
-claim is won: it is handed out with its sandbox.
+Each gateway parks only in the warm sandboxes of its own slice (``pick.is_mine``), so that the number of launchers does
+not grow with the number of gateways. When the watch shows that another gateway has claimed a sandbox, the launchers
+parked there are closed. A user's bytes reach a parked launcher only after the claim is won, when the launcher is handed
+out with its sandbox.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from sshgate.stream.terminal import Terminal
 
 Kind = Literal["terminal", "pipe"]
 
-# The kubelet cuts an exec without a byte after 4 h, many a load balancer after 1 h: each is replaced before that,
-# spread by a quarter.
+# Seconds, varied by a quarter: the kubelet closes an exec without traffic after 4 h, many load balancers after 1 h.
+# Each launcher is replaced before that.
 RENEW = 2400.0
-# A sandbox that could not be entered is tried again after this long; a login that gets it enters it by itself.
+# Seconds until a sandbox in which parking failed is tried again. A login that claims it starts its own launcher.
 AGAIN = 30.0
-# Execs that are begun at a time: logins have the right of way on the nodes.
+# Execs that are started at a time, so that logins take precedence on the nodes.
 AT_ONCE = 4
 
 log = structlog.get_logger("sshgate.lifecycle")
 
 
 class Enterable(Sandbox, Protocol):
-    """A warm sandbox in which launchers can be left."""
+    """A warm sandbox in which launchers can be parked."""
 
     def leave(self, terminal: bool, process: Process) -> None:
-        """``process`` is a launcher that waits; it is the sandbox's from now on."""
+        """Give the sandbox a parked launcher: ``parked(terminal)`` returns it, and the sandbox closes it otherwise."""
 
     async def forget(self) -> None:
-        """Close what was left in it; the sandbox itself stays. Never raises."""
+        """Close the launchers parked in it; the sandbox itself stays. Never raises."""
 
 
 @dataclass(eq=False)
@@ -60,7 +60,7 @@ class _Place:
 
 @dataclass(eq=False)
 class _Waiting:
-    """A parked launcher, when it is to be replaced, and the task that sees it end."""
+    """A parked launcher, when to replace it (monotonic), and the task that waits for its end."""
 
     process: Process
     until: float
@@ -68,7 +68,7 @@ class _Waiting:
 
 
 class Parking:
-    """The parked launchers of one gateway. ``look`` after each change of the book; ``close`` at the end."""
+    """The parked launchers of one gateway. Call ``look`` after each change of the cache, ``close`` at the end."""
 
     def __init__(
         self,
@@ -77,8 +77,14 @@ class Parking:
         enter: Callable[[Record], Enterable | None],
         jitter: Callable[[], float],
     ) -> None:
-        """``kinds``: what to park, by profile. ``enter``: ``None`` where that cannot be, for now or for good, since
-        its profile was removed or its pod is not known any more, or not yet. ``jitter`` gives 0 to 1."""
+        """Nothing is parked before the first ``look``.
+
+        Args:
+            kinds: what to park, by profile.
+            enter: the sandbox of a pod; ``None`` where there is none, for now or for good: its profile was removed,
+                or its pod is not known yet or any more.
+            jitter: a random number from 0 to 1.
+        """
         self._registry = registry
         self._kinds = kinds
         self._enter = enter
@@ -92,11 +98,11 @@ class Parking:
 
     @property
     def count(self) -> int:
-        """The launchers that wait now."""
+        """The number of parked launchers."""
         return sum(len(place.waiting) for place in self._places.values())
 
     def look(self) -> float:
-        """Park where something is missing, let go where it is of no more use; when to look again (monotonic)."""
+        """Begin to park where launchers are missing, and close useless ones. Returns when to look again (monotonic)."""
         registry, now = self._registry, self._registry.now
         lives = registry.lives
         wanted = {
@@ -108,7 +114,7 @@ class Parking:
             and is_mine(one.record.uid, registry.life, lives)
         }
         for uid, place in tuple(self._places.items()):
-            # All of what waits in a sandbox is let go for one that is not wanted any more: settings seldom change.
+            # One launcher of a kind that is no longer wanted closes all in its sandbox: settings seldom change.
             if uid not in wanted or not place.waiting.keys() <= set(self._kinds[wanted[uid].profile]):
                 self._let_go(uid)
         soonest = now.mono + RENEW
@@ -117,7 +123,7 @@ class Parking:
         return soonest
 
     def take(self, uid: str) -> Enterable | None:
-        """The sandbox, which has been claimed, with what waits in it; it is no longer this object's."""
+        """The sandbox of a claimed pod and its parked launchers, the caller's from now on; ``None``: there is none."""
         place = self._places.pop(uid, None)
         if place is None:
             return None
@@ -125,7 +131,7 @@ class Parking:
         return place.sandbox
 
     async def close(self) -> None:
-        """Close every launcher."""
+        """Close every launcher, and wait for that."""
         for uid in tuple(self._places):
             self._let_go(uid)
         await asyncio.gather(*self._closing, return_exceptions=True)
@@ -156,7 +162,7 @@ class Parking:
             place.tried = float("-inf")
         except GateError as error:
             log.debug("parking.failed", sandbox=record.name, reason=str(error))
-            # A sandbox that could not be entered may think that it never can be; a login shall find out itself.
+            # The sandbox may have recorded that it cannot be entered: replace it, so that a login tries for itself.
             fresh = self._enter(record) if self._places.get(record.uid) is place else None
             if fresh is not None:
                 place.sandbox = fresh
@@ -174,7 +180,7 @@ class Parking:
         place.sandbox.leave(kind == "terminal", process)
 
     async def _see_end(self, place: _Place, kind: Kind, process: Process) -> None:
-        """A launcher says nothing while it waits: whatever comes is its end, or of no use."""
+        """A parked launcher prints nothing, so anything that can be read means that it is of no more use."""
         await process.read()
         place.waiting.pop(kind, None)
         self._spawn(process.close())

@@ -1,9 +1,9 @@
 """What the lifecycle changes on a pod, as JSON Patches (RFC 6902). Pure.
 
-Each begins with ``test`` operations, so that a patch which was decided on old knowledge changes nothing: the
-API server answers 422, which means "no longer so, look again". A test for ``null`` holds where the key is missing,
-which is how a pod that is being deleted is told apart: labels of such a pod can still be changed, and a claim
-that "won" it would hand out a sandbox with seconds to live.
+Each begins with ``test`` operations, so that a patch which was decided on old knowledge changes nothing: the API server
+answers 422, and the caller reads the pod again. A test for ``null`` succeeds where the key is missing; that is how
+claims avoid a pod that is being deleted. The labels of such a pod can still be changed, so a claim without this test
+could win a sandbox that has only seconds left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST_DEADLINE = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who takes a sandbox, and for how long at most. ``session`` is unique to this claim, for ever."""
+    """Who claims a sandbox, and for how many seconds at most. ``session`` is never used for another claim."""
 
     user: str
     session: str
@@ -31,15 +31,15 @@ class Claim:
     life: str
     lifetime: float
     detached: float | None = None
-    """Seconds that a named sandbox is kept without clients, where its profile says."""
+    """Seconds for which a named sandbox is kept without clients; ``None`` writes nothing on the pod."""
 
 
 def claim_patch(record: Record, claim: Claim, now: Now) -> Patch:
-    """Take a warm pod. Of any number of these on one pod exactly one can be applied.
+    """Claim a warm pod. Of any number of these patches on one pod exactly one can be applied.
 
-    ``test`` is on the state and not on the resource version: a status written by the kubelet changes that, and
-    would refuse good claims. The uid, because a name can be used again; the template, because the knowledge that
-    this pod is of the wanted one may be old.
+    It tests the state and not the resource version, because each status update of the kubelet changes the version and
+    would refuse good claims. It tests the uid because a name can be used again, and the template because the cached
+    one may be out of date.
     """
     return [
         _test("/metadata/uid", record.uid),
@@ -56,7 +56,7 @@ def claim_patch(record: Record, claim: Claim, now: Now) -> Patch:
 
 
 def claim_annotations(claim: Claim, now: Now) -> dict[str, str]:
-    """The annotations of a claimed pod, be it taken or made for the claim."""
+    """The annotations of a claimed pod, whether it was warm or is made for the claim."""
     return {
         labels.USER: labels.printable(claim.user),
         labels.LIFE: claim.life,
@@ -66,15 +66,15 @@ def claim_annotations(claim: Claim, now: Now) -> dict[str, str]:
 
 
 def named_annotations(claim: Claim, now: Now) -> dict[str, str]:
-    """The annotations of a pod that is made for a named sandbox: its maker is attached from the start."""
+    """The annotations of a pod that is made for a named sandbox. Its maker is attached from the start."""
     kept = {} if claim.detached is None else {labels.KEPT_FOR: f"{math.ceil(claim.detached)}"}
     return claim_annotations(claim, now) | kept | {labels.ATTACHED + claim.life: labels.timestamp(now.wall)}
 
 
 def deadline(record: Record, lifetime: float, now: Now) -> int:
-    """``activeDeadlineSeconds`` for a pod that shall live ``lifetime`` from now: it counts from the pod's start.
+    """``activeDeadlineSeconds`` for a pod that may run ``lifetime`` seconds from now; it counts from the pod's start.
 
-    A pod that seems to come from the future (its node's clock is ahead) counts as just started.
+    A pod whose start lies in the future, because its node's clock is ahead, counts as just started.
     """
     started = record.created if record.started is None else record.started
     age = max(0.0, now.wall - started)
@@ -82,7 +82,7 @@ def deadline(record: Record, lifetime: float, now: Now) -> int:
 
 
 def attach_patch(record: Record, life: str, now: Now) -> Patch:
-    """This gateway has clients in a named sandbox from now on."""
+    """Mark a named sandbox as having clients of the gateway instance ``life``."""
     return [
         _test("/metadata/uid", record.uid),
         _test("/metadata/deletionTimestamp", None),
@@ -92,10 +92,10 @@ def attach_patch(record: Record, life: str, now: Now) -> Patch:
 
 
 def detach_patch(record: Record, life: str, now: Now) -> Patch:
-    """The last client of the gateway ``life`` has left, or that gateway has died.
+    """Remove the mark of ``life``: its last client has left, or that gateway instance has died.
 
-    The mark is set to nothing before it is removed: removing what is not there fails, and two gateways may tidy
-    up after a third at once.
+    The mark is set to an empty value before it is removed, because removing a missing key fails and two gateways may
+    clean up after a third at the same time.
     """
     return [
         _test("/metadata/uid", record.uid),
@@ -106,12 +106,12 @@ def detach_patch(record: Record, life: str, now: Now) -> Patch:
 
 
 def seen_patch(record: Record, now: Now) -> Patch:
-    """A program was found running in a named sandbox that nobody is attached to."""
+    """Note that a program was found running in a named sandbox that has no clients."""
     return [_test("/metadata/uid", record.uid), _add(_note(labels.LAST_SEEN), labels.timestamp(now.wall))]
 
 
 def ended_patch(record: Record, who: str) -> Patch:
-    """An operator is about to delete it."""
+    """Note which operator is about to delete the sandbox."""
     return [_test("/metadata/uid", record.uid), _add(_note(labels.ENDED_BY), labels.printable(who))]
 
 
@@ -132,5 +132,5 @@ def _note(key: str) -> str:
 
 
 def _escaped(key: str) -> str:
-    """RFC 6901 section 3."""
+    """A key as part of a JSON Pointer (RFC 6901 section 3)."""
     return key.replace("~", "~0").replace("/", "~1")

@@ -12,13 +12,13 @@ from sshgate.lifecycle.records import Record
 
 
 def pick(book: PodCache, template: str, settle: float, lives: Collection[str], now: Now) -> Record | None:
-    """The best pod to try; ``None``: there is none, start cold.
+    """The best pod to claim; ``None``: there is none, start cold.
 
-    Only pods that are ready, have an address, are made from exactly this template and have been ready for
-    ``settle`` seconds as seen by this gateway. ``lives`` are the gateways that are alive: each has a slice of
-    the pods (rendezvous hash) in which the others do not pick unless their own is empty, so that gateways
-    seldom race. That they may see different sets costs a race, which the claim's ``test`` decides.
-    Within a slice: the node with most of them first, which keeps nodes even, then the oldest.
+    Only pods of exactly this template that are ready, have an address, and have been ready for ``settle`` seconds by
+    this gateway's clock. Each gateway instance in ``lives`` has a slice of the pods (rendezvous hashing), and others
+    pick there only when their own slice is empty, so that gateways seldom race. Gateways that see different sets may
+    race; the claim's ``test`` decides. Within a slice pods of the node that has most come first, which keeps the nodes
+    even, then the oldest.
     """
     eligible = [one for one in book.warm(now) if _eligible(one, template, settle, now)]
     nodes = Counter(one.record.node for one in eligible)
@@ -31,7 +31,7 @@ def pick(book: PodCache, template: str, settle: float, lives: Collection[str], n
 
 
 def is_mine(uid: str, life: str, lives: Collection[str]) -> bool:
-    """Whether the pod is in the slice of ``life``: each pod is in exactly one, whoever asks."""
+    """Whether the pod is in the slice of ``life``. Each pod is in exactly one slice of the same ``lives``."""
     return life == max((*lives, life), key=lambda one: (zlib.crc32(f"{one}/{uid}".encode()), one))
 
 

@@ -1,7 +1,7 @@
-"""Keeps the warm pools: carries out what ``plan`` decides, parks launchers, and tidies up at the end.
+"""Keeps the warm pools: carries out what ``pool_plan`` decides, parks launchers, and cleans up at the end.
 
-Every change of the book is a reason to look, so that a claim makes the next sandbox at once. One gateway, the
-leader, makes and removes; every gateway parks in its own slice and deletes its own strays.
+Every change of the cache causes a pass, so that a claim makes the next sandbox at once. One gateway, the leader, makes
+and deletes warm pods; every gateway parks in its own slice and deletes its own orphans.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.schema import label_value
 from sshgate.telemetry.codes import Code
 
-# Between two looks, seconds: of many changes at once only the last state matters.
+# Seconds between two passes; of many changes at once only the last state matters.
 SHORTEST = 0.02
 LONGEST = 5.0
-# A creation without an answer is asked for again, by the same name.
+# Seconds until a creation without an answer is requested again, with the same name.
 AGAIN = 1.0
-# Requests under way at a time: an API server has logins to serve, too.
+# Requests under way at a time: the API server has logins to serve as well.
 AT_ONCE = 8
 
-# Longer than a leader needs to make what is missing, and than gateways of a roll differ in their settings.
+# Seconds: longer than a leader needs to fill a pool, and than settings differ between gateways during a rollout.
 UNFILLED_SECONDS = 120.0
 UNFILLED = (
     "the gateway that leads makes no warm sandboxes as this one has them configured: give all gateways of a namespace "
@@ -42,7 +42,7 @@ log = structlog.get_logger("sshgate.lifecycle")
 
 
 class Pools:
-    """All pools of one gateway. ``start`` once the book is synced, ``close`` before the watch ends."""
+    """All pools of one gateway. Call ``start`` once the cache is synced, and ``close`` before the watch ends."""
 
     def __init__(
         self,
@@ -69,14 +69,16 @@ class Pools:
         return f"<Pools {ready} ready, {len(states) - ready} starting, {self._parking!r}>"
 
     def start(self) -> None:
-        """Begin to look after them."""
+        """Start the task that keeps the pools."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self, seconds: float, last: Callable[[], Awaitable[bool]]) -> None:
-        """Stop; remove the warm sandboxes unless another gateway is there to hand them out.
+        """Stop, and delete the warm sandboxes unless another gateway is there to hand them out.
 
-        ``last`` is asked once nothing is made any more, and says whether this was the last gateway. Of several that
-        stop at once it must say so to one at least.
+        Args:
+            seconds: how long to wait for requests under way and for the deletions; what is left is then cancelled.
+            last: called once nothing is made any more; returns whether this was the last gateway. Of several that
+                stop at once it must return True to at least one.
         """
         if self._task is not None:
             self._task.cancel()
@@ -84,7 +86,7 @@ class Pools:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._parking.close()
-                # A creation under way is waited for: its pod could not be found otherwise.
+                # Wait for creations under way, so that their pods are known and can be deleted.
                 await asyncio.gather(*self._requests, return_exceptions=True)
                 if await last():
                     await self._empty()
@@ -114,7 +116,7 @@ class Pools:
             await asyncio.sleep(SHORTEST)
 
     def _look(self) -> float:
-        """Decide and begin to carry out; when to look again."""
+        """Decide, and begin to carry out. Returns when to look again (monotonic)."""
         registry = self._registry
         until = min(self._parking.look(), registry.now.mono + LONGEST)
         actions: list[Action] = list(orphans(registry.book, registry.now))
@@ -134,7 +136,7 @@ class Pools:
         return until
 
     def _stuck(self) -> dict[str, str]:
-        """Why warm sandboxes do not start, by profile, for the one gateway that tells it."""
+        """Why warm sandboxes do not start, by profile. Only the leader reports it."""
         if not self._registry.leads:
             return {}
         stuck = (Stage.BLOCKED, Stage.UNSCHEDULABLE)
@@ -142,7 +144,7 @@ class Pools:
         return {record.profile: f"warm sandboxes cannot start: {record.reason}" for record in records}
 
     def _unfilled(self) -> dict[str, str]:
-        """Our pools that stay empty because another gateway leads, which fills those of its own profiles."""
+        """Our pools that stay empty because the gateway that leads has other profiles."""
         registry = self._registry
         empty: set[str] = set()
         if registry.book.synced and not registry.leads:
@@ -153,7 +155,7 @@ class Pools:
         return {profile: UNFILLED for profile, since in self._empty_since.items() if now - since >= UNFILLED_SECONDS}
 
     def _log_once(self, holds: dict[str, str]) -> None:
-        """Say once why a pool does not grow, not each time that is found."""
+        """Log why a pool does not grow once, not in every pass."""
         holds = {profile: reason for profile, reason in holds.items() if reason != "not so fast"}
         for profile, reason in holds.items():
             if self._held.get(profile) != reason:

@@ -1,8 +1,8 @@
-"""Keeping the pools full: what to make and what to remove. Pure.
+"""Decides which warm pods to make and which to delete, to keep the pools full. Pure.
 
-One gateway at a time does this, the leader. For a moment two may: both then make what is missing, the watch
-shows both, and the surplus is deleted; nobody is harmed, since a deletion of a warm pod carries its resource
-version and so never hits one that was claimed meanwhile.
+Only the leader does this. For a moment there may be two leaders: both then make what is missing, the watch shows both,
+and the surplus is deleted. No user is affected, since a deletion of a warm pod carries its resource version and so
+never hits one that was claimed meanwhile.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sshgate.lifecycle.pace import Pace
 from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.schema import label_value
 
-# A pod that neither became ready nor told why by then is replaced.
+# Seconds after which a pod that neither became ready nor reported a reason is replaced.
 STUCK = 300.0
-# How often a pool that cannot grow is looked at again, spread by a quarter so that pools do not march in step.
+# Seconds until a pool that cannot grow is checked again, varied by a quarter so that pools do not act in step.
 RECHECK = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What one pool shall be. A profile that has no target has size 0."""
+    """The wanted state of one pool: ``size`` pods of ``template``. A profile without a target has size 0."""
 
     profile: str
     template: str
@@ -35,7 +35,7 @@ class Target:
 
 @dataclass(slots=True)
 class _Pool:
-    """One pool as it is."""
+    """The actual state of one pool; ``stale`` pods are of another template than the target's."""
 
     fresh: list[CachedPod]
     stale: list[CachedPod]
@@ -56,13 +56,13 @@ class _Pool:
 
 
 class Refiller:
-    """Decides, and notes in the book what it has decided: asked again at once it has nothing more to say."""
+    """Decides for all pools, and notes in the cache what it has decided, so that the next pass does not repeat it."""
 
     def __init__(self, token: Callable[[], str], jitter: Callable[[], float]) -> None:
-        """``token`` makes names unique (a-z0-9, never the same twice); ``jitter`` gives 0 to 1."""
+        """``token`` returns a unique part for a pod's name (a-z0-9); ``jitter`` returns a random number from 0 to 1."""
         self._token = token
         self._jitter = jitter
-        # By template too: a mended profile need not wait for the pause that the broken one has earned.
+        # The key includes the template, so that a repaired profile does not inherit the pause of the broken one.
         self._paces: dict[tuple[str, str, int, int], Pace] = {}
         self._praised: set[str] = set()
         self._stepped: dict[str, float] = {}
@@ -71,9 +71,14 @@ class Refiller:
         return f"<Refiller {', '.join(f'{key[0]}: {pace!r}' for key, pace in sorted(self._paces.items())) or 'idle'}>"
 
     def decide(self, book: PodCache, targets: Sequence[Target], limit: int, now: Now) -> list[Action]:
-        """All that is to be done now. ``limit``: sandboxes of every kind that there may be."""
+        """All that is to be done now; nothing before the cache is synced.
+
+        Args:
+            book: the cache. The returned creations and deletions are expected in it.
+            limit: the number of sandboxes of every kind that may exist.
+        """
         if not book.synced:
-            return []  # what we have not seen is not missing
+            return []  # pods that were not listed yet are not missing
         templates = {target.template for target in targets}
         actions: list[Action] = list(evict_for_login(book, book.total(now) - limit, now, templates))
         known = {label_value(target.profile) for target in targets}
@@ -85,7 +90,7 @@ class Refiller:
         return actions
 
     def refused(self, action: Create, book: PodCache, now: Now) -> None:
-        """The API server would not make it (quota, denied, invalid): the pool pauses, longer each time."""
+        """The API server refused a creation (quota, denied, invalid): pause the pool, each time for longer."""
         book.expectations.observe(action.name)
         for key, pace in self._paces.items():
             if key[0] == action.profile:
@@ -106,7 +111,7 @@ class Refiller:
         return actions + self._make(book, target, pool, step, limit, waiting, pace, now)
 
     def _broken(self, book: PodCache, target: Target, pace: Pace, now: Now) -> list[Action]:
-        """Pods that ended before anyone had them, and those that never came up."""
+        """Delete pods that ended before they were claimed, and those that did not start in time."""
         deletes = []
         for one in _warm(book, target, now):
             record, age = one.record, now.mono - one.stage_since
@@ -120,11 +125,10 @@ class Refiller:
         return list(deletes)
 
     def _unwanted(self, book: PodCache, target: Target, pool: _Pool, step: int, limit: int, now: Now) -> list[Delete]:
-        """Stale pods that fresh ones have replaced, and fresh ones beyond the target.
+        """Delete stale pods that fresh ones have replaced, and fresh ones beyond the target.
 
-        Stale pods are never handed out, so they are kept for one thing only: a template that turns out to be
-        broken and is taken back. Where they stand in the way of the fresh ones (no room under the limit, no
-        node with room) they go first, a step at a time.
+        Stale pods are never handed out. They are kept only in case the new template is broken and reverted. Where they
+        leave no room for fresh ones (under the limit, or on the nodes) they are deleted first, a step at a time.
         """
         surplus = max(0, len(pool.fresh) + pool.expected - target.size)
         deletes = [Delete(one.record, "more than the pool shall hold", True) for one in _least(pool.fresh)[:surplus]]
@@ -146,12 +150,12 @@ class Refiller:
         if missing <= 0:
             return []
         if pool.held:
-            # They are tried again by the cluster itself; more of them would only queue before the users' pods.
+            # The cluster itself keeps trying these; more of them would only queue ahead of the users' pods.
             reason = pool.held[0].record.reason or "held"
             return [Wait(target.profile, f"{len(pool.held)} pods wait: {reason}", self._recheck(now))]
         if waiting:
             return [Wait(target.profile, "a login waits for room on a node", self._recheck(now))]
-        # Replacing takes a step more than the size, never twice the size.
+        # While stale pods are replaced, the pool exceeds its size by one step at most.
         wanted = min(missing, target.size + step - have - len(pool.stale))
         room = limit - book.total(now)
         made = pace.take(max(0, min(wanted, room)), now.mono)
@@ -191,7 +195,7 @@ class Refiller:
 
     @staticmethod
     def _somebody_waits(book: PodCache, now: Now) -> bool:
-        """Whether a user's own pod finds no node: the pools must not compete with it."""
+        """Whether a claimed pod waits for a node: the pools must not compete with it."""
         warm = {one.record.uid for one in book.warm(now)}
         waiting = (one.record for one in book.sightings(now) if one.record.stage is Stage.UNSCHEDULABLE)
         return any(record.session is not None and record.uid not in warm for record in waiting)
@@ -200,13 +204,15 @@ class Refiller:
 def evict_for_login(
     book: PodCache, count: int, now: Now, templates: Collection[str] = (), placed: bool = False
 ) -> list[Delete]:
-    """``count`` warm pods that are given up for logins, least useful first; fewer where there are not so many.
+    """Deletions of up to ``count`` warm pods to make room for logins, the least useful first.
 
-    For a cold start that would exceed the limit: call it with ``book.total(now) - limit`` after the session was
-    admitted, carry out the deletions, then create; so the limit holds at every moment, but for warm pods that are
-    just being made: they cannot be given up before they are seen, and go with the next pass. And for one that no node
-    has room for, with ``placed``: only pods that take up room on a node. ``templates``: those in use; pods of
-    others go first.
+    For a cold start that would exceed the limit: after the session was admitted, call it with
+    ``book.total(now) - limit``, carry out the deletions, then create. So the limit always holds, except for warm pods
+    that are just being made: they can be evicted only once the watch shows them, in the next pass.
+
+    Args:
+        templates: those in use; pods of other templates are evicted first.
+        placed: only pods that are on a node, for a pod that no node has room for.
     """
     warm = [one for one in book.warm(now) if one.record.counts and (one.record.node is not None or not placed)]
     ordered = sorted(_least(warm), key=lambda one: bool(templates) and one.record.template in templates)
@@ -216,7 +222,7 @@ def evict_for_login(
 
 
 def _least(pods: list[CachedPod]) -> list[CachedPod]:
-    """In the order in which they can be spared: the reverse of the order in which logins take them."""
+    """Sort by usefulness, the least useful first: roughly the reverse of the order in which logins take them."""
     order = (Stage.FINISHED, Stage.BLOCKED, Stage.UNSCHEDULABLE, Stage.STARTING, Stage.READY)
     return sorted(pods, key=lambda one: (order.index(one.record.stage), -one.record.created, one.record.uid))
 

@@ -1,11 +1,11 @@
-"""What nobody needs any more. Pure.
+"""Decides what nobody needs any more. Pure.
 
-Three layers, each sufficient without the others: the kubelet ends every claimed pod at its deadline; the leader
-deletes what dead gateways left behind (``reap``); the owner reference of all pods is the installation's. On top,
-each gateway deletes pods that bear its own mark and belong to none of its sessions (``strays``).
+Three layers, each sufficient without the others: the kubelet ends every claimed pod at its deadline; the leader deletes
+what dead gateways left (``reap``); all pods have the installation's object as owner, so deleting that deletes them. In
+addition, each gateway deletes pods that bear its own mark and belong to none of its sessions (``orphans``).
 
-The maximum lifetime is not judged here by times on the pod: the kubelet does that from the pod's own start,
-and a pod it has ended is "finished" to us. So a clock that jumps cannot end a sandbox somebody works in.
+The maximum lifetime is not judged here by the times on a pod: the kubelet enforces it from the pod's own start, and
+we see such a pod as finished. So a clock that jumps cannot end a sandbox that is in use.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.membership import Membership
 from sshgate.lifecycle.records import Record, Stage, State
 
-# The gateway that is alive gets this long to tell its user how a pod ended before the leader removes it.
+# Seconds for which the leader keeps a finished pod, so that its gateway can report to its user how it ended.
 LAST_WORDS = 30.0
-# A claim of ours shows in the watch before the session knows of it; and deletions under way take their time.
+# Seconds: the watch may show a claim of ours before the session has the answer, and deletions take some time.
 STRAY = 10.0
-# Clocks of several gateways wrote the times on a pod; nothing is ended for less than they may differ.
+# Seconds: times on a pod were written by several gateways, so a shorter time without clients ends nothing.
 LEAST_DETACHED = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Seconds that a named sandbox is kept without clients, by profile.
+    """Seconds for which a named sandbox is kept without clients, by profile.
 
-    Of a profile that this gateway does not know (no longer configured, or not here yet) it is kept for what its pod
-    says, and ``otherwise`` where that says nothing: a leader never shortens what another gateway has promised.
+    For a profile that this gateway does not know (not configured any more, or not yet) the time written on the pod
+    counts, and ``otherwise`` where there is none: a leader does not shorten what another gateway has promised.
     """
 
     detached: Mapping[str, float] = field(default_factory=dict)
     otherwise: float = 600.0
 
     def kept(self, record: Record) -> float:
-        """For how long this one is kept."""
+        """Seconds for which this sandbox is kept."""
         promised = record.kept_for if record.kept_for is not None else self.otherwise
         return max(self.detached.get(record.profile, promised), LEAST_DETACHED)
 
 
 def reap(book: PodCache, presence: Membership, rules: Rules, now: Now) -> list[Delete | Detach]:
-    """All that the leader is to remove now. Warm pods are the business of ``plan``.
+    """All that the leader is to remove now, except warm pods (``pool_plan``); nothing before the cache is synced.
 
-    Deletions are expected by the book at once, so that the next pass does not ask for them again.
+    The cache expects the returned deletions at once, so that the next pass does not repeat them.
     """
     if not book.synced:
         return []
@@ -59,9 +59,10 @@ def reap(book: PodCache, presence: Membership, rules: Rules, now: Now) -> list[D
 
 
 def orphans(book: PodCache, now: Now) -> list[Delete]:
-    """Pods that this very life has claimed and that no session of it uses.
+    """Deletions of ephemeral pods that this gateway instance has claimed and none of its sessions uses.
 
-    So ends a claim whose patch arrived after everybody had given up on it, and a sandbox whose deletion failed.
+    They come from claims whose patch arrived after the login had given up, and from failed deletions. The cache expects
+    the deletions at once.
     """
     sessions = book.sessions()
     found = []
@@ -80,7 +81,7 @@ def orphans(book: PodCache, now: Now) -> list[Delete]:
 def _ephemeral(one: CachedPod, presence: Membership, now: Now) -> list[Delete | Detach]:
     record = one.record
     if record.life is None or presence.dead(record.life):
-        # Without a life nobody can be asked. Nobody but a person with kubectl makes such a pod.
+        # A claimed pod without an instance id was edited by hand, and no gateway can be asked about it.
         return [Delete(record, "its gateway is gone", untouched=False)]
     if record.stage is Stage.FINISHED and now.mono - one.stage_since >= LAST_WORDS:
         return [Delete(record, f"ended ({record.reason or 'no reason given'})", untouched=False)]
@@ -88,10 +89,10 @@ def _ephemeral(one: CachedPod, presence: Membership, now: Now) -> list[Delete | 
 
 
 def _named(one: CachedPod, presence: Membership, rules: Rules, now: Now) -> list[Delete | Detach]:
-    """A named sandbox belongs to its user, not to the gateway that made it, and outlives all of them.
+    """A named sandbox belongs to its user, not to the gateway that made it, and outlives gateways.
 
-    Every deletion of a live one is ``untouched``: somebody who joins at this moment changes the resource
-    version and keeps it. Whoever joins later is shown the deletion and waits (``join``).
+    Every deletion of a running one is ``untouched``: a login that joins at this moment changes the resource version,
+    and the deletion is refused. A login that joins later observes the deletion and waits (``join``).
     """
     record = one.record
     if record.stage is Stage.FINISHED:
@@ -108,7 +109,7 @@ def _named(one: CachedPod, presence: Membership, rules: Rules, now: Now) -> list
         return []
     since = now.wall - _left_at(record)
     if record.stage in (Stage.BLOCKED, Stage.UNSCHEDULABLE) and since >= LEAST_DETACHED:
-        # Nobody was ever in it; who comes back has it made anew, from what is configured then.
+        # It was never used. The next login has it made again, from the configuration of that time.
         return [Delete(record, f"could not start ({record.reason})", untouched=True)]
     if since >= rules.kept(record):
         return [Delete(record, "nobody came back", untouched=True, unless_busy=True)]
@@ -116,13 +117,13 @@ def _named(one: CachedPod, presence: Membership, rules: Rules, now: Now) -> list
 
 
 def _is_starting(record: Record, presence: Membership) -> bool:
-    """Whether it was never attached to, and its maker, who is alive, is still starting it."""
+    """Whether it never had clients, is not ready, and the gateway that makes it lives."""
     never = record.detached_at is None and record.last_seen is None
     return never and record.stage is not Stage.READY and record.life is not None and not presence.dead(record.life)
 
 
 def _left_at(record: Record) -> float:
-    """Since when, by the API server's clock, nobody is there and nothing runs, as far as the pod tells."""
+    """Since when, by the API server's clock, it has no clients and runs nothing, as far as is written on the pod."""
     times = (record.detached_at, record.last_seen, record.claimed_at, record.created)
     return max(time for time in times if time is not None)
 

@@ -1,4 +1,4 @@
-"""Carrying out what ``reap`` decides, every few seconds: nothing of a dead gateway stays."""
+"""Carries out what ``reap_plan`` decides, every few seconds, so that nothing of a dead gateway stays."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.telemetry.codes import Code
 
-# Orphans are found by silence of many seconds: looking much more often would find them no sooner.
+# Seconds between two sweeps. Dead gateways are detected after many seconds; more frequent sweeps would gain nothing.
 PERIOD = 2.0
 
 Busy = Callable[[Record], Awaitable[bool]]
-"""Whether any program runs in this sandbox; true when it cannot be told."""
+"""Returns whether any program runs in this sandbox; True where that cannot be found out."""
 
 log = structlog.get_logger("sshgate.lifecycle")
 
 
 class Reaper:
-    """One per gateway; only the leader's does anything."""
+    """Deletes what is left over. One per gateway; only the leader's does anything."""
 
     def __init__(self, registry: Registry, rules: Callable[[], Rules], busy: Busy) -> None:
-        """``rules`` is asked at every sweep: settings may be read anew."""
+        """``rules`` is called in every sweep, because settings can be reloaded."""
         self._registry = registry
         self._rules = rules
         self._busy = busy
@@ -39,31 +39,31 @@ class Reaper:
         return f"<Reaper {'leading' if self._registry.leads else 'following'}, {len(self._under_way)} under way>"
 
     def start(self) -> None:
-        """Sweep from now on."""
+        """Start sweeping every ``PERIOD`` seconds."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Stop, also what is under way: whatever was not done is found again by the next leader."""
+        """Stop, and cancel what is under way: the next leader finds again what was not done."""
         tasks = [*self._under_way, *([self._task] if self._task is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def once(self) -> None:
-        """Sweep, and see it through."""
+        """Sweep once and wait for all that is under way. Raises the first failure."""
         self.sweep()
         for outcome in await asyncio.gather(*self._under_way, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
 
     def sweep(self) -> None:
-        """Decide, and begin to carry out; the leader only."""
+        """Decide, and begin to carry out. Does nothing unless this gateway leads."""
         if not self._registry.leads:
             return
         book = self._registry.book
         for action in reap(book, self._registry.presence, self._rules(), self._registry.now):
             if isinstance(action, Delete) and action.unless_busy:
-                # Nothing is being deleted yet, and during the look its user shall see it and may join it.
+                # Nothing is being deleted yet: during the look the sandbox must stay visible, and its user may join it.
                 book.expectations.undelete(action.record.uid)
                 if action.record.uid in self._looking:
                     continue
@@ -92,7 +92,7 @@ class Reaper:
                 )
 
     async def _idle(self, record: Record) -> bool:
-        """Whether nothing runs in it; notes on the pod when something does."""
+        """Whether nothing runs in it; if something does, note the time on the pod."""
         try:
             if not await self._busy(record):
                 return True

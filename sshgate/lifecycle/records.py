@@ -12,22 +12,22 @@ from sshgate.lifecycle import schema as labels
 
 
 class State(IntEnum):
-    """Whose a sandbox is. It only ever grows, so that of two accounts of one pod the greater is the newer."""
+    """Who owns a sandbox. It only advances, so that of two reports on one pod the greater state is the newer."""
 
     WARM = 1
-    """Nobody's yet."""
+    """Not claimed yet."""
     CLAIMED = 2
     DRAINING = 3
-    """Nobody may claim or join it any more; it goes when its clients have left."""
+    """It can no longer be claimed or joined; it is deleted when its clients have left."""
     UNKNOWN = 4
-    """Written by something we do not understand: it counts, and is never handed out or deleted."""
+    """A value that we do not know: the pod counts towards the limits, and is never handed out or deleted."""
 
 
 _STATES = {labels.WARM: State.WARM, labels.CLAIMED: State.CLAIMED, labels.DRAINING: State.DRAINING}
 
 
 class Stage(Enum):
-    """How far a pod has come."""
+    """How far the start of a pod has come, or that it has ended."""
 
     STARTING = "starting"
     UNSCHEDULABLE = "unschedulable"
@@ -36,10 +36,10 @@ class Stage(Enum):
     """Its image or configuration is missing; the kubelet keeps trying."""
     READY = "ready"
     FINISHED = "finished"
-    """Succeeded or failed; never to run again."""
+    """Succeeded or failed; it never runs again."""
 
 
-# All of them are tried again by the kubelet, at growing intervals, for as long as the pod is there.
+# The kubelet retries all of these, at growing intervals, for as long as the pod exists.
 _BLOCKED = frozenset({
     "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError",
     "RegistryUnavailable", "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
@@ -48,18 +48,18 @@ _BLOCKED = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The few facts of a pod that decisions are made of. Times are POSIX seconds, as the cluster wrote them."""
+    """The facts of a pod on which decisions are based. Times are POSIX seconds, as written in the cluster."""
 
     name: str
     uid: str
     version: str = ""
-    """The resource version: the precondition of a deletion that must not hit a pod somebody has just taken."""
+    """The resource version: the precondition of a deletion that must not hit a pod that was just claimed."""
     state: State = State.WARM
     stage: Stage = Stage.STARTING
     profile: str = ""
     template: str = ""
     user: str | None = None
-    """The user's name; ``user_hash`` is what counts when somebody asks for "mine"."""
+    """The user's name, for people. ``user_hash`` decides whose the pod is."""
     user_hash: str | None = None
     sandbox: str | None = None
     """The name of a named sandbox; ``None``: ephemeral."""
@@ -70,11 +70,11 @@ class Record:
     ip: str | None = None
     created: float = 0.0
     started: float | None = None
-    """From here ``activeDeadlineSeconds`` counts."""
+    """The start of ``activeDeadlineSeconds``."""
     ready_since: float | None = None
     deleting: bool = False
     reason: str | None = None
-    """Why it is where it is, in the cluster's word: ``Unschedulable``, ``ErrImageNeverPull``, ``Evicted`` ..."""
+    """Why it is in this stage, in the cluster's words: ``Unschedulable``, ``ErrImageNeverPull``, ``Evicted`` ..."""
     deadline: int | None = None
     """``activeDeadlineSeconds``."""
     claimed_at: float | None = None
@@ -82,9 +82,9 @@ class Record:
     detached_at: float | None = None
     expires_at: float | None = None
     kept_for: float | None = None
-    """Seconds without clients that a named sandbox was promised when it was made."""
+    """Seconds for which a named sandbox is kept without clients, as written when it was made."""
     attached: frozenset[str] = field(default_factory=frozenset)
-    """The lives of the gateways that have clients in a named sandbox."""
+    """The gateway instances that have clients in a named sandbox."""
 
     def __repr__(self) -> str:
         whose = f" of {self.user}" if self.user else ""
@@ -94,20 +94,20 @@ class Record:
 
     @property
     def usable(self) -> bool:
-        """Whether programs can run in it, as far as its pod tells."""
+        """Whether programs can run in it, as far as its pod shows."""
         return self.stage is Stage.READY and self.ip is not None and not self.deleting
 
     @property
     def counts(self) -> bool:
-        """Whether it uses up a limit: a pod that is going, or has ended, does not."""
+        """Whether it counts towards the limits: not when it is being deleted or has ended."""
         return not self.deleting and self.stage is not Stage.FINISHED
 
     @classmethod
     def parse(cls, pod: Mapping[str, Any]) -> Record:
         """Read the JSON form of a pod, as the API server sends it.
 
-        What is missing or malformed is ``None``: labels and annotations can be edited by people. Raises
-        ``ValueError`` only for an object without name and uid.
+        What is missing or malformed becomes ``None`` or empty, because people can edit labels and annotations. Raises
+        ``ValueError`` only for an object without a name or uid.
         """
         meta, spec, status = (_mapping(pod.get(key)) for key in ("metadata", "spec", "status"))
         marks, notes = _mapping(meta.get("labels")), _mapping(meta.get("annotations"))
@@ -152,7 +152,7 @@ class Record:
 
 
 def warm_metadata(profile: str, template: str, gateway: str, life: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Labels and annotations of a pod that is made for nobody yet."""
+    """The labels and annotations of a new warm pod."""
     marks = {
         labels.MANAGED_BY: labels.MANAGED,
         labels.STATE: labels.WARM,
@@ -160,7 +160,7 @@ def warm_metadata(profile: str, template: str, gateway: str, life: str) -> tuple
         labels.TEMPLATE: template,
         labels.GATEWAY: labels.label_value(gateway),
     }
-    # Never empty: a JSON Patch can add a key to a mapping that is there, and to no other.
+    # The annotations are never empty: a JSON Patch can add a key only to a mapping that exists.
     return marks, {labels.LIFE: life}
 
 

@@ -1,8 +1,8 @@
-"""What one gateway knows and asks for, in one place: the book, who is alive, and the way to the API server.
+"""The state of one gateway in one place: the cache, the membership, the limits, and the requests to the API server.
 
-Everything that carries out a decision goes through here, so that the book hears of every answer. The Kubernetes
-provider makes the one registry of a gateway, feeds it from its watch, and gives it the means (``Cluster``);
-nothing here knows Kubernetes. A place without a cluster has none.
+Every decision is carried out through the registry, so that the cache learns of every answer. The Kubernetes provider
+makes the one registry of a gateway, feeds it from its watch, and implements ``Cluster``; nothing here knows Kubernetes.
+The local provider has no registry.
 """
 
 from __future__ import annotations
@@ -25,32 +25,35 @@ from sshgate.telemetry.events import Events, to_log
 
 
 class Cluster(Protocol):
-    """What can be done to pods. Each is one request, repeated only where that cannot do it twice.
+    """The requests on pods. Each call is one request, which is retried only where that cannot apply it twice.
 
-    No call raises for what the API server answers, but ``make``; a request whose outcome nobody knows is
-    ``Answer.UNKNOWN``. Cancelling leaves the outcome unknown.
+    Only ``make`` raises for an answer of the API server. The others return ``Answer``; ``Answer.UNKNOWN`` means that
+    the request may or may not have been applied. Cancelling a call leaves its outcome unknown.
     """
 
     async def make(self, create: Create) -> Record:
-        """Make a warm pod. Raises ``Unavailable`` when nobody knows whether it was made, else another ``GateError``."""
+        """Make a warm pod. Raises ``Unavailable`` when it may have been made, another ``GateError`` when it was not."""
 
     async def patch(self, name: str, patch: Patch) -> Record | Answer:
-        """The pod as it is after the patch."""
+        """Apply a JSON Patch. Returns the pod after the patch, or why there is none."""
 
     async def look(self, name: str) -> Record | Answer:
-        """The pod as it is written, not as the watch has it."""
+        """Read a pod from the API server, not from the watch, which may lag."""
 
     async def delete(self, delete: Delete) -> Answer | None:
-        """``None``: accepted. ``Answer.REFUSED``: another pod by now, or one that was touched meanwhile."""
+        """Delete a pod. Returns ``None`` when the deletion was accepted.
+
+        ``Answer.REFUSED``: the name belongs to another pod by now, or the pod was changed and had to be ``untouched``.
+        """
 
 
 class Registry:
-    """One per gateway. All but the four requests is synchronous; nothing here starts a task."""
+    """One per gateway. Everything except the four requests is synchronous; nothing here starts a task."""
 
     def __init__(
         self, life: str, limits: Limits, cluster: Cluster, clock: Callable[[], Now], events: Events | None = None
     ) -> None:
-        """``clock`` is this machine's; the wall time that counts is learned from the API server (``time.heard``)."""
+        """``clock`` is this machine's. The wall time in use is the API server's, see ``ClusterTime.record``."""
         self.events = events if events is not None else Events(to_log)
         self.life = life
         self.limits = limits
@@ -61,14 +64,14 @@ class Registry:
         self._cluster = cluster
         self._starts = Starts(limits.starts_per_minute)
         self.leader: Callable[[], bool] | None = None
-        """Whether this gateway was elected; ``None``: where nobody elects, the first of ``lives`` leads."""
+        """Whether this gateway was elected. ``None``: there is no election, and the first of ``lives`` leads."""
         self._change: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Registry {self.life}: {self.book!r}, {self.presence!r}>"
 
     def limit(self, limits: Limits) -> None:
-        """Other limits from now on; starts of the last minute are forgotten where their pace has changed."""
+        """Use other limits from now on. A changed ``starts_per_minute`` resets the count of recent starts."""
         if limits.starts_per_minute != self.limits.starts_per_minute:
             self._starts = Starts(limits.starts_per_minute)
         self.limits = limits
@@ -76,64 +79,64 @@ class Registry:
 
     @property
     def now(self) -> Now:
-        """This moment: our monotonic clock, and the API server's wall clock."""
+        """The present time: our monotonic clock and the API server's wall clock."""
         return self.time.at(self._clock().mono)
 
     @property
     def lives(self) -> list[str]:
-        """The gateways that are alive, this one among them."""
+        """The gateway instances that live, this one among them."""
         return self.presence.alive()
 
     @property
     def leads(self) -> bool:
-        """Whether this gateway is the one that makes and removes what belongs to all of them."""
+        """Whether this gateway is the leader, which fills the pools and deletes what dead gateways left."""
         return self.leader() if self.leader is not None else self.lives[0] == self.life
 
-    # --- what the watch tells ---
+    # --- events of the watch ---
 
     def replace(self, records: Iterable[Record], version: str = "") -> None:
-        """The answer to a list: every pod there was at this resource version."""
+        """Take the answer to a list: every pod there was at this resource version."""
         self.book.sync(records, self.now, version)
         self.notify()
 
     def update(self, record: Record) -> None:
-        """One account of one pod."""
+        """Take one report on one pod."""
         if self.book.observe(record, self.now):
             self.notify()
 
     def remove(self, uid: str) -> None:
-        """The end of a pod."""
+        """The pod does not exist any more."""
         self.book.gone(uid, self.now)
         self.notify()
 
     def changed(self) -> asyncio.Future[None]:
-        """Done at the next change of the book. Several may wait: who gives up ends nobody else's waiting."""
+        """A future that is done at the next change. Each waiter has its own, and may cancel it."""
         if self._change is None or self._change.done():
             self._change = asyncio.get_running_loop().create_future()
         return asyncio.shield(self._change)
 
     def notify(self) -> None:
-        """Something is no longer as it was: wake whoever waits for that."""
+        """Wake all that wait for a change."""
         if self._change is not None and not self._change.done():
             self._change.set_result(None)
 
     # --- sessions ---
 
     def admit(self, user: str, session: str) -> None:
-        """Let one more sandbox be made or taken. Raises ``LimitReached``. Counts until ``end``."""
+        """Admit one more sandbox, to be made or claimed; it counts until ``end``. Raises ``LimitReached``."""
         admit(self.book, self.limits, self._starts, user, session, self.now)
 
     def end(self, session: str, uid: str | None = None) -> None:
-        """The session is over, and with it the sandbox ``uid``, which whoever calls this deletes."""
+        """The session is over, and with it the sandbox ``uid``, which the caller deletes."""
         self.book.end(session)
         if uid is not None:
             self.book.expectations.delete(uid, self.now.mono)
         self.notify()
 
-    # --- requests: the book hears of every answer ---
+    # --- requests: the cache learns of every answer ---
 
     async def make(self, create: Create) -> Record:
-        """Make a warm pod, expected by the book already. Raises as ``Cluster.make`` does."""
+        """Make a warm pod that the cache expects already. Raises as ``Cluster.make`` does."""
         try:
             record = await self._cluster.make(create)
         except Unavailable:
@@ -145,15 +148,15 @@ class Registry:
         return record
 
     async def patch(self, record: Record, patch: Patch) -> Record | Answer:
-        """Change a pod."""
+        """Apply a patch to a pod."""
         return self._record(record, await self._cluster.patch(record.name, patch))
 
     async def look(self, record: Record) -> Record | Answer:
-        """Read a pod anew."""
+        """Read a pod from the API server."""
         return self._record(record, await self._cluster.look(record.name))
 
     async def delete(self, delete: Delete) -> bool:
-        """Carry out a deletion that the book expects; whether the pod is going or gone."""
+        """Carry out a deletion that the cache expects. Returns whether the pod is being deleted or gone."""
         uid = delete.record.uid
         try:
             answer = await self._cluster.delete(delete)
@@ -163,7 +166,7 @@ class Registry:
         if answer is Answer.MISSING:
             self.remove(uid)
         elif answer is not None:
-            # Refused or unknown: the watch says what became of it, the next pass decides anew.
+            # Refused or unknown: the watch will show the outcome, and the next pass decides again.
             self.book.expectations.undelete(uid)
         return answer in (None, Answer.MISSING)
 

@@ -1,1 +1,2 @@
-"""Sandboxes: the contract (``provider``), how a program is entered (``launch``), and the two providers."""
+"""Sandboxes, whatever makes them: the contracts (``provider``, ``named``), how a program is started in one (``enter``,
+``launcher``), execs beside the users' programs (``side_execs``), and files without an sftp-server (``shell_files``)."""

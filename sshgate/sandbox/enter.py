@@ -1,4 +1,4 @@
-"""Entering a sandbox: start the launcher, hear its mark, hand it its line."""
+"""Starting a program in a sandbox: start the launcher, wait for its mark, and send it the command line."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ from sshgate.sandbox.side_execs import LONGEST_TALK
 from sshgate.stream.interfaces import STDERR, Exited, Lost, Process, Resize
 from sshgate.stream.terminal import Terminal
 
-# A shell prints its mark some milliseconds after the exec began; on a loaded node, some hundred.
+# Seconds. A shell prints its mark some milliseconds after the exec started, on a loaded node some hundred.
 MARK_SECONDS = 15.0
-# Enough of what the sandbox said instead of the mark to explain it, and no more.
+# Bytes of what the sandbox printed instead of the mark that are kept to explain the failure.
 LONGEST_COMPLAINT = 1000
 
 
 async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False) -> Process:
-    """A launcher that has told its process id and waits for its line. No user byte has been sent.
+    """Get a launcher that has reported its process id and waits for its command line.
 
-    One that waits in the sandbox already will do, unless it has to be ``fresh``.
-    Raises as ``Sandbox.start`` does, and ``ProgramMissing`` where the sandbox has no POSIX shell.
+    A launcher that is parked in the sandbox is used first, unless ``fresh`` asks for one to be parked. No byte of a
+    user has been sent to the sandbox when this returns. The caller closes the process. Cancelling ends the launcher
+    in the background.
+
+    Args:
+        terminal: the terminal of a new launcher; ``None``: pipes.
+
+    Raises:
+        ProgramMissing: the sandbox has no POSIX shell.
+        StartFailed: the shell does not answer, or ended; otherwise as ``Sandbox.start``.
     """
     parked = None if fresh else sandbox.parked(terminal is not None)
     if parked is not None:
@@ -40,10 +48,16 @@ async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False)
 
 
 async def launch(process: Process, program: launcher.Program, no_input: bool = False) -> bytes:
-    """Turn a parked launcher into ``program``. Returns output of the program that was read on the way.
+    """Turn a parked launcher into ``program``. Returns output of the program that was read meanwhile, often ``b""``.
 
-    ``no_input``: its client has ended its input already, without a byte. On ``BadRequest`` the launcher is still
-    parked. On a terminal it returns once input may follow.
+    On a terminal this returns once input may be sent.
+
+    Args:
+        no_input: the client has ended its input already, without sending a byte.
+
+    Raises:
+        BadRequest: no kernel would start such a program; the launcher is still parked.
+        StartFailed: the terminal did not get ready.
     """
     text = launcher.line(program, _end_mark(process, program, no_input), no_input)
     if program.request.terminal is None:
@@ -60,7 +74,7 @@ async def launch(process: Process, program: launcher.Program, no_input: bool = F
 
 
 async def _terminal_ready(process: Process) -> bytes:
-    """Read to the terminal's mark; what was said besides, or all of it if it ended first."""
+    """Read to the terminal's mark. Returns the other output, also when the process ends without a mark."""
     seen = b""
     while (chunk := await process.read()) is not None:
         before, mark, after = chunk[1].partition(launcher.TERMINAL_MARK)
@@ -73,7 +87,10 @@ async def _terminal_ready(process: Process) -> bytes:
 
 
 async def has_sftp_server(process: Process) -> bool:
-    """Whether the sandbox serves the sftp subsystem that was launched itself; otherwise ``ShellFiles`` can."""
+    """Whether the sandbox has an sftp-server for the sftp subsystem just launched; if not, use ``ShellFiles``.
+
+    Raises ``StartFailed`` when the shell ends first or does not answer.
+    """
     try:
         async with asyncio.timeout(MARK_SECONDS):
             said = 0
@@ -87,7 +104,7 @@ async def has_sftp_server(process: Process) -> bool:
 
 
 def _end_mark(process: Process, program: launcher.Program, no_input: bool) -> bytes | None:
-    """The mark by which this process wants to hear of the program's end, where its provider needs one."""
+    """The mark that the launcher has to print at the program's end; ``None`` where the provider needs none."""
     if program.request.terminal is not None:
         return None
     expect = getattr(process, "expect_end_mark", None)

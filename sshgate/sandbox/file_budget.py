@@ -1,4 +1,4 @@
-"""How much of what sandboxes answer about their files is in the gateway's hands at once, of one user and of all."""
+"""Bounds the memory that the gateway uses to serve files of sandboxes without an sftp-server, per user and in all."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator, Iterator
 
 from sshgate.errors import LimitReached
 
-# Each keeps up to a MiB between two requests.
+# Channels that are served at a time, in all and per user. Each keeps up to a MiB between two requests.
 SERVERS = 256
 SERVERS_OF_ONE = 24
-# Answers of up to 2 MiB that are being read.
+# Long answers (up to 2 MiB) that are read at a time, in all and per user.
 ANSWERS = 16
 ANSWERS_OF_ONE = 4
 
 
 class FilePlaces:
-    """The places of a whole gateway."""
+    """The budget of one gateway, divided into places."""
 
     def __init__(self) -> None:
         self._servers: Counter[str] = Counter()
@@ -30,7 +30,7 @@ class FilePlaces:
 
     @contextlib.contextmanager
     def server(self, user: str) -> Iterator[FilePlace]:
-        """A place while the gateway serves one channel. Raises ``LimitReached``."""
+        """Hold a place while the gateway serves files to one channel. Raises ``LimitReached`` if none is free."""
         if self._servers[user] >= SERVERS_OF_ONE:
             raise LimitReached(
                 f"you have {SERVERS_OF_ONE} file transfers into sandboxes without an sftp-server; end one, or install "
@@ -48,7 +48,7 @@ class FilePlaces:
 
 
 class FilePlace:
-    """One channel's place. Without arguments: alone, for tools that serve one."""
+    """One channel's place. Without arguments it shares nothing, for tools that serve a single channel."""
 
     def __init__(self, everybody: asyncio.Semaphore | None = None, own: asyncio.Semaphore | None = None) -> None:
         self._everybody = everybody or asyncio.Semaphore(1)
@@ -56,6 +56,6 @@ class FilePlace:
 
     @contextlib.asynccontextmanager
     async def answer(self) -> AsyncIterator[None]:
-        """While a long answer is read: waits until there is room for it."""
+        """Hold room for one long answer while it is read; waits until there is room."""
         async with self._own, self._everybody:
             yield

@@ -1,16 +1,16 @@
-r"""The one shell command that starts every process, and the line it reads. Pure.
+r"""The one shell command that starts every process, and the command line that it reads. Pure.
 
-The exec request always carries the same constant ``ARGV``. The launcher turns echo off, prints a mark with
-its process id, reads one escaped line from stdin and evaluates it; the line ends in ``exec``. So commands,
-environment and secrets never appear in an exec URL (API servers log those) and have no URL length limit,
-a launcher can wait in a warm sandbox before anyone has logged in, and signals have a process id to go to.
+The exec request always carries the same constant ``ARGV``. The launcher turns echo off, prints a mark with its process
+id, reads one escaped line from stdin and evaluates it; the line ends in ``exec``. So commands, environment and secrets
+never appear in an exec URL (API servers log those) and have no URL length limit, a launcher can wait in a warm sandbox
+before anyone has logged in, and the process id for signals is known.
 
-Raw mode while the line is read: canonical mode would cut it at 4,095 bytes. What is typed before the terminal
-is out of raw mode would reach the program as plain bytes, a ^D or ^C among them; so a second mark on a terminal
-says when input may follow.
+The terminal is in raw mode while the line is read, because canonical mode would cut it at 4,095 bytes. Bytes that are
+typed before the terminal leaves raw mode would reach the program as plain bytes, ^D and ^C among them. Therefore a
+second mark on a terminal shows when input may be sent.
 
 Until the program starts, its own tools (stty, id) are those of the system's directories: the image's PATH, which is
-kept in ``__P`` meanwhile, may begin with one that the sandbox's user writes.
+kept in ``__P`` meanwhile, may begin with a directory that the sandbox's user can write.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sshgate.errors import BadRequest
 from sshgate.stream.interfaces import Request, Shell, Subsystem
 from sshgate.stream.terminal import Terminal, stty_words
 
-# The image's own directories stay behind the system's, for images that keep their tools elsewhere.
+# The image's own directories follow the system's, for images that keep their tools elsewhere.
 SYSTEM_PATH = "PATH=/usr/bin:/bin:$PATH;"
 
-# A node keeps the terminal of an exec whose other end has gone, so the launcher itself has to give up waiting ($0 is
-# for how many seconds). Where `read` knows no such limit (dash), the terminal has one, of 25.5 s at most: then it reads
-# again and again, and joins what it has got.
+# A node keeps the terminal of an exec whose other end has gone, so the launcher itself must stop waiting, after $0
+# seconds. Where `read` has no timeout (dash), the terminal has one, of 25.5 s at most: the launcher then reads
+# repeatedly and joins the pieces.
 SCRIPT = (
     f"__P=$PATH;{SYSTEM_PATH}"
     'IFS= read -t 1 __x 2>/dev/null </dev/null;[ $? = 2 ]&&__n=$(($0/25)) __v="min 0 time 250";'
@@ -38,39 +38,39 @@ SCRIPT = (
     '__l=$__l$__x;else IFS= read -r -t $0 __l||exit 255;fi;eval "$(printf %b "$__l")"'
 )
 ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT, "120")
-"""Of a launcher whose line follows soon."""
+"""Starts a launcher whose command line follows soon."""
 
 PARKED_ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT, "3600")
-"""Of one that waits for somebody to log in; see ``lifecycle.parking``."""
+"""Starts a launcher that waits for a login; see ``lifecycle.parking``."""
 
 NOTHING = b"exit\n"
-"""The line for a launcher that shall become nothing."""
+"""The command line that ends an unused launcher."""
 
 # Linux MAX_ARG_STRLEN is 128 KiB with the closing NUL: one argument, here the command, cannot be longer.
 LONGEST_COMMAND = 131_071
-# Room for a few large variables; the kernel's limit for all of them and the arguments is 2 MiB by default.
+# Bytes, enough for a few large variables. By default the kernel's limit for variables and arguments is 2 MiB.
 LARGEST_ENVIRONMENT = 1_000_000
 
 TERMINAL_MARK = b"\006"
-"""What a terminal says once it is out of raw mode; the program's own output follows."""
+"""Printed on a terminal once it has left raw mode; the program's own output follows."""
 
 FOREVER = "2147483647"
-"""Seconds for which the process that holds a sandbox open sleeps; by this number it is known."""
+"""Seconds for which the process that keeps a sandbox running sleeps; it is recognized by this number."""
 
 UNTAKEN = 256 * 1024
-"""The most output, bytes, of a program that the gateway takes from the network whether or not its client reads."""
+"""Bytes of a program's output that the gateway reads from the network at most while its client does not read."""
 
 SERVER_MARK = b"\005"
-"""What the sftp subsystem says first where the sandbox has an sftp-server, which follows."""
+"""Printed first by the sftp subsystem where the sandbox has an sftp-server; the server's output follows."""
 
 FILES_MARK = b"\006"
-"""What it says where there is none; ``FILES_LOOP`` follows."""
+"""Printed where there is no sftp-server; ``FILES_LOOP`` runs then."""
 
 FILES_LOOP = 'while IFS= read -r __l;do eval "$(printf %b "$__l")";done;exit 0'
-"""Carries out one escaped line after the other."""
+"""Evaluates one escaped line after the other."""
 
 KILLED = b"\x18"
-"""Follows the end mark on stderr where a signal has killed the program."""
+"""Follows the end mark on stderr where a signal killed the program."""
 
 USUAL_TERM = "xterm-256color"
 _TERMS_AS_THEY_ARE = (USUAL_TERM, "dumb", "unknown")
@@ -88,12 +88,12 @@ SFTP_SERVERS = (
     "/usr/lib/sftp-server",
 )
 USUAL_SFTP_SERVER = SFTP_SERVERS[0].encode()
-"""What the sftp subsystem runs, as a forced command reads it; the sandbox's own stands in for it where there is one."""
+"""SSH_ORIGINAL_COMMAND of the sftp subsystem under a forced command; the sandbox's own server replaces it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Parent:
-    """The launcher stays, as the program's parent; see ``line``."""
+    """The launcher stays as the program's parent; see ``line``."""
 
     mark: bytes
     no_input: bool
@@ -101,32 +101,32 @@ class _Parent:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What the launcher shall become: the request in the words of the sandbox.
+    """What the launcher turns into: a request, and how the sandbox is to run it.
 
-    ``environment`` is what the gateway adds (SSH_CONNECTION, USER, ...); the request's own accepted
-    variables come after it. ``shell`` is tried first, then the account's shell, then ``/bin/sh``.
+    ``environment`` is what the gateway adds (SSH_CONNECTION, USER, ...); the request's accepted variables override it.
+    ``shell`` is tried first, then ``$SHELL``, then ``/bin/sh``.
     """
 
     request: Request
     environment: Mapping[str, bytes] = field(default_factory=dict)
     shell: str = "/bin/bash"
     login: str = ""
-    """The name that was logged in with; where the image can, it becomes a name of the sandbox's account."""
+    """The login name; where the image supports it, it becomes another name of the sandbox's account."""
 
 
 class ReadyMark:
     """Finds the launcher's mark (``\\001PID\\002``) at the start of its output."""
 
-    # More than this before the mark means that what answers is not the launcher.
+    # Bytes. More output without a mark means that it is not the launcher's.
     LONGEST = 4096
 
     def __init__(self) -> None:
         self._seen = b""
 
     def feed(self, data: bytes) -> int | None:
-        """Take the next output; returns the process id once the mark is complete.
+        """Take the next output. Returns the process id once the mark is complete, ``None`` before.
 
-        Raises ``ValueError`` with what was seen when it cannot be a launcher.
+        Raises ``ValueError`` with the start of the output when it cannot be a launcher's.
         """
         start = max(0, len(self._seen) - 11)
         self._seen += data
@@ -139,13 +139,18 @@ class ReadyMark:
 
 
 def line(program: Program, end_mark: bytes | None = None, no_input: bool = False) -> bytes:
-    """The line for the launcher, with its newline. Raises ``BadRequest`` for what no kernel would start.
+    """The command line for the launcher, with its newline.
 
-    With ``end_mark`` the launcher stays the program's parent, prints the mark on both outputs when the program has
-    ended, takes whatever stdin still holds until its end, and only then ends with the program's status. Where stdin
-    does not end in the mark too and more than ``UNTAKEN`` was written, it waits for a signal, see
-    ``sidescripts.taken_item``. With ``no_input`` the program reads from /dev/null and stdin is the launcher's alone:
-    its end is enough.
+    With ``end_mark`` the launcher stays the program's parent. When the program has ended, it prints the mark on both
+    outputs, reads the rest of stdin, and then exits with the program's status. Where stdin does not end in the mark as
+    well and more than ``UNTAKEN`` bytes were written, it first waits for a signal (``side_scripts.taken_item``).
+
+    Args:
+        end_mark: random bytes that show the end of the program's output; ``None``: the launcher becomes the program.
+        no_input: the program reads from /dev/null. Stdin is the launcher's alone, and its end is enough.
+
+    Raises:
+        BadRequest: no kernel would start this program.
     """
     parent = None if end_mark is None else _Parent(end_mark, no_input)
     script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program, parent)))
@@ -153,8 +158,8 @@ def line(program: Program, end_mark: bytes | None = None, no_input: bool = False
 
 
 def escaped(script: bytes) -> bytes:
-    """The script on one line, as ``printf %b`` undoes it."""
-    # b"\\" begins an escape of printf %b; everything not printable is sent as octal.
+    """The script on one line, escaped so that ``printf %b`` restores it."""
+    # A backslash begins an escape of printf %b; it and everything that is not printable are sent as octal.
     return b"".join(
         piece if _LITERAL.match(piece) else b"".join(_ESCAPED[byte] for byte in piece)
         for piece in re.findall(rb"[\x20-\x5b\x5d-\x7e]+|[^\x20-\x5b\x5d-\x7e]+", script)
@@ -162,7 +167,7 @@ def escaped(script: bytes) -> bytes:
 
 
 def quote(value: bytes) -> bytes:
-    """A POSIX shell word that stands for exactly these bytes."""
+    """A POSIX shell word whose value is exactly these bytes."""
     return b"'" + value.replace(b"'", b"'\\''") + b"'"
 
 
@@ -170,7 +175,7 @@ def _terminal(terminal: Terminal | None) -> bytes:
     if terminal is None:
         return b""
     settings = b" ".join(quote(word.encode("latin-1")) for word in stty_words(terminal.modes))
-    # A stty that knows less than GNU's must still leave raw mode.
+    # A stty that does not know all settings of GNU's must still leave raw mode.
     restore = b'stty "$__s" ' + settings + b' 2>/dev/null||stty "$__s";' if settings else b'stty "$__s";'
     return restore + b"printf '\\006';"
 
@@ -184,7 +189,7 @@ def _environment(program: Program) -> bytes:
     exports = []
     for name, value in merged.items():
         if not _NAME.match(name) or b"\0" in value:
-            continue  # no shell can set it; OpenSSH drops such a variable without a word as well
+            continue  # no shell can set it; OpenSSH also drops such a variable silently
         if len(name) + 1 + len(value) > LONGEST_COMMAND:
             raise BadRequest(f"the variable {name} is longer than a Linux program can be given: 128 KiB at most.")
         exports.append(name.encode() + b"=" + quote(value))
@@ -201,7 +206,7 @@ def _environment(program: Program) -> bytes:
 
 
 def _described(term: str) -> bytes:
-    """Call the terminal xterm-256color where the sandbox has a description of that, and none of its own type."""
+    """Set TERM to xterm-256color where the sandbox has no terminfo entry for ``term`` but one for that."""
     if term in _TERMS_AS_THEY_ARE or not _TERM.match(term):
         return b""
     own, usual = (f'[ -e "$__d/{name[0]}/{name}" ]'.encode() for name in (term, USUAL_TERM))
@@ -238,16 +243,16 @@ def _start(program: Program, parent: _Parent | None) -> bytes:
     return shell + b"__c=" + quote(asks.command) + b";" + _become(b'"$__S" -c "$__c" "${__S##*/}"', parent)
 
 
-# As getpwnam(3) of libnss-extrausers reads it: the first line is the account itself, which the login name is another
-# name of, so that ~LOGIN is the home.
+# The file is the one of libnss-extrausers. Its first line is the account itself; a copy of it under the login name
+# makes ~LOGIN the home directory.
 _ACCOUNT = (
     b"__f=/var/lib/extrausers/passwd;if [ -w $__f ];then __u=%s;__l=;while IFS=: read -r __n __v;do "
     b'[ "$__n" = "$__u" ]&&__l=&&break;__l=${__l:-$__v};done <$__f;'
     b'[ "$__l" ]&&printf "%%s:%%s\\n" "$__u" "$__l" >>$__f;fi;'
 )
 
-# A login shell's $0 is "-bash", which only a shell with `exec -a` can give: bash for any, busybox for its own. BASH_ENV
-# would be read by that bash too.
+# A login shell's $0 is "-bash", which needs `exec -a`: bash can do this for any shell, busybox for its own. Bash is not
+# used where BASH_ENV is set, because it would read that file.
 _LOGIN_SHELL = (
     b"__b=;case ${BASH_ENV:+no}$__S in /*/bash)__b=$__S;;"
     b"/*)for __d in /bin/bash /usr/bin/bash;do [ -x $__d ]&&__b=$__d&&break;done;;esac;"
@@ -260,10 +265,10 @@ def _become(program: bytes, parent: _Parent | None) -> bytes:
     program = b'export PATH="$__P";exec ' + program
     if parent is None:
         return program
-    # Signals go to the whole group: the parent must outlive them to tell the status, and a caught signal is reset in
-    # the child. What this shell says of a child that a signal has killed ("Killed", of INT and PIPE nothing) is
-    # nobody's output, but tells 137 by KILL from `exit 137`: it goes into the pipe of an empty here-document, and the
-    # mark is followed by KILLED. Where there is no such pipe to write to, it goes to /dev/null.
+    # Signals go to the whole process group. The parent catches them, to survive and report the status; in the child
+    # they are reset. This shell prints a message about a child that a signal killed ("Killed"; none for INT and PIPE).
+    # The message is not the program's output, but distinguishes a kill from `exit 137`: it goes into the pipe of an
+    # empty here-document, and KILLED then follows the mark. Where there is no such pipe, it goes to /dev/null.
     return (
         b"trap : HUP INT QUIT ILL ABRT FPE USR1 SEGV USR2 PIPE ALRM TERM;exec 4>&2 2>/dev/null;__k=;"
         b"command exec 3<<.\n\n.\n"
@@ -279,9 +284,10 @@ def _become(program: bytes, parent: _Parent | None) -> bytes:
     )
 
 
-# Stdin that does not end in the mark had ended before, and can tell nothing: so a signal does, once all output has
-# come. /proc/PID/io counts what the launcher and all children that were waited for have written. The signal may come
-# just before the `wait` that it is to end, hence one second at a time; for an hour, should nobody ever come.
+# Stdin that does not end in the mark had ended earlier, so the gateway cannot use it to confirm that all output has
+# arrived; it sends a signal instead. /proc/PID/io counts what the launcher and the children that it waited for have
+# written. The signal may arrive just before the `wait` that it should interrupt, so each wait is one second; after an
+# hour the launcher exits without it.
 _HELD = (
     b'if [ "$(tail -c %d||cat >/dev/null)" != "$__m" ];then __n=;'
     b'while read -r __k __v;do [ "$__k" = wchar: ]&&[ "$__v" -gt %d ]&&__n=3600;done </proc/$$/io;'
@@ -290,7 +296,7 @@ _HELD = (
 
 
 def _server() -> bytes:
-    """Finds the sandbox's sftp-server."""
+    """Shell code that sets ``__p`` to the sandbox's sftp-server, or to nothing."""
     tries = " ".join(SFTP_SERVERS)
     return f'__p=;for p in {tries} $(command -v sftp-server);do [ -x "$p" ]&&__p=$p&&break;done;'.encode()
 
@@ -298,6 +304,6 @@ def _server() -> bytes:
 def _subsystem(asks: Subsystem, parent: _Parent | None) -> bytes:
     if asks.name != "sftp":
         raise BadRequest(f"there is no subsystem {asks.name!r} here.")
-    # Without a server: one line after the other is carried out, see sandbox/shell_files.py.
+    # Without a server, FILES_LOOP evaluates the lines that sandbox/shell_files.py sends.
     start = b"cd 2>/dev/null;%s[ \"$__p\" ]||{ printf '\\006';%s;};printf '\\005';" % (_server(), FILES_LOOP.encode())
     return start + _become(b" ".join((b'"$__p"', *map(quote, asks.options))), parent)

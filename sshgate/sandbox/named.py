@@ -1,4 +1,4 @@
-"""Named sandboxes: what the gateway needs of a provider that keeps one between logins. Values and contracts only."""
+"""Named sandboxes: what the gateway needs of a provider that keeps sandboxes between logins. Contracts only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Literal, Protocol
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 
 Admit = Callable[[], Callable[[], None]]
-"""Called when a sandbox has to be made: raises ``LimitReached``, or returns what gives the place back."""
+"""Called when a sandbox has to be made. Raises ``LimitReached``, or returns the function that ends the admission."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A sandbox as its user and the operator see it. Times are seconds."""
+    """A sandbox as listed for its user and the operator. Times are in seconds."""
 
     id: str
     user: str
@@ -22,20 +22,20 @@ class Listed:
     """``None``: an ephemeral one."""
     profile: str
     state: Literal["starting", "attached", "detached", "ending"]
-    """``attached``: somebody is logged in to it."""
+    """``attached``: it has clients."""
     age: float
     left: float | None
-    """Until its maximum lifetime is over; ``None`` where nobody wrote it down."""
+    """Until its maximum lifetime is over; ``None`` where that is not known."""
     home: bool = False
     cpu: float | None = None
-    """Cores in use; ``None`` where nobody measures."""
+    """Cores in use; ``None`` where that is not measured."""
     memory: int | None = None
-    """Bytes in use."""
+    """Bytes in use; ``None`` where that is not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedHome:
-    """What is kept of a named sandbox between its lives."""
+    """The home of a named sandbox, which outlives it. ``age`` is in seconds."""
 
     user: str
     name: str
@@ -45,56 +45,63 @@ class ListedHome:
 
 
 class Attachment(Protocol):
-    """One channel's part in a named sandbox. Whoever joined leaves."""
+    """One channel's use of a named sandbox. The caller of ``join`` calls ``leave``."""
 
     @property
     def sandbox(self) -> Sandbox:
-        """Shared with others: never to be deleted by who is attached."""
+        """The sandbox. Other channels may share it, so the holder of an attachment never deletes it."""
 
     @property
     def made(self) -> bool:
-        """Whether it was not there before."""
+        """Whether the sandbox was made for this attachment."""
 
     @property
     def left(self) -> float:
-        """Seconds that remained of its maximum lifetime when it was joined."""
+        """Seconds that remained of the sandbox's maximum lifetime when it was joined."""
 
     async def leave(self) -> None:
-        """This channel has ended. Never raises; may be called again. The last to leave starts the clock that
-        ends a sandbox nobody comes back to."""
+        """End this channel's use. Idempotent; never raises.
+
+        When the last channel leaves, the time for which the sandbox is kept without clients starts.
+        """
 
 
 class NamedSandboxes(Protocol):
-    """The sandboxes that have names. Every call tells the users apart: nobody reaches another's."""
+    """The named sandboxes. A name is looked up among one user's sandboxes only, never among another's."""
 
     outlast: bool
-    """Whether they go on when the gateway ends."""
+    """Whether they keep running when the gateway ends."""
 
     def profile(self, user: str, name: str) -> str | None:
-        """The profile of a sandbox that is there, as far as is known; for who did not say which."""
+        """The profile of an existing sandbox, as far as is known; for a user who did not ask for a profile."""
 
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
-        """The sandbox ``order.name`` of this user, made if there is none.
+        """Join the sandbox ``order.name`` of this user, or make it.
 
-        Raises as ``Provider.create`` and ``admit`` do, and ``BadRequest`` when it is there with another
-        profile than ``order.chosen`` asks for.
+        Args:
+            notice: called with progress texts.
+            admit: called only if the sandbox has to be made.
+
+        Raises:
+            BadRequest: it exists with another profile, and the user asked for one (``order.chosen``).
+            GateError: as ``Provider.create`` and ``admit``.
         """
 
     async def list(self, user: str | None) -> list[Listed]:
-        """What this user has, also ephemeral ones, oldest first; ``None``: of all users. Raises ``Unavailable``."""
+        """The sandboxes of this user, also ephemeral ones, oldest first; ``None``: of all. Raises ``Unavailable``."""
 
     async def end(self, user: str, name: str) -> str | None:
-        """End it with all that runs in it: the id of the sandbox, ``None`` when there is none. Its home is kept.
+        """End a sandbox and everything that runs in it; its home is kept.
 
-        Raises ``Unavailable``.
+        Returns the sandbox's id, ``None`` when there is none. Raises ``Unavailable``.
         """
 
 
 class Homes(Protocol):
-    """What is kept of named sandboxes."""
+    """The homes of named sandboxes: volumes that outlive them."""
 
     async def list(self, user: str | None) -> list[ListedHome]:
-        """The homes of this user by name; ``None``: of all users. Raises ``Unavailable``."""
+        """The homes of this user, sorted by name; ``None``: of all users. Raises ``Unavailable``."""
 
     async def delete(self, user: str, name: str) -> bool:
-        """Delete one for good; False when there is none. Raises ``BadRequest`` while a sandbox uses it."""
+        """Delete a home for good; False when there is none. Raises ``BadRequest`` while a sandbox uses it."""

@@ -1,4 +1,4 @@
-"""What the gateway needs of a place that can make sandboxes: Kubernetes, or this machine."""
+"""The contract of a provider of sandboxes: Kubernetes, or this machine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A sandbox to be made, claimed from the start by this user.
+    """A sandbox to be made for this user.
 
-    ``session`` is the id under which logs speak of it; ``name`` is set for a named sandbox only.
+    ``session`` is the id of the claim, as it appears in logs; ``name`` is set for a named sandbox only.
     """
 
     profile: Profile
@@ -30,18 +30,18 @@ class Order:
     session: str
     name: str | None = None
     chosen: bool = False
-    """Whether the user asked for this profile; otherwise any that the named sandbox has will do."""
+    """Whether the user asked for this profile; if not, a named sandbox of any profile is accepted."""
 
 
 class Sandbox(Protocol):
-    """One pod, or one bubblewrap tree. Whoever created it deletes it."""
+    """One pod, or one bubblewrap tree. The caller of ``Provider.create`` deletes it."""
 
     id: str
-    """How logs and operators name it: the pod's name."""
+    """Its name for logs and operators; on Kubernetes the pod's name."""
     warm: bool
-    """Whether it was ready before anybody asked for it."""
+    """Whether it was ready before a login asked for it."""
     aside: SideExecs
-    """What the gateway does in it beside its users' programs."""
+    """The gateway's own execs in it, beside its users' programs."""
 
     @property
     def usable(self) -> bool:
@@ -49,42 +49,46 @@ class Sandbox(Protocol):
 
     @property
     def hostname(self) -> str:
-        """What programs in it see as their machine's name; empty where that is another machine's."""
+        """The host name that programs in it observe; empty where that is the node's."""
 
     async def addresses(self) -> tuple[str, ...]:
-        """Its own addresses on its network, besides loopback; waits a moment where they are not known yet."""
+        """Its own addresses, without loopback. Waits a moment if they are not known yet; may be empty."""
 
     def parked(self, terminal: bool) -> Process | None:
-        """A launcher that waits in it already, with a terminal or on pipes; whoever gets it closes it."""
+        """Take a launcher parked in it, with a terminal or on pipes; ``None``: there is none. The caller closes it."""
 
     async def forget(self) -> None:
-        """End the launchers that wait in it; programs can still be started. Never raises."""
+        """End the launchers parked in it. Programs can still be started. Never raises."""
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
-        """Start a program: with a terminal of this size, or on pipes with stderr apart.
+        """Start a program on a terminal, or on pipes with separate stderr (``None``).
 
-        Waits until the sandbox has started as far as needed; several calls may run side by side. When the
-        sandbox cannot start, raises ``StartFailed`` with the reason as soon as it is known to be hopeless,
-        at the latest after the profile's ``limits.start``. Raises ``ProgramMissing`` when the program is not
-        there and ``Unavailable`` when the provider does not answer. Cancelling ends what was begun.
+        Waits until the sandbox has started as far as needed. Calls may run concurrently. Cancelling ends a program that
+        was begun. The caller closes the process.
+
+        Raises:
+            StartFailed: the sandbox cannot start; raised as soon as that is certain, at the latest after the profile's
+                ``limits.start``.
+            ProgramMissing: the sandbox has no such program.
+            Unavailable: the provider does not answer.
         """
 
     async def delete(self) -> None:
-        """End every program in it and remove it. May be called at any time, again, and never raises.
+        """End every program in it and remove it. Idempotent, allowed at any time; never raises.
 
-        Returns when the provider has accepted the deletion, not when the last process is gone. A failed
-        deletion is tried again in the background until it succeeds or ``Provider.close`` gives up.
+        Returns when the provider has accepted the deletion, not when the last process is gone. A failed deletion is
+        retried in the background until it succeeds or ``Provider.close`` gives up.
         """
 
 
 class Shelf(Protocol):
-    """A text for each user; see ``access.ledger.Shelf``."""
+    """Stores a text for each user; the same contract as ``access.ledger.Shelf``."""
 
     async def all(self) -> Mapping[str, str]:
         """The texts of all users. Raises ``GateError``."""
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
-        """Replace a user's text, as one step. Raises ``GateError``."""
+        """Replace a user's text by ``change(text)``, atomically. Returns the new text. Raises ``GateError``."""
 
 
 class Provider(Protocol):
@@ -92,41 +96,48 @@ class Provider(Protocol):
 
     @property
     def named(self) -> NamedSandboxes:
-        """Those that outlive a login."""
+        """The sandboxes that outlive a login."""
 
     @property
     def homes(self) -> Homes | None:
-        """What named sandboxes keep; ``None`` where there is no place for it."""
+        """The homes of named sandboxes; ``None`` where the provider has none."""
 
     @property
     def shelf(self) -> Shelf | None:
-        """Where gateways keep what they share of their users; ``None``: nowhere but on their own machine."""
+        """Where gateways share what they record of users; ``None``: each keeps it on its own machine."""
 
     async def open(self) -> None:
-        """Get ready, once, before all else: read credentials, look whether sandboxes can be made at all.
+        """Prepare, once, before any other call: read credentials, check that sandboxes can be made.
 
-        Also removes the ephemeral sandboxes of this gateway's own earlier lives. Raises ``Unavailable``.
+        Also removes the ephemeral sandboxes of earlier instances of this gateway. Raises ``Unavailable``.
         """
 
     async def create(self, order: Order, notice: Notice) -> Sandbox:
-        """A fresh sandbox for ``order``, as soon as the provider has accepted it.
+        """Make or claim a sandbox for ``order``. Returns once the provider has accepted it, maybe before it is ready.
 
-        Raises ``StartFailed`` (denied, invalid), ``LimitReached`` (quota) or ``Unavailable``. Nothing is
-        left behind when it raises or is cancelled.
+        Nothing is left behind when this raises or is cancelled. ``notice`` is called with progress texts.
+
+        Raises:
+            StartFailed: denied or invalid.
+            LimitReached: a limit of the gateway, or a quota.
+            Unavailable: the provider does not answer.
         """
 
     def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
-        """Other profiles and limits from now on. Sandboxes that are in use stay as they were made."""
+        """Use other profiles and limits from now on. Sandboxes in use stay as they were made."""
 
     def counts(self) -> Mapping[tuple[str, ...], float]:
-        """How many sandboxes there are, by profile and state: ``warm``, ``starting``, ``held`` (they wait for room or
-        an image), ``claimed``. A provider that others share counts theirs too, and tells zeros."""
+        """The number of sandboxes by profile and state.
+
+        States are ``warm``, ``starting``, ``held`` (waiting for room or an image) and ``claimed``. A provider that
+        several gateways share counts those of all, and returns zeros too.
+        """
 
     async def check(self) -> None:
-        """Whether sandboxes could be made now, by one cheap question. Raises ``GateError`` with the reason."""
+        """Check with one cheap request that sandboxes could be made now. Raises ``GateError`` with the reason."""
 
     async def close(self) -> None:
-        """Delete every ephemeral sandbox that is still there, within a few seconds, and let go of everything.
+        """Delete every remaining ephemeral sandbox, within a few seconds, and release all resources.
 
-        Named ones stay where they can outlive the gateway.
+        Named ones stay where they can outlive the gateway (``NamedSandboxes.outlast``).
         """

@@ -1,8 +1,8 @@
-"""Holding back an sftp client that does not wait: PuTTY's sends 4 KiB at a time for as long as the window is open.
+"""Slows down an sftp client that does not wait for answers: PuTTY's sends 4 KiB requests while the window is open.
 
-OpenSSH's server reads four such packets for each that it answers, and moves all that it has read whenever it reads
-again: with some MiB unanswered it does little else. So a packet begins only when not too many are unanswered. That also
-bounds what waits in the sandbox. The bytes stay as they are.
+OpenSSH's server reads four such packets for each that it answers, and moves all of its unprocessed input with every
+read: with some MiB unanswered it does little else. So a new request is passed on only while few are unanswered, which
+also bounds what waits in the sandbox. The bytes are not changed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import contextlib
 
 from sshgate.stream.interfaces import STDOUT, Control, Outcome, Process
 
-# Requests without an answer. OpenSSH's client has 64 at most by itself.
+# Requests without an answer at most. OpenSSH's client itself has 64 at most.
 MOST = 128
-# Where input was held, it goes on when so many are left: one message for many small packets.
+# Once input was held, it continues when this many are left, so that one message carries many small packets.
 FEW = 64
-# Not every request has an answer (one of an unknown kind); with none for so long, those there were are forgotten.
+# Seconds without an answer after which the count restarts from 0: a request of an unknown type has no answer.
 FORGET_SECONDS = 1.0
-# What is shorter or longer is none of SFTP: all is passed on uncounted from there.
+# Bytes. A shorter or longer packet is not SFTP: from there on everything is passed on without counting.
 SHORTEST_PACKET = 5
 LONGEST_PACKET = 16 << 20
 
 
 class Paced:
-    """An sftp server, a ``Process``, that is sent no more than it answers."""
+    """Wraps the ``Process`` of an sftp server and delays requests while too many are unanswered."""
 
     def __init__(self, process: Process) -> None:
         self.pid = process.pid
@@ -86,7 +86,7 @@ class Paced:
 
 
 class _Packets:
-    """Finds where packets begin in bytes that come in any pieces. ``count`` is false once they are none."""
+    """Counts packets in bytes that arrive in any pieces. ``count`` is False once the bytes are not SFTP."""
 
     def __init__(self) -> None:
         self.count = True
@@ -95,7 +95,7 @@ class _Packets:
         self._rest = 0
 
     def take(self, data: bytes, start: int, most: int) -> tuple[int, int]:
-        """Read from ``start`` up to where one more than ``most`` would begin; how many began, and that place."""
+        """Read from ``start`` until more than ``most`` packets would begin. Returns how many began, and the place."""
         at, begun = start, 0
         while at < len(data):
             if self._rest:

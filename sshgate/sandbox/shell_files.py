@@ -1,7 +1,7 @@
-"""The files of a sandbox without an sftp-server: each operation is a line for a shell there.
+"""File operations in a sandbox without an sftp-server: each is a line for a shell there.
 
-Correct, though slower than a server of the sandbox's own: an operation costs a program or two. A file that is
-renamed while it is open is not followed, because a shell knows files by their paths only.
+They are correct, but slower than an sftp-server in the sandbox: an operation costs a program or two. A file that is
+renamed while it is open is not followed, because a shell knows files only by their paths.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sshgate.sandbox.launcher import escaped, quote
 from sshgate.stream.interfaces import STDOUT, Process
 from sshgate.stream.turns import budget
 
-# What is read at once, aligned: most clients read a file from one end to the other, 32 KiB at a time.
+# Bytes that are read at once, aligned: most clients read a file in sequence, 32 KiB at a time.
 BLOCK = 1 << 20
-# Entries of a directory that are asked for at once: half a MiB with the longest names.
+# Entries of a directory that are requested at once: half a MiB with the longest names.
 PAGE = 2000
-# A block or a page; every other answer is a line or two.
+# Bytes. A long answer is a block or a page; every other one is a line or two.
 LONGEST_ANSWER = 2 << 20
 SHORT_ANSWER = 64 << 10
 LONGEST_COMPLAINT = 4096
 LONGEST_PATH = 4096  # PATH_MAX, with its NUL
-# How long an answer that holds one of the gateway's places may take.
+# Seconds that a long answer may take, because it holds room of ``file_budget``.
 ANSWER_SECONDS = 60.0
 
 _ERRORS = {
@@ -59,7 +59,7 @@ _ERRORS = {
 
 
 class Status(NamedTuple):
-    """What a file is; times in seconds."""
+    """The attributes of a file; times in POSIX seconds."""
 
     mode: int
     uid: int
@@ -71,7 +71,7 @@ class Status(NamedTuple):
 
 
 class Space(NamedTuple):
-    """A file system's room, in the order of statvfs(3)."""
+    """The size and free room of a file system, in the order of statvfs(3)."""
 
     block: int
     fragment: int
@@ -84,19 +84,24 @@ class Space(NamedTuple):
 
 
 class FilesLost(Exception):
-    """The shell in the sandbox has ended or answers nonsense."""
+    """The shell in the sandbox has ended, or its answers cannot be parsed."""
 
 
 class ShellFiles:
     """File operations by a shell that evaluates one escaped line after the other (see ``launcher.FILES_MARK``).
 
-    ``begin`` first. One task asks. Paths are bytes; a relative one begins at the home directory. Every method raises
-    ``OSError`` for what the sandbox refuses and ``FilesLost`` when there is no shell any more.
+    Call ``begin`` first. Only one task may call at a time. Paths are bytes; a relative one starts at the home
+    directory. Every method raises ``OSError`` for what the sandbox refuses and ``FilesLost`` when the shell is gone.
+    After a cancelled call the object must not be used any more: the shell's answer is still to come.
+
+    Args:
+        process: the launched sftp subsystem, after ``FILES_MARK`` was read.
+        place: bounds the memory for long answers; ``None``: not shared.
     """
 
     def __init__(self, process: Process, place: FilePlace | None = None) -> None:
         self.lost: str | None = None
-        """Why no more answers can come."""
+        """Why no more answers can arrive; ``None`` while they can."""
         self._process = process
         self._place = place if place is not None else FilePlace()
         self._budget = budget()
@@ -110,21 +115,21 @@ class ShellFiles:
         return f"<ShellFiles {self._process!r}>"
 
     async def begin(self) -> None:
-        """Send the operations. Raises ``OSError`` where the sandbox has not the programs for them."""
+        """Send the script of the operations. Raises ``OSError`` where the sandbox lacks the programs for them."""
         text = resources.files("sshgate.sandbox").joinpath("files.sh").read_text("ascii")
         script = re.sub(r"(?m)^\s*#.*\n|^\s+", "", text).encode() + b"token=" + self._token
         await self._process.write(escaped(script) + b"\n")
         self._umask = int(await self._ask(b"hello"), 8)
 
     async def status(self, path: bytes, follow: bool) -> Status:
-        """What is there; ``follow`` a symbolic link to what it leads to."""
+        """The attributes of a file; with ``follow`` of a symbolic link's target, else of the link (lstat)."""
         return _status((await self._ask(b"status_behind" if follow else b"status", path)).split())
 
     async def entries(self, path: bytes) -> AsyncIterator[tuple[bytes, Status]]:
-        """The entries of a directory, ``.`` and ``..`` too: those that it had when this was asked.
+        """The entries of a directory, ``.`` and ``..`` too, as of this call.
 
-        The shell keeps their names, and stats a page of them when its first one is wanted. It keeps those of one
-        directory: of two that are read by turns, each is read anew.
+        The shell keeps their names, and stats a page of them when its first entry is needed. It keeps the names of one
+        directory only: if two are read alternately, each is listed again.
         """
         listing = object()
         await self._list(listing, path)
@@ -134,7 +139,7 @@ class ShellFiles:
         start = 0
         while start < await self._list(listing, path):
             index = 0
-            # Not kept here: a client may have many directories open.
+            # The page is not kept in this generator: a client may have many directories open.
             while (found := await self._entry(listing, path, start, index)) is not None:
                 index += 1
                 yield found
@@ -152,20 +157,20 @@ class ShellFiles:
         return page[index] if index < len(page) else None
 
     async def _list(self, listing: object, path: bytes) -> int:
-        """Make the shell know the names of ``listing``; returns how many."""
+        """Make the shell keep the names of ``listing``; returns how many there are."""
         if self._names is None or self._names[0] is not listing:
             self._names = None
             _check(path)
-            # Not in a function: the shell's own parameters hold the names. Patterns without a match stay as they are:
-            # what they name does not exist.
+            # Not in a function, because the shell's own parameters hold the names. Patterns without a match stay as
+            # they are, and name a file that does not exist.
             names = b'd=%s;set -- "$d"/* "$d"/.[!.]* "$d"/..?* "$d/." "$d/..";count=$#;' % quote(path)
             self._names = listing, int(await self._ask(b"listable", first=names))
         return self._names[1]
 
     async def open(self, path: bytes, letters: bytes, mode: int) -> bool:
-        """Check, and make or empty, a file that is going to be read or written; see ``opened`` in files.sh.
+        """Check a file that is going to be read or written, and create or truncate it; see ``opened`` in files.sh.
 
-        Returns whether it was made; then its owner may write it whatever ``mode`` says.
+        Returns whether it was created; then its owner can write it whatever ``mode`` is.
         """
         self._block = None
         return await self._ask(b"opened", path, letters, b"%o" % (mode & ~self._umask & 0o7777 | 0o200)) == b"new"
@@ -173,7 +178,7 @@ class ShellFiles:
     async def read(self, path: bytes, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes, fewer only at the end of the file.
 
-        OpenSSH's scp cuts a file off where an answer came short (9.2: it truncates to what came in order).
+        OpenSSH's scp would truncate the file after a short answer (9.2: to what arrived in order).
         """
         pieces = []
         while size > 0 and (piece := await self._read_in_block(path, offset, size)):
@@ -191,7 +196,7 @@ class ShellFiles:
         return self._block[2][start : start + size]
 
     async def write(self, path: bytes, offset: int, data: bytes) -> None:
-        """Write all of it."""
+        """Write all of ``data`` at ``offset``."""
         self._block = None
         if data:
             size = b"%d" % len(data)
@@ -207,7 +212,15 @@ class ShellFiles:
         times: tuple[int, int] | None = None,
         follow: bool = True,
     ) -> None:
-        """Set what is given, without ``follow`` of a link itself; ``times`` are those of access and of modification."""
+        """Set the attributes that are given, in the order of the parameters.
+
+        Args:
+            size: the new length in bytes.
+            owner: uid and gid.
+            mode: permission bits.
+            times: POSIX seconds of the last access and of the last modification.
+            follow: change the target of a symbolic link, not the link itself. The size is always the target's.
+        """
         self._block = None
         if size is not None:
             await self._ask(b"sized", path, b"%d" % size)
@@ -220,24 +233,24 @@ class ShellFiles:
             await self._ask(b"timed", path, b"%d" % times[0], b"%d" % times[1], *link)
 
     async def make_directory(self, path: bytes, mode: int) -> None:
-        """As mkdir(2)."""
+        """Make a directory, as mkdir(2); the umask applies."""
         await self._ask(b"directory", path, b"%o" % (mode & ~self._umask & 0o7777))
 
     async def act(self, operation: bytes, *paths: bytes) -> None:
-        """One of ``removed``, ``undirectory``, ``renamed``, ``replaced``, ``linked``, ``symlinked``, ``synced``."""
+        """Carry out an operation of files.sh: removed, undirectory, renamed, replaced, linked, symlinked or synced."""
         self._block = None
         await self._ask(operation, *paths)
 
     async def target(self, path: bytes) -> bytes:
-        """Where a symbolic link leads to."""
+        """The target of a symbolic link, as written in it."""
         return (await self._ask(b"target", path)).removesuffix(b"\n")
 
     async def resolved(self, path: bytes) -> bytes:
-        """The absolute path without links; of what is not there, that of its directory and its name."""
+        """The absolute path without links; for a file that does not exist, that of its directory plus its name."""
         try:
             return (await self._ask(b"resolved", path)).removesuffix(b"\n")
         except OSError as error:
-            # A readlink of old wants the last name to be there, too.
+            # Old versions of readlink require the last name to exist as well.
             head, _, last = path.rpartition(b"/")
             if error.errno != errno.ENOENT or last in (b"", b".", b".."):
                 raise
@@ -245,7 +258,7 @@ class ShellFiles:
             return parent.removesuffix(b"\n").rstrip(b"/") + b"/" + last
 
     async def space(self, path: bytes) -> Space:
-        """The room of the file system that holds ``path``."""
+        """The room of the file system that holds ``path``. Raises ``OSError`` (ENOSYS) where it is not known."""
         numbers = [int(word) for word in (await self._ask(b"space", path)).split()]
         if len(numbers) != len(Space._fields):
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -260,7 +273,11 @@ class ShellFiles:
         names: bool = False,
         long: bool = False,
     ) -> bytes:
-        """Carry out an operation, behind ``first``; with ``names`` it is given those that the shell keeps as well."""
+        """Carry out an operation and return its output.
+
+        ``fed`` is its stdin, ``first`` is shell code that runs before it, ``names`` adds the names that the shell keeps
+        to its arguments, and ``long`` allows a long answer, which needs room of ``file_budget``.
+        """
         for word in words:
             _check(word)
         how = [b"fed %d" % len(fed)] if fed else [b"answer"]
@@ -306,7 +323,7 @@ class ShellFiles:
 
 
 def _check(path: bytes) -> None:
-    """Raise ``OSError`` for what no system call takes, whatever a shell does with it."""
+    """Raise ``OSError`` for a path that no system call accepts, because a shell may change it silently."""
     if b"\0" in path:
         raise OSError(errno.EINVAL, "a path cannot hold a NUL byte")
     if len(path.removeprefix(b"./")) >= LONGEST_PATH:
@@ -322,8 +339,8 @@ def _error(complaint: bytes) -> OSError:
 
 
 def _page(answer: bytes, page: list[tuple[bytes, Status]]) -> Iterator[None]:
-    """Read a page of entries, one step each."""
-    # A name cannot hold a slash, so that /newline ends it for certain.
+    """Parse a page of entries, one per step of the iterator."""
+    # A name cannot contain a slash, so a slash and a newline always end it.
     for record in answer.split(b"/\n"):
         numbers, slash, name = record.partition(b" /")
         if slash:

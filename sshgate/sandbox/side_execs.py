@@ -1,9 +1,9 @@
-"""What the gateway does in a sandbox beside its users' programs: signals, hang-ups, looks.
+"""The gateway's own execs in a sandbox, beside its users' programs: signals, hang-ups, checks of processes.
 
-Each of these is an exec, which costs the API server, the node and the container runtime far more than the request
-behind it. So they are collected: at any time one exec of a kind runs in a sandbox, and its script does all that was
-asked for until it began. What is asked for twice is done once, so nothing that waits needs a bound but its kinds: a
-process has one hang-up, one look and the signals that there are. ``ExecLimits`` bounds them over all sandboxes.
+An exec costs the API server, the node and the container runtime far more than the request that causes it. So requests
+are batched: one exec of a kind runs in a sandbox at a time (two of hang-ups), and its script does all that was
+requested before it began. Duplicate requests are merged, so what waits is bounded: a process has one hang-up, one check
+of each kind and a fixed set of signals. ``ExecLimits`` bounds the execs over all sandboxes.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from sshgate.sandbox import side_scripts as sidescripts
 from sshgate.stream.interfaces import Process
 from sshgate.stream.terminal import Terminal
 
-# Side execs at a time, of one user and of the gateway. Programs of a user can stop a script of ours until it is cut.
+# Side execs at a time, per user and in all. A user's programs can block a script of ours until its timeout.
 PER_USER = 4
 PER_GATEWAY = 32
-# Execs of all kinds that are begun at a time on one node.
+# Execs of all kinds that are being started at a time on one node.
 PER_NODE = 16
 NOBODY = ""
-"""The user of what the gateway does for itself: parking, and looking into sandboxes that are left."""
-# Connections by a program each, where a sandbox has no relay; see `forwarding.plain`.
+"""The user of the gateway's own work: parking, and checking sandboxes without clients."""
+# Connections at a time that use a program each, where a sandbox cannot run the relay; see `forwarding.plain`.
 PLAIN_CONNECTIONS = 64
-# A script of ours takes some 50 ms, a hang-up at most 3 s; on a loaded node, more.
+# Timeout of a script. It takes some 50 ms, a hang-up 3 s at most; on a loaded node more.
 SCRIPT_SECONDS = 15.0
-# Sessions that end together (a client that leaves has many) are hung up together.
+# Sessions that end together, as when a client with many sessions disconnects, are hung up by one exec.
 COLLECT_SECONDS = 0.05
-# A launcher that nobody will use ends when it reads so: in some milliseconds, or when a slow node has begun it.
+# Timeouts for an unused launcher to read that it should end: some milliseconds, or as long as a slow node starts it.
 DISMISS_SECONDS = 5.0
 GIVE_UP_SECONDS = 60.0
-# What a script of ours, or a launcher that ends, may say until it has ended. Whatever runs in the sandbox can write to
-# another program's output, without a pause.
+# Bytes that a script of ours, or a launcher that ends, may print. Any program in the sandbox could write endlessly to
+# another one's output.
 LONGEST_TALK = 64 * 1024
-# What one script is asked to do at most.
+# Items of one script at most.
 MOST_ITEMS = 256
 
 Start = Callable[[Sequence[str], Terminal | None], Awaitable[Process]]
-"""``Sandbox.start``."""
+"""Has the signature of ``Sandbox.start``."""
 
 
 class ExecLimits:
-    """How many execs may be begun, or run on the side, at a time. One per gateway; its sandboxes share it."""
+    """Bounds the side execs that run, and all execs that are being started. One per gateway, for all its sandboxes."""
 
     def __init__(self) -> None:
         self._all = asyncio.Semaphore(PER_GATEWAY)
@@ -56,12 +56,12 @@ class ExecLimits:
 
     @asynccontextmanager
     async def side(self, user: str) -> AsyncIterator[None]:
-        """A place for one side exec of this user's; first come, first served."""
+        """Hold a place for one side exec of this user; waits for a free one, in order of arrival."""
         async with _shared(self._users, user, PER_USER), self._all:
             yield
 
     def node(self, name: str) -> asyncio.Semaphore:
-        """The places of execs that are being begun on a node."""
+        """The semaphore to hold while an exec is being started on this node."""
         return _shared(self._nodes, name, PER_NODE)
 
 
@@ -73,9 +73,9 @@ def _shared(places: WeakValueDictionary[str, asyncio.Semaphore], name: str, most
 
 
 async def dismiss(process: Process, seconds: float = DISMISS_SECONDS) -> None:
-    """End a launcher that nobody will use, and close it. Never raises.
+    """End an unused launcher and close it, waiting up to ``seconds`` for its end. Never raises.
 
-    Closing alone would leave one with a terminal behind: the node keeps the terminal, and the launcher its read.
+    Closing alone would leave a launcher with a terminal running: the node keeps the terminal, and the launcher waits.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -85,7 +85,7 @@ async def dismiss(process: Process, seconds: float = DISMISS_SECONDS) -> None:
 
 
 async def until_end(process: Process) -> bool:
-    """Drop what it says until it has ended; false when it says more than a program of ours does."""
+    """Discard its output until it ends. False when it prints more than ``LONGEST_TALK`` bytes."""
     said = 0
     while said <= LONGEST_TALK:
         chunk = await process.read()
@@ -96,7 +96,15 @@ async def until_end(process: Process) -> bool:
 
 
 class SideExecs:
-    """Those of one sandbox; where it has gone they come to nothing."""
+    """The side execs of one sandbox. If the sandbox is gone they have no effect and no method raises.
+
+    Except for ``signal`` and ``give_up``, each method returns when its script has run. Cancelling it leaves the script
+    running, except for ``anything``.
+
+    Args:
+        start: ``Sandbox.start``.
+        user: whose share of ``limits`` is used.
+    """
 
     def __init__(self, start: Start, limits: ExecLimits, user: str) -> None:
         self.user = user
@@ -113,41 +121,41 @@ class SideExecs:
         return f"<SideExecs signals {self._signals!r}, hang-ups {self._hangups!r}, looks {self._looks!r}>"
 
     def signal(self, pid: int, name: str, foreground: bool) -> None:
-        """Signal the process group of ``pid``, or its terminal's foreground group; one that is gone is no error.
+        """Send a signal, without waiting, to the process group of ``pid`` or its terminal's ``foreground`` group.
 
-        As with a kernel, a signal that is pending already is sent once. A name that is no signal's is ignored, as
-        OpenSSH does.
+        As in a kernel, a signal that is already pending is sent once. Unknown signal names are ignored, as by OpenSSH,
+        and so is a process that is gone.
         """
         with contextlib.suppress(ValueError):
             self._signals.add(sidescripts.signal_item(pid, name, foreground))
 
     async def taken(self, pid: int) -> None:
-        """Let the launcher ``pid`` know that all output of its program has come; see ``launcher.line``."""
+        """Notify the launcher ``pid`` that all output of its program has arrived; see ``launcher.line``."""
         await self._signals.ask(sidescripts.taken_item(pid))
 
     async def hang_up(self, pid: int) -> None:
-        """Hang up the session of ``pid`` in a sandbox that lives on; see ``sidescripts.end_argv``."""
+        """Hang up the session of ``pid``, in a sandbox that stays; see ``side_scripts.end_argv``."""
         await self._hangups.ask(str(pid))
 
     async def busy(self, pid: int) -> bool:
-        """Whether the shell ``pid`` runs a program, be it in the background. True when it cannot be found out."""
+        """Whether the shell ``pid`` runs a program, also in the background. True when it cannot be found out."""
         return await self._looks.ask(str(pid)) is not False
 
     async def gone(self, pid: int) -> bool:
-        """Whether there is certainly no process ``pid`` any more."""
+        """Whether the process ``pid`` is gone. False when it cannot be found out."""
         return await self._ends.ask(str(pid)) is True
 
     async def alive(self) -> bool:
-        """Whether a program could be run to its end just now."""
+        """Whether the sandbox answers: a script could be run to its end."""
         return await self._ends.ask("1") is not None
 
     async def anything(self) -> bool:
-        """Whether any program was left running in it. True when it cannot be found out."""
+        """Whether any program runs in it. True when it cannot be found out."""
         async with self._place():
             return await self._answer(sidescripts.anything_argv()) != []
 
     def give_up(self, process: Process) -> None:
-        """End a launcher that may not have begun yet, and close it, without waiting for that."""
+        """End and close, in the background, a launcher that may not have started yet."""
         task = asyncio.create_task(dismiss(process, GIVE_UP_SECONDS))
         self._given_up.add(task)
         task.add_done_callback(self._given_up.discard)
@@ -156,7 +164,7 @@ class SideExecs:
         return self._limits.side(self.user)
 
     async def _answer(self, argv: tuple[str, ...]) -> list[str] | None:
-        """The words that a script printed before its final dot; ``None`` where it did not come to that."""
+        """The words that a script printed before its final dot; ``None`` where there was no dot."""
         said = b""
         ended = False
         with contextlib.suppress(GateError, TimeoutError):
@@ -179,7 +187,11 @@ Place = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class _Batch:
-    """Items that wait for the next exec of their kind, which answers for all of them."""
+    """Collects items for the next exec of one kind, whose script handles all of them.
+
+    ``argv`` makes the command for some items. At most ``at_once`` execs run; each first waits ``delay`` seconds for
+    more items.
+    """
 
     def __init__(
         self,
@@ -202,7 +214,7 @@ class _Batch:
         return f"{len(self._waiting)} waiting, {len(self._tasks)} running"
 
     def add(self, item: str) -> asyncio.Future[bool | None]:
-        """Have it done; once, where it waits already. Done when it was, with whether the script named it."""
+        """Request an item, or share a waiting duplicate. The future's result is that of ``ask``."""
         found = self._waiting.get(item)
         if found is None:
             found = self._waiting[item] = asyncio.get_running_loop().create_future()
@@ -210,7 +222,10 @@ class _Batch:
         return found
 
     async def ask(self, item: str) -> bool | None:
-        """Whether the script named it; ``None`` where that cannot be found out."""
+        """Request an item. Returns whether the script printed it; ``None`` where that cannot be found out.
+
+        Cancelling leaves it requested.
+        """
         return await asyncio.shield(self.add(item))
 
     def _begin(self) -> None:

@@ -1,6 +1,6 @@
-"""The scripts of side execs. Pure.
+"""The shell scripts of side execs. Pure.
 
-Each is given words as ``$0``, says those that it has found something out about, and a dot at its end.
+Each gets its items as words of ``$0``, prints the items that its question is true for, and a dot at its end.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from signal import Signals
 
 from sshgate.sandbox.launcher import FOREVER, SYSTEM_PATH
 
-# Sessions that end within a tenth of a second.
+# Sessions that are ended per tenth of a second.
 TOGETHER = 4
 
 
 def signal_item(pid: int, name: str, foreground: bool = False) -> str:
-    """What ``signal_argv`` is to send: signal ``name`` to the process group of ``pid``.
+    """An item of ``signal_argv``: signal ``name`` (without SIG) for the process group of ``pid``.
 
-    ``foreground`` picks the foreground group of its terminal instead. Raises ``ValueError`` for a name that is no
-    signal's: there are few of them, so what may wait for one process is bounded.
+    ``foreground`` selects the foreground group of its terminal instead. Raises ``ValueError`` for an unknown signal, so
+    that the number of items that can wait for one process is bounded.
     """
     if f"SIG{name}" not in Signals.__members__:
         raise ValueError(f"not a signal name: {name!r}")
@@ -26,14 +26,14 @@ def signal_item(pid: int, name: str, foreground: bool = False) -> str:
 
 
 def taken_item(pid: int) -> str:
-    """What ``signal_argv`` is to send to the launcher ``pid`` alone, when all output of its program has come."""
+    """An item of ``signal_argv`` for the launcher ``pid`` alone: all output of its program has arrived."""
     return f"p{pid}:USR1"
 
 
 def signal_argv(items: Sequence[str]) -> tuple[str, ...]:
-    """The command that sends signals from a second exec, in this order; a process that is gone is no error."""
-    # Field 8 of /proc/PID/stat, counted after the command's name, which may hold blanks and brackets.
-    # gVisor leaves it 0: there it is the program's own group, field 5, and not that of a shell's job.
+    """The command that sends these signals in this order; a process that is gone is no error."""
+    # The foreground group is field 6 of /proc/PID/stat, counted after the command's name, which may hold blanks and
+    # brackets. gVisor leaves it 0; then the signal goes to the program's own group, field 3, not to a shell's job.
     script = (
         "for a in $0;do n=${a#*:};a=${a%:*};p=${a#?};case $a in f*)read -r s </proc/$p/stat&&s=${s##*)}&&set -- $s&&"
         '{ g=$6;[ "$g" -gt 0 ]||g=$3;kill -s $n -- "-$g";};;p*)kill -s $n $p;;'
@@ -43,39 +43,39 @@ def signal_argv(items: Sequence[str]) -> tuple[str, ...]:
 
 
 def end_argv(pids: Sequence[str]) -> tuple[str, ...]:
-    """The command that ends what is left of sessions whose leaders are ``pids``: HUP, and KILL after 2 s.
+    """The command that ends the sessions whose leaders are ``pids``: HUP, and KILL after 2 s.
 
-    As when a terminal is hung up: a program that ignores HUP (nohup) or has a session of its own (setsid) was started
-    to stay, and stays. Whatever else of the sessions does not end of HUP is killed.
+    As when a terminal is hung up, a program that ignores HUP (nohup) or has its own session (setsid) was started to
+    stay, and stays. Any other program of the sessions that HUP does not end is killed.
     """
-    # One look at all processes a round, for all sessions. It says something at once: it has been started.
-    # Of /proc/PID/stat after the name: 1 the state, 3 the group, 4 the session. Bit 1 of SigIgn is HUP.
+    # Each round reads all processes once, for all sessions. It prints a word at once, which shows that it has started.
+    # Fields of /proc/PID/stat after the name: 1 the state, 3 the group, 4 the session. Bit 1 of SigIgn is HUP.
     script = (
         f"{SYSTEM_PATH}"
         'own(){ for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
         '[ "$1" != Z ]||continue;case " $0 " in *" $3 "*|*" $4 "*);;*)continue;;esac;'
         'i=0;while read -r k v;do [ $k = SigIgn: ]&&i=$v&&break;done <"/proc/$p/status";'
         "case $i in *[13579bdf]);;*)echo $p;;esac;done 2>/dev/null;};"
-        # Where a hundred execs end at once containerd's shim begins no other one for a minute: some at a time.
+        # When a hundred execs end at once, containerd's shim starts no other for a minute: end a few at a time.
         "send(){ n=0;for p in $l;do for s;do kill -s $s $p;done 2>/dev/null;"
         f'case " $0 " in *" $p "*)n=$((n+1));[ $((n%{TOGETHER})) -gt 0 ]||sleep 0.1;;esac;done;}};'
         "over(){ echo .;exit 0;};"
         'echo begun;l=$(own);[ "$l" ]||over;send HUP CONT;'
         'for t in 0.1 0.4 0.5 1;do sleep $t;l=$(own);[ "$l" ]||over;done;'
-        # Again, for what was started between a look and its kill.
+        # Repeated for processes that were started between the reading and the kill.
         'for i in 1 2 3 4 5;do send KILL;l=$(own);[ "$l" ]||over;done;over'
     )
     return ("/bin/sh", "-c", script, " ".join(pids))
 
 
 def gone_argv(pids: Sequence[str]) -> tuple[str, ...]:
-    """The command that names those of ``pids`` that are no processes any more."""
+    """The command that prints those of ``pids`` that are no longer processes."""
     return ("/bin/sh", "-c", "for p in $0;do kill -s 0 $p||echo $p;done 2>/dev/null;echo .", " ".join(pids))
 
 
 def busy_argv(pids: Sequence[str]) -> tuple[str, ...]:
-    """The command that names those of ``pids`` that have a child: shells that run something, also in the background."""
-    # The fourth field of /proc/PID/stat is the parent; the second, a name in brackets, may hold blanks.
+    """The command that prints those of ``pids`` that have a child: shells that run a program, maybe in background."""
+    # The parent is field 2 of /proc/PID/stat after the name, which is in brackets and may hold blanks.
     script = (
         'b=;for f in /proc/[0-9]*/stat;do read -r s <"$f"&&set -- ${s##*)}&&b="$b $2";done 2>/dev/null;'
         'for p in $0;do case "$b " in *" $p "*)echo $p;;esac;done;echo .'
@@ -84,10 +84,10 @@ def busy_argv(pids: Sequence[str]) -> tuple[str, ...]:
 
 
 def anything_argv() -> tuple[str, ...]:
-    """The command that says a word when anything but what keeps the sandbox alive, and this command, runs in it.
+    """The command that prints a word when any program runs besides this one and those that keep the sandbox running.
 
-    What keeps it alive is process 1 and a `sleep` of ``FOREVER`` seconds; zombies have ended. `read` drops the
-    NULs between the words of a command line.
+    The latter are process 1 and a `sleep` of ``FOREVER`` seconds. Zombies do not count. `read` drops the NULs between
+    the words of a command line.
     """
     script = (
         "for d in /proc/[0-9]*;do p=${d#/proc/};case $p in 1|$$)continue;;esac;"
