@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.config import SandboxPlace
-from sshgate.sandbox.kubernetes.client import ApiServer
-from sshgate.sandbox.kubernetes.exec import ExecProcess
-from sshgate.streams import Exited
+from sshgate.config.model import SandboxPlace
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.exec.process import ExecProcess
+from sshgate.stream.interfaces import Exited
 from tests.fairness.attack import ECHO_LIMIT, MEMORY_LIMIT, ROOT, Most
 from tests.fairness.flood_exec import KINDS
 from tests.fairness.typist import without_processor
 from tests.rig.processes import resident
 from tests.unit.apiserver import write_kubeconfig
-from tests.unit.exec_server import Home
+from tests.unit.exec_server import FakePodContext
 
 SOCKETS, MIB = 4, 1.0
 
@@ -50,7 +50,7 @@ async def slowest_turn(until: asyncio.Event) -> float:
 async def output_size(client: ApiServer) -> int:
     """Run a program that floods to its end; how much it has said."""
     socket = await client.websocket(client.path("pods", "x", "exec"), "command=true")
-    process = ExecProcess(socket, False, Home(True))
+    process = ExecProcess(socket, False, FakePodContext(True))
     process.pid = 1
     size = 0
     while (chunk := await process.read()) is not None:
