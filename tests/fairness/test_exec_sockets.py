@@ -15,6 +15,7 @@ import pytest
 from sshgate.config.model import SandboxPlace
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.exec.process import ExecProcess
+from sshgate.stream import turns
 from sshgate.stream.interfaces import Exited
 from tests.fairness.attack import ECHO_LIMIT, MEMORY_LIMIT, ROOT, Most
 from tests.fairness.flood_exec import KINDS
@@ -24,6 +25,8 @@ from tests.unit.apiserver import write_kubeconfig
 from tests.unit.exec_server import FakePodContext
 
 SOCKETS, MIB = 4, 1.0
+# What a client does with each chunk.
+CLIENT_SECONDS = 0.00001
 
 
 @pytest.fixture
@@ -52,9 +55,10 @@ async def output_size(client: ApiServer) -> int:
     socket = await client.websocket(client.path("pods", "x", "exec"), "command=true")
     process = ExecProcess(socket, False, FakePodContext(True))
     process.pid = 1
-    size = 0
+    size, client_budget = 0, turns.budget()
     while (chunk := await process.read()) is not None:
         size += len(chunk[1])
+        await client_budget.spent(CLIENT_SECONDS)
     assert await process.wait() == Exited(0)
     await process.close()
     return size
