@@ -11,6 +11,9 @@ from sshgate.stream.interfaces import CHUNK
 # Queued chunks are joined up to this size. Each chunk costs about 60 bytes besides its data, and many small objects
 # fragment the allocator's heap.
 JOINED = 4096
+# Chunks that may wait, whatever their size: two streams that take turns byte by byte are never joined. Half as many
+# are left when the source goes on.
+MOST_CHUNKS = 1024
 
 
 class Flow:
@@ -63,7 +66,7 @@ class Flow:
         else:
             self._chunks.append((stream, data))
         self.size += len(data)
-        if self.size > self.high and not self.paused:
+        if not self.paused and (self.size > self.high or len(self._chunks) > MOST_CHUNKS):
             self.paused = True
             self._pause()
         self._wake()
@@ -114,7 +117,7 @@ class Flow:
         return stream, b"".join(parts)
 
     def _relieve(self) -> None:
-        if self.paused and self.size <= self.low:
+        if self.paused and self.size <= self.low and len(self._chunks) <= MOST_CHUNKS // 2:
             self.paused = False
             self._resume()
 

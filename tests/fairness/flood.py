@@ -136,6 +136,7 @@ KINDS = {
     "bytes": Kind("session", lambda _: on(MSG_CHANNEL_DATA, 0, String(b"x"))),
     "empty data": Kind("session", lambda _: on(MSG_CHANNEL_DATA, 0, String(b""))),
     "variables": Kind("session", lambda n: request(0, b"env", String(b"LC_%d" % n), String(b"x"))),
+    "signals": Kind("session", lambda _: request(0, b"signal", String(b"USR1"))),
     "sizes": Kind(
         "session", lambda n: request(0, b"window-change", *(UInt32(size) for size in (80 + n % 50, 24, 0, 0)))
     ),

@@ -72,10 +72,11 @@ class Typist:
 
     def _waited(self) -> float:
         """Seconds for which the key's way had no processor so far."""
-        return sum(map(_without_processor, self._chain))
+        return sum(map(without_processor, self._chain))
 
 
-def _without_processor(pid: int) -> float:
+def without_processor(pid: int) -> float:
+    """Seconds for which a process was ready to run and had none, so far."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
     except OSError:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.stream.flow import JOINED, Flow
+from sshgate.stream.flow import JOINED, MOST_CHUNKS, Flow
 from sshgate.stream.interfaces import CHUNK, STDERR, STDOUT
 
 
@@ -53,6 +53,21 @@ async def test_a_flow_with_a_limit_of_its_own_joins_up_to_that() -> None:
         flow.put(bytes(CHUNK))
     flow.put_eof()
     assert [len(data) for _, data in await drained(flow)] == [3 * CHUNK, CHUNK]
+
+
+async def test_streams_that_take_turns_are_bounded_in_chunks() -> None:
+    """A byte costs more than a hundred where none is joined to its neighbour."""
+    source = Source()
+    flow = source.flow(1 << 20, 1 << 19)
+    for number in range(MOST_CHUNKS + 1):
+        assert not source.calls
+        flow.put(b"x", STDERR if number % 2 else STDOUT)
+    assert source.calls == ["pause"]
+    for _ in range(MOST_CHUNKS // 2):
+        assert source.calls == ["pause"]
+        await flow.get()
+    await flow.get()
+    assert source.calls == ["pause", "resume"]
 
 
 async def test_the_source_is_paused_above_high_and_resumed_at_low() -> None:

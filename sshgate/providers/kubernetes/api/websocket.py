@@ -74,7 +74,7 @@ class RemoteSocket:
         self._wire: _Wire | None = _Wire.of(response)
         hold, release = partial(self._hold, "turn"), partial(self._release, "turn")
         self._budget = turns.budget(self._work_off, hold, release)
-        self._parser: FrameParser | None = FrameParser(_no_message, self._control, self._budget.over)
+        self._parser: FrameParser | None = FrameParser(_no_message, self._control, self._over)
         self._ended: Callable[[], None] | None = None
         self._came: list[bytes] = []
         self._at_end = False
@@ -89,7 +89,7 @@ class RemoteSocket:
         if (wire := self._wire) is None:
             ended()
             return
-        self._parser = FrameParser(message, self._control, self._budget.over)
+        self._parser = FrameParser(message, self._control, self._over)
         self._ended = ended
         wire.protocol.read_timeout = None
         wire.protocol.set_parser(self, self)
@@ -132,6 +132,12 @@ class RemoteSocket:
         self._held.remove(reason)
         if not self._held and (wire := self._wire) is not None and wire.protocol.connected:
             wire.below.resume_reading()
+        if reason == "reader" and self._parser is not None and self._parser.stopped:
+            self._budget.ready()
+
+    def _over(self) -> bool:
+        # A reader that takes no more is handed no more: of the smallest frames one read of the network has 60,000.
+        return "reader" in self._held or self._budget.over()
 
     def close(self) -> None:
         """Send a CLOSE frame and drop the connection without waiting for a reply. Idempotent."""
@@ -170,7 +176,7 @@ class RemoteSocket:
             self._ping = None
         if not parser.stopped and self._at_end:
             self._end()
-        return parser.stopped and self._parser is not None
+        return parser.stopped and self._parser is not None and "reader" not in self._held
 
     def _end(self) -> None:
         if self._ended is not None:
