@@ -91,6 +91,7 @@ class WebSession:
 
     @property
     def user(self) -> str:
+        """The user to whom the session belongs."""
         return self.identity.user
 
     @property
@@ -205,6 +206,7 @@ class WebSession:
     # --- stream.interfaces.Client ---
 
     async def read(self) -> bytes | None:
+        """Return the next input; ``None`` after the session has ended."""
         chunk = await self._input.get()
         if chunk is None:
             return None
@@ -214,6 +216,7 @@ class WebSession:
         return chunk[1]
 
     async def write(self, stream: int, data: bytes) -> None:
+        """Append output. Waits while the viewer has too much to acknowledge; without a viewer it never waits."""
         if self.ending is not None:
             return
         self.output.append(data)
@@ -233,6 +236,7 @@ class WebSession:
         return self._paused
 
     async def control(self) -> Control:
+        """Return the next resize. The first call also shows that the program runs."""
         if not self.running:
             # The core asks for controls only once the program runs.
             self.running = True

@@ -46,6 +46,7 @@ class WebSocket(web.WebSocketResponse):
         return await super().prepare(request)
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        """Close the socket. aiohttp calls this too, when it cannot parse what it reads."""
         # aiohttp calls this without a message when it cannot parse what it reads, and would close the connection at
         # once. The kernel would answer later data with a reset, and the peer would lose the unread close frame.
         if code in _UNREADABLE and not message and not self.closed and self._connection is not None:

@@ -104,6 +104,7 @@ class Identity:
 
     @property
     def user(self) -> str:
+        """The user's name."""
         return self.login.user
 
 

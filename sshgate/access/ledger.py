@@ -56,9 +56,11 @@ class Memory:
         self._texts: dict[str, str] = {}
 
     async def all(self) -> Mapping[str, str]:
+        """See ``Shelf``."""
         return dict(self._texts)
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
+        """See ``Shelf``."""
         self._texts[user] = change(self._texts.get(user, ""))
         return self._texts[user]
 

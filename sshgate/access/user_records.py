@@ -30,9 +30,11 @@ class FileShelf:
         return f"<FileShelf {self._path}>"
 
     async def all(self) -> Mapping[str, str]:
+        """See ``ledger.Shelf``."""
         return await asyncio.to_thread(self._read)
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
+        """See ``ledger.Shelf``."""
         return await asyncio.to_thread(self._changed, user, change)
 
     def _changed(self, user: str, change: Callable[[str], str]) -> str:

@@ -82,4 +82,5 @@ class Quiet(SpanExporter):
         return f"the collector refuses them with status {self._status}"
 
     def shutdown(self) -> None:
+        """Shut the wrapped exporter down."""
         self._exporter.shutdown()

@@ -42,7 +42,7 @@ def checked(settings: Traces) -> Mapping[str, str]:
     headers = {}
     for number, line in enumerate(lines, 1):
         found = _HEADER.fullmatch(line)
-        if line and found is None:  # the line is not quoted: it holds a secret
+        if line and found is None:  # do not quote it in the error: it may contain a secret
             raise ConfigError([f"{name}: line {number} is no header; write `name: value`."])
         if found is not None:
             headers[found[1]] = found[2]
