@@ -13,7 +13,7 @@ from sshgate.access.proxy_header import Peer, is_header
 from webshim.reading import Reading
 from webshim.responses import HEADERS, Refusal, refused
 
-# A connection without a login ends after this time, or as soon as the request in progress is answered.
+# A connection without a login ends after this time; a request in progress is still answered first.
 ANONYMOUS_SECONDS = 60.0
 
 
