@@ -1,1 +1,1 @@
-"""The browser's front door: the gateway's sessions in xterm.js, over one WebSocket each."""
+"""The web front end: the gateway's sessions in xterm.js, over one WebSocket each."""

@@ -1,4 +1,4 @@
-"""The routes. One application, at the base path and without it, so that a proxy may strip it or not."""
+"""The routes of the web server, served with and without the base path, so that a proxy may strip it or not."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from webshim.responses import SCHEME, add_headers, errors_as_json
 from webshim.rest import Rest, health
 from webshim.state import WebState
 
-# JSON bodies; files are streamed and have a limit of their own.
+# The limit for JSON bodies. Files are streamed and have their own limit.
 BODY_BYTES = 64 * 1024
 OPENAPI = Path(__file__).with_name("openapi.json")
 
 
 def build(door: WebState, pages: Pages) -> web.Application:
-    """The application behind one listener."""
+    """Return the aiohttp application with all routes. Reads ``openapi.json`` from disk."""
     app = web.Application(middlewares=[errors_as_json], client_max_size=BODY_BYTES)
     app[SCHEME] = door.scheme
     app.on_response_prepare.append(add_headers)

@@ -1,4 +1,4 @@
-"""One TCP connection of the web server: counted like those of SSH. aiohttp's protocol object, and what we add."""
+"""One TCP connection of the web server: aiohttp's protocol object, with connection limits like those of SSH."""
 
 from __future__ import annotations
 
@@ -13,41 +13,48 @@ from sshgate.access.proxy_header import Peer, is_header
 from webshim.reading import Reading
 from webshim.responses import HEADERS, Refusal, refused
 
-# A connection that nobody logs in on ends after this time, or when its request is answered.
+# A connection without a login ends after this time; a request in progress is still answered first.
 ANONYMOUS_SECONDS = 60.0
 
 
 class Slot(Protocol):
-    """The place of one admitted connection."""
+    """The place of one admitted connection; see ``access.connections.Place``."""
 
     def authenticated(self, user: str) -> None:
-        """It has logged in. Raises ``LimitReached`` where this user has too many."""
+        """Report that the connection has logged in. Raises ``LimitReached`` if the user has too many connections."""
 
     def release(self) -> None:
-        """It has ended. May be called again."""
+        """Stop counting the connection. Idempotent."""
 
 
 class Desk(Protocol):
-    """What a connection asks of the server."""
+    """The server, as a connection sees it."""
 
     def admit(self, peer: str, connection: Connection) -> Slot | None:
-        """A place for a connection from this address; ``None`` where those are not counted. Raises ``LimitReached``."""
+        """Admit a connection from this address; ``None`` if connections from there are not counted.
+
+        Raises:
+            LimitReached: the connection must be closed.
+        """
 
     def malformed(self, peer: str, reason: str) -> None:
-        """Something came that is no HTTP."""
+        """Report that this address has sent something that is not HTTP. ``reason`` is a phrase for the operator."""
 
 
 class Connection(Reading):
-    """Holds a place from TCP to its end, as an ``access.connections.Entrant``. aiohttp's limits of time are its own:
-    a head that does not come, and an idle connection, end after ``keepalive_timeout``."""
+    """One TCP connection, which holds a place until it ends. It is an ``access.connections.Entrant``.
+
+    aiohttp's own time limits apply in addition: it closes a connection that sends no request, or is idle, after
+    ``keepalive_timeout``.
+    """
 
     def __init__(self, server: web.Server, desk: Desk, peer: Peer, cut: Cut, **options: Any) -> None:
-        """Raises ``LimitReached``."""
+        """Raises ``LimitReached`` if it is not admitted. ``options`` are those of aiohttp's ``RequestHandler``."""
         super().__init__(server, **options)
         self.peer = peer.source
-        """The address on the other side, a proxy's where there is one."""
+        """The address of the client, or of the HTTP proxy in front of it."""
         self.lost = asyncio.Event()
-        """It has ended, from whichever side."""
+        """Set when the connection has ended, whichever side ended it."""
         self._desk = desk
         self._cut = cut
         self._logged_in = False
@@ -59,14 +66,18 @@ class Connection(Reading):
         super().connection_lost(exc)
 
     def unmade(self) -> None:
-        """It has ended, perhaps before it was made."""
+        """Clean up after the connection's end; also called if it failed before ``connection_made``. Idempotent."""
         self._overdue.cancel()
         if self._slot is not None:
             self._slot.release()
         self.lost.set()
 
     def authenticated(self, user: str) -> None:
-        """A request on it was somebody's. Raises ``LimitReached``."""
+        """Report that a request was authenticated. Only the first call counts.
+
+        Raises:
+            LimitReached: the user has too many connections from this source.
+        """
         if not self._logged_in:
             if self._slot is not None:
                 self._slot.authenticated(user)
@@ -74,19 +85,19 @@ class Connection(Reading):
             self._overdue.cancel()
 
     def upgraded(self) -> None:
-        """It is somebody's socket now: counted by its user, no longer by where it comes from."""
+        """The connection has become a WebSocket: sockets are counted by user, not by source. Releases the place."""
         if self._slot is not None:
             self._slot.release()
 
-    # --- its place, before a login ---
+    # --- access.connections.Entrant ---
 
     @property
     def progress(self) -> int:
-        """1 while a request is being answered."""
+        """1 while a request is being answered, else 0."""
         return int(self._request_in_progress)
 
     def make_room(self, seconds: float) -> None:
-        """As ``access.connections.Entrant`` has it."""
+        """See ``access.connections.Entrant``."""
         self._overdue.cancel()
         self._overdue = asyncio.get_running_loop().call_later(seconds, self._abort)
 
@@ -97,13 +108,13 @@ class Connection(Reading):
             self._cut()
 
     def _grown_old(self) -> None:
-        # A page that nobody has logged in at asks again on a new connection.
+        # A page without a login opens a new connection for its next request.
         if self.progress:
             self.close()
         elif self.transport is not None:
             self.force_close()
 
-    # --- what is no HTTP ---
+    # --- malformed requests ---
 
     def data_received(self, data: bytes) -> None:
         if not self._request_count and is_header(data):
@@ -113,7 +124,7 @@ class Connection(Reading):
             super().data_received(data)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        # A stranger's mistake: aiohttp would write a traceback with the stranger's bytes for each.
+        # Malformed requests are the client's fault: aiohttp would log a traceback with the client's bytes for each.
         error = kw.get("exc_info")
         if isinstance(error, (HttpProcessingError, web.RequestPayloadError)):
             self._desk.malformed(self.peer, type(error).__name__)
@@ -131,12 +142,12 @@ class Connection(Reading):
             return super().handle_error(request, status, exc, message)
         self.log_exception(exc_info=exc)
         response = refused(Refusal(400, "request", "this request cannot be understood."))
-        # No application has seen the request, so nothing else adds them.
+        # The request did not reach the application, which would have added these headers.
         response.headers.update({"Server": "sshgate", **HEADERS})
         response.force_close()
         return response
 
 
 def connection_of(request: web.Request) -> Connection:
-    """The connection that a request came on."""
+    """Return the connection on which a request was received."""
     return cast(Connection, request.protocol)

@@ -1,4 +1,4 @@
-"""Files in and out of a session's sandbox: each transfer is a program of the session's own login."""
+"""Upload and download of files of a session's sandbox. Each transfer is a shell script run by the session's login."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from webshim.sessions import Login
 from webshim.state import WebState
 
 LONGEST_PATH = 4096
-# A size in decimal, as far as a file has one.
+# Digits in the size of a file.
 LONGEST_NUMBER = 19
 AT_A_TIME = 8
-# What a far end says on stderr, at most, and what of it a user is told.
+# How much of a script's stderr is kept, and how much of that is shown to the user.
 COMPLAINT_BYTES = 2000
 COMPLAINT_CHARACTERS = 200
 
-# The scripts run in the sandbox, in any POSIX shell. $p never begins with a dash.
+# The scripts run in the sandbox, in any POSIX shell. $p is the path and never begins with a dash, $s the shell whose
+# working directory counts.
 _HERE = 'cd "/proc/$s/cwd" 2>/dev/null || cd || exit 49\n'
 _SIZE = 'size() { stat -L -c %s "$1" 2>/dev/null || wc -c <"$1"; }\n'
 _READ = (
@@ -40,12 +41,13 @@ _WRITE = (
     _HERE
     + _SIZE
     + 'd=${p%/*}; [ -d "${d:-/}" ] || exit 44\n[ ! -d "$p" ] || exit 45\n'
-    # A half-written file never has the name that was asked for; who is ended just after it was made leaves it neither.
+    # Write to a temporary file and rename it, so that a partial file never has the requested name. The traps remove it
+    # when the script is ended, also right after mktemp.
     + "t=\ntrap 'rm -f \"$t\"' EXIT\ntrap 'exit 1' HUP INT TERM\n"
     + 't=$(mktemp "$d/.sshgate-upload.XXXXXX") || exit 46\n'
     + 'cat >"$t" || exit 47\n'
     + 'n=$(size "$t")\n'
-    # A part of a file must not pass for the whole: either its size was said before, or a mark is its end.
+    # Detect a truncated upload: compare with the announced size $w, or without one look for the mark $m at the end.
     + 'if [ -n "$w" ]; then [ "$n" = "$w" ] || exit 48\n'
     + 'else [ "$(tail -c 32 "$t" | tr -d "\\000")" = "$m" ] && n=$((n - 32)) || exit 48\n'
     + 'dd if=/dev/null of="$t" bs=1 seek="$n" 2>/dev/null || exit 47; fi\n'
@@ -61,7 +63,10 @@ _REFUSALS = {
 
 
 class Files:
-    """The handlers of ``api/sessions/ID/files``."""
+    """The handlers of ``api/sessions/ID/files``. They raise ``Refusal`` or ``GateError``.
+
+    A transfer is aborted when its session or its login ends.
+    """
 
     def __init__(self, door: WebState, rest: Rest) -> None:
         self._door = door
@@ -69,7 +74,7 @@ class Files:
         self._busy: dict[str, int] = {}
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """Download."""
+        """Download a file."""
         visitor = self._door.visitor(request)
         session = self._rest.own_of(visitor, request)
         path = _path(request)
@@ -81,7 +86,7 @@ class Files:
         return answered
 
     async def put(self, request: web.Request) -> web.Response:
-        """Upload."""
+        """Upload a file. It appears under its name only when it is complete."""
         visitor = self._door.visitor(request)
         session = self._rest.own_of(visitor, request)
         path = _path(request)
@@ -134,7 +139,7 @@ def _path(request: web.Request) -> str:
 
 
 class _Transfer:
-    """A ``streams.Client`` without a person: bytes of a request or an answer, and what the far end says."""
+    """The ``stream.interfaces.Client`` of a transfer's script: connects it to an HTTP request and response."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -144,7 +149,7 @@ class _Transfer:
         self._refusal: Refusal | None = None
 
     def cut(self) -> None:
-        """Its login is over."""
+        """Abort the transfer because its login is over; see ``state.Transfer``."""
         self._refusal = Refusal(401, "login", "your login is over.")
         self._gone.set()
 
@@ -177,7 +182,7 @@ class _Transfer:
         self._gone.set()
 
     def _check(self) -> None:
-        """Raises ``Refusal`` unless the far end did what it was asked."""
+        """Raise ``Refusal`` unless the script has succeeded."""
         if self._refusal is not None:
             raise self._refusal
         if self._outcome == Exited(0):
@@ -191,7 +196,7 @@ class _Transfer:
 
 
 class _Download(_Transfer):
-    """The far end says the size in its first line, then the bytes."""
+    """A download. The script writes the file's size in the first line, then its bytes."""
 
     def __init__(self, request: web.Request, path: str) -> None:
         super().__init__(request)
@@ -218,20 +223,23 @@ class _Download(_Transfer):
             await self._response.write(data)
 
     async def completed(self) -> web.StreamResponse:
-        """The answer, told to its end. Raises ``Refusal`` where none was begun."""
+        """Finish the response and return it; abort the connection if the file is not complete.
+
+        Raises ``Refusal`` if the response had not begun.
+        """
         if self._left is None:
             self._check()
             raise Refusal(502, "sandbox", "the transfer broke off.")
         if self._left == 0 and self._outcome == Exited(0):
             await self._response.write_eof()
         elif self._request.transport is not None:
-            # The reader must see that this is not all.
+            # Abort, so that the client notices that the file is incomplete.
             self._request.transport.abort()
         return self._response
 
 
 class _Upload(_Transfer):
-    """The request's body goes to the far end, which says how much it has got."""
+    """An upload. The request's body goes to the script's stdin; the script answers with the number of bytes."""
 
     def __init__(self, request: web.Request, most: int) -> None:
         super().__init__(request)
@@ -240,9 +248,9 @@ class _Upload(_Transfer):
         self._whole = False
         length = request.content_length
         self.size = "" if length is None else str(length)
-        """What the request says, if it does."""
+        """The Content-Length in decimal; empty if the request has none."""
         self.mark = secrets.token_hex(16) if length is None else ""
-        """Follows the last byte of a request that does not say its size."""
+        """A random mark, sent after the last byte of a request without Content-Length."""
         self._answer = b""
 
     async def read(self) -> bytes | None:
@@ -250,7 +258,7 @@ class _Upload(_Transfer):
             return None
         try:
             data = await self._request.content.readany()
-        except Exception:  # whatever aiohttp says of a body that breaks off
+        except Exception:  # aiohttp raises various exceptions for a body that breaks off
             await self._broken()
         self._bytes += len(data)
         if self._bytes > self._most:
@@ -259,7 +267,7 @@ class _Upload(_Transfer):
         return data or self.mark.encode() or None
 
     async def _broken(self) -> NoReturn:
-        # Not an end of input: that would make a whole file of a part.
+        # Do not return an end of input: the script would take the part for a complete file. Wait to be cancelled.
         self._gone.set()
         await asyncio.Future()
         raise AssertionError
@@ -268,7 +276,7 @@ class _Upload(_Transfer):
         self._answer = (self._answer + data)[:100]
 
     def completed(self) -> int:
-        """Bytes that were written. Raises ``Refusal``."""
+        """Return the number of bytes written. Raises ``Refusal`` if the upload failed."""
         if self._bytes > self._most:
             raise Refusal(413, "too_large", f"a file may have at most {self._most} bytes here.")
         self._check()
@@ -276,7 +284,7 @@ class _Upload(_Transfer):
 
 
 def _number(said: bytes) -> int:
-    """A size that the far end tells; programs of the sandbox's user can write there too."""
+    """Parse a size from the script. It is not trusted: other programs of the user may write to its output."""
     digits = said.strip()
     if not digits.isdigit() or len(digits) > LONGEST_NUMBER:
         raise Refusal(502, "sandbox", "the sandbox answered with something else than a size.")

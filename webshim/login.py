@@ -1,4 +1,4 @@
-"""Authentication in the browser: links and tokens by SSH, passwords, a trusted proxy; and whether it still stands."""
+"""Logins of browsers and programs: links and tokens printed by SSH, passwords, a trusted proxy; and their validity."""
 
 from __future__ import annotations
 
@@ -24,40 +24,51 @@ from webshim.signing import Signer
 from webshim.throttle import Throttle
 
 LINK_SECONDS = 60.0
-# Each look at a password takes 64 MiB for some ten milliseconds.
+# Each check of a password takes 64 MiB of memory for some tens of milliseconds.
 PASSWORDS_AT_A_TIME = 2
-# Failures of one address over all users, in those that one user may have there: a house, not a guesser of names.
+# An address may fail for all users together this many times as often as for one user: enough for people who share
+# an address, too little for guessing user names.
 USERS_BEHIND_AN_ADDRESS = 5
 LOOPBACK = "127.0.0.1"
-# Whether a certificate has been revoked cannot be seen afterwards: such logins are short.
+# Revocation of a certificate cannot be checked later, so logins that were made with one are short.
 CERTIFICATE_SECONDS = 3600.0
 _CERTIFICATE = "cert "
 
 
 class Keyring(Protocol):
-    """What the SSH keys say of a login that began with one."""
+    """The SSH keys, by which logins that were made with a key are rechecked. Neither method raises."""
 
     def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
-        """What this key may do for this user now; ``None``: nothing."""
+        """Return the restrictions of the user's key with this fingerprint; ``None`` if it may not log in now.
+
+        Args:
+            fingerprint: ``SHA256:...``.
+            source: the client's address, without a port.
+            now: seconds since the epoch.
+        """
 
     def certified(self, user: str, certificate: Certified, source: str, now: float) -> Restrictions | None:
-        """What the signer of this certificate allows its owner now; ``None``: nothing."""
+        """Return the restrictions of a login with this certificate; ``None`` if it may not log in now.
+
+        ``source`` and ``now`` are as for ``holder``.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No login, and in how many seconds another attempt makes sense (0: at once)."""
+    """A failed login."""
 
     wait: int = 0
+    """Seconds until another attempt is allowed; 0: at once."""
 
 
 class Logins:
-    """Everything that can make a request somebody's."""
+    """All ways to authenticate a request, and to check that a login is still valid."""
 
     def __init__(
         self, web: Web, keyring: Keyring, signer: Signer, place: PublicEndpoint, ledger: Ledger | None = None
     ) -> None:
-        """``ledger``: what was issued before and elsewhere; ``None``: nothing, and nobody else is told."""
+        """``ledger`` holds tokens and logouts, shared with other gateways; ``None``: one in memory, not shared."""
         self._web = web
         self._keyring = keyring
         self._signer = signer
@@ -74,14 +85,15 @@ class Logins:
 
     @property
     def ways(self) -> list[str]:
-        """How people can log in by themselves."""
+        """The ways in which users can log in by themselves: ``link``, and ``password`` if there is a users file."""
         return ["link", *(["password"] if self._users is not None else [])]
 
     # --- logging in ---
 
     def by_link(self, ticket: str, source: str) -> Principal | Refused:
-        """Use up a link."""
-        # Before the throttle: 192 random bits need none, and who guesses here must not shut out a neighbour's link.
+        """Log in by the ticket of a link, which is used up."""
+        # A valid link is not throttled: 192 random bits cannot be guessed, and failures of others at the same address
+        # must not block it.
         visitor = self._links.take(ticket)
         if visitor is not None and self.stands(visitor, source):
             return visitor
@@ -92,20 +104,20 @@ class Logins:
         return Refused()
 
     def invited(self, ticket: str) -> str | None:
-        """Whom a link would log in; it stays good."""
+        """Return the user that a link would log in, without using it up; ``None`` if it is not valid."""
         visitor = self._links.look(ticket)
         return visitor.user if visitor is not None else None
 
     async def by_password(self, user: str, password: str, source: str) -> Principal | Refused:
-        """Check a password. An unknown user costs the same time as a wrong one.
+        """Log in by a password. An unknown user takes the same time as a wrong password.
 
-        Failures count for a user together with the address that they come from, and for the address: nobody locks a
-        user out from elsewhere. How fast all addresses together can guess is bound by the turns.
+        Failures are throttled per user and address, and per address, so nobody can lock out a user from another
+        address. Only ``PASSWORDS_AT_A_TIME`` checks run at once, which bounds the guesses of all addresses together.
         """
         crowd = _from(source)
         key = f"{user[:200]} {crowd}"
         async with self._turns:
-            # Asked when it is this one's turn: those that waited beside it may have failed since.
+            # Checked here and not earlier: other attempts may have failed while this one was waiting.
             if wait := max(self._throttle.wait(key), self._crowd.wait(crowd)):
                 return Refused(wait)
             proof = await self._users.check(user, password) if self._users is not None else None
@@ -116,36 +128,39 @@ class Logins:
         return self._visitor(user, "password", proof)
 
     def by_proxy(self, user: str) -> Principal:
-        """A proxy that has shown its secret says so."""
+        """Return the principal for a user whom the trusted proxy has named. The caller has checked its secret."""
         return self._visitor(user, "proxy", "")
 
     def by_cookie(self, word: str, source: str) -> Principal | None:
-        """Who a cookie is, where its login still stands."""
+        """Return the principal of a cookie; ``None`` if it is not valid."""
         return self._alive(self._signer.read("cookie", word), source)
 
     def by_token(self, word: str, source: str) -> Principal | None:
-        """Who a bearer token is, where it still stands."""
+        """Return the principal of a bearer token; ``None`` if it is not valid."""
         return self._alive(self._signer.read("token", word), source)
 
     def cookie(self, visitor: Principal) -> str:
-        """The cookie of a login."""
+        """Return the value of the cookie for a login."""
         return self._signer.sign("cookie", visitor)
 
     async def logout(self, visitor: Principal) -> None:
-        """Its cookie or token is worth nothing from now on, at any gateway and after any restart."""
+        """Invalidate a cookie or token, here at once, at other gateways within seconds, and across restarts.
+
+        If it cannot be saved, saving is tried again in the background (see ``Ledger.logout``).
+        """
         if visitor.method == "token":
             await self._ledger.give_up(visitor.user, visitor.id)
         else:
             await self._ledger.logout(visitor.user, visitor.id, Logout(visitor.issued, visitor.expires))
 
     def signed(self, word: str, token: bool) -> Principal | None:
-        """Who a cookie or token was signed for, whatever it is worth now: for events."""
+        """Return the principal that a cookie or token was signed for, even if it is no longer valid: for events."""
         return self._signer.read("token" if token else "cookie", word)
 
-    # --- does it still hold ---
+    # --- validity ---
 
     def alive(self, visitor: Principal, source: str) -> bool:
-        """Whether the login may go on: neither over, nor logged out, nor without its proof."""
+        """Return whether a login is still valid: not expired, logged out or revoked, and its proof still holds."""
         return visitor.expires > time.time() and not self._lost(visitor) and self.stands(visitor, source)
 
     def _lost(self, visitor: Principal) -> bool:
@@ -153,7 +168,11 @@ class Logins:
         return issued.lost(visitor.id, visitor.issued, token=visitor.method == "token")
 
     def stands(self, visitor: Principal, source: str) -> bool:
-        """Whether what proved the login still proves it: its user was not removed, nor the key, password or token."""
+        """Return whether the proof of a login still holds. Expiry and logout are not checked; see ``alive``.
+
+        The key or certificate must still be accepted from ``source``, the password be unchanged, the token not
+        revoked, or the proxy still be configured with a secret.
+        """
         if visitor.method == "token" and self._lost(visitor):
             return False
         if visitor.method == "password":
@@ -167,7 +186,7 @@ class Logins:
             allowed = self._keyring.certified(visitor.user, visitor.certificate, source, now)
         else:
             allowed = self._keyring.holder(visitor.user, visitor.proof, source, now)
-        # A key that was bound to a command since then must not open shells any more.
+        # The key may have been restricted to a command since the login.
         return allowed is not None and allowed.whole
 
     def _alive(self, visitor: Principal | None, source: str) -> Principal | None:
@@ -176,7 +195,7 @@ class Logins:
     # --- what ssh prints ---
 
     async def web(self, question: SubsystemRequest) -> str:
-        """The verb ``web``: a link that logs the browser in as whoever asks."""
+        """The subsystem ``web``: return a link that logs a browser in as the user. Raises ``GateError``."""
         visitor = self._by_ssh(question.identity, "link", self._web.login_lifetime)
         text = self._link(question.identity, visitor) + "\n"
         question.trail.emit(Code.WEB_LINK_ISSUED, id=visitor.id)
@@ -187,7 +206,14 @@ class Logins:
         return text
 
     def invitation(self, identity: Identity, seconds: float | None = None) -> str:
-        """The link for somebody who has logged in by SSH; good for ``seconds``, a minute where none are given."""
+        """Return a login link for a user who has logged in by SSH.
+
+        Args:
+            seconds: how long the link is valid; ``None``: ``LINK_SECONDS``.
+
+        Raises:
+            GateError: the key's restrictions do not allow it.
+        """
         return self._link(identity, self._by_ssh(identity, "link", self._web.login_lifetime), seconds)
 
     def _link(self, identity: Identity, visitor: Principal, seconds: float | None = None) -> str:
@@ -195,7 +221,7 @@ class Logins:
         return f"{self._place.url_at(identity.server or LOOPBACK)}/#login={ticket}"
 
     async def token(self, question: SubsystemRequest) -> str:
-        """The verb ``token``: a bearer token for programs."""
+        """The subsystem ``token``: return a new bearer token for programs. Raises ``GateError``."""
         who = question.identity
         visitor = self._by_ssh(who, "token", self._web.token_lifetime)
         visitor = replace(visitor, id=secrets.token_hex(8))

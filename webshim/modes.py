@@ -1,27 +1,28 @@
-"""The modes of a terminal, told from the output that goes by: what a screen that was lost must be put back to. Pure.
+"""Tracks a terminal's modes in its output, to restore them on a fresh terminal when its state was lost. Pure.
 
-Only what survives a redraw by the program itself is followed: DEC private modes, the keypad, and the cursor's shape.
-Colours and contents are drawn anew.
+Only what a redraw by the program does not restore is tracked: DEC private modes, keypad mode and cursor shape. The
+redraw restores colours and contents.
 """
 
 from __future__ import annotations
 
 import re
 
-# Those whose state at power-on is set.
+# Modes that are set in a fresh terminal.
 _ON_AT_FIRST = frozenset({7, 25})
-# A save of the cursor (1048) and synchronized output (2026) are moments, not states; 3 and 40 resize.
+# Tracked modes. Not tracked: 1048 (save cursor) and 2026 (synchronized output), which are momentary; 3 and 40, which
+# resize the terminal.
 _FOLLOWED = frozenset(
     {1, 5, 6, 7, 9, 12, 25, 45, 47, 66, 1000, 1002, 1003, 1004, 1005, 1006, 1007, 1015, 1016, 1047, 1049, 2004}
 )
 _ALTERNATE = frozenset({47, 1047, 1049})
 _SEQUENCE = re.compile(rb"\x1b(?:\[\?([0-9;]{1,64})([hl])|([=>])|(c)|\[(!)p|\[([0-6]) q)")
-# The longest beginning of a sequence that can be cut off at the end of a chunk.
+# Bytes of an incomplete sequence that are kept at the end of a chunk.
 _LONGEST = 72
 
 
 class Modes:
-    """Feed it output in order, ask it for the sequences that bring a fresh terminal to the same modes."""
+    """The modes of a terminal after the output that was fed so far."""
 
     def __init__(self) -> None:
         self._set: dict[int, bool] = {}
@@ -35,11 +36,11 @@ class Modes:
 
     @property
     def alternate(self) -> bool:
-        """Whether the alternate screen is shown."""
+        """Whether the alternate screen is active."""
         return any(self._set.get(mode, False) for mode in _ALTERNATE)
 
     def feed(self, data: bytes) -> None:
-        """Output goes by; sequences may be split between two calls."""
+        """Process the next output. Escape sequences may be split between calls."""
         if b"\x1b" not in data and not self._rest:
             return
         data = self._rest + data
@@ -51,9 +52,9 @@ class Modes:
         self._rest = data[last:] if last >= 0 else b""
 
     def sequences(self) -> bytes:
-        """What to write to a terminal that was reset."""
+        """Return the escape sequences that bring a reset terminal to the same modes."""
         parts = [b"\x1b="] if self._keypad else []
-        # The alternate screen first: entering it saves the cursor and clears.
+        # The alternate screen comes first, because entering it saves the cursor and clears the screen.
         for mode in sorted(self._set, key=lambda mode: (mode not in _ALTERNATE, mode)):
             if self._set[mode] != (mode in _ON_AT_FIRST):
                 parts.append(b"\x1b[?%d%s" % (mode, b"h" if self._set[mode] else b"l"))

@@ -1,4 +1,4 @@
-"""Rights that are used up by using them: the links that log in, the tickets of sockets."""
+"""Tokens that can be used once: the tickets of login links and of sockets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# More than people can use; the oldest give way, so that nobody can fill the memory.
+# Tokens kept at once, more than users need. Beyond it the oldest are dropped, so that nobody can fill the memory.
 MOST = 10_000
 
 
 class OneTimeTokens(Generic[T]):
-    """Tokens of 192 random bits, each good once and for ``seconds``."""
+    """Random tokens of 192 bits, each valid once and for ``seconds``. Only their digests are kept.
+
+    ``now`` is a monotonic clock.
+    """
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
@@ -26,9 +29,9 @@ class OneTimeTokens(Generic[T]):
         return f"<OneTime {len(self._issued)} open>"
 
     def issue(self, meaning: T, seconds: float | None = None) -> str:
-        """A new token that stands for ``meaning``, for ``seconds`` where those are not the usual ones."""
+        """Return a new token that stands for ``meaning``. ``seconds`` overrides the usual lifetime."""
         now = self._now()
-        # In the order of their issue, which is that of their end for nearly all.
+        # The dict is in order of issue, which for nearly all tokens is the order of expiry.
         while self._issued and (next(iter(self._issued.values()))[0] <= now or len(self._issued) >= MOST):
             del self._issued[next(iter(self._issued))]
         token = secrets.token_urlsafe(24)
@@ -36,13 +39,13 @@ class OneTimeTokens(Generic[T]):
         return token
 
     def look(self, token: str) -> T | None:
-        """The same as ``take``, and it stays good."""
+        """Return what a token stands for without using it up; ``None`` if it is wrong, used or expired."""
         ends, meaning = self._issued.get(_digest(token), (0.0, None))
         return meaning if ends > self._now() else None
 
     def take(self, token: str) -> T | None:
-        """What it stands for, once; ``None`` where it is wrong, used or old."""
-        # Looked up by its digest: the time that takes tells nothing about the token.
+        """Use up a token and return what it stands for; ``None`` if it is wrong, used or expired."""
+        # Looked up by digest, so that the time of the lookup reveals nothing about valid tokens.
         ends, meaning = self._issued.pop(_digest(token), (0.0, None))
         return meaning if ends > self._now() else None
 

@@ -1,4 +1,4 @@
-"""The output of a session as offsets count it: the end of it is kept, the state before that is known. Pure."""
+"""The output of a session: its last bytes, addressed by offset, and the terminal's state before them. Pure."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from dataclasses import dataclass
 from webshim.modes import Modes
 from webshim.protocol import RING_BYTES, Snapshot
 
-# How far from the beginning of the ring a line may begin for the rest to be shown.
+# After a lost state, output starts at the first line that begins within this many bytes of the ring.
 _LONGEST_LINE = 16 * 1024
-# Chunks up to here are joined: a keystroke's echo should not cost a hundred times its size for as long as it is kept.
+# Chunks are joined up to this size: a kept chunk of a few bytes would take a hundred times its size in memory.
 _SMALL = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How a page begins: with ``snapshot`` (``None``: it resumes), then with the bytes from ``offset`` on.
-
-    ``redraw``: the state was lost; the program has to be asked to draw itself again.
-    """
+    """Where a page begins: it restores ``snapshot``, then writes the bytes from ``offset`` on."""
 
     offset: int
     snapshot: Snapshot | None = None
+    """``None``: the page resumes with what its terminal shows already."""
     redraw: bool = False
+    """The terminal's state was lost: the program must be made to redraw."""
 
 
 class Output:
-    """A ring of the last output with the offsets of its bytes, and the latest snapshot."""
+    """A ring buffer of the last output, and the latest snapshot. Offsets count all bytes of output from 0.
+
+    ``limit`` is the size in bytes; the last chunk is always kept whole, even if it is larger.
+    """
 
     def __init__(self, limit: int = RING_BYTES) -> None:
         self._limit = limit
         self._chunks: deque[bytes] = deque()
         self._offsets: deque[int] = deque()
-        self._modes = Modes()  # as they are where the ring begins
+        self._modes = Modes()  # the modes at the start of the ring
         self._snapshot: Snapshot | None = None
         self.end = 0
         """The offset of the next byte."""
@@ -45,16 +47,16 @@ class Output:
 
     @property
     def start(self) -> int:
-        """The offset of the oldest byte that is kept."""
+        """The offset of the oldest byte in the ring."""
         return self._offsets[0] if self._offsets else self.end
 
     @property
     def snapshot_offset(self) -> int:
-        """Where the latest snapshot was taken; 0 without one: an empty terminal is the state there."""
+        """The offset of the latest snapshot; 0 without one, since the terminal is empty there."""
         return self._snapshot.offset if self._snapshot is not None else 0
 
     def append(self, data: bytes) -> None:
-        """More output. Whole chunks are forgotten at the other end, as few as will do."""
+        """Append output. As few of the oldest chunks as possible are dropped."""
         if not data:
             return
         if self._chunks and len(self._chunks[-1]) + len(data) <= _SMALL:
@@ -68,7 +70,10 @@ class Output:
             self._modes.feed(self._chunks.popleft())
 
     def read(self, offset: int, most: int) -> bytes:
-        """Bytes from ``offset`` on, at most so many; empty at the end. ``offset`` must be in the ring."""
+        """Return at most ``most`` bytes from ``offset`` on; empty at the end.
+
+        Raises ``ValueError`` if ``offset`` is no longer in the ring.
+        """
         if offset >= self.end:
             return b""
         index = bisect_right(self._offsets, offset) - 1
@@ -78,7 +83,7 @@ class Output:
         if len(first) >= most:
             return first[:most]
         parts, size = [first], len(first)
-        for index in range(index + 1, len(self._chunks)):  # noqa: B020  (goes on from where it was found)
+        for index in range(index + 1, len(self._chunks)):  # noqa: B020  (continues after the first chunk)
             if size + len(self._chunks[index]) > most:
                 break
             parts.append(self._chunks[index])
@@ -86,14 +91,23 @@ class Output:
         return b"".join(parts) if len(parts) > 1 else first
 
     def keep(self, snapshot: Snapshot) -> bool:
-        """Remember a snapshot; false where it is of no use: of the future, or older than what there is."""
+        """Store a snapshot. Returns false for a useless one: ahead of the output, before the ring, or superseded."""
         if snapshot.offset > self.end or snapshot.offset < max(self.snapshot_offset, self.start):
             return False
         self._snapshot = snapshot
         return True
 
     def begin(self, offset: int | None, columns: int, rows: int) -> Start:
-        """Where a page begins whose terminal holds the output below ``offset`` (``None``: it is empty)."""
+        """Decide where a page begins.
+
+        In this order: resume at ``offset`` if the ring has it; the latest snapshot; an empty terminal if the ring has
+        all output; else a terminal with the right modes, and a redraw by the program.
+
+        Args:
+            offset: the page's terminal holds the output below it; ``None``: it is empty.
+            columns: the width of the page's terminal.
+            rows: its height.
+        """
         if offset is not None and self.start <= offset <= self.end:
             return Start(offset)
         if self._snapshot is not None and self._snapshot.offset >= self.start:
@@ -106,7 +120,7 @@ class Output:
         modes = self._modes.sequences().decode("ascii")
         offset = self.start
         if self._modes.alternate:
-            # What is in the ring changes a screen that nobody has any more; its modes still count.
+            # The output in the ring updates a screen that is lost, so it is skipped; its modes still count.
             latest = Modes()
             latest.feed(self._modes.sequences())
             for chunk in self._chunks:
@@ -114,6 +128,6 @@ class Output:
             modes, offset = latest.sequences().decode("ascii"), self.end
         else:
             head = self.read(offset, _LONGEST_LINE)
-            # A line's beginning is no place in the middle of a sequence or of a character.
+            # Start at the beginning of a line, which is not inside an escape sequence or a character.
             offset += head.find(b"\n") + 1
         return Start(offset, Snapshot(offset, columns, rows, modes), redraw=True)

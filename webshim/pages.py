@@ -1,4 +1,4 @@
-"""The page and its parts: read once, served from memory. Each has a route of its own: no path is ever looked up."""
+"""The page and its files, read once and served from memory. Each file has its own route; no path is looked up."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from aiohttp import web
 
 STATIC = Path(__file__).parent / "static"
 INDEX = "index.html"
-# What the page has in its place where the base path is not known yet.
+# This tag in the page is replaced by one with the real base path.
 BASE_TAG = '<base href="/">'
-# Below it the version, below that the parts once more; relative imports stay in there.
+# All files are also served below VERSIONS/VERSION/. Relative imports stay within that version.
 VERSIONS = "at"
 IMMUTABLE = "public, max-age=31536000, immutable"
 _NAMED = re.compile(r'\b(href|src)="([^"#]+)')
@@ -38,7 +38,7 @@ class _Part:
 
 
 class Pages:
-    """All files below ``root`` that a browser may have."""
+    """All files below ``root`` that are served to browsers. Reading them blocks, so construct it in a thread."""
 
     def __init__(self, root: Path = STATIC) -> None:
         self._parts = {
@@ -47,7 +47,7 @@ class Pages:
         index = self._parts.get(INDEX)
         tags = "".join(f"{name} {part.tag} " for name, part in self._parts.items())
         self.version = hashlib.sha256(tags.encode()).hexdigest()[:16]
-        """Of all parts together: they name each other, so that one of them never meets another's older version."""
+        """A hash over all files. They refer to each other, so a page must never load files of two versions."""
         self._index = index.content.decode() if index is not None else _UNBUILT
 
         if index is not None:
@@ -57,17 +57,20 @@ class Pages:
         return f"<Pages {len(self._parts)} files>"
 
     def index(self, base: str) -> web.Response:
-        """The page, for a base path without a trailing slash."""
+        """Return the page with this base path, given without a trailing slash."""
         text = self._index.replace(BASE_TAG, f'<base href="{base}/">')
         return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-cache"})
 
     @property
     def names(self) -> list[str]:
-        """What there is besides the page itself."""
+        """The names of all files except the page itself."""
         return [name for name in self._parts if name != INDEX]
 
     def part(self, name: str, request: web.Request) -> web.Response:
-        """One of its files. What is asked for by its version, as the page does, need not be asked for again."""
+        """Return one file. If the request's path has the current version, as in the page, it is cached for good.
+
+        Raises ``KeyError`` for an unknown name; routes exist only for ``names``.
+        """
         part = self._parts[name]
         kept = request.match_info.get("version") == self.version
         headers = {"Cache-Control": IMMUTABLE if kept else "no-cache", "ETag": part.tag, "Content-Type": part.type}

@@ -1,4 +1,4 @@
-"""The users file: ``USER:HASH`` lines, the hashes argon2id's, written by ``sshgate passwd``."""
+"""The users file: lines ``USER:HASH`` with argon2id hashes, written by ``sshgate passwd``."""
 
 from __future__ import annotations
 
@@ -24,26 +24,33 @@ _hasher = PasswordHasher()
 
 
 class UsersFile:
-    """Read again when it has changed. A line that cannot be used is nobody's."""
+    """The passwords in a users file, which is read again when it has changed. Unusable lines are ignored.
+
+    While the file cannot be read, nobody has a password.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp: tuple[int, ...] = ()
         self._hashes: dict[str, str] = {}
-        # An unknown user costs the same time as a known one.
+        # Checked for unknown users, so that they take the same time as known ones.
         self._nobody = _hasher.hash("nobody")
 
     def __repr__(self) -> str:
         return f"<UsersFile {len(self._hashes)} users>"
 
     async def check(self, user: str, password: str) -> str | None:
-        """The proof (see ``proof``) where the password is right. How many run at a time is the caller's to bound."""
+        """Check a password and return its proof (see ``proof``); ``None`` if it is wrong or the user is unknown.
+
+        Each call costs a thread about 64 MiB and some CPU time: the caller limits how many run at once. Cancelling it
+        does not stop the thread.
+        """
         known = self._read().get(user)
         right = await asyncio.to_thread(_verified, known or self._nobody, password[:LONGEST_PASSWORD])
         return _proof(known) if right and known is not None else None
 
     def proof(self, user: str) -> str | None:
-        """Changes when the password does; ``None`` where the user has none (any more)."""
+        """Return a digest that changes when the user's password does; ``None`` if the user has no password."""
         known = self._read().get(user)
         return _proof(known) if known is not None else None
 
@@ -62,9 +69,10 @@ class UsersFile:
 
 
 def set_password(path: Path, user: str, password: str | None) -> None:
-    """Write the user's line, in place of an earlier one; ``None`` takes it away. Raises ``OSError``.
+    """Set a user's password in the users file; ``None`` removes it. Raises ``OSError``.
 
-    The file is replaced as a whole; a new one is readable by its owner alone, another keeps its mode and owner.
+    The file is replaced atomically. A new file is readable by its owner only; an existing one keeps its mode and
+    owner.
     """
     before = path.stat() if path.exists() else None
     old = path.read_text().splitlines() if before is not None else []
@@ -85,7 +93,7 @@ def set_password(path: Path, user: str, password: str | None) -> None:
 
 
 def _give(file: int, like: os.stat_result) -> None:
-    """The gateway's file stays the gateway's, also when an operator sets a password as root."""
+    """Copy owner and mode, so that the gateway can still read its file after root has set a password."""
     if (os.geteuid(), os.getegid()) != (like.st_uid, like.st_gid):
         os.fchown(file, like.st_uid, like.st_gid)
     os.fchmod(file, stat.S_IMODE(like.st_mode))

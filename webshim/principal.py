@@ -1,4 +1,4 @@
-"""Who is at a browser or a program, and how that was proven. A value."""
+"""The principal of a browser's or program's requests: who logged in, and how it was proven."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ Method = Literal["link", "password", "proxy", "token"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user who has logged in."""
+    """One login of a user. Immutable; it is stored, signed, in the cookie or token itself."""
 
     user: str
     method: Method
     proof: str
-    """What must still hold for the login to stand: a key's fingerprint, ``cert`` before it for a certificate's,
-    a digest of the password's hash, nothing for a proxy."""
+    """What must stay true for the login to remain valid: the fingerprint of a key (after ``cert `` for that of a
+    certificate), a digest of the password's hash; empty for a proxy."""
     id: str
-    """Of this login; a logout names it."""
+    """The id of this login, by which a logout refers to it; for a token the token's id."""
     issued: float
+    """In seconds since the epoch."""
     expires: float
-    """Both in seconds since the epoch."""
+    """In seconds since the epoch."""
     certificate: Certified | None = None
-    """What limits the certificate that it began with."""
+    """The limits of the certificate that the login was made with, if any."""

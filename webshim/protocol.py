@@ -1,4 +1,4 @@
-"""The frames of ``sshgate.v1``: text in, values out, and back. Pure; README.md is the contract."""
+"""Parser and encoder for the text frames of ``sshgate.v1``. Pure. README.md is the specification."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from msgspec import Meta, Struct
 
 SUBPROTOCOL = "sshgate.v1"
 
-# The largest frames: typed or pasted bytes, and a snapshot in JSON (an escaped byte takes up to six).
+# The largest binary frame (input), text frame (a snapshot as JSON, where a byte may take six) and snapshot, in bytes.
 BINARY_BYTES = 64 * 1024
 TEXT_BYTES = 2 * 1024 * 1024
 SNAPSHOT_BYTES = 256 * 1024
-# Output that may be on its way unacknowledged, and where sending goes on. LOW is twice the page's ack step.
+# Bytes of output that may be unacknowledged before sending pauses, and at which the program may write again. LOW is
+# twice the page's ack step.
 WINDOW_HIGH = 512 * 1024
 WINDOW_LOW = 256 * 1024
-# Output kept for whoever comes back; more than the window, so that the same page always resumes exactly.
+# Bytes of output kept for reattaching. More than the window, so that the same page can always resume without a gap.
 RING_BYTES = 768 * 1024
-# Acknowledged output after which a new snapshot is worth its cost, and the least seconds between two.
+# A new snapshot is requested after this many acknowledged bytes, and at most once in this many seconds.
 SNAPSHOT_EVERY = 128 * 1024
 SNAPSHOT_PAUSE = 1.0
-# Input that the program has not taken: what an honest page stays below, and what ends the socket.
+# INPUT_STEP: the page is sent `taken` after this many bytes. INPUT_LIMIT: more bytes waiting end the socket.
 INPUT_STEP = 32 * 1024
 INPUT_LIMIT = 1024 * 1024
 TITLE_CHARACTERS = 200
@@ -35,7 +36,11 @@ Id = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class Close:
-    """Close codes (RFC 6455 section 7.4, and ours from 4000 on)."""
+    """WebSocket close codes (RFC 6455 section 7.4; from 4000 on our own).
+
+    LOGIN: the login is over. NOT_FOUND: no such session, or its ticket is invalid. LATE: no attach frame came in time.
+    ATTACHED: the session is open in another tab. TAKEN_OVER: another tab has taken it over.
+    """
 
     ENDED = 1000
     POLICY = 1008
@@ -50,16 +55,21 @@ class Close:
 
 
 class Broken(Exception):
-    """A frame broke a rule: which one, and the close code."""
+    """A peer broke a rule of the protocol, so its socket is closed."""
 
     def __init__(self, message: str, code: str = "frame", close: int = Close.POLICY) -> None:
+        """``code`` goes into the error frame, ``close`` is the close code, ``message`` goes into both."""
         super().__init__(message)
         self.code = code
         self.close = close
 
 
 class Attach(Struct, tag="attach", frozen=True, rename={"offset": "from"}):
-    """The first frame: which session, with which right, at which size, from which offset."""
+    """The first frame: attach this socket to a session.
+
+    ``ticket`` is the one-time right to do so, ``tab`` identifies the browser's tab. With ``offset`` (``from``) the tab
+    holds the output up to there; ``take_over`` detaches another tab.
+    """
 
     session: Id
     ticket: Id
@@ -71,14 +81,14 @@ class Attach(Struct, tag="attach", frozen=True, rename={"offset": "from"}):
 
 
 class Resize(Struct, tag="resize", frozen=True):
-    """The window has this size now."""
+    """The terminal's window now has this size."""
 
     cols: Columns
     rows: Rows
 
 
 class Ack(Struct, tag="ack", frozen=True):
-    """All output below ``offset`` has been parsed."""
+    """The page has parsed all output below ``offset``."""
 
     offset: Offset
 
@@ -93,13 +103,13 @@ class Snapshot(Struct, tag="snapshot", frozen=True):
 
 
 class Ping(Struct, tag="ping", frozen=True):
-    """Asks for a pong with the same id."""
+    """Requests a pong with the same id."""
 
     id: Annotated[int, Meta(ge=-OFFSET, le=OFFSET)] | Annotated[str, Meta(max_length=64)] | None = None
 
 
 class Title(Struct, tag="title", frozen=True):
-    """The terminal's title."""
+    """The terminal's title has changed."""
 
     text: str
 
@@ -110,7 +120,7 @@ _decoder: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(Frame)
 
 
 def parse(text: str) -> Frame:
-    """The meaning of a text frame. Raises ``Broken`` for everything that is not exactly one of them."""
+    """Parse a text frame. Raises ``Broken`` for anything that is not a valid frame."""
     try:
         frame = _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -123,15 +133,15 @@ def parse(text: str) -> Frame:
 
 
 def clean(text: str, longest: int) -> str:
-    """Text of others for a list or a log: without control characters, and not long."""
+    """Make untrusted text safe for a list or a log: drop unprintable characters, keep at most ``longest``."""
     return "".join(character for character in text[: 4 * longest] if character.isprintable())[:longest]
 
 
 def encode(kind: str, **fields: Any) -> str:
-    """A text frame to the page."""
+    """Encode a text frame of this type to the page."""
     return msgspec.json.encode({"type": kind, **fields}).decode()
 
 
 def _words(error: Exception) -> str:
-    # msgspec's messages name the field and the rule, never the value.
+    # msgspec's messages contain the field and the rule, never the value.
     return str(error)[:200] if isinstance(error, msgspec.DecodeError) else "it nests too deep or is no text"

@@ -1,4 +1,4 @@
-"""Where this server is, as the world sees it, and who is on the other side: origins, base path, proxies. No I/O."""
+"""The server's public address (origin, base path, cookie name) and what trusted proxies report. No I/O."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from sshgate.config.values import is_loopback
 
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+\Z")
 _PORTS = {"http": 80, "https": 443}
-# What proxies say of how a browser talks to them; of a WebSocket Traefik says `ws` or `wss`.
+# Values of X-Forwarded-Proto. For a WebSocket, Traefik sends `ws` or `wss`.
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 class Headers(Protocol):
-    """The headers of a request, in any case, with all their lines."""
+    """The headers of a request. Names are case-insensitive and may occur several times."""
 
     def get(self, name: str, default: str, /) -> str:
-        """The first line of this name."""
+        """Return the first value of a header, or ``default``."""
 
     def getall(self, name: str, default: list[str], /) -> list[str]:
-        """All lines of this name."""
+        """Return all values of a header in order, or ``default``."""
 
 
 class PublicEndpoint:
-    """What of a request may be believed. Headers are given with all their lines, in any case."""
+    """Where users reach this server, and which headers of a request may be trusted.
+
+    ``peer`` is always the address of the TCP connection. Forwarding headers count only if it is a trusted proxy.
+    """
 
     def __init__(self, web: Web, bound: Address, secret: str | None = None, node: str | None = None) -> None:
-        """``bound`` is the address with the port that was got; ``secret`` what the proxy must send.
-
-        ``node`` is the address of the machine whose ports lead here, where this program does not see it itself.
+        """
+        Args:
+            bound: the listen address with its actual port.
+            secret: what a proxy must send to log users in; ``None``: proxies cannot.
+            node: the address of the node whose ports are forwarded here, where that is not visible from inside (a pod).
         """
         self._proxy = web.proxy or Proxy()
         self._networks = [_network(text) for text in self._proxy.addresses]
@@ -45,63 +50,67 @@ class PublicEndpoint:
         self._loopback = is_loopback(bound)
         self._node = node
         self.base = urlsplit(web.public_url).path if web.public_url else ""
-        """The path that all others begin with, without a trailing slash."""
+        """The path below which everything is served, without a trailing slash."""
 
     @property
     def url(self) -> str:
-        """What people open, without a trailing slash."""
+        """The URL that users open, without a trailing slash."""
         return self.url_at("127.0.0.1")
 
     @property
     def anywhere(self) -> bool:
-        """Whether nobody has said by which name people come: every address of this machine is listened on."""
+        """Whether the public name is unknown: ``web.public_url`` is unset and all addresses are listened on."""
         return self._public is None and self._bound.host in ("0.0.0.0", "::")
 
     @property
     def nameless_proxy(self) -> bool:
-        """Whether TLS is a proxy's whose name nobody has said; then who comes past it is served too, without TLS."""
+        """Whether a proxy with an unknown name terminates TLS. Clients that bypass it are served too, without TLS."""
         return self._public is None and self._scheme == "http" and bool(self._networks) and not self._loopback
 
     def url_at(self, host: str) -> str:
-        """The same for somebody who has reached this machine at ``host``, where every address is listened on."""
+        """The URL for a user who has reached this machine at ``host``, which counts if the public name is unknown."""
         if self._public:
             return self._public
         host = (self._node or host) if self.anywhere else self._bound.host
         if self.nameless_proxy:
-            # A link holds a login: by the proxy's TLS, not past it.
+            # A link contains a login, so it must use the proxy's TLS.
             return url_origin(f"https://{Address(host, _PORTS['https'])}")
         return f"{self._scheme}://{Address(host, self._bound.port)}"
 
     def scheme(self, peer: str, headers: Headers) -> str:
-        """How the browser of this request talks, to us or to a proxy: ``http`` or ``https``."""
+        """Return the scheme that the browser uses, towards us or a trusted proxy: ``http`` or ``https``."""
         if self._public:
             return urlsplit(self._public).scheme
         said = _SCHEMES.get(_only(headers, "X-Forwarded-Proto")) if self.trusted(peer) else None
         return said or self._scheme
 
     def cookie(self, scheme: str) -> str:
-        """What the cookie is called. Without TLS cookies know no ports: two gateways at one host must not share it."""
+        """Return the cookie's name.
+
+        Browsers share cookies between all ports of a host. Without TLS the name contains the port, so that two
+        gateways at one host do not overwrite each other's cookie.
+        """
         port = urlsplit(self._public).port or 80 if self._public else self._bound.port
         return "__Host-sshgate" if scheme == "https" else f"sshgate-{port}"
 
     def base_of(self, peer: str, headers: Headers) -> str:
-        """The base path for this request: what a trusted proxy says that it has stripped, else the configured one."""
+        """Return the base path: the prefix that a trusted proxy reports as stripped, else the configured path."""
         prefix = headers.get("X-Forwarded-Prefix", "").rstrip("/")
         return prefix if prefix and self.trusted(peer) and _PREFIX.match(prefix) else self.base
 
     def own_origin(self, origin: str, peer: str, headers: Headers) -> bool:
-        """Whether a page of this origin is ours: compared as a whole, never in parts or by patterns."""
+        """Return whether an Origin is exactly that of our page. There are no patterns and no partial matches."""
         if self._public:
             return origin == url_origin(self._public)
         port = self._bound.port
         if self._loopback:
-            # Any name could be made to point at loopback; these cannot.
+            # DNS can make any other name resolve to loopback (DNS rebinding), so only these count.
             names = ("127.0.0.1", "localhost", "[::1]")
             return origin in {url_origin(f"{self._scheme}://{name}:{port}") for name in names}
         return origin == f"{self.scheme(peer, headers)}://{headers.get('Host', '')}"
 
     def trusted(self, peer: str) -> bool:
-        """Whether this address is a proxy's that is believed."""
+        """Return whether this address belongs to a trusted proxy."""
         try:
             address = ip_address(peer.partition("%")[0])
         except ValueError:
@@ -110,8 +119,11 @@ class PublicEndpoint:
         return any(address in network for network in self._networks)
 
     def source_of(self, peer: str, headers: Headers) -> str:
-        """The client's address: the peer's, or what trusted proxies say, the last one that is not a proxy itself."""
-        # Some proxies add a line to those that the client sent.
+        """Return the client's address.
+
+        It is the peer's, or behind trusted proxies the last address in X-Forwarded-For that is not one of them.
+        """
+        # Some proxies add their own header line after those of the client, so all lines are joined.
         said = ",".join(headers.getall("X-Forwarded-For", [])) if self.trusted(peer) else ""
         for text in reversed([part.strip() for part in said.split(",")]):
             try:
@@ -124,7 +136,7 @@ class PublicEndpoint:
         return peer
 
     def user_of(self, peer: str, headers: Headers) -> str | None:
-        """The user whom a trusted proxy names and vouches for by its secret."""
+        """Return the user that a trusted proxy has logged in; ``None`` without the right secret or a valid name."""
         if self._secret is None or not self.trusted(peer):
             return None
         shown = _only(headers, self._proxy.secret_header)
@@ -135,7 +147,7 @@ class PublicEndpoint:
 
 
 def url_origin(url: str) -> str:
-    """``scheme://host[:port]`` as browsers write it: in lower case, without the scheme's own port."""
+    """Return ``scheme://host[:port]`` as browsers write it: lower case, without the scheme's default port."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
@@ -144,7 +156,7 @@ def url_origin(url: str) -> str:
 
 
 def _only(headers: Headers, name: str) -> str:
-    """A header that stands there once; of two, one may be the client's own."""
+    """Return a header that occurs exactly once, else an empty text: of two, one may come from the client."""
     lines = headers.getall(name, [])
     return lines[0] if len(lines) == 1 else ""
 

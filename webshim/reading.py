@@ -1,6 +1,6 @@
-"""The reading side of a TCP connection of the web server: what its client may have done per turn (``stream.turns``).
+"""The reading side of a web server's connection, with a budget per turn of the event loop (``stream.turns``).
 
-aiohttp parses all that has come in one go; here it is given pieces, in the connection's turns of the event loop.
+aiohttp parses all received data in one callback. Here it gets the data in pieces, as the budget allows.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from aiohttp import web
 
 from sshgate.stream import turns
 
-# What is parsed at once: with the smallest frames, a millisecond's work.
+# Bytes parsed at once. With the smallest frames that takes about a millisecond.
 PIECE = 16 * 1024
 
 
 class Reading(web.RequestHandler):
-    """aiohttp's protocol object with a budget."""
+    """aiohttp's protocol object, which parses received data within ``budget``."""
 
     def __init__(self, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
         self.budget = turns.budget(self._work_off, self._hold, self._go_on)
-        """For what the client sends, and for what is done with it."""
+        """Covers parsing what the client sends, and the work that it causes."""
         self._came: deque[bytes] = deque()
         self._waits = False
         self._owed = False
@@ -33,7 +33,7 @@ class Reading(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if not data:
-            # aiohttp itself, which goes on with what it has kept.
+            # Called by aiohttp itself, to continue with data that it has buffered.
             super().data_received(data)
             return
         self._came.extend(data[at : at + PIECE] for at in range(0, len(data), PIECE))
@@ -49,7 +49,7 @@ class Reading(web.RequestHandler):
 
     @property
     def _full(self) -> bool:
-        """aiohttp wants no more for now; what it is given all the same it may lose."""
+        """aiohttp has paused reading. It may lose data that it is given now."""
         return bool(self._reading_paused or self._buffer_paused)
 
     def _hold(self) -> None:
@@ -62,7 +62,7 @@ class Reading(web.RequestHandler):
         self._read_on()
 
     def _resume_transport_reading(self) -> None:
-        # aiohttp has room again: first for what has come.
+        # aiohttp can take data again. What has been received already comes first.
         self._owed = True
         if self._came:
             self.budget.ready()

@@ -1,4 +1,4 @@
-"""What every answer has in common: headers, and errors as JSON."""
+"""What all responses have in common: security headers, and errors as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp import web
 
 from sshgate.errors import Denied, GateError, LimitReached, Unavailable
 
-# xterm.js sets styles on elements; scripts, fonts and connections are our own alone.
+# xterm.js needs inline styles. Scripts, fonts and connections are allowed from our own origin only.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
@@ -26,17 +26,25 @@ HEADERS = {
 }
 
 SCHEME: web.AppKey[Callable[[web.Request], str]] = web.AppKey("scheme")
-"""How the browser of a request talks: ``http`` or ``https``."""
+"""Returns the scheme that the browser of a request uses: ``http`` or ``https``."""
 
 log = structlog.get_logger("sshgate.web")
 
 
 class Refusal(Exception):
-    """A request is answered by an error: ``status``, ``code`` for programs, a sentence for people."""
+    """Raised by a handler to answer its request with an error."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **more: Any
     ) -> None:
+        """
+        Args:
+            status: the HTTP status.
+            code: a stable name of the error, for programs.
+            message: one sentence for the user.
+            headers: added to the response.
+            more: added to the JSON body.
+        """
         super().__init__(message)
         self.status = status
         self.code = code
@@ -45,12 +53,12 @@ class Refusal(Exception):
 
 
 def answer(content: Mapping[str, Any], status: int = 200) -> web.Response:
-    """JSON, for nobody's cache."""
+    """Return a JSON response that must not be cached."""
     return web.json_response(content, status=status, headers={"Cache-Control": "no-store"})
 
 
 def refused(refusal: Refusal) -> web.Response:
-    """The answer that tells it."""
+    """Return the JSON response for a refusal."""
     response = answer({"error": {"code": refusal.code, "message": str(refusal)}, **refusal.more}, refusal.status)
     response.headers.update(refusal.headers or {})
     return response
@@ -58,7 +66,7 @@ def refused(refusal: Refusal) -> web.Response:
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Whatever a handler raises becomes an answer; nothing of its inside is told."""
+    """Middleware that turns exceptions of handlers into JSON errors, without details of an internal error."""
     try:
         response: web.StreamResponse = await handler(request)
     except Refusal as refusal:
@@ -76,8 +84,8 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Before every answer's headers are sent; the upgrade of a WebSocket is one."""
-    # aiohttp has put its name and version there.
+    """Add the common headers to a response, also to a WebSocket's upgrade; a handler of ``on_response_prepare``."""
+    # Replace aiohttp's name and version.
     response.headers["Server"] = "sshgate"
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
@@ -107,6 +115,6 @@ def _of_http(error: web.HTTPException) -> Refusal:
 
 
 def _route(request: web.Request) -> str:
-    # The path itself may hold a session's id.
+    # Log the route, not the path, which may contain a session's id.
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else ""

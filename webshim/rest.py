@@ -1,4 +1,4 @@
-"""The REST routes: login, and a user's own sessions."""
+"""The handlers of the REST routes: login, and a user's own sessions. README.md specifies them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ B = TypeVar("B", bound=Struct)
 
 
 class Nothing(Struct):
-    """A body without content."""
+    """An empty body, ``{}``."""
 
 
 class LoginBody(Struct):
-    """Either a link's ticket, or a name and a password. ``switch``: also where somebody else is logged in."""
+    """Either a link's ticket, or a name and a password.
+
+    ``switch``: use the link even if the browser is logged in as another user.
+    """
 
     link: str | None = None
     switch: bool = False
@@ -40,7 +43,7 @@ class LoginBody(Struct):
 
 
 class CreateBody(Struct):
-    """What kind of session; with both sizes it starts at once."""
+    """The session to create. With ``cols`` and ``rows`` its program starts at once."""
 
     profile: str | None = None
     name: str | None = None
@@ -49,7 +52,7 @@ class CreateBody(Struct):
 
 
 class Rest:
-    """The handlers. Each asks the door first who is there."""
+    """The handlers. Each authenticates its request first, except ``login``. They raise ``Refusal`` or ``GateError``."""
 
     def __init__(self, door: WebState) -> None:
         self._door = door
@@ -93,7 +96,11 @@ class Rest:
         return response
 
     def _check_same_user(self, request: web.Request, link: str) -> None:
-        """A link of somebody else must not make a person work, unknowingly, where that other one can look."""
+        """Refuse a link of another user than the one logged in (login CSRF).
+
+        A link from somebody else must not silently switch a user into that person's account, where that person could
+        watch what they do.
+        """
         known, invited = self._door.known(request), self._door.logins.invited(link)
         if known is not None and invited is not None and known.user != invited:
             raise Refusal(409, "other_user", f"This link logs in {invited}; this browser is logged in as {known.user}.")
@@ -169,11 +176,11 @@ class Rest:
         return web.Response(status=204)
 
     def own(self, request: web.Request) -> WebSession:
-        """The session that the path names, where it is the visitor's own."""
+        """Authenticate the request and return the session in its path. Raises ``Refusal``."""
         return self.own_of(self._door.visitor(request), request)
 
     def own_of(self, visitor: Principal, request: web.Request) -> WebSession:
-        """The same for a visitor who is known."""
+        """Return the session in the request's path; raises ``Refusal`` (404) unless it belongs to this principal."""
         session = self._door.sessions.get(visitor.user, request.match_info["id"])
         if session is None:
             raise Refusal(404, "not_found", "there is no such session.")
@@ -187,7 +194,7 @@ async def _body(request: web.Request, kind: type[B]) -> B:
     if request.content_type != "application/json":
         raise Refusal(415, "type", "send JSON, with Content-Type: application/json.")
     try:
-        # Who has not logged in yet must not hold a place by sending slowly.
+        # A client that has not logged in must not hold its place by sending the body slowly.
         async with asyncio.timeout(BODY_SECONDS):
             content = await request.read()
     except TimeoutError:

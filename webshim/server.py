@@ -1,4 +1,4 @@
-"""The listener: accepts connections, rechecks logins and certificates while it runs, and lets them end."""
+"""The web server: accepts connections, rechecks logins and the TLS certificate while it runs, and drains."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from webshim.signing import load
 from webshim.state import WebState
 from webshim.tokens import TokenVerbs
 
-# A browser asks again on a new connection; idle ones must not hold places.
+# Idle connections must not hold places; a browser just opens a new one.
 KEEPALIVE_SECONDS = 15.0
 RECHECK_SECONDS = 2.0
 GOODBYE_SECONDS = 2.0
@@ -42,14 +42,23 @@ log = structlog.get_logger("sshgate.web")
 
 
 class Admission(Protocol):
-    """How many connections there may be."""
+    """The connection limits; see ``access.connections.Connections``."""
 
     def connect(self, source: str, entrant: Entrant) -> Slot:
-        """Admit a connection from this address. Raises ``LimitReached``."""
+        """Admit a connection from this address and return its place, which the connection releases at its end.
+
+        Another connection that has not logged in may be evicted by ``Entrant.make_room``.
+
+        Raises:
+            LimitReached: the connection must be closed.
+        """
 
 
 class WebServer:
-    """The browser's front door. ``listen``, then ``stop_accepting``, ``drain``, ``close``; each once, in this order."""
+    """The web front end. Call ``listen``, ``stop_accepting``, ``drain`` and ``close`` once each, in this order.
+
+    ``config.web`` must be set. The other arguments are shared with the SSH front end.
+    """
 
     def __init__(
         self,
@@ -82,21 +91,29 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        """What people open; empty before it listens."""
+        """The URL that users open; empty before ``listen``."""
         return self._door.place.url if self._door is not None else ""
 
     @property
     def sessions(self) -> int:
-        """Sessions that run."""
+        """The number of running sessions."""
         return self._door.sessions.running if self._door is not None else 0
 
     def login_link(self, identity: Identity, seconds: float) -> str:
-        """A link that logs a browser in as somebody who could log in by SSH."""
+        """Return a link that logs a browser in as this identity, valid for ``seconds``. Only after ``listen``.
+
+        Raises ``GateError`` if the restrictions of the key do not allow it.
+        """
         assert self._door is not None
         return self._door.logins.invitation(identity, seconds)
 
     async def listen(self) -> list[Address]:
-        """Accept connections from now on. Raises ``ConfigError`` for files and addresses that cannot be had."""
+        """Load files, bind, and start to accept connections. Also registers the web subsystems. Returns the addresses.
+
+        Raises:
+            ConfigError: a file cannot be used, or the address cannot be bound.
+            GateError: the ledger cannot be read.
+        """
         signer = await asyncio.to_thread(load, self._web.secret)
         secret = _proxy_secret(self._web)
         pages = await asyncio.to_thread(Pages)
@@ -130,7 +147,7 @@ class WebServer:
         return bound
 
     async def reconfigure(self, config: Config) -> None:
-        """How long a drain is, which pages are told; the section ``web`` itself waits for a restart."""
+        """Apply a changed ``ssh.drain``, which is announced to pages. Changes of ``web`` require a restart."""
         self._drain = config.ssh.drain
 
     def _connection(self, peer: Peer, cut: Cut) -> Connection:
@@ -142,12 +159,12 @@ class WebServer:
         )  # fmt: skip
 
     def admit(self, peer: str, connection: Connection) -> Slot | None:
-        """A connection's ``Desk``. All of a proxy's clients come from its one address and are not counted."""
+        """See ``connection.Desk``. Connections of a trusted proxy are not counted, since they share one address."""
         assert self._door is not None
         return None if self._door.place.trusted(peer) else self._admission.connect(peer, connection)
 
     def malformed(self, peer: str, reason: str) -> None:
-        """A connection's ``Desk``."""
+        """See ``connection.Desk``."""
         assert self._door is not None
         self._door.malformed(peer, reason)
 
@@ -170,7 +187,10 @@ class WebServer:
                 log.exception("web.recheck.broken")
 
     def _reload_tls(self) -> None:
-        """Load the certificate where its files have changed; new connections have it, the others go on."""
+        """Load the certificate if its files have changed. It applies to new connections.
+
+        Raises ``ConfigError`` if it cannot be used; the previous certificate stays in force.
+        """
         files = self._web.tls
         if files is None:
             return
@@ -178,7 +198,7 @@ class WebServer:
             stamp = _stamp(files)
             if stamp == self._tls_stamp:
                 return
-            # Tried on one that nobody uses: half a change must not break what works.
+            # Try it on a new context first: a half-written change must not break the context in use.
             _context(files)
             self._tls_stamp = stamp
             if self._tls is None:
@@ -191,22 +211,25 @@ class WebServer:
             reason = getattr(error, "reason", None) or error.strerror or "unusable"
             raise ConfigError([f"{files.cert}, {files.key}: cannot be used for TLS: {reason}."]) from error
 
-    # --- its end ---
+    # --- shutdown ---
 
     def stop_accepting(self) -> None:
-        """No new connection, session or socket; pages are told."""
+        """Stop accepting connections, sessions and sockets, and notify the pages. Idempotent."""
         if self._listener is not None:
             self._listener.close()
         if self._door is not None and not self._door.draining:
             self._door.drain(self._drain)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all sessions have ended, at most this long."""
+        """Wait until all sessions have ended, at most this long. Ends none of them."""
         if self._door is not None:
             await self._door.sessions.drain(seconds)
 
     async def close(self) -> None:
-        """Cut what still runs; pages will come back to the next gateway."""
+        """Close the sockets, cancel running sessions and close all connections. Pages reconnect to the next gateway.
+
+        Waits for the cleanup of sessions, at most ``sessions.CUT_SECONDS``, and for requests in progress.
+        """
         self.stop_accepting()
         for task in self._tasks:
             task.cancel()
@@ -226,7 +249,7 @@ def _context(files: Tls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(files.cert, files.key)
-    # A WebSocket is HTTP/1.1.
+    # WebSockets need HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
     return context
 

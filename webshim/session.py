@@ -1,4 +1,4 @@
-"""A web session: a ``streams.Client`` that outlives its socket, and can be left and come back to."""
+"""A web session: a ``stream.interfaces.Client`` that outlives its sockets, so users can detach and reattach."""
 
 from __future__ import annotations
 
@@ -16,38 +16,43 @@ from webshim.output import Output, Start
 from webshim.principal import Principal
 from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broken, Close, Snapshot
 
-# Between the two window changes that make a program draw itself again: it must see both.
+# Time between the two window changes that make a program redraw. It must notice both.
 REDRAW_SECONDS = 0.1
 
 
 class Viewer(Protocol):
-    """The socket at which a session is looked at, as the session sees it. Nothing here waits."""
+    """The attached socket, as a session sees it. Methods return at once and do not raise."""
 
     tab: str
+    """The id of the browser's tab, which may reattach without ``take_over``."""
     acked: int
-    """The output below this offset has been parsed by the page."""
+    """The page has parsed the output below this offset. The session sets it when it attaches the viewer."""
 
     def wake(self) -> None:
-        """There is more to send, or less to wait for."""
+        """Notify the viewer that output, or the state or taken input of the session, has changed."""
 
     def end(self, code: int, reason: str) -> None:
-        """Close the socket."""
+        """Close the socket with this WebSocket close code. Only the first call counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a session ended, as the page is told."""
+    """How a session ended, as it is reported to the page. One of the fields is set."""
 
     code: int | None = None
+    """The program's exit status."""
     signal: str | None = None
+    """The signal that ended the program, without SIG."""
     reason: str | None = None
+    """One sentence for the user, if the program did not end by itself."""
 
 
 class WebSession:
-    """One program of one user, whoever looks at it.
+    """One program of one user, with or without a browser attached.
 
-    Input and sizes come in from the socket by plain calls, output goes into ``output`` and waits there for the
-    viewer. At most one viewer is attached.
+    The socket passes input and window sizes by plain method calls. Output goes into ``output``, from which the viewer
+    reads it. At most one viewer is attached. The core uses the methods of ``stream.interfaces.Client``; after the end
+    of the session they discard output.
     """
 
     def __init__(self, session_id: str, identity: Identity, owner: Principal, profile: str, size: TerminalSize) -> None:
@@ -58,7 +63,7 @@ class WebSession:
         self.size = size
         self.created = time.time()
         self.kept = 0.0
-        """Seconds that it stays in the list after its end."""
+        """Seconds for which it stays listed after its end."""
         self.title = ""
         self.output = Output()
         self.viewer: Viewer | None = None
@@ -66,10 +71,11 @@ class WebSession:
         self.begun = False
         self.running = False
         self.acquainted = False
-        """Whether anybody was ever attached."""
+        """Whether a viewer was ever attached."""
         self.received = 0
-        """Input bytes from all its sockets, and those that the program was handed."""
+        """Bytes of input received from all sockets so far."""
         self.taken = 0
+        """Bytes of input passed to the program so far."""
         self._input = Flow(INPUT_LIMIT, INPUT_LIMIT)
         self._sizes: deque[TerminalSize] = deque()
         self._settle = False
@@ -85,11 +91,12 @@ class WebSession:
 
     @property
     def user(self) -> str:
+        """The user to whom the session belongs."""
         return self.identity.user
 
     @property
     def attached(self) -> bool:
-        """Whether somebody is there or has just asked for it; the gateway's clocks ask."""
+        """True while a socket is attached, or before the first one arrives. Drives the detached timer."""
         return self.viewer is not None or not self.acquainted
 
     @property
@@ -100,7 +107,7 @@ class WebSession:
         return "running" if self.running else "starting" if self.begun else "new"
 
     def summary(self) -> dict[str, object]:
-        """What lists say of it."""
+        """Return the session as the REST API lists it."""
         ending = self.ending
         return {
             "id": self.id,
@@ -118,7 +125,11 @@ class WebSession:
     # --- from the socket ---
 
     def attach(self, viewer: Viewer, frame: Attach) -> Start:
-        """Let ``viewer`` look at it from now on; where its output begins. Raises ``Broken`` where another one does."""
+        """Attach a viewer and return where its output begins. A viewer that is attached already is closed.
+
+        Raises:
+            Broken: the session is attached to another tab, and the frame does not have ``take_over``.
+        """
         before = self.viewer
         if before is not None and before.tab != viewer.tab and not frame.take_over:
             raise Broken("this session is open in another tab", "attached", Close.ATTACHED)
@@ -135,20 +146,20 @@ class WebSession:
         return start
 
     def detach(self, viewer: Viewer) -> None:
-        """The viewer has gone; nothing happens where another one has taken over."""
+        """Detach a viewer that has gone. No effect if another one is attached."""
         if self.viewer is viewer:
             self.viewer = None
             self._room.set()
 
     def type(self, data: bytes) -> None:
-        """Input. Raises ``Broken`` where far too much waits for the program."""
+        """Queue input for the program. Raises ``Broken`` if more than ``INPUT_LIMIT`` bytes would wait."""
         if self._input.size + len(data) > INPUT_LIMIT:
             raise Broken("more was sent than the program has taken", "input")
         self.received += len(data)
         self._input.put(data)
 
     def resize(self, columns: int, rows: int) -> None:
-        """The window has this size."""
+        """Set the size of the window."""
         size = TerminalSize.of(columns, rows)
         if size != self.size:
             self.size = size
@@ -157,11 +168,11 @@ class WebSession:
             self._controlled.set()
 
     def acknowledged(self) -> None:
-        """The viewer's ``acked`` has moved."""
+        """Report that the viewer's ``acked`` has increased: the program may be able to write again."""
         self._room.set()
 
     def keep(self, snapshot: Snapshot) -> None:
-        """The viewer's terminal had this state."""
+        """Store a snapshot of the viewer's terminal; a useless one is ignored."""
         self.output.keep(snapshot)
 
     def _redraw(self) -> None:
@@ -174,13 +185,13 @@ class WebSession:
     # --- from the registry ---
 
     def end(self, reason: str) -> None:
-        """Whoever runs it sees its client gone; ``reason`` is what the page is told."""
+        """Hang up: the core finds its client gone and ends the program. ``reason`` is shown on the page."""
         if self.ending is None:
             self._reason = self._reason or reason
             self._leave()
 
     def over(self) -> None:
-        """It does not run any more and its sandbox is gone."""
+        """Report that the session does not run (any more) and the core has cleaned up."""
         if self.ending is None:
             self.ending = Ending(reason=self._reason or "this session has ended.")
         self._leave()
@@ -192,9 +203,10 @@ class WebSession:
         self._room.set()
         self._input.discard()
 
-    # --- streams.Client ---
+    # --- stream.interfaces.Client ---
 
     async def read(self) -> bytes | None:
+        """Return the next input; ``None`` after the session has ended."""
         chunk = await self._input.get()
         if chunk is None:
             return None
@@ -204,6 +216,7 @@ class WebSession:
         return chunk[1]
 
     async def write(self, stream: int, data: bytes) -> None:
+        """Append output. Waits while the viewer has too much to acknowledge; without a viewer it never waits."""
         if self.ending is not None:
             return
         self.output.append(data)
@@ -223,13 +236,14 @@ class WebSession:
         return self._paused
 
     async def control(self) -> Control:
+        """Return the next resize. The first call also shows that the program runs."""
         if not self.running:
-            # Controls are asked for once the program runs, not before.
+            # The core asks for controls only once the program runs.
             self.running = True
             if self.viewer is not None:
                 self.viewer.wake()
         if self._settle:
-            # The program must have seen the size before, or the two changes are none to it.
+            # Let the program notice the first size: two changes at once would look like none.
             await asyncio.sleep(REDRAW_SECONDS)
             self._settle = False
         while not self._sizes:
@@ -244,7 +258,7 @@ class WebSession:
 
     async def finish(self, outcome: Outcome) -> None:
         if self.ending is None:
-            # A program that went because its client did has not chosen its end.
+            # After a hang-up the reason for it matters, not how the program reacted.
             self.ending = _ending(outcome) if self._reason is None else Ending(reason=self._reason)
         self._leave()
         if self.viewer is not None:

@@ -1,4 +1,4 @@
-"""All web sessions: who may have how many, how each is run by the core, and when it is over."""
+"""The registry of web sessions: limits per user, how the core runs each session, and when it is removed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from webshim.principal import Principal
 from webshim.session import WebSession
 
 TERM = "xterm-256color"
-# A session that was asked for and that no socket has come for.
+# A new session ends after this time unless a socket has attached to it.
 UNATTENDED_SECONDS = 30.0
-# Sessions that were cut have this long to undo what they did.
+# Time for the cleanup of sessions that are cancelled at shutdown.
 CUT_SECONDS = 8.0
 
 log = structlog.get_logger("sshgate.web")
@@ -32,31 +32,46 @@ class Login(Protocol):
     """One login at the core; see ``sshgate.session.gateway.Login``."""
 
     shell_pid: int | None
+    """The process id, inside the sandbox, of the shell that runs on a terminal; ``None`` while there is none."""
 
     async def run(self, request: Request, client: Client) -> None:
-        """Serve one program to its end."""
+        """Run one program, from the sandbox to the exit status. May be called several times, concurrently.
+
+        Always ends with ``client.finish``. Errors are reported to the client, not raised. When the client is gone
+        (``Client.wait_closed``) it ends by itself. If cancelled, it cleans up, finishes the client and raises
+        ``CancelledError``.
+        """
 
     def disconnected(self) -> None:
-        """What runs in its sandbox is about to end with that."""
+        """Report that the client has gone: programs in a sandbox that is removed with the login get no hang-up."""
 
     async def close(self) -> None:
-        """Remove what it shared."""
+        """Remove the sandbox that the runs shared. Call it once, after every ``run`` has returned. Never raises."""
 
 
 class Gateway(Protocol):
-    """What turns identities into logins."""
+    """The core, as the web front end uses it."""
 
     profiles: Mapping[str, Profile]
+    """By name; the policy decides who may use which."""
 
     def usual_profile(self, user: str, name: str) -> str | None:
-        """The profile of a named sandbox that is there, for who does not say which."""
+        """Return the profile of the user's existing sandbox with this name; ``None`` if there is none."""
 
     def login(self, identity: Identity, together: bool = False) -> Login:
-        """A login; ``together``: with one sandbox for all that is run on it."""
+        """Make a login for an authenticated identity.
+
+        Args:
+            together: all runs share one sandbox, even if the profile gives every channel its own.
+        """
 
 
 class Sessions:
-    """The registry. A session is its user's alone."""
+    """All web sessions. Each belongs to one user, and only that user can find it.
+
+    An ended session stays listed for its profile's ``detached`` time, unless its user needs room for a new one; one
+    whose program never started is removed at once. ``most`` is the limit of sessions per user.
+    """
 
     def __init__(self, gateway: Gateway, most: int) -> None:
         self._gateway = gateway
@@ -72,26 +87,38 @@ class Sessions:
 
     @property
     def running(self) -> int:
-        """Sessions whose program runs or starts."""
+        """How many sessions have a program that runs or starts."""
         return len(self._runs)
 
     def all(self) -> list[WebSession]:
-        """Every session."""
+        """Return the sessions of all users."""
         return list(self._sessions.values())
 
     def of(self, user: str) -> list[WebSession]:
-        """A user's sessions, oldest first."""
+        """Return a user's sessions, oldest first."""
         return [session for session in self._sessions.values() if session.user == user]
 
     def get(self, user: str, session_id: str) -> WebSession | None:
-        """This session, where it is this user's."""
+        """Return the session with this id if it belongs to this user, else ``None``."""
         session = self._sessions.get(session_id)
         return session if session is not None and session.user == user else None
 
     def create(
         self, owner: Principal, source: str, profile: str | None, name: str | None, size: TerminalSize | None
     ) -> WebSession:
-        """A new session; with a size it starts at once. Raises ``Denied`` and ``LimitReached``."""
+        """Create a session. If nobody attaches within ``UNATTENDED_SECONDS``, it ends.
+
+        Args:
+            owner: the user, and the login that the session depends on.
+            source: the client's address.
+            profile: the requested profile; ``None``: the default.
+            name: the name of a sandbox; ``None``: a new one for this session.
+            size: starts the program at once, on a terminal of this size; ``None``: it starts at the first attach.
+
+        Raises:
+            Denied: the policy refuses the profile or the name.
+            LimitReached: the user has too many sessions, and none of them has ended.
+        """
         identity = Identity(LoginName(owner.user, profile, name), f"web-{owner.method}", owner.proof, source)
         granted = grant(
             identity, Request(Shell()), self._gateway.profiles, partial(self._gateway.usual_profile, owner.user)
@@ -111,13 +138,16 @@ class Sessions:
         return session
 
     def begin(self, session: WebSession) -> None:
-        """Start its program, unless that was done."""
+        """Start the session's program. No effect if it was started, or the session has ended."""
         if not session.begun and session.ending is None:
             session.begun = True
             self._runs[session.id] = asyncio.create_task(self._run(session))
 
     def end(self, session: WebSession, reason: str) -> None:
-        """It is over: now, where nothing runs, else as soon as the core has undone it."""
+        """End a session, with a reason for the page.
+
+        If a program runs, this returns before the core has cleaned up.
+        """
         session.end(reason)
         if (login := self._logins.get(session.id)) is not None:
             login.disconnected()
@@ -127,16 +157,23 @@ class Sessions:
                 self._forget(session)
 
     async def removed(self, session: WebSession) -> None:
-        """End it, wait until that is done, and forget it."""
+        """End a session, wait until its sandbox is cleaned up, and remove it from the registry.
+
+        If cancelled, the session still ends, but stays listed for its ``detached`` time.
+        """
         self.end(session, "this session was ended.")
         if (run := self._runs.get(session.id)) is not None:
             await asyncio.wait({run})
         self._forget(session)
 
     async def aside(self, session: WebSession, run: Callable[[Login], Coroutine[Any, Any, None]]) -> bool:
-        """Run something else in the session's sandbox; false where there is none (yet, or any more).
+        """Run something else in the session's sandbox, and wait for it.
 
-        It is cut when the session ends, before the sandbox goes.
+        The work is cancelled when the session ends, before its sandbox is removed, and when this is cancelled. What
+        it raises is raised here.
+
+        Returns:
+            False if the session has no sandbox (yet, or any more); then nothing was run.
         """
         login = self._logins.get(session.id)
         if login is None or not session.running or session.ending is not None:
@@ -154,18 +191,18 @@ class Sessions:
         return True
 
     def end_unattended(self) -> None:
-        """End what nobody is attached to."""
+        """End all sessions to which no socket is attached."""
         for session in self.all():
             if session.viewer is None:
                 self.end(session, "the gateway was shut down.")
 
     async def drain(self, seconds: float) -> None:
-        """Wait until everything that runs has ended, at most this long."""
+        """Wait until all running sessions have ended, at most this long. Ends none of them."""
         if self._runs:
             await asyncio.wait(self._runs.values(), timeout=seconds)
 
     async def close(self) -> None:
-        """Cut what still runs, and return when it has undone what it did."""
+        """Cancel all running sessions and wait for their cleanup, at most ``CUT_SECONDS``."""
         runs = list(self._runs.values())
         for run in runs:
             run.cancel()
@@ -185,7 +222,7 @@ class Sessions:
     async def _undone(self, session: WebSession, login: Login) -> None:
         try:
             del self._logins[session.id]
-            # What still uses the sandbox must not find it gone and make another one.
+            # Work that still uses the sandbox must end first: without a sandbox it would make the login claim another.
             aside = self._aside.pop(session.id, set())
             for task in aside:
                 task.cancel()

@@ -1,4 +1,4 @@
-"""Signed words: logins that need no memory, and so outlive the gateway that issued them."""
+"""Signed cookies and tokens: they contain the login, so they stay valid across restarts without stored state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST = 2048
 
 
 class Signer:
-    """Signs and checks; the purpose is signed too, so that a cookie is no token and the other way round."""
+    """Signs principals and checks signatures. The purpose is part of the signature: a cookie is not a valid token."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -32,16 +32,19 @@ class Signer:
         return "<Signer>"
 
     def sign(self, purpose: Purpose, visitor: Principal) -> str:
-        """A word that says who this is."""
+        """Return the signed text for a principal."""
         body = _PREFIX + "." + _base64(msgspec.json.encode(visitor))
         return f"{body}.{self._mark(purpose, body)}"
 
     def fits(self, visitor: Principal) -> bool:
-        """Whether a word that says who this is can be read again."""
+        """Return whether the signed text for this principal is short enough for ``read``."""
         return len(self.sign("cookie", visitor)) <= _LONGEST
 
     def read(self, purpose: Purpose, word: str) -> Principal | None:
-        """Who a word says it is, if it was signed for this purpose. Its time is not looked at."""
+        """Return the principal in a signed text; ``None`` if it was not signed here for this purpose.
+
+        Expiry, logout and revocation are not checked here.
+        """
         body, _, mark = word.rpartition(".")
         if len(word) > _LONGEST or not word.isascii():
             return None
@@ -57,7 +60,10 @@ class Signer:
 
 
 def load(path: Path) -> Signer:
-    """The key of this file, which is made where there is none. Raises ``ConfigError``."""
+    """Return a signer with the secret in this file, which is created if it does not exist. Blocks.
+
+    Raises ``ConfigError`` if the file cannot be used, is too short, or can be read by others.
+    """
     try:
         try:
             key = path.read_bytes()
@@ -65,7 +71,7 @@ def load(path: Path) -> Signer:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             key = _made(path)
         if path.stat().st_mode & 0o077 and not os.access(path.parent, os.W_OK):
-            pass  # a mounted Secret, whose mode is not ours to choose
+            pass  # a mounted Secret, whose mode we cannot change
         elif path.stat().st_mode & 0o077:
             raise ConfigError([f"{path}: others can read the secret that logins are signed with (chmod 600)."])
     except OSError as error:

@@ -1,4 +1,4 @@
-"""One WebSocket: the first frame, then bytes and frames both ways until the session or the socket ends."""
+"""One WebSocket: the attach frame, then bytes and frames in both directions until the session or the socket ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from webshim.websocket import CLOSE_SECONDS, WebSocket
 
 ATTACH_SECONDS = 10.0
 PING_SECONDS = 25.0
-# One message; the network's buffers below it are what keeps the line busy.
+# Size of one message. The buffers of the network below keep the connection busy meanwhile.
 SEND_BYTES = 32 * 1024
 
 log = structlog.get_logger("sshgate.web")
@@ -54,7 +54,7 @@ class Ticket:
 
 
 class Socket:
-    """A ``session.Viewer``. ``run`` from the upgrade to the close."""
+    """The server's end of a WebSocket: a ``session.Viewer``. ``run`` serves it from the upgrade to the close."""
 
     def __init__(self, visitor: Principal, source: str, sessions: Sessions, tickets: OneTimeTokens[Ticket]) -> None:
         self.visitor = visitor
@@ -62,7 +62,7 @@ class Socket:
         self.tab = ""
         self.acked = 0
         self.ended = ""
-        """Why, for the operator; empty while it is there."""
+        """The close code and reason, for the operator; empty while the socket is open."""
         self._sessions = sessions
         self._tickets = tickets
         self._session: WebSession | None = None
@@ -86,21 +86,26 @@ class Socket:
     # --- session.Viewer ---
 
     def wake(self) -> None:
+        """See ``session.Viewer``."""
         self._more.set()
 
     def end(self, code: int, reason: str) -> None:
+        """See ``session.Viewer``."""
         if not self._ended.done():
             self._ended.set_result((code, reason))
 
     def send(self, text: str) -> None:
-        """Send a text frame, after what is on its way."""
+        """Queue a text frame. It is sent before further output."""
         self._news.append(text)
         self._more.set()
 
-    # --- its life ---
+    # --- from the upgrade to the close ---
 
     async def run(self, request: web.Request) -> web.WebSocketResponse:
-        """Serve it to its end; the upgrade must have been allowed."""
+        """Perform the upgrade, and serve the socket until it is closed. The caller has authenticated the request.
+
+        The session stays, detached, when the socket ends. If cancelled, the socket is closed too.
+        """
         await self._websocket.prepare(request)
         code, reason, error = Close.BROKEN, "", ""
         try:
@@ -163,7 +168,7 @@ class Socket:
         if message.type is not WSMsgType.TEXT:
             raise Broken("gone", "gone", Close.ENDED)
         if self._ended.done():
-            # Logged out or cut meanwhile: it must not begin a session, nor take one over.
+            # The login has ended meanwhile: the socket must not start a session or take one over.
             code, reason = self._ended.result()
             raise Broken(reason, "ended", code)
         frame = parse(message.data)
@@ -205,11 +210,11 @@ class Socket:
                 reply = self._obey(session, message.data)
             await self._websocket.spent(time.monotonic() - began)
             if reply:
-                # Waited for here: who asks without reading the answers is not heard any further.
+                # Wait for the reply to be sent: a client that does not read its replies is not read from either.
                 await self._websocket.send_str(reply)
 
     def _obey(self, session: WebSession, text: str) -> str | None:
-        """Do what a frame says; the answer, if it has one."""
+        """Carry out a frame and return the reply, if it has one."""
         match parse(text):
             case Ack(offset):
                 self._acknowledge(session, offset)
@@ -264,7 +269,7 @@ class Socket:
                 await self._more.wait()
 
     async def _tell_changes(self, session: WebSession) -> bool:
-        """News of the session itself; true when that was its end."""
+        """Send changes of the session itself; true after sending its end."""
         taken = session.taken - self._began
         if taken - self._told_taken >= INPUT_STEP:
             self._told_taken = taken

@@ -1,4 +1,4 @@
-"""What every route asks: who is there, from where, may this page do that. The state behind the routes."""
+"""The state behind the routes, and the checks that they share: principal, source, origin, drain."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from webshim.sessions import Gateway, Sessions
 from webshim.socket import Socket, Ticket
 
 TICKET_SECONDS = 30.0
-# A program that asks all the time is told of once in a while.
+# The use of a token is reported at most this often per token and source.
 USED_SECONDS = 600.0
-# Beside one socket for each session: those that are about to be taken over.
+# Sockets per user besides one for each session, since a socket that is being taken over still counts.
 SPARE_SOCKETS = 10
 
 
 class Transfer(Protocol):
-    """A file on its way in or out."""
+    """An upload or download in progress."""
 
     def cut(self) -> None:
-        """End it as soon as that can be."""
+        """Abort the transfer because its login is over. Returns at once; the transfer ends soon after."""
 
 
 class WebState:
-    """One web server's state. Every check raises ``Refusal``."""
+    """The state of one web server. Checks raise ``Refusal`` with the response for the client."""
 
     def __init__(self, web: Web, gateway: Gateway, logins: Logins, place: PublicEndpoint, events: Events) -> None:
         self.web = web
@@ -57,10 +57,18 @@ class WebState:
     def __repr__(self) -> str:
         return f"<Door {self.sessions!r}, {len(self.sockets)} sockets{' draining' * self.draining}>"
 
-    # --- who is there ---
+    # --- authentication ---
 
     def visitor(self, request: web.Request) -> Principal:
-        """Who this is. A request that changes something must come from our own page, or carry a token."""
+        """Authenticate a request and return its principal.
+
+        A request other than GET or HEAD, and a WebSocket's upgrade, must also come from our own page (``check_origin``)
+        unless it has a bearer token and no Origin.
+
+        Raises:
+            Refusal: the origin is not ours (403), or there is no valid login (401).
+            LimitReached: the user has too many connections.
+        """
         authorization = request.headers.get("Authorization")
         bearer = authorization is not None and authorization.lower().startswith("bearer ")
         safe = request.method in ("GET", "HEAD") and "Upgrade" not in request.headers
@@ -89,17 +97,17 @@ class WebState:
             )  # fmt: skip
 
     def malformed(self, peer: str, reason: str) -> None:
-        """Something came that is no HTTP."""
+        """Report that this address sent something that is not HTTP, at most once a minute per source."""
         if self._malformed.due(origin_of(peer)):
             self.events.emit(Code.WEB_MALFORMED, reason=reason, source=peer)
 
     def refused(self, peer: str, reason: str) -> None:
-        """A connection has ended before it was one."""
+        """Report that a PROXY header or TLS handshake failed, at most once a minute per source."""
         if self._refused.due(origin_of(peer)):
             self.events.emit(Code.CONNECTION_REFUSED, reason=reason, source=peer)
 
     def known(self, request: web.Request) -> Principal | None:
-        """Whom the browser is logged in as, if it is."""
+        """Return the principal that the browser is logged in as, if any. Bearer tokens are ignored."""
         return self._found(request, None)
 
     def _found(self, request: web.Request, token: str | None) -> Principal | None:
@@ -113,7 +121,10 @@ class WebState:
         return self.logins.by_cookie(cookie, source) if cookie else None
 
     def check_origin(self, request: web.Request) -> None:
-        """The request comes from our own page: its Origin is exactly ours."""
+        """Check that the request comes from our own page: it has one Origin, which is exactly ours.
+
+        Raises ``Refusal`` otherwise.
+        """
         origin = request.headers.getall("Origin", [])
         peer = connection_of(request).peer
         if len(origin) != 1 or not self.place.own_origin(origin[0], peer, request.headers):
@@ -122,30 +133,30 @@ class WebState:
             raise Refusal(403, "origin", "this request does not come from a page of this server.")
 
     def source(self, request: web.Request) -> str:
-        """The client's address."""
+        """Return the client's address."""
         return self.place.source_of(connection_of(request).peer, request.headers)
 
     def scheme(self, request: web.Request) -> str:
-        """How the browser talks: ``http`` or ``https``."""
+        """Return the scheme that the browser uses: ``http`` or ``https``."""
         return self.place.scheme(connection_of(request).peer, request.headers)
 
     def base(self, request: web.Request) -> str:
-        """The base path of this request."""
+        """Return the base path of this request."""
         return self.place.base_of(connection_of(request).peer, request.headers)
 
     def check_open(self) -> None:
-        """Nothing new is begun while the gateway drains."""
+        """Raise ``Refusal`` if the gateway drains, so that nothing new may start."""
         if self.draining:
             raise Refusal(503, "draining", "the gateway is shutting down; try again in a moment.", {"Retry-After": "5"})
 
     # --- the cookie ---
 
     def set_cookie(self, request: web.Request, response: web.Response, visitor: Principal) -> None:
-        """A new login has a new cookie, whatever the browser had before."""
+        """Set the cookie of a new login, which replaces any earlier one."""
         self._cookie(request, response, self.logins.cookie(visitor), int(visitor.expires - visitor.issued))
 
     def forget_cookie(self, request: web.Request, response: web.Response) -> None:
-        """The browser drops it."""
+        """Delete the cookie in the browser."""
         self._cookie(request, response, "", 0)
 
     def _cookie(self, request: web.Request, response: web.Response, value: str, seconds: int) -> None:
@@ -158,7 +169,7 @@ class WebState:
     # --- sockets ---
 
     async def terminal(self, request: web.Request) -> web.StreamResponse:
-        """The WebSocket; every refusal is an answer before the upgrade."""
+        """Serve a WebSocket until it closes. Refusals are HTTP responses, before the upgrade."""
         visitor = self.visitor(request)
         offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         if request.headers.get("Upgrade", "").lower() != "websocket" or "sshgate.v1" not in offered:
@@ -170,7 +181,7 @@ class WebState:
         source = self.source(request)
         socket = Socket(visitor, source, self.sessions, self.tickets)
         self.sockets.add(socket)
-        # A browser with twenty tabs is no flood, nor is a house full of them.
+        # Many tabs, or many users behind one address, must not count against the limits per source.
         connection_of(request).upgraded()
         self.events.emit(Code.WEB_OPEN, user=visitor.user, source=source)
         try:
@@ -182,13 +193,16 @@ class WebState:
                 self.sessions.end_unattended()
 
     def close_sockets(self, which: Callable[[Socket], bool], code: int, reason: str) -> None:
-        """Close some of the sockets; their sessions go on."""
+        """Close all sockets for which ``which`` is true. Their sessions continue detached."""
         for socket in self.sockets:
             if which(socket):
                 socket.end(code, reason)
 
     def logged_out(self, over: Callable[[Principal, str], bool], reason: str) -> None:
-        """End what goes on by logins that are over: ``over`` is asked with the visitor and where it comes from."""
+        """Close sockets and abort transfers whose login has ended. Sessions continue detached.
+
+        ``over`` gets a principal and the client's address, and returns whether that login has ended.
+        """
         self.close_sockets(lambda socket: over(socket.visitor, socket.source), Close.LOGIN, reason)
         for transfer, whose in list(self._transfers.items()):
             if over(*whose):
@@ -196,7 +210,7 @@ class WebState:
 
     @contextmanager
     def transferring(self, transfer: Transfer, visitor: Principal, source: str) -> Iterator[None]:
-        """While it lasts, a transfer is cut where its login is over."""
+        """Register a transfer while the body runs, so that it is aborted when its login ends."""
         self._transfers[transfer] = visitor, source
         try:
             yield
@@ -204,14 +218,17 @@ class WebState:
             del self._transfers[transfer]
 
     def drain(self, seconds: float) -> None:
-        """Nothing new from now on. Pages are told; what nobody is attached to cannot be come back to, and ends."""
+        """Start to drain: accept nothing new, notify the pages, and end sessions to which nobody is attached.
+
+        ``seconds`` is what pages show as the remaining time.
+        """
         self.draining = True
         for socket in self.sockets:
             socket.send(encode("drain", seconds=seconds))
         self.sessions.end_unattended()
 
     def recheck(self) -> None:
-        """End what rests on a login that does not stand any more."""
+        """End sessions whose login's proof no longer holds; close sockets and transfers of logins that have ended."""
         for session in self.sessions.all():
             if session.ending is None and not self.logins.stands(session.owner, session.identity.source):
                 self.events.emit(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")

@@ -1,4 +1,4 @@
-"""How often somebody may be wrong. Pure bookkeeping."""
+"""Limits the rate of failed attempts. No I/O."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 
 MINUTE = 60.0
-# Names that strangers can make up must not fill the memory.
+# Keys kept at once. Strangers can make up user names, which must not fill the memory.
 MOST = 10_000
 
 
 class Throttle:
-    """Counts failures by key over the last minute."""
+    """Allows ``most`` failures per key within a minute. ``now`` is a monotonic clock."""
 
     def __init__(self, most: int, now: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -23,17 +23,17 @@ class Throttle:
         return f"<Throttle {len(self._failures)} keys>"
 
     def wait(self, *keys: str) -> int:
-        """Whole seconds until another attempt is allowed under all the keys; 0: now."""
+        """Return the whole seconds until another attempt is allowed under all these keys; 0: now."""
         now = self._now()
         return max(self._wait(key, now) for key in keys)
 
     def failed(self, *keys: str) -> None:
-        """An attempt has failed."""
+        """Count a failed attempt under each of these keys."""
         now = self._now()
         for key in keys:
             failures = self._failures.pop(key, deque(maxlen=self._most))
             failures.append(now)
-            self._failures[key] = failures  # now the newest
+            self._failures[key] = failures  # reinserted, so the dict stays ordered by the latest failure
         while self._failures and (
             len(self._failures) > MOST or next(iter(self._failures.values()))[-1] <= now - MINUTE
         ):

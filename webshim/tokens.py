@@ -1,4 +1,4 @@
-"""What users ask about their tokens, and the end of one: `ssh -s USER@HOST tokens`, `revoke-token ID`."""
+"""The subsystems for a user's own tokens: `ssh -s USER@HOST tokens` and `revoke-token ID`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from sshgate.telemetry.codes import Code
 
 
 class TokenVerbs:
-    """`tokens` and `revoke-token`. Whose they are, the login says; a key that opens no browser asks for nothing."""
+    """The handlers of `tokens` and `revoke-token`, for the user who is logged in.
+
+    Keys that may not log in a browser are refused. Both handlers raise ``GateError``.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     async def list(self, question: SubsystemRequest) -> str:
+        """Return a table of the user's valid tokens, oldest first."""
         _check(question)
         await self._ledger.refresh()
         now = time.time()
@@ -26,6 +30,7 @@ class TokenVerbs:
         return tables.tokens(listed, now) if listed else "you have no tokens.\n"
 
     async def revoke(self, question: SubsystemRequest) -> str:
+        """Revoke the token whose id the request contains."""
         _check(question)
         if not question.word:
             raise BadRequest("say which: `ssh -s USER@HOST revoke-token ID`; `ssh -s USER@HOST tokens` lists yours.")

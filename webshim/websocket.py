@@ -1,4 +1,4 @@
-"""aiohttp's WebSocket, whose close frame also reaches a peer that is in the middle of a message."""
+"""aiohttp's WebSocket, except that its close frame also reaches a peer that is still sending a message."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from aiohttp.abc import AbstractStreamWriter
 
 from webshim.connection import Connection
 
-# A peer that does not answer a close, or does not take the last bytes, is cut.
+# Time for a peer to answer a close frame and to read the last bytes; after that the connection is aborted.
 CLOSE_SECONDS = 2.0
-# What it costs to answer a ping.
+# Charged to the budget for each ping and pong.
 PING_SECONDS = 0.00005
 _UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
 
 
 class WebSocket(web.WebSocketResponse):
-    """One socket; ``close`` says why, whatever the peer is at. Pings are answered in ``receive``, in turns."""
+    """One WebSocket. Pings are answered in ``receive`` and charged to the connection's budget."""
 
     _connection: Connection | None = None
 
@@ -26,6 +26,7 @@ class WebSocket(web.WebSocketResponse):
         super().__init__(autoping=False, **options)
 
     async def receive(self, timeout: float | None = None) -> WSMessage:
+        """Return the next message that is not a ping or pong. Raises ``TimeoutError`` after ``timeout`` seconds."""
         if timeout is not None:
             async with asyncio.timeout(timeout):
                 return await self.receive()
@@ -36,7 +37,7 @@ class WebSocket(web.WebSocketResponse):
         return message
 
     async def spent(self, seconds: float) -> None:
-        """Pay for what a message made the gateway do."""
+        """Charge the connection's budget for work that a message caused; waits until there is budget again."""
         if self._connection is not None:
             await self._connection.budget.spent(seconds)
 
@@ -45,14 +46,15 @@ class WebSocket(web.WebSocketResponse):
         return await super().prepare(request)
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
-        # aiohttp itself closes so, without a word, where it cannot read on. It would end the connection at once; the
-        # system answers what still comes by a reset, and that takes the close frame from a peer before it is read.
+        """Close the socket. aiohttp calls this too, when it cannot parse what it reads."""
+        # aiohttp calls this without a message when it cannot parse what it reads, and would close the connection at
+        # once. The kernel would answer later data with a reset, and the peer would lose the unread close frame.
         if code in _UNREADABLE and not message and not self.closed and self._connection is not None:
             await self._told(self._connection, code)
         return await super().close(code=code, message=message, drain=drain)
 
     async def _told(self, connection: Connection, code: int) -> None:
-        """Say it, and hear the peer out for a moment; nothing of that is kept."""
+        """Send the close frame, then discard what the peer sends until it has closed, at most ``CLOSE_SECONDS``."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.send_frame(code.to_bytes(2, "big"), WSMsgType.CLOSE)

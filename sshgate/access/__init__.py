@@ -1,1 +1,2 @@
-"""Who may come in (``identity``, ``authorized_keys``), what they may have (``policy``), how many (``limits``)."""
+"""Access control: who may log in (``identity``, ``authorized_keys``), what each login gets (``policy``), and how
+many connections and sandboxes there may be (``limits``, ``connections``)."""

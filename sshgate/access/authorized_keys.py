@@ -1,7 +1,7 @@
-"""The keys that open the gateway: one OpenSSH authorized_keys file per user, and a file of authorities.
+"""The keys that may log in: one OpenSSH authorized_keys file per user, and one file of certificate authorities.
 
-Files are looked at whenever somebody logs in, and read again when they have changed; nothing polls. A line
-or a file that cannot be used is refused with a warning that names it, and takes nothing else down.
+Files are checked at every login and read again when they have changed; there is no polling. A line or a file that
+cannot be used is ignored with a warning that names it; everything else stays in force.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sshgate.config.names import is_user
 
 log = logging.getLogger("sshgate.access")
 
-# Thousands of keys for one user; more is a mistake, and would be read while others wait.
+# Enough for thousands of keys of one user. Reading blocks the event loop, so larger files are refused.
 LARGEST_FILE = 1 << 20
-# What people and programs leave beside the files that count. A backup may hold keys that were since revoked.
+# Files that people and programs leave beside key files. They are ignored: a backup may hold keys revoked since.
 _LEFT_OVER = re.compile(
     r"(readme(\..*)?|.*\.(pub|md|txt|bak|backup|old|orig|rej|save|swp|tmp|dpkg-\w+|rpm\w+))\Z", re.I
 )
@@ -32,16 +32,17 @@ Stamp = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """What a certificate must say to be accepted from this signer, and what it then may."""
+    """The conditions under which certificates of one signer are accepted."""
 
     principals: frozenset[str]
-    """The certificate names at least one of these; a certificate without principals is never accepted."""
+    """The certificate must name at least one of these; one without principals is never accepted."""
     restrictions: Restrictions
+    """Restrictions that the signer's line puts on every login with its certificates."""
 
 
 @dataclass(frozen=True, slots=True)
 class _KeyFile:
-    """A file as it was read last."""
+    """The keys of a file as of the last read."""
 
     stamp: Stamp = ()
     keys: tuple[KeyLine, ...] = ()
@@ -51,11 +52,11 @@ _NOTHING = _KeyFile()
 
 
 class Keyring:
-    """Every key that opens the gateway.
+    """All keys and certificate authorities that may log in.
 
-    ``directory`` holds a file per user, named exactly as the user. Dotfiles, READMEs, ``.pub`` files and
-    editors' backups in it are nobody's. ``user_ca`` holds the public keys of authorities for all users.
-    Neither has to exist.
+    ``directory`` holds one file per user, named exactly as the user. Dotfiles, READMEs, ``.pub`` files and editor
+    backups in it are ignored. ``user_ca`` holds the public keys of authorities that count for all users. Neither has
+    to exist. All methods read files synchronously and never raise for one that cannot be used.
     """
 
     def __init__(self, directory: Path, user_ca: Path | None) -> None:
@@ -69,11 +70,11 @@ class Keyring:
 
     @property
     def empty(self) -> bool:
-        """True while there is no usable key at all: nobody gets in. Looks at every file."""
+        """True if there is no usable key, so that nobody can log in. Checks every file."""
         return not self._authorities().keys and not any(self._of(user).keys for user in self.users())
 
     def users(self) -> list[str]:
-        """The names for which there is a file, usable or not."""
+        """Return the sorted names of users that have a file, usable or not."""
         try:
             with os.scandir(self._directory) as entries:
                 return sorted(entry.name for entry in entries if _is_key_file(entry.name) and entry.is_file())
@@ -81,11 +82,16 @@ class Keyring:
             return []
 
     def key(self, user: str, blob: bytes, source: str, now: float) -> Restrictions | None:
-        """What the owner of this public key may do as ``user``; ``None``: refuse.
+        """Return the restrictions under which this public key may log in as ``user``; ``None``: refuse.
 
-        ``blob`` is the key's SSH wire encoding, ``source`` the client's address, ``now`` seconds since the
-        epoch. Of several lines that hold the key, the first whose options allow this client counts. A user
-        who does not exist costs the same as one who does.
+        If several lines hold the key, the first whose options allow this client counts. The caller must still have
+        the client prove that it owns the key.
+
+        Args:
+            user: any text; an unknown user just has no keys.
+            blob: the public key in SSH wire encoding.
+            source: the client's address, without a port.
+            now: seconds since the epoch.
         """
         for line in self._of(user).keys:
             if line.blob == blob and not line.authority and line.allows(source, now):
@@ -93,7 +99,7 @@ class Keyring:
         return None
 
     def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
-        """As ``key``, for a key that was proven earlier and is known by its ``SHA256:`` fingerprint."""
+        """Like ``key``, for a key that was proven earlier, given by its ``SHA256:`` fingerprint."""
         for line in self._of(user).keys:
             if not line.authority and line.fingerprint == fingerprint and line.allows(source, now):
                 return line.restrictions
@@ -102,15 +108,25 @@ class Keyring:
     def authority(
         self, user: str, blob: bytes, source: str, now: float, names: frozenset[str] | None = None
     ) -> Authority | None:
-        """What a certificate signed by this key needs to log in as ``user``; ``None``: refuse.
+        """Return what a certificate signed by this key needs to log in as ``user``; ``None``: refuse.
 
-        ``blob`` is the signer's public key. With ``names``, the principals of the certificate, only an
-        authority that accepts one of them is given. The certificate's own limits are not looked at here.
+        The certificate itself (validity, source addresses, critical options) is not checked here.
+
+        Args:
+            user: the user to log in as.
+            blob: the signer's public key in SSH wire encoding.
+            source: the client's address, without a port.
+            now: seconds since the epoch.
+            names: the principals of the certificate; only an authority that accepts one of them is returned.
+                ``None``: any authority with this key.
         """
         return self._signer(user, lambda line: line.blob == blob, source, now, names)
 
     def certified(self, user: str, certificate: Certified, source: str, now: float) -> Restrictions | None:
-        """What the signer of a certificate that was shown earlier allows now, from here; ``None``: nothing any more."""
+        """Return the restrictions that now apply to a login made with this certificate; ``None``: it is over.
+
+        It is over when the certificate has expired, does not allow ``source``, or its signer is no longer accepted.
+        """
         if (certificate.ends is not None and now >= certificate.ends) or not comes_from(source, certificate.sources):
             return None
 
@@ -145,7 +161,7 @@ class Keyring:
             return _NOTHING
         except OSError as error:
             self._files.pop(path, None)
-            # Once for each reason: anybody may ask for any name, as often as they like.
+            # Not repeated for the same errno: strangers may try any name as often as they like.
             if error.errno != self._last_warning:
                 self._last_warning = error.errno
                 log.warning("%s cannot be looked at: %s; nobody gets in by it", path, error.strerror)
@@ -170,7 +186,7 @@ def _stamp(found: os.stat_result, directory: os.stat_result) -> Stamp:
 
 def _load(path: Path, directory: os.stat_result, authorities: bool) -> tuple[KeyLine, ...]:
     try:
-        # A pipe must not make everybody wait for its writer.
+        # O_NONBLOCK: if this is a named pipe, opening it must not block until somebody writes.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             refusal = _unsafe(os.fstat(file.fileno()), directory)
             content = b"" if refusal else file.read(LARGEST_FILE + 1)
@@ -187,10 +203,10 @@ def _load(path: Path, directory: os.stat_result, authorities: bool) -> tuple[Key
 
 
 def _unsafe(found: os.stat_result, directory: os.stat_result) -> str:
-    """Why others than its owner could have written this file, as sshd's StrictModes asks; empty: they cannot.
+    """Return why users other than the owner could have written this file (sshd's StrictModes); empty: they cannot.
 
-    Mounted Secrets pass: root's files, 0644, in a sticky directory. So does a file that its owner's private
-    group may write, as umask 002 makes it.
+    Mounted Secrets pass: files of root with mode 0644 in a sticky directory. So does a file that is writable by its
+    owner's private group, as umask 002 creates it.
     """
     if not stat.S_ISREG(found.st_mode):
         return "is not a regular file"
@@ -210,7 +226,7 @@ def _lines(path: Path, text: str, authorities: bool) -> Iterator[KeyLine]:
             if line is not None and authorities:
                 if line.has_options:
                     raise LineRefused("options have no meaning here; use a cert-authority line in a user's file")
-                # Of its certificates the certificate alone says whether a security key must be touched.
+                # For its certificates only the certificate decides whether a security key must be touched.
                 line = KeyLine(line.blob, authority=True, restrictions=Restrictions(touch=False))
         except LineRefused as refusal:
             log.warning("%s:%d: %s; the line is ignored", path, number, refusal)

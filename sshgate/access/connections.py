@@ -1,8 +1,9 @@
-"""How many connections there may be at one door, and which of them go to make room. Synchronous bookkeeping.
+"""The connection limits of one front end, and which connection is evicted to make room. Synchronous bookkeeping.
 
-Who has not logged in holds a place only as long as nobody else needs it: where places are short the one that has
-come least far goes, among those the one whose source holds most, among those the oldest. So silence shuts nobody out,
-neither from everywhere nor from one address. Who has logged in is counted apart, by user.
+A connection that has not logged in keeps its place only until another needs it. When places run out, the one with the
+least progress is evicted; among equals the one whose source holds most places, then the oldest. So idle connections
+lock nobody out, whether they come from one address or from many. Logged-in connections are counted separately, by
+user and source.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from sshgate.access.penalties import Ledger, Offence
 from sshgate.config.model import Limits
 from sshgate.errors import LimitReached
 
-# A burst of logins from one address is none of a source that lingers: so long each may take.
+# The limit per source evicts only connections older than this, so that a burst of quick logins is not cut.
 BURST_SECONDS = 10.0
-# Who has lost its place may still log in for so long; as many as there are places.
+# An evicted connection may still log in for this long. At most `limits.unauthenticated` connections have this grace.
 LEAVING_SECONDS = 2.0
 K = TypeVar("K")
 
@@ -27,18 +28,21 @@ MADE_ROOM = "others needed the place of a connection that had not logged in"
 
 
 class Entrant(Protocol):
-    """A connection that has not logged in, as far as it matters for its place."""
+    """A connection that has not logged in, as ``Connections`` sees it."""
 
     @property
     def progress(self) -> int:
-        """How far it has come; 0: it has said nothing."""
+        """How far it has come towards a login: 0 for a silent connection, then larger values. Cheap to read."""
 
     def make_room(self, seconds: float) -> None:
-        """Somebody else has its place: end it after so many seconds, if it has not logged in by then."""
+        """The connection was evicted: close it after this time unless it has logged in by then.
+
+        May be called again, with a shorter time. Must not block.
+        """
 
 
 class Place:
-    """One connection's place. Its holder releases it, once or more often."""
+    """The place of one connection. Its owner calls ``release`` when the connection has ended."""
 
     def __init__(self, connections: Connections, entrant: Entrant, source: str, since: float) -> None:
         self._connections = connections
@@ -55,24 +59,32 @@ class Place:
         return f"<Place of {self.origin}, {state}>"
 
     def authenticated(self, user: str) -> None:
-        """The connection has logged in. Raises ``LimitReached`` where this user has too many there already."""
+        """Report that the connection has logged in. Only the first call counts, and none after ``release``.
+
+        Raises:
+            LimitReached: the user has ``limits.connections_per_source`` connections from this source already. The
+                connection still counts as not logged in.
+        """
         if self._held and self.user is None:
             self._connections.authenticated(self, user)
             self.user = user
 
     def failed(self, offence: Offence) -> None:
-        """The connection has ended without a login."""
+        """Report that the connection ended without a login, and charge its source where penalties apply.
+
+        Does not release the place.
+        """
         self._connections.failed(self, offence)
 
     def release(self) -> None:
-        """Give it back. May be called again."""
+        """Stop counting the connection. Idempotent."""
         if self._held:
             self._held = False
             self._connections.left(self)
 
 
 class Connections:
-    """Counts the connections of one door."""
+    """Counts the connections of one front end. ``now`` is a monotonic clock in seconds."""
 
     def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
@@ -94,13 +106,20 @@ class Connections:
 
     @property
     def unauthenticated(self) -> int:
-        """Those that have not logged in."""
+        """Connections that hold a place and have not logged in; evicted ones are not counted."""
         return len(self._waiting)
 
     def connect(self, source: str, entrant: Entrant) -> Place:
-        """A place for a connection from this address, if need be another's. Raises ``LimitReached``.
+        """Give a new connection a place, evicting another connection if necessary.
 
-        IPv6 addresses of one /64 are one source: a single host usually has all of them.
+        IPv6 addresses of one /64 count as one source, because a single host usually has all of them.
+
+        Args:
+            source: the client's address.
+            entrant: the connection; it may be evicted until it has logged in.
+
+        Raises:
+            LimitReached: the source must wait for its penalty to run out.
         """
         place = Place(self, entrant, source, self._now())
         self._check_penalty(place.origin, source)
@@ -112,7 +131,8 @@ class Connections:
         return place
 
     def _check_penalty(self, origin: str, source: str) -> None:
-        # Where somebody is logged in, strangers behind the same address translation must not shut the others out.
+        # While somebody is logged in from this source, penalties are waived: others behind the same NAT must not be
+        # locked out by failures that are not theirs.
         wait = self._ledger.wait(origin)
         if wait and self.limits.penalties is not None and not self._known[origin] and not self._is_exempt(source):
             raise LimitReached(f"too many connections from {origin} ended without a login; try again in {wait} s.")
@@ -129,10 +149,10 @@ class Connections:
 
     def _shed(self, candidates: list[Place]) -> None:
         if candidates:
-            # Of equals ``min`` takes the first, and they stand in the order of their coming.
+            # Candidates are in order of arrival and ``min`` takes the first of equals: the oldest.
             chosen = min(candidates, key=lambda one: (one.entrant.progress, -self._origins[one.origin]))
             self._no_longer_waits(chosen)
-            # Cut at once it would only come again at once; and who is about to log in may get there.
+            # A client that is cut at once would reconnect at once; and one about to log in may still finish.
             self._leaving[chosen] = None
             chosen.entrant.make_room(LEAVING_SECONDS)
             if len(self._leaving) > self.limits.unauthenticated:
@@ -140,10 +160,10 @@ class Connections:
                 del self._leaving[longest]
                 longest.entrant.make_room(0.0)
 
-    # --- what places tell ---
+    # --- called by places ---
 
     def authenticated(self, place: Place, user: str) -> None:
-        """One has logged in. Raises ``LimitReached``."""
+        """See ``Place.authenticated``."""
         most = self.limits.connections_per_source
         if self._users[user, place.origin] >= most:
             raise LimitReached(
@@ -156,12 +176,12 @@ class Connections:
         self._known[place.origin] += 1
 
     def failed(self, place: Place, offence: Offence) -> None:
-        """One has ended without a login."""
+        """See ``Place.failed``."""
         if self.limits.penalties is not None and not self._is_exempt(place.source):
             self._ledger.charge(place.origin, offence, self.limits.penalties)
 
     def left(self, place: Place) -> None:
-        """One has ended."""
+        """See ``Place.release``."""
         self.total -= 1
         if place.user is None:
             self._no_longer_waits(place)
@@ -181,12 +201,15 @@ class Connections:
 
 
 def origin_of(source: str) -> str:
-    """What connections are counted by: an IPv4 address, the /64 of an IPv6 address, else the text itself."""
+    """Return the key that limits per source use: an IPv4 address, the /64 of an IPv6 address, else the text itself."""
     return _prefix(source, 64)
 
 
 def network_of(source: str) -> str:
-    """The same by what a provider gives one customer: the /48 of an IPv6 address; IPv4 addresses have none."""
+    """Return the key of limits per network: the /48 of an IPv6 address, which one customer may have.
+
+    For IPv4 it equals ``origin_of``.
+    """
     return _prefix(source, 48)
 
 
@@ -206,7 +229,7 @@ def _address(source: str) -> IPv4Address | IPv6Address | None:
 
 
 def _take_one(counter: Counter[K], key: K) -> None:
-    """Keys with nothing left are dropped, so that the counter is as large as what is open."""
+    """Subtract one and drop keys that reach zero, so the counter does not grow beyond what is open."""
     counter[key] -= 1
     if counter[key] <= 0:
         del counter[key]

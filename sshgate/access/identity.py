@@ -1,4 +1,4 @@
-"""Login names and identities. Pure."""
+"""Login names, and the identity that a successful authentication yields. Pure."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class LoginName:
 
     @classmethod
     def parse(cls, text: str) -> LoginName:
-        """Raises ``ValueError`` for anything that is not exactly a login name."""
-        # OpenSSH reads the plus of ssh://USER+PROFILE@HOST as a blank, which no name has.
+        """Parse a login name. Raises ``ValueError`` unless the whole text is one."""
+        # OpenSSH decodes the plus of ssh://USER+PROFILE@HOST to a blank. No name contains a blank, so undo that.
         text = text.replace(" ", "+") if "+" not in text else text
         rest, equals, name = text.partition("=")
         user, plus, profile = rest.partition("+")
@@ -38,42 +38,45 @@ class LoginName:
 
 @dataclass(frozen=True, slots=True)
 class Restrictions:
-    """What the accepted key or certificate limits, whatever the policy would allow."""
+    """Restrictions of the accepted key or certificate. They apply in addition to the policy."""
 
     command: bytes | None = None
-    """Run this instead of what is asked; the original goes to SSH_ORIGINAL_COMMAND."""
+    """Forced command, run instead of the requested one, which is passed in SSH_ORIGINAL_COMMAND."""
     terminal: bool = True
     port_forwarding: bool = True
     agent_forwarding: bool = True
     permit_open: tuple[tuple[str, int | None], ...] | None = None
-    """The only hosts (``*``: any) and ports (``None``: any) that ``-L`` may go to; ``None``: no such list."""
+    """The only hosts (``*``: any) and ports (``None``: any) that ``-L`` may connect to; ``None``: unrestricted."""
     permit_listen: tuple[tuple[str, int | None], ...] | None = None
-    """The only addresses and ports that ``-R`` may listen on, as above."""
+    """The only addresses and ports that ``-R`` may listen on, in the same form."""
     environment: Mapping[str, bytes] = field(default_factory=dict)
     touch: bool = True
-    """A security key must have been touched for the signature."""
+    """A security key must have been touched for the signature (user presence)."""
     verify: bool = False
-    """A security key must have asked for its PIN or a finger."""
+    """A security key must have checked a PIN or fingerprint (user verification)."""
 
     @property
     def whole(self) -> bool:
-        """Whether it opens what a browser or a token is: any sandbox of its user, with any program."""
+        """Whether the key allows what a browser login or token does: any program in any sandbox of its user.
+
+        That needs a terminal, no forced command and no fixed sandbox or profile.
+        """
         fixed = {"SSHGATE_NAME", "SSHGATE_PROFILE"} & self.environment.keys()
         return self.command is None and self.terminal and not fixed
 
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """What limits a login by a certificate, besides its restrictions, for as long as something rests on it."""
+    """What must stay true of a certificate for a login that was made with it, besides its restrictions."""
 
     authority: str
-    """``SHA256:...`` of the key that signed it."""
+    """``SHA256:...`` fingerprint of the key that signed it."""
     principals: tuple[str, ...]
-    """Its names that the authority is accepted for."""
+    """Those of its principals that the authority is accepted for."""
     ends: float | None
-    """Seconds since the epoch; ``None``: never."""
+    """End of its validity in seconds since the epoch; ``None``: unlimited."""
     sources: tuple[str, ...] | None
-    """Networks that its owner may come from; ``None``: any."""
+    """Networks that the client may connect from (``source-address``); ``None``: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +85,31 @@ class Identity:
 
     login: LoginName
     method: str
-    """``publickey`` or ``certificate``; web logins name theirs."""
+    """``publickey`` or ``certificate``; ``web-METHOD`` for a browser."""
     fingerprint: str
-    """``SHA256:...`` of the key (of the certificate's own key), for logs."""
+    """``SHA256:...`` of the key, or of the certificate's own key; for a browser its ``Principal.proof``."""
     source: str
     """The client's address, without the port."""
     source_port: int = 0
     server: str = ""
-    """The address and port the client reached us at, as far as we can see them."""
+    """Our address and port that the client connected to, where known."""
     server_port: int = 0
     restrictions: Restrictions = Restrictions()
     certificate: Certified | None = None
-    """Of a login by certificate."""
+    """Set for a login by certificate."""
     connection: str = ""
-    """The id under which logs and events speak of the connection."""
+    """The id of the connection in logs and events."""
     arrived: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """When each stage of the login was over, by the names of ``telemetry.marks.Stage``."""
+    """When each stage of the login was over (monotonic clock), by ``telemetry.timings.Stage``."""
 
     @property
     def user(self) -> str:
+        """The user's name."""
         return self.login.user
 
 
 def comes_from(source: str, networks: Iterable[str] | None) -> bool:
-    """Whether an address is in one of these networks; ``None``: any will do."""
+    """Return whether an address is in one of these networks. ``None`` allows any address."""
     if networks is None:
         return True
     try:
@@ -116,7 +120,10 @@ def comes_from(source: str, networks: Iterable[str] | None) -> bool:
 
 
 def endpoint(name: object) -> tuple[str, int]:
-    """Address and port of a socket's name; IPv4 in IPv6 as IPv4, without an interface name. Else empty and 0."""
+    """Return address and port from a socket's name; ``("", 0)`` for anything but an IP socket.
+
+    IPv4-mapped IPv6 addresses become IPv4; a scope (``%eth0``) is dropped.
+    """
     if not isinstance(name, tuple) or len(name) < 2:
         return "", 0
     host = str(name[0]).partition("%")[0]

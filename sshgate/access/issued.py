@@ -1,4 +1,4 @@
-"""What a user was given that outlives a connection, and what of it is worth nothing any more. Pure."""
+"""The tokens and logouts of one user, which outlive connections, as immutable values. Pure."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from dataclasses import dataclass, field, replace
 
 from sshgate.errors import LimitReached
 
-# Of one user, revoked ones among them: each is remembered until it would have ended by itself.
+# Per user, including revoked tokens: each is kept until it would have expired.
 MOST_TOKENS = 100
-# Logouts of one user that are remembered one by one; past it all logins before the oldest of them end.
+# Logouts kept individually per user. Beyond this the oldest is replaced by `Issued.before`, which ends all logins
+# issued up to the same moment.
 MOST_LOGOUTS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word for programs that was signed. Times are seconds since the epoch."""
+    """A bearer token for programs that was issued. Times are seconds since the epoch."""
 
     id: str
     made: float
     ends: float
     source: str
-    """Where it was asked for from."""
+    """The address that it was requested from."""
     key: str
-    """The fingerprint of what it was asked for with."""
+    """The fingerprint of the key that requested it."""
     revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Logout:
-    """A login by cookie that its user has ended."""
+    """A login by cookie that its user has ended. Times of the login, in seconds since the epoch."""
 
     made: float
     ends: float
@@ -37,15 +38,15 @@ class Logout:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """Of one user."""
+    """The tokens and logouts of one user, by id. Every change returns a new value without expired entries."""
 
     tokens: Mapping[str, Token] = field(default_factory=dict)
     logouts: Mapping[str, Logout] = field(default_factory=dict)
     before: float = -1.0
-    """Logins by cookie up to this moment are over."""
+    """Logins by cookie that were issued up to this moment (seconds since the epoch) are over."""
 
     def fresh(self, now: float) -> Issued:
-        """Without what has ended by itself."""
+        """Return this without expired entries."""
         return replace(
             self,
             tokens={key: one for key, one in self.tokens.items() if one.ends > now},
@@ -53,7 +54,7 @@ class Issued:
         )
 
     def with_token(self, token: Token, now: float) -> Issued:
-        """Raises ``LimitReached``."""
+        """Add a token. Raises ``LimitReached`` when the user has ``MOST_TOKENS`` that have not expired."""
         kept = self.fresh(now)
         if len(kept.tokens) >= MOST_TOKENS:
             soonest = min(one.ends for one in kept.tokens.values())
@@ -64,7 +65,7 @@ class Issued:
         return replace(kept, tokens={**kept.tokens, token.id: token})
 
     def revoked(self, token: str, now: float) -> Issued:
-        """Unchanged where there is no such token."""
+        """Mark a token as revoked; no effect if there is no such token."""
         kept = self.fresh(now)
         known = kept.tokens.get(token)
         if known is None:
@@ -72,6 +73,7 @@ class Issued:
         return replace(kept, tokens={**kept.tokens, token: replace(known, revoked=True)})
 
     def logged_out(self, login: str, logout: Logout, now: float) -> Issued:
+        """Record the logout of the login with this id."""
         kept = self.fresh(now)
         logouts, before = {**kept.logouts, login: logout}, kept.before
         while len(logouts) > MOST_LOGOUTS:
@@ -80,7 +82,13 @@ class Issued:
         return replace(kept, logouts=logouts, before=before)
 
     def lost(self, word: str, made: float, *, token: bool) -> bool:
-        """Whether a login or token is worth nothing any more, for all that its signature and its time say."""
+        """Return whether a login was ended or a token revoked. Its signature and expiry are not checked here.
+
+        Args:
+            word: the id of the login or token.
+            made: when the login was issued, in seconds since the epoch; not used for a token.
+            token: ``word`` is a token's id.
+        """
         if token:
             known = self.tokens.get(word)
             return known is not None and known.revoked

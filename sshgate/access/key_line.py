@@ -1,4 +1,4 @@
-"""One line of an OpenSSH authorized_keys file, as sshd(8) describes the format. Pure but for the time zone."""
+"""Parser for one line of an OpenSSH authorized_keys file (sshd(8)). Pure, except that it uses the local time zone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sshgate.access.identity import Restrictions
 
 _ED25519 = "ssh-ed25519"
 _RSA = "ssh-rsa"
-_CURVES = {  # the length of an uncompressed point
+_CURVES = {  # curve name and length in bytes of an uncompressed point
     "ecdsa-sha2-nistp256": (b"nistp256", 65),
     "ecdsa-sha2-nistp384": (b"nistp384", 97),
     "ecdsa-sha2-nistp521": (b"nistp521", 133),
@@ -32,70 +32,78 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _EXPIRY = re.compile(r"(\d{8})(\d{4}(?:\d{2})?)?(Z?)\Z")
 _OPTION = re.compile(r'([A-Za-z0-9@.-]+)(?:="((?:\\"|[^"])*)")?(,|\Z)')
 _PRIVILEGES = {"pty": "terminal", "port-forwarding": "port_forwarding", "agent-forwarding": "agent_forwarding"}
-# What a security key is asked for besides its signature, and whether the word for it asks for more.
+# Options for security keys, and the field of `Restrictions` that each sets.
 _PRESENCE = {"touch-required": "touch", "verify-required": "verify"}
-# Things a sandbox never offers: to forbid them changes nothing, to allow them neither.
+# Features that are never offered here, so that neither forbidding nor allowing them has an effect.
 _WITHOUT_EFFECT = frozenset({"x11-forwarding", "user-rc"})
 
 Network = IPv4Network | IPv6Network
 
 
 class LineRefused(ValueError):
-    """The line gives nobody access; says why, without any value that the line holds."""
+    """The line grants no access. The message says why; of the line it quotes only types, option names and ``from=``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePattern:
-    """One element of ``from=``: a network, or an address with wildcards; ``!`` before it excludes."""
+    """One element of ``from=``: a network, or an address with wildcards (``network`` is ``None``).
+
+    ``negated``: it began with ``!`` and excludes what it matches.
+    """
 
     negated: bool
     network: Network | None
     wildcard: str
 
     def matches(self, address: IPv4Address | IPv6Address) -> bool:
+        """Return whether the address matches the pattern; ``negated`` is not applied."""
         if self.network is not None:
             return address in self.network
-        # sshd(8) knows no sets of characters.
+        # sshd's patterns have no character sets, so `[` is a literal.
         return fnmatchcase(str(address), self.wildcard.replace("[", "[[]"))
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLine:
-    """What an accepted line says."""
+    """A parsed line: a key with its options."""
 
     blob: bytes
     """The key in its SSH wire encoding (RFC 4253 section 6.6)."""
     authority: bool = False
-    """The key signs certificates and opens nothing by itself."""
+    """The key signs certificates (``cert-authority``) and cannot log in itself."""
     principals: frozenset[str] | None = None
-    """Of an authority: one of these must be in the certificate; ``None``: the user's name."""
+    """For an authority: the certificate must contain one of these; ``None``: the user's name."""
     sources: tuple[SourcePattern, ...] | None = None
     expires: float | None = None
     """Seconds since the epoch."""
     has_options: bool = False
     restrictions: Restrictions = field(default_factory=Restrictions)
     notes: tuple[str, ...] = ()
-    """What the line says without effect, for the operator."""
+    """Warnings for the operator about options without effect."""
     fingerprint: str = field(init=False)
-    """``SHA256:...`` as OpenSSH shows it: made once, since open browser sessions ask for it again and again."""
+    """``SHA256:...`` as OpenSSH shows it. Computed once, because open browser sessions compare it every few seconds."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fingerprint", fingerprint_of(self.blob))
 
     def allows(self, source: str, now: float) -> bool:
-        """Whether the line holds at this time for a client at this address."""
+        """Return whether ``expiry-time`` and ``from`` allow a client at this address at ``now`` (epoch seconds)."""
         if self.expires is not None and now >= self.expires:
             return False
         return self.sources is None or _from_matches(self.sources, source)
 
 
 def fingerprint_of(blob: bytes) -> str:
-    """``SHA256:...`` of a key in SSH wire encoding, as OpenSSH shows it."""
+    """Return the ``SHA256:...`` fingerprint of a key in SSH wire encoding, as OpenSSH shows it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def parse(text: str) -> KeyLine | None:
-    """The meaning of one line; ``None`` for an empty one and a comment. Raises ``LineRefused``."""
+    """Parse one line; ``None`` for an empty line or a comment.
+
+    Raises ``LineRefused`` for a key that is not accepted, and for options that are unknown or malformed: a line whose
+    restrictions are not understood must not grant access.
+    """
     text = text.strip(" \t\r\f\v")
     if not text or text.startswith("#"):
         return None
@@ -117,7 +125,10 @@ def parse(text: str) -> KeyLine | None:
 
 
 def decode_key(kind: str, encoded: str) -> bytes:
-    """The wire encoding of a public key of a type and strength that is accepted. Raises ``LineRefused``."""
+    """Decode a public key from its type and base64 text, and return its wire encoding.
+
+    Raises ``LineRefused`` when it is damaged, or its type or strength is not accepted.
+    """
     if "-cert-v01@" in kind:
         raise LineRefused("this is a certificate; name the authority that signed it, with cert-authority")
     if not _TYPE_WORD.match(kind):
@@ -133,7 +144,7 @@ def decode_key(kind: str, encoded: str) -> bytes:
 
 
 def acceptable(blob: bytes) -> bool:
-    """Whether a key in wire encoding is of a type and strength that is accepted."""
+    """Return whether a key in wire encoding is valid and of an accepted type and strength."""
     try:
         kind = next(_strings(blob), b"").decode("ascii", "replace")
         if kind in KEY_TYPES:
@@ -148,7 +159,7 @@ def acceptable(blob: bytes) -> bool:
 
 
 def _check(kind: str, blob: bytes) -> None:
-    """Raises ``EOFError`` when the parts of the blob are not those of its type."""
+    """Check a key blob. Raises ``EOFError`` if its parts do not fit its type, ``LineRefused`` for a weak RSA key."""
     parts = list(_strings(blob))
     if not parts or parts[0] != kind.encode():
         raise EOFError
@@ -167,7 +178,7 @@ def _check(kind: str, blob: bytes) -> None:
     else:
         fits = shape[:1] == [32]
         rest = shape[1:]
-    # A security key ends in its application, `ssh:` most of the time.
+    # A security key has one more part, its application, usually `ssh:`.
     if not fits or len(rest) != (1 if kind.startswith("sk-") else 0):
         raise EOFError
 
@@ -186,7 +197,7 @@ def _strings(blob: bytes) -> Iterator[bytes]:
 
 
 def _split_options(text: str) -> tuple[str, str]:
-    """Options end at the first blank outside of quotes; inside, ``\\"`` is a quote that does not close."""
+    """Split at the first blank outside quotes, which ends the options. ``\\"`` is an escaped quote."""
     quoted = False
     at = 0
     while at < len(text):
@@ -253,7 +264,7 @@ def _environment(line: KeyLine, value: str) -> KeyLine:
     name, equals, text = value.partition("=")
     if not equals or not _VARIABLE.match(name) or "\0" in text:
         raise LineRefused('environment= is not of the form environment="NAME=value"')
-    # As in OpenSSH, the first of two with the same name counts.
+    # As in OpenSSH, the first of several values for one name counts.
     merged = {name: text.encode("utf-8", "surrogateescape"), **line.restrictions.environment}
     return replace(line, restrictions=replace(line.restrictions, environment=merged))
 
@@ -278,11 +289,11 @@ def _expiry(line: KeyLine, value: str) -> KeyLine:
 
 
 def _permit(line: KeyLine, field: str, value: str, *, host_needed: bool) -> KeyLine:
-    """One more place that forwards may go to: ``HOST:PORT``, the host in brackets or without, ``*`` for any."""
+    """Add one ``HOST:PORT`` that may be forwarded. The host may stand in brackets; ``*`` stands for any."""
     host, colon, port = value.rpartition(":")
     if not port or (host_needed and not colon) or (port != "*" and not (port.isdecimal() and 0 < int(port) < 65_536)):
         raise LineRefused("permitopen= and permitlisten= take HOST:PORT, each of them a literal or *")
-    # As in OpenSSH, a port alone is one on any of the addresses that may be listened on.
+    # As in OpenSSH, a port alone means that port on any listen address.
     place = (host.removeprefix("[").removesuffix("]") if colon else "*", None if port == "*" else int(port))
     before = getattr(line.restrictions, field) or ()
     return _restrict(line, **{field: (*before, place)})
@@ -293,7 +304,7 @@ def _from(line: KeyLine, value: str) -> KeyLine:
     for element in filter(None, value.split(",")):
         source = _source(element)
         if source is None:
-            # It excludes nobody, and sshd's operator may think that it does.
+            # An exclusion that matches no address excludes nobody. Refuse the line: the operator relies on it.
             if element.startswith("!"):
                 raise LineRefused(f"from= holds {element[:60]!r}, which is no address; host names are not looked up")
             line = _note(line, f"from= holds {element[:60]!r}, which matches nobody; host names are not looked up")
@@ -321,7 +332,10 @@ _REPEATABLE = frozenset({"environment", "expiry-time", "permitopen", "permitlist
 
 
 def _source(element: str) -> SourcePattern | None:
-    """One element of the list; ``None`` where no address can be like it. Sources are IPv4 where they can be."""
+    """Parse one element of ``from=``; ``None`` if it cannot match any address.
+
+    IPv4-mapped IPv6 patterns become IPv4, because sources are normalised in the same way.
+    """
     negated = element.startswith("!")
     pattern = element.removeprefix("!").strip().lower()
     if "/" in pattern:
@@ -339,7 +353,7 @@ def _source(element: str) -> SourcePattern | None:
 
 
 def _unmapped(network: Network) -> Network:
-    """IPv4 in IPv6 as IPv4."""
+    """Convert an IPv4-mapped IPv6 network to IPv4."""
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     return network if mapped is None or network.prefixlen < 96 else IPv4Network((mapped, network.prefixlen - 96))
 

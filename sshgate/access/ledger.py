@@ -1,4 +1,7 @@
-"""What users were given, shared by all gateways and kept over their ends: written at once, read every few seconds."""
+"""Issued tokens and logouts of all users, shared by all gateways and kept across restarts.
+
+Changes are written immediately; the changes of other gateways are read every few seconds.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ import structlog
 from sshgate.access.issued import Issued, Logout, Token
 from sshgate.errors import GateError, Unavailable
 
-# How late another gateway knows of a revocation, besides the time that its answer takes.
+# Upper bound on how long other gateways accept a revoked token, not counting the time of the read itself.
 REFRESH_SECONDS = 5.0
-# Logouts that wait for a shelf that is away.
+# Logouts kept in memory while the shelf is unavailable; the oldest are dropped beyond this.
 MOST_UNSAVED = 10_000
 
 log = structlog.get_logger("sshgate.access")
@@ -27,31 +30,46 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Shelf(Protocol):
-    """A place that outlives a gateway, with a text for each user."""
+    """Persistent storage of one text per user."""
 
     async def all(self) -> Mapping[str, str]:
-        """The texts of all users. Raises ``GateError``."""
+        """Return the texts of all users, by user name. Raises ``GateError`` when the storage cannot be read."""
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
-        """Replace a user's text (empty: there was none) as one step, whoever else does. Raises ``GateError``."""
+        """Atomically replace a user's text, also against other gateways, and return the new text.
+
+        If this is cancelled, the text may have been replaced or not.
+
+        Args:
+            change: maps the old text (empty: none yet) to the new one. It may be called more than once, and in
+                another thread, so it must have no side effects.
+
+        Raises:
+            GateError: the storage cannot be read or written.
+        """
 
 
 class Memory:
-    """A shelf that ends with the gateway."""
+    """A ``Shelf`` in memory: its texts are lost when the gateway ends."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     async def all(self) -> Mapping[str, str]:
+        """See ``Shelf``."""
         return dict(self._texts)
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
+        """See ``Shelf``."""
         self._texts[user] = change(self._texts.get(user, ""))
         return self._texts[user]
 
 
 class Ledger:
-    """The texts of a shelf, as far as this gateway knows them."""
+    """This gateway's copy of what the shelf holds, plus logouts that could not be saved yet.
+
+    ``run`` keeps it up to date. Reading (``of``) never waits. ``clock`` gives seconds since the epoch.
+    """
 
     def __init__(self, shelf: Shelf, clock: Callable[[], float] = time.time) -> None:
         self._shelf = shelf
@@ -64,7 +82,7 @@ class Ledger:
         return f"<Ledger {len(self._users)} users, {len(self._unsaved)} changes to be saved>"
 
     async def run(self) -> None:
-        """Read again and again, until cancelled; what could not be saved is tried again."""
+        """Save pending logouts and refresh every ``REFRESH_SECONDS``, until cancelled. Failures are logged once."""
         failing = False
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
@@ -78,7 +96,7 @@ class Ledger:
                 failing = True
 
     async def refresh(self) -> None:
-        """Read what all gateways have written. Raises ``GateError``."""
+        """Read what all gateways have written. Raises ``GateError``; the copy is unchanged then."""
         async with self._turn:
             texts = await self._shelf.all()
             self._users = {user: _read(text) for user, text in texts.items()}
@@ -86,24 +104,36 @@ class Ledger:
                 self._users[user] = change(self.of(user))
 
     def of(self, user: str) -> Issued:
-        """What this user was given, as far as is known here."""
+        """Return what was issued to this user, as of the last refresh; empty for an unknown user."""
         return self._users.get(user, Issued())
 
     async def issue(self, user: str, token: Token) -> None:
-        """Write a new token down. Raises ``LimitReached`` and ``Unavailable``; then it must not be handed out."""
+        """Record a new token. It must not be handed out before this has returned.
+
+        Raises:
+            LimitReached: the user has too many tokens.
+            GateError: the shelf failed.
+        """
         await self._change(user, lambda issued: issued.with_token(token, self._clock()))
 
     async def revoke(self, user: str, token: str) -> Token | None:
-        """The token, worth nothing from now on; ``None``: this user has none of that id. Raises ``GateError``."""
+        """Revoke the token with this id and return it; ``None`` if the user has no such token.
+
+        Takes effect only when it has been saved. Raises ``GateError`` when the shelf failed.
+        """
         await self._change(user, lambda issued: issued.revoked(token, self._clock()))
         return self.of(user).tokens.get(token)
 
     async def logout(self, user: str, login: str, logout: Logout) -> None:
-        """Never raises: here it holds at once, and it is saved as soon as that can be."""
+        """End a login by cookie; ``login`` is its id.
+
+        Takes effect here immediately, even if this is then cancelled. If saving fails, ``run`` tries again; a
+        failure of the shelf is logged, not raised.
+        """
         await self._end(user, lambda issued: issued.logged_out(login, logout, self._clock()))
 
     async def give_up(self, user: str, token: str) -> None:
-        """As ``logout``, of a token by who holds it."""
+        """Revoke a token at the request of its holder. Like ``logout``: effective here at once, saved when possible."""
         await self._end(user, lambda issued: issued.revoked(token, self._clock()))
 
     async def _end(self, user: str, change: Change) -> None:

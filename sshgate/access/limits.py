@@ -1,4 +1,4 @@
-"""How many connections and sandboxes there may be: admission. Pure bookkeeping, synchronous."""
+"""Admission: limits on connections and sandboxes. Synchronous bookkeeping, no I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sshgate.errors import LimitReached
 
 
 class Slot:
-    """One admitted sandbox. Whoever was given it releases it, once or more often."""
+    """One admitted sandbox. Its owner must call ``release`` when the sandbox is gone."""
 
     def __init__(self, release: Callable[[], None]) -> None:
         self._release: Callable[[], None] | None = release
@@ -22,18 +22,22 @@ class Slot:
         return f"<Slot {'released' if self._release is None else 'held'}>"
 
     def release(self) -> None:
-        """Give it back. May be called again."""
+        """Stop counting the sandbox. Idempotent."""
         if self._release is not None:
             give, self._release = self._release, None
             give()
 
 
 class Admission:
-    """Counts what is open and says no where a limit is full."""
+    """Counts open connections and sandboxes and refuses new ones when a limit is reached.
+
+    ``ssh`` and ``web`` count the connections of the two front ends; ``sandbox`` admits sandboxes of both.
+    ``now`` is a monotonic clock in seconds.
+    """
 
     def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
-        # Apart, so that who fills one door has not shut the other.
+        # Counted separately, so that a flood at one front end does not close the other.
         self.ssh = Connections(limits, now)
         self.web = Connections(limits, now)
         self.sandboxes = 0
@@ -47,7 +51,7 @@ class Admission:
 
     @property
     def limits(self) -> Limits:
-        """What holds for whatever comes from now on."""
+        """The limits in force. A new value applies to later connections and sandboxes; nothing open is closed."""
         return self._limits
 
     @limits.setter
@@ -56,16 +60,21 @@ class Admission:
 
     @property
     def connections(self) -> int:
-        """Open connections, at both doors."""
+        """Open connections of both front ends."""
         return self.ssh.total + self.web.total
 
     @property
     def unauthenticated(self) -> int:
-        """Of these, those that have not logged in."""
+        """Open connections of both front ends that have not logged in."""
         return self.ssh.unauthenticated + self.web.unauthenticated
 
     def sandbox(self, user: str) -> Slot:
-        """Admit one more sandbox of this user. Raises ``LimitReached``."""
+        """Admit one more sandbox of this user.
+
+        Raises:
+            LimitReached: the limit of the user, of the gateway or of one of the user's groups is reached, or the
+                user has started too many sandboxes within the last minute. Nothing is counted then.
+        """
         limits = self.limits
         if self._users[user] >= limits.sandboxes_per_user:
             raise LimitReached(
@@ -98,7 +107,7 @@ class Admission:
         return Slot(release)
 
     def _pace(self, user: str) -> None:
-        """Count one start of this user's. Raises ``LimitReached`` when there were too many within a minute."""
+        """Count one start by this user. Raises ``LimitReached`` after too many within a minute."""
         most = self.limits.starts_per_minute
         if most is None:
             return
@@ -117,7 +126,7 @@ class Admission:
 
 
 def _take_one(counter: Counter[str], key: str) -> None:
-    """Keys with nothing left are dropped, so that the counter is as large as what is open."""
+    """Subtract one and drop keys that reach zero, so the counter does not grow beyond what is open."""
     counter[key] -= 1
     if counter[key] <= 0:
         del counter[key]

@@ -1,8 +1,8 @@
-"""A TCP listener that knows where its clients are: also behind balancers that speak the PROXY protocol.
+"""A TCP listener that knows its clients' real addresses, also behind load balancers with the PROXY protocol.
 
-Every accepted connection becomes a protocol of the door's own, which is given the ``Peer``. From an address that is
-listed as a balancer's a PROXY header must come first, in time; it is taken off the socket to the byte, so that what
-follows (TLS, ssh, HTTP) finds the connection as if it had come by itself.
+Every accepted connection gets a protocol object made by the front end from the ``Peer``. A connection from a listed
+balancer must start with a PROXY header within a time limit. Exactly the header is read from the socket, so that TLS,
+SSH or HTTP start as on a direct connection.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ from sshgate.access.proxy_header import Malformed, Peer
 from sshgate.config.model import Address
 from sshgate.errors import LimitReached
 
-# Connections that the kernel completes while the loop is busy.
+# The listen backlog: connections that the kernel completes while the event loop is busy.
 BACKLOG = 1024
-# Connections that are accepted in one turn of the loop.
+# Connections accepted per iteration of the event loop.
 AT_A_TIME = 64
-# A balancer sends its header with its first packet.
+# Time limit for a PROXY header. A balancer sends it in its first packet.
 HEADER_SECONDS = 3.0
-# Connections of balancers whose header has not come yet.
+# Connections of balancers that may wait for their header at the same time.
 MOST_HEADERS = 1000
 HANDSHAKE_SECONDS = 10.0
-# Without a free descriptor there is nothing to accept with: as asyncio's own server, ask again after a while.
+# When accept fails, most likely for lack of file descriptors, pause before the next try, as asyncio's server does.
 PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger("sshgate.listening")
 
 Cut = Callable[[], None]
 Made = Callable[[Peer, Cut], asyncio.Protocol]
-"""Makes the protocol of a connection; ``Cut`` ends one that is not made yet (TLS). Raises ``LimitReached``."""
+"""Makes the protocol object of a new connection. Raises ``LimitReached`` to refuse it: it is closed without a reply.
+
+``Cut`` closes the connection before ``connection_made`` was called, that is during the TLS handshake."""
 
 
 class Listener:
-    """``open`` listens, ``start`` accepts, ``close`` accepts no more; connections that are there go on."""
+    """A TCP listener: ``open`` binds, ``start`` begins to accept, ``close`` stops. Accepted connections stay open."""
 
     def __init__(
         self,
@@ -51,9 +53,14 @@ class Listener:
         tls: ssl.SSLContext | None = None,
         unmade: Callable[[asyncio.Protocol], None] = lambda protocol: None,
     ) -> None:
-        """``refused`` is called with an address and a reason where a header or a TLS handshake ends a connection.
-
-        ``unmade`` is given a protocol whose connection has ended before it was made.
+        """
+        Args:
+            made: makes the protocol object of each connection.
+            refused: called with the peer's address and a reason when a bad PROXY header or TLS handshake ends a
+                connection.
+            proxies: networks of balancers, whose connections must start with a PROXY header.
+            tls: terminate TLS with this context.
+            unmade: called with a protocol object whose connection failed before ``connection_made``.
         """
         self._made = made
         self._unmade = unmade
@@ -70,7 +77,10 @@ class Listener:
         return f"<Listener {where}, {len(self._tasks)} being accepted>"
 
     async def open(self, wanted: Address) -> list[Address]:
-        """Bind and listen; the addresses that were got. Raises ``OSError``."""
+        """Bind and listen on every address that the host resolves to; return them with their actual ports.
+
+        Nothing is accepted before ``start``. Raises ``OSError``; then nothing is left bound.
+        """
         found = await asyncio.get_running_loop().getaddrinfo(
             wanted.host or None, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
@@ -91,12 +101,12 @@ class Listener:
         return self.addresses
 
     def start(self) -> None:
-        """Accept from now on."""
+        """Start to accept connections."""
         for one in self._sockets:
             self._watch(one)
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop listening. Idempotent. Connections that are accepted or being accepted go on."""
         loop = asyncio.get_running_loop()
         sockets, self._sockets = self._sockets, []
         for one in sockets:
@@ -157,9 +167,9 @@ class Listener:
         except ssl.SSLError as error:
             self._refused(source, f"TLS: {error.reason or 'handshake failed'}")
         except OSError:
-            pass  # it has gone, or did not shake hands in time
+            pass  # the peer has disconnected, or its TLS handshake timed out
         except asyncio.CancelledError:
-            # By ``Cut``, or with the loop: in either case there is nothing to be done after it.
+            # Cancelled by ``Cut``, or because the loop is shutting down. Either way only the cleanup below is left.
             pass
         except Exception:
             log.exception("accept.broken")
@@ -187,5 +197,5 @@ class Listener:
 
 
 def peer_of(accepted: socket.socket) -> Peer:
-    """The ends of a connection as the kernel knows them. Raises ``OSError``."""
+    """Return both ends of a socket's connection as the kernel knows them. Raises ``OSError``."""
     return Peer(*endpoint(accepted.getpeername()), *endpoint(accepted.getsockname()))

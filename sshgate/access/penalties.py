@@ -1,4 +1,4 @@
-"""What sources pay for connections that ended without a login: OpenSSH's PerSourcePenalties. Pure bookkeeping."""
+"""Penalties for sources whose connections end without a login, as OpenSSH's PerSourcePenalties. No I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sshgate.config.model import Penalties
 
 
 class Offence(StrEnum):
-    """How a connection ended without a login, by the names of its setting."""
+    """How a connection ended without a login. The values name the fields of ``config.model.Penalties``."""
 
     AUTHFAIL = "authfail"
     NOAUTH = "noauth"
@@ -18,7 +18,11 @@ class Offence(StrEnum):
 
 
 class Ledger:
-    """Adds up what each source owes. From ``min`` on it is refused until it owes nothing any more."""
+    """The debt of each source in seconds, which decreases with time.
+
+    A source whose debt reaches ``Penalties.min`` is refused until nothing is left of it. ``now`` is a monotonic
+    clock.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -29,20 +33,21 @@ class Ledger:
         return f"<Ledger {len(self._until)} sources>"
 
     def charge(self, origin: str, offence: Offence, prices: Penalties) -> None:
-        """This source pays for one connection more."""
+        """Add the price of one more failed connection to the debt of this source, up to ``prices.max``."""
         now = self._now()
         self._forget(now)
         price: float = getattr(prices, offence.value)
         until = min(max(self._until.get(origin, now), now) + price, now + prices.max)
         if origin not in self._until and len(self._until) >= prices.sources:
-            # As OpenSSH's "permissive": a stranger with many addresses shuts nobody out.
+            # As OpenSSH's "permissive" overflow mode: forget a source instead of refusing all new ones, so that an
+            # attacker with many addresses locks nobody out.
             self.forgive(min(self._until, key=self._until.__getitem__))
         self._until[origin] = until
         if until - now >= prices.min:
             self._refused[origin] = None
 
     def wait(self, origin: str) -> int:
-        """Whole seconds for which this source is refused; 0: it is not."""
+        """Return for how many whole seconds this source is still refused; 0: it is not."""
         left = self._until.get(origin, 0.0) - self._now()
         if left <= 0:
             self.forgive(origin)
@@ -50,11 +55,11 @@ class Ledger:
         return int(left) + 1 if origin in self._refused else 0
 
     def forgive(self, origin: str) -> None:
-        """It owes nothing any more."""
+        """Cancel the debt of this source."""
         self._until.pop(origin, None)
         self._refused.pop(origin, None)
 
     def _forget(self, now: float) -> None:
-        # A few at a time: a table of many thousands is not searched for every failed login.
+        # Check only a few entries per call: the table may hold many thousands.
         for origin in [one for one, _ in zip(self._until, range(8), strict=False) if self._until[one] <= now]:
             self.forgive(origin)

@@ -1,4 +1,4 @@
-"""What an identity may have: a grant, or a denial. Pure."""
+"""The policy: turns an identity and a request into a grant or a denial. Pure."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from sshgate.errors import Denied
 from sshgate.sandbox.launcher import USUAL_SFTP_SERVER
 from sshgate.stream.interfaces import Exec, Request, Shell, Subsystem
 
-# Say which sandbox; no program gets them.
+# Variables that select the sandbox. They are not passed to programs.
 _ABOUT_THE_SANDBOX = ("SSHGATE_PROFILE", "SSHGATE_NAME")
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The policy's yes: which profile, in which scope, and the request as it will be carried out."""
+    """The policy's answer: which profile, in which scope, and the request as it will be carried out."""
 
     profile: Profile
     scope: Literal["channel", "connection", "named"]
     request: Request
     name: str | None = None
     environment: Mapping[str, bytes] = field(default_factory=dict)
-    """Set by the key or by the gateway; the client's own cannot replace it."""
+    """Variables set by the key or the gateway. They override the client's."""
     receipt: bool = False
-    """The client wants the waterfall of this session on stderr at its end (SSHGATE_RECEIPT)."""
+    """Print the timings of this session on stderr at its end (SSHGATE_RECEIPT)."""
     chosen: bool = False
-    """Whether the user asked for this profile."""
+    """The user or the key asked for this profile, so it is not a default."""
 
 
 def grant(
@@ -40,11 +40,19 @@ def grant(
     profiles: Mapping[str, Profile],
     usual: Callable[[str], str | None] = lambda name: None,
 ) -> Grant:
-    """Decide on one request. Raises ``Denied``.
+    """Decide on one request.
 
-    The profile and the name come from the key's line where it sets SSHGATE_PROFILE and SSHGATE_NAME, else from the
-    login name, else from the client's variables of these names, which are taken out of the environment, as
-    SSHGATE_RECEIPT is. ``usual`` tells the profile of a named sandbox, for who does not say which.
+    Profile and sandbox name come from SSHGATE_PROFILE and SSHGATE_NAME in the key's ``environment=`` options, else
+    from the login name, else from the client's variables of the same names (ignored under a forced command). These
+    variables and SSHGATE_RECEIPT are removed from the environment.
+
+    Args:
+        usual: returns the profile of the user's existing sandbox with this name, or ``None``. It is asked when no
+            profile was chosen; without an answer the profile is ``default``.
+
+    Raises:
+        Denied: the profile is unknown or not allowed, the name is invalid, the login name contradicts the key, or
+            the key allows another kind of request only.
     """
     environment = {key: text for key, text in request.environment.items() if key not in _ABOUT_THE_SANDBOX}
     receipt = environment.pop("SSHGATE_RECEIPT", b"") not in (b"", b"0")
@@ -66,7 +74,10 @@ def grant(
 
 
 def sandbox_name(identity: Identity, request: Request) -> str | None:
-    """The name that the key's line, else the login name, else SSHGATE_NAME gives to a sandbox. Raises ``Denied``."""
+    """Return the requested sandbox name: from the key, else the login name, else the client's SSHGATE_NAME.
+
+    ``None``: no name was requested. Raises ``Denied`` for an invalid name, or one that the key does not allow.
+    """
     name = _chosen(identity, request, "SSHGATE_NAME", identity.login.name)
     if name is not None and not is_label(name):
         raise Denied("SSHGATE_NAME is not a sandbox name: use 1-40 of a-z, 0-9 and inner '-'.")
@@ -74,10 +85,10 @@ def sandbox_name(identity: Identity, request: Request) -> str | None:
 
 
 def _chosen(identity: Identity, request: Request, variable: str, by_login: str | None) -> str | None:
-    """Which profile or sandbox: the key's line decides, then the login name, then the client's variable.
+    """Choose a profile or sandbox: the key's variable wins, then the login name, then the client's variable.
 
-    Not the variable where a command is forced: the login name is what an account's name is to sshd, and may say
-    where the command runs; of a client's variables sshd knows no such thing.
+    With a forced command the client's variable is ignored. The login name still counts: it corresponds to sshd's
+    account name, which also decides where a forced command runs. A client's variables have no such effect in sshd.
     """
     limits = identity.restrictions
     fixed = limits.environment.get(variable, b"").decode("ascii", "replace")
@@ -110,7 +121,10 @@ def _restricted(identity: Identity, request: Request) -> Request:
 
 
 def _forced(command: bytes, request: Request) -> Exec | Subsystem:
-    """What the key's command stands for; ``internal-sftp`` is sshd's name of its own file server. Raises ``Denied``."""
+    """Return the request that a forced command stands for. ``internal-sftp`` is sshd's built-in file server.
+
+    Raises ``Denied`` when it is forced and the client asks for anything but sftp.
+    """
     name, *options = command.split() or [b""]
     if name != b"internal-sftp":
         return Exec(command)
@@ -126,6 +140,6 @@ def _original_command(identity: Identity, request: Request) -> dict[str, bytes]:
         return {"SSH_ORIGINAL_COMMAND": request.kind.command}
     if isinstance(request.kind, Shell):
         return {}
-    # As sshd has it, the program that the subsystem is, so that `exec $SSH_ORIGINAL_COMMAND` starts it.
+    # As in sshd: the program behind the subsystem, so that `exec $SSH_ORIGINAL_COMMAND` starts it.
     name = request.kind.name
     return {"SSH_ORIGINAL_COMMAND": USUAL_SFTP_SERVER if name == "sftp" else name.encode("utf-8", "surrogateescape")}

@@ -1,4 +1,4 @@
-"""The PROXY protocol's header, versions 1 and 2 (haproxy.org's proxy-protocol.txt), read strictly and bounded."""
+"""Reader for PROXY protocol headers, versions 1 and 2 (haproxy's proxy-protocol.txt): strict and bounded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from sshgate.access.identity import endpoint
 
 V1 = b"PROXY "
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
-# Of version 1, with its line's end.
+# Bytes of a version 1 header, including its line end.
 LONGEST_LINE = 107
-# Of version 2, behind its first 16 bytes: addresses take 36, certificates of a balancer's TLS the most of the rest.
+# Bytes of a version 2 header after the first 16. Two IPv6 addresses take 36; the rest is mostly TLVs, such as client
+# certificates from a balancer that terminates TLS.
 LONGEST_REST = 4096
 
 _PORT = re.compile(r"(0|[1-9][0-9]{0,4})\Z")
@@ -24,12 +25,12 @@ _UNKNOWN, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
 
 
 class Malformed(ValueError):
-    """This is no header; says what is wrong with it."""
+    """The header is missing, broken or too long. The message is a phrase about the header, such as "it is cut off"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Both ends of a client's connection: where it comes from, and the address it was made to."""
+    """Both ends of a client's connection: its own address, and the address that it connected to."""
 
     source: str
     source_port: int
@@ -38,19 +39,28 @@ class Peer:
 
 
 CLOSED = Peer("", 0)
-"""Instead of a client: the balancer has closed without a word, as one does that only looks whether we are there."""
+"""Returned by ``read`` when the peer closed without sending anything, as a balancer's TCP health check does."""
 
 
 def is_header(data: bytes | memoryview) -> bool:
-    """Whether this begins as a header does; neither ssh nor HTTP does."""
+    """Return whether the data starts like a PROXY header. No SSH or HTTP client sends such a start."""
     begin = bytes(data[: len(V2)])
     return begin.startswith(V1) or begin == V2
 
 
 async def read(sock: socket.socket) -> Peer | None:
-    """Take the header off a socket that does not block, and nothing behind it. ``None``: the balancer itself talks.
+    """Read exactly the header from a non-blocking socket, and nothing after it.
 
-    Raises ``Malformed``, and ``OSError``. The caller bounds the time.
+    There is no time limit here: the caller sets one. After cancellation the socket can only be closed, because a part
+    of the header has been consumed.
+
+    Returns:
+        The client's connection; ``None`` if the header names no client (``UNKNOWN``, ``LOCAL``, a Unix socket), so
+        the socket's own peer counts; ``CLOSED`` if the peer closed without sending anything.
+
+    Raises:
+        Malformed: this is not a valid header.
+        OSError: the connection failed.
     """
     begin = await _exactly(sock, len(V2), at_first=True)
     if not begin:
@@ -72,7 +82,7 @@ async def read(sock: socket.socket) -> Peer | None:
 
 
 def parse_v1(line: bytes) -> Peer | None:
-    """The line of version 1, its end included. Raises ``Malformed``."""
+    """Parse a version 1 header, including its line end; ``None`` for ``UNKNOWN``. Raises ``Malformed``."""
     if len(line) > LONGEST_LINE or not line.endswith(b"\r\n") or not line.isascii() or b"%" in line:
         raise Malformed("its line is broken")
     words = line[:-2].decode().split(" ")
@@ -92,7 +102,16 @@ def parse_v1(line: bytes) -> Peer | None:
 
 
 def parse_v2(command: int, family: int, rest: bytes) -> Peer | None:
-    """What follows the signature and the length of version 2. Raises ``Malformed``."""
+    """Parse a version 2 header. Raises ``Malformed``.
+
+    Args:
+        command: the byte with version and command.
+        family: the byte with address family and protocol.
+        rest: what follows the length field: addresses, then TLVs.
+
+    Returns:
+        ``None`` for the command ``LOCAL``, an unspecified family, or a Unix socket.
+    """
     if command not in (_LOCAL, _PROXY):
         raise Malformed("its version or command is unknown")
     if family not in (_UNKNOWN, _TCP4, _TCP6, _UNIX):
@@ -109,7 +128,7 @@ def parse_v2(command: int, family: int, rest: bytes) -> Peer | None:
 
 
 def _check_values(values: bytes) -> None:
-    """Nothing of them is used, but what does not add up was not written by a balancer."""
+    """Check that the TLVs fill the rest exactly. They are not used, but a balancer would not send broken ones."""
     while values:
         length = struct.unpack("!H", values[1:3])[0] if len(values) >= 3 else len(values)
         if len(values) < 3 + length:

@@ -1,4 +1,4 @@
-"""A shelf in a file, for gateways of one machine: JSON, a text for each user, mode 0600."""
+"""A ``ledger.Shelf`` in a JSON file with mode 0600, for gateways on one machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _texts = msgspec.json.Decoder(dict[str, str])
 
 
 class FileShelf:
-    """A ``ledger.Shelf``. The file is made when there is something to write; gateways that share it share all."""
+    """A ``ledger.Shelf`` in one file, which several gateways may share.
+
+    The file is created by the first write. Both methods run in a thread and raise ``Unavailable`` when the file
+    cannot be used. Cancelling ``change`` does not stop the thread: the write may still happen.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -26,9 +30,11 @@ class FileShelf:
         return f"<FileShelf {self._path}>"
 
     async def all(self) -> Mapping[str, str]:
+        """See ``ledger.Shelf``."""
         return await asyncio.to_thread(self._read)
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
+        """See ``ledger.Shelf``."""
         return await asyncio.to_thread(self._changed, user, change)
 
     def _changed(self, user: str, change: Callable[[str], str]) -> str:
@@ -60,7 +66,7 @@ class FileShelf:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """The directory is locked: the file itself is replaced."""
+        """Hold an exclusive lock on the directory. The file itself cannot be locked: every write replaces it."""
         try:
             directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:

@@ -1,8 +1,8 @@
-"""What operators see: events, metrics, traces, the waterfall of a login, health. README.md beside this file lists them.
+"""What operators observe: events, metrics, traces, the timings of logins, health. See README.md in this directory.
 
-One ``Telemetry`` belongs to one gateway and is handed to the parts that have something to tell. They tell **events**
-(``telemetry.events``); log lines, the audit file and most metrics follow from those, so that they cannot disagree.
-Nothing here is a global, and nothing stands between two bytes of a session.
+The parts of a gateway share one ``Telemetry`` and emit **events** (``telemetry.events``). Log lines, the audit file
+and most metrics are derived from the events, so they cannot disagree. There is no global state, and nothing here runs
+per chunk of a session's data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sshgate.telemetry.timings import TimingHistory, Timings
 
 
 class Telemetry:
-    """Events, metrics and receipts of one gateway."""
+    """The events, metrics and timing history of one gateway."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()
@@ -21,7 +21,7 @@ class Telemetry:
         self.events = Events(to_log, self.metrics.observe)
 
     def first_byte(self, marks: Timings, prompt: bool) -> None:
-        """A session's program has said something for the first time. ``prompt``: it is a shell on a terminal."""
+        """Record that a session's program has sent its first output. ``prompt``: it is a shell on a terminal."""
         self.metrics.first_byte(marks, prompt)
         if self.events.tracer is not None:
             self.events.tracer.first_byte(marks)

@@ -1,4 +1,4 @@
-"""The audit file: one JSON line for each event, in a file that may be moved away at any time."""
+"""The audit file: one line of JSON per event, in a file that may be rotated at any time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = structlog.get_logger("sshgate.audit")
 
 
 class AuditFile:
-    """A sink of ``events.Events``.
+    """A sink of ``events.Events`` that appends to a file.
 
-    The file is opened again when another one, or none, stands at its path (logrotate needs no signal). What cannot be
-    written is counted and told once in the log until writing works again: a full disk must not lock people out.
+    The file is reopened when it was moved, removed or replaced, so logrotate needs no signal. Events that cannot be
+    written are counted in ``lost`` and logged once until writing works again: a full disk must not lock users out.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ``ConfigError`` where the file cannot be written."""
+        """Open the file. Raises ``ConfigError`` if it cannot be written."""
         self._path = path
         self.lost = 0
         self._failing = False
@@ -38,7 +38,7 @@ class AuditFile:
         return f"<AuditFile {self._path}, {self.lost} lost>"
 
     def __call__(self, record: Record) -> None:
-        """Write one event."""
+        """Write one event. Never raises for a failed write."""
         line = msgspec.json.encode({"at": round(record.at, 3), "event": record.code.value, **record.fields})
         try:
             self._file.write(line.decode())
@@ -51,18 +51,18 @@ class AuditFile:
             self._failing = False
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
 class _Lines(WatchedFileHandler):
-    """The standard library's watched file, with errors that reach the caller."""
+    """A ``WatchedFileHandler`` whose errors reach the caller."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, mode="a", encoding="utf-8")
 
     def _open(self) -> TextIOWrapper:
-        # Also after each rotation, whatever the umask: it says who was here, from where, and when.
+        # Called after each rotation too. Mode 0600 whatever the umask: the file holds who logged in, and from where.
         return open(self.baseFilename, "a", encoding="utf-8", opener=_private)
 
     def write(self, line: str) -> None:
@@ -70,7 +70,7 @@ class _Lines(WatchedFileHandler):
         self.emit(logging.LogRecord("audit", logging.INFO, "", 0, "%s", (line,), None))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Called in an ``except`` of ``emit``, which would print the error and go on."""
+        """Re-raise. ``emit`` calls this in an ``except`` block; the default prints the error and continues."""
         raise
 
 

@@ -1,7 +1,7 @@
 """The codes of the events: stable names that audit tools and alerts may rely on. README.md explains each.
 
-A code is never given another meaning; a new thing to tell gets a new code, a line in ``LEVELS`` where it is not told
-at ``info``, and a line in the README (a test compares the two).
+A code never changes its meaning. A new kind of event needs a new code, an entry in ``LEVELS`` unless its level is
+``info``, and a row in the README (a test compares the two).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """What has happened."""
+    """The kind of an event."""
 
     # The gateway itself.
     SERVING = "serving"
@@ -28,7 +28,7 @@ class Code(StrEnum):
     LOGIN = "connection.login"
     CONNECTION_END = "connection.end"
 
-    # One session: what a channel or a browser asked for.
+    # One session: a program that a channel or a browser requested.
     SESSION_START = "session.start"
     SESSION_END = "session.end"
     SESSION_FAILED = "session.failed"
@@ -49,7 +49,7 @@ class Code(StrEnum):
     FORWARD_REFUSED = "forward.refused"
     FORWARD_END = "forward.end"
 
-    # The browser's door.
+    # The web front end.
     WEB_LOGIN = "web.login"
     WEB_LOGOUT = "web.logout"
     WEB_LINK_ISSUED = "web.link_issued"
@@ -74,4 +74,4 @@ LEVELS: Mapping[Code, int] = {
     Code.WEB_REFUSED: logging.WARNING,
     Code.WEB_MALFORMED: logging.WARNING,
 }
-"""How loud each is in the log; ``info`` where it is not named. The audit file has all of them."""
+"""Log levels of events; any other code has ``info``. The audit file has all events."""

@@ -1,7 +1,7 @@
-"""Audit events: what happened, to whom, by which key, from where, in which sandbox, and how it ended.
+"""Audit events: what happened, to whom, with which key, from where, in which sandbox, and how it ended.
 
-Whoever has something to tell holds a ``Trail``, which already knows the connection, the user and the session, and
-calls ``tell`` with a code. Never told: keystrokes, output, commands' texts (their length is), environment, secrets.
+Code that emits events holds an ``EventContext``, which already has the connection, the user and the session, and calls
+``emit`` with a code. Events never contain keystrokes, output, command texts (only their length), environment, secrets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sshgate.telemetry.timings import Timings
 Value = str | int | float | bool | None
 """What a field may hold; ``None`` leaves the field out."""
 
-# Longer texts come from somebody who wants to fill the log.
+# Characters kept of a text. Clients choose some of the texts and must not be able to fill the log.
 LONGEST_TEXT = 512
 
 log = structlog.get_logger("sshgate.events")
@@ -27,35 +27,43 @@ log = structlog.get_logger("sshgate.events")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One event. ``fields`` hold printable text only; ``error`` is a defect's exception, for the log alone.
-
-    ``marks`` are those of the session or connection so far, for traces alone.
-    """
+    """One event, as sinks receive it."""
 
     code: Code
     at: float
     """Seconds since the epoch."""
     level: int
+    """The level of the log line, as in ``logging``."""
     fields: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """All text in it is printable."""
     error: BaseException | None = None
+    """The exception behind a defect; for the log only."""
     marks: Timings | None = None
+    """The timings of the session or connection so far; for traces only."""
 
 
 Sink = Callable[[Record], None]
 
 
 class Tracer(Protocol):
-    """Makes traces of events."""
+    """Turns events into traces. Methods are called on the event loop and must not block."""
 
     def observe(self, record: Record) -> Mapping[str, str]:
-        """Told before any sink; the fields to add, so that log and trace find each other."""
+        """Add the event to its trace, and return fields to add to the event, such as the trace id.
+
+        Called before the sinks. If this raises, the exception is logged and the event goes on without these fields.
+        """
 
     def first_byte(self, marks: Timings) -> None:
-        """A session's program has said something for the first time."""
+        """Record that the session with these timings has sent its first output."""
 
 
 class Events:
-    """Hands every event to all its sinks, at once and in order. A sink that fails takes nothing else down."""
+    """Passes every event to all sinks, synchronously and in order.
+
+    An exception in a sink is logged and does not reach the emitter or the other sinks. ``clock`` gives seconds since
+    the epoch. ``tracer`` is ``None`` while traces are off.
+    """
 
     def __init__(self, *sinks: Sink, clock: Callable[[], float] = time.time) -> None:
         self._sinks = list(sinks)
@@ -66,19 +74,22 @@ class Events:
         return f"<Events to {len(self._sinks)} sinks>"
 
     def add(self, sink: Sink) -> None:
-        """From now on ``sink`` is told too."""
+        """Add a sink for later events."""
         self._sinks.append(sink)
 
     def context(self, **fields: Value) -> EventContext:
-        """The trail of something that goes on, with the fields that all its events share."""
+        """Return a context for something that goes on, with the fields that all its events share."""
         return EventContext(self, fields)
 
     def emit(
         self, code: Code, /, *, level: int | None = None, error: BaseException | None = None, **fields: Value
     ) -> None:
-        """Something happened. Texts are made printable here, so callers need not think of it. Never raises.
+        """Emit an event. Never raises. Texts are made printable and shortened here, so callers pass them as they are.
 
-        ``level`` is for an event whose gravity depends on the case; else the code decides.
+        Args:
+            level: overrides the log level that ``codes.LEVELS`` gives to the code.
+            error: an exception whose traceback goes to the log.
+            fields: the event's fields; those that are ``None`` are left out.
         """
         self.dispatch(code, fields, level, error)
 
@@ -90,7 +101,7 @@ class Events:
         error: BaseException | None = None,
         marks: Timings | None = None,
     ) -> None:
-        """``tell`` with the fields as a mapping, and with ``marks``."""
+        """Emit an event with its fields in a mapping, and with the timings of its session. Otherwise like ``emit``."""
         printable = {name: _printable(value) for name, value in fields.items() if value is not None}
         record = Record(code, self._clock(), LEVELS.get(code, 20) if level is None else level, printable, error, marks)
         if self.tracer is not None:
@@ -106,7 +117,7 @@ class Events:
 
 
 class EventContext:
-    """Tells events with the fields that were bound to it: ``connection``, ``user``, ``session``, ``sandbox``..."""
+    """Emits events that share fields such as ``connection``, ``user``, ``session`` or ``sandbox``. Immutable."""
 
     def __init__(self, events: Events, fields: Mapping[str, Value], marks: Timings | None = None) -> None:
         self._events = events
@@ -117,28 +128,28 @@ class EventContext:
         return f"<Trail {' '.join(f'{name}={value}' for name, value in self.fields.items())}>"
 
     def with_fields(self, **fields: Value) -> EventContext:
-        """A trail with more fields, or other values for some."""
+        """Return a context with additional fields, or new values for existing ones."""
         return EventContext(self._events, {**self.fields, **fields}, self._marks)
 
     def with_timings(self, marks: Timings) -> EventContext:
-        """A trail whose events bear these marks, as they are when told."""
+        """Return a context whose events carry these timings, with the stages reached when the event is emitted."""
         return EventContext(self._events, self.fields, marks)
 
     def emit(
         self, code: Code, /, *, level: int | None = None, error: BaseException | None = None, **fields: Value
     ) -> None:
-        """As ``Events.tell``, with the fields of this trail."""
+        """Emit an event with the fields of this context added; see ``Events.emit``. Never raises."""
         self._events.dispatch(code, {**self.fields, **fields}, level, error, self._marks)
 
 
 def to_log(record: Record) -> None:
-    """The sink that writes to the gateway's log stream."""
+    """Sink that writes each event to the gateway's log."""
     more: dict[str, object] = {} if record.error is None else {"exc_info": record.error}
     log.log(record.level, record.code.value, **record.fields, **more)
 
 
 def _printable(value: str | int | float | bool) -> str | int | float | bool:
-    """User-chosen text must not move the cursor of whoever reads it, nor pretend to be another line."""
+    """Shorten and escape a text. One chosen by a user must not control the reader's terminal or fake a log line."""
     if not isinstance(value, str):
         return value
     text = value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "..."

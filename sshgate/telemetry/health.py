@@ -1,4 +1,4 @@
-"""The HTTP listener for machines: ``/healthz``, ``/readyz``, ``/metrics``. Nothing there is secret; nothing changes."""
+"""The HTTP listener for ``/healthz``, ``/readyz`` and ``/metrics``. It is read-only and serves no secrets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sshgate.telemetry.metrics import Metrics
 from sshgate.telemetry.readiness import Readiness
 
 PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
-# A scrape or a probe under way at the end may finish.
+# Time for requests in progress to finish at shutdown.
 CLOSE_SECONDS = 1.0
 
 
 class Health:
-    """Serves while the gateway lives, its drain included. ``open``, then ``close``."""
+    """The server for probes and scrapes. It runs until the gateway ends, also during the drain."""
 
     def __init__(self, listen: Address, readiness: Readiness, metrics: Metrics) -> None:
         self._listen = listen
@@ -35,7 +35,7 @@ class Health:
         return f"<Health on {self._listen}, {self._readiness!r}>"
 
     async def open(self) -> None:
-        """Listen. Raises ``ConfigError`` where the address cannot be had."""
+        """Start to serve. Raises ``ConfigError`` if the address cannot be bound."""
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._listen.host, self._listen.port).start()
@@ -46,11 +46,11 @@ class Health:
             ) from error
 
     async def close(self) -> None:
-        """Let go of the address."""
+        """Stop serving; requests in progress have ``CLOSE_SECONDS`` to finish."""
         await self._runner.cleanup()
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        """The event loop turns: that is all that a restart could mend."""
+        """Answering shows that the event loop runs. Other problems would not be solved by a restart."""
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:

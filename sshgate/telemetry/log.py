@@ -1,4 +1,4 @@
-"""Structured logs on stderr, for people or as JSON lines; the libraries' go through the same processors."""
+"""Structured logs on stderr, human-readable or as JSON lines. Logs of libraries go through the same processors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sshgate.telemetry.rate_limit import Rarely
 
 
 def configure(settings: Log) -> None:
-    """Set up ``structlog`` and the standard library's loggers once, before anything logs."""
+    """Set up ``structlog`` and the standard library's loggers. Call once, before anything logs."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
     plain = structlog.dev.plain_traceback
@@ -44,22 +44,25 @@ def configure(settings: Log) -> None:
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("aiohttp.server").addFilter(_Strangers())
-    # asyncssh tells of every connection at INFO; ours says it once, with the ids.
+    # Our own events describe each connection, with its ids; asyncssh's log would repeat it.
     logging.getLogger("asyncssh").setLevel(logging.ERROR)
 
 
 def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """User-chosen text must not move the cursor of whoever reads the log."""
+    """Escape non-printable text: one chosen by a user must not control the terminal on which the log is read."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
-            # A traceback has lines, whose texts may be a user's too.
+            # A traceback keeps its line breaks; its lines may contain text from a user too.
             lines = value.split("\n") if key == "exception" else [value]
             event[key] = "\n".join(line.encode("unicode_escape").decode("ascii") for line in lines)
     return event
 
 
 class _Strangers(logging.Filter):
-    """What is no HTTP is its sender's mistake: aiohttp would write a traceback with the sender's bytes for each."""
+    """Shortens and rate-limits aiohttp's errors about malformed HTTP.
+
+    They are the sender's mistake, and aiohttp would log a traceback with the sender's bytes for each.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +70,7 @@ class _Strangers(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        # Known by its module: nothing here needs aiohttp otherwise.
+        # Compare the module's name, so that this does not have to import aiohttp.
         if type(error).__module__ != "aiohttp.http_exceptions":
             return True
         record.msg, record.args = f"malformed request: {type(error).__name__}", ()

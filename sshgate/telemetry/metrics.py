@@ -1,8 +1,8 @@
-"""Prometheus metrics of one gateway, in a registry of its own.
+"""Prometheus metrics of one gateway, in its own registry.
 
-Counters follow from events (``observe``), so that the audit log and the metrics add up. Gauges are read when somebody
-scrapes (``reads``), so that nobody has to keep them. Two things are told directly: marks, and API requests.
-No label holds a name that users choose.
+Counters are derived from events (``observe``), so that the audit log and the metrics agree. Gauges are read at each
+scrape (``reads``), so nothing has to keep them up to date. Only timings, API requests and the bytes of sessions are
+reported directly. No label holds a name that users choose.
 """
 
 from __future__ import annotations
@@ -20,29 +20,31 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Record
 from sshgate.telemetry.timings import Stage, Timings
 
-# From a warm login's few milliseconds to a cold start that pulls its image.
+# Histogram buckets, from a warm login of a few milliseconds to a cold start that pulls its image.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 API_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# What a session may have asked for; a subsystem's name is the client's choice.
+# Values of the label `asks`. A client may choose any subsystem name, so all others count as `other`.
 ASKS = ("shell", "exec", "sftp")
-# The codes of errors.py that a session can fail with.
+# The error codes (errors.py) with which a session can fail.
 FAILURES = ("internal", "denied", "limit", "request", "no_sandbox", "start", "missing", "unavailable", "cancelled")
 
 log = structlog.get_logger("sshgate.metrics")
 
 Reading = Callable[[], Mapping[tuple[str, ...], float]]
-"""The values of a gauge now, by the values of its labels; ``{(): 3}`` where it has none. Must not block."""
+"""Returns the current values of a gauge by the values of its labels; ``{(): 3}`` without labels. Must not block."""
 
 
 class Carried(Protocol):
-    """What counts the bytes of one session, as ``bridge.Traffic`` does."""
+    """Counts the bytes of one session, as ``bridge.Traffic`` does."""
 
     up: int
+    """Bytes from the client."""
     down: int
+    """Bytes to the client."""
 
 
 class Metrics:
-    """Everything under ``/metrics``."""
+    """All metrics under ``/metrics``."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -69,7 +71,7 @@ class Metrics:
             "sshgate_prompt_seconds", "From a terminal's request for a shell to its first byte.", SECONDS, "how"
         )
         self._stages = self._histogram("sshgate_stage_seconds", "Time of each stage of a login.", SECONDS, "stage")
-        # At 0 from the beginning: Prometheus' rate() and increase() do not see the step with which a series begins.
+        # Start these series at 0: Prometheus' rate() and increase() miss the first value of a series.
         _begin(self._logins, "accepted", "refused", "left", "limit")
         _begin(self._failures, *FAILURES)
         _begin(self._claims, "warm", "cold", "joined")
@@ -80,18 +82,25 @@ class Metrics:
         return f"<Metrics {len(self._carrying)} sessions carried, {len(self._readings)} readings>"
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    # --- what the parts of the gateway call ---
+    # --- called by the parts of the gateway ---
 
     def reads(self, name: str, says: str, labels: tuple[str, ...], reading: Reading) -> None:
-        """A gauge that is read at every scrape. Registering a name again replaces it."""
+        """Register a gauge that is read at every scrape. Registering a name again replaces it.
+
+        Args:
+            name: the metric's name.
+            says: its help text.
+            labels: the names of its labels.
+            reading: returns its values. If it raises, the exception is logged and the gauge has no values.
+        """
         self._readings[name] = (says, labels, reading)
 
     @contextmanager
     def carrying(self, traffic: Carried) -> Iterator[None]:
-        """Count the bytes of a session: while it runs at every scrape, and once more at its end."""
+        """Count the bytes of a session while the body runs, and add the final numbers to the total at its end."""
         self._carrying[id(traffic)] = traffic
         try:
             yield
@@ -101,22 +110,22 @@ class Metrics:
             self._down += traffic.down
 
     def first_byte(self, marks: Timings, prompt: bool) -> None:
-        """A session's program has said something for the first time. ``prompt``: it is a shell on a terminal."""
+        """Record the timings of a session that has sent its first output. ``prompt``: a shell on a terminal."""
         waited = marks.between(Stage.REQUEST, Stage.FIRST_BYTE)
         if prompt and waited is not None:
             self._prompt.labels(marks.how).observe(waited)
         for stage, took, since in marks.steps():
-            # How long a client takes to ask is its own business, and only a first session has those before it.
+            # Leave out the time that the client took to send its request, and the zero point.
             if since and stage is not Stage.REQUEST:
                 self._stages.labels(stage.replace(" ", "_")).observe(took)
 
     def api_request(self, verb: str, outcome: str, seconds: float) -> None:
-        """One request to the API server: ``verb`` as RBAC has it, ``outcome`` its status or what went wrong."""
+        """Count one request to the API server, with its RBAC verb, its outcome and its duration in seconds."""
         self._requests.labels(verb, outcome).inc()
         self._latency.labels(verb).observe(seconds)
 
     def observe(self, record: Record) -> None:
-        """Count what an event tells; a sink of ``events.Events``."""
+        """Update the counters for an event; a sink of ``events.Events``."""
         fields = record.fields
         self._events.labels(record.code.value).inc()
         match record.code:
@@ -150,7 +159,7 @@ class Metrics:
             case Code.WEB_REFUSED:
                 self._web.labels("refused").inc()
 
-    # --- how they are kept ---
+    # --- internals ---
 
     def _counter(self, name: str, says: str, *labels: str) -> Counter:
         return Counter(name, says, labels, registry=self.registry)
@@ -159,7 +168,7 @@ class Metrics:
         return Histogram(name, says, labels, buckets=buckets, registry=self.registry)
 
     def at_scrape(self) -> Iterator[Metric]:
-        """What is read only now."""
+        """Yield the metrics that are read at the scrape."""
         carried = CounterMetricFamily("sshgate_bytes", "Bytes of sessions, in: from clients.", labels=["direction"])
         running = list(self._carrying.values())
         carried.add_metric(["in"], self._up + sum(traffic.up for traffic in running))
@@ -170,13 +179,13 @@ class Metrics:
             try:
                 for values, number in reading().items():
                     gauge.add_metric(values, number)
-            except Exception:  # a defect of one part must not blind the operator to all others
+            except Exception:  # a defect in one gauge must not hide all other metrics
                 log.exception("metric.unreadable", name=name)
             yield gauge
 
 
 class _AtScrape:
-    """The collector that prometheus_client asks."""
+    """Collector for prometheus_client that yields the metrics read at a scrape."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

@@ -1,7 +1,7 @@
-"""The way of spans to a collector, OTLP over HTTP: in a thread of its own, by a queue with a bound.
+"""Exports spans to a collector by OTLP over HTTP, from a separate thread behind a bounded queue.
 
-Whoever ends a span appends to that queue (2048 spans unless OTEL_BSP_MAX_QUEUE_SIZE says otherwise; what does not fit
-is lost) and waits for nothing.
+Ending a span only appends it to the queue and never waits. The queue holds 2048 spans unless OTEL_BSP_MAX_QUEUE_SIZE
+is set; spans that do not fit are dropped.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ log = structlog.get_logger("sshgate.traces")
 
 
 def provider(settings: Traces, headers: Mapping[str, str]) -> TracerProvider:
-    """Makes spans that go to the collector. ``shutdown`` sends what waits, and blocks meanwhile."""
-    # It tells of every batch that failed, with what servers said.
+    """Return a provider whose spans are sent to the collector. Its ``shutdown`` blocks while it sends the queue."""
+    # OpenTelemetry logs every failed batch, with the server's response. `Quiet` logs a change once instead.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     resource = Resource.create(
         {
@@ -42,14 +42,14 @@ def provider(settings: Traces, headers: Mapping[str, str]) -> TracerProvider:
     session = requests.Session()
     exporter = OTLPSpanExporter(settings.endpoint + PATH, headers=dict(headers), session=session)
     quiet = Quiet(exporter, settings.endpoint)
-    # The exporter tells that it failed, and not how.
+    # The exporter returns only that it failed. The hook records the HTTP status.
     session.hooks["response"].append(quiet.answered)
     made.add_span_processor(BatchSpanProcessor(quiet))
     return made
 
 
 class Quiet(SpanExporter):
-    """Says once why a collector takes nothing, and once that it does again."""
+    """Wraps an exporter. Logs once why exports fail, and once when they succeed again."""
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         self._exporter = exporter
@@ -61,10 +61,11 @@ class Quiet(SpanExporter):
         return f"<Quiet {self._endpoint} {'works' if self._failing is None else 'fails'}>"
 
     def answered(self, response: requests.Response, *_: object, **__: object) -> None:
-        """The collector has answered, well or not: requests' hook."""
+        """Response hook of ``requests``: remember the status of the collector's answer."""
         self._status = response.status_code
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch. Called in the exporting thread."""
         self._status = None
         result = self._exporter.export(spans)
         failing = None if result is SpanExportResult.SUCCESS else self._why()
@@ -81,4 +82,5 @@ class Quiet(SpanExporter):
         return f"the collector refuses them with status {self._status}"
 
     def shutdown(self) -> None:
+        """Shut the wrapped exporter down."""
         self._exporter.shutdown()

@@ -1,4 +1,4 @@
-"""A bound on log lines that strangers cause: one for each key within a time. Pure bookkeeping."""
+"""A rate limit for log lines and events that strangers cause: one per key and time span. No I/O."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 
 MINUTE = 60.0
-# Keys are a stranger's to make up: past this many within the time there are no lines for new ones.
+# Keys that are remembered. Strangers can make up keys, so new ones are suppressed beyond this number.
 MOST = 1000
 
 
 class Rarely:
-    """Says for each key whether it is due: not again within ``seconds``."""
+    """Lets each key pass once per ``seconds``. ``now`` is a monotonic clock."""
 
     def __init__(self, seconds: float = MINUTE, now: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -22,9 +22,9 @@ class Rarely:
         return f"<Rarely {len(self._passed)} keys>"
 
     def due(self, key: str) -> bool:
-        """Whether this one may pass now; then it counts as passed."""
+        """Return whether this key may pass now. If so, the time span for it starts."""
         now = self._now()
-        # In the order in which they have passed, so the oldest come first.
+        # The dict is in the order of passing, so the oldest keys come first.
         while self._passed and next(iter(self._passed.values())) <= now - self._seconds:
             del self._passed[next(iter(self._passed))]
         if key in self._passed or len(self._passed) >= MOST:

@@ -1,4 +1,4 @@
-"""Whether this gateway should be sent logins now, asked honestly and not too often."""
+"""Readiness: whether this gateway can accept logins now. The check of the provider is cached."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Awaitable, Callable
 
 from sshgate.errors import GateError
 
-# An answer of the API server holds this long, so that probes and load balancers cost it little.
+# A result is reused for this long, so that frequent probes do not load the API server.
 FRESH_SECONDS = 2.0
-# Probes give up themselves; the sentence should reach them before.
+# Must be shorter than the time limit of probes, so that the reason reaches them.
 CHECK_SECONDS = 3.0
 
 
 class Readiness:
-    """Ready is: serving, not draining, and ``check`` (a request to the provider) has not raised.
+    """The gateway is ready if it serves, does not drain, and ``check`` (a request to the provider) succeeds.
 
-    ``serving`` and ``draining`` are set by whoever runs the gateway.
+    The code that runs the gateway sets ``serving`` and ``draining``. ``check`` fails by raising ``GateError``.
     """
 
     def __init__(self, check: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,7 +34,10 @@ class Readiness:
         return f"<Readiness {state}, last answer: {self._answer or 'fine'}>"
 
     async def why_not(self) -> str | None:
-        """One sentence that says why not; ``None``: ready. Returns within ``CHECK_SECONDS``; never raises."""
+        """Return one sentence that says why the gateway is not ready; ``None``: it is ready.
+
+        A check takes at most ``CHECK_SECONDS``; concurrent calls share its result.
+        """
         if self.draining:
             return "draining: this gateway is shutting down and takes no new logins."
         if not self.serving:

@@ -1,8 +1,8 @@
-"""Spans from events: what the log tells line by line, as OpenTelemetry's tree with its times.
+"""Makes OpenTelemetry spans from events.
 
-A connection's span is the root, its sessions are below it, and below each what took its time: the stages of
-``telemetry.marks``, and each event that says how many ``seconds`` something took. The attributes are the fields of
-the events, so nothing stands in a trace that may not stand in the log.
+A connection's span is the root and the parent of its sessions' spans. Below each are the stages of
+``telemetry.timings``, and a span for each event that reports how many ``seconds`` something took. Attributes are the
+fields of the events, so a trace contains nothing that may not be logged.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _WITHIN: Mapping[Code, str] = {
     Code.FILE_TRANSFER: "file.transfer",
     Code.SANDBOX_END: "sandbox.remove",
 }
-"""Events of what is over, and their spans."""
+"""Events about something that has ended, and the name of its span."""
 _ATTRIBUTES = {
     "user": "user.name",
     "source": "client.address",
@@ -59,28 +59,29 @@ _ATTRIBUTES = {
     "path": "file.path",
     "code": "error.type",
 }
-"""The semantic conventions' names of fields; any other is ``sshgate.FIELD``."""
+"""Fields that have a name in OpenTelemetry's semantic conventions; any other is ``sshgate.FIELD``."""
 
-# Sandboxes are removed after their session has ended; by then thousands of others may have.
+# Ended spans that are remembered, because a sandbox is removed after its session has ended; thousands of other
+# sessions may have ended meanwhile.
 ENDED = 4096
 
 
 @dataclass(slots=True)
 class _Branch:
-    """The span of a connection or a session, and what stands below it already."""
+    """The span of a connection or a session, and which child spans it already has."""
 
     span: Span
     offset: float
-    """Seconds from the monotonic clock to the epoch: one for a whole trace, so that a clock that is set bends none."""
+    """Seconds from the monotonic clock to the epoch. Fixed per trace, so that setting the clock does not distort it."""
     emitted: set[Stage] = field(default_factory=set)
     started: bool = False
 
 
 class Spans:
-    """The ``events.Tracer``. ``end`` when there will be no more events."""
+    """An ``events.Tracer`` that makes spans. Call ``end`` when there will be no more events."""
 
     def __init__(self, tracer: Tracer, pods: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        """``pods``: the sandboxes are Kubernetes'. ``clock`` is that of the marks."""
+        """``pods``: sandboxes are Kubernetes pods. ``clock`` must be the clock of the ``Timings``."""
         self._tracer = tracer
         self._names = _ATTRIBUTES | ({"sandbox": "k8s.pod.name"} if pods else {})
         self._clock = clock
@@ -91,9 +92,9 @@ class Spans:
         return f"<Spans {len(self._open)} open, {len(self._ended)} remembered>"
 
     def observe(self, record: Record) -> Mapping[str, str]:
-        """Take the event into its trace; the ids under which the log shall show it, none where it is not sampled."""
+        """Add the event to its trace; return the trace and span id for the log, nothing if it is not sampled."""
         if record.code is Code.CONNECTION_UNAUTHENTICATED and not record.fields.get("failures"):
-            return {}  # a balancer's probe
+            return {}  # most likely a balancer's health check
         branch = self._branch(record)
         if branch is None:
             return {}
@@ -107,19 +108,19 @@ class Spans:
         return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
 
     def first_byte(self, marks: Timings) -> None:
-        """A session's program has said something: what it had to wait for is known, however long it goes on."""
+        """Emit the spans of the session's start now, however long the session goes on."""
         branch = self._open.get(marks.session)
         if branch is not None:
             self._stages(branch, marks)
 
     def end(self) -> None:
-        """End what is open."""
+        """End all open spans."""
         for branch in self._open.values():
             branch.span.end()
         self._open.clear()
 
     def _branch(self, record: Record) -> _Branch | None:
-        """Where the event belongs: the span of its session or connection, which begins with its first event."""
+        """Return the branch of the event's session or connection; start its span at the first event with timings."""
         connection, session = (str(record.fields.get(name, "")) for name in ("connection", "session"))
         above = self._known(connection)
         known = self._known(session) if session else above
@@ -141,7 +142,7 @@ class Spans:
         return self._open.get(name) or self._ended.get(name)
 
     def _along(self, branch: _Branch, record: Record) -> None:
-        """An event of the connection or session itself."""
+        """Apply an event about the connection or session itself."""
         attributes = self._attributes(record)
         branch.span.set_attributes(attributes)
         branch.started = branch.started or record.code is Code.SESSION_START
@@ -161,7 +162,7 @@ class Spans:
                 self._ended.popitem(last=False)
 
     def _within(self, branch: _Branch, record: Record) -> None:
-        """An event of something that is over now."""
+        """Add a child span for something that ends with this event."""
         now = self._clock()
         took = record.fields.get("seconds")
         if isinstance(took, float):
@@ -173,7 +174,7 @@ class Spans:
         self._child(branch, _WITHIN[record.code], began, now, self._attributes(record), record)
 
     def _stages(self, branch: _Branch, marks: Timings, attributes: Attributes | None = None) -> None:
-        """A span for each stage that is over and has none yet."""
+        """Add a child span for each stage that has ended and has none yet."""
         first = min(marks.times.values(), default=0.0)
         for stage, took, since in marks.steps():
             if stage in _STAGES and stage not in branch.emitted:
@@ -181,7 +182,7 @@ class Spans:
                 self._child(branch, _STAGES[stage], first + since - took, first + since, attributes)
 
     def _broken_off(self, branch: _Branch, record: Record) -> None:
-        """The stage in which a login or a start came to its end."""
+        """Add a child span for the stage in which a login or a start failed."""
         stages = _OF_START if branch.started else _OF_CONNECTION
         if record.marks is None or not (branch.started or record.code is Code.CONNECTION_UNAUTHENTICATED):
             return

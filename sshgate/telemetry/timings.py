@@ -1,7 +1,7 @@
-"""The waterfall of a login: when each stage was over, from TCP to the program's first byte.
+"""The timings of a login: when each stage ended, from TCP to the program's first output.
 
-Marks are taken on the monotonic clock where the stage ends, one call each. They feed the histograms of ``metrics``
-and the receipts that users can ask for.
+Each stage is marked once, on the monotonic clock, where it ends. The timings feed the histograms of ``metrics``, the
+traces, and the report that users can request.
 """
 
 from __future__ import annotations
@@ -13,30 +13,33 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """The stages, in their order. Each mark says that the stage is over."""
+    """The stages of a login, in order. A mark is the moment when its stage ended."""
 
     ACCEPT = "accept"
-    """The TCP connection is there: the zero of the waterfall."""
+    """The TCP connection was accepted: time zero."""
     KEY_EXCHANGE = "key exchange"
     AUTHENTICATION = "authentication"
     REQUEST = "request"
-    """The client has said what it wants; what came before was the client's own pace."""
+    """The client's request has arrived; the time since authentication was the client's own."""
     CLAIM = "claim"
-    """The sandbox is ours: a warm one was won, or a cold one was ordered."""
+    """The login has its sandbox: a warm one was claimed, or a cold one was ordered."""
     ENTER = "enter"
-    """A launcher in it waits for its line."""
+    """A launcher in the sandbox waits for its command line."""
     LAUNCH = "launch"
-    """The line was handed over; on a terminal, the program has begun."""
+    """The command line was sent to the launcher; on a terminal, the program has started."""
     FIRST_BYTE = "first byte"
 
 
-# As many as a person looks at.
+# Sessions kept per user, and users.
 RECEIPTS_PER_USER = 5
 USERS = 200
 
 
 class Timings:
-    """The marks of one session. ``before`` are those of its connection."""
+    """The timings of one session, or of a connection before its first session.
+
+    ``times`` maps each stage that has ended to its time on ``clock``. ``before`` are the times of the connection.
+    """
 
     __slots__ = ("_clock", "how", "session", "times")
 
@@ -48,7 +51,7 @@ class Timings:
     ) -> None:
         self.session = session
         self.how = "cold"
-        """How the sandbox was had: ``warm``, ``cold`` or ``joined`` (it was there already)."""
+        """How the session got its sandbox: ``warm``, ``cold`` or ``joined`` (it existed already)."""
         self.times: dict[str, float] = dict(before or {})
         self._clock = clock
 
@@ -56,18 +59,18 @@ class Timings:
         return f"<Marks {self.session}: {self.line()}>"
 
     def mark(self, stage: Stage) -> None:
-        """``stage`` is over now; only the first time counts."""
+        """Record that ``stage`` has ended now. Only the first call for a stage counts."""
         if stage not in self.times:
             self.times[stage] = self._clock()
 
     def between(self, earlier: Stage, later: Stage) -> float | None:
-        """Seconds from one mark to the other; ``None`` where one was not taken."""
+        """Return the seconds between the ends of two stages; ``None`` if one of them has not ended."""
         if earlier in self.times and later in self.times:
             return self.times[later] - self.times[earlier]
         return None
 
     def steps(self) -> list[tuple[Stage, float, float]]:
-        """Each stage that is over, with the seconds it took and the seconds since the first mark."""
+        """Return each stage that has ended, with its duration and its end since the first mark, in seconds."""
         taken = [(stage, self.times[stage]) for stage in Stage if stage in self.times]
         return [
             (stage, when - (taken[at - 1][1] if at else when), when - taken[0][1])
@@ -75,7 +78,7 @@ class Timings:
         ]
 
     def line(self) -> str:
-        """One line: ``key exchange 12 ms, ..., first byte 3 ms: 48 ms after the request (warm)``."""
+        """Format as ``key exchange 12 ms, ..., first byte 3 ms: 48 ms from request to first byte (warm)``."""
         parts = [f"{stage} {1000 * took:.0f} ms" for stage, took, _ in self.steps()[1:]]
         waited = self.between(Stage.REQUEST, Stage.FIRST_BYTE)
         end = "" if waited is None else f": {1000 * waited:.0f} ms from request to first byte"
@@ -83,12 +86,12 @@ class Timings:
 
 
 def since(began: float) -> float:
-    """Seconds since this moment of the monotonic clock, as events tell them: to the millisecond."""
+    """Return the seconds since a moment of the monotonic clock, rounded to milliseconds as events report them."""
     return round(time.monotonic() - began, 3)
 
 
 class TimingHistory:
-    """The last waterfalls of each user, in memory only; the oldest users are forgotten."""
+    """The last timings of each user, in memory only. Beyond ``users`` the one idle for longest is dropped."""
 
     def __init__(self, per_user: int = RECEIPTS_PER_USER, users: int = USERS) -> None:
         self._per_user = per_user
@@ -99,14 +102,14 @@ class TimingHistory:
         return f"<Receipts of {len(self._users)} users>"
 
     def add(self, user: str, marks: Timings) -> None:
-        """Keep the marks of a session that begins; those taken later are seen too."""
+        """Keep the timings of a session that begins. Stages marked later appear in ``text`` too."""
         self._users.setdefault(user, deque(maxlen=self._per_user)).append(marks)
         self._users.move_to_end(user)
         if len(self._users) > self._most:
             self._users.popitem(last=False)
 
     def text(self, user: str) -> str:
-        """The waterfalls of this user, newest first, as lines for people."""
+        """Return the timings of this user's sessions as readable text, newest first."""
         kept = self._users.get(user)
         if not kept:
             return "no session of yours has started since this gateway did.\n"

@@ -1,4 +1,4 @@
-"""Whether traces are told, and to whom. OpenTelemetry is imported only where they are configured."""
+"""Switches tracing on. OpenTelemetry is imported only if traces are configured."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from sshgate.config.model import Traces
 from sshgate.errors import ConfigError
 from sshgate.telemetry.events import Events
 
-# What the collector has not taken by then is lost: nobody waits longer for a gateway's end because of traces.
+# Time for sending the last spans at shutdown. The rest is lost: traces must not delay the gateway's end further.
 FLUSH_SECONDS = 2.0
 
-# RFC 9110 section 5.6.2, and 5.5 without what is not ASCII.
+# A header line: name as in RFC 9110 section 5.6.2, value as in section 5.5 but ASCII only.
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)[ \t]*")
 
 
 def checked(settings: Traces) -> Mapping[str, str]:
-    """The headers for the collector. Raises ``ConfigError`` where traces cannot be told with these settings."""
+    """Check the settings and return the HTTP headers for the collector, read from ``headers_file``.
+
+    Raises ``ConfigError`` if OpenTelemetry is not installed, or the file cannot be read or is malformed.
+    """
     try:
         import_module("sshgate.telemetry.otlp")
     except ImportError as error:
@@ -39,7 +42,7 @@ def checked(settings: Traces) -> Mapping[str, str]:
     headers = {}
     for number, line in enumerate(lines, 1):
         found = _HEADER.fullmatch(line)
-        if line and found is None:  # the line is not quoted: it holds a secret
+        if line and found is None:  # do not quote it in the error: it may contain a secret
             raise ConfigError([f"{name}: line {number} is no header; write `name: value`."])
         if found is not None:
             headers[found[1]] = found[2]
@@ -48,7 +51,16 @@ def checked(settings: Traces) -> Mapping[str, str]:
 
 @contextlib.asynccontextmanager
 async def traced(settings: Traces, events: Events, pods: bool) -> AsyncIterator[None]:
-    """Traces of all events while the body runs. ``pods``: the sandboxes are Kubernetes'. Raises ``ConfigError``."""
+    """Trace all events while the body runs.
+
+    At the end all open spans are ended, and sending the last ones takes at most ``FLUSH_SECONDS``.
+
+    Args:
+        pods: sandboxes are Kubernetes pods, which have an attribute name of their own.
+
+    Raises:
+        ConfigError: as ``checked``.
+    """
     headers = checked(settings)
     from sshgate.telemetry.otlp import provider
     from sshgate.telemetry.spans import Spans
@@ -65,9 +77,9 @@ async def traced(settings: Traces, events: Events, pods: bool) -> AsyncIterator[
 
 
 async def _within(seconds: float, work: Callable[[], object]) -> None:
-    """Run blocking work, and leave it alone when it takes longer.
+    """Run blocking work in a thread, and return after ``seconds`` even if it has not finished.
 
-    Not in asyncio's own pool, whose threads are waited for at the end of the process.
+    A daemon thread instead of asyncio's pool: threads of the pool are joined when the process ends.
     """
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
