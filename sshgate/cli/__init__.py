@@ -1,1 +1,1 @@
-"""The commands."""
+"""The command line: ``sshgate serve``, ``try``, ``check-config`` and the operator's commands."""

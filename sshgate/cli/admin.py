@@ -1,4 +1,4 @@
-"""The operator's commands on the sandboxes of a namespace: `sshgate sandboxes` and `sshgate reap`."""
+"""The operator's commands on the sandboxes of a namespace: ``sshgate sandboxes`` and ``sshgate reap``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def list_sandboxes(config: Config, as_json: bool) -> int:
-    """Print them; returns the exit status."""
+    """Print all claimed sandboxes as a table, or as a JSON array. Returns the exit status."""
 
     async def run(operator: Operator) -> int:
         listed = await operator.sandboxes()
@@ -36,7 +36,14 @@ def list_sandboxes(config: Config, as_json: bool) -> int:
 
 
 def end_sandbox(config: Config, which: str, as_json: bool) -> int:
-    """End one; returns the exit status, 1 when there is none."""
+    """End one sandbox.
+
+    Args:
+        which: A pod's name, or ``USER=NAME``.
+
+    Returns:
+        The exit status; 1 if there is no such sandbox.
+    """
 
     async def run(operator: Operator) -> int:
         ended = await operator.end(which, _who())
@@ -52,7 +59,14 @@ def end_sandbox(config: Config, which: str, as_json: bool) -> int:
 
 
 def reap(config: Config, dry_run: bool, as_json: bool) -> int:
-    """Remove what nobody needs, or say what would be; returns the exit status."""
+    """Remove orphans and expired named sandboxes, and print each action. Takes about 25 seconds.
+
+    Args:
+        dry_run: Print the actions without carrying them out.
+
+    Returns:
+        The exit status.
+    """
 
     def waiting(seconds: float) -> None:
         click.echo(f"sshgate: listening {seconds:.0f} s for gateways that are alive.", err=True)
@@ -72,10 +86,10 @@ def reap(config: Config, dry_run: bool, as_json: bool) -> int:
 
 
 def _who() -> str:
-    """The operator as their machine knows them."""
+    """Return the operator's local user name, for the audit."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container's user need not have a name
+    except (OSError, KeyError):  # the user of a container need not have a name
         return f"uid {os.getuid()}"
 
 

@@ -1,4 +1,4 @@
-"""The commands. What they need is imported when they run, so that help and checks answer at once."""
+"""The commands of ``sshgate``. They import what they need when they run, which keeps help and checks fast."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def try_(port: int, keys: Path) -> None:
     except GateError as error:
         click.echo(f"sshgate: {error}", err=True)
         status = error.status if error.status != 255 else 1
-    except KeyboardInterrupt:  # before the gateway listens to signals itself
+    except KeyboardInterrupt:  # before the gateway has installed its signal handlers
         status = 130
     sys.exit(status)
 
@@ -131,7 +131,7 @@ def passwd(user: str, file: Path, remove: bool) -> None:
     if not is_user(user):
         click.echo(f"sshgate: {user!r} cannot name a user: use A-Z, a-z, 0-9 and '._@-', not '.@-' first.", err=True)
         sys.exit(2)
-    # By its name: the core can be had without the browser's front door.
+    # Imported by name: the package can be installed without the web front end.
     passwords = importlib.import_module("webshim.passwords")
     password = None if remove else _password()
     try:

@@ -1,6 +1,6 @@
-"""What `sshgate serve` would refuse at its start although the file of settings is right: keys, addresses, files.
+"""Checks for ``check-config``: what would keep ``sshgate serve`` from starting although the configuration is valid.
 
-For `check-config`, in an initContainer or before a restart. Nothing is made and nothing stays open.
+Suitable for an init container or before a restart: the checks create nothing and leave nothing open.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sshgate.telemetry.tracing import checked
 
 
 def refusals(config: Config) -> list[str]:
-    """One sentence for each thing that would keep this configuration from starting on this machine."""
+    """Return one sentence for each reason why a gateway with this configuration cannot start on this machine."""
     found = list(_host_keys(config.ssh.host_keys))
     listeners = {"ssh.listen": config.ssh.listen, "telemetry.listen": config.telemetry.listen}
     if config.web is not None:
@@ -38,7 +38,7 @@ def _host_keys(directory: Path) -> Iterator[str]:
         if not os.access(place, os.W_OK | os.X_OK):
             yield f"ssh.host_keys: {directory} holds no host key, and none can be made: {place} cannot be written to."
         return
-    from sshgate.ssh import hostkeys  # half a second, spared where there is nothing to read
+    from sshgate.ssh import hostkeys  # takes half a second, needed only if there are keys
 
     try:
         hostkeys.load(directory, make=False)
@@ -63,7 +63,7 @@ def _address(name: str, wanted: Address) -> Iterator[str]:
                 yield f"{name}: {wanted.host} is no address of this machine."
             elif error.errno == errno.EACCES:
                 yield f"{name}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one than {wanted.port}."
-            elif error.errno != errno.EADDRINUSE:  # a gateway that runs may be checked, too
+            elif error.errno != errno.EADDRINUSE:  # a running gateway may have its configuration checked
                 yield f"{name}: cannot listen on {wanted}: {error.strerror}."
 
 

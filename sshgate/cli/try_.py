@@ -1,4 +1,4 @@
-"""``sshgate try``: a gateway for one person on one machine, with all it needs made on the spot."""
+"""``sshgate try``: a gateway for one person on one machine. Creates the keys and the configuration that it needs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,22 @@ from sshgate.ssh import hostkeys
 USER = "dev"
 HOST = "127.0.0.1"
 WEB_PORT = 31_000
-# Somebody may read first, and find a browser.
+# Longer than for other login links, as the user first reads the instructions.
 LINK_SECONDS = 600.0
 
 
 def run(port: int, keys: Path) -> int:
-    """Serve on loopback until Ctrl-C, and print how to log in. Returns the exit status.
+    """Serve on loopback until Ctrl-C, and print instructions for logging in.
 
-    Raises ``GateError`` when the port is taken or ``keys`` cannot be used.
+    Args:
+        port: The SSH port; 0 picks a free one.
+        keys: The directory of host keys, the development key and users' keys. Created if it does not exist.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        GateError: The port is taken, or ``keys`` cannot be used.
     """
     _check_port(port)
     config = replace(prepare(port, keys), web=Web(listen=_web_address(port), secret=keys / "web"))
@@ -49,7 +57,13 @@ def run(port: int, keys: Path) -> int:
 
 
 def prepare(port: int, keys: Path) -> Config:
-    """Make what is missing under ``keys`` and return the settings that use it. What is there is kept."""
+    """Create the keys that are missing under ``keys``, and return a configuration that uses them.
+
+    Existing keys are kept.
+
+    Raises:
+        ConfigError: ``keys`` cannot be written, or holds a key that cannot be used.
+    """
     users = keys / "users"
     try:
         for directory in (keys, users):
@@ -63,7 +77,7 @@ def prepare(port: int, keys: Path) -> Config:
             [f"{error.filename or keys}: {error.strerror}; choose another directory with --keys."]
         ) from error
     return Config(
-        # Whoever tries it is alone and need not wait for others at the end.
+        # There are no other users whose sessions a drain would wait for.
         ssh=Ssh(listen=Address(HOST, port), host_keys=keys / "host", drain=0.0),
         access=Access(authorized_keys=users),
         sandbox=SandboxPlace(provider="local"),
@@ -74,10 +88,10 @@ def prepare(port: int, keys: Path) -> Config:
 
 
 def invitation(port: int, keys: Path, link: str) -> str:
-    """What to paste, to be read by a person and, line by line, by a shell in this directory."""
+    """Return the instructions that are printed at the start. Their commands work in a shell in this directory."""
     key, known = _ssh_word(_private_key(keys)), _ssh_word(keys / "known_hosts")
     identity = ["-i", key] if key == str(_private_key(keys)) else ["-o", f"IdentityFile={key}"]
-    # Without IdentitiesOnly an agent full of other keys uses up the attempts.
+    # Without IdentitiesOnly, ssh first tries all keys of the agent and may exceed the allowed attempts.
     options = [*identity, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known}"]
     ssh = shlex.join(["ssh", "-p", str(port), *options, f"{USER}@{HOST}"])
     sftp = shlex.join(["sftp", "-P", str(port), *options, f"{USER}@{HOST}"])
@@ -133,7 +147,7 @@ def _check_port(port: int) -> None:
 
 
 def _web_address(port: int) -> Address:
-    """The usual port, or a free one where that is taken; with a free port for SSH a free one for this, too."""
+    """Return the web address: the usual port, or a free one if that is taken or SSH uses a free port as well."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -152,7 +166,7 @@ def _private_key(keys: Path) -> Path:
 
 
 def _development_key(path: Path) -> str:
-    """The public half, as a line; makes the key when there is none."""
+    """Return the public key as an authorized_keys line. Creates the key pair if it does not exist."""
     try:
         private = serialization.load_ssh_private_key(path.read_bytes(), None)
     except FileNotFoundError:
@@ -172,7 +186,7 @@ def _create(path: Path, content: bytes) -> None:
 
 
 def _authorize(path: Path, line: str) -> None:
-    """Add the line to the user's keys unless its key is there already."""
+    """Add a line to the user's authorized_keys file, unless the file already has its key."""
     present = path.read_text() if path.exists() else ""
     if line.split()[1] in present.split():
         return
@@ -185,12 +199,12 @@ def _authorize(path: Path, line: str) -> None:
 
 def _known_host(blob: bytes) -> str:
     kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")].decode()
-    # Any port, so that a second gateway on the same keys does not make the first one a stranger.
+    # For any port, so that gateways on different ports can share the file.
     return f"[{HOST}]:* {kind} {base64.b64encode(blob).decode()}\n"
 
 
 def _ssh_word(path: Path) -> str:
-    """A path as ssh takes it in ``-o``: it splits and unquotes the text itself, and expands % and a leading ~."""
+    """Quote a path for ssh's ``-o``: ssh splits and unquotes the value itself, and expands % and a leading ~."""
     text = str(path)
     if re.fullmatch(r"[\w./@+,=:-]+", text):
         return text

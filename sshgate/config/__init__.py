@@ -1,1 +1,1 @@
-"""The settings: their model, and reading them from a file."""
+"""The configuration: its model, and the loader that reads it from a YAML file."""

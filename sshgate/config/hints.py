@@ -1,4 +1,4 @@
-"""Ways out of mistakes in the configuration file: what was meant, where it belongs, what YAML stumbled over. Pure."""
+"""Suggestions for mistakes in the configuration file: similar names, the right section, and YAML syntax. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from sshgate.config.model import Config, Profile
 
 
 def closest(word: str, known: list[str]) -> str:
-    """``; did you mean ...?``, or nothing when no known name is near."""
+    """Return ``; did you mean ...?`` with the most similar known name, or an empty string if none is similar."""
     plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word).replace("-", "_").lower()
     near = get_close_matches(plain, known, n=1, cutoff=0.6) or get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def suggestion(key: str, known: list[str], where: str | None = None) -> str:
-    """The nearest known name, else the place where the key belongs, else all that is known."""
+    """Return a clause that helps with the unknown name ``key``, to be appended to the error.
+
+    The clause names the most similar of ``known``, else the section in which the key is valid, else all of ``known``.
+
+    Args:
+        where: The path of the section that holds the key. ``None``: the name is not a key; no section is searched.
+    """
     near = closest(key, known)
     if near:
         return near
@@ -42,9 +48,9 @@ def _homes() -> Iterator[tuple[str, list[str]]]:
 
 
 def syntax(error: yaml.YAMLError, text: str, path: Path) -> str:
-    """Why the text is not YAML, as ``FILE:LINE: sentence``; quotes nothing of the text."""
+    """Explain why ``text`` is not YAML, as ``FILE:LINE: sentence``. Never quotes the text: it may hold secrets."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is None:  # a character that YAML does not take
+    if mark is None:  # a ReaderError: the text holds a character that YAML does not allow
         before = text[: getattr(error, "position", 0)]
         return f"{path}:{before.count(chr(10)) + 1}: a control character, which YAML does not allow."
     lines = text.splitlines()

@@ -1,4 +1,4 @@
-"""Settings that this version reads and checks but does not act on yet: told, so that nobody relies on them."""
+"""Settings that have no effect with the chosen provider. The operator is warned about them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sshgate.config.model import Config
 
 
 def ignored_settings(config: Config) -> list[str]:
-    """One sentence for each such setting that is not at its default."""
+    """Return one clause for each setting that is given but has no effect."""
     found = []
     for name, profile in config.profiles.items():
         if profile.warm and config.sandbox.provider == "local":

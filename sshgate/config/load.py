@@ -1,7 +1,7 @@
-"""One YAML file -> ``Config``: strict, with every mistake told at once, each with its line and a way out.
+"""Reads one YAML file into a ``Config``. Strict: it reports all mistakes at once, each with its line and a remedy.
 
-The dataclasses of ``config`` are the schema: ``_Walker`` follows their type hints. A ``float`` is a duration,
-an ``int`` whose name ends in ``_bytes`` a size, a ``Path`` is relative to the file.
+The dataclasses of ``config.model`` are the schema: ``_Walker`` follows their type hints. A ``float`` is a duration, an
+``int`` whose name ends in ``_bytes`` is a size, and a ``Path`` is relative to the file's directory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ D = TypeVar("D")
 
 
 def load(path: Path) -> Config:
-    """Read the file. Raises ``ConfigError`` with all mistakes, each ``FILE:LINE: sentence``, in their order."""
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: The file cannot be read or has mistakes. Holds all of them as ``FILE:LINE: sentence``, by line.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -56,7 +60,14 @@ def load(path: Path) -> Config:
 
 
 def parse(text: str, path: Path) -> Config:
-    """The meaning of ``text``; ``path`` names it in messages, and relative paths begin at its directory."""
+    """Parse the text of a configuration file.
+
+    Args:
+        path: The file's path, for error messages. Relative paths in ``text`` are resolved against its directory.
+
+    Raises:
+        ConfigError: As in ``load``.
+    """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -69,7 +80,7 @@ def parse(text: str, path: Path) -> Config:
 
 
 class _Walker:
-    """Goes through the nodes of a file beside the type hints of the settings, and collects mistakes."""
+    """Reads YAML nodes by the type hints of the settings, and collects all mistakes instead of raising."""
 
     def __init__(self, directory: Path) -> None:
         self.mistakes: list[tuple[int, str]] = []
@@ -83,7 +94,7 @@ class _Walker:
             config = self._section(root, config, "", extra=("version",))
         for keys, sentence in cross_field_errors(config):
             line = next((self._lines[key] for key in keys if key in self._lines), None)
-            # A line that was misread already says nothing about what does not fit.
+            # A line with a mistake was replaced by its default, so a conflict on it would be a false report.
             if line is not None and all(line != other for other, _ in self.mistakes):
                 self.wrong(line, sentence)
         return config
@@ -95,7 +106,7 @@ class _Walker:
     # --- sections and mappings ---
 
     def _section(self, node: Node, base: D, where: str, extra: tuple[str, ...] = ()) -> D:
-        """``base`` with what the node says. A section without content is as good as none."""
+        """Return ``base`` with the settings of the node. An empty section changes nothing."""
         if is_kind(node, "null"):
             return base
         owner = type(base)
@@ -114,7 +125,7 @@ class _Walker:
         return typing.cast(D, replace(typing.cast(Any, base), **changes))
 
     def _entries(self, node: Node, where: str) -> Iterator[tuple[str, Node, Node]]:
-        """The entries of a mapping, without those whose key cannot be used."""
+        """Yield the entries of a mapping as (key, its node, the value's node). Reports and skips unusable keys."""
         name = where or "the file"
         if not isinstance(node, MappingNode):
             self.wrong(node, f"{name}: expected a mapping of names to values, found {kind_of(node, show=False)}")
@@ -142,12 +153,12 @@ class _Walker:
     def _extra(self, key: str, node: Node) -> None:
         if key == "version" and not (is_kind(node, "int") and node.value == str(VERSION)):
             self.wrong(node, f"version: this sshgate reads version {VERSION} of the file")
-        # `extends` was followed before.
+        # `extends` is handled in `_profile`.
 
     # --- values ---
 
     def _value(self, node: Node, hint: Any, at: tuple[type, str], where: str, base: Any) -> Any:
-        """What the node says as a value of type ``hint``; ``base`` after a mistake."""
+        """Return the node as a value of type ``hint``. Reports a mistake and then returns ``base``."""
         try:
             return self._typed(node, hint, at, where, base)
         except (InvalidValue, ValueError) as error:
@@ -225,7 +236,7 @@ class _Walker:
         return tuple(value for value in read if value is not missing)
 
     def _mapping(self, node: Node, hint: Any, at: tuple[type, str], where: str, base: Any) -> dict[str, Any]:
-        """Entries are merged with those of ``base``; ``null`` takes one away."""
+        """Merge the node's entries into those of ``base``. An entry of ``null`` removes one."""
         merged = dict(base) if isinstance(base, Mapping) else {}
         if is_kind(node, "null"):
             return merged
@@ -245,7 +256,7 @@ class _Walker:
         return merged
 
     def _raw(self, node: Node, at: tuple[type, str], where: str) -> Any:
-        """The node as JSON would have it, for what Kubernetes itself reads."""
+        """Return the node as plain JSON values, for settings that are passed to Kubernetes as they are."""
         if isinstance(node, MappingNode):
             return {
                 key: self._value(child, Any, at, f"{where}.{key}", None) for key, _, child in self._entries(node, where)

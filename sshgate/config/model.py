@@ -1,7 +1,7 @@
-"""The settings, grouped by concern, each with its unit and its default. Values only; ``configfile`` reads them.
+"""The settings, grouped by concern, with units and defaults. Values only; ``load`` reads them from a file.
 
-Durations are seconds (``30s``, ``8h`` in the file), sizes are bytes (``512Ki``, ``4Gi``) unless Kubernetes
-itself reads them. ``None`` means what the field's text says.
+Durations are in seconds (written ``30s``, ``8h`` in the file). Sizes are in bytes (written ``512Ki``, ``4Gi``), except
+quantities that are passed to Kubernetes as text. Where ``None`` is allowed, the field's text says what it means.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, NewType
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen; ``host`` is an IPv4 or IPv6 address or a name, port 0 picks a free one."""
+    """An address to listen on. ``host`` is an IPv4 or IPv6 address or a name; port 0 picks a free port."""
 
     host: str
     port: int
@@ -25,55 +25,55 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Ssh:
-    """The SSH front door."""
+    """The SSH front end."""
 
     listen: Address = Address("0.0.0.0", 2222)
     host_keys: Path = Path("keys/host")
-    """A directory; an ed25519 and an RSA key are made there when it holds none."""
+    """A directory. If it holds no host key, an ed25519 and an RSA key are created in it."""
     login_grace: float = 120.0
-    """Seconds from the TCP connection to the end of authentication, as OpenSSH's LoginGraceTime: a passphrase or a
-    touch takes its time."""
+    """Seconds from the TCP connection to the end of authentication (OpenSSH's LoginGraceTime). Long enough to type a
+    passphrase or to touch a security key."""
     keepalive: float = 30.0
-    """Seconds between questions to a silent client."""
+    """Seconds between keepalive requests to a silent client (OpenSSH's ClientAliveInterval); 0: none are sent."""
     keepalive_count: int = 3
-    """Unanswered questions after which the client is gone."""
+    """Unanswered keepalive requests after which the connection is closed (OpenSSH's ClientAliveCountMax)."""
     banner: str | None = None
     """Shown by the client before authentication."""
     greeting: str | None = None
-    """Shown before the first prompt of an interactive shell, never elsewhere."""
+    """Shown before the first prompt of an interactive shell only."""
     rekey_bytes: int = 1 << 30
     rekey_seconds: float = 3600.0
     channels_per_connection: int = 128
-    """Sessions open at a time on one connection (OpenSSH's MaxSessions is 10)."""
+    """Sessions open at the same time on one connection (OpenSSH's MaxSessions, which is 10 by default)."""
     proxy_protocol: tuple[str, ...] = ()
-    """Addresses or networks of balancers that say with a PROXY header, version 1 or 2, where a client is. From these
-    it must come; from others it is an error."""
+    """Addresses or networks of load balancers that send the client's address in a PROXY header, version 1 or 2. The
+    header is required from these and an error from others."""
     forwards_per_connection: int = 200
-    """Forwarded connections open at a time on one connection, listeners counted as well."""
+    """Forwarded connections open at the same time on one connection, including listeners of ``-R``."""
     drain: float = 10.0
-    """Seconds that running sessions have to end after TERM before they are cut."""
+    """Seconds that running sessions have to end after SIGTERM before they are cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may come in."""
+    """Who may log in, and which variables clients may set."""
 
     authorized_keys: Path = Path("keys/users")
-    """A directory of OpenSSH authorized_keys files; a file's name is a user's name."""
+    """A directory of OpenSSH authorized_keys files, each named after its user."""
     user_ca: Path | None = None
-    """Public keys of certificate authorities, one a line; ``None``: no certificates but by cert-authority lines."""
+    """Public keys of certificate authorities, one per line; ``None``: only those of ``cert-authority`` key lines."""
     accept_env: tuple[str, ...] = (
         "LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "NO_COLOR", "TZ",
         "GIT_PROTOCOL", "ANTHROPIC_*", "CLAUDE_*", "SSHGATE_PROFILE", "SSHGATE_NAME", "SSHGATE_RECEIPT",
     )  # fmt: skip
-    """Patterns of the variables a client may set. TERM comes with the terminal."""
+    """Patterns of the variables that a client may set. TERM is part of the terminal request instead."""
     accept_env_forced: tuple[str, ...] = ("LANG", "LC_*", "TZ", "TERM", "COLORTERM", "NO_COLOR", "GIT_PROTOCOL")
-    """The same where the key or certificate forces a command, in place of those above."""
+    """Used instead of ``accept_env`` if the key or certificate forces a command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files of a certificate chain and its key, in PEM; read again when they change."""
+    """Files of a certificate chain and its key, in PEM. They are reloaded when they change."""
 
     cert: Path = Path("keys/tls.crt")
     key: Path = Path("keys/tls.key")
@@ -81,47 +81,47 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A reverse proxy that is believed what it says of its clients."""
+    """A trusted reverse proxy in front of the web front end."""
 
     addresses: tuple[str, ...] = ()
-    """Addresses or networks that it connects from: its X-Forwarded-For, -Prefix and -Proto are believed."""
+    """Addresses or networks that it connects from. X-Forwarded-For, -Prefix and -Proto are trusted from these."""
     secret_file: Path | None = None
-    """A secret that it sends with each request, and with it a user's name; ``None``: it logs nobody in."""
+    """A secret that the proxy sends with each request to vouch for a user's name; ``None``: it logs nobody in."""
     secret_header: str = "X-Sshgate-Secret"
     user_header: str = "X-Forwarded-User"
 
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """The browser's front door."""
+    """The web front end."""
 
     listen: Address = Address("0.0.0.0", 31000)
     public_url: str | None = None
-    """What people open, with the base path; ``None``: whatever name leads to the address that it listens on."""
+    """The URL that users open, with the base path; ``None``: any host name that leads to ``listen``."""
     tls: Tls | None = None
     """``None``: plain HTTP, for loopback and behind a proxy."""
     secret: Path = Path("keys/web")
-    """A file that logins are signed with; made at the first start. Gateways that share it share logins."""
+    """A file with the key that signs logins, created at the first start. Gateways that share it share logins."""
     users_file: Path | None = None
-    """Lines ``USER:HASH`` as ``sshgate passwd USER`` writes them; ``None``: nobody logs in by a password."""
+    """A file of lines ``USER:HASH``, written by ``sshgate passwd USER``; ``None``: no password logins."""
     proxy: Proxy | None = None
     proxy_protocol: tuple[str, ...] = ()
-    """Balancers that speak the PROXY protocol, as ``ssh.proxy_protocol``; they need not be believed as ``proxy``."""
+    """Load balancers that send a PROXY header, as in ``ssh.proxy_protocol``. Does not make them a trusted ``proxy``."""
     login_lifetime: float = 12 * 3600.0
     """Seconds until a browser has to log in again."""
     token_lifetime: float = 30 * 86_400.0
-    """Seconds until a program's token ends."""
+    """Seconds until a program's API token expires."""
     sessions_per_user: int = 20
-    """Sessions that one user may have at a time, ended ones that were not looked at among them."""
+    """Sessions of one user at the same time, including ended ones whose result was not viewed yet."""
     login_attempts: int = 10
-    """Failed logins a minute from one address, and for one user."""
+    """Failed logins per minute from one address, and for one user."""
     upload_bytes: int = 64 << 30
-    """The largest file that is taken."""
+    """The largest file that can be uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxPlace:
-    """Where sandboxes are made."""
+    """Where sandboxes are created."""
 
     provider: Literal["kubernetes", "local"] = "kubernetes"
     kubeconfig: Path | None = None
@@ -130,67 +130,67 @@ class SandboxPlace:
     """A context of the kubeconfig; ``None``: its current one."""
     namespace: str = "claudecode-terminal"
     gateway: str | None = None
-    """The name on its sandboxes, for people; ``None``: the host's (in a pod: the pod's). A second one on a machine
-    gets a number behind it."""
+    """This gateway's name, as shown on its sandboxes; ``None``: the host name (in a pod, the pod's name). A second
+    gateway on the same machine gets a number appended."""
     anchor: str | None = "sshgate-anchor"
-    """A ConfigMap in the namespace that owns whatever is made there, so that uninstalling deletes it; where there
-    is none, nothing does. Homes are never owned."""
+    """A ConfigMap in the namespace that is set as owner of the objects created there, so that uninstalling deletes
+    them. If it does not exist, they have no owner. Homes never have one."""
     api_timeout: float = 8.0
-    """Seconds an API request may take before the API server counts as gone."""
+    """Timeout of an API request in seconds; after it the API server counts as unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileLimits:
-    """Clocks of one profile."""
+    """Time limits of one profile."""
 
     max_lifetime: float = 8 * 3600.0
-    """Seconds after which a sandbox ends, whatever it does; the kubelet enforces it too."""
+    """Seconds after which a sandbox ends in any case. The kubelet enforces it as well."""
     idle: float = 1800.0
-    """Seconds without a byte after which a session ends; 0: never."""
+    """Seconds without any data after which a session ends; 0: never."""
     detached: float = 600.0
-    """Seconds that a browser's session that runs no program is kept without a client; likewise a sandbox, named or a
-    connection's, without a channel and without a program that runs."""
+    """Seconds for which a web session without a client is kept if it runs no program. Likewise a sandbox, named or of
+    a connection, without a channel and without a running program."""
     start: float = 120.0
-    """Seconds a cold start may take in all."""
+    """Seconds that a cold start may take in total."""
     unschedulable: float = 8.0
-    """Seconds to wait for a node that fits; raise it where a cluster autoscaler brings nodes."""
+    """Seconds to wait for a node with room. Raise it if a cluster autoscaler adds nodes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Kubernetes resource quantities, by resource name, as in a pod."""
+    """Kubernetes resource quantities by resource name, as in a container's ``resources``."""
 
     requests: Mapping[str, str] = field(
         default_factory=lambda: {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "512Mi"}
     )
-    """What is not requested counts as its limit: without a word about storage a node would hold few sandboxes."""
+    """A missing request defaults to the limit; without one for ephemeral storage a node would hold few sandboxes."""
     limits: Mapping[str, str] = field(default_factory=lambda: {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "8Gi"})
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A directory that outlives its named sandbox and is mounted again next time."""
+    """A volume that outlives its named sandbox and is mounted again in the next one of that name."""
 
     size: str = "10Gi"
-    """What is asked of the storage class, as a Kubernetes quantity."""
+    """The size of the volume claim, as a Kubernetes quantity."""
     storage_class: str | None = "local-path"
-    """``local-path`` is what k3s brings along; ``None``: the cluster's default."""
+    """``local-path`` comes with k3s; ``None``: the cluster's default class."""
     path: str = "/home/dev"
-    """Where it is mounted: the home directory of the image's user."""
+    """The mount path: the home directory of the image's user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """What may be forwarded, always by the sandbox's own network, never by the gateway's."""
+    """What may be forwarded. Forwards use the sandbox's network, never the gateway's."""
 
     loopback: bool = True
-    """``-L``, ``-D``, ``-W``, ``-J`` to ports on the sandbox's own localhost and to its unix sockets."""
+    """``-L``, ``-D``, ``-W``, ``-J`` to ports on the sandbox's localhost and to its Unix sockets."""
     elsewhere: bool = False
-    """The same to other hosts, as far as the sandbox itself can reach them."""
+    """The same to other hosts that the sandbox can reach."""
     remote: bool = True
-    """``-R``: listeners in the sandbox, on its localhost only, whose connections go to the user's machine."""
+    """``-R``: listeners on the sandbox's localhost, whose connections are forwarded to the user's machine."""
     agent: bool = False
-    """``-A``: whatever runs in the sandbox may sign with the user's keys while the user is connected."""
+    """``-A``: any program in the sandbox can then sign with the user's keys while the user is connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,37 +198,37 @@ class Profile:
     """A named kind of sandbox."""
 
     name: str = "default"
-    """The key in the file's ``profiles``; not a field of its own there."""
+    """The profile's key in ``profiles``; it cannot be set as a field in the file."""
     image: str = "claudecode-sandbox:latest"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "Never"
     scope: Literal["channel", "connection"] = "connection"
-    """``connection``: one sandbox for all channels of a connection, as with sshd; ``channel``: a fresh one for each."""
+    """``connection``: one sandbox for all channels of a connection. ``channel``: a new one for each channel."""
     shell: str = "/bin/bash"
-    """The login shell; where the image has none, the account's, then /bin/sh."""
+    """The login shell. If the image lacks it, the account's shell is used, then /bin/sh."""
     allow: tuple[str, ...] = ("*",)
-    """Patterns of the users who may have it."""
+    """Patterns of the users who may use this profile."""
     resources: Resources = Resources()
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables every program gets, before the client's."""
+    """Variables for every program. Those that the client sets override them."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
     runtime_class: str | None = None
     warm: int = 0
-    """Sandboxes kept ready (Kubernetes only; so are the three settings below)."""
+    """The size of the pool of warm sandboxes (Kubernetes only, as the three settings below)."""
     refill_per_minute: int = 300
-    """Sandboxes that may be made ready per minute, so that a drained pool does not compete with logins."""
+    """Warm sandboxes created per minute at most, so that refilling an empty pool does not compete with logins."""
     settle: float = 3.0
-    """Seconds a sandbox must have been ready before a login gets it: network policies reach a new pod late."""
+    """Seconds for which a pod must be ready before a login can claim it: network policies take effect with a delay."""
     parked: tuple[Literal["terminal", "pipe"], ...] = ("terminal", "pipe")
-    """The launchers that wait in each warm sandbox; an empty list: programs start by an exec of their own."""
+    """Launchers parked in each warm sandbox; an empty list: each program is started by an exec of its own."""
     home: Home | None = None
-    """Named sandboxes of this profile get a persistent home; on a cluster only."""
+    """Named sandboxes of this profile get a persistent home (Kubernetes only); ``None``: they get none."""
     forward: Forward = Forward()
     limits: ProfileLimits = ProfileLimits()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
-    """A raw pod spec fragment, merged last, lists by ``name``; the sandbox's container is called ``shell``."""
+    """A raw pod spec fragment, merged last; lists are merged by ``name``. The container is called ``shell``."""
     binds: tuple[Path, ...] = ()
-    """Local provider only: directories of this machine seen at the same path, writable."""
+    """Local provider only: directories of this machine that are mounted writable at the same path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,103 +236,103 @@ class Group:
     """Users who share a limit."""
 
     users: tuple[str, ...] = ()
-    """Patterns of their names; a user may be in several groups."""
+    """Patterns of the users' names. A user may be in several groups."""
     sandboxes: int = 20
-    """Sandboxes that all of them together may have."""
+    """Sandboxes of all members together."""
     homes: int | None = None
-    """Homes that all of them together may keep; ``None``: what ``homes_per_user`` gives each of them."""
+    """Homes of all members together; ``None``: only ``homes_per_user`` applies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Penalties:
-    """What an address owes for each connection that ends without a login, as OpenSSH's PerSourcePenalties."""
+    """Penalties of an address for connections that end without a login (OpenSSH's PerSourcePenalties)."""
 
     authfail: float = 5.0
-    """Seconds for keys that were refused."""
+    """Seconds for failed authentication."""
     noauth: float = 1.0
-    """Seconds for leaving after the key exchange without a try. Who says less than that owes nothing: silent
-    connections give way to others instead."""
+    """Seconds for disconnecting after the key exchange without an authentication attempt. A connection without a key
+    exchange is not penalised: it is evicted when ``limits.unauthenticated`` is reached."""
     grace_exceeded: float = 10.0
-    """Seconds for exchanging keys and then letting ``ssh.login_grace`` pass."""
+    """Seconds for exceeding ``ssh.login_grace`` after the key exchange."""
     crash: float = 90.0
     """Seconds for an error inside the gateway."""
     min: float = 15.0
-    """Seconds of debt from which on the address is refused, until nothing is left."""
+    """Seconds of penalty from which on the address is refused, until the whole penalty has expired."""
     max: float = 600.0
-    """The most that an address owes."""
+    """The largest penalty of an address in seconds."""
     sources: int = 65_536
-    """Addresses that are remembered; the ones whose debt is over soonest give way."""
+    """Addresses that are remembered. When full, the one whose penalty expires first is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many, over all profiles."""
+    """Limits on numbers and rates, over all profiles."""
 
     sandboxes_per_user: int = 40
     sandboxes: int = 100
-    """In all, the warm ones among them. Warm ones give way to logins."""
+    """The total, including warm ones. Warm ones are evicted for logins."""
     homes_per_user: int = 5
-    """Homes of named sandboxes that one user may keep, whether their sandboxes run or not."""
+    """Homes that one user may keep, whether or not their sandboxes run."""
     groups: Mapping[str, Group] = field(default_factory=dict)
     starts_per_minute: int | None = 300
-    """Sandboxes that one user may start per minute, as many at once; ``None``: any number."""
+    """Sandboxes that one user may start per minute, all of them at once if need be; ``None``: no limit."""
     connections_per_source: int = 100
-    """Open connections of one user from one address. Who has not logged in is counted apart, as follows."""
+    """Open connections of one user from one address. The limits below count those that have not logged in."""
     unauthenticated: int = 100
-    """Connections that have not logged in yet, by ssh and by the web apart. When it is full, the one that has come
-    least far makes room, of those the oldest."""
+    """Connections that have not logged in yet, counted separately for SSH and web. When full, the one that has made
+    the least progress is evicted; of several, the oldest of the address that has the most."""
     unauthenticated_per_source: int = 10
-    """The same of one address, as far as they are older than ten seconds: a burst of logins may be larger."""
+    """The same from one address. Only those older than ten seconds count, so that a burst of logins may be larger."""
     unauthenticated_per_network: int = 40
-    """The same of one IPv6 /48, however old."""
+    """The same from one IPv6 /48, whatever their age."""
     penalties: Penalties | None = Penalties()
-    """What addresses pay for ssh connections that end without a login; ``None``: nothing."""
+    """Penalties for SSH connections that end without a login; ``None``: no penalties."""
     penalty_exempt: tuple[str, ...] = ("127.0.0.0/8", "::1")
-    """Networks that pay nothing: those that many people share, a balancer without PROXY protocol for one."""
+    """Networks without penalties: those that many people share, such as a load balancer without a PROXY header."""
     auth_attempts: int = 6
     """Failed attempts on one connection (OpenSSH's MaxAuthTries)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What the gateway tells its operator, on stderr."""
+    """The gateway's log, on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "human", "json"] = "auto"
-    """``auto``: human on a terminal, JSON otherwise."""
+    """``auto``: ``human`` on a terminal, ``json`` otherwise."""
 
 
 Share = NewType("Share", float)
-"""From 0, none, to 1, all."""
+"""A number from 0 (none) to 1 (all)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """OpenTelemetry's traces, by OTLP over HTTP. What is not here follows the SDK's own OTEL_* variables."""
+    """OpenTelemetry traces, exported by OTLP over HTTP. Anything else follows the SDK's OTEL_* variables."""
 
     endpoint: str = ""
-    """The collector's address, ``http[s]://host[:port][/path]``; ``/v1/traces`` is added. Must be given."""
+    """The collector's URL, ``http[s]://host[:port][/path]``; ``/v1/traces`` is appended. Required."""
     headers_file: Path | None = None
-    """Lines ``name: value`` to send along, such as a token; read at the start. ``None``: none."""
+    """A file of lines ``name: value``, sent as HTTP headers, such as a token; read at start-up. ``None``: none."""
     sample: Share = Share(1.0)
-    """The share of connections that are traced, with all that goes on in them."""
+    """The share of connections that are traced, each with everything that happens in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """What machines are told: health, metrics, audit events, traces."""
+    """Outputs for machines: health, metrics, audit events, traces."""
 
     listen: Address | None = None
-    """Where /healthz, /readyz and /metrics are served, to whoever can reach it; ``None``: nowhere."""
+    """Where /healthz, /readyz and /metrics are served, without authentication; ``None``: nowhere."""
     audit: Path | None = None
-    """A file that audit events are appended to, as JSON lines; ``None``: they stand in the log only."""
+    """A file to which audit events are appended as JSON lines; ``None``: they are only logged."""
     traces: Traces | None = None
     """``None``: no traces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it."""
+    """The whole configuration."""
 
     ssh: Ssh = Ssh()
     access: Access = Access()

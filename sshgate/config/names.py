@@ -1,10 +1,10 @@
-"""Which names users, profiles and sandboxes can have."""
+"""Valid names of users, profiles and sandboxes."""
 
 from __future__ import annotations
 
 import re
 
-# A user's name is also the name of a file; `+` and `=` separate, so they cannot be part of it.
+# A user's name is also the name of the file with their keys. `+` and `=` are separators in login names.
 # `a.b@c`, `a_` and `_a` are names; `.`, `..` and `-x` are not.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}\Z")
 # Profile and sandbox names become Kubernetes label values and parts of pod names.

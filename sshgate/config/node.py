@@ -1,4 +1,4 @@
-"""Where a gateway in a pod is reached: at its node, whose ports lead there. The gateway sees its pod's address only."""
+"""The address of the node of a gateway that runs in a pod. Users connect to the node's ports, not to the pod."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ VARIABLE = "SSHGATE_NODE"
 
 
 def node_address() -> str | None:
-    """The node's address, which the manifests put into the environment; ``None``: this is no pod of theirs."""
+    """Return the node's address, which the manifests set in the environment, or ``None`` outside of such a pod."""
     return os.environ.get(VARIABLE) or None

@@ -1,4 +1,4 @@
-"""What each setting must be besides its type, and what only the whole shows. New settings get their rules here."""
+"""Validation rules beyond a setting's type: checks of single values and of combinations. Add new rules here."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from sshgate.config.model import (
     Web,
 )
 
+# All other numbers must be more than 0.
 MAY_BE_ZERO = frozenset(
     {"idle", "detached", "drain", "keepalive", "warm", "settle", "authfail", "noauth", "grace_exceeded", "crash", "min"}
 )
+# Checks of strings and of the strings in lists and mappings; they raise ``ValueError``.
 CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Ssh, "proxy_protocol"): values.network,
     (Web, "proxy_protocol"): values.network,
@@ -45,6 +47,7 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Home, "size"): values.quantity,
     (Home, "path"): values.absolute,
 }
+# Files and directories that must exist.
 MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
     (Access, "user_ca"): Path.is_file,
     (SandboxPlace, "kubeconfig"): Path.is_file,
@@ -57,7 +60,7 @@ MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
 
 
 def resolve_paths(config: Config, here: Path) -> Config:
-    """Defaults that are paths begin at the file's directory too."""
+    """Resolve the default paths of ``config`` against ``here``, the directory of the configuration file."""
     return replace(
         config,
         ssh=replace(config.ssh, host_keys=here / config.ssh.host_keys),
@@ -66,7 +69,7 @@ def resolve_paths(config: Config, here: Path) -> Config:
 
 
 def resolve_section_paths(section: object, here: Path) -> object:
-    """The same for a section that is not there unless the file has it."""
+    """Do the same for a section that exists only if the file has it (``web``, ``web.tls``)."""
     if isinstance(section, Web):
         return replace(section, secret=here / section.secret)
     if isinstance(section, Tls):
@@ -75,7 +78,10 @@ def resolve_section_paths(section: object, here: Path) -> object:
 
 
 def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What does not fit together: the keys whose line is meant, the first that is there, and a sentence."""
+    """Yield the settings that contradict each other, as (keys, clause).
+
+    The error is reported at the line of the first of the keys that the file has.
+    """
     local = config.sandbox.provider == "local"
     if local and not values.is_loopback(config.ssh.listen):
         yield (

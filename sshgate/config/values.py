@@ -1,6 +1,7 @@
-"""How single values are written in the configuration file: durations, sizes, addresses, names. Pure.
+"""Parsers of single values in the configuration file: durations, sizes, addresses, names. Pure.
 
-Each function takes the text and raises ``ValueError`` with words for the person who wrote it.
+Each function takes the text as written. It raises ``ValueError`` with a clause for the author of the file if the text
+is invalid.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _HOST_NAME = re.compile(
 _URL_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)*/?\Z")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-# With these a client could turn any program into another one.
+# With these a client could change which code a program runs, even that of a forced command.
 _NEVER_FROM_CLIENTS = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "BASH_ENV", "ENV", "SHELLOPTS", "IFS")
 
 
 def duration(text: str) -> float:
-    """Seconds of ``30s``, ``8h``, ``1h30m``, ``250ms`` or ``0``."""
+    """Parse a duration such as ``30s``, ``8h``, ``1h30m``, ``250ms`` or ``0`` into seconds."""
     if text == "0":
         return 0.0
     if re.fullmatch(r"\d+(\.\d+)?", text):
@@ -51,7 +52,7 @@ def duration(text: str) -> float:
 
 
 def size(text: str) -> int:
-    """Bytes of ``512Ki``, ``1Gi``, ``4G`` or ``100B``."""
+    """Parse a size such as ``512Ki``, ``1Gi``, ``4G`` or ``100B`` into bytes."""
     if re.fullmatch(r"\d+", text):
         raise ValueError(f"a size needs its unit: {text}Mi, {text}Gi, or {text}B for bytes")
     found = _SIZE.match(text)
@@ -61,7 +62,7 @@ def size(text: str) -> int:
 
 
 def address(text: str) -> Address:
-    """``host:port``; an IPv6 host stands in brackets."""
+    """Parse ``host:port``, with an IPv6 host in brackets."""
     if re.fullmatch(r"\d+", text):
         raise ValueError(f"an address needs a host and a port: 127.0.0.1:{text} or 0.0.0.0:{text}")
     host, colon, port = text.rpartition(":")
@@ -74,7 +75,7 @@ def address(text: str) -> Address:
         raise ValueError(f'an IPv6 address stands in brackets and quotes: "[{host}]:{port}"')
     host = host[1:-1] if bracketed else host
     try:
-        # Also turns ::0001 into ::1.
+        # Also normalises the address: ::0001 becomes ::1.
         host = str(ip_address(host))
     except ValueError:
         if bracketed or re.fullmatch(r"[\d.]+", host) or not _HOST_NAME.match(host):
@@ -83,7 +84,7 @@ def address(text: str) -> Address:
 
 
 def is_loopback(listen: Address) -> bool:
-    """Whether only this machine can reach the address. A name is taken at its word only if it is localhost."""
+    """Whether only this machine can reach the address. Of host names, only ``localhost`` counts: none is resolved."""
     try:
         parsed = ip_address(listen.host.partition("%")[0])
     except ValueError:
@@ -93,7 +94,7 @@ def is_loopback(listen: Address) -> bool:
 
 
 def public_url(text: str) -> str:
-    """Where people find the page, without a trailing slash: ``https://host[:port][/path]``."""
+    """Check the URL of the web page, ``http[s]://host[:port][/path]``; returned without a trailing slash."""
     url = urlsplit(text)
     try:
         right = url.scheme in ("http", "https") and url.hostname is not None and (url.port or 1) > 0
@@ -105,22 +106,22 @@ def public_url(text: str) -> str:
 
 
 def collector(text: str) -> str:
-    """Where OTLP is taken, without a trailing slash: ``http[s]://host[:port][/path]``; no secrets in it."""
+    """Check the URL of an OTLP collector, as ``public_url``. The error never quotes the text."""
     try:
         return public_url(text)
-    except ValueError:  # the text is not quoted: it may hold a password
+    except ValueError:  # not chained and not quoted: the text may hold a password
         raise ValueError("this is no address of a collector: write http://host:4318 or https://host/path") from None
 
 
 def share(text: str) -> float:
-    """A part of all."""
+    """Parse a number from 0 to 1."""
     if not re.fullmatch(r"0?\.\d+|[01](\.0*)?", text):
         raise ValueError(f"{text!r} is no share: write a number from 0 to 1, such as 0.1")
     return float(text)
 
 
 def network(text: str) -> str:
-    """An IP address or network."""
+    """Check an IP address or network, such as ``10.0.0.0/8``."""
     try:
         ip_network(text)
     except ValueError as error:
@@ -129,49 +130,49 @@ def network(text: str) -> str:
 
 
 def header(text: str) -> str:
-    """The name of an HTTP header."""
+    """Check the name of an HTTP header."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", text):
         raise ValueError(f"{text!r} cannot be the name of a header")
     return text
 
 
 def quantity(text: str) -> str:
-    """A Kubernetes resource quantity, unchanged."""
+    """Check a Kubernetes resource quantity; returned unchanged."""
     if not _QUANTITY.match(text):
         raise ValueError(f"{text!r} is no Kubernetes quantity: write 100m, 2, 256Mi or 4Gi")
     return text
 
 
 def variable(text: str) -> str:
-    """The name of an environment variable."""
+    """Check the name of an environment variable."""
     if not _VARIABLE.match(text):
         raise ValueError(f"{text!r} cannot be the name of an environment variable")
     return text
 
 
 def dns_label(text: str) -> str:
-    """A name as Kubernetes wants it for namespaces and label values of ours."""
+    """Check a DNS label (RFC 1123), as Kubernetes requires for namespaces; gateway names follow the same rule."""
     if not _DNS_LABEL.match(text):
         raise ValueError(f"{text!r} is no Kubernetes name: use 1-63 of a-z, 0-9 and inner '-'")
     return text
 
 
 def absolute(text: str) -> str:
-    """A path in the sandbox."""
+    """Check an absolute path in the sandbox."""
     if not text.startswith("/") or "\0" in text:
         raise ValueError(f"{text!r} is not a path that begins with /")
     return text
 
 
 def image(text: str) -> str:
-    """An image reference; the registry judges the details."""
+    """Check that an image reference is not empty and has no blanks. The rest is left to the container runtime."""
     if not text or re.search(r"\s", text):
         raise ValueError(f"{text!r} is no image name: write name:tag or registry/name:tag")
     return text
 
 
 def accepted_variables(pattern: str) -> str:
-    """A pattern of the variables that clients may set."""
+    """Check a pattern of variables that clients may set. It must not match those that change which program runs."""
     dangerous = [name for name in _NEVER_FROM_CLIENTS if fnmatchcase(name, pattern)]
     if dangerous:
         raise ValueError(f"{pattern!r} would let clients set {dangerous[0]}; name the variables or a longer prefix")
@@ -181,7 +182,7 @@ def accepted_variables(pattern: str) -> str:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """Mappings are merged at every depth; whatever else is new replaces the old."""
+    """Merge two values of a raw mapping: mappings recursively, anything else is replaced by ``new``."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
     return new

@@ -1,1 +1,1 @@
-"""The composition root: from settings to a running gateway to its drained end."""
+"""The composition root: builds a gateway from its configuration, runs it, reloads it and drains it."""

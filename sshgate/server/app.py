@@ -1,4 +1,4 @@
-"""The running gateway: core and front doors, from start to drained end."""
+"""Runs the gateway: opens the core and the front ends, serves until a signal, and drains."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sshgate.telemetry.audit import AuditFile
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.tracing import traced
 
-# How often a drain that has broken looks whether the sessions have ended.
+# Seconds between checks for running sessions, in a drain of which one step has failed.
 DRAIN_LOOK_SECONDS = 0.2
 
 Ready = Callable[[Frontends], None]
@@ -36,11 +36,17 @@ log = structlog.get_logger("sshgate.app")
 
 
 def run(config: Config, ready: Ready | None = None, file: Path | None = None) -> int:
-    """Serve until TERM or INT, then drain; a second signal cuts what still runs. Returns the exit status.
+    """Serve until SIGTERM or SIGINT, then drain. A second signal cuts what still runs.
 
-    ``ready`` is called once with the open doors when logins are accepted. ``file`` is where ``config`` was read from:
-    it is read again when it changes and at HUP. The event loop is uvloop's where
-    it is installed, asyncio's otherwise or with SSHGATE_LOOP=asyncio.
+    The event loop is uvloop if it is installed and SSHGATE_LOOP is not ``asyncio``. Blocks; call it from the main
+    thread. Leaves SIGTERM and SIGINT ignored.
+
+    Args:
+        ready: Called once, with the open front ends, when logins are accepted.
+        file: The file that ``config`` was read from. It is read again when it changes, and at SIGHUP.
+
+    Returns:
+        The exit status: 0 after a signal, the error's status if the gateway cannot start. Errors are printed to stderr.
     """
     logs.configure(config.log)
     try:
@@ -50,20 +56,30 @@ def run(config: Config, ready: Ready | None = None, file: Path | None = None) ->
         print(f"sshgate: {error}", file=sys.stderr)
         return error.status if error.status != 255 else 1
     except OSError as error:
-        # Addresses that cannot be had are a GateError, so this is something else: where from, the log has.
+        # An address that cannot be bound is a GateError. This is something else: the log gets its traceback.
         log.error("broken", exc_info=error)
         where = f": {error.filename}" if error.filename is not None else ""
         print(f"sshgate: {error.strerror or error}{where}.", file=sys.stderr)
         return 1
     finally:
-        # The handlers went with the loop: a signal too many must not turn a good end into a killed one.
+        # The loop's signal handlers are gone. Without this, one more signal would kill a process that ends cleanly.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
     return 0
 
 
 async def serve(config: Config, ready: Ready | None = None, file: Path | None = None) -> None:
-    """Open everything, serve, and close in the reverse order. Raises ``GateError`` when it cannot start."""
+    """Open everything, serve until a signal, drain, and close in reverse order.
+
+    Cancellation skips the drain and closes everything.
+
+    Args:
+        ready: As in ``run``.
+        file: As in ``run``.
+
+    Raises:
+        GateError: The gateway cannot start.
+    """
     if config.sandbox.provider == "local":
         from sshgate.providers.local.provider import refuse_public
 
@@ -75,7 +91,7 @@ async def serve(config: Config, ready: Ready | None = None, file: Path | None = 
         try:
             await doors.listen()
             core.readiness.serving = True
-            # What is there now stays: the collector would look through it each time, for 30 ms.
+            # These objects live until the end. Each full garbage collection would spend 30 ms on them.
             gc.freeze()
             web = doors.web.url if doors.web is not None else None
             addresses = " ".join(map(str, doors.addresses))
@@ -97,7 +113,7 @@ async def serve(config: Config, ready: Ready | None = None, file: Path | None = 
 
 @asynccontextmanager
 async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
-    """Traces, the audit file and the listener for machines, from before the first login until after the last."""
+    """Keep traces, the audit file and the telemetry listener open from before the first login until after the last."""
     async with AsyncExitStack() as stack:
         if config.telemetry.traces is not None:
             pods = config.sandbox.provider == "kubernetes"
@@ -120,7 +136,7 @@ async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _reread(file: Path | None, core: Core, doors: Frontends) -> AsyncIterator[None]:
-    """Changed settings come into force while the body runs."""
+    """Apply changed settings while the body runs."""
     if file is None:
         yield
         return
@@ -137,12 +153,12 @@ async def _reread(file: Path | None, core: Core, doors: Frontends) -> AsyncItera
         yield
     finally:
         await cancel(task)
-        # Whoever asks now is too late, and shall not end us.
+        # It is too late for a reload, but the default action of SIGHUP would end the process.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
 
 async def _drain(core: Core, doors: Frontends, stop: asyncio.Queue[int]) -> None:
-    """No more logins; running sessions are told, and may end in their own time. A second signal does not wait."""
+    """Refuse new logins, announce the end on all terminals, and wait up to ``ssh.drain`` s or for a second signal."""
     seconds = core.config.ssh.drain
     core.readiness.draining = True
     forwards = int(sum(core.gateway.forwards.values()))
@@ -155,7 +171,7 @@ async def _drain(core: Core, doors: Frontends, stop: asyncio.Queue[int]) -> None
         over = time.monotonic() + seconds
         announced = core.gateway.terminals.announce(f"this gateway is shutting down: {sentence}")
         done = await asyncio.gather(_done("announce", announced), _done("drain", doors.drain(seconds)))
-        # A defect in one of them must not cut the sessions that run.
+        # If one of the steps fails by a defect, running sessions still get their time.
         while not all(done) and core.gateway.sessions and time.monotonic() < over:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_LOOK_SECONDS)
 
@@ -181,7 +197,7 @@ def _stop_signals() -> asyncio.Queue[int]:
 
 
 async def _done(step: str, work: Coroutine[Any, Any, None]) -> bool:
-    """Carry out one step of a drain; false, and a line in the log, when it fails."""
+    """Run one step of a drain. Logs an exception and then returns false."""
     try:
         await work
     except Exception:

@@ -1,4 +1,4 @@
-"""Wiring: from configuration to a gateway that front doors can use."""
+"""Builds what all front ends share from the configuration: provider, admission, gateway and subsystems."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from sshgate.telemetry.readiness import Readiness
 
 
 class Core:
-    """Everything behind the front doors, opened and closed as one."""
+    """Everything behind the front ends. An async context manager: it opens and closes the provider.
+
+    Entering raises ``GateError`` if the provider cannot be used.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -31,14 +34,14 @@ class Core:
         self.verbs.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
         SandboxSubsystems(self.provider).add_to(self.verbs)
         clientconfig.add_to(self.verbs, node_address())
-        # Pods are counted over all gateways by their provider; what is local is this process's alone.
+        # The Kubernetes provider counts pods over all gateways. Local sandboxes are counted by this process.
         counted = self.admission if config.sandbox.provider == "local" else None
         self.gateway = Gateway(self.provider, config.profiles, counted, self.verbs, self.telemetry, serve_files)
 
         self._register_gauges(self.telemetry.metrics)
 
     def reconfigure(self, config: Config) -> None:
-        """What can change while the gateway runs: profiles, limits, and what front doors read from ``config``."""
+        """Apply the settings that can change while the gateway runs: profiles, limits and the length of a drain."""
         self.config = config
         self.admission.limits = config.limits
         self.gateway.profiles = config.profiles
@@ -70,7 +73,10 @@ class Core:
 
 
 def make_provider(config: Config, telemetry: Telemetry) -> Provider:
-    """The configured provider. Imported by need: Kubernetes' client costs 60 MiB and most of a second."""
+    """Create the configured provider, not opened yet.
+
+    Imports only the chosen one: the Kubernetes client takes 60 MiB of memory and most of a second.
+    """
     if config.sandbox.provider == "local":
         from sshgate.providers.local.provider import LocalProvider
 

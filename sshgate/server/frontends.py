@@ -1,4 +1,4 @@
-"""The front doors that the configuration asks for, opened and closed as one."""
+"""The configured front ends (SSH, web), opened and closed together."""
 
 from __future__ import annotations
 
@@ -16,41 +16,52 @@ from sshgate.ssh.server import SshServer
 
 
 class Frontend(Protocol):
-    """One listener and what came in by it. Each is called once, in this order; ``close`` at any time."""
+    """A listener with its connections and sessions.
+
+    Call ``listen``, ``stop_accepting``, ``drain`` and ``close`` in this order, each once. ``close`` may be called at
+    any time, also if ``listen`` has raised. After ``listen``, ``reconfigure`` may be called any number of times.
+    """
 
     @property
     def sessions(self) -> int:
-        """Sessions that run."""
+        """The number of running sessions."""
 
     async def listen(self) -> list[Address]:
-        """Accept connections. Raises ``GateError``."""
+        """Start to accept connections, and return the bound addresses.
+
+        Raises:
+            GateError: An address cannot be bound, or a key or certificate cannot be used.
+        """
 
     async def reconfigure(self, config: Config) -> None:
-        """Settings for what comes in from now on. Raises ``ConfigError``, and nothing has changed."""
+        """Use other settings for new connections. If it raises ``ConfigError``, nothing has changed."""
 
     def stop_accepting(self) -> None:
-        """Nothing new."""
+        """Accept no new connections and sessions. Existing sessions go on."""
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what runs."""
+        """Wait until all sessions have ended, ``seconds`` at most. Cancellation ends the wait, not the sessions."""
 
     async def close(self) -> None:
-        """Cut what runs."""
+        """Cut the remaining sessions and connections, and wait for their cleanup."""
 
 
 class WebFrontend(Frontend, Protocol):
-    """The browser's."""
+    """The front end for browsers."""
 
     @property
     def url(self) -> str:
-        """What people open."""
+        """The URL that users open."""
 
     def login_link(self, identity: Identity, seconds: float) -> str:
-        """A link that logs a browser in as this identity, once, within ``seconds``."""
+        """Return a link that logs one browser in as ``identity``. It works once, within ``seconds``."""
 
 
 class Frontends:
-    """SSH always, the browser's where there is a section ``web``."""
+    """All front ends: SSH, and web if the configuration has a section ``web``.
+
+    Call ``listen``, ``stop_accepting``, ``drain`` and ``close`` in this order, each once; ``close`` at any time.
+    """
 
     def __init__(self, config: Config, core: Core) -> None:
         self.ssh = SshServer(config, core.keyring, core.admission.ssh, core.gateway, core.telemetry.events)
@@ -61,38 +72,38 @@ class Frontends:
         self.web = _web(config, core)
         self._all: list[Frontend] = [*([self.web] if self.web is not None else []), self.ssh]
         self.addresses: list[Address] = []
-        """Where SSH listens."""
+        """The addresses that SSH is bound to: it comes last in ``_all``."""
 
     def __repr__(self) -> str:
         return f"<Doors {self._all!r}>"
 
     async def listen(self) -> None:
-        """Open all of them. Raises ``GateError``; ``close`` then shuts those that were opened."""
+        """Start to accept connections. If it raises ``GateError``, ``close`` shuts the front ends opened so far."""
         for door in self._all:
             self.addresses = await door.listen()
 
     async def reconfigure(self, config: Config) -> None:
-        """Settings for what comes in from now on, and for the drain. Raises ``ConfigError``."""
+        """Use other settings for new connections and the drain. If it raises ``ConfigError``, nothing has changed."""
         for door in (self.ssh, self.web):
             if door is not None:
                 await door.reconfigure(config)
 
     def stop_accepting(self) -> None:
-        """Nothing new, by any of them."""
+        """Accept no new connections and sessions."""
         for door in self._all:
             door.stop_accepting()
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what runs behind all of them, at most this long."""
+        """Wait until the sessions of all front ends have ended, ``seconds`` at most."""
         await _all(door.drain(seconds) for door in self._all)
 
     async def close(self) -> None:
-        """Cut what still runs behind any of them."""
+        """Cut the remaining sessions of all front ends. Closes each even if another raises."""
         await _all(door.close() for door in self._all)
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Carry out all of them to their ends, then raise what the first that failed has raised."""
+    """Run all coroutines to their ends, then raise the first exception, if any."""
     for outcome in await asyncio.gather(*works, return_exceptions=True):
         if outcome is not None:
             raise outcome
@@ -103,7 +114,7 @@ def _web(config: Config, core: Core) -> WebFrontend | None:
         return None
     secret = config.web.secret
     ledger = Ledger(core.provider.shelf or FileShelf(secret.with_name(f"{secret.name}.issued")))
-    # By its name: the core can be had without the shim, and most gateways need neither aiohttp's server nor argon2.
+    # Imported by name: the package can be installed without the web front end, and aiohttp and argon2 load only here.
     server = importlib.import_module("webshim.server").WebServer
     events = core.telemetry.events
     return cast(WebFrontend, server(config, core.keyring, core.admission.web, core.gateway, core.verbs, events, ledger))

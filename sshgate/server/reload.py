@@ -1,7 +1,7 @@
-"""The configuration read again while the gateway runs: on HUP, and when its file or the host keys have changed.
+"""Reloads the configuration of a running gateway, at SIGHUP and when its file or the host keys change.
 
-A file with mistakes changes nothing and is told. What cannot change while connections are open waits for a restart
-and is told by name. New settings hold for new connections and new sandboxes; those that are there keep theirs.
+A file with mistakes changes nothing; an event reports them. Settings that require a restart keep their values, and an
+event names them. New settings apply to new connections and new sandboxes; existing ones keep theirs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sshgate.errors import ConfigError, GateError
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
 
-# How often the files are looked at. A mounted ConfigMap takes up to a minute to arrive anyway.
+# Seconds between checks of the files. The kubelet takes up to a minute to update a mounted ConfigMap anyway.
 LOOK_SECONDS = 2.0
 
-# Whole sections, or single settings of one. All others wait for a restart.
+# Reloadable settings: whole sections, or single settings of a section. All others require a restart.
 LIVE = frozenset(
     {
         "profiles", "limits",
@@ -36,9 +36,15 @@ Apply = Callable[[Config], Awaitable[None]]
 
 
 class ConfigReloader:
-    """Watches one file and what belongs to it. ``apply`` is given each new configuration that can be used.
+    """Watches a configuration file and the host keys, and applies each usable change.
 
-    ``apply`` may raise ``GateError`` (host keys that cannot be read); then the old settings stay as well.
+    Emits ``CONFIG_REREAD`` or ``CONFIG_REFUSED`` for each change.
+
+    Args:
+        config: The configuration in force, as read from ``file``.
+        apply: Called with each new configuration, in which settings that require a restart have their old values. If it
+            raises ``GateError`` (such as for unreadable host keys), the old configuration stays in force.
+        every: Seconds between checks for changes.
     """
 
     def __init__(self, file: Path, config: Config, apply: Apply, events: Events, every: float = LOOK_SECONDS) -> None:
@@ -54,11 +60,11 @@ class ConfigReloader:
         return f"<Reread {self._file}>"
 
     def request_reload(self) -> None:
-        """Read it again at once, changed or not (HUP)."""
+        """Read the file again soon, whether or not it has changed. Returns at once."""
         self._asked.set()
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Watch until cancelled. A failed reload never ends it."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
@@ -66,7 +72,7 @@ class ConfigReloader:
             try:
                 await self._look()
             except Exception as error:
-                # A defect costs this change, not the ones to come.
+                # An unexpected error is reported too, and must not prevent later reloads.
                 reason = "an error inside the gateway; the settings before stay, the next change is read again"
                 self._events.emit(Code.CONFIG_REFUSED, reason=reason, error=error)
 
@@ -96,7 +102,7 @@ class ConfigReloader:
         )
 
     def _stamp(self) -> tuple[object, ...]:
-        """Changes when a file's content may have. A mounted ConfigMap changes by a link to another directory."""
+        """Return a value that differs if a file may have changed; links are followed, as for a mounted ConfigMap."""
         keys = self._config.ssh.host_keys
         with contextlib.suppress(OSError):
             return (_stamp_of(self._file), *(_stamp_of(path) for path in sorted(keys.glob("ssh_host_*_key"))))
@@ -104,7 +110,11 @@ class ConfigReloader:
 
 
 def split_reloadable(old: Config, new: Config) -> tuple[Config, list[str], list[str]]:
-    """``new`` as far as it can hold without a restart; the names of what changes now, and of what would later."""
+    """Split the changes between two configurations into those that can be applied now and those that need a restart.
+
+    Returns:
+        ``old`` with the reloadable changes of ``new``, the names of these changes, and the names of the other ones.
+    """
     live: list[str] = []
     later: list[str] = []
     kept: dict[str, Any] = {}

@@ -1,6 +1,6 @@
-"""The far end where the sandbox has Python: the same reading and writing as on this side.
+"""The far end of a copy if the sandbox has Python: it reads and writes files with the same code as the near end.
 
-``bundle`` makes one text of this package's shared modules; ``LOADER`` is the command that runs it there.
+``python_peer`` packs this module and the ones that it imports into one program and starts it there (Python 3.8).
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from sshgate.transfer.records import CHUNK, Decoder, End, Have, Offer, Problem, 
 from sshgate.transfer.unfinished import Stopped
 
 READY = b"\x01sshgate-cp agent\x02"
-# What Linux lets anybody have: the relay before us then goes on while a chunk is hashed and written.
+# The largest pipe without privileges on Linux: its other end can go on while a chunk is hashed and written here.
 _PIPE = 1024 * 1024
 _F_SETPIPE_SZ = 1031  # named since Python 3.10
 
 
 def main(task: str, *arguments: str) -> int:
-    """``send`` or ``receive``, with the fields of ``Reading`` or ``Writing``. Speaks on stdin and stdout."""
+    """Run one copy over stdin and stdout. Returns the exit status.
+
+    ``send RESUME TOTALS SOURCE...`` or ``receive DESTINATION MANY RESUME``: flags are 0 or 1, paths hexadecimal.
+    """
     for name in ("SIGHUP", "SIGTERM", "SIGINT"):
         signal.signal(getattr(signal, name), lambda *_: sys.exit(1))
     for fd in (0, 1):
-        with contextlib.suppress(OSError):  # no pipe, or no Linux
+        with contextlib.suppress(OSError):  # not a pipe, or not Linux
             fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE)
     _write(READY)
     try:
@@ -37,7 +40,7 @@ def main(task: str, *arguments: str) -> int:
             resume, totals, *sources = arguments
             return _send([_path(source) for source in sources], Reading(resume == "1", totals == "1", wholes=True))
         destination, many, resume, *_ = arguments
-        # The sandbox's disk is its own limit.
+        # No budget: in the sandbox, its own disk is the limit.
         return _receive(Writing(_path(destination), many == "1", resume == "1", 0o7777, 1 << 62, 1 << 62))
     except (Stopped, ProtocolError) as error:
         _write(encode(Problem(b"", str(error))))
@@ -73,7 +76,7 @@ def _send(sources: list[bytes], reading: Reading) -> int:
             if not isinstance(reply, Have):
                 return 1
             answer = reply
-    # The other side says when it has everything; its going away in between is not our success.
+    # The receiver confirms the end by a record; an EOF instead means that the copy failed.
     return 0 if next(answers, None) is not None else 1
 
 
@@ -86,13 +89,13 @@ def _receive(writing: Writing) -> int:
                 _write(encode(answer))
             if isinstance(record, End):
                 return 0
-        return 1  # cut
+        return 1  # EOF before End: the copy was cut
     finally:
         landing.close()
 
 
 def _path(text: str) -> bytes:
-    """Paths come as hexadecimal, so that no shell or locale on the way can change them."""
+    """Decode a path and expand ~. Paths are sent in hexadecimal so that no shell or locale can change them."""
     path = bytes.fromhex(text)
     if path == b"~" or path.startswith(b"~/"):
         return os.path.expanduser(b"~") + path[1:]  # noqa: PTH111 - bytes

@@ -1,7 +1,7 @@
-"""The first words with the far end: one constant shell loop, and what is sent to it.
+"""The start of every copy: one constant shell loop at the far end, and the scripts that are sent to it.
 
-The loop tells which programs are there, reads one escaped line, carries it out and begins again. Nothing of
-a copy is in the command of the exec or of ssh, whose lengths are limited and which others may log.
+The loop prints which programs are available, reads one escaped line, evaluates it, and repeats. The command of the exec
+or of ssh holds nothing about the copy, as its length is limited and it may be logged.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from sshgate.sandbox.launcher import quote
 from sshgate.stream.interfaces import STDOUT, Exited, Outcome, Process
 from sshgate.transfer.unfinished import display_path
 
-# No single quotes and no exclamation marks: it must survive any login shell inside single quotes.
-# What busybox has without a link for it counts as well.
+# It is passed to any login shell in single quotes, so it has neither single quotes nor exclamation marks.
+# Applets of busybox that have no link of their own count as programs too.
 BOOT = (
     r'LC_ALL=C;export LC_ALL;b=" $(busybox --list 2>/dev/null|busybox tr "\\n" " " 2>/dev/null) ";'
     r'while :;do printf "\\001sshgate-cp";'
@@ -27,18 +27,23 @@ BOOT_ARGV = ("/bin/sh", "-c", BOOT)
 BOOT_COMMAND = f"exec /bin/sh -c '{BOOT}'"
 
 _MARK = re.compile(rb"\x01sshgate-cp([ a-z0-9]*)\x02")
-# Greetings and the like that a login shell may print before.
+# Bytes that a login shell may print before the loop starts, such as greetings.
 _NOISE = 64 * 1024
-# What the far end may say on stderr, altogether.
+# Bytes of the far end's stderr that are shown in total.
 _COMPLAINTS = 64 * 1024
 
 
 class FarFailure(Exception):
-    """The far end failed as a whole. The text is one sentence for the user."""
+    """The far end failed, and with it the whole copy. The text is one sentence for the user."""
 
 
 class Conversation:
-    """A process at the far end, its stderr taken apart and made harmless. ``warn`` gets each line of it."""
+    """The shell loop at the far end, or the program that it has started.
+
+    Args:
+        process: Runs the loop (``BOOT``). The caller closes it.
+        warn: Called with each line of stderr, which is escaped for a terminal.
+    """
 
     def __init__(self, process: Process, warn: Callable[[str], None]) -> None:
         self.process = process
@@ -48,11 +53,14 @@ class Conversation:
         self._complaints_left = _COMPLAINTS
 
     async def programs(self) -> frozenset[str]:
-        """Which programs the far end has. Raises ``FarFailure`` when no shell answers."""
+        """Wait for the loop, and return the available programs. Raises ``FarFailure`` if no shell answers."""
         return frozenset((await self._until_mark()).decode().split())
 
     async def agent(self, word: bytes) -> bool:
-        """Whether what was started says this word; ``False``: it gave up and the shell is back."""
+        """Wait for the next mark, and return whether it is ``word``. Raises ``FarFailure`` if the far end has ended.
+
+        False usually means that the program has exited and the mark was the loop's.
+        """
         return (await self._until_mark()).strip() == word
 
     async def _until_mark(self) -> bytes:
@@ -77,7 +85,7 @@ class Conversation:
         return f"{ended(outcome)} before the copy began; nothing was copied."
 
     async def read(self) -> bytes | None:
-        """The next output; ``None`` after its end."""
+        """Return the next data of stdout; ``None`` at its end."""
         if self._buffered:
             buffered, self._buffered = self._buffered, b""
             return buffered
@@ -89,11 +97,11 @@ class Conversation:
         return None
 
     def unread(self, data: bytes) -> None:
-        """Give back what was read too much."""
+        """Put back data that belongs to the next ``read``."""
         self._buffered = data + self._buffered
 
     async def say(self, script: bytes) -> None:
-        """Have the shell carry out a script; it must leave the loop, or return to it."""
+        """Send a script for the loop to evaluate. The script ends the shell or returns to the loop."""
         escaped = re.sub(rb"[^\x20-\x5b\x5d-\x7e]", lambda byte: b"\\0%03o" % byte[0][0], script)
         await self.process.write(escaped + b"\n")
 
@@ -107,12 +115,12 @@ class Conversation:
 
 
 def ended(outcome: Outcome) -> str:
-    """How the far program ended, as the beginning of a sentence."""
+    """Describe how the far end has ended, as the beginning of a sentence."""
     if isinstance(outcome, Exited):
         return f"the far end ended with status {outcome.status}"
     return getattr(outcome, "reason", "").rstrip(".") or "a signal ended the far end"
 
 
 def words(*arguments: bytes) -> bytes:
-    """A shell command of exactly these words."""
+    """Quote each argument for a shell, and join them to a command."""
     return b" ".join(map(quote, arguments))

@@ -1,6 +1,6 @@
-"""One copy from end to end: open the way in, see what the far end has, and let the best of it do the work.
+"""One copy from end to end: connects, asks which programs the far end has, and copies by the best of them.
 
-What only the work itself needs is imported when the way is open: the far end starts meanwhile, which takes as long.
+Modules that only the copy itself needs are imported after connecting, while the far end starts, which takes as long.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """How to get in. ``ssh``: the program and its first arguments; ``options``: further ones."""
+    """How to reach the sandbox.
+
+    ``ssh`` is the program with its first arguments, ``options`` are further ones. ``cluster`` and ``container``
+    (``None``: the pod's default) are for copies through the Kubernetes API.
+    """
 
     ssh: Sequence[str] = ("ssh",)
     options: Sequence[str] = ()
@@ -36,7 +40,11 @@ class Ways:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to copy. ``upload``: from here; paths are bytes as given."""
+    """What to copy. ``upload``: from this machine into the sandbox. Paths are bytes, as given.
+
+    ``resume`` continues large files that an earlier copy has left incomplete. ``max_bytes`` and ``max_entries`` limit a
+    download; 0: the free space.
+    """
 
     far: BySsh | InPod
     upload: bool
@@ -48,7 +56,13 @@ class Order:
 
 
 async def copy(order: Order, ways: Ways, display: Display) -> str | None:
-    """Copy. What could not be copied is told to ``display``; returns a sentence if the copy failed as a whole."""
+    """Run a copy. Entries that cannot be copied are reported to ``display``, and the copy goes on.
+
+    Cancellation closes the connection and removes incomplete files here, except those kept for ``resume``.
+
+    Returns:
+        A sentence for the user if the copy failed as a whole, else ``None``.
+    """
     try:
         async with _way_in(order.far, ways) as process:
             await _copy(order, Conversation(process, display.say), display)
@@ -114,7 +128,7 @@ async def _without_python(order: Order, talk: Conversation, display: Display, pr
 def _writing(order: Order) -> Writing:
     from sshgate.transfer.destination import Writing
 
-    # Set-user-id and set-group-id of a file made by strangers would run as whoever copied it.
+    # Without set-user-id and set-group-id: a program from a sandbox would otherwise run as the user who copied it.
     return Writing(order.destination, len(order.sources) > 1, order.resume, 0o1777, order.max_bytes, order.max_entries)
 
 

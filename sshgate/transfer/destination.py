@@ -1,4 +1,4 @@
-"""Where a copy arrives, and how much may arrive there. Also runs in the sandbox (Python 3.8)."""
+"""The destination of a copy, and the budget for what arrives there. Also runs in the sandbox (Python 3.8)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sshgate.transfer.outgoing import reason
 from sshgate.transfer.unfinished import Stopped, display_path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# What an entry costs on the disk besides its content.
+# Bytes of disk that an entry takes besides its content.
 _BLOCK = 4096
 
 
 class Writing(NamedTuple):
-    """Where and how to write. ``destination`` as given, with its trailing slash.
+    """Where and how to write. ``destination`` is the path as given, with a trailing slash if it has one.
 
-    ``many``: several sources, so it must be a directory. ``mask``: the mode bits of files that are kept.
-    ``max_bytes`` and ``max_entries``: 0 takes what the disk has free, less a reserve.
+    ``many``: there are several sources, so it must be a directory. ``mask``: mode bits that files keep.
+    ``max_bytes`` and ``max_entries``: limits; 0: the free space of the disk, less a reserve.
     """
 
     destination: bytes
@@ -30,9 +30,10 @@ class Writing(NamedTuple):
 
 
 def open_destination(writing: Writing, contents: bool) -> tuple[int, bytes | None]:
-    """The directory that the top-level entries go into, open, and the new name of the only one of them.
+    """Open the directory for the top-level entries. Returns its descriptor, and the new name of a single source.
 
-    ``contents``: the source means what is in a directory. Raises ``Stopped``.
+    The name is ``None`` if sources keep theirs. ``contents``: the source is the contents of a directory; then, or with
+    a trailing slash, a missing directory is created. Raises ``Stopped`` if the sources cannot go there.
     """
     path = writing.destination or b"."
     try:
@@ -65,7 +66,7 @@ def _create(path: bytes) -> int:
 
 
 class Budget:
-    """What may still arrive in the file system of ``fd``: bytes and entries. ``place`` is how people know it."""
+    """The bytes and entries that may still arrive in the file system of ``fd``."""
 
     def __init__(self, writing: Writing, fd: int) -> None:
         disk = os.fstatvfs(fd)
@@ -74,7 +75,7 @@ class Budget:
         self._max_bytes = writing.max_bytes
         self._place = display_path(writing.destination)
         self._room = writing.max_bytes or max(free - reserve, 0)
-        # A disk cannot hold more than its size: whoever speaks of more than that lies, or means holes.
+        # Bytes of holes and of existing files. A sender that exceeds the size of the disk is lying, or sends holes.
         self._untouched = max(disk.f_blocks * disk.f_frsize, writing.max_bytes)
         self._entries = writing.max_entries or (disk.f_favail * 9 // 10 if disk.f_files else 1 << 62)
 
@@ -82,21 +83,21 @@ class Budget:
         return f"<Budget {self._room} bytes, {self._entries} entries>"
 
     def entry(self) -> None:
-        """One more file, directory or link. Raises ``Stopped``."""
+        """Account for one more file, directory or link. Raises ``Stopped``."""
         self._entries -= 1
         if self._entries < 0:
             raise Stopped(f"{self._place}: there are more files than this disk or --max-files allows.")
         self.spend(_BLOCK)
 
     def hole(self, length: int) -> None:
-        """So many bytes that take no room now, but do when somebody copies or packs them. Raises ``Stopped``."""
+        """Account for a hole, which takes no space here but does in copies and archives. Raises ``Stopped``."""
         if self._max_bytes:
             self.spend(length)
         else:
             self.compare(length)
 
     def compare(self, length: int) -> None:
-        """So many bytes to read that are here already, which a sender could ask for hours. Raises ``Stopped``."""
+        """Account for existing bytes to hash, else a sender could keep this side busy for hours. Raises ``Stopped``."""
         self._untouched -= length
         if self._untouched < 0:
             raise Stopped(
@@ -105,7 +106,7 @@ class Budget:
             )
 
     def spend(self, amount: int) -> None:
-        """So many more bytes. Raises ``Stopped``."""
+        """Account for ``amount`` bytes on the disk. Raises ``Stopped``."""
         self._room -= amount
         if self._room < 0:
             limit = f"limit of {self._max_bytes:,} bytes (--max-bytes)"

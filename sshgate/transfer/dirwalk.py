@@ -1,8 +1,7 @@
-"""Walking down and up a directory tree by file descriptors, never by path strings.
+"""Walks a directory tree by file descriptors, never by paths. Also runs in the sandbox (Python 3.8).
 
-No step follows a symbolic link, however the tree changes meanwhile. Deep trees do not run out of
-descriptors: beyond ``KEPT`` levels the ones in the middle are closed and found again through ``..``, checked
-by device and inode. Also runs in the sandbox (Python 3.8).
+No step follows a symbolic link, however the tree changes meanwhile. Deep trees do not run out of descriptors: beyond
+``KEPT`` levels those in the middle are closed, and opened again through ``..`` with a check of device and inode.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBL
 
 
 class Descent:
-    """A stack of open directories. Takes ownership of ``fd``, the root."""
+    """A stack of open directories, from the root to the current one. Takes ownership of ``fd``, the root."""
 
     def __init__(self, fd: int) -> None:
         self._levels: list[tuple[int, tuple[int, int]]] = [(fd, identity(fd))]
@@ -27,26 +26,26 @@ class Descent:
 
     @property
     def depth(self) -> int:
-        """Levels below the root."""
+        """The number of levels below the root."""
         return len(self._levels) - 1
 
     @property
     def fd(self) -> int:
-        """The directory where we are."""
+        """The current directory."""
         return self._levels[-1][0]
 
     @property
     def root(self) -> int:
-        """The directory where it began."""
+        """The root, which stays open at any depth."""
         return self._levels[0][0]
 
     @property
     def crossed(self) -> bool:
-        """Whether another file system is mounted where we are."""
+        """Whether the current directory is on another file system than its parent."""
         return self.depth > 0 and self._levels[-1][1][0] != self._levels[-2][1][0]
 
     def down(self, name: bytes) -> None:
-        """Enter a subdirectory. Raises ``OSError``: missing, not a directory, a symbolic link, too deep."""
+        """Enter a subdirectory. Raises ``OSError`` if it is missing, not a directory, a symbolic link, or too deep."""
         if self.depth >= DEEPEST:
             raise OSError(errno.ENAMETOOLONG, "directories are nested too deep")
         fd = os.open(name, _OPEN, dir_fd=self.fd)
@@ -54,7 +53,7 @@ class Descent:
         self._thin()
 
     def up(self) -> None:
-        """Back to the parent. Raises ``OSError`` when it has been moved away meanwhile."""
+        """Return to the parent. Raises ``OSError`` if the directory was moved meanwhile."""
         fd, _ = self._levels.pop()
         try:
             parent, known = self._levels[-1]
@@ -67,7 +66,7 @@ class Descent:
             os.close(fd)
 
     def close(self) -> None:
-        """Close everything; may be called again."""
+        """Close all descriptors. Idempotent."""
         for fd, _ in self._levels:
             if fd >= 0:
                 os.close(fd)
@@ -83,13 +82,13 @@ class Descent:
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """What tells an open file from every other one."""
+    """Return the device and inode of an open file, which identify it."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
 
 
 def make_directory(fd: int, name: bytes) -> bool:
-    """Have a directory of this name in that of ``fd``; whether it had to be made. Raises ``OSError``."""
+    """Create a directory in that of ``fd`` unless it exists; whether it was created. Raises ``OSError``."""
     try:
         os.mkdir(name, 0o700, dir_fd=fd)
     except FileExistsError:
@@ -100,7 +99,7 @@ def make_directory(fd: int, name: bytes) -> bool:
 
 
 def remove_empty(root: int, parts: list[bytes]) -> bool:
-    """Remove an empty file by its path from the directory ``root``; whether it was there. No link is followed."""
+    """Remove an empty file, by its path below ``root``, without following links. Returns whether it was removed."""
     descent = Descent(os.dup(root))
     try:
         for part in parts[:-1]:

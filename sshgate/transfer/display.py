@@ -1,4 +1,4 @@
-"""What the user sees of a copy: a progress bar on a terminal, sentences for what failed, or one JSON object."""
+"""The output of a copy: a progress bar on a terminal and a sentence for each failure, or one JSON object."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from sshgate.transfer.unfinished import display_path
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-# A hostile far end can name any number of failures.
+# Failures that are kept and shown. A hostile far end can report any number.
 _NAMED = 1000
 
 
 class Display:
-    """Counts and tells. A context manager: the bar is drawn while it is open."""
+    """Collects the failures of a copy and shows its progress. A context manager: the bar is drawn inside of it.
+
+    Args:
+        bar: Draw a progress bar on stderr.
+        as_json: Print no sentences for failures, but one JSON object on stdout at the end.
+    """
 
     def __init__(self, *, bar: bool, as_json: bool) -> None:
         self.failures: list[tuple[str, str]] = []
@@ -46,11 +51,11 @@ class Display:
 
     @property
     def wants_totals(self) -> bool:
-        """Whether it is worth counting what there is to copy."""
+        """Whether the sender should count the files first, for the progress bar."""
         return self._wants_bar
 
     def show(self, record: Record) -> None:
-        """Move the bar on for a record that passes by."""
+        """Advance the bar by one record of the copy."""
         progress, task = self._progress, self._task
         if progress is None or task is None:
             return
@@ -66,7 +71,7 @@ class Display:
             progress.update(task, total=max(record.size, 1))
 
     def fail(self, path: bytes, reason: str) -> None:
-        """Something was not copied; the rest goes on."""
+        """Report that an entry was not copied. ``reason`` is a clause, such as ``is a FIFO``. Both are escaped."""
         self.failed += 1
         if self.failed <= _NAMED:
             self.failures.append((display_path(path), display_path(reason.encode("utf-8", "surrogateescape"))))
@@ -76,14 +81,19 @@ class Display:
             self.say("more failures follow and are only counted.")
 
     def say(self, sentence: str) -> None:
-        """One line on stderr, above the bar."""
+        """Print one line on stderr, above the bar."""
         if self._progress is not None:
             self._progress.console.print(f"sshgate: {sentence}", markup=False, highlight=False, soft_wrap=True)
         else:
             print(f"sshgate: {sentence}", file=sys.stderr)
 
     def finish(self, error: str | None, seconds: float) -> int:
-        """Tell the result; returns the exit status."""
+        """Print the result. Returns the exit status: 0 if everything was copied, else 1.
+
+        Args:
+            error: A sentence if the copy failed as a whole.
+            seconds: The duration of the copy.
+        """
         ok = error is None and self.failed == 0
         if self._json:
             result: dict[str, Any] = {

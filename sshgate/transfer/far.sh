@@ -1,4 +1,4 @@
-# Functions for the far end of a copy where it has no Python. Sent as text; run by any POSIX sh.
+# Functions for the far end of a copy without Python. Sent as text; any POSIX sh runs them.
 # Answers on stdout end in NUL: P REASON newline PATH (not copied), S SENTENCE (stopped), D COUNT (all in place).
 # shellcheck shell=sh disable=SC2088,SC2030,SC2031
 CDPATH=
@@ -8,8 +8,8 @@ stop() {
   printf 'S%s\0' "$1"
   exit 1
 }
-# Find the directory that everything goes into, and go there. $1 destination, $2 name of the only source or
-# empty, $3 a fresh token. Leaves the name to give that source in $renamed.
+# Enter the directory for the top-level entries. $1: destination, $2: name of a single source or empty, $3: random token.
+# Sets $renamed to the new name of that source, if it gets one.
 begin() {
   dest=$1 renamed='' skip=0 count=0 part=.sshgate-$3.part
   case $dest in
@@ -41,10 +41,10 @@ tidy() {
   [ -d "./$part" ] && chmod -R u+rwx "./$part"
   rm -rf "./$part"
 }
-# Seconds with a fraction, or without where touch knows none.
+# Set the mtime to $1 seconds, without its fraction if touch does not support fractions.
 touched() { touch -h -d "@$1" "$2" 2>/dev/null || touch -h -d "@${1%.*}" "$2" 2>/dev/null || [ -L "$2" ] || touch -d "@${1%.*}" "$2"; }
 
-# Put $1 in place as $2 of this directory. The first of these that is wrong is told.
+# Put $1 in place as $2 of this directory. Reports the first problem.
 place() {
   if [ -L "$2" ] || [ -f "$2" ]; then
     :
@@ -55,7 +55,7 @@ place() {
     problem 'a device, socket or FIFO has this name and is left alone' "$2"
     return 1
   fi
-  # Onto a link to a directory, mv would move into that directory.
+  # If $2 is a link to a directory, mv would move $1 into that directory.
   if [ -L "$2" ] && [ -d "$2" ]; then rm -f "$2"; fi
   mv -f "$1" "$2" 2>/dev/null || {
     problem 'cannot be put in place' "$2"
@@ -63,7 +63,7 @@ place() {
   }
 }
 
-# --- a tree from a tar archive on stdin: extracted aside, checked, then moved into place ---
+# --- a tree from a tar archive on stdin: extracted to a temporary directory, verified, moved into place ---
 
 unpack() {
   mkdir -m 700 "./$part" || stop 'the destination cannot be written.'
@@ -81,7 +81,7 @@ unpack() {
   printf 'D%s\0' 0
   exit 0
 }
-# A directory that may not be written cannot be moved by its owner either.
+# Even its owner cannot move a directory without write permission.
 move() {
   if [ -d "$1" ] && [ ! -L "$1" ] && [ ! -w "$1" ]; then
     mode=$(stat -c %a "$1")
@@ -113,7 +113,7 @@ merge() {
 
 # --- a tar archive of one source on stdout, then its status and checksum ---
 
-# Passes on what tar complains of; that it left out a socket, which is no error for it, is noted.
+# Pass on the messages of tar. Note if it has left out a socket, which is no error for tar.
 sockets() {
   seen=
   while IFS= read -r line; do
@@ -145,7 +145,7 @@ pack() {
     } 3>&1 | cat >&5
   } 4>&1)
   printf '\001%s\002' "$told"
-  # A tar that has ended early leaves an archive without an end: the reader must see one.
+  # If tar has ended early, the archive has no end: the caller must end the output, so that the reader does not wait.
   for field in $told; do
     if [ "$field" = 0 ]; then return 0; fi
   done
@@ -184,7 +184,7 @@ leave() {
     cd -P .. || stop 'a directory was moved during the copy.'
   fi
 }
-# Whatever happens to the file, its bytes must leave the pipe: what follows them is read as commands.
+# Always consume the $1 bytes, even if the file cannot be written: what follows them is read as commands.
 receive() {
   written=1
   if [ "$skip" -gt 0 ]; then
@@ -220,7 +220,7 @@ symlink() {
   rm -f "./$part"
 }
 broken() { rm -f "./$part"; }
-# $1 leads up to where the copy began, $2 is the path from there.
+# $1: the way up to the destination, $2: the path from there.
 hardlink() {
   if [ "$skip" -gt 0 ]; then return; fi
   target=$2
@@ -243,14 +243,14 @@ end() {
   exit 0
 }
 
-# --- the other way: one source on stdout, told by kind, numbers and lengths ---
+# --- out of the sandbox: one source on stdout, each entry as its kind, numbers and lengths ---
 
 about() { stat -L -c "$1" "./$2" 2>/dev/null || echo "$3"; }
-# Directories of the kernel's: files there do not say their size.
+# Whether this directory is in /proc or /sys, where the sizes of files are wrong.
 in_kernel() { case $PWD/ in /proc/* | /sys/*) ;; *) return 1 ;; esac; }
 in_proc() { case $PWD/ in /proc/*) ;; *) return 1 ;; esac; }
 refuse() { printf 'X %s %s\n%s%s' "${#2}" "${#1}" "$2" "$1"; }
-# $1 a name of this directory; $2 whether it is the source itself.
+# Send one entry. $1: a name in this directory, $2: not empty for the source itself.
 tell() {
   if [ -L "./$1" ] && ! in_proc; then
     to=$(readlink "./$1" && echo x)
@@ -276,7 +276,7 @@ tell() {
   elif [ ! -r "./$1" ]; then
     refuse "$1" 'cannot be read'
   elif [ ! -s "./$1" ] || in_kernel; then
-    # Read once: it may hold something else the next time.
+    # Read only once: the content may differ the next time.
     if ! head -c 67108865 "./$1" 2>/dev/null >"$spool"; then
       refuse "$1" 'does not say its size, and cannot be read'
     elif [ "$(length "$spool")" -gt 67108864 ]; then
@@ -289,11 +289,11 @@ tell() {
   fi
 }
 length() { stat -L -c %s "$1" 2>/dev/null || wc -c <"$1"; }
-# The record of the file $1, whose content is that of $2.
+# Send the file $1 with the content of $2.
 content() {
   size=$(length "$2")
   printf 'F %s %s %s %s\n%s' "$(about %a "$1" 644)" "$(about %Y "$1" 0)" "$((size))" "${#1}" "$1"
-  # Always so many bytes, even when the file becomes shorter meanwhile: the checksum then tells.
+  # Always send the announced size, even if the file becomes shorter: the checksum will not match then.
   { cat "$2" 2>/dev/null; cat /dev/zero; } | head -c "$((size))"
   sum=$(sha256sum <"$2" 2>/dev/null)
   printf '%s\n' "${sum%% *}"
@@ -310,13 +310,13 @@ tree() {
   tell "$2" top
   printf 'Z\n'
 }
-# Whether tar cannot tell what a source holds. $1 its directory, $2 its name there.
+# Whether tar would get the content of a source wrong. $1: its directory, $2: its name there.
 beyond_tar() {
   cd -P "$1" 2>/dev/null || return 1
   if in_kernel || [ -S "./$2" ] || { [ -f "./$2" ] && [ ! -s "./$2" ]; }; then return 0; fi
   cd -P "./$2" 2>/dev/null && in_kernel
 }
-# Names those of some files that tar took for empty ones and that are not. $1 is their directory.
+# Report which of some files have content although tar took them for empty. $1: their directory.
 empty() {
   cd -P "$1" || exit
   shift
@@ -330,5 +330,5 @@ empty() {
   fi
   printf 'Z\n'
 }
-# A path with its ~ replaced.
+# Print a path with ~ expanded.
 home() { case $1 in '~' | '~/'*) printf %s "$HOME${1#'~'}" ;; *) printf %s "$1" ;; esac; }

@@ -1,9 +1,9 @@
-"""Records become a tree, whoever sends them. Also runs in the sandbox (Python 3.8).
+"""Turns records into a tree of files. Also runs in the sandbox (Python 3.8).
 
-The sender is not trusted: names are single components, every step is relative to an open directory and
-follows no link, sizes and counts have limits. A file is written under a temporary name in its directory,
-checked, and renamed. Large files are forced to the disk before the rename, all others before ``Done``, but for a
-sandbox's own file system, which no crash outlives (``outlives_us``).
+The sender is not trusted: names are single components, every step is relative to an open directory and follows no
+link, sizes and counts are limited. A file is written under a temporary name in its directory, verified, and renamed.
+Large files are synced to the disk before the rename and all others before ``Done``, except on the file system of a
+sandbox itself, which does not survive a crash (``outlives_us``).
 """
 
 from __future__ import annotations
@@ -53,16 +53,15 @@ from sshgate.transfer.unfinished import (  # fmt: skip
     sync_directory,
 )
 
-# After these, every further entry would fail as well.
+# After these errors every further entry would fail as well.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
 
 class Receiver:
-    """Takes records one by one. ``report`` is told what could not be put in place, by path and clause.
+    """Puts a tree in place from records, one by one. ``close`` must be called in every case.
 
-    ``token`` gives a fresh hexadecimal string for a temporary name. ``take`` raises ``Stopped`` or
-    ``Garbled`` when there is no point in going on; ``close`` must follow in every case, and removes what is
-    unfinished (with ``resume`` an unfinished large file stays, under its temporary name).
+    ``report`` is called with the path and a clause for each entry that cannot be put in place. ``token`` returns a new
+    hexadecimal string for a temporary name.
     """
 
     def __init__(self, writing: Writing, report: Callable[[bytes, str], None], token: Callable[[], str]) -> None:
@@ -77,7 +76,7 @@ class Receiver:
         self._renamed: bytes | None = None
         self._first = b""
         self._trail: list[Enter] = []
-        self._new = [False]  # of each open directory: whether we made it, so that it holds nothing but what came
+        self._new = [False]  # for each open directory, whether this copy created it
         self._skipping = 0
         self._file: Unfinished | None = None
         self._ignored_file = False
@@ -89,7 +88,7 @@ class Receiver:
         return f"<Landing {self.entries} entries, {self.size} bytes, {self.failed} failed>"
 
     def take(self, record: Record) -> Record | None:
-        """Carry out one record; returns what is to be answered (``Have``, ``Done``)."""
+        """Apply one record. Returns the answer, if any. Raises ``Stopped`` or ``ProtocolError`` to end the copy."""
         if isinstance(record, Chunk):
             self._chunk(record.content)
             return None
@@ -104,7 +103,7 @@ class Receiver:
             raise
 
     def withdraw(self, path: bytes) -> None:
-        """Remove an empty file that should not have been; ``path`` is the one it was sent by."""
+        """Remove an empty file that was put in place wrongly. ``path`` is the sender's path of it."""
         assert self._descent is not None
         parts = path.split(b"/")
         if self._renamed is not None:
@@ -112,7 +111,7 @@ class Receiver:
         self.entries -= remove_empty(self._descent.root, parts)
 
     def close(self) -> None:
-        """Remove what is unfinished and let go of everything. Never raises; may be called again."""
+        """Close everything and remove an unfinished file; ``resume`` keeps a large one. Idempotent, never raises."""
         for unfinished in (self._file, self._offered):
             if unfinished is not None:
                 unfinished.give_up()
@@ -121,17 +120,17 @@ class Receiver:
             self._descent.close()
             self._descent = None
 
-    # --- where it goes ---
+    # --- the destination ---
 
     def _begin(self, record: Record) -> Descent:
-        """Open the directory that the top-level entries go into, on the first of them."""
+        """Open the directory for the top-level entries, before the first of them."""
         fd, self._renamed = open_destination(self.writing, contents=getattr(record, "name", b"") == b".")
         self._descent = Descent(fd)
         self._budget = Budget(self.writing, fd)
         return self._descent
 
     def _name(self, name: bytes) -> bytes:
-        """A name of this directory and no other place, or ``Garbled``."""
+        """Return the name under which an entry is put. Raises ``ProtocolError`` if it would leave the directory."""
         if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
             raise ProtocolError(f"it sent the name {display_path(name)}, which would leave the destination")
         if self._renamed is not None and self._descent is not None and self._descent.depth == 0:
@@ -141,7 +140,7 @@ class Receiver:
             return self._renamed
         return name
 
-    # --- what it is ---
+    # --- entries ---
 
     def _entry(self, record: Record) -> Record | None:
         if self._skipping:
@@ -194,7 +193,7 @@ class Receiver:
 
     def _enter(self, record: Enter, descent: Descent) -> None:
         if record.name == b"." and descent.depth == 0 and not self._trail:
-            self._trail.append(record)  # the destination itself: its mode and time stay
+            self._trail.append(record)  # the destination itself keeps its mode and time
             return
         name = self._name(record.name)
         new = make_directory(descent.fd, name)
@@ -212,7 +211,7 @@ class Receiver:
         try:
             os.fchmod(self._descent.fd, record.mode & (self.writing.mask | 0o1000))
             os.utime(self._descent.fd, ns=(record.mtime, record.mtime))
-        except OSError as error:  # the directory was there before, and is somebody else's
+        except OSError as error:  # the directory existed and belongs to another user
             if error.errno in _FATAL:
                 raise
             self._fail(record.name, f"its mode and time cannot be set: {reason(error)}")
@@ -275,7 +274,7 @@ class Receiver:
         if partial is None:
             return Have(0, 0, b"")
         held = os.fstat(partial).st_size
-        if held > record.size:  # another file's; made anew
+        if held > record.size:  # from another file: start again
             os.close(partial)
             return Have(0, 0, b"")
         self._budget.compare(held)
@@ -327,7 +326,7 @@ class Receiver:
         self.size += len(record.content)
 
     def _finish(self, record: Record) -> None:
-        """A record in the middle of a file: a hole, or its end."""
+        """Apply a record within a file other than a chunk: a hole, or the file's end."""
         if isinstance(record, Hole):
             if self._file is not None:
                 assert self._budget is not None
@@ -373,7 +372,7 @@ class Receiver:
             raise ProtocolError("it ended in the middle of a file")
         if self._descent is not None and outlives_us(self._descent.root):
             if self._large == self.entries:
-                sync_directory(self._descent.root)  # the files themselves are on the disk already
+                sync_directory(self._descent.root)  # the files themselves are synced already
             else:
                 sync(self._descent.root)
         return Done(self.entries, self.size)
@@ -386,9 +385,9 @@ class Receiver:
         self._report_to(self._path(name), why)
 
     def _path(self, name: bytes) -> bytes:
-        """Where an entry of the current directory is, for people."""
+        """Return the path of an entry of the current directory, for messages."""
         names = [entry.name for entry in self._trail if entry.name != b"."] + ([name] if name else [])
         if self._renamed is not None:
-            names = names[1:]  # the destination is the first of them
+            names = names[1:]  # the first of them is the destination
         base = self.writing.destination
         return b"/".join([base.rstrip(b"/"), *names]) if names else base

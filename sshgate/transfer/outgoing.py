@@ -1,7 +1,7 @@
-"""A tree becomes records. Also runs in the sandbox (Python 3.8).
+"""Turns a tree of files into records. Also runs in the sandbox (Python 3.8).
 
-Directories are read by descriptor and no link is followed, except a source that is written with a trailing
-slash. What cannot be read or is no file at all is told as a ``Problem`` and the rest goes on.
+Directories are read by descriptor and no link is followed, except a source with a trailing slash. What cannot be read
+or is not a file is reported as a ``Problem``, and the rest is still sent.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from sshgate.transfer.records import (
     hash_hole,
 )
 
-# glibc gives freed memory of this size back at once, until it has seen a larger block freed (mallopt(3),
-# M_MMAP_THRESHOLD). Each chunk would then be made of new pages: with faults and zeroing half of what a sender costs.
+# glibc returns freed blocks of a chunk's size to the kernel until a larger block was freed once (mallopt(3),
+# M_MMAP_THRESHOLD). Otherwise each chunk gets new pages, whose faults and zeroing are half of a sender's time.
 _KEPT_BY_MALLOC = 4 * 1024 * 1024
 
-# Below this, asking what is there already costs more than sending the file.
+# Smaller files are sent without asking what the receiver has: that would cost more than sending them.
 OFFERED_FROM = 1024 * 1024
 
-# A file that holds something else than its size says, as those of /proc and /sys do, is read before it is announced.
+# Files whose size is wrong, as in /proc and /sys, are read whole before they are announced, up to this size.
 UNSIZED_UP_TO = 64 * 1024 * 1024
 
 _KINDS = {
@@ -57,9 +57,9 @@ _KERNEL_LINK = "is a link of the kernel's to what a process uses, which cannot b
 
 
 class Reading(NamedTuple):
-    """How to read: ``resume`` offers large files first, ``totals`` counts before it copies.
+    """How to read: ``resume`` offers large files before sending them, ``totals`` counts all files first.
 
-    ``wholes`` tells each small file in one record.
+    ``wholes`` sends each small file as one record.
     """
 
     resume: bool = False
@@ -68,19 +68,19 @@ class Reading(NamedTuple):
 
 
 def landing_name(source: bytes) -> bytes:
-    """The name a source has at its destination; ``.`` when its contents are meant (``dir/.``, ``..``, ``/``)."""
+    """Return a source's name at the destination; ``.`` for the contents of a directory (``dir/.``, ``..``, ``/``)."""
     name = source.rstrip(b"/").rpartition(b"/")[2]
     return b"." if name in (b"", b".", b"..") else name
 
 
 def reason(error: OSError) -> str:
-    """What went wrong, as a clause in lower case."""
+    """Describe an error as a clause in lower case."""
     text = error.strerror or "cannot be read"
     return text[:1].lower() + text[1:]
 
 
 def walk(sources: list[bytes], reading: Reading) -> Generator[Record, Have | None, None]:
-    """Tell all sources, then ``End``. After an ``Offer`` the answer is to be sent in."""
+    """Yield the records of all sources, then ``End``. After an ``Offer``, ``send`` its answer into the generator."""
     bytes(_KEPT_BY_MALLOC)
     if reading.totals:
         yield _count(sources)
@@ -120,7 +120,7 @@ class _Walker:
             descent.close()
 
     def _target(self, path: bytes, name: bytes) -> Generator[Record, Have | None, None]:
-        """What a link of the kernel's leads to: its text alone, such as ``pipe:[42]``, would mean nothing elsewhere."""
+        """Copy the target of a link of /proc: its text, such as ``pipe:[42]``, means nothing elsewhere."""
         kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116 - bytes
         if kind != stat.S_IFREG:
             yield Problem(path, _KINDS.get(kind, _KERNEL_LINK))
@@ -134,7 +134,7 @@ class _Walker:
     def _tree(
         self, descent: Descent, last: bytes, name: bytes, display_name: bytes
     ) -> Generator[Record, Have | None, None]:
-        """Everything under one source, without recursion: trees can be deeper than Python's stack."""
+        """Yield one source with its contents. Not recursive: a tree can be deeper than Python's stack."""
         trail = [(name, display_name)]
         pending: list[Iterator[bytes]] = [iter([last])]
         finished: list[os.stat_result] = []
@@ -211,7 +211,7 @@ class _Walker:
         yield from self._file(fd, label, status)
 
     def _read(self, content: bytes, label: bytes, status: os.stat_result) -> Iterator[Record]:
-        """A file whose content is here already."""
+        """Yield a file whose content was read already."""
         mode, mtime, digest = stat.S_IMODE(status.st_mode), status.st_mtime_ns, hashlib.sha256(content).digest()
         if self.reading.wholes and len(content) <= WHOLE_UP_TO:
             yield Whole(mode, mtime, label, content, digest)
@@ -260,7 +260,7 @@ class _Walker:
 
 
 def _parent(path: bytes, name: bytes) -> tuple[int, bytes]:
-    """The directory to start from, open, and the name in it."""
+    """Open the directory to start from. Returns its descriptor and the name in it."""
     follow = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     if name == b"." or (path.endswith(b"/") and stat.S_ISLNK(os.lstat(path.rstrip(b"/")).st_mode)):
         return os.open(path, follow), b"."
@@ -271,7 +271,7 @@ def _parent(path: bytes, name: bytes) -> tuple[int, bytes]:
 
 
 def _proc() -> int | None:
-    """The device number of /proc, where something is mounted there."""
+    """Return the device number of /proc; ``None`` if nothing is mounted there."""
     try:
         device = os.lstat("/proc").st_dev
         return device if device != os.lstat("/").st_dev else None
@@ -280,14 +280,14 @@ def _proc() -> int | None:
 
 
 def _leads_away(path: bytes, proc: int) -> bool:
-    """Whether it is a link of the kernel's, which may lead to what has no name."""
+    """Whether a path is a link of /proc, whose target may have no path."""
     status = os.lstat(path)
     return stat.S_ISLNK(status.st_mode) and status.st_dev == proc
 
 
 def _whole(fd: int, size: int) -> bytes:
-    """All that a file holds, be it more or less than its size says. Raises ``OSError``."""
-    # In /proc/sys only the first read gets anything; where the size is right, one read for it and one byte is all.
+    """Return all content of a file, even if its size is wrong. Raises ``OSError``."""
+    # Only the first read of a file in /proc/sys returns data. One byte more shows whether the size is right.
     pieces = [os.pread(fd, size + 1 if size else CHUNK, 0)]
     length = len(pieces[0])
     if length == size:
@@ -312,12 +312,12 @@ def _contents(fd: int, start: int, end: int) -> Iterator[bytes]:
 
 
 def _extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
-    """Data and holes between two offsets, as (start, end, is data)."""
+    """Yield data and holes between two offsets as (start, end, is data)."""
     while start < end:
         try:
             data = min(os.lseek(fd, start, os.SEEK_DATA), end)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # ENXIO: no more data; anything else: no holes on this file system
+            if error.errno != errno.ENXIO:  # ENXIO: no more data; else: no support for holes
                 yield start, end, True
                 return
             data = end
@@ -339,7 +339,7 @@ def _prefix(fd: int, length: int, digest: hashlib._Hash) -> bytes:
 
 
 def _count(sources: list[bytes]) -> Totals:
-    """A quick look ahead for the progress bar; what cannot be read is told later."""
+    """Count files and bytes for the progress bar. Errors are ignored here: the copy reports them."""
     files = size = 0
     for source in sources:
         stack = [source]

@@ -1,4 +1,4 @@
-"""What the words on the command line of ``sshgate cp`` mean. Pure."""
+"""Parses the sources and the destination of ``sshgate cp``. Pure."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class Misuse(ValueError):
-    """The words cannot be meant; one sentence for the user, exit status 2."""
+    """A usage error of the command line. The text is one sentence for the user; the exit status is 2."""
 
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """A path on this machine; ``-`` is not special."""
+    """A path on this machine. ``-`` is a file name, not stdin or stdout."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class BySsh:
-    """A path behind an ssh destination; ``login`` of ``None`` leaves it to ssh's own configuration."""
+    """A path reached by ssh. ``login``: ``None`` leaves the login name to ssh's configuration."""
 
     login: str | None
     host: str
@@ -33,7 +33,7 @@ class BySsh:
 
 @dataclass(frozen=True, slots=True)
 class InPod:
-    """A path in a pod, reached through the Kubernetes API; ``namespace`` of ``None``: the one given by option."""
+    """A path in a pod, reached through the Kubernetes API. ``namespace``: ``None`` means that of the option."""
 
     namespace: str | None
     pod: str
@@ -44,11 +44,16 @@ Place = Here | BySsh | InPod
 
 
 def place(text: str, *, host: str | None = None, operator: bool = False) -> Place:
-    """Read one argument.
+    """Parse one source or destination.
 
-    ``host`` is the gateway named by an option: what stands before the colon is then a login name. Without it
-    a word that only a login can be (``user=work``) goes to this machine. ``operator``: an option speaks of
-    Kubernetes, so that word is a pod. Raises ``Misuse``.
+    Args:
+        text: The argument as given.
+        host: The gateway of ``--host``. What is before the colon is then a login name. Without it, a word with ``=`` or
+            ``+`` is a login name at a gateway on this machine, and any other word is a host.
+        operator: A Kubernetes option was given: what is before the colon is a pod.
+
+    Raises:
+        Misuse: The text is not valid.
     """
     if not text:
         raise Misuse("a source or destination is empty; the current directory is `.`.")
@@ -81,7 +86,7 @@ def place(text: str, *, host: str | None = None, operator: bool = False) -> Plac
 
 
 def route(sources: list[Place], destination: Place) -> BySsh | InPod:
-    """The one far place of a copy. Raises ``Misuse`` unless exactly one side is far, in one sandbox."""
+    """Return the sandbox's side of a copy. Raises ``Misuse`` unless exactly one side is in one sandbox."""
     far = [source for source in sources if not isinstance(source, Here)]
     if isinstance(destination, Here):
         if not far:
@@ -101,7 +106,7 @@ def _sandbox(far: BySsh | InPod) -> tuple[str | None, str]:
 
 
 def size(text: str) -> int:
-    """A number of bytes such as ``500M`` or ``20GiB``. Raises ``Misuse``."""
+    """Parse a number of bytes such as ``500M`` or ``20GiB``, by powers of 1024. Raises ``Misuse``."""
     found = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text.strip(), re.I)
     if not found or int(found[1]) == 0:
         raise Misuse(f"{text!r} is not a size; write for example 500M or 20G.")

@@ -1,4 +1,4 @@
-"""The way in as an operator: an exec straight through the Kubernetes API."""
+"""Copies by an operator: an exec in the pod, directly through the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from sshgate.stream.interfaces import Process
 async def pod_program(
     cluster: SandboxPlace, pod: str, container: str | None, argv: Sequence[str]
 ) -> AsyncIterator[Process]:
-    """A program in a running pod, on pipes; the pod's default container unless one is named.
+    """Run a program in a running pod, on pipes, and close it at the end of the block.
 
-    Raises ``GateError`` when the API server does not answer or says no.
+    Args:
+        container: ``None``: the pod's default container.
+
+    Raises:
+        GateError: The API server cannot be reached or refuses the exec.
     """
     api = ApiServer(cluster)
     await api.open()
@@ -34,25 +38,25 @@ async def pod_program(
 
 
 class _Unsupervised:
-    """A pod that is not ours: the end of its stdin ends the far end, and the stream says itself whether it is whole."""
+    """The ``PodContext`` of a process without a launcher: EOF ends it, and the copy's own protocol shows the end."""
 
     def signal(self, pid: int, name: str, foreground: bool) -> None:
-        """The far end needs no signal."""
+        """Do nothing: the far end needs no signals."""
 
     async def acknowledge_output(self, pid: int) -> None:
-        """It asks for no end mark."""
+        """Do nothing: there is no launcher and no end mark."""
 
     async def end_reason(self) -> str | None:
-        """Nobody watches this pod."""
+        """Return ``None``: the pod is not watched."""
         return None
 
     async def kill_reason(self) -> str | None:
-        """Nobody watches this pod."""
+        """Return ``None``: the pod is not watched."""
         return None
 
     async def process_gone(self, pid: int) -> bool:
-        """Unknown; the stream's own end is what counts."""
+        """Return true: a lost process is recognised by the end of its records instead."""
         return True
 
     def ended(self, process: ExecProcess) -> None:
-        """Nothing is counted here."""
+        """Do nothing: processes are not tracked here."""

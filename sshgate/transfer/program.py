@@ -1,4 +1,4 @@
-"""The way in as a user: the real ``ssh`` program, so that agent, known_hosts, ssh_config and jumps all work."""
+"""Copies by a user: runs the real ``ssh``, so that agents, known_hosts, ssh_config and jump hosts work."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sshgate.stream.interfaces import STDERR, STDOUT, Control, Exited, Lost, Out
 from sshgate.transfer.places import BySsh, Misuse
 from sshgate.transfer.records import CHUNK
 
-# What scp gives to ssh as well: nothing of an interactive login's extras.
+# Disables forwarding, terminals and commands of ssh_config, as scp does.
 _PLAIN = (
     "-T", "-x", "-a", "-oPermitLocalCommand=no", "-oClearAllForwardings=yes", "-oRemoteCommand=none",
     "-oRequestTTY=no", "-oSessionType=default",
 )  # fmt: skip
-# Seconds that ssh gets to end by itself after its stdin was closed: the far end tidies up meanwhile.
+# Seconds that ssh has to end after its stdin was closed, in which the far end cleans up; the same after a signal.
 PATIENCE = 2.0
-# A connection kept for later logins holds stderr open; what has not come by then is not for us.
+# Seconds to wait for the last stderr: with ControlPersist the master keeps stderr open after ssh has ended.
 _LATE_STDERR = 0.1
 
 
 def ssh_argv(program: Sequence[str], options: Sequence[str], far: BySsh, command: str) -> list[str]:
-    """The command line that runs ``command`` at ``far``. Raises ``Misuse`` for a host that looks like an option."""
+    """Return the command line that runs ``command`` at ``far``. Raises ``Misuse`` if the host looks like an option."""
     if far.host.startswith("-"):
         raise Misuse(f"{far.host!r} is not a host name.")
     login = ["-l", far.login] if far.login is not None else []
@@ -31,7 +31,7 @@ def ssh_argv(program: Sequence[str], options: Sequence[str], far: BySsh, command
 
 
 class SshProgram:
-    """ssh, or what was named in its place, as a ``Process``: its pipes are those of the far program."""
+    """A running ``ssh`` (or the program given in its place) as a ``Process``: its pipes are those of the far end."""
 
     pid: int | None = None
 
@@ -50,11 +50,12 @@ class SshProgram:
 
     @classmethod
     async def start(cls, argv: Sequence[str]) -> SshProgram:
-        """Raises ``OSError`` when the program is not there."""
+        """Start the program. Raises ``OSError`` if it cannot be executed."""
         pipe = asyncio.subprocess.PIPE
         return cls(await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, limit=2 * CHUNK))
 
     async def read(self) -> tuple[int, bytes] | None:
+        """Return the next data of stdout or stderr; ``None`` after the end. Cancellation loses nothing."""
         while True:
             if self._out is None:
                 self._out = asyncio.create_task(self._stdout.read(CHUNK))
@@ -94,6 +95,7 @@ class SshProgram:
         return data
 
     async def write(self, data: bytes) -> None:
+        """Write to stdin and wait for room. Data for a program that has ended is discarded."""
         try:
             self._stdin.write(data)
             await self._stdin.drain()
@@ -106,15 +108,17 @@ class SshProgram:
             await self._stdin.wait_closed()
 
     async def control(self, control: Control) -> None:
-        """Nothing: ssh has no way to pass these on without a terminal."""
+        """Do nothing: without a terminal, ssh cannot pass these on."""
 
     async def wait(self) -> Outcome:
+        """Wait until ssh has ended. Its status 255 is an error of ssh itself, and reported as ``Lost``."""
         status = await self._child.wait()
         if status < 0:
             return Signalled(signal.Signals(-status).name.removeprefix("SIG"))
         return Lost("ssh could not connect, or the connection broke.") if status == 255 else Exited(status)
 
     async def close(self) -> None:
+        """Close stdin and wait for ssh to end; after ``PATIENCE`` seconds terminate it, later kill it."""
         for task in (self._out, self._err):
             if task is not None:
                 task.cancel()

@@ -1,4 +1,4 @@
-"""Copying where the sandbox has Python: this package's own reading and writing run at the far end."""
+"""Copies if the sandbox has Python: ``agent`` runs there, and both ends exchange records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sshgate.transfer.records import (
 
 _SHARED = ("records", "dirwalk", "outgoing", "unfinished", "destination", "incoming", "agent")
 _TOO_OLD = 99
-# Of a large file this much leaves at once (see ``exec.MESSAGE``); small ones need not wait for so many others.
+# Data of a large file is sent in messages of this size (as ``exec.process.MESSAGE``), other records in smaller ones.
 _MESSAGE = 4 * FRAME
 _LOADER = b"""import os,sys
 if sys.version_info<(3,8):sys.exit(99)
@@ -47,7 +47,7 @@ exec(zlib.decompress(b).decode())"""
 
 
 def bundle() -> bytes:
-    """The shared modules as one compressed program."""
+    """Return ``agent`` and the modules that it imports as one compressed program."""
     package = __name__.rpartition(".")[0]
     names = [f"{package}.{module}" for module in _SHARED]
     sources = [(name, inspect.getsource(importlib.import_module(name))) for name in names]
@@ -65,9 +65,17 @@ sys.exit(module.main(*sys.argv[2:]))
 
 
 async def started(talk: Conversation, program: bytes, task: str, *arguments: str) -> bool:
-    """Start the agent, a ``bundle``; ``False`` when the far Python cannot run it (the shell is back then).
+    """Start the agent in the sandbox. Records may be written at once, while the agent is still being compiled.
 
-    It may be sent records at once, while it is still compiled; ``_records`` hears whether that went well.
+    Args:
+        program: The agent, from ``bundle``.
+        task: With ``arguments``, the arguments of ``agent.main``.
+
+    Returns:
+        False if Python there cannot be executed or is older than 3.8; then the shell loop goes on.
+
+    Raises:
+        FarFailure: The far end has ended.
     """
     interpreter = (b"python3", b"-I", b"-S", b"-B", b"-c", _LOADER)
     line = words(*interpreter, str(len(program)).encode(), task.encode(), *(word.encode() for word in arguments))
@@ -79,7 +87,12 @@ async def started(talk: Conversation, program: bytes, task: str, *arguments: str
 
 
 async def send(talk: Conversation, sources: list[bytes], reading: Reading, display: Display) -> None:
-    """Copy from here; the agent receives. Raises ``FarFailure`` or ``Garbled``."""
+    """Send ``sources`` to the agent, started with the task ``receive``. Cancellation stops the copy.
+
+    Raises:
+        FarFailure: The far end failed or was cut off.
+        ProtocolError: The far end's answers cannot be valid.
+    """
     answers: asyncio.Queue[Have] = asyncio.Queue(1)
     answer = asyncio.create_task(_read_answer(talk, answers, display))
     sending = asyncio.create_task(_sending(talk, sources, reading, answers, display))
@@ -125,7 +138,7 @@ async def _sending(
 
 
 async def _read_answer(talk: Conversation, answers: asyncio.Queue[Have], display: Display) -> Done:
-    """What the receiving agent says, up to its ``Done``."""
+    """Read the receiving agent's answers up to ``Done``, and put each ``Have`` into ``answers``."""
     async for record in _records(talk):
         if isinstance(record, Have):
             await answers.put(record)
@@ -139,7 +152,13 @@ async def _read_answer(talk: Conversation, answers: asyncio.Queue[Have], display
 
 
 async def fetch(talk: Conversation, writing: Writing, display: Display) -> None:
-    """Copy to here; the agent sends. Raises ``FarFailure``, ``Garbled`` or ``Stopped``."""
+    """Receive from the agent, started with the task ``send``. Cancellation stops the copy.
+
+    Raises:
+        FarFailure: The far end failed or was cut off.
+        ProtocolError: The far end sent invalid records.
+        Stopped: The copy cannot go on here, such as for a full disk.
+    """
     landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     try:
         async for record in _records(talk):

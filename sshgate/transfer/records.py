@@ -1,15 +1,13 @@
-"""What travels between the two ends of a copy, and its framing. Pure.
+"""The records that the two ends of a copy exchange, and their framing. Pure. Also runs in the sandbox (Python 3.8).
 
-A tree is told depth first: ``Enter`` a directory, its contents, ``Leave``. Names are single path components,
-so no record can speak of a place outside the directory it was told in. A ``File`` is followed by ``Chunk``
-and ``Hole`` records and ends with ``Sum`` (all of it came, with this SHA-256) or ``Broken`` (it did not). A small
-file is one record, ``Whole``: with thousands of them it is the records that cost.
+A tree is sent depth first: ``Enter`` a directory, its contents, ``Leave``. Names are single path components, so no
+record can refer to a place outside of the current directory. A ``File`` is followed by ``Chunk`` and ``Hole`` records
+and ends with ``Sum`` (complete, with this SHA-256) or ``Broken``. A small file is one record, ``Whole``, because
+the cost of thousands of small files is that of their records.
 
-Each frame is ``tag, length, CRC-32, payload``; of a ``Chunk``, whose content its file's ``Sum`` proves, the CRC is
-that of the length alone: a second sum over every byte would cost as much as the first. Only ``End``, answered by
-``Done``, completes a copy: a stream that stops anywhere else was cut.
-
-This module also runs in the sandbox: nothing here needs more than Python 3.8.
+A frame is ``tag, length, CRC-32, payload``. The CRC of a ``Chunk`` covers only its length: its file's ``Sum`` verifies
+the content, and a second checksum over all bytes would double the cost. Only ``End``, answered by ``Done``, completes
+a copy: a stream that stops anywhere else was cut.
 """
 
 from __future__ import annotations
@@ -21,18 +19,18 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Union
 
 _HEAD = struct.Struct(">BII")
-# The longest frame, and what fits into it: a large file is cut into frames of exactly this size, which travel in
-# messages and pass through buffers of a power of two without a rest.
+# The longest frame, and the content that fits into it. A large file is sent in frames of exactly this size, a power of
+# two, which fill messages and buffers without a remainder.
 FRAME = 256 * 1024
 CHUNK = FRAME - _HEAD.size
-# All but Chunk: a path or two, a sentence.
+# The longest payload of any record but Chunk: one or two paths, or a sentence.
 LARGEST_OTHER = 64 * 1024
-# With its name it fits into a frame.
+# The largest file that is sent as one record. Its payload with the name is at most LARGEST_OTHER.
 WHOLE_UP_TO = 32 * 1024
 
 
 class Enter(NamedTuple):
-    """A directory begins. ``name`` is ``.`` for the destination itself (a source that ends in ``/.``)."""
+    """Start of a directory. ``name`` is ``.`` for the destination itself (a source that ends in ``/.``)."""
 
     mode: int
     mtime: int  # nanoseconds since 1970
@@ -40,11 +38,11 @@ class Enter(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """The last entered directory is complete; only now it gets its mode and time."""
+    """End of the current directory. Its mode and time are set now, after its contents."""
 
 
 class File(NamedTuple):
-    """A regular file begins; its first ``offset`` bytes are already at the receiver's."""
+    """Start of a regular file. The receiver already has its first ``offset`` bytes."""
 
     mode: int
     mtime: int
@@ -54,25 +52,25 @@ class File(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """The next bytes of the file. A view is good only until the next record is asked for."""
+    """The next bytes of the file. A view is valid only until the next record is requested."""
 
     content: bytes | memoryview
 
 
 class Hole(NamedTuple):
-    """The next ``length`` bytes of the file are a hole: zeros that take no room on the disk."""
+    """The next ``length`` bytes of the file are a hole: zeros that take no space on the disk."""
 
     length: int
 
 
 class Sum(NamedTuple):
-    """The file is complete. ``digest``: SHA-256 over its contents (holes: ``hash_hole``), empty if there is none."""
+    """End of a complete file. ``digest``: SHA-256 of its content (holes: ``hash_hole``); empty: not known."""
 
     digest: bytes
 
 
 class Broken(NamedTuple):
-    """The file could not be read to its end; what came of it is worthless."""
+    """The file could not be read to its end. What was sent of it is discarded."""
 
     reason: str
 
@@ -88,7 +86,7 @@ class Whole(NamedTuple):
 
 
 class Symlink(NamedTuple):
-    """A symbolic link; ``target`` is any bytes and is never followed."""
+    """A symbolic link. ``target`` may be any bytes and is never followed."""
 
     mtime: int
     name: bytes
@@ -96,21 +94,21 @@ class Symlink(NamedTuple):
 
 
 class Hardlink(NamedTuple):
-    """Another name of a file of this copy; ``target`` is its path from the destination directory."""
+    """Another name of a file of this copy. ``target`` is that file's path from the destination directory."""
 
     name: bytes
     target: bytes
 
 
 class Offer(NamedTuple):
-    """Asks, before a large file, what the receiver has of it already. Answered by ``Have``."""
+    """Asks what the receiver already has of a large file, before it is sent. Answered by ``Have``."""
 
     size: int
     name: bytes
 
 
 class Have(NamedTuple):
-    """The receiver has ``length`` bytes with this SHA-256; ``complete``: under the final name."""
+    """The receiver has ``length`` bytes with this SHA-256. ``complete``: 1 if under the final name, else 0."""
 
     length: int
     complete: int
@@ -118,7 +116,7 @@ class Have(NamedTuple):
 
 
 class Same(NamedTuple):
-    """The offered file is already there, byte for byte; only mode and time follow."""
+    """The receiver has the offered file already. Only its mode and time are to be set."""
 
     mode: int
     mtime: int
@@ -126,28 +124,28 @@ class Same(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something was not copied. ``path`` is for people, ``reason`` a clause such as ``is a FIFO``."""
+    """An entry was not copied. ``path`` is for messages, ``reason`` is a clause such as ``is a FIFO``."""
 
     path: bytes
     reason: str
 
 
 class Totals(NamedTuple):
-    """How much there is to come, for a progress bar."""
+    """How much will be sent, for a progress bar."""
 
     files: int
     size: int
 
 
 class End(NamedTuple):
-    """The sender has told everything: so many entries and bytes of content."""
+    """The sender has sent everything: the number of entries and of bytes of content."""
 
     entries: int
     size: int
 
 
 class Done(NamedTuple):
-    """The receiver's answer to ``End``: what it has put in place, as lasting as its file system can be."""
+    """The receiver's answer to ``End``: what it has put in place, synced to the disk where that is of use."""
 
     entries: int
     size: int
@@ -160,7 +158,7 @@ Record = Union[  # noqa: UP007 - Python 3.8 in a sandbox cannot evaluate X | Y
 
 
 class ProtocolError(Exception):
-    """The other end does not speak as agreed; nothing it says can be used. The text is a clause."""
+    """The other end violates the protocol; nothing that it sends can be trusted. The text is a clause."""
 
 
 _KINDS: tuple[Any, ...] = (
@@ -172,7 +170,7 @@ _CHUNK_TAG = _TAGS[Chunk]
 
 
 class _Layout:
-    """How the fields of one kind are laid out: all integers, the length of each string, the strings."""
+    """The layout of one kind of record: all integers, the length of each string, the strings."""
 
     def __init__(self, kind: Any) -> None:
         types = kind.__annotations__
@@ -207,7 +205,7 @@ def _encoded(value: bytes | str) -> bytes:
 
 
 def _deferred(kind: Any) -> Any:
-    # Python 3.8-3.13 keep the annotations of a NamedTuple as forward references or strings.
+    # Annotations of a NamedTuple are forward references or strings, by version of Python; unify them to strings.
     kind.__annotations__ = {
         name: getattr(note, "__forward_arg__", note) for name, note in dict(kind.__annotations__).items()
     }
@@ -222,17 +220,17 @@ def _checksum(tag: int, payload: bytes | memoryview) -> int:
 
 
 def encode(record: Record) -> bytes:
-    """One frame."""
+    """Return a record as one frame."""
     tag = _TAGS[type(record)]
     payload = record.content if isinstance(record, Chunk) else _LAYOUTS[tag].pack(record)
     return _HEAD.pack(tag, len(payload), _checksum(tag, payload)) + payload
 
 
 class Decoder:
-    """Turns bytes, cut anywhere, back into records. Holds one frame at most.
+    """Decodes frames from bytes that are split anywhere. Buffers one frame at most.
 
-    The content of a ``Chunk`` is a view of the buffer that the next bytes go into: it is released, so that any use
-    of it is an error, as soon as the next record is asked for.
+    The content of a ``Chunk`` is a view of this buffer. It is released when the next record is requested, after which
+    any use of it raises ``ValueError``.
     """
 
     def __init__(self) -> None:
@@ -243,9 +241,9 @@ class Decoder:
         return f"<Decoder {self._end - self._start} bytes waiting>"
 
     def room(self) -> memoryview:
-        """Where the next bytes are to be put, never empty: say ``filled`` afterwards.
+        """Return the space for the next bytes, never empty. Call ``filled`` after writing to it.
 
-        All the frames that are complete must have been taken.
+        The iterator of the last ``filled`` must be exhausted.
         """
         held = self._end - self._start
         if self._start:
@@ -254,9 +252,9 @@ class Decoder:
         return self._buffer[held:]
 
     def filled(self, size: int) -> Iterator[Record]:
-        """The records that are complete with ``size`` bytes more.
+        """Add the ``size`` bytes that were written to ``room``, and yield the records that are now complete.
 
-        Raises ``Garbled``; nothing after that is to be believed.
+        Raises ``ProtocolError``; the decoder must not be used after that.
         """
         self._end += size
         while self._end - self._start >= _HEAD.size:
@@ -273,7 +271,7 @@ class Decoder:
                 yield Chunk(payload) if tag == _CHUNK_TAG else self._record(tag, bytes(payload))
 
     def feed(self, data: bytes) -> Iterator[Record]:
-        """``filled``, with bytes from elsewhere."""
+        """Add ``data``, and yield the records that are now complete. Raises as ``filled``."""
         rest = memoryview(data)
         while rest:
             room = self.room()
@@ -291,5 +289,5 @@ class Decoder:
 
 
 def hash_hole(digest: hashlib._Hash, length: int) -> None:
-    """A hole counts by its length, not as zeros: a lie about it must not cost hours."""
+    """Hash a hole by its length instead of its zeros, as hashing a huge false hole would take hours."""
     digest.update(b"hole %d" % length)

@@ -1,4 +1,4 @@
-"""What both kinds of far end without Python share: the shell functions, and how they answer."""
+"""What copies by tar and by plain sh share: the shell functions at the far end, and the parser of their answers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ _ANSWERS = 64 * 1024
 
 
 def functions() -> bytes:
-    """The shell functions, without comments."""
+    """Return the shell functions of ``far.sh``, without comments and indentation."""
     text = resources.files("sshgate.transfer").joinpath("far.sh").read_text("ascii")
     return re.sub(r"(?m)^\s*#.*\n|^\s+", "", text).encode()
 
 
 def begin(sources: list[bytes], destination: bytes, token: str) -> bytes:
-    """The script line that goes to where everything will be put."""
+    """Return the command that enters the destination at the far end.
+
+    Args:
+        token: A random string for the names of temporary files.
+    """
     name = landing_name(sources[0]) if len(sources) == 1 else b""
     return words(b"begin", destination, name, token.encode())
 
 
 def parted(path: bytes) -> tuple[bytes, bytes]:
-    """The directory of a source and the name to read there, as shell words; a trailing slash follows a link."""
+    """Split a source into its directory and the name to read there, as shell words. A trailing slash follows a link."""
     if path.endswith(b"/") or landing_name(path) == b".":
         return b'"$(home %s)"' % words(path or b"."), words(b".")
     head, slash, last = path.rpartition(b"/")
@@ -38,7 +42,7 @@ def parted(path: bytes) -> tuple[bytes, bytes]:
 
 
 async def answers(talk: Conversation) -> AsyncIterator[tuple[bytes, bytes]]:
-    """Each answer as (kind, rest), to the end of the output."""
+    """Yield each answer as (kind, rest) up to the end of the output. Raises ``ProtocolError`` if one is too long."""
     waiting = b""
     while (data := await talk.read()) is not None:
         *whole, waiting = (waiting + data).split(b"\0")
@@ -49,7 +53,15 @@ async def answers(talk: Conversation) -> AsyncIterator[tuple[bytes, bytes]]:
 
 
 async def verdict(talk: Conversation, display: Display) -> int:
-    """Read the answers to an upload up to the last; what was put in place is counted by the far end."""
+    """Read the answers to an upload up to the last, and report failed entries to ``display``.
+
+    Returns:
+        The number of entries that the far end has put in place; 0 for a copy by tar, which does not count them.
+
+    Raises:
+        FarFailure: The far end stopped the copy or was cut off.
+        ProtocolError: An answer is not valid.
+    """
     async for kind, rest in answers(talk):
         if kind == b"P":
             why, _, path = rest.partition(b"\n")

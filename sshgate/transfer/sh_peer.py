@@ -1,6 +1,7 @@
-"""Copying where the sandbox has neither Python nor tar: plain ``sh`` with the usual small programs.
+"""Copies if the sandbox has neither Python nor tar: by plain ``sh`` and a few small programs.
 
-Slower, one entry at a time; holes are filled on the way in, hard links become copies on the way out.
+Slower, as it handles one entry at a time. Into the sandbox holes are filled with zeros, out of it hard links become
+copies.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _SECOND = 1_000_000_000
 
 
 async def send(talk: Conversation, sources: list[bytes], destination: bytes, display: Display, totals: bool) -> None:
-    """Copy from here. Raises ``FarFailure`` or ``Garbled``."""
+    """Copy ``sources`` into the sandbox. ``totals``: count them first. Raises ``FarFailure`` or ``ProtocolError``."""
     await talk.say(farscript.functions() + farscript.begin(sources, destination, os.urandom(8).hex()))
     await talk.programs()
     await talk.say(b'while IFS= read -r l;do eval "$(printf %b "$l")";done;exit 1')
@@ -84,7 +85,7 @@ async def _sending(talk: Conversation, sources: list[bytes], display: Display, t
 
 
 class _RecordWriter:
-    """Says records in the words of the far functions."""
+    """Sends records as calls of the functions at the far end."""
 
     def __init__(self, talk: Conversation) -> None:
         self.file = File(0, 0, 0, 0, b"")
@@ -129,7 +130,7 @@ class _RecordWriter:
             await say(b"end")
 
     def _name(self, name: bytes) -> bytes:
-        """The name as a shell word; the only source may have got another one from the destination."""
+        """Return the name as a shell word. A single source may be renamed by the destination."""
         return words(name) if self._trail else b'"${renamed:-"$top"}"'
 
     async def _content(self, content: bytes | memoryview) -> None:
@@ -157,7 +158,7 @@ def _time(mtime: int) -> bytes:
 
 
 async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, display: Display) -> None:
-    """Copy to here. Raises ``FarFailure``, ``Garbled`` or ``Stopped``."""
+    """Copy ``sources`` out of the sandbox. Raises ``FarFailure``, ``ProtocolError`` or ``Stopped``."""
     await talk.say(farscript.functions())
     await talk.programs()
     landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
@@ -170,7 +171,7 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
 
 
 async def fetch_one(talk: Conversation, source: bytes, landing: Receiver, display: Display) -> None:
-    """Copy one source to here; ``functions`` are there already. Raises as ``fetch`` does."""
+    """Copy one source out of the sandbox, in which ``functions`` are defined already. Raises as ``fetch``."""
     head, name = farscript.parted(source)
     await talk.say(b"(tree %s %s)" % (head, name))
     async for record in records(Input(talk), landing_name(source)):
@@ -184,7 +185,7 @@ async def fetch_one(talk: Conversation, source: bytes, landing: Receiver, displa
 
 
 async def records(source: Input, top: bytes) -> AsyncIterator[Record]:
-    """The records of one tree. Its first entry gets the name ``top``."""
+    """Read one tree, whose first entry gets the name ``top``. Raises ``FarFailure`` or ``ProtocolError``."""
     trail: list[bytes] = []
     while True:
         kind, *numbers = await source.line()
@@ -213,7 +214,7 @@ async def records(source: Input, top: bytes) -> AsyncIterator[Record]:
 
 
 _LINE = re.compile(rb"[UZ]|L( \d{1,12}){3}|E [0-7]{1,7}( \d{1,12}){2}|F [0-7]{1,7}( \d{1,15}){3}|X( \d{1,5}){2}")
-# How many fields of each kind are numbers; the others are lengths of what follows.
+# How many fields of each kind are numbers. The rest are the lengths of strings that follow the line.
 _NUMBERS = {b"L": 1, b"E": 2, b"F": 3, b"X": 0}
 
 
@@ -231,19 +232,19 @@ async def _file(source: Input, file: File) -> AsyncIterator[Record]:
 
 
 class Input:
-    """Lines and counted bytes from the far end. Raises ``Garbled`` for what is neither."""
+    """Buffered input from the far end: lines and counted bytes. Its methods raise ``ProtocolError`` at EOF."""
 
     def __init__(self, talk: Conversation) -> None:
         self._talk = talk
         self._buffer = bytearray()
 
     def done(self) -> None:
-        """Give back what was read too much."""
+        """Return the data that was read too far to the ``Conversation``."""
         self._talk.unread(bytes(self._buffer))
         self._buffer.clear()
 
     async def line(self) -> tuple[bytes, *tuple[int, ...]]:
-        """A kind and its numbers."""
+        """Read a line: a kind and its numbers. Raises ``FarFailure`` if the far end has stopped the copy."""
         text = await self.raw_line()
         if text[:1] == b"S":
             raise FarFailure(f"in the sandbox: {display_path(text[1:].rstrip(bytes(1)))}")
@@ -253,6 +254,7 @@ class Input:
         return (kind, *map(int, numbers))
 
     async def raw_line(self) -> bytes:
+        """Read up to a newline or NUL, which is not returned."""
         while (end := re.search(rb"[\n\0]", self._buffer)) is None:
             if len(self._buffer) > _LONGEST_LINE * 10:
                 raise ProtocolError("it sent something that is not part of a copy")
@@ -262,6 +264,7 @@ class Input:
         return line
 
     async def exactly(self, size: int, limit: int) -> bytes:
+        """Read ``size`` bytes. Raises ``ProtocolError`` if they are more than ``limit``."""
         if size > limit:
             raise ProtocolError("it sent a name that is too long")
         while len(self._buffer) < size:
@@ -269,7 +272,7 @@ class Input:
         return self._taken(size)
 
     async def some(self, limit: int) -> bytes:
-        """At most so many bytes, at least one."""
+        """Read at least one byte and at most ``limit``."""
         if not self._buffer:
             await self._more()
         return self._taken(limit)

@@ -1,7 +1,7 @@
-"""Copying where the sandbox has tar but no Python.
+"""Copies if the sandbox has tar but no Python.
 
-Into the sandbox, the archive is unpacked in a directory aside, compared with one checksum over all contents,
-and only then moved into place. Out of it, tar's exit status and a checksum follow the archive.
+Into the sandbox, the archive is unpacked in a temporary directory, verified by one checksum over all contents, and then
+moved into place. Out of it, tar's exit status and a checksum follow the archive.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sshgate.transfer.tarball import Packer, Wire, unpacked
 from sshgate.transfer.unfinished import display_path
 
 NEEDED = frozenset(("tar", "sha256sum", "xargs", "mv", "mkdir", "stat", "tee"))
-# Names of this many bytes wait in memory, more in a temporary file.
+# Bytes of file names that are kept in memory. More go into a temporary file.
 _NAMES = 1024 * 1024
-# So many names at once are a command line that every system takes.
+# Names per command line, so that it does not exceed the limit of any system.
 _BATCH = 100
 
 
 async def is_gnu(talk: Conversation) -> bool:
-    """Whether the far tar is GNU's, which knows extended headers and holes."""
+    """Whether the sandbox has GNU tar, which supports extended headers and holes. Raises ``FarFailure``."""
     await talk.say(
         b"case $(tar --version 2>/dev/null) in *GNU*) printf '\\001sshgate-cp gnu\\002';; "
         b"*) printf '\\001sshgate-cp other\\002';;esac"
@@ -44,7 +44,15 @@ async def is_gnu(talk: Conversation) -> bool:
 async def send(
     talk: Conversation, sources: list[bytes], destination: bytes, display: Display, wants_totals: bool
 ) -> None:
-    """Copy from here. Raises ``FarFailure`` or ``Garbled``; then nothing was put in place."""
+    """Copy ``sources`` into the sandbox.
+
+    Args:
+        wants_totals: Count the files first, for the progress bar.
+
+    Raises:
+        FarFailure: The far end failed, or a source changed meanwhile.
+        ProtocolError: An answer of the far end is not valid.
+    """
     gnu = await is_gnu(talk)
     script = farscript.begin(sources, destination, os.urandom(8).hex())
     await talk.say(
@@ -95,7 +103,7 @@ async def _sending(talk: Conversation, sources: list[bytes], gnu: bool, display:
 
 
 async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, display: Display) -> None:
-    """Copy to here. Raises ``FarFailure``, ``Garbled`` or ``Stopped``."""
+    """Copy ``sources`` out of the sandbox. Raises ``FarFailure``, ``ProtocolError`` or ``Stopped``."""
     gnu = await is_gnu(talk)
     await talk.say(farscript.functions())
     await talk.programs()
@@ -118,7 +126,7 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
 
 
 async def _is_beyond(talk: Conversation, head: bytes, name: bytes) -> bool:
-    """Whether tar cannot know what a source holds, and the shell can copy it."""
+    """Whether a source has to be copied by the shell: tar trusts sizes, which are wrong in /proc and /sys."""
     mark = b"printf '\\001sshgate-cp %s\\002'"
     await talk.say(b"if (beyond_tar %s %s);then %s;else %s;fi" % (head, name, mark % b"beyond", mark % b"plain"))
     beyond = await talk.agent(b"beyond")
@@ -126,7 +134,13 @@ async def _is_beyond(talk: Conversation, head: bytes, name: bytes) -> bool:
 
 
 async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing: Receiver, display: Display) -> None:
-    """A file of the kernel's, or of some in user space, is empty for tar and not for others: it is not copied then."""
+    """Withdraw and report files that tar took for empty although they have content.
+
+    Files of the kernel and of some FUSE file systems report a size of 0.
+
+    Args:
+        empty: The paths of all files without content in the archive.
+    """
     head, _ = farscript.parted(source)
     top = landing_name(source)
     prefix = top + b"/" if source.endswith(b"/") and top != b"." else b""
@@ -144,7 +158,7 @@ async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing:
 
 
 def _land(bridge: _Blocking, source: bytes, landing: Receiver, display: Display, empty: list[bytes]) -> None:
-    """In a thread of its own: ``tarfile`` can only block. ``empty`` gets the paths of all files without content."""
+    """Unpack one archive, in a thread as ``tarfile`` blocks. Appends the paths of all empty files to ``empty``."""
     wire = Wire(bridge.more)
     if wire.peek() == b"S":
         raise FarFailure(f"in the sandbox: {display_path(wire.sentence())}")
@@ -179,7 +193,7 @@ def _land(bridge: _Blocking, source: bytes, landing: Receiver, display: Display,
 
 
 class _Blocking:
-    """Lets a thread read what arrives in the event loop; ends the thread when the copy is cancelled."""
+    """Lets a thread read data that arrives in the event loop, and ends the thread if the copy is cancelled."""
 
     def __init__(self, talk: Conversation) -> None:
         self._talk = talk
@@ -188,7 +202,7 @@ class _Blocking:
         self._over = False
 
     def more(self) -> bytes:
-        """The next bytes, ``b""`` at the end; called in the thread."""
+        """Return the next bytes, ``b""`` at the end. For the thread. Raises ``ProtocolError`` after cancellation."""
         if self._over:
             raise ProtocolError("it was interrupted")
         self._waiting = asyncio.run_coroutine_threadsafe(self._talk.read(), self._loop)
@@ -198,11 +212,11 @@ class _Blocking:
             raise ProtocolError("it was interrupted") from error
 
     def give_back(self, data: bytes) -> None:
-        """What was read too much."""
+        """Put back data that was read too far."""
         self._talk.unread(data)
 
     async def run(self, work: Callable[[], None]) -> None:
-        """Run ``work`` in a thread and see it to its end, cancelled or not."""
+        """Run ``work`` in a thread. Cancellation interrupts its next ``more`` and waits until the thread has ended."""
         thread = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             await asyncio.shield(thread)

@@ -1,7 +1,7 @@
-"""Between records and tar archives. Python's ``tarfile`` reads and writes the headers only: nothing is extracted by it.
+"""Converts between records and tar archives. ``tarfile`` handles the headers only; it never extracts anything.
 
-An archive from a sandbox is not trusted: names that would leave the destination end the copy, headers have a
-limit, and what is left is said in records, which ``incoming`` carries out by descriptor.
+An archive from a sandbox is not trusted: a name that would leave the destination ends the copy, and the size of headers
+is limited. The archive becomes records, which ``incoming`` puts in place by descriptors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sshgate.transfer.records import (
 )
 from sshgate.transfer.unfinished import display_path
 
-# All headers of one entry: long names, extended attributes.
+# The most bytes that all headers of one entry may have, such as long names and extended attributes.
 _HEADERS = 1024 * 1024
 _ZEROS = bytes(CHUNK)
 _SPECIAL = {
@@ -42,10 +42,11 @@ _SPECIAL = {
 
 
 class Packer:
-    """Turns records into the bytes of one archive: the tree under ``t/``, then what proves it complete.
+    """Turns records into one archive: the tree under ``t/``, then the files by which the far end verifies it.
 
-    ``names`` collects the path of each regular file, NUL after each, for the check at the far end.
-    ``gnu``: the far tar knows extended headers (times below a second), else only GNU's long names.
+    Args:
+        extended: The far tar supports extended headers (mtimes with fractions); otherwise only GNU's long names.
+        names: Collects the path of each regular file, each followed by NUL, for the check at the far end.
     """
 
     def __init__(self, extended: bool, names: IO[bytes]) -> None:
@@ -58,7 +59,7 @@ class Packer:
         self._modes = b""
 
     def pack(self, record: Record) -> Iterator[bytes]:
-        """The bytes for one record. A ``Broken`` file is filled up and spoils the checksum on purpose."""
+        """Yield the bytes of one record. Raises ``OSError`` for ``Broken``: an archive cannot take a file back."""
         if isinstance(record, Chunk):
             yield self._content(record.content)
         elif isinstance(record, Hole):
@@ -72,10 +73,10 @@ class Packer:
             mode = record.mode if self._format == 2 else record.mode | 0o700
             yield self._header(b"", tarfile.DIRTYPE, mode, record.mtime)
         elif isinstance(record, Leave):
-            if self._format == 1:  # a simple tar gives a directory its time at once, before its contents
+            if self._format == 1:  # a simple tar sets a directory's time before its contents: repeat the directory
                 entered = self._trail[-1]
                 yield self._header(b"", tarfile.DIRTYPE, entered.mode | 0o700, entered.mtime)
-                if entered.mode & 0o700 != 0o700:  # and a mode that closes it must wait for them, too
+                if entered.mode & 0o700 != 0o700:  # a mode without access for its owner must be set after them
                     self._modes += b"%04o\0%s\0" % (entered.mode, self._path(b""))
             self._trail.pop()
         elif isinstance(record, File):
@@ -93,7 +94,7 @@ class Packer:
             yield self._header(record.name, tarfile.LNKTYPE, 0o644, 0, link=b"t/" + target)
 
     def finish(self) -> Iterator[bytes]:
-        """The list of names, the checksum over all contents, and the end of the archive."""
+        """Yield the list of names, the modes to set at the end, the checksum, and the end of the archive."""
         size = self._names.tell()
         yield self._plain(b"names", size)
         self._names.seek(0)
@@ -132,9 +133,13 @@ class Packer:
 
 
 class Wire:
-    """The archive's bytes as ``tarfile`` wants to read them, hashed. ``more`` blocks and gives ``b""`` at the end.
+    """A received archive as a file object for ``tarfile``, which hashes what is read.
 
-    It can seek forward, and back by the one byte that ``tarfile`` looks at before each header.
+    It can seek forward, and back by the one byte that ``tarfile`` reads ahead before each header. ``budget`` is the
+    number of bytes that may be read until it is set again.
+
+    Args:
+        more: Blocks, and returns the next bytes, ``b""`` at the end.
     """
 
     def __init__(self, more: Callable[[], bytes]) -> None:
@@ -147,16 +152,16 @@ class Wire:
         self._again = False
 
     def peek(self) -> bytes:
-        """The first byte that comes next."""
+        """Return the next byte without reading it."""
         self._fill(1)
         return bytes(self._buffer[:1])
 
     def rest(self) -> bytes:
-        """What was received beyond the trailer."""
+        """Return what was received after the trailer."""
         return bytes(self._buffer)
 
     def sentence(self) -> bytes:
-        """A far end that stops says ``S``, why, and NUL instead of an archive."""
+        """Return the sentence of a far end that stops: it sends ``S``, the sentence and NUL instead of an archive."""
         while 0 not in self._buffer and len(self._buffer) < 1000:
             before = len(self._buffer)
             self._fill(before + 1)
@@ -165,9 +170,11 @@ class Wire:
         return bytes(self._buffer[1:1000]).partition(b"\0")[0]
 
     def tell(self) -> int:
+        """Return the position in the archive."""
         return self._position - self._again
 
     def seek(self, position: int) -> None:
+        """Move forward to ``position``, or to the end if that comes first; or back by one byte."""
         self._again = False
         if position == self._position - 1:
             self._again = True
@@ -179,7 +186,7 @@ class Wire:
                 return
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes, fewer only at the end. Raises ``Garbled`` for headers without end."""
+        """Read ``size`` bytes, fewer only at the end. Raises ``ProtocolError`` when ``budget`` is exceeded."""
         if self._again and size:
             self._again = False
             return self._last + self.read(size - 1)
@@ -202,9 +209,9 @@ class Wire:
             self._buffer += data
 
     def trailer(self) -> tuple[int, bytes, bool]:
-        """After the archive: tar's exit status, the checksum, and whether tar left out sockets.
+        """Read what follows the archive: tar's exit status, the checksum, and whether tar left out sockets.
 
-        Raises ``Garbled`` when it was cut.
+        Raises ``ProtocolError`` if the archive is incomplete.
         """
         seen = b""
         while b"\2" not in seen:
@@ -229,9 +236,13 @@ class Wire:
 
 
 def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:
-    """The records of one archive, without ``End``. ``contents``: its top is the destination itself.
+    """Yield the records of one archive, without ``End``.
 
-    Raises ``Garbled`` for whatever an honest tar would not send.
+    Args:
+        contents: The archive holds the contents of the destination itself.
+
+    Raises:
+        ProtocolError: The archive is damaged, was cut, or has names that would leave the destination.
     """
     trail: list[bytes] = []
     if contents:
@@ -245,8 +256,8 @@ def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:
             member = archive.next()
             if member is None:
                 break
-            archive.members = []  # type: ignore[attr-defined]  # it would keep every header it has seen
-            archive.pax_headers = {}  # and headers for all that follows, without end
+            archive.members = []  # type: ignore[attr-defined]  # it would keep all headers
+            archive.pax_headers = {}  # and global headers, without a limit
             path = _components(member.name)
             directory = path if member.isdir() else path[:-1]
             if not path:
@@ -305,7 +316,7 @@ def _file(wire: Wire, member: tarfile.TarInfo, file: File) -> Iterator[Record]:
 
 
 def _moves(trail: list[bytes], directory: list[bytes]) -> Iterator[Record]:
-    """Leave and enter directories to get from one to another."""
+    """Yield the records that lead from one directory to another."""
     while trail != directory[: len(trail)]:
         trail.pop()
         yield Leave()

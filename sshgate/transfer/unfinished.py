@@ -1,6 +1,6 @@
-"""A file on its way in: under a temporary name until all of it came and its checksum is right.
+"""Writes files under temporary names until they are complete and verified. Also runs in the sandbox (Python 3.8).
 
-Every call is relative to an open directory and follows no link. Also runs in the sandbox (Python 3.8).
+Every call is relative to an open directory and follows no link.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from sshgate.transfer.records import CHUNK, File, ProtocolError, Symlink, Whole,
 FSYNC_FROM = 1024 * 1024
 _FLUSH = 8 * 1024 * 1024
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# What the root of a container is made of.
+# File systems of a container's root, which end with the container.
 _PASSING = (b"overlay", b"tmpfs")
-# More than any usual file system takes: 16 TiB.
+# 16 TiB: the limit of ext4 with blocks of 4 KiB.
 LARGEST_FILE = 1 << 44
 
 
 class Stopped(Exception):
-    """The copy cannot go on. The text is one sentence for the user."""
+    """The copy cannot go on at this end. The text is one sentence for the user."""
 
 
 class Unfinished:
-    """A file under its temporary name. Owns ``fd``, and ``directory`` too if it may outlive the visit there."""
+    """A file under its temporary name. Owns ``fd``; with ``owner`` also ``directory``, which otherwise stays open."""
 
     def __init__(self, fd: int, directory: int, temporary: bytes, name: bytes, owner: bool = False) -> None:
         self.fd = fd
@@ -35,7 +35,7 @@ class Unfinished:
         self._holes = False
         self._flushed = 0
         self.lasting = False
-        """Whether it is worth forcing to the disk; see ``outlives_us``."""
+        """Whether to sync it to the disk; see ``outlives_us``."""
         self.temporary = temporary
         self.name = name
         self.record = File(0, 0, 0, 0, name)
@@ -44,6 +44,7 @@ class Unfinished:
         self.digest = hashlib.sha256()
 
     def write(self, content: bytes | memoryview) -> None:
+        """Append content. Raises ``ProtocolError`` beyond the announced size, or ``OSError``."""
         if self.position + len(content) > self.record.size:
             raise ProtocolError(f"it sent more of {display_path(self.name)} than it had announced")
         self.digest.update(content)
@@ -53,11 +54,12 @@ class Unfinished:
             self.position += written
             view = view[written:]
         if self.lasting and self.position - self._flushed >= _FLUSH:
-            # Starts writing to the disk now, so that the fsync at the end has little left to wait for.
+            # Starts write-back now, so that the fsync at the end has little left to do.
             os.posix_fadvise(self.fd, self._flushed, self.position - self._flushed, os.POSIX_FADV_DONTNEED)
             self._flushed = self.position
 
     def hole(self, length: int) -> None:
+        """Append a hole. Raises ``ProtocolError`` beyond the announced size."""
         if length <= 0 or self.position + length > self.record.size:
             raise ProtocolError(f"it sent more of {display_path(self.name)} than it had announced")
         hash_hole(self.digest, length)
@@ -65,13 +67,13 @@ class Unfinished:
         self.position += length
 
     def complete(self, digest: bytes, mask: int) -> None:
-        """Check, set mode and time, and rename. Raises ``OSError`` if any of it fails."""
+        """Verify the file, set mode and time, and rename it. Raises ``OSError``; then ``give_up`` must follow."""
         record = self.record
         if self.position != record.size:
             raise OSError(errno.EBADMSG, f"is incomplete: {self.position:,} of {record.size:,} bytes came")
         if digest and digest != self.digest.digest():
             raise OSError(errno.EBADMSG, "arrived with a wrong checksum")
-        if self._holes or record.offset:  # a hole at the end, or what a longer earlier try has left
+        if self._holes or record.offset:  # a hole at the end, or data left by an earlier copy
             os.ftruncate(self.fd, record.size)
         os.fchmod(self.fd, record.mode & mask)
         os.utime(self.fd, ns=(record.mtime, record.mtime))
@@ -81,7 +83,7 @@ class Unfinished:
         self._close()
 
     def give_up(self) -> None:
-        """Remove it, or keep it for the next try; never raises."""
+        """Remove the file, unless ``keep`` is set, and close it. Idempotent."""
         if self.fd < 0:
             return
         if not self.keep:
@@ -96,12 +98,13 @@ class Unfinished:
 
 
 def display_path(path: bytes) -> str:
-    """A path as people can read it and a terminal cannot be harmed by it."""
+    """Return a path for messages. Unprintable characters are escaped, which makes it safe for a terminal."""
     text = path.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def open_file(directory: int, name: bytes, record: File, temporary: bytes, resumed: Unfinished | None) -> Unfinished:
+    """Start a file, or go on with ``resumed`` if the record does. Raises ``ProtocolError`` or ``OSError``."""
     if not 0 <= record.size <= LARGEST_FILE or not 0 <= record.offset <= record.size or record.mode < 0:
         raise ProtocolError("it sent an impossible size")
     if resumed is not None:
@@ -114,7 +117,7 @@ def open_file(directory: int, name: bytes, record: File, temporary: bytes, resum
         raise ProtocolError("it resumes a file that is not there")
     try:
         fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
-    except FileExistsError:  # left by an earlier try whose contents did not match
+    except FileExistsError:  # left by an earlier copy of another content
         os.unlink(temporary, dir_fd=directory)
         fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
     unfinished = Unfinished(fd, directory, temporary, name)
@@ -123,9 +126,9 @@ def open_file(directory: int, name: bytes, record: File, temporary: bytes, resum
 
 
 def put(directory: int, temporary: bytes, name: bytes, record: Whole, mask: int, new: bool) -> None:
-    """A small file, as ``Unfinished`` makes large ones. Raises ``OSError`` if any of it fails; then nothing is left.
+    """Put a small file in place: write, verify and rename. If it raises ``OSError``, nothing is left.
 
-    ``new``: the directory holds nothing but what this copy has put there, so no device or FIFO can have the name.
+    ``new``: the directory was created by this copy, so no device or FIFO can have the name.
     """
     if hashlib.sha256(record.content).digest() != record.digest:
         raise OSError(errno.EBADMSG, "arrived with a wrong checksum")
@@ -148,7 +151,7 @@ def put(directory: int, temporary: bytes, name: bytes, record: Whole, mask: int,
 
 
 def put_symlink(directory: int, temporary: bytes, name: bytes, record: Symlink) -> None:
-    """A symbolic link. Raises ``OSError``; then nothing is left."""
+    """Put a symbolic link in place. If it raises ``OSError``, nothing is left."""
     os.symlink(record.target, temporary, dir_fd=directory)
     try:
         os.utime(temporary, ns=(record.mtime, record.mtime), dir_fd=directory, follow_symlinks=False)
@@ -159,21 +162,22 @@ def put_symlink(directory: int, temporary: bytes, name: bytes, record: Symlink) 
 
 
 def put_link(there: int, target: bytes, directory: int, temporary: bytes, name: bytes) -> None:
-    """Another name of the file ``target`` of the directory ``there``. Raises ``OSError``; then nothing is left."""
+    """Link the file ``target`` of the directory ``there``. If it raises ``OSError``, nothing is left."""
     if stat.S_IFMT(os.lstat(target, dir_fd=there).st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
         raise OSError(errno.EPERM, "is a hard link to what is not a file")
     os.link(target, temporary, src_dir_fd=there, dst_dir_fd=directory, follow_symlinks=False)
     try:
         into_place(directory, temporary, name)
     finally:
-        # Renaming a link onto another link of the same file does nothing and leaves both.
+        # rename(2) does nothing if both names are links to the same file, so the temporary one is left.
         unlink(temporary, directory)
 
 
 def existing(directory: int, name: bytes, flags: int) -> int | None:
-    """A regular file, open; or ``None``. To be written, it must be ours, with one name, and nobody else's to write:
+    """Open a regular file; ``None`` if there is none that can be used.
 
-    whoever had it open before would write into it after its checksum was found right.
+    For writing, it must be our own, have one link, and be writable by no one else: another process could have it open
+    and write to it after its checksum was verified.
     """
     try:
         fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
@@ -188,6 +192,7 @@ def existing(directory: int, name: bytes, flags: int) -> int | None:
 
 
 def into_place(directory: int, temporary: bytes, name: bytes) -> None:
+    """Rename to the final name. Replaces only regular files and symbolic links. Raises ``OSError``."""
     try:
         kind = stat.S_IFMT(os.lstat(name, dir_fd=directory).st_mode)
         if kind == stat.S_IFDIR:
@@ -200,6 +205,7 @@ def into_place(directory: int, temporary: bytes, name: bytes) -> None:
 
 
 def hash_file(fd: int, digest: hashlib._Hash) -> int:
+    """Hash a file from its beginning. Returns its length. Raises ``OSError``."""
     length = 0
     while True:
         content = os.pread(fd, CHUNK, length)
@@ -210,6 +216,7 @@ def hash_file(fd: int, digest: hashlib._Hash) -> int:
 
 
 def unlink(name: bytes, directory: int) -> None:
+    """Remove a file if possible. Never raises."""
     try:
         os.unlink(name, dir_fd=directory)
     except OSError:
@@ -217,10 +224,10 @@ def unlink(name: bytes, directory: int) -> None:
 
 
 def outlives_us(fd: int) -> bool:
-    """Whether what is written to the file system of ``fd`` is still there after a crash of the machine.
+    """Whether the file system of ``fd`` survives a crash of the machine, so that syncing it is of use.
 
-    A container's own layer and its memory are not: they end with the container, and no crash can leave half of
-    a file in them. Volumes and the disks of machines are; so is whatever we know nothing of.
+    A container's own layer and its tmpfs do not: they end with the container. Volumes and disks do, and anything
+    unknown is assumed to.
     """
     try:
         if os.fstat(fd).st_dev != os.stat("/").st_dev:  # noqa: PTH116 - also without pathlib
@@ -233,7 +240,7 @@ def outlives_us(fd: int) -> bool:
 
 
 def sync_directory(fd: int) -> None:
-    """The names in a directory to the disk, where its file system knows that."""
+    """Sync the names in a directory to the disk, if its file system supports that. Raises ``OSError``."""
     try:
         os.fsync(fd)
     except OSError as error:
@@ -242,9 +249,9 @@ def sync_directory(fd: int) -> None:
 
 
 def sync(fd: int) -> None:
-    """Everything of this file system to the disk: one call instead of one per small file."""
+    """Sync the whole file system to the disk: one call instead of one for each small file."""
     try:
-        # Not at the top: a sandbox's own file system needs no sync, and some small Pythons have no ctypes.
+        # Imported here: most sandboxes need no sync, and some minimal builds of Python lack ctypes.
         import ctypes
 
         if ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0:
