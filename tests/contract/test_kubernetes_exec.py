@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -128,21 +131,55 @@ async def test_closing_the_provider_ends_programs_and_pods(place: Namespace, pro
     assert await place.living() == []
 
 
+ABANDONED = """
+import asyncio, sys
+from sshgate.config.model import Profile, SandboxPlace
+from sshgate.providers.kubernetes.provider import KubernetesProvider
+from sshgate.sandbox.provider import Order
+
+async def main(kubeconfig, namespace, image, runtime_class):
+    place = SandboxPlace(kubeconfig=kubeconfig, namespace=namespace, gateway="test")
+    provider = KubernetesProvider(place)
+    await provider.open()
+    profile = Profile(image=image, runtime_class=runtime_class or None)
+    await provider.create(Order(profile, "alice", "aaaaaaaaaa"), lambda text: None)
+    named = await provider.create(Order(profile, "alice", "bbbbbbbbbb", name="work"), lambda text: None)
+    print("named", named.id, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@asynccontextmanager
+async def abandoned(place: Namespace) -> AsyncIterator[str]:
+    """A gateway process that has made two sandboxes and was killed with -9; the id of the named one."""
+    words = (place.place().kubeconfig, place.name, BUSYBOX, RUNTIME_CLASS or "")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ABANDONED, *map(str, words), stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            while not (line := (await process.stdout.readline()).decode()).startswith("named"):
+                assert line, "the gateway did not get so far"
+        process.kill()
+        await process.wait()
+        yield line.split()[1]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def test_the_next_life_of_a_gateway_removes_the_pods_of_the_last(place: Namespace) -> None:
-    """As after kill -9: nobody deleted them."""
-    abandoned = KubernetesProvider(place.place())
-    await abandoned.open()
-    await abandoned.create(Order(PROFILE, "alice", secrets.token_hex(5)), lambda text: None)
-    named = await abandoned.create(Order(PROFILE, "alice", secrets.token_hex(5), name="work"), lambda text: None)
-    other = KubernetesProvider(place.place(gateway="another"))
-    await other.open()
-    foreign = await other.create(Order(PROFILE, "bob", secrets.token_hex(5)), lambda text: None)
-    assert len(await place.living()) == 3
-    async with place.provider():
-        for _ in range(100):
-            if len(await place.living()) == 2:
-                break
-            await asyncio.sleep(0.05)
-    assert set(await place.living()) == {named.id, foreign.id}
-    await abandoned.close()
-    await other.close()
+    """After kill -9 nobody has deleted them."""
+    async with place.provider(gateway="another") as other, abandoned(place) as named:
+        foreign = await other.create(Order(PROFILE, "bob", secrets.token_hex(5)), lambda text: None)
+        assert len(await place.living()) == 3
+        async with place.provider():
+            for _ in range(200):
+                if len(await place.living()) == 2:
+                    break
+                await asyncio.sleep(0.05)
+            assert set(await place.living()) == {named, foreign.id}

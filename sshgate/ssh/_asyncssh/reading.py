@@ -78,7 +78,7 @@ class Reading(Arrival):
         self._early_bytes = 0
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        self._inpbuf = self._inpbuf + data if self._inpbuf else data
+        self._inpbuf = b"".join((self._inpbuf, data)) if self._inpbuf else data
         self.budget.ready()
         self._bound_input()
 
@@ -88,7 +88,8 @@ class Reading(Arrival):
             # asyncssh copies all remaining input twice for each packet: 2.5 MiB for one read of 256 KiB.
             self._inpbuf = cast(bytes, memoryview(self._inpbuf))
         left = self._recv_packets()
-        self._inpbuf = bytes(self._inpbuf)
+        if not left:
+            self._inpbuf = bytes(self._inpbuf)
         return left
 
     def _recv_packets(self) -> bool:
