@@ -89,14 +89,17 @@ class Turns:
         self.left = TURN
         waiting = self._waiting
         had_theirs: list[tuple[float, int, Budget]] = []
-        while waiting and self.left > 0:
-            entry = heapq.heappop(waiting)
-            if not entry[2].go_on():
-                had_theirs.append(entry)
-        for entry in had_theirs:
-            heapq.heappush(waiting, entry)
-        if waiting:
-            self.use(0.0)
+        try:
+            while waiting and self.left > 0:
+                entry = heapq.heappop(waiting)
+                if not entry[2].go_on():
+                    had_theirs.append(entry)
+        finally:
+            # Also when the work of one has raised: the others would wait for ever.
+            for entry in had_theirs:
+                heapq.heappush(waiting, entry)
+            if waiting:
+                self.use(0.0)
 
 
 class Budget:

@@ -15,7 +15,7 @@ from sshgate.providers.kubernetes.api.websocket import RemoteSocket
 from sshgate.providers.kubernetes.exec import diagnosis, remotecommand
 from sshgate.providers.kubernetes.exec.cold_start import ColdStart, StartupFailed, events
 from sshgate.providers.kubernetes.exec.process import ExecProcess
-from sshgate.providers.kubernetes.exec.queue import Turns
+from sshgate.providers.kubernetes.exec.queue import Turn, Turns
 from sshgate.providers.kubernetes.podspec import CONTAINER
 from sshgate.sandbox.provider import Notice, Order
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs, dismiss
@@ -178,17 +178,14 @@ class KubernetesSandbox:
     async def _exec(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         query = remotecommand.exec_query(CONTAINER, argv, terminal is not None)
         turn = await self._turns.take(self._pod.spec.node_name, self.profile.limits.start)
-        try:
-            process = await self._opened(query, terminal is not None)
-        except BaseException:
-            turn.end()
-            raise
+        process = await self._opened(query, terminal is not None, turn)
         self._turns.end_when_begun(turn, process)
         if terminal is not None:
             await process.control(Resize(terminal.size))
         return process
 
-    async def _opened(self, query: str, terminal: bool) -> ExecProcess:
+    async def _opened(self, query: str, terminal: bool, turn: Turn) -> ExecProcess:
+        """Open an exec. Ends the turn if it raises; when cancelled, only once the exec has begun or failed."""
         opening = asyncio.create_task(self._api.websocket(self._api.path("pods", self.id, "exec"), query))
         try:
             socket = await asyncio.shield(opening)
@@ -197,15 +194,27 @@ class KubernetesSandbox:
             # terminal running (see `dismiss`), so its request is not cancelled.
             if not terminal:
                 opening.cancel()
-            task = asyncio.create_task(self._undo(opening, terminal))
+            task = asyncio.create_task(self._undo(opening, terminal, turn))
             self._undoing.add(task)
             task.add_done_callback(self._undoing.discard)
             raise
+        except BaseException:
+            turn.end()
+            raise
         return self._enlisted(socket, terminal)
 
-    async def _undo(self, opening: asyncio.Task[RemoteSocket], terminal: bool) -> None:
-        with contextlib.suppress(GateError, asyncio.CancelledError):
-            self.aside.give_up(self._enlisted(await opening, terminal))
+    async def _undo(self, opening: asyncio.Task[RemoteSocket], terminal: bool, turn: Turn) -> None:
+        try:
+            process = self._enlisted(await opening, terminal)
+        except (GateError, asyncio.CancelledError):
+            turn.end()
+            return
+        except BaseException:
+            turn.end()
+            raise
+        # A client that comes and goes must not start more execs at a time than one that stays.
+        self._turns.end_when_begun(turn, process)
+        self.aside.give_up(process)
 
     def _enlisted(self, socket: RemoteSocket, terminal: bool) -> ExecProcess:
         process = ExecProcess(socket, terminal, self)
