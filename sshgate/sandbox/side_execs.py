@@ -77,11 +77,13 @@ async def dismiss(process: Process, seconds: float = DISMISS_SECONDS) -> None:
 
     Closing alone would leave a launcher with a terminal running: the node keeps the terminal, and the launcher waits.
     """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await process.write(launcher.NOTHING)
-            await until_end(process)
-    await process.close()
+    try:
+        with contextlib.suppress(TimeoutError, GateError):
+            async with asyncio.timeout(seconds):
+                await process.write(launcher.NOTHING)
+                await until_end(process)
+    finally:
+        await process.close()
 
 
 async def until_end(process: Process) -> bool:
@@ -238,10 +240,11 @@ class _Batch:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.result()
             self._begin()
+            task.result()
 
     async def _work(self) -> None:
+        items: _Items = {}
         try:
             await asyncio.sleep(self._delay)
             async with self._place():
@@ -252,7 +255,8 @@ class _Batch:
                 finally:
                     _settle(items, named)
         finally:
-            self._collecting = False
+            if not items:  # it was still collecting; later it may be another one that does
+                self._collecting = False
 
     def _take(self, most: int) -> _Items:
         return {item: self._waiting.pop(item) for item in tuple(self._waiting)[:most]}

@@ -230,9 +230,11 @@ class KubernetesNamed:
 
     async def _undo(self, home: VolumeClaim, pod: str) -> None:
         """Delete a home that was created for this pod, unless the pod exists after all (a lost response)."""
-        with contextlib.suppress(GateError):
-            if await self._look(pod) is None:
-                await self._homes.undo(home)
+        # Alone: the next login may have found the home already, and must not lose it while its pod is made.
+        async with self._alone(pod):
+            with contextlib.suppress(GateError):
+                if await self._look(pod) is None:
+                    await self._homes.undo(home)
 
     async def _detach(self, name: str, here: _Here | None) -> None:
         registry = self._registry

@@ -84,7 +84,10 @@ class LocalNamed:
         return kept
 
     async def _until_over(self, kept: _Kept) -> None:
-        await kept.channels.until_over(kept.sandbox.aside.anything)
+        async def busy() -> bool:
+            return kept.sandbox.usable and await kept.sandbox.aside.anything()
+
+        await kept.channels.until_over(busy)
         kept.task = None
         await self._forget(kept)
 
