@@ -14,7 +14,7 @@ from sshgate.forwarding.values import Destination, Tcp, Unix
 from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.launcher import Program, quote
 from sshgate.sandbox.provider import Sandbox
-from sshgate.sandbox.side_execs import until_end
+from sshgate.sandbox.side_execs import PLAIN_CONNECTIONS, until_end
 from sshgate.stream.interfaces import STDOUT, Exec, Exited, Process, Request
 
 MISSING = "the sandbox has none of python3, socat and nc to connect with; install one of them in its image"
@@ -83,9 +83,12 @@ class PlainStream:
     async def _close(self) -> None:
         over = self._ended.is_set()
         self._ended.set()
-        await self._process.close()
-        if not over and self._process.pid is not None:
-            await self._sandbox.aside.hang_up(self._process.pid)
+        try:
+            await self._process.close()
+            if not over and self._process.pid is not None:
+                await self._sandbox.aside.hang_up(self._process.pid)
+        finally:
+            self._sandbox.aside.plain_connections -= 1
 
 
 async def connect(sandbox: Sandbox, destination: Destination, own: tuple[str, ...] = ()) -> PlainStream:
@@ -100,12 +103,22 @@ async def connect(sandbox: Sandbox, destination: Destination, own: tuple[str, ..
     """
     if isinstance(destination, Unix) and not _PATH.fullmatch(destination.path):
         raise ConnectFailed("without python3 in the sandbox the path of a unix socket may have no special characters")
-    process = await park(sandbox, None)
+    aside = sandbox.aside
+    if aside.plain_connections >= PLAIN_CONNECTIONS:
+        raise ConnectFailed(
+            f"without python3 in the sandbox it has {PLAIN_CONNECTIONS} forwarded connections at most; install it there"
+        )
+    aside.plain_connections += 1
     try:
-        await launch(process, Program(Request(Exec(script(destination, own))), shell="/bin/sh"))
-        first = await _begun(process)
+        process = await park(sandbox, None)
+        try:
+            await launch(process, Program(Request(Exec(script(destination, own))), shell="/bin/sh"))
+            first = await _begun(process)
+        except BaseException:
+            await process.close()
+            raise
     except BaseException:
-        await process.close()
+        aside.plain_connections -= 1
         raise
     return PlainStream(sandbox, process, first)
 

@@ -74,6 +74,10 @@ class ClusterTime:
         return Now(mono + (self._low + self._high) / 2, mono)
 
 
+# Between two looks whether a program runs, at least: each is an exec.
+LOOK_AGAIN_SECONDS = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Warn:
     """Warn the user that ``minutes`` are left until the session ends for ``reason``.
@@ -151,7 +155,8 @@ class SessionClock:
         """A program other than the shell was found running, which counts as activity."""
         self.active(now)
         if self._detached is not None:
-            self._detached = max(self._detached, now)
+            # With ``detached: 0`` the next look would be due at once, and so on without an end.
+            self._detached = max(self._detached, now + max(0.0, LOOK_AGAIN_SECONDS - self._limits.detached))
 
     def detached(self, now: float) -> None:
         """The client has disconnected and the session stays. A second call changes nothing."""
