@@ -16,6 +16,7 @@ from ipaddress import ip_address, ip_network
 import structlog
 
 from sshgate.access import proxy_header as proxyheader
+from sshgate.access import tls as tlsprotocol
 from sshgate.access.identity import endpoint
 from sshgate.access.proxy_header import Malformed, Peer
 from sshgate.config.model import Address
@@ -155,10 +156,10 @@ class Listener:
                 task.cancel()
 
             protocol = made = self._made(peer, cut)
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: made, accepted, ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls is not None else None,
-            )  # fmt: skip
+            if self._tls is None:
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: made, accepted)
+            else:
+                await tlsprotocol.accept(accepted, made, self._tls, HANDSHAKE_SECONDS)
             return
         except LimitReached:
             pass

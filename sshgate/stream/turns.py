@@ -89,17 +89,18 @@ class Turns:
         self.left = TURN
         waiting = self._waiting
         had_theirs: list[tuple[float, int, Budget]] = []
-        try:
-            while waiting and self.left > 0:
-                entry = heapq.heappop(waiting)
+        while waiting and self.left > 0:
+            entry = heapq.heappop(waiting)
+            try:
                 if not entry[2].go_on():
                     had_theirs.append(entry)
-        finally:
-            # Also when the work of one has raised: the others would wait for ever.
-            for entry in had_theirs:
-                heapq.heappush(waiting, entry)
-            if waiting:
-                self.use(0.0)
+            except Exception as error:
+                # One peer's defect must not keep the others waiting for ever.
+                self.loop.call_exception_handler({"message": "work of a budget failed", "exception": error})
+        for entry in had_theirs:
+            heapq.heappush(waiting, entry)
+        if waiting:
+            self.use(0.0)
 
 
 class Budget:

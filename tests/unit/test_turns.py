@@ -324,3 +324,30 @@ def test_budgets_of_one_loop_share_its_turns(kind: str) -> None:
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(check())
+
+
+async def test_a_defect_of_one_peers_work_keeps_no_other_waiting() -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    done: list[str] = []
+
+    def broken() -> bool:
+        raise ValueError("a defect")
+
+    def works() -> bool:
+        done.append("works")
+        return False
+
+    worse, other = budget(broken), budget(works)
+    worse.charge(10 * SHARE)
+    for _ in range(20):
+        worse._turns.use(0.0)
+        await asyncio.sleep(0)
+    # The other one has less behind it, so it is asked first, and is left for a later turn.
+    other.charge(3 * SHARE)
+    worse.charge(SHARE)
+    other.ready()
+    worse.ready()
+    assert not done
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert done == ["works"]

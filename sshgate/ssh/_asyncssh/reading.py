@@ -35,6 +35,8 @@ from sshgate.stream import turns
 PACKET_BEFORE_LOGIN = 64 * 1024
 # A login takes 10 packets and two more for each key that is tried; with large certificates, some hundred KiB.
 PACKETS_BEFORE_LOGIN = 200
+# OpenSSH's offer of algorithms takes 1.6 KiB. It is searched name by name, in one piece: 64 KiB take 3 ms.
+LONGEST_KEXINIT = 8 * 1024
 BYTES_BEFORE_LOGIN = 1 << 20
 # The size of one read of the event loop, which may come on top of an incomplete packet.
 ONE_READ = 256 * 1024
@@ -135,6 +137,8 @@ class Reading(Arrival):
     def _process_kexinit_if_due(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
         if self._session_id and not self._auth_complete:
             raise asyncssh.ProtocolError("Unexpected key exchange before authentication")
+        if len(packet.get_remaining_payload()) > LONGEST_KEXINIT:
+            raise asyncssh.ProtocolError("Too many algorithms")
         return self._process_kexinit(pkttype, pktid, packet)
 
     def _cleanup(self, exc: Exception | None) -> None:
