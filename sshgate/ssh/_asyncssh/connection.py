@@ -108,6 +108,7 @@ class Transport(UserAuth):
 
     def resume_writing(self) -> None:
         self.writable.set()
+        self._flush_outbox()
         self._release("output")
 
     def _send(self, data: bytes) -> None:
@@ -120,16 +121,19 @@ class Transport(UserAuth):
         elif len(self._outbox) == 1:
             self._loop.call_soon(self._flush_outbox)
 
-    def _flush_outbox(self) -> None:
-        outbox, self._outbox, self._outbox_bytes = self._outbox, [], 0
-        if outbox:
+    def _flush_outbox(self, closing: bool = False) -> None:
+        # To a client that does not read, small packets are not sent one by one: uvloop keeps 700 bytes for each send
+        # that waits, 7 MiB for a MiB of answers.
+        wait = not self.writable.is_set() and self._outbox_bytes < ONE_SEND and not closing
+        if self._outbox and not wait:
+            outbox, self._outbox, self._outbox_bytes = self._outbox, [], 0
             super()._send(outbox[0] if len(outbox) == 1 else b"".join(outbox))
-            if not self.writable.is_set() and self.waiting_output > OUTPUT_STUCK:
-                self._hold("output")
+        if not self.writable.is_set() and self.waiting_output > OUTPUT_STUCK:
+            self._hold("output")
 
     def _force_close(self, exc: Exception | None) -> None:
         # The disconnect message was written just before.
-        self._flush_outbox()
+        self._flush_outbox(closing=True)
         super()._force_close(exc)
 
     def _cleanup(self, exc: Exception | None) -> None:
