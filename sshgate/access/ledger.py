@@ -90,9 +90,10 @@ class Ledger:
                 await self._save()
                 await self.refresh()
                 failing = False
-            except GateError as error:
+            except Exception as error:
+                # Whatever it is, a later try may go well; the end of this loop would hide all further revocations.
                 if not failing:
-                    log.warning("ledger.unavailable", reason=str(error))
+                    log.warning("ledger.unavailable", reason=str(error), exc_info=not isinstance(error, GateError))
                 failing = True
 
     async def refresh(self) -> None:

@@ -49,7 +49,7 @@ class FileShelf:
             return _texts.decode(self._path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, UnicodeError, msgspec.DecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is damaged; without it revoked tokens count"
             raise Unavailable(f"{self._path} cannot be read: {reason}.") from error
 

@@ -19,6 +19,9 @@ TEXTS = {
     FAILURE: "Failure", BAD_MESSAGE: "Bad message", UNSUPPORTED: "Operation unsupported",
 }  # fmt: skip
 
+# No client sends extended attributes; 32,000 of them fit a packet and would take 32 ms to read.
+MAX_EXTENDED = 64
+
 
 class Unreadable(Exception):
     """A malformed packet. OpenSSH's server exits with ``status`` when it gets one."""
@@ -78,7 +81,10 @@ class Packet:
         mode = self.u32() if flags & _PERMISSIONS else None
         times = (self.u32(), self.u32()) if flags & _TIMES else None
         if flags & _MORE:
-            for _ in range(self.u32()):
+            extended = self.u32()
+            if extended > MAX_EXTENDED:
+                raise Unreadable
+            for _ in range(extended):
                 self.string()
                 self.string()
         return Attrs(size, owner, mode, times)

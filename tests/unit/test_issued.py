@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -106,3 +107,24 @@ async def test_gateways_that_write_to_one_file_lose_nothing(tmp_path: Path) -> N
     path.write_text("{")
     with pytest.raises(Unavailable, match="damaged"):
         await fresh.refresh()
+
+
+async def test_whatever_fails_in_one_look_ends_none_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sshgate.access.ledger.REFRESH_SECONDS", 0.01)
+    third = asyncio.Event()
+
+    class Damaged(Memory):
+        looks = 0
+
+        async def all(self) -> Mapping[str, str]:
+            self.looks += 1
+            if self.looks == 3:
+                third.set()
+            raise ValueError("not what is expected")
+
+    running = asyncio.create_task(Ledger(Damaged()).run())
+    async with asyncio.timeout(5):
+        await third.wait()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running

@@ -21,6 +21,7 @@ from sshgate.sandbox import launcher
 from sshgate.sandbox.launcher import SFTP_SERVERS
 from sshgate.sandbox.shell_files import ShellFiles
 from sshgate.ssh.sftp import serve_files
+from sshgate.ssh.sftp_packets import Attrs, Packet, Unreadable
 from sshgate.stream.bridge import Traffic
 from sshgate.stream.interfaces import Exited, Outcome
 from sshgate.transfer.program import SshProgram
@@ -378,3 +379,11 @@ async def test_a_handle_is_no_other_kinds(both: tuple[Peer, Peer]) -> None:
             await same(both, kind, string(handle) + rest, handle)
         for name in (b"fsync@openssh.com", b"fstatvfs@openssh.com"):
             await same(both, 200, string(name) + string(handle))
+
+
+def test_attributes_have_few_extended_ones() -> None:
+    """Tens of thousands fit a packet: all of them would be read in one step."""
+    few, many = (u32(1 << 31) + u32(number) + (string(b"") + string(b"")) * number for number in (64, 30_000))
+    assert Packet(few).attrs() == Attrs(None, None, None, None)
+    with pytest.raises(Unreadable):
+        Packet(many).attrs()
