@@ -26,7 +26,7 @@ class OneTimeTokens(Generic[T]):
         self._issued: dict[bytes, tuple[float, T]] = {}
 
     def __repr__(self) -> str:
-        return f"<OneTime {len(self._issued)} open>"
+        return f"<OneTimeTokens {len(self._issued)} open>"
 
     def issue(self, meaning: T, seconds: float | None = None) -> str:
         """Return a new token that stands for ``meaning``. ``seconds`` overrides the usual lifetime."""

@@ -55,7 +55,7 @@ class WebState:
         self.draining = False
 
     def __repr__(self) -> str:
-        return f"<Door {self.sessions!r}, {len(self.sockets)} sockets{' draining' * self.draining}>"
+        return f"<WebState {self.sessions!r}, {len(self.sockets)} sockets{' draining' * self.draining}>"
 
     # --- authentication ---
 

@@ -65,7 +65,7 @@ class PodCache:
         states = [one.record.state for one in self._pods.values() if not one.record.deleting]
         going = len(self._pods) - len(states)
         return (
-            f"<Book {states.count(State.WARM)} warm, {states.count(State.CLAIMED)} claimed, {going} going, "
+            f"<PodCache {states.count(State.WARM)} warm, {states.count(State.CLAIMED)} claimed, {going} going, "
             f"{len(self._sessions)} sessions, {self.expectations!r}>"
         )
 

@@ -43,7 +43,7 @@ class Membership:
 
     def __repr__(self) -> str:
         alive = len(self.alive())
-        return f"<Presence {alive} alive, {len({self._me, *self._renewals}) - alive} silent or gone>"
+        return f"<Membership {alive} alive, {len({self._me, *self._renewals}) - alive} silent or gone>"
 
     @property
     def listened(self) -> float:

@@ -75,7 +75,7 @@ class Frontends:
         """The addresses that SSH is bound to: it comes last in ``_all``."""
 
     def __repr__(self) -> str:
-        return f"<Doors {self._all!r}>"
+        return f"<Frontends {self._all!r}>"
 
     async def listen(self) -> None:
         """Start to accept connections. If it raises ``GateError``, ``close`` shuts the front ends opened so far."""

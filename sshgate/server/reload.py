@@ -57,7 +57,7 @@ class ConfigReloader:
         self._last_stamp = self._stamp()
 
     def __repr__(self) -> str:
-        return f"<Reread {self._file}>"
+        return f"<ConfigReloader {self._file}>"
 
     def request_reload(self) -> None:
         """Read the file again soon, whether or not it has changed. Returns at once."""

@@ -37,7 +37,7 @@ class SpeculativeClaim:
         self._timer = asyncio.get_running_loop().call_later(UNUSED_SECONDS, self.give_up)
 
     def __repr__(self) -> str:
-        return f"<Foreseen {self.order.profile.name} for {self.order.session}{' used' * (self._task is None)}>"
+        return f"<SpeculativeClaim {self.order.profile.name} for {self.order.session}{' used' * (self._task is None)}>"
 
     def matches(self, order: Order) -> bool:
         """Return whether the claim is for this order and was neither used nor cancelled."""

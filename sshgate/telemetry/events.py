@@ -125,7 +125,7 @@ class EventContext:
         self.fields = fields
 
     def __repr__(self) -> str:
-        return f"<Trail {' '.join(f'{name}={value}' for name, value in self.fields.items())}>"
+        return f"<EventContext {' '.join(f'{name}={value}' for name, value in self.fields.items())}>"
 
     def with_fields(self, **fields: Value) -> EventContext:
         """Return a context with additional fields, or new values for existing ones."""

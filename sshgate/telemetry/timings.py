@@ -56,7 +56,7 @@ class Timings:
         self._clock = clock
 
     def __repr__(self) -> str:
-        return f"<Marks {self.session}: {self.line()}>"
+        return f"<Timings {self.session}: {self.line()}>"
 
     def mark(self, stage: Stage) -> None:
         """Record that ``stage`` has ended now. Only the first call for a stage counts."""
@@ -99,7 +99,7 @@ class TimingHistory:
         self._users: OrderedDict[str, deque[Timings]] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Receipts of {len(self._users)} users>"
+        return f"<TimingHistory of {len(self._users)} users>"
 
     def add(self, user: str, marks: Timings) -> None:
         """Keep the timings of a session that begins. Stages marked later appear in ``text`` too."""

@@ -85,7 +85,7 @@ class Receiver:
         self._budget: Budget | None = None
 
     def __repr__(self) -> str:
-        return f"<Landing {self.entries} entries, {self.size} bytes, {self.failed} failed>"
+        return f"<Receiver {self.entries} entries, {self.size} bytes, {self.failed} failed>"
 
     def take(self, record: Record) -> Record | None:
         """Apply one record. Returns the answer, if any. Raises ``Stopped`` or ``ProtocolError`` to end the copy."""

@@ -332,7 +332,7 @@ def test_who_says_goodbye_is_dead_at_once_and_we_ourselves_never_are() -> None:
     presence.left("a")
     assert presence.dead("b")
     assert not presence.dead("a")
-    assert repr(presence) == "<Presence 1 alive, 1 silent or gone>"
+    assert repr(presence) == "<Membership 1 alive, 1 silent or gone>"
 
 
 def test_a_life_is_forgotten_when_nothing_speaks_of_it_and_its_silence_is_over() -> None:
@@ -341,12 +341,12 @@ def test_a_life_is_forgotten_when_nothing_speaks_of_it_and_its_silence_is_over()
     presence.observe("b", "1")
     presence.left("c")
     presence.forget(but=set())
-    assert repr(presence) == "<Presence 2 alive, 1 silent or gone>"
+    assert repr(presence) == "<Membership 2 alive, 1 silent or gone>"
     now = hear(presence, 0.0, LEASE_DURATION + 4.0)
     presence.forget(but={"b"})
-    assert repr(presence) == "<Presence 1 alive, 1 silent or gone>"
+    assert repr(presence) == "<Membership 1 alive, 1 silent or gone>"
     presence.forget(but=set())
-    assert repr(presence) == "<Presence 1 alive, 0 silent or gone>"
+    assert repr(presence) == "<Membership 1 alive, 0 silent or gone>"
     # A pod that was seen late: its gateway is not dead for that, and is after the same time as any.
     now = hear(presence, now, now + LEASE_DURATION)
     assert not presence.dead("b")

@@ -174,7 +174,7 @@ def test_a_watch_older_than_our_patch_does_not_make_a_pod_warm_again() -> None:
         known = book(warm("a", version=version))
         known.observe(claimed("a", version="2"), at(0))
         assert not known.observe(warm("a", version=version), at(1))
-        assert repr(known) == "<Book 0 warm, 1 claimed, 0 going, 0 sessions, <Expectations 0 creates, 0 deletes>>"
+        assert repr(known) == "<PodCache 0 warm, 1 claimed, 0 going, 0 sessions, <Expectations 0 creates, 0 deletes>>"
 
 
 def test_a_pod_that_is_gone_is_not_brought_back_by_a_late_answer() -> None:

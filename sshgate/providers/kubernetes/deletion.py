@@ -35,7 +35,7 @@ class PodDeleter:
         self._tasks: dict[tuple[str, str | None], asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
-        return f"<Removals {len(self._tasks)} under way>"
+        return f"<PodDeleter {len(self._tasks)} under way>"
 
     def remove(self, name: str, uid: str | None = None) -> asyncio.Future[None]:
         """Start deleting a pod. Never raises.

@@ -51,7 +51,7 @@ class SubsystemHandlers:
         self.add("help", self._help, "this list")
 
     def __repr__(self) -> str:
-        return f"<Verbs {' '.join(sorted(self._verbs))}>"
+        return f"<SubsystemHandlers {' '.join(sorted(self._verbs))}>"
 
     def add(self, name: str, verb: SubsystemHandler, about: str, takes: str = "") -> None:
         """Register the handler of a subsystem.

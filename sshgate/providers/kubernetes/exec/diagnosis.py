@@ -97,7 +97,7 @@ class StartupErrors:
         self._since: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        return f"<Trouble{' final' * self.final} {self.messages!r}>"
+        return f"<StartupErrors{' final' * self.final} {self.messages!r}>"
 
     def observe(self, event: Event, now: float) -> None:
         """Take note of an event; ``now`` is the time of a monotonic clock, in seconds."""
