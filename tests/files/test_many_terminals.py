@@ -52,7 +52,12 @@ class Crowd:
 
     def empty(self, limit: float = 20.0) -> None:
         """Return when nothing of any session is left in the pod."""
-        until(lambda: not self.inside(), limit, "the end of all that ran in the pod")
+        left = self.inside()
+        deadline = time.monotonic() + limit
+        while left:
+            assert time.monotonic() < deadline, f"still in the pod: {left}"
+            time.sleep(0.2)
+            left = self.inside()
 
     def login(self) -> float:
         """Seconds of one login on a terminal, to the end of its program."""
@@ -109,11 +114,10 @@ def crowd(make_gateway: MakeGateway, namespace: Namespace, user_at: Callable[[Ga
     made.ssh.run("end", options=("-s",))
 
 
-@pytest.mark.parametrize("count", [20, 100])
-@pytest.mark.timeout(180)
-async def test_terminals_that_are_left_at_once_keep_nobody_waiting(crowd: Crowd, count: int) -> None:
+@pytest.mark.timeout(120)
+async def test_terminals_that_are_left_at_once_keep_nobody_waiting(crowd: Crowd) -> None:
     quiet = min(crowd.login() for _ in range(3))
-    async with crowd.terminals(count):
+    async with crowd.terminals(20):
         before = crowd.execs
     took = crowd.login()
     # The login's own and its look at how it ended; the others are for all that have left.
@@ -125,9 +129,13 @@ async def test_terminals_that_are_left_at_once_keep_nobody_waiting(crowd: Crowd,
 @pytest.mark.timeout(180)
 async def test_terminals_that_begin_at_once_all_get_their_prompt(crowd: Crowd) -> None:
     """Past what a container runtime can begin at a time: they wait for their turns, and no start takes 15 s."""
-    async with crowd.terminals(200):
+    async with crowd.terminals(60):
         crowd.login()
-    crowd.empty(60)
+        before = crowd.execs
+    # Where so many execs end at once, some versions of containerd begin none in their pod for a while.
+    await asyncio.to_thread(until, lambda: crowd.ssh.run("true").status == 0, 90, "logins again")
+    assert crowd.execs - before <= 16
+    crowd.empty(30)
 
 
 @pytest.mark.timeout(60)

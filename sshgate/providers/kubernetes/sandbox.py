@@ -167,7 +167,7 @@ class KubernetesSandbox:
 
     async def _first(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         attempt = partial(self._exec, argv, terminal)
-        race = ColdStart(self, attempt, self.profile.limits, self._api.timeout, self._notice)
+        race = ColdStart(self, attempt, self.aside.give_up, self.profile.limits, self._api.timeout, self._notice)
         try:
             async with events(self._api, self.uid, lambda event: race.observe(event, self.profile.image)):
                 return await race.run()

@@ -62,6 +62,7 @@ class ColdStart:
         self,
         pod: Starting,
         attempt: Callable[[], Awaitable[ExecProcess]],
+        abandon: Callable[[ExecProcess], None],
         limits: ProfileLimits,
         api_seconds: float,
         notice: Notice,
@@ -76,6 +77,7 @@ class ColdStart:
         """
         self._pod = pod
         self._attempt = attempt
+        self._abandon = abandon
         self._limits = limits
         self._api_seconds = api_seconds
         self._notice = notice
@@ -135,7 +137,7 @@ class ColdStart:
             if await self._entered(process):
                 return process
         except BaseException:
-            await process.close()
+            self._abandon(process)
             raise
         lost = process.outcome
         await process.close()
