@@ -43,7 +43,7 @@ class _Below:
 
 
 class MeteredTls(asyncio.Protocol):
-    """The protocol of the TCP transport; ``inner`` is told what that transport would tell it."""
+    """The protocol of the TCP transport; it passes that transport's callbacks on to ``inner``."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

@@ -37,7 +37,7 @@ def test_a_key_that_may_only_fetch_runs_nothing_else(door: Door, tmp_path: Path)
     )
     assert made.status == 0, made.both
     door.allow('command="git upload-pack /tmp/repo",restrict')
-    # The client's git is told to send what makes the far git run a program of the client's.
+    # The client's git is configured to send what makes the far git run a program of the client's.
     hook = {
         "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "uploadpack.packObjectsHook",
         "GIT_CONFIG_VALUE_0": "touch /tmp/pwned; exec", "GIT_EXTERNAL_DIFF": "touch /tmp/pwned",

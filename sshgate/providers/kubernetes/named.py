@@ -41,7 +41,6 @@ from sshgate.sandbox.side_execs import ExecLimits
 GONE_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
 
-Discard = Callable[[KubernetesSandbox], asyncio.Future[None]]
 MakeWay = Callable[[Callable[[], Awaitable[Pod]]], Awaitable[Pod]]
 
 
