@@ -36,10 +36,9 @@ def test_who_one_is_is_told_the_same_everywhere(ssh: Ssh) -> None:
     assert len(set(said[4:])) == 1
 
 
-def test_the_login_name_is_a_name_of_the_account(ssh: Ssh, provider: str) -> None:
+@pytest.mark.parametrize("provider", ["kubernetes"], indirect=True)  # all local sandboxes see one /etc/passwd
+def test_the_login_name_is_a_name_of_the_account(ssh: Ssh) -> None:
     """Ansible asks `echo ~LOGIN` for the place of its jobs."""
-    if provider == "local":
-        pytest.skip("all local sandboxes see one /etc/passwd")
     for login in ("dev+default", "dev"):
         asked = f"/bin/sh -c 'echo ~{login} && sleep 0'; getent passwd {login} | cut -d: -f1,6; whoami"
         assert ssh.as_user(login).run(asked).out.decode() == f"/home/dev\n{login}:/home/dev\ndev\n"
