@@ -8,9 +8,9 @@ from typing import Any, Protocol, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from sshgate.access.listening import Cut
+from sshgate.access.listening import Abort
 from sshgate.access.proxy_header import Peer, is_header
-from webshim.reading import Reading
+from webshim.reading import BudgetedReader
 from webshim.responses import HEADERS, Refusal, refused
 
 # A connection without a login ends after this time; a request in progress is still answered first.
@@ -27,7 +27,7 @@ class Slot(Protocol):
         """Stop counting the connection. Idempotent."""
 
 
-class Desk(Protocol):
+class ConnectionAdmission(Protocol):
     """The server, as a connection sees it."""
 
     def admit(self, peer: str, connection: Connection) -> Slot | None:
@@ -41,14 +41,14 @@ class Desk(Protocol):
         """Report that this address has sent something that is not HTTP. ``reason`` is a phrase for the operator."""
 
 
-class Connection(Reading):
+class Connection(BudgetedReader):
     """One TCP connection, which holds a place until it ends. It is an ``access.connections.Entrant``.
 
     aiohttp's own time limits apply in addition: it closes a connection that sends no request, or is idle, after
     ``keepalive_timeout``.
     """
 
-    def __init__(self, server: web.Server, desk: Desk, peer: Peer, cut: Cut, **options: Any) -> None:
+    def __init__(self, server: web.Server, desk: ConnectionAdmission, peer: Peer, cut: Abort, **options: Any) -> None:
         """Raises ``LimitReached`` if it is not admitted. ``options`` are those of aiohttp's ``RequestHandler``."""
         super().__init__(server, **options)
         self.peer = peer.source

@@ -69,17 +69,17 @@ class Files:
     """
 
     def __init__(self, door: WebState, rest: Rest) -> None:
-        self._door = door
+        self._state = door
         self._rest = rest
         self._busy: dict[str, int] = {}
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Download a file."""
-        visitor = self._door.visitor(request)
+        visitor = self._state.principal(request)
         session = self._rest.own_of(visitor, request)
         path = _path(request)
         download = _Download(request, path)
-        with self._door.transferring(download, visitor, self._door.source(request)):
+        with self._state.transferring(download, visitor, self._state.source(request)):
             await self._run(session, download, path, _READ)
         answered = await download.completed()
         self._respond(session, "download", path, 0, answered.content_length or 0)
@@ -87,21 +87,21 @@ class Files:
 
     async def put(self, request: web.Request) -> web.Response:
         """Upload a file. It appears under its name only when it is complete."""
-        visitor = self._door.visitor(request)
+        visitor = self._state.principal(request)
         session = self._rest.own_of(visitor, request)
         path = _path(request)
-        most = self._door.web.upload_bytes
+        most = self._state.web.upload_bytes
         if (request.content_length or 0) > most:
             raise Refusal(413, "too_large", f"a file may have at most {most} bytes here.")
         upload = _Upload(request, most)
-        with self._door.transferring(upload, visitor, self._door.source(request)):
+        with self._state.transferring(upload, visitor, self._state.source(request)):
             await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark)
         size = upload.completed()
         self._respond(session, "upload", path, size, 0)
         return answer({"path": path, "bytes": size}, 201)
 
     def _respond(self, session: WebSession, operation: str, path: str, came: int, went: int) -> None:
-        self._door.events.emit(
+        self._state.events.emit(
             Code.FILE_TRANSFER, user=session.user, operation=operation, path=path, bytes_in=came, bytes_out=went
         )
 
@@ -117,7 +117,7 @@ class Files:
 
         self._busy[session.id] = busy + 1
         try:
-            if not await self._door.sessions.aside(session, run):
+            if not await self._state.sessions.in_background(session, run):
                 raise Refusal(
                     409, "conflict", "this session has no sandbox now; wait until it runs, or begin a new one."
                 )

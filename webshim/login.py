@@ -11,7 +11,7 @@ from typing import Protocol
 from sshgate.access.connections import origin_of
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
 from sshgate.access.issued import Logout, Token
-from sshgate.access.ledger import Ledger, Memory
+from sshgate.access.ledger import Ledger, MemoryUserRecords
 from sshgate.config.model import Web
 from sshgate.errors import BadRequest, Denied
 from sshgate.session.subsystems.registry import SubsystemRequest
@@ -72,13 +72,13 @@ class Logins:
         self._web = web
         self._keyring = keyring
         self._signer = signer
-        self._place = place
+        self._endpoint = place
         self._links: OneTimeTokens[Principal] = OneTimeTokens(LINK_SECONDS)
         self._users = UsersFile(web.users_file) if web.users_file is not None else None
         self._throttle = Throttle(web.login_attempts)
         self._crowd = Throttle(web.login_attempts * USERS_BEHIND_AN_ADDRESS)
         self._turns = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
-        self._ledger = ledger if ledger is not None else Ledger(Memory())
+        self._ledger = ledger if ledger is not None else Ledger(MemoryUserRecords())
 
     def __repr__(self) -> str:
         return f"<Logins {self._links!r}, {self._throttle!r}, {self._ledger!r}>"
@@ -125,11 +125,11 @@ class Logins:
                 self._throttle.failed(key)
                 self._crowd.failed(crowd)
                 return Refused()
-        return self._visitor(user, "password", proof)
+        return self._principal(user, "password", proof)
 
     def by_proxy(self, user: str) -> Principal:
         """Return the principal for a user whom the trusted proxy has named. The caller has checked its secret."""
-        return self._visitor(user, "proxy", "")
+        return self._principal(user, "proxy", "")
 
     def by_cookie(self, word: str, source: str) -> Principal | None:
         """Return the principal of a cookie; ``None`` if it is not valid."""
@@ -199,7 +199,7 @@ class Logins:
         visitor = self._by_ssh(question.identity, "link", self._web.login_lifetime)
         text = self._link(question.identity, visitor) + "\n"
         question.trail.emit(Code.WEB_LINK_ISSUED, id=visitor.id)
-        if self._place.anywhere:
+        if self._endpoint.anywhere:
             text += (
                 "# Where that is not how you reach this gateway: put its name there; operators set web.public_url.\n"
             )
@@ -218,7 +218,7 @@ class Logins:
 
     def _link(self, identity: Identity, visitor: Principal, seconds: float | None = None) -> str:
         ticket = self._links.issue(visitor, seconds)
-        return f"{self._place.url_at(identity.server or LOOPBACK)}/#login={ticket}"
+        return f"{self._endpoint.url_at(identity.server or LOOPBACK)}/#login={ticket}"
 
     async def token(self, question: SubsystemRequest) -> str:
         """The subsystem ``token``: return a new bearer token for programs. Raises ``GateError``."""
@@ -242,7 +242,7 @@ class Logins:
             raise Denied("your key is for one command or sandbox only, so it opens no browser.")
         if identity.login != LoginName(identity.user):
             raise BadRequest("log in by your plain name for this; profile and name are chosen in the browser.")
-        visitor = self._visitor(identity.user, method, identity.fingerprint, lifetime)
+        visitor = self._principal(identity.user, method, identity.fingerprint, lifetime)
         shown = identity.certificate
         if shown is None:
             return visitor
@@ -252,7 +252,7 @@ class Logins:
             raise BadRequest("your certificate names too many addresses or principals for a login by browser or token.")
         return visitor
 
-    def _visitor(self, user: str, method: Method, proof: str, lifetime: float | None = None) -> Principal:
+    def _principal(self, user: str, method: Method, proof: str, lifetime: float | None = None) -> Principal:
         now = time.time()
         return Principal(
             user, method, proof, secrets.token_urlsafe(18), now, now + (lifetime or self._web.login_lifetime)

@@ -16,7 +16,7 @@ from sshgate.stream import turns
 PIECE = 16 * 1024
 
 
-class Reading(web.RequestHandler):
+class BudgetedReader(web.RequestHandler):
     """aiohttp's protocol object, which parses received data within ``budget``."""
 
     def __init__(self, server: web.Server, **options: Any) -> None:
@@ -37,12 +37,12 @@ class Reading(web.RequestHandler):
             super().data_received(data)
             return
         self._came.extend(data[at : at + PIECE] for at in range(0, len(data), PIECE))
-        self.budget.ready()
+        self.budget.schedule()
 
     def _work_off(self) -> bool:
         while self._came and not self._full:
             super().data_received(self._came.popleft())
-            if self.budget.over():
+            if self.budget.exhausted():
                 break
         self._read_on()
         return bool(self._came) and not self._full
@@ -65,7 +65,7 @@ class Reading(web.RequestHandler):
         # aiohttp can take data again. What has been received already comes first.
         self._owed = True
         if self._came:
-            self.budget.ready()
+            self.budget.schedule()
         self._read_on()
 
     def _read_on(self) -> None:

@@ -55,13 +55,13 @@ class Rest:
     """The handlers. Each authenticates its request first, except ``login``. They raise ``Refusal`` or ``GateError``."""
 
     def __init__(self, door: WebState) -> None:
-        self._door = door
+        self._state = door
 
     # --- login ---
 
     async def login(self, request: web.Request) -> web.Response:
         """POST api/login."""
-        door = self._door
+        door = self._state
         door.check_origin(request)
         body = await _body(request, LoginBody)
         source = door.source(request)
@@ -101,29 +101,29 @@ class Rest:
         A link from somebody else must not silently switch a user into that person's account, where that person could
         watch what they do.
         """
-        known, invited = self._door.known(request), self._door.logins.invited(link)
+        known, invited = self._state.known(request), self._state.logins.invited(link)
         if known is not None and invited is not None and known.user != invited:
             raise Refusal(409, "other_user", f"This link logs in {invited}; this browser is logged in as {known.user}.")
 
     async def logout(self, request: web.Request) -> web.Response:
         """POST api/logout."""
-        visitor = self._door.visitor(request)
+        visitor = self._state.principal(request)
         await _body(request, Nothing)
-        self._door.events.emit(
-            Code.WEB_LOGOUT, user=visitor.user, method=visitor.method, source=self._door.source(request), id=visitor.id
+        self._state.events.emit(
+            Code.WEB_LOGOUT, user=visitor.user, method=visitor.method, source=self._state.source(request), id=visitor.id
         )
-        await self._door.logins.logout(visitor)
-        self._door.logged_out(lambda other, _: other.id == visitor.id, "logged out")
+        await self._state.logins.logout(visitor)
+        self._state.logged_out(lambda other, _: other.id == visitor.id, "logged out")
         response = web.Response(status=204)
-        self._door.forget_cookie(request, response)
+        self._state.forget_cookie(request, response)
         return response
 
     async def me(self, request: web.Request) -> web.Response:
         """GET api/me."""
-        return answer(self._who(self._door.visitor(request)))
+        return answer(self._who(self._state.principal(request)))
 
     def _who(self, visitor: Principal) -> dict[str, Any]:
-        profiles = self._door.gateway.profiles
+        profiles = self._state.gateway.profiles
         allowed = [each for each in profiles.values() if any(fnmatchcase(visitor.user, p) for p in each.allow)]
         allowed.sort(key=lambda profile: profile.name != "default")
         return {
@@ -133,15 +133,15 @@ class Rest:
             "profiles": [
                 {"name": each.name, "detached": each.limits.detached, "idle": each.limits.idle} for each in allowed
             ],
-            "limits": {"sessions": self._door.web.sessions_per_user},
+            "limits": {"sessions": self._state.web.sessions_per_user},
         }
 
     # --- sessions ---
 
     async def create(self, request: web.Request) -> web.Response:
         """POST api/sessions."""
-        door = self._door
-        visitor = door.visitor(request)
+        door = self._state
+        visitor = door.principal(request)
         body = await _body(request, CreateBody)
         door.check_open()
         if (body.cols is None) != (body.rows is None):
@@ -154,8 +154,8 @@ class Rest:
 
     async def list(self, request: web.Request) -> web.Response:
         """GET api/sessions."""
-        user = self._door.visitor(request).user
-        return answer({"sessions": [session.summary() for session in self._door.sessions.of(user)]})
+        user = self._state.principal(request).user
+        return answer({"sessions": [session.summary() for session in self._state.sessions.of(user)]})
 
     async def show(self, request: web.Request) -> web.Response:
         """GET api/sessions/ID."""
@@ -165,29 +165,29 @@ class Rest:
         """POST api/sessions/ID/ticket."""
         session = self.own(request)
         await _body(request, Nothing)
-        return answer({"ticket": self._ticket(session), "expires_in": int(self._door.tickets.seconds)}, 201)
+        return answer({"ticket": self._ticket(session), "expires_in": int(self._state.tickets.seconds)}, 201)
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE api/sessions/ID."""
-        visitor = self._door.visitor(request)
-        session = self._door.sessions.get(visitor.user, request.match_info["id"])
+        visitor = self._state.principal(request)
+        session = self._state.sessions.get(visitor.user, request.match_info["id"])
         if session is not None:
-            await self._door.sessions.removed(session)
+            await self._state.sessions.removed(session)
         return web.Response(status=204)
 
     def own(self, request: web.Request) -> WebSession:
         """Authenticate the request and return the session in its path. Raises ``Refusal``."""
-        return self.own_of(self._door.visitor(request), request)
+        return self.own_of(self._state.principal(request), request)
 
     def own_of(self, visitor: Principal, request: web.Request) -> WebSession:
         """Return the session in the request's path; raises ``Refusal`` (404) unless it belongs to this principal."""
-        session = self._door.sessions.get(visitor.user, request.match_info["id"])
+        session = self._state.sessions.get(visitor.user, request.match_info["id"])
         if session is None:
             raise Refusal(404, "not_found", "there is no such session.")
         return session
 
     def _ticket(self, session: WebSession) -> str:
-        return self._door.tickets.issue(Ticket(session.user, session.id))
+        return self._state.tickets.issue(Ticket(session.user, session.id))
 
 
 async def _body(request: web.Request, kind: type[B]) -> B:

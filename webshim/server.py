@@ -11,10 +11,10 @@ from typing import Protocol, cast
 import structlog
 from aiohttp import web
 
-from sshgate.access.connections import Entrant
+from sshgate.access.connections import PendingLogin
 from sshgate.access.identity import Identity
 from sshgate.access.ledger import Ledger
-from sshgate.access.listening import Cut, Listener
+from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address, Config, Tls, Web
 from sshgate.config.node import node_address
@@ -30,7 +30,7 @@ from webshim.public_endpoint import PublicEndpoint
 from webshim.sessions import Gateway
 from webshim.signing import load
 from webshim.state import WebState
-from webshim.tokens import TokenVerbs
+from webshim.tokens import TokenSubsystems
 
 # Idle connections must not hold places; a browser just opens a new one.
 KEEPALIVE_SECONDS = 15.0
@@ -44,7 +44,7 @@ log = structlog.get_logger("sshgate.web")
 class Admission(Protocol):
     """The connection limits; see ``access.connections.Connections``."""
 
-    def connect(self, source: str, entrant: Entrant) -> Slot:
+    def connect(self, source: str, entrant: PendingLogin) -> Slot:
         """Admit a connection from this address and return its place, which the connection releases at its end.
 
         Another connection that has not logged in may be evicted by ``Entrant.make_room``.
@@ -76,10 +76,10 @@ class WebServer:
         self._keyring = keyring
         self._admission = admission
         self._gateway = gateway
-        self._verbs = verbs
+        self._subsystems = verbs
         self._events = events
         self._ledger = ledger
-        self._door: WebState | None = None
+        self._state: WebState | None = None
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -87,25 +87,25 @@ class WebServer:
         self._tls_stamp: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<WebServer {self.url or 'nowhere'}: {self._door!r}>"
+        return f"<WebServer {self.url or 'nowhere'}: {self._state!r}>"
 
     @property
     def url(self) -> str:
         """The URL that users open; empty before ``listen``."""
-        return self._door.place.url if self._door is not None else ""
+        return self._state.place.url if self._state is not None else ""
 
     @property
     def sessions(self) -> int:
         """The number of running sessions."""
-        return self._door.sessions.running if self._door is not None else 0
+        return self._state.sessions.running if self._state is not None else 0
 
     def login_link(self, identity: Identity, seconds: float) -> str:
         """Return a link that logs a browser in as this identity, valid for ``seconds``. Only after ``listen``.
 
         Raises ``GateError`` if the restrictions of the key do not allow it.
         """
-        assert self._door is not None
-        return self._door.logins.invitation(identity, seconds)
+        assert self._state is not None
+        return self._state.logins.invitation(identity, seconds)
 
     async def listen(self) -> list[Address]:
         """Load files, bind, and start to accept connections. Also registers the web subsystems. Returns the addresses.
@@ -130,14 +130,14 @@ class WebServer:
             ) from error
         place = PublicEndpoint(self._web, bound[0], secret, node_address())
         logins = Logins(self._web, self._keyring, signer, place, self._ledger)
-        self._door = WebState(self._web, self._gateway, logins, place, self._events)
-        self._runner = web.AppRunner(build(self._door, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
+        self._state = WebState(self._web, self._gateway, logins, place, self._events)
+        self._runner = web.AppRunner(build(self._state, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         await self._runner.setup()
-        self._verbs.add("web", logins.web, "a link that opens a browser's session, once, within a minute")
-        self._verbs.add("token", logins.token, "a bearer token for programs")
-        tokens = TokenVerbs(self._ledger)
-        self._verbs.add("tokens", tokens.list, "your tokens: id, age, time left, from where and by which key")
-        self._verbs.add("revoke-token", tokens.revoke, "the end of a token, and of what was opened by it", "ID")
+        self._subsystems.add("web", logins.web, "a link that opens a browser's session, once, within a minute")
+        self._subsystems.add("token", logins.token, "a bearer token for programs")
+        tokens = TokenSubsystems(self._ledger)
+        self._subsystems.add("tokens", tokens.list, "your tokens: id, age, time left, from where and by which key")
+        self._subsystems.add("revoke-token", tokens.revoke, "the end of a token, and of what was opened by it", "ID")
         self._listener.start()
         self._tasks = [asyncio.create_task(self._recheck()), asyncio.create_task(self._ledger.run())]
         if place.nameless_proxy:
@@ -150,7 +150,7 @@ class WebServer:
         """Apply a changed ``ssh.drain``, which is announced to pages. Changes of ``web`` require a restart."""
         self._drain = config.ssh.drain
 
-    def _connection(self, peer: Peer, cut: Cut) -> Connection:
+    def _connection(self, peer: Peer, cut: Abort) -> Connection:
         assert self._runner is not None
         assert self._runner.server is not None
         return Connection(
@@ -160,26 +160,26 @@ class WebServer:
 
     def admit(self, peer: str, connection: Connection) -> Slot | None:
         """See ``connection.Desk``. Connections of a trusted proxy are not counted, since they share one address."""
-        assert self._door is not None
-        return None if self._door.place.trusted(peer) else self._admission.connect(peer, connection)
+        assert self._state is not None
+        return None if self._state.place.trusted(peer) else self._admission.connect(peer, connection)
 
     def malformed(self, peer: str, reason: str) -> None:
         """See ``connection.Desk``."""
-        assert self._door is not None
-        self._door.malformed(peer, reason)
+        assert self._state is not None
+        self._state.malformed(peer, reason)
 
     def _refused(self, source: str, reason: str) -> None:
-        assert self._door is not None
-        self._door.refused(source, reason)
+        assert self._state is not None
+        self._state.refused(source, reason)
 
     # --- while it runs ---
 
     async def _recheck(self) -> None:
-        assert self._door is not None
+        assert self._state is not None
         while True:
             await asyncio.sleep(RECHECK_SECONDS)
             try:
-                self._door.recheck()
+                self._state.recheck()
                 self._reload_tls()
             except ConfigError as error:
                 log.warning("web.tls", reason=str(error))
@@ -217,13 +217,13 @@ class WebServer:
         """Stop accepting connections, sessions and sockets, and notify the pages. Idempotent."""
         if self._listener is not None:
             self._listener.close()
-        if self._door is not None and not self._door.draining:
-            self._door.drain(self._drain)
+        if self._state is not None and not self._state.draining:
+            self._state.drain(self._drain)
 
     async def drain(self, seconds: float) -> None:
         """Wait until all sessions have ended, at most this long. Ends none of them."""
-        if self._door is not None:
-            await self._door.sessions.drain(seconds)
+        if self._state is not None:
+            await self._state.sessions.drain(seconds)
 
     async def close(self) -> None:
         """Close the sockets, cancel running sessions and close all connections. Pages reconnect to the next gateway.
@@ -234,9 +234,9 @@ class WebServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._door is not None:
-            self._door.close_sockets(lambda socket: True, Close.RESTART, "the gateway restarts")
-            await self._door.sessions.close()
+        if self._state is not None:
+            self._state.close_sockets(lambda socket: True, Close.RESTART, "the gateway restarts")
+            await self._state.sessions.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -70,7 +70,7 @@ class WebSession:
         self.ending: Ending | None = None
         self.begun = False
         self.running = False
-        self.acquainted = False
+        self.sized = False
         """Whether a viewer was ever attached."""
         self.received = 0
         """Bytes of input received from all sockets so far."""
@@ -97,7 +97,7 @@ class WebSession:
     @property
     def attached(self) -> bool:
         """True while a socket is attached, or before the first one arrives. Drives the detached timer."""
-        return self.viewer is not None or not self.acquainted
+        return self.viewer is not None or not self.sized
 
     @property
     def state(self) -> str:
@@ -135,7 +135,7 @@ class WebSession:
             raise Broken("this session is open in another tab", "attached", Close.ATTACHED)
         start = self.output.begin(frame.offset, frame.cols, frame.rows)
         self.viewer = viewer
-        self.acquainted = True
+        self.sized = True
         viewer.acked = start.offset
         if before is not None:
             before.end(Close.TAKEN_OVER, "another tab has taken over")

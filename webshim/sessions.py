@@ -55,7 +55,7 @@ class Gateway(Protocol):
     profiles: Mapping[str, Profile]
     """By name; the policy decides who may use which."""
 
-    def usual_profile(self, user: str, name: str) -> str | None:
+    def existing_profile(self, user: str, name: str) -> str | None:
         """Return the profile of the user's existing sandbox with this name; ``None`` if there is none."""
 
     def login(self, identity: Identity, together: bool = False) -> Login:
@@ -121,7 +121,7 @@ class Sessions:
         """
         identity = Identity(LoginName(owner.user, profile, name), f"web-{owner.method}", owner.proof, source)
         granted = grant(
-            identity, Request(Shell()), self._gateway.profiles, partial(self._gateway.usual_profile, owner.user)
+            identity, Request(Shell()), self._gateway.profiles, partial(self._gateway.existing_profile, owner.user)
         )
         mine = self.of(owner.user)
         if len(mine) >= self._most:
@@ -153,7 +153,7 @@ class Sessions:
             login.disconnected()
         if session.id not in self._runs:
             session.over()
-            if not session.acquainted:
+            if not session.sized:
                 self._forget(session)
 
     async def removed(self, session: WebSession) -> None:
@@ -166,7 +166,7 @@ class Sessions:
             await asyncio.wait({run})
         self._forget(session)
 
-    async def aside(self, session: WebSession, run: Callable[[Login], Coroutine[Any, Any, None]]) -> bool:
+    async def in_background(self, session: WebSession, run: Callable[[Login], Coroutine[Any, Any, None]]) -> bool:
         """Run something else in the session's sandbox, and wait for it.
 
         The work is cancelled when the session ends, before its sandbox is removed, and when this is cancelled. What
@@ -235,7 +235,7 @@ class Sessions:
                 asyncio.get_running_loop().call_later(session.kept, self._forget, session)
 
     def _unattended(self, session: WebSession) -> None:
-        if not session.acquainted and session.ending is None:
+        if not session.sized and session.ending is None:
             self.end(session, "nobody came for this session.")
 
     def _forget(self, session: WebSession) -> None:

@@ -56,8 +56,8 @@ class Ticket:
 class Socket:
     """The server's end of a WebSocket: a ``session.Viewer``. ``run`` serves it from the upgrade to the close."""
 
-    def __init__(self, visitor: Principal, source: str, sessions: Sessions, tickets: OneTimeTokens[Ticket]) -> None:
-        self.visitor = visitor
+    def __init__(self, principal: Principal, source: str, sessions: Sessions, tickets: OneTimeTokens[Ticket]) -> None:
+        self.visitor = principal
         self.source = source
         self.tab = ""
         self.acked = 0

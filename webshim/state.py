@@ -40,12 +40,12 @@ class Transfer(Protocol):
 class WebState:
     """The state of one web server. Checks raise ``Refusal`` with the response for the client."""
 
-    def __init__(self, web: Web, gateway: Gateway, logins: Logins, place: PublicEndpoint, events: Events) -> None:
+    def __init__(self, web: Web, gateway: Gateway, logins: Logins, endpoint: PublicEndpoint, events: Events) -> None:
         self.web = web
         self.events = events
         self.gateway = gateway
         self.logins = logins
-        self.place = place
+        self.place = endpoint
         self.sessions = Sessions(gateway, web.sessions_per_user)
         self.tickets: OneTimeTokens[Ticket] = OneTimeTokens(TICKET_SECONDS)
         self.sockets: set[Socket] = set()
@@ -59,7 +59,7 @@ class WebState:
 
     # --- authentication ---
 
-    def visitor(self, request: web.Request) -> Principal:
+    def principal(self, request: web.Request) -> Principal:
         """Authenticate a request and return its principal.
 
         A request other than GET or HEAD, and a WebSocket's upgrade, must also come from our own page (``check_origin``)
@@ -170,7 +170,7 @@ class WebState:
 
     async def terminal(self, request: web.Request) -> web.StreamResponse:
         """Serve a WebSocket until it closes. Refusals are HTTP responses, before the upgrade."""
-        visitor = self.visitor(request)
+        visitor = self.principal(request)
         offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         if request.headers.get("Upgrade", "").lower() != "websocket" or "sshgate.v1" not in offered:
             raise Refusal(400, "request", "this is a WebSocket with the subprotocol sshgate.v1.")

@@ -11,7 +11,7 @@ from sshgate.session.subsystems.registry import SubsystemRequest
 from sshgate.telemetry.codes import Code
 
 
-class TokenVerbs:
+class TokenSubsystems:
     """The handlers of `tokens` and `revoke-token`, for the user who is logged in.
 
     Keys that may not log in a browser are refused. Both handlers raise ``GateError``.

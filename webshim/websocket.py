@@ -39,7 +39,7 @@ class WebSocket(web.WebSocketResponse):
     async def spent(self, seconds: float) -> None:
         """Charge the connection's budget for work that a message caused; waits until there is budget again."""
         if self._connection is not None:
-            await self._connection.budget.spent(seconds)
+            await self._connection.budget.charge_and_wait(seconds)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         self._connection = cast(Connection, request.protocol)

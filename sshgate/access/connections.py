@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Protocol, TypeVar
 
-from sshgate.access.penalties import Ledger, Offence
+from sshgate.access.penalties import Offence, PenaltyTable
 from sshgate.config.model import Limits
 from sshgate.errors import LimitReached
 
@@ -27,7 +27,7 @@ K = TypeVar("K")
 MADE_ROOM = "others needed the place of a connection that had not logged in"
 
 
-class Entrant(Protocol):
+class PendingLogin(Protocol):
     """A connection that has not logged in, as ``Connections`` sees it."""
 
     @property
@@ -41,10 +41,10 @@ class Entrant(Protocol):
         """
 
 
-class Place:
+class ConnectionSlot:
     """The place of one connection. Its owner calls ``release`` when the connection has ended."""
 
-    def __init__(self, connections: Connections, entrant: Entrant, source: str, since: float) -> None:
+    def __init__(self, connections: Connections, entrant: PendingLogin, source: str, since: float) -> None:
         self._connections = connections
         self.entrant = entrant
         self.source = source
@@ -56,7 +56,7 @@ class Place:
 
     def __repr__(self) -> str:
         state = "released" if not self._held else "waiting" if self.user is None else f"held by {self.user}"
-        return f"<Place of {self.origin}, {state}>"
+        return f"<ConnectionSlot of {self.origin}, {state}>"
 
     def authenticated(self, user: str) -> None:
         """Report that the connection has logged in. Only the first call counts, and none after ``release``.
@@ -90,13 +90,13 @@ class Connections:
         self.limits = limits
         self.total = 0
         self._now = now
-        self._waiting: dict[Place, None] = {}
-        self._leaving: dict[Place, None] = {}
+        self._waiting: dict[ConnectionSlot, None] = {}
+        self._leaving: dict[ConnectionSlot, None] = {}
         self._origins: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
         self._users: Counter[tuple[str, str]] = Counter()
         self._known: Counter[str] = Counter()
-        self._ledger = Ledger(now)
+        self._ledger = PenaltyTable(now)
 
     def __repr__(self) -> str:
         return (
@@ -109,7 +109,7 @@ class Connections:
         """Connections that hold a place and have not logged in; evicted ones are not counted."""
         return len(self._waiting)
 
-    def connect(self, source: str, entrant: Entrant) -> Place:
+    def connect(self, source: str, entrant: PendingLogin) -> ConnectionSlot:
         """Give a new connection a place, evicting another connection if necessary.
 
         IPv6 addresses of one /64 count as one source, because a single host usually has all of them.
@@ -121,7 +121,7 @@ class Connections:
         Raises:
             LimitReached: the source must wait for its penalty to run out.
         """
-        place = Place(self, entrant, source, self._now())
+        place = ConnectionSlot(self, entrant, source, self._now())
         self._check_penalty(place.origin, source)
         self._make_room(place)
         self.total += 1
@@ -137,7 +137,7 @@ class Connections:
         if wait and self.limits.penalties is not None and not self._known[origin] and not self._is_exempt(source):
             raise LimitReached(f"too many connections from {origin} ended without a login; try again in {wait} s.")
 
-    def _make_room(self, place: Place) -> None:
+    def _make_room(self, place: ConnectionSlot) -> None:
         limits = self.limits
         if self._origins[place.origin] >= limits.unauthenticated_per_source:
             long_ago = place.since - BURST_SECONDS
@@ -147,7 +147,7 @@ class Connections:
         if len(self._waiting) >= limits.unauthenticated:
             self._shed(list(self._waiting))
 
-    def _shed(self, candidates: list[Place]) -> None:
+    def _shed(self, candidates: list[ConnectionSlot]) -> None:
         if candidates:
             # Candidates are in order of arrival and ``min`` takes the first of equals: the oldest.
             chosen = min(candidates, key=lambda one: (one.entrant.progress, -self._origins[one.origin]))
@@ -162,7 +162,7 @@ class Connections:
 
     # --- called by places ---
 
-    def authenticated(self, place: Place, user: str) -> None:
+    def authenticated(self, place: ConnectionSlot, user: str) -> None:
         """See ``Place.authenticated``."""
         most = self.limits.connections_per_source
         if self._users[user, place.origin] >= most:
@@ -175,12 +175,12 @@ class Connections:
         self._users[user, place.origin] += 1
         self._known[place.origin] += 1
 
-    def failed(self, place: Place, offence: Offence) -> None:
+    def failed(self, place: ConnectionSlot, offence: Offence) -> None:
         """See ``Place.failed``."""
         if self.limits.penalties is not None and not self._is_exempt(place.source):
             self._ledger.charge(place.origin, offence, self.limits.penalties)
 
-    def left(self, place: Place) -> None:
+    def left(self, place: ConnectionSlot) -> None:
         """See ``Place.release``."""
         self.total -= 1
         if place.user is None:
@@ -189,7 +189,7 @@ class Connections:
             _take_one(self._users, (place.user, place.origin))
             _take_one(self._known, place.origin)
 
-    def _no_longer_waits(self, place: Place) -> None:
+    def _no_longer_waits(self, place: ConnectionSlot) -> None:
         self._leaving.pop(place, None)
         if self._waiting.pop(place, place) is None:
             _take_one(self._origins, place.origin)

@@ -29,7 +29,7 @@ _issued = msgspec.json.Decoder(Issued)
 _encode = msgspec.json.Encoder().encode
 
 
-class Shelf(Protocol):
+class UserRecords(Protocol):
     """Persistent storage of one text per user."""
 
     async def all(self) -> Mapping[str, str]:
@@ -49,7 +49,7 @@ class Shelf(Protocol):
         """
 
 
-class Memory:
+class MemoryUserRecords:
     """A ``Shelf`` in memory: its texts are lost when the gateway ends."""
 
     def __init__(self) -> None:
@@ -71,8 +71,8 @@ class Ledger:
     ``run`` keeps it up to date. Reading (``of``) never waits. ``clock`` gives seconds since the epoch.
     """
 
-    def __init__(self, shelf: Shelf, clock: Callable[[], float] = time.time) -> None:
-        self._shelf = shelf
+    def __init__(self, shelf: UserRecords, clock: Callable[[], float] = time.time) -> None:
+        self._records = shelf
         self._clock = clock
         self._users: dict[str, Issued] = {}
         self._unsaved: list[tuple[str, Change]] = []
@@ -99,7 +99,7 @@ class Ledger:
     async def refresh(self) -> None:
         """Read what all gateways have written. Raises ``GateError``; the copy is unchanged then."""
         async with self._turn:
-            texts = await self._shelf.all()
+            texts = await self._records.all()
             self._users = {user: _read(text) for user, text in texts.items()}
             for user, change in self._unsaved:
                 self._users[user] = change(self.of(user))
@@ -155,7 +155,7 @@ class Ledger:
 
     async def _change(self, user: str, change: Change) -> None:
         async with self._turn:
-            text = await self._shelf.change(user, lambda old: _encode(change(_read(old))).decode())
+            text = await self._records.change(user, lambda old: _encode(change(_read(old))).decode())
             self._users[user] = _read(text)
             for whose, unsaved in self._unsaved:
                 if whose == user:

@@ -36,8 +36,8 @@ PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger("sshgate.listening")
 
-Cut = Callable[[], None]
-Made = Callable[[Peer, Cut], asyncio.Protocol]
+Abort = Callable[[], None]
+ConnectionFactory = Callable[[Peer, Abort], asyncio.Protocol]
 """Makes the protocol object of a new connection. Raises ``LimitReached`` to refuse it: it is closed without a reply.
 
 ``Cut`` closes the connection before ``connection_made`` was called, that is during the TLS handshake."""
@@ -48,7 +48,7 @@ class Listener:
 
     def __init__(
         self,
-        made: Made,
+        made: ConnectionFactory,
         refused: Callable[[str, str], None],
         proxies: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,

@@ -17,7 +17,7 @@ class Offence(StrEnum):
     CRASH = "crash"
 
 
-class Ledger:
+class PenaltyTable:
     """The debt of each source in seconds, which decreases with time.
 
     A source whose debt reaches ``Penalties.min`` is refused until nothing is left of it. ``now`` is a monotonic
@@ -30,7 +30,7 @@ class Ledger:
         self._refused: dict[str, None] = {}
 
     def __repr__(self) -> str:
-        return f"<Ledger {len(self._until)} sources>"
+        return f"<PenaltyTable {len(self._until)} sources>"
 
     def charge(self, origin: str, offence: Offence, prices: Penalties) -> None:
         """Add the price of one more failed connection to the debt of this source, up to ``prices.max``."""

@@ -75,11 +75,11 @@ class MeteredTls(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._came.extend(data[at : at + PIECE] for at in range(0, len(data), PIECE))
-        self._budget.ready()
+        self._budget.schedule()
 
     def eof_received(self) -> bool:
         self._at_end = True
-        self._budget.ready()
+        self._budget.schedule()
         # Closed by `_work_off`, after what came before.
         return True
 
@@ -88,7 +88,7 @@ class MeteredTls(asyncio.Protocol):
             piece = self._came.popleft()
             self._inner.get_buffer(len(piece))[: len(piece)] = piece
             self._inner.buffer_updated(len(piece))
-            if self._budget.over():
+            if self._budget.exhausted():
                 break
         if self._at_end and not self._came and self._transport is not None:
             self._at_end = False
@@ -109,7 +109,7 @@ class MeteredTls(asyncio.Protocol):
             if not self._held and self._transport is not None:
                 self._transport.resume_reading()
             if reason == "tls":
-                self._budget.ready()
+                self._budget.schedule()
 
 
 async def accept(accepted: Any, protocol: asyncio.Protocol, context: ssl.SSLContext, seconds: float) -> None:

@@ -16,7 +16,7 @@ from sshgate.errors import Unavailable
 _texts = msgspec.json.Decoder(dict[str, str])
 
 
-class FileShelf:
+class FileUserRecords:
     """A ``ledger.Shelf`` in one file, which several gateways may share.
 
     The file is created by the first write. Both methods run in a thread and raise ``Unavailable`` when the file
@@ -27,7 +27,7 @@ class FileShelf:
         self._path = path
 
     def __repr__(self) -> str:
-        return f"<FileShelf {self._path}>"
+        return f"<FileUserRecords {self._path}>"
 
     async def all(self) -> Mapping[str, str]:
         """See ``ledger.Shelf``."""

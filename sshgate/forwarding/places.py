@@ -9,7 +9,7 @@ from sshgate.errors import GateError
 from sshgate.sandbox.provider import Sandbox
 
 
-class Place:
+class ForwardTarget:
     """The sandbox of ``granted``, which may not exist yet. ``get`` waits for it."""
 
     def __init__(self, granted: Grant) -> None:
@@ -21,7 +21,7 @@ class Place:
 
     def __repr__(self) -> str:
         state = "over" if self.over else self.sandbox.id if self.sandbox is not None else "starting"
-        return f"<Place {self.granted.profile.name} {state}>"
+        return f"<ForwardTarget {self.granted.profile.name} {state}>"
 
     @property
     def usable(self) -> bool:

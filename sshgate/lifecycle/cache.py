@@ -52,8 +52,8 @@ class PodCache:
     All calls are synchronous, so that a decision and the note of it happen in one turn of the event loop.
     """
 
-    def __init__(self, life: str) -> None:
-        self.life = life
+    def __init__(self, instance_id: str) -> None:
+        self.life = instance_id
         self.expectations = Expectations()
         self.synced = False
         self._pods: dict[str, CachedPod] = {}
@@ -144,7 +144,7 @@ class PodCache:
 
     # --- queries ---
 
-    def sightings(self, now: Now) -> list[CachedPod]:
+    def cached_pods(self, now: Now) -> list[CachedPod]:
         """The pods that are neither being deleted nor about to be deleted by us."""
         return [
             one
@@ -170,7 +170,7 @@ class PodCache:
         """The warm pods that are not reserved."""
         return [
             one
-            for one in self.sightings(now)
+            for one in self.cached_pods(now)
             if one.record.state is State.WARM and self._reserved(one.record.uid, now) is None
         ]
 
@@ -181,7 +181,7 @@ class PodCache:
         until, session = reserved
         return reserved if until > now.mono or session in self._sessions else None
 
-    def going(self, profile: str, now: Now) -> int:
+    def deleting(self, profile: str, now: Now) -> int:
         """The number of warm pods of a profile that are being deleted or about to be."""
         warm = [one.record for one in self._pods.values() if one.record.state is State.WARM]
         return sum(
@@ -200,7 +200,7 @@ class PodCache:
         pod lacks the user's name, the hash stands for it.
         """
         used = {session: holding.user for session, holding in self.sessions().items()}
-        for one in self.sightings(now):
+        for one in self.cached_pods(now):
             record = one.record
             if record.state is not State.WARM and record.counts:
                 used.setdefault(record.session or record.uid, record.user or record.user_hash or "")
@@ -211,7 +211,7 @@ class PodCache:
         names = (user, user_hash(user))
         by_hash = {
             one.record.session or one.record.uid: one.record.user_hash == user_hash(user)
-            for one in self.sightings(now)
+            for one in self.cached_pods(now)
             if one.record.user_hash is not None
         }
         return sum(by_hash.get(claim, name in names) for claim, name in self.users(now).items())
@@ -222,7 +222,7 @@ class PodCache:
         A warm pod that a session of ours is claiming counts once, as that session's.
         """
         warm = 0
-        for one in self.sightings(now):
+        for one in self.cached_pods(now):
             if one.record.state is State.WARM and one.record.counts:
                 reserved = self._reserved(one.record.uid, now)
                 warm += reserved is None or reserved[1] not in self._sessions

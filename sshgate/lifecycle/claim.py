@@ -44,7 +44,7 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class TryPatch:
     """Send this patch to this pod and report the outcome with ``answered``."""
 
     record: Record
@@ -52,7 +52,7 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class GetPod:
     """Read this pod from the API server, not from the cache, and report it with ``answered``."""
 
     record: Record
@@ -66,7 +66,7 @@ class Won:
 
 
 @dataclass(frozen=True, slots=True)
-class Cold:
+class StartCold:
     """There is no warm pod to claim: start cold. Returned only when no patch of ours is under way."""
 
 
@@ -75,10 +75,10 @@ class GiveUp:
     """The API server does not answer: raise ``Unavailable``."""
 
 
-Step = Try | Look | Won | Cold | GiveUp
+Step = TryPatch | GetPod | Won | StartCold | GiveUp
 
 
-class Claiming:
+class ClaimAttempt:
     """One claim: call ``step``, do it, report with ``answered``, and repeat until ``Won``, ``Cold`` or ``GiveUp``.
 
     The session must have been admitted (``admission.admit``), else its pod would count as an orphan. ``discard``
@@ -95,7 +95,7 @@ class Claiming:
     def __init__(self, book: PodCache, claim: Claim, template: str, settle: float, lives: Collection[str]) -> None:
         self.claim = claim
         self.discard: list[Delete] = []
-        self._book = book
+        self._cache = book
         self._template = template
         self._settle = settle
         self._lives = lives
@@ -105,7 +105,7 @@ class Claiming:
 
     def __repr__(self) -> str:
         doing = "new" if self._step is None else type(self._step).__name__.lower()
-        return f"<Claiming {self.claim.session}: {doing}, {self._tried} tried, {self._unknown} unknown>"
+        return f"<ClaimAttempt {self.claim.session}: {doing}, {self._tried} tried, {self._unknown} unknown>"
 
     def step(self, now: Now) -> Step:
         """What to do next. Returns the same step until ``answered`` is called."""
@@ -116,24 +116,24 @@ class Claiming:
     def answered(self, answer: Record | Answer, now: Now) -> None:
         """Report the outcome of the last step. Raises ``ValueError`` where that was no request."""
         step = self._step
-        if not isinstance(step, (Try, Look)):
+        if not isinstance(step, (TryPatch, GetPod)):
             raise ValueError(f"nothing was asked: {self!r}")
         if isinstance(answer, Record):
-            self._book.observe(answer, now)
+            self._cache.observe(answer, now)
             self._step = self._observe(answer, now)
         elif answer is Answer.MISSING:
-            self._book.gone(step.record.uid, now)
+            self._cache.gone(step.record.uid, now)
             self._step = None
         elif answer is Answer.UNKNOWN:
             self._unknown += 1
-            self._step = Look(step.record) if self._unknown < MOST_UNKNOWN else GiveUp()
+            self._step = GetPod(step.record) if self._unknown < MOST_UNKNOWN else GiveUp()
         elif self._unknown:
-            self._step = Look(step.record)
+            self._step = GetPod(step.record)
         else:
             self._lost(step.record, now)
 
-    def _observe(self, record: Record, now: Now) -> Try | Won | None:
-        assert isinstance(self._step, (Try, Look))
+    def _observe(self, record: Record, now: Now) -> TryPatch | Won | None:
+        assert isinstance(self._step, (TryPatch, GetPod))
         asked = self._step.record
         if record.uid == asked.uid and record.state is State.WARM and not record.deleting:
             # Only a look can show this. The patch may still be under way, so send the same one again.
@@ -143,25 +143,25 @@ class Claiming:
             return None
         if not record.usable:
             self.discard.append(Delete(record, "ended while it was claimed", untouched=False))
-            self._book.expectations.delete(record.uid, now.mono)
+            self._cache.expectations.delete(record.uid, now.mono)
             self._lost(asked, now)
             return None
-        self._book.hold(self.claim.session, record.uid)
+        self._cache.hold(self.claim.session, record.uid)
         return Won(record)
 
     def _lost(self, record: Record, now: Now) -> None:
         """Done with this pod: its outcome is known, and it is of no use to this claim."""
-        self._book.reserve(record.uid, None, now)
+        self._cache.reserve(record.uid, None, now)
         self._unknown = 0
         self._step = None
 
     def _next(self, now: Now) -> Step:
-        record = pick(self._book, self._template, self._settle, self._lives, now)
+        record = pick(self._cache, self._template, self._settle, self._lives, now)
         if record is None or self._tried >= MOST_PODS:
-            return Cold()
+            return StartCold()
         self._tried += 1
         return self._patch(record, now)
 
-    def _patch(self, record: Record, now: Now) -> Try:
-        self._book.reserve(record.uid, self.claim.session, now)
-        return Try(record, claim_patch(record, self.claim, now))
+    def _patch(self, record: Record, now: Now) -> TryPatch:
+        self._cache.reserve(record.uid, self.claim.session, now)
+        return TryPatch(record, claim_patch(record, self.claim, now))

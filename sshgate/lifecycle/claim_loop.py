@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sshgate.errors import Unavailable
 from sshgate.lifecycle.actions import Delete
-from sshgate.lifecycle.claim import Answer, Claiming, GiveUp, Look, Try, Won
+from sshgate.lifecycle.claim import Answer, ClaimAttempt, GetPod, GiveUp, TryPatch, Won
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.schema import label_value
@@ -18,7 +18,7 @@ from sshgate.telemetry.codes import Code
 LOOK_AFTER = (0.05, 0.3, 1.0)
 
 
-async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete], None]) -> Record | None:
+async def take(registry: Registry, claiming: ClaimAttempt, discard: Callable[[Delete], None]) -> Record | None:
     """Claim a warm sandbox. Returns its pod, or ``None`` where the login has to start cold.
 
     ``discard`` is called with each deletion that is to be carried out: pods that were claimed and are of no use. Raises
@@ -32,11 +32,11 @@ async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete
             step = claiming.step(registry.now)
             if isinstance(step, Won):
                 return step.record
-            if isinstance(step, Try):
+            if isinstance(step, TryPatch):
                 answer = await _patch(registry, step, claiming, discard)
                 if answer is Answer.REFUSED:
                     registry.events.emit(Code.CLAIM_LOST, sandbox=step.record.name)
-            elif isinstance(step, Look):
+            elif isinstance(step, GetPod):
                 await asyncio.sleep(LOOK_AFTER[min(unanswered, len(LOOK_AFTER)) - 1])
                 answer = await registry.look(step.record)
             elif isinstance(step, GiveUp):
@@ -51,7 +51,7 @@ async def take(registry: Registry, claiming: Claiming, discard: Callable[[Delete
 
 
 async def _patch(
-    registry: Registry, step: Try, claiming: Claiming, discard: Callable[[Delete], None]
+    registry: Registry, step: TryPatch, claiming: ClaimAttempt, discard: Callable[[Delete], None]
 ) -> Record | Answer:
     request = asyncio.ensure_future(registry.patch(step.record, step.patch))
     try:

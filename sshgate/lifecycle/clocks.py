@@ -58,7 +58,7 @@ class ClusterTime:
         known = f"±{(self._high - self._low) / 2:.3f} s" if self._reading else "not heard yet"
         return f"<ClusterTime {known}, {self.jumps} jumps>"
 
-    def record(self, date: float, sent: float, received: float) -> None:
+    def observe(self, date: float, sent: float, received: float) -> None:
         """Take an answer's ``date`` (POSIX seconds), requested at ``sent`` and received at ``received`` (monotonic)."""
         low, high = date - received, date + _DATE_GRAIN - sent
         if not self._reading:

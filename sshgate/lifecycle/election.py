@@ -26,7 +26,7 @@ class Election:
     def __repr__(self) -> str:
         return f"<Election {self._me}, leader {self._holder}>"
 
-    def saw(self, holder: str | None, now: float) -> bool:
+    def observe(self, holder: str | None, now: float) -> bool:
         """The leader's Lease was read and names ``holder``. Returns whether this gateway should take it."""
         self._holder = holder
         self._looked = now

@@ -46,7 +46,7 @@ class Membership:
         return f"<Membership {alive} alive, {len({self._me, *self._renewals}) - alive} silent or gone>"
 
     @property
-    def listened(self) -> float:
+    def listed(self) -> float:
         """Seconds in which we could have observed a renewal."""
         return self._listened
 
@@ -71,7 +71,7 @@ class Membership:
         self._left.add(life)
         self._renewals.setdefault(life, self._listened)
 
-    def listen(self, now: float, lives: Iterable[str] = ()) -> None:
+    def expect(self, now: float, lives: Iterable[str] = ()) -> None:
         """Count the time since the last call, in which the Leases could be read. ``now`` is monotonic.
 
         ``lives``: all instances that are named on pods. The silence of one that is new to us (its pod was read before

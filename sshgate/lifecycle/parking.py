@@ -38,7 +38,7 @@ AT_ONCE = 4
 log = structlog.get_logger("sshgate.lifecycle")
 
 
-class Enterable(Sandbox, Protocol):
+class ParkableSandbox(Sandbox, Protocol):
     """A warm sandbox in which launchers can be parked."""
 
     def leave(self, terminal: bool, process: Process) -> None:
@@ -49,17 +49,17 @@ class Enterable(Sandbox, Protocol):
 
 
 @dataclass(eq=False)
-class _Place:
+class _ParkingPlace:
     """One warm sandbox with its launchers."""
 
-    sandbox: Enterable
-    waiting: dict[Kind, _Waiting] = field(default_factory=dict)
+    sandbox: ParkableSandbox
+    waiting: dict[Kind, _ParkedLauncher] = field(default_factory=dict)
     tried: float = float("-inf")
     task: asyncio.Task[None] | None = None
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _ParkedLauncher:
     """A parked launcher, when to replace it (monotonic), and the task that waits for its end."""
 
     process: Process
@@ -74,7 +74,7 @@ class Parking:
         self,
         registry: Registry,
         kinds: Mapping[str, Sequence[Kind]],
-        enter: Callable[[Record], Enterable | None],
+        enter: Callable[[Record], ParkableSandbox | None],
         jitter: Callable[[], float],
     ) -> None:
         """Nothing is parked before the first ``look``.
@@ -89,7 +89,7 @@ class Parking:
         self._kinds = kinds
         self._enter = enter
         self._jitter = jitter
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _ParkingPlace] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -107,7 +107,7 @@ class Parking:
         lives = registry.lives
         wanted = {
             one.record.uid: one.record
-            for one in registry.book.sightings(now)
+            for one in registry.cache.cached_pods(now)
             if one.record.session is None
             and one.record.usable
             and self._kinds.get(one.record.profile)
@@ -122,7 +122,7 @@ class Parking:
             soonest = min(soonest, self._see_to(uid, record, now.mono))
         return soonest
 
-    def take(self, uid: str) -> Enterable | None:
+    def take(self, uid: str) -> ParkableSandbox | None:
         """The sandbox of a claimed pod and its parked launchers, the caller's from now on; ``None``: there is none."""
         place = self._places.pop(uid, None)
         if place is None:
@@ -142,7 +142,7 @@ class Parking:
             sandbox = self._enter(record)
             if sandbox is None:
                 return mono + AGAIN
-            place = self._places[uid] = _Place(sandbox)
+            place = self._places[uid] = _ParkingPlace(sandbox)
         missing = [kind for kind in self._kinds[record.profile] if kind not in place.waiting]
         due = [kind for kind, one in place.waiting.items() if one.until <= mono]
         if place.task is None and (missing or due):
@@ -153,7 +153,7 @@ class Parking:
             place.task.add_done_callback(lambda _: self._registry.notify())
         return min((one.until for one in place.waiting.values()), default=mono + AGAIN)
 
-    async def _fill(self, place: _Place, record: Record, kinds: Sequence[Kind]) -> None:
+    async def _fill(self, place: _ParkingPlace, record: Record, kinds: Sequence[Kind]) -> None:
         try:
             for kind in kinds:
                 async with self._room:
@@ -169,17 +169,17 @@ class Parking:
         finally:
             place.task = None
 
-    def _left(self, place: _Place, kind: Kind, process: Process) -> None:
+    def _left(self, place: _ParkingPlace, kind: Kind, process: Process) -> None:
         old = place.waiting.pop(kind, None)
         if old is not None:
             old.watch.cancel()
             self._spawn(dismiss(old.process))
         until = self._registry.now.mono + RENEW * (0.75 + self._jitter() / 2)
         watch = asyncio.create_task(self._see_end(place, kind, process))
-        place.waiting[kind] = _Waiting(process, until, watch)
+        place.waiting[kind] = _ParkedLauncher(process, until, watch)
         place.sandbox.leave(kind == "terminal", process)
 
-    async def _see_end(self, place: _Place, kind: Kind, process: Process) -> None:
+    async def _see_end(self, place: _ParkingPlace, kind: Kind, process: Process) -> None:
         """A parked launcher prints nothing, so anything that can be read means that it is of no more use."""
         await process.read()
         place.waiting.pop(kind, None)
@@ -191,7 +191,7 @@ class Parking:
         self._stop(place)
         self._spawn(place.sandbox.forget())
 
-    def _stop(self, place: _Place) -> None:
+    def _stop(self, place: _ParkingPlace) -> None:
         for one in place.waiting.values():
             one.watch.cancel()
         place.waiting.clear()

@@ -41,7 +41,7 @@ UNFILLED = (
 log = structlog.get_logger("sshgate.lifecycle")
 
 
-class Pools:
+class PoolController:
     """All pools of one gateway. Call ``start`` once the cache is synced, and ``close`` before the watch ends."""
 
     def __init__(
@@ -64,9 +64,9 @@ class Pools:
         self._empty_since: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        states = [one.record for one in self._registry.book.warm(self._registry.now)]
+        states = [one.record for one in self._registry.cache.warm(self._registry.now)]
         ready = sum(one.usable for one in states)
-        return f"<Pools {ready} ready, {len(states) - ready} starting, {self._parking!r}>"
+        return f"<PoolController {ready} ready, {len(states) - ready} starting, {self._parking!r}>"
 
     def start(self) -> None:
         """Start the task that keeps the pools."""
@@ -96,9 +96,9 @@ class Pools:
 
     async def _empty(self) -> None:
         registry = self._registry
-        for one in registry.book.warm(registry.now):
+        for one in registry.cache.warm(registry.now):
             delete = Delete(one.record, "the last gateway has ended", untouched=False)
-            registry.book.expectations.delete(one.record.uid, registry.now.mono)
+            registry.cache.expectations.delete(one.record.uid, registry.now.mono)
             self._do(self._delete(delete))
         await asyncio.gather(*self._requests, return_exceptions=True)
 
@@ -119,10 +119,10 @@ class Pools:
         """Decide, and begin to carry out. Returns when to look again (monotonic)."""
         registry = self._registry
         until = min(self._parking.look(), registry.now.mono + LONGEST)
-        actions: list[Action] = list(orphans(registry.book, registry.now))
+        actions: list[Action] = list(orphans(registry.cache, registry.now))
         if registry.leads:
             limit = registry.limits.sandboxes
-            actions += self._refiller.decide(registry.book, self._targets, limit, registry.now)
+            actions += self._refiller.decide(registry.cache, self._targets, limit, registry.now)
         holds = self._stuck() | self._unfilled()
         for action in actions:
             if isinstance(action, Create):
@@ -140,15 +140,15 @@ class Pools:
         if not self._registry.leads:
             return {}
         stuck = (Stage.BLOCKED, Stage.UNSCHEDULABLE)
-        records = [one.record for one in self._registry.book.warm(self._registry.now) if one.record.stage in stuck]
+        records = [one.record for one in self._registry.cache.warm(self._registry.now) if one.record.stage in stuck]
         return {record.profile: f"warm sandboxes cannot start: {record.reason}" for record in records}
 
     def _unfilled(self) -> dict[str, str]:
         """Our pools that stay empty because the gateway that leads has other profiles."""
         registry = self._registry
         empty: set[str] = set()
-        if registry.book.synced and not registry.leads:
-            warm = {(one.record.profile, one.record.template) for one in registry.book.warm(registry.now)}
+        if registry.cache.synced and not registry.leads:
+            warm = {(one.record.profile, one.record.template) for one in registry.cache.warm(registry.now)}
             empty = {one.profile for one in self._targets if (label_value(one.profile), one.template) not in warm}
         now = registry.now.mono
         self._empty_since = {profile: self._empty_since.get(profile, now) for profile in empty}
@@ -177,12 +177,12 @@ class Pools:
                     return
                 except Unavailable:
                     if not any(
-                        one.name == action.name for one in registry.book.expectations.creates(registry.now.mono)
+                        one.name == action.name for one in registry.cache.expectations.creates(registry.now.mono)
                     ):
                         return
                     await asyncio.sleep(AGAIN)
                 except GateError as error:
-                    self._refiller.refused(action, registry.book, registry.now)
+                    self._refiller.refused(action, registry.cache, registry.now)
                     if self._refused.get(action.profile) != str(error):
                         log.warning("pool.refused", profile=action.profile, reason=str(error))
                         self._refused[action.profile] = str(error)

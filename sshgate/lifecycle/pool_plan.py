@@ -197,7 +197,7 @@ class Refiller:
     def _somebody_waits(book: PodCache, now: Now) -> bool:
         """Whether a claimed pod waits for a node: the pools must not compete with it."""
         warm = {one.record.uid for one in book.warm(now)}
-        waiting = (one.record for one in book.sightings(now) if one.record.stage is Stage.UNSCHEDULABLE)
+        waiting = (one.record for one in book.cached_pods(now) if one.record.stage is Stage.UNSCHEDULABLE)
         return any(record.session is not None and record.uid not in warm for record in waiting)
 
 
@@ -240,7 +240,7 @@ def _pool(book: PodCache, target: Target, now: Now) -> _Pool:
         expected=sum(
             one.profile == profile and one.template == target.template for one in book.expectations.creates(now.mono)
         ),
-        going=book.going(profile, now),
+        going=book.deleting(profile, now),
     )
 
 

@@ -52,10 +52,10 @@ def reap(book: PodCache, presence: Membership, rules: Rules, now: Now) -> list[D
     if not book.synced:
         return []
     actions: list[Delete | Detach] = []
-    for one in book.sightings(now):
+    for one in book.cached_pods(now):
         if one.record.state in (State.CLAIMED, State.DRAINING):
             actions += _named(one, presence, rules, now) if one.record.sandbox else _ephemeral(one, presence, now)
-    return _is_attached(book, actions, now)
+    return _expect_deletions(book, actions, now)
 
 
 def orphans(book: PodCache, now: Now) -> list[Delete]:
@@ -66,7 +66,7 @@ def orphans(book: PodCache, now: Now) -> list[Delete]:
     """
     sessions = book.sessions()
     found = []
-    for one in book.sightings(now):
+    for one in book.cached_pods(now):
         record = one.record
         ours = record.life == book.life and record.state is State.CLAIMED and record.sandbox is None
         if not ours or now.mono - one.state_since < STRAY:
@@ -128,7 +128,7 @@ def _left_at(record: Record) -> float:
     return max(time for time in times if time is not None)
 
 
-def _is_attached(book: PodCache, actions: list[Delete | Detach], now: Now) -> list[Delete | Detach]:
+def _expect_deletions(book: PodCache, actions: list[Delete | Detach], now: Now) -> list[Delete | Detach]:
     for action in actions:
         if isinstance(action, Delete):
             book.expectations.delete(action.record.uid, now.mono)

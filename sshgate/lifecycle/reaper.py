@@ -51,17 +51,17 @@ class Reaper:
 
     async def once(self) -> None:
         """Sweep once and wait for all that is under way. Raises the first failure."""
-        self.sweep()
+        self.reap_once()
         for outcome in await asyncio.gather(*self._under_way, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    def sweep(self) -> None:
+    def reap_once(self) -> None:
         """Decide, and begin to carry out. Does nothing unless this gateway leads."""
         if not self._registry.leads:
             return
-        book = self._registry.book
-        for action in reap(book, self._registry.presence, self._rules(), self._registry.now):
+        book = self._registry.cache
+        for action in reap(book, self._registry.membership, self._rules(), self._registry.now):
             if isinstance(action, Delete) and action.unless_busy:
                 # Nothing is being deleted yet: during the look the sandbox must stay visible, and its user may join it.
                 book.expectations.undelete(action.record.uid)
@@ -75,7 +75,7 @@ class Reaper:
     async def _run(self) -> None:
         while True:
             try:
-                self.sweep()
+                self.reap_once()
             except Exception:
                 log.exception("reaper.broken")
             await asyncio.sleep(PERIOD)
@@ -85,7 +85,7 @@ class Reaper:
         if isinstance(action, Detach):
             await registry.patch(record, detach_patch(record, action.life, registry.now))
         elif not action.unless_busy or await self._idle(record):
-            registry.book.expectations.delete(record.uid, registry.now.mono)
+            registry.cache.expectations.delete(record.uid, registry.now.mono)
             if await registry.delete(action):
                 registry.events.emit(
                     Code.REAPED, sandbox=record.name, user=record.user, name=record.sandbox, reason=action.reason

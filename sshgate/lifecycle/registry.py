@@ -51,14 +51,14 @@ class Registry:
     """One per gateway. Everything except the four requests is synchronous; nothing here starts a task."""
 
     def __init__(
-        self, life: str, limits: Limits, cluster: Cluster, clock: Callable[[], Now], events: Events | None = None
+        self, instance_id: str, limits: Limits, cluster: Cluster, clock: Callable[[], Now], events: Events | None = None
     ) -> None:
         """``clock`` is this machine's. The wall time in use is the API server's, see ``ClusterTime.record``."""
         self.events = events if events is not None else Events(to_log)
-        self.life = life
+        self.life = instance_id
         self.limits = limits
-        self.book = PodCache(life)
-        self.presence = Membership(life)
+        self.cache = PodCache(instance_id)
+        self.membership = Membership(instance_id)
         self.time = ClusterTime(clock())
         self._clock = clock
         self._cluster = cluster
@@ -68,7 +68,7 @@ class Registry:
         self._change: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Registry {self.life}: {self.book!r}, {self.presence!r}>"
+        return f"<Registry {self.life}: {self.cache!r}, {self.membership!r}>"
 
     def limit(self, limits: Limits) -> None:
         """Use other limits from now on. A changed ``starts_per_minute`` resets the count of recent starts."""
@@ -85,7 +85,7 @@ class Registry:
     @property
     def lives(self) -> list[str]:
         """The gateway instances that live, this one among them."""
-        return self.presence.alive()
+        return self.membership.alive()
 
     @property
     def leads(self) -> bool:
@@ -96,17 +96,17 @@ class Registry:
 
     def replace(self, records: Iterable[Record], version: str = "") -> None:
         """Take the answer to a list: every pod there was at this resource version."""
-        self.book.sync(records, self.now, version)
+        self.cache.sync(records, self.now, version)
         self.notify()
 
     def update(self, record: Record) -> None:
         """Take one report on one pod."""
-        if self.book.observe(record, self.now):
+        if self.cache.observe(record, self.now):
             self.notify()
 
     def remove(self, uid: str) -> None:
         """The pod does not exist any more."""
-        self.book.gone(uid, self.now)
+        self.cache.gone(uid, self.now)
         self.notify()
 
     def changed(self) -> asyncio.Future[None]:
@@ -124,13 +124,13 @@ class Registry:
 
     def admit(self, user: str, session: str) -> None:
         """Admit one more sandbox, to be made or claimed; it counts until ``end``. Raises ``LimitReached``."""
-        admit(self.book, self.limits, self._starts, user, session, self.now)
+        admit(self.cache, self.limits, self._starts, user, session, self.now)
 
     def end(self, session: str, uid: str | None = None) -> None:
         """The session is over, and with it the sandbox ``uid``, which the caller deletes."""
-        self.book.end(session)
+        self.cache.end(session)
         if uid is not None:
-            self.book.expectations.delete(uid, self.now.mono)
+            self.cache.expectations.delete(uid, self.now.mono)
         self.notify()
 
     # --- requests: the cache learns of every answer ---
@@ -142,7 +142,7 @@ class Registry:
         except Unavailable:
             raise  # expected until the watch shows it or the expectation expires
         except GateError:
-            self.book.expectations.observe(create.name)
+            self.cache.expectations.observe(create.name)
             raise
         self.update(record)
         return record
@@ -161,13 +161,13 @@ class Registry:
         try:
             answer = await self._cluster.delete(delete)
         except asyncio.CancelledError:
-            self.book.expectations.undelete(uid)
+            self.cache.expectations.undelete(uid)
             raise
         if answer is Answer.MISSING:
             self.remove(uid)
         elif answer is not None:
             # Refused or unknown: the watch will show the outcome, and the next pass decides again.
-            self.book.expectations.undelete(uid)
+            self.cache.expectations.undelete(uid)
         return answer in (None, Answer.MISSING)
 
     def _record(self, record: Record, answer: Record | Answer) -> Record | Answer:

@@ -81,7 +81,7 @@ class Sandbox(Protocol):
         """
 
 
-class Shelf(Protocol):
+class UserRecords(Protocol):
     """Stores a text for each user; the same contract as ``access.ledger.Shelf``."""
 
     async def all(self) -> Mapping[str, str]:
@@ -103,7 +103,7 @@ class Provider(Protocol):
         """The homes of named sandboxes; ``None`` where the provider has none."""
 
     @property
-    def shelf(self) -> Shelf | None:
+    def shelf(self) -> UserRecords | None:
         """Where gateways share what they record of users; ``None``: each keeps it on its own machine."""
 
     async def open(self) -> None:

@@ -126,9 +126,9 @@ async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
                 "sshgate_audit_lost", "Events that the audit file did not take.", (), lambda: {(): audit.lost}
             )
         if config.telemetry.listen is not None:
-            from sshgate.telemetry.health import Health
+            from sshgate.telemetry.health import HealthServer
 
-            health = Health(config.telemetry.listen, core.readiness, core.telemetry.metrics)
+            health = HealthServer(config.telemetry.listen, core.readiness, core.telemetry.metrics)
             await health.open()
             stack.push_async_callback(health.close)
         yield

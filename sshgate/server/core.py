@@ -30,13 +30,13 @@ class Core:
         self.telemetry = Telemetry()
         self.provider = make_provider(config, self.telemetry)
         self.readiness = Readiness(self.provider.check)
-        self.verbs = SubsystemHandlers()
-        self.verbs.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
-        SandboxSubsystems(self.provider).add_to(self.verbs)
-        clientconfig.add_to(self.verbs, node_address())
+        self.subsystems = SubsystemHandlers()
+        self.subsystems.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
+        SandboxSubsystems(self.provider).add_to(self.subsystems)
+        clientconfig.add_to(self.subsystems, node_address())
         # The Kubernetes provider counts pods over all gateways. Local sandboxes are counted by this process.
         counted = self.admission if config.sandbox.provider == "local" else None
-        self.gateway = Gateway(self.provider, config.profiles, counted, self.verbs, self.telemetry, serve_files)
+        self.gateway = Gateway(self.provider, config.profiles, counted, self.subsystems, self.telemetry, serve_files)
 
         self._register_gauges(self.telemetry.metrics)
 

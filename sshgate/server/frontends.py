@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 from sshgate.access.identity import Identity
 from sshgate.access.ledger import Ledger
-from sshgate.access.user_records import FileShelf
+from sshgate.access.user_records import FileUserRecords
 from sshgate.config.model import Address, Config
 from sshgate.server.core import Core
 from sshgate.ssh.server import SshServer
@@ -113,8 +113,10 @@ def _web(config: Config, core: Core) -> WebFrontend | None:
     if config.web is None:
         return None
     secret = config.web.secret
-    ledger = Ledger(core.provider.shelf or FileShelf(secret.with_name(f"{secret.name}.issued")))
+    ledger = Ledger(core.provider.shelf or FileUserRecords(secret.with_name(f"{secret.name}.issued")))
     # Imported by name: the package can be installed without the web front end, and aiohttp and argon2 load only here.
     server = importlib.import_module("webshim.server").WebServer
     events = core.telemetry.events
-    return cast(WebFrontend, server(config, core.keyring, core.admission.web, core.gateway, core.verbs, events, ledger))
+    return cast(
+        WebFrontend, server(config, core.keyring, core.admission.web, core.gateway, core.subsystems, events, ledger)
+    )

@@ -20,15 +20,15 @@ from sshgate.telemetry.events import EventContext
 from sshgate.telemetry.timings import since
 
 
-class Pending(Protocol):
+class PendingSandbox(Protocol):
     """A sandbox that is created, or joined, at the first call of ``get``."""
 
     @property
-    def left(self) -> float | None:
+    def remaining_lifetime(self) -> float | None:
         """Seconds of its maximum lifetime that remained when the channel got it; ``None``: all of it."""
 
     @property
-    def how(self) -> str:
+    def source(self) -> str:
         """How the sandbox was obtained, valid after ``get``: ``warm``, ``cold`` or ``joined`` (it existed already)."""
 
     async def get(self) -> Sandbox:
@@ -51,11 +51,11 @@ class Claims:
     """
 
     def __init__(self, provider: Provider, admission: Admission | None, user: str, trail: EventContext) -> None:
-        self._trail = trail
+        self._events = trail
         self._provider = provider
         self._admission = admission
         self._user = user
-        self._shared: dict[str, _Shared] = {}
+        self._shared: dict[str, _SharedSandbox] = {}
         self._speculative: SpeculativeClaim | None = None
 
     def start_speculative_claim(self, granted: Grant, session: str) -> None:
@@ -75,7 +75,7 @@ class Claims:
     def has(self, granted: Grant) -> bool:
         """Return whether the connection's shared sandbox for this grant exists or is being created."""
         shared = self._shared.get(granted.profile.name) if granted.scope == "connection" else None
-        return shared is not None and shared.there
+        return shared is not None and shared.sandbox_now
 
     def take_speculative_claim(self) -> SpeculativeClaim | None:
         """Hand the speculative claim, if there is one, to the caller, who must use or cancel it."""
@@ -85,7 +85,7 @@ class Claims:
     @asynccontextmanager
     async def sandbox(
         self, granted: Grant, session: str, notice: Notice, speculative: SpeculativeClaim | None = None
-    ) -> AsyncIterator[Pending]:
+    ) -> AsyncIterator[PendingSandbox]:
         """Provide the sandbox of this grant while the body runs.
 
         A sandbox with the scope of a channel is deleted when the body ends. One shared by the connection, or a named
@@ -97,7 +97,7 @@ class Claims:
         """
         order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
         if granted.name is not None:
-            joined = _Joined(self._provider.named, self._admission, order, notice, speculative)
+            joined = _NamedSandbox(self._provider.named, self._admission, order, notice, speculative)
             try:
                 yield joined
             finally:
@@ -106,14 +106,14 @@ class Claims:
         if granted.scope == "connection":
             shared = self._shared.get(granted.profile.name)
             if shared is None:
-                shared = _Shared(self._provider, self._admission, order, notice, self._trail, speculative)
+                shared = _SharedSandbox(self._provider, self._admission, order, notice, self._events, speculative)
                 self._shared[granted.profile.name] = shared
             else:
                 shared.ask(order, notice, speculative)
             with shared.entered():
                 yield shared
             return
-        once = _Once(self._provider, self._admission, order, notice, self._trail, speculative)
+        once = _OwnSandbox(self._provider, self._admission, order, notice, self._events, speculative)
         try:
             yield once
         finally:
@@ -129,10 +129,10 @@ class Claims:
             await once.close()
 
 
-class _Joined:
+class _NamedSandbox:
     """A named sandbox, joined at most once. It stays when this channel leaves."""
 
-    left: float | None = None
+    remaining_lifetime: float | None = None
     how = "joined"
 
     def __init__(
@@ -155,8 +155,8 @@ class _Joined:
             await self._speculative.cancel()  # it would count as one of the user's sandboxes
         if self._attachment is None:
             self._attachment = await self._named.join(self._order, self._notice, self._admit)
-            self.left = self._attachment.left
-            self.how = "cold" if self._attachment.made else "joined"
+            self.remaining_lifetime = self._attachment.left
+            self.source = "cold" if self._attachment.made else "joined"
         return self._attachment.sandbox
 
     async def leave(self) -> None:
@@ -168,7 +168,7 @@ class _Joined:
         return _admit(self._admission, self._order.user)
 
 
-class _Once:
+class _OwnSandbox:
     """A sandbox that is created once, at the first ``get``, and deleted once."""
 
     def __init__(
@@ -180,7 +180,7 @@ class _Once:
         trail: EventContext,
         speculative: SpeculativeClaim | None,
     ) -> None:
-        self.how = "cold"
+        self.source = "cold"
         self._speculative = speculative
         self._trail = trail
         self._provider = provider
@@ -192,7 +192,7 @@ class _Once:
         self._release: Callable[[], None] = lambda: None
 
     @property
-    def left(self) -> float | None:
+    def remaining_lifetime(self) -> float | None:
         return None
 
     async def get(self) -> Sandbox:
@@ -201,7 +201,7 @@ class _Once:
 
     async def _get(self) -> Sandbox:
         if self._sandbox is not None:
-            self.how = "joined"
+            self.source = "joined"
             return self._sandbox
         release = _admit(self._admission, self._order.user)
         try:
@@ -210,7 +210,7 @@ class _Once:
             release()
             raise
         self._release = release
-        self.how = "warm" if self._sandbox.warm else "cold"
+        self.source = "warm" if self._sandbox.warm else "cold"
         return self._sandbox
 
     async def _create(self) -> Sandbox:
@@ -234,7 +234,7 @@ class _Once:
                 self._release()
 
 
-class _Shared(_Once):
+class _SharedSandbox(_OwnSandbox):
     """The sandbox that a connection's channels share.
 
     Like a named sandbox it stays for a while after the last channel has left. If it ends before the connection does,
@@ -246,17 +246,17 @@ class _Shared(_Once):
     _users = 0
 
     @property
-    def there(self) -> bool:
+    def sandbox_now(self) -> bool:
         """Whether there is a usable sandbox, or one is being created."""
         return self._lock.locked() or (self._sandbox is not None and self._sandbox.usable)
 
     @property
-    def left(self) -> float | None:
+    def remaining_lifetime(self) -> float | None:
         return self._occupancy.left if self._occupancy is not None else None
 
     def ask(self, order: Order, notice: Notice, speculative: SpeculativeClaim | None) -> None:
         """Register one more channel. A sandbox that has yet to be created is created for its order."""
-        if not self.there:
+        if not self.sandbox_now:
             self._order, self._notice = order, notice
             self._speculative, speculative = speculative, self._speculative
         if speculative is not None:

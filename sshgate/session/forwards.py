@@ -19,7 +19,7 @@ from sshgate.access.policy import Grant
 from sshgate.config.model import ProfileLimits
 from sshgate.errors import GateError, Unavailable
 from sshgate.forwarding import plain, policy
-from sshgate.forwarding.places import Place
+from sshgate.forwarding.places import ForwardTarget
 from sshgate.forwarding.relay import HELLO_SECONDS, ConnectFailed, NoRelay, Relay, RelayStream
 from sshgate.forwarding.values import Agent, Destination, Listening, Tcp, own_addresses
 from sshgate.sandbox.provider import Sandbox
@@ -37,7 +37,7 @@ SETTLE_SECONDS = 5.0
 # The same for a forwarded connection whose sandbox is there: as long as a relay may take to start.
 ORDER_SECONDS = HELLO_SECONDS
 # Simultaneous connections from a sandbox to one client. A program in the sandbox could report any number of them.
-MOST_BACK = 256
+MAX_REVERSE_CONNECTIONS = 256
 
 
 class Forwards:
@@ -51,9 +51,9 @@ class Forwards:
         self._identity = identity
         self._usual = usual
         self._claims = claims
-        self._trail = trail
-        self._places: list[Place] = []
-        self._own: Place | None = None
+        self._events = trail
+        self._targets: list[ForwardTarget] = []
+        self._own: ForwardTarget | None = None
         self._more_sessions = True
         self._changed = asyncio.Event()
         self._relays: dict[str, asyncio.Task[Relay | None]] = {}
@@ -89,22 +89,22 @@ class Forwards:
     # --- called by sessions ---
 
     @contextlib.asynccontextmanager
-    async def session(self, granted: Grant) -> AsyncIterator[Place]:
+    async def session(self, granted: Grant) -> AsyncIterator[ForwardTarget]:
         """Direct forwards to this session's sandbox while the body runs, once the body calls ``Place.entered``."""
-        place = Place(granted)
-        self._places.append(place)
+        place = ForwardTarget(granted)
+        self._targets.append(place)
         self._changed.set()
         try:
             yield place
         finally:
-            self._places.remove(place)
+            self._targets.remove(place)
             place.failed(Unavailable("the session ended before its sandbox was there"))
-            if place.sandbox is not None and (granted.scope == "channel" or not self._uses(place.sandbox)):
+            if place.sandbox is not None and (granted.scope == "channel" or not self._in_use(place.sandbox)):
                 await self._leave(place.sandbox)
 
-    def _uses(self, sandbox: Sandbox) -> bool:
+    def _in_use(self, sandbox: Sandbox) -> bool:
         """Return whether a session or a forward still needs the sandbox's relay, which makes the sandbox look busy."""
-        places = [*self._places, *([self._own] if self._own is not None else [])]
+        places = [*self._targets, *([self._own] if self._own is not None else [])]
         if any(one.sandbox is sandbox and not one.over for one in places):
             return True
         task = self._relays.get(sandbox.id)
@@ -124,13 +124,13 @@ class Forwards:
         """Open a connection from inside the sandbox. Raises ``GateError`` if it is not allowed or fails."""
         with self._report_open("connection", destination) as outcome:
             policy.check_key(destination, self._identity.restrictions)
-            place = await self._place()
+            place = await self._target()
             own = await _own_addresses(destination, place)
             policy.check_profile(destination, place.granted.profile, own)
             sandbox = await place.get()
             outcome["sandbox"] = sandbox.id
             # Its destination may be a listener that was requested before it.
-            await self.settled(ORDER_SECONDS)
+            await self.wait_for_listeners(ORDER_SECONDS)
             relay = await self._relay(sandbox)
             if relay is not None:
                 return await relay.connect(destination, own)
@@ -150,7 +150,7 @@ class Forwards:
         self._pending += 1
         return self._listen(where, back)
 
-    async def settled(self, seconds: float = SETTLE_SECONDS) -> None:
+    async def wait_for_listeners(self, seconds: float = SETTLE_SECONDS) -> None:
         """Wait until no listener is being set up any more, but not longer than ``seconds``.
 
         sshd handles requests in order, so a client may rely on the listeners it has requested before. Nothing that
@@ -172,7 +172,7 @@ class Forwards:
     async def _listened(self, where: Listening, back: OpenReverseChannel) -> int:
         with self._report_open("listener", where) as outcome:
             policy.check_key(where, self._identity.restrictions, listening=True)
-            place = await self._place()
+            place = await self._target()
             policy.check_listening(place.granted.profile)
             self._forget_lost()
             if where in self._listeners:
@@ -229,19 +229,19 @@ class Forwards:
 
     # --- which sandbox ---
 
-    async def _place(self) -> Place:
-        if not self._places and self._own is None and self._more_sessions and self._open():
+    async def _target(self) -> ForwardTarget:
+        if not self._targets and self._own is None and self._more_sessions and self._open():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SESSION_SECONDS):
-                    while not self._places and self._more_sessions:
+                    while not self._targets and self._more_sessions:
                         self._changed.clear()
                         await self._changed.wait()
         if self._over.is_set():
             raise Unavailable("the connection has ended")
-        if self._places:
-            return self._places[0]
+        if self._targets:
+            return self._targets[0]
         if self._own is None or not self._own.usable:
-            self._own = Place(self._usual())
+            self._own = ForwardTarget(self._usual())
             self._spawn(self._keep(self._own))
         return self._own
 
@@ -250,7 +250,7 @@ class Forwards:
         usual = self._usual()
         return usual.name is None and not self._claims.has(usual)
 
-    async def _keep(self, place: Place) -> None:
+    async def _keep(self, place: ForwardTarget) -> None:
         """Hold a sandbox without a session until the connection ends, no forward uses it, or its lifetime is over."""
         try:
             async with self._claims.sandbox(place.granted, secrets.token_hex(5), lambda text: None) as pending:
@@ -258,7 +258,7 @@ class Forwards:
                 place.entered(sandbox)
                 await self._until_useless(place.granted.profile.limits)
                 place.failed(Unavailable("the sandbox has ended"))
-                if not self._uses(sandbox):
+                if not self._in_use(sandbox):
                     await self._leave(sandbox)
         except GateError as error:
             place.failed(error)
@@ -304,7 +304,7 @@ class Forwards:
 
     def _accepted(self, where: Listening, back: OpenReverseChannel) -> Callable[[RelayStream, str, int], None]:
         def accepted(stream: RelayStream, host: str, port: int) -> None:
-            if self._back < MOST_BACK:
+            if self._back < MAX_REVERSE_CONNECTIONS:
                 self._back += 1
                 self._spawn(self._carry_back(stream, where, back, host, port))
             else:
@@ -320,7 +320,7 @@ class Forwards:
                 client = await back(host, port)
             began = time.monotonic()
             up, down = await splice(client, stream)
-            trail = self._trail.with_fields(kind="back", target=str(where), seconds=since(began))
+            trail = self._events.with_fields(kind="back", target=str(where), seconds=since(began))
             trail.emit(Code.FORWARD_END, bytes_in=up, bytes_out=down)
         except GateError:
             stream.close()
@@ -341,7 +341,7 @@ class Forwards:
     def _report_open(self, kind: str, where: Destination | Listening) -> Iterator[dict[str, Value]]:
         """Emit an event with the result of the body, which may add fields to it."""
         fields: dict[str, Value] = {}
-        trail = self._trail.with_fields(kind=kind, target=str(where))
+        trail = self._events.with_fields(kind=kind, target=str(where))
         began = time.monotonic()
         try:
             yield fields
@@ -352,7 +352,7 @@ class Forwards:
         trail.with_fields(**fields).emit(Code.FORWARD_OPEN, seconds=since(began))
 
 
-async def _own_addresses(destination: Destination, place: Place) -> tuple[str, ...]:
+async def _own_addresses(destination: Destination, place: ForwardTarget) -> tuple[str, ...]:
     """Return the sandbox's own addresses that the destination stands for; see ``own_addresses``."""
     if not isinstance(destination, Tcp):
         return ()

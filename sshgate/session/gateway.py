@@ -24,7 +24,7 @@ from sshgate.sandbox.provider import Provider, Sandbox
 from sshgate.sandbox.sftp_pace import Paced
 from sshgate.sandbox.shell_files import ShellFiles
 from sshgate.session import notices
-from sshgate.session.claims import Claims, Pending
+from sshgate.session.claims import Claims, PendingSandbox
 from sshgate.session.forwards import Forwards
 from sshgate.session.notices import Terminals
 from sshgate.session.progress import Progress
@@ -64,7 +64,7 @@ class Gateway:
         provider: Provider,
         profiles: Mapping[str, Profile],
         admission: Admission | None,
-        verbs: SubsystemHandlers | None = None,
+        subsystems: SubsystemHandlers | None = None,
         telemetry: Telemetry | None = None,
         file_server: FileServer | None = None,
     ) -> None:
@@ -72,7 +72,7 @@ class Gateway:
         self.file_server = file_server
         self.file_places = FilePlaces()
         self.provider = provider
-        self.verbs = verbs if verbs is not None else SubsystemHandlers()
+        self.verbs = subsystems if subsystems is not None else SubsystemHandlers()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.profiles = profiles
         self.admission = admission
@@ -102,7 +102,7 @@ class Gateway:
         self._logins.add(login)
         return login
 
-    def usual_profile(self, user: str, name: str) -> str | None:
+    def existing_profile(self, user: str, name: str) -> str | None:
         """Return the profile of the user's existing sandbox of this name, for requests without a profile."""
         return self.provider.named.profile(user, name)
 
@@ -123,14 +123,14 @@ class Login:
         self._disconnected = asyncio.Event()
         self._more_sessions = True
         self._tasks = TaskSet()
-        self._trail = gateway.telemetry.events.context(
+        self._events = gateway.telemetry.events.context(
             connection=identity.connection or None,
             user=identity.user,
             key=identity.fingerprint,
             source=identity.source,
         )
-        self._claims = Claims(gateway.provider, gateway.admission, identity.user, self._trail)
-        self.forwards = Forwards(identity, self._default_grant, self._claims, self._trail)
+        self._claims = Claims(gateway.provider, gateway.admission, identity.user, self._events)
+        self.forwards = Forwards(identity, self._default_grant, self._claims, self._events)
 
     def __repr__(self) -> str:
         return f"<Login {self.identity.login} from {self.identity.source}>"
@@ -145,7 +145,7 @@ class Login:
         session = speculative.order.session if speculative is not None else secrets.token_hex(5)
         marks = Timings(session, self.identity.arrived)
         marks.mark(Stage.REQUEST)
-        trail = self._trail.with_fields(session=session, asks=request_kind(request)).with_timings(marks)
+        trail = self._events.with_fields(session=session, asks=request_kind(request)).with_timings(marks)
         self._gateway.sessions += 1
         try:
             await self._serve(session, request, client, trail, marks, speculative)
@@ -193,7 +193,7 @@ class Login:
         return self._grant(Request(Shell()))
 
     def _grant(self, request: Request) -> Grant:
-        usual = partial(self._gateway.usual_profile, self.identity.user)
+        usual = partial(self._gateway.existing_profile, self.identity.user)
         granted = grant(self.identity, request, self._gateway.profiles, usual)
         if self._together and granted.scope == "channel":
             granted = replace(granted, scope="connection")
@@ -237,7 +237,7 @@ class Login:
             cut = False
             traffic = Traffic(partial(self._first_byte, granted, marks))
             try:
-                await self.forwards.settled()
+                await self.forwards.wait_for_listeners()
                 program = await self._with_agent(granted, program, sandbox, client)
                 buffered_input, eof = (
                     (wait.buffered_input, wait.eof) if terminal is not None else await read_available(client)
@@ -249,7 +249,7 @@ class Login:
                 asks = granted.request.kind
                 serve = partial(self._files, asks) if isinstance(asks, Subsystem) else bridge
                 line = serve(client, process, traffic, buffered_input, eof, initial_output)
-                timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.left)
+                timekeeper = self._timekeeper(granted, client, sandbox, process, traffic, pending.remaining_lifetime)
                 with telemetry.metrics.carrying(traffic), self._gateway.terminals.among(client, granted.request):
                     outcome = await run_with_limits(line, timekeeper)
             except asyncio.CancelledError:
@@ -363,11 +363,13 @@ class Login:
         return replace(program, environment={**program.environment, "SSH_AUTH_SOCK": path})
 
 
-async def _enter(pending: Pending, granted: Grant, trail: EventContext, marks: Timings) -> tuple[Sandbox, Process]:
+async def _enter(
+    pending: PendingSandbox, granted: Grant, trail: EventContext, marks: Timings
+) -> tuple[Sandbox, Process]:
     sandbox = await pending.get()
-    marks.how = pending.how
+    marks.how = pending.source
     marks.mark(Stage.CLAIM)
-    trail.emit(Code.CLAIM, sandbox=sandbox.id, how=pending.how, scope=granted.scope, name=granted.name)
+    trail.emit(Code.CLAIM, sandbox=sandbox.id, how=pending.source, scope=granted.scope, name=granted.name)
     process = await park(sandbox, granted.request.terminal)
     marks.mark(Stage.ENTER)
     return sandbox, process

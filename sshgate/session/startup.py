@@ -19,7 +19,7 @@ TYPED_AHEAD = 4096
 
 
 @dataclass
-class Waited(Generic[T]):
+class WaitResult(Generic[T]):
     """The awaited result, the input that was read meanwhile, and whether input has ended."""
 
     result: T
@@ -27,7 +27,7 @@ class Waited(Generic[T]):
     eof: bool = False
 
 
-async def wait_for_sandbox(client: Client, work: Coroutine[Any, Any, T], interruptible: bool) -> Waited[T] | None:
+async def wait_for_sandbox(client: Client, work: Coroutine[Any, Any, T], interruptible: bool) -> WaitResult[T] | None:
     """Await ``work`` while watching the client; return ``None`` if the client disconnects first.
 
     If anything else ends first, or the caller is cancelled, ``work`` is cancelled and its cleanup is awaited.
@@ -39,7 +39,7 @@ async def wait_for_sandbox(client: Client, work: Coroutine[Any, Any, T], interru
         Cancelled: The user pressed Ctrl-C.
         Exception: What ``work`` raises.
     """
-    waited: Waited[Any] = Waited(None)
+    waited: WaitResult[Any] = WaitResult(None)
     watchers = [client.wait_closed(), *([_typed(client, waited)] if interruptible else [])]
     first, waited.result = await first_of(work, *watchers)
     return waited if first == 0 else None
@@ -55,7 +55,7 @@ async def read_available(client: Client) -> tuple[bytes, bool]:
     return data or b"", data is None
 
 
-async def _typed(client: Client, waited: Waited[Any]) -> None:
+async def _typed(client: Client, waited: WaitResult[Any]) -> None:
     """Collect typed input. Never returns; raises ``Cancelled`` at Ctrl-C."""
     while len(waited.buffered_input) < TYPED_AHEAD and not waited.eof:
         data = await client.read()

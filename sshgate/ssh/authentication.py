@@ -13,7 +13,7 @@ from sshgate.ssh import certificates
 from sshgate.ssh._asyncssh.userauth import UserAuth
 from sshgate.ssh.certificates import Proof
 from sshgate.ssh.contracts import Keyring
-from sshgate.ssh.standing import Standing
+from sshgate.ssh.login_progress import LoginProgress
 
 # A name that no user can have. Invalid login names are looked up under it.
 NOBODY = "."
@@ -29,7 +29,7 @@ class Authentication(asyncssh.SSHServer):
     """
 
     _transport: UserAuth | None
-    _standing: Standing
+    _login_progress: LoginProgress
 
     def __init__(self, config: Config, keyring: Keyring, clock: Callable[[], float]) -> None:
         self._config = config
@@ -70,14 +70,14 @@ class Authentication(asyncssh.SSHServer):
 
         if not self._proven(ask):
             self._refused_key = fingerprint
-        return self._standing.offered(self._proof is not None)
+        return self._login_progress.offered(self._proof is not None)
 
     def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
         """Return whether a certificate with a valid signature may log in."""
         accepted = self._proven(
             lambda user, now: certificates.proof(certificate, user, self._source, now, self._keyring)
         )
-        return self._standing.offered(accepted)
+        return self._login_progress.offered(accepted)
 
     def _proven(self, ask: Callable[[str, float], Proof | None]) -> bool:
         self._proof, self._ask = None, ask
@@ -107,8 +107,8 @@ class Authentication(asyncssh.SSHServer):
         if method == b"none" and not self._asked_none:
             self._asked_none = True  # clients list the methods this way; OpenSSH does not count it either
             return True
-        self._standing.failures += 1
-        return self._standing.failures < self._config.limits.auth_attempts
+        self._login_progress.failures += 1
+        return self._login_progress.failures < self._config.limits.auth_attempts
 
 
 def _nothing(user: str, now: float) -> Proof | None:

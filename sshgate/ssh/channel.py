@@ -289,7 +289,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
     async def write(self, stream: int, data: bytes) -> None:
         began = time.monotonic()
         self._send(data, EXTENDED_DATA_STDERR if stream == STDERR else None)
-        await self._transport.budget.spent(time.monotonic() - began)
+        await self._transport.budget.charge_and_wait(time.monotonic() - began)
         await wait_writable(self._gone, self._room, self._transport.writable)
 
     async def control(self) -> Control:

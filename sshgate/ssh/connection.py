@@ -22,7 +22,7 @@ from sshgate.ssh.authentication import Authentication
 from sshgate.ssh.channel import Channel
 from sshgate.ssh.contracts import Admission, Gateway, Keyring, Login
 from sshgate.ssh.forward import ForwardChannel
-from sshgate.ssh.standing import Standing
+from sshgate.ssh.login_progress import LoginProgress
 from sshgate.stream.interfaces import Request, Stream
 from sshgate.stream.splice import splice
 from sshgate.telemetry.codes import Code
@@ -38,9 +38,9 @@ _OPEN_CODES: Mapping[type[GateError], int] = {
 # Seconds after a login in which its first session is still expected; OpenSSH requests it at once.
 JUST_LOGGED_IN = 2.0
 # Interval at which a login's key or certificate is checked again, and the delay before a second check.
-LOOK_SECONDS = 2.0
-SECOND_LOOK_SECONDS = 0.5
-TAKEN_AWAY = "what you logged in with is no longer accepted as it was; log in again"
+RECHECK_SECONDS = 2.0
+SECOND_RECHECK_SECONDS = 0.5
+REVOKED = "what you logged in with is no longer accepted as it was; log in again"
 
 
 class Connection(Authentication):
@@ -69,10 +69,10 @@ class Connection(Authentication):
         self._spawn = spawn
         self._lost = lost
         self._connection = secrets.token_hex(4)
-        self._marks = Timings()
-        self._trail = events.context(connection=self._connection).with_timings(self._marks)
+        self._timings = Timings()
+        self._events = events.context(connection=self._connection).with_timings(self._timings)
         self._transport: Transport | None = None
-        self._standing = Standing(self._marks, config.ssh.login_grace)
+        self._login_progress = LoginProgress(self._timings, config.ssh.login_grace)
         self._source_port = 0
         self._login: Login | None = None
         self._more_sessions = True
@@ -93,33 +93,33 @@ class Connection(Authentication):
     # --- start and end ---
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        self._transport = self._standing.transport = cast(Transport, conn)
-        self._marks.mark(Stage.ACCEPT)
+        self._transport = self._login_progress.transport = cast(Transport, conn)
+        self._timings.mark(Stage.ACCEPT)
         self._source, self._source_port = self._transport.peer.source, self._transport.peer.source_port
         self._log = self._log.bind(connection=self._connection, source=self._source)
-        self._trail = self._trail.with_fields(source=self._source)
+        self._events = self._events.with_fields(source=self._source)
         try:
-            self._standing.slot = self._admission.connect(self._source, self._standing)
+            self._login_progress.slot = self._admission.connect(self._source, self._login_progress)
         except LimitReached as error:
-            self._trail.emit(Code.CONNECTION_LIMIT, reason=str(error))
+            self._events.emit(Code.CONNECTION_LIMIT, reason=str(error))
             self._transport.turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
         if self._next_look is not None:
             self._next_look.cancel()
-        if self._standing.slot is not None:
-            self._standing.ended(exc, self._login is not None or self._leaving)
+        if self._login_progress.slot is not None:
+            self._login_progress.ended(exc, self._login is not None or self._leaving)
             if self._login is None:
-                self._trail.emit(
+                self._events.emit(
                     Code.CONNECTION_UNAUTHENTICATED,
                     user=self._asked_name or None,
-                    reason=self._standing.cut_by or _reason(exc),
-                    failures=self._standing.failures,
+                    reason=self._login_progress.cut_by or _reason(exc),
+                    failures=self._login_progress.failures,
                     key=self._refused_key,
                 )
             else:
-                self._trail.emit(Code.CONNECTION_END, reason=self._over or _reason(exc))
+                self._events.emit(Code.CONNECTION_END, reason=self._over or _reason(exc))
         if self._login is not None:
             self._login.disconnected()
             self._spawn(self._leave(self._login))
@@ -149,7 +149,7 @@ class Connection(Authentication):
 
     def refuse_sessions(self) -> None:
         """Accept no more sessions; running ones go on. A client that is just logging in still gets its first one."""
-        new = self._login is None or time.monotonic() - self._marks.times[Stage.AUTHENTICATION] < JUST_LOGGED_IN
+        new = self._login is None or time.monotonic() - self._timings.times[Stage.AUTHENTICATION] < JUST_LOGGED_IN
         self._last_chance = new and not self._had_session and self._more_sessions
         self._more_sessions = self._last_chance
         self._leaving = not self._last_chance
@@ -166,7 +166,7 @@ class Connection(Authentication):
         return self._leaving and not self.work
 
     @property
-    def under_way(self) -> bool:
+    def is_open(self) -> bool:
         """During a drain: whether the first session may still come."""
         return self._last_chance and not self._had_session
 
@@ -174,16 +174,16 @@ class Connection(Authentication):
 
     def auth_completed(self) -> None:
         transport, proof, name = self._transport, self._proof, self._name
-        if transport is None or proof is None or name is None or self._standing.slot is None:
+        if transport is None or proof is None or name is None or self._login_progress.slot is None:
             # Cannot happen: asyncssh calls this only after an authentication callback has returned true.
             self._log.error("authentication.without_proof")
             self.abort()
             return
-        self._marks.mark(Stage.AUTHENTICATION)
+        self._timings.mark(Stage.AUTHENTICATION)
         try:
-            self._standing.logged_in(name.user)
+            self._login_progress.logged_in(name.user)
         except LimitReached as error:
-            self._trail.emit(Code.CONNECTION_LIMIT, user=name.user, key=proof.fingerprint, reason=str(error))
+            self._events.emit(Code.CONNECTION_LIMIT, user=name.user, key=proof.fingerprint, reason=str(error))
             return
         identity = Identity(
             login=name,
@@ -196,37 +196,39 @@ class Connection(Authentication):
             restrictions=proof.restrictions,
             certificate=proof.certificate,
             connection=self._connection,
-            arrived=dict(self._marks.times),
+            arrived=dict(self._timings.times),
         )
         self._log = self._log.bind(user=name.user)
-        self._trail = self._trail.with_fields(user=name.user, key=proof.fingerprint)
-        self._trail.emit(Code.LOGIN, login=str(name), method=proof.method, failures=self._standing.failures or None)
+        self._events = self._events.with_fields(user=name.user, key=proof.fingerprint)
+        self._events.emit(
+            Code.LOGIN, login=str(name), method=proof.method, failures=self._login_progress.failures or None
+        )
         self._login = self._gateway.login(identity)
         self._proven_at = self._clock()
-        self._look_later(LOOK_SECONDS)
+        self._recheck_later(RECHECK_SECONDS)
 
-    def _look_later(self, seconds: float, doubted: bool = False) -> None:
-        self._next_look = asyncio.get_running_loop().call_later(seconds, self._look, doubted)
+    def _recheck_later(self, seconds: float, doubted: bool = False) -> None:
+        self._next_look = asyncio.get_running_loop().call_later(seconds, self._recheck, doubted)
 
-    def _look(self, doubted: bool) -> None:
+    def _recheck(self, doubted: bool) -> None:
         """Disconnect if the key or certificate of the login was revoked.
 
         It takes two failed checks, as a file may be in the middle of being written. As with sshd, a certificate or key
         that expires does not end an existing connection.
         """
         if self.still_proven(self._proven_at):
-            self._look_later(LOOK_SECONDS)
+            self._recheck_later(RECHECK_SECONDS)
         elif not doubted:
-            self._look_later(SECOND_LOOK_SECONDS, True)
+            self._recheck_later(SECOND_RECHECK_SECONDS, True)
         else:
-            self._over = TAKEN_AWAY
-            self.disconnect(TAKEN_AWAY)
+            self._over = REVOKED
+            self.disconnect(REVOKED)
 
     # --- sessions: may one be opened ---
 
     def keys_exchanged(self) -> None:
         """See ``Owner``."""
-        self._marks.mark(Stage.KEY_EXCHANGE)
+        self._timings.mark(Stage.KEY_EXCHANGE)
 
     def sessions_ended(self) -> None:
         """See ``Owner``."""
@@ -264,7 +266,7 @@ class Connection(Authentication):
 
     def _check_proof(self) -> None:
         if not self.still_proven():
-            raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, TAKEN_AWAY)
+            raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, REVOKED)
 
     # --- forwarded connections ---
 
@@ -298,7 +300,7 @@ class Connection(Authentication):
         return ForwardChannel(transport, lambda channel: self._carry(channel, stream, destination))
 
     def _carry(self, channel: ForwardChannel, stream: Stream, destination: Destination) -> None:
-        trail = self._trail.with_fields(kind="connection", target=str(destination))
+        trail = self._events.with_fields(kind="connection", target=str(destination))
 
         async def carry() -> None:
             began = time.monotonic()
@@ -348,7 +350,7 @@ class Connection(Authentication):
         if transport is None or login is None or self._ended:
             raise Unavailable("the connection has ended")
         if not self.still_proven():
-            raise Denied(TAKEN_AWAY)
+            raise Denied(REVOKED)
         if transport.open_forwards + login.forwards.listeners >= self._config.ssh.forwards_per_connection:
             raise LimitReached("too many forwarded connections")
         channel = ForwardChannel(transport)

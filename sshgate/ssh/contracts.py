@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Coroutine
 from typing import Any, Protocol
 
-from sshgate.access.connections import Entrant
+from sshgate.access.connections import PendingLogin
 from sshgate.access.identity import Identity, Restrictions
 from sshgate.access.penalties import Offence
 from sshgate.forwarding.values import Destination
@@ -66,7 +66,7 @@ class Slot(Protocol):
 class Admission(Protocol):
     """Limits the number of connections."""
 
-    def connect(self, source: str, entrant: Entrant) -> Slot:
+    def connect(self, source: str, entrant: PendingLogin) -> Slot:
         """Admit a connection from this address. Raises ``LimitReached``.
 
         Args:

@@ -87,7 +87,7 @@ class ForwardChannel(asyncssh.SSHTCPSession[bytes]):
                 self._wire.write(data)
             except BrokenPipeError:
                 self.close_received()
-            await self._transport.budget.spent(time.monotonic() - began)
+            await self._transport.budget.charge_and_wait(time.monotonic() - began)
         await wait_writable(self._gone, self._room, self._transport.writable)
 
     async def write_eof(self) -> None:

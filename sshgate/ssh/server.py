@@ -11,7 +11,7 @@ from typing import Any
 import asyncssh
 import structlog
 
-from sshgate.access.listening import Cut, Listener
+from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address, Config
 from sshgate.errors import ConfigError
@@ -110,7 +110,7 @@ class SshServer:
         self._options = connection_options(config.ssh, keys, self._owner)
         self._config = config
 
-    def _transport(self, peer: Peer, _: Cut) -> Transport:
+    def _transport(self, peer: Peer, _: Abort) -> Transport:
         assert self._options is not None
         transport = Transport(asyncio.get_running_loop(), self._options)
         transport.peer, transport.turned_away = peer, self._turned_away
@@ -144,7 +144,7 @@ class SshServer:
     async def _logins_done(self) -> None:
         try:
             async with asyncio.timeout(LOGIN_SECONDS):
-                while any(connection.under_way for connection in self._connections):
+                while any(connection.is_open for connection in self._connections):
                     self._moved.clear()
                     await self._moved.wait()
         except TimeoutError:

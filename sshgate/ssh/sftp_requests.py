@@ -58,7 +58,7 @@ class Requests:
             self._traffic.begins()
         self._traffic.down += 4 + len(payload)
         await self._client.write(STDOUT, string(payload))
-        await self._budget.spent(REQUEST_SECONDS)
+        await self._budget.charge_and_wait(REQUEST_SECONDS)
 
     async def complain(self, sentence: str) -> None:
         """Write a sentence for the user to stderr."""

@@ -24,10 +24,10 @@ class Traffic:
 
     __slots__ = ("begins", "down", "up")
 
-    def __init__(self, begins: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_first_output: Callable[[], None] = lambda: None) -> None:
         self.up = 0
         self.down = 0
-        self.begins = begins
+        self.begins = on_first_output
 
     def __repr__(self) -> str:
         return f"<Traffic {self.up} up, {self.down} down>"

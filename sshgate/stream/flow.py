@@ -10,7 +10,7 @@ from sshgate.stream.interfaces import CHUNK
 
 # Queued chunks are joined up to this size. Each chunk costs about 60 bytes besides its data, and many small objects
 # fragment the allocator's heap.
-JOINED = 4096
+COALESCE_LIMIT = 4096
 # Chunks that may wait, whatever their size: two streams that take turns byte by byte are never joined. Half as many
 # are left when the source goes on.
 MOST_CHUNKS = 1024
@@ -61,7 +61,7 @@ class Flow:
         if not data or self._eof:
             return
         last = self._chunks[-1] if self._chunks else None
-        if last is not None and last[0] == stream and len(last[1]) + len(data) <= JOINED:
+        if last is not None and last[0] == stream and len(last[1]) + len(data) <= COALESCE_LIMIT:
             self._chunks[-1] = (stream, last[1] + data)
         else:
             self._chunks.append((stream, data))

@@ -92,7 +92,7 @@ class Turns:
         while waiting and self.left > 0:
             entry = heapq.heappop(waiting)
             try:
-                if not entry[2].go_on():
+                if not entry[2].resume():
                     had_theirs.append(entry)
             except Exception as error:
                 # One peer's defect must not keep the others waiting for ever.
@@ -143,7 +143,7 @@ class Budget:
 
     # --- callbacks ---
 
-    def ready(self) -> None:
+    def schedule(self) -> None:
         """Data has arrived: call ``work`` now, or in a later turn."""
         if self._due:
             return
@@ -153,7 +153,7 @@ class Budget:
         else:
             self._wait()
 
-    def over(self) -> bool:
+    def exhausted(self) -> bool:
         """Return whether this turn's share is used up. Only ``work`` may call it, after each piece of work."""
         return self._turns.clock() >= self._until
 
@@ -186,7 +186,7 @@ class Budget:
         while self._some(rest):
             await self._admitted(SHARE)
 
-    async def spent(self, seconds: float) -> None:
+    async def charge_and_wait(self, seconds: float) -> None:
         """Charge ``seconds`` of work that was just done, and wait until there is time for more."""
         self.charge(seconds)
         await self._admitted(seconds)
@@ -208,13 +208,13 @@ class Budget:
         """Do steps until the share is used up. Returns whether some may be left."""
         self._begin()
         try:
-            return any(self.over() for _ in steps)
+            return any(self.exhausted() for _ in steps)
         finally:
             self._end()
 
     # --- turns ---
 
-    def go_on(self) -> bool:
+    def resume(self) -> bool:
         """Continue waiting work; called by ``Turns``. Returns false if this turn's share is already used up."""
         self._renew()
         if self._left <= 0:

@@ -14,7 +14,7 @@ PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
 CLOSE_SECONDS = 1.0
 
 
-class Health:
+class HealthServer:
     """The server for probes and scrapes. It runs until the gateway ends, also during the drain."""
 
     def __init__(self, listen: Address, readiness: Readiness, metrics: Metrics) -> None:
@@ -32,7 +32,7 @@ class Health:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=CLOSE_SECONDS)
 
     def __repr__(self) -> str:
-        return f"<Health on {self._listen}, {self._readiness!r}>"
+        return f"<HealthServer on {self._listen}, {self._readiness!r}>"
 
     async def open(self) -> None:
         """Start to serve. Raises ``ConfigError`` if the address cannot be bound."""

@@ -34,7 +34,7 @@ Reading = Callable[[], Mapping[tuple[str, ...], float]]
 """Returns the current values of a gauge by the values of its labels; ``{(): 3}`` without labels. Must not block."""
 
 
-class Carried(Protocol):
+class CarriedBytes(Protocol):
     """Counts the bytes of one session, as ``bridge.Traffic`` does."""
 
     up: int
@@ -50,7 +50,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._readings: dict[str, tuple[str, tuple[str, ...], Reading]] = {}
-        self._carrying: dict[int, Carried] = {}
+        self._carrying: dict[int, CarriedBytes] = {}
         self._up = self._down = 0
         self._events = self._counter("sshgate_events", "Audit events by code.", "event")
         self._logins = self._counter(
@@ -99,7 +99,7 @@ class Metrics:
         self._readings[name] = (says, labels, reading)
 
     @contextmanager
-    def carrying(self, traffic: Carried) -> Iterator[None]:
+    def carrying(self, traffic: CarriedBytes) -> Iterator[None]:
         """Count the bytes of a session while the body runs, and add the final numbers to the total at its end."""
         self._carrying[id(traffic)] = traffic
         try:

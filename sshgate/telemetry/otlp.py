@@ -41,14 +41,14 @@ def provider(settings: Traces, headers: Mapping[str, str]) -> TracerProvider:
     made = TracerProvider(ParentBased(TraceIdRatioBased(settings.sample)), resource, shutdown_on_exit=False)
     session = requests.Session()
     exporter = OTLPSpanExporter(settings.endpoint + PATH, headers=dict(headers), session=session)
-    quiet = Quiet(exporter, settings.endpoint)
+    quiet = LoggedExporter(exporter, settings.endpoint)
     # The exporter returns only that it failed. The hook records the HTTP status.
     session.hooks["response"].append(quiet.answered)
     made.add_span_processor(BatchSpanProcessor(quiet))
     return made
 
 
-class Quiet(SpanExporter):
+class LoggedExporter(SpanExporter):
     """Wraps an exporter. Logs once why exports fail, and once when they succeed again."""
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
@@ -58,7 +58,7 @@ class Quiet(SpanExporter):
         self._failing: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Quiet {self._endpoint} {'works' if self._failing is None else 'fails'}>"
+        return f"<LoggedExporter {self._endpoint} {'works' if self._failing is None else 'fails'}>"
 
     def answered(self, response: requests.Response, *_: object, **__: object) -> None:
         """Response hook of ``requests``: remember the status of the collector's answer."""

@@ -12,9 +12,9 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from sshgate.transfer.destination import Writing
+from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.incoming import Receiver
-from sshgate.transfer.outgoing import Reading, reason, walk
+from sshgate.transfer.outgoing import ReadOptions, reason, walk
 from sshgate.transfer.records import CHUNK, Decoder, End, Have, Offer, Problem, ProtocolError, Record, encode
 from sshgate.transfer.unfinished import Stopped
 
@@ -38,10 +38,10 @@ def main(task: str, *arguments: str) -> int:
     try:
         if task == "send":
             resume, totals, *sources = arguments
-            return _send([_path(source) for source in sources], Reading(resume == "1", totals == "1", wholes=True))
+            return _send([_path(source) for source in sources], ReadOptions(resume == "1", totals == "1", wholes=True))
         destination, many, resume, *_ = arguments
         # No budget: in the sandbox, its own disk is the limit.
-        return _receive(Writing(_path(destination), many == "1", resume == "1", 0o7777, 1 << 62, 1 << 62))
+        return _receive(WriteOptions(_path(destination), many == "1", resume == "1", 0o7777, 1 << 62, 1 << 62))
     except (Stopped, ProtocolError) as error:
         _write(encode(Problem(b"", str(error))))
         return 1
@@ -52,7 +52,7 @@ def main(task: str, *arguments: str) -> int:
         return 1
 
 
-def _send(sources: list[bytes], reading: Reading) -> int:
+def _send(sources: list[bytes], reading: ReadOptions) -> int:
     records = walk(sources, reading)
     answers = _read()
     queue = []
@@ -80,7 +80,7 @@ def _send(sources: list[bytes], reading: Reading) -> int:
     return 0 if next(answers, None) is not None else 1
 
 
-def _receive(writing: Writing) -> int:
+def _receive(writing: WriteOptions) -> int:
     landing = Receiver(writing, lambda path, why: _write(encode(Problem(path, why))), lambda: os.urandom(8).hex())
     try:
         for record in _read():

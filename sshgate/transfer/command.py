@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sshgate.transfer import places
-from sshgate.transfer.places import BySsh, Here, InPod, Misuse
+from sshgate.transfer.places import LocalPath, PodPath, SshPath, UsageError
 
 if TYPE_CHECKING:
-    from sshgate.transfer.copying import Order, Ways
+    from sshgate.transfer.copying import CopyRequest, Transports
 
 
 @click.command("cp", context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,33 +85,39 @@ def cp(
     """
     gc.set_threshold(100_000)  # frees nothing after imports, and takes 5 % of a small copy's time
     from sshgate.config.model import SandboxPlace
-    from sshgate.transfer.copying import Order, Ways
+    from sshgate.transfer.copying import CopyRequest, Transports
 
     operator = any(option is not None for option in (kubeconfig, context, namespace, container))
     try:
-        froms = [places.place(source, host=host, operator=operator) for source in sources]
-        to = places.place(destination, host=host, operator=operator)
+        froms = [places.parse_location(source, host=host, operator=operator) for source in sources]
+        to = places.parse_location(destination, host=host, operator=operator)
         far = places.route(froms, to)
         limit = places.size(max_bytes) if max_bytes is not None else 0
         ssh = shlex.split(program)
         if not ssh:
-            raise Misuse("--ssh names no program.")
+            raise UsageError("--ssh names no program.")
     except ValueError as error:
         click.echo(f"sshgate: {error}", err=True)
         sys.exit(2)
     arguments = [*_pair("-p", port), *_pair("-F", ssh_config)]
     arguments += [word for key in identities for word in ("-i", key)]
     arguments += [word for option in options for word in ("-o", option)]
-    order = Order(
-        far, isinstance(froms[0], Here), [_path(source) for source in froms], _path(to), resume, limit, max_files or 0
+    order = CopyRequest(
+        far,
+        isinstance(froms[0], LocalPath),
+        [_path(source) for source in froms],
+        _path(to),
+        resume,
+        limit,
+        max_files or 0,
     )
     cluster = SandboxPlace(kubeconfig=kubeconfig, context=context)
     if namespace is not None:
         cluster = SandboxPlace(kubeconfig=kubeconfig, context=context, namespace=namespace)
-    sys.exit(run(order, Ways(ssh, arguments, cluster, container), quiet, as_json))
+    sys.exit(run(order, Transports(ssh, arguments, cluster, container), quiet, as_json))
 
 
-def run(order: Order, ways: Ways, quiet: bool, as_json: bool) -> int:
+def run(order: CopyRequest, ways: Transports, quiet: bool, as_json: bool) -> int:
     """Run a copy and print its result. Returns the exit status: 128 plus the number of the signal after one."""
     from sshgate.transfer.copying import copy
     from sshgate.transfer.display import Display
@@ -144,9 +150,9 @@ def run(order: Order, ways: Ways, quiet: bool, as_json: bool) -> int:
     return 128 + caught[0] if caught else status
 
 
-def _loop_factory(order: Order) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _loop_factory(order: CopyRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop if this process itself does TLS, which is 10 % slower on asyncio's loop; not for a copy by ssh."""
-    if not isinstance(order.far, InPod):
+    if not isinstance(order.remote, PodPath):
         return None
     try:
         import uvloop
@@ -159,7 +165,7 @@ def _pair(option: str, value: object) -> list[str]:
     return [] if value is None else [option, str(value)]
 
 
-def _path(place: Here | BySsh | InPod) -> bytes:
-    if isinstance(place, Here) or place.path:
+def _path(place: LocalPath | SshPath | PodPath) -> bytes:
+    if isinstance(place, LocalPath) or place.path:
         return os.fsencode(place.path)
     return b"."

@@ -33,7 +33,7 @@ _NOISE = 64 * 1024
 _COMPLAINTS = 64 * 1024
 
 
-class FarFailure(Exception):
+class RemoteFailure(Exception):
     """The far end failed, and with it the whole copy. The text is one sentence for the user."""
 
 
@@ -67,10 +67,10 @@ class Conversation:
         seen = b""
         while not (found := _MARK.search(seen)):
             if len(seen) > _NOISE:
-                raise FarFailure("the far end answers with something else than a shell; nothing was copied.")
+                raise RemoteFailure("the far end answers with something else than a shell; nothing was copied.")
             data = await self.read()
             if data is None:
-                raise FarFailure(await self._why(seen))
+                raise RemoteFailure(await self._why(seen))
             seen += data
         self._buffered = seen[found.end() :]
         return found[1]
@@ -100,7 +100,7 @@ class Conversation:
         """Put back data that belongs to the next ``read``."""
         self._buffered = data + self._buffered
 
-    async def say(self, script: bytes) -> None:
+    async def write(self, script: bytes) -> None:
         """Send a script for the loop to evaluate. The script ends the shell or returns to the loop."""
         escaped = re.sub(rb"[^\x20-\x5b\x5d-\x7e]", lambda byte: b"\\0%03o" % byte[0][0], script)
         await self.process.write(escaped + b"\n")

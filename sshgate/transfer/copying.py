@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 from sshgate.config.model import SandboxPlace
 from sshgate.errors import GateError
 from sshgate.stream.interfaces import Process
-from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, FarFailure
+from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, RemoteFailure
 from sshgate.transfer.display import Display
-from sshgate.transfer.places import BySsh, InPod
+from sshgate.transfer.places import PodPath, SshPath
 from sshgate.transfer.program import SshProgram, ssh_argv
 from sshgate.transfer.records import ProtocolError
 from sshgate.transfer.unfinished import Stopped
 
 if TYPE_CHECKING:
-    from sshgate.transfer.destination import Writing
+    from sshgate.transfer.destination import WriteOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class Transports:
     """How to reach the sandbox.
 
     ``ssh`` is the program with its first arguments, ``options`` are further ones. ``cluster`` and ``container``
@@ -39,14 +39,14 @@ class Ways:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CopyRequest:
     """What to copy. ``upload``: from this machine into the sandbox. Paths are bytes, as given.
 
     ``resume`` continues large files that an earlier copy has left incomplete. ``max_bytes`` and ``max_entries`` limit a
     download; 0: the free space.
     """
 
-    far: BySsh | InPod
+    remote: SshPath | PodPath
     upload: bool
     sources: list[bytes]
     destination: bytes
@@ -55,7 +55,7 @@ class Order:
     max_entries: int = 0
 
 
-async def copy(order: Order, ways: Ways, display: Display) -> str | None:
+async def copy(order: CopyRequest, ways: Transports, display: Display) -> str | None:
     """Run a copy. Entries that cannot be copied are reported to ``display``, and the copy goes on.
 
     Cancellation closes the connection and removes incomplete files here, except those kept for ``resume``.
@@ -64,9 +64,9 @@ async def copy(order: Order, ways: Ways, display: Display) -> str | None:
         A sentence for the user if the copy failed as a whole, else ``None``.
     """
     try:
-        async with _way_in(order.far, ways) as process:
+        async with _way_in(order.remote, ways) as process:
             await _copy(order, Conversation(process, display.say), display)
-    except (FarFailure, Stopped, GateError) as error:
+    except (RemoteFailure, Stopped, GateError) as error:
         return str(error)
     except OSError as error:
         from sshgate.transfer.outgoing import reason
@@ -77,9 +77,9 @@ async def copy(order: Order, ways: Ways, display: Display) -> str | None:
     return None
 
 
-async def _copy(order: Order, talk: Conversation, display: Display) -> None:
+async def _copy(order: CopyRequest, talk: Conversation, display: Display) -> None:
     from sshgate.transfer import python_peer as pythonfar
-    from sshgate.transfer.outgoing import Reading
+    from sshgate.transfer.outgoing import ReadOptions
 
     agent = pythonfar.bundle()
     programs = await talk.programs()
@@ -89,7 +89,7 @@ async def _copy(order: Order, talk: Conversation, display: Display) -> None:
         if order.upload:
             if await pythonfar.started(talk, agent, "receive", order.destination.hex(), "1" if many else "0", resume):
                 await pythonfar.send(
-                    talk, order.sources, Reading(order.resume, display.wants_totals, wholes=True), display
+                    talk, order.sources, ReadOptions(order.resume, display.wants_totals, wholes=True), display
                 )
                 return
         else:
@@ -103,7 +103,7 @@ async def _copy(order: Order, talk: Conversation, display: Display) -> None:
     await _without_python(order, talk, display, programs)
 
 
-async def _without_python(order: Order, talk: Conversation, display: Display, programs: frozenset[str]) -> None:
+async def _without_python(order: CopyRequest, talk: Conversation, display: Display, programs: frozenset[str]) -> None:
     from sshgate.transfer import sh_peer as shellfar
     from sshgate.transfer import tar_peer as tarfar
 
@@ -119,22 +119,24 @@ async def _without_python(order: Order, talk: Conversation, display: Display, pr
         await shellfar.fetch(talk, order.sources, _writing(order), display)
     else:
         needed = shellfar.NEEDED_TO_SEND if order.upload else shellfar.NEEDED_TO_FETCH
-        raise FarFailure(
+        raise RemoteFailure(
             "the sandbox has neither Python 3.8 nor a complete tar, and a copy by sh lacks "
             f"{', '.join(sorted(needed - programs))}: install one of them in its image; nothing was copied."
         )
 
 
-def _writing(order: Order) -> Writing:
-    from sshgate.transfer.destination import Writing
+def _writing(order: CopyRequest) -> WriteOptions:
+    from sshgate.transfer.destination import WriteOptions
 
     # Without set-user-id and set-group-id: a program from a sandbox would otherwise run as the user who copied it.
-    return Writing(order.destination, len(order.sources) > 1, order.resume, 0o1777, order.max_bytes, order.max_entries)
+    return WriteOptions(
+        order.destination, len(order.sources) > 1, order.resume, 0o1777, order.max_bytes, order.max_entries
+    )
 
 
 @asynccontextmanager
-async def _way_in(far: BySsh | InPod, ways: Ways) -> AsyncIterator[Process]:
-    if isinstance(far, InPod):
+async def _way_in(far: SshPath | PodPath, ways: Transports) -> AsyncIterator[Process]:
+    if isinstance(far, PodPath):
         from sshgate.providers.kubernetes.api.library import without_certificates
 
         with without_certificates():
@@ -146,7 +148,7 @@ async def _way_in(far: BySsh | InPod, ways: Ways) -> AsyncIterator[Process]:
     try:
         program = await SshProgram.start(ssh_argv(ways.ssh, ways.options, far, BOOT_COMMAND))
     except OSError as error:
-        raise FarFailure(f"{ways.ssh[0]} cannot be started: {error.strerror}; install OpenSSH's client.") from error
+        raise RemoteFailure(f"{ways.ssh[0]} cannot be started: {error.strerror}; install OpenSSH's client.") from error
     try:
         yield program
     finally:

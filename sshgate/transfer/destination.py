@@ -14,7 +14,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BLOCK = 4096
 
 
-class Writing(NamedTuple):
+class WriteOptions(NamedTuple):
     """Where and how to write. ``destination`` is the path as given, with a trailing slash if it has one.
 
     ``many``: there are several sources, so it must be a directory. ``mask``: mode bits that files keep.
@@ -29,7 +29,7 @@ class Writing(NamedTuple):
     max_entries: int = 0
 
 
-def open_destination(writing: Writing, contents: bool) -> tuple[int, bytes | None]:
+def open_destination(writing: WriteOptions, contents: bool) -> tuple[int, bytes | None]:
     """Open the directory for the top-level entries. Returns its descriptor, and the new name of a single source.
 
     The name is ``None`` if sources keep theirs. ``contents``: the source is the contents of a directory; then, or with
@@ -68,7 +68,7 @@ def _create(path: bytes) -> int:
 class Budget:
     """The bytes and entries that may still arrive in the file system of ``fd``."""
 
-    def __init__(self, writing: Writing, fd: int) -> None:
+    def __init__(self, writing: WriteOptions, fd: int) -> None:
         disk = os.fstatvfs(fd)
         free = disk.f_bavail * disk.f_frsize
         reserve = min(disk.f_blocks * disk.f_frsize // 20, 1 << 30)

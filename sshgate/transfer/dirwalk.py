@@ -15,14 +15,14 @@ DEEPEST = 4096
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class Descent:
+class DirectoryStack:
     """A stack of open directories, from the root to the current one. Takes ownership of ``fd``, the root."""
 
     def __init__(self, fd: int) -> None:
         self._levels: list[tuple[int, tuple[int, int]]] = [(fd, identity(fd))]
 
     def __repr__(self) -> str:
-        return f"<Descent {self.depth} deep>"
+        return f"<DirectoryStack {self.depth} deep>"
 
     @property
     def depth(self) -> int:
@@ -100,7 +100,7 @@ def make_directory(fd: int, name: bytes) -> bool:
 
 def remove_empty(root: int, parts: list[bytes]) -> bool:
     """Remove an empty file, by its path below ``root``, without following links. Returns whether it was removed."""
-    descent = Descent(os.dup(root))
+    descent = DirectoryStack(os.dup(root))
     try:
         for part in parts[:-1]:
             descent.down(part)

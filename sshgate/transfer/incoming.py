@@ -13,8 +13,8 @@ import hashlib
 import os
 from collections.abc import Callable
 
-from sshgate.transfer.destination import Budget, Writing, open_destination
-from sshgate.transfer.dirwalk import Descent, identity, make_directory, remove_empty
+from sshgate.transfer.destination import Budget, WriteOptions, open_destination
+from sshgate.transfer.dirwalk import DirectoryStack, identity, make_directory, remove_empty
 from sshgate.transfer.outgoing import OFFERED_FROM, reason
 from sshgate.transfer.records import (  # fmt: skip
     Broken,
@@ -39,8 +39,8 @@ from sshgate.transfer.records import (  # fmt: skip
 )
 from sshgate.transfer.unfinished import (  # fmt: skip
     FSYNC_FROM,
+    PartialFile,
     Stopped,
-    Unfinished,
     display_path,
     existing,
     hash_file,
@@ -64,7 +64,7 @@ class Receiver:
     hexadecimal string for a temporary name.
     """
 
-    def __init__(self, writing: Writing, report: Callable[[bytes, str], None], token: Callable[[], str]) -> None:
+    def __init__(self, writing: WriteOptions, report: Callable[[bytes, str], None], token: Callable[[], str]) -> None:
         self.writing = writing
         self.entries = 0
         self.size = 0
@@ -72,15 +72,15 @@ class Receiver:
         self._large = 0
         self._report_to = report
         self._token = token
-        self._descent: Descent | None = None
+        self._directories: DirectoryStack | None = None
         self._renamed: bytes | None = None
         self._first = b""
         self._trail: list[Enter] = []
         self._new = [False]  # for each open directory, whether this copy created it
         self._skipping = 0
-        self._file: Unfinished | None = None
+        self._file: PartialFile | None = None
         self._ignored_file = False
-        self._offered: Unfinished | None = None
+        self._offered: PartialFile | None = None
         self._compared: tuple[int, int] | None = None
         self._budget: Budget | None = None
 
@@ -104,11 +104,11 @@ class Receiver:
 
     def withdraw(self, path: bytes) -> None:
         """Remove an empty file that was put in place wrongly. ``path`` is the sender's path of it."""
-        assert self._descent is not None
+        assert self._directories is not None
         parts = path.split(b"/")
         if self._renamed is not None:
             parts[0] = self._renamed
-        self.entries -= remove_empty(self._descent.root, parts)
+        self.entries -= remove_empty(self._directories.root, parts)
 
     def close(self) -> None:
         """Close everything and remove an unfinished file; ``resume`` keeps a large one. Idempotent, never raises."""
@@ -116,24 +116,24 @@ class Receiver:
             if unfinished is not None:
                 unfinished.give_up()
         self._file = self._offered = None
-        if self._descent is not None:
-            self._descent.close()
-            self._descent = None
+        if self._directories is not None:
+            self._directories.close()
+            self._directories = None
 
     # --- the destination ---
 
-    def _begin(self, record: Record) -> Descent:
+    def _begin(self, record: Record) -> DirectoryStack:
         """Open the directory for the top-level entries, before the first of them."""
         fd, self._renamed = open_destination(self.writing, contents=getattr(record, "name", b"") == b".")
-        self._descent = Descent(fd)
+        self._directories = DirectoryStack(fd)
         self._budget = Budget(self.writing, fd)
-        return self._descent
+        return self._directories
 
     def _name(self, name: bytes) -> bytes:
         """Return the name under which an entry is put. Raises ``ProtocolError`` if it would leave the directory."""
         if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
             raise ProtocolError(f"it sent the name {display_path(name)}, which would leave the destination")
-        if self._renamed is not None and self._descent is not None and self._descent.depth == 0:
+        if self._renamed is not None and self._directories is not None and self._directories.depth == 0:
             if self.entries and not self._trail and name != self._first:
                 raise ProtocolError("it sent more than was asked for")
             self._first = name
@@ -152,7 +152,7 @@ class Receiver:
         if isinstance(record, Leave):
             self._leave()
             return None
-        descent = self._descent or self._begin(record)
+        descent = self._directories or self._begin(record)
         assert self._budget is not None
         self._budget.entry()
         name = getattr(record, "name", b"")
@@ -168,7 +168,7 @@ class Receiver:
                 self._ignored_file = True
             return Have(0, 0, b"") if isinstance(record, Offer) else None
 
-    def _put(self, record: Record, descent: Descent) -> Record | None:
+    def _put(self, record: Record, descent: DirectoryStack) -> Record | None:
         if isinstance(record, Enter):
             self._enter(record, descent)
         elif isinstance(record, File):
@@ -191,7 +191,7 @@ class Receiver:
             raise ProtocolError("its records are in a wrong order")
         return None
 
-    def _enter(self, record: Enter, descent: Descent) -> None:
+    def _enter(self, record: Enter, descent: DirectoryStack) -> None:
         if record.name == b"." and descent.depth == 0 and not self._trail:
             self._trail.append(record)  # the destination itself keeps its mode and time
             return
@@ -202,29 +202,29 @@ class Receiver:
         self._new.append(new)
 
     def _leave(self) -> None:
-        if not self._trail or self._descent is None:
+        if not self._trail or self._directories is None:
             raise ProtocolError("its records are in a wrong order")
         record = self._trail.pop()
         self.entries += 1
         if record.name == b".":
             return
         try:
-            os.fchmod(self._descent.fd, record.mode & (self.writing.mask | 0o1000))
-            os.utime(self._descent.fd, ns=(record.mtime, record.mtime))
+            os.fchmod(self._directories.fd, record.mode & (self.writing.mask | 0o1000))
+            os.utime(self._directories.fd, ns=(record.mtime, record.mtime))
         except OSError as error:  # the directory existed and belongs to another user
             if error.errno in _FATAL:
                 raise
             self._fail(record.name, f"its mode and time cannot be set: {reason(error)}")
         self._new.pop()
-        if self._descent.crossed and outlives_us(self._descent.fd):
-            sync(self._descent.fd)
-        self._descent.up()
+        if self._directories.crossed and outlives_us(self._directories.fd):
+            sync(self._directories.fd)
+        self._directories.up()
 
     def _symlink(self, record: Symlink, name: bytes, fd: int) -> None:
         put_symlink(fd, self._temporary(name, 0), name, record)
         self.entries += 1
 
-    def _hardlink(self, record: Hardlink, name: bytes, descent: Descent) -> None:
+    def _hardlink(self, record: Hardlink, name: bytes, descent: DirectoryStack) -> None:
         parts = record.target.split(b"/")
         if parts[0] == b".":
             parts.pop(0)
@@ -232,7 +232,7 @@ class Receiver:
             parts[0] = self._renamed
         if not parts or any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
             raise ProtocolError(f"it sent a hard link to {display_path(record.target)}, outside the destination")
-        there = Descent(os.dup(descent.root))
+        there = DirectoryStack(os.dup(descent.root))
         try:
             for part in parts[:-1]:
                 there.down(part)
@@ -278,7 +278,7 @@ class Receiver:
             os.close(partial)
             return Have(0, 0, b"")
         self._budget.compare(held)
-        self._offered = Unfinished(partial, os.dup(fd), temporary, name, owner=True)
+        self._offered = PartialFile(partial, os.dup(fd), temporary, name, owner=True)
         self._offered.keep = True
         self._offered.position = hash_file(partial, self._offered.digest)
         return Have(self._offered.position, 0, self._offered.digest.copy().digest())
@@ -370,11 +370,11 @@ class Receiver:
     def _end(self) -> Done:
         if self._file is not None or self._trail or self._skipping or self._ignored_file:
             raise ProtocolError("it ended in the middle of a file")
-        if self._descent is not None and outlives_us(self._descent.root):
+        if self._directories is not None and outlives_us(self._directories.root):
             if self._large == self.entries:
-                sync_directory(self._descent.root)  # the files themselves are synced already
+                sync_directory(self._directories.root)  # the files themselves are synced already
             else:
-                sync(self._descent.root)
+                sync(self._directories.root)
         return Done(self.entries, self.size)
 
     def _display_name(self, name: bytes) -> str:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
-from sshgate.transfer.dirwalk import Descent
+from sshgate.transfer.dirwalk import DirectoryStack
 from sshgate.transfer.records import (
     CHUNK,
     WHOLE_UP_TO,
@@ -56,7 +56,7 @@ _KINDS = {
 _KERNEL_LINK = "is a link of the kernel's to what a process uses, which cannot be copied"
 
 
-class Reading(NamedTuple):
+class ReadOptions(NamedTuple):
     """How to read: ``resume`` offers large files before sending them, ``totals`` counts all files first.
 
     ``wholes`` sends each small file as one record.
@@ -79,7 +79,7 @@ def reason(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def walk(sources: list[bytes], reading: Reading) -> Generator[Record, Have | None, None]:
+def walk(sources: list[bytes], reading: ReadOptions) -> Generator[Record, Have | None, None]:
     """Yield the records of all sources, then ``End``. After an ``Offer``, ``send`` its answer into the generator."""
     bytes(_KEPT_BY_MALLOC)
     if reading.totals:
@@ -97,7 +97,7 @@ def walk(sources: list[bytes], reading: Reading) -> Generator[Record, Have | Non
 
 
 class _Walker:
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: ReadOptions) -> None:
         self._proc = _proc()
         self.reading = reading
         self.entries = 0
@@ -113,7 +113,7 @@ class _Walker:
         except OSError as error:
             yield Problem(path, reason(error))
             return
-        descent = Descent(parent)
+        descent = DirectoryStack(parent)
         try:
             yield from self._tree(descent, last, name, path)
         finally:
@@ -132,7 +132,7 @@ class _Walker:
             os.close(file)
 
     def _tree(
-        self, descent: Descent, last: bytes, name: bytes, display_name: bytes
+        self, descent: DirectoryStack, last: bytes, name: bytes, display_name: bytes
     ) -> Generator[Record, Have | None, None]:
         """Yield one source with its contents. Not recursive: a tree can be deeper than Python's stack."""
         trail = [(name, display_name)]

@@ -11,19 +11,19 @@ _BRACKETS = re.compile(r"(?:([^@/\[\]]+)@)?\[([^\]]+)\]:(.*)", re.S)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-class Misuse(ValueError):
+class UsageError(ValueError):
     """A usage error of the command line. The text is one sentence for the user; the exit status is 2."""
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class LocalPath:
     """A path on this machine. ``-`` is a file name, not stdin or stdout."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
-class BySsh:
+class SshPath:
     """A path reached by ssh. ``login``: ``None`` leaves the login name to ssh's configuration."""
 
     login: str | None
@@ -32,7 +32,7 @@ class BySsh:
 
 
 @dataclass(frozen=True, slots=True)
-class InPod:
+class PodPath:
     """A path in a pod, reached through the Kubernetes API. ``namespace``: ``None`` means that of the option."""
 
     namespace: str | None
@@ -40,10 +40,10 @@ class InPod:
     path: str
 
 
-Place = Here | BySsh | InPod
+Location = LocalPath | SshPath | PodPath
 
 
-def place(text: str, *, host: str | None = None, operator: bool = False) -> Place:
+def parse_location(text: str, *, host: str | None = None, operator: bool = False) -> Location:
     """Parse one source or destination.
 
     Args:
@@ -56,58 +56,60 @@ def place(text: str, *, host: str | None = None, operator: bool = False) -> Plac
         Misuse: The text is not valid.
     """
     if not text:
-        raise Misuse("a source or destination is empty; the current directory is `.`.")
+        raise UsageError("a source or destination is empty; the current directory is `.`.")
     if text.startswith(("/", "./", "../", "~")) or ":" not in text:
-        return Here(text)
+        return LocalPath(text)
     if bracketed := _BRACKETS.fullmatch(text):
-        return BySsh(bracketed[1], bracketed[2], bracketed[3])
+        return SshPath(bracketed[1], bracketed[2], bracketed[3])
     if namespaced := _NAMESPACED.fullmatch(text):
         namespace = None if namespaced[1] == "pod" else namespaced[1]
-        return InPod(namespace, namespaced[2], namespaced[3])
+        return PodPath(namespace, namespaced[2], namespaced[3])
     before, _, path = text.partition(":")
     if "/" in before:
-        return Here(text)
+        return LocalPath(text)
     if not before or before.startswith("-"):
-        raise Misuse(f"{text!r} names no host before the colon; write ./{text} for a file of that name.")
+        raise UsageError(f"{text!r} names no host before the colon; write ./{text} for a file of that name.")
     if operator:
         if not re.fullmatch(_POD, before):
-            raise Misuse(f"{before!r} cannot be a pod's name; write POD:PATH or NAMESPACE/POD:PATH.")
-        return InPod(None, before, path)
+            raise UsageError(f"{before!r} cannot be a pod's name; write POD:PATH or NAMESPACE/POD:PATH.")
+        return PodPath(None, before, path)
     login, at, named = before.rpartition("@")
     if at:
         if not login or not named or named.startswith("-"):
-            raise Misuse(f"{before!r} is not a destination; write USER@HOST:PATH.")
-        return BySsh(login, named, path)
+            raise UsageError(f"{before!r} is not a destination; write USER@HOST:PATH.")
+        return SshPath(login, named, path)
     if host is not None:
-        return BySsh(before, host, path)
+        return SshPath(before, host, path)
     if "=" in before or "+" in before:
-        return BySsh(before, "localhost", path)
-    return BySsh(None, before, path)
+        return SshPath(before, "localhost", path)
+    return SshPath(None, before, path)
 
 
-def route(sources: list[Place], destination: Place) -> BySsh | InPod:
+def route(sources: list[Location], destination: Location) -> SshPath | PodPath:
     """Return the sandbox's side of a copy. Raises ``Misuse`` unless exactly one side is in one sandbox."""
-    far = [source for source in sources if not isinstance(source, Here)]
-    if isinstance(destination, Here):
+    far = [source for source in sources if not isinstance(source, LocalPath)]
+    if isinstance(destination, LocalPath):
         if not far:
-            raise Misuse("both sides are on this machine: write USER=NAME:PATH or POD:PATH for a sandbox, or use cp.")
+            raise UsageError(
+                "both sides are on this machine: write USER=NAME:PATH or POD:PATH for a sandbox, or use cp."
+            )
         if len(far) != len(sources):
-            raise Misuse("the sources are partly here and partly in a sandbox: copy them one after the other.")
+            raise UsageError("the sources are partly here and partly in a sandbox: copy them one after the other.")
         if len({_sandbox(place) for place in far}) > 1:
-            raise Misuse("the sources are in different sandboxes: copy them one after the other.")
+            raise UsageError("the sources are in different sandboxes: copy them one after the other.")
         return far[0]
     if far:
-        raise Misuse("both sides are in sandboxes: copy to this machine first, then to the other sandbox.")
+        raise UsageError("both sides are in sandboxes: copy to this machine first, then to the other sandbox.")
     return destination
 
 
-def _sandbox(far: BySsh | InPod) -> tuple[str | None, str]:
-    return (far.login, far.host) if isinstance(far, BySsh) else (far.namespace, far.pod)
+def _sandbox(far: SshPath | PodPath) -> tuple[str | None, str]:
+    return (far.login, far.host) if isinstance(far, SshPath) else (far.namespace, far.pod)
 
 
 def size(text: str) -> int:
     """Parse a number of bytes such as ``500M`` or ``20GiB``, by powers of 1024. Raises ``Misuse``."""
     found = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text.strip(), re.I)
     if not found or int(found[1]) == 0:
-        raise Misuse(f"{text!r} is not a size; write for example 500M or 20G.")
+        raise UsageError(f"{text!r} is not a size; write for example 500M or 20G.")
     return int(found[1]) * _UNITS[found[2].upper()]

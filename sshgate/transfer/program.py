@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from sshgate.stream.interfaces import STDERR, STDOUT, Control, Exited, Lost, Outcome, Signalled
-from sshgate.transfer.places import BySsh, Misuse
+from sshgate.transfer.places import SshPath, UsageError
 from sshgate.transfer.records import CHUNK
 
 # Disables forwarding, terminals and commands of ssh_config, as scp does.
@@ -22,10 +22,10 @@ PATIENCE = 2.0
 _LATE_STDERR = 0.1
 
 
-def ssh_argv(program: Sequence[str], options: Sequence[str], far: BySsh, command: str) -> list[str]:
+def ssh_argv(program: Sequence[str], options: Sequence[str], far: SshPath, command: str) -> list[str]:
     """Return the command line that runs ``command`` at ``far``. Raises ``Misuse`` if the host looks like an option."""
     if far.host.startswith("-"):
-        raise Misuse(f"{far.host!r} is not a host name.")
+        raise UsageError(f"{far.host!r} is not a host name.")
     login = ["-l", far.login] if far.login is not None else []
     return [*program, *_PLAIN, *options, *login, "--", far.host, command]
 

@@ -9,11 +9,11 @@ import os
 import zlib
 from collections.abc import AsyncIterator
 
-from sshgate.transfer.conversation import Conversation, FarFailure, ended, words
-from sshgate.transfer.destination import Writing
+from sshgate.transfer.conversation import Conversation, RemoteFailure, ended, words
+from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.display import Display
 from sshgate.transfer.incoming import Receiver
-from sshgate.transfer.outgoing import Reading, walk
+from sshgate.transfer.outgoing import ReadOptions, walk
 from sshgate.transfer.records import (
     CHUNK,
     FRAME,
@@ -79,14 +79,14 @@ async def started(talk: Conversation, program: bytes, task: str, *arguments: str
     """
     interpreter = (b"python3", b"-I", b"-S", b"-B", b"-c", _LOADER)
     line = words(*interpreter, str(len(program)).encode(), task.encode(), *(word.encode() for word in arguments))
-    await talk.say(line + b";s=$?;[ $s = %d ]||[ $s = 126 ]||exit $s" % _TOO_OLD)
+    await talk.write(line + b";s=$?;[ $s = %d ]||[ $s = 126 ]||exit $s" % _TOO_OLD)
     if not await talk.agent(b"python"):
         return False
     await talk.process.write(program)
     return True
 
 
-async def send(talk: Conversation, sources: list[bytes], reading: Reading, display: Display) -> None:
+async def send(talk: Conversation, sources: list[bytes], reading: ReadOptions, display: Display) -> None:
     """Send ``sources`` to the agent, started with the task ``receive``. Cancellation stops the copy.
 
     Raises:
@@ -112,7 +112,7 @@ async def send(talk: Conversation, sources: list[bytes], reading: Reading, displ
 
 
 async def _sending(
-    talk: Conversation, sources: list[bytes], reading: Reading, answers: asyncio.Queue[Have], display: Display
+    talk: Conversation, sources: list[bytes], reading: ReadOptions, answers: asyncio.Queue[Have], display: Display
 ) -> End:
     records = walk(sources, reading)
     queue: list[bytes] = []
@@ -148,10 +148,10 @@ async def _read_answer(talk: Conversation, answers: asyncio.Queue[Have], display
             return record
         else:
             raise ProtocolError("its records are in a wrong order")
-    raise FarFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
+    raise RemoteFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
 
 
-async def fetch(talk: Conversation, writing: Writing, display: Display) -> None:
+async def fetch(talk: Conversation, writing: WriteOptions, display: Display) -> None:
     """Receive from the agent, started with the task ``send``. Cancellation stops the copy.
 
     Raises:
@@ -176,12 +176,12 @@ async def fetch(talk: Conversation, writing: Writing, display: Display) -> None:
                 return
     finally:
         landing.close()
-    raise FarFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
+    raise RemoteFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
 
 
 async def _records(talk: Conversation) -> AsyncIterator[Record]:
     if not await talk.agent(b"agent"):
-        raise FarFailure("the sandbox's Python could not run the copy; nothing was copied.")
+        raise RemoteFailure("the sandbox's Python could not run the copy; nothing was copied.")
     decoder = Decoder()
     while (data := await talk.read()) is not None:
         for record in decoder.feed(data):
@@ -190,5 +190,5 @@ async def _records(talk: Conversation) -> AsyncIterator[Record]:
 
 def _failed(record: Problem, display: Display) -> None:
     if not record.path:
-        raise FarFailure(f"in the sandbox: {record.reason}")
+        raise RemoteFailure(f"in the sandbox: {record.reason}")
     display.fail(*record)

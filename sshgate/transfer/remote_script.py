@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from importlib import resources
 
-from sshgate.transfer.conversation import Conversation, FarFailure, ended, words
+from sshgate.transfer.conversation import Conversation, RemoteFailure, ended, words
 from sshgate.transfer.display import Display
 from sshgate.transfer.outgoing import landing_name
 from sshgate.transfer.records import ProtocolError
@@ -67,9 +67,9 @@ async def verdict(talk: Conversation, display: Display) -> int:
             why, _, path = rest.partition(b"\n")
             display.fail(path.removeprefix(b"./"), why.decode("utf-8", "replace"))
         elif kind == b"S":
-            raise FarFailure(f"in the sandbox: {display_path(rest)}")
+            raise RemoteFailure(f"in the sandbox: {display_path(rest)}")
         elif kind == b"D" and rest.isdigit():
             return int(rest[:18])
         else:
             raise ProtocolError("it sent something that is not part of a copy")
-    raise FarFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
+    raise RemoteFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")

@@ -13,11 +13,11 @@ import re
 from collections.abc import AsyncIterator
 
 from sshgate.transfer import remote_script as farscript
-from sshgate.transfer.conversation import Conversation, FarFailure, words
-from sshgate.transfer.destination import Writing
+from sshgate.transfer.conversation import Conversation, RemoteFailure, words
+from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.display import Display
 from sshgate.transfer.incoming import Receiver
-from sshgate.transfer.outgoing import Reading, landing_name, walk
+from sshgate.transfer.outgoing import ReadOptions, landing_name, walk
 from sshgate.transfer.records import (
     CHUNK,
     Broken,
@@ -49,9 +49,9 @@ _SECOND = 1_000_000_000
 
 async def send(talk: Conversation, sources: list[bytes], destination: bytes, display: Display, totals: bool) -> None:
     """Copy ``sources`` into the sandbox. ``totals``: count them first. Raises ``FarFailure`` or ``ProtocolError``."""
-    await talk.say(farscript.functions() + farscript.begin(sources, destination, os.urandom(8).hex()))
+    await talk.write(farscript.functions() + farscript.begin(sources, destination, os.urandom(8).hex()))
     await talk.programs()
-    await talk.say(b'while IFS= read -r l;do eval "$(printf %b "$l")";done;exit 1')
+    await talk.write(b'while IFS= read -r l;do eval "$(printf %b "$l")";done;exit 1')
     answer = asyncio.create_task(farscript.verdict(talk, display))
     sending = asyncio.create_task(_sending(talk, sources, display, totals))
     try:
@@ -71,7 +71,7 @@ async def send(talk: Conversation, sources: list[bytes], destination: bytes, dis
 
 async def _sending(talk: Conversation, sources: list[bytes], display: Display, totals: bool) -> End:
     telling = _RecordWriter(talk)
-    for record in walk(sources, Reading(totals=totals)):
+    for record in walk(sources, ReadOptions(totals=totals)):
         if isinstance(record, Problem):
             display.fail(*record)
             continue
@@ -95,7 +95,7 @@ class _RecordWriter:
         self._digest = hashlib.sha256()
 
     async def write(self, record: Record) -> None:
-        say = self._talk.say
+        say = self._talk.write
         if not self._trail and isinstance(record, (Enter, File, Symlink, Hardlink)):
             await say(b"top=" + words(record.name))
         if isinstance(record, Chunk):
@@ -157,9 +157,9 @@ def _time(mtime: int) -> bytes:
 # --- out of the sandbox ---
 
 
-async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, display: Display) -> None:
+async def fetch(talk: Conversation, sources: list[bytes], writing: WriteOptions, display: Display) -> None:
     """Copy ``sources`` out of the sandbox. Raises ``FarFailure``, ``ProtocolError`` or ``Stopped``."""
-    await talk.say(farscript.functions())
+    await talk.write(farscript.functions())
     await talk.programs()
     landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     try:
@@ -173,7 +173,7 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
 async def fetch_one(talk: Conversation, source: bytes, landing: Receiver, display: Display) -> None:
     """Copy one source out of the sandbox, in which ``functions`` are defined already. Raises as ``fetch``."""
     head, name = farscript.parted(source)
-    await talk.say(b"(tree %s %s)" % (head, name))
+    await talk.write(b"(tree %s %s)" % (head, name))
     async for record in records(Input(talk), landing_name(source)):
         if isinstance(record, Problem):
             display.fail(*record)
@@ -247,7 +247,7 @@ class Input:
         """Read a line: a kind and its numbers. Raises ``FarFailure`` if the far end has stopped the copy."""
         text = await self.raw_line()
         if text[:1] == b"S":
-            raise FarFailure(f"in the sandbox: {display_path(text[1:].rstrip(bytes(1)))}")
+            raise RemoteFailure(f"in the sandbox: {display_path(text[1:].rstrip(bytes(1)))}")
         if not _LINE.fullmatch(text):
             raise ProtocolError("it sent something that is not part of a copy")
         kind, *numbers = text.split()

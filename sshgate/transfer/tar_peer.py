@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 from sshgate.transfer import remote_script as farscript
 from sshgate.transfer import sh_peer as shellfar
-from sshgate.transfer.conversation import Conversation, FarFailure, words
-from sshgate.transfer.destination import Writing
+from sshgate.transfer.conversation import Conversation, RemoteFailure, words
+from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.display import Display
 from sshgate.transfer.incoming import Receiver
-from sshgate.transfer.outgoing import Reading, landing_name, walk
+from sshgate.transfer.outgoing import ReadOptions, landing_name, walk
 from sshgate.transfer.records import CHUNK, Broken, End, Enter, File, Hardlink, Leave, Problem, ProtocolError
 from sshgate.transfer.tarball import Packer, Wire, unpacked
 from sshgate.transfer.unfinished import display_path
@@ -32,7 +32,7 @@ _BATCH = 100
 
 async def is_gnu(talk: Conversation) -> bool:
     """Whether the sandbox has GNU tar, which supports extended headers and holes. Raises ``FarFailure``."""
-    await talk.say(
+    await talk.write(
         b"case $(tar --version 2>/dev/null) in *GNU*) printf '\\001sshgate-cp gnu\\002';; "
         b"*) printf '\\001sshgate-cp other\\002';;esac"
     )
@@ -55,7 +55,7 @@ async def send(
     """
     gnu = await is_gnu(talk)
     script = farscript.begin(sources, destination, os.urandom(8).hex())
-    await talk.say(
+    await talk.write(
         farscript.functions() + script + b";unpack " + words(landing_name(sources[0]), b"gnu" if gnu else b"other")
     )
     answer = asyncio.create_task(farscript.verdict(talk, display))
@@ -79,12 +79,12 @@ async def _sending(talk: Conversation, sources: list[bytes], gnu: bool, display:
     end = End(0, 0)
     with tempfile.SpooledTemporaryFile(_NAMES) as names:
         packer = Packer(gnu, names)
-        for record in walk(sources, Reading(totals=wants_totals)):
+        for record in walk(sources, ReadOptions(totals=wants_totals)):
             if isinstance(record, Problem):
                 display.fail(*record)
                 continue
             if isinstance(record, Broken):
-                raise FarFailure(f"a file here {record.reason}; nothing was put in place, try again.")
+                raise RemoteFailure(f"a file here {record.reason}; nothing was put in place, try again.")
             if isinstance(record, End):
                 end = record
             display.show(record)
@@ -102,10 +102,10 @@ async def _sending(talk: Conversation, sources: list[bytes], gnu: bool, display:
     return end
 
 
-async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, display: Display) -> None:
+async def fetch(talk: Conversation, sources: list[bytes], writing: WriteOptions, display: Display) -> None:
     """Copy ``sources`` out of the sandbox. Raises ``FarFailure``, ``ProtocolError`` or ``Stopped``."""
     gnu = await is_gnu(talk)
-    await talk.say(farscript.functions())
+    await talk.write(farscript.functions())
     await talk.programs()
     landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     bridge = _Blocking(talk)
@@ -115,7 +115,7 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
             if await _is_beyond(talk, head, name):
                 await shellfar.fetch_one(talk, source, landing, display)
                 continue
-            await talk.say(b"(pack %s %s ./%s)||exit 1" % (b"gnu" if gnu else b"other", head, name))
+            await talk.write(b"(pack %s %s ./%s)||exit 1" % (b"gnu" if gnu else b"other", head, name))
             empty: list[bytes] = []
             await bridge.run(lambda source=source, empty=empty: _land(bridge, source, landing, display, empty))  # type: ignore[misc]
             await talk.programs()
@@ -128,7 +128,7 @@ async def fetch(talk: Conversation, sources: list[bytes], writing: Writing, disp
 async def _is_beyond(talk: Conversation, head: bytes, name: bytes) -> bool:
     """Whether a source has to be copied by the shell: tar trusts sizes, which are wrong in /proc and /sys."""
     mark = b"printf '\\001sshgate-cp %s\\002'"
-    await talk.say(b"if (beyond_tar %s %s);then %s;else %s;fi" % (head, name, mark % b"beyond", mark % b"plain"))
+    await talk.write(b"if (beyond_tar %s %s);then %s;else %s;fi" % (head, name, mark % b"beyond", mark % b"plain"))
     beyond = await talk.agent(b"beyond")
     return await talk.programs() >= shellfar.NEEDED_TO_FETCH and beyond
 
@@ -146,7 +146,7 @@ async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing:
     prefix = top + b"/" if source.endswith(b"/") and top != b"." else b""
     while empty:
         batch, empty = empty[:_BATCH], empty[_BATCH:]
-        await talk.say(b"(empty %s %s)" % (head, words(*(b"./" + path for path in batch))))
+        await talk.write(b"(empty %s %s)" % (head, words(*(b"./" + path for path in batch))))
         async for record in shellfar.records(shellfar.Input(talk), b""):
             if not isinstance(record, Problem) or record.path not in batch:
                 raise ProtocolError("it sent something else than was asked for")
@@ -161,7 +161,7 @@ def _land(bridge: _Blocking, source: bytes, landing: Receiver, display: Display,
     """Unpack one archive, in a thread as ``tarfile`` blocks. Appends the paths of all empty files to ``empty``."""
     wire = Wire(bridge.more)
     if wire.peek() == b"S":
-        raise FarFailure(f"in the sandbox: {display_path(wire.sentence())}")
+        raise RemoteFailure(f"in the sandbox: {display_path(wire.sentence())}")
     name = landing_name(source)
     link = source.endswith(b"/") and name != b"."
     trail: list[bytes] = []
@@ -186,7 +186,7 @@ def _land(bridge: _Blocking, source: bytes, landing: Receiver, display: Display,
     if digest != wire.digest.hexdigest().encode():
         raise ProtocolError("the checksum of its archive does not match")
     if status:
-        raise FarFailure(f"tar in the sandbox ended with status {status}: some files were not copied, or changed.")
+        raise RemoteFailure(f"tar in the sandbox ended with status {status}: some files were not copied, or changed.")
     if sockets:
         display.fail(source, "holds sockets, which cannot be copied")
     bridge.give_back(wire.rest())

@@ -25,7 +25,7 @@ class Stopped(Exception):
     """The copy cannot go on at this end. The text is one sentence for the user."""
 
 
-class Unfinished:
+class PartialFile:
     """A file under its temporary name. Owns ``fd``; with ``owner`` also ``directory``, which otherwise stays open."""
 
     def __init__(self, fd: int, directory: int, temporary: bytes, name: bytes, owner: bool = False) -> None:
@@ -103,7 +103,7 @@ def display_path(path: bytes) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def open_file(directory: int, name: bytes, record: File, temporary: bytes, resumed: Unfinished | None) -> Unfinished:
+def open_file(directory: int, name: bytes, record: File, temporary: bytes, resumed: PartialFile | None) -> PartialFile:
     """Start a file, or go on with ``resumed`` if the record does. Raises ``ProtocolError`` or ``OSError``."""
     if not 0 <= record.size <= LARGEST_FILE or not 0 <= record.offset <= record.size or record.mode < 0:
         raise ProtocolError("it sent an impossible size")
@@ -120,7 +120,7 @@ def open_file(directory: int, name: bytes, record: File, temporary: bytes, resum
     except FileExistsError:  # left by an earlier copy of another content
         os.unlink(temporary, dir_fd=directory)
         fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
-    unfinished = Unfinished(fd, directory, temporary, name)
+    unfinished = PartialFile(fd, directory, temporary, name)
     unfinished.record = record
     return unfinished
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from sshgate.lifecycle.schema import CLAIMED, DOOR, STATE
-from sshgate.providers.kubernetes.liveness import Door, Sign, ask
+from sshgate.providers.kubernetes.liveness import LivenessEndpoint, ProbeResult, probe
 from tests.rig.deployed import ARRIVED, Deployed
 from tests.rig.ssh import Ended, Ssh
 from tests.rig.waiting import until
@@ -82,8 +82,12 @@ def test_it_can_be_asked_whether_it_lives_at_its_pods_address(deployed: Deployed
     addresses = {pod["status"]["podIP"] for pod in deployed.gateway.pods()}
     leases = json.loads(deployed.sandboxes.kubectl("get", "leases", "--output=json"))["items"]
     notes = [lease["metadata"].get("annotations", {}).get(DOOR) for lease in leases]
-    doors = [door for note in notes if note and (door := msgspec.json.decode(note, type=Door)).address in addresses]
-    assert [ask(door) for door in doors] == [Sign.ALIVE] * len(addresses)
+    doors = [
+        door
+        for note in notes
+        if note and (door := msgspec.json.decode(note, type=LivenessEndpoint)).address in addresses
+    ]
+    assert [probe(door) for door in doors] == [ProbeResult.ALIVE] * len(addresses)
 
 
 def test_the_host_keys_are_those_that_the_operator_can_show(deployed: Deployed, dev: Ssh) -> None:

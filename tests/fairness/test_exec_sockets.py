@@ -58,7 +58,7 @@ async def output_size(client: ApiServer) -> int:
     size, client_budget = 0, turns.budget()
     while (chunk := await process.read()) is not None:
         size += len(chunk[1])
-        await client_budget.spent(CLIENT_SECONDS)
+        await client_budget.charge_and_wait(CLIENT_SECONDS)
     assert await process.wait() == Exited(0)
     await process.close()
     return size

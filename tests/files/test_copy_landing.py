@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.transfer.destination import Writing
+from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.incoming import Receiver
 from sshgate.transfer.records import (  # fmt: skip
     Chunk,
@@ -39,7 +39,7 @@ class ReceiverUnderTest:
     def __init__(self, place: Path, *, resume: bool = False) -> None:
         self.failures: list[tuple[bytes, str]] = []
         self.receiver = Receiver(
-            Writing(os.fsencode(place) + b"/", resume=resume),
+            WriteOptions(os.fsencode(place) + b"/", resume=resume),
             lambda path, why: self.failures.append((path, why)),
             lambda: os.urandom(8).hex(),
         )

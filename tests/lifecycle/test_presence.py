@@ -13,7 +13,7 @@ import pytest
 
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.membership import LEASE_DURATION
-from sshgate.providers.kubernetes.liveness import Door, Sign, ask
+from sshgate.providers.kubernetes.liveness import LivenessEndpoint, ProbeResult, probe
 from sshgate.telemetry.codes import Code
 from tests.lifecycle.place import Place, staying
 from tests.rig.frozen import frozen
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.cluster
 HELD = LEASE_DURATION + 10.0
 
 
-def doors(place: Place) -> dict[str, Door]:
+def doors(place: Place) -> dict[str, LivenessEndpoint]:
     """Where each life answers, by the name of its Lease."""
     leases = json.loads(place.space.kubectl("get", "leases", "--output=json"))["items"]
     notes = {lease["metadata"]["name"]: lease["metadata"].get("annotations", {}) for lease in leases}
-    return {name: msgspec.json.decode(note[labels.DOOR], type=Door) for name, note in notes.items() if note}
+    return {name: msgspec.json.decode(note[labels.DOOR], type=LivenessEndpoint) for name, note in notes.items() if note}
 
 
-def started(place: Place, name: str) -> tuple[Gateway, Door]:
+def started(place: Place, name: str) -> tuple[Gateway, LivenessEndpoint]:
     before = doors(place)
     gateway = place.gateway(name)
     (door,) = [door for life, door in doors(place).items() if life not in before]
@@ -50,8 +50,8 @@ def test_a_gateway_that_is_stopped_or_busy_keeps_its_sandboxes_and_a_killed_one_
             os.kill(stopped[0].pid, signal.SIGSTOP)
             held.callback(os.kill, stopped[0].pid, signal.SIGCONT)
             held.enter_context(frozen(busy[0].pid))
-            assert ask(busy[1]) is Sign.ALIVE, "held with the interpreter's lock; run it again"
-            assert ask(stopped[1]) is Sign.UNKNOWN
+            assert probe(busy[1]) is ProbeResult.ALIVE, "held with the interpreter's lock; run it again"
+            assert probe(stopped[1]) is ProbeResult.UNKNOWN
             began = time.monotonic()
             nothing_left(killed[0].kill())
             until(lambda: len(place.pods()) == 3, HELD, "the removal of the killed one's sandbox")

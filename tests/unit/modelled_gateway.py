@@ -15,7 +15,7 @@ from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.actions import Create, Delete, Detach
 from sshgate.lifecycle.admission import Starts, admit
 from sshgate.lifecycle.cache import PodCache
-from sshgate.lifecycle.claim import Answer, Claiming, Cold, GiveUp, Look, Try, Won
+from sshgate.lifecycle.claim import Answer, ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.membership import Membership
 from sshgate.lifecycle.patches import Claim, claim_annotations
@@ -98,7 +98,7 @@ class Gateway:
         self.sessions[session] = Session(session, user, template)
         claim = Claim(user, session, "gw", self.life, LIFETIME)
         lives = self.presence.alive()
-        self._claim(self.sessions[session], Claiming(self.book, claim, template, self.settle, lives))
+        self._claim(self.sessions[session], ClaimAttempt(self.book, claim, template, self.settle, lives))
         return True
 
     def logout(self, session: Session) -> None:
@@ -109,11 +109,11 @@ class Gateway:
             self.book.expectations.delete(sighting.record.uid, self.clock().mono)
             self._delete(Delete(sighting.record, "logout", untouched=False))
 
-    def _claim(self, session: Session, claiming: Claiming) -> None:
+    def _claim(self, session: Session, claiming: ClaimAttempt) -> None:
         if session.over:
             return
         step = claiming.step(self.clock())
-        name = step.record.name if isinstance(step, (Try, Look)) else ""
+        name = step.record.name if isinstance(step, (TryPatch, GetPod)) else ""
 
         def answered(answer: PodJson | int | None) -> None:
             told = (
@@ -124,17 +124,17 @@ class Gateway:
             claiming.answered(told, self.clock())
             self._claim(session, claiming)
 
-        if isinstance(step, Try):
+        if isinstance(step, TryPatch):
             patch = step.patch
             self._send(lambda: self.cluster.patch(name, patch), answered, f"claim {name}")
-        elif isinstance(step, Look):
+        elif isinstance(step, GetPod):
             self._send(lambda: self.cluster.get(name), answered, f"look {name}")
         elif isinstance(step, Won):
             session.uid = step.record.uid
         elif isinstance(step, GiveUp):
             self.logout(session)
         else:
-            assert isinstance(step, Cold)
+            assert isinstance(step, StartCold)
             self._cold(session, claiming.claim)
         while claiming.discard:
             self._delete(claiming.discard.pop())

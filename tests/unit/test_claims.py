@@ -17,7 +17,7 @@ from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.named import Admit, Attachment, NamedSandboxes
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
-from sshgate.session.claims import Claims, Pending
+from sshgate.session.claims import Claims, PendingSandbox
 from sshgate.stream.interfaces import STDOUT, Exited, Process, Request, Shell
 from sshgate.stream.terminal import Terminal
 from sshgate.telemetry.events import Events, to_log
@@ -114,7 +114,7 @@ async def claims(rooms: Rooms, admission: Admission | None = None) -> AsyncItera
     await made.close()
 
 
-async def get(pending: Pending) -> Room:
+async def get(pending: PendingSandbox) -> Room:
     return cast(Room, await pending.get())
 
 
@@ -123,10 +123,10 @@ async def test_the_channels_of_a_connection_share_one_that_outlives_each_of_them
     async with claims(rooms) as mine:
         async with mine.sandbox(granted(), "s1", print) as one:
             first = await get(one)
-            assert one.how == "warm"
+            assert one.source == "warm"
         async with mine.sandbox(granted(), "s2", print) as two, mine.sandbox(granted(), "s3", print) as three:
             assert await get(two) is await get(three) is first
-            assert two.how == "joined"
+            assert two.source == "joined"
         assert first.usable
     assert not rooms.there
 
@@ -179,15 +179,15 @@ async def test_one_that_has_ended_is_replaced_for_the_next_channel() -> None:
         await first.delete()
         async with mine.sandbox(granted(), "s2", print) as two:
             assert (await get(two)).id == "room2"
-            assert two.how == "warm"
+            assert two.source == "warm"
         assert admission.sandboxes == 1
 
 
 async def test_what_remains_of_its_lifetime_is_what_a_later_channel_gets() -> None:
     async with claims(Rooms()) as mine, mine.sandbox(granted(), "s1", print) as one:
         await one.get()
-        assert one.left is not None
-        assert 0 < one.left < granted().profile.limits.max_lifetime
+        assert one.remaining_lifetime is not None
+        assert 0 < one.remaining_lifetime < granted().profile.limits.max_lifetime
 
 
 @pytest.mark.parametrize("grant", [granted("work"), granted(limits=ProfileLimits(idle=1.0))], ids=["named", "other"])

@@ -151,9 +151,9 @@ def test_whoever_follows_the_events_gets_few_warnings_and_one_end(length: float,
 def test_the_servers_time_is_learnt_and_this_machines_clock_forgotten() -> None:
     time = ClusterTime(Now(wall=5.0, mono=100.0))
     assert time.at(101.0).wall == 6.0
-    time.record(date=1000.0, sent=200.0, received=200.1)
+    time.observe(date=1000.0, sent=200.0, received=200.1)
     assert 1000.0 - 0.1 <= time.at(200.1).wall <= 1001.1
-    time.record(date=1001.0, sent=200.3, received=200.3)
+    time.observe(date=1001.0, sent=200.3, received=200.3)
     # It turned from 1000 to 1001 between the two.
     assert 1001.0 <= time.at(200.3).wall <= 1001.2
 
@@ -165,7 +165,7 @@ def test_the_servers_time_is_never_off_by_more_than_a_second_and_the_way(
     time, mono = ClusterTime(Now(0.0, 0.0)), 0.0
     for wait, way in answers:
         mono += wait
-        time.record(float(math.floor(mono + way / 2 + offset)), mono, mono + way)
+        time.observe(float(math.floor(mono + way / 2 + offset)), mono, mono + way)
         mono += way
         assert abs(time.at(mono).wall - (mono + offset)) <= 1.0 + 2.0
     assert time.jumps == 0
@@ -174,8 +174,8 @@ def test_the_servers_time_is_never_off_by_more_than_a_second_and_the_way(
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
 def test_a_server_whose_clock_was_set_is_believed_at_once(jump: float) -> None:
     time = ClusterTime(Now(0.0, 0.0))
-    time.record(1000.0, 0.0, 0.0)
-    time.record(1010.0 + jump, 10.0, 10.0)
+    time.observe(1000.0, 0.0, 0.0)
+    time.observe(1010.0 + jump, 10.0, 10.0)
     assert abs(time.at(10.0).wall - (1010.0 + jump)) <= 1.0
     assert time.jumps == 1
 
@@ -233,13 +233,13 @@ def hear(presence: Membership, start: float, end: float, signs: dict[str, str] |
         start += 4.0
         for life, sign in (signs or {}).items():
             presence.observe(life, sign)
-        presence.listen(start, ("b",))
+        presence.expect(start, ("b",))
     return start
 
 
 def test_a_gateway_is_dead_when_its_renewal_has_not_changed_for_long_and_nobody_answers_for_it() -> None:
     presence = Membership("a")
-    presence.listen(0.0)
+    presence.expect(0.0)
     now = hear(presence, 0.0, LEASE_DURATION, {"b": "1"})
     presence.vanished("b")  # its door alone says nothing: it may only be opening it
     assert not presence.dead("b")
@@ -253,7 +253,7 @@ def test_a_gateway_is_dead_when_its_renewal_has_not_changed_for_long_and_nobody_
 
 def test_a_silent_gateway_that_may_only_be_out_of_reach_is_replaced_but_not_dead_for_long() -> None:
     presence = Membership("a")
-    presence.listen(0.0)
+    presence.expect(0.0)
     assert presence.suspects() == []
     now = hear(presence, 0.0, LEASE_DURATION + 4.0, {"b": "1"})
     assert (presence.alive(), presence.suspects()) == (["a"], ["b"])
@@ -266,7 +266,7 @@ def test_a_silent_gateway_that_may_only_be_out_of_reach_is_replaced_but_not_dead
 
 def test_a_gateway_that_answers_lives_though_it_cannot_renew() -> None:
     presence = Membership("a")
-    presence.listen(0.0)
+    presence.expect(0.0)
     now = 0.0
     for _ in range(10):
         now = hear(presence, now, now + LEASE_DURATION + 4.0, {"b": "1"})
@@ -278,13 +278,13 @@ def test_a_gateway_that_answers_lives_though_it_cannot_renew() -> None:
 
 def test_nobody_dies_of_our_own_deafness() -> None:
     presence = Membership("a")
-    presence.listen(0.0)
+    presence.expect(0.0)
     now = hear(presence, 0.0, 12.0, {"b": "1"})
     presence.mark_disconnected()
-    presence.listen(now + 1000.0)
+    presence.expect(now + 1000.0)
     assert not presence.dead("b")
     # This process was stopped for ten minutes: the gap is longer than any between two looks.
-    presence.listen(now + 1600.0)
+    presence.expect(now + 1600.0)
     assert LONGEST_GAP < 600.0
     assert not presence.dead("b")
     hear(presence, now + 1600.0, now + 1616.0)
@@ -294,7 +294,7 @@ def test_nobody_dies_of_our_own_deafness() -> None:
 
 def test_a_life_that_only_stands_on_a_pod_gets_its_time_to_show_itself() -> None:
     presence = Membership("a")
-    presence.listen(0.0)
+    presence.expect(0.0)
     assert not presence.dead("b")
     hear(presence, 0.0, LEASE_DURATION + 8)
     assert presence.dead("b")
@@ -302,7 +302,7 @@ def test_a_life_that_only_stands_on_a_pod_gets_its_time_to_show_itself() -> None
 
 def test_a_lease_that_is_not_there_kills_nobody_who_makes_it_anew() -> None:
     presence = Membership("a")
-    presence.listen(0.0)
+    presence.expect(0.0)
     now = hear(presence, 0.0, 8.0, {"b": "1"})
     now = hear(presence, now, now + 8.0)  # none of its own was read
     assert not presence.dead("b")
@@ -317,7 +317,7 @@ def test_a_lease_that_is_not_there_kills_nobody_who_makes_it_anew() -> None:
 
 def test_a_goodbye_is_told_at_once_and_old_only_when_everybody_has_had_the_time_to_hear_it() -> None:
     presence = Membership("a")
-    presence.listen(0.0)
+    presence.expect(0.0)
     presence.left("c")
     assert presence.dead("c")
     assert not presence.silent("c")
@@ -337,7 +337,7 @@ def test_who_says_goodbye_is_dead_at_once_and_we_ourselves_never_are() -> None:
 
 def test_a_life_is_forgotten_when_nothing_speaks_of_it_and_its_silence_is_over() -> None:
     presence = Membership("a")
-    presence.listen(0.0)
+    presence.expect(0.0)
     presence.observe("b", "1")
     presence.left("c")
     presence.forget(but=set())

@@ -8,8 +8,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from sshgate.access.connections import BURST_SECONDS, LEAVING_SECONDS, Connections, Place, network_of, origin_of
-from sshgate.access.penalties import Ledger, Offence
+from sshgate.access.connections import (
+    BURST_SECONDS,
+    LEAVING_SECONDS,
+    Connections,
+    ConnectionSlot,
+    network_of,
+    origin_of,
+)
+from sshgate.access.penalties import Offence, PenaltyTable
 from sshgate.config.model import Limits, Penalties
 from sshgate.errors import LimitReached
 
@@ -154,7 +161,7 @@ def test_a_debt_has_an_end_and_goes_with_a_login() -> None:
     # Somebody is logged in from there: a neighbour's wrong keys do not shut that address.
     for _ in range(1000):
         gate.fail()
-    ledger = Ledger(gate.clock)
+    ledger = PenaltyTable(gate.clock)
     for _ in range(1000):
         ledger.charge(HERE, Offence.CRASH, Penalties())
     assert ledger.wait(HERE) == 601
@@ -175,10 +182,10 @@ def test_without_penalties_nobody_pays() -> None:
 
 def test_the_table_of_debts_is_bounded() -> None:
     clock = Clock()
-    ledger = Ledger(clock)
+    ledger = PenaltyTable(clock)
     for number in range(300):
         ledger.charge(f"10.0.{number // 256}.{number % 256}", Offence.CRASH, Penalties(sources=100))
-    assert repr(ledger) == "<Ledger 100 sources>"
+    assert repr(ledger) == "<PenaltyTable 100 sources>"
     clock.now += 1000
     for number in range(100):
         ledger.charge(f"10.1.0.{number}", Offence.NOAUTH, Penalties(sources=100))
@@ -210,19 +217,19 @@ def test_nothing_is_kept_of_those_who_left() -> None:
             place.authenticated("alice")
         place.release()
         place.release()
-    assert repr(gate.connections) == "<Connections 0, 0/100 not logged in from 0 sources, <Ledger 0 sources>>"
+    assert repr(gate.connections) == "<Connections 0, 0/100 not logged in from 0 sources, <PenaltyTable 0 sources>>"
 
 
 class Counting(RuleBasedStateMachine):
     """Whatever happens in whatever order, the counts are those of the places that are held, and no bound is passed."""
 
-    places: Bundle[Place] = Bundle("places")
+    places: Bundle[ConnectionSlot] = Bundle("places")
 
     def __init__(self) -> None:
         super().__init__()
         self.gate = Gate(Limits(connections_per_source=3, unauthenticated=4, unauthenticated_per_source=2))
-        self.waiting: dict[Place, Comer] = {}
-        self.known: set[Place] = set()
+        self.waiting: dict[ConnectionSlot, Comer] = {}
+        self.known: set[ConnectionSlot] = set()
 
     @rule(
         target=places,
@@ -230,7 +237,7 @@ class Counting(RuleBasedStateMachine):
         progress=st.integers(0, 3),
         seconds=st.sampled_from([0.0, 4.0, 20.0]),
     )
-    def connect(self, source: str, progress: int, seconds: float) -> Place:
+    def connect(self, source: str, progress: int, seconds: float) -> ConnectionSlot:
         self.gate.clock.now += seconds
         comer = Comer(progress)
         place = self.gate.connections.connect(source, comer)
@@ -239,7 +246,7 @@ class Counting(RuleBasedStateMachine):
         return place
 
     @rule(place=places, user=st.sampled_from(["a", "b"]))
-    def authenticate(self, place: Place, user: str) -> None:
+    def authenticate(self, place: ConnectionSlot, user: str) -> None:
         try:
             place.authenticated(user)
         except LimitReached:
@@ -248,7 +255,7 @@ class Counting(RuleBasedStateMachine):
             self.known.add(place)
 
     @rule(place=places)
-    def leave(self, place: Place) -> None:
+    def leave(self, place: ConnectionSlot) -> None:
         place.release()
         self.waiting.pop(place, None)
         self.known.discard(place)

@@ -9,12 +9,12 @@ from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 def listening(presence: Membership, seconds: float, *lives: str) -> None:
     """Time passes while the Leases can be read."""
     for second in range(int(seconds) + 1):
-        presence.listen(float(second), lives)
+        presence.expect(float(second), lives)
 
 
 def test_the_first_to_look_takes_a_lease_that_is_not_there() -> None:
     one = Election("a", Membership("a"))
-    assert one.saw(None, 1.0)
+    assert one.observe(None, 1.0)
     assert not one.leads(1.0)
     one.won(1.1)
     assert one.leads(1.1)
@@ -25,28 +25,28 @@ def test_a_living_leader_is_followed_and_a_silent_one_replaced() -> None:
     one = Election("b", presence)
     presence.observe("a", "1")
     listening(presence, LEASE_DURATION, "a")
-    assert not one.saw("a", LEASE_DURATION)
+    assert not one.observe("a", LEASE_DURATION)
     listening(presence, LEASE_DURATION, "a")
-    presence.listen(LEASE_DURATION + 1, ["a"])
+    presence.expect(LEASE_DURATION + 1, ["a"])
     # What it holds is its own for longer: it may only be stopped.
     assert not presence.dead("a")
-    assert one.saw("a", LEASE_DURATION + 1)
+    assert one.observe("a", LEASE_DURATION + 1)
 
 
 def test_a_leader_nobody_has_heard_of_is_replaced_after_the_silence() -> None:
     presence = Membership("b")
     one = Election("b", presence)
-    presence.listen(0.0, ["ghost"])
-    assert not one.saw("ghost", 0.0)
+    presence.expect(0.0, ["ghost"])
+    assert not one.observe("ghost", 0.0)
     listening(presence, LEASE_DURATION + 1, "ghost")
-    assert one.saw("ghost", LEASE_DURATION + 1)
+    assert one.observe("ghost", LEASE_DURATION + 1)
 
 
 def test_a_leader_that_said_goodbye_is_replaced_at_once() -> None:
     presence = Membership("b")
     presence.observe("a", "1")
     presence.left("a")
-    assert Election("b", presence).saw("a", 0.0)
+    assert Election("b", presence).observe("a", 0.0)
 
 
 def test_a_leader_that_cannot_look_leads_no_longer() -> None:
@@ -55,5 +55,5 @@ def test_a_leader_that_cannot_look_leads_no_longer() -> None:
     assert one.leads(STALE)
     assert not one.leads(STALE + 0.1)
     # Its Lease is still its own when it can look again.
-    assert not one.saw("a", 30.0)
+    assert not one.observe("a", 30.0)
     assert one.leads(30.0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.stream.flow import JOINED, MOST_CHUNKS, Flow
+from sshgate.stream.flow import COALESCE_LIMIT, MOST_CHUNKS, Flow
 from sshgate.stream.interfaces import CHUNK, STDERR, STDOUT
 
 
@@ -41,7 +41,7 @@ async def test_small_neighbours_of_one_stream_are_joined() -> None:
 
 async def test_a_join_does_not_pass_the_limit_and_a_large_chunk_stays_whole() -> None:
     flow = Flow(100, 10)
-    for size in (CHUNK - JOINED - 1, JOINED + 1, 1, CHUNK + 1):
+    for size in (CHUNK - COALESCE_LIMIT - 1, COALESCE_LIMIT + 1, 1, CHUNK + 1):
         flow.put(bytes(size))
     flow.put_eof()
     assert [len(data) for _, data in await drained(flow)] == [CHUNK, 1, CHUNK + 1]
@@ -153,7 +153,7 @@ async def test_tiny_chunks_that_wait_cost_little_more_than_their_bytes() -> None
     assert b"".join([data for _, data in await drained(flow)]) == b"0123456789" * 20_000
 
 
-SIZES = st.sampled_from([0, 1, 5, JOINED - 5, JOINED, CHUNK - JOINED, CHUNK - 1, CHUNK])
+SIZES = st.sampled_from([0, 1, 5, COALESCE_LIMIT - 5, COALESCE_LIMIT, CHUNK - COALESCE_LIMIT, CHUNK - 1, CHUNK])
 CHUNKS = st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), SIZES), max_size=30)
 
 

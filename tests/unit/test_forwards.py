@@ -19,7 +19,7 @@ from sshgate.forwarding.values import Tcp, Unix
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.session.claims import Claims
-from sshgate.session.forwards import MOST_BACK, Forwards
+from sshgate.session.forwards import MAX_REVERSE_CONNECTIONS, Forwards
 from sshgate.stream.interfaces import STDOUT, Process, Request, Shell, Stream
 from sshgate.stream.terminal import Terminal
 from sshgate.telemetry.events import Events, to_log
@@ -125,9 +125,9 @@ async def test_so_many_connections_come_back_and_no_more() -> None:
     await sandbox.relay.heard(frame(inside.LISTEN, 1, b"a"))
     sandbox.relay.output.put(frame(inside.LISTENING, 1, b"/tmp/agent"), STDOUT)
     await making
-    sandbox.relay.accepts(listener=1, count=2 * MOST_BACK)
-    await sandbox.relay.heard(frame(inside.CLOSE, inside.ACCEPTED_FROM + 2 * MOST_BACK - 1))
-    assert asked == MOST_BACK
+    sandbox.relay.accepts(listener=1, count=2 * MAX_REVERSE_CONNECTIONS)
+    await sandbox.relay.heard(frame(inside.CLOSE, inside.ACCEPTED_FROM + 2 * MAX_REVERSE_CONNECTIONS - 1))
+    assert asked == MAX_REVERSE_CONNECTIONS
     for task in mine._tasks:
         task.cancel()
     await mine.close()

@@ -12,7 +12,7 @@ from sshgate.errors import BadRequest, LimitReached, StartFailed
 from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.admission import Starts, admit
 from sshgate.lifecycle.cache import PodCache
-from sshgate.lifecycle.claim import Answer, Claiming, Cold, GiveUp, Look, Try, Won
+from sshgate.lifecycle.claim import Answer, ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.join import Join, Make, Wait, join, mine
 from sshgate.lifecycle.membership import LEASE_DURATION, Membership
@@ -70,33 +70,33 @@ def test_each_pod_is_in_one_gateways_slice_and_others_steal_only_from_empty() ->
 # --- claiming ---
 
 
-def claiming(known: PodCache) -> Claiming:
+def claiming(known: PodCache) -> ClaimAttempt:
     known.begin("s1", "ada")
-    return Claiming(known, Claim("ada", "s1", "gw", "me", 60.0), "t1", 0.0, ["me"])
+    return ClaimAttempt(known, Claim("ada", "s1", "gw", "me", 60.0), "t1", 0.0, ["me"])
 
 
 def test_five_lost_races_end_cold() -> None:
     one = claiming(book(*(warm(str(i)) for i in range(9))))
     tried = []
-    while isinstance(step := one.step(at(0)), Try):
+    while isinstance(step := one.step(at(0)), TryPatch):
         tried.append(step.record.uid)
         one.answered(Answer.REFUSED, at(0))
-    assert step == Cold()
+    assert step == StartCold()
     assert len(set(tried)) == 5
 
 
 def test_two_logins_never_try_the_same_pod() -> None:
     known = book(warm("a"))
-    assert isinstance(claiming(known).step(at(0)), Try)
-    assert claiming(known).step(at(0)) == Cold()
+    assert isinstance(claiming(known).step(at(0)), TryPatch)
+    assert claiming(known).step(at(0)) == StartCold()
 
 
 def test_after_a_time_out_it_looks_and_keeps_what_it_has_won() -> None:
     one = claiming(book(warm("a"), warm("b")))
     step = one.step(at(0))
-    assert isinstance(step, Try)
+    assert isinstance(step, TryPatch)
     one.answered(Answer.UNKNOWN, at(0))
-    assert one.step(at(0)) == Look(step.record)
+    assert one.step(at(0)) == GetPod(step.record)
     won = claimed(step.record.uid, session="s1", version="5")
     one.answered(won, at(0))
     assert one.step(at(0)) == Won(won)
@@ -105,16 +105,16 @@ def test_after_a_time_out_it_looks_and_keeps_what_it_has_won() -> None:
 def test_after_a_time_out_the_same_pod_is_tried_again_and_no_other() -> None:
     one = claiming(book(warm("a"), warm("b")))
     first = one.step(at(0))
-    assert isinstance(first, Try)
+    assert isinstance(first, TryPatch)
     one.answered(Answer.UNKNOWN, at(0))
     one.step(at(0))
     one.answered(warm(first.record.uid), at(0))
     again = one.step(at(0))
-    assert isinstance(again, Try)
+    assert isinstance(again, TryPatch)
     assert again.record.uid == first.record.uid
     # The first one arrived after all: the refusal of the second says nothing, so it looks.
     one.answered(Answer.REFUSED, at(0))
-    assert isinstance(one.step(at(0)), Look)
+    assert isinstance(one.step(at(0)), GetPod)
     one.answered(claimed(first.record.uid, session="s1", version="5"), at(0))
     assert isinstance(one.step(at(0)), Won)
 
@@ -125,7 +125,7 @@ def test_after_a_time_out_a_pod_that_another_has_is_left_to_them() -> None:
     one.answered(Answer.UNKNOWN, at(0))
     one.step(at(0))
     one.answered(claimed("a", "bob", "s2", version="5"), at(0))
-    assert one.step(at(0)) == Cold()
+    assert one.step(at(0)) == StartCold()
 
 
 def test_an_api_server_that_never_answers_ends_the_login() -> None:
@@ -135,14 +135,14 @@ def test_an_api_server_that_never_answers_ends_the_login() -> None:
         one.answered(Answer.UNKNOWN, at(0))
         asked += 1
     assert asked == 4
-    assert repr(one) == "<Claiming s1: giveup, 1 tried, 4 unknown>"
+    assert repr(one) == "<ClaimAttempt s1: giveup, 1 tried, 4 unknown>"
 
 
 def test_a_pod_that_ended_while_it_was_claimed_is_discarded() -> None:
     one = claiming(book(warm("a")))
     one.step(at(0))
     one.answered(claimed("a", session="s1", version="5", stage=Stage.FINISHED), at(0))
-    assert one.step(at(0)) == Cold()
+    assert one.step(at(0)) == StartCold()
     assert [delete.record.uid for delete in one.discard] == ["a"]
 
 
@@ -222,9 +222,9 @@ def test_starts_per_minute_are_counted_by_user_and_come_back() -> None:
 
 def silent(*lives: str) -> Membership:
     presence = Membership("me")
-    presence.listen(0.0, lives)
+    presence.expect(0.0, lives)
     for second in range(4, int(LEASE_DURATION) + 12, 4):
-        presence.listen(float(second), lives)
+        presence.expect(float(second), lives)
     return presence
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sshgate.access.issued import MOST_LOGOUTS, MOST_TOKENS, Issued, Logout, Token
-from sshgate.access.ledger import Ledger, Memory
-from sshgate.access.user_records import FileShelf
+from sshgate.access.ledger import Ledger, MemoryUserRecords
+from sshgate.access.user_records import FileUserRecords
 from sshgate.errors import GateError, LimitReached, Unavailable
 
 
@@ -51,7 +51,7 @@ def test_logouts_that_are_forgotten_take_older_logins_along() -> None:
     assert not issued.lost("0", 0.0, token=True)
 
 
-class Away(Memory):
+class Away(MemoryUserRecords):
     """A shelf that can be out of reach."""
 
     away = False
@@ -91,12 +91,12 @@ async def test_a_logout_holds_here_at_once_and_everywhere_when_it_can_be_saved()
 
 async def test_gateways_that_write_to_one_file_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "web.issued"
-    ledgers = [Ledger(FileShelf(path), lambda: 0.0) for _ in range(4)]
+    ledgers = [Ledger(FileUserRecords(path), lambda: 0.0) for _ in range(4)]
     await asyncio.gather(
         *(ledger.issue("alice", token(f"{which}-{n}")) for which, ledger in enumerate(ledgers) for n in range(10))
     )
     assert path.stat().st_mode & 0o777 == 0o600
-    fresh = Ledger(FileShelf(path), lambda: 0.0)
+    fresh = Ledger(FileUserRecords(path), lambda: 0.0)
     await fresh.refresh()
     assert len(fresh.of("alice").tokens) == 40
     assert await fresh.revoke("alice", "0-0") is not None
@@ -113,7 +113,7 @@ async def test_whatever_fails_in_one_look_ends_none_of_the_next(monkeypatch: pyt
     monkeypatch.setattr("sshgate.access.ledger.REFRESH_SECONDS", 0.01)
     third = asyncio.Event()
 
-    class Damaged(Memory):
+    class Damaged(MemoryUserRecords):
         looks = 0
 
         async def all(self) -> Mapping[str, str]:

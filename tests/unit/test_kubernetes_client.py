@@ -160,9 +160,9 @@ async def test_a_twin_for_another_thread_has_the_credentials_that_were_read_here
         await api.open()
         write_kubeconfig(served.kubeconfig, served.url, "second")
         with pytest.raises(failures.Unauthenticated):
-            await asyncio.to_thread(asyncio.run, look(api.twin()))
+            await asyncio.to_thread(asyncio.run, look(api.for_other_loop()))
         await api.get_pod("x")
-        assert await asyncio.to_thread(asyncio.run, look(api.twin())) == "uid-x"
+        assert await asyncio.to_thread(asyncio.run, look(api.for_other_loop())) == "uid-x"
         await asyncio.sleep(0)
         assert observed == ["get unauthenticated", "get ok", "get ok"]
         await api.close()

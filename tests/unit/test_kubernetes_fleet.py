@@ -15,9 +15,9 @@ from sshgate.lifecycle.actions import Create
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes.api.errors import Conflict
 from sshgate.providers.kubernetes.heartbeat import Heartbeat
-from sshgate.providers.kubernetes.lease_thread import Pulse
+from sshgate.providers.kubernetes.lease_thread import LeaseRenewer
 from sshgate.providers.kubernetes.leases import Leases
-from sshgate.providers.kubernetes.liveness import Door
+from sshgate.providers.kubernetes.liveness import LivenessEndpoint
 from sshgate.providers.kubernetes.pods import Pods
 from sshgate.providers.kubernetes.podspec import Owner
 from tests.hostile.polling import until
@@ -43,7 +43,7 @@ async def test_a_gateway_goes_on_renewing_after_an_answer_that_makes_no_sense(tm
     async with serve(answer, tmp_path) as served, connected(served) as api:
         loop = asyncio.get_running_loop()
         registry = Registry("life", Limits(), Pods(api, OWNER, {}), lambda: at(loop.time()))
-        heartbeat = Heartbeat(Leases(api, OWNER), registry, Pulse(api, OWNER))
+        heartbeat = Heartbeat(Leases(api, OWNER), registry, LeaseRenewer(api, OWNER))
         await heartbeat.start()
         await until(lambda: len(renewed) >= 2, 40)
         assert answers
@@ -55,7 +55,7 @@ async def test_a_lease_that_was_made_by_a_request_without_an_answer_is_ours(tmp_
         return status(409, "AlreadyExists", 'leases "sshgate-life-life" already exists')
 
     async with serve(answer, tmp_path) as served, connected(served) as api:
-        await Leases(api, OWNER).begin(Door("key"))
+        await Leases(api, OWNER).announce(LivenessEndpoint("key"))
         with pytest.raises(Conflict):
             await Leases(api, OWNER).lead(None)
 

@@ -15,17 +15,17 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from sshgate.providers.kubernetes.lease_thread import TICK, Pulse, Turns
+from sshgate.providers.kubernetes.lease_thread import TICK, LeaseRenewer, LoopWatchdog
 from sshgate.providers.kubernetes.leases import Leases
 from sshgate.providers.kubernetes.liveness import (
     ADDRESS_VARIABLE,
     ASK_SECONDS,
-    Door,
-    Sign,
+    LivenessEndpoint,
+    ProbeResult,
     answering,
-    ask,
     free_name,
     machine,
+    probe,
 )
 from sshgate.providers.kubernetes.podspec import Owner
 from tests.hostile.polling import until
@@ -44,8 +44,8 @@ asyncio.run(main())
 """
 
 
-async def asked(door: Door) -> Sign:
-    return await asyncio.to_thread(ask, door, 0.5)
+async def asked(door: LivenessEndpoint) -> ProbeResult:
+    return await asyncio.to_thread(probe, door, 0.5)
 
 
 async def test_a_gateway_of_this_machine_answers_and_says_whether_its_loop_turns() -> None:
@@ -53,24 +53,24 @@ async def test_a_gateway_of_this_machine_answers_and_says_whether_its_loop_turns
     async with answering(lambda: turns) as door:
         assert door.machine == machine()
         assert door.address is None
-        assert await asked(door) is Sign.ALIVE
+        assert await asked(door) is ProbeResult.ALIVE
         turns = False
-        assert await asked(door) is Sign.STANDING
-        assert await asked(Door("another key", door.machine)) is Sign.GONE
-    assert await asked(door) is Sign.GONE
+        assert await asked(door) is ProbeResult.STANDING
+        assert await asked(LivenessEndpoint("another key", door.machine)) is ProbeResult.GONE
+    assert await asked(door) is ProbeResult.GONE
 
 
 async def test_a_gateway_in_a_pod_answers_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ADDRESS_VARIABLE, "127.0.0.1")
     async with answering(lambda: True) as door:
         from_elsewhere = msgspec.structs.replace(door, machine="another/1")
-        assert await asked(from_elsewhere) is Sign.ALIVE
+        assert await asked(from_elsewhere) is ProbeResult.ALIVE
         # Who took its address and port is not it.
-        assert await asked(msgspec.structs.replace(from_elsewhere, key="another key")) is Sign.GONE
+        assert await asked(msgspec.structs.replace(from_elsewhere, key="another key")) is ProbeResult.GONE
         # Two on one address: the second one has no port there, and says so.
         async with answering(lambda: True) as other:
             assert other.address is None
-    assert await asked(from_elsewhere) is Sign.GONE
+    assert await asked(from_elsewhere) is ProbeResult.GONE
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"[:31]])
@@ -82,9 +82,13 @@ async def test_what_is_no_answer_proves_nothing(answer: bytes) -> None:
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        assert await asked(Door("key", "another/1", "127.0.0.1", port)) is Sign.UNKNOWN
-    for unreachable in (Door("key"), Door("key", "another/1"), Door("key", None, "not an address", 70_000)):
-        assert await asked(unreachable) is Sign.UNKNOWN
+        assert await asked(LivenessEndpoint("key", "another/1", "127.0.0.1", port)) is ProbeResult.UNKNOWN
+    for unreachable in (
+        LivenessEndpoint("key"),
+        LivenessEndpoint("key", "another/1"),
+        LivenessEndpoint("key", None, "not an address", 70_000),
+    ):
+        assert await asked(unreachable) is ProbeResult.UNKNOWN
 
 
 async def test_who_connects_and_says_nothing_keeps_nobody_from_asking() -> None:
@@ -94,7 +98,7 @@ async def test_who_connects_and_says_nothing_keeps_nobody_from_asking() -> None:
         for one in silent:
             one.connect(address)
         await asyncio.sleep(ASK_SECONDS + 0.2)
-        assert await asked(door) is Sign.ALIVE
+        assert await asked(door) is ProbeResult.ALIVE
         for one in silent:
             one.close()
 
@@ -105,16 +109,16 @@ async def test_a_stopped_process_does_not_answer_and_a_killed_one_is_gone() -> N
     )
     assert other.stdout is not None
     try:
-        door = msgspec.json.decode(await other.stdout.readline(), type=Door)
-        assert await asked(door) is Sign.ALIVE
+        door = msgspec.json.decode(await other.stdout.readline(), type=LivenessEndpoint)
+        assert await asked(door) is ProbeResult.ALIVE
         other.send_signal(signal.SIGSTOP)
-        assert await asked(door) is Sign.UNKNOWN
+        assert await asked(door) is ProbeResult.UNKNOWN
         other.send_signal(signal.SIGCONT)
-        assert await asked(door) is Sign.ALIVE
+        assert await asked(door) is ProbeResult.ALIVE
     finally:
         other.kill()
         await other.communicate()
-    assert await asked(door) is Sign.GONE
+    assert await asked(door) is ProbeResult.GONE
 
 
 def test_a_name_is_had_by_one_gateway_of_a_machine_at_a_time() -> None:
@@ -132,7 +136,7 @@ def test_a_name_is_had_by_one_gateway_of_a_machine_at_a_time() -> None:
 
 
 def test_time_in_which_the_whole_process_was_stopped_is_not_the_loop_standing_still() -> None:
-    turns = Turns(hung=3.0)
+    turns = LoopWatchdog(hung=3.0)
     turns.look(1000.0)
     assert turns()
     turns.look(TICK)
@@ -170,18 +174,18 @@ async def test_a_gateway_that_is_busy_goes_on_renewing_and_one_that_hangs_does_n
     serving = asyncio.create_task(asyncio.to_thread(asyncio.run, server()))
     await ready.wait()
     async with connected(places[0][0]) as api:
-        pulse = Pulse(api, OWNER, hung=7.0)
+        pulse = LeaseRenewer(api, OWNER, hung=7.0)
         door = await pulse.start()
-        await Leases(api, OWNER).begin(door)
+        await Leases(api, OWNER).announce(door)
         stand_still(5.8)
         assert len(renewed) == 1
-        assert ask(door) is Sign.ALIVE
+        assert probe(door) is ProbeResult.ALIVE
         stand_still(5.2)
         assert len(renewed) == 1
-        assert ask(door) is Sign.STANDING
-        await until(lambda: ask(door) is Sign.ALIVE, 5)
+        assert probe(door) is ProbeResult.STANDING
+        await until(lambda: probe(door) is ProbeResult.ALIVE, 5)
         await until(lambda: len(renewed) == 2, 5)
         await pulse.close()
-        assert ask(door) is Sign.GONE
+        assert probe(door) is ProbeResult.GONE
     over.set()
     await serving

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 import uvloop
 
-from sshgate.access.listening import Cut, Listener
+from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address
 from sshgate.errors import LimitReached
@@ -80,9 +80,9 @@ def test_a_protocol_gets_its_client_and_every_byte_behind_the_header(loop: str) 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_connection_that_is_refused_or_cut_leaves_nothing(loop: str) -> None:
     async def work() -> None:
-        cuts: list[Cut] = []
+        cuts: list[Abort] = []
 
-        def made(peer: Peer, cut: Cut) -> asyncio.Protocol:
+        def made(peer: Peer, cut: Abort) -> asyncio.Protocol:
             cuts.append(cut)
             if len(cuts) == 1:
                 raise LimitReached("full")

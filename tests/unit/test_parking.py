@@ -160,7 +160,7 @@ async def test_a_ready_warm_sandbox_gets_one_launcher_of_each_kind_and_no_more(w
 
 
 async def test_only_warm_sandboxes_of_the_own_slice_have_launchers(world: World) -> None:
-    world.registry.presence.observe("other", "1")
+    world.registry.membership.observe("other", "1")
     for uid in map(str, range(40)):
         world.registry.update(warm(uid))
     world.registry.update(claimed("x"))

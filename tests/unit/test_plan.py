@@ -187,7 +187,7 @@ def test_a_pod_that_is_gone_is_not_brought_back_by_a_late_answer() -> None:
 def test_a_list_forgets_what_it_does_not_show() -> None:
     known = book(warm("a"), warm("b"))
     known.sync([warm("b")], at(1))
-    assert [one.record.uid for one in known.sightings(at(1))] == ["b"]
+    assert [one.record.uid for one in known.cached_pods(at(1))] == ["b"]
 
 
 def test_a_list_does_not_forget_what_was_made_after_it() -> None:

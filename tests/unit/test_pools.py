@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from sshgate.config.model import Limits
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.parking import Parking
-from sshgate.lifecycle.pool import UNFILLED_SECONDS, Pools
+from sshgate.lifecycle.pool import UNFILLED_SECONDS, PoolController
 from sshgate.lifecycle.pool_plan import Target
 from sshgate.lifecycle.registry import Registry
 from tests.unit.lifecycle_values import START, warm
@@ -23,7 +23,7 @@ async def test_pools_that_the_leader_does_not_fill_are_named_once() -> None:
     registry.replace([warm("a", template="t1"), warm("b", template="old", profile="gpu")])
     parking = Parking(registry, {}, lambda _: None, lambda: 0.5)
     targets = [Target("default", "t1", 1), Target("gpu", "t2", 1), Target("none", "t3", 0)]
-    pools = Pools(registry, [one for one in targets if one.size], parking, lambda: "x", lambda: 0.5)
+    pools = PoolController(registry, [one for one in targets if one.size], parking, lambda: "x", lambda: 0.5)
     with capture_logs() as logs:
         pools.start()
         for _ in range(10):

@@ -61,8 +61,8 @@ class World:
     async def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):
             self.seconds += 1
-            self.registry.presence.listen(self.seconds, self.registry.book.lives())
-            self.reaper.sweep()
+            self.registry.membership.expect(self.seconds, self.registry.cache.lives())
+            self.reaper.reap_once()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -70,7 +70,7 @@ class World:
 async def test_the_pods_of_a_silent_gateway_go_and_those_of_a_living_one_stay() -> None:
     world = World(claimed("a", life="dead"), claimed("b", life="me", session="mine"))
     world.registry.admit("ada", "mine")
-    world.registry.book.hold("mine", "b")
+    world.registry.cache.hold("mine", "b")
     await world.pass_time(LEASE_DURATION - 1)
     assert world.pods.deleted == []
     await world.pass_time(3)
@@ -118,7 +118,7 @@ async def test_a_pod_that_ended_is_removed_after_its_last_words() -> None:
     ended = replace(claimed("a", life="me", session="mine", created=START), stage=Stage.FINISHED)
     world = World(ended)
     world.registry.admit("ada", "mine")
-    world.registry.book.hold("mine", "a")
+    world.registry.cache.hold("mine", "a")
     await world.pass_time(29)
     assert world.pods.deleted == []
     await world.pass_time(2)

@@ -10,7 +10,7 @@ import pytest
 from sshgate.config.model import Limits
 from sshgate.errors import Unavailable
 from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.claim import Answer, Claiming
+from sshgate.lifecycle.claim import Answer, ClaimAttempt
 from sshgate.lifecycle.claim_loop import take
 from sshgate.lifecycle.patches import Claim, Patch
 from sshgate.lifecycle.records import Record, State
@@ -56,11 +56,11 @@ class Pods:
         return replace(pod, state=State.CLAIMED, session="s1", life="me")
 
 
-def world(pods: Pods, *uids: str) -> tuple[Registry, Claiming]:
+def world(pods: Pods, *uids: str) -> tuple[Registry, ClaimAttempt]:
     registry = Registry("me", Limits(), pods, lambda: at(0))
     registry.replace([warm(uid, created=at(0).wall - 100 + number) for number, uid in enumerate(uids)])
     registry.admit("ada", "s1")
-    return registry, Claiming(registry.book, CLAIM, "t1", 0, ["me"])
+    return registry, ClaimAttempt(registry.cache, CLAIM, "t1", 0, ["me"])
 
 
 def nothing(delete: Delete) -> None:

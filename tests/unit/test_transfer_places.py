@@ -5,61 +5,61 @@ from __future__ import annotations
 import pytest
 
 from sshgate.transfer.outgoing import landing_name
-from sshgate.transfer.places import BySsh, Here, InPod, Misuse, Place, place, route, size
+from sshgate.transfer.places import LocalPath, Location, PodPath, SshPath, UsageError, parse_location, route, size
 
 
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("file", Here("file")),
-        ("./a:b", Here("./a:b")),
-        ("/a:b", Here("/a:b")),
-        ("../x", Here("../x")),
-        ("Dir/file:x", Here("Dir/file:x")),
-        ("dev=work:/home/dev/", BySsh("dev=work", "localhost", "/home/dev/")),
-        ("dev+gpu:x", BySsh("dev+gpu", "localhost", "x")),
-        ("node:x", BySsh(None, "node", "x")),
-        ("node:", BySsh(None, "node", "")),
-        ("dev=work@node:/a:b c", BySsh("dev=work", "node", "/a:b c")),
-        ("dev@[::1]:x", BySsh("dev", "::1", "x")),
-        ("[fe80::1%eth0]:x", BySsh(None, "fe80::1%eth0", "x")),
-        ("pod/box-1:/x", InPod(None, "box-1", "/x")),
-        ("space/box-1:/x:y", InPod("space", "box-1", "/x:y")),
+        ("file", LocalPath("file")),
+        ("./a:b", LocalPath("./a:b")),
+        ("/a:b", LocalPath("/a:b")),
+        ("../x", LocalPath("../x")),
+        ("Dir/file:x", LocalPath("Dir/file:x")),
+        ("dev=work:/home/dev/", SshPath("dev=work", "localhost", "/home/dev/")),
+        ("dev+gpu:x", SshPath("dev+gpu", "localhost", "x")),
+        ("node:x", SshPath(None, "node", "x")),
+        ("node:", SshPath(None, "node", "")),
+        ("dev=work@node:/a:b c", SshPath("dev=work", "node", "/a:b c")),
+        ("dev@[::1]:x", SshPath("dev", "::1", "x")),
+        ("[fe80::1%eth0]:x", SshPath(None, "fe80::1%eth0", "x")),
+        ("pod/box-1:/x", PodPath(None, "box-1", "/x")),
+        ("space/box-1:/x:y", PodPath("space", "box-1", "/x:y")),
     ],
 )
-def test_without_options(text: str, meant: Place) -> None:
-    assert place(text) == meant
+def test_without_options(text: str, meant: Location) -> None:
+    assert parse_location(text) == meant
 
 
 def test_a_gateway_named_by_option_leaves_the_login() -> None:
-    assert place("dev:x", host="node") == BySsh("dev", "node", "x")
-    assert place("dev@other:x", host="node") == BySsh("dev", "other", "x")
+    assert parse_location("dev:x", host="node") == SshPath("dev", "node", "x")
+    assert parse_location("dev@other:x", host="node") == SshPath("dev", "other", "x")
 
 
 def test_kubernetes_options_make_it_a_pod() -> None:
-    assert place("box-1:/x", operator=True) == InPod(None, "box-1", "/x")
-    with pytest.raises(Misuse):
-        place("BOX:/x", operator=True)
+    assert parse_location("box-1:/x", operator=True) == PodPath(None, "box-1", "/x")
+    with pytest.raises(UsageError):
+        parse_location("BOX:/x", operator=True)
 
 
 @pytest.mark.parametrize("text", ["", ":x", "-oProxyCommand=x:y", "dev@-oX:y", "@node:x", "dev@:x"])
 def test_words_that_cannot_be_meant(text: str) -> None:
-    with pytest.raises(Misuse):
-        place(text)
+    with pytest.raises(UsageError):
+        parse_location(text)
 
 
 def test_exactly_one_side_is_far() -> None:
-    here, far, other = Here("a"), BySsh("dev=work", "node", "x"), BySsh("dev=play", "node", "x")
+    here, far, other = LocalPath("a"), SshPath("dev=work", "node", "x"), SshPath("dev=play", "node", "x")
     assert route([here, here], far) == far
-    assert route([far, BySsh("dev=work", "node", "y")], here) == far
-    wrong: list[tuple[list[Place], Place]] = [
+    assert route([far, SshPath("dev=work", "node", "y")], here) == far
+    wrong: list[tuple[list[Location], Location]] = [
         ([here], here),
         ([far], other),
         ([far, here], here),
         ([far, other], here),
     ]
     for sources, destination in wrong:
-        with pytest.raises(Misuse):
+        with pytest.raises(UsageError):
             route(sources, destination)
 
 
@@ -70,7 +70,7 @@ def test_sizes(text: str, number: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5G", "M", "5X"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(Misuse):
+    with pytest.raises(UsageError):
         size(text)
 
 

@@ -64,14 +64,14 @@ class Peer:
 
     def send(self, pieces: int) -> None:
         self.pieces += pieces
-        self.budget.ready()
+        self.budget.schedule()
 
     def _work(self) -> bool:
         while self.pieces:
             self.pieces -= 1
             self.loop.work(self.name)
             self.done_in.append(self.loop.turn)
-            if self.budget.over():
+            if self.budget.exhausted():
                 break
         return self.pieces > 0
 
@@ -193,10 +193,10 @@ async def test_a_price_ends_the_share() -> None:
     def work() -> bool:
         loop.work("a")
         bud.charge(SHARE)
-        return bud.over()
+        return bud.exhausted()
 
     bud = Budget(loop.turns, work, lambda: None, lambda: None)
-    bud.ready()
+    bud.schedule()
     assert list(loop.used.values()) == [round(PIECE * 1e6)]
 
 
@@ -248,7 +248,7 @@ async def test_who_pays_afterwards_waits_until_there_is_time_for_as_much() -> No
         bud = plain(loop)
         for _ in range(30):
             loop.work(name, 10 * PIECE)
-            await bud.spent(10 * PIECE)
+            await bud.charge_and_wait(10 * PIECE)
 
     await asyncio.gather(*(write(str(number)) for number in range(20)))
     per_turn = loop.per_turn()
@@ -262,7 +262,7 @@ async def test_a_flood_does_not_keep_its_own_peer_from_being_answered() -> None:
     peer.send(1_000_000)
     for _ in range(20):
         before = loop.turn
-        await peer.budget.spent(PIECE)
+        await peer.budget.charge_and_wait(PIECE)
         assert loop.turn - before <= 4
 
 
@@ -270,8 +270,8 @@ async def test_a_peer_that_has_gone_holds_up_nobody() -> None:
     loop = Loop()
     peer = Peer(loop, "a")
     peer.send(1000)
-    waiting = asyncio.ensure_future(peer.budget.spent(1.0))
-    cancelled = asyncio.ensure_future(peer.budget.spent(1.0))
+    waiting = asyncio.ensure_future(peer.budget.charge_and_wait(1.0))
+    cancelled = asyncio.ensure_future(peer.budget.charge_and_wait(1.0))
     await turns(2)
     cancelled.cancel()
     await turns(2)
@@ -293,7 +293,7 @@ async def test_work_that_fails_is_not_called_again() -> None:
 
     bud = Budget(loop.turns, work, lambda: None, lambda: None)
     with pytest.raises(RuntimeError):
-        bud.ready()
+        bud.schedule()
     await turns(5)
     assert calls == [1]
 
@@ -345,8 +345,8 @@ async def test_a_defect_of_one_peers_work_keeps_no_other_waiting() -> None:
     # The other one has less behind it, so it is asked first, and is left for a later turn.
     other.charge(3 * SHARE)
     worse.charge(SHARE)
-    other.ready()
-    worse.ready()
+    other.schedule()
+    worse.schedule()
     assert not done
     for _ in range(20):
         await asyncio.sleep(0)

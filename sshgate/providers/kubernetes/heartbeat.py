@@ -13,9 +13,9 @@ from sshgate.lifecycle.election import Election
 from sshgate.lifecycle.membership import LONGEST_GAP, RENEW
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes.api.errors import Conflict
-from sshgate.providers.kubernetes.lease_thread import Pulse
-from sshgate.providers.kubernetes.leases import LEADERSHIP, Lease, Leases, doors, observe_leases, part_of
-from sshgate.providers.kubernetes.liveness import Inquiry
+from sshgate.providers.kubernetes.lease_thread import LeaseRenewer
+from sshgate.providers.kubernetes.leases import LEADERSHIP, Lease, Leases, endpoints, observe_leases, part_of
+from sshgate.providers.kubernetes.liveness import LivenessProber
 
 # Seconds between reads of the Leases: twice per renewal, and short enough that while the API server is quick, the gap
 # never counts as a disconnection (`Membership.listen`).
@@ -33,17 +33,17 @@ class Heartbeat:
     ``start`` once, ``close`` at the end. ``pulse`` renews this gateway's own Lease.
     """
 
-    def __init__(self, leases: Leases, registry: Registry, pulse: Pulse) -> None:
+    def __init__(self, leases: Leases, registry: Registry, pulse: LeaseRenewer) -> None:
         self._leases = leases
         self._registry = registry
-        self._pulse = pulse
-        self._inquiry = Inquiry()
-        self._election = Election(registry.life, registry.presence)
+        self._renewer = pulse
+        self._prober = LivenessProber()
+        self._election = Election(registry.life, registry.membership)
         self._task: asyncio.Task[None] | None = None
         self._begun = False
 
     def __repr__(self) -> str:
-        return f"<Heartbeat {self._election!r}, {self._registry.presence!r}, {self._pulse!r}>"
+        return f"<Heartbeat {self._election!r}, {self._registry.membership!r}, {self._renewer!r}>"
 
     @property
     def leads(self) -> bool:
@@ -53,17 +53,17 @@ class Heartbeat:
     async def start(self) -> None:
         """Create this gateway's Lease, read the others once and start the loop. Raises ``GateError``."""
         self._begun = True
-        await self._leases.begin(await self._pulse.start())
+        await self._leases.announce(await self._renewer.start())
         await self._succeed()
         await self._look()
         self._task = asyncio.create_task(self._run())
 
     async def _succeed(self) -> None:
         """Release the Leases of ended instances that ran here, usually our predecessor: no need to let them expire."""
-        self._inquiry.know(doors(await self._leases.all()))
-        for life in await self._inquiry.here():
+        self._prober.learn(endpoints(await self._leases.all()))
+        for life in await self._prober.here():
             await self._leases.release(life)
-            self._registry.presence.left(life)
+            self._registry.membership.left(life)
 
     async def close(self) -> None:
         """Release our Lease and the leader's if we hold it, so that others need not let them expire. Never raises."""
@@ -73,8 +73,8 @@ class Heartbeat:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._inquiry.close()
-        await self._pulse.close()
+        await self._prober.close()
+        await self._renewer.close()
         with contextlib.suppress(GateError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._leases.release(self._registry.life)
@@ -94,11 +94,11 @@ class Heartbeat:
         """
         await self.close()
         try:
-            lives = observe_leases(self._registry.presence, await self._leases.all())
+            lives = observe_leases(self._registry.membership, await self._leases.all())
             if self._registry.lives != [self._registry.life]:
                 return False
             for life in lives:
-                if life == self._registry.life or self._registry.presence.dead(life):  # no other will
+                if life == self._registry.life or self._registry.membership.dead(life):  # no other will
                     await self._leases.forget(life)
         except GateError:
             return False
@@ -110,34 +110,34 @@ class Heartbeat:
             try:
                 await self._look()
             except GateError as error:
-                self._registry.presence.mark_disconnected()
+                self._registry.membership.mark_disconnected()
                 log.debug("lease.failed", reason=str(error))
             except Exception:
                 # Without news of the others, none may be taken for dead.
-                self._registry.presence.mark_disconnected()
+                self._registry.membership.mark_disconnected()
                 log.exception("lease.broken")
 
     async def _look(self) -> None:
         leases = await self._leases.all()
         now = self._registry.now.mono
-        presence = self._registry.presence
+        presence = self._registry.membership
         instances = observe_leases(presence, leases)
         leader = _leader(leases)
         holder = (leader.spec.holder_identity or None) if leader is not None else None
-        on_pods = self._registry.book.lives()
+        on_pods = self._registry.cache.lives()
         elsewhere = {*on_pods, *([holder] if holder else [])}
-        presence.listen(now, elsewhere)
+        presence.expect(now, elsewhere)
         presence.forget(but={*instances, *elsewhere})
-        self._inquiry.know(doors(leases))
-        self._inquiry.forget(but={*instances, *elsewhere})
+        self._prober.learn(endpoints(leases))
+        self._prober.forget(but={*instances, *elsewhere})
         await self._elect(leader, holder, now)
-        await self._inquiry.ask(presence, ASKING)
+        await self._prober.probe(presence, ASKING)
         if self.leads:
             await self._tidy(life for life in instances if life not in elsewhere)
         self._registry.notify()
 
     async def _elect(self, leader: Lease | None, holder: str | None, now: float) -> None:
-        if self._election.saw(holder, now):
+        if self._election.observe(holder, now):
             with contextlib.suppress(Conflict):  # another gateway was faster; the next read shows which
                 await self._leases.lead(leader)
                 self._election.won(now)
@@ -145,7 +145,7 @@ class Heartbeat:
 
     async def _tidy(self, unused: Iterable[str]) -> None:
         """Delete the Leases of dead instances once they own nothing and every gateway has observed their end."""
-        presence = self._registry.presence
+        presence = self._registry.membership
         for life in unused:
             if presence.dead(life) and presence.silent(life):
                 await self._leases.forget(life)

@@ -19,7 +19,7 @@ from sshgate.errors import GateError
 from sshgate.lifecycle.membership import RENEW
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.leases import Leases
-from sshgate.providers.kubernetes.liveness import Door, answering
+from sshgate.providers.kubernetes.liveness import LivenessEndpoint, answering
 from sshgate.providers.kubernetes.podspec import Owner
 
 # As long as the kubelet waits for a pod whose /healthz does not answer: three probes, 20 s apart. A healthy loop is
@@ -33,7 +33,7 @@ CLOSE_SECONDS = 3.0
 log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 
-class Turns:
+class LoopWatchdog:
     """Watches from another thread, every ``TICK``, whether an event loop still runs. Call it for the answer."""
 
     def __init__(self, hung: float = HUNG) -> None:
@@ -44,7 +44,7 @@ class Turns:
         self._still = 0.0
 
     def __repr__(self) -> str:
-        return f"<Turns {self.count}, still for {self._still:g} s>"
+        return f"<LoopWatchdog {self.count}, still for {self._still:g} s>"
 
     def __call__(self) -> bool:
         return self._still < self._hung
@@ -57,29 +57,29 @@ class Turns:
             self._still += min(elapsed, 2 * TICK)
 
 
-class Pulse:
+class LeaseRenewer:
     """The thread. Call ``start`` and ``close`` from the gateway's loop; the caller creates and releases the Lease."""
 
     def __init__(self, api: ApiServer, owner: Owner, hung: float = HUNG) -> None:
         self._api = api
         self._owner = owner
-        self._turns = Turns(hung)
+        self._turns = LoopWatchdog(hung)
         self._ticking: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
-        return f"<Pulse {'beating' if self._thread is not None else 'still'}, {self._turns!r}>"
+        return f"<LeaseRenewer {'beating' if self._thread is not None else 'still'}, {self._turns!r}>"
 
-    async def start(self) -> Door:
+    async def start(self) -> LivenessEndpoint:
         """Start the thread, which first renews after ``RENEW`` seconds. Raises ``GateError``.
 
         Returns where this instance answers liveness probes.
         """
-        opened: Future[Door] = Future()
+        opened: Future[LivenessEndpoint] = Future()
         loop = self._loop = asyncio.SelectorEventLoop()
-        api = self._api.twin()
+        api = self._api.for_other_loop()
 
         def run() -> None:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -109,7 +109,7 @@ class Pulse:
 
     # --- in the thread ---
 
-    async def _live(self, api: ApiServer, opened: Future[Door]) -> None:
+    async def _live(self, api: ApiServer, opened: Future[LivenessEndpoint]) -> None:
         try:
             await api.open()
             async with answering(self._turns) as door:
@@ -123,7 +123,7 @@ class Pulse:
         finally:
             await api.close()
 
-    async def _renew(self, leases: Leases, door: Door) -> None:
+    async def _renew(self, leases: Leases, door: LivenessEndpoint) -> None:
         looked = time.monotonic()
         due = looked + RENEW
         while not self._over.is_set():

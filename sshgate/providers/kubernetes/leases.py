@@ -19,7 +19,7 @@ from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import Conflict, NotFound
 from sshgate.providers.kubernetes.api.objects import Listing, Meta, Object
-from sshgate.providers.kubernetes.liveness import Door
+from sshgate.providers.kubernetes.liveness import LivenessEndpoint
 from sshgate.providers.kubernetes.podspec import Owner
 
 LEADER = "sshgate-leader"
@@ -44,7 +44,7 @@ class Lease(Object):
 
 
 _leases = msgspec.json.Decoder(Listing[Lease])
-_doors = msgspec.json.Decoder(Door)
+_doors = msgspec.json.Decoder(LivenessEndpoint)
 _door = msgspec.json.Encoder()
 
 
@@ -68,16 +68,16 @@ class Leases:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unavailable("the API server sent something that is no answer.") from error
 
-    async def renew(self, door: Door) -> None:
+    async def renew(self, door: LivenessEndpoint) -> None:
         """Renew this instance's Lease; create it again if it was deleted."""
         # Also sets the holder: another gateway may have released it, believing that this instance had ended.
         life = self._owner.life
         try:
             await self._patch(f"{LIFE}{life}", {"spec": {"holderIdentity": life, "renewTime": _now()}}, "renew a lease")
         except NotFound:
-            await self.begin(door)
+            await self.announce(door)
 
-    async def begin(self, door: Door) -> None:
+    async def announce(self, door: LivenessEndpoint) -> None:
         """Create this instance's Lease; ``door`` is where it answers liveness probes."""
         body = self._lease(f"{LIFE}{self._owner.life}", PRESENCE)
         body["metadata"]["annotations"] = {labels.DOOR: _door.encode(door).decode()}
@@ -119,7 +119,7 @@ class Leases:
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": name, "labels": marks, **self._api.owned()},
+            "metadata": {"name": name, "labels": marks, **self._api.owner_metadata()},
             "spec": {
                 "holderIdentity": self._owner.life,
                 "acquireTime": _now(),
@@ -139,12 +139,12 @@ def life_of(lease: Lease) -> str | None:
     return lease.metadata.name.removeprefix(LIFE) if part_of(lease) == PRESENCE else None
 
 
-def doors(leases: Iterable[Lease]) -> Iterator[tuple[str, Door | None]]:
+def endpoints(leases: Iterable[Lease]) -> Iterator[tuple[str, LivenessEndpoint | None]]:
     """For each instance, where it answers liveness probes."""
     for lease in leases:
         life = life_of(lease)
         if life is not None:
-            yield life, _door_of(lease)
+            yield life, _endpoint_of(lease)
 
 
 def observe_leases(presence: Membership, leases: Iterable[Lease]) -> list[str]:
@@ -158,7 +158,7 @@ def observe_leases(presence: Membership, leases: Iterable[Lease]) -> list[str]:
     return [life for life, _ in lives]
 
 
-def _door_of(lease: Lease) -> Door | None:
+def _endpoint_of(lease: Lease) -> LivenessEndpoint | None:
     """Where the instance of this Lease answers; ``None`` if nowhere, or if an older gateway wrote it."""
     try:
         return _doors.decode(lease.metadata.annotations.get(labels.DOOR, ""))

@@ -37,7 +37,7 @@ _TURNING, _STANDING = b"turning", b"standing"
 log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 
-class Door(msgspec.Struct, frozen=True):
+class LivenessEndpoint(msgspec.Struct, frozen=True):
     """Where an instance answers liveness probes, as written in its Lease."""
 
     key: str
@@ -47,10 +47,10 @@ class Door(msgspec.Struct, frozen=True):
     port: int = PORT
 
     def __repr__(self) -> str:
-        return f"<Door {self.address or self.machine}>"
+        return f"<LivenessEndpoint {self.address or self.machine}>"
 
 
-class Sign(enum.Enum):
+class ProbeResult(enum.Enum):
     """The result of a probe."""
 
     ALIVE = enum.auto()
@@ -91,7 +91,7 @@ def free_name(namespace: str, name: str) -> tuple[str, socket.socket | None]:
 
 
 @asynccontextmanager
-async def answering(turns: Callable[[], bool]) -> AsyncIterator[Door]:
+async def answering(turns: Callable[[], bool]) -> AsyncIterator[LivenessEndpoint]:
     """Answer liveness probes while the body runs; ``turns`` returns whether the gateway's event loop still runs."""
     key = secrets.token_hex(16)
     open_now = 0
@@ -126,10 +126,10 @@ async def answering(turns: Callable[[], bool]) -> AsyncIterator[Door]:
             except OSError as error:
                 log.warning("lifesign.unheard", address=address, port=PORT, reason=error.strerror or str(error))
                 address = None
-        yield Door(key, here, address or None)
+        yield LivenessEndpoint(key, here, address or None)
 
 
-def ask(door: Door, seconds: float = ASK_SECONDS) -> Sign:
+def probe(door: LivenessEndpoint, seconds: float = ASK_SECONDS) -> ProbeResult:
     """Probe an instance; blocks for ``seconds`` per step at most, so call it in a thread. Never raises."""
     address: str | tuple[str, int]
     if door.machine is not None and door.machine == machine():
@@ -137,7 +137,7 @@ def ask(door: Door, seconds: float = ASK_SECONDS) -> Sign:
     elif door.address is not None:
         family, address = (socket.AF_INET6 if ":" in door.address else socket.AF_INET), (door.address, door.port)
     else:
-        return Sign.UNKNOWN
+        return ProbeResult.UNKNOWN
     question = secrets.token_bytes(_BYTES)
     try:
         with socket.socket(family, socket.SOCK_STREAM) as asking:
@@ -146,29 +146,29 @@ def ask(door: Door, seconds: float = ASK_SECONDS) -> Sign:
             asking.sendall(question)
             answer = asking.recv(_BYTES)
     except ConnectionRefusedError:
-        return Sign.GONE
+        return ProbeResult.GONE
     except (OSError, ValueError, OverflowError):
-        return Sign.UNKNOWN
+        return ProbeResult.UNKNOWN
     if len(answer) < _BYTES:
-        return Sign.UNKNOWN
+        return ProbeResult.UNKNOWN
     if hmac.compare_digest(answer, _digest(door.key, _TURNING, question)):
-        return Sign.ALIVE
+        return ProbeResult.ALIVE
     if hmac.compare_digest(answer, _digest(door.key, _STANDING, question)):
-        return Sign.STANDING
-    return Sign.GONE  # another instance answers there now
+        return ProbeResult.STANDING
+    return ProbeResult.GONE  # another instance answers there now
 
 
-class Inquiry:
+class LivenessProber:
     """Probes instances at the addresses in their Leases, and keeps track of the probes under way."""
 
     def __init__(self) -> None:
-        self._doors: dict[str, Door] = {}
-        self._asked: dict[str, asyncio.Task[Sign]] = {}
+        self._doors: dict[str, LivenessEndpoint] = {}
+        self._asked: dict[str, asyncio.Task[ProbeResult]] = {}
 
     def __repr__(self) -> str:
-        return f"<Inquiry {len(self._doors)} doors, {len(self._asked)} asked>"
+        return f"<LivenessProber {len(self._doors)} endpoints, {len(self._asked)} asked>"
 
-    def know(self, doors: Iterable[tuple[str, Door | None]]) -> None:
+    def learn(self, doors: Iterable[tuple[str, LivenessEndpoint | None]]) -> None:
         """Remember the addresses that the Leases of these instances show."""
         self._doors.update((life, door) for life, door in doors if door is not None)
 
@@ -181,25 +181,25 @@ class Inquiry:
         """The instances that ran on this kernel and network namespace and have ended: their socket is gone."""
         mine = machine()
         lives = [life for life, door in self._doors.items() if door.machine is not None and door.machine == mine]
-        signs = await asyncio.gather(*(asyncio.to_thread(ask, self._doors[life]) for life in lives))
-        return [life for life, sign in zip(lives, signs, strict=True) if sign is Sign.GONE]
+        signs = await asyncio.gather(*(asyncio.to_thread(probe, self._doors[life]) for life in lives))
+        return [life for life, sign in zip(lives, signs, strict=True) if sign is ProbeResult.GONE]
 
-    async def ask(self, presence: Membership, seconds: float) -> None:
+    async def probe(self, presence: Membership, seconds: float) -> None:
         """Probe the suspects of ``presence`` and report the results to it.
 
         Waits at most ``seconds``; later answers are reported by the next call.
         """
         for life in presence.suspects():
             if life in self._doors and life not in self._asked and len(self._asked) < AT_ONCE:
-                self._asked[life] = asyncio.create_task(asyncio.to_thread(ask, self._doors[life]))
+                self._asked[life] = asyncio.create_task(asyncio.to_thread(probe, self._doors[life]))
         if self._asked:
             await asyncio.wait(self._asked.values(), timeout=seconds)
         for life, task in [(life, task) for life, task in self._asked.items() if task.done()]:
             del self._asked[life]
             sign = task.result()
-            if sign is Sign.ALIVE:
+            if sign is ProbeResult.ALIVE:
                 presence.answered(life)
-            elif sign in (Sign.GONE, Sign.STANDING):
+            elif sign in (ProbeResult.GONE, ProbeResult.STANDING):
                 presence.vanished(life)
 
     async def close(self) -> None:

@@ -109,7 +109,7 @@ class KubernetesNamed:
     # --- NamedSandboxes ---
 
     def profile(self, user: str, name: str) -> str | None:
-        record = self._registry.book.named(labels.named_pod(user, name))
+        record = self._registry.cache.named(labels.named_pod(user, name))
         theirs = record is not None and record.user_hash == labels.user_hash(user)
         return record.profile if record is not None and theirs and record.counts else None
 
@@ -122,7 +122,7 @@ class KubernetesNamed:
 
     async def list(self, user: str | None) -> list[Listed]:
         now = self._registry.now
-        records = [one.record for one in self._registry.book.sightings(now)]
+        records = [one.record for one in self._registry.cache.cached_pods(now)]
         found = mine(records, user) if user is not None else [one for one in records if one.state is not State.WARM]
         return await list_sandboxes(self._api, found, self._homes, user, now)
 
@@ -130,7 +130,7 @@ class KubernetesNamed:
         record = await self._look(labels.named_pod(user, name))
         if record is None or not record.counts or not mine([record], user):
             return None
-        self._registry.book.expectations.delete(record.uid, self._registry.now.mono)
+        self._registry.cache.expectations.delete(record.uid, self._registry.now.mono)
         if not await self._registry.delete(Delete(record, "ended by its user", untouched=False)):
             raise failures.unreachable()
         return record.name
@@ -141,7 +141,7 @@ class KubernetesNamed:
         """The pod of this name, with this gateway attached to it, and whether this call created it."""
         assert order.name is not None
         registry = self._registry
-        record = registry.book.named(pod)
+        record = registry.cache.named(pod)
         until = registry.now.mono + GONE_SECONDS
         unknown = 0
         while True:
@@ -166,7 +166,7 @@ class KubernetesNamed:
                 if registry.now.mono > until:
                     raise StartFailed(f"your last sandbox {order.name!r} is still ending; try again in a minute.")
                 await self._forget(step, notice)
-                record = registry.book.named(pod)
+                record = registry.cache.named(pod)
 
     async def _make(self, order: Order) -> Record | None:
         """Create the pod; ``None`` if one of its name exists."""
@@ -195,7 +195,7 @@ class KubernetesNamed:
         registry, record = self._registry, step.record
         notice("waiting for the last one of this name to be gone")
         if step.delete:
-            registry.book.expectations.delete(record.uid, registry.now.mono)
+            registry.cache.expectations.delete(record.uid, registry.now.mono)
             await registry.delete(Delete(record, "ended", untouched=False))
         await asyncio.wait((registry.changed(),), timeout=1.0)
 
@@ -242,14 +242,14 @@ class KubernetesNamed:
             if now_here is not None and (now_here.count or now_here is not here):
                 return  # a channel has joined meanwhile
             self._here.pop(name, None)
-            record = registry.book.named(name)
+            record = registry.cache.named(name)
             if record is None or (here is not None and record.uid != here.sandbox.uid):
                 return
             answer = await registry.patch(record, detach_patch(record, registry.life, registry.now))
             given_up = here is not None and here.made and not here.sandbox.entered
             # Nobody has used it. If another gateway has attached meanwhile, it stays.
             if given_up and isinstance(answer, Record) and not answer.attached:
-                registry.book.expectations.delete(answer.uid, registry.now.mono)
+                registry.cache.expectations.delete(answer.uid, registry.now.mono)
                 await registry.delete(Delete(answer, "given up during the start", untouched=True))
 
     async def _sweeping(self) -> None:
@@ -259,7 +259,7 @@ class KubernetesNamed:
 
     def sweep(self) -> None:
         """Detach from the pods that have an attachment of this gateway although it has no channel in them."""
-        for one in self._registry.book.sightings(self._registry.now):
+        for one in self._registry.cache.cached_pods(self._registry.now):
             name = one.record.name
             if one.record.sandbox and self._registry.life in one.record.attached and name not in self._busy:
                 here = self._here.get(name)
@@ -271,7 +271,7 @@ class KubernetesNamed:
         try:
             record = record_of(await self._api.get_pod(pod))
         except failures.NotFound:
-            known = self._registry.book.named(pod)
+            known = self._registry.cache.named(pod)
             if known is not None:
                 self._registry.remove(known.uid)
             return None
@@ -287,7 +287,7 @@ class KubernetesNamed:
         here = self._here.get(sandbox.id)
         if here is None or here.sandbox is not sandbox or not here.made:
             return nothing_to_remove()
-        self._registry.book.expectations.delete(sandbox.uid, self._registry.now.mono)
+        self._registry.cache.expectations.delete(sandbox.uid, self._registry.now.mono)
         return self._remove(sandbox.id, sandbox.uid)
 
     @asynccontextmanager

@@ -22,9 +22,9 @@ from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.providers.kubernetes.keeping import anything_runs, rules_of
-from sshgate.providers.kubernetes.leases import Leases, doors, observe_leases
+from sshgate.providers.kubernetes.leases import Leases, endpoints, observe_leases
 from sshgate.providers.kubernetes.listing import list_sandboxes
-from sshgate.providers.kubernetes.liveness import ASK_SECONDS, Inquiry
+from sshgate.providers.kubernetes.liveness import ASK_SECONDS, LivenessProber
 from sshgate.providers.kubernetes.pods import Pods, record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.sandbox.named import Listed
@@ -46,13 +46,13 @@ class Operator:
         pods = Pods(api, NOBODY, config.profiles)
         self._registry = Registry(NOBODY.life, config.limits, pods, lambda: Now(time.time(), time.monotonic()))
         self._registry.leader = lambda: True
-        api.on_date = self._registry.time.record
+        api.on_date = self._registry.time.observe
 
     async def sandboxes(self) -> list[Listed]:
         """List every sandbox that is in use, oldest first; no warm ones."""
         await self._read()
-        book, now = self._registry.book, self._registry.now
-        records = [one.record for one in book.sightings(now) if one.record.state is not State.WARM]
+        book, now = self._registry.cache, self._registry.now
+        records = [one.record for one in book.cached_pods(now) if one.record.state is not State.WARM]
         homes = KubernetesHomes(self._api, self._profiles, lambda: self._registry.now, lambda: self._registry.limits)
         return await list_sandboxes(self._api, records, homes, None, now)
 
@@ -89,33 +89,33 @@ class Operator:
         """
         waiting(LEASE_DURATION + LOOK)
         await self._listen(waiting)
-        found = reap(self._registry.book, self._registry.presence, rules_of(self._profiles), self._registry.now)
+        found = reap(self._registry.cache, self._registry.membership, rules_of(self._profiles), self._registry.now)
         for action in found:
-            self._registry.book.expectations.undelete(action.record.uid)
+            self._registry.cache.expectations.undelete(action.record.uid)
         if not dry_run:
             await Reaper(self._registry, lambda: rules_of(self._profiles), self._busy).once()
         return found
 
     async def _listen(self, waiting: Callable[[float], None]) -> None:
-        leases, presence, inquiry = Leases(self._api, NOBODY), self._registry.presence, Inquiry()
+        leases, presence, inquiry = Leases(self._api, NOBODY), self._registry.membership, LivenessProber()
         until = time.monotonic() + LONGEST_LISTENING
         longer = False
         # Measured in time during which renewals could be observed: slow answers of the API server do not count.
-        while presence.listened <= LEASE_DURATION + LOOK / 2 or presence.suspects():
-            if presence.listened > LEASE_DURATION + LOOK and not longer:
+        while presence.listed <= LEASE_DURATION + LOOK / 2 or presence.suspects():
+            if presence.listed > LEASE_DURATION + LOOK and not longer:
                 longer = True
-                waiting(UNANSWERED - presence.listened)
+                waiting(UNANSWERED - presence.listed)
             if time.monotonic() > until:
                 raise Unavailable("the API server is too slow to tell which gateways live; try again in a moment.")
             await self._read()
             found = await leases.all()
             observe_leases(presence, found)
-            inquiry.know(doors(found))
-            presence.listen(time.monotonic(), self._registry.book.lives())
-            await inquiry.ask(presence, ASK_SECONDS)
+            inquiry.learn(endpoints(found))
+            presence.expect(time.monotonic(), self._registry.cache.lives())
+            await inquiry.probe(presence, ASK_SECONDS)
             await asyncio.sleep(LOOK)
         await inquiry.close()
-        presence.listen(time.monotonic())
+        presence.expect(time.monotonic())
         await self._read()
 
     async def _read(self) -> None:

@@ -18,12 +18,12 @@ import structlog
 from sshgate.config.model import Limits, Profile, SandboxPlace
 from sshgate.errors import GateError, LimitReached, Unavailable
 from sshgate.lifecycle import schema as labels
-from sshgate.lifecycle.claim import Claiming
+from sshgate.lifecycle.claim import ClaimAttempt
 from sshgate.lifecycle.claim_loop import take
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.parking import Kind, Parking
 from sshgate.lifecycle.patches import Claim, claim_annotations
-from sshgate.lifecycle.pool import Pools
+from sshgate.lifecycle.pool import PoolController
 from sshgate.lifecycle.pool_plan import Target, evict_for_login
 from sshgate.lifecycle.reaper import Reaper
 from sshgate.lifecycle.records import Record, Stage, State
@@ -38,7 +38,7 @@ from sshgate.providers.kubernetes.endings import ended_by
 from sshgate.providers.kubernetes.heartbeat import Heartbeat
 from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.providers.kubernetes.keeping import anything_runs, rules_of
-from sshgate.providers.kubernetes.lease_thread import Pulse
+from sshgate.providers.kubernetes.lease_thread import LeaseRenewer
 from sshgate.providers.kubernetes.leases import Leases
 from sshgate.providers.kubernetes.liveness import free_name
 from sshgate.providers.kubernetes.named import KubernetesNamed
@@ -47,7 +47,7 @@ from sshgate.providers.kubernetes.pods import Pods, record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.rbac import check_rights
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
-from sshgate.providers.kubernetes.user_records import LeaseShelf
+from sshgate.providers.kubernetes.user_records import LeaseUserRecords
 from sshgate.sandbox.provider import Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import NOBODY, ExecLimits
 from sshgate.telemetry.codes import Code
@@ -90,7 +90,7 @@ class KubernetesProvider:
         self._know(profiles or {})
         self._pods = Pods(self.api, self.owner, self.profiles)
         self.registry = Registry(self.owner.life, limits or _NO_LIMITS, self._pods, _machine_clock, events)
-        self.api.on_date = self.registry.time.record
+        self.api.on_date = self.registry.time.observe
         self._removals = PodDeleter(self.api)
         self._limits = ExecLimits()
         self._sandboxes: dict[str, KubernetesSandbox] = {}
@@ -98,13 +98,15 @@ class KubernetesProvider:
         self._warm: dict[str, KubernetesSandbox] = {}
         self._ways: set[asyncio.Task[bool]] = set()
         self._parking = Parking(self.registry, self._kinds, self._enter, random.random)
-        self._pools = Pools(self.registry, self._targets, self._parking, lambda: secrets.token_hex(4), random.random)
+        self._pools = PoolController(
+            self.registry, self._targets, self._parking, lambda: secrets.token_hex(4), random.random
+        )
         self._name: socket.socket | None = None
         self._anchor = place.anchor
-        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, Pulse(self.api, self.owner))
+        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, LeaseRenewer(self.api, self.owner))
         self.registry.leader = lambda: self.heartbeat.leads
         self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
-        self.shelf = LeaseShelf(self.api)
+        self.shelf = LeaseUserRecords(self.api)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
         self.named = KubernetesNamed(
             self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove,
@@ -120,7 +122,7 @@ class KubernetesProvider:
             await self.api.open()
             self._take_name()
             await check_rights(self.api, self.homes.wanted)
-            self.api.anchor = await find_anchor(self.api, self._anchor)
+            self.api.owner_reference = await find_anchor(self.api, self._anchor)
             await self._reflector.start()
             await self.heartbeat.start()
             self._reaper.start()
@@ -151,7 +153,7 @@ class KubernetesProvider:
     def counts(self) -> Mapping[tuple[str, ...], float]:
         # Include zeros: a series that disappears leaves gaps in graphs.
         counted: Counter[tuple[str, ...]] = Counter(dict.fromkeys(product(self.profiles, _STATES), 0))
-        seen = self.registry.book.sightings(self.registry.now)
+        seen = self.registry.cache.cached_pods(self.registry.now)
         counted.update((one.record.profile, _state(one.record)) for one in seen)
         return counted
 
@@ -186,7 +188,7 @@ class KubernetesProvider:
         if template is None or order.name is not None:
             return None
         registry = self.registry
-        claiming = Claiming(registry.book, self.claim(order), template, order.profile.settle, registry.lives)
+        claiming = ClaimAttempt(registry.cache, self.claim(order), template, order.profile.settle, registry.lives)
         try:
             async with asyncio.timeout(self.api.timeout + 1):
                 record = await take(registry, claiming, lambda delete: self._remove(delete.record))
@@ -198,12 +200,12 @@ class KubernetesProvider:
         """The session has ended without its sandbox: delete the pods that it has claimed."""
         registry = self.registry
         registry.end(session)
-        for one in registry.book.sightings(registry.now):
+        for one in registry.cache.cached_pods(registry.now):
             if one.record.session == labels.label_value(session) and one.record.name not in self._sandboxes:
                 self._remove(one.record)
 
     def _remove(self, record: Record) -> None:
-        self.registry.book.expectations.delete(record.uid, self.registry.now.mono)
+        self.registry.cache.expectations.delete(record.uid, self.registry.now.mono)
         self._removals.remove(record.name, record.uid)
 
     async def _cold(self, order: Order, notice: Notice) -> KubernetesSandbox:
@@ -215,7 +217,7 @@ class KubernetesProvider:
     async def _making_way(self, make: Callable[[], Awaitable[Pod]]) -> Pod:
         """Create a pod that a login waits for; evict warm pods if there is no room. Raises as ``make`` does."""
         registry = self.registry
-        await self._make_way(registry.book.total(registry.now) - registry.limits.sandboxes)
+        await self._make_way(registry.cache.total(registry.now) - registry.limits.sandboxes)
         try:
             return await make()
         except LimitReached:
@@ -232,7 +234,7 @@ class KubernetesProvider:
     async def _make_way(self, count: int, placed: bool = False) -> bool:
         """Evict up to ``count`` warm sandboxes; returns whether any was. ``placed``: only those that have a node."""
         registry = self.registry
-        deletes = evict_for_login(registry.book, count, registry.now, self._templates.values(), placed)
+        deletes = evict_for_login(registry.cache, count, registry.now, self._templates.values(), placed)
         return any(await asyncio.gather(*(registry.delete(delete) for delete in deletes)))
 
     def claim(self, order: Order) -> Claim:
@@ -281,7 +283,7 @@ class KubernetesProvider:
         self._warm.pop(name, None)
         self._sandboxes[name] = sandbox
         self._sessions[name] = order.session
-        self.registry.book.hold(order.session, sandbox.uid)
+        self.registry.cache.hold(order.session, sandbox.uid)
         known = self._reflector.known.get(name)
         if known is not None:
             sandbox.observe(known, gone=False)
@@ -370,7 +372,7 @@ class KubernetesProvider:
     def _orphaned(self, pod: Pod) -> bool:
         """Whether it is an ephemeral pod claimed by this instance for a session that does not exist."""
         meta = pod.metadata
-        if meta.deletion_timestamp is not None or meta.labels.get(labels.SESSION) in self.registry.book.sessions():
+        if meta.deletion_timestamp is not None or meta.labels.get(labels.SESSION) in self.registry.cache.sessions():
             return False
         if meta.annotations.get(labels.LIFE) != self.owner.life:
             return False

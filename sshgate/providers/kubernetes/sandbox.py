@@ -15,7 +15,7 @@ from sshgate.providers.kubernetes.api.websocket import RemoteSocket
 from sshgate.providers.kubernetes.exec import diagnosis, remotecommand
 from sshgate.providers.kubernetes.exec.cold_start import ColdStart, StartupFailed, events
 from sshgate.providers.kubernetes.exec.process import ExecProcess
-from sshgate.providers.kubernetes.exec.queue import Turn, Turns
+from sshgate.providers.kubernetes.exec.queue import StartSlot, StartSlots
 from sshgate.providers.kubernetes.podspec import CONTAINER
 from sshgate.sandbox.provider import Notice, Order
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs, dismiss
@@ -56,7 +56,7 @@ class KubernetesSandbox:
         self.aside = SideExecs(self.start, limits, user)
         self.phase = diagnosis.classify(pod, profile.image, profile.limits.max_lifetime)
         self._pod = pod
-        self._turns = Turns(limits)
+        self._turns = StartSlots(limits)
         self._api = api
         self._discard = discard
         self._notice = notice
@@ -184,7 +184,7 @@ class KubernetesSandbox:
             await process.control(Resize(terminal.size))
         return process
 
-    async def _opened(self, query: str, terminal: bool, turn: Turn) -> ExecProcess:
+    async def _opened(self, query: str, terminal: bool, turn: StartSlot) -> ExecProcess:
         """Open an exec. Ends the turn if it raises; when cancelled, only once the exec has begun or failed."""
         opening = asyncio.create_task(self._api.websocket(self._api.path("pods", self.id, "exec"), query))
         try:
@@ -203,7 +203,7 @@ class KubernetesSandbox:
             raise
         return self._enlisted(socket, terminal)
 
-    async def _undo(self, opening: asyncio.Task[RemoteSocket], terminal: bool, turn: Turn) -> None:
+    async def _undo(self, opening: asyncio.Task[RemoteSocket], terminal: bool, turn: StartSlot) -> None:
         try:
             process = self._enlisted(await opening, terminal)
         except (GateError, asyncio.CancelledError):

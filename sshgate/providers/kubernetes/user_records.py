@@ -27,7 +27,7 @@ TRIES = 5
 _leases = msgspec.json.Decoder(Listing[Lease])
 
 
-class LeaseShelf:
+class LeaseUserRecords:
     """A ``Shelf`` in the sandboxes' namespace. Methods raise as ``ApiServer.request`` does."""
 
     def __init__(self, api: ApiServer) -> None:
@@ -35,7 +35,7 @@ class LeaseShelf:
         self._root = f"/apis/coordination.k8s.io/v1/namespaces/{api.namespace}/leases"
 
     def __repr__(self) -> str:
-        return f"<LeaseShelf in {self._api.namespace}>"
+        return f"<LeaseUserRecords in {self._api.namespace}>"
 
     async def all(self) -> Mapping[str, str]:
         found = await self._list({"labelSelector": f"{PART}={ISSUED}"})
@@ -79,7 +79,7 @@ class LeaseShelf:
             "name": name,
             "labels": {PART: ISSUED, labels.USER: labels.user_hash(user)},
             "annotations": {labels.USER: user, TEXT: text},
-            **self._api.owned(),
+            **self._api.owner_metadata(),
         }
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
         await self._api.request("POST", self._root, body, doing="write down tokens and logouts")

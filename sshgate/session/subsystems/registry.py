@@ -37,7 +37,7 @@ FILES = "sftp"
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Subsystem:
     verb: SubsystemHandler
     about: str
     takes: str
@@ -47,11 +47,11 @@ class SubsystemHandlers:
     """The handlers of all subsystems, by name. ``help`` is always among them."""
 
     def __init__(self) -> None:
-        self._verbs: dict[str, _Known] = {}
+        self._known: dict[str, _Subsystem] = {}
         self.add("help", self._help, "this list")
 
     def __repr__(self) -> str:
-        return f"<SubsystemHandlers {' '.join(sorted(self._verbs))}>"
+        return f"<SubsystemHandlers {' '.join(sorted(self._known))}>"
 
     def add(self, name: str, verb: SubsystemHandler, about: str, takes: str = "") -> None:
         """Register the handler of a subsystem.
@@ -63,9 +63,9 @@ class SubsystemHandlers:
         Raises:
             ValueError: The name is already in use.
         """
-        if name in self._verbs or name == FILES:
+        if name in self._known or name == FILES:
             raise ValueError(f"there is a subsystem {name!r} already")
-        self._verbs[name] = _Known(verb, about, takes)
+        self._known[name] = _Subsystem(verb, about, takes)
 
     async def answer(self, identity: Identity, request: Request, trail: EventContext) -> str | None:
         """Run the handler that a request names and return its text; ``None`` if the request needs a sandbox.
@@ -80,9 +80,9 @@ class SubsystemHandlers:
             return None
         # OpenSSH joins the arguments of its command line with spaces.
         name, *words = asks.name.split() or [""]
-        known = self._verbs.get(name)
+        known = self._known.get(name)
         if known is None:
-            there = ", ".join(sorted([*self._verbs, FILES]))
+            there = ", ".join(sorted([*self._known, FILES]))
             raise BadRequest(f"there is no subsystem {name[:40]!r} here; see `ssh -s USER@HOST help`: {there}.")
         if len(words) > (1 if known.takes else 0):
             raise BadRequest(f"say just `ssh -s USER@HOST {f'{name} {known.takes}'.strip()}`.")
@@ -91,7 +91,7 @@ class SubsystemHandlers:
         return text
 
     async def _help(self, question: SubsystemRequest) -> str:
-        lines = [(f"{name} {known.takes}".strip(), known.about) for name, known in self._verbs.items()]
+        lines = [(f"{name} {known.takes}".strip(), known.about) for name, known in self._known.items()]
         lines.append((FILES, "files of a sandbox; for the program sftp"))
         width = max(len(usage) for usage, _ in lines)
         return "".join(f"ssh -s USER@HOST {usage.ljust(width)}  {about}\n" for usage, about in sorted(lines))

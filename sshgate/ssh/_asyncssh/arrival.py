@@ -15,7 +15,7 @@ READING_SECONDS = 1.0
 MOST_TURNED_AWAY = 100
 
 
-class Arrival(asyncssh.SSHServerConnection):
+class IncomingConnection(asyncssh.SSHServerConnection):
     """Adds the connection's real addresses, as behind a load balancer the socket has the balancer's."""
 
     # `SshServer` sets both on each object.

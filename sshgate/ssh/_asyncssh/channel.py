@@ -17,7 +17,7 @@ else:
     _ServerChannel = asyncssh.SSHServerChannel
 
 # Data that arrives while a channel is paused is joined up to this size.
-JOINED = 32 * 1024
+COALESCE_LIMIT = 32 * 1024
 # Clients with a smaller maximum packet are refused: sending one-byte packets would keep the whole gateway busy.
 SMALLEST_PACKET = 256
 
@@ -43,7 +43,7 @@ def coalesce(channel: Any, data: bytes) -> bool:
     if not channel._recv_paused or not channel._recv_buf or channel._send_state in {"close_pending", "closed"}:
         return False
     last = channel._recv_buf[-1][0]
-    if not isinstance(last, bytearray) or len(last) >= JOINED:
+    if not isinstance(last, bytearray) or len(last) >= COALESCE_LIMIT:
         return False
     last += data
     channel._recv_window -= len(data)

@@ -27,7 +27,7 @@ from asyncssh.constants import (
 from asyncssh.misc import DisconnectError
 from asyncssh.packet import SSHPacket
 
-from sshgate.ssh._asyncssh.arrival import Arrival
+from sshgate.ssh._asyncssh.arrival import IncomingConnection
 from sshgate.ssh._asyncssh.gcm import FastGcm
 from sshgate.stream import turns
 
@@ -49,13 +49,13 @@ PRICES = {
     MSG_CHANNEL_OPEN: 0.001,
 }
 
-_Handler = Callable[["Reading", int, int, SSHPacket], Any]
+_Handler = Callable[["BoundedInput", int, int, SSHPacket], Any]
 
 
 def _after_kexinit(handler: _Handler) -> _Handler:
     """Refuse a message before the first key exchange. RFC 4253 allows these at any time, but no client needs that."""
 
-    def process(self: Reading, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
+    def process(self: BoundedInput, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
         if not self._client_kexinit:
             raise asyncssh.ProtocolError("Unexpected message before key exchange")
         return handler(self, pkttype, pktid, packet)
@@ -66,7 +66,7 @@ def _after_kexinit(handler: _Handler) -> _Handler:
 _HANDLERS = cast("dict[int, _Handler]", asyncssh.SSHServerConnection._packet_handlers)
 
 
-class Reading(Arrival):
+class BoundedInput(IncomingConnection):
     """A connection that processes its input in bounded pieces, one per turn of the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
@@ -81,7 +81,7 @@ class Reading(Arrival):
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         self._inpbuf = b"".join((self._inpbuf, data)) if self._inpbuf else data
-        self.budget.ready()
+        self.budget.schedule()
         self._bound_input()
 
     def _work_off(self) -> bool:
@@ -97,7 +97,7 @@ class Reading(Arrival):
     def _recv_packets(self) -> bool:
         # Like asyncssh's `_recv_data`, but it stops when the share is used up.
         self._reset_keepalive_timer()
-        over = self.budget.over
+        over = self.budget.exhausted
         try:
             while self._inpbuf and self._transport is not None and self._recv_handler():
                 if over():
@@ -123,7 +123,7 @@ class Reading(Arrival):
         if "input" in self._held and len(self._inpbuf) <= self._max_recv_pktlen + ONE_READ:
             self._release("input")
         if is_async and self._inpbuf:
-            self.budget.ready()
+            self.budget.schedule()
 
     def _count_early(self) -> None:
         self._early_packets += 1

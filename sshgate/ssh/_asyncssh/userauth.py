@@ -9,7 +9,7 @@ import asyncssh
 from asyncssh.packet import SSHPacket
 
 from sshgate.ssh._asyncssh.owner import Owner
-from sshgate.ssh._asyncssh.reading import Reading
+from sshgate.ssh._asyncssh.reading import BoundedInput
 from sshgate.ssh.certificates import certificate_options
 from sshgate.ssh.options import acceptable
 
@@ -20,7 +20,7 @@ LONGEST_USER_NAME = 512
 TOUCHED, VERIFIED = 0x01, 0x04
 
 
-class UserAuth(Reading):
+class UserAuth(BoundedInput):
     """The part of a transport that handles logins."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:

@@ -68,7 +68,7 @@ class ApiServer:
         self._reread = reread
         self._read_at = 0.0
         self._rereading = asyncio.Lock()
-        self.anchor: dict[str, Any] | None = None
+        self.owner_reference: dict[str, Any] | None = None
         """An owner reference to an object of the installation; see ``owner_reference``."""
         self.on_date: Callable[[float, float, float], None] = lambda date, sent, received: None
         """Called with each response's ``Date`` (POSIX seconds), and when it was requested and received (monotonic)."""
@@ -76,15 +76,15 @@ class ApiServer:
     def __repr__(self) -> str:
         return f"<ApiServer {self._credentials!r} namespace {self.namespace}>"
 
-    def owned(self) -> dict[str, Any]:
+    def owner_metadata(self) -> dict[str, Any]:
         """Metadata for each object created: its owner. Deleting the owner (uninstall) garbage-collects the object."""
-        return {"ownerReferences": [self.anchor]} if self.anchor is not None else {}
+        return {"ownerReferences": [self.owner_reference]} if self.owner_reference is not None else {}
 
     async def open(self) -> None:
         """Read the credentials. Raises ``Unavailable``."""
         await self._read_credentials()
 
-    def twin(self) -> ApiServer:
+    def for_other_loop(self) -> ApiServer:
         """Another client with the same credentials for the event loop of another thread; open and close it there.
 
         Only this client reads credentials anew: the library that reads them is not thread-safe.
@@ -99,7 +99,7 @@ class ApiServer:
                 loop.call_soon_threadsafe(self._observe, verb, outcome, seconds)
 
         twin = ApiServer(self._place, self._reread, observe, read)
-        twin.anchor = self.anchor
+        twin.owner_reference = self.owner_reference
         return twin
 
     async def close(self) -> None:
@@ -121,7 +121,7 @@ class ApiServer:
         If a connection breaks and the POST is repeated, the 409 for our own pod is recognised by its labels and
         annotations, even when an admission plug-in has added some, and the pod is returned.
         """
-        manifest = {**manifest, "metadata": {**manifest["metadata"], **self.owned()}}
+        manifest = {**manifest, "metadata": {**manifest["metadata"], **self.owner_metadata()}}
         try:
             return _pod.decode(await self.request("POST", self.path("pods"), manifest, doing="create the sandbox"))
         except failures.Conflict:

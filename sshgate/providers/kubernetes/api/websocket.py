@@ -133,11 +133,11 @@ class RemoteSocket:
         if not self._held and (wire := self._wire) is not None and wire.protocol.connected:
             wire.below.resume_reading()
         if reason == "reader" and self._parser is not None and self._parser.stopped:
-            self._budget.ready()
+            self._budget.schedule()
 
     def _over(self) -> bool:
         # A reader that takes no more is handed no more: of the smallest frames one read of the network has 60,000.
-        return "reader" in self._held or self._budget.over()
+        return "reader" in self._held or self._budget.exhausted()
 
     def close(self) -> None:
         """Send a CLOSE frame and drop the connection without waiting for a reply. Idempotent."""
@@ -188,13 +188,13 @@ class RemoteSocket:
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         if self._parser is not None:
             self._came.append(data)
-            self._budget.ready()
+            self._budget.schedule()
         return False, b""
 
     def feed_eof(self) -> None:
         # Data received before is parsed first.
         self._at_end = True
-        self._budget.ready()
+        self._budget.schedule()
 
     def set_exception(self, *_: Any) -> None:
         self._end()

@@ -21,7 +21,7 @@ class EndMark:
 
     def __init__(self, mark: bytes) -> None:
         self.mark = mark
-        self.torn = False
+        self.leaked = False
         """Whether part of the mark was passed on as output, which is therefore wrong."""
         self.killed = False
         """Whether the launcher reported that a signal ended the program."""
@@ -44,7 +44,7 @@ class EndMark:
         """
         return STDERR in self._held and bool(self._held.get(stream))
 
-    def without(self, stream: int, data: bytes) -> bytes:
+    def strip(self, stream: int, data: bytes) -> bytes:
         """Return the output in ``data``, without the mark. A possible beginning of the mark is held back."""
         held = self._held.get(stream)
         if held is None:
@@ -55,7 +55,7 @@ class EndMark:
         before, found, after = data.partition(self.mark)
         if found:
             del self._held[stream]
-            self.torn |= len(before) < len(gone)
+            self.leaked |= len(before) < len(gone)
             self._just_seen |= stream == STDERR
             return before[len(gone) :] + self._behind(stream, after)
         start = data.rfind(self.mark[:1], -len(self.mark))
@@ -72,7 +72,7 @@ class EndMark:
             data = data.removeprefix(KILLED)
         return data
 
-    def let_go(self, stream: int) -> bytes:
+    def release(self, stream: int) -> bytes:
         """Release what is held back, as output. If the rest of the mark follows, it still counts; see ``torn``."""
         if not self.holds(stream):
             return b""
@@ -80,6 +80,6 @@ class EndMark:
         self._let_go[stream] += data
         return data
 
-    def held(self) -> list[tuple[int, bytes]]:
+    def pending(self) -> list[tuple[int, bytes]]:
         """What is still held back on each stream, for the end of the connection."""
         return list(self._held.items())

@@ -209,7 +209,7 @@ class ExecProcess:
         if outcome != Exited(0):
             return outcome
         if self._mark is not None:
-            whole = self._mark.complete and not self._mark.torn
+            whole = self._mark.complete and not self._mark.leaked
             return outcome if whole else Lost(await self._home.end_reason() or remotecommand.CUT)
         if self.pid is not None and not await self._home.process_gone(self.pid):
             return Lost(await self._home.end_reason() or remotecommand.NO_STATUS)
@@ -289,7 +289,7 @@ class ExecProcess:
     def _marked(self, mark: EndMark, channel: int, payload: bytes) -> bytes:
         self._came += len(payload)
         over = mark.complete
-        payload = mark.without(channel, payload)
+        payload = mark.strip(channel, payload)
         if mark.complete and not over:
             self._acknowledge_output(mark)
         self._stop_holding(channel)
@@ -307,7 +307,7 @@ class ExecProcess:
         if once_more or self._flow.paused:
             self._hold(mark, channel, once_more=self._flow.paused)
         else:
-            self._flow.put(mark.let_go(channel), channel)
+            self._flow.put(mark.release(channel), channel)
 
     def _stop_holding(self, channel: int) -> None:
         timer = self._holding.pop(channel, None)
@@ -322,7 +322,7 @@ class ExecProcess:
             self._outcome = outcome
             for channel in list(self._holding):
                 self._stop_holding(channel)
-            for stream, data in self._mark.held() if self._mark is not None else ():
+            for stream, data in self._mark.pending() if self._mark is not None else ():
                 self._flow.put(data, stream)
             self._flow.put_eof()
             self._begun.set()

@@ -18,7 +18,7 @@ POD_SECONDS = 15.0
 NODE_SECONDS = 1.0
 
 
-class Turns:
+class StartSlots:
     """The turns of one pod's execs; ``limits`` has those of the nodes."""
 
     def __init__(self, limits: ExecLimits) -> None:
@@ -26,12 +26,12 @@ class Turns:
         self._pod = asyncio.Semaphore(PER_POD)
         self._watching: set[asyncio.Task[None]] = set()
 
-    async def take(self, node: str, seconds: float) -> Turn:
+    async def take(self, node: str, seconds: float) -> StartSlot:
         """Wait for the right to start an exec on this pod and ``node``. The caller ends the turn.
 
         Raises ``StartFailed`` after ``seconds``. Nothing is held after an exception or cancellation.
         """
-        turn = Turn()
+        turn = StartSlot()
         try:
             async with asyncio.timeout(seconds):
                 await turn.enter(self._pod)
@@ -44,14 +44,14 @@ class Turns:
             raise
         return turn
 
-    def end_when_begun(self, turn: Turn, process: ExecProcess) -> None:
+    def end_when_begun(self, turn: StartSlot, process: ExecProcess) -> None:
         """End the turn in the background: at the first output of the process, or after a time without any."""
         task = asyncio.create_task(_watch(turn, process))
         self._watching.add(task)
         task.add_done_callback(self._watching.discard)
 
 
-class Turn:
+class StartSlot:
     """The places that one exec holds, in the pod and on its node."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Turn:
             self.leave()
 
 
-async def _watch(turn: Turn, process: ExecProcess) -> None:
+async def _watch(turn: StartSlot, process: ExecProcess) -> None:
     try:
         if not await process.begun(NODE_SECONDS):
             turn.leave()

@@ -10,12 +10,12 @@ import asyncssh
 from sshgate.access.connections import MADE_ROOM
 from sshgate.access.penalties import Offence
 from sshgate.errors import LimitReached
-from sshgate.ssh._asyncssh.arrival import Arrival
+from sshgate.ssh._asyncssh.arrival import IncomingConnection
 from sshgate.ssh.contracts import Slot
 from sshgate.telemetry.timings import Stage, Timings
 
 
-class Standing:
+class LoginProgress:
     """The ``access.connections.Entrant`` of one SSH connection.
 
     Args:
@@ -23,9 +23,9 @@ class Standing:
     """
 
     def __init__(self, marks: Timings, grace: float) -> None:
-        self._marks = marks
+        self._timings = marks
         self._grace = grace
-        self.transport: Arrival | None = None
+        self.transport: IncomingConnection | None = None
         self.slot: Slot | None = None
         self.failures = 0
         """The number of failed login attempts."""
@@ -35,14 +35,14 @@ class Standing:
         """Why the gateway has ended the connection; ``None`` if it has not."""
 
     def __repr__(self) -> str:
-        return f"<Standing {self.progress}, {self.failures} failures, {self.slot!r}>"
+        return f"<LoginProgress {self.progress}, {self.failures} failures, {self.slot!r}>"
 
     @property
     def progress(self) -> int:
         """How far the login has come, 0 to 3. Every step after the first costs the client some work."""
         if self._known_key:
             return 3
-        if Stage.KEY_EXCHANGE in self._marks.times:
+        if Stage.KEY_EXCHANGE in self._timings.times:
             return 2
         return int(self.transport is not None and self.transport.greeted)
 
@@ -93,5 +93,5 @@ class Standing:
             return Offence.AUTHFAIL
         if self.progress < 2:
             return None
-        late = time.monotonic() - self._marks.times[Stage.ACCEPT] >= self._grace
+        late = time.monotonic() - self._timings.times[Stage.ACCEPT] >= self._grace
         return Offence.GRACE_EXCEEDED if late else Offence.NOAUTH
