@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from sshgate.config.names import matches
 from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
 from webshim.connection import connection_of
@@ -124,7 +124,7 @@ class Rest:
 
     def _who(self, visitor: Principal) -> dict[str, Any]:
         profiles = self._state.gateway.profiles
-        allowed = [each for each in profiles.values() if any(fnmatchcase(visitor.user, p) for p in each.allow)]
+        allowed = [each for each in profiles.values() if matches(visitor.user, each.allow)]
         allowed.sort(key=lambda profile: profile.name != "default")
         return {
             "user": visitor.user,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable
-from fnmatch import fnmatchcase
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 from sshgate.access.connections import Connections
 from sshgate.config.model import Limits
+from sshgate.config.names import matches
 from sshgate.errors import LimitReached
 
 
@@ -42,8 +42,7 @@ class Admission:
         self.web = Connections(limits, now)
         self.sandboxes = 0
         self._users: Counter[str] = Counter()
-        self._groups: Counter[str] = Counter()
-        self._starts: dict[str, deque[float]] = {}
+        self._starts = Starts(limits.starts_per_minute)
         self._now = now
 
     def __repr__(self) -> str:
@@ -51,11 +50,16 @@ class Admission:
 
     @property
     def limits(self) -> Limits:
-        """The limits in force. A new value applies to later connections and sandboxes; nothing open is closed."""
+        """The limits in force. A new value applies to later connections and sandboxes; nothing open is closed.
+
+        A changed ``starts_per_minute`` resets the count of recent starts.
+        """
         return self._limits
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
+        if limits.starts_per_minute != self._limits.starts_per_minute:
+            self._starts = Starts(limits.starts_per_minute)
         self._limits = self.ssh.limits = self.web.limits = limits
 
     @property
@@ -75,58 +79,112 @@ class Admission:
             LimitReached: the limit of the user, of the gateway or of one of the user's groups is reached, or the
                 user has started too many sandboxes within the last minute. Nothing is counted then.
         """
-        limits = self.limits
-        if self._users[user] >= limits.sandboxes_per_user:
-            raise LimitReached(
-                f"you have {self._users[user]} of {limits.sandboxes_per_user} sandboxes in use; "
-                "end a session and try again, or ask your operator for more (limits.sandboxes_per_user)."
-            )
-        if self.sandboxes >= limits.sandboxes:
-            raise LimitReached(
-                f"all {limits.sandboxes} sandboxes of this gateway are in use; "
-                "try again later or ask your operator for more (limits.sandboxes)."
-            )
-        groups = [name for name, group in limits.groups.items() if any(fnmatchcase(user, p) for p in group.users)]
-        for name in groups:
-            if self._groups[name] >= limits.groups[name].sandboxes:
-                raise LimitReached(
-                    f"your group {name!r} has all of its {limits.groups[name].sandboxes} sandboxes in use; "
-                    f"try again when somebody has left (limits.groups.{name})."
-                )
-        self._pace(user)
+        admit_sandbox(self.limits, self._starts, user, self._users[user], self._users, self._now())
         self.sandboxes += 1
-        for counter, keys in ((self._users, [user]), (self._groups, groups)):
-            counter.update(keys)
+        self._users[user] += 1
 
         def release() -> None:
             self.sandboxes -= 1
-            _take_one(self._users, user)
-            for name in groups:
-                _take_one(self._groups, name)
+            self._users[user] -= 1
+            if not self._users[user]:
+                del self._users[user]  # so that it does not grow beyond what is open
 
         return Slot(release)
 
-    def _pace(self, user: str) -> None:
-        """Count one start by this user. Raises ``LimitReached`` after too many within a minute."""
-        most = self.limits.starts_per_minute
-        if most is None:
-            return
-        now = self._now()
-        for idle in [name for name, starts in self._starts.items() if starts[-1] <= now - 60]:
-            del self._starts[idle]
-        starts = self._starts.setdefault(user, deque())
-        while starts and starts[0] <= now - 60:
-            starts.popleft()
-        if len(starts) >= most:
-            wait = int(starts[0] + 60 - now) + 1
-            raise LimitReached(
-                f"you have started {most} sandboxes within a minute; try again in {wait} s (limits.starts_per_minute)."
-            )
-        starts.append(now)
+
+class TokenBucket:
+    """Allows ``rate`` things a second, ``burst`` of them at once. Starts full."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        if rate <= 0 or burst < 1:
+            raise ValueError("a bucket that never holds a token lets nothing happen")
+        self.rate = rate
+        self.burst = burst
+        self._tokens = burst
+        self._filled = now
+
+    def __repr__(self) -> str:
+        return f"<TokenBucket {self._tokens:.1f}/{self.burst:g}, {self.rate:g}/s>"
+
+    def take(self, wanted: int, now: float) -> int:
+        """Take up to ``wanted`` tokens; returns how many there were."""
+        self._fill(now)
+        given = max(0, min(wanted, int(self._tokens)))
+        self._tokens -= given
+        return given
+
+    def full(self, now: float) -> bool:
+        """Whether it holds all its tokens, like a new one."""
+        self._fill(now)
+        return self._tokens >= self.burst
+
+    def when(self, now: float) -> float:
+        """The time of the next token; ``now`` if there is one."""
+        self._fill(now)
+        # The margin covers rounding: a loop that sleeps until then must find the token.
+        return now if self._tokens >= 1 else now + (1 - self._tokens) / self.rate + 1e-6
+
+    def _fill(self, now: float) -> None:
+        # If the clock goes back, nothing is added or removed.
+        self._tokens = min(self.burst, self._tokens + max(0.0, now - self._filled) * self.rate)
+        self._filled = max(self._filled, now)
 
 
-def _take_one(counter: Counter[str], key: str) -> None:
-    """Subtract one and drop keys that reach zero, so the counter does not grow beyond what is open."""
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]
+class Starts:
+    """Limits the starts per minute of each user in this gateway."""
+
+    def __init__(self, per_minute: int | None) -> None:
+        """``per_minute``: ``None`` means no limit."""
+        self._per_minute = per_minute
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def __repr__(self) -> str:
+        return f"<Starts {len(self._buckets)} users, {self._per_minute or 'any number'} per minute>"
+
+    def take(self, user: str, now: float) -> float:
+        """Take one start. Returns 0.0, or the seconds until the next one if none is left. ``now`` is monotonic."""
+        if self._per_minute is None:
+            return 0.0
+        self._buckets = {name: one for name, one in self._buckets.items() if name == user or not one.full(now)}
+        bucket = self._buckets.get(user)
+        if bucket is None:
+            bucket = self._buckets[user] = TokenBucket(self._per_minute / 60, self._per_minute, now)
+        return 0.0 if bucket.take(1, now) else max(0.0, bucket.when(now) - now)
+
+
+def admit_sandbox(limits: Limits, starts: Starts, user: str, own: int, used: Mapping[str, int], now: float) -> None:
+    """Admit one more sandbox of this user, whichever provider makes it. Takes one of the user's starts.
+
+    Args:
+        own: The user's sandboxes in use.
+        used: The sandboxes in use of every user, by the user's name.
+        now: Monotonic seconds.
+
+    Raises:
+        LimitReached: a limit of the user, of one of the user's groups or of all sandboxes is reached. Nothing is
+            taken then.
+    """
+    if own >= limits.sandboxes_per_user:
+        raise LimitReached(
+            f"you have {own} of {limits.sandboxes_per_user} sandboxes; end a session, or a named sandbox with "
+            "`ssh -s USER=NAME@HOST end`, and try again, or ask your operator for more (limits.sandboxes_per_user)."
+        )
+    for name, group in limits.groups.items():
+        if matches(user, group.users):
+            members = sum(count for one, count in used.items() if matches(one, group.users))
+            if members >= group.sandboxes:
+                raise LimitReached(
+                    f"your group {name!r} has {members} of {group.sandboxes} sandboxes; try again when one has ended, "
+                    f"or ask your operator for more (limits.groups.{name})."
+                )
+    if sum(used.values()) >= limits.sandboxes:
+        raise LimitReached(
+            f"all {limits.sandboxes} sandboxes are in use; try again later, or ask your operator for more "
+            "(limits.sandboxes)."
+        )
+    wait = starts.take(user, now)
+    if wait:
+        raise LimitReached(
+            f"you have started {limits.starts_per_minute} sandboxes within a minute; try again in "
+            f"{f'{wait:.0f} s' if wait >= 1 else 'a moment'} (limits.starts_per_minute)."
+        )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from sshgate.access.identity import Identity
 from sshgate.config.model import Profile
-from sshgate.config.names import is_label
+from sshgate.config.names import is_label, matches
 from sshgate.errors import Denied
 from sshgate.sandbox.launcher import USUAL_SFTP_SERVER
 from sshgate.stream.interfaces import Exec, Request, Shell, Subsystem
@@ -102,10 +101,8 @@ def _chosen(identity: Identity, request: Request, variable: str, by_login: str |
 
 def _profile(identity: Identity, name: str, profiles: Mapping[str, Profile]) -> Profile:
     profile = profiles.get(name)
-    if profile is None or not any(fnmatchcase(identity.user, pattern) for pattern in profile.allow):
-        allowed = sorted(
-            known.name for known in profiles.values() if any(fnmatchcase(identity.user, p) for p in known.allow)
-        )
+    if profile is None or not matches(identity.user, profile.allow):
+        allowed = sorted(known.name for known in profiles.values() if matches(identity.user, known.allow))
         choice = f"yours are: {', '.join(allowed)}" if allowed else "you have none; ask your operator"
         raise Denied(f"there is no profile {name!r} for you, {choice}.")
     return profile

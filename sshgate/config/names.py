@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 # A user's name is also the name of the file with their keys. `+` and `=` are separators in login names.
 # `a.b@c`, `a_` and `_a` are names; `.`, `..` and `-x` are not.
@@ -19,3 +21,8 @@ def is_user(text: str) -> bool:
 def is_label(text: str) -> bool:
     """Whether ``text`` can name a profile or a sandbox: 1-40 of a-z, 0-9 and inner ``-``."""
     return _LABEL.match(text) is not None
+
+
+def matches(text: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the shell patterns matches the text as a whole."""
+    return any(fnmatchcase(text, pattern) for pattern in patterns)

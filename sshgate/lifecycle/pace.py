@@ -1,51 +1,11 @@
-"""Rate limits: a token bucket, and a growing pause after failures. Pure, by the monotonic clock."""
+"""How fast a pool may be refilled. Pure, by the monotonic clock."""
 
 from __future__ import annotations
 
+from sshgate.access.limits import TokenBucket
+
 FIRST_PENALTY = 2.0
 LONGEST_PENALTY = 300.0
-
-
-class TokenBucket:
-    """Allows ``rate`` things a second, ``burst`` of them at once. Starts full."""
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        if rate <= 0 or burst < 1:
-            raise ValueError("a bucket that never holds a token lets nothing happen")
-        self.rate = rate
-        self.burst = burst
-        self._tokens = burst
-        self._filled = now
-
-    def __repr__(self) -> str:
-        return f"<TokenBucket {self._tokens:.1f}/{self.burst:g}, {self.rate:g}/s>"
-
-    def take(self, wanted: int, now: float) -> int:
-        """Take up to ``wanted`` tokens; returns how many there were."""
-        self._fill(now)
-        given = max(0, min(wanted, int(self._tokens)))
-        self._tokens -= given
-        return given
-
-    def give_back(self, count: int) -> None:
-        """Return tokens that were taken and not used."""
-        self._tokens = min(self.burst, self._tokens + count)
-
-    def full(self, now: float) -> bool:
-        """Whether it holds all its tokens, like a new one."""
-        self._fill(now)
-        return self._tokens >= self.burst
-
-    def when(self, now: float) -> float:
-        """The time of the next token; ``now`` if there is one."""
-        self._fill(now)
-        # The margin covers rounding: a loop that sleeps until then must find the token.
-        return now if self._tokens >= 1 else now + (1 - self._tokens) / self.rate + 1e-6
-
-    def _fill(self, now: float) -> None:
-        # If the clock goes back, nothing is added or removed.
-        self._tokens = min(self.burst, self._tokens + max(0.0, now - self._filled) * self.rate)
-        self._filled = max(self._filled, now)
 
 
 class Pace:

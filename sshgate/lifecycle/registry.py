@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from sshgate.access.limits import Starts
 from sshgate.config.model import Limits
 from sshgate.errors import GateError, Unavailable
 from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.admission import Starts, admit
+from sshgate.lifecycle.admission import admit
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.claim import Answer
 from sshgate.lifecycle.clocks import ClusterTime, Now

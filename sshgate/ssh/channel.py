@@ -7,7 +7,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
@@ -15,6 +14,7 @@ import asyncssh
 import structlog
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
+from sshgate.config.names import matches
 from sshgate.ssh._asyncssh.channel import AsyncsshSessionChannel, wait_writable
 from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.stream.flow import Flow
@@ -176,9 +176,9 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         if self._asks is not None or len(name) > LONGEST_NAME or not _NAME.match(name):
             return False
         text = name.decode("ascii")
-        if any(fnmatchcase(text, pattern) for pattern in _NEVER):
+        if matches(text, _NEVER):
             return False
-        if not any(fnmatchcase(text, pattern) for pattern in self._accept_env):
+        if not matches(text, self._accept_env):
             return False
         size = self._environment_bytes + len(name) + len(value) - len(self._environment.get(text, b""))
         if size > ENVIRONMENT_BYTES or (len(self._environment) >= VARIABLES and text not in self._environment):

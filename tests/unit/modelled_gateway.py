@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sshgate.access.limits import Starts
 from sshgate.config.model import Limits
 from sshgate.errors import LimitReached
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.actions import Create, Delete, Detach
-from sshgate.lifecycle.admission import Starts, admit
+from sshgate.lifecycle.admission import admit
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.claim import Answer, ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won
 from sshgate.lifecycle.clocks import Now

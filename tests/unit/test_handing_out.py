@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from sshgate.access.limits import Starts
 from sshgate.config.model import Group, Limits
 from sshgate.errors import BadRequest, LimitReached, StartFailed
 from sshgate.lifecycle.actions import Delete, Detach
-from sshgate.lifecycle.admission import Starts, admit
+from sshgate.lifecycle.admission import admit
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.claim import Answer, ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won
 from sshgate.lifecycle.clocks import Now

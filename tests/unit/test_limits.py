@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from sshgate.access.limits import Admission, Slot
+from sshgate.access.limits import Admission, Slot, Starts
 from sshgate.config.model import Group, Limits
 from sshgate.errors import LimitReached
+from sshgate.lifecycle.admission import admit
+from sshgate.lifecycle.cache import PodCache
+from tests.unit.lifecycle_values import at
 
 
-def test_sandboxes_of_a_user_and_in_all() -> None:
-    admission = Admission(Limits(sandboxes_per_user=2, sandboxes=3))
+class Claimed:
+    """The other way to count: by the pods of the cluster, as the Kubernetes provider does."""
+
+    def __init__(self, limits: Limits, now: Callable[[], float] = lambda: 0.0) -> None:
+        self.limits = limits
+        self._now = now
+        self._starts = Starts(limits.starts_per_minute)
+        self._cache = PodCache("me")
+        self._number = 0
+
+    def sandbox(self, user: str) -> Slot:
+        self._number += 1
+        session = f"s{self._number}"
+        admit(self._cache, self.limits, self._starts, user, session, at(self._now()))
+        return Slot(lambda: self._cache.end(session))
+
+
+both_providers = pytest.mark.parametrize("made", [Admission, Claimed], ids=["local", "kubernetes"])
+Made = type[Admission] | type[Claimed]
+
+
+@both_providers
+def test_sandboxes_of_a_user_and_in_all(made: Made) -> None:
+    admission = made(Limits(sandboxes_per_user=2, sandboxes=3))
     first = admission.sandbox("alice")
     admission.sandbox("alice")
-    with pytest.raises(LimitReached, match="you have 2 of 2 sandboxes in use; end a session"):
+    with pytest.raises(LimitReached, match=r"you have 2 of 2 sandboxes; end a session, .* \(limits.sandboxes_per_user"):
         admission.sandbox("alice")
     admission.sandbox("bob")
-    with pytest.raises(LimitReached, match="all 3 sandboxes of this gateway are in use"):
+    with pytest.raises(LimitReached, match=r"all 3 sandboxes are in use; .* \(limits.sandboxes\)"):
         admission.sandbox("bob")
     first.release()
     first.release()
     admission.sandbox("bob")
-    assert admission.sandboxes == 3
 
 
 def test_its_repr_is_a_status_line() -> None:
@@ -76,24 +102,39 @@ class Counting(RuleBasedStateMachine):
 TestCounting = Counting.TestCase
 
 
-def test_a_group_shares_a_limit() -> None:
-    admission = Admission(Limits(groups={"students": Group(users=("s-*",), sandboxes=2)}))
+@both_providers
+def test_a_group_shares_a_limit(made: Made) -> None:
+    admission = made(Limits(groups={"students": Group(users=("s-*",), sandboxes=2)}))
     first = admission.sandbox("s-anna")
     admission.sandbox("s-ben")
-    with pytest.raises(LimitReached, match="your group 'students'"):
+    with pytest.raises(LimitReached, match=r"your group 'students' has 2 of 2 sandboxes; .* \(limits.groups.students"):
         admission.sandbox("s-cleo")
     admission.sandbox("teacher")
     first.release()
     admission.sandbox("s-cleo")
 
 
-def test_starts_are_counted_over_a_minute() -> None:
+@both_providers
+def test_starts_are_counted_over_a_minute_and_come_back_one_by_one(made: Made) -> None:
     time = [0.0]
-    admission = Admission(Limits(starts_per_minute=2), lambda: time[0])
-    for _ in range(2):
+    admission = made(Limits(starts_per_minute=3), lambda: time[0])
+    for _ in range(3):
         admission.sandbox("dev").release()
-    with pytest.raises(LimitReached, match="try again in 6"):
+    with pytest.raises(
+        LimitReached,
+        match=r"you have started 3 sandboxes within a minute; try again in 20 s \(limits.starts_per_minute\)",
+    ):
         admission.sandbox("dev")
     admission.sandbox("other").release()
-    time[0] = 60.0
+    time[0] = 20.1
     admission.sandbox("dev").release()
+    with pytest.raises(LimitReached, match="try again in 20 s"):
+        admission.sandbox("dev")
+
+
+def test_members_that_a_group_gets_later_count_at_once() -> None:
+    admission = Admission(Limits())
+    admission.sandbox("s-anna")
+    admission.limits = Limits(groups={"students": Group(users=("s-*",), sandboxes=1)})
+    with pytest.raises(LimitReached, match="your group 'students'"):
+        admission.sandbox("s-ben")
