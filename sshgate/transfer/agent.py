@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterator
 
 from sshgate.transfer.destination import WriteOptions
-from sshgate.transfer.incoming import Receiver
-from sshgate.transfer.outgoing import ReadOptions, reason, walk
+from sshgate.transfer.partial_file import Stopped
+from sshgate.transfer.receiver import Receiver
 from sshgate.transfer.records import CHUNK, Decoder, End, Have, Offer, Problem, ProtocolError, Record, encode
-from sshgate.transfer.unfinished import Stopped
+from sshgate.transfer.sender import ReadOptions, reason, walk
 
 READY = b"\x01sshgate-cp agent\x02"
 # The largest pipe without privileges on Linux: its other end can go on while a chunk is hashed and written here.

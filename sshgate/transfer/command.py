@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sshgate.transfer import places
-from sshgate.transfer.places import LocalPath, PodPath, SshPath, UsageError
+from sshgate.transfer import locations
+from sshgate.transfer.locations import LocalPath, PodPath, SshPath, UsageError
 
 if TYPE_CHECKING:
     from sshgate.transfer.copying import CopyRequest, Transports
@@ -89,10 +89,10 @@ def cp(
 
     operator = any(option is not None for option in (kubeconfig, context, namespace, container))
     try:
-        froms = [places.parse_location(source, host=host, operator=operator) for source in sources]
-        to = places.parse_location(destination, host=host, operator=operator)
-        far = places.route(froms, to)
-        limit = places.size(max_bytes) if max_bytes is not None else 0
+        froms = [locations.parse_location(source, host=host, operator=operator) for source in sources]
+        to = locations.parse_location(destination, host=host, operator=operator)
+        far = locations.route(froms, to)
+        limit = locations.size(max_bytes) if max_bytes is not None else 0
         ssh = shlex.split(program)
         if not ssh:
             raise UsageError("--ssh names no program.")

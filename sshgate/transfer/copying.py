@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from sshgate.config.model import SandboxPlace
 from sshgate.errors import GateError
 from sshgate.stream.interfaces import Process
-from sshgate.transfer.conversation import BOOT_ARGV, BOOT_COMMAND, Conversation, RemoteFailure
 from sshgate.transfer.display import Display
-from sshgate.transfer.places import PodPath, SshPath
-from sshgate.transfer.program import SshProgram, ssh_argv
+from sshgate.transfer.locations import PodPath, SshPath
+from sshgate.transfer.partial_file import Stopped
 from sshgate.transfer.records import ProtocolError
-from sshgate.transfer.unfinished import Stopped
+from sshgate.transfer.remote_shell import BOOT_ARGV, BOOT_COMMAND, RemoteFailure, RemoteShell
+from sshgate.transfer.ssh_program import SshProgram, ssh_argv
 
 if TYPE_CHECKING:
     from sshgate.transfer.destination import WriteOptions
@@ -65,11 +65,11 @@ async def copy(order: CopyRequest, ways: Transports, display: Display) -> str | 
     """
     try:
         async with _way_in(order.remote, ways) as process:
-            await _copy(order, Conversation(process, display.say), display)
+            await _copy(order, RemoteShell(process, display.say), display)
     except (RemoteFailure, Stopped, GateError) as error:
         return str(error)
     except OSError as error:
-        from sshgate.transfer.outgoing import reason
+        from sshgate.transfer.sender import reason
 
         return f"{reason(error)}; the copy was stopped and is not complete."
     except ProtocolError as error:
@@ -77,48 +77,49 @@ async def copy(order: CopyRequest, ways: Transports, display: Display) -> str | 
     return None
 
 
-async def _copy(order: CopyRequest, talk: Conversation, display: Display) -> None:
-    from sshgate.transfer import python_peer as pythonfar
-    from sshgate.transfer.outgoing import ReadOptions
+async def _copy(order: CopyRequest, shell: RemoteShell, display: Display) -> None:
+    from sshgate.transfer import python_peer
+    from sshgate.transfer.sender import ReadOptions
 
-    agent = pythonfar.bundle()
-    programs = await talk.programs()
+    agent = python_peer.bundle()
+    programs = await shell.programs()
     many = len(order.sources) > 1
     resume = "1" if order.resume else "0"
     if "python3" in programs:
         if order.upload:
-            if await pythonfar.started(talk, agent, "receive", order.destination.hex(), "1" if many else "0", resume):
-                await pythonfar.send(
-                    talk, order.sources, ReadOptions(order.resume, display.wants_totals, wholes=True), display
+            if await python_peer.started(
+                shell, agent, "receive", order.destination.hex(), "1" if many else "0", resume
+            ):
+                await python_peer.send(
+                    shell, order.sources, ReadOptions(order.resume, display.wants_totals, wholes=True), display
                 )
                 return
         else:
             paths = [source.hex() for source in order.sources]
             totals = "1" if display.wants_totals else "0"
-            if await pythonfar.started(talk, agent, "send", resume, totals, *paths):
-                await pythonfar.fetch(talk, _writing(order), display)
+            if await python_peer.started(shell, agent, "send", resume, totals, *paths):
+                await python_peer.fetch(shell, _writing(order), display)
                 return
     if order.resume:
         display.say("--resume needs Python 3.8 in the sandbox, which it lacks: everything is copied from the start.")
-    await _without_python(order, talk, display, programs)
+    await _without_python(order, shell, display, programs)
 
 
-async def _without_python(order: CopyRequest, talk: Conversation, display: Display, programs: frozenset[str]) -> None:
-    from sshgate.transfer import sh_peer as shellfar
-    from sshgate.transfer import tar_peer as tarfar
+async def _without_python(order: CopyRequest, shell: RemoteShell, display: Display, programs: frozenset[str]) -> None:
+    from sshgate.transfer import sh_peer, tar_peer
 
     totals = display.wants_totals
-    if programs >= tarfar.NEEDED:
+    if programs >= tar_peer.NEEDED:
         if order.upload:
-            await tarfar.send(talk, order.sources, order.destination, display, totals)
+            await tar_peer.send(shell, order.sources, order.destination, display, totals)
         else:
-            await tarfar.fetch(talk, order.sources, _writing(order), display)
-    elif order.upload and programs >= shellfar.NEEDED_TO_SEND:
-        await shellfar.send(talk, order.sources, order.destination, display, totals)
-    elif not order.upload and programs >= shellfar.NEEDED_TO_FETCH:
-        await shellfar.fetch(talk, order.sources, _writing(order), display)
+            await tar_peer.fetch(shell, order.sources, _writing(order), display)
+    elif order.upload and programs >= sh_peer.NEEDED_TO_SEND:
+        await sh_peer.send(shell, order.sources, order.destination, display, totals)
+    elif not order.upload and programs >= sh_peer.NEEDED_TO_FETCH:
+        await sh_peer.fetch(shell, order.sources, _writing(order), display)
     else:
-        needed = shellfar.NEEDED_TO_SEND if order.upload else shellfar.NEEDED_TO_FETCH
+        needed = sh_peer.NEEDED_TO_SEND if order.upload else sh_peer.NEEDED_TO_FETCH
         raise RemoteFailure(
             "the sandbox has neither Python 3.8 nor a complete tar, and a copy by sh lacks "
             f"{', '.join(sorted(needed - programs))}: install one of them in its image; nothing was copied."
@@ -140,7 +141,7 @@ async def _way_in(far: SshPath | PodPath, ways: Transports) -> AsyncIterator[Pro
         from sshgate.providers.kubernetes.api.library import without_certificates
 
         with without_certificates():
-            from sshgate.transfer.pods import pod_program
+            from sshgate.transfer.pod_program import pod_program
         cluster = replace(ways.cluster, namespace=far.namespace) if far.namespace else ways.cluster
         async with pod_program(cluster, far.pod, ways.container, BOOT_ARGV) as process:
             yield process

@@ -6,8 +6,8 @@ import os
 import re
 from typing import NamedTuple
 
-from sshgate.transfer.outgoing import reason
-from sshgate.transfer.unfinished import Stopped, display_path
+from sshgate.transfer.partial_file import Stopped, display_path
+from sshgate.transfer.sender import reason
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Bytes of disk that an entry takes besides its content.

@@ -7,8 +7,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sshgate.transfer.partial_file import display_path
 from sshgate.transfer.records import Chunk, File, Hole, Record, Totals, Whole
-from sshgate.transfer.unfinished import display_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

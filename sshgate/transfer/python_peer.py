@@ -9,11 +9,9 @@ import os
 import zlib
 from collections.abc import AsyncIterator
 
-from sshgate.transfer.conversation import Conversation, RemoteFailure, ended, words
 from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.display import Display
-from sshgate.transfer.incoming import Receiver
-from sshgate.transfer.outgoing import ReadOptions, walk
+from sshgate.transfer.receiver import Receiver
 from sshgate.transfer.records import (
     CHUNK,
     FRAME,
@@ -28,8 +26,10 @@ from sshgate.transfer.records import (
     Record,
     encode,
 )
+from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, ended, words
+from sshgate.transfer.sender import ReadOptions, walk
 
-_SHARED = ("records", "dirwalk", "outgoing", "unfinished", "destination", "incoming", "agent")
+_SHARED = ("records", "dirwalk", "sender", "partial_file", "destination", "receiver", "agent")
 _TOO_OLD = 99
 # Data of a large file is sent in messages of this size (as ``exec.process.MESSAGE``), other records in smaller ones.
 _MESSAGE = 4 * FRAME
@@ -64,7 +64,7 @@ sys.exit(module.main(*sys.argv[2:]))
     return zlib.compress(program.encode(), 9)
 
 
-async def started(talk: Conversation, program: bytes, task: str, *arguments: str) -> bool:
+async def started(shell: RemoteShell, program: bytes, task: str, *arguments: str) -> bool:
     """Start the agent in the sandbox. Records may be written at once, while the agent is still being compiled.
 
     Args:
@@ -79,14 +79,14 @@ async def started(talk: Conversation, program: bytes, task: str, *arguments: str
     """
     interpreter = (b"python3", b"-I", b"-S", b"-B", b"-c", _LOADER)
     line = words(*interpreter, str(len(program)).encode(), task.encode(), *(word.encode() for word in arguments))
-    await talk.write(line + b";s=$?;[ $s = %d ]||[ $s = 126 ]||exit $s" % _TOO_OLD)
-    if not await talk.agent(b"python"):
+    await shell.write(line + b";s=$?;[ $s = %d ]||[ $s = 126 ]||exit $s" % _TOO_OLD)
+    if not await shell.agent(b"python"):
         return False
-    await talk.process.write(program)
+    await shell.process.write(program)
     return True
 
 
-async def send(talk: Conversation, sources: list[bytes], reading: ReadOptions, display: Display) -> None:
+async def send(shell: RemoteShell, sources: list[bytes], reading: ReadOptions, display: Display) -> None:
     """Send ``sources`` to the agent, started with the task ``receive``. Cancellation stops the copy.
 
     Raises:
@@ -94,8 +94,8 @@ async def send(talk: Conversation, sources: list[bytes], reading: ReadOptions, d
         ProtocolError: The far end's answers cannot be valid.
     """
     answers: asyncio.Queue[Have] = asyncio.Queue(1)
-    answer = asyncio.create_task(_read_answer(talk, answers, display))
-    sending = asyncio.create_task(_sending(talk, sources, reading, answers, display))
+    answer = asyncio.create_task(_read_answer(shell, answers, display))
+    sending = asyncio.create_task(_sending(shell, sources, reading, answers, display))
     try:
         await asyncio.wait({answer, sending}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
@@ -112,7 +112,7 @@ async def send(talk: Conversation, sources: list[bytes], reading: ReadOptions, d
 
 
 async def _sending(
-    talk: Conversation, sources: list[bytes], reading: ReadOptions, answers: asyncio.Queue[Have], display: Display
+    shell: RemoteShell, sources: list[bytes], reading: ReadOptions, answers: asyncio.Queue[Have], display: Display
 ) -> End:
     records = walk(sources, reading)
     queue: list[bytes] = []
@@ -128,7 +128,7 @@ async def _sending(
         queue.append(encode(record))
         size += len(queue[-1])
         if size >= (_MESSAGE if isinstance(record, Chunk) else CHUNK) or isinstance(record, (Offer, End)):
-            await talk.process.write(b"".join(queue))
+            await shell.process.write(b"".join(queue))
             queue.clear()
             size = 0
         if isinstance(record, Offer):
@@ -137,9 +137,9 @@ async def _sending(
             return record
 
 
-async def _read_answer(talk: Conversation, answers: asyncio.Queue[Have], display: Display) -> Done:
+async def _read_answer(shell: RemoteShell, answers: asyncio.Queue[Have], display: Display) -> Done:
     """Read the receiving agent's answers up to ``Done``, and put each ``Have`` into ``answers``."""
-    async for record in _records(talk):
+    async for record in _records(shell):
         if isinstance(record, Have):
             await answers.put(record)
         elif isinstance(record, Problem):
@@ -148,10 +148,10 @@ async def _read_answer(talk: Conversation, answers: asyncio.Queue[Have], display
             return record
         else:
             raise ProtocolError("its records are in a wrong order")
-    raise RemoteFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
+    raise RemoteFailure(f"{ended(await shell.process.wait())} in the middle of the copy, which is not complete.")
 
 
-async def fetch(talk: Conversation, writing: WriteOptions, display: Display) -> None:
+async def fetch(shell: RemoteShell, writing: WriteOptions, display: Display) -> None:
     """Receive from the agent, started with the task ``send``. Cancellation stops the copy.
 
     Raises:
@@ -161,7 +161,7 @@ async def fetch(talk: Conversation, writing: WriteOptions, display: Display) -> 
     """
     landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     try:
-        async for record in _records(talk):
+        async for record in _records(shell):
             if isinstance(record, Problem):
                 _failed(record, display)
                 continue
@@ -169,21 +169,21 @@ async def fetch(talk: Conversation, writing: WriteOptions, display: Display) -> 
             answer = landing.take(record)
             display.entries, display.size = landing.entries, landing.size
             if answer is not None:
-                await talk.process.write(encode(answer))
+                await shell.process.write(encode(answer))
             if isinstance(record, End):
                 if not landing.failed and (landing.entries, landing.size) != tuple(record):
                     raise ProtocolError("it has sent something else than it says")
                 return
     finally:
         landing.close()
-    raise RemoteFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
+    raise RemoteFailure(f"{ended(await shell.process.wait())} in the middle of the copy, which is not complete.")
 
 
-async def _records(talk: Conversation) -> AsyncIterator[Record]:
-    if not await talk.agent(b"agent"):
+async def _records(shell: RemoteShell) -> AsyncIterator[Record]:
+    if not await shell.agent(b"agent"):
         raise RemoteFailure("the sandbox's Python could not run the copy; nothing was copied.")
     decoder = Decoder()
-    while (data := await talk.read()) is not None:
+    while (data := await shell.read()) is not None:
         for record in decoder.feed(data):
             yield record
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import AsyncIterator
 from importlib import resources
 
-from sshgate.transfer.conversation import Conversation, RemoteFailure, ended, words
 from sshgate.transfer.display import Display
-from sshgate.transfer.outgoing import landing_name
+from sshgate.transfer.partial_file import display_path
 from sshgate.transfer.records import ProtocolError
-from sshgate.transfer.unfinished import display_path
+from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, ended, words
+from sshgate.transfer.sender import landing_name
 
 _ANSWERS = 64 * 1024
 
@@ -41,10 +41,10 @@ def parted(path: bytes) -> tuple[bytes, bytes]:
     return b'"$(home %s)"' % words(head or (b"/" if slash else b".")), words(last)
 
 
-async def answers(talk: Conversation) -> AsyncIterator[tuple[bytes, bytes]]:
+async def answers(shell: RemoteShell) -> AsyncIterator[tuple[bytes, bytes]]:
     """Yield each answer as (kind, rest) up to the end of the output. Raises ``ProtocolError`` if one is too long."""
     waiting = b""
-    while (data := await talk.read()) is not None:
+    while (data := await shell.read()) is not None:
         *whole, waiting = (waiting + data).split(b"\0")
         if len(waiting) > _ANSWERS:
             raise ProtocolError("it sent something that is not part of a copy")
@@ -52,7 +52,7 @@ async def answers(talk: Conversation) -> AsyncIterator[tuple[bytes, bytes]]:
             yield answer[:1], answer[1:]
 
 
-async def verdict(talk: Conversation, display: Display) -> int:
+async def verdict(shell: RemoteShell, display: Display) -> int:
     """Read the answers to an upload up to the last, and report failed entries to ``display``.
 
     Returns:
@@ -62,7 +62,7 @@ async def verdict(talk: Conversation, display: Display) -> int:
         FarFailure: The far end stopped the copy or was cut off.
         ProtocolError: An answer is not valid.
     """
-    async for kind, rest in answers(talk):
+    async for kind, rest in answers(shell):
         if kind == b"P":
             why, _, path = rest.partition(b"\n")
             display.fail(path.removeprefix(b"./"), why.decode("utf-8", "replace"))
@@ -72,4 +72,4 @@ async def verdict(talk: Conversation, display: Display) -> int:
             return int(rest[:18])
         else:
             raise ProtocolError("it sent something that is not part of a copy")
-    raise RemoteFailure(f"{ended(await talk.process.wait())} in the middle of the copy, which is not complete.")
+    raise RemoteFailure(f"{ended(await shell.process.wait())} in the middle of the copy, which is not complete.")

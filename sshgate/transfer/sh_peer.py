@@ -12,12 +12,11 @@ import os
 import re
 from collections.abc import AsyncIterator
 
-from sshgate.transfer import remote_script as farscript
-from sshgate.transfer.conversation import Conversation, RemoteFailure, words
+from sshgate.transfer import remote_script
 from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.display import Display
-from sshgate.transfer.incoming import Receiver
-from sshgate.transfer.outgoing import ReadOptions, landing_name, walk
+from sshgate.transfer.partial_file import display_path
+from sshgate.transfer.receiver import Receiver
 from sshgate.transfer.records import (
     CHUNK,
     Broken,
@@ -34,7 +33,8 @@ from sshgate.transfer.records import (
     Sum,
     Symlink,
 )
-from sshgate.transfer.unfinished import display_path
+from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, words
+from sshgate.transfer.sender import ReadOptions, landing_name, walk
 
 NEEDED_TO_SEND = frozenset(("sha256sum", "dd", "mv", "mkdir", "chmod"))
 NEEDED_TO_FETCH = frozenset(("sha256sum", "head"))
@@ -47,13 +47,13 @@ _SECOND = 1_000_000_000
 # --- into the sandbox ---
 
 
-async def send(talk: Conversation, sources: list[bytes], destination: bytes, display: Display, totals: bool) -> None:
+async def send(shell: RemoteShell, sources: list[bytes], destination: bytes, display: Display, totals: bool) -> None:
     """Copy ``sources`` into the sandbox. ``totals``: count them first. Raises ``FarFailure`` or ``ProtocolError``."""
-    await talk.write(farscript.functions() + farscript.begin(sources, destination, os.urandom(8).hex()))
-    await talk.programs()
-    await talk.write(b'while IFS= read -r l;do eval "$(printf %b "$l")";done;exit 1')
-    answer = asyncio.create_task(farscript.verdict(talk, display))
-    sending = asyncio.create_task(_sending(talk, sources, display, totals))
+    await shell.write(remote_script.functions() + remote_script.begin(sources, destination, os.urandom(8).hex()))
+    await shell.programs()
+    await shell.write(b'while IFS= read -r l;do eval "$(printf %b "$l")";done;exit 1')
+    answer = asyncio.create_task(remote_script.verdict(shell, display))
+    sending = asyncio.create_task(_sending(shell, sources, display, totals))
     try:
         await asyncio.wait({answer, sending}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
@@ -69,8 +69,8 @@ async def send(talk: Conversation, sources: list[bytes], destination: bytes, dis
         await asyncio.gather(answer, sending, return_exceptions=True)
 
 
-async def _sending(talk: Conversation, sources: list[bytes], display: Display, totals: bool) -> End:
-    telling = _RecordWriter(talk)
+async def _sending(shell: RemoteShell, sources: list[bytes], display: Display, totals: bool) -> End:
+    telling = _RecordWriter(shell)
     for record in walk(sources, ReadOptions(totals=totals)):
         if isinstance(record, Problem):
             display.fail(*record)
@@ -87,15 +87,15 @@ async def _sending(talk: Conversation, sources: list[bytes], display: Display, t
 class _RecordWriter:
     """Sends records as calls of the functions at the far end."""
 
-    def __init__(self, talk: Conversation) -> None:
+    def __init__(self, shell: RemoteShell) -> None:
         self.file = File(0, 0, 0, 0, b"")
-        self._talk = talk
+        self._shell = shell
         self._trail: list[Enter] = []
         self._sent = 0
         self._digest = hashlib.sha256()
 
     async def write(self, record: Record) -> None:
-        say = self._talk.write
+        say = self._shell.write
         if not self._trail and isinstance(record, (Enter, File, Symlink, Hardlink)):
             await say(b"top=" + words(record.name))
         if isinstance(record, Chunk):
@@ -136,7 +136,7 @@ class _RecordWriter:
     async def _content(self, content: bytes | memoryview) -> None:
         self._digest.update(content)
         self._sent += len(content)
-        await self._talk.process.write(bytes(content))
+        await self._shell.process.write(bytes(content))
 
     async def _zeros(self, length: int) -> None:
         while length:
@@ -157,31 +157,31 @@ def _time(mtime: int) -> bytes:
 # --- out of the sandbox ---
 
 
-async def fetch(talk: Conversation, sources: list[bytes], writing: WriteOptions, display: Display) -> None:
+async def fetch(shell: RemoteShell, sources: list[bytes], writing: WriteOptions, display: Display) -> None:
     """Copy ``sources`` out of the sandbox. Raises ``FarFailure``, ``ProtocolError`` or ``Stopped``."""
-    await talk.write(farscript.functions())
-    await talk.programs()
+    await shell.write(remote_script.functions())
+    await shell.programs()
     landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     try:
         for source in sources:
-            await fetch_one(talk, source, landing, display)
+            await fetch_one(shell, source, landing, display)
         landing.take(End(landing.entries, landing.size))
     finally:
         landing.close()
 
 
-async def fetch_one(talk: Conversation, source: bytes, landing: Receiver, display: Display) -> None:
+async def fetch_one(shell: RemoteShell, source: bytes, landing: Receiver, display: Display) -> None:
     """Copy one source out of the sandbox, in which ``functions`` are defined already. Raises as ``fetch``."""
-    head, name = farscript.parted(source)
-    await talk.write(b"(tree %s %s)" % (head, name))
-    async for record in records(Input(talk), landing_name(source)):
+    head, name = remote_script.parted(source)
+    await shell.write(b"(tree %s %s)" % (head, name))
+    async for record in records(Input(shell), landing_name(source)):
         if isinstance(record, Problem):
             display.fail(*record)
             continue
         display.show(record)
         landing.take(record)
         display.entries, display.size = landing.entries, landing.size
-    await talk.programs()
+    await shell.programs()
 
 
 async def records(source: Input, top: bytes) -> AsyncIterator[Record]:
@@ -234,13 +234,13 @@ async def _file(source: Input, file: File) -> AsyncIterator[Record]:
 class Input:
     """Buffered input from the far end: lines and counted bytes. Its methods raise ``ProtocolError`` at EOF."""
 
-    def __init__(self, talk: Conversation) -> None:
-        self._talk = talk
+    def __init__(self, shell: RemoteShell) -> None:
+        self._shell = shell
         self._buffer = bytearray()
 
     def done(self) -> None:
-        """Return the data that was read too far to the ``Conversation``."""
-        self._talk.unread(bytes(self._buffer))
+        """Return the data that was read too far to the ``RemoteShell``."""
+        self._shell.unread(bytes(self._buffer))
         self._buffer.clear()
 
     async def line(self) -> tuple[bytes, *tuple[int, ...]]:
@@ -283,7 +283,7 @@ class Input:
         return taken
 
     async def _more(self) -> None:
-        data = await self._talk.read()
+        data = await self._shell.read()
         if data is None:
             raise ProtocolError("it ended in the middle of the copy")
         self._buffer += data

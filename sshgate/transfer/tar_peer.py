@@ -12,16 +12,15 @@ import os
 import tempfile
 from collections.abc import Callable
 
-from sshgate.transfer import remote_script as farscript
-from sshgate.transfer import sh_peer as shellfar
-from sshgate.transfer.conversation import Conversation, RemoteFailure, words
+from sshgate.transfer import remote_script, sh_peer
 from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.display import Display
-from sshgate.transfer.incoming import Receiver
-from sshgate.transfer.outgoing import ReadOptions, landing_name, walk
+from sshgate.transfer.partial_file import display_path
+from sshgate.transfer.receiver import Receiver
 from sshgate.transfer.records import CHUNK, Broken, End, Enter, File, Hardlink, Leave, Problem, ProtocolError
+from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, words
+from sshgate.transfer.sender import ReadOptions, landing_name, walk
 from sshgate.transfer.tarball import Packer, Wire, unpacked
-from sshgate.transfer.unfinished import display_path
 
 NEEDED = frozenset(("tar", "sha256sum", "xargs", "mv", "mkdir", "stat", "tee"))
 # Bytes of file names that are kept in memory. More go into a temporary file.
@@ -30,19 +29,19 @@ _NAMES = 1024 * 1024
 _BATCH = 100
 
 
-async def is_gnu(talk: Conversation) -> bool:
+async def is_gnu(shell: RemoteShell) -> bool:
     """Whether the sandbox has GNU tar, which supports extended headers and holes. Raises ``FarFailure``."""
-    await talk.write(
+    await shell.write(
         b"case $(tar --version 2>/dev/null) in *GNU*) printf '\\001sshgate-cp gnu\\002';; "
         b"*) printf '\\001sshgate-cp other\\002';;esac"
     )
-    gnu = await talk.agent(b"gnu")
-    await talk.programs()
+    gnu = await shell.agent(b"gnu")
+    await shell.programs()
     return gnu
 
 
 async def send(
-    talk: Conversation, sources: list[bytes], destination: bytes, display: Display, wants_totals: bool
+    shell: RemoteShell, sources: list[bytes], destination: bytes, display: Display, wants_totals: bool
 ) -> None:
     """Copy ``sources`` into the sandbox.
 
@@ -53,13 +52,13 @@ async def send(
         FarFailure: The far end failed, or a source changed meanwhile.
         ProtocolError: An answer of the far end is not valid.
     """
-    gnu = await is_gnu(talk)
-    script = farscript.begin(sources, destination, os.urandom(8).hex())
-    await talk.write(
-        farscript.functions() + script + b";unpack " + words(landing_name(sources[0]), b"gnu" if gnu else b"other")
+    gnu = await is_gnu(shell)
+    script = remote_script.begin(sources, destination, os.urandom(8).hex())
+    await shell.write(
+        remote_script.functions() + script + b";unpack " + words(landing_name(sources[0]), b"gnu" if gnu else b"other")
     )
-    answer = asyncio.create_task(farscript.verdict(talk, display))
-    sending = asyncio.create_task(_sending(talk, sources, gnu, display, wants_totals))
+    answer = asyncio.create_task(remote_script.verdict(shell, display))
+    sending = asyncio.create_task(_sending(shell, sources, gnu, display, wants_totals))
     try:
         await asyncio.wait({answer, sending}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
@@ -73,7 +72,7 @@ async def send(
         await asyncio.gather(answer, sending, return_exceptions=True)
 
 
-async def _sending(talk: Conversation, sources: list[bytes], gnu: bool, display: Display, wants_totals: bool) -> End:
+async def _sending(shell: RemoteShell, sources: list[bytes], gnu: bool, display: Display, wants_totals: bool) -> End:
     queue: list[bytes] = []
     size = 0
     end = End(0, 0)
@@ -92,48 +91,48 @@ async def _sending(talk: Conversation, sources: list[bytes], gnu: bool, display:
                 queue.append(piece)
                 size += len(piece)
                 if size >= CHUNK:
-                    await talk.process.write(b"".join(queue))
+                    await shell.process.write(b"".join(queue))
                     queue.clear()
                     size = 0
-        await talk.process.write(b"".join(queue))
+        await shell.process.write(b"".join(queue))
         for piece in packer.finish():
-            await talk.process.write(piece)
-    await talk.process.write_eof()
+            await shell.process.write(piece)
+    await shell.process.write_eof()
     return end
 
 
-async def fetch(talk: Conversation, sources: list[bytes], writing: WriteOptions, display: Display) -> None:
+async def fetch(shell: RemoteShell, sources: list[bytes], writing: WriteOptions, display: Display) -> None:
     """Copy ``sources`` out of the sandbox. Raises ``FarFailure``, ``ProtocolError`` or ``Stopped``."""
-    gnu = await is_gnu(talk)
-    await talk.write(farscript.functions())
-    await talk.programs()
+    gnu = await is_gnu(shell)
+    await shell.write(remote_script.functions())
+    await shell.programs()
     landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
-    bridge = _Blocking(talk)
+    bridge = _Blocking(shell)
     try:
         for source in sources:
-            head, name = farscript.parted(source)
-            if await _is_beyond(talk, head, name):
-                await shellfar.fetch_one(talk, source, landing, display)
+            head, name = remote_script.parted(source)
+            if await _is_beyond(shell, head, name):
+                await sh_peer.fetch_one(shell, source, landing, display)
                 continue
-            await talk.write(b"(pack %s %s ./%s)||exit 1" % (b"gnu" if gnu else b"other", head, name))
+            await shell.write(b"(pack %s %s ./%s)||exit 1" % (b"gnu" if gnu else b"other", head, name))
             empty: list[bytes] = []
             await bridge.run(lambda source=source, empty=empty: _land(bridge, source, landing, display, empty))  # type: ignore[misc]
-            await talk.programs()
-            await _check(talk, source, empty, landing, display)
+            await shell.programs()
+            await _check(shell, source, empty, landing, display)
         landing.take(End(landing.entries, landing.size))
     finally:
         landing.close()
 
 
-async def _is_beyond(talk: Conversation, head: bytes, name: bytes) -> bool:
+async def _is_beyond(shell: RemoteShell, head: bytes, name: bytes) -> bool:
     """Whether a source has to be copied by the shell: tar trusts sizes, which are wrong in /proc and /sys."""
     mark = b"printf '\\001sshgate-cp %s\\002'"
-    await talk.write(b"if (beyond_tar %s %s);then %s;else %s;fi" % (head, name, mark % b"beyond", mark % b"plain"))
-    beyond = await talk.agent(b"beyond")
-    return await talk.programs() >= shellfar.NEEDED_TO_FETCH and beyond
+    await shell.write(b"if (beyond_tar %s %s);then %s;else %s;fi" % (head, name, mark % b"beyond", mark % b"plain"))
+    beyond = await shell.agent(b"beyond")
+    return await shell.programs() >= sh_peer.NEEDED_TO_FETCH and beyond
 
 
-async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing: Receiver, display: Display) -> None:
+async def _check(shell: RemoteShell, source: bytes, empty: list[bytes], landing: Receiver, display: Display) -> None:
     """Withdraw and report files that tar took for empty although they have content.
 
     Files of the kernel and of some FUSE file systems report a size of 0.
@@ -141,20 +140,20 @@ async def _check(talk: Conversation, source: bytes, empty: list[bytes], landing:
     Args:
         empty: The paths of all files without content in the archive.
     """
-    head, _ = farscript.parted(source)
+    head, _ = remote_script.parted(source)
     top = landing_name(source)
     prefix = top + b"/" if source.endswith(b"/") and top != b"." else b""
     while empty:
         batch, empty = empty[:_BATCH], empty[_BATCH:]
-        await talk.write(b"(empty %s %s)" % (head, words(*(b"./" + path for path in batch))))
-        async for record in shellfar.records(shellfar.Input(talk), b""):
+        await shell.write(b"(empty %s %s)" % (head, words(*(b"./" + path for path in batch))))
+        async for record in sh_peer.records(sh_peer.Input(shell), b""):
             if not isinstance(record, Problem) or record.path not in batch:
                 raise ProtocolError("it sent something else than was asked for")
             batch.remove(record.path)
             landing.withdraw(prefix + record.path)
             display.fail(*record)
             display.entries = landing.entries
-        await talk.programs()
+        await shell.programs()
 
 
 def _land(bridge: _Blocking, source: bytes, landing: Receiver, display: Display, empty: list[bytes]) -> None:
@@ -195,8 +194,8 @@ def _land(bridge: _Blocking, source: bytes, landing: Receiver, display: Display,
 class _Blocking:
     """Lets a thread read data that arrives in the event loop, and ends the thread if the copy is cancelled."""
 
-    def __init__(self, talk: Conversation) -> None:
-        self._talk = talk
+    def __init__(self, shell: RemoteShell) -> None:
+        self._shell = shell
         self._loop = asyncio.get_running_loop()
         self._waiting: concurrent.futures.Future[bytes | None] | None = None
         self._over = False
@@ -205,7 +204,7 @@ class _Blocking:
         """Return the next bytes, ``b""`` at the end. For the thread. Raises ``ProtocolError`` after cancellation."""
         if self._over:
             raise ProtocolError("it was interrupted")
-        self._waiting = asyncio.run_coroutine_threadsafe(self._talk.read(), self._loop)
+        self._waiting = asyncio.run_coroutine_threadsafe(self._shell.read(), self._loop)
         try:
             return self._waiting.result() or b""
         except concurrent.futures.CancelledError as error:
@@ -213,7 +212,7 @@ class _Blocking:
 
     def give_back(self, data: bytes) -> None:
         """Put back data that was read too far."""
-        self._talk.unread(data)
+        self._shell.unread(data)
 
     async def run(self, work: Callable[[], None]) -> None:
         """Run ``work`` in a thread. Cancellation interrupts its next ``more`` and waits until the thread has ended."""

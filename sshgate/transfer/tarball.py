@@ -1,7 +1,7 @@
 """Converts between records and tar archives. ``tarfile`` handles the headers only; it never extracts anything.
 
 An archive from a sandbox is not trusted: a name that would leave the destination ends the copy, and the size of headers
-is limited. The archive becomes records, which ``incoming`` puts in place by descriptors.
+is limited. The archive becomes records, which ``receiver`` puts in place by descriptors.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO, Literal, cast
 
+from sshgate.transfer.partial_file import display_path
 from sshgate.transfer.records import (
     CHUNK,
     Broken,
@@ -26,7 +27,6 @@ from sshgate.transfer.records import (
     Sum,
     Symlink,
 )
-from sshgate.transfer.unfinished import display_path
 
 # The most bytes that all headers of one entry may have, such as long names and extended attributes.
 _HEADERS = 1024 * 1024

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sshgate.transfer import unfinished
+from sshgate.transfer import partial_file
 from tests.conftest import MakeGateway
 from tests.files.conftest import FULL, Worker, run
 from tests.rig.cluster import BUSYBOX, IMAGE, Namespace
@@ -98,8 +98,8 @@ def test_a_sandbox_s_own_layer_is_not_forced_to_the_disk_but_what_is_mounted_is(
     """Where others write gigabytes to the node's disk, forcing takes minutes, for files that no crash outlives."""
     asked = f"""
 import os
-{inspect.getsource(unfinished.outlives_us)}
-_PASSING = {unfinished._PASSING!r}
+{inspect.getsource(partial_file.outlives_us)}
+_PASSING = {partial_file._PASSING!r}
 print([outlives_us(os.open(path, os.O_RDONLY)) for path in ("/tmp", "/home", "/dev/shm")])
 """
     told = worker_at("kubernetes").run(f"python3 -c {shlex.quote(asked)}")

@@ -19,7 +19,7 @@ from sshgate.sandbox.shell_files import BLOCK, FilesLost, ShellFiles
 from sshgate.ssh.sftp import MOST_BYTES, VERSION, serve_files
 from sshgate.stream.bridge import Traffic
 from sshgate.stream.interfaces import Exited
-from sshgate.transfer.program import SshProgram
+from sshgate.transfer.ssh_program import SshProgram
 from tests.hostile.polling import until
 from tests.rig.ends import TestClient
 

@@ -24,7 +24,7 @@ from sshgate.ssh.sftp import serve_files
 from sshgate.ssh.sftp_packets import Attrs, Packet, Unreadable
 from sshgate.stream.bridge import Traffic
 from sshgate.stream.interfaces import Exited, Outcome
-from sshgate.transfer.program import SshProgram
+from sshgate.transfer.ssh_program import SshProgram
 from tests.rig.ends import TestClient
 
 SERVER = next((path for path in SFTP_SERVERS if os.access(path, os.X_OK)), None)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sshgate.transfer.destination import WriteOptions
-from sshgate.transfer.incoming import Receiver
+from sshgate.transfer.partial_file import Stopped
+from sshgate.transfer.receiver import Receiver
 from sshgate.transfer.records import (  # fmt: skip
     Chunk,
     End,
@@ -26,7 +27,6 @@ from sshgate.transfer.records import (  # fmt: skip
     Sum,
     Whole,
 )
-from sshgate.transfer.unfinished import Stopped
 
 SIZE = 2 << 20
 PART = b".sshgate-" + hashlib.sha256(b"file").hexdigest()[:16].encode() + b".part"

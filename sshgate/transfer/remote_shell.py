@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from sshgate.sandbox.launcher import quote
 from sshgate.stream.interfaces import STDOUT, Exited, Outcome, Process
-from sshgate.transfer.unfinished import display_path
+from sshgate.transfer.partial_file import display_path
 
 # It is passed to any login shell in single quotes, so it has neither single quotes nor exclamation marks.
 # Applets of busybox that have no link of their own count as programs too.
@@ -37,7 +37,7 @@ class RemoteFailure(Exception):
     """The far end failed, and with it the whole copy. The text is one sentence for the user."""
 
 
-class Conversation:
+class RemoteShell:
     """The shell loop at the far end, or the program that it has started.
 
     Args:

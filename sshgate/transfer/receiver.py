@@ -15,7 +15,21 @@ from collections.abc import Callable
 
 from sshgate.transfer.destination import Budget, WriteOptions, open_destination
 from sshgate.transfer.dirwalk import DirectoryStack, identity, make_directory, remove_empty
-from sshgate.transfer.outgoing import OFFERED_FROM, reason
+from sshgate.transfer.partial_file import (  # fmt: skip
+    FSYNC_FROM,
+    PartialFile,
+    Stopped,
+    display_path,
+    existing,
+    hash_file,
+    open_file,
+    outlives_us,
+    put,
+    put_link,
+    put_symlink,
+    sync,
+    sync_directory,
+)
 from sshgate.transfer.records import (  # fmt: skip
     Broken,
     Chunk,
@@ -37,21 +51,7 @@ from sshgate.transfer.records import (  # fmt: skip
     Totals,
     Whole,
 )
-from sshgate.transfer.unfinished import (  # fmt: skip
-    FSYNC_FROM,
-    PartialFile,
-    Stopped,
-    display_path,
-    existing,
-    hash_file,
-    open_file,
-    outlives_us,
-    put,
-    put_link,
-    put_symlink,
-    sync,
-    sync_directory,
-)
+from sshgate.transfer.sender import OFFERED_FROM, reason
 
 # After these errors every further entry would fail as well.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from sshgate.stream.interfaces import STDERR, STDOUT, Control, Exited, Lost, Outcome, Signalled
-from sshgate.transfer.places import SshPath, UsageError
+from sshgate.transfer.locations import SshPath, UsageError
 from sshgate.transfer.records import CHUNK
 
 # Disables forwarding, terminals and commands of ssh_config, as scp does.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sshgate.transfer.outgoing import landing_name
-from sshgate.transfer.places import LocalPath, Location, PodPath, SshPath, UsageError, parse_location, route, size
+from sshgate.transfer.locations import LocalPath, Location, PodPath, SshPath, UsageError, parse_location, route, size
+from sshgate.transfer.sender import landing_name
 
 
 @pytest.mark.parametrize(
