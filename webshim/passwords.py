@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from sshgate.config.names import is_user
+from sshgate.telemetry.rate_limit import Rarely
 
 log = logging.getLogger("sshgate.web")
 
@@ -26,13 +27,14 @@ _hasher = PasswordHasher()
 class UsersFile:
     """The passwords in a users file, which is read again when it has changed. Unusable lines are ignored.
 
-    While the file cannot be read, nobody has a password.
+    While the file cannot be read, the passwords last read from it count; if it is gone, nobody has one.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp: tuple[int, ...] = ()
         self._hashes: dict[str, str] = {}
+        self._warnings = Rarely()
         # Checked for unknown users, so that they take the same time as known ones.
         self._nobody = _hasher.hash("nobody")
 
@@ -61,10 +63,13 @@ class UsersFile:
             if stamp != self._stamp:
                 content = self._path.read_bytes()[:LARGEST_FILE].decode("utf-8", "replace")
                 self._hashes, self._stamp = _parsed(content), stamp
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError):
             if self._stamp:
-                log.warning("%s cannot be read: %s; nobody logs in by a password", self._path, error.strerror)
+                log.warning("%s is gone; nobody logs in by a password", self._path)
             self._hashes, self._stamp = {}, ()
+        except OSError as error:
+            if self._warnings.due(""):
+                log.warning("%s cannot be read: %s; the passwords last read count", self._path, error.strerror)
         return self._hashes
 
 

@@ -1,7 +1,8 @@
 """The keys that may log in: one OpenSSH authorized_keys file per user, and one file of certificate authorities.
 
 Files are checked at every login and read again when they have changed; there is no polling. A line or a file that
-cannot be used is ignored with a warning that names it; everything else stays in force.
+cannot be used is ignored with a warning that names it; everything else stays in force. A file that cannot be read at
+the moment keeps the keys that were last read from it; one that is gone has none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from sshgate.access.identity import Certified, Restrictions, comes_from
 from sshgate.access.key_line import KeyLine, LineRefused, parse
 from sshgate.config.names import is_user
+from sshgate.telemetry.rate_limit import Rarely
 
 log = logging.getLogger("sshgate.access")
 
@@ -63,7 +65,7 @@ class Keyring:
         self._directory = directory
         self._user_ca = user_ca
         self._files: dict[Path, _KeyFile] = {}
-        self._last_warning: int | None = None
+        self._warnings = Rarely()
 
     def __repr__(self) -> str:
         return f"<Keyring {self._directory}, {len(self._files)} files read>"
@@ -153,23 +155,20 @@ class Keyring:
         return _NOTHING if self._user_ca is None else self._read(self._user_ca, authorities=True)
 
     def _read(self, path: Path, authorities: bool = False) -> _KeyFile:
+        known = self._files.get(path, _NOTHING)
         try:
             directory = path.parent.stat()
-            found = path.stat()
+            stamp = _stamp(path.stat(), directory)
+            if known.stamp != stamp:
+                known = self._files[path] = _KeyFile(stamp, _load(path, directory, authorities))
         except (FileNotFoundError, NotADirectoryError):
             self._files.pop(path, None)
             return _NOTHING
         except OSError as error:
-            self._files.pop(path, None)
-            # Not repeated for the same errno: strangers may try any name as often as they like.
-            if error.errno != self._last_warning:
-                self._last_warning = error.errno
-                log.warning("%s cannot be looked at: %s; nobody gets in by it", path, error.strerror)
-            return _NOTHING
-        stamp = _stamp(found, directory)
-        known = self._files.get(path, _NOTHING)
-        if known.stamp != stamp:
-            known = self._files[path] = _KeyFile(stamp, _load(path, directory, authorities))
+            # That a key cannot be looked at does not mean that it was taken away: this must not end its connections.
+            # Logged by errno, because strangers may try any name as often as they like.
+            if self._warnings.due(str(error.errno)):
+                log.warning("%s cannot be looked at: %s; the keys last read from it count", path, error.strerror)
         return known
 
 
@@ -185,13 +184,11 @@ def _stamp(found: os.stat_result, directory: os.stat_result) -> Stamp:
 
 
 def _load(path: Path, directory: os.stat_result, authorities: bool) -> tuple[KeyLine, ...]:
-    try:
-        # O_NONBLOCK: if this is a named pipe, opening it must not block until somebody writes.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            refusal = _unsafe(os.fstat(file.fileno()), directory)
-            content = b"" if refusal else file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        refusal, content = f"cannot be read: {error.strerror}", b""
+    """Return the keys of a file; none if it may not be used. Raises ``OSError`` if it cannot be read."""
+    # O_NONBLOCK: if this is a named pipe, opening it must not block until somebody writes.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        refusal = _unsafe(os.fstat(file.fileno()), directory)
+        content = b"" if refusal else file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         refusal = f"is larger than {LARGEST_FILE >> 20} MiB"
     if b"PRIVATE KEY-----" in content:

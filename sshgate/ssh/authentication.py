@@ -85,7 +85,10 @@ class Authentication(asyncssh.SSHServer):
         return self._proof is not None
 
     def still_proven(self, at: float | None = None) -> bool:
-        """Return whether the key or certificate of this login gives the same proof now, or gave it at time ``at``."""
+        """Return whether the key or certificate of this login gives the same proof now, or gave it at time ``at``.
+
+        True as well while that cannot be looked up.
+        """
         return self._proof is not None and self._answer(self._clock() if at is None else at) == self._proof
 
     def _answer(self, now: float) -> Proof | None:
@@ -94,7 +97,7 @@ class Authentication(asyncssh.SSHServer):
             answer = self._ask(self._name.user if self._name is not None else NOBODY, now)
         except Exception:
             self._log.exception("authentication.broken")
-            return None
+            return self._proof  # none before the login; after it a defect takes nothing away
         return answer if self._name is not None else None
 
     def presence_required(self) -> tuple[bool, bool]:

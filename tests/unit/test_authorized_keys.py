@@ -156,6 +156,38 @@ def test_a_place_that_cannot_be_looked_at_is_told_of_once(place: Place, caplog: 
     assert caplog.text.count("alice cannot be looked at") == 1
 
 
+@pytest.mark.parametrize("target", ["alice", "/proc/self/mem"])  # ELOOP when it is opened, EIO when it is read
+def test_a_file_that_cannot_be_read_keeps_what_was_known_of_it_and_is_read_again(
+    place: Place, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    path = place.write(KEY)
+    place.write(KEY, "bob")
+    assert place.key() == FULL
+    path.unlink()
+    path.symlink_to(target)
+    assert [place.key() for _ in range(3)] == [FULL] * 3
+    assert caplog.text.count("alice cannot be looked at") == 1
+    # Nothing is known of one that was never read.
+    (place.users / "carol").symlink_to(path)
+    assert place.key("carol") is None
+    path.unlink()
+    place.write(OTHER)
+    assert place.key() is None
+    assert place.key("carol", blob_of(OTHER)) == FULL
+    path.unlink()
+    assert place.key(blob=blob_of(OTHER)) is None
+
+
+def test_a_directory_that_cannot_be_read_keeps_what_was_known_of_its_files(place: Place) -> None:
+    place.write(KEY)
+    assert place.key() == FULL
+    place.users.rename(place.users.with_name("away"))
+    place.users.symlink_to("users")
+    assert place.key() == FULL
+    place.users.unlink()
+    assert place.key() is None
+
+
 def test_a_huge_file_opens_nothing(place: Place) -> None:
     place.write(f"{KEY}\n" + "#" * LARGEST_FILE)
     assert place.key() is None

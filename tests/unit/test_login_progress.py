@@ -11,6 +11,7 @@ import asyncssh
 import pytest
 
 from sshgate.config.model import Access
+from sshgate.ssh.connection import RECHECK_SECONDS, SECOND_RECHECK_SECONDS
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.polling import until
 from tests.unit.test_ssh_login import Authority
@@ -67,6 +68,31 @@ async def test_a_key_that_is_removed_ends_what_it_opened(door: FrontDoor) -> Non
     assert NO_LONGER in said.decode()
     (login,) = door.programs.logins
     await until(lambda: login.closed and not login.running)
+
+
+async def test_files_that_cannot_be_read_end_nothing_until_the_key_is_really_removed(door: FrontDoor) -> None:
+    public, users = line_of(door).read_text(), door.place / "users"
+    async with await connected(door) as client:
+        process = await client.create_process("cat")
+        line_of(door).unlink()
+        for target in ("user", "/proc/self/mem"):  # ELOOP when it is opened, EIO when it is read
+            line_of(door).symlink_to(target)
+            await asyncio.sleep(RECHECK_SECONDS + SECOND_RECHECK_SECONDS + 1)
+            assert await echoes(process)
+            await client.create_process("true")
+            line_of(door).unlink()
+            line_of(door).write_text(public)
+            await client.create_process("true")
+            line_of(door).unlink()
+        # The same of the whole directory.
+        line_of(door).write_text(public)
+        users.rename(door.place / "away")
+        users.symlink_to("users")
+        await asyncio.sleep(RECHECK_SECONDS + SECOND_RECHECK_SECONDS + 1)
+        assert await echoes(process)
+        users.unlink()
+        async with asyncio.timeout(6):
+            await client.wait_closed()
 
 
 @pytest.mark.parametrize("change", ["# nobody", 'from="10.0.0.0/8" {}', 'command="true" {}', "restrict {}"])

@@ -177,6 +177,20 @@ async def test_passwords_open_and_a_changed_one_ends_what_the_old_one_opened(tmp
     assert await ways.by_password("alice", "another one", HERE) == Refused()
 
 
+async def test_a_users_file_that_cannot_be_read_ends_no_login(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    set_password(users, "alice", "correct horse")
+    ways = logins(users_file=users)
+    found = await ways.by_password("alice", "correct horse", HERE)
+    assert isinstance(found, Principal)
+    users.unlink()
+    for target in ("users", "/proc/self/mem"):  # ELOOP when it is opened, EIO when it is read
+        users.symlink_to(target)
+        assert ways.alive(found, HERE)
+        users.unlink()
+    assert not ways.alive(found, HERE)
+
+
 def test_a_users_file_keeps_its_mode_and_its_owner_when_a_password_is_set(tmp_path: Path) -> None:
     users = tmp_path / "users"
     set_password(users, "alice", "correct horse")
