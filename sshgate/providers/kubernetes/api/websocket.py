@@ -17,7 +17,6 @@ import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -69,17 +68,22 @@ class RemoteSocket:
     after hundreds of them, and a TLS connection kept alive that long costs up to 300 KiB.
     """
 
+    __slots__ = (
+        "_at_end", "_budget", "_came", "_ended", "_parser", "_ping", "_reader_holds", "_turn_holds", "_wire",
+        "subprotocol",
+    )  # fmt: skip
+
     def __init__(self, response: aiohttp.ClientResponse, subprotocol: str) -> None:
         self.subprotocol = subprotocol
         self._wire: _Wire | None = _Wire.of(response)
-        hold, release = partial(self._hold, "turn"), partial(self._release, "turn")
-        self._budget = turns.budget(self._work_off, hold, release)
-        self._parser: FrameParser | None = FrameParser(_no_message, self._control, self._over)
+        self._budget = turns.budget(self._work_off, self._pause_for_turn, self._resume_for_turn)
+        self._parser: FrameParser | None = None
         self._ended: Callable[[], None] | None = None
         self._came: list[bytes] = []
         self._at_end = False
         self._ping: bytes | None = None
-        self._held: set[str] = set()
+        self._reader_holds = False
+        self._turn_holds = False
 
     def __repr__(self) -> str:
         return f"<RemoteSocket {self.subprotocol}{' closed' if self._wire is None else ''}>"
@@ -115,29 +119,36 @@ class RemoteSocket:
 
     def pause_reading(self) -> None:
         """Stop reading from the network until ``resume_reading``."""
-        self._hold("reader")
+        if not self._reader_holds and not self._turn_holds:
+            self._pause_transport(True)
+        self._reader_holds = True
 
     def resume_reading(self) -> None:
         """Continue reading."""
-        self._release("reader")
+        if self._reader_holds:
+            self._reader_holds = False
+            if not self._turn_holds:
+                self._pause_transport(False)
+            if self._parser is not None and self._parser.stopped:
+                self._budget.schedule()
 
-    def _hold(self, reason: str) -> None:
-        if not self._held and (wire := self._wire) is not None and wire.protocol.connected:
-            wire.below.pause_reading()
-        self._held.add(reason)
+    def _pause_for_turn(self) -> None:
+        if not self._reader_holds:
+            self._pause_transport(True)
+        self._turn_holds = True
 
-    def _release(self, reason: str) -> None:
-        if reason not in self._held:
-            return
-        self._held.remove(reason)
-        if not self._held and (wire := self._wire) is not None and wire.protocol.connected:
-            wire.below.resume_reading()
-        if reason == "reader" and self._parser is not None and self._parser.stopped:
-            self._budget.schedule()
+    def _resume_for_turn(self) -> None:
+        self._turn_holds = False
+        if not self._reader_holds:
+            self._pause_transport(False)
+
+    def _pause_transport(self, pause: bool) -> None:
+        if (wire := self._wire) is not None and wire.protocol.connected:
+            wire.below.pause_reading() if pause else wire.below.resume_reading()
 
     def _over(self) -> bool:
         # A reader that takes no more is handed no more: of the smallest frames one read of the network has 60,000.
-        return "reader" in self._held or self._budget.exhausted()
+        return self._reader_holds or self._budget.exhausted()
 
     def close(self) -> None:
         """Send a CLOSE frame and drop the connection without waiting for a reply. Idempotent."""
@@ -176,7 +187,7 @@ class RemoteSocket:
             self._ping = None
         if not parser.stopped and self._at_end:
             self._end()
-        return parser.stopped and self._parser is not None and "reader" not in self._held
+        return parser.stopped and self._parser is not None and not self._reader_holds
 
     def _end(self) -> None:
         if self._ended is not None:
@@ -221,10 +232,6 @@ def masked(opcode: int, parts: Sequence[bytes]) -> bytearray:
     websocket_mask(mask[turn:] + mask[:turn], frame)
     frame[: len(header)] = header
     return frame
-
-
-def _no_message(data: bytes, start: int, end: int) -> None:
-    raise ProtocolError("a message before anybody listens")
 
 
 # The TCP transport below each TLS connection.
