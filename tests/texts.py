@@ -15,7 +15,7 @@ REGISTRY = re.compile(
 )
 # A path of one machine.
 MACHINE = re.compile(r"(?<![\w.$~}-])/(root|work|farm)/\w")
-LONGEST_FILE = 400
+LONGEST_FILE = 500
 LONGEST_SENTENCE = 40
 # Lists of changes, and texts that others wrote.
 NO_PROSE = {"CHANGELOG.md"}

@@ -6,8 +6,8 @@ import time
 
 from sshgate.access.ledger import Ledger
 from sshgate.errors import BadRequest, Denied
-from sshgate.session.subsystems import tables
 from sshgate.session.subsystems.registry import SubsystemRequest
+from sshgate.session.subsystems.sandboxes import token_table
 from sshgate.telemetry.codes import Code
 
 
@@ -27,7 +27,7 @@ class TokenSubsystems:
         now = time.time()
         alive = [one for one in self._ledger.of(question.identity.user).tokens.values() if one.ends > now]
         listed = sorted((one for one in alive if not one.revoked), key=lambda one: one.made)
-        return tables.tokens(listed, now) if listed else "you have no tokens.\n"
+        return token_table(listed, now) if listed else "you have no tokens.\n"
 
     async def revoke(self, question: SubsystemRequest) -> str:
         """Revoke the token whose id the request contains."""

@@ -15,7 +15,7 @@ import click
 from sshgate.config.model import Config
 from sshgate.errors import GateError
 from sshgate.lifecycle.actions import Delete, Detach
-from sshgate.session.subsystems import tables
+from sshgate.session.subsystems.sandboxes import sandbox_table
 
 if TYPE_CHECKING:
     from sshgate.providers.kubernetes.operator import Operator
@@ -29,7 +29,7 @@ def list_sandboxes(config: Config, as_json: bool) -> int:
         if as_json:
             click.echo(json.dumps([asdict(one) for one in listed], indent=2))
         else:
-            click.echo(tables.sandboxes(listed, users=True) if listed else "no sandboxes.\n", nl=False)
+            click.echo(sandbox_table(listed, users=True) if listed else "no sandboxes.\n", nl=False)
         return 0
 
     return _run(config, run)

@@ -21,7 +21,7 @@ from sshgate.config.model import Access, Address, Config, Limits, Log, Profile, 
 from sshgate.errors import ConfigError, Unavailable
 from sshgate.server import app
 from sshgate.server.frontends import Frontends
-from sshgate.session.subsystems import ssh_config as clientconfig
+from sshgate.session.subsystems.sandboxes import ALIAS, ssh_config_block
 from sshgate.ssh import hostkeys
 
 USER = "dev"
@@ -115,7 +115,7 @@ Files:
 
 The channels of a connection share its sandbox; with the login name {USER}+fresh each has its own. One for all
 connections, as remote editors need it, has {USER}=NAME. With these lines in ~/.ssh/config
-it is `{clientconfig.ALIAS}`, for ssh and for editors:
+it is `{ALIAS}`, for ssh and for editors:
 
 {textwrap.indent(_config_block(port, keys.resolve()), "  ")}
 
@@ -129,7 +129,7 @@ def _config_block(port: int, keys: Path) -> str:
         "IdentitiesOnly yes",
         f"UserKnownHostsFile {_ssh_word(keys / 'known_hosts')}",
     )
-    return clientconfig.block(LoginName(USER), HOST, port, *files).rstrip()
+    return ssh_config_block(LoginName(USER), HOST, port, *files).rstrip()
 
 
 def _check_port(port: int) -> None:

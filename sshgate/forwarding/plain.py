@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 
+from sshgate.forwarding.destinations import Destination, Tcp, Unix
 from sshgate.forwarding.relay import ConnectFailed
-from sshgate.forwarding.values import Destination, Tcp, Unix
 from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program, quote
-from sshgate.sandbox.provider import Sandbox
 from sshgate.sandbox.side_execs import PLAIN_CONNECTIONS, until_end
 from sshgate.stream.interfaces import STDOUT, Exec, Exited, Process, Request
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import structlog
 
 from sshgate.errors import GateError, StartFailed
-from sshgate.forwarding import inside, insideloop
-from sshgate.forwarding.frames import FrameReader, ProtocolError, frame, listening, opening
-from sshgate.forwarding.inside import CHUNK, WINDOW
-from sshgate.forwarding.values import Destination, Listening
+from sshgate.forwarding import inside
+from sshgate.forwarding.destinations import Agent, Destination, Listening, Tcp
+from sshgate.forwarding.inside import CHUNK, HEAD, WINDOW
 from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program, quote
-from sshgate.sandbox.provider import Sandbox
 from sshgate.stream import turns
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDOUT, Exec, Process, Request
@@ -35,16 +34,21 @@ TASK_SECONDS = 0.0005
 # Bytes of a broken relay's stderr that are logged.
 LONGEST_COMPLAINT = 200
 
+# Bytes of a frame's payload at most. The relay never sends more; a longer one comes from something else.
+LONGEST = CHUNK + 1024
+
 log = structlog.get_logger("sshgate.forwarding")
 
-_SENT = b"# --- what follows is sent ---"
-_SOURCE = Path(inside.__file__).read_bytes() + Path(insideloop.__file__).read_bytes().partition(_SENT)[2]
+_SOURCE = Path(inside.__file__).read_bytes()
 # -I and -S: faster, and files in the sandbox cannot change what is imported.
 _START = (
     "command -v python3 >/dev/null 2>&1&&exec python3 -IS -c "
     + quote(b"exec(open(0,'rb',closefd=False).read(%d))" % len(_SOURCE)).decode()
     + ";echo none"
 )
+
+Frame = tuple[int, int, bytes]
+"""The kind, the stream's number, and the payload."""
 
 Accepted = Callable[["RelayStream", str, int], None]
 """Called with a connection to a listener and its originator's address and port. Must not block."""
@@ -56,6 +60,10 @@ class ConnectFailed(GateError):
     code = "forward"
     level = logging.INFO
     retry = True
+
+
+class ProtocolError(Exception):
+    """The sandbox sent something that the relay never sends."""
 
 
 class NoRelay(GateError):
@@ -349,6 +357,57 @@ class RelayStream:
         elif kind == inside.CLOSE:
             self._relay.forget(self._number)
             self.lost()
+
+
+# --- frames ---
+
+
+def frame(kind: int, number: int, payload: bytes = b"") -> bytes:
+    """Encode one frame."""
+    return HEAD.pack(kind, number, len(payload)) + payload
+
+
+def opening(destination: Destination, own: tuple[str, ...] = ()) -> bytes:
+    """The payload of OPEN.
+
+    ``own`` holds the numeric addresses to use where the destination is the sandbox itself: no name is looked up then.
+    """
+    if isinstance(destination, Tcp):
+        hosts = own or (destination.host,)
+        return b"t" + destination.port.to_bytes(2, "big") + "\n".join(hosts).encode()
+    return b"u" + destination.path.encode("utf-8", "surrogateescape")
+
+
+def listening(where: Listening) -> bytes:
+    """The payload of LISTEN. A TCP listener is always on loopback, as with OpenSSH's ``GatewayPorts no``."""
+    if isinstance(where, Tcp):
+        return b"t" + where.port.to_bytes(2, "big")
+    return b"a" if isinstance(where, Agent) else b"u" + where.path.encode("utf-8", "surrogateescape")
+
+
+class FrameReader:
+    """Splits a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Iterate over the frames that are complete now.
+
+        Exhaust the iterator before the next call. It raises ``ProtocolError`` for a frame that is too long.
+        """
+        data = self._rest + data
+        at = 0
+        while len(data) - at >= HEAD.size:
+            kind, number, length = HEAD.unpack_from(data, at)
+            if length > LONGEST:
+                raise ProtocolError("a frame that is too long")
+            end = at + HEAD.size + length
+            if end > len(data):
+                break
+            yield kind, number, data[at + HEAD.size : end]
+            at = end
+        self._rest = data[at:]
 
 
 async def _hello(process: Process) -> bytes:

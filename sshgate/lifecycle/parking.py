@@ -20,7 +20,7 @@ from sshgate.lifecycle.pick import is_mine
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.sandbox.enter import park
-from sshgate.sandbox.provider import Sandbox
+from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.side_execs import dismiss
 from sshgate.stream.interfaces import Process
 from sshgate.stream.terminal import Terminal

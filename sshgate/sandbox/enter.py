@@ -6,7 +6,7 @@ import asyncio
 
 from sshgate.errors import ProgramMissing, StartFailed
 from sshgate.sandbox import launcher
-from sshgate.sandbox.provider import Sandbox
+from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.side_execs import LONGEST_TALK
 from sshgate.stream.interfaces import STDERR, Exited, Lost, Process, Resize
 from sshgate.stream.terminal import Terminal

@@ -6,11 +6,10 @@ from sshgate.access.authorized_keys import Keyring
 from sshgate.access.limits import Admission
 from sshgate.config.model import Config
 from sshgate.config.node import node_address
-from sshgate.sandbox.provider import Provider
+from sshgate.sandbox.interfaces import Provider
 from sshgate.session.gateway import Gateway
-from sshgate.session.subsystems import ssh_config as clientconfig
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
-from sshgate.session.subsystems.sandboxes import SandboxSubsystems
+from sshgate.session.subsystems.sandboxes import SandboxSubsystems, add_ssh_config_to
 from sshgate.ssh.sftp import serve_files
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.metrics import Metrics
@@ -33,7 +32,7 @@ class Core:
         self.subsystems = SubsystemHandlers()
         self.subsystems.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
         SandboxSubsystems(self.provider).add_to(self.subsystems)
-        clientconfig.add_to(self.subsystems, node_address())
+        add_ssh_config_to(self.subsystems, node_address())
         # The Kubernetes provider counts pods over all gateways. Local sandboxes are counted by this process.
         counted = self.admission if config.sandbox.provider == "local" else None
         self.gateway = Gateway(self.provider, config.profiles, counted, self.subsystems, self.telemetry, serve_files)

@@ -18,11 +18,10 @@ from sshgate.access.identity import Identity
 from sshgate.access.policy import Grant
 from sshgate.config.model import ProfileLimits
 from sshgate.errors import GateError, Unavailable
-from sshgate.forwarding import plain, policy
-from sshgate.forwarding.places import ForwardTarget
+from sshgate.forwarding import destinations, plain
+from sshgate.forwarding.destinations import Agent, Destination, Listening, Tcp, own_addresses
 from sshgate.forwarding.relay import HELLO_SECONDS, ConnectFailed, NoRelay, Relay, RelayStream
-from sshgate.forwarding.values import Agent, Destination, Listening, Tcp, own_addresses
-from sshgate.sandbox.provider import Sandbox
+from sshgate.sandbox.interfaces import Sandbox
 from sshgate.session.claims import Claims
 from sshgate.stream.interfaces import OpenReverseChannel, Stream
 from sshgate.stream.splice import splice
@@ -38,6 +37,45 @@ SETTLE_SECONDS = 5.0
 ORDER_SECONDS = HELLO_SECONDS
 # Simultaneous connections from a sandbox to one client. A program in the sandbox could report any number of them.
 MAX_REVERSE_CONNECTIONS = 256
+
+
+class ForwardTarget:
+    """The sandbox of ``granted``, which may not exist yet. ``get`` waits for it."""
+
+    def __init__(self, granted: Grant) -> None:
+        self.granted = granted
+        self.over = False
+        self.sandbox: Sandbox | None = None
+        self._error: GateError | None = None
+        self._known = asyncio.Event()
+
+    def __repr__(self) -> str:
+        state = "over" if self.over else self.sandbox.id if self.sandbox is not None else "starting"
+        return f"<ForwardTarget {self.granted.profile.name} {state}>"
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a sandbox to forward to, or there may be one later."""
+        return not self.over and (self.sandbox is None or self.sandbox.usable)
+
+    def entered(self, sandbox: Sandbox) -> None:
+        """The sandbox exists: ``get`` returns it from now on."""
+        self.sandbox = sandbox
+        self._known.set()
+
+    def failed(self, error: GateError) -> None:
+        """There is no sandbox, or it has ended: ``get`` raises the first such ``error`` from now on."""
+        self.over = True
+        self._error = self._error or error
+        self._known.set()
+
+    async def get(self) -> Sandbox:
+        """Wait for the sandbox. Raises ``GateError`` when there is none. Cancelling affects no other waiter."""
+        await self._known.wait()
+        if self._error is not None:
+            raise self._error
+        assert self.sandbox is not None
+        return self.sandbox
 
 
 class Forwards:
@@ -123,10 +161,10 @@ class Forwards:
     async def connect(self, destination: Destination) -> Stream:
         """Open a connection from inside the sandbox. Raises ``GateError`` if it is not allowed or fails."""
         with self._report_open("connection", destination) as outcome:
-            policy.check_key(destination, self._identity.restrictions)
+            destinations.check_key(destination, self._identity.restrictions)
             place = await self._target()
             own = await _own_addresses(destination, place)
-            policy.check_profile(destination, place.granted.profile, own)
+            destinations.check_profile(destination, place.granted.profile, own)
             sandbox = await place.get()
             outcome["sandbox"] = sandbox.id
             # Its destination may be a listener that was requested before it.
@@ -171,9 +209,9 @@ class Forwards:
 
     async def _listened(self, where: Listening, back: OpenReverseChannel) -> int:
         with self._report_open("listener", where) as outcome:
-            policy.check_key(where, self._identity.restrictions, listening=True)
+            destinations.check_key(where, self._identity.restrictions, listening=True)
             place = await self._target()
-            policy.check_listening(place.granted.profile)
+            destinations.check_listening(place.granted.profile)
             self._forget_lost()
             if where in self._listeners:
                 raise ConnectFailed("this connection listens there already")
@@ -197,7 +235,7 @@ class Forwards:
     def agent_allowed(self) -> bool:
         """Return whether programs may use the client's agent, judged by the login name alone."""
         try:
-            return policy.offers_agent(self._usual().profile.forward, self._identity.restrictions)
+            return destinations.offers_agent(self._usual().profile.forward, self._identity.restrictions)
         except GateError:
             return False
 

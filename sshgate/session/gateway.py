@@ -6,30 +6,28 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 from sshgate.access.identity import Identity
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant, grant
 from sshgate.config.model import Profile
-from sshgate.errors import GateError, ProgramMissing
-from sshgate.forwarding.policy import offers_agent
+from sshgate.errors import Cancelled, GateError, ProgramMissing
+from sshgate.forwarding.destinations import offers_agent
 from sshgate.lifecycle.clocks import SessionClock
 from sshgate.sandbox.enter import has_sftp_server, launch, park
 from sshgate.sandbox.file_budget import FilePlaces
+from sshgate.sandbox.interfaces import Provider, Sandbox
 from sshgate.sandbox.launcher import Program
-from sshgate.sandbox.provider import Provider, Sandbox
 from sshgate.sandbox.sftp_pace import Paced
 from sshgate.sandbox.shell_files import ShellFiles
 from sshgate.session import notices
-from sshgate.session.claims import Claims, PendingSandbox
+from sshgate.session.claims import Claims, PendingSandbox, SpeculativeClaim
 from sshgate.session.forwards import Forwards
-from sshgate.session.notices import Terminals
-from sshgate.session.progress import Progress
-from sshgate.session.speculation import SpeculativeClaim
-from sshgate.session.startup import read_available, wait_for_sandbox
+from sshgate.session.notices import Progress, Terminals
 from sshgate.session.subsystems.registry import SubsystemHandlers
 from sshgate.session.timers import SessionTimer, run_with_limits
 from sshgate.stream.bridge import Traffic, bridge
@@ -51,6 +49,12 @@ from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext, Value
 from sshgate.telemetry.timings import Stage, Timings
+
+T = TypeVar("T")
+
+INTERRUPT = b"\x03"
+# Bytes that are read before the prompt comes. Further input stays in the client's window.
+TYPED_AHEAD = 4096
 
 FileServer = Callable[[Client, ShellFiles, Traffic, bytes, bool], Awaitable[Outcome | None]]
 """Serves SFTP to a client if the sandbox has no server; returns as ``bridge`` does."""
@@ -363,6 +367,59 @@ class Login:
         return replace(program, environment={**program.environment, "SSH_AUTH_SOCK": path})
 
 
+# --- waiting for a sandbox while the client may disconnect, press Ctrl-C or type ahead ---
+
+
+@dataclass
+class WaitResult(Generic[T]):
+    """The awaited result, the input that was read meanwhile, and whether input has ended."""
+
+    result: T
+    buffered_input: bytes = b""
+    eof: bool = False
+
+
+async def wait_for_sandbox(client: Client, work: Coroutine[Any, Any, T], interruptible: bool) -> WaitResult[T] | None:
+    """Await ``work`` while watching the client; return ``None`` if the client disconnects first.
+
+    If anything else ends first, or the caller is cancelled, ``work`` is cancelled and its cleanup is awaited.
+
+    Args:
+        interruptible: Whether Ctrl-C ends the wait; true for terminals. Only then is input read.
+
+    Raises:
+        Cancelled: The user pressed Ctrl-C.
+        Exception: What ``work`` raises.
+    """
+    waited: WaitResult[Any] = WaitResult(None)
+    watchers = [client.wait_closed(), *([_typed(client, waited)] if interruptible else [])]
+    first, waited.result = await first_of(work, *watchers)
+    return waited if first == 0 else None
+
+
+async def read_available(client: Client) -> tuple[bytes, bool]:
+    """Return input that has already arrived, and whether input has ended. Does not wait."""
+    try:
+        async with asyncio.timeout(0):
+            data = await client.read()
+    except TimeoutError:
+        return b"", False
+    return data or b"", data is None
+
+
+async def _typed(client: Client, waited: WaitResult[Any]) -> None:
+    """Collect typed input. Never returns; raises ``Cancelled`` at Ctrl-C."""
+    while len(waited.buffered_input) < TYPED_AHEAD and not waited.eof:
+        data = await client.read()
+        if data is None:
+            waited.eof = True
+        elif INTERRUPT in data:
+            raise Cancelled("interrupted while the sandbox was starting.")
+        else:
+            waited.buffered_input += data
+    await asyncio.Future()
+
+
 async def _enter(
     pending: PendingSandbox, granted: Grant, trail: EventContext, marks: Timings
 ) -> tuple[Sandbox, Process]:
@@ -373,6 +430,9 @@ async def _enter(
     process = await park(sandbox, granted.request.terminal)
     marks.mark(Stage.ENTER)
     return sandbox, process
+
+
+# --- the fields of events ---
 
 
 def request_kind(request: Request) -> str:

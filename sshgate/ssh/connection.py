@@ -16,7 +16,7 @@ from asyncssh.packet import String, UInt32
 from sshgate.access.identity import Identity
 from sshgate.config.model import Config
 from sshgate.errors import BadRequest, Denied, GateError, LimitReached, Unavailable
-from sshgate.forwarding.values import Destination, Tcp, Unix
+from sshgate.forwarding.destinations import Destination, Tcp, Unix
 from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh.authentication import Authentication
 from sshgate.ssh.channel import Channel

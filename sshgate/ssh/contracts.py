@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from sshgate.access.connections import PendingLogin
 from sshgate.access.identity import Identity, Restrictions
 from sshgate.access.penalties import Offence
-from sshgate.forwarding.values import Destination
+from sshgate.forwarding.destinations import Destination
 from sshgate.stream.interfaces import Client, OpenReverseChannel, Request, Stream
 
 

@@ -12,7 +12,7 @@ import asyncssh
 
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.providers.kubernetes.provider import KubernetesProvider
-from sshgate.sandbox.provider import Order, Sandbox
+from sshgate.sandbox.interfaces import Order, Sandbox
 from tests.bench.measure import Row, Samples, ratio
 from tests.bench.scene import Scene
 from tests.rig.cluster import IMAGE, Namespace

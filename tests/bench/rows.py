@@ -17,8 +17,8 @@ import uvloop
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.providers.kubernetes.provider import KubernetesProvider
 from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.launcher import Program
-from sshgate.sandbox.provider import Order
 from sshgate.stream.interfaces import Exec, Request
 from sshgate.stream.terminal import Terminal
 from tests.bench import files, page, warm, web

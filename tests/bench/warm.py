@@ -22,7 +22,7 @@ from sshgate.lifecycle import schema as labels
 from sshgate.providers.kubernetes import podspec
 from sshgate.providers.kubernetes.api.client import JSON_PATCH
 from sshgate.providers.kubernetes.provider import KubernetesProvider
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import Order
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
 from tests.bench.scene import Scene
 from tests.rig.gateway import Gateway, free_port

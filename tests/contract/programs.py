@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
-from sshgate.sandbox.provider import Sandbox
 from sshgate.stream.interfaces import STDERR, STDOUT, Exec, Outcome, Process, Request
 from sshgate.stream.terminal import Terminal
 

@@ -16,7 +16,7 @@ from sshgate.config.model import Profile
 from sshgate.providers.kubernetes.provider import KubernetesProvider
 from sshgate.providers.kubernetes.sandbox import FATE_SECONDS, KubernetesSandbox
 from sshgate.sandbox.enter import park
-from sshgate.sandbox.provider import Order, Sandbox
+from sshgate.sandbox.interfaces import Order, Sandbox
 from sshgate.stream.interfaces import Exited, Lost, Outcome
 from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, namespace
 from tests.contract.programs import begin, everything, run
@@ -135,7 +135,7 @@ ABANDONED = """
 import asyncio, sys
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.providers.kubernetes.provider import KubernetesProvider
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import Order
 
 async def main(kubeconfig, namespace, image, runtime_class):
     place = SandboxPlace(kubeconfig=kubeconfig, namespace=namespace, gateway="test")

@@ -18,7 +18,7 @@ from sshgate.config.model import Profile
 from sshgate.errors import Unavailable
 from sshgate.providers.kubernetes.provider import KubernetesProvider
 from sshgate.sandbox.enter import park
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import Order
 from sshgate.stream.interfaces import Lost
 from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, kubeconfig, namespace
 from tests.contract.programs import begin, everything

@@ -15,7 +15,7 @@ from sshgate.config.model import Profile, ProfileLimits, Resources
 from sshgate.errors import GateError, LimitReached, StartFailed, Unavailable
 from sshgate.providers.kubernetes.provider import KubernetesProvider
 from sshgate.sandbox.enter import park
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import Order
 from sshgate.stream.interfaces import Exited
 from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, namespace
 from tests.rig.cluster import RUNTIME_CLASS

@@ -10,7 +10,7 @@ import pytest
 from sshgate.access.identity import Identity, LoginName
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import Order
 from sshgate.session.gateway import Gateway
 from sshgate.stream.interfaces import Exec, Exited, Request
 from tests.contract.programs import run

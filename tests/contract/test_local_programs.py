@@ -16,7 +16,7 @@ import pytest
 from sshgate.config.model import Profile, Resources, SandboxPlace
 from sshgate.providers.local import cgroup
 from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.provider import Order, Sandbox
+from sshgate.sandbox.interfaces import Order, Sandbox
 from sshgate.stream.interfaces import Exited, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.contract.programs import begin, everything, run, until_output
@@ -29,7 +29,7 @@ GATEWAY = """
 import asyncio, sys
 from sshgate.config.model import Log, Profile, SandboxPlace
 from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import Order
 from sshgate.telemetry import log
 
 async def main():

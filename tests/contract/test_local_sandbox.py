@@ -19,8 +19,7 @@ import pytest
 from sshgate.config.model import Profile, Resources, SandboxPlace
 from sshgate.errors import StartFailed, Unavailable
 from sshgate.providers.local.provider import LocalProvider, abilities
-from sshgate.sandbox.named import Attachment
-from sshgate.sandbox.provider import Order, Sandbox
+from sshgate.sandbox.interfaces import Attachment, Order, Sandbox
 from sshgate.stream.interfaces import Exited, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.contract.programs import begin, run, until_output
@@ -32,7 +31,7 @@ GATEWAY = """
 import asyncio, sys
 from sshgate.config.model import Log, Profile, SandboxPlace
 from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import Order
 from sshgate.telemetry import log
 
 async def main():

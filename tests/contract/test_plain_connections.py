@@ -9,10 +9,10 @@ import pytest
 
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.forwarding import plain
+from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.forwarding.relay import ConnectFailed
-from sshgate.forwarding.values import Tcp, Unix
 from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.provider import Order, Sandbox
+from sshgate.sandbox.interfaces import Order, Sandbox
 from sshgate.stream.interfaces import Exited
 from tests.contract.programs import begin, run, until_output
 from tests.rig.forwarding import ECHO, python

@@ -13,7 +13,7 @@ from sshgate.config.model import Profile, SandboxPlace
 from sshgate.errors import BadRequest
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.enter import park
-from sshgate.sandbox.provider import Order, Provider, Sandbox
+from sshgate.sandbox.interfaces import Order, Provider, Sandbox
 from sshgate.stream.interfaces import STDOUT, Break, Exited, Lost, Outcome, Resize, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.contract.kubernetes_namespace import namespace

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sshgate.errors import Denied
-from sshgate.forwarding.values import Destination
+from sshgate.forwarding.destinations import Destination
 from sshgate.stream.interfaces import OpenReverseChannel, Stream
 
 

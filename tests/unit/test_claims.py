@@ -14,8 +14,7 @@ from sshgate.access.policy import Grant
 from sshgate.config.model import Limits, Profile, ProfileLimits, SandboxPlace
 from sshgate.errors import LimitReached
 from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.named import Admit, Attachment, NamedSandboxes
-from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.interfaces import Admit, Attachment, NamedSandboxes, Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.session.claims import Claims, PendingSandbox
 from sshgate.stream.interfaces import STDOUT, Exited, Process, Request, Shell

@@ -13,9 +13,8 @@ from sshgate.access.policy import Grant
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.errors import Unavailable
 from sshgate.forwarding import inside, plain
-from sshgate.forwarding.frames import frame
-from sshgate.forwarding.relay import OUTBOX_HIGH, ConnectFailed, Relay
-from sshgate.forwarding.values import Tcp, Unix
+from sshgate.forwarding.destinations import Tcp, Unix
+from sshgate.forwarding.relay import OUTBOX_HIGH, ConnectFailed, Relay, frame
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.session.claims import Claims

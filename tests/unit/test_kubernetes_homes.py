@@ -16,7 +16,7 @@ from sshgate.errors import LimitReached, StartFailed
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.admission import admit_home
 from sshgate.providers.kubernetes.homes import KubernetesHomes
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import Order
 from tests.unit.apiserver import connected, serve, status
 from tests.unit.lifecycle_values import at
 

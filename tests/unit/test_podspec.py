@@ -15,7 +15,7 @@ from sshgate.lifecycle import schema as keys
 from sshgate.lifecycle.schema import KUBELET_GRACE
 from sshgate.providers.kubernetes import podspec
 from sshgate.providers.kubernetes.podspec import Owner
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import Order
 
 OWNER = Owner("gateway-1", "a1b2")
 DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")

@@ -15,8 +15,7 @@ from contextlib import ExitStack
 import pytest
 
 from sshgate.forwarding import inside
-from sshgate.forwarding.frames import Frame, FrameReader, frame
-from sshgate.forwarding.relay import _SOURCE
+from sshgate.forwarding.relay import _SOURCE, Frame, FrameReader, frame
 
 
 class Relay:

@@ -18,8 +18,7 @@ from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Listing, Meta, Object
 from sshgate.providers.kubernetes.podspec import home_claim
-from sshgate.sandbox.named import ListedHome
-from sshgate.sandbox.provider import Order
+from sshgate.sandbox.interfaces import ListedHome, Order
 
 PART = "app.kubernetes.io/component"
 HOME = "home"

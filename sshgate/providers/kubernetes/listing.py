@@ -12,7 +12,7 @@ from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.providers.kubernetes.usage import read_usage
-from sshgate.sandbox.named import Listed
+from sshgate.sandbox.interfaces import Listed
 
 
 async def list_sandboxes(

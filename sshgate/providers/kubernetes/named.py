@@ -33,8 +33,7 @@ from sshgate.providers.kubernetes.listing import list_sandboxes
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
-from sshgate.sandbox.named import Admit, Attachment, Listed
-from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import ExecLimits
 
 # How long a login waits until the previous sandbox of the same name is gone; usually a second or two.

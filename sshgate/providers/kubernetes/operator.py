@@ -27,7 +27,7 @@ from sshgate.providers.kubernetes.listing import list_sandboxes
 from sshgate.providers.kubernetes.liveness import ASK_SECONDS, LivenessProber
 from sshgate.providers.kubernetes.pods import Pods, record_of
 from sshgate.providers.kubernetes.podspec import Owner
-from sshgate.sandbox.named import Listed
+from sshgate.sandbox.interfaces import Listed
 from sshgate.sandbox.side_execs import ExecLimits
 
 # An instance that owns nothing: an operator's command is not a gateway.

@@ -32,8 +32,8 @@ from sshgate.lifecycle.schema import (  # fmt: skip
     printable,
     user_hash,
 )
+from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.launcher import FOREVER
-from sshgate.sandbox.provider import Order
 
 CONTAINER = "shell"
 HOME = "home"

@@ -48,7 +48,7 @@ from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.rbac import check_rights
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
 from sshgate.providers.kubernetes.user_records import LeaseUserRecords
-from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.interfaces import Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import NOBODY, ExecLimits
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events

@@ -10,8 +10,7 @@ from weakref import WeakValueDictionary
 from sshgate.errors import BadRequest
 from sshgate.lifecycle.occupancy import Occupancy
 from sshgate.providers.local.sandbox import LocalSandbox
-from sshgate.sandbox.named import Admit, Attachment, Listed
-from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox
 from sshgate.stream.tasks import cancel
 
 Make = Callable[[Order, Notice], Awaitable[LocalSandbox]]

@@ -25,8 +25,8 @@ from sshgate.providers.local.named import LocalNamed
 from sshgate.providers.local.namespaces import pipes
 from sshgate.providers.local.sandbox import LocalSandbox
 from sshgate.providers.local.spawn import leave_keyring, spawn
+from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.launcher import FOREVER
-from sshgate.sandbox.provider import Notice, Order
 from sshgate.sandbox.side_execs import ExecLimits
 
 log = structlog.get_logger("sshgate.sandbox.local")

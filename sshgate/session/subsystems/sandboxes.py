@@ -1,4 +1,4 @@
-"""Subsystems with which users list and end their own sandboxes: `ssh -s USER[=NAME]@HOST SUBSYSTEM`.
+"""Subsystems with which users list, end and reach their own sandboxes: `ssh -s USER[=NAME]@HOST SUBSYSTEM`.
 
 Every call passes the user who has logged in, and no argument names another user.
 """
@@ -6,15 +6,28 @@ Every call passes the user who has logged in, and no argument names another user
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
+from sshgate.access.identity import LoginName
+from sshgate.access.issued import Token
 from sshgate.access.policy import sandbox_name
 from sshgate.errors import BadRequest, NoSuchSandbox
-from sshgate.sandbox.named import Homes
-from sshgate.sandbox.provider import Provider
-from sshgate.session.subsystems import tables
+from sshgate.lifecycle.clocks import span
+from sshgate.sandbox.interfaces import Homes, Listed, ListedHome, Provider
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.timings import since
+
+MEBI = 1 << 20
+
+ALIAS = "sandbox"
+# The sandbox's name if the login name has none. Editors need a named one: they return to their server in it.
+USUAL_NAME = "work"
+REMARK = f"""\
+# ssh {ALIAS}: the same sandbox every time, for shells, files and remote editors. Goes into ~/.ssh/config.
+# The address is the one at which the gateway was reached: behind a balancer, write the name you use.
+"""
 
 
 class SandboxSubsystems:
@@ -33,7 +46,7 @@ class SandboxSubsystems:
     async def sandboxes(self, question: SubsystemRequest) -> str:
         """Return a table of the user's sandboxes."""
         listed = await self._provider.named.list(question.identity.user)
-        return tables.sandboxes(listed) if listed else "you have no sandboxes.\n"
+        return sandbox_table(listed) if listed else "you have no sandboxes.\n"
 
     async def end(self, question: SubsystemRequest) -> str:
         """End the named sandbox of the login name. Raises ``BadRequest`` without a name, and ``NoSuchSandbox``."""
@@ -51,7 +64,7 @@ class SandboxSubsystems:
     async def homes(self, question: SubsystemRequest) -> str:
         """Return a table of the user's homes. Raises ``BadRequest`` if the provider has no homes."""
         listed = await self._homes().list(question.identity.user)
-        return tables.homes(listed) if listed else "you have no homes.\n"
+        return home_table(listed) if listed else "you have no homes.\n"
 
     async def delete_home(self, question: SubsystemRequest) -> str:
         """Delete the home of the login name's sandbox.
@@ -75,3 +88,71 @@ def _named(question: SubsystemRequest, verb: str) -> str:
     if name is None:
         raise BadRequest(f"say which: `ssh -s USER=NAME@HOST {verb}`.")
     return name
+
+
+# --- lines for ~/.ssh/config, with which editors and people reach the same sandbox every time ---
+
+
+def ssh_config_block(login: LoginName, host: str, port: int, *more: str) -> str:
+    """Return a ``Host`` block; ``more`` are additional lines, such as one for the key's file."""
+    named = replace(login, name=login.name or USUAL_NAME)
+    lines = (f"HostName {host}", f"Port {port}", f"User {named}", *more, "ServerAliveInterval 30")
+    return f"Host {ALIAS}\n" + "".join(f"  {line}\n" for line in lines)
+
+
+def add_ssh_config_to(verbs: SubsystemHandlers, node: str | None) -> None:
+    """Register the subsystem `config`, which prints the block for the user who has logged in.
+
+    Args:
+        node: The address for the block when the gateway runs in a pod; ``None``: the address the client connected to.
+    """
+
+    async def config(question: SubsystemRequest) -> str:
+        who = question.identity
+        return REMARK + ssh_config_block(who.login, node or who.server or "HOST", who.server_port or 22)
+
+    verbs.add("config", config, "lines for ~/.ssh/config by which editors find the same sandbox again")
+
+
+# --- tables ---
+
+
+def sandbox_table(listed: Sequence[Listed], users: bool = False) -> str:
+    """Return a table of sandboxes; ``users`` adds a column for the user. ``-`` means unknown or none."""
+    heading = ("NAME", "PROFILE", "STATE", "AGE", "LEFT", "CPU", "MEMORY", "HOME", "POD")
+    rows = [
+        (
+            one.name or "-",
+            one.profile,
+            one.state,
+            span(one.age),
+            "-" if one.left is None else span(one.left),
+            "-" if one.cpu is None else f"{one.cpu:.2f}",
+            "-" if one.memory is None else f"{one.memory / MEBI:.0f}Mi",
+            "yes" if one.home else "-",
+            one.id,
+        )
+        for one in listed
+    ]
+    return _table(heading, rows, [one.user for one in listed] if users else None)
+
+
+def home_table(listed: Sequence[ListedHome], users: bool = False) -> str:
+    """Return a table of homes; ``users`` adds a column for the user."""
+    rows = [(one.name, one.size, span(one.age), "in use" if one.in_use else "kept") for one in listed]
+    return _table(("NAME", "SIZE", "AGE", "STATE"), rows, [one.user for one in listed] if users else None)
+
+
+def token_table(listed: Sequence[Token], now: float) -> str:
+    """Return a table of tokens; ``now`` is in seconds since the epoch."""
+    rows = [(one.id, span(max(0.0, now - one.made)), span(one.ends - now), one.source, one.key) for one in listed]
+    return _table(("ID", "AGE", "LEFT", "FROM", "KEY"), rows, None)
+
+
+def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], users: Sequence[str] | None) -> str:
+    lines: list[tuple[str, ...]] = [heading, *rows]
+    if users is not None:
+        lines = [("USER", *heading), *((user, *row) for user, row in zip(users, rows, strict=True))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "".join(line.rstrip() + "\n" for line in padded)

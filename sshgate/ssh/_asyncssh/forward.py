@@ -10,7 +10,7 @@ from asyncssh.channel import SSHForwardChannel
 from asyncssh.constants import MSG_CHANNEL_CLOSE, OPEN_RESOURCE_SHORTAGE
 from asyncssh.packet import SSHPacket
 
-from sshgate.forwarding.values import Tcp, Unix
+from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, coalesce, deliver_and_adjust_window
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import asyncssh
 
-from sshgate.forwarding.values import Tcp, Unix
+from sshgate.forwarding.destinations import Tcp, Unix
 
 
 class Owner(Protocol):

@@ -17,7 +17,7 @@ from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Event, WatchLine
 from sshgate.providers.kubernetes.exec.diagnosis import PodPhase, StartupErrors, progress, waiting
 from sshgate.providers.kubernetes.exec.process import ExecProcess
-from sshgate.sandbox.provider import Notice
+from sshgate.sandbox.interfaces import Notice
 from sshgate.stream.interfaces import Lost
 
 # Pauses between attempts, seconds: an attempt takes 10-25 ms, a pod starts in about 350 ms.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sshgate.sandbox.named import Listed, ListedHome
-from sshgate.session.subsystems import tables
+from sshgate.sandbox.interfaces import Listed, ListedHome
+from sshgate.session.subsystems.sandboxes import home_table, sandbox_table
 
 
 def test_sandboxes_are_told_in_columns() -> None:
@@ -11,7 +11,7 @@ def test_sandboxes_are_told_in_columns() -> None:
         Listed("sshgate-work-0a", "ada", "work", "default", "attached", 305.0, 28_000.0, True, 0.126, 13 << 20),
         Listed("sshgate-ada-1b", "ada", None, "gpu", "starting", 2.0, None),
     ]
-    assert tables.sandboxes(listed) == (
+    assert sandbox_table(listed) == (
         "NAME  PROFILE  STATE     AGE  LEFT   CPU   MEMORY  HOME  POD\n"
         "work  default  attached  5m   7h46m  0.13  13Mi    yes   sshgate-work-0a\n"
         "-     gpu      starting  2s   -      -     -       -     sshgate-ada-1b\n"
@@ -20,7 +20,7 @@ def test_sandboxes_are_told_in_columns() -> None:
 
 def test_the_operator_sees_whose_they_are() -> None:
     listed = [Listed("pod", "ada@example.org", "work", "default", "detached", 5.0, 60.0)]
-    assert tables.sandboxes(listed, users=True) == (
+    assert sandbox_table(listed, users=True) == (
         "USER             NAME  PROFILE  STATE     AGE  LEFT  CPU  MEMORY  HOME  POD\n"
         "ada@example.org  work  default  detached  5s   1m    -    -       -     pod\n"
     )
@@ -28,4 +28,4 @@ def test_the_operator_sees_whose_they_are() -> None:
 
 def test_homes_are_told_in_columns() -> None:
     listed = [ListedHome("ada", "work", "10Gi", 90_000.0, True), ListedHome("ada", "x", "1Gi", 61.0, False)]
-    assert tables.homes(listed) == ("NAME  SIZE  AGE     STATE\nwork  10Gi  25h00m  in use\nx     1Gi   1m      kept\n")
+    assert home_table(listed) == ("NAME  SIZE  AGE     STATE\nwork  10Gi  25h00m  in use\nx     1Gi   1m      kept\n")

@@ -10,9 +10,9 @@ import pytest
 
 from sshgate.config.model import Profile
 from sshgate.errors import LimitReached
-from sshgate.sandbox.provider import Notice, Order, Sandbox
+from sshgate.sandbox.interfaces import Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
-from sshgate.session.speculation import SpeculativeClaim
+from sshgate.session.claims import SpeculativeClaim
 from sshgate.stream.interfaces import Process
 from sshgate.stream.terminal import Terminal
 

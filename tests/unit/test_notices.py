@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sshgate.session import notices
-from sshgate.session.progress import ERASE, QUIET_SECONDS, Progress
+from sshgate.session.notices import ERASE, QUIET_SECONDS, Progress
 from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.rig.ends import TestClient
 

@@ -8,9 +8,16 @@ from sshgate.access.identity import Restrictions
 from sshgate.config.model import Forward, Profile
 from sshgate.errors import BadRequest, Denied
 from sshgate.forwarding import inside
-from sshgate.forwarding.frames import LONGEST, FrameReader, ProtocolError, frame, opening
-from sshgate.forwarding.policy import check_key, check_listening, check_profile, offers_agent
-from sshgate.forwarding.values import Tcp, Unix, own_addresses
+from sshgate.forwarding.destinations import (
+    Tcp,
+    Unix,
+    check_key,
+    check_listening,
+    check_profile,
+    offers_agent,
+    own_addresses,
+)
+from sshgate.forwarding.relay import LONGEST, FrameReader, ProtocolError, frame, opening
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost.", "a.localhost", "", "ip6-localhost"])
