@@ -75,7 +75,7 @@ class Files:
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Download a file."""
-        visitor = self._state.principal(request)
+        visitor = await self._state.principal(request)
         session = self._rest.own_of(visitor, request)
         path = _path(request)
         download = _Download(request, path)
@@ -87,7 +87,7 @@ class Files:
 
     async def put(self, request: web.Request) -> web.Response:
         """Upload a file. It appears under its name only when it is complete."""
-        visitor = self._state.principal(request)
+        visitor = await self._state.principal(request)
         session = self._rest.own_of(visitor, request)
         path = _path(request)
         most = self._state.web.upload_bytes

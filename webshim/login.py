@@ -135,9 +135,15 @@ class Logins:
         """Return the principal of a cookie; ``None`` if it is not valid."""
         return self._alive(self._signer.read("cookie", word), source)
 
-    def by_token(self, word: str, source: str) -> Principal | None:
-        """Return the principal of a bearer token; ``None`` if it is not valid."""
-        return self._alive(self._signer.read("token", word), source)
+    async def by_token(self, word: str, source: str) -> Principal | None:
+        """Return the principal of a bearer token; ``None`` if it is not valid.
+
+        Raises ``Unavailable`` if the token is new here and the ledger's storage cannot be read.
+        """
+        principal = self._signer.read("token", word)
+        if principal is not None and principal.expires > time.time():
+            await self._ledger.look_up(principal.user, principal.id)
+        return self._alive(principal, source)
 
     def cookie(self, visitor: Principal) -> str:
         """Return the value of the cookie for a login."""

@@ -107,8 +107,10 @@ class Rest:
 
     async def logout(self, request: web.Request) -> web.Response:
         """POST api/logout."""
-        visitor = self._state.principal(request)
+        visitor = await self._state.principal(request)
         await _body(request, Nothing)
+        if visitor.method == "proxy":
+            raise Refusal(409, "conflict", "the proxy in front of this gateway has logged you in; log out there.")
         self._state.events.emit(
             Code.WEB_LOGOUT, user=visitor.user, method=visitor.method, source=self._state.source(request), id=visitor.id
         )
@@ -120,7 +122,7 @@ class Rest:
 
     async def me(self, request: web.Request) -> web.Response:
         """GET api/me."""
-        return answer(self._who(self._state.principal(request)))
+        return answer(self._who(await self._state.principal(request)))
 
     def _who(self, visitor: Principal) -> dict[str, Any]:
         profiles = self._state.gateway.profiles
@@ -141,7 +143,7 @@ class Rest:
     async def create(self, request: web.Request) -> web.Response:
         """POST api/sessions."""
         door = self._state
-        visitor = door.principal(request)
+        visitor = await door.principal(request)
         body = await _body(request, CreateBody)
         door.check_open()
         if (body.cols is None) != (body.rows is None):
@@ -154,30 +156,30 @@ class Rest:
 
     async def list(self, request: web.Request) -> web.Response:
         """GET api/sessions."""
-        user = self._state.principal(request).user
+        user = (await self._state.principal(request)).user
         return answer({"sessions": [session.summary() for session in self._state.sessions.of(user)]})
 
     async def show(self, request: web.Request) -> web.Response:
         """GET api/sessions/ID."""
-        return answer(self.own(request).summary())
+        return answer((await self.own(request)).summary())
 
     async def ticket(self, request: web.Request) -> web.Response:
         """POST api/sessions/ID/ticket."""
-        session = self.own(request)
+        session = await self.own(request)
         await _body(request, Nothing)
         return answer({"ticket": self._ticket(session), "expires_in": int(self._state.tickets.seconds)}, 201)
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE api/sessions/ID."""
-        visitor = self._state.principal(request)
+        visitor = await self._state.principal(request)
         session = self._state.sessions.get(visitor.user, request.match_info["id"])
         if session is not None:
             await self._state.sessions.removed(session)
         return web.Response(status=204)
 
-    def own(self, request: web.Request) -> WebSession:
+    async def own(self, request: web.Request) -> WebSession:
         """Authenticate the request and return the session in its path. Raises ``Refusal``."""
-        return self.own_of(self._state.principal(request), request)
+        return self.own_of(await self._state.principal(request), request)
 
     def own_of(self, visitor: Principal, request: web.Request) -> WebSession:
         """Return the session in the request's path; raises ``Refusal`` (404) unless it belongs to this principal."""

@@ -59,7 +59,7 @@ class WebState:
 
     # --- authentication ---
 
-    def principal(self, request: web.Request) -> Principal:
+    async def principal(self, request: web.Request) -> Principal:
         """Authenticate a request and return its principal.
 
         A request other than GET or HEAD, and a WebSocket's upgrade, must also come from our own page (``check_origin``)
@@ -67,6 +67,7 @@ class WebState:
 
         Raises:
             Refusal: the origin is not ours (403), or there is no valid login (401).
+            Unavailable: it cannot be found out now whether a token is valid.
             LimitReached: the user has too many connections.
         """
         authorization = request.headers.get("Authorization")
@@ -74,7 +75,10 @@ class WebState:
         safe = request.method in ("GET", "HEAD") and "Upgrade" not in request.headers
         if not safe and not (bearer and "Origin" not in request.headers):
             self.check_origin(request)
-        found = self._found(request, (authorization or "")[7:].strip() if bearer else None)
+        if bearer:
+            found = await self.logins.by_token((authorization or "")[7:].strip(), self.source(request))
+        else:
+            found = self.known(request)
         if found is None:
             self._credential_refused(request, bearer)
             headers = {"WWW-Authenticate": "Bearer"} if bearer else None
@@ -108,17 +112,11 @@ class WebState:
 
     def known(self, request: web.Request) -> Principal | None:
         """Return the principal that the browser is logged in as, if any. Bearer tokens are ignored."""
-        return self._found(request, None)
-
-    def _found(self, request: web.Request, token: str | None) -> Principal | None:
-        source = self.source(request)
-        if token is not None:
-            return self.logins.by_token(token, source)
         user = self.place.user_of(connection_of(request).peer, request.headers)
         if user is not None:
             return self.logins.by_proxy(user)
         cookie = request.cookies.get(self.place.cookie(self.scheme(request)))
-        return self.logins.by_cookie(cookie, source) if cookie else None
+        return self.logins.by_cookie(cookie, self.source(request)) if cookie else None
 
     def check_origin(self, request: web.Request) -> None:
         """Check that the request comes from our own page: it has one Origin, which is exactly ours.
@@ -170,7 +168,7 @@ class WebState:
 
     async def terminal(self, request: web.Request) -> web.StreamResponse:
         """Serve a WebSocket until it closes. Refusals are HTTP responses, before the upgrade."""
-        visitor = self.principal(request)
+        visitor = await self.principal(request)
         offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         if request.headers.get("Upgrade", "").lower() != "websocket" or "sshgate.v1" not in offered:
             raise Refusal(400, "request", "this is a WebSocket with the subprotocol sshgate.v1.")
@@ -228,10 +226,12 @@ class WebState:
         self.sessions.end_unattended()
 
     def recheck(self) -> None:
-        """End sessions whose login's proof no longer holds; close sockets and transfers of logins that have ended."""
+        """End sessions whose login's proof no longer holds; close sockets and transfers of logins that have ended.
+
+        Sockets and transfers that came by another login of the same user go on.
+        """
+        self.logged_out(lambda principal, source: not self.logins.alive(principal, source), "login is over")
         for session in self.sessions.all():
             if session.ending is None and not self.logins.stands(session.owner, session.identity.source):
                 self.events.emit(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")
-                self.close_sockets(lambda socket: socket.visitor.user == session.user, Close.LOGIN, "login is over")  # noqa: B023
                 self.sessions.end(session, "your login is not valid any more.")
-        self.logged_out(lambda visitor, source: not self.logins.alive(visitor, source), "login is over")

@@ -82,7 +82,9 @@ class Issued:
         return replace(kept, logouts=logouts, before=before)
 
     def lost(self, word: str, made: float, *, token: bool) -> bool:
-        """Return whether a login was ended or a token revoked. Its signature and expiry are not checked here.
+        """Return whether a login was ended, or a token revoked or never issued.
+
+        Signature and expiry are not checked here.
 
         Args:
             word: the id of the login or token.
@@ -91,5 +93,5 @@ class Issued:
         """
         if token:
             known = self.tokens.get(word)
-            return known is not None and known.revoked
+            return known is None or known.revoked
         return word in self.logouts or made <= self.before

@@ -15,9 +15,13 @@ import structlog
 
 from sshgate.access.issued import Issued, Logout, Token
 from sshgate.errors import GateError, Unavailable
+from sshgate.stream.tasks import TaskSet
 
 # Upper bound on how long other gateways accept a revoked token, not counting the time of the read itself.
 REFRESH_SECONDS = 5.0
+# Minimum time between two reads because of tokens that are unknown here, and the time limit of such a lookup.
+LOOKUP_SECONDS = 1.0
+LONGEST_LOOKUP = 10.0
 # Logouts kept in memory while the shelf is unavailable; the oldest are dropped beyond this.
 MOST_UNSAVED = 10_000
 
@@ -77,6 +81,9 @@ class Ledger:
         self._users: dict[str, Issued] = {}
         self._unsaved: list[tuple[str, Change]] = []
         self._turn = asyncio.Lock()
+        self._tasks = TaskSet()
+        self._lookup: asyncio.Task[None] | None = None
+        self._looked_up_at = -LOOKUP_SECONDS
 
     def __repr__(self) -> str:
         return f"<Ledger {len(self._users)} users, {len(self._unsaved)} changes to be saved>"
@@ -107,6 +114,30 @@ class Ledger:
     def of(self, user: str) -> Issued:
         """Return what was issued to this user, as of the last refresh; empty for an unknown user."""
         return self._users.get(user, Issued())
+
+    async def look_up(self, user: str, token: str) -> None:
+        """Refresh if this token is unknown here: another gateway may have just issued it.
+
+        Concurrent calls share a refresh, which begins after each of them and ``LOOKUP_SECONDS`` after the one before.
+
+        Raises:
+            Unavailable: the storage cannot be read, so that nobody knows whether the token is valid.
+        """
+        if token in self.of(user).tokens:
+            return
+        if self._lookup is None:
+            self._lookup = self._tasks.start(self._refresh_later())
+        await asyncio.shield(self._lookup)
+
+    async def _refresh_later(self) -> None:
+        await asyncio.sleep(self._looked_up_at + LOOKUP_SECONDS - time.monotonic())
+        # A token that is asked for from here on may be too new for this refresh, so it gets the next one.
+        self._lookup, self._looked_up_at = None, time.monotonic()
+        try:
+            async with asyncio.timeout(LONGEST_LOOKUP):
+                await self.refresh()
+        except Exception as error:  # ``run`` logs what it is
+            raise Unavailable("it cannot be looked up whether this token is valid; try again in a moment.") from error
 
     async def issue(self, user: str, token: Token) -> None:
         """Record a new token. It must not be handed out before this has returned.

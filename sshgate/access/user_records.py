@@ -50,7 +50,7 @@ class FileUserRecords:
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeError, msgspec.DecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is damaged; without it revoked tokens count"
+            reason = error.strerror if isinstance(error, OSError) else "it is damaged; without it all tokens end"
             raise Unavailable(f"{self._path} cannot be read: {reason}.") from error
 
     def _write(self, content: bytes) -> None:

@@ -6,14 +6,17 @@ import asyncio
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sshgate.access import ledger
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
+from sshgate.access.ledger import Ledger, MemoryUserRecords
 from sshgate.config.model import Address, Tls, Web
-from sshgate.errors import BadRequest, ConfigError, Denied, GateError
+from sshgate.errors import BadRequest, ConfigError, Denied, GateError, Unavailable
 from sshgate.session.subsystems.registry import SubsystemRequest
 from sshgate.stream.interfaces import Request, Subsystem
 from sshgate.telemetry.events import Events
@@ -44,10 +47,10 @@ class Keys:
         return self.allowed if certificate == SHOWN else None
 
 
-def logins(keys: Keys | None = None, **web: object) -> Logins:
+def logins(keys: Keys | None = None, ledger: Ledger | None = None, **web: object) -> Logins:
     settings = dataclasses.replace(Web(public_url="https://term.example/shell"), **web)  # type: ignore[arg-type]
     place = PublicEndpoint(settings, Address("0.0.0.0", 31000))
-    return Logins(settings, keys or Keys(), Signer(b"k" * 32), place)
+    return Logins(settings, keys or Keys(), Signer(b"k" * 32), place, ledger)
 
 
 def identity(method: str = "publickey", login: str = "alice", **restrictions: Any) -> Identity:
@@ -130,11 +133,75 @@ async def test_a_key_for_one_sandbox_or_command_opens_no_browser() -> None:
 async def test_a_token_is_no_cookie_and_a_cookie_no_token() -> None:
     ways = logins()
     token = (await ways.token(question(identity()))).splitlines()[0]
-    found = ways.by_token(token, HERE)
+    found = await ways.by_token(token, HERE)
     assert found is not None
     assert (found.user, found.method) == ("alice", "token")
     assert ways.by_cookie(token, HERE) is None
-    assert ways.by_token(ways.cookie(found), HERE) is None
+    assert await ways.by_token(ways.cookie(found), HERE) is None
+
+
+class Records(MemoryUserRecords):
+    """Counts how often it is read, and can be out of reach."""
+
+    reads = 0
+    fails: Exception | None = None
+
+    async def all(self) -> Mapping[str, str]:
+        self.reads += 1
+        if self.fails is not None:
+            raise self.fails
+        await asyncio.sleep(0)
+        return await super().all()
+
+
+async def test_a_token_that_another_gateway_has_just_issued_is_known_here_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ledger, "LOOKUP_SECONDS", 0.01)
+    records = Records()
+    here, there = (logins(ledger=Ledger(records)) for _ in range(2))
+    for _ in range(2):
+        token = (await there.token(question(identity()))).splitlines()[0]
+        assert all(await asyncio.gather(*(here.by_token(token, HERE) for _ in range(20))))
+    assert records.reads == 2
+    assert await here.by_token(token, HERE)
+    assert records.reads == 2
+
+
+async def test_a_token_that_nobody_knows_is_refused_and_costs_a_bounded_number_of_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ledger, "LOOKUP_SECONDS", 0.2)
+    records, forgetful = Records(), Ledger(Records())
+    here, there = logins(ledger=Ledger(records)), logins(ledger=forgetful)
+    token = (await there.token(question(identity()))).splitlines()[0]
+    began = time.monotonic()
+    for _ in range(3):
+        assert await asyncio.gather(*(here.by_token(token, HERE) for _ in range(20))) == [None] * 20
+    assert records.reads <= 1 + (time.monotonic() - began) / 0.2
+    # Nor does one that was known hold when the records have lost it.
+    found = await there.by_token(token, HERE)
+    assert found is not None
+    forgetful._records = MemoryUserRecords()
+    await forgetful.refresh()
+    assert not there.alive(found, HERE)
+    assert not there.stands(found, HERE)
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), OSError("whatever")])
+async def test_records_that_cannot_be_read_end_no_known_token_and_admit_no_other(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(ledger, "LOOKUP_SECONDS", 0.01)
+    records = Records()
+    here, there = (logins(ledger=Ledger(records)) for _ in range(2))
+    known, other = [(await ways.token(question(identity()))).splitlines()[0] for ways in (here, there)]
+    records.fails = error
+    assert await here.by_token(known, HERE)
+    with pytest.raises(Unavailable, match="try again"):
+        await here.by_token(other, HERE)
+    records.fails = None
+    assert await here.by_token(other, HERE)
 
 
 async def test_cookies_are_refused_when_altered_foreign_old_or_logged_out() -> None:

@@ -147,6 +147,12 @@ async def test_a_proxy_with_the_secret_names_the_user(gates: dict[str, Gateway],
         await tab.open(made["ticket"])
         await tab.type(b"echo [$SSHGATE_USER]\n")
         await tab.see(b"[carol]\r\n")
+        # Nothing here could be revoked: the proxy would log in the next request as well.
+        status, refused = await page.ask("POST", "api/logout")
+        assert (status, refused["error"]["code"]) == (409, "conflict")
+        assert "log out there" in refused["error"]["message"]
+        await tab.type(b"echo st''ill\n")
+        await tab.see(b"still\r\n")
         await page.ask("DELETE", f"api/sessions/{made['id']}")
     for name in ("term", "whole"):
         async with aiohttp.ClientSession() as stranger:

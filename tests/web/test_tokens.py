@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ended, Ssh, make_key
-from tests.rig.web import address, browser, eventually, link, section, token
+from tests.rig.web import Tab, address, browser, eventually, link, section, token
 
 
 def told(gate: Gateway, code: str) -> list[dict[str, Any]]:
@@ -118,3 +118,31 @@ async def test_a_revoked_token_ends_the_sessions_that_it_made(
         (issued,) = told(gate, "web.token_issued")
         assert (await ask(user, "revoke-token", issued["id"])).status == 0
         await eventually(lambda: asyncio.to_thread(lambda: bool(told(gate, "sandbox.end"))), 10)
+
+
+@pytest.mark.local
+@pytest.mark.usefixtures("local")
+async def test_a_revoked_token_closes_no_socket_and_no_transfer_that_came_by_another_login(
+    gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
+) -> None:
+    gate = gateway("local", web=section(), telemetry={"audit": "audit"})
+    user = user_at(gate)
+    word = await asyncio.to_thread(token, user)
+    async with browser(address(gate)) as page, browser(address(gate)) as program:
+        await page.login(await asyncio.to_thread(link, user))
+        program.headers["Authorization"] = f"Bearer {word}"
+        mine, its = Tab(page, (await page.new())["id"]), Tab(program, (await program.new())["id"])
+        await mine.open()
+        await its.open()
+        await mine.type(b"head -c 100000000 /dev/zero >large; echo fi''lled\n")
+        await mine.see(b"filled\r\n")
+        files = f"{page.url}/api/sessions/{mine.session}/files"
+        async with page.http.get(files, params={"path": "large"}) as download:
+            (issued,) = told(gate, "web.token_issued")
+            assert (await ask(user, "revoke-token", issued["id"])).status == 0
+            assert await its.closed(10) == 4401
+            await eventually(lambda: asyncio.to_thread(lambda: bool(told(gate, "sandbox.end"))), 10)
+            await mine.type(b"echo st''ill\n")
+            await mine.see(b"still\r\n")
+            assert len(await download.read()) == 100_000_000
+        await page.ask("DELETE", f"api/sessions/{mine.session}")

@@ -4,8 +4,8 @@ import { call } from "./api.js";
 import { byId } from "./dom.js";
 import { change, onChange, settings } from "./settings.js";
 
-/** @param {string} user */
-export function fillMenu(user) {
+/** @param {import("./api.js").Me} me */
+export function fillMenu(me) {
   /** @type {HTMLSelectElement} */
   const theme = byId("theme");
   /** @type {HTMLSelectElement} */
@@ -23,7 +23,10 @@ export function fillMenu(user) {
   theme.addEventListener("change", () => change({ theme: /** @type {any} */ (theme.value) }));
   bell.addEventListener("change", () => change({ bell: /** @type {any} */ (bell.value) }));
   reader.addEventListener("change", () => change({ screenReader: reader.checked }));
-  byId("user").textContent = user;
+  // A login by the proxy in front of the gateway comes with each request: it can be ended only there.
+  const proxied = me.method === "proxy";
+  byId("user").textContent = proxied ? `${me.user}, logged in by a proxy: log out there` : me.user;
+  byId("logout").hidden = proxied;
   byId("logout").addEventListener("click", () => void call("logout", "POST", {}).finally(() => location.reload()));
   onChange(show);
   show();

@@ -198,7 +198,7 @@ async function begin(ticket) {
   followViewport();
   followLoginLinks();
   const me = await loggedIn(ticket);
-  fillMenu(me.user);
+  fillMenu(me);
   byId("frame").hidden = false;
   const page = new Page(me);
   await page.list();
