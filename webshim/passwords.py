@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from sshgate.config.names import is_user
-from sshgate.telemetry.rate_limit import Rarely
+from sshgate.telemetry.rate_limit import RateLimit
 
 log = logging.getLogger("sshgate.web")
 
@@ -34,7 +34,7 @@ class UsersFile:
         self._path = path
         self._stamp: tuple[int, ...] = ()
         self._hashes: dict[str, str] = {}
-        self._warnings = Rarely()
+        self._warnings = RateLimit()
         # Checked for unknown users, so that they take the same time as known ones.
         self._nobody = _hasher.hash("nobody")
 

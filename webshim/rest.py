@@ -9,9 +9,11 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from sshgate.access.connections import network_of
 from sshgate.config.names import matches
 from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Stranger
 from webshim.connection import connection_of
 from webshim.login import Refused
 from webshim.principal import Principal
@@ -75,7 +77,10 @@ class Rest:
             raise Refusal(400, "request", 'a login needs "link", or "user" and "password".')
         if isinstance(found, Refused):
             way = "link" if body.link is not None else "password"
-            door.events.emit(Code.WEB_REFUSED, reason=f"{way} not accepted", source=source, user=body.user)
+            door.events.emit(
+                Code.WEB_REFUSED, stranger=Stranger(network_of(source)), reason=f"{way} not accepted", source=source,
+                user=body.user,
+            )  # fmt: skip
             if found.wait:
                 raise Refusal(
                     429,

@@ -8,11 +8,11 @@ from typing import Protocol
 
 from aiohttp import web
 
-from sshgate.access.connections import origin_of
+from sshgate.access.connections import network_of, origin_of
 from sshgate.config.model import Web
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import Events
-from sshgate.telemetry.rate_limit import Rarely
+from sshgate.telemetry.events import Events, Stranger
+from sshgate.telemetry.rate_limit import RateLimit
 from webshim.connection import connection_of
 from webshim.login import Logins
 from webshim.one_time_tokens import OneTimeTokens
@@ -50,8 +50,7 @@ class WebState:
         self.tickets: OneTimeTokens[Ticket] = OneTimeTokens(TICKET_SECONDS)
         self.sockets: set[Socket] = set()
         self._transfers: dict[Transfer, tuple[Principal, str]] = {}
-        self._credentials, self._malformed, self._refused = Rarely(), Rarely(), Rarely()
-        self._used = Rarely(USED_SECONDS)
+        self._used = RateLimit(USED_SECONDS)
         self.draining = False
 
     def __repr__(self) -> str:
@@ -92,23 +91,22 @@ class WebState:
     def _credential_refused(self, request: web.Request, bearer: bool) -> None:
         source = self.source(request)
         cookie = request.cookies.get(self.place.cookie(self.scheme(request)))
-        if (bearer or cookie) and self._credentials.due(origin_of(source)):
+        if bearer or cookie:
             word = request.headers.get("Authorization", "")[7:].strip() if bearer else cookie
             known = self.logins.signed(word or "", token=bearer)
             self.events.emit(
-                Code.WEB_REFUSED, reason=f"{'token' if bearer else 'cookie'} not accepted", source=source,
+                Code.WEB_REFUSED, stranger=Stranger(network_of(source), 1), source=source,
+                reason=f"{'token' if bearer else 'cookie'} not accepted",
                 user=known.user if known is not None else None, id=known.id if known is not None else None,
             )  # fmt: skip
 
     def malformed(self, peer: str, reason: str) -> None:
-        """Report that this address sent something that is not HTTP, at most once a minute per source."""
-        if self._malformed.due(origin_of(peer)):
-            self.events.emit(Code.WEB_MALFORMED, reason=reason, source=peer)
+        """Report that this address sent something that is not HTTP."""
+        self.events.emit(Code.WEB_MALFORMED, stranger=Stranger(network_of(peer), 1), reason=reason, source=peer)
 
     def refused(self, peer: str, reason: str) -> None:
-        """Report that a PROXY header or TLS handshake failed, at most once a minute per source."""
-        if self._refused.due(origin_of(peer)):
-            self.events.emit(Code.CONNECTION_REFUSED, reason=reason, source=peer)
+        """Report that a PROXY header or TLS handshake failed."""
+        self.events.emit(Code.CONNECTION_REFUSED, stranger=Stranger(network_of(peer), 1), reason=reason, source=peer)
 
     def known(self, request: web.Request) -> Principal | None:
         """Return the principal that the browser is logged in as, if any. Bearer tokens are ignored."""
@@ -126,8 +124,8 @@ class WebState:
         origin = request.headers.getall("Origin", [])
         peer = connection_of(request).peer
         if len(origin) != 1 or not self.place.own_origin(origin[0], peer, request.headers):
-            said = f"origin {(origin or ['none'])[0]}"
-            self.events.emit(Code.WEB_REFUSED, reason=said, source=self.source(request))
+            source, reason = self.source(request), f"origin {(origin or ['none'])[0]}"
+            self.events.emit(Code.WEB_REFUSED, stranger=Stranger(network_of(source)), reason=reason, source=source)
             raise Refusal(403, "origin", "this request does not come from a page of this server.")
 
     def source(self, request: web.Request) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from sshgate.access.identity import Certified, Restrictions, comes_from
 from sshgate.access.key_line import KeyLine, LineRefused, parse
 from sshgate.config.names import is_user
-from sshgate.telemetry.rate_limit import Rarely
+from sshgate.telemetry.rate_limit import RateLimit
 
 log = logging.getLogger("sshgate.access")
 
@@ -65,7 +65,7 @@ class Keyring:
         self._directory = directory
         self._user_ca = user_ca
         self._files: dict[Path, _KeyFile] = {}
-        self._warnings = Rarely()
+        self._warnings = RateLimit()
 
     def __repr__(self) -> str:
         return f"<Keyring {self._directory}, {len(self._files)} files read>"

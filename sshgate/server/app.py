@@ -108,6 +108,7 @@ async def serve(config: Config, ready: Ready | None = None, file: Path | None = 
         finally:
             await doors.close()
             core.readiness.serving = False
+        events.report_omitted()
         events.emit(Code.STOPPED)
 
 

@@ -13,6 +13,7 @@ import asyncssh
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 from asyncssh.packet import String, UInt32
 
+from sshgate.access.connections import network_of
 from sshgate.access.identity import Identity
 from sshgate.config.model import Config
 from sshgate.errors import BadRequest, Denied, GateError, LimitReached, Unavailable
@@ -26,7 +27,7 @@ from sshgate.ssh.login_progress import LoginProgress
 from sshgate.stream.interfaces import Request, Stream
 from sshgate.stream.splice import splice
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import Events
+from sshgate.telemetry.events import Events, Stranger
 from sshgate.telemetry.timings import Stage, Timings, since
 
 # Reason codes of RFC 4254 section 5.1 for forwarded connections that are refused rather than failed to connect.
@@ -101,7 +102,7 @@ class Connection(Authentication):
         try:
             self._login_progress.slot = self._admission.connect(self._source, self._login_progress)
         except LimitReached as error:
-            self._events.emit(Code.CONNECTION_LIMIT, reason=str(error))
+            self._events.emit(Code.CONNECTION_LIMIT, stranger=self._stranger, reason=str(error))
             self._transport.turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -113,6 +114,7 @@ class Connection(Authentication):
             if self._login is None:
                 self._events.emit(
                     Code.CONNECTION_UNAUTHENTICATED,
+                    stranger=self._stranger,
                     user=self._asked_name or None,
                     reason=self._login_progress.cut_by or _reason(exc),
                     failures=self._login_progress.failures,
@@ -124,6 +126,10 @@ class Connection(Authentication):
             self._login.disconnected()
             self._spawn(self._leave(self._login))
         self._lost(self)
+
+    @property
+    def _stranger(self) -> Stranger:
+        return Stranger(network_of(self._source))
 
     @property
     def channels(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import asyncssh
 import structlog
 
+from sshgate.access.connections import network_of
 from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address, Config
@@ -21,8 +22,7 @@ from sshgate.ssh.connection import Connection
 from sshgate.ssh.contracts import Admission, Gateway, Keyring
 from sshgate.ssh.options import connection_options
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import Events, to_log
-from sshgate.telemetry.rate_limit import Rarely
+from sshgate.telemetry.events import Events, Stranger, to_log
 
 # How long cancelled sessions may take to inform their clients and to delete their sandboxes.
 CUT_SECONDS = 8.0
@@ -65,7 +65,6 @@ class SshServer:
         self._empty.set()
         self._moved = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refusals = Rarely()
         self._turned_away: set[asyncio.Transport] = set()
         self.addresses: list[Address] = []
 
@@ -117,8 +116,9 @@ class SshServer:
         return transport
 
     def _refused(self, source: str, reason: str) -> None:
-        if self._refusals.due(source):
-            self._events.emit(Code.CONNECTION_REFUSED, source=source, reason=reason)
+        self._events.emit(
+            Code.CONNECTION_REFUSED, stranger=Stranger(network_of(source), 1), source=source, reason=reason
+        )
 
     def stop_accepting(self) -> None:
         """Accept no new connections, and no new sessions on existing ones.

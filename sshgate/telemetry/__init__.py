@@ -18,7 +18,7 @@ class Telemetry:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.receipts = TimingHistory()
-        self.events = Events(to_log, self.metrics.observe)
+        self.events = Events(to_log, counter=self.metrics.observe)
 
     def first_byte(self, marks: Timings, prompt: bool) -> None:
         """Record that a session's program has sent its first output. ``prompt``: it is a shell on a terminal."""

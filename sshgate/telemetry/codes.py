@@ -20,6 +20,7 @@ class Code(StrEnum):
     STOPPED = "stopped"
     CONFIG_REREAD = "config.reread"
     CONFIG_REFUSED = "config.refused"
+    EVENTS_OMITTED = "events.omitted"
 
     # One connection, from TCP to its end.
     CONNECTION_REFUSED = "connection.refused"
@@ -64,6 +65,7 @@ class Code(StrEnum):
 
 LEVELS: Mapping[Code, int] = {
     Code.CONFIG_REFUSED: logging.ERROR,
+    Code.EVENTS_OMITTED: logging.WARNING,
     Code.CONNECTION_REFUSED: logging.WARNING,
     Code.CONNECTION_LIMIT: logging.WARNING,
     Code.SESSION_FAILED: logging.WARNING,
@@ -74,4 +76,4 @@ LEVELS: Mapping[Code, int] = {
     Code.WEB_REFUSED: logging.WARNING,
     Code.WEB_MALFORMED: logging.WARNING,
 }
-"""Log levels of events; any other code has ``info``. The audit file has all events."""
+"""Log levels of events; any other code has ``info``. The audit file has all events but those omitted."""

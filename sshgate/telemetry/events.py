@@ -6,7 +6,9 @@ Code that emits events holds an ``EventContext``, which already has the connecti
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -14,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from sshgate.telemetry.codes import LEVELS, Code
+from sshgate.telemetry.rate_limit import MINUTE, RateLimit
 from sshgate.telemetry.timings import Timings
 
 Value = str | int | float | bool | None
@@ -21,6 +24,10 @@ Value = str | int | float | bool | None
 
 # Characters kept of a text. Clients choose some of the texts and must not be able to fill the log.
 LONGEST_TEXT = 512
+
+# Events of one code that strangers may cause within a minute: from one network, and in all.
+EACH = 30
+TOTAL = 600
 
 log = structlog.get_logger("sshgate.events")
 
@@ -42,6 +49,16 @@ class Record:
     """The timings of the session or connection so far; for traces only."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """Somebody who has not logged in. Events that strangers cause are rate limited, so that nobody can fill a disk."""
+
+    network: str
+    """Their network; see ``access.connections.network_of``."""
+    each: int = EACH
+    """How many events of a code are passed on within a minute for this network."""
+
+
 Sink = Callable[[Record], None]
 
 
@@ -59,15 +76,23 @@ class Tracer(Protocol):
 
 
 class Events:
-    """Passes every event to all sinks, synchronously and in order.
+    """Passes events to all sinks, synchronously and in order.
 
-    An exception in a sink is logged and does not reach the emitter or the other sinks. ``clock`` gives seconds since
-    the epoch. ``tracer`` is ``None`` while traces are off.
+    Of the events of strangers, those beyond the rate limits are only counted, and reported within a minute. An
+    exception in a sink is logged and does not reach the emitter or the other sinks. ``tracer`` is ``None`` while traces
+    are off.
+
+    Args:
+        counter: a sink that gets the omitted events too.
+        clock: gives seconds since the epoch.
     """
 
-    def __init__(self, *sinks: Sink, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *sinks: Sink, counter: Sink | None = None, clock: Callable[[], float] = time.time) -> None:
         self._sinks = list(sinks)
+        self._counter = counter
         self._clock = clock
+        self._limits: dict[Code, RateLimit] = {}
+        self._omitted: Counter[Code] = Counter()
         self.tracer: Tracer | None = None
 
     def __repr__(self) -> str:
@@ -82,16 +107,24 @@ class Events:
         return EventContext(self, fields)
 
     def emit(
-        self, code: Code, /, *, level: int | None = None, error: BaseException | None = None, **fields: Value
+        self,
+        code: Code,
+        /,
+        *,
+        level: int | None = None,
+        error: BaseException | None = None,
+        stranger: Stranger | None = None,
+        **fields: Value,
     ) -> None:
         """Emit an event. Never raises. Texts are made printable and shortened here, so callers pass them as they are.
 
         Args:
             level: overrides the log level that ``codes.LEVELS`` gives to the code.
             error: an exception whose traceback goes to the log.
+            stranger: who has caused it, if nobody has logged in.
             fields: the event's fields; those that are ``None`` are left out.
         """
-        self.dispatch(code, fields, level, error)
+        self.dispatch(code, fields, level, error, stranger=stranger)
 
     def dispatch(
         self,
@@ -100,6 +133,7 @@ class Events:
         level: int | None = None,
         error: BaseException | None = None,
         marks: Timings | None = None,
+        stranger: Stranger | None = None,
     ) -> None:
         """Emit an event with its fields in a mapping, and with the timings of its session. Otherwise like ``emit``."""
         printable = {name: _printable(value) for name, value in fields.items() if value is not None}
@@ -109,11 +143,26 @@ class Events:
                 record = replace(record, fields={**printable, **self.tracer.observe(record)})
             except Exception:
                 log.exception("event.untraced", code=code.value)
-        for sink in self._sinks:
+        sinks = [] if stranger is not None and self._omits(code, stranger) else self._sinks
+        for sink in filter(None, (self._counter, *sinks)):
             try:
                 sink(record)
             except Exception:
                 log.exception("event.undelivered", code=code.value)
+
+    def _omits(self, code: Code, stranger: Stranger) -> bool:
+        if self._limits.setdefault(code, RateLimit(total=TOTAL)).due(stranger.network, stranger.each):
+            return False
+        if not self._omitted:
+            asyncio.get_running_loop().call_later(MINUTE, self.report_omitted)
+        self._omitted[code] += 1
+        return True
+
+    def report_omitted(self) -> None:
+        """Emit how many events were omitted since the last report, by code."""
+        omitted, self._omitted = self._omitted, Counter()
+        for code, count in omitted.items():
+            self.emit(Code.EVENTS_OMITTED, code=code.value, count=count)
 
 
 class EventContext:
@@ -136,10 +185,17 @@ class EventContext:
         return EventContext(self._events, self.fields, marks)
 
     def emit(
-        self, code: Code, /, *, level: int | None = None, error: BaseException | None = None, **fields: Value
+        self,
+        code: Code,
+        /,
+        *,
+        level: int | None = None,
+        error: BaseException | None = None,
+        stranger: Stranger | None = None,
+        **fields: Value,
     ) -> None:
         """Emit an event with the fields of this context added; see ``Events.emit``. Never raises."""
-        self._events.dispatch(code, {**self.fields, **fields}, level, error, self._marks)
+        self._events.dispatch(code, {**self.fields, **fields}, level, error, self._marks, stranger)
 
 
 def to_log(record: Record) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from sshgate.config.model import Log
-from sshgate.telemetry.rate_limit import Rarely
+from sshgate.telemetry.rate_limit import RateLimit
 
 
 def configure(settings: Log) -> None:
@@ -66,7 +66,7 @@ class _Strangers(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rarely = Rarely()
+        self._limit = RateLimit()
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -75,4 +75,4 @@ class _Strangers(logging.Filter):
             return True
         record.msg, record.args = f"malformed request: {type(error).__name__}", ()
         record.exc_info = None
-        return self._rarely.due(str(record.msg))
+        return self._limit.due(str(record.msg))

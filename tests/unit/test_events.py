@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 import sshgate.telemetry
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import LONGEST_TEXT, Events, Record
+from sshgate.telemetry.events import EACH, LONGEST_TEXT, TOTAL, Events, Record, Stranger
+from tests.hostile.polling import until
 
 
 def recorded() -> tuple[Events, list[Record]]:
@@ -61,6 +65,34 @@ def test_a_sink_that_fails_takes_no_other_down() -> None:
 
     Events(broken, records.append).emit(Code.SERVING)
     assert [record.code for record in records] == [Code.SERVING]
+
+
+async def test_strangers_are_heard_so_often_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sshgate.telemetry.events.MINUTE", 0.05)
+    records: list[Record] = []
+    counted: list[Record] = []
+    events = Events(records.append, counter=counted.append)
+    trail = events.context(connection="c")
+    for number in range(100):
+        trail.emit(Code.CONNECTION_LIMIT, stranger=Stranger("192.0.2.1"))
+        trail.emit(Code.WEB_MALFORMED, stranger=Stranger("192.0.2.1", 1))
+        events.emit(Code.WEB_REFUSED, stranger=Stranger(f"2001:db8:{number // 2}::/48"))
+        # Users are never left out.
+        events.emit(Code.CONNECTION_LIMIT, user="dev")
+    for number in range(2000):
+        events.emit(Code.CONNECTION_UNAUTHENTICATED, stranger=Stranger(f"2001:db8:{number:x}::/48"))
+    passed = Counter(record.code for record in records if "user" not in record.fields)
+    assert passed == {
+        Code.CONNECTION_LIMIT: EACH, Code.WEB_MALFORMED: 1, Code.WEB_REFUSED: 100,
+        Code.CONNECTION_UNAUTHENTICATED: TOTAL,
+    }  # fmt: skip
+    assert [record.fields.get("user") for record in records].count("dev") == 100
+    assert len(counted) == 2400
+    await until(lambda: records[-1].code is Code.EVENTS_OMITTED)
+    omitted = {record.fields["code"]: record.fields["count"] for record in records[-3:]}
+    assert omitted == {
+        "connection.limit": 100 - EACH, "web.malformed": 99, "connection.unauthenticated": 2000 - TOTAL
+    }  # fmt: skip
 
 
 def test_the_readme_names_every_code_and_no_other() -> None:

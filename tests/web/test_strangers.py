@@ -87,6 +87,22 @@ async def test_wrong_credentials_are_logged_once_a_minute_for_each_address(gate:
     assert {line["reason"] for line in refused} == {"token not accepted"}
 
 
+async def test_whatever_strangers_try_fills_no_log(gate: Gateway) -> None:
+    await asyncio.gather(*(said(gate, b"nonsense\r\n\r\n") for _ in range(20)))
+    async with browser(address(gate)) as page:
+        for _ in range(100):
+            assert (await page.ask("POST", "api/login", {"user": "dev", "password": "x"}))[0] in (401, 429)
+        page.origin = "http://elsewhere.example"
+        for _ in range(100):
+            assert (await page.ask("POST", "api/login", {"link": "x"}))[0] == 403
+    assert len(logged(gate, "web.refused")) == 30
+    assert len(logged(gate, "web.malformed")) == 1
+    await asyncio.to_thread(gate.stop)
+    assert {line["code"]: int(line["count"]) for line in logged(gate, "events.omitted")} == {
+        "web.refused": 170, "web.malformed": 19,
+    }  # fmt: skip
+
+
 async def test_a_logout_is_logged(gate: Gateway, user_at: Callable[[Gateway], Ssh]) -> None:
     async with browser(address(gate)) as page:
         await page.login(link(user_at(gate)))

@@ -1,0 +1,32 @@
+"""The bound on log lines and events that strangers cause."""
+
+from __future__ import annotations
+
+from sshgate.telemetry.rate_limit import MOST, RateLimit
+
+
+def test_each_key_passes_so_many_times_within_the_span() -> None:
+    now = 0.0
+    limit = RateLimit(60.0, now=lambda: now)
+    assert [limit.due(key) for key in ("a", "b", "a")] == [True, True, False]
+    assert [limit.due("c", 2) for _ in range(3)] == [True, True, False]
+    now = 59.9
+    assert not limit.due("a")
+    now = 60.0
+    assert limit.due("a")
+
+
+def test_strangers_with_many_addresses_fill_neither_memory_nor_log() -> None:
+    now = 0.0
+    limit = RateLimit(60.0, 1000, lambda: now)
+    assert sum(limit.due(str(number)) for number in range(3000)) == 1000
+    assert repr(limit) == "<RateLimit 1000 keys>"
+    now = 60.0
+    assert limit.due("new")
+    assert repr(limit) == "<RateLimit 1 keys>"
+
+
+def test_without_a_total_no_key_is_silent_for_the_sake_of_others() -> None:
+    limit = RateLimit(60.0, now=lambda: 0.0)
+    assert all(limit.due(str(number)) for number in range(2 * MOST))
+    assert len(limit._keys) <= MOST + 1
