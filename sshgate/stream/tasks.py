@@ -32,6 +32,22 @@ async def first_of(*works: Coroutine[Any, Any, Any]) -> tuple[int, Any]:
     return index, tasks[index].result()
 
 
+async def all_of(*works: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Run coroutines concurrently until all have ended, and return their results in the order given.
+
+    If one raises, the others are cancelled, and their cleanup is awaited. Cancellation does the same to all of them.
+
+    Raises:
+        Exception: What the first coroutine to fail has raised.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks and wait until they have ended.
 

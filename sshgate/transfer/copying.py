@@ -55,7 +55,7 @@ class CopyRequest:
     max_entries: int = 0
 
 
-async def copy(order: CopyRequest, ways: Transports, display: Display) -> str | None:
+async def copy(request: CopyRequest, transports: Transports, display: Display) -> str | None:
     """Run a copy. Entries that cannot be copied are reported to ``display``, and the copy goes on.
 
     Cancellation closes the connection and removes incomplete files here, except those kept for ``resume``.
@@ -64,8 +64,8 @@ async def copy(order: CopyRequest, ways: Transports, display: Display) -> str | 
         A sentence for the user if the copy failed as a whole, else ``None``.
     """
     try:
-        async with _way_in(order.remote, ways) as process:
-            await _copy(order, RemoteShell(process, display.say), display)
+        async with _connected(request.remote, transports) as process:
+            await _copy(request, RemoteShell(process, display.say), display)
     except (RemoteFailure, Stopped, GateError) as error:
         return str(error)
     except OSError as error:
@@ -77,79 +77,67 @@ async def copy(order: CopyRequest, ways: Transports, display: Display) -> str | 
     return None
 
 
-async def _copy(order: CopyRequest, shell: RemoteShell, display: Display) -> None:
+async def _copy(request: CopyRequest, shell: RemoteShell, display: Display) -> None:
     from sshgate.transfer import python_peer
-    from sshgate.transfer.sender import ReadOptions
 
     agent = python_peer.bundle()
     programs = await shell.programs()
-    many = len(order.sources) > 1
-    resume = "1" if order.resume else "0"
+    sources, destination, totals = request.sources, request.destination, display.wants_totals
     if "python3" in programs:
-        if order.upload:
-            if await python_peer.started(
-                shell, agent, "receive", order.destination.hex(), "1" if many else "0", resume
-            ):
-                await python_peer.send(
-                    shell, order.sources, ReadOptions(order.resume, display.wants_totals, wholes=True), display
-                )
-                return
+        if request.upload:
+            arguments = ["receive", destination.hex(), _flag(len(sources) > 1), _flag(request.resume)]
         else:
-            paths = [source.hex() for source in order.sources]
-            totals = "1" if display.wants_totals else "0"
-            if await python_peer.started(shell, agent, "send", resume, totals, *paths):
-                await python_peer.fetch(shell, _writing(order), display)
-                return
-    if order.resume:
+            arguments = ["send", _flag(request.resume), _flag(totals), *(source.hex() for source in sources)]
+        if await python_peer.started(shell, agent, *arguments):
+            if request.upload:
+                await python_peer.send(shell, sources, request.resume, totals, display)
+            else:
+                await python_peer.fetch(shell, _write_options(request), display)
+            return
+    from sshgate.transfer import tar_peer
+
+    if missing := sorted(tar_peer.NEEDED - programs):
+        lacks = "neither Python 3.8 nor tar: add one of them"
+        if "tar" in programs:
+            lacks = f"no Python 3.8, and a copy by tar needs {', '.join(missing)} as well: add these or Python"
+        raise RemoteFailure(f"the sandbox has {lacks} to its image; nothing was copied.")
+    if request.resume:
         display.say("--resume needs Python 3.8 in the sandbox, which it lacks: everything is copied from the start.")
-    await _without_python(order, shell, display, programs)
-
-
-async def _without_python(order: CopyRequest, shell: RemoteShell, display: Display, programs: frozenset[str]) -> None:
-    from sshgate.transfer import sh_peer, tar_peer
-
-    totals = display.wants_totals
-    if programs >= tar_peer.NEEDED:
-        if order.upload:
-            await tar_peer.send(shell, order.sources, order.destination, display, totals)
-        else:
-            await tar_peer.fetch(shell, order.sources, _writing(order), display)
-    elif order.upload and programs >= sh_peer.NEEDED_TO_SEND:
-        await sh_peer.send(shell, order.sources, order.destination, display, totals)
-    elif not order.upload and programs >= sh_peer.NEEDED_TO_FETCH:
-        await sh_peer.fetch(shell, order.sources, _writing(order), display)
+    if request.upload:
+        await tar_peer.send(shell, sources, destination, display, totals)
     else:
-        needed = sh_peer.NEEDED_TO_SEND if order.upload else sh_peer.NEEDED_TO_FETCH
-        raise RemoteFailure(
-            "the sandbox has neither Python 3.8 nor a complete tar, and a copy by sh lacks "
-            f"{', '.join(sorted(needed - programs))}: install one of them in its image; nothing was copied."
-        )
+        await tar_peer.fetch(shell, sources, _write_options(request), display)
 
 
-def _writing(order: CopyRequest) -> WriteOptions:
+def _flag(value: bool) -> str:
+    return "1" if value else "0"
+
+
+def _write_options(request: CopyRequest) -> WriteOptions:
     from sshgate.transfer.destination import WriteOptions
 
     # Without set-user-id and set-group-id: a program from a sandbox would otherwise run as the user who copied it.
     return WriteOptions(
-        order.destination, len(order.sources) > 1, order.resume, 0o1777, order.max_bytes, order.max_entries
+        request.destination, len(request.sources) > 1, request.resume, 0o1777, request.max_bytes, request.max_entries
     )
 
 
 @asynccontextmanager
-async def _way_in(far: SshPath | PodPath, ways: Transports) -> AsyncIterator[Process]:
+async def _connected(far: SshPath | PodPath, transports: Transports) -> AsyncIterator[Process]:
     if isinstance(far, PodPath):
         from sshgate.providers.kubernetes.api.library import without_certificates
 
         with without_certificates():
             from sshgate.transfer.pod_program import pod_program
-        cluster = replace(ways.cluster, namespace=far.namespace) if far.namespace else ways.cluster
-        async with pod_program(cluster, far.pod, ways.container, BOOT_ARGV) as process:
+        cluster = replace(transports.cluster, namespace=far.namespace) if far.namespace else transports.cluster
+        async with pod_program(cluster, far.pod, transports.container, BOOT_ARGV) as process:
             yield process
         return
     try:
-        program = await SshProgram.start(ssh_argv(ways.ssh, ways.options, far, BOOT_COMMAND))
+        program = await SshProgram.start(ssh_argv(transports.ssh, transports.options, far, BOOT_COMMAND))
     except OSError as error:
-        raise RemoteFailure(f"{ways.ssh[0]} cannot be started: {error.strerror}; install OpenSSH's client.") from error
+        ssh = transports.ssh[0]
+        raise RemoteFailure(f"{ssh} cannot be started: {error.strerror}; install OpenSSH's client.") from error
     try:
         yield program
     finally:

@@ -9,6 +9,7 @@ import os
 import zlib
 from collections.abc import AsyncIterator
 
+from sshgate.stream.tasks import all_of
 from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.display import Display
 from sshgate.transfer.receiver import Receiver
@@ -86,29 +87,19 @@ async def started(shell: RemoteShell, program: bytes, task: str, *arguments: str
     return True
 
 
-async def send(shell: RemoteShell, sources: list[bytes], reading: ReadOptions, display: Display) -> None:
+async def send(shell: RemoteShell, sources: list[bytes], resume: bool, wants_totals: bool, display: Display) -> None:
     """Send ``sources`` to the agent, started with the task ``receive``. Cancellation stops the copy.
 
     Raises:
         FarFailure: The far end failed or was cut off.
         ProtocolError: The far end's answers cannot be valid.
     """
+    reading = ReadOptions(resume, wants_totals, wholes=True)
     answers: asyncio.Queue[Have] = asyncio.Queue(1)
-    answer = asyncio.create_task(_read_answer(shell, answers, display))
-    sending = asyncio.create_task(_sending(shell, sources, reading, answers, display))
-    try:
-        await asyncio.wait({answer, sending}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            await sending
-        done = await answer
-        display.entries, display.size = done.entries, done.size
-        end = await sending
-        if display.failed == 0 and tuple(done) != tuple(end):
-            raise ProtocolError("it has put in place something else than was sent")
-    finally:
-        for task in (answer, sending):
-            task.cancel()
-        await asyncio.gather(answer, sending, return_exceptions=True)
+    done, end = await all_of(_read_answer(shell, answers, display), _sending(shell, sources, reading, answers, display))
+    display.entries, display.size = done.entries, done.size
+    if display.failed == 0 and tuple(done) != tuple(end):
+        raise ProtocolError("it has put in place something else than was sent")
 
 
 async def _sending(

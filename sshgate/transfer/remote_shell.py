@@ -18,7 +18,7 @@ from sshgate.transfer.partial_file import display_path
 BOOT = (
     r'LC_ALL=C;export LC_ALL;b=" $(busybox --list 2>/dev/null|busybox tr "\\n" " " 2>/dev/null) ";'
     r'while :;do printf "\\001sshgate-cp";'
-    "for c in python3 tar sha256sum stat head dd mv ln mkdir xargs tee readlink touch chmod rm cat wc;do "
+    "for c in python3 tar sha256sum stat mv mkdir xargs tee touch chmod rm cat;do "
     'if command -v "$c" >/dev/null 2>&1;then printf " %s" "$c";else case "$b" in *" $c "*)'
     r'eval "$c(){ busybox $c \"\$@\";}";printf " %s" "$c";;esac;fi;done;printf "\\002";'
     'IFS= read -r l||exit 1;eval "$(printf %b "$l")";done'

@@ -1,7 +1,7 @@
 """Copies if the sandbox has tar but no Python.
 
 Into the sandbox, the archive is unpacked in a temporary directory, verified by one checksum over all contents, and then
-moved into place. Out of it, tar's exit status and a checksum follow the archive.
+moved into place. Out of it, tar's exit status and a checksum follow the archive. ``tar_peer.sh`` is the far end.
 """
 
 from __future__ import annotations
@@ -9,28 +9,38 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from importlib import resources
 
-from sshgate.transfer import remote_script, sh_peer
+from sshgate.stream.tasks import all_of
 from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.display import Display
 from sshgate.transfer.partial_file import display_path
 from sshgate.transfer.receiver import Receiver
 from sshgate.transfer.records import CHUNK, Broken, End, Enter, File, Hardlink, Leave, Problem, ProtocolError
-from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, words
+from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, ended, words
 from sshgate.transfer.sender import ReadOptions, landing_name, walk
 from sshgate.transfer.tarball import Packer, Wire, unpacked
 
-NEEDED = frozenset(("tar", "sha256sum", "xargs", "mv", "mkdir", "stat", "tee"))
+NEEDED = frozenset(("cat", "chmod", "mkdir", "mv", "rm", "sha256sum", "stat", "tar", "tee", "touch", "xargs"))
 # Bytes of file names that are kept in memory. More go into a temporary file.
 _NAMES = 1024 * 1024
 # Names per command line, so that it does not exceed the limit of any system.
 _BATCH = 100
+# The longest answer of the far end: a sentence or a path.
+_LONGEST_ANSWER = 64 * 1024
 
 
-async def is_gnu(shell: RemoteShell) -> bool:
-    """Whether the sandbox has GNU tar, which supports extended headers and holes. Raises ``FarFailure``."""
+def _functions() -> bytes:
+    """Return the shell functions of ``tar_peer.sh``, without comments and indentation."""
+    text = resources.files("sshgate.transfer").joinpath("tar_peer.sh").read_text("ascii")
+    return re.sub(r"(?m)^\s*#.*\n|^\s+", "", text).encode()
+
+
+async def _is_gnu(shell: RemoteShell) -> bool:
+    """Whether the sandbox has GNU tar, which supports extended headers and holes. Raises ``RemoteFailure``."""
     await shell.write(
         b"case $(tar --version 2>/dev/null) in *GNU*) printf '\\001sshgate-cp gnu\\002';; "
         b"*) printf '\\001sshgate-cp other\\002';;esac"
@@ -49,27 +59,48 @@ async def send(
         wants_totals: Count the files first, for the progress bar.
 
     Raises:
-        FarFailure: The far end failed, or a source changed meanwhile.
+        RemoteFailure: The far end failed, or a source changed meanwhile.
         ProtocolError: An answer of the far end is not valid.
     """
-    gnu = await is_gnu(shell)
-    script = remote_script.begin(sources, destination, os.urandom(8).hex())
-    await shell.write(
-        remote_script.functions() + script + b";unpack " + words(landing_name(sources[0]), b"gnu" if gnu else b"other")
-    )
-    answer = asyncio.create_task(remote_script.verdict(shell, display))
-    sending = asyncio.create_task(_sending(shell, sources, gnu, display, wants_totals))
-    try:
-        await asyncio.wait({answer, sending}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            await sending
-        await answer
-        end = await sending
-        display.entries, display.size = end.entries, end.size
-    finally:
-        for task in (answer, sending):
-            task.cancel()
-        await asyncio.gather(answer, sending, return_exceptions=True)
+    gnu = await _is_gnu(shell)
+    name = landing_name(sources[0])
+    begin = words(b"begin", destination, name if len(sources) == 1 else b"", os.urandom(8).hex().encode())
+    await shell.write(_functions() + begin + b";unpack " + words(name, b"gnu" if gnu else b"other"))
+
+    async def report_problems() -> None:
+        async for path, why in _problems(shell):
+            display.fail(path.removeprefix(b"./"), why)
+
+    end, _ = await all_of(_sending(shell, sources, gnu, display, wants_totals), report_problems())
+    display.entries, display.size = end.entries, end.size
+
+
+async def _problems(shell: RemoteShell) -> AsyncIterator[tuple[bytes, str]]:
+    """Yield the path and the reason of each entry that the far end could not copy, up to its last answer.
+
+    Raises:
+        RemoteFailure: The far end stopped the copy or was cut off.
+        ProtocolError: An answer is not valid.
+    """
+    waiting = b""
+    while (data := await shell.read()) is not None:
+        *answers, waiting = (waiting + data).split(b"\0")
+        if len(waiting) > _LONGEST_ANSWER:
+            break
+        for number, answer in enumerate(answers, 1):
+            kind, text = answer[:1], answer[1:]
+            if answer == b"D":
+                shell.unread(b"\0".join([*answers[number:], waiting]))
+                return
+            if kind == b"S":
+                raise RemoteFailure(f"in the sandbox: {display_path(text)}")
+            if kind != b"P":
+                raise ProtocolError("it sent something that is not part of a copy")
+            why, _, path = text.partition(b"\n")
+            yield path, why.decode("utf-8", "replace")
+    if waiting:
+        raise ProtocolError("it sent something that is not part of a copy")
+    raise RemoteFailure(f"{ended(await shell.process.wait())} in the middle of the copy, which is not complete.")
 
 
 async def _sending(shell: RemoteShell, sources: list[bytes], gnu: bool, display: Display, wants_totals: bool) -> End:
@@ -102,37 +133,38 @@ async def _sending(shell: RemoteShell, sources: list[bytes], gnu: bool, display:
 
 
 async def fetch(shell: RemoteShell, sources: list[bytes], writing: WriteOptions, display: Display) -> None:
-    """Copy ``sources`` out of the sandbox. Raises ``FarFailure``, ``ProtocolError`` or ``Stopped``."""
-    gnu = await is_gnu(shell)
-    await shell.write(remote_script.functions())
+    """Copy ``sources`` out of the sandbox. Raises ``RemoteFailure``, ``ProtocolError`` or ``Stopped``."""
+    kind = b"gnu" if await _is_gnu(shell) else b"other"
+    await shell.write(_functions())
     await shell.programs()
-    landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
+    receiver = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     bridge = _Blocking(shell)
     try:
         for source in sources:
-            head, name = remote_script.parted(source)
-            if await _is_beyond(shell, head, name):
-                await sh_peer.fetch_one(shell, source, landing, display)
-                continue
-            await shell.write(b"(pack %s %s ./%s)||exit 1" % (b"gnu" if gnu else b"other", head, name))
+            directory, name = _split(source)
+            await shell.write(b"(pack %s %s ./%s)||exit 1" % (kind, directory, name))
             empty: list[bytes] = []
-            await bridge.run(lambda source=source, empty=empty: _land(bridge, source, landing, display, empty))  # type: ignore[misc]
+            await bridge.run(lambda source=source, empty=empty: _receive(bridge, source, receiver, display, empty))  # type: ignore[misc]
             await shell.programs()
-            await _check(shell, source, empty, landing, display)
-        landing.take(End(landing.entries, landing.size))
+            await _check_empty(shell, source, empty, receiver, display)
+        receiver.take(End(receiver.entries, receiver.size))
     finally:
-        landing.close()
+        receiver.close()
 
 
-async def _is_beyond(shell: RemoteShell, head: bytes, name: bytes) -> bool:
-    """Whether a source has to be copied by the shell: tar trusts sizes, which are wrong in /proc and /sys."""
-    mark = b"printf '\\001sshgate-cp %s\\002'"
-    await shell.write(b"if (beyond_tar %s %s);then %s;else %s;fi" % (head, name, mark % b"beyond", mark % b"plain"))
-    beyond = await shell.agent(b"beyond")
-    return await shell.programs() >= sh_peer.NEEDED_TO_FETCH and beyond
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    """Split a source into its directory and the name to read there, as shell words. A trailing slash follows a link."""
+    if path.endswith(b"/") or landing_name(path) == b".":
+        return b'"$(home %s)"' % words(path or b"."), words(b".")
+    head, slash, last = path.rpartition(b"/")
+    if path == b"~":
+        return b'"$HOME"', words(b".")
+    return b'"$(home %s)"' % words(head or (b"/" if slash else b".")), words(last)
 
 
-async def _check(shell: RemoteShell, source: bytes, empty: list[bytes], landing: Receiver, display: Display) -> None:
+async def _check_empty(
+    shell: RemoteShell, source: bytes, empty: list[bytes], receiver: Receiver, display: Display
+) -> None:
     """Withdraw and report files that tar took for empty although they have content.
 
     Files of the kernel and of some FUSE file systems report a size of 0.
@@ -140,27 +172,29 @@ async def _check(shell: RemoteShell, source: bytes, empty: list[bytes], landing:
     Args:
         empty: The paths of all files without content in the archive.
     """
-    head, _ = remote_script.parted(source)
+    directory, _ = _split(source)
     top = landing_name(source)
     prefix = top + b"/" if source.endswith(b"/") and top != b"." else b""
     while empty:
         batch, empty = empty[:_BATCH], empty[_BATCH:]
-        await shell.write(b"(empty %s %s)" % (head, words(*(b"./" + path for path in batch))))
-        async for record in sh_peer.records(sh_peer.Input(shell), b""):
-            if not isinstance(record, Problem) or record.path not in batch:
+        await shell.write(b"(empty %s %s)" % (directory, words(*(b"./" + path for path in batch))))
+        async for path, why in _problems(shell):
+            if path not in batch:
                 raise ProtocolError("it sent something else than was asked for")
-            batch.remove(record.path)
-            landing.withdraw(prefix + record.path)
-            display.fail(*record)
-            display.entries = landing.entries
+            batch.remove(path)
+            receiver.withdraw(prefix + path)
+            display.fail(path, why)
+            display.entries = receiver.entries
         await shell.programs()
 
 
-def _land(bridge: _Blocking, source: bytes, landing: Receiver, display: Display, empty: list[bytes]) -> None:
+def _receive(bridge: _Blocking, source: bytes, receiver: Receiver, display: Display, empty: list[bytes]) -> None:
     """Unpack one archive, in a thread as ``tarfile`` blocks. Appends the paths of all empty files to ``empty``."""
     wire = Wire(bridge.more)
-    if wire.peek() == b"S":
-        raise RemoteFailure(f"in the sandbox: {display_path(wire.sentence())}")
+    if wire.peek() == b"P":
+        display.fail(source, wire.refusal())
+        bridge.give_back(wire.rest())
+        return
     name = landing_name(source)
     link = source.endswith(b"/") and name != b"."
     trail: list[bytes] = []
@@ -179,8 +213,8 @@ def _land(bridge: _Blocking, source: bytes, landing: Receiver, display: Display,
         elif link and isinstance(record, Hardlink):
             record = record._replace(target=name + b"/" + record.target)
         display.show(record)
-        landing.take(record)
-        display.entries, display.size = landing.entries, landing.size
+        receiver.take(record)
+        display.entries, display.size = receiver.entries, receiver.size
     status, digest, sockets = wire.trailer()
     if digest != wire.digest.hexdigest().encode():
         raise ProtocolError("the checksum of its archive does not match")

@@ -30,6 +30,7 @@ from sshgate.transfer.records import (
 
 # The most bytes that all headers of one entry may have, such as long names and extended attributes.
 _HEADERS = 1024 * 1024
+_LONGEST_REFUSAL = 64 * 1024
 _ZEROS = bytes(CHUNK)
 _SPECIAL = {
     tarfile.FIFOTYPE: "is a FIFO, which cannot be copied",
@@ -53,7 +54,6 @@ class Packer:
         self._format: Literal[1, 2] = 2 if extended else 1  # tarfile.PAX_FORMAT, tarfile.GNU_FORMAT
         self._names = names
         self._trail: list[Enter] = []
-        self._left = 0
         self._pad = 0
         self._digest = hashlib.sha256()
         self._modes = b""
@@ -80,7 +80,7 @@ class Packer:
                     self._modes += b"%04o\0%s\0" % (entered.mode, self._path(b""))
             self._trail.pop()
         elif isinstance(record, File):
-            self._left, self._pad = record.size, -record.size % 512
+            self._pad = -record.size % 512
             self._names.write(self._path(record.name) + b"\0")
             yield self._header(record.name, tarfile.REGTYPE, record.mode, record.mtime, record.size)
         elif isinstance(record, (Sum, Broken)):
@@ -107,7 +107,6 @@ class Packer:
         yield bytes(10240)
 
     def _content(self, content: bytes | memoryview) -> bytes:
-        self._left -= len(content)
         self._digest.update(content)
         return bytes(content)
 
@@ -160,14 +159,19 @@ class Wire:
         """Return what was received after the trailer."""
         return bytes(self._buffer)
 
-    def sentence(self) -> bytes:
-        """Return the sentence of a far end that stops: it sends ``S``, the sentence and NUL instead of an archive."""
-        while 0 not in self._buffer and len(self._buffer) < 1000:
+    def refusal(self) -> str:
+        """Return why the source is not copied, if the far end sends ``P``, the reason, newline, a name and NUL instead.
+
+        Raises ``ProtocolError`` if that does not end.
+        """
+        while (end := self._buffer.find(0)) < 0:
             before = len(self._buffer)
             self._fill(before + 1)
-            if len(self._buffer) == before:
-                break
-        return bytes(self._buffer[1:1000]).partition(b"\0")[0]
+            if len(self._buffer) == before or before > _LONGEST_REFUSAL:
+                raise ProtocolError("it sent something that is not part of a copy")
+        reason, _, _ = self._buffer[1:end].partition(b"\n")
+        del self._buffer[: end + 1]
+        return reason.decode("utf-8", "replace")
 
     def tell(self) -> int:
         """Return the position in the archive."""

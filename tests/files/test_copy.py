@@ -179,6 +179,22 @@ def test_a_gateway_killed_in_the_middle_is_told(
     assert b"not complete" in err
 
 
+def test_a_sandbox_without_python_and_without_tar_is_named_as_such(
+    gateway: MakeGateway, provider: str, user_at: Callable[[Gateway], Ssh], tmp_path: Path
+) -> None:
+    """Its image has both here; what counts is what a program in it finds."""
+    profile = {"scope": "connection", "environment": {"PATH": "/nowhere"}}
+    options = options_of(user_at(gateway(provider, profiles={"default": profile})))
+    (tmp_path / "x").write_text("x")
+    for arguments in ((str(tmp_path / "x"), "dev@127.0.0.1:/tmp/x"), ("dev@127.0.0.1:/etc/passwd", str(tmp_path))):
+        status, said = cp(*options, *arguments)
+        assert status == 1
+        assert said == (
+            "sshgate: the sandbox has neither Python 3.8 nor tar: add one of them to its image; nothing was copied.\n"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 @pytest.fixture(params=[IMAGE, BUSYBOX], ids=["python", "busybox"])
 def pod(request: pytest.FixtureRequest, namespace: Namespace) -> Iterator[str]:
     """A running pod that no gateway has made."""

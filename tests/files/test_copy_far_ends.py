@@ -1,4 +1,4 @@
-"""``sshgate cp`` with each kind of far end: Python, GNU tar, busybox, and plain sh without tar."""
+"""``sshgate cp`` with each kind of far end: Python, GNU tar, busybox, and one with none of them."""
 
 from __future__ import annotations
 
@@ -58,8 +58,7 @@ def test_hard_links_stay_links_and_holes_stay_holes(far: Far, tree: Path, tmp_pa
     assert (far.home / "there/plain").samefile(far.home / "there/sub/linked")
     assert far.cp("dev=work:there", str(tmp_path / "back")).status == 0
     assert (tmp_path / "back/sparse").stat().st_blocks * 512 < 2_000_000
-    if far.kind != "sh":
-        assert (tmp_path / "back/plain").samefile(tmp_path / "back/sub/linked")
+    assert (tmp_path / "back/plain").samefile(tmp_path / "back/sub/linked")
 
 
 def test_an_existing_directory_is_copied_into(far: Far, tmp_path: Path) -> None:
@@ -93,6 +92,28 @@ def test_what_a_link_leads_to_is_copied_with_its_hard_links(far: Far, tmp_path: 
     ended = far.cp("dev=work:link/", str(tmp_path / "back"))
     assert (ended.status, ended.err) == (0, "")
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["a", "b"]
+
+
+def test_the_parent_of_a_link_is_that_of_what_it_leads_to(far: Far, tmp_path: Path) -> None:
+    """As the kernel and cp resolve it; a shell's `cd` would go back to the link's own directory."""
+    (far.home / "a/b").mkdir(parents=True)
+    (far.home / "link").symlink_to("a/b")
+    (far.home / "a/file").write_text("right")
+    (far.home / "file").write_text("wrong")
+    assert far.cp("dev=work:link/../file", str(tmp_path / "file")).status == 0
+    assert (tmp_path / "file").read_text() == "right"
+    assert far.cp(str(tmp_path / "file"), "dev=work:link/../new").status == 0
+    assert (far.home / "a/new").read_text() == "right"
+
+
+def test_one_missing_source_does_not_keep_the_others(far: Far, tmp_path: Path) -> None:
+    (far.home / "there").write_text("there")
+    (tmp_path / "back").mkdir()
+    ended = far.cp("dev=work:nothing", "dev=work:no/where", "dev=work:there", str(tmp_path / "back"))
+    assert ended.status == 1
+    assert "nothing: no such file or directory" in ended.err
+    assert "no/where: no such " in ended.err
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["there"]
 
 
 def test_a_missing_source_and_a_missing_parent_are_named(far: Far, tmp_path: Path) -> None:
@@ -266,15 +287,25 @@ def test_a_tree_deeper_than_any_path_may_be_long(tmp_path: Path) -> None:
 
 
 def test_what_the_far_end_lacks_is_named(tmp_path: Path) -> None:
-    far = Far(tmp_path / "far", "nothing")
+    far = Far(tmp_path / "far", "")
     (tmp_path / "x").write_text("x")
-    ended = far.cp(str(tmp_path / "x"), "dev=work:x")
-    assert ended.status == 1
-    assert "neither Python" in ended.err
-    assert "sha256sum" in ended.err
-    none = Far(tmp_path / "far", "nothing", "exit 127")
+    (far.home / "x").write_text("x")
+    for arguments in ((str(tmp_path / "x"), "dev=work:y"), ("dev=work:x", str(tmp_path / "y"))):
+        ended = far.cp(*arguments)
+        assert ended.status == 1
+        assert ended.err == (
+            "sshgate: the sandbox has neither Python 3.8 nor tar: add one of them to its image; nothing was copied.\n"
+        )
+    tar = Far(tmp_path / "far", "tar chmod mkdir mv rm stat tee touch xargs")
+    assert tar.cp(str(tmp_path / "x"), "dev=work:y").err == (
+        "sshgate: the sandbox has no Python 3.8, and a copy by tar needs cat, sha256sum as well: add these or Python "
+        "to its image; nothing was copied.\n"
+    )
+    assert not (tmp_path / "y").exists()
+    assert sorted(path.name for path in far.home.iterdir()) == ["x"]
+    none = Far(tmp_path / "far", "", "exit 127")
     assert "no /bin/sh" in none.cp(str(tmp_path / "x"), "dev=work:x").err
-    broken = Far(tmp_path / "far", "nothing", "echo 'no route to host' >&2; exit 255")
+    broken = Far(tmp_path / "far", "", "echo 'no route to host' >&2; exit 255")
     ended = broken.cp(str(tmp_path / "x"), "dev=work:x")
     assert ended.status == 1
     assert "no route to host" in ended.err

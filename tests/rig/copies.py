@@ -19,14 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 # What a small image has besides the shell.
-_COREUTILS = (
-    "sha256sum", "mv", "mkdir", "stat", "tee", "cat", "chmod", "rm", "touch", "head", "dd", "ln", "readlink", "wc",
-)  # fmt: skip
+_COREUTILS = ("sha256sum", "mv", "mkdir", "stat", "tee", "cat", "chmod", "rm", "touch", "xargs", "sync")
 KINDS = {
     "python": ("python3",),
-    "tar": (*_COREUTILS, "tar", "xargs", "sync"),
-    "busybox": (*_COREUTILS, "tar", "xargs", "sync"),
-    "sh": _COREUTILS,
+    "tar": (*_COREUTILS, "tar"),
+    "busybox": (*_COREUTILS, "tar"),
 }
 
 
@@ -56,7 +53,10 @@ class Ended(NamedTuple):
 
 
 class Far:
-    """A far end of one kind. ``through`` is how the shell is started; ``{relay}`` in it passes on so many bytes."""
+    """A far end of one kind, or with the programs that ``kind`` names.
+
+    ``through`` is how the shell is started; ``{relay}`` in it passes on so many bytes.
+    """
 
     def __init__(self, place: Path, kind: str, through: str = "") -> None:
         self.kind = kind
@@ -67,7 +67,7 @@ class Far:
         shutil.rmtree(programs, ignore_errors=True)
         programs.mkdir()
         busybox = shutil.which("busybox")
-        for name in KINDS.get(kind, ()):
+        for name in KINDS.get(kind, kind.split()):
             found = busybox if kind == "busybox" else sys.executable if name == "python3" else shutil.which(name)
             assert found, f"this test needs {name}"
             if name == "python3":
