@@ -21,7 +21,7 @@ class BudgetedReader(web.RequestHandler):
 
     def __init__(self, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
-        self.budget = turns.budget(self._work_off, self._hold, self._go_on)
+        self.budget = turns.budget(self._work_off, self._hold, self._go_on, lambda _: self.force_close())
         """Covers parsing what the client sends, and the work that it causes."""
         self._came: deque[bytes] = deque()
         self._waits = False

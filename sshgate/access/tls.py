@@ -51,7 +51,8 @@ class MeteredTls(asyncio.Protocol):
         inner.max_size = LARGEST_RECORD
         # What is decrypted when a paused reader goes on is no more than what is decrypted at once.
         inner._set_read_buffer_limits(PIECE, 0)
-        self._budget = turns.budget(self._work_off, partial(self.hold, "turn"), partial(self.release, "turn"))
+        hold, release = partial(self.hold, "turn"), partial(self.release, "turn")
+        self._budget = turns.budget(self._work_off, hold, release, self._abort)
         self._transport: asyncio.Transport | None = None
         self._came: deque[bytes] = deque()
         self._held: set[str] = set()
@@ -95,6 +96,10 @@ class MeteredTls(asyncio.Protocol):
             if not self._inner.eof_received():
                 self._transport.close()
         return bool(self._came) and "tls" not in self._held
+
+    def _abort(self, _: Exception) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def hold(self, reason: str) -> None:
         """Read nothing while there is a reason."""

@@ -243,7 +243,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     @_contained
     def signal_received(self, signal: str) -> None:
-        self._queue(Signal(signal))
+        if len(signal) <= LONGEST_NAME:
+            self._queue(Signal(signal))
 
     @_contained
     def break_received(self, msec: int) -> bool:

@@ -90,12 +90,8 @@ class Turns:
         had_theirs: list[tuple[float, int, Budget]] = []
         while waiting and self.left > 0:
             entry = heapq.heappop(waiting)
-            try:
-                if not entry[2].resume():
-                    had_theirs.append(entry)
-            except Exception as error:
-                # One peer's defect must not keep the others waiting for ever.
-                self.loop.call_exception_handler({"message": "work of a budget failed", "exception": error})
+            if not entry[2].resume():
+                had_theirs.append(entry)
         for entry in had_theirs:
             heapq.heappush(waiting, entry)
         if waiting:
@@ -109,20 +105,28 @@ class Budget:
         work: Processes what has arrived until ``over()`` is true; returns whether something is left.
         pause: Called when work has to wait: stop reading from the peer.
         resume: Called when all waiting work is done: read again.
+        abort: Called with an exception that ``work`` has raised, after it was reported and the budget closed: end the
+            peer. The others go on.
     """
 
     __slots__ = (
-        "_at", "_began", "_charged", "_due", "_lately", "_left", "_pause", "_paused", "_queued", "_resume", "_turn",
-        "_turns", "_until", "_waiters", "_work", "_working",
+        "_abort", "_at", "_began", "_charged", "_due", "_lately", "_left", "_pause", "_paused", "_queued", "_resume",
+        "_turn", "_turns", "_until", "_waiters", "_work", "_working",
     )  # fmt: skip
 
     def __init__(
-        self, turns: Turns, work: Callable[[], bool], pause: Callable[[], None], resume: Callable[[], None]
+        self,
+        turns: Turns,
+        work: Callable[[], bool],
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+        abort: Callable[[Exception], None],
     ) -> None:
         self._turns = turns
         self._work = work
         self._pause = pause
         self._resume = resume
+        self._abort = abort
         self._turn = turns.number
         self._left = SHARE
         self._lately = 0.0
@@ -168,7 +172,7 @@ class Budget:
     def close(self) -> None:
         """The peer has disconnected: stop calling ``work``, and let all waiting coroutines continue."""
         self._due = False
-        self._work, self._pause, self._resume = _no_work, _nothing, _nothing
+        self._work, self._pause, self._resume, self._abort = _no_work, _nothing, _nothing, _nothing
         waiters, self._waiters = self._waiters, []
         for waiter, _ in waiters:
             if not waiter.done():
@@ -266,9 +270,11 @@ class Budget:
         self._begin()
         try:
             self._due = self._work()
-        except BaseException:
-            self._due = False
-            raise
+        except Exception as error:
+            self._turns.loop.call_exception_handler({"message": "work of a budget failed", "exception": error})
+            abort = self._abort
+            self.close()
+            abort(error)
         finally:
             self._end()
         if self._due:
@@ -302,7 +308,7 @@ def _no_work() -> bool:
     return False
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -315,6 +321,7 @@ def budget(
     work: Callable[[], bool] = _no_work,
     pause: Callable[[], None] = _nothing,
     resume: Callable[[], None] = _nothing,
+    abort: Callable[[Exception], None] = _nothing,
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> Budget:
     """Return a new budget of ``loop``, by default of the running loop. See ``Budget`` for the other arguments."""
@@ -322,4 +329,4 @@ def budget(
     turns = _turns.get(id(loop))
     if turns is None:
         turns = _turns[id(loop)] = Turns(loop)
-    return Budget(turns, work, pause, resume)
+    return Budget(turns, work, pause, resume, abort)

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import asyncssh
 from asyncssh.constants import (
+    MSG_CHANNEL_CLOSE,
     MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EOF,
     MSG_CHANNEL_OPEN,
     MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_WINDOW_ADJUST,
@@ -32,8 +34,9 @@ from asyncssh.constants import (
     MSG_UNIMPLEMENTED,
     MSG_USERAUTH_REQUEST,
 )
-from asyncssh.packet import Boolean, String, UInt32
+from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 
+from sshgate.ssh._asyncssh.connection import MSG_PING
 from sshgate.ssh._asyncssh.gcm import FastGcm
 from tests.hostile.peer import Peer, peer
 
@@ -41,6 +44,8 @@ from tests.hostile.peer import Peer, peer
 SECONDS = 2.0
 PIECE = 256 * 1024
 USER = b"dev"
+# The server's keys, once one connection has logged in.
+HOST_KEYS: list[bytes] = []
 
 
 # --- messages ---
@@ -70,18 +75,6 @@ def kexinit() -> bytes:
     return bytes([MSG_KEXINIT]) + bytes(16) + String(b"x") * 10 + Boolean(False) + UInt32(0)
 
 
-def keepalive() -> bytes:
-    return bytes([MSG_GLOBAL_REQUEST]) + String(b"keepalive@openssh.com") + Boolean(True)
-
-
-def unknown_request() -> bytes:
-    return bytes([MSG_GLOBAL_REQUEST]) + String(b"?") + Boolean(True)
-
-
-def listen() -> bytes:
-    return bytes([MSG_GLOBAL_REQUEST]) + String(b"tcpip-forward") + Boolean(True) + String(b"localhost") + UInt32(99999)
-
-
 def unknown_message() -> bytes:
     return bytes([200])
 
@@ -95,6 +88,16 @@ def refused_open() -> bytes:
     return opening(b"direct-tcpip", String(b"localhost"), UInt32(1), String(b""), UInt32(0))
 
 
+def cycle(number: int) -> bytes:
+    """Open, end and close one session after the other; the server counts its channels from 0."""
+    channel, step = divmod(number, 3)
+    return opening(b"session") if step == 0 else on(MSG_CHANNEL_EOF if step == 1 else MSG_CHANNEL_CLOSE, channel)
+
+
+def global_request(name: bytes, *more: bytes) -> bytes:
+    return bytes([MSG_GLOBAL_REQUEST]) + String(name) + Boolean(True) + b"".join(more)
+
+
 def on(message: int, channel: int, *more: bytes) -> bytes:
     return bytes([message]) + UInt32(channel) + b"".join(more)
 
@@ -105,11 +108,11 @@ def request(channel: int, name: bytes, *more: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is sent. ``at``: "start" (no keys yet), "keys", "login" or "session" (a program runs, channel 0)."""
+    """What is sent. ``at``: "start" (no keys yet), "keys", "login", "channel" or "session" (a program runs in it)."""
 
     at: str
-    message: Callable[[int], bytes]
-    """Of the number of the message."""
+    message: Callable[[int], bytes] | None
+    """Of the number of the message; ``None`` for key exchanges, which take both sides."""
 
 
 KINDS = {
@@ -125,12 +128,29 @@ KINDS = {
     "ignore": Kind("login", lambda _: ignore()),
     "debug": Kind("login", lambda _: debug()),
     "unknown": Kind("login", lambda _: unknown_message()),
-    "keepalives": Kind("login", lambda _: keepalive()),
-    "unknown requests": Kind("login", lambda _: unknown_request()),
-    "listeners": Kind("login", lambda _: listen()),
+    "keepalives": Kind("login", lambda _: global_request(b"keepalive@openssh.com")),
+    "unknown requests": Kind("login", lambda _: global_request(b"?")),
+    "listeners": Kind(
+        "login", lambda _: global_request(b"tcpip-forward", String(b"localhost"), UInt32(99999))
+    ),
+    "ends of listeners": Kind(
+        "login", lambda _: global_request(b"cancel-tcpip-forward", String(b"localhost"), UInt32(9))
+    ),
+    "proofs of host keys": Kind(
+        "login", lambda _: global_request(b"hostkeys-prove-00@openssh.com", String(max(HOST_KEYS, key=len)))
+    ),
+    "pings": Kind("login", lambda _: bytes([MSG_PING]) + String(b"x")),
+    "rekeys": Kind("login", None),
     "refused opens": Kind("login", lambda _: refused_open()),
     "unknown opens": Kind("login", lambda _: opening(b"?")),
     "sessions": Kind("login", lambda _: opening(b"session")),
+    "opened and closed": Kind("login", cycle),
+    "variables refused": Kind("channel", lambda n: request(0, b"env", String(b"LC_%d" % n), String(b"x"))),
+    "many modes": Kind(
+        "channel", lambda _: request(
+            0, b"pty-req", String(b"xterm"), *(UInt32(9),) * 4, String((b"\1" + UInt32(3)) * 40_000)
+        )
+    ),
     "userauth after login": Kind("login", lambda _: ask_none()),
     "window adjusts": Kind("session", lambda _: on(MSG_CHANNEL_WINDOW_ADJUST, 0, UInt32(1))),
     "bytes": Kind("session", lambda _: on(MSG_CHANNEL_DATA, 0, String(b"x"))),
@@ -215,6 +235,11 @@ class Flooding:
     messages: int
     sent: int = 0
 
+    @property
+    def taken(self) -> int:
+        """How many messages the server has taken."""
+        return self.messages * self.sent // len(self.blob)
+
     async def send(self) -> bool:
         """Send it; whether it was taken to the end in time, or the server had enough."""
         sink = Sink()
@@ -235,9 +260,31 @@ class Flooding:
         return cut
 
 
-async def prepared(stack: contextlib.AsyncExitStack, kind: Kind, port: int, key: Path, size: int) -> Flooding:
+@dataclass
+class Rekeying:
+    """One connection that exchanges keys again and again."""
+
+    client: Peer
+    taken: int = 0
+    sent: int = 0
+
+    async def send(self) -> bool:
+        """Do so; whether the server had enough."""
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until and not self.client.lost.is_set():
+            if self.client._kex_complete:
+                self.client._send_kexinit()
+                self.client._kexinit_sent = True
+                self.taken += 1
+            await asyncio.sleep(0)
+        return self.client.lost.is_set()
+
+
+async def prepared(
+    stack: contextlib.AsyncExitStack, kind: Kind, port: int, key: Path, size: int
+) -> Flooding | Rekeying:
     """A connection that is where the flood begins."""
-    messages = (kind.message(number) for number in count())
+    messages = (kind.message(number) for number in count()) if kind.message is not None else iter(())
     if kind.at == "start":
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(Sink, "127.0.0.1", port)
@@ -246,10 +293,18 @@ async def prepared(stack: contextlib.AsyncExitStack, kind: Kind, port: int, key:
     client = await stack.enter_async_context(peer(port, encryption_algs=["aes128-gcm@openssh.com"]))
     if kind.at != "keys":
         await client.log_in(asyncssh.read_private_key(key), USER)
-    if kind.at == "session":
+        packet = SSHPacket((await client.hear(MSG_GLOBAL_REQUEST))[1])
+        assert packet.get_string() == b"hostkeys-00@openssh.com"
+        packet.get_boolean()
+        while packet:
+            HOST_KEYS.append(packet.get_string())
+    if kind.at in ("channel", "session"):
         await client.open_channel(window=0)
+    if kind.at == "session":
         client.request(0, b"exec", String(b"exec cat >/dev/null"))
         await client.hear(99)
+    if kind.message is None:
+        return Rekeying(client)
     assert client._transport is not None
     client._transport.pause_reading()
     blob, number = flood(messages, sealer(client), size)
@@ -265,7 +320,7 @@ async def main(kind: str, port: str, key: str, connections: str, mib: str) -> No
         await asyncio.to_thread(sys.stdin.readline)
         cut = await asyncio.gather(*(one.send() for one in floods))
         sent = sum(one.sent for one in floods)
-        messages = sum(one.messages * one.sent // len(one.blob) for one in floods)
+        messages = sum(one.taken for one in floods)
         print(json.dumps({"bytes": sent, "messages": messages, "cut": sum(cut)}), flush=True)
         os._exit(0)  # its peers have no more to say, and the server is not to be waited for
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from sshgate.errors import Denied
 from sshgate.forwarding.destinations import Destination
 from sshgate.stream.interfaces import OpenReverseChannel, Stream
@@ -11,6 +13,8 @@ class NoForwards:
     """Says no to all."""
 
     work = ()
+    takes = 0.0
+    """Seconds until a listener is refused."""
 
     @property
     def listeners(self) -> int:
@@ -20,6 +24,7 @@ class NoForwards:
         raise Denied("nothing is forwarded here")
 
     async def listen(self, where: Destination, back: OpenReverseChannel) -> int:
+        await asyncio.sleep(self.takes)
         raise Denied("nothing is forwarded here")
 
     def unlisten(self, where: Destination) -> bool:

@@ -285,3 +285,32 @@ async def test_broken_messages_end_their_own_connection_only(
     await guest.until_lost()
     await until(lambda: door.programs.logins[0].running == 0 and door.programs.logins[0].closed)
     assert (await door.ssh("exit 4")).status == 4
+
+
+async def test_a_request_that_takes_time_keeps_thousands_behind_it_in_order(door: FrontDoor, guest: Peer) -> None:
+    door.programs.logins[0].forwards.takes = 0.5
+    guest.say(MSG_GLOBAL_REQUEST, String(b"tcpip-forward"), Boolean(True), String(b""), UInt32(0))
+    for _ in range(5000):
+        guest.say(MSG_GLOBAL_REQUEST, String(b"keepalive@openssh.com"), Boolean(True))
+    for _ in range(5001):
+        await guest.hear(MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS)
+    assert await runs(guest, (await guest.open_channel())[0])
+
+
+async def test_no_message_takes_long(door: FrontDoor, guest: Peer) -> None:
+    """A message may have a MiB. asyncssh would spend seconds on some of that size."""
+    key = String(asyncssh.read_private_key(door.place / "host" / "ssh_host_rsa_key").public_data)
+    proof = String(b"hostkeys-prove-00@openssh.com") + Boolean(True)
+    guest.say(MSG_GLOBAL_REQUEST, proof, key)
+    assert len((await guest.hear(MSG_REQUEST_SUCCESS))[1]) > 300
+    guest.say(MSG_GLOBAL_REQUEST, proof, key * 10)
+    await guest.hear(MSG_REQUEST_FAILURE)
+    channel, _ = await guest.open_channel()
+    guest.request(channel, b"pty-req", *PTY[:-1], String((b"\x01" + UInt32(3)) * 20_000))
+    await guest.hear(MSG_CHANNEL_FAILURE)
+    long = (String(b"x" * 100_000), UInt32(1), String(b""), UInt32(0))
+    guest.say(MSG_CHANNEL_OPEN, String(b"direct-tcpip"), UInt32(9), UInt32(1 << 20), UInt32(32768), *long)
+    assert b"too long" in (await guest.hear(MSG_CHANNEL_OPEN_FAILURE))[1]
+    assert await runs(guest, channel)
+    guest.say(MSG_GLOBAL_REQUEST, String(b"tcpip-forward"), Boolean(True), *long[:2])
+    assert await guest.until_lost() == "Request too long"

@@ -144,3 +144,27 @@ async def test_stalled_client_does_not_hold_up_others(tmp_path: Path) -> None:
         assert (await door.ssh("exit 4", limit=5)).status == 4
         client.abort()
         await until(lambda: door.programs.logins[0].running == 0)
+
+
+@pytest.mark.parametrize("flood", ["output", "answers"])
+async def test_a_key_exchange_that_is_never_finished_costs_little(tmp_path: Path, loop: str, flood: str) -> None:
+    """Meanwhile nothing may be sent but messages of the exchange (RFC 4253 section 7.1)."""
+    async with serving(tmp_path, loop) as server, peer(server.port) as client:
+        await client.log_in(asyncssh.read_private_key(tmp_path / "id"))
+        channel, _ = await client.open_channel(window=1 << 30)
+        client.request(channel, b"exec", String(b"cat /dev/zero" if flood == "output" else b"cat"))
+        await client.hear(MSG_CHANNEL_SUCCESS)
+        before = server.memory()
+        client.begin_rekey()
+        if flood == "answers":
+            question = (String(b"unheard-of@example.org"), UInt32(0), UInt32(0), UInt32(1))
+            for number in range(100_000):
+                client.say(MSG_CHANNEL_OPEN, *question)
+                if number % 1000 == 0:
+                    await asyncio.sleep(0)
+        most = 0
+        for _ in range(20):
+            await asyncio.sleep(0.1)  # time for the server to buffer, if it would
+            most = max(most, server.memory() - before)
+        assert most < 8 * MIB
+        assert await server.answers()

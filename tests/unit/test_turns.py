@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -58,9 +59,8 @@ class Peer:
         self.pieces = 0
         self.done_in: list[int] = []
         self.calls: list[str] = []
-        self.budget = Budget(
-            loop.turns, self._work, lambda: self.calls.append("pause"), lambda: self.calls.append("resume")
-        )
+        pause, resume = partial(self.calls.append, "pause"), partial(self.calls.append, "resume")
+        self.budget = Budget(loop.turns, self._work, pause, resume, ignore)
 
     def send(self, pieces: int) -> None:
         self.pieces += pieces
@@ -78,7 +78,11 @@ class Peer:
 
 def plain(loop: Loop) -> Budget:
     """A budget for coroutines."""
-    return Budget(loop.turns, lambda: False, lambda: None, lambda: None)
+    return Budget(loop.turns, lambda: False, ignore, ignore, ignore)
+
+
+def ignore(*_: object) -> None:
+    """Do nothing."""
 
 
 async def turns(number: int) -> None:
@@ -195,7 +199,7 @@ async def test_a_price_ends_the_share() -> None:
         bud.charge(SHARE)
         return bud.exhausted()
 
-    bud = Budget(loop.turns, work, lambda: None, lambda: None)
+    bud = Budget(loop.turns, work, ignore, ignore, ignore)
     bud.schedule()
     assert list(loop.used.values()) == [round(PIECE * 1e6)]
 
@@ -283,19 +287,32 @@ async def test_a_peer_that_has_gone_holds_up_nobody() -> None:
     assert peer.pieces == left
 
 
-async def test_work_that_fails_is_not_called_again() -> None:
-    loop = Loop()
-    calls = []
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "in a later turn"])
+async def test_work_that_fails_ends_its_own_peer_alone(later: bool) -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    loop, calls = Loop(), []
+    error = RuntimeError("broken")
 
     def work() -> bool:
-        calls.append(1)
-        raise RuntimeError("broken")
+        calls.append("work")
+        raise error
 
-    bud = Budget(loop.turns, work, lambda: None, lambda: None)
-    with pytest.raises(RuntimeError):
-        bud.schedule()
-    await turns(5)
-    assert calls == [1]
+    worse = Budget(
+        loop.turns, work, lambda: calls.append("pause"), lambda: calls.append("resume"), lambda _: calls.append("abort")
+    )
+    other = Peer(loop, "other")
+    if later:
+        worse.charge(2 * SHARE)
+    worse.schedule()
+    other.send(100)
+    await turns(20)
+    assert calls == ["pause"] * later + ["work", "abort"]
+    assert reported == [error]
+    assert not other.pieces
+    worse.schedule()
+    await turns(3)
+    assert calls[-1] == "abort"
 
 
 async def test_what_comes_during_work_is_worked_off_as_well() -> None:
@@ -324,30 +341,3 @@ def test_budgets_of_one_loop_share_its_turns(kind: str) -> None:
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(check())
-
-
-async def test_a_defect_of_one_peers_work_keeps_no_other_waiting() -> None:
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    done: list[str] = []
-
-    def broken() -> bool:
-        raise ValueError("a defect")
-
-    def works() -> bool:
-        done.append("works")
-        return False
-
-    worse, other = budget(broken), budget(works)
-    worse.charge(10 * SHARE)
-    for _ in range(20):
-        worse._turns.use(0.0)
-        await asyncio.sleep(0)
-    # The other one has less behind it, so it is asked first, and is left for a later turn.
-    other.charge(3 * SHARE)
-    worse.charge(SHARE)
-    other.schedule()
-    worse.schedule()
-    assert not done
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert done == ["works"]

@@ -10,6 +10,7 @@ from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_CHANNEL_EOF, MSG_CHANNEL_W
 from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 
 from sshgate.ssh._asyncssh.gcm import send_data
+from sshgate.ssh._asyncssh.reading import LONGEST_REQUEST
 
 if TYPE_CHECKING:
     _ServerChannel = asyncssh.SSHServerChannel[bytes]
@@ -147,6 +148,10 @@ class AsyncsshSessionChannel(_ServerChannel):
         if subsystem is not None:
             return bool(self._session.subsystem_requested(subsystem))
         return bool(self._session.shell_requested())
+
+    def _process_pty_req_request(self, packet: SSHPacket) -> bool:
+        # asyncssh reads as many modes as there are. RFC 4254 has less than 160.
+        return len(packet.get_remaining_payload()) <= LONGEST_REQUEST and super()._process_pty_req_request(packet)
 
     def _process_exec_request(self, packet: SSHPacket) -> bool:
         # asyncssh refuses commands that are not UTF-8, but a command may be any bytes.

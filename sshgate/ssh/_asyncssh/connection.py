@@ -28,6 +28,7 @@ from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, AsyncsshSessionChannel, channel_and_packet_size
 from sshgate.ssh._asyncssh.forward import AsyncsshForwardChannel, is_open, tcp, unix
 from sshgate.ssh._asyncssh.gcm import use_fast_gcm
+from sshgate.ssh._asyncssh.reading import LONGEST_REQUEST
 from sshgate.ssh._asyncssh.userauth import UserAuth
 
 # Bytes waiting in the TCP transport above which channels stop writing, and at which they continue.
@@ -44,6 +45,9 @@ FORWARD_WINDOW = 512 * 1024
 # Queued global requests at which reading stops. They wait for each other, and setting up a listener takes time.
 WAITING_REQUESTS = 100
 
+# Packets that wait for the end of a key exchange. Channels stop writing meanwhile, so these are replies.
+MAX_DEFERRED = 4096
+
 # OpenSSH's PROTOCOL, section 1.9.
 MSG_PING, MSG_PONG = 192, 193
 
@@ -56,7 +60,8 @@ class Transport(UserAuth):
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
         self.writable = asyncio.Event()
-        self.writable.set()
+        """Set while channels may write: the TCP transport has room, and no key exchange is under way."""
+        self._output_full = False
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._bulk_ciphers: list[bytes] = []
@@ -104,12 +109,18 @@ class Transport(UserAuth):
 
     def pause_writing(self) -> None:
         # asyncssh does nothing here: only the window, which the peer chooses, would bound the output in memory.
+        self._output_full = True
         self.writable.clear()
 
     def resume_writing(self) -> None:
-        self.writable.set()
+        self._output_full = False
+        self._open_for_channels()
         self._flush_outbox()
         self._release("output")
+
+    def _open_for_channels(self) -> None:
+        if self._kex_complete and not self._output_full:
+            self.writable.set()
 
     def _send(self, data: bytes) -> None:
         # Packets are collected until the turn of the event loop is over. A send for each would cost a system call and
@@ -124,11 +135,11 @@ class Transport(UserAuth):
     def _flush_outbox(self, closing: bool = False) -> None:
         # To a client that does not read, small packets are not sent one by one: uvloop keeps 700 bytes for each send
         # that waits, 7 MiB for a MiB of answers.
-        wait = not self.writable.is_set() and self._outbox_bytes < ONE_SEND and not closing
+        wait = self._output_full and self._outbox_bytes < ONE_SEND and not closing
         if self._outbox and not wait:
             outbox, self._outbox, self._outbox_bytes = self._outbox, [], 0
             super()._send(outbox[0] if len(outbox) == 1 else b"".join(outbox))
-        if not self.writable.is_set() and self.waiting_output > OUTPUT_STUCK:
+        if self._output_full and self.waiting_output > OUTPUT_STUCK:
             self._hold("output")
 
     def _force_close(self, exc: Exception | None) -> None:
@@ -147,6 +158,9 @@ class Transport(UserAuth):
         # ciphers uses CBC; dropping it halves the work and the number of packets for every keystroke.
         if pkttype != MSG_IGNORE:
             super().send_packet(pkttype, *args, handler=handler)
+        if len(self._deferred_packets) > MAX_DEFERRED:
+            self._deferred_packets = []
+            self._end(asyncssh.ProtocolError("Key exchange not finished"))
 
     def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: asyncssh would format a text for every packet, even if it is not logged."""
@@ -159,6 +173,7 @@ class Transport(UserAuth):
         self._extensions_to_send[b"ping@openssh.com"] = b"0"
         super().send_newkeys(k, h)
         use_fast_gcm(self)
+        self._open_for_channels()
         if self.owner is not None:
             self.owner.keys_exchanged()
 
@@ -172,6 +187,8 @@ class Transport(UserAuth):
             self._enc_algs, self._bulk_ciphers = self._bulk_ciphers, []
             self._rekey_bytes = self._usual_rekey_bytes
         super()._send_kexinit()
+        # asyncssh keeps all packets until the exchange is done, and the client decides when that is.
+        self.writable.clear()
 
     def _choose_bulk_ciphers(self, offered: Sequence[Sequence[bytes]]) -> None:
         """At the first key exchange: remember GCM if the client supports it in both directions but prefers another."""
@@ -216,6 +233,8 @@ class Transport(UserAuth):
     # --- requests ---
 
     def _process_global_request_bounded(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        if len(packet.get_remaining_payload()) > LONGEST_REQUEST:
+            raise asyncssh.ProtocolError("Request too long")
         if len(self._global_request_queue) >= WAITING_REQUESTS:
             self._hold("requests")
         if packet.get_remaining_payload().startswith(_NO_MORE_SESSIONS) and self.owner is not None:
@@ -251,10 +270,20 @@ class Transport(UserAuth):
         chosen = port if isinstance(where, Tcp) and where.port == 0 else None
         self._report_global_response(UInt32(chosen) if chosen is not None else port is not None)
 
+    def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        # asyncssh signs as often as the client asks. OpenSSH's asks once for each key.
+        if len(packet.get_remaining_payload()) > sum(len(String(key)) for key in self._all_server_host_keys):
+            self._report_global_response(False)
+        else:
+            super()._process_hostkeys_prove_00_at_openssh_dot_com_global_request(packet)
+
     def _process_channel_open_bounded(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        number, size = channel_and_packet_size(packet.get_remaining_payload())
+        opening = packet.get_remaining_payload()
+        number, size = channel_and_packet_size(opening)
         if 0 < size < SMALLEST_PACKET:
             self.send_channel_open_failure(number, SHORTAGE, "your packets are too small", "")
+        elif len(opening) > LONGEST_REQUEST:
+            self.send_channel_open_failure(number, SHORTAGE, "the address is too long", "")
         else:
             super()._process_channel_open(pkttype, pktid, packet)
 

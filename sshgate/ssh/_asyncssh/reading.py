@@ -17,8 +17,6 @@ from asyncssh.constants import (
     MSG_CHANNEL_OPEN,
     MSG_DEBUG,
     MSG_IGNORE,
-    MSG_KEX_FIRST,
-    MSG_KEX_LAST,
     MSG_KEXINIT,
     MSG_NEWKEYS,
     MSG_UNIMPLEMENTED,
@@ -35,19 +33,19 @@ from sshgate.stream import turns
 PACKET_BEFORE_LOGIN = 64 * 1024
 # A login takes 10 packets and two more for each key that is tried; with large certificates, some hundred KiB.
 PACKETS_BEFORE_LOGIN = 200
-# OpenSSH's offer of algorithms takes 1.6 KiB. It is searched name by name, in one piece: 64 KiB take 3 ms.
-LONGEST_KEXINIT = 8 * 1024
+# Of messages that are handled in one piece, whatever they ask for: an offer of algorithms (OpenSSH's takes 1.6 KiB) is
+# searched name by name, and a request with a MiB of terminal modes would take 0.15 s.
+LONGEST_REQUEST = 8 * 1024
 BYTES_BEFORE_LOGIN = 1 << 20
 # The size of one read of the event loop, which may come on top of an incomplete packet.
 ONE_READ = 256 * 1024
 
-# Seconds charged for work that a message causes in another task: a key exchange, a signature, a check of the sandbox.
-PRICES = {
-    MSG_KEXINIT: 0.0005,
-    **dict.fromkeys(range(MSG_KEX_FIRST, MSG_KEX_LAST + 1), 0.001),
-    MSG_USERAUTH_REQUEST: 0.0005,
-    MSG_CHANNEL_OPEN: 0.001,
-}
+# Seconds charged for work that a message causes in another task: a key pair, a check of a signature, a session.
+PRICES = {MSG_KEXINIT: 0.0005, MSG_USERAUTH_REQUEST: 0.0005, MSG_CHANNEL_OPEN: 0.001}
+# Key exchanges that a client may begin: so many at once, and per second. More have to wait. OpenSSH begins one for each
+# packet if its RekeyLimit is very small.
+REKEYS_AT_ONCE = 50
+REKEYS_PER_SECOND = 10.0
 
 _Handler = Callable[["BoundedInput", int, int, SSHPacket], Any]
 
@@ -72,12 +70,13 @@ class BoundedInput(IncomingConnection):
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
         hold, release = partial(self._hold, "turn"), partial(self._release, "turn")
-        self.budget = turns.budget(self._work_off, hold, release, loop)
+        self.budget = turns.budget(self._work_off, hold, release, self._force_close, loop)
         """The budget for processing what the client sends, and for sending to it."""
         self._max_recv_pktlen = PACKET_BEFORE_LOGIN  # `userauth` raises it after login
         self._held: set[str] = set()
         self._early_packets = 0
         self._early_bytes = 0
+        self._rekeys_paid_until = 0.0
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         self._inpbuf = b"".join((self._inpbuf, data)) if self._inpbuf else data
@@ -99,15 +98,24 @@ class BoundedInput(IncomingConnection):
         self._reset_keepalive_timer()
         over = self.budget.exhausted
         try:
-            while self._inpbuf and self._transport is not None and self._recv_handler():
+            while self._inpbuf and self._transport is not None and "requests" not in self._held:
+                if not self._recv_handler():
+                    break
                 if over():
                     return True
         except DisconnectError as error:
-            self._send_disconnect(error.code, error.reason, error.lang)
-            self._force_close(error)
-        except Exception:
-            self.internal_error()
+            self._end(error)
         return False
+
+    def _end(self, error: DisconnectError) -> None:
+        self._send_disconnect(error.code, error.reason, error.lang)
+        self._force_close(error)
+
+    def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
+        # Charged ahead: the task runs in a later turn, and the next messages should wait for it.
+        if price := PRICES.get(pkttype):
+            self.budget.charge(price)
+        return super().process_packet(pkttype, pktid, packet)
 
     def _finish_recv_packet(
         self, pkttype: int, seq: int, task: asyncio.Task[None] | None = None, is_async: bool = False
@@ -116,8 +124,6 @@ class BoundedInput(IncomingConnection):
             # The next packets may use a cipher of asyncssh, which takes only bytes.
             self._inpbuf = bytes(self._inpbuf)
         super()._finish_recv_packet(pkttype, seq)
-        if price := PRICES.get(pkttype):
-            self.budget.charge(price)
         if not self._auth_complete:
             self._count_early()
         if "input" in self._held and len(self._inpbuf) <= self._max_recv_pktlen + ONE_READ:
@@ -130,16 +136,25 @@ class BoundedInput(IncomingConnection):
         self._early_bytes += self._pktlen
         if self._early_packets > PACKETS_BEFORE_LOGIN or self._early_bytes > BYTES_BEFORE_LOGIN:
             # Not raised, as this is also called when a task ends.
-            error = asyncssh.ProtocolError("Too much sent before authentication")
-            self._send_disconnect(error.code, error.reason, error.lang)
-            self._force_close(error)
+            self._end(asyncssh.ProtocolError("Too much sent before authentication"))
 
     def _process_kexinit_if_due(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
         if self._session_id and not self._auth_complete:
             raise asyncssh.ProtocolError("Unexpected key exchange before authentication")
-        if len(packet.get_remaining_payload()) > LONGEST_KEXINIT:
+        if len(packet.get_remaining_payload()) > LONGEST_REQUEST:
             raise asyncssh.ProtocolError("Too many algorithms")
+        if self._session_id and not self._kexinit_sent:
+            self._pace_rekeys()
         return self._process_kexinit(pkttype, pktid, packet)
+
+    def _pace_rekeys(self) -> None:
+        """Read no further for a while if the client begins key exchanges too often."""
+        now = self._loop.time()
+        earliest = now - REKEYS_AT_ONCE / REKEYS_PER_SECOND
+        self._rekeys_paid_until = max(self._rekeys_paid_until, earliest) + 1 / REKEYS_PER_SECOND
+        if self._rekeys_paid_until > now:
+            self._hold("rekeys")
+            self._loop.call_later(self._rekeys_paid_until - now, self._release, "rekeys")
 
     def _cleanup(self, exc: Exception | None) -> None:
         self.budget.close()
@@ -163,6 +178,8 @@ class BoundedInput(IncomingConnection):
             self._held.remove(reason)
             if not self._held and self._transport is not None:
                 self._transport.resume_reading()
+            if reason == "requests":
+                self.budget.schedule()
 
     # asyncssh dispatches through this table, so overridden methods would not be called.
     _packet_handlers = {  # noqa: RUF012

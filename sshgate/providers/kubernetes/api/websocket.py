@@ -76,7 +76,7 @@ class RemoteSocket:
     def __init__(self, response: aiohttp.ClientResponse, subprotocol: str) -> None:
         self.subprotocol = subprotocol
         self._wire: _Wire | None = _Wire.of(response)
-        self._budget = turns.budget(self._work_off, self._pause_for_turn, self._resume_for_turn)
+        self._budget = turns.budget(self._work_off, self._pause_for_turn, self._resume_for_turn, self._abort)
         self._parser: FrameParser | None = None
         self._ended: Callable[[], None] | None = None
         self._came: list[bytes] = []
@@ -188,6 +188,9 @@ class RemoteSocket:
         if not parser.stopped and self._at_end:
             self._end()
         return parser.stopped and self._parser is not None and not self._reader_holds
+
+    def _abort(self, _: Exception) -> None:
+        self._end()
 
     def _end(self) -> None:
         if self._ended is not None:
