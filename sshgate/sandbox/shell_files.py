@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from typing import NamedTuple
 
-from sshgate.sandbox.file_budget import FilePlace
 from sshgate.sandbox.launcher import escaped, quote
+from sshgate.sandbox.shares import Shares
 from sshgate.stream.interfaces import STDOUT, Process
 from sshgate.stream.turns import budget
 
@@ -29,7 +29,7 @@ LONGEST_ANSWER = 2 << 20
 SHORT_ANSWER = 64 << 10
 LONGEST_COMPLAINT = 4096
 LONGEST_PATH = 4096  # PATH_MAX, with its NUL
-# Seconds that a long answer may take, because it holds room of ``file_budget``.
+# Seconds that a long answer may take, because it holds one of the users' shares.
 ANSWER_SECONDS = 60.0
 
 _ERRORS = {
@@ -88,22 +88,24 @@ class FilesLost(Exception):
 
 
 class ShellFiles:
-    """File operations by a shell that evaluates one escaped line after the other (see ``launcher.FILES_MARK``).
+    """File operations by a shell that evaluates one escaped line after the other (see ``launcher.FILES_LOOP``).
 
     Call ``begin`` first. Only one task may call at a time. Paths are bytes; a relative one starts at the home
     directory. Every method raises ``OSError`` for what the sandbox refuses and ``FilesLost`` when the shell is gone.
     After a cancelled call the object must not be used any more: the shell's answer is still to come.
 
     Args:
-        process: the launched sftp subsystem, after ``FILES_MARK`` was read.
-        place: bounds the memory for long answers; ``None``: not shared.
+        process: the launched sftp subsystem, without a server.
+        answers: a place in it is held for a long answer while it is read; ``None``: no other shares it.
+        user: whose place.
     """
 
-    def __init__(self, process: Process, place: FilePlace | None = None) -> None:
+    def __init__(self, process: Process, answers: Shares | None = None, user: str = "") -> None:
         self.lost: str | None = None
         """Why no more answers can arrive; ``None`` while they can."""
         self._process = process
-        self._place = place if place is not None else FilePlace()
+        self._answers = answers if answers is not None else Shares(1, 1)
+        self._user = user
         self._budget = budget()
         self._token = secrets.token_hex(16).encode()
         self._umask = 0o022
@@ -276,7 +278,7 @@ class ShellFiles:
         """Carry out an operation and return its output.
 
         ``fed`` is its stdin, ``first`` is shell code that runs before it, ``names`` adds the names that the shell keeps
-        to its arguments, and ``long`` allows a long answer, which needs room of ``file_budget``.
+        to its arguments, and ``long`` allows a long answer, which needs one of the users' shares.
         """
         for word in words:
             _check(word)
@@ -287,7 +289,7 @@ class ShellFiles:
             await self._process.write(fed)
         if not long:
             return await self._answer(SHORT_ANSWER)
-        async with self._place.answer():
+        async with self._answers.hold(self._user):
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     return await self._answer(LONGEST_ANSWER)

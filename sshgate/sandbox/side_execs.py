@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from weakref import WeakValueDictionary
 
 from sshgate.errors import GateError
 from sshgate.sandbox import launcher
 from sshgate.sandbox import side_scripts as sidescripts
+from sshgate.sandbox.shares import Shares
 from sshgate.stream.interfaces import Process
 from sshgate.stream.terminal import Terminal
 
-# Side execs at a time, per user and in all. A user's programs can block a script of ours until its timeout.
-PER_USER = 4
-PER_GATEWAY = 32
 # Execs of all kinds that are being started at a time on one node.
 PER_NODE = 16
 NOBODY = ""
@@ -50,26 +48,16 @@ class ExecLimits:
     """Bounds the side execs that run, and all execs that are being started. One per gateway, for all its sandboxes."""
 
     def __init__(self) -> None:
-        self._all = asyncio.Semaphore(PER_GATEWAY)
-        self._users: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        # A user's programs can block a script of ours until its timeout.
+        self.side = Shares(total=32, most=4)
         self._nodes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-
-    @asynccontextmanager
-    async def side(self, user: str) -> AsyncIterator[None]:
-        """Hold a place for one side exec of this user; waits for a free one, in order of arrival."""
-        async with _shared(self._users, user, PER_USER), self._all:
-            yield
 
     def node(self, name: str) -> asyncio.Semaphore:
         """The semaphore to hold while an exec is being started on this node."""
-        return _shared(self._nodes, name, PER_NODE)
-
-
-def _shared(places: WeakValueDictionary[str, asyncio.Semaphore], name: str, most: int) -> asyncio.Semaphore:
-    found = places.get(name)
-    if found is None:
-        found = places[name] = asyncio.Semaphore(most)
-    return found
+        found = self._nodes.get(name)
+        if found is None:
+            found = self._nodes[name] = asyncio.Semaphore(PER_NODE)
+        return found
 
 
 async def dismiss(process: Process, seconds: float = DISMISS_SECONDS) -> None:
@@ -163,7 +151,7 @@ class SideExecs:
         task.add_done_callback(self._given_up.discard)
 
     def _place(self) -> AbstractAsyncContextManager[None]:
-        return self._limits.side(self.user)
+        return self._limits.side.hold(self.user)
 
     async def _answer(self, argv: tuple[str, ...]) -> list[str] | None:
         """The words that a script printed before its final dot; ``None`` where there was no dot."""

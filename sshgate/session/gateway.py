@@ -19,10 +19,10 @@ from sshgate.errors import Cancelled, GateError, ProgramMissing
 from sshgate.forwarding.destinations import offers_agent
 from sshgate.lifecycle.clocks import SessionClock
 from sshgate.sandbox.enter import has_sftp_server, launch, park
-from sshgate.sandbox.file_budget import FilePlaces
 from sshgate.sandbox.interfaces import Provider, Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.sandbox.sftp_pace import Paced
+from sshgate.sandbox.shares import FileLimits
 from sshgate.sandbox.shell_files import ShellFiles
 from sshgate.session import notices
 from sshgate.session.claims import Claims, PendingSandbox, SpeculativeClaim
@@ -74,7 +74,7 @@ class Gateway:
     ) -> None:
         """``admission`` counts each user's sandboxes; ``None`` if the provider does."""
         self.file_server = file_server
-        self.file_places = FilePlaces()
+        self.file_limits = FileLimits()
         self.provider = provider
         self.verbs = subsystems if subsystems is not None else SubsystemHandlers()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
@@ -311,8 +311,9 @@ class Login:
         server = self._gateway.file_server
         if server is None or asks.options:
             raise ProgramMissing("this sandbox has no sftp-server, install openssh-sftp-server in its image.")
-        with self._gateway.file_places.server(self.identity.user) as place:
-            return await server(client, ShellFiles(process, place), traffic, buffered_input, eof)
+        user, limits = self.identity.user, self._gateway.file_limits
+        with limits.server(user):
+            return await server(client, ShellFiles(process, limits.answers, user), traffic, buffered_input, eof)
 
     async def _answered(self, request: Request, client: Client, trail: EventContext) -> bool:
         """Answer a request for one of the gateway's own subsystems. Returns whether it was one."""

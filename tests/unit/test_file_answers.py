@@ -11,7 +11,7 @@ import pytest
 
 from sshgate.errors import LimitReached
 from sshgate.sandbox import shell_files as sandbox_files
-from sshgate.sandbox.file_budget import ANSWERS_OF_ONE, SERVERS_OF_ONE, FilePlaces
+from sshgate.sandbox.shares import FileLimits
 from sshgate.sandbox.shell_files import LONGEST_ANSWER, PAGE, FilesLost, ShellFiles
 from sshgate.ssh.sftp import serve_files
 from sshgate.stream.bridge import Traffic
@@ -111,25 +111,24 @@ async def test_a_page_is_read_without_holding_up_the_loop() -> None:
 
 async def test_long_answers_of_one_user_wait_for_each_other_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox_files, "ANSWER_SECONDS", 0.5)
-    places = FilePlaces()
-    with places.server("alice") as hers, places.server("bob") as his:
-        silent = [ShellFiles(Liar(b""), hers) for _ in range(ANSWERS_OF_ONE + 1)]
-        for files in silent:
-            await files.begin()
-        waiting = [asyncio.create_task(files.read(b"./f", 0, 1)) for files in silent]
-        await asyncio.sleep(0.1)
-        bobs = ShellFiles(Liar(ENTRY * 200), his)
-        await bobs.begin()
-        with pytest.raises(FilesLost, match="without an end"):  # at once: hers are not his
-            async with asyncio.timeout(0.3):
-                await bobs.read(b"./f", 0, 1)
-        ended = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [str(one) for one in ended] == ["the sandbox's shell did not answer within a minute"] * len(silent)
+    answers = FileLimits().answers
+    silent = [ShellFiles(Liar(b""), answers, f"user{number % 5}") for number in range(25)]
+    for files in silent:
+        await files.begin()
+    waiting = [asyncio.create_task(files.read(b"./f", 0, 1)) for files in silent]
+    await asyncio.sleep(0.1)
+    bobs = ShellFiles(Liar(ENTRY * 200), answers, "bob")
+    await bobs.begin()
+    with pytest.raises(FilesLost, match="without an end"):  # at once: theirs are not his
+        async with asyncio.timeout(0.3):
+            await bobs.read(b"./f", 0, 1)
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [str(one) for one in ended] == ["the sandbox's shell did not answer within a minute"] * len(silent)
 
 
 async def test_servers_of_one_user_are_counted() -> None:
-    places = FilePlaces()
-    held = [places.server("alice") for _ in range(SERVERS_OF_ONE)]
+    places = FileLimits()
+    held = [places.server("alice") for _ in range(24)]
     for one in held:
         one.__enter__()
     with pytest.raises(LimitReached, match="you have 24 file transfers"), places.server("alice"):

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from sshgate.errors import Unavailable
-from sshgate.sandbox.side_execs import PER_GATEWAY, PER_USER, ExecLimits, SideExecs
+from sshgate.sandbox.shares import Shares
+from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDOUT, Process
+from sshgate.stream.tasks import cancel
 from sshgate.stream.terminal import Terminal
 from tests.rig.ends import TestProcess
 
@@ -113,7 +115,7 @@ async def test_who_stops_waiting_ends_nobody_elses_answer() -> None:
     assert len(pod.run) == 1
 
 
-async def test_they_are_bounded_by_user_and_in_all() -> None:
+async def test_users_that_block_every_script_keep_nobody_waiting() -> None:
     """A user can stop every script of ours that runs in a sandbox; others are served meanwhile."""
     limits = ExecLimits()
 
@@ -127,14 +129,43 @@ async def test_they_are_bounded_by_user_and_in_all() -> None:
         return sum(pod.running for pod in pods)
 
     stopped = ask("mallory", 20)
-    others = ask("dev", 1)
     await settled()
-    assert running(stopped) == PER_USER
-    assert running(others) == 1
+    assert running(stopped) == 4
+    accomplices = [pod for user in range(8) for pod in ask(f"mallory{user}", 20)]
+    await settled()
+    assert running(stopped) + running(accomplices) < 32
+    others = [pod for user in range(4) for pod in ask(f"dev{user}", 1)]
+    await settled()
+    assert running(others) == 4
     many = [pod for user in range(20) for pod in ask(f"user{user}", 2)]
     await settled()
-    assert running(stopped) + running(others) + running(many) == PER_GATEWAY
-    for pod in [*stopped, *others, *many]:
+    everybody = [*stopped, *accomplices, *others, *many]
+    assert running(everybody) == 32
+    for pod in everybody:
         pod.free.set()
     await settled()
-    assert sum(len(pod.run) for pod in [*stopped, *others, *many]) == 61
+    assert sum(len(pod.run) for pod in everybody) == len(everybody)
+
+
+async def test_who_holds_fewest_places_is_next_and_a_cancelled_wait_holds_none() -> None:
+    shares = Shares(total=2, most=2)
+    assert shares.take("one")
+    assert shares.take("one")
+    served: list[str] = []
+
+    async def hold(user: str) -> None:
+        async with shares.hold(user):
+            served.append(user)
+            await asyncio.Event().wait()
+
+    waiting = [asyncio.create_task(hold(user)) for user in ("one", "two", "three")]
+    await settled()
+    shares.release("one")
+    waiting[1].cancel()  # it was just given the place
+    await settled()
+    assert served == ["three"]
+    shares.release("one")
+    await settled()
+    assert served == ["three", "one"]
+    await cancel(*waiting)
+    assert repr(shares) == "<Shares 0/2 held, 0 waiting>"
