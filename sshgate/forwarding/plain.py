@@ -39,16 +39,35 @@ _UNIX = 'u={path};if command -v socat >/dev/null 2>&1;then exec socat -t 86400 -
 class PlainStream:
     """One connection through one program; a ``stream.interfaces.Stream``."""
 
-    def __init__(self, sandbox: Sandbox, process: Process, first: bytes | None) -> None:
+    def __init__(self, sandbox: Sandbox, process: Process) -> None:
         self._sandbox = sandbox
         self._process = process
-        self._first = first
+        self._first: bytes | None = None
         self._ended = asyncio.Event()
-        self._eof = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<PlainStream {self._process!r}>"
+
+    async def begin(self, program: Program) -> None:
+        """Start the program. Returns at its first output, or when it has not ended within ``REFUSAL_SECONDS``.
+
+        Raises ``ConnectFailed`` if it ends first.
+        """
+        await launch(self._process, program)
+        try:
+            async with asyncio.timeout(REFUSAL_SECONDS):
+                chunk = await self._process.read()
+        except TimeoutError:
+            return  # a cancelled read of a process loses no output
+        if chunk is not None and chunk[0] == STDOUT:
+            self._first = chunk[1]
+            return
+        missing = False
+        if await until_end(self._process):
+            missing = await self._process.wait() == Exited(NO_TOOL)
+            self._ended.set()
+        raise ConnectFailed(MISSING if missing else "connection failed")
 
     async def read(self) -> bytes | None:
         if self._first is not None:
@@ -110,36 +129,16 @@ async def connect(sandbox: Sandbox, destination: Destination, own: tuple[str, ..
         )
     aside.plain_connections += 1
     try:
-        process = await park(sandbox, None)
-        try:
-            await launch(process, Program(Request(Exec(script(destination, own))), shell="/bin/sh"))
-            first = await _begun(process)
-        except BaseException:
-            await process.close()
-            raise
+        stream = PlainStream(sandbox, await park(sandbox, None))
     except BaseException:
         aside.plain_connections -= 1
         raise
-    return PlainStream(sandbox, process, first)
-
-
-async def _begun(process: Process) -> bytes | None:
-    """The first output, if any, within ``REFUSAL_SECONDS``. Raises ``ConnectFailed`` when the program ends first."""
-    reading = asyncio.ensure_future(process.read())
     try:
-        async with asyncio.timeout(REFUSAL_SECONDS):
-            chunk = await asyncio.shield(reading)
-    except TimeoutError:
-        if not reading.done():
-            # A cancelled read of a process loses no output.
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            return None
-        chunk = reading.result()
-    if chunk is None or chunk[0] != STDOUT:
-        missing = await until_end(process) and await process.wait() == Exited(NO_TOOL)
-        raise ConnectFailed(MISSING if missing else "connection failed")
-    return chunk[1]
+        await stream.begin(Program(Request(Exec(script(destination, own))), shell="/bin/sh"))
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
 def script(destination: Destination, own: tuple[str, ...] = ()) -> bytes:

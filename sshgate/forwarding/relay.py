@@ -78,8 +78,9 @@ class Relay:
     When the process ends, or sends what no relay sends, every stream ends and every request fails.
     """
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, stream_ended: Callable[[], None]) -> None:
         self._process = process
+        self._stream_ended = stream_ended
         self._reader = FrameReader()
         self._budget = turns.budget()
         self._outbox = Flow(OUTBOX_HIGH, OUTBOX_LOW, self._pause, self._resume)
@@ -97,8 +98,10 @@ class Relay:
         return f"<Relay {len(self._streams)} streams, {len(self._listeners)} listeners, {self._outbox!r}{state}>"
 
     @classmethod
-    async def start(cls, sandbox: Sandbox) -> Relay:
+    async def start(cls, sandbox: Sandbox, stream_ended: Callable[[], None] = lambda: None) -> Relay:
         """Start a relay and wait for its first answer. Cancelling ends it.
+
+        ``stream_ended`` is called when a stream or listener has ended.
 
         Raises:
             NoRelay: the sandbox has no python3 that can run it.
@@ -116,7 +119,7 @@ class Relay:
         except BaseException:
             await process.close()
             raise
-        relay = cls(process)
+        relay = cls(process, stream_ended)
         relay._tasks = [asyncio.create_task(relay._read(rest)), asyncio.create_task(relay._write())]
         return relay
 
@@ -168,6 +171,7 @@ class Relay:
         """Remove a listener. Its connections stay open. Idempotent."""
         if self._listeners.pop(number, None) is not None:
             self.send(frame(inside.CLOSE, number))
+            self._stream_ended()
 
     async def close(self) -> None:
         """End the relay with all its streams. Idempotent; never raises."""
@@ -205,6 +209,7 @@ class Relay:
     def forget(self, number: int) -> None:
         """Drop a stream that the relay or the gateway has closed."""
         self._streams.pop(number, None)
+        self._stream_ended()
 
     # --- its two tasks ---
 

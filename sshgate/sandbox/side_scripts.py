@@ -12,6 +12,11 @@ from sshgate.sandbox.launcher import FOREVER, SYSTEM_PATH
 
 # Sessions that are ended per tenth of a second.
 TOGETHER = 4
+# A shell function: whether a process ignores HUP, which is bit 1 of its SigIgn.
+_IGNORES_HANGUP = (
+    'ignores_hangup(){ i=0;while read -r k v;do [ "$k" = SigIgn: ]&&i=$v&&break;done <"/proc/$1/status";'
+    "case $i in *[13579bdf])return 0;;esac;return 1;};"
+)
 
 
 def signal_item(pid: int, name: str, foreground: bool = False) -> str:
@@ -49,13 +54,12 @@ def end_argv(pids: Sequence[str]) -> tuple[str, ...]:
     stay, and stays. Any other program of the sessions that HUP does not end is killed.
     """
     # Each round reads all processes once, for all sessions. It prints a word at once, which shows that it has started.
-    # Fields of /proc/PID/stat after the name: 1 the state, 3 the group, 4 the session. Bit 1 of SigIgn is HUP.
+    # Fields of /proc/PID/stat after the name: 1 the state, 3 the group, 4 the session.
     script = (
-        f"{SYSTEM_PATH}"
+        f"{SYSTEM_PATH}{_IGNORES_HANGUP}"
         'own(){ for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
-        '[ "$1" != Z ]||continue;case " $0 " in *" $3 "*|*" $4 "*);;*)continue;;esac;'
-        'i=0;while read -r k v;do [ $k = SigIgn: ]&&i=$v&&break;done <"/proc/$p/status";'
-        "case $i in *[13579bdf]);;*)echo $p;;esac;done 2>/dev/null;};"
+        '[ "$1" != Z ]||continue;case " $0 " in *" $3 "*|*" $4 "*)ignores_hangup $p||echo $p;;esac;'
+        "done 2>/dev/null;};"
         # When a hundred execs end at once, containerd's shim starts no other for a minute: end a few at a time.
         "send(){ n=0;for p in $l;do for s;do kill -s $s $p;done 2>/dev/null;"
         f'case " $0 " in *" $p "*)n=$((n+1));[ $((n%{TOGETHER})) -gt 0 ]||sleep 0.1;;esac;done;}};'
@@ -84,14 +88,20 @@ def busy_argv(pids: Sequence[str]) -> tuple[str, ...]:
 
 
 def anything_argv() -> tuple[str, ...]:
-    """The command that prints a word when any program runs besides this one and those that keep the sandbox running.
+    """The command that prints a word when any program runs in a sandbox without clients, besides this one.
 
-    The latter are process 1 and a `sleep` of ``FOREVER`` seconds. Zombies do not count. `read` drops the NULs between
-    the words of a command line.
+    What keeps the sandbox running does not count: process 1 and a `sleep` of ``FOREVER`` seconds. Nor do zombies, nor
+    what a hang-up would end in a terminal of ours: its gateway was killed, and the node keeps the terminal.
     """
+    # Our programs have no parent in the sandbox. Fields of /proc/PID/stat after the name: 1 the state, 2 the parent, 4
+    # the session, 5 the terminal. `read` drops the NULs between the words of a command line.
     script = (
+        f"{_IGNORES_HANGUP}"
+        't=;for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
+        '[ "$2" = 0 ]&&[ "$5" != 0 ]&&t="$t $p";done 2>/dev/null;'
         "for d in /proc/[0-9]*;do p=${d#/proc/};case $p in 1|$$)continue;;esac;"
         'read -r s <"$d/stat"||continue;set -- ${s##*)};[ "$1" = Z ]&&continue;'
+        'case "$t " in *" $4 "*)ignores_hangup $p||continue;;esac;'
         'c=;read -r c <"$d/cmdline";[ "$c" = "sleep$0" ]||{ echo busy;break;};done 2>/dev/null;echo .'
     )
     return ("/bin/sh", "-c", script, FOREVER)

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 from sshgate.access.identity import Identity
@@ -95,6 +97,7 @@ class Forwards:
         self._more_sessions = True
         self._changed = asyncio.Event()
         self._relays: dict[str, asyncio.Task[Relay | None]] = {}
+        self._opening: Counter[str] = Counter()
         self._listeners: dict[Listening, tuple[Relay, int]] = {}
         self._agents: dict[str, tuple[Relay, bytes]] = {}
         self._agents_lock = asyncio.Lock()
@@ -137,19 +140,24 @@ class Forwards:
         finally:
             self._targets.remove(place)
             place.failed(Unavailable("the session ended before its sandbox was there"))
-            if place.sandbox is not None and (granted.scope == "channel" or not self._in_use(place.sandbox)):
+            if place.sandbox is not None and granted.scope == "channel":
                 await self._leave(place.sandbox)
+            elif place.sandbox is not None:
+                await self._leave_if_unused(place.sandbox)
 
     def _in_use(self, sandbox: Sandbox) -> bool:
-        """Return whether a session or a forward still needs the sandbox's relay, which makes the sandbox look busy."""
+        """Return whether a session or a forward still needs the sandbox's relay.
+
+        The agent's socket does not count: it is for the programs of sessions.
+        """
         places = [*self._targets, *([self._own] if self._own is not None else [])]
         if any(one.sandbox is sandbox and not one.over for one in places):
             return True
-        task = self._relays.get(sandbox.id)
-        if task is not None and not task.done():
+        if self._opening[sandbox.id]:
             return True
+        task = self._relays.get(sandbox.id)
         relay = task.result() if task is not None and _started(task) else None
-        return relay is not None and relay.streams + relay.listeners > 0
+        return relay is not None and (relay.streams > 0 or any(one is relay for one, _ in self._listeners.values()))
 
     def sessions_ended(self) -> None:
         """The client will open no more sessions, so no forward needs to wait for one."""
@@ -169,9 +177,9 @@ class Forwards:
             outcome["sandbox"] = sandbox.id
             # Its destination may be a listener that was requested before it.
             await self.wait_for_listeners(ORDER_SECONDS)
-            relay = await self._relay(sandbox)
-            if relay is not None:
-                return await relay.connect(destination, own)
+            async with self._relay(sandbox) as relay:
+                if relay is not None:
+                    return await relay.connect(destination, own)
             stream = await plain.connect(sandbox, destination, own)
             if self._over.is_set():
                 stream.close()
@@ -217,13 +225,13 @@ class Forwards:
                 raise ConnectFailed("this connection listens there already")
             sandbox = await place.get()
             outcome["sandbox"] = sandbox.id
-            relay = await self._relay(sandbox)
-            if relay is None:
-                raise NoRelay("the sandbox has no python3, which remote forwarding needs; install it in the image")
-            number, bound = await relay.listen(where, self._accepted(where, back))
-            port = int.from_bytes(bound[:2], "big") if isinstance(where, Tcp) else 0
-            self._listeners[Tcp(where.host, port) if isinstance(where, Tcp) else where] = relay, number
-            return port
+            async with self._relay(sandbox) as relay:
+                if relay is None:
+                    raise NoRelay("the sandbox has no python3, which remote forwarding needs; install it there")
+                number, bound = await relay.listen(where, self._accepted(where, back))
+                port = int.from_bytes(bound[:2], "big") if isinstance(where, Tcp) else 0
+                self._listeners[Tcp(where.host, port) if isinstance(where, Tcp) else where] = relay, number
+                return port
 
     def unlisten(self, where: Listening) -> bool:
         """Close a listener. Returns whether there was one."""
@@ -245,11 +253,11 @@ class Forwards:
             relay, path = self._agents.get(sandbox.id, (None, b""))
             # When a relay is killed (python3 in the sandbox), its socket is gone too.
             if relay is None or not relay.alive:
-                relay = await self._relay(sandbox)
-                if relay is None:
-                    raise NoRelay("the sandbox has no python3, which agent forwarding needs; install it in the image")
-                _, path = await relay.listen(Agent(), self._accepted(Agent(), back))
-                self._agents[sandbox.id] = relay, path
+                async with self._relay(sandbox) as relay:
+                    if relay is None:
+                        raise NoRelay("the sandbox has no python3, which agent forwarding needs; install it there")
+                    _, path = await relay.listen(Agent(), self._accepted(Agent(), back))
+                    self._agents[sandbox.id] = relay, path
             return path
 
     async def close(self) -> None:
@@ -296,8 +304,7 @@ class Forwards:
                 place.entered(sandbox)
                 await self._until_useless(place.granted.profile.limits)
                 place.failed(Unavailable("the sandbox has ended"))
-                if not self._in_use(sandbox):
-                    await self._leave(sandbox)
+                await self._leave_if_unused(sandbox)
         except GateError as error:
             place.failed(error)
         finally:
@@ -315,19 +322,35 @@ class Forwards:
 
     # --- relays ---
 
-    async def _relay(self, sandbox: Sandbox) -> Relay | None:
-        """Return the sandbox's relay, started when first needed; ``None`` if it cannot run there."""
-        task = self._relays.get(sandbox.id)
-        if task is None or (task.done() and not _usable(task)):
-            if self._over.is_set():
-                raise Unavailable("the connection has ended")
-            task = self._relays[sandbox.id] = asyncio.create_task(_start(sandbox))
+    @contextlib.asynccontextmanager
+    async def _relay(self, sandbox: Sandbox) -> AsyncIterator[Relay | None]:
+        """Provide the sandbox's relay, started when first needed, to open something; ``None``: it cannot run there."""
+        self._opening[sandbox.id] += 1
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise Unavailable("the sandbox has ended") from None
-            raise
+            task = self._relays.get(sandbox.id)
+            if task is None or (task.done() and not _usable(task)):
+                if self._over.is_set():
+                    raise Unavailable("the connection has ended")
+                task = self._relays[sandbox.id] = asyncio.create_task(_start(sandbox, self._stream_ended))
+            try:
+                relay = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if task.cancelled():
+                    raise Unavailable("the sandbox has ended") from None
+                raise
+            yield relay
+        finally:
+            self._opening[sandbox.id] -= 1
+            self._stream_ended(sandbox)
+
+    def _stream_ended(self, sandbox: Sandbox) -> None:
+        if not self._in_use(sandbox):
+            self._spawn(self._leave_if_unused(sandbox))
+
+    async def _leave_if_unused(self, sandbox: Sandbox) -> None:
+        """Close the relay of a sandbox that nothing here uses: to a named or shared sandbox it is a running program."""
+        if not self._in_use(sandbox):
+            await self._leave(sandbox)
 
     async def _leave(self, sandbox: Sandbox) -> None:
         """Close the relay of a sandbox that is about to be deleted or left."""
@@ -402,9 +425,9 @@ async def _own_addresses(destination: Destination, place: ForwardTarget) -> tupl
     return own_addresses(destination.host, sandbox.hostname, await sandbox.addresses())
 
 
-async def _start(sandbox: Sandbox) -> Relay | None:
+async def _start(sandbox: Sandbox, stream_ended: Callable[[Sandbox], None]) -> Relay | None:
     try:
-        return await Relay.start(sandbox)
+        return await Relay.start(sandbox, partial(stream_ended, sandbox))
     except NoRelay:
         return None
 

@@ -55,6 +55,8 @@ T = TypeVar("T")
 INTERRUPT = b"\x03"
 # Bytes that are read before the prompt comes. Further input stays in the client's window.
 TYPED_AHEAD = 4096
+# How long a session's end waits for its hang-up, which takes 3 s at most once its script runs.
+HANG_UP_SECONDS = 5.0
 
 FileServer = Callable[[Client, ShellFiles, Traffic, bytes, bool], Awaitable[Outcome | None]]
 """Serves SFTP to a client if the sandbox has no server; returns as ``bridge`` does."""
@@ -285,10 +287,12 @@ class Login:
         return granted.scope == "named" or (granted.scope == "connection" and not self._disconnected.is_set())
 
     async def _hang_up(self, granted: Grant, sandbox: Sandbox, pid: int) -> None:
-        if granted.scope == "named":
-            await sandbox.aside.hang_up(pid)
-        else:
-            await first_of(sandbox.aside.hang_up(pid), self._disconnected.wait())
+        """Hang up a program. What takes longer than ``HANG_UP_SECONDS`` goes on in the background."""
+        hanging_up = self._tasks.start(sandbox.aside.hang_up(pid))
+        waits: list[Coroutine[Any, Any, Any]] = [asyncio.wait((hanging_up,), timeout=HANG_UP_SECONDS)]
+        if granted.scope == "connection":
+            waits.append(self._disconnected.wait())
+        await first_of(*waits)
 
     def _first_byte(self, granted: Grant, marks: Timings) -> None:
         marks.mark(Stage.FIRST_BYTE)

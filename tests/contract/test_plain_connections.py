@@ -23,8 +23,9 @@ pytestmark = pytest.mark.local
 
 
 @pytest.fixture
-async def sandbox(local: None) -> AsyncIterator[Sandbox]:
-    """A sandbox in which the echo server runs."""
+async def sandbox(local: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
+    """A sandbox in which the echo server runs. A connection opens after a second without output."""
+    monkeypatch.setattr(plain, "REFUSAL_SECONDS", 1.0)
     provider = LocalProvider(SandboxPlace(provider="local"))
     await provider.open()
     made = await provider.create(Order(Profile(), "user", "session"), lambda text: None)
@@ -50,6 +51,20 @@ async def test_a_connection_that_is_let_go_of_leaves_no_program(sandbox: Sandbox
     stream = await plain.connect(sandbox, Tcp("127.0.0.1", PORT))
     await stream.closed()
     assert (await run(sandbox, b"pgrep socat"))[2] == Exited(1)
+
+
+async def test_a_connection_that_is_given_up_while_it_opens_leaves_no_program(sandbox: Sandbox) -> None:
+    connecting = asyncio.create_task(plain.connect(sandbox, Tcp("127.0.0.1", PORT)))
+    async with asyncio.timeout(20):
+        while (await run(sandbox, b"pgrep socat"))[2] != Exited(0):
+            pass
+    assert sandbox.aside.plain_connections == 1
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+    async with asyncio.timeout(20):
+        while (await run(sandbox, b"pgrep socat"))[2] != Exited(1):
+            pass
+    assert sandbox.aside.plain_connections == 0
 
 
 async def test_a_port_on_which_nobody_listens_is_a_failure(sandbox: Sandbox) -> None:

@@ -246,6 +246,29 @@ async def test_closing_a_running_program_is_quick_and_repeatable(sandbox: Sandbo
     assert await process.read() is None
 
 
+@pytest.mark.parametrize(
+    ("command", "terminal", "counts"),
+    [
+        (b"echo on; sleep 1000", True, False),
+        (b"sleep 1000 & echo on; wait", True, False),
+        (b"trap '' HUP; sleep 1000 & trap - HUP; echo on; wait", True, True),
+        (b"setsid sleep 1000 & echo on; wait", True, True),
+        (b"echo on; sleep 1000", False, True),
+    ],
+    ids=["terminal", "background", "nohup", "setsid", "pipes"],
+)
+async def test_what_a_terminal_without_its_client_holds_is_not_running(
+    sandbox: Sandbox, command: bytes, terminal: bool, counts: bool
+) -> None:
+    """A gateway that was killed hangs up none of its terminals; the node keeps them."""
+    assert not await sandbox.aside.anything()
+    process = await begin(sandbox, command, Terminal() if terminal else None)
+    await until_output(process, b"on")
+    await asyncio.sleep(0.2)  # for the last fork
+    assert await sandbox.aside.anything() is counts
+    await process.close()
+
+
 async def test_deleting_a_sandbox_ends_its_programs(sandbox: Sandbox) -> None:
     process = await begin(sandbox, b"echo on; sleep 1000")
     await until_output(process, b"on")

@@ -7,6 +7,7 @@ import pytest
 from tests.lifecycle.conftest import MakeReplica, UserAt
 from tests.rig.cluster import Namespace
 from tests.rig.gateway import nothing_left
+from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -66,6 +67,30 @@ def test_a_named_sandbox_outlives_a_gateway_that_stops(space: Namespace, replica
     assert again.run("cat /tmp/mark; pgrep -f 'sleep 60[0]' >/dev/null && echo running").out == b"x\nrunning\n"
     assert again.run("end", options=("-s",)).status == 0
     until(lambda: not space.living(), 30, "the end of it")
+
+
+def test_a_terminal_of_a_killed_gateway_keeps_no_sandbox_and_what_it_left_running_does(
+    space: Namespace, replica: MakeReplica, user: UserAt
+) -> None:
+    short = {"default": {"limits": {"detached": "10s"}}}
+    other = replica(profiles=short)  # it leads, or will
+    killed = replica(profiles=short)
+    idle, kept = (user("dev", killed).as_user(f"dev={name}") for name in ("idle", "kept"))
+    with OnTerminal(idle.argv(options=("-tt",))) as one, OnTerminal(kept.argv(options=("-tt",))) as two:
+        one.enter("echo rea''dy; sleep 600")
+        one.expect(b"ready")
+        two.enter("setsid sleep 600 </dev/null >/dev/null 2>&1 & echo rea''dy")
+        two.expect(b"ready")
+        nothing_left(killed.kill())
+        until(lambda: names(space) == ["kept"], 90, "the end of the one with nothing but a terminal")
+        assert notes(space, "kept") == []
+    assert user("dev", other).as_user("dev=kept").run("end", options=("-s",)).status == 0
+    until(lambda: not space.living(), 30, "the end of it")
+
+
+def names(space: Namespace) -> list[str]:
+    pods = [pod["metadata"] for pod in space.pods() if "deletionTimestamp" not in pod["metadata"]]
+    return sorted(pod["labels"]["sshgate.dev/name"] for pod in pods)
 
 
 def test_a_start_that_is_given_up_leaves_nothing(space: Namespace, replica: MakeReplica, user: UserAt) -> None:

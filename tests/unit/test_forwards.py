@@ -19,7 +19,7 @@ from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.session.claims import Claims
 from sshgate.session.forwards import MAX_REVERSE_CONNECTIONS, Forwards
-from sshgate.stream.interfaces import STDOUT, Process, Request, Shell, Stream
+from sshgate.stream.interfaces import STDOUT, OpenReverseChannel, Process, Request, Shell, Stream
 from sshgate.stream.terminal import Terminal
 from sshgate.telemetry.events import Events, to_log
 from tests.rig.ends import TestProcess
@@ -120,15 +120,45 @@ async def test_so_many_connections_come_back_and_no_more() -> None:
         raise AssertionError
 
     sandbox, mine = OfALyingRelay(), forwards()
+    async with mine.session(Grant(Profile(), "channel", Request(Shell()))) as target:
+        target.entered(sandbox)
+        await agent(mine, sandbox, back)
+        sandbox.relay.accepts(listener=1, count=2 * MAX_REVERSE_CONNECTIONS)
+        await sandbox.relay.heard(frame(inside.CLOSE, inside.ACCEPTED_FROM + 2 * MAX_REVERSE_CONNECTIONS - 1))
+        assert asked == MAX_REVERSE_CONNECTIONS
+        for task in mine._tasks:
+            task.cancel()
+    await mine.close()
+
+
+async def agent(mine: Forwards, sandbox: OfALyingRelay, back: OpenReverseChannel) -> None:
+    """Has the relay listen for the agent, as its listener 1."""
     making = asyncio.create_task(mine.agent(sandbox, back))
     await sandbox.relay.heard(frame(inside.LISTEN, 1, b"a"))
     sandbox.relay.output.put(frame(inside.LISTENING, 1, b"/tmp/agent"), STDOUT)
     await making
-    sandbox.relay.accepts(listener=1, count=2 * MAX_REVERSE_CONNECTIONS)
-    await sandbox.relay.heard(frame(inside.CLOSE, inside.ACCEPTED_FROM + 2 * MAX_REVERSE_CONNECTIONS - 1))
-    assert asked == MAX_REVERSE_CONNECTIONS
-    for task in mine._tasks:
-        task.cancel()
+
+
+async def test_a_relay_that_nothing_uses_any_more_does_not_stay_behind_its_session() -> None:
+    async def back(host: str, port: int) -> Stream:
+        raise AssertionError
+
+    sandbox, mine = OfALyingRelay(), forwards()
+    async with mine.session(Grant(Profile(), "connection", Request(Shell()))) as target:
+        target.entered(sandbox)
+        await agent(mine, sandbox, back)
+        streams = []
+        for number in (2, 3):
+            connecting = asyncio.create_task(mine.connect(Tcp("localhost", 80)))
+            await sandbox.relay.heard(frame(inside.OPEN, number, b"t\0P127.0.0.1\n::1"))
+            sandbox.relay.output.put(frame(inside.OPENED, number), STDOUT)
+            streams.append(await connecting)
+    streams[0].close()
+    await asyncio.sleep(0.1)
+    assert not sandbox.relay.closed, "a connection is open"
+    streams[1].close()
+    await asyncio.sleep(0.1)
+    assert sandbox.relay.closed
     await mine.close()
 
 
