@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from sshgate.access.limits import Admission
@@ -24,16 +25,19 @@ Create = Callable[[Order, Notice], Coroutine[Any, Any, Sandbox]]
 UNUSED_SECONDS = 10.0
 
 
-class PendingSandbox(Protocol):
-    """A sandbox that is created, or joined, at the first call of ``get``."""
+class PendingSandbox:
+    """The sandbox of one channel, created or joined at the first call of ``get``."""
 
-    @property
-    def remaining_lifetime(self) -> float | None:
-        """Seconds of its maximum lifetime that remained when the channel got it; ``None``: all of it."""
+    source = "joined"
+    """How it was obtained, valid after ``get``: ``warm``, ``cold`` or ``joined`` (it existed already)."""
+    remaining_lifetime: float | None = None
+    """Seconds of its maximum lifetime that remained when the channel got it; ``None``: all of it."""
 
-    @property
-    def source(self) -> str:
-        """How the sandbox was obtained, valid after ``get``: ``warm``, ``cold`` or ``joined`` (it existed already)."""
+    def __init__(self, holder: _Holder, order: Order, notice: Notice, speculative: SpeculativeClaim | None) -> None:
+        self.order = order
+        self.notice = notice
+        self.speculative = speculative
+        self._holder = holder
 
     async def get(self) -> Sandbox:
         """Return the sandbox; create or join it if that has not been done.
@@ -44,6 +48,13 @@ class PendingSandbox(Protocol):
             GateError: As ``Provider.create`` does; for a named sandbox, as ``NamedSandboxes.join`` does.
             LimitReached: The user has too many sandboxes.
         """
+        return await self._holder.get(self)
+
+
+class _Holder(Protocol):
+    """What one or more channels get their sandbox from."""
+
+    async def get(self, pending: PendingSandbox) -> Sandbox: ...
 
 
 class Claims:
@@ -101,27 +112,24 @@ class Claims:
         """
         order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
         if granted.name is not None:
-            joined = _NamedSandbox(self._provider.named, self._admission, order, notice, speculative)
+            named = _NamedSandbox(self._provider.named, self._admission)
             try:
-                yield joined
+                yield PendingSandbox(named, order, notice, speculative)
             finally:
-                await joined.leave()
-            return
-        if granted.scope == "connection":
+                await named.leave()
+        elif granted.scope == "connection":
             shared = self._shared.get(granted.profile.name)
             if shared is None:
-                shared = _SharedSandbox(self._provider, self._admission, order, notice, self._events, speculative)
+                shared = _SharedSandbox(self._provider, self._admission, self._events)
                 self._shared[granted.profile.name] = shared
-            else:
-                shared.ask(order, notice, speculative)
             with shared.entered():
-                yield shared
-            return
-        once = _OwnSandbox(self._provider, self._admission, order, notice, self._events, speculative)
-        try:
-            yield once
-        finally:
-            await once.delete()
+                yield PendingSandbox(shared, order, notice, speculative)
+        else:
+            own = _OwnSandbox(self._provider, self._admission, self._events)
+            try:
+                yield PendingSandbox(own, order, notice, speculative)
+            finally:
+                await own.delete()
 
     async def close(self) -> None:
         """Delete the shared sandboxes of the connection and an unused speculative claim. Never raises."""
@@ -136,31 +144,19 @@ class Claims:
 class _NamedSandbox:
     """A named sandbox, joined at most once. It stays when this channel leaves."""
 
-    remaining_lifetime: float | None = None
-    how = "joined"
-
-    def __init__(
-        self,
-        named: NamedSandboxes,
-        admission: Admission | None,
-        order: Order,
-        notice: Notice,
-        speculative: SpeculativeClaim | None,
-    ) -> None:
+    def __init__(self, named: NamedSandboxes, admission: Admission | None) -> None:
         self._named = named
         self._admission = admission
-        self._order = order
-        self._notice = notice
-        self._speculative = speculative
         self._attachment: Attachment | None = None
 
-    async def get(self) -> Sandbox:
-        if self._speculative is not None:
-            await self._speculative.cancel()  # it would count as one of the user's sandboxes
+    async def get(self, pending: PendingSandbox) -> Sandbox:
+        if pending.speculative is not None:
+            await pending.speculative.cancel()  # it would count as one of the user's sandboxes
         if self._attachment is None:
-            self._attachment = await self._named.join(self._order, self._notice, self._admit)
-            self.remaining_lifetime = self._attachment.left
-            self.source = "cold" if self._attachment.made else "joined"
+            admit = partial(_admit, self._admission, pending.order.user)
+            self._attachment = await self._named.join(pending.order, pending.notice, admit)
+            pending.remaining_lifetime = self._attachment.left
+            pending.source = "cold" if self._attachment.made else "joined"
         return self._attachment.sandbox
 
     async def leave(self) -> None:
@@ -168,70 +164,46 @@ class _NamedSandbox:
         if attachment is not None:
             await attachment.leave()
 
-    def _admit(self) -> Callable[[], None]:
-        return _admit(self._admission, self._order.user)
-
 
 class _OwnSandbox:
     """A sandbox that is created once, at the first ``get``, and deleted once."""
 
-    def __init__(
-        self,
-        provider: Provider,
-        admission: Admission | None,
-        order: Order,
-        notice: Notice,
-        trail: EventContext,
-        speculative: SpeculativeClaim | None,
-    ) -> None:
-        self.source = "cold"
-        self._speculative = speculative
+    def __init__(self, provider: Provider, admission: Admission | None, trail: EventContext) -> None:
         self._trail = trail
         self._provider = provider
         self._admission = admission
-        self._order = order
-        self._notice = notice
         self._lock = asyncio.Lock()
         self._sandbox: Sandbox | None = None
+        self._order: Order | None = None
         self._release: Callable[[], None] = lambda: None
 
-    @property
-    def remaining_lifetime(self) -> float | None:
-        return None
-
-    async def get(self) -> Sandbox:
+    async def get(self, pending: PendingSandbox) -> Sandbox:
         async with self._lock:
-            return await self._get()
+            return self._sandbox or await self._create(pending)
 
-    async def _get(self) -> Sandbox:
-        if self._sandbox is not None:
-            self.source = "joined"
-            return self._sandbox
-        release = _admit(self._admission, self._order.user)
+    async def _create(self, pending: PendingSandbox) -> Sandbox:
+        order, speculative = pending.order, pending.speculative
+        release = _admit(self._admission, order.user)
         try:
-            self._sandbox = await self._create()
+            if speculative is not None and speculative.matches(order):
+                sandbox = await speculative.use(pending.notice)
+            else:
+                if speculative is not None:
+                    await speculative.cancel()  # it would count as one of the user's sandboxes
+                sandbox = await self._provider.create(order, pending.notice)
         except BaseException:
             release()
             raise
-        self._release = release
-        self.source = "warm" if self._sandbox.warm else "cold"
-        return self._sandbox
-
-    async def _create(self) -> Sandbox:
-        speculative, self._speculative = self._speculative, None
-        if speculative is not None and speculative.matches(self._order):
-            return await speculative.use(self._notice)
-        if speculative is not None:
-            await speculative.cancel()  # it would count as one of the user's sandboxes
-        return await self._provider.create(self._order, self._notice)
+        self._sandbox, self._order, self._release = sandbox, order, release
+        pending.source = "warm" if sandbox.warm else "cold"
+        return sandbox
 
     async def delete(self) -> None:
-        sandbox, self._sandbox = self._sandbox, None
-        if sandbox is not None:
+        sandbox, order, self._sandbox = self._sandbox, self._order, None
+        if sandbox is not None and order is not None:
             began = time.monotonic()
             try:
                 await sandbox.delete()
-                order = self._order
                 ended = self._trail.with_fields(session=order.session, sandbox=sandbox.id, profile=order.profile.name)
                 ended.emit(Code.SANDBOX_END, seconds=since(began))
             finally:
@@ -254,18 +226,6 @@ class _SharedSandbox(_OwnSandbox):
         """Whether there is a usable sandbox, or one is being created."""
         return self._lock.locked() or (self._sandbox is not None and self._sandbox.usable)
 
-    @property
-    def remaining_lifetime(self) -> float | None:
-        return self._occupancy.left if self._occupancy is not None else None
-
-    def ask(self, order: Order, notice: Notice, speculative: SpeculativeClaim | None) -> None:
-        """Register one more channel. A sandbox that has yet to be created is created for its order."""
-        if not self.sandbox_now:
-            self._order, self._notice = order, notice
-            self._speculative, speculative = speculative, self._speculative
-        if speculative is not None:
-            speculative.give_up()
-
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Count a channel as being in the sandbox while the body runs."""
@@ -279,16 +239,19 @@ class _SharedSandbox(_OwnSandbox):
             if self._occupancy is not None:
                 self._occupancy.leave()
 
-    async def get(self) -> Sandbox:
+    async def get(self, pending: PendingSandbox) -> Sandbox:
+        if pending.speculative is not None and self.sandbox_now:
+            pending.speculative.give_up()
         async with self._lock:
             if self._sandbox is not None and not self._sandbox.usable:
                 await self.delete()
-            sandbox = await self._get()
+            sandbox = self._sandbox or await self._create(pending)
             if self._occupancy is None:
-                self._occupancy = Occupancy(self._order.profile.limits)
+                self._occupancy = Occupancy(pending.order.profile.limits)
                 for _ in range(self._users):
                     self._occupancy.enter()
                 self._keeper = asyncio.create_task(self._keep(sandbox, self._occupancy))
+            pending.remaining_lifetime = self._occupancy.left
             return sandbox
 
     async def delete(self) -> None:

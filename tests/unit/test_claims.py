@@ -73,6 +73,8 @@ class Rooms(LocalProvider):
             raise LimitReached("all are in use")
         self.made += 1
         room = Room(self.made, self)
+        await asyncio.sleep(0)
+        notice("starting")
         self.there.add(room)
         return room
 
@@ -212,3 +214,22 @@ async def test_what_was_foreseen_though_one_is_shared_is_given_up_at_once() -> N
             assert len(rooms.there) == 1
             mine.start_speculative_claim(granted(), "s3")
             assert mine.take_speculative_claim() is None, "one is there"
+
+
+async def test_each_channel_uses_its_own_claim_and_hears_of_its_own_sandbox() -> None:
+    """Two channels come before either has its sandbox: the one that makes it is told of it, by its own claim."""
+    rooms = Rooms()
+    heard: list[str] = []
+    async with claims(rooms) as mine:
+        mine.start_speculative_claim(granted(), "s1")
+        await asyncio.sleep(0)
+        claim = mine.take_speculative_claim()
+        async with (
+            mine.sandbox(granted(), "s1", heard.append, claim) as one,
+            mine.sandbox(granted(), "s2", print) as two,
+        ):
+            first = await get(one)
+            assert await get(two) is first
+            assert (one.source, two.source) == ("warm", "joined")
+            assert rooms.made == 1
+    assert heard == ["starting"]
