@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from sshgate.config.model import Profile
+from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.enter import launch, park
-from sshgate.sandbox.interfaces import Sandbox
+from sshgate.sandbox.interfaces import Order, Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import STDERR, STDOUT, Exec, Outcome, Process, Request
 from sshgate.stream.terminal import Terminal
+
+# A gateway that runs a program in a sandbox and prints what it prints.
+GATEWAY = """
+import asyncio, sys
+from sshgate.config.model import Log, Profile, SandboxPlace
+from sshgate.providers.local.provider import LocalProvider
+from sshgate.sandbox.interfaces import Order
+from sshgate.telemetry import log
+
+async def main():
+    log.configure(Log())
+    provider = LocalProvider(SandboxPlace(provider="local"))
+    await provider.open()
+    sandbox = await provider.create(Order(Profile(), "alice", "own"), print)
+    process = await sandbox.start(sys.argv[1:], None)
+    while (chunk := await process.read()) is not None:
+        print(chunk[1].decode(), end="", flush=True)
+    await provider.close()
+
+asyncio.run(main())
+"""
+
+
+async def make(provider: LocalProvider, profile: Profile | None = None) -> Sandbox:
+    """Another sandbox; the provider ends it."""
+    return await provider.create(Order(profile or Profile(), "alice", secrets.token_hex(5)), lambda text: None)
+
+
+async def gateway(*words: str, before: tuple[str, ...] = ()) -> asyncio.subprocess.Process:
+    """A gateway in a process of its own, whose sandbox runs ``words``; ``before`` starts it."""
+    command = [*before, sys.executable, "-c", GATEWAY, *words]
+    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2])
 
 
 class Begun:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from sshgate.access.identity import Identity, LoginName
-from sshgate.config.model import Profile, SandboxPlace
+from sshgate.config.model import Profile
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.interfaces import Order
 from sshgate.session import gateway as gateway_module
@@ -19,14 +18,6 @@ from tests.rig.ends import TestClient
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.local
-
-
-@pytest.fixture
-async def provider(local: None) -> AsyncIterator[LocalProvider]:
-    made = LocalProvider(SandboxPlace(provider="local"))
-    await made.open()
-    yield made
-    await made.close()
 
 
 async def test_a_cut_session_is_not_hung_up_in_a_sandbox_that_ends_with_the_gateway(provider: LocalProvider) -> None:

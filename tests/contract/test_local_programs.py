@@ -7,60 +7,24 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from sshgate.config.model import Profile, Resources, SandboxPlace
+from sshgate.config.model import Profile, Resources
 from sshgate.providers.local import cgroup
+from sshgate.providers.local.process import LocalProcess
 from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.interfaces import Order, Sandbox
+from sshgate.sandbox.interfaces import Sandbox
 from sshgate.stream.interfaces import Exited, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
-from tests.contract.programs import begin, everything, run, until_output
+from tests.contract.programs import begin, everything, gateway, make, run, until_output
 from tests.rig.processes import alive, descendants
+from tests.rig.waiting import until
 
 pytestmark = pytest.mark.local
-
-# Runs one program in a sandbox and prints what it printed.
-GATEWAY = """
-import asyncio, sys
-from sshgate.config.model import Log, Profile, SandboxPlace
-from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.interfaces import Order
-from sshgate.telemetry import log
-
-async def main():
-    log.configure(Log())
-    provider = LocalProvider(SandboxPlace(provider="local"))
-    await provider.open()
-    sandbox = await provider.create(Order(Profile(), "alice", "keys"), print)
-    process = await sandbox.start(("python3", "-c", sys.argv[1]), None)
-    while (chunk := await process.read()) is not None:
-        print(chunk[1].decode(), end="", flush=True)
-    await provider.close()
-
-asyncio.run(main())
-"""
-
-
-@pytest.fixture
-async def provider(local: None) -> AsyncIterator[LocalProvider]:
-    made = LocalProvider(SandboxPlace(provider="local"))
-    await made.open()
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def sandbox(provider: LocalProvider) -> Sandbox:
-    return await make(provider)
-
-
-async def make(provider: LocalProvider, profile: Profile | None = None) -> Sandbox:
-    return await provider.create(Order(profile or Profile(), "alice", "begin"), lambda text: None)
 
 
 async def test_files_and_pages_in_memory_are_bounded_too(provider: LocalProvider) -> None:
@@ -131,7 +95,7 @@ def add(ring): return call(number[1], b"user", b"sshgate-test", b"hush", 4, ring
 WITH_A_KEY = f"""{KEYS}
 assert isinstance(keyctl(1, 0), int)
 assert isinstance(add(-3), int)
-os.execvp(sys.executable, [sys.executable, "-c", *sys.argv[1:]])
+os.execv(sys.argv[1], sys.argv[1:])
 """
 LOOK = KEYS + 'print(keyctl(10, -3, b"user", b"sshgate-test", 0), add(-3), type(keyctl(1, 0)).__name__)'
 
@@ -139,10 +103,8 @@ LOOK = KEYS + 'print(keyctl(10, -3, b"user", b"sshgate-test", 0), add(-3), type(
 async def test_the_session_keyring_of_the_gateways_user_is_not_seen() -> None:
     if platform.machine() not in ("x86_64", "aarch64") or "keys" not in os.listdir("/proc"):  # noqa: PTH208
         pytest.skip("no keys here")
-    gateway = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WITH_A_KEY, GATEWAY, LOOK, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
-    said, _ = await gateway.communicate()
+    looked = await gateway("python3", "-c", LOOK, before=(sys.executable, "-c", WITH_A_KEY))
+    said, _ = await looked.communicate()
     # Neither read nor written, but a program can make one of its own.
     assert said.split(b"\n")[0] == b"Key has been revoked Key has been revoked int"
 
@@ -175,3 +137,15 @@ async def test_deleting_a_sandbox_leaves_no_stopped_program(provider: LocalProvi
     assert groups() == []
     for program in stopped:
         await program.close()
+
+
+async def test_what_stops_just_after_it_was_woken_is_woken_again(sandbox: Sandbox) -> None:
+    """nsenter stops itself some time after its program has been stopped, maybe after that was woken to end."""
+    program = await begin(sandbox, b"echo up; exec sleep 1000")
+    await until_output(program, b"up")
+    process = cast(LocalProcess, program.process)
+    process.wake()
+    os.kill(process._child, signal.SIGSTOP)
+    stat = Path(f"/proc/{process._child}/stat")
+    await asyncio.to_thread(until, lambda: stat.read_text().split()[2] != "T", 10, "its being woken")
+    await program.close()

@@ -6,10 +6,10 @@ import asyncio
 import os
 import resource
 import secrets
+import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,50 +18,14 @@ import pytest
 
 from sshgate.config.model import Profile, Resources, SandboxPlace
 from sshgate.errors import StartFailed, Unavailable
-from sshgate.providers.local.provider import LocalProvider, abilities
+from sshgate.providers.local.provider import ETC_PREFIX, LocalProvider, abilities, make_etc
 from sshgate.sandbox.interfaces import Attachment, Order, Sandbox
 from sshgate.stream.interfaces import Exited, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
-from tests.contract.programs import begin, run, until_output
+from tests.contract.programs import begin, gateway, make, run, until_output
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.local
-
-GATEWAY = """
-import asyncio, sys
-from sshgate.config.model import Log, Profile, SandboxPlace
-from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.interfaces import Order
-from sshgate.telemetry import log
-
-async def main():
-    log.configure(Log())
-    provider = LocalProvider(SandboxPlace(provider="local"))
-    await provider.open()
-    sandbox = await provider.create(Order(Profile(), "alice", "killed"), print)
-    process = await sandbox.start(("/bin/sh", "-c", "echo up; exec sleep " + sys.argv[1]), None)
-    print((await process.read())[1].decode(), flush=True)
-    await process.wait()
-
-asyncio.run(main())
-"""
-
-
-@pytest.fixture
-async def provider(local: None) -> AsyncIterator[LocalProvider]:
-    made = LocalProvider(SandboxPlace(provider="local"))
-    await made.open()
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def sandbox(provider: LocalProvider) -> Sandbox:
-    return await make(provider)
-
-
-async def make(provider: LocalProvider, profile: Profile | None = None) -> Sandbox:
-    return await provider.create(Order(profile or Profile(), "alice", secrets.token_hex(5)), lambda text: None)
 
 
 def processes(word: str) -> list[int]:
@@ -287,13 +251,40 @@ def noop() -> None:
 
 async def test_a_gateway_killed_at_once_leaves_nothing(local: None) -> None:
     word = number()
-    gateway = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", GATEWAY, word, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
-    assert gateway.stdout is not None
-    assert await gateway.stdout.readline() == b"up\n"
+    killed = await gateway("/bin/sh", "-c", f"echo up; exec sleep {word}")
+    assert killed.stdout is not None
+    assert await killed.stdout.readline() == b"up\n"
     # Both the gateway and the program inside have the word on their command line.
     assert len(processes(word)) >= 2
-    gateway.send_signal(signal.SIGKILL)
-    await gateway.wait()
+    killed.send_signal(signal.SIGKILL)
+    await killed.wait()
     await until_gone(word)
+
+
+async def test_files_of_a_gateway_in_another_pid_namespace_stay_and_those_of_a_dead_one_go(tmp_path: Path) -> None:
+    etc, lock = make_etc()
+    other = etc.rename(etc.with_name(f"{ETC_PREFIX}{2**22}-{secrets.token_hex(5)}"))  # no process here has this id
+    mine, own = make_etc()
+    assert (other / "passwd").is_file()
+    os.close(lock)
+    again, third = make_etc()
+    assert not other.exists()
+    assert mine.exists()
+    for directory, descriptor in ((mine, own), (again, third)):
+        shutil.rmtree(directory)
+        os.close(descriptor)
+
+
+async def test_an_end_that_is_cut_short_gives_back_the_place_of_a_named_sandbox(provider: LocalProvider) -> None:
+    released = 0
+
+    def release() -> None:
+        nonlocal released
+        released += 1
+
+    await provider.named.join(Order(Profile(), "alice", "id", "work"), lambda text: None, lambda: release)
+    ending = asyncio.create_task(provider.named.end("alice", "work"))
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+    assert released == 1

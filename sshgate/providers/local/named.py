@@ -113,11 +113,13 @@ class _Kept:
 
     async def end(self) -> None:
         task, self.task = self.task, None
-        if task is not None:
-            await cancel(task)
-        await self.sandbox.delete()
-        release, self._release = self._release, lambda: None
-        release()
+        try:
+            if task is not None:
+                await cancel(task)
+            await self.sandbox.delete()
+        finally:
+            release, self._release = self._release, lambda: None
+            release()
 
 
 class _Attached:

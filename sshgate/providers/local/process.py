@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import os
@@ -15,21 +14,18 @@ from pathlib import Path
 
 from sshgate.errors import Unavailable
 from sshgate.providers.local import cgroup
-from sshgate.stream.flow import Flow
-from sshgate.stream.interfaces import Break, Control, Exited, Lost, Outcome, Resize, Signal, Signalled
+from sshgate.sandbox.process import SandboxProcess
+from sshgate.stream.interfaces import Exited, Lost, Outcome, Signalled
 from sshgate.stream.terminal import TerminalSize
 
 READ_BYTES = 64 * 1024
-# Bytes of output buffered for the client; one read may come on top.
-HIGH_WATER = 128 * 1024
-LOW_WATER = 32 * 1024
-
-END_OF_TRANSMISSION = b"\x04"
+# When nsenter is continued again, if it has not ended by then.
+WAKE_SECONDS = 0.1
 
 SendSignal = Callable[[int, str, bool], None]
 
 
-class LocalProcess:
+class LocalProcess(SandboxProcess):
     """The program that ``child`` (nsenter) runs inside the sandbox.
 
     nsenter waits for the program. It stops when the program is stopped, and would then miss its end: so the program
@@ -58,24 +54,21 @@ class LocalProcess:
 
         Owns all descriptors from now on, unless it raises ``OSError``.
         """
+        super().__init__(terminal, self._pause, self._resume)
         self._loop = asyncio.get_running_loop()
         self._child = child
         self._group = group
         self._stdin: int | None = stdin
         self._outputs = outputs
-        self._terminal = terminal
         self._send_signal = send_signal
         self._set_ended = ended
         self._pid: int | None = None
         self._program: int | None = None
-        self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
-        self._outcome: Outcome | None = None
         self._exited = asyncio.Event()
-        self._finished = asyncio.Event()
         self._room: asyncio.Future[None] | None = None
-        self._line_open = False
         self._closed = False
         self._reaped = False
+        self._waking: asyncio.TimerHandle | None = None
         self._pidfd = os.pidfd_open(child)
         for descriptor in {stdin, *outputs}:
             os.set_blocking(descriptor, False)
@@ -83,10 +76,6 @@ class LocalProcess:
         self._resume()
         # Usually nsenter is moved before it forks the program, since a few other programs start first.
         self._held = self._loop.run_in_executor(None, cgroup.hold, group, child) if group is not None else None
-
-    def __repr__(self) -> str:
-        kind = "terminal" if self._terminal else "pipes"
-        return f"<LocalProcess {self.pid} {kind} {self._flow!r} {self._outcome or 'running'}>"
 
     @property
     def pid(self) -> int | None:
@@ -127,24 +116,12 @@ class LocalProcess:
             except OSError:
                 self._drop_stdin()  # the program has closed its stdin; `wait` reports its end
 
-    async def write_eof(self) -> None:
-        if self._terminal:
-            # A ^D after an incomplete line only flushes it.
-            await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
-        else:
-            self._drop_stdin()
+    def _end_stdin(self) -> None:
+        self._drop_stdin()
 
-    async def control(self, control: Control) -> None:
-        if self._exited.is_set():
-            return
-        match control:
-            case Resize(size):
-                if self._terminal and self._stdin is not None:
-                    set_size(self._stdin, size)
-            case Signal(name):
-                self._signal(name, foreground=False)
-            case Break():
-                self._signal("INT", foreground=self._terminal)
+    def _resize_to(self, size: TerminalSize) -> None:
+        if self._stdin is not None:
+            set_size(self._stdin, size)
 
     async def wait(self) -> Outcome:
         await self._finished.wait()
@@ -185,18 +162,23 @@ class LocalProcess:
             self._end_of(descriptor)
 
     def wake(self) -> None:
-        """Continue the child (SIGCONT) if it is stopped."""
+        """Continue the child (SIGCONT) until it ends: it may be just about to stop."""
         if not self._reaped:
             os.kill(self._child, signal.SIGCONT)
+            if self._waking is not None:
+                self._waking.cancel()
+            self._waking = self._loop.call_later(WAKE_SECONDS, self.wake)
 
     def _watch_program(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # it has ended
-            below = Path(f"/proc/{self._child}/task/{self._child}/children").read_text()
-            program = int(below)
+        try:
+            program = int(Path(f"/proc/{self._child}/task/{self._child}/children").read_text())
             self._program = os.pidfd_open(program)
-            if self._group is not None and self._held is not None:
-                self._held = asyncio.ensure_future(self._hold_program(self._group, self._held, program))
-            self._loop.add_reader(self._program, self._program_ended)
+        except (OSError, ValueError):  # it has ended
+            self.wake()
+            return
+        if self._group is not None and self._held is not None:
+            self._held = asyncio.ensure_future(self._hold_program(self._group, self._held, program))
+        self._loop.add_reader(self._program, self._program_ended)
 
     def _program_ended(self) -> None:
         self._drop_program()
@@ -214,6 +196,8 @@ class LocalProcess:
         self._drop_program()
         _, status = os.waitpid(self._child, 0)
         self._reaped = True
+        if self._waking is not None:
+            self._waking.cancel()
         code = os.waitstatus_to_exitcode(status)
         if self._outcome is None:
             self._outcome = Exited(code) if code >= 0 else Signalled(signal.Signals(-code).name.removeprefix("SIG"))

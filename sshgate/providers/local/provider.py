@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -12,19 +13,18 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 
 import structlog
 
 from sshgate.config.model import Address, Limits, Profile, SandboxPlace
+from sshgate.config.values import is_loopback
 from sshgate.errors import ConfigError, StartFailed, Unavailable
 from sshgate.providers.local import bubblewrap, cgroup
 from sshgate.providers.local.named import LocalNamed
-from sshgate.providers.local.namespaces import pipes
 from sshgate.providers.local.sandbox import LocalSandbox
-from sshgate.providers.local.spawn import leave_keyring, spawn
+from sshgate.providers.local.system import leave_keyring, pipes, spawn
 from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.launcher import FOREVER
 from sshgate.sandbox.side_execs import ExecLimits
@@ -39,7 +39,7 @@ PROGRAMS = ("bwrap", "nsenter", "prlimit", "setpriv", "setsid")
 # If the gateway is root, every sandbox gets its own user id, from a range that systems do not assign.
 FIRST_UID = 0x6A00_0000
 UIDS = 0x1_0000
-ETC_PREFIX = "sshgate-etc-"
+ETC_PREFIX = "sshgate-local-etc-"
 
 
 class LocalProvider:
@@ -51,6 +51,7 @@ class LocalProvider:
         self._limits = ExecLimits()
         self._uids = count()
         self._etc: Path | None = None
+        self._etc_lock = -1
         self._able = bubblewrap.Abilities()
         self._groups: cgroup.Hierarchy | None = None
         self.named = LocalNamed(self.create, self._sandboxes)
@@ -74,7 +75,7 @@ class LocalProvider:
         else:
             cgroup.sweep(self._groups)
         self._able = await abilities()
-        self._etc = make_etc()
+        self._etc, self._etc_lock = make_etc()
         sandbox = await self.create(Order(Profile(), "probe", "probe"), lambda text: None)
         await sandbox.delete()
 
@@ -107,6 +108,8 @@ class LocalProvider:
         await asyncio.gather(*(sandbox.delete() for sandbox in list(self._sandboxes)))
         if self._etc is not None:
             shutil.rmtree(self._etc, ignore_errors=True)
+            os.close(self._etc_lock)
+            self._etc = None
 
     def _make_group(self, name: str, profile: Profile) -> Path | None:
         memory = bubblewrap.memory_of(profile)
@@ -202,16 +205,22 @@ def bind_owner(profile: Profile) -> int | None:
     return owners.pop()
 
 
-def make_etc() -> Path:
+def make_etc() -> tuple[Path, int]:
     """Create the directory that becomes /etc in sandboxes, from a few harmless files of this machine.
 
-    Also removes those of gateways that were killed.
+    Returns it with a descriptor that holds a lock on it. Also removes those that are not locked, of gateways that were
+    killed. A process id would not show that: a gateway in a container may share this machine's /tmp.
     """
     for old in Path(tempfile.gettempdir()).glob(f"{ETC_PREFIX}*"):
-        pid = old.name.removeprefix(ETC_PREFIX).partition("-")[0]
-        if old.is_dir() and old.stat().st_uid == os.geteuid() and pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(old, ignore_errors=True)
-    etc = Path(tempfile.mkdtemp(prefix=f"{ETC_PREFIX}{os.getpid()}-"))
+        with contextlib.suppress(OSError):
+            lock = os.open(old, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock).st_uid == os.geteuid():
+                    shutil.rmtree(old)
+            finally:
+                os.close(lock)
+    etc, lock = _locked_directory()
     etc.chmod(0o755)
     for name in bubblewrap.ETC:
         source, target = Path("/etc", name), etc / name
@@ -223,7 +232,18 @@ def make_etc() -> Path:
     for name, text in bubblewrap.FILES.items():
         (etc / name).write_text(text)
     (etc / "mtab").symlink_to("/proc/self/mounts")
-    return etc
+    return etc, lock
+
+
+def _locked_directory() -> tuple[Path, int]:
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=f"{ETC_PREFIX}{os.getpid()}-"))
+        with contextlib.suppress(FileNotFoundError):  # another gateway removed it before it was locked
+            lock = os.open(made, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock).st_nlink:
+                return made, lock
+            os.close(lock)
 
 
 def explain(output: str) -> str:
@@ -239,14 +259,11 @@ def explain(output: str) -> str:
 
 def refuse_public(addresses: Iterable[Address]) -> None:
     """Raise ``ConfigError`` unless all addresses are loopback: local sandboxes are not for users from the network."""
-    mistakes = []
-    for address in addresses:
-        try:
-            loopback = address.host == "localhost" or ip_address(address.host).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            mistakes.append(f"the local provider listens on loopback only, not on {address}; use 127.0.0.1 or [::1].")
+    mistakes = [
+        f"the local provider listens on loopback only, not on {address}; use 127.0.0.1 or [::1]."
+        for address in addresses
+        if not is_loopback(address)
+    ]
     if mistakes:
         raise ConfigError(mistakes)
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from sshgate.errors import Unavailable
 from sshgate.providers.local import bubblewrap, cgroup
-from sshgate.providers.local.namespaces import handles, open_terminal, restore_owner
 from sshgate.providers.local.process import LocalProcess, set_size
-from sshgate.providers.local.spawn import spawn
+from sshgate.providers.local.system import handles, open_terminal, restore_owner, spawn
 from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDERR, STDOUT, Process
