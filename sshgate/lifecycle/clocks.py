@@ -168,15 +168,13 @@ class SessionClock:
         self._detached = None
         self.active(now)
 
-    def next_event(self, now: float) -> tuple[float, Warn | End] | None:
+    def next_event(self, now: float) -> tuple[float, Warn | End]:
         """The next warning or end, and the monotonic time at which it is due.
 
-        Of several overdue warnings only the last is returned, with the minutes that are really left. ``None`` would
-        mean that there is no limit; every session has a maximum lifetime.
+        Of several overdue warnings only the last is returned, with the minutes that are really left.
         """
         now = self._tick(now)
-        events = [self._event(limit, now) for limit in self._limits_now()]
-        return min(events, key=lambda event: event[0]) if events else None
+        return min((self._event(limit, now) for limit in self._limits_now()), key=lambda event: event[0])
 
     def warning_sent(self, warning: Warn, now: float) -> None:
         """The warning was sent, so that it and earlier ones of this limit are not returned again."""

@@ -54,9 +54,7 @@ class Occupancy:
         """
         while True:
             self._changed.clear()
-            event = self._clock.next_event(time.monotonic())
-            assert event is not None  # the maximum lifetime
-            when, what = event
+            when, what = self._clock.next_event(time.monotonic())
             if isinstance(what, Warn):
                 raise AssertionError("nobody is here to be warned")
             if when > time.monotonic():

@@ -63,11 +63,8 @@ UNTAKEN = 256 * 1024
 SERVER_MARK = b"\005"
 """Printed first by the sftp subsystem where the sandbox has an sftp-server; the server's output follows."""
 
-FILES_MARK = b"\006"
-"""Printed where there is no sftp-server; ``FILES_LOOP`` runs then."""
-
 FILES_LOOP = 'while IFS= read -r __l;do eval "$(printf %b "$__l")";done;exit 0'
-"""Evaluates one escaped line after the other."""
+"""Runs where there is no sftp-server, after the byte 6; evaluates one escaped line after the other."""
 
 KILLED = b"\x18"
 """Follows the end mark on stderr where a signal killed the program."""

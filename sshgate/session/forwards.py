@@ -37,6 +37,8 @@ SESSION_SECONDS = 1.0
 SETTLE_SECONDS = 5.0
 # The same for a forwarded connection whose sandbox is there: as long as a relay may take to start.
 ORDER_SECONDS = HELLO_SECONDS
+# How long a relay is kept that nothing uses, for the next session or forward.
+UNUSED_SECONDS = 5.0
 # Simultaneous connections from a sandbox to one client. A program in the sandbox could report any number of them.
 MAX_REVERSE_CONNECTIONS = 256
 
@@ -98,6 +100,7 @@ class Forwards:
         self._changed = asyncio.Event()
         self._relays: dict[str, asyncio.Task[Relay | None]] = {}
         self._opening: Counter[str] = Counter()
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
         self._listeners: dict[Listening, tuple[Relay, int]] = {}
         self._agents: dict[str, tuple[Relay, bytes]] = {}
         self._agents_lock = asyncio.Lock()
@@ -143,7 +146,7 @@ class Forwards:
             if place.sandbox is not None and granted.scope == "channel":
                 await self._leave(place.sandbox)
             elif place.sandbox is not None:
-                await self._leave_if_unused(place.sandbox)
+                self._leave_soon(place.sandbox)
 
     def _in_use(self, sandbox: Sandbox) -> bool:
         """Return whether a session or a forward still needs the sandbox's relay.
@@ -266,6 +269,8 @@ class Forwards:
         self.sessions_ended()
         if self._own is not None:
             self._own.failed(Unavailable("the connection has ended"))
+        for timer in self._leaving.values():
+            timer.cancel()
         relays, self._relays = list(self._relays.values()), {}
         for task in relays:
             await _end(task)
@@ -331,7 +336,7 @@ class Forwards:
             if task is None or (task.done() and not _usable(task)):
                 if self._over.is_set():
                     raise Unavailable("the connection has ended")
-                task = self._relays[sandbox.id] = asyncio.create_task(_start(sandbox, self._stream_ended))
+                task = self._relays[sandbox.id] = asyncio.create_task(_start(sandbox, self._leave_soon))
             try:
                 relay = await asyncio.shield(task)
             except asyncio.CancelledError:
@@ -341,11 +346,17 @@ class Forwards:
             yield relay
         finally:
             self._opening[sandbox.id] -= 1
-            self._stream_ended(sandbox)
+            self._leave_soon(sandbox)
 
-    def _stream_ended(self, sandbox: Sandbox) -> None:
-        if not self._in_use(sandbox):
-            self._spawn(self._leave_if_unused(sandbox))
+    def _leave_soon(self, sandbox: Sandbox) -> None:
+        """Close the sandbox's relay after ``UNUSED_SECONDS``, if it is unused then."""
+        if not self._over.is_set() and sandbox.id not in self._leaving and not self._in_use(sandbox):
+            later = asyncio.get_running_loop().call_later
+            self._leaving[sandbox.id] = later(UNUSED_SECONDS, self._leave_now, sandbox)
+
+    def _leave_now(self, sandbox: Sandbox) -> None:
+        del self._leaving[sandbox.id]
+        self._spawn(self._leave_if_unused(sandbox))
 
     async def _leave_if_unused(self, sandbox: Sandbox) -> None:
         """Close the relay of a sandbox that nothing here uses: to a named or shared sandbox it is a running program."""

@@ -51,9 +51,8 @@ class SessionTimer:
         """Wait until a limit is reached, and return the reason. Writes warnings before that."""
         while True:
             now = self._look()
-            event = self._clock.next_event(now)
-            when, what = event if event is not None else (now + LOOK_SECONDS, None)
-            if what is None or when > now:
+            event = when, what = self._clock.next_event(now)
+            if when > now:
                 await asyncio.sleep(min(when - now, LOOK_SECONDS))
             elif what.unless_busy and await self._busy():
                 self._clock.busy(self._now())

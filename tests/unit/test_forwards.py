@@ -17,6 +17,7 @@ from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.forwarding.relay import OUTBOX_HIGH, ConnectFailed, Relay, frame
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
+from sshgate.session import forwards as forwards_module
 from sshgate.session.claims import Claims
 from sshgate.session.forwards import MAX_REVERSE_CONNECTIONS, Forwards
 from sshgate.stream.interfaces import STDOUT, OpenReverseChannel, Process, Request, Shell, Stream
@@ -139,7 +140,11 @@ async def agent(mine: Forwards, sandbox: OfALyingRelay, back: OpenReverseChannel
     await making
 
 
-async def test_a_relay_that_nothing_uses_any_more_does_not_stay_behind_its_session() -> None:
+async def test_a_relay_that_nothing_uses_any_more_does_not_stay_behind_its_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forwards_module, "UNUSED_SECONDS", 0.01)
+
     async def back(host: str, port: int) -> Stream:
         raise AssertionError
 

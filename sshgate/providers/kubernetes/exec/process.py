@@ -11,13 +11,9 @@ from sshgate.providers.kubernetes.api.websocket import RemoteSocket
 from sshgate.providers.kubernetes.exec import remotecommand
 from sshgate.providers.kubernetes.exec.endmark import EndMark
 from sshgate.sandbox.launcher import UNTAKEN
-from sshgate.stream.flow import Flow
-from sshgate.stream.interfaces import STDERR, STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Signal
+from sshgate.sandbox.process import SandboxProcess
+from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost, Outcome
 from sshgate.stream.terminal import TerminalSize
-
-# Bytes of output buffered for the client. One read of the transport (256 KiB at most) may come on top.
-HIGH_WATER = 128 * 1024
-LOW_WATER = 32 * 1024
 
 # The longest stdin message. One of this size costs the API server and the node 5 % less than four shorter ones.
 MESSAGE = 1024 * 1024
@@ -36,8 +32,6 @@ TAKEN_AGAIN_SECONDS = 1.0
 
 # The shortest time between two window sizes sent.
 RESIZE_SECONDS = 0.02
-
-END_OF_TRANSMISSION = b"\x04"
 
 # The statuses of SIGKILL and SIGTERM: the program was signalled, or its whole sandbox ended.
 KILLED = (Exited(137), Exited(143))
@@ -65,7 +59,7 @@ class PodContext(Protocol):
         """Called once, when ``process`` has ended or was closed."""
 
 
-class ExecProcess:
+class ExecProcess(SandboxProcess):
     """The process at the other end of ``socket``. It owns the socket and closes it when the process has ended.
 
     Kubernetes does not report the end of a program reliably. containerd 1.6 delays the exit until stdin is drained.
@@ -83,20 +77,10 @@ class ExecProcess:
     reads to the end of its input runs until it is closed.
     """
 
-    pid: int | None = None
-
-    def __init__(
-        self,
-        socket: RemoteSocket,
-        terminal: bool,
-        home: PodContext,
-    ) -> None:
+    def __init__(self, socket: RemoteSocket, terminal: bool, home: PodContext) -> None:
+        super().__init__(terminal, socket.pause_reading, socket.resume_reading)
         self._socket = socket
-        self._terminal = terminal
         self._home = home
-        self._flow = Flow(HIGH_WATER, LOW_WATER, socket.pause_reading, socket.resume_reading)
-        self._outcome: Outcome | None = None
-        self._line_open = False
         self._writing = False
         self._sent = 0
         self._size: TerminalSize | None = None
@@ -110,13 +94,7 @@ class ExecProcess:
         self._checked = False
         self._stdin_over = False
         self._begun = asyncio.Event()
-        # Set when all output was read, or by `close`.
-        self._finished = asyncio.Event()
         socket.attach(self._received, self._lost)
-
-    def __repr__(self) -> str:
-        kind = "terminal" if self._terminal else "pipes"
-        return f"<ExecProcess {self.pid} {kind} {self._flow!r} {self._outcome or 'running'}>"
 
     @property
     def outcome(self) -> Outcome | None:
@@ -171,26 +149,6 @@ class ExecProcess:
             self._writing = False
             self._resize()
 
-    async def write_eof(self) -> None:
-        if self._terminal:
-            # The v5 CLOSE would cut off all further output. A ^D after an incomplete line only flushes it.
-            await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
-        elif self._outcome is None and not self._stdin_waits:
-            self._end_stdin()
-
-    async def control(self, control: Control) -> None:
-        if self._outcome is not None:
-            return
-        match control:
-            case Resize(size):
-                if self._terminal:
-                    self._size = size
-                    self._resize()
-            case Signal(name):
-                self._signal(name, foreground=False)
-            case Break():
-                self._signal("INT", foreground=self._terminal)
-
     async def wait(self) -> Outcome:
         await self._finished.wait()
         assert self._outcome is not None
@@ -228,6 +186,11 @@ class ExecProcess:
         self._end(Lost(reason))
 
     def _end_stdin(self) -> None:
+        # Never on a terminal: the v5 CLOSE would cut off all further output.
+        if self._outcome is None and not self._stdin_waits:
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
         if not self._stdin_over and self._socket.subprotocol == remotecommand.V5:
             self._stdin_over = True
             self._socket.send_now(remotecommand.STDIN_CLOSE)
@@ -239,7 +202,7 @@ class ExecProcess:
             delay = 0 if self._came > UNTAKEN else TAKEN_SECONDS
         elif not self._stdin_waits:
             self._socket.send_now(remotecommand.STDIN_PREFIX, mark.mark)
-        self._end_stdin()
+        self._close_stdin()
         if self.pid is not None and not self._stdin_waits:
             self._saying_taken = asyncio.ensure_future(self._send_acknowledgement(self.pid, delay))
 
@@ -249,6 +212,10 @@ class ExecProcess:
             if self._outcome is None:
                 await self._home.acknowledge_output(pid)
             delay = TAKEN_AGAIN_SECONDS
+
+    def _resize_to(self, size: TerminalSize) -> None:
+        self._size = size
+        self._resize()
 
     def _resize(self) -> None:
         """Send the latest size, unless a write is under way or a size was sent just now.

@@ -24,7 +24,6 @@ STDIN = 0
 STDOUT = 1
 STDERR = 2
 STATUS = 3
-RESIZE = 4
 CLOSE = 255
 
 STDIN_PREFIX = bytes([STDIN])
@@ -45,7 +44,7 @@ def exec_query(container: str, argv: Sequence[str], terminal: bool) -> str:
 
 def resize_frame(size: TerminalSize) -> bytes:
     """The message that sets the terminal's window size."""
-    return b'\x04{"Width":%d,"Height":%d}' % (size.columns, size.rows)
+    return b'\x04{"Width":%d,"Height":%d}' % (size.columns, size.rows)  # channel 4
 
 
 def outcome(payload: bytes) -> Outcome:
