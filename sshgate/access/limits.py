@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 from sshgate.access.connections import Connections
 from sshgate.config.model import Limits
@@ -79,7 +79,8 @@ class Admission:
             LimitReached: the limit of the user, of the gateway or of one of the user's groups is reached, or the
                 user has started too many sandboxes within the last minute. Nothing is counted then.
         """
-        admit_sandbox(self.limits, self._starts, user, self._users[user], self._users, self._now())
+        own, now = self._users[user], self._now()
+        admit_sandbox(self.limits, self._starts, user, own, self.sandboxes, self._owned_by_group, now)
         self.sandboxes += 1
         self._users[user] += 1
 
@@ -90,6 +91,9 @@ class Admission:
                 del self._users[user]  # so that it does not grow beyond what is open
 
         return Slot(release)
+
+    def _owned_by_group(self, users: Sequence[str]) -> int:
+        return sum(count for one, count in self._users.items() if matches(one, users))
 
 
 class TokenBucket:
@@ -137,6 +141,8 @@ class Starts:
         """``per_minute``: ``None`` means no limit."""
         self._per_minute = per_minute
         self._buckets: dict[str, TokenBucket] = {}
+        # From this number on the full buckets are dropped: so each start pays for one other at most.
+        self._most = 100
 
     def __repr__(self) -> str:
         return f"<Starts {len(self._buckets)} users, {self._per_minute or 'any number'} per minute>"
@@ -145,19 +151,30 @@ class Starts:
         """Take one start. Returns 0.0, or the seconds until the next one if none is left. ``now`` is monotonic."""
         if self._per_minute is None:
             return 0.0
-        self._buckets = {name: one for name, one in self._buckets.items() if name == user or not one.full(now)}
+        if len(self._buckets) >= self._most:
+            self._buckets = {name: one for name, one in self._buckets.items() if name == user or not one.full(now)}
+            self._most = max(100, 2 * len(self._buckets))
         bucket = self._buckets.get(user)
         if bucket is None:
             bucket = self._buckets[user] = TokenBucket(self._per_minute / 60, self._per_minute, now)
         return 0.0 if bucket.take(1, now) else max(0.0, bucket.when(now) - now)
 
 
-def admit_sandbox(limits: Limits, starts: Starts, user: str, own: int, used: Mapping[str, int], now: float) -> None:
+def admit_sandbox(
+    limits: Limits,
+    starts: Starts,
+    user: str,
+    own: int,
+    in_use: int,
+    owned_by_group: Callable[[tuple[str, ...]], int],
+    now: float,
+) -> None:
     """Admit one more sandbox of this user, whichever provider makes it. Takes one of the user's starts.
 
     Args:
         own: The user's sandboxes in use.
-        used: The sandboxes in use of every user, by the user's name.
+        in_use: The sandboxes in use of all users.
+        owned_by_group: Those of the users whose name matches one of these patterns.
         now: Monotonic seconds.
 
     Raises:
@@ -171,13 +188,13 @@ def admit_sandbox(limits: Limits, starts: Starts, user: str, own: int, used: Map
         )
     for name, group in limits.groups.items():
         if matches(user, group.users):
-            members = sum(count for one, count in used.items() if matches(one, group.users))
+            members = owned_by_group(group.users)
             if members >= group.sandboxes:
                 raise LimitReached(
                     f"your group {name!r} has {members} of {group.sandboxes} sandboxes; try again when one has ended, "
                     f"or ask your operator for more (limits.groups.{name})."
                 )
-    if sum(used.values()) >= limits.sandboxes:
+    if in_use >= limits.sandboxes:
         raise LimitReached(
             f"all {limits.sandboxes} sandboxes are in use; try again later, or ask your operator for more "
             "(limits.sandboxes)."

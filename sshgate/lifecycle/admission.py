@@ -8,7 +8,6 @@ also reaches the user as a sentence.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
 from sshgate.access.limits import Starts, admit_sandbox
@@ -20,14 +19,15 @@ from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.schema import user_hash
 
 
-def admit(book: PodCache, limits: Limits, starts: Starts, user: str, session: str, now: Now) -> None:
+def admit(cache: PodCache, limits: Limits, starts: Starts, user: str, session: str, now: Now) -> None:
     """Admit one more sandbox for this user, to be made or claimed. Raises ``LimitReached`` and then counts nothing.
 
     On success the session counts until ``PodCache.end``. Joining a named sandbox that exists needs no admission.
     Warm sandboxes are not counted here: they are evicted for logins, see ``pool_plan.evict_for_login``.
     """
-    admit_sandbox(limits, starts, user, book.owned(user, now), Counter(book.users(now).values()), now.mono)
-    book.begin(session, user)
+    own, in_use = cache.owned(user, now), cache.in_use(now)
+    admit_sandbox(limits, starts, user, own, in_use, lambda group: cache.owned_by_group(group, now), now.mono)
+    cache.begin(session, user)
 
 
 def admit_home(limits: Limits, user: str, owners: Collection[tuple[str, str]]) -> None:

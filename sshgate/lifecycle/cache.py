@@ -9,15 +9,21 @@ the order harmless:
 * A pod that is gone stays gone: a late answer to a request does not bring it back. A uid is never used again.
 * How long a pod has been ready, starting or finished is measured by our own clock from when we observed it. Only the
   ages in the very first list are taken from the cluster, less an allowance for the clocks of nodes.
+
+Everything that decisions ask for is kept in indexes, which each change of a pod updates. So a login, an event of the
+watch and a pass of the pools cost the same with ten thousand pods as with ten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.expectations import Expectations
+from sshgate.lifecycle.expectations import Expectations, Expiring
+from sshgate.lifecycle.indexes import CachedPod, Index, Key, Patterns, PodIndexes, Standing, WarmPool
+from sshgate.lifecycle.membership import is_mine
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.schema import label_value, user_hash
 
@@ -27,15 +33,8 @@ SKEW = 10.0
 REMEMBERED = 300.0
 # Seconds from the request of a claim: longer than a working API server needs to answer and the watch to show it.
 RESERVATION_SECONDS = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class CachedPod:
-    """A pod, and since when (monotonic) we have observed it in its stage and in its state."""
-
-    record: Record
-    stage_since: float
-    state_since: float
+# Nodes that a claim looks at, fullest first, for a pod that has settled.
+NODES_TRIED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +46,32 @@ class Reservation:
 
 
 class PodCache:
-    """All that one gateway knows of pods and of its own sessions (client-go: an informer cache with expectations).
+    """All that one gateway knows of pods and of its own sessions (client-go: an indexed informer cache).
 
-    All calls are synchronous, so that a decision and the note of it happen in one turn of the event loop.
+    All calls are synchronous, so that a decision and the note of it happen in one turn of the event loop. A pod is
+    visible in the queries unless it is being deleted or we are about to delete it.
     """
 
     def __init__(self, instance_id: str) -> None:
-        self.life = instance_id
-        self.expectations = Expectations()
+        self.instance_id = instance_id
+        self.expectations = Expectations(self._update)
         self.synced = False
+        self.parkable_changed: Callable[[str], None] = lambda _: None
+        """Called with the uid of a pod when ``parkable`` may answer differently."""
         self._pods: dict[str, CachedPod] = {}
-        self._gone: dict[str, float] = {}
-        self._reservations: dict[str, tuple[float, str | None]] = {}
+        self._indexes = PodIndexes(lambda key: self.parkable_changed(key[-1]))
+        self._gone = Expiring()
         self._sessions: dict[str, Reservation] = {}
+        self._reserved: dict[str, str | None] = {}
+        self._reserved_until = Expiring()
+        self._reserved_by: Index[str] = Index()
+        self._instances: tuple[str, ...] = (instance_id,)
 
     def __repr__(self) -> str:
-        states = [one.record.state for one in self._pods.values() if not one.record.deleting]
-        going = len(self._pods) - len(states)
+        visible = sum(len(self._indexes.phases[group]) for group in self._indexes.phases)
+        claimed = sum(len(self._indexes.phases[group]) for group in self._indexes.phases if group[1] == "claimed")
         return (
-            f"<PodCache {states.count(State.WARM)} warm, {states.count(State.CLAIMED)} claimed, {going} going, "
+            f"<PodCache {visible - claimed} warm, {claimed} claimed, {len(self._pods) - visible} going, "
             f"{len(self._sessions)} sessions, {self.expectations!r}>"
         )
 
@@ -83,38 +89,41 @@ class PodCache:
         for uid in missing:
             self.gone(uid, now)
         for record in listing.values():
-            new = record.uid not in self._pods
-            self.observe(record, now)
-            if first and new and record.uid in self._pods:
-                since = now.mono - _age(record, now)
-                self._pods[record.uid] = replace(self._pods[record.uid], stage_since=since)
+            self._observe(record, now, now.mono - _age(record, now) if first else now.mono)
 
     def observe(self, record: Record, now: Now) -> bool:
         """Take one report on one pod, from the watch or from an answer. Returns False if it was old and dropped."""
+        return self._observe(record, now, now.mono)
+
+    def _observe(self, record: Record, now: Now, since: float) -> bool:
+        """``since``: the beginning of its stage, if the pod is new."""
+        self._expire(now)
         self.expectations.observe(record.name)
         known = self._pods.get(record.uid)
         if record.uid in self._gone or (known is not None and _older(record, known.record)):
             return False
+        if known is None:
+            self._pods[record.uid] = CachedPod(record, since, now.mono)
+        else:
+            self._pods[record.uid] = CachedPod(
+                record,
+                known.stage_since if known.record.stage is record.stage else now.mono,
+                known.state_since if known.record.state is record.state else now.mono,
+            )
         if record.deleting:
             self.expectations.undelete(record.uid)
-        same_stage = known is not None and known.record.stage is record.stage
-        same_state = known is not None and known.record.state is record.state
-        self._pods[record.uid] = CachedPod(
-            record,
-            known.stage_since if known is not None and same_stage else now.mono,
-            known.state_since if known is not None and same_state else now.mono,
-        )
+        self._update(record.uid)
         return True
 
     def gone(self, uid: str, now: Now) -> None:
         """The pod does not exist any more, by the watch or by an answer (404)."""
-        self._gone = {old: until for old, until in self._gone.items() if until > now.mono}
-        self._gone[uid] = now.mono + REMEMBERED
+        self._expire(now)
+        self._gone.put(uid, now.mono + REMEMBERED)
         known = self._pods.pop(uid, None)
         if known is not None:
             self.expectations.observe(known.record.name)
         self.expectations.undelete(uid)
-        self._reservations.pop(uid, None)
+        self._release(uid)
 
     # --- what we begin ourselves ---
 
@@ -125,108 +134,273 @@ class PodCache:
         warm then, the claim never arrived and the pod is free again; should it arrive after all, the API server
         refuses the second claim.
         """
-        if uid not in self._gone:
-            self._reservations[uid] = (now.mono + RESERVATION_SECONDS, session)
+        self._expire(now)
+        if uid in self._gone:
+            return
+        if uid in self._reserved:
+            self._release(uid)
+        self._reserved[uid] = label = None if session is None else label_value(session)
+        self._reserved_until.put(uid, now.mono + RESERVATION_SECONDS)
+        if label is not None:
+            self._reserved_by.add(label, (uid,))
+        self._update(uid)
 
     def begin(self, session: str, user: str) -> None:
         """A session was admitted. It counts towards the limits from now on, whatever the watch shows."""
-        self._sessions[session] = Reservation(user)
+        self.end(session)
+        label = label_value(session)
+        self._sessions[label] = Reservation(user)
+        self._indexes.claims.add(label, _session_key(user))
+        self._update_session(label)
 
     def hold(self, session: str, uid: str) -> None:
         """The session has its sandbox. Any other pod that bears the session's id is an orphan from now on."""
-        holding = self._sessions.get(session)
-        if holding is not None:
-            self._sessions[session] = replace(holding, uid=uid)
+        label = label_value(session)
+        known = self._sessions.get(label)
+        if known is not None:
+            self._sessions[label] = replace(known, uid=uid)
+            self._update_session(label)
 
     def end(self, session: str) -> None:
         """The session is over. The caller deletes its ephemeral sandbox, if there is one."""
-        self._sessions.pop(session, None)
+        label = label_value(session)
+        known = self._sessions.pop(label, None)
+        if known is not None:
+            self._indexes.claims.remove(label, _session_key(known.user))
+            self._update_session(label)
 
     # --- queries ---
-
-    def cached_pods(self, now: Now) -> list[CachedPod]:
-        """The pods that are neither being deleted nor about to be deleted by us."""
-        return [
-            one
-            for one in self._pods.values()
-            if not one.record.deleting and not self.expectations.deleting(one.record.uid, now.mono)
-        ]
-
-    def lives(self) -> set[str]:
-        """All gateway instances that are named on pods, as owners or as attached."""
-        records = [one.record for one in self._pods.values()]
-        return {life for record in records for life in (record.life, *record.attached) if life is not None}
 
     def get(self, uid: str) -> CachedPod | None:
         """The pod with this uid, also one that is being deleted."""
         return self._pods.get(uid)
 
+    def record(self, key: Key) -> Record:
+        """The pod of a key of an index."""
+        return self._pods[key[-1]].record
+
     def named(self, pod: str) -> Record | None:
         """The pod of this name; of several one that is not being deleted, and of those the newest."""
-        found = [one.record for one in self._pods.values() if one.record.name == pod]
-        return max(found, key=lambda record: (not record.deleting, record.created), default=None)
+        keys = self._indexes.by_name[pod]
+        return self.record(keys[0]) if keys else None
+
+    def lives(self) -> Collection[str]:
+        """All gateway instances that are named on pods, as owners or as attached."""
+        return tuple(self._indexes.by_instance)
+
+    def claimed(self, now: Now) -> list[Record]:
+        """All visible pods that are not warm. This walks over all pods: for operators only."""
+        self._expire(now)
+        claimed = [one.record for one in self._pods.values() if one.record.state is not State.WARM]
+        return [record for record in claimed if self._standing(record).visible]
 
     def warm(self, now: Now) -> list[CachedPod]:
-        """The warm pods that are not reserved."""
-        return [
-            one
-            for one in self.cached_pods(now)
-            if one.record.state is State.WARM and self._reserved(one.record.uid, now) is None
-        ]
+        """All warm pods that are not reserved. This walks over them: for the end of a gateway only."""
+        self._expire(now)
+        return [self._pods[key[-1]] for pool in self._indexes.pools for key in self._indexes.pools[pool]]
 
-    def _reserved(self, uid: str, now: Now) -> tuple[float, str | None] | None:
-        reserved = self._reservations.get(uid)
-        if reserved is None:
-            return None
-        until, session = reserved
-        return reserved if until > now.mono or session in self._sessions else None
-
-    def deleting(self, profile: str, now: Now) -> int:
-        """The number of warm pods of a profile that are being deleted or about to be."""
-        warm = [one.record for one in self._pods.values() if one.record.state is State.WARM]
-        return sum(
-            record.profile == profile and (record.deleting or self.expectations.deleting(record.uid, now.mono))
-            for record in warm
-        )
-
-    def sessions(self) -> dict[str, Reservation]:
-        """The admitted sessions that have not ended, by the value of the session label."""
-        return {label_value(session): holding for session, holding in self._sessions.items()}
-
-    def users(self, now: Now) -> dict[str, str]:
-        """Every sandbox in use, in the cluster or about to be, as claim id -> user.
-
-        A session whose pod the watch already shows is counted once, because the pod bears the session's id. Where a
-        pod lacks the user's name, the hash stands for it.
-        """
-        used = {session: holding.user for session, holding in self.sessions().items()}
-        for one in self.cached_pods(now):
-            record = one.record
-            if record.state is not State.WARM and record.counts:
-                used.setdefault(record.session or record.uid, record.user or record.user_hash or "")
-        return used
-
-    def owned(self, user: str, now: Now) -> int:
-        """The number of sandboxes of this user. The hash decides where there is one: names on pods may be cut."""
-        names = (user, user_hash(user))
-        by_hash = {
-            one.record.session or one.record.uid: one.record.user_hash == user_hash(user)
-            for one in self.cached_pods(now)
-            if one.record.user_hash is not None
-        }
-        return sum(by_hash.get(claim, name in names) for claim, name in self.users(now).items())
+    def counts(self, now: Now) -> dict[tuple[str, ...], int]:
+        """The number of visible pods by profile and ``Record.phase``."""
+        self._expire(now)
+        return {group: len(self._indexes.phases[group]) for group in self._indexes.phases}
 
     def total(self, now: Now) -> int:
         """The number of sandboxes of every kind: in use, about to be, warm, and warm ones that were requested.
 
         A warm pod that a session of ours is claiming counts once, as that session's.
         """
-        warm = 0
-        for one in self.cached_pods(now):
-            if one.record.state is State.WARM and one.record.counts:
-                reserved = self._reserved(one.record.uid, now)
-                warm += reserved is None or reserved[1] not in self._sessions
-        return len(self.users(now)) + warm + len(self.expectations.creates(now.mono))
+        self._expire(now)
+        return len(self._indexes.claims) + len(self._indexes.spare[None]) + len(self.expectations.creates)
+
+    # In use, or about to be: the sessions here that were admitted, and the pods of all gateways that are not warm. A
+    # session whose pod the watch already shows counts once, because the pod bears the session's id.
+
+    def in_use(self, now: Now) -> int:
+        """The number of sandboxes in use."""
+        self._expire(now)
+        return len(self._indexes.claims)
+
+    def owned(self, user: str, now: Now) -> int:
+        """The number of sandboxes in use of this user. The hash decides: names on pods may be cut."""
+        self._expire(now)
+        return self._indexes.claims.owned[user_hash(user)]
+
+    def owned_by_group(self, patterns: Patterns, now: Now) -> int:
+        """The number of sandboxes in use of the users whose name matches one of the patterns."""
+        self._expire(now)
+        return self._indexes.claims.matching(patterns)
+
+    def forget_groups(self) -> None:
+        """The groups have changed: no longer count along those that ``owned_by_group`` was asked for."""
+        self._indexes.claims.forget_patterns()
+
+    def of_user(self, user: str, now: Now) -> list[Record]:
+        """The visible pods that are claimed for this user, by the label with the user's hash; oldest claim first."""
+        self._expire(now)
+        return self._records(self._indexes.by_user[user_hash(user)])
+
+    def of_session(self, session: str, now: Now) -> list[Record]:
+        """The visible pods that bear this session's id."""
+        self._expire(now)
+        return self._records(self._indexes.by_session[label_value(session)])
+
+    def attached(self, life: str, now: Now) -> list[Record]:
+        """The visible named sandboxes to which this gateway instance is attached."""
+        self._expire(now)
+        return self._records(self._indexes.attached[life])
+
+    def knows_session(self, label: str | None) -> bool:
+        """Whether this is the label of an admitted session that has not ended."""
+        return label in self._sessions
+
+    # --- queries about warm pods ---
+
+    def share(self, instances: Sequence[str]) -> None:
+        """The gateway instances that share the warm pods: each has a slice of its own, see ``is_mine``."""
+        instances = tuple(instances)
+        if instances != self._instances:
+            self._instances = instances
+            moved = [
+                key[-1]
+                for template, mine in self._indexes.ready
+                for key in self._indexes.ready[template, mine]
+                if self._is_mine(key[-1]) != mine
+            ]
+            for uid in (*moved, *self._reserved):
+                self._update(uid)
+
+    def settled(self, template: str, mine: bool, since: float, now: Now) -> Record | None:
+        """The warm pod to claim first: of this template, in our slice or not, ready at ``since`` (monotonic) already.
+
+        It is on the node that has most of them, which keeps the nodes even, and has been ready longest there. Where
+        the pods of the ``NODES_TRIED`` fullest nodes have not settled yet, it is the one that was ready first.
+        """
+        self._expire(now)
+        ready = self._indexes.ready[template, mine]
+        if not ready or ready[0][0] > since:
+            return None
+        on = self._indexes.ready_on
+        firsts = (on[(template, mine), node][0] for _, node in on.ranks[template, mine][:NODES_TRIED])
+        key = next((key for key in firsts if key[0] <= since), ready[0])
+        return self.record(key)
+
+    def newest_ready(self, template: str) -> float:
+        """Since when (monotonic) the pod of this template is ready that became so last; unreserved ones only."""
+        newest = (self._indexes.ready[template, mine][-1:] for mine in (True, False))
+        return max((key[0] for keys in newest for key in keys), default=-math.inf)
+
+    def pools(self, now: Now) -> list[WarmPool]:
+        """The pools that have a warm pod which is not reserved."""
+        self._expire(now)
+        return [WarmPool(*group, self._indexes.pools[group]) for group in self._indexes.pools]
+
+    def starting(self, profile: str, since: float) -> list[Record]:
+        """The unreserved warm pods of a profile that have been starting since then (monotonic) or longer."""
+        return self._records(self._indexes.starting.until(profile, since))
+
+    def leaving(self, profile: str) -> int:
+        """The number of warm pods of a profile that are being deleted or about to be."""
+        return len(self._indexes.leaving[profile])
+
+    def login_waits(self, now: Now) -> bool:
+        """Whether a pod that a login has, or is claiming, waits for a node."""
+        self._expire(now)
+        return bool(self._indexes.waiting[None])
+
+    def parkable(self, uid: str) -> Record | None:
+        """The pod, if launchers can be parked in it: it is warm, in our slice, and programs can run in it."""
+        one = self._pods.get(uid)
+        if one is None or one.record.state is not State.WARM or one.record.session is not None:
+            return None
+        standing = self._standing(one.record)
+        return one.record if standing.visible and standing.mine else None
+
+    def all_parkable(self) -> list[str]:
+        """The uids of all that ``parkable`` accepts."""
+        parkable = self._indexes.parkable
+        return [key[-1] for profile in parkable for key in parkable[profile]]
+
+    # --- queries about claimed pods, for ``reap_plan`` ---
+
+    def unowned(self, since: float, now: Now) -> list[Record]:
+        """The ephemeral pods that this instance has claimed by then (monotonic) and none of its sessions uses."""
+        self._expire(now)
+        return self._records(self._indexes.unowned.until(None, since))
+
+    def candidates(
+        self, dead: Callable[[str], bool], kept: Callable[[str, float | None], float], now: Now
+    ) -> list[CachedPod]:
+        """The claimed pods that may have to go: of dead gateway instances, or ended, or left for long.
+
+        Args:
+            dead: whether a gateway instance is dead.
+            kept: seconds for which a named sandbox is kept, by its profile and the time promised on its pod.
+        """
+        self._expire(now)
+        indexes = self._indexes
+        keys = [*indexes.ending[None]]
+        for life in indexes.ephemeral:
+            if life is None or dead(life):
+                keys += indexes.ephemeral[life]
+        for life in indexes.attached:
+            if dead(life):
+                keys += indexes.attached[life]
+        for profile, promised in indexes.detached:
+            # A little more than are due: the caller's own rule decides.
+            keys += indexes.detached.until((profile, promised), now.wall - kept(profile, promised) + 1.0)
+        found = (self._pods[uid] for uid in dict.fromkeys(key[-1] for key in keys))
+        return [one for one in found if one.record.state in (State.CLAIMED, State.DRAINING)]
+
+    # --- the indexes ---
+
+    def _update(self, uid: str) -> None:
+        one = self._pods.get(uid)
+        self._indexes.update(uid, one, None if one is None else self._standing(one.record))
+
+    def _update_session(self, session: str) -> None:
+        """Update the pods on which the session bears, by its label."""
+        for (uid,) in (*self._indexes.by_session[session], *self._reserved_by[session]):
+            overdue = self._reserved.get(uid) == session and uid not in self._reserved_until
+            if overdue and session not in self._sessions:
+                self._release(uid)
+            self._update(uid)
+
+    def _standing(self, record: Record) -> Standing:
+        uid, holding = record.uid, self._sessions.get(record.session or "")
+        ours = record.life == self.instance_id and record.state is State.CLAIMED and record.sandbox is None
+        return Standing(
+            visible=not record.deleting and not self.expectations.deleting(uid),
+            reserved=uid in self._reserved,
+            counted=self._reserved.get(uid) in self._sessions,
+            mine=record.state is State.WARM and record.usable and self._is_mine(uid),
+            unowned=ours and (holding is None or (holding.uid is not None and holding.uid != uid)),
+        )
+
+    def _is_mine(self, uid: str) -> bool:
+        return is_mine(uid, self.instance_id, self._instances)
+
+    def _expire(self, now: Now) -> None:
+        """Forget what was expected or reserved too long ago. Every query that depends on it calls this first."""
+        self._gone.pop_expired(now.mono)
+        self.expectations.expire(now.mono)
+        for uid in self._reserved_until.pop_expired(now.mono):
+            if self._reserved[uid] not in self._sessions:
+                self._release(uid)
+
+    def _release(self, uid: str) -> None:
+        self._reserved_until.pop(uid, None)
+        session = self._reserved.pop(uid, None)
+        if session is not None:
+            self._reserved_by.remove(session, (uid,))
+        self._update(uid)
+
+    def _records(self, keys: Iterable[Key]) -> list[Record]:
+        return [self.record(key) for key in keys]
+
+
+def _session_key(user: str) -> Key:
+    """The key of a session in ``Claims``: before those of the pods that bear its id."""
+    return 0, user_hash(user), user, ""
 
 
 def _age(record: Record, now: Now) -> float:

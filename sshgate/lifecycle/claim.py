@@ -16,7 +16,7 @@ stay claimed by a session that uses another one, or one session could appear to 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,7 +24,6 @@ from sshgate.lifecycle.actions import Delete
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.patches import Claim, Patch, claim_patch
-from sshgate.lifecycle.pick import pick
 from sshgate.lifecycle.records import Record, State
 from sshgate.lifecycle.schema import label_value
 
@@ -92,10 +91,10 @@ class ClaimAttempt:
         lives: the gateway instances that live, see ``pick``.
     """
 
-    def __init__(self, book: PodCache, claim: Claim, template: str, settle: float, lives: Collection[str]) -> None:
+    def __init__(self, cache: PodCache, claim: Claim, template: str, settle: float, lives: Sequence[str]) -> None:
         self.claim = claim
         self.discard: list[Delete] = []
-        self._cache = book
+        self._cache = cache
         self._template = template
         self._settle = settle
         self._lives = lives
@@ -165,3 +164,16 @@ class ClaimAttempt:
     def _patch(self, record: Record, now: Now) -> TryPatch:
         self._cache.reserve(record.uid, self.claim.session, now)
         return TryPatch(record, claim_patch(record, self.claim, now))
+
+
+def pick(cache: PodCache, template: str, settle: float, lives: Sequence[str], now: Now) -> Record | None:
+    """The best pod to claim; ``None``: there is none, start cold.
+
+    Only pods of exactly this template that are ready, have an address, and have been ready for ``settle`` seconds by
+    this gateway's clock. Each gateway instance in ``lives`` has a slice of the pods, and others pick there only when
+    their own slice is empty, so that gateways seldom race. Gateways that see different sets may race; the claim's
+    ``test`` decides.
+    """
+    cache.share(lives)
+    since = now.mono - settle
+    return cache.settled(template, True, since, now) or cache.settled(template, False, since, now)

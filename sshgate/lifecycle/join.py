@@ -69,12 +69,6 @@ def join(record: Record | None, user: str, name: str, profile: str | None) -> Ma
     return Join(record)
 
 
-def mine(records: list[Record], user: str) -> list[Record]:
-    """The sandboxes of this user that are not being deleted, oldest first, by the label with the user's hash."""
-    found = [one for one in records if one.user_hash == user_hash(user) and not one.deleting]
-    return oldest_first(one for one in found if one.state is not State.WARM)
-
-
 def oldest_first(records: Iterable[Record]) -> list[Record]:
     """Sort by the time of the claim, which has milliseconds; the time of a pod's creation has only seconds."""
     return sorted(records, key=lambda one: (one.claimed_at or one.created, one.name))

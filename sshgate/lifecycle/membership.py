@@ -16,7 +16,8 @@ gateway that lives makes it again with its next renewal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+import zlib
+from collections.abc import Collection, Iterable, Set
 
 RENEW = 5.0
 """Seconds between renewals."""
@@ -127,3 +128,11 @@ class Membership:
     def _silence(self, life: str) -> float:
         heard = self._renewals.get(life)
         return 0.0 if heard is None else self._listened - heard
+
+
+def is_mine(uid: str, life: str, lives: Collection[str]) -> bool:
+    """Whether the pod is in the slice of ``life``. Each pod is in exactly one slice of the same ``lives``.
+
+    This is rendezvous hashing: when an instance comes or goes, only the pods of its own slice change hands.
+    """
+    return life == max((*lives, life), key=lambda one: (zlib.crc32(f"{one}/{uid}".encode()), one))

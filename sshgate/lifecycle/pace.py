@@ -19,6 +19,7 @@ class Pace:
         # A quarter of the pool at once: refilling an empty pool leaves room for logins that start cold.
         self.bucket = TokenBucket(max(1, per_minute) / 60, max(1, -(-size // 4)), now)
         self.failures = 0
+        self.failed_at = now
         self._until = now
 
     def __repr__(self) -> str:
@@ -34,6 +35,7 @@ class Pace:
 
     def failed(self, now: float) -> None:
         """A pod of the pool failed or was refused: begin a pause. Failures during a pause do not lengthen it."""
+        self.failed_at = now
         if now >= self._until:
             self.failures += 1
             self._until = now + min(LONGEST_PENALTY, FIRST_PENALTY * 2 ** min(self.failures - 1, 10))

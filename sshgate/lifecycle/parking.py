@@ -1,9 +1,9 @@
 """Parks launchers in warm sandboxes, so that a login need not wait for an exec.
 
-Each gateway parks only in the warm sandboxes of its own slice (``pick.is_mine``), so that the number of launchers does
-not grow with the number of gateways. When the watch shows that another gateway has claimed a sandbox, the launchers
-parked there are closed. A user's bytes reach a parked launcher only after the claim is won, when the launcher is handed
-out with its sandbox.
+Each gateway parks only in the warm sandboxes of its own slice (``membership.is_mine``), so that the number of launchers
+does not grow with the number of gateways. When the watch shows that another gateway has claimed a sandbox, the
+launchers parked there are closed. A user's bytes reach a parked launcher only after the claim is won, when the launcher
+is handed out with its sandbox.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import structlog
 
 from sshgate.errors import GateError
-from sshgate.lifecycle.pick import is_mine
+from sshgate.lifecycle.indexes import Index
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.sandbox.enter import park
@@ -92,6 +92,12 @@ class Parking:
         self._places: dict[str, _ParkingPlace] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
         self._closing: set[asyncio.Task[None]] = set()
+        self._last_kinds: dict[str, tuple[Kind, ...]] = {}
+        # The pods to check at the next look, and when to check the others.
+        self._changed: set[str] = set()
+        self._checks: dict[str, float] = {}
+        self._due: Index[None] = Index()
+        registry.cache.parkable_changed = self._note
 
     def __repr__(self) -> str:
         return f"<Parking {self.count} launchers in {len(self._places)} sandboxes>"
@@ -103,24 +109,18 @@ class Parking:
 
     def look(self) -> float:
         """Begin to park where launchers are missing, and close useless ones. Returns when to look again (monotonic)."""
-        registry, now = self._registry, self._registry.now
-        lives = registry.lives
-        wanted = {
-            one.record.uid: one.record
-            for one in registry.cache.cached_pods(now)
-            if one.record.session is None
-            and one.record.usable
-            and self._kinds.get(one.record.profile)
-            and is_mine(one.record.uid, registry.life, lives)
-        }
-        for uid, place in tuple(self._places.items()):
-            # One launcher of a kind that is no longer wanted closes all in its sandbox: settings seldom change.
-            if uid not in wanted or not place.waiting.keys() <= set(self._kinds[wanted[uid].profile]):
-                self._let_go(uid)
-        soonest = now.mono + RENEW
-        for uid, record in wanted.items():
-            soonest = min(soonest, self._see_to(uid, record, now.mono))
-        return soonest
+        cache, mono = self._registry.cache, self._registry.now.mono
+        cache.share(self._registry.lives)
+        kinds = {profile: tuple(wanted) for profile, wanted in self._kinds.items()}
+        if kinds != self._last_kinds:
+            self._last_kinds = kinds
+            self._changed.update(self._places, cache.all_parkable())
+        changed, self._changed = self._changed, set()
+        for uid in changed:
+            self._check(uid, mono)
+        for _, uid in self._due.until(None, mono):
+            self._check(uid, mono)
+        return min((when for when, _ in self._due[None][:1]), default=mono + RENEW)
 
     def take(self, uid: str) -> ParkableSandbox | None:
         """The sandbox of a claimed pod and its parked launchers, the caller's from now on; ``None``: there is none."""
@@ -128,6 +128,7 @@ class Parking:
         if place is None:
             return None
         self._stop(place)
+        self._check_at(uid, None)
         return place.sandbox
 
     async def close(self) -> None:
@@ -136,29 +137,59 @@ class Parking:
             self._let_go(uid)
         await asyncio.gather(*self._closing, return_exceptions=True)
 
-    def _see_to(self, uid: str, record: Record, mono: float) -> float:
+    def _note(self, uid: str) -> None:
+        """The pod may have begun or ceased to be one to park in: check it at the next look."""
+        if uid in self._places or self._registry.cache.parkable(uid) is not None:
+            self._changed.add(uid)
+        else:
+            self._changed.discard(uid)
+
+    def _check(self, uid: str, mono: float) -> None:
+        record, place = self._registry.cache.parkable(uid), self._places.get(uid)
+        kinds = self._kinds.get(record.profile, ()) if record is not None else ()
+        # One launcher of a kind that is no longer wanted closes all in its sandbox: settings seldom change.
+        if place is not None and (not kinds or not place.waiting.keys() <= set(kinds)):
+            self._let_go(uid)
+        self._check_at(uid, self._see_to(record, kinds, mono) if record is not None and kinds else None)
+
+    def _check_at(self, uid: str, when: float | None) -> None:
+        """Check this pod again then (monotonic), and not before unless it changes."""
+        old = self._checks.pop(uid, None)
+        if old is not None:
+            self._due.remove(None, (old, uid))
+        if when is not None:
+            self._checks[uid] = when
+            self._due.add(None, (when, uid))
+
+    def _see_to(self, record: Record, kinds: Sequence[Kind], mono: float) -> float:
+        uid = record.uid
         place = self._places.get(uid)
         if place is None:
             sandbox = self._enter(record)
             if sandbox is None:
+                self._changed.add(uid)
                 return mono + AGAIN
             place = self._places[uid] = _ParkingPlace(sandbox)
-        missing = [kind for kind in self._kinds[record.profile] if kind not in place.waiting]
+        missing = [kind for kind in kinds if kind not in place.waiting]
         due = [kind for kind, one in place.waiting.items() if one.until <= mono]
         if place.task is None and (missing or due):
             if mono - place.tried < AGAIN:
                 return place.tried + AGAIN
             place.tried = mono
             place.task = asyncio.create_task(self._fill(place, record, [*missing, *due]))
-            place.task.add_done_callback(lambda _: self._registry.notify())
+            place.task.add_done_callback(lambda _: self._wake(uid))
         return min((one.until for one in place.waiting.values()), default=mono + AGAIN)
+
+    def _wake(self, uid: str) -> None:
+        self._note(uid)
+        self._registry.notify()
 
     async def _fill(self, place: _ParkingPlace, record: Record, kinds: Sequence[Kind]) -> None:
         try:
             for kind in kinds:
                 async with self._room:
                     process = await park(place.sandbox, Terminal() if kind == "terminal" else None, fresh=True)
-                self._left(place, kind, process)
+                self._left(place, record.uid, kind, process)
             place.tried = float("-inf")
         except GateError as error:
             log.debug("parking.failed", sandbox=record.name, reason=str(error))
@@ -169,22 +200,22 @@ class Parking:
         finally:
             place.task = None
 
-    def _left(self, place: _ParkingPlace, kind: Kind, process: Process) -> None:
+    def _left(self, place: _ParkingPlace, uid: str, kind: Kind, process: Process) -> None:
         old = place.waiting.pop(kind, None)
         if old is not None:
             old.watch.cancel()
             self._spawn(dismiss(old.process))
         until = self._registry.now.mono + RENEW * (0.75 + self._jitter() / 2)
-        watch = asyncio.create_task(self._see_end(place, kind, process))
+        watch = asyncio.create_task(self._see_end(place, uid, kind, process))
         place.waiting[kind] = _ParkedLauncher(process, until, watch)
         place.sandbox.leave(kind == "terminal", process)
 
-    async def _see_end(self, place: _ParkingPlace, kind: Kind, process: Process) -> None:
+    async def _see_end(self, place: _ParkingPlace, uid: str, kind: Kind, process: Process) -> None:
         """A parked launcher prints nothing, so anything that can be read means that it is of no more use."""
         await process.read()
         place.waiting.pop(kind, None)
         self._spawn(process.close())
-        self._registry.notify()
+        self._wake(uid)
 
     def _let_go(self, uid: str) -> None:
         place = self._places.pop(uid)

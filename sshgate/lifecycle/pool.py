@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -16,7 +17,7 @@ import structlog
 from sshgate.errors import GateError, Unavailable
 from sshgate.lifecycle.actions import Action, Create, Delete, Wait
 from sshgate.lifecycle.parking import Parking
-from sshgate.lifecycle.pool_plan import Refiller, Target
+from sshgate.lifecycle.pool_plan import HELD, Refiller, Target
 from sshgate.lifecycle.reap_plan import orphans
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.registry import Registry
@@ -64,9 +65,9 @@ class PoolController:
         self._empty_since: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        states = [one.record for one in self._registry.cache.warm(self._registry.now)]
-        ready = sum(one.usable for one in states)
-        return f"<PoolController {ready} ready, {len(states) - ready} starting, {self._parking!r}>"
+        pools = self._registry.cache.pools(self._registry.now)
+        ready = sum(pool.count(Stage.READY) for pool in pools)
+        return f"<PoolController {ready} ready, {sum(map(len, pools)) - ready} starting, {self._parking!r}>"
 
     def start(self) -> None:
         """Start the task that keeps the pools."""
@@ -139,16 +140,16 @@ class PoolController:
         """Why warm sandboxes do not start, by profile. Only the leader reports it."""
         if not self._registry.leads:
             return {}
-        stuck = (Stage.BLOCKED, Stage.UNSCHEDULABLE)
-        records = [one.record for one in self._registry.cache.warm(self._registry.now) if one.record.stage in stuck]
-        return {record.profile: f"warm sandboxes cannot start: {record.reason}" for record in records}
+        cache = self._registry.cache
+        held = {pool.profile: key for pool in cache.pools(self._registry.now) for key in islice(pool.least(HELD), 1)}
+        return {profile: f"warm sandboxes cannot start: {cache.record(key).reason}" for profile, key in held.items()}
 
     def _unfilled(self) -> dict[str, str]:
         """Our pools that stay empty because the gateway that leads has other profiles."""
         registry = self._registry
         empty: set[str] = set()
         if registry.cache.synced and not registry.leads:
-            warm = {(one.record.profile, one.record.template) for one in registry.cache.warm(registry.now)}
+            warm = {(pool.profile, pool.template) for pool in registry.cache.pools(registry.now)}
             empty = {one.profile for one in self._targets if (label_value(one.profile), one.template) not in warm}
         now = registry.now.mono
         self._empty_since = {profile: self._empty_since.get(profile, now) for profile in empty}
@@ -176,9 +177,8 @@ class PoolController:
                     self._refused.pop(action.profile, None)
                     return
                 except Unavailable:
-                    if not any(
-                        one.name == action.name for one in registry.cache.expectations.creates(registry.now.mono)
-                    ):
+                    registry.cache.expectations.expire(registry.now.mono)
+                    if action.name not in registry.cache.expectations.creates:
                         return
                     await asyncio.sleep(AGAIN)
                 except GateError as error:

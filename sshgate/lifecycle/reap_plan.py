@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sshgate.lifecycle.actions import Delete, Detach
-from sshgate.lifecycle.cache import CachedPod, PodCache
+from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.indexes import CachedPod
 from sshgate.lifecycle.membership import Membership
 from sshgate.lifecycle.records import Record, Stage, State
 
@@ -38,49 +39,42 @@ class Rules:
     detached: Mapping[str, float] = field(default_factory=dict)
     otherwise: float = 600.0
 
-    def kept(self, record: Record) -> float:
-        """Seconds for which this sandbox is kept."""
-        promised = record.kept_for if record.kept_for is not None else self.otherwise
-        return max(self.detached.get(record.profile, promised), LEAST_DETACHED)
+    def kept(self, profile: str, promised: float | None) -> float:
+        """Seconds for which a sandbox of this profile is kept; ``promised`` is the time on its pod."""
+        return max(self.detached.get(profile, self.otherwise if promised is None else promised), LEAST_DETACHED)
 
 
-def reap(book: PodCache, presence: Membership, rules: Rules, now: Now) -> list[Delete | Detach]:
+def reap(cache: PodCache, membership: Membership, rules: Rules, now: Now) -> list[Delete | Detach]:
     """All that the leader is to remove now, except warm pods (``pool_plan``); nothing before the cache is synced.
 
     The cache expects the returned deletions at once, so that the next pass does not repeat them.
     """
-    if not book.synced:
+    if not cache.synced:
         return []
     actions: list[Delete | Detach] = []
-    for one in book.cached_pods(now):
-        if one.record.state in (State.CLAIMED, State.DRAINING):
-            actions += _named(one, presence, rules, now) if one.record.sandbox else _ephemeral(one, presence, now)
-    return _expect_deletions(book, actions, now)
+    for one in cache.candidates(membership.dead, rules.kept, now):
+        actions += _named(one, membership, rules, now) if one.record.sandbox else _ephemeral(one, membership, now)
+    for action in actions:
+        if isinstance(action, Delete):
+            cache.expectations.delete(action.record.uid, now.mono)
+    return actions
 
 
-def orphans(book: PodCache, now: Now) -> list[Delete]:
+def orphans(cache: PodCache, now: Now) -> list[Delete]:
     """Deletions of ephemeral pods that this gateway instance has claimed and none of its sessions uses.
 
     They come from claims whose patch arrived after the login had given up, and from failed deletions. The cache expects
     the deletions at once.
     """
-    sessions = book.sessions()
-    found = []
-    for one in book.cached_pods(now):
-        record = one.record
-        ours = record.life == book.life and record.state is State.CLAIMED and record.sandbox is None
-        if not ours or now.mono - one.state_since < STRAY:
-            continue
-        holding = sessions.get(record.session or "")
-        if holding is None or (holding.uid is not None and holding.uid != record.uid):
-            found.append(Delete(record, "claimed by no session", untouched=False))
-            book.expectations.delete(record.uid, now.mono)
-    return found
+    found = cache.unowned(now.mono - STRAY, now)
+    for record in found:
+        cache.expectations.delete(record.uid, now.mono)
+    return [Delete(record, "claimed by no session", untouched=False) for record in found]
 
 
-def _ephemeral(one: CachedPod, presence: Membership, now: Now) -> list[Delete | Detach]:
+def _ephemeral(one: CachedPod, membership: Membership, now: Now) -> list[Delete | Detach]:
     record = one.record
-    if record.life is None or presence.dead(record.life):
+    if record.life is None or membership.dead(record.life):
         # A claimed pod without an instance id was edited by hand, and no gateway can be asked about it.
         return [Delete(record, "its gateway is gone", untouched=False)]
     if record.stage is Stage.FINISHED and now.mono - one.stage_since >= LAST_WORDS:
@@ -88,7 +82,7 @@ def _ephemeral(one: CachedPod, presence: Membership, now: Now) -> list[Delete | 
     return []
 
 
-def _named(one: CachedPod, presence: Membership, rules: Rules, now: Now) -> list[Delete | Detach]:
+def _named(one: CachedPod, membership: Membership, rules: Rules, now: Now) -> list[Delete | Detach]:
     """A named sandbox belongs to its user, not to the gateway that made it, and outlives gateways.
 
     Every deletion of a running one is ``untouched``: a login that joins at this moment changes the resource version,
@@ -96,40 +90,27 @@ def _named(one: CachedPod, presence: Membership, rules: Rules, now: Now) -> list
     """
     record = one.record
     if record.stage is Stage.FINISHED:
-        alone = all(presence.dead(life) for life in record.attached)
+        alone = all(membership.dead(life) for life in record.attached)
         if alone or now.mono - one.stage_since >= LAST_WORDS:
             return [Delete(record, f"ended ({record.reason or 'no reason given'})", untouched=False)]
         return []
-    detach: list[Delete | Detach] = [Detach(record, life) for life in sorted(record.attached) if presence.dead(life)]
+    detach: list[Delete | Detach] = [Detach(record, life) for life in sorted(record.attached) if membership.dead(life)]
     if record.attached:
         return detach
     if record.state is State.DRAINING:
         return [Delete(record, "drained", untouched=True)]
-    if _is_starting(record, presence):
+    if _is_starting(record, membership):
         return []
-    since = now.wall - _left_at(record)
+    since = now.wall - record.left_at
     if record.stage in (Stage.BLOCKED, Stage.UNSCHEDULABLE) and since >= LEAST_DETACHED:
         # It was never used. The next login has it made again, from the configuration of that time.
         return [Delete(record, f"could not start ({record.reason})", untouched=True)]
-    if since >= rules.kept(record):
+    if since >= rules.kept(record.profile, record.kept_for):
         return [Delete(record, "nobody came back", untouched=True, unless_busy=True)]
     return []
 
 
-def _is_starting(record: Record, presence: Membership) -> bool:
+def _is_starting(record: Record, membership: Membership) -> bool:
     """Whether it never had clients, is not ready, and the gateway that makes it lives."""
     never = record.detached_at is None and record.last_seen is None
-    return never and record.stage is not Stage.READY and record.life is not None and not presence.dead(record.life)
-
-
-def _left_at(record: Record) -> float:
-    """Since when, by the API server's clock, it has no clients and runs nothing, as far as is written on the pod."""
-    times = (record.detached_at, record.last_seen, record.claimed_at, record.created)
-    return max(time for time in times if time is not None)
-
-
-def _expect_deletions(book: PodCache, actions: list[Delete | Detach], now: Now) -> list[Delete | Detach]:
-    for action in actions:
-        if isinstance(action, Delete):
-            book.expectations.delete(action.record.uid, now.mono)
-    return actions
+    return never and record.stage is not Stage.READY and record.life is not None and not membership.dead(record.life)

@@ -46,6 +46,9 @@ _BLOCKED = frozenset({
 })  # fmt: skip
 
 
+PHASES = ("warm", "starting", "held", "claimed")
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """The facts of a pod on which decisions are based. Times are POSIX seconds, as written in the cluster."""
@@ -101,6 +104,21 @@ class Record:
     def counts(self) -> bool:
         """Whether it counts towards the limits: not when it is being deleted or has ended."""
         return not self.deleting and self.stage is not Stage.FINISHED
+
+    @property
+    def phase(self) -> str:
+        """One of ``PHASES``, by which operators see pods counted."""
+        if self.state is not State.WARM:
+            return "claimed"
+        if self.usable:
+            return "warm"
+        return "starting" if self.stage in (Stage.STARTING, Stage.READY) else "held"
+
+    @property
+    def left_at(self) -> float:
+        """Since when a named sandbox has no clients and runs nothing, as far as is written on the pod."""
+        times = (self.detached_at, self.last_seen, self.claimed_at, self.created)
+        return max(time for time in times if time is not None)
 
     @classmethod
     def parse(cls, pod: Mapping[str, Any]) -> Record:

@@ -13,12 +13,11 @@ from sshgate.errors import BadRequest, LimitReached, StartFailed
 from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.admission import admit
 from sshgate.lifecycle.cache import PodCache
-from sshgate.lifecycle.claim import Answer, ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won
+from sshgate.lifecycle.claim import Answer, ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won, pick
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.join import Join, Make, Wait, join, mine
-from sshgate.lifecycle.membership import LEASE_DURATION, Membership
+from sshgate.lifecycle.join import Join, Make, Wait, join
+from sshgate.lifecycle.membership import LEASE_DURATION, Membership, is_mine
 from sshgate.lifecycle.patches import Claim
-from sshgate.lifecycle.pick import is_mine, pick
 from sshgate.lifecycle.reap_plan import LAST_WORDS, LEAST_DETACHED, STRAY, Rules, orphans, reap
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.schema import user_hash
@@ -166,7 +165,7 @@ def test_a_named_sandbox_is_made_joined_or_waited_for() -> None:
 def test_nobody_joins_or_sees_anothers_sandbox() -> None:
     forged = claimed("a", user="bob", sandbox="work", user_hash=user_hash("ada"))
     hers, his = claimed("b", sandbox="work"), claimed("c", user="bob", sandbox="work")
-    assert mine([hers, his, warm("d")], "bob") == [his]
+    assert book(hers, his, warm("d")).of_user("bob", at(0)) == [his]
     with pytest.raises(StartFailed, match="in the way"):
         join(his, "ada", "work", None)
     assert join(forged, "ada", "work", None) == Join(forged)  # the hash is what gateways write; the name is for people
@@ -188,7 +187,7 @@ def test_a_full_quota_says_whose_and_how_full() -> None:
     with pytest.raises(LimitReached, match="your group 'science' has 3 of 3"):
         admit(known, limits, starts, "alan", "s9", at(0))
     admit(known, limits, starts, "eve", "s9", at(0))
-    assert known.users(at(0))["s9"] == "eve"
+    assert known.owned("eve", at(0)) == 1
 
 
 def test_admitted_sessions_count_before_any_pod_is_seen() -> None:

@@ -187,7 +187,7 @@ def test_a_pod_that_is_gone_is_not_brought_back_by_a_late_answer() -> None:
 def test_a_list_forgets_what_it_does_not_show() -> None:
     known = book(warm("a"), warm("b"))
     known.sync([warm("b")], at(1))
-    assert [one.record.uid for one in known.cached_pods(at(1))] == ["b"]
+    assert [one.record.uid for one in known.warm(at(1))] == ["b"]
 
 
 def test_a_list_does_not_forget_what_was_made_after_it() -> None:
@@ -234,4 +234,4 @@ def test_a_session_and_its_pod_count_once() -> None:
     assert known.total(at(0)) == 1
     known.observe(claimed("a", session="s1", version="2"), at(0))
     assert known.total(at(0)) == 1
-    assert known.users(at(0)) == {"s1": "ada"}
+    assert known.owned("ada", at(0)) == known.in_use(at(0)) == 1

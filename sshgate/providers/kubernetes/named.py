@@ -19,9 +19,9 @@ from sshgate.errors import GateError, StartFailed
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.actions import Delete
 from sshgate.lifecycle.claim import MOST_UNKNOWN, Answer
-from sshgate.lifecycle.join import Join, Make, Wait, join, mine
+from sshgate.lifecycle.join import Join, Make, Wait, join
 from sshgate.lifecycle.patches import Claim, attach_patch, detach_patch, named_annotations
-from sshgate.lifecycle.records import Record, State
+from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes import podspec
 from sshgate.providers.kubernetes.api import errors as failures
@@ -121,13 +121,13 @@ class KubernetesNamed:
 
     async def list(self, user: str | None) -> list[Listed]:
         now = self._registry.now
-        records = [one.record for one in self._registry.cache.cached_pods(now)]
-        found = mine(records, user) if user is not None else [one for one in records if one.state is not State.WARM]
+        cache = self._registry.cache
+        found = cache.of_user(user, now) if user is not None else cache.claimed(now)
         return await list_sandboxes(self._api, found, self._homes, user, now)
 
     async def end(self, user: str, name: str) -> str | None:
         record = await self._look(labels.named_pod(user, name))
-        if record is None or not record.counts or not mine([record], user):
+        if record is None or not record.counts or record.user_hash != labels.user_hash(user):
             return None
         self._registry.cache.expectations.delete(record.uid, self._registry.now.mono)
         if not await self._registry.delete(Delete(record, "ended by its user", untouched=False)):
@@ -258,12 +258,10 @@ class KubernetesNamed:
 
     def sweep(self) -> None:
         """Detach from the pods that have an attachment of this gateway although it has no channel in them."""
-        for one in self._registry.cache.cached_pods(self._registry.now):
-            name = one.record.name
-            if one.record.sandbox and self._registry.life in one.record.attached and name not in self._busy:
-                here = self._here.get(name)
-                if here is None or not here.count:
-                    self._detach_soon(name, here)
+        for record in self._registry.cache.attached(self._registry.life, self._registry.now):
+            here = self._here.get(record.name)
+            if record.name not in self._busy and (here is None or not here.count):
+                self._detach_soon(record.name, here)
 
     async def _look(self, pod: str) -> Record | None:
         """Read the pod from the API server; ``None`` if there is none. Raises ``Unavailable``."""

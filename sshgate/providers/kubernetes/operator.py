@@ -16,7 +16,7 @@ from sshgate.lifecycle.membership import LEASE_DURATION, RENEW, UNANSWERED
 from sshgate.lifecycle.patches import ended_patch
 from sshgate.lifecycle.reap_plan import reap
 from sshgate.lifecycle.reaper import Reaper
-from sshgate.lifecycle.records import Record, Stage, State
+from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
@@ -51,8 +51,8 @@ class Operator:
     async def sandboxes(self) -> list[Listed]:
         """List every sandbox that is in use, oldest first; no warm ones."""
         await self._read()
-        book, now = self._registry.cache, self._registry.now
-        records = [one.record for one in book.cached_pods(now) if one.record.state is not State.WARM]
+        now = self._registry.now
+        records = self._registry.cache.claimed(now)
         homes = KubernetesHomes(self._api, self._profiles, lambda: self._registry.now, lambda: self._registry.limits)
         return await list_sandboxes(self._api, records, homes, None, now)
 

@@ -8,7 +8,6 @@ import random
 import secrets
 import socket
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -26,7 +25,7 @@ from sshgate.lifecycle.patches import Claim, claim_annotations
 from sshgate.lifecycle.pool import PoolController
 from sshgate.lifecycle.pool_plan import Target, evict_for_login
 from sshgate.lifecycle.reaper import Reaper
-from sshgate.lifecycle.records import Record, Stage, State
+from sshgate.lifecycle.records import PHASES, Record, Stage
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes import podspec
 from sshgate.providers.kubernetes.api import errors as failures
@@ -152,9 +151,8 @@ class KubernetesProvider:
 
     def counts(self) -> Mapping[tuple[str, ...], float]:
         # Include zeros: a series that disappears leaves gaps in graphs.
-        counted: Counter[tuple[str, ...]] = Counter(dict.fromkeys(product(self.profiles, _STATES), 0))
-        seen = self.registry.cache.cached_pods(self.registry.now)
-        counted.update((one.record.profile, _state(one.record)) for one in seen)
+        counted: dict[tuple[str, ...], float] = dict.fromkeys(product(self.profiles, PHASES), 0)
+        counted.update(self.registry.cache.counts(self.registry.now))
         return counted
 
     def reconfigure(self, profiles: Mapping[str, Profile], limits: Limits) -> None:
@@ -200,9 +198,9 @@ class KubernetesProvider:
         """The session has ended without its sandbox: delete the pods that it has claimed."""
         registry = self.registry
         registry.end(session)
-        for one in registry.cache.cached_pods(registry.now):
-            if one.record.session == labels.label_value(session) and one.record.name not in self._sandboxes:
-                self._remove(one.record)
+        for record in registry.cache.of_session(session, registry.now):
+            if record.name not in self._sandboxes:
+                self._remove(record)
 
     def _remove(self, record: Record) -> None:
         self.registry.cache.expectations.delete(record.uid, self.registry.now.mono)
@@ -372,7 +370,8 @@ class KubernetesProvider:
     def _orphaned(self, pod: Pod) -> bool:
         """Whether it is an ephemeral pod claimed by this instance for a session that does not exist."""
         meta = pod.metadata
-        if meta.deletion_timestamp is not None or meta.labels.get(labels.SESSION) in self.registry.cache.sessions():
+        session = meta.labels.get(labels.SESSION)
+        if meta.deletion_timestamp is not None or self.registry.cache.knows_session(session):
             return False
         if meta.annotations.get(labels.LIFE) != self.owner.life:
             return False
@@ -381,14 +380,3 @@ class KubernetesProvider:
 
 def _machine_clock() -> Now:
     return Now(time.time(), time.monotonic())
-
-
-_STATES = ("warm", "starting", "held", "claimed")
-
-
-def _state(record: Record) -> str:
-    if record.state is not State.WARM:
-        return "claimed"
-    if record.usable:
-        return "warm"
-    return "starting" if record.stage in (Stage.STARTING, Stage.READY) else "held"

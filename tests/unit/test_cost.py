@@ -1,0 +1,161 @@
+"""What a login, an event of the watch and a pass of the pools cost, counted in steps of the interpreter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import count
+from types import FrameType
+from typing import Any
+
+from sshgate.access.limits import Starts
+from sshgate.config.model import Group, Limits
+from sshgate.lifecycle.admission import admit
+from sshgate.lifecycle.claim import ClaimAttempt, TryPatch
+from sshgate.lifecycle.clocks import Now
+from sshgate.lifecycle.parking import Parking
+from sshgate.lifecycle.patches import Claim
+from sshgate.lifecycle.pool_plan import Refiller, Target, evict_for_login
+from sshgate.lifecycle.reap_plan import Rules, orphans, reap
+from sshgate.lifecycle.records import Record, Stage
+from sshgate.lifecycle.registry import Registry
+from tests.unit.lifecycle_values import at, claimed, warm
+from tests.unit.test_reaper import Pods
+
+NODES = 20
+LIVES = ("me", "they", "you")
+FEW, MANY = 100, 10_000
+
+
+class World:
+    """A gateway among ``pods`` pods: half are warm, the rest is claimed, a fifth of it named; everybody is at rest."""
+
+    def __init__(self, pods: int) -> None:
+        self.seconds = 0.0
+        self.numbers = count()
+        self.limits = Limits(
+            sandboxes=2 * pods, sandboxes_per_user=pods, starts_per_minute=None, groups={"all": Group(("*",), pods)}
+        )
+        self.registry = Registry("me", self.limits, Pods(), lambda: at(self.seconds))
+        self.cache = self.registry.cache
+        for life in LIVES[1:]:
+            self.registry.membership.observe(life, "1")
+        self.registry.replace([self._pod(number) for number in range(pods)])
+        for number in range(1, pods, 2):
+            self.cache.begin(f"s{number}", f"user{number}")
+            self.cache.hold(f"s{number}", f"u{number}")
+        self.refiller = Refiller(lambda: f"new{next(self.numbers)}", lambda: 0.5)
+        self.targets = [Target("default", "t1", pods // 2), Target("gpu", "t2", 0)]
+        # Nothing is parked, so that no event loop is needed: looking is what is measured.
+        self.parking = Parking(self.registry, {}, lambda _: None, lambda: 0.5)
+        self.seconds = 100.0
+
+    def _pod(self, number: int) -> Record:
+        more: dict[str, Any] = {"node": f"n{number % NODES}", "created": float(number), "version": "1"}
+        if number % 2 == 0:
+            return warm(f"u{number}", life="me", **more)
+        user = f"user{number}"
+        if number % 10 == 1:
+            sandbox = {"sandbox": f"work{number}", "attached": frozenset({LIVES[number % 3]})}
+            return claimed(f"u{number}", user, f"s{number}", **sandbox, **more)
+        return claimed(f"u{number}", user, f"s{number}", **more)
+
+    @property
+    def now(self) -> Now:
+        return at(self.seconds)
+
+    # --- what is measured ---
+
+    def log_in_and_out(self) -> None:
+        session, starts = f"new{next(self.numbers)}", Starts(None)
+        admit(self.cache, self.limits, starts, "ada", session, self.now)
+        claim = ClaimAttempt(self.cache, Claim("ada", session, "gw", "me", 60.0), "t1", 3.0, LIVES)
+        step = claim.step(self.now)
+        assert isinstance(step, TryPatch)
+        won = claimed(step.record.uid, "ada", session, version="2", node=step.record.node)
+        claim.answered(won, self.now)
+        self.refill()
+        self.registry.end(session, won.uid)
+        self.registry.remove(won.uid)
+
+    def watch_a_pod_start(self) -> None:
+        uid = f"new{next(self.numbers)}"
+        for version, stage in ((1, Stage.STARTING), (2, Stage.READY)):
+            self.registry.update(warm(uid, stage=stage, node="n1", version=str(version)))
+        self.registry.update(claimed(uid, "bob", uid, version="3", life="they"))
+        self.registry.update(claimed(uid, "bob", uid, version="4", life="they", deleting=True))
+        self.registry.remove(uid)
+
+    def refill(self) -> None:
+        self.parking.look()
+        assert orphans(self.cache, self.now) == []
+        self.refiller.decide(self.cache, self.targets, self.limits.sandboxes, self.now)
+
+    def evict(self) -> None:
+        (delete,) = evict_for_login(self.cache, 1, self.now, {"t1"}, placed=True)
+        self.cache.expectations.undelete(delete.record.uid)
+
+    def reap(self) -> None:
+        assert reap(self.cache, self.registry.membership, Rules(), self.now) == []
+
+
+WORK = (World.log_in_and_out, World.watch_a_pod_start, World.refill, World.evict, World.reap)
+
+
+def test_ten_thousand_pods_cost_no_more_than_a_hundred() -> None:
+    few, many = World(FEW), World(MANY)
+    for work in WORK:
+        for world in (few, many):
+            work(world)  # what is prepared once is not of interest
+        once, much = steps(lambda work=work: work(few)), steps(lambda work=work: work(many))  # type: ignore[misc]
+        assert once > 50, "nothing was counted"
+        assert much <= 1.25 * once, f"{work.__name__}: {once} steps with {FEW} pods, {much} with {MANY}"
+
+
+def test_what_operators_and_users_look_at_costs_no_more_with_many_pods() -> None:
+    few, many = World(FEW), World(MANY)
+    for world in (few, many):
+        assert world.cache.counts(world.now)
+        assert world.cache.lives()
+        assert len(world.cache.of_user("user1", world.now)) == 1
+
+    def look(world: World) -> None:
+        world.cache.counts(world.now)
+        world.cache.lives()
+        world.cache.of_user("user1", world.now)
+        world.cache.named("p-u1")
+
+    assert steps(lambda: look(many)) <= 1.25 * steps(lambda: look(few))
+
+
+def test_a_dead_gateway_costs_as_much_as_it_has_left() -> None:
+    found = []
+    for pods in (FEW, MANY):
+        world = World(pods)
+        for number in range(5):
+            world.registry.update(claimed(f"left{number}", "eve", f"left{number}", life="dead"))
+        world.registry.membership.left("dead")
+        found.append(steps(lambda world=world: len(reap(world.cache, world.registry.membership, Rules(), world.now))))  # type: ignore[misc]
+        assert len(world.cache.of_user("eve", world.now)) == 0
+    assert found[1] <= 1.25 * found[0]
+
+
+def steps(work: Callable[[], object]) -> int:
+    """The number of bytecode instructions that are executed in the lifecycle's modules."""
+    counted = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal counted
+        if "/lifecycle/" not in frame.f_code.co_filename.replace("\\", "/"):
+            return None
+        frame.f_trace_opcodes = True
+        counted += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return counted
