@@ -212,7 +212,7 @@ class PodIndexes:
     """All indexes of the pods. Except for the first two they hold only visible pods, see ``Standing``."""
 
     def __init__(self, parkable_changed: Callable[[Key], None]) -> None:
-        self._entries: dict[str, frozenset[Entry]] = {}
+        self._entries: dict[str, tuple[Entry, ...]] = {}
         self.by_name: Index[str] = Index()
         """By the pod's name: those that are not being deleted first, of these the newest."""
         self.by_instance: Index[str] = Index()
@@ -253,12 +253,14 @@ class PodIndexes:
 
     def update(self, uid: str, one: CachedPod | None, standing: Standing | None) -> None:
         """Take note of a change of the pod, or of what is known of it; ``None``: it is gone."""
-        old = self._entries.get(uid, frozenset())
-        new = frozenset(self._all(one, standing)) if one is not None and standing is not None else frozenset()
-        for index, group, key in old - new:
-            index.remove(group, key)
-        for index, group, key in new - old:
-            index.add(group, key)
+        old = self._entries.get(uid, ())
+        new = tuple(self._all(one, standing)) if one is not None and standing is not None else ()
+        for entry in old:
+            if entry not in new:
+                entry[0].remove(*entry[1:])
+        for entry in new:
+            if entry not in old:
+                entry[0].add(*entry[1:])
         if new:
             self._entries[uid] = new
         else:

@@ -29,6 +29,9 @@ a network away, while users still wait."""
 LONGEST_GAP = 5.0
 """Seconds: ``listen`` is called more often than this; a longer gap between two calls does not count as time."""
 
+# 2^32 divided by the golden ratio: multiplying by it carries each bit into the high ones (Knuth, TAOCP 6.4).
+_ODD = 0x9E3779B1
+
 
 class Membership:
     """What this gateway has observed of the instances, itself among them. ``me`` is its own id."""
@@ -135,4 +138,6 @@ def is_mine(uid: str, life: str, lives: Collection[str]) -> bool:
 
     This is rendezvous hashing: when an instance comes or goes, only the pods of its own slice change hands.
     """
-    return life == max((*lives, life), key=lambda one: (zlib.crc32(f"{one}/{uid}".encode()), one))
+    pod = zlib.crc32(uid.encode())
+    # Without the multiplication the checksum, which is linear, would make some slices several times as large as others.
+    return life == max((*lives, life), key=lambda one: ((pod ^ zlib.crc32(one.encode())) * _ODD & 0xFFFFFFFF, one))

@@ -110,7 +110,7 @@ class Parking:
     def look(self) -> float:
         """Begin to park where launchers are missing, and close useless ones. Returns when to look again (monotonic)."""
         cache, mono = self._registry.cache, self._registry.now.mono
-        cache.share(self._registry.lives)
+        shared = cache.share(self._registry.lives)
         kinds = {profile: tuple(wanted) for profile, wanted in self._kinds.items()}
         if kinds != self._last_kinds:
             self._last_kinds = kinds
@@ -120,7 +120,7 @@ class Parking:
             self._check(uid, mono)
         for _, uid in self._due.until(None, mono):
             self._check(uid, mono)
-        return min((when for when, _ in self._due[None][:1]), default=mono + RENEW)
+        return min((when for when, _ in self._due[None][:1]), default=mono + RENEW) if shared else mono
 
     def take(self, uid: str) -> ParkableSandbox | None:
         """The sandbox of a claimed pod and its parked launchers, the caller's from now on; ``None``: there is none."""

@@ -40,6 +40,8 @@ class World:
         self.cache = self.registry.cache
         for life in LIVES[1:]:
             self.registry.membership.observe(life, "1")
+        while not self.cache.share(LIVES):
+            pass
         self.registry.replace([self._pod(number) for number in range(pods)])
         for number in range(1, pods, 2):
             self.cache.begin(f"s{number}", f"user{number}")

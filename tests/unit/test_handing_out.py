@@ -50,6 +50,14 @@ def test_the_fullest_node_is_picked_from_then_the_oldest_pod() -> None:
     assert picked.uid == "c"
 
 
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_the_slices_of_all_gateways_are_about_the_same_size(count: int) -> None:
+    lives = [f"{number * 7919:012x}" for number in range(count)]
+    sizes = Counter(life for number in range(1000) for life in lives if is_mine(f"{number:08x}-1a2b", life, lives))
+    assert sizes.total() == 1000
+    assert min(sizes[life] for life in lives) > 0.7 * 1000 / count
+
+
 def test_each_pod_is_in_one_gateways_slice_and_others_steal_only_from_empty() -> None:
     lives = ["me", "you", "they"]
     uids = [f"uid-{i}" for i in range(300)]
