@@ -14,7 +14,7 @@ import click
 
 from sshgate.config.model import Config
 from sshgate.errors import GateError
-from sshgate.lifecycle.actions import Delete, Detach
+from sshgate.lifecycle.requests import Delete, Detach
 from sshgate.session.subsystems.sandboxes import sandbox_table
 
 if TYPE_CHECKING:

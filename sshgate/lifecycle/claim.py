@@ -18,28 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
-from sshgate.lifecycle.actions import Delete
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.patches import Claim, Patch, claim_patch
 from sshgate.lifecycle.records import Record, State
+from sshgate.lifecycle.requests import Answer, Claim, Delete, Patch, claim_patch
 from sshgate.lifecycle.schema import label_value
 
 MOST_PODS = 5
 MOST_UNKNOWN = 4
-
-
-class Answer(Enum):
-    """The outcome of a request that did not return a pod."""
-
-    REFUSED = "refused"
-    """422 or 409: a precondition failed and nothing was applied."""
-    MISSING = "missing"
-    """404: there is no such pod."""
-    UNKNOWN = "unknown"
-    """Time-out, broken connection, 5xx, 429: it may have been applied, or may still be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class Make:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Send ``patches.attach_patch``. On 422 or 404 read the pod and decide again; without an answer send it again, as
+    """Send ``requests.attach_patch``. On 422 or 404 read the pod and decide again; without an answer send it again, as
     applying it twice does no harm."""
 
     record: Record

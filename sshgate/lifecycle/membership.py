@@ -1,4 +1,4 @@
-"""Which gateway instances live, as observed by their Leases. Pure, by the monotonic clock.
+"""Which gateway instances live, as observed by their Leases, and which one leads. Pure, by the monotonic clock.
 
 Each instance renews a Lease of its own every few seconds. A peer is silent when the **value** of its renewal has not
 changed for ``LEASE_DURATION`` seconds on our own clock, whatever time the value shows: clocks of two machines are
@@ -12,6 +12,12 @@ silence. An instance that never had a Lease has no address: for it silence is en
 
 An instance that ends releases its Lease, and a released Lease is believed at once. A missing Lease proves nothing: a
 gateway that lives makes it again with its next renewal.
+
+One instance leads: it keeps the pools full and deletes what dead gateways left. The leader's Lease names it, and its
+own Lease shows whether it lives, so leading costs no renewals of its own. For a moment there may be two leaders (one
+was stopped and does not know yet that it was replaced). That costs requests and does no harm, because every action of a
+leader is idempotent and guarded by preconditions. Therefore a silent leader is replaced at once, although what it holds
+is not deleted yet.
 """
 
 from __future__ import annotations
@@ -31,6 +37,8 @@ LONGEST_GAP = 5.0
 
 # 2^32 divided by the golden ratio: multiplying by it carries each bit into the high ones (Knuth, TAOCP 6.4).
 _ODD = 0x9E3779B1
+# Seconds after which a leader that could not read its Lease may have been replaced.
+STALE = LEASE_DURATION / 2
 
 
 class Membership:
@@ -131,6 +139,39 @@ class Membership:
     def _silence(self, life: str) -> float:
         heard = self._renewals.get(life)
         return 0.0 if heard is None else self._listened - heard
+
+
+class Election:
+    """What this gateway knows of the election. Times are monotonic."""
+
+    def __init__(self, me: str, presence: Membership) -> None:
+        self._me = me
+        self._presence = presence
+        self._holder: str | None = None
+        self._looked: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Election {self._me}, leader {self._holder}>"
+
+    def observe(self, holder: str | None, now: float) -> bool:
+        """The leader's Lease was read and names ``holder``. Returns whether this gateway should take it."""
+        self._holder = holder
+        self._looked = now
+        return holder is None or self._presence.absent(holder)
+
+    def won(self, now: float) -> None:
+        """This gateway has taken the Lease."""
+        self._holder = self._me
+        self._looked = now
+
+    def leads(self, now: float) -> bool:
+        """Whether this gateway leads, as far as it knows."""
+        return self._holder == self._me and self._looked is not None and now - self._looked <= STALE
+
+    @property
+    def holder(self) -> str | None:
+        """The gateway instance that leads; ``None`` where none does, or the Lease was not read yet."""
+        return self._holder
 
 
 def is_mine(uid: str, life: str, lives: Collection[str]) -> bool:

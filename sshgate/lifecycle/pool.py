@@ -15,12 +15,12 @@ from typing import Any
 import structlog
 
 from sshgate.errors import GateError, Unavailable
-from sshgate.lifecycle.actions import Action, Create, Delete, Wait
 from sshgate.lifecycle.parking import Parking
-from sshgate.lifecycle.pool_plan import HELD, Refiller, Target
+from sshgate.lifecycle.pool_plan import HELD, Action, Refiller, Target, Wait
 from sshgate.lifecycle.reap_plan import orphans
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Create, Delete
 from sshgate.lifecycle.schema import label_value
 from sshgate.telemetry.codes import Code
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.indexes import CachedPod
 from sshgate.lifecycle.membership import Membership
 from sshgate.lifecycle.records import Record, Stage, State
+from sshgate.lifecycle.requests import Delete, Detach
 
 # Seconds for which the leader keeps a finished pod, so that its gateway can report to its user how it ended.
 LAST_WORDS = 30.0

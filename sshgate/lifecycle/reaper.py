@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from sshgate.lifecycle.actions import Delete, Detach
-from sshgate.lifecycle.patches import detach_patch, seen_patch
 from sshgate.lifecycle.reap_plan import Rules, reap
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Delete, Detach, detach_patch, seen_patch
 from sshgate.telemetry.codes import Code
 
 # Seconds between two sweeps. Dead gateways are detected after many seconds; more frequent sweeps would gain nothing.

@@ -14,15 +14,20 @@ from typing import Protocol
 from sshgate.access.limits import Starts
 from sshgate.config.model import Limits
 from sshgate.errors import GateError, Unavailable
-from sshgate.lifecycle.actions import Create, Delete
 from sshgate.lifecycle.admission import admit
 from sshgate.lifecycle.cache import PodCache
-from sshgate.lifecycle.claim import Answer
+from sshgate.lifecycle.claim import ClaimAttempt, GetPod, GiveUp, TryPatch, Won
 from sshgate.lifecycle.clocks import ClusterTime, Now
 from sshgate.lifecycle.membership import Membership
-from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.requests import Answer, Create, Delete, Patch
+from sshgate.lifecycle.schema import label_value
+from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, to_log
+
+# Seconds to wait before reading a pod whose patch was not answered: an API server that restarts refuses connections at
+# once, so reading without a pause would use up all attempts.
+LOOK_AFTER = (0.05, 0.3, 1.0)
 
 
 class Cluster(Protocol):
@@ -171,6 +176,49 @@ class Registry:
             # Refused or unknown: the watch will show the outcome, and the next pass decides again.
             self.cache.expectations.undelete(uid)
         return answer in (None, Answer.MISSING)
+
+    async def claim(self, attempt: ClaimAttempt, discard: Callable[[Delete], None]) -> Record | None:
+        """Claim a warm sandbox. Returns its pod, or ``None`` where the login has to start cold.
+
+        ``discard`` is called with each deletion that is to be carried out: pods that were claimed and are of no use.
+        Raises ``Unavailable`` when the API server does not answer; a patch that still arrives then leaves an orphan,
+        which is deleted. Cancelling waits for the answer to a patch under way and discards the pod if it was won:
+        otherwise nobody would know whether the pod is taken.
+        """
+        unanswered = 0
+        try:
+            while True:
+                step = attempt.step(self.now)
+                if isinstance(step, Won):
+                    return step.record
+                if isinstance(step, TryPatch):
+                    answer = await self._try_patch(step, attempt, discard)
+                    if answer is Answer.REFUSED:
+                        self.events.emit(Code.CLAIM_LOST, sandbox=step.record.name)
+                elif isinstance(step, GetPod):
+                    await asyncio.sleep(LOOK_AFTER[min(unanswered, len(LOOK_AFTER)) - 1])
+                    answer = await self.look(step.record)
+                elif isinstance(step, GiveUp):
+                    raise Unavailable("the API server does not answer; try again in a moment.")
+                else:
+                    return None
+                unanswered += answer is Answer.UNKNOWN
+                attempt.answered(answer, self.now)
+        finally:
+            for delete in attempt.discard:
+                discard(delete)
+
+    async def _try_patch(
+        self, step: TryPatch, attempt: ClaimAttempt, discard: Callable[[Delete], None]
+    ) -> Record | Answer:
+        request = asyncio.ensure_future(self.patch(step.record, step.patch))
+        try:
+            return await asyncio.shield(request)
+        except asyncio.CancelledError:
+            answer = await request
+            if isinstance(answer, Record) and answer.session == label_value(attempt.claim.session):
+                discard(Delete(answer, "its login was given up", untouched=False))
+            raise
 
     def _record(self, record: Record, answer: Record | Answer) -> Record | Answer:
         if isinstance(answer, Record):

@@ -6,11 +6,11 @@ from collections import Counter
 from itertools import count
 from typing import Any
 
-from sshgate.lifecycle.actions import Action, Create, Delete
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.pool_plan import Refiller
+from sshgate.lifecycle.pool_plan import Action, Refiller
 from sshgate.lifecycle.records import Record, Stage, State
+from sshgate.lifecycle.requests import Create, Delete
 from sshgate.lifecycle.schema import user_hash
 
 START = 1_000_000.0

@@ -13,16 +13,15 @@ from sshgate.access.limits import Starts
 from sshgate.config.model import Limits
 from sshgate.errors import LimitReached
 from sshgate.lifecycle import schema as labels
-from sshgate.lifecycle.actions import Create, Delete, Detach
 from sshgate.lifecycle.admission import admit
 from sshgate.lifecycle.cache import PodCache
-from sshgate.lifecycle.claim import Answer, ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won
+from sshgate.lifecycle.claim import ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.membership import Membership
-from sshgate.lifecycle.patches import Claim, claim_annotations
 from sshgate.lifecycle.pool_plan import Refiller, Target, evict_for_login
 from sshgate.lifecycle.reap_plan import Rules, orphans, reap
 from sshgate.lifecycle.records import Record, warm_metadata
+from sshgate.lifecycle.requests import Answer, Claim, Create, Delete, Detach, claim_annotations
 from tests.unit.modelled_cluster import Cluster, PodJson, Refused
 
 PROFILE = "default"

@@ -12,7 +12,7 @@ from sshgate.access.limits import TokenBucket
 from sshgate.config.model import ProfileLimits
 from sshgate.lifecycle.clocks import ClusterTime, End, Now, SessionClock, Warn
 from sshgate.lifecycle.membership import LEASE_DURATION, LONGEST_GAP, UNANSWERED, Membership
-from sshgate.lifecycle.pace import LONGEST_PENALTY, Pace
+from sshgate.lifecycle.pool_plan import LONGEST_PENALTY, Pace
 
 LIMITS = ProfileLimits(max_lifetime=8 * 3600.0, idle=1800.0, detached=600.0)
 

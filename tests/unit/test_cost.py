@@ -14,11 +14,11 @@ from sshgate.lifecycle.admission import admit
 from sshgate.lifecycle.claim import ClaimAttempt, TryPatch
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.parking import Parking
-from sshgate.lifecycle.patches import Claim
 from sshgate.lifecycle.pool_plan import Refiller, Target, evict_for_login
 from sshgate.lifecycle.reap_plan import Rules, orphans, reap
 from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Claim
 from tests.unit.lifecycle_values import at, claimed, warm
 from tests.unit.test_reaper import Pods
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sshgate.lifecycle.election import STALE, Election
-from sshgate.lifecycle.membership import LEASE_DURATION, Membership
+from sshgate.lifecycle.membership import LEASE_DURATION, STALE, Election, Membership
 
 
 def listening(presence: Membership, seconds: float, *lives: str) -> None:

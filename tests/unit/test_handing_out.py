@@ -10,16 +10,15 @@ import pytest
 from sshgate.access.limits import Starts
 from sshgate.config.model import Group, Limits
 from sshgate.errors import BadRequest, LimitReached, StartFailed
-from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.admission import admit
 from sshgate.lifecycle.cache import PodCache
-from sshgate.lifecycle.claim import Answer, ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won, pick
+from sshgate.lifecycle.claim import ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won, pick
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.join import Join, Make, Wait, join
 from sshgate.lifecycle.membership import LEASE_DURATION, Membership, is_mine
-from sshgate.lifecycle.patches import Claim
 from sshgate.lifecycle.reap_plan import LAST_WORDS, LEAST_DETACHED, STRAY, Rules, orphans, reap
 from sshgate.lifecycle.records import Stage, State
+from sshgate.lifecycle.requests import Answer, Claim, Delete, Detach
 from sshgate.lifecycle.schema import user_hash
 from tests.unit.lifecycle_values import START, at, book, claimed, warm
 

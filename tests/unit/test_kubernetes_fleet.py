@@ -11,8 +11,8 @@ from aiohttp import web
 
 from sshgate.config.model import Limits, Profile
 from sshgate.errors import StartFailed, Unavailable
-from sshgate.lifecycle.actions import Create
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Create
 from sshgate.providers.kubernetes.api.errors import Conflict
 from sshgate.providers.kubernetes.heartbeat import Heartbeat
 from sshgate.providers.kubernetes.lease_thread import LeaseRenewer

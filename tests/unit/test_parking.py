@@ -11,13 +11,11 @@ import pytest
 
 from sshgate.config.model import Limits
 from sshgate.errors import StartFailed
-from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.claim import Answer
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.parking import AGAIN, RENEW, Kind, Parking
-from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Answer, Create, Delete, Patch
 from sshgate.sandbox import launcher
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDOUT, Control, Exited, Outcome, Process

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from sshgate.lifecycle.actions import Create, Delete, Wait
 from sshgate.lifecycle.cache import RESERVATION_SECONDS, PodCache
 from sshgate.lifecycle.expectations import EXPIRY
-from sshgate.lifecycle.pool_plan import STUCK, Target, evict_for_login
+from sshgate.lifecycle.pool_plan import STUCK, Target, Wait, evict_for_login
 from sshgate.lifecycle.records import Stage
+from sshgate.lifecycle.requests import Create, Delete
 from tests.unit.lifecycle_values import at, book, claimed, follow, kinds, refiller, warm
 
 # --- refill ---

@@ -6,15 +6,13 @@ import asyncio
 from dataclasses import replace
 
 from sshgate.config.model import Limits
-from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.claim import Answer
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.membership import LEASE_DURATION
-from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.reap_plan import Rules
 from sshgate.lifecycle.reaper import Reaper
 from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Answer, Create, Delete, Patch
 from tests.unit.lifecycle_values import START, claimed
 
 LIMITS = Limits()

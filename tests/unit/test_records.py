@@ -12,7 +12,8 @@ from hypothesis import given
 
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.patches import (
+from sshgate.lifecycle.records import Record, Stage, State, warm_metadata
+from sshgate.lifecycle.requests import (
     Claim,
     attach_patch,
     claim_patch,
@@ -21,7 +22,6 @@ from sshgate.lifecycle.patches import (
     named_annotations,
     seen_patch,
 )
-from sshgate.lifecycle.records import Record, Stage, State, warm_metadata
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.pods import record_of
 from tests.unit.modelled_cluster import Cluster, PodJson, Refused

@@ -9,12 +9,10 @@ import pytest
 
 from sshgate.config.model import Limits
 from sshgate.errors import Unavailable
-from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.claim import Answer, ClaimAttempt
-from sshgate.lifecycle.claim_loop import take
-from sshgate.lifecycle.patches import Claim, Patch
+from sshgate.lifecycle.claim import ClaimAttempt
 from sshgate.lifecycle.records import Record, State
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Answer, Claim, Create, Delete, Patch
 from tests.unit.lifecycle_values import at, warm
 
 CLAIM = Claim("ada", "s1", "gw", "me", 3600)
@@ -70,7 +68,7 @@ def nothing(delete: Delete) -> None:
 async def test_a_warm_sandbox_costs_one_request() -> None:
     pods = Pods()
     registry, claiming = world(pods, "a", "b")
-    won = await take(registry, claiming, nothing)
+    won = await registry.claim(claiming, nothing)
     assert won is not None
     assert pods.asked == [f"patch {won.name}"]
 
@@ -78,14 +76,14 @@ async def test_a_warm_sandbox_costs_one_request() -> None:
 async def test_a_lost_race_is_the_next_sandbox_and_an_empty_pool_is_none() -> None:
     pods = Pods(Answer.REFUSED, Answer.MISSING)
     registry, claiming = world(pods, "a", "b")
-    assert await take(registry, claiming, nothing) is None
+    assert await registry.claim(claiming, nothing) is None
     assert pods.asked == ["patch p-a", "patch p-b"]
 
 
 async def test_without_an_answer_the_same_sandbox_is_looked_at_before_any_other() -> None:
     pods = Pods(Answer.UNKNOWN)
     registry, claiming = world(pods, "a", "b")
-    won = await take(registry, claiming, nothing)
+    won = await registry.claim(claiming, nothing)
     assert won is not None
     assert pods.asked == ["patch p-a", "look p-a", "patch p-a"]
 
@@ -94,7 +92,7 @@ async def test_an_api_server_that_never_answers_is_said_to_be_away() -> None:
     pods = Pods(*[Answer.UNKNOWN] * 20)
     registry, claiming = world(pods, "a")
     with pytest.raises(Unavailable):
-        await take(registry, claiming, nothing)
+        await registry.claim(claiming, nothing)
 
 
 async def test_a_claim_that_is_cut_short_waits_for_its_answer_and_gives_up_what_it_won() -> None:
@@ -102,7 +100,7 @@ async def test_a_claim_that_is_cut_short_waits_for_its_answer_and_gives_up_what_
     pods, discarded = Pods(), list[Delete]()
     pods.slow = asyncio.Event()
     registry, claiming = world(pods, "a")
-    task = asyncio.create_task(take(registry, claiming, discarded.append))
+    task = asyncio.create_task(registry.claim(claiming, discarded.append))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 import structlog
 
 from sshgate.errors import GateError
-from sshgate.lifecycle.election import Election
-from sshgate.lifecycle.membership import LONGEST_GAP, RENEW
+from sshgate.lifecycle.membership import LONGEST_GAP, RENEW, Election
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes.api.errors import Conflict
 from sshgate.providers.kubernetes.lease_thread import LeaseRenewer

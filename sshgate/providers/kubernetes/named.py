@@ -17,12 +17,11 @@ from typing import Any
 
 from sshgate.errors import GateError, StartFailed
 from sshgate.lifecycle import schema as labels
-from sshgate.lifecycle.actions import Delete
-from sshgate.lifecycle.claim import MOST_UNKNOWN, Answer
+from sshgate.lifecycle.claim import MOST_UNKNOWN
 from sshgate.lifecycle.join import Join, Make, Wait, join
-from sshgate.lifecycle.patches import Claim, attach_patch, detach_patch, named_annotations
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Answer, Claim, Delete, attach_patch, detach_patch, named_annotations
 from sshgate.providers.kubernetes import podspec
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer

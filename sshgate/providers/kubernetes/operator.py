@@ -10,14 +10,13 @@ from contextlib import asynccontextmanager
 from sshgate.config.model import Config, Profile
 from sshgate.errors import BadRequest, GateError, Unavailable
 from sshgate.lifecycle import schema as labels
-from sshgate.lifecycle.actions import Delete, Detach
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.membership import LEASE_DURATION, RENEW, UNANSWERED
-from sshgate.lifecycle.patches import ended_patch
 from sshgate.lifecycle.reap_plan import reap
 from sshgate.lifecycle.reaper import Reaper
 from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Delete, Detach, ended_patch
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.homes import KubernetesHomes

@@ -9,10 +9,8 @@ import msgspec
 
 from sshgate.config.model import Profile
 from sshgate.errors import GateError, StartFailed, Unavailable
-from sshgate.lifecycle.actions import Create, Delete
-from sshgate.lifecycle.claim import Answer
-from sshgate.lifecycle.patches import Patch
 from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.requests import Answer, Create, Delete, Patch
 from sshgate.providers.kubernetes import podspec
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer

@@ -117,7 +117,7 @@ def claimed_pod(
     Args:
         owner: The gateway that creates it.
         suffix: Characters of a-z0-9 that make an ephemeral pod's name unique; unused for a named sandbox.
-        annotations: Added to those of the owner: when it was claimed, when it expires (``lifecycle.patches``).
+        annotations: Added to those of the owner: when it was claimed, when it expires (``lifecycle.requests``).
     """
     spec = template(order.profile)
     labels = labels_of(order.profile, spec, owner)

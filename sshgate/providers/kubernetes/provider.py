@@ -18,15 +18,14 @@ from sshgate.config.model import Limits, Profile, SandboxPlace
 from sshgate.errors import GateError, LimitReached, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.claim import ClaimAttempt
-from sshgate.lifecycle.claim_loop import take
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.parking import Kind, Parking
-from sshgate.lifecycle.patches import Claim, claim_annotations
 from sshgate.lifecycle.pool import PoolController
 from sshgate.lifecycle.pool_plan import Target, evict_for_login
 from sshgate.lifecycle.reaper import Reaper
 from sshgate.lifecycle.records import PHASES, Record, Stage
 from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Claim, claim_annotations
 from sshgate.providers.kubernetes import podspec
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer, Observe, unobserved
@@ -189,7 +188,7 @@ class KubernetesProvider:
         claiming = ClaimAttempt(registry.cache, self.claim(order), template, order.profile.settle, registry.lives)
         try:
             async with asyncio.timeout(self.api.timeout + 1):
-                record = await take(registry, claiming, lambda delete: self._remove(delete.record))
+                record = await registry.claim(claiming, lambda delete: self._remove(delete.record))
         except TimeoutError as error:
             raise failures.silent(self.api.timeout) from error
         return await self.adopt(record, order, notice) if record is not None else None

@@ -1,15 +1,16 @@
-"""What the lifecycle changes on a pod, as JSON Patches (RFC 6902). Pure.
+"""What the lifecycle requests of the API server: creations, deletions and JSON Patches (RFC 6902). Pure.
 
-Each begins with ``test`` operations, so that a patch which was decided on old knowledge changes nothing: the API server
-answers 422, and the caller reads the pod again. A test for ``null`` succeeds where the key is missing; that is how
-claims avoid a pod that is being deleted. The labels of such a pod can still be changed, so a claim without this test
-could win a sandbox that has only seconds left.
+Each patch begins with ``test`` operations, so that one which was decided on old knowledge changes nothing: the API
+server answers 422, and the caller reads the pod again. A test for ``null`` succeeds where the key is missing; that is
+how claims avoid a pod that is being deleted. The labels of such a pod can still be changed, so a claim without this
+test could win a sandbox that has only seconds left.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from sshgate.lifecycle import schema as labels
@@ -19,6 +20,55 @@ from sshgate.lifecycle.records import Record
 Patch = list[dict[str, Any]]
 
 LONGEST_DEADLINE = 2**31 - 1
+
+
+class Answer(Enum):
+    """The outcome of a request that did not return a pod."""
+
+    REFUSED = "refused"
+    """422 or 409: a precondition failed and nothing was applied."""
+    MISSING = "missing"
+    """404: there is no such pod."""
+    UNKNOWN = "unknown"
+    """Time-out, broken connection, 5xx, 429: it may have been applied, or may still be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make a warm pod of this name.
+
+    The cache expects it already. If the API server refuses, call ``Refiller.refused``. If the outcome is unknown,
+    send the request again with the same name: 409 then means that the pod was made. Another name would make a second
+    pod.
+    """
+
+    name: str
+    profile: str
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete a pod, with its uid as a precondition and, if ``untouched``, its resource version as well.
+
+    ``untouched`` is for pods that a login might claim or join at this moment: the API server then answers 409 and the
+    pod stays. The cache expects the deletion already; after a refusal call ``PodCache.expectations.undelete``, after
+    404 ``PodCache.gone``.
+    """
+
+    record: Record
+    reason: str
+    untouched: bool
+    unless_busy: bool = False
+    """Look first whether any program runs in it; if so, send ``requests.seen_patch`` instead of deleting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """The gateway instance ``life`` died with clients in this named sandbox: send ``requests.detach_patch``."""
+
+    record: Record
+    life: str
 
 
 @dataclass(frozen=True, slots=True)
