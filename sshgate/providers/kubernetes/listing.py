@@ -20,9 +20,9 @@ async def list_sandboxes(
 ) -> list[Listed]:
     """Describe these sandboxes, oldest first. Raises ``Unavailable``; usage is left out where it is not measured.
 
-    ``user`` selects whose homes are looked up; ``None``: everybody's. ``now`` is the API server's time.
+    ``user``: whose sandboxes these are; ``None``: everybody's. ``now`` is the API server's time.
     """
-    usage, at_home = await asyncio.gather(read_usage(api), homes.names(user))
+    usage, at_home = await asyncio.gather(read_usage(api, user), homes.names(user))
     return [_describe(one, usage.get(one.name), one.name in at_home, now) for one in oldest_first(records)]
 
 

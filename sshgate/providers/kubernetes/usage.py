@@ -32,12 +32,16 @@ class _PodMetrics(Object):
 _metrics = msgspec.json.Decoder(Listing[_PodMetrics])
 
 
-async def read_usage(api: ApiServer) -> dict[str, tuple[float, int]]:
-    """CPU cores and bytes of memory by pod name; empty without a metrics API or a timely answer. Never raises."""
+async def read_usage(api: ApiServer, user: str | None) -> dict[str, tuple[float, int]]:
+    """CPU cores and bytes of memory by pod name; empty without a metrics API or a timely answer. Never raises.
+
+    ``user`` selects whose sandboxes; ``None``: everybody's.
+    """
+    selector = labels.SELECTOR if user is None else f"{labels.SELECTOR},{labels.USER}={labels.user_hash(user)}"
     path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{api.namespace}/pods"
     try:
         async with asyncio.timeout(PATIENCE):
-            body = await api.request("GET", path, query={"labelSelector": labels.SELECTOR}, doing="ask what is used")
+            body = await api.request("GET", path, query={"labelSelector": selector}, doing="ask what is used")
             return {one.metadata.name: _sum(one) for one in _metrics.decode(body).items or ()}
     except (GateError, TimeoutError, msgspec.DecodeError, ValueError):
         return {}
