@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any, Protocol, cast
 
 from aiohttp import web
@@ -10,11 +11,71 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from sshgate.access.listening import Abort
 from sshgate.access.proxy_header import Peer, is_header
-from webshim.reading import BudgetedReader
+from sshgate.stream import turns
 from webshim.responses import HEADERS, Refusal, refused
 
 # A connection without a login ends after this time; a request in progress is still answered first.
 ANONYMOUS_SECONDS = 60.0
+# Bytes parsed at once. With the smallest frames that takes about a millisecond.
+PIECE = 16 * 1024
+
+
+class BudgetedReader(web.RequestHandler):
+    """aiohttp's protocol object. It parses received data in pieces, as the ``budget`` (``stream.turns``) allows."""
+
+    def __init__(self, server: web.Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self.budget = turns.budget(self._work_off, self._hold, self._go_on, lambda _: self.force_close())
+        """Covers parsing what the client sends, and the work that it causes."""
+        self._came: deque[bytes] = deque()
+        self._waits = False
+        self._owed = False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.budget.close()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not data:
+            # Called by aiohttp itself, to continue with data that it has buffered.
+            super().data_received(data)
+            return
+        self._came.extend(data[at : at + PIECE] for at in range(0, len(data), PIECE))
+        self.budget.schedule()
+
+    def _work_off(self) -> bool:
+        while self._came and not self._full:
+            super().data_received(self._came.popleft())
+            if self.budget.exhausted():
+                break
+        self._read_on()
+        return bool(self._came) and not self._full
+
+    @property
+    def _full(self) -> bool:
+        """aiohttp has paused reading. It may lose data that it is given now."""
+        return bool(self._reading_paused or self._buffer_paused)
+
+    def _hold(self) -> None:
+        self._waits = True
+        self._pause_transport_reading()
+
+    def _go_on(self) -> None:
+        self._waits = False
+        self._owed = True
+        self._read_on()
+
+    def _resume_transport_reading(self) -> None:
+        # aiohttp can take data again. What has been received already comes first.
+        self._owed = True
+        if self._came:
+            self.budget.schedule()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._owed and not (self._waits or self._came or self._full):
+            self._owed = False
+            super()._resume_transport_reading()
 
 
 class Slot(Protocol):
@@ -42,7 +103,7 @@ class ConnectionAdmission(Protocol):
 
 
 class Connection(BudgetedReader):
-    """One TCP connection, which holds a place until it ends. It is an ``access.connections.Entrant``.
+    """One TCP connection, which holds a place until it ends. It is an ``access.connections.PendingLogin``.
 
     aiohttp's own time limits apply in addition: it closes a connection that sends no request, or is idle, after
     ``keepalive_timeout``.
@@ -89,7 +150,7 @@ class Connection(BudgetedReader):
         if self._slot is not None:
             self._slot.release()
 
-    # --- access.connections.Entrant ---
+    # --- access.connections.PendingLogin ---
 
     @property
     def progress(self) -> int:
@@ -97,7 +158,7 @@ class Connection(BudgetedReader):
         return int(self._request_in_progress)
 
     def make_room(self, seconds: float) -> None:
-        """See ``access.connections.Entrant``."""
+        """See ``access.connections.PendingLogin``."""
         self._overdue.cancel()
         self._overdue = asyncio.get_running_loop().call_later(seconds, self._abort)
 

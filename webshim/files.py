@@ -68,18 +68,18 @@ class Files:
     A transfer is aborted when its session or its login ends.
     """
 
-    def __init__(self, door: WebState, rest: Rest) -> None:
-        self._state = door
+    def __init__(self, state: WebState, rest: Rest) -> None:
+        self._state = state
         self._rest = rest
         self._busy: dict[str, int] = {}
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Download a file."""
-        visitor = await self._state.principal(request)
-        session = self._rest.own_of(visitor, request)
+        principal = await self._state.principal(request)
+        session = self._rest.own_of(principal, request)
         path = _path(request)
         download = _Download(request, path)
-        with self._state.transferring(download, visitor, self._state.source(request)):
+        with self._state.transferring(download, principal, self._state.source(request)):
             await self._run(session, download, path, _READ)
         answered = await download.completed()
         self._respond(session, "download", path, 0, answered.content_length or 0)
@@ -87,14 +87,14 @@ class Files:
 
     async def put(self, request: web.Request) -> web.Response:
         """Upload a file. It appears under its name only when it is complete."""
-        visitor = await self._state.principal(request)
-        session = self._rest.own_of(visitor, request)
+        principal = await self._state.principal(request)
+        session = self._rest.own_of(principal, request)
         path = _path(request)
         most = self._state.web.upload_bytes
         if (request.content_length or 0) > most:
             raise Refusal(413, "too_large", f"a file may have at most {most} bytes here.")
         upload = _Upload(request, most)
-        with self._state.transferring(upload, visitor, self._state.source(request)):
+        with self._state.transferring(upload, principal, self._state.source(request)):
             await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark)
         size = upload.completed()
         self._respond(session, "upload", path, size, 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,15 +17,16 @@ from sshgate.access.ledger import Ledger, MemoryUserRecords
 from sshgate.config.model import Web
 from sshgate.errors import BadRequest, Denied
 from sshgate.session.subsystems.registry import SubsystemRequest
+from sshgate.session.subsystems.sandboxes import token_table
 from sshgate.telemetry.codes import Code
-from webshim.one_time_tokens import OneTimeTokens
+from webshim.credentials import Method, OneTimeTokens, Principal, Signer
 from webshim.passwords import UsersFile
-from webshim.principal import Method, Principal
 from webshim.public_endpoint import PublicEndpoint
-from webshim.signing import Signer
-from webshim.throttle import Throttle
 
 LINK_SECONDS = 60.0
+MINUTE = 60.0
+# Keys that a throttle keeps. Strangers can make up user names, which must not fill the memory.
+MOST = 10_000
 # Each check of a password takes 64 MiB of memory for some tens of milliseconds.
 PASSWORDS_AT_A_TIME = 2
 # An address may fail for all users together this many times as often as for one user: enough for people who share
@@ -94,9 +97,9 @@ class Logins:
         """Log in by the ticket of a link, which is used up."""
         # A valid link is not throttled: 192 random bits cannot be guessed, and failures of others at the same address
         # must not block it.
-        visitor = self._links.take(ticket)
-        if visitor is not None and self.stands(visitor, source):
-            return visitor
+        principal = self._links.take(ticket)
+        if principal is not None and self.stands(principal, source):
+            return principal
         key = _from(source)
         if wait := self._throttle.wait(key):
             return Refused(wait)
@@ -105,8 +108,8 @@ class Logins:
 
     def invited(self, ticket: str) -> str | None:
         """Return the user that a link would log in, without using it up; ``None`` if it is not valid."""
-        visitor = self._links.look(ticket)
-        return visitor.user if visitor is not None else None
+        principal = self._links.look(ticket)
+        return principal.user if principal is not None else None
 
     async def by_password(self, user: str, password: str, source: str) -> Principal | Refused:
         """Log in by a password. An unknown user takes the same time as a wrong password.
@@ -145,19 +148,19 @@ class Logins:
             await self._ledger.look_up(principal.user, principal.id)
         return self._alive(principal, source)
 
-    def cookie(self, visitor: Principal) -> str:
+    def cookie(self, principal: Principal) -> str:
         """Return the value of the cookie for a login."""
-        return self._signer.sign("cookie", visitor)
+        return self._signer.sign("cookie", principal)
 
-    async def logout(self, visitor: Principal) -> None:
+    async def logout(self, principal: Principal) -> None:
         """Invalidate a cookie or token, here at once, at other gateways within seconds, and across restarts.
 
         If it cannot be saved, saving is tried again in the background (see ``Ledger.logout``).
         """
-        if visitor.method == "token":
-            await self._ledger.give_up(visitor.user, visitor.id)
+        if principal.method == "token":
+            await self._ledger.give_up(principal.user, principal.id)
         else:
-            await self._ledger.logout(visitor.user, visitor.id, Logout(visitor.issued, visitor.expires))
+            await self._ledger.logout(principal.user, principal.id, Logout(principal.issued, principal.expires))
 
     def signed(self, word: str, token: bool) -> Principal | None:
         """Return the principal that a cookie or token was signed for, even if it is no longer valid: for events."""
@@ -165,46 +168,46 @@ class Logins:
 
     # --- validity ---
 
-    def alive(self, visitor: Principal, source: str) -> bool:
+    def alive(self, principal: Principal, source: str) -> bool:
         """Return whether a login is still valid: not expired, logged out or revoked, and its proof still holds."""
-        return visitor.expires > time.time() and not self._lost(visitor) and self.stands(visitor, source)
+        return principal.expires > time.time() and not self._lost(principal) and self.stands(principal, source)
 
-    def _lost(self, visitor: Principal) -> bool:
-        issued = self._ledger.of(visitor.user)
-        return issued.lost(visitor.id, visitor.issued, token=visitor.method == "token")
+    def _lost(self, principal: Principal) -> bool:
+        issued = self._ledger.of(principal.user)
+        return issued.lost(principal.id, principal.issued, token=principal.method == "token")
 
-    def stands(self, visitor: Principal, source: str) -> bool:
+    def stands(self, principal: Principal, source: str) -> bool:
         """Return whether the proof of a login still holds. Expiry and logout are not checked; see ``alive``.
 
         The key or certificate must still be accepted from ``source``, the password be unchanged, the token not
         revoked, or the proxy still be configured with a secret.
         """
-        if visitor.method == "token" and self._lost(visitor):
+        if principal.method == "token" and self._lost(principal):
             return False
-        if visitor.method == "password":
+        if principal.method == "password":
             return self._users is not None and secrets.compare_digest(
-                self._users.proof(visitor.user) or "", visitor.proof
+                self._users.proof(principal.user) or "", principal.proof
             )
-        if visitor.method == "proxy":
+        if principal.method == "proxy":
             return self._web.proxy is not None and self._web.proxy.secret_file is not None
         now = time.time()
-        if visitor.certificate is not None:
-            allowed = self._keyring.certified(visitor.user, visitor.certificate, source, now)
+        if principal.certificate is not None:
+            allowed = self._keyring.certified(principal.user, principal.certificate, source, now)
         else:
-            allowed = self._keyring.holder(visitor.user, visitor.proof, source, now)
+            allowed = self._keyring.holder(principal.user, principal.proof, source, now)
         # The key may have been restricted to a command since the login.
         return allowed is not None and allowed.whole
 
-    def _alive(self, visitor: Principal | None, source: str) -> Principal | None:
-        return visitor if visitor is not None and self.alive(visitor, source) else None
+    def _alive(self, principal: Principal | None, source: str) -> Principal | None:
+        return principal if principal is not None and self.alive(principal, source) else None
 
     # --- what ssh prints ---
 
-    async def web(self, question: SubsystemRequest) -> str:
+    async def web(self, request: SubsystemRequest) -> str:
         """The subsystem ``web``: return a link that logs a browser in as the user. Raises ``GateError``."""
-        visitor = self._by_ssh(question.identity, "link", self._web.login_lifetime)
-        text = self._link(question.identity, visitor) + "\n"
-        question.trail.emit(Code.WEB_LINK_ISSUED, id=visitor.id)
+        principal = self._by_ssh(request.identity, "link", self._web.login_lifetime)
+        text = self._link(request.identity, principal) + "\n"
+        request.trail.emit(Code.WEB_LINK_ISSUED, id=principal.id)
         if self._endpoint.anywhere:
             text += (
                 "# Where that is not how you reach this gateway: put its name there; operators set web.public_url.\n"
@@ -222,24 +225,22 @@ class Logins:
         """
         return self._link(identity, self._by_ssh(identity, "link", self._web.login_lifetime), seconds)
 
-    def _link(self, identity: Identity, visitor: Principal, seconds: float | None = None) -> str:
-        ticket = self._links.issue(visitor, seconds)
+    def _link(self, identity: Identity, principal: Principal, seconds: float | None = None) -> str:
+        ticket = self._links.issue(principal, seconds)
         return f"{self._endpoint.url_at(identity.server or LOOPBACK)}/#login={ticket}"
 
-    async def token(self, question: SubsystemRequest) -> str:
+    async def token(self, request: SubsystemRequest) -> str:
         """The subsystem ``token``: return a new bearer token for programs. Raises ``GateError``."""
-        who = question.identity
-        visitor = self._by_ssh(who, "token", self._web.token_lifetime)
-        visitor = replace(visitor, id=secrets.token_hex(8))
+        who = request.identity
+        principal = self._by_ssh(who, "token", self._web.token_lifetime)
+        principal = replace(principal, id=secrets.token_hex(8))
         await self._ledger.issue(
-            who.user, Token(visitor.id, visitor.issued, visitor.expires, who.source, who.fingerprint)
+            who.user, Token(principal.id, principal.issued, principal.expires, who.source, who.fingerprint)
         )
-        question.trail.emit(Code.WEB_TOKEN_ISSUED, id=visitor.id, seconds=round(visitor.expires - visitor.issued))
-        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(visitor.expires))
-        return (
-            f"{self._signer.sign('token', visitor)}\n"
-            f"# Authorization: Bearer ..., for {visitor.user}, until {until}, or until `revoke-token {visitor.id}`\n"
-        )
+        request.trail.emit(Code.WEB_TOKEN_ISSUED, id=principal.id, seconds=round(principal.expires - principal.issued))
+        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(principal.expires))
+        about = f"for {principal.user}, until {until}, or until `revoke-token {principal.id}`"
+        return f"{self._signer.sign('token', principal)}\n# Authorization: Bearer ..., {about}\n"
 
     def _by_ssh(self, identity: Identity, method: Method, lifetime: float) -> Principal:
         if not identity.restrictions.terminal:
@@ -248,15 +249,15 @@ class Logins:
             raise Denied("your key is for one command or sandbox only, so it opens no browser.")
         if identity.login != LoginName(identity.user):
             raise BadRequest("log in by your plain name for this; profile and name are chosen in the browser.")
-        visitor = self._principal(identity.user, method, identity.fingerprint, lifetime)
+        principal = self._principal(identity.user, method, identity.fingerprint, lifetime)
         shown = identity.certificate
         if shown is None:
-            return visitor
-        ends = min(visitor.expires, visitor.issued + CERTIFICATE_SECONDS, shown.ends or visitor.expires)
-        visitor = replace(visitor, proof=_CERTIFICATE + identity.fingerprint, certificate=shown, expires=ends)
-        if not self._signer.fits(visitor):
+            return principal
+        ends = min(principal.expires, principal.issued + CERTIFICATE_SECONDS, shown.ends or principal.expires)
+        principal = replace(principal, proof=_CERTIFICATE + identity.fingerprint, certificate=shown, expires=ends)
+        if not self._signer.fits(principal):
             raise BadRequest("your certificate names too many addresses or principals for a login by browser or token.")
-        return visitor
+        return principal
 
     def _principal(self, user: str, method: Method, proof: str, lifetime: float | None = None) -> Principal:
         now = time.time()
@@ -267,3 +268,73 @@ class Logins:
 
 def _from(source: str) -> str:
     return f"from {origin_of(source)}"
+
+
+class Throttle:
+    """Allows ``most`` failed attempts per key within a minute. ``now`` is a monotonic clock."""
+
+    def __init__(self, most: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._now = now
+        self._failures: dict[str, deque[float]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Throttle {len(self._failures)} keys>"
+
+    def wait(self, *keys: str) -> int:
+        """Return the whole seconds until another attempt is allowed under all these keys; 0: now."""
+        now = self._now()
+        return max(self._wait(key, now) for key in keys)
+
+    def failed(self, *keys: str) -> None:
+        """Count a failed attempt under each of these keys."""
+        now = self._now()
+        for key in keys:
+            failures = self._failures.pop(key, deque(maxlen=self._most))
+            failures.append(now)
+            self._failures[key] = failures  # reinserted, so the dict stays ordered by the latest failure
+        while self._failures and (
+            len(self._failures) > MOST or next(iter(self._failures.values()))[-1] <= now - MINUTE
+        ):
+            del self._failures[next(iter(self._failures))]
+
+    def _wait(self, key: str, now: float) -> int:
+        failures = self._failures.get(key)
+        if failures is None or len(failures) < self._most or failures[0] <= now - MINUTE:
+            return 0
+        return int(failures[0] + MINUTE - now) + 1
+
+
+class TokenSubsystems:
+    """The handlers of `tokens` and `revoke-token`, for the user who is logged in.
+
+    Keys that may not log in a browser are refused. Both handlers raise ``GateError``.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def list(self, request: SubsystemRequest) -> str:
+        """Return a table of the user's valid tokens, oldest first."""
+        _check(request)
+        await self._ledger.refresh()
+        now = time.time()
+        alive = [one for one in self._ledger.of(request.identity.user).tokens.values() if one.ends > now]
+        listed = sorted((one for one in alive if not one.revoked), key=lambda one: one.made)
+        return token_table(listed, now) if listed else "you have no tokens.\n"
+
+    async def revoke(self, request: SubsystemRequest) -> str:
+        """Revoke the token whose id the request contains."""
+        _check(request)
+        if not request.word:
+            raise BadRequest("say which: `ssh -s USER@HOST revoke-token ID`; `ssh -s USER@HOST tokens` lists yours.")
+        user = request.identity.user
+        if await self._ledger.revoke(user, request.word) is None:
+            raise BadRequest(f"you have no token {request.word[:40]!r}; `ssh -s USER@HOST tokens` lists yours.")
+        request.trail.emit(Code.WEB_TOKEN_REVOKED, id=request.word)
+        return f"token {request.word} is revoked.\n"
+
+
+def _check(request: SubsystemRequest) -> None:
+    if not request.identity.restrictions.whole:
+        raise Denied("your key opens no browser, so tokens are none of its concern.")

@@ -15,8 +15,8 @@ from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Stranger
 from webshim.connection import connection_of
+from webshim.credentials import Principal
 from webshim.login import Refused
-from webshim.principal import Principal
 from webshim.protocol import Columns, Rows
 from webshim.responses import Refusal, answer
 from webshim.session import WebSession
@@ -56,28 +56,28 @@ class CreateBody(Struct):
 class Rest:
     """The handlers. Each authenticates its request first, except ``login``. They raise ``Refusal`` or ``GateError``."""
 
-    def __init__(self, door: WebState) -> None:
-        self._state = door
+    def __init__(self, state: WebState) -> None:
+        self._state = state
 
     # --- login ---
 
     async def login(self, request: web.Request) -> web.Response:
         """POST api/login."""
-        door = self._state
-        door.check_origin(request)
+        state = self._state
+        state.check_origin(request)
         body = await _body(request, LoginBody)
-        source = door.source(request)
+        source = state.source(request)
         if body.link is not None:
             if not body.switch:
                 self._check_same_user(request, body.link)
-            found = door.logins.by_link(body.link, source)
+            found = state.logins.by_link(body.link, source)
         elif body.user is not None and body.password is not None:
-            found = await door.logins.by_password(body.user, body.password, source)
+            found = await state.logins.by_password(body.user, body.password, source)
         else:
             raise Refusal(400, "request", 'a login needs "link", or "user" and "password".')
         if isinstance(found, Refused):
             way = "link" if body.link is not None else "password"
-            door.events.emit(
+            state.events.emit(
                 Code.WEB_REFUSED, stranger=Stranger(network_of(source)), reason=f"{way} not accepted", source=source,
                 user=body.user,
             )  # fmt: skip
@@ -93,11 +93,11 @@ class Rest:
                 if body.link is not None
                 else "wrong name or password."
             )
-            raise Refusal(401, "login", wrong, login=door.logins.ways)
+            raise Refusal(401, "login", wrong, login=state.logins.ways)
         connection_of(request).authenticated(found.user)
-        door.events.emit(Code.WEB_LOGIN, user=found.user, method=found.method, source=source, id=found.id)
+        state.events.emit(Code.WEB_LOGIN, user=found.user, method=found.method, source=source, id=found.id)
         response = answer(self._who(found))
-        door.set_cookie(request, response, found)
+        state.set_cookie(request, response, found)
         return response
 
     def _check_same_user(self, request: web.Request, link: str) -> None:
@@ -112,15 +112,19 @@ class Rest:
 
     async def logout(self, request: web.Request) -> web.Response:
         """POST api/logout."""
-        visitor = await self._state.principal(request)
+        principal = await self._state.principal(request)
         await _body(request, Nothing)
-        if visitor.method == "proxy":
+        if principal.method == "proxy":
             raise Refusal(409, "conflict", "the proxy in front of this gateway has logged you in; log out there.")
         self._state.events.emit(
-            Code.WEB_LOGOUT, user=visitor.user, method=visitor.method, source=self._state.source(request), id=visitor.id
+            Code.WEB_LOGOUT,
+            user=principal.user,
+            method=principal.method,
+            source=self._state.source(request),
+            id=principal.id,
         )
-        await self._state.logins.logout(visitor)
-        self._state.logged_out(lambda other, _: other.id == visitor.id, "logged out")
+        await self._state.logins.logout(principal)
+        self._state.logged_out(lambda other, _: other.id == principal.id, "logged out")
         response = web.Response(status=204)
         self._state.forget_cookie(request, response)
         return response
@@ -129,14 +133,14 @@ class Rest:
         """GET api/me."""
         return answer(self._who(await self._state.principal(request)))
 
-    def _who(self, visitor: Principal) -> dict[str, Any]:
+    def _who(self, principal: Principal) -> dict[str, Any]:
         profiles = self._state.gateway.profiles
-        allowed = [each for each in profiles.values() if matches(visitor.user, each.allow)]
+        allowed = [each for each in profiles.values() if matches(principal.user, each.allow)]
         allowed.sort(key=lambda profile: profile.name != "default")
         return {
-            "user": visitor.user,
-            "method": visitor.method,
-            "expires": visitor.expires,
+            "user": principal.user,
+            "method": principal.method,
+            "expires": principal.expires,
             "profiles": [
                 {"name": each.name, "detached": each.limits.detached, "idle": each.limits.idle} for each in allowed
             ],
@@ -147,16 +151,16 @@ class Rest:
 
     async def create(self, request: web.Request) -> web.Response:
         """POST api/sessions."""
-        door = self._state
-        visitor = await door.principal(request)
+        state = self._state
+        principal = await state.principal(request)
         body = await _body(request, CreateBody)
-        door.check_open()
+        state.check_open()
         if (body.cols is None) != (body.rows is None):
             raise Refusal(400, "request", "give both of cols and rows, or neither.")
         size = TerminalSize.of(body.cols, body.rows) if body.cols is not None and body.rows is not None else None
-        session = door.sessions.create(visitor, door.source(request), body.profile or None, body.name or None, size)
+        session = state.sessions.create(principal, state.source(request), body.profile or None, body.name or None, size)
         response = answer({**session.summary(), "ticket": self._ticket(session)}, 201)
-        response.headers["Location"] = f"{door.base(request)}/api/sessions/{session.id}"
+        response.headers["Location"] = f"{state.base(request)}/api/sessions/{session.id}"
         return response
 
     async def list(self, request: web.Request) -> web.Response:
@@ -176,8 +180,8 @@ class Rest:
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE api/sessions/ID."""
-        visitor = await self._state.principal(request)
-        session = self._state.sessions.get(visitor.user, request.match_info["id"])
+        principal = await self._state.principal(request)
+        session = self._state.sessions.get(principal.user, request.match_info["id"])
         if session is not None:
             await self._state.sessions.removed(session)
         return web.Response(status=204)
@@ -186,9 +190,9 @@ class Rest:
         """Authenticate the request and return the session in its path. Raises ``Refusal``."""
         return self.own_of(await self._state.principal(request), request)
 
-    def own_of(self, visitor: Principal, request: web.Request) -> WebSession:
+    def own_of(self, principal: Principal, request: web.Request) -> WebSession:
         """Return the session in the request's path; raises ``Refusal`` (404) unless it belongs to this principal."""
-        session = self._state.sessions.get(visitor.user, request.match_info["id"])
+        session = self._state.sessions.get(principal.user, request.match_info["id"])
         if session is None:
             raise Refusal(404, "not_found", "there is no such session.")
         return session

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, cast
+from urllib.parse import quote
 
 import structlog
 from aiohttp import web
@@ -20,25 +22,78 @@ from sshgate.config.model import Address, Config, Tls, Web
 from sshgate.config.node import node_address
 from sshgate.errors import ConfigError
 from sshgate.session.subsystems.registry import SubsystemHandlers
+from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.events import Events
-from webshim.app import build
 from webshim.connection import Connection, Slot
-from webshim.login import Keyring, Logins
-from webshim.pages import Pages
+from webshim.credentials import load as load_signer
+from webshim.files import Files
+from webshim.login import Keyring, Logins, TokenSubsystems
+from webshim.pages import VERSIONS, Pages
 from webshim.protocol import Close
 from webshim.public_endpoint import PublicEndpoint
+from webshim.responses import SCHEME, add_headers, errors_as_json
+from webshim.rest import Rest, health
 from webshim.sessions import Gateway
-from webshim.signing import load
 from webshim.state import WebState
-from webshim.tokens import TokenSubsystems
 
 # Idle connections must not hold places; a browser just opens a new one.
 KEEPALIVE_SECONDS = 15.0
 RECHECK_SECONDS = 2.0
 GOODBYE_SECONDS = 2.0
 LONGEST_SECRET = 4096
+# The limit for JSON bodies. Files are streamed and have their own limit.
+BODY_BYTES = 64 * 1024
+OPENAPI = Path(__file__).with_name("openapi.json")
 
 log = structlog.get_logger("sshgate.web")
+
+
+def build(state: WebState, pages: Pages) -> web.Application:
+    """Return the aiohttp application with all routes. Reads ``openapi.json`` from disk.
+
+    Routes exist with and without the base path, so that a proxy may strip it or not.
+    """
+    app = web.Application(middlewares=[errors_as_json], client_max_size=BODY_BYTES)
+    app[SCHEME] = state.scheme
+    app.on_response_prepare.append(add_headers)
+    rest = Rest(state)
+    files = Files(state, rest)
+    described = OPENAPI.read_bytes()
+
+    async def index(request: web.Request) -> web.Response:
+        return pages.index(state.base(request))
+
+    def part(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answered(request: web.Request) -> web.Response:
+            return pages.part(name, request)
+
+        return answered
+
+    async def openapi(request: web.Request) -> web.Response:
+        return web.Response(body=described, content_type="application/json", headers={"Cache-Control": "no-cache"})
+
+    for base in {"", state.place.base}:
+        if base:
+            app.router.add_get(base, index)
+        app.router.add_get(f"{base}/", index)
+        for name in pages.names:
+            app.router.add_get(f"{base}/{quote(name)}", part(name))
+            app.router.add_get(f"{base}/{VERSIONS}/{{version}}/{quote(name)}", part(name))
+        app.router.add_get(f"{base}/healthz", health)
+        app.router.add_get(f"{base}/terminal", state.terminal, allow_head=False)
+        api = f"{base}/api"
+        app.router.add_get(f"{api}/openapi.json", openapi)
+        app.router.add_get(f"{api}/me", rest.me)
+        app.router.add_post(f"{api}/login", rest.login)
+        app.router.add_post(f"{api}/logout", rest.logout)
+        app.router.add_get(f"{api}/sessions", rest.list)
+        app.router.add_post(f"{api}/sessions", rest.create)
+        app.router.add_get(api + "/sessions/{id}", rest.show)
+        app.router.add_delete(api + "/sessions/{id}", rest.delete)
+        app.router.add_post(api + "/sessions/{id}/ticket", rest.ticket)
+        app.router.add_get(api + "/sessions/{id}/files", files.get, allow_head=False)
+        app.router.add_put(api + "/sessions/{id}/files", files.put)
+    return app
 
 
 class Admission(Protocol):
@@ -47,7 +102,7 @@ class Admission(Protocol):
     def connect(self, source: str, entrant: PendingLogin) -> Slot:
         """Admit a connection from this address and return its place, which the connection releases at its end.
 
-        Another connection that has not logged in may be evicted by ``Entrant.make_room``.
+        Another connection that has not logged in may be evicted by ``PendingLogin.make_room``.
 
         Raises:
             LimitReached: the connection must be closed.
@@ -82,7 +137,7 @@ class WebServer:
         self._state: WebState | None = None
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskSet()
         self._tls: ssl.SSLContext | None = None
         self._tls_stamp: tuple[int, ...] = ()
 
@@ -114,7 +169,7 @@ class WebServer:
             ConfigError: a file cannot be used, or the address cannot be bound.
             GateError: the ledger cannot be read.
         """
-        signer = await asyncio.to_thread(load, self._web.secret)
+        signer = await asyncio.to_thread(load_signer, self._web.secret)
         secret = _proxy_secret(self._web)
         pages = await asyncio.to_thread(Pages)
         await self._ledger.refresh()
@@ -139,7 +194,8 @@ class WebServer:
         self._subsystems.add("tokens", tokens.list, "your tokens: id, age, time left, from where and by which key")
         self._subsystems.add("revoke-token", tokens.revoke, "the end of a token, and of what was opened by it", "ID")
         self._listener.start()
-        self._tasks = [asyncio.create_task(self._recheck()), asyncio.create_task(self._ledger.run())]
+        for work in (self._recheck(), self._ledger.run()):
+            self._tasks.start(work)
         if place.nameless_proxy:
             log.warning("web.listen is plain HTTP: who comes past the proxy is served in the clear")
         elif not place.url.startswith(("https:", "http://127.0.0.1", "http://localhost", "http://[::1]")):
@@ -231,9 +287,7 @@ class WebServer:
         Waits for the cleanup of sessions, at most ``sessions.CUT_SECONDS``, and for requests in progress.
         """
         self.stop_accepting()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         if self._state is not None:
             self._state.close_sockets(lambda socket: True, Close.RESTART, "the gateway restarts")
             await self._state.sessions.close()

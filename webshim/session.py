@@ -12,8 +12,8 @@ from sshgate.access.identity import Identity
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import Control, Exited, Lost, Outcome, Resize, Signalled
 from sshgate.stream.terminal import TerminalSize
+from webshim.credentials import Principal
 from webshim.output import Output, Start
-from webshim.principal import Principal
 from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broken, Close, Snapshot
 
 # Time between the two window changes that make a program redraw. It must notice both.

@@ -15,8 +15,9 @@ from sshgate.access.policy import grant
 from sshgate.config.model import Profile
 from sshgate.errors import LimitReached
 from sshgate.stream.interfaces import Client, Request, Shell
+from sshgate.stream.tasks import TaskSet
 from sshgate.stream.terminal import Terminal, TerminalSize
-from webshim.principal import Principal
+from webshim.credentials import Principal
 from webshim.session import WebSession
 
 TERM = "xterm-256color"
@@ -79,7 +80,7 @@ class Sessions:
         self._sessions: dict[str, WebSession] = {}
         self._logins: dict[str, Login] = {}
         self._runs: dict[str, asyncio.Task[None]] = {}
-        self._aside: dict[str, set[asyncio.Task[None]]] = {}
+        self._background: dict[str, TaskSet] = {}
 
     def __repr__(self) -> str:
         attached = sum(session.viewer is not None for session in self._sessions.values())
@@ -178,14 +179,11 @@ class Sessions:
         login = self._logins.get(session.id)
         if login is None or not session.running or session.ending is not None:
             return False
-        task = asyncio.create_task(run(login))
-        tasks = self._aside.setdefault(session.id, set())
-        tasks.add(task)
+        task = self._background.setdefault(session.id, TaskSet()).start(run(login))
         try:
             await asyncio.wait({task})
         finally:
             task.cancel()
-            tasks.discard(task)
         if not task.cancelled():
             task.result()
         return True
@@ -223,10 +221,7 @@ class Sessions:
         try:
             del self._logins[session.id]
             # Work that still uses the sandbox must end first: without a sandbox it would make the login claim another.
-            aside = self._aside.pop(session.id, set())
-            for task in aside:
-                task.cancel()
-            await asyncio.gather(*aside, return_exceptions=True)
+            await self._background.pop(session.id, TaskSet()).cancel()
             await login.close()
         finally:
             del self._runs[session.id]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
 
-from webshim.one_time_tokens import OneTimeTokens
+from sshgate.stream.tasks import first_of
+from webshim.connection import Connection
+from webshim.credentials import OneTimeTokens, Principal
 from webshim.output import Start
-from webshim.principal import Principal
 from webshim.protocol import (
     BINARY_BYTES,
     INPUT_STEP,
@@ -35,14 +38,72 @@ from webshim.protocol import (
 )
 from webshim.session import WebSession
 from webshim.sessions import Sessions
-from webshim.websocket import CLOSE_SECONDS, WebSocket
 
 ATTACH_SECONDS = 10.0
 PING_SECONDS = 25.0
+# Time for a peer to answer a close frame and to read the last bytes; after that the connection is aborted.
+CLOSE_SECONDS = 2.0
+# Charged to the budget for each ping and pong.
+PING_COST = 0.00005
 # Size of one message. The buffers of the network below keep the connection busy meanwhile.
 SEND_BYTES = 32 * 1024
 
+_UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
+
 log = structlog.get_logger("sshgate.web")
+
+
+class WebSocket(web.WebSocketResponse):
+    """aiohttp's WebSocket, except that its close frame also reaches a peer that is still sending a message.
+
+    Pings are answered in ``receive`` and charged to the connection's budget.
+    """
+
+    _connection: Connection | None = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(autoping=False, **options)
+
+    async def receive(self, timeout: float | None = None) -> WSMessage:
+        """Return the next message that is not a ping or pong. Raises ``TimeoutError`` after ``timeout`` seconds."""
+        if timeout is not None:
+            async with asyncio.timeout(timeout):
+                return await self.receive()
+        while (message := await super().receive()).type in (WSMsgType.PING, WSMsgType.PONG):
+            if message.type is WSMsgType.PING:
+                await self.pong(message.data)
+            await self.spent(PING_COST)
+        return message
+
+    async def spent(self, seconds: float) -> None:
+        """Charge the connection's budget for work that a message caused; waits until there is budget again."""
+        if self._connection is not None:
+            await self._connection.budget.charge_and_wait(seconds)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        self._connection = cast(Connection, request.protocol)
+        return await super().prepare(request)
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        """Close the socket. aiohttp calls this too, when it cannot parse what it reads."""
+        # aiohttp calls this without a message when it cannot parse what it reads, and would close the connection at
+        # once. The kernel would answer later data with a reset, and the peer would lose the unread close frame.
+        if code in _UNREADABLE and not message and not self.closed and self._connection is not None:
+            await self._told(self._connection, code)
+        return await super().close(code=code, message=message, drain=drain)
+
+    async def _told(self, connection: Connection, code: int) -> None:
+        """Send the close frame, then discard what the peer sends until it has closed, at most ``CLOSE_SECONDS``."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.send_frame(code.to_bytes(2, "big"), WSMsgType.CLOSE)
+                connection.resume_reading()
+                transport: Any = connection.transport
+                if transport is not None and transport.can_write_eof():
+                    transport.write_eof()
+                await connection.lost.wait()
+        except (TimeoutError, ConnectionError, RuntimeError):
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +118,7 @@ class Socket:
     """The server's end of a WebSocket: a ``session.Viewer``. ``run`` serves it from the upgrade to the close."""
 
     def __init__(self, principal: Principal, source: str, sessions: Sessions, tickets: OneTimeTokens[Ticket]) -> None:
-        self.visitor = principal
+        self.principal = principal
         self.source = source
         self.tab = ""
         self.acked = 0
@@ -81,7 +142,7 @@ class Socket:
         self._asking: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Socket {self.visitor.user}, sent {self._sent}, acked {self.acked}, {len(self._news)} waiting>"
+        return f"<Socket {self.principal.user}, sent {self._sent}, acked {self.acked}, {len(self._news)} waiting>"
 
     # --- session.Viewer ---
 
@@ -113,7 +174,7 @@ class Socket:
         except Broken as broken:
             code, reason, error = broken.close, str(broken), broken.code
         except Exception:
-            log.exception("web.socket.broken", user=self.visitor.user)
+            log.exception("web.socket.broken", user=self.principal.user)
         finally:
             if self._session is not None:
                 self._session.detach(self)
@@ -125,23 +186,13 @@ class Socket:
     async def _serve(self) -> tuple[int, str]:
         session, start = await self._attached()
         self._session = session
-        try:
-            reading = asyncio.create_task(self._read(session))
-            writing = asyncio.create_task(self._write(session, start))
-            ends: set[asyncio.Future[Any]] = {reading, writing, self._ended}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (reading, writing):
-                task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
-        if self._ended.done():
-            return self._ended.result()
-        for task in (reading, writing):
-            if not task.cancelled() and (error := task.exception()) is not None:
-                if isinstance(error, ConnectionError):
-                    return Close.ENDED, "gone"
-                raise error
-        return Close.ENDED, ""
+        _, (code, reason) = await first_of(
+            self._wait_ended(), _unless_gone(self._read(session)), _unless_gone(self._write(session, start))
+        )
+        return code, reason
+
+    async def _wait_ended(self) -> tuple[int, str]:
+        return await asyncio.shield(self._ended)
 
     async def _close(self, request: web.Request, code: int, reason: str, error: str) -> None:
         websocket = self._websocket
@@ -175,7 +226,7 @@ class Socket:
         if not isinstance(frame, Attach):
             raise Broken("the first frame must be attach")
         ticket = self._tickets.take(frame.ticket)
-        user = self.visitor.user
+        user = self.principal.user
         session = self._sessions.get(user, frame.session)
         if session is None or ticket != Ticket(user, session.id):
             raise Broken("there is no such session, or its ticket is wrong, used or old", "not_found", Close.NOT_FOUND)
@@ -282,3 +333,11 @@ class Socket:
             return False
         await self._websocket.send_str(encode("exit", code=ending.code, signal=ending.signal, reason=ending.reason))
         return True
+
+
+async def _unless_gone(work: Coroutine[Any, Any, None]) -> tuple[int, str]:
+    try:
+        await work
+    except ConnectionError:
+        return Close.ENDED, "gone"
+    return Close.ENDED, ""

@@ -14,9 +14,8 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Stranger
 from sshgate.telemetry.rate_limit import RateLimit
 from webshim.connection import connection_of
+from webshim.credentials import OneTimeTokens, Principal
 from webshim.login import Logins
-from webshim.one_time_tokens import OneTimeTokens
-from webshim.principal import Principal
 from webshim.protocol import Close, encode
 from webshim.public_endpoint import PublicEndpoint
 from webshim.responses import Refusal
@@ -147,9 +146,9 @@ class WebState:
 
     # --- the cookie ---
 
-    def set_cookie(self, request: web.Request, response: web.Response, visitor: Principal) -> None:
+    def set_cookie(self, request: web.Request, response: web.Response, principal: Principal) -> None:
         """Set the cookie of a new login, which replaces any earlier one."""
-        self._cookie(request, response, self.logins.cookie(visitor), int(visitor.expires - visitor.issued))
+        self._cookie(request, response, self.logins.cookie(principal), int(principal.expires - principal.issued))
 
     def forget_cookie(self, request: web.Request, response: web.Response) -> None:
         """Delete the cookie in the browser."""
@@ -166,25 +165,25 @@ class WebState:
 
     async def terminal(self, request: web.Request) -> web.StreamResponse:
         """Serve a WebSocket until it closes. Refusals are HTTP responses, before the upgrade."""
-        visitor = await self.principal(request)
+        principal = await self.principal(request)
         offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         if request.headers.get("Upgrade", "").lower() != "websocket" or "sshgate.v1" not in offered:
             raise Refusal(400, "request", "this is a WebSocket with the subprotocol sshgate.v1.")
         self.check_open()
-        mine = sum(socket.visitor.user == visitor.user for socket in self.sockets)
+        mine = sum(socket.principal.user == principal.user for socket in self.sockets)
         if mine >= self.web.sessions_per_user + SPARE_SOCKETS:
             raise Refusal(429, "limit", f"you have {mine} sockets open; close some of them.")
         source = self.source(request)
-        socket = Socket(visitor, source, self.sessions, self.tickets)
+        socket = Socket(principal, source, self.sessions, self.tickets)
         self.sockets.add(socket)
         # Many tabs, or many users behind one address, must not count against the limits per source.
         connection_of(request).upgraded()
-        self.events.emit(Code.WEB_OPEN, user=visitor.user, source=source)
+        self.events.emit(Code.WEB_OPEN, user=principal.user, source=source)
         try:
             return await socket.run(request)
         finally:
             self.sockets.discard(socket)
-            self.events.emit(Code.WEB_END, user=visitor.user, source=source, reason=socket.ended)
+            self.events.emit(Code.WEB_END, user=principal.user, source=source, reason=socket.ended)
             if self.draining:
                 self.sessions.end_unattended()
 
@@ -199,15 +198,15 @@ class WebState:
 
         ``over`` gets a principal and the client's address, and returns whether that login has ended.
         """
-        self.close_sockets(lambda socket: over(socket.visitor, socket.source), Close.LOGIN, reason)
+        self.close_sockets(lambda socket: over(socket.principal, socket.source), Close.LOGIN, reason)
         for transfer, whose in list(self._transfers.items()):
             if over(*whose):
                 transfer.cut()
 
     @contextmanager
-    def transferring(self, transfer: Transfer, visitor: Principal, source: str) -> Iterator[None]:
+    def transferring(self, transfer: Transfer, principal: Principal, source: str) -> Iterator[None]:
         """Register a transfer while the body runs, so that it is aborted when its login ends."""
-        self._transfers[transfer] = visitor, source
+        self._transfers[transfer] = principal, source
         try:
             yield
         finally:

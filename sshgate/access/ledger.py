@@ -6,8 +6,12 @@ Changes are written immediately; the changes of other gateways are read every fe
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -22,13 +26,14 @@ REFRESH_SECONDS = 5.0
 # Minimum time between two reads because of tokens that are unknown here, and the time limit of such a lookup.
 LOOKUP_SECONDS = 1.0
 LONGEST_LOOKUP = 10.0
-# Logouts kept in memory while the shelf is unavailable; the oldest are dropped beyond this.
+# Logouts kept in memory while the records are unavailable; the oldest are dropped beyond this.
 MOST_UNSAVED = 10_000
 
 log = structlog.get_logger("sshgate.access")
 
 Change = Callable[[Issued], Issued]
 
+_texts = msgspec.json.Decoder(dict[str, str])
 _issued = msgspec.json.Decoder(Issued)
 _encode = msgspec.json.Encoder().encode
 
@@ -54,29 +59,91 @@ class UserRecords(Protocol):
 
 
 class MemoryUserRecords:
-    """A ``Shelf`` in memory: its texts are lost when the gateway ends."""
+    """A ``UserRecords`` in memory: its texts are lost when the gateway ends."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     async def all(self) -> Mapping[str, str]:
-        """See ``Shelf``."""
+        """See ``UserRecords``."""
         return dict(self._texts)
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
-        """See ``Shelf``."""
+        """See ``UserRecords``."""
         self._texts[user] = change(self._texts.get(user, ""))
         return self._texts[user]
 
 
+class FileUserRecords:
+    """A ``UserRecords`` in one JSON file with mode 0600, which several gateways on one machine may share.
+
+    The file is created by the first write. Both methods run in a thread and raise ``Unavailable`` when the file
+    cannot be used. Cancelling ``change`` does not stop the thread: the write may still happen.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"<FileUserRecords {self._path}>"
+
+    async def all(self) -> Mapping[str, str]:
+        """See ``UserRecords``."""
+        return await asyncio.to_thread(self._read)
+
+    async def change(self, user: str, change: Callable[[str], str]) -> str:
+        """See ``UserRecords``."""
+        return await asyncio.to_thread(self._changed, user, change)
+
+    def _changed(self, user: str, change: Callable[[str], str]) -> str:
+        with self._locked():
+            texts = self._read()
+            texts[user] = change(texts.get(user, ""))
+            self._write(msgspec.json.encode(texts))
+            return texts[user]
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return _texts.decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, UnicodeError, msgspec.DecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is damaged; without it all tokens end"
+            raise Unavailable(f"{self._path} cannot be read: {reason}.") from error
+
+    def _write(self, content: bytes) -> None:
+        try:
+            new = self._path.with_name(f".{self._path.name}.new")
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+        except OSError as error:
+            raise Unavailable(f"tokens and logouts cannot be written down: {error.strerror}.") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold an exclusive lock on the directory. The file itself cannot be locked: every write replaces it."""
+        try:
+            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unavailable(f"tokens and logouts cannot be written down: {error.strerror}.") from error
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(directory)
+
+
 class Ledger:
-    """This gateway's copy of what the shelf holds, plus logouts that could not be saved yet.
+    """This gateway's copy of the records, plus logouts that could not be saved yet.
 
     ``run`` keeps it up to date. Reading (``of``) never waits. ``clock`` gives seconds since the epoch.
     """
 
-    def __init__(self, shelf: UserRecords, clock: Callable[[], float] = time.time) -> None:
-        self._records = shelf
+    def __init__(self, records: UserRecords, clock: Callable[[], float] = time.time) -> None:
+        self._records = records
         self._clock = clock
         self._users: dict[str, Issued] = {}
         self._unsaved: list[tuple[str, Change]] = []
@@ -144,14 +211,14 @@ class Ledger:
 
         Raises:
             LimitReached: the user has too many tokens.
-            GateError: the shelf failed.
+            GateError: the records failed.
         """
         await self._change(user, lambda issued: issued.with_token(token, self._clock()))
 
     async def revoke(self, user: str, token: str) -> Token | None:
         """Revoke the token with this id and return it; ``None`` if the user has no such token.
 
-        Takes effect only when it has been saved. Raises ``GateError`` when the shelf failed.
+        Takes effect only when it has been saved. Raises ``GateError`` when the records failed.
         """
         await self._change(user, lambda issued: issued.revoked(token, self._clock()))
         return self.of(user).tokens.get(token)
@@ -160,7 +227,7 @@ class Ledger:
         """End a login by cookie; ``login`` is its id.
 
         Takes effect here immediately, even if this is then cancelled. If saving fails, ``run`` tries again; a
-        failure of the shelf is logged, not raised.
+        failure of the records is logged, not raised.
         """
         await self._end(user, lambda issued: issued.logged_out(login, logout, self._clock()))
 

@@ -8,8 +8,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol, cast
 
 from sshgate.access.identity import Identity
-from sshgate.access.ledger import Ledger
-from sshgate.access.user_records import FileUserRecords
+from sshgate.access.ledger import FileUserRecords, Ledger
 from sshgate.config.model import Address, Config
 from sshgate.server.core import Core
 from sshgate.ssh.server import SshServer

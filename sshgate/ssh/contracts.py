@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Collection, Coroutine
 from typing import Any, Protocol
 
-from sshgate.access.connections import PendingLogin
+from sshgate.access.connections import Offence, PendingLogin
 from sshgate.access.identity import Identity, Restrictions
-from sshgate.access.penalties import Offence
 from sshgate.forwarding.destinations import Destination
 from sshgate.stream.interfaces import Client, OpenReverseChannel, Request, Stream
 

@@ -7,8 +7,7 @@ import time
 
 import asyncssh
 
-from sshgate.access.connections import MADE_ROOM
-from sshgate.access.penalties import Offence
+from sshgate.access.connections import MADE_ROOM, Offence
 from sshgate.errors import LimitReached
 from sshgate.ssh._asyncssh.arrival import IncomingConnection
 from sshgate.ssh.contracts import Slot
@@ -16,7 +15,7 @@ from sshgate.telemetry.timings import Stage, Timings
 
 
 class LoginProgress:
-    """The ``access.connections.Entrant`` of one SSH connection.
+    """The ``access.connections.PendingLogin`` of one SSH connection.
 
     Args:
         grace: Seconds that a login may take (``ssh.login_grace``).
@@ -52,7 +51,7 @@ class LoginProgress:
         return good
 
     def make_room(self, seconds: float) -> None:
-        """See ``Entrant``."""
+        """See ``PendingLogin``."""
         self._stay()
         self._leaving = asyncio.get_running_loop().call_later(seconds, self._cut, MADE_ROOM)
 

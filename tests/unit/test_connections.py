@@ -13,10 +13,11 @@ from sshgate.access.connections import (
     LEAVING_SECONDS,
     Connections,
     ConnectionSlot,
+    Offence,
+    PenaltyTable,
     network_of,
     origin_of,
 )
-from sshgate.access.penalties import Offence, PenaltyTable
 from sshgate.config.model import Limits, Penalties
 from sshgate.errors import LimitReached
 

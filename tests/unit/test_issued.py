@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from sshgate.access.issued import MOST_LOGOUTS, MOST_TOKENS, Issued, Logout, Token
-from sshgate.access.ledger import Ledger, MemoryUserRecords
-from sshgate.access.user_records import FileUserRecords
+from sshgate.access.ledger import FileUserRecords, Ledger, MemoryUserRecords
 from sshgate.errors import GateError, LimitReached, Unavailable
 
 

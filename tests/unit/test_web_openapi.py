@@ -14,11 +14,11 @@ from sshgate.config.model import Address, Limits, Profile, SandboxPlace, Web
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.session.gateway import Gateway
 from sshgate.telemetry.events import Events
-from webshim.app import OPENAPI, build
+from webshim.credentials import Signer
 from webshim.login import Logins
 from webshim.pages import Pages
 from webshim.public_endpoint import PublicEndpoint
-from webshim.signing import Signer
+from webshim.server import OPENAPI, build
 from webshim.state import WebState
 
 
