@@ -16,11 +16,10 @@ from sshgate.access import ledger
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
 from sshgate.access.ledger import Ledger, MemoryUserRecords
 from sshgate.config.model import Address, Tls, Web
-from sshgate.errors import BadRequest, ConfigError, Denied, GateError, Unavailable
+from sshgate.errors import BadRequest, Denied, GateError, Unavailable
 from sshgate.session.subsystems.registry import SubsystemRequest
 from sshgate.stream.interfaces import Request, Subsystem
 from sshgate.telemetry.events import Events
-from webshim import credentials
 from webshim.credentials import OneTimeTokens, Principal, Signer
 from webshim.login import Logins, Refused, Throttle
 from webshim.passwords import set_password
@@ -334,26 +333,3 @@ def test_a_throttle_forgets_after_a_minute_and_is_bounded() -> None:
     for number in range(20_000):
         throttle.failed(str(number))
     assert repr(throttle) == "<Throttle 10000 keys>"
-
-
-def test_one_time_tokens_are_bounded() -> None:
-    tokens: OneTimeTokens[int] = OneTimeTokens(30.0)
-    first = tokens.issue(0)
-    last = [tokens.issue(number) for number in range(10_000)][-1]
-    assert tokens.take(first) is None
-    assert tokens.take(last) == 9_999
-    assert tokens.take(last) is None
-
-
-def test_the_secret_is_made_once_and_must_be_private(tmp_path: Path) -> None:
-    path = tmp_path / "keys" / "web"
-    word = credentials.load(path).sign("cookie", ALICE)
-    assert credentials.load(path).read("cookie", word) == ALICE
-    assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o644)
-    with pytest.raises(ConfigError, match="chmod 600"):
-        credentials.load(path)
-    path.chmod(0o600)
-    path.write_bytes(b"short")
-    with pytest.raises(ConfigError, match="shorter"):
-        credentials.load(path)
