@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,14 +17,12 @@ from sshgate.errors import BadRequest, Denied
 from sshgate.session.subsystems.registry import SubsystemRequest
 from sshgate.session.subsystems.sandboxes import token_table
 from sshgate.telemetry.codes import Code
+from sshgate.telemetry.rate_limit import RateLimit
 from webshim.credentials import Method, OneTimeTokens, Principal, Signer
 from webshim.passwords import UsersFile
 from webshim.public_endpoint import PublicEndpoint
 
 LINK_SECONDS = 60.0
-MINUTE = 60.0
-# Keys that a throttle keeps. Strangers can make up user names, which must not fill the memory.
-MOST = 10_000
 # Each check of a password takes 64 MiB of memory for some tens of milliseconds.
 PASSWORDS_AT_A_TIME = 2
 # An address may fail for all users together this many times as often as for one user: enough for people who share
@@ -78,13 +74,12 @@ class Logins:
         self._endpoint = place
         self._links: OneTimeTokens[Principal] = OneTimeTokens(LINK_SECONDS)
         self._users = UsersFile(web.users_file) if web.users_file is not None else None
-        self._throttle = Throttle(web.login_attempts)
-        self._crowd = Throttle(web.login_attempts * USERS_BEHIND_AN_ADDRESS)
+        self._failures = RateLimit()
         self._turns = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
         self._ledger = ledger if ledger is not None else Ledger(MemoryUserRecords())
 
     def __repr__(self) -> str:
-        return f"<Logins {self._links!r}, {self._throttle!r}, {self._ledger!r}>"
+        return f"<Logins {self._links!r}, {self._failures!r}, {self._ledger!r}>"
 
     @property
     def ways(self) -> list[str]:
@@ -100,10 +95,10 @@ class Logins:
         principal = self._links.take(ticket)
         if principal is not None and self.stands(principal, source):
             return principal
-        key = _from(source)
-        if wait := self._throttle.wait(key):
+        key = f"link {origin_of(source)}"
+        if wait := self._failures.wait(key, self._web.login_attempts):
             return Refused(wait)
-        self._throttle.failed(key)
+        self._failures.due(key, self._web.login_attempts)
         return Refused()
 
     def invited(self, ticket: str) -> str | None:
@@ -117,16 +112,16 @@ class Logins:
         Failures are throttled per user and address, and per address, so nobody can lock out a user from another
         address. Only ``PASSWORDS_AT_A_TIME`` checks run at once, which bounds the guesses of all addresses together.
         """
-        crowd = _from(source)
-        key = f"{user[:200]} {crowd}"
+        origin, most = origin_of(source), self._web.login_attempts
+        limits = [(f"user {user[:200]} {origin}", most), (f"all {origin}", most * USERS_BEHIND_AN_ADDRESS)]
         async with self._turns:
             # Checked here and not earlier: other attempts may have failed while this one was waiting.
-            if wait := max(self._throttle.wait(key), self._crowd.wait(crowd)):
+            if wait := max(self._failures.wait(*limit) for limit in limits):
                 return Refused(wait)
             proof = await self._users.check(user, password) if self._users is not None else None
             if proof is None:
-                self._throttle.failed(key)
-                self._crowd.failed(crowd)
+                for limit in limits:
+                    self._failures.due(*limit)
                 return Refused()
         return self._principal(user, "password", proof)
 
@@ -264,45 +259,6 @@ class Logins:
         return Principal(
             user, method, proof, secrets.token_urlsafe(18), now, now + (lifetime or self._web.login_lifetime)
         )
-
-
-def _from(source: str) -> str:
-    return f"from {origin_of(source)}"
-
-
-class Throttle:
-    """Allows ``most`` failed attempts per key within a minute. ``now`` is a monotonic clock."""
-
-    def __init__(self, most: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._most = most
-        self._now = now
-        self._failures: dict[str, deque[float]] = {}
-
-    def __repr__(self) -> str:
-        return f"<Throttle {len(self._failures)} keys>"
-
-    def wait(self, *keys: str) -> int:
-        """Return the whole seconds until another attempt is allowed under all these keys; 0: now."""
-        now = self._now()
-        return max(self._wait(key, now) for key in keys)
-
-    def failed(self, *keys: str) -> None:
-        """Count a failed attempt under each of these keys."""
-        now = self._now()
-        for key in keys:
-            failures = self._failures.pop(key, deque(maxlen=self._most))
-            failures.append(now)
-            self._failures[key] = failures  # reinserted, so the dict stays ordered by the latest failure
-        while self._failures and (
-            len(self._failures) > MOST or next(iter(self._failures.values()))[-1] <= now - MINUTE
-        ):
-            del self._failures[next(iter(self._failures))]
-
-    def _wait(self, key: str, now: float) -> int:
-        failures = self._failures.get(key)
-        if failures is None or len(failures) < self._most or failures[0] <= now - MINUTE:
-            return 0
-        return int(failures[0] + MINUTE - now) + 1
 
 
 class TokenSubsystems:

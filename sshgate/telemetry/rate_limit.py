@@ -1,4 +1,4 @@
-"""A rate limit for log lines and events, by key and in all. No I/O."""
+"""Rate limits by key: of log lines and events that strangers cause, and of failed logins. No I/O."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 
 MINUTE = 60.0
-# Keys that are remembered. Strangers can make up keys; beyond this number the oldest are forgotten.
+# Keys that are remembered. Strangers can make up keys; beyond this number those that passed longest ago are dropped.
 MOST = 10_000
+_ALL = ""
 
 
 class RateLimit:
-    """Lets each key pass some times per ``seconds``, and all keys together ``total`` times (``None``: no limit).
+    """Lets each key pass some times within any ``seconds``, and all keys together ``total`` times (``None``: no limit).
 
     ``now`` is a monotonic clock in seconds.
     """
@@ -22,27 +23,25 @@ class RateLimit:
         self._seconds = seconds
         self._total = total
         self._now = now
-        self._keys: dict[str, tuple[float, int]] = {}  # when its span began, and how often it has passed since
-        self._began = 0.0
-        self._passed = 0
+        self._passed: dict[str, list[float]] = {}  # in the order in which the keys have last passed
 
     def __repr__(self) -> str:
-        return f"<RateLimit {len(self._keys)} keys>"
+        return f"<RateLimit {len(self._passed)} keys>"
+
+    def wait(self, key: str, times: int = 1) -> int:
+        """Return the whole seconds until this key may pass again, at most ``times`` within the time span; 0: now."""
+        passed, now = self._passed.get(key, []), self._now()
+        if len(passed) < times or passed[-times] <= now - self._seconds:
+            return 0
+        return int(passed[-times] + self._seconds - now) + 1
 
     def due(self, key: str, times: int = 1) -> bool:
-        """Return whether this key may pass now, at most ``times`` in its time span. The first to pass starts the span.
-
-        A key that may not pass leaves nothing behind.
-        """
-        now = self._now()
-        # The dict is in the order in which the spans began, so the oldest come first.
-        while self._keys and (next(iter(self._keys.values()))[0] <= now - self._seconds or len(self._keys) > MOST):
-            del self._keys[next(iter(self._keys))]
-        if self._began <= now - self._seconds:
-            self._began, self._passed = now, 0
-        began, passed = self._keys.get(key, (now, 0))
-        if passed >= times or (self._total is not None and self._passed >= self._total):
+        """Return whether this key may pass now, and count it if so. ``times`` is as for ``wait``."""
+        if self.wait(key, times) or (self._total is not None and self.wait(_ALL, self._total)):
             return False
-        self._keys[key] = began, passed + 1
-        self._passed += 1
+        since = self._now() - self._seconds
+        for one in (key,) if self._total is None else (key, _ALL):
+            self._passed[one] = [*(at for at in self._passed.pop(one, ()) if at > since), since + self._seconds]
+        while len(self._passed) > MOST or next(iter(self._passed.values()))[-1] <= since:
+            del self._passed[next(iter(self._passed))]
         return True

@@ -21,7 +21,7 @@ from sshgate.session.subsystems.registry import SubsystemRequest
 from sshgate.stream.interfaces import Request, Subsystem
 from sshgate.telemetry.events import Events
 from webshim.credentials import OneTimeTokens, Principal, Signer
-from webshim.login import Logins, Refused, Throttle
+from webshim.login import Logins, Refused
 from webshim.passwords import set_password
 from webshim.public_endpoint import PublicEndpoint
 
@@ -319,17 +319,3 @@ async def test_who_guesses_at_links_shuts_out_no_valid_one_from_the_same_address
     assert isinstance(waiting, Refused)
     assert waiting.wait > 0
     assert isinstance(ways.by_link(ticket, HERE), Principal)
-
-
-def test_a_throttle_forgets_after_a_minute_and_is_bounded() -> None:
-    now = 0.0
-    throttle = Throttle(2, lambda: now)
-    throttle.failed("a")
-    assert throttle.wait("a") == 0
-    throttle.failed("a")
-    assert throttle.wait("b", "a") == 61
-    now = 60.0
-    assert throttle.wait("a") == 0
-    for number in range(20_000):
-        throttle.failed(str(number))
-    assert repr(throttle) == "<Throttle 10000 keys>"
