@@ -13,7 +13,7 @@ from urllib.parse import quote
 import structlog
 from aiohttp import web
 
-from sshgate.access.connections import PendingLogin
+from sshgate.access.connections import PendingLogin, network_of
 from sshgate.access.identity import Identity
 from sshgate.access.ledger import Ledger
 from sshgate.access.listening import Abort, Listener
@@ -23,7 +23,8 @@ from sshgate.config.node import node_address
 from sshgate.errors import ConfigError
 from sshgate.session.subsystems.registry import SubsystemHandlers
 from sshgate.stream.tasks import TaskSet
-from sshgate.telemetry.events import Events
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events, Stranger
 from webshim.connection import Connection, Slot
 from webshim.credentials import load as load_signer
 from webshim.files import Files
@@ -175,7 +176,7 @@ class WebServer:
         await self._ledger.refresh()
         self._reload_tls()
         wanted = self._web.listen
-        self._listener = Listener(self._connection, self._refused, self._web.proxy_protocol, self._tls, _unmade)
+        self._listener = Listener(self._connection, self._events, self._web.proxy_protocol, self._tls, _unmade)
         try:
             bound = await self._listener.open(wanted)
         except OSError as error:
@@ -215,18 +216,13 @@ class WebServer:
         )  # fmt: skip
 
     def admit(self, peer: str, connection: Connection) -> Slot | None:
-        """See ``connection.Desk``. Connections of a trusted proxy are not counted, since they share one address."""
+        """See ``connection.ConnectionAdmission``. Those of a trusted proxy are not counted: they share one address."""
         assert self._state is not None
         return None if self._state.place.trusted(peer) else self._admission.connect(peer, connection)
 
     def malformed(self, peer: str, reason: str) -> None:
-        """See ``connection.Desk``."""
-        assert self._state is not None
-        self._state.malformed(peer, reason)
-
-    def _refused(self, source: str, reason: str) -> None:
-        assert self._state is not None
-        self._state.refused(source, reason)
+        """See ``connection.ConnectionAdmission``."""
+        self._events.emit(Code.WEB_MALFORMED, stranger=Stranger(network_of(peer), 1), reason=reason, source=peer)
 
     # --- while it runs ---
 

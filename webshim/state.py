@@ -99,14 +99,6 @@ class WebState:
                 user=known.user if known is not None else None, id=known.id if known is not None else None,
             )  # fmt: skip
 
-    def malformed(self, peer: str, reason: str) -> None:
-        """Report that this address sent something that is not HTTP."""
-        self.events.emit(Code.WEB_MALFORMED, stranger=Stranger(network_of(peer), 1), reason=reason, source=peer)
-
-    def refused(self, peer: str, reason: str) -> None:
-        """Report that a PROXY header or TLS handshake failed."""
-        self.events.emit(Code.CONNECTION_REFUSED, stranger=Stranger(network_of(peer), 1), reason=reason, source=peer)
-
     def known(self, request: web.Request) -> Principal | None:
         """Return the principal that the browser is logged in as, if any. Bearer tokens are ignored."""
         user = self.place.user_of(connection_of(request).peer, request.headers)

@@ -17,10 +17,13 @@ import structlog
 
 from sshgate.access import proxy_header as proxyheader
 from sshgate.access import tls as tlsprotocol
+from sshgate.access.connections import network_of
 from sshgate.access.identity import endpoint
 from sshgate.access.proxy_header import Malformed, Peer
 from sshgate.config.model import Address
 from sshgate.errors import LimitReached
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events, Stranger
 
 # The listen backlog: connections that the kernel completes while the event loop is busy.
 BACKLOG = 1024
@@ -49,7 +52,7 @@ class Listener:
     def __init__(
         self,
         made: ConnectionFactory,
-        refused: Callable[[str, str], None],
+        events: Events,
         proxies: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         unmade: Callable[[asyncio.Protocol], None] = lambda protocol: None,
@@ -57,15 +60,14 @@ class Listener:
         """
         Args:
             made: makes the protocol object of each connection.
-            refused: called with the peer's address and a reason when a bad PROXY header or TLS handshake ends a
-                connection.
+            events: where ``connection.refused`` is emitted when a bad PROXY header or TLS handshake ends a connection.
             proxies: networks of balancers, whose connections must start with a PROXY header.
             tls: terminate TLS with this context.
             unmade: called with a protocol object whose connection failed before ``connection_made``.
         """
         self._made = made
         self._unmade = unmade
-        self._refused = refused
+        self._events = events
         self._proxies = [ip_network(text) for text in proxies]
         self._tls = tls
         self._sockets: list[socket.socket] = []
@@ -177,6 +179,11 @@ class Listener:
         accepted.close()
         if protocol is not None:
             self._unmade(protocol)
+
+    def _refused(self, source: str, reason: str) -> None:
+        self._events.emit(
+            Code.CONNECTION_REFUSED, stranger=Stranger(network_of(source), 1), source=source, reason=reason
+        )
 
     async def _from_header(self, accepted: socket.socket) -> Peer | None:
         if self._headers >= MOST_HEADERS:

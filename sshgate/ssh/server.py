@@ -11,7 +11,6 @@ from typing import Any
 import asyncssh
 import structlog
 
-from sshgate.access.connections import network_of
 from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address, Config
@@ -21,8 +20,7 @@ from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh.connection import Connection
 from sshgate.ssh.contracts import Admission, Gateway, Keyring
 from sshgate.ssh.options import connection_options
-from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import Events, Stranger, to_log
+from sshgate.telemetry.events import Events, to_log
 
 # How long cancelled sessions may take to inform their clients and to delete their sandboxes.
 CUT_SECONDS = 8.0
@@ -92,7 +90,7 @@ class SshServer:
         keys = await asyncio.to_thread(hostkeys.load, self._config.ssh.host_keys)
         self._options = connection_options(self._config.ssh, keys, self._owner)
         wanted = self._config.ssh.listen
-        self._listener = Listener(self._transport, self._refused, self._config.ssh.proxy_protocol)
+        self._listener = Listener(self._transport, self._events, self._config.ssh.proxy_protocol)
         try:
             self.addresses = await self._listener.open(wanted)
         except OSError as error:
@@ -114,11 +112,6 @@ class SshServer:
         transport = Transport(asyncio.get_running_loop(), self._options)
         transport.peer, transport.turned_away = peer, self._turned_away
         return transport
-
-    def _refused(self, source: str, reason: str) -> None:
-        self._events.emit(
-            Code.CONNECTION_REFUSED, stranger=Stranger(network_of(source), 1), source=source, reason=reason
-        )
 
     def stop_accepting(self) -> None:
         """Accept no new connections, and no new sessions on existing ones.

@@ -94,6 +94,8 @@ class Events:
         self._limits: dict[Code, RateLimit] = {}
         self._omitted: Counter[Code] = Counter()
         self.tracer: Tracer | None = None
+        self.emit = EventContext(self, {}).emit
+        """Emits an event that shares no fields with others."""
 
     def __repr__(self) -> str:
         return f"<Events to {len(self._sinks)} sinks>"
@@ -106,36 +108,16 @@ class Events:
         """Return a context for something that goes on, with the fields that all its events share."""
         return EventContext(self, fields)
 
-    def emit(
-        self,
-        code: Code,
-        /,
-        *,
-        level: int | None = None,
-        error: BaseException | None = None,
-        stranger: Stranger | None = None,
-        **fields: Value,
-    ) -> None:
-        """Emit an event. Never raises. Texts are made printable and shortened here, so callers pass them as they are.
-
-        Args:
-            level: overrides the log level that ``codes.LEVELS`` gives to the code.
-            error: an exception whose traceback goes to the log.
-            stranger: who has caused it, if nobody has logged in.
-            fields: the event's fields; those that are ``None`` are left out.
-        """
-        self.dispatch(code, fields, level, error, stranger=stranger)
-
     def dispatch(
         self,
         code: Code,
         fields: Mapping[str, Value],
-        level: int | None = None,
-        error: BaseException | None = None,
-        marks: Timings | None = None,
-        stranger: Stranger | None = None,
+        level: int | None,
+        error: BaseException | None,
+        marks: Timings | None,
+        stranger: Stranger | None,
     ) -> None:
-        """Emit an event with its fields in a mapping, and with the timings of its session. Otherwise like ``emit``."""
+        """Emit an event with all its fields in a mapping; see ``EventContext.emit``. ``marks``: of its session."""
         printable = {name: _printable(value) for name, value in fields.items() if value is not None}
         record = Record(code, self._clock(), LEVELS.get(code, 20) if level is None else level, printable, error, marks)
         if self.tracer is not None:
@@ -194,7 +176,14 @@ class EventContext:
         stranger: Stranger | None = None,
         **fields: Value,
     ) -> None:
-        """Emit an event with the fields of this context added; see ``Events.emit``. Never raises."""
+        """Emit an event. Never raises. Texts are made printable and shortened here, so callers pass them as they are.
+
+        Args:
+            level: overrides the log level that ``codes.LEVELS`` gives to the code.
+            error: an exception whose traceback goes to the log.
+            stranger: who has caused it, if nobody has logged in.
+            fields: more fields besides those of this context; those that are ``None`` are left out.
+        """
         self._events.dispatch(code, {**self.fields, **fields}, level, error, self._marks, stranger)
 
 

@@ -15,6 +15,7 @@ from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address
 from sshgate.errors import LimitReached
+from sshgate.telemetry.events import Events, Record
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -57,10 +58,8 @@ async def said(port: int, words: bytes, source: str = "127.0.0.1") -> bytes:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_protocol_gets_its_client_and_every_byte_behind_the_header(loop: str) -> None:
     async def work() -> None:
-        refused: list[tuple[str, str]] = []
-        listener = Listener(
-            lambda peer, cut: Echo(peer), lambda source, reason: refused.append((source, reason)), ["127.0.0.9"]
-        )
+        refused: list[Record] = []
+        listener = Listener(lambda peer, cut: Echo(peer), Events(refused.append), ["127.0.0.9"])
         (bound,) = await listener.open(Address("127.0.0.1", 0))
         listener.start()
         header = b"PROXY TCP4 192.0.2.7 198.51.100.1 1000 22\r\n"
@@ -69,7 +68,9 @@ def test_a_protocol_gets_its_client_and_every_byte_behind_the_header(loop: str) 
         assert await said(bound.port, b"PROXY UNKNOWN\r\nhello", "127.0.0.9") == b"127.0.0.9 127.0.0.1 hello"
         assert not refused
         assert await said(bound.port, b"hello, no header", "127.0.0.9") == b""
-        assert refused == [("127.0.0.9", "PROXY header: it is missing")]
+        assert [record.fields for record in refused] == [
+            {"source": "127.0.0.9", "reason": "PROXY header: it is missing"}
+        ]
         listener.close()
         with pytest.raises(ConnectionRefusedError):
             await said(bound.port, b"")
@@ -88,7 +89,7 @@ def test_a_connection_that_is_refused_or_cut_leaves_nothing(loop: str) -> None:
                 raise LimitReached("full")
             return Echo(peer)
 
-        listener = Listener(made, lambda source, reason: None)
+        listener = Listener(made, Events())
         (bound,) = await listener.open(Address("127.0.0.1", 0))
         listener.start()
         assert await said(bound.port, b"") == b""
@@ -102,7 +103,7 @@ def test_a_connection_that_is_refused_or_cut_leaves_nothing(loop: str) -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_without_descriptors_it_waits_and_accepts_again(loop: str) -> None:
     async def work() -> None:
-        listener = Listener(lambda peer, cut: Echo(peer), lambda source, reason: None)
+        listener = Listener(lambda peer, cut: Echo(peer), Events())
         (bound,) = await listener.open(Address("127.0.0.1", 0))
         listener.start()
         client = socket.create_connection(("127.0.0.1", bound.port))
@@ -126,7 +127,7 @@ def test_without_descriptors_it_waits_and_accepts_again(loop: str) -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_an_address_that_is_taken_is_an_error_and_leaves_nothing_open(loop: str) -> None:
     async def work() -> None:
-        first, second = (Listener(lambda peer, cut: Echo(peer), lambda source, reason: None) for _ in range(2))
+        first, second = (Listener(lambda peer, cut: Echo(peer), Events()) for _ in range(2))
         (bound,) = await first.open(Address("127.0.0.1", 0))
         with pytest.raises(OSError, match="in use"):
             await second.open(bound)

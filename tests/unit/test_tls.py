@@ -15,6 +15,7 @@ import uvloop
 
 from sshgate.access.listening import Listener
 from sshgate.config.model import Address
+from sshgate.telemetry.events import Events
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 # Without turns, a socket's buffer full of records of one byte takes 300 ms and more.
@@ -80,7 +81,7 @@ def _send(port: int, pieces: int, piece: bytes) -> None:
 def test_records_are_decrypted_in_turns(loop: str, pieces: int, piece: bytes, server: ssl.SSLContext) -> None:
     async def work() -> None:
         takes = Takes(pieces * len(piece))
-        listener = Listener(lambda peer, cut: takes, lambda source, reason: None, tls=server)
+        listener = Listener(lambda peer, cut: takes, Events(), tls=server)
         bound = await listener.open(Address("127.0.0.1", 0))
         listener.start()
         sending = asyncio.create_task(asyncio.to_thread(_send, bound[0].port, pieces, piece))
