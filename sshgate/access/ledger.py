@@ -20,6 +20,7 @@ import structlog
 from sshgate.access.issued import Issued, Logout, Token
 from sshgate.errors import GateError, Unavailable
 from sshgate.stream.tasks import TaskSet
+from sshgate.telemetry.rate_limit import RateLimit
 
 # Upper bound on how long other gateways accept a revoked token, not counting the time of the read itself.
 REFRESH_SECONDS = 5.0
@@ -149,6 +150,7 @@ class Ledger:
         self._unsaved: list[tuple[str, Change]] = []
         self._turn = asyncio.Lock()
         self._tasks = TaskSet()
+        self._warnings = RateLimit()
         self._lookup: asyncio.Task[None] | None = None
         self._looked_up_at = -LOOKUP_SECONDS
 
@@ -174,9 +176,18 @@ class Ledger:
         """Read what all gateways have written. Raises ``GateError``; the copy is unchanged then."""
         async with self._turn:
             texts = await self._records.all()
-            self._users = {user: _read(text) for user, text in texts.items()}
+            self._users = {user: self._read_or_keep(user, text) for user, text in texts.items()}
             for user, change in self._unsaved:
                 self._users[user] = change(self.of(user))
+
+    def _read_or_keep(self, user: str, text: str) -> Issued:
+        try:
+            return _read(text)
+        except Unavailable as error:
+            if self._warnings.due(user):
+                log.error("ledger.damaged", user=user, reason=str(error.__cause__))
+            # Without knowing which of their logins have ended, none of those so far counts.
+            return self._users.get(user, Issued(before=self._clock()))
 
     def of(self, user: str) -> Issued:
         """Return what was issued to this user, as of the last refresh; empty for an unknown user."""

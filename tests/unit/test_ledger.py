@@ -108,6 +108,25 @@ async def test_gateways_that_write_to_one_file_lose_nothing(tmp_path: Path) -> N
         await fresh.refresh()
 
 
+async def test_a_damaged_record_of_one_user_hides_no_revocation_of_others() -> None:
+    records = MemoryUserRecords()
+    here, there = Ledger(records, lambda: 9.0), Ledger(records, lambda: 9.0)
+    for user in ("alice", "bob"):
+        await there.issue(user, token("a"))
+    await here.refresh()
+    await records.change("bob", lambda _: '{"tokens": 5}')
+    await there.revoke("alice", "a")
+    await here.refresh()
+    assert here.of("alice").lost("a", 0.0, token=True)
+    # What was known of it counts; where nothing was, no earlier login does.
+    assert not here.of("bob").lost("a", 0.0, token=True)
+    fresh = Ledger(records, lambda: 9.0)
+    await fresh.refresh()
+    assert fresh.of("bob").lost("a", 0.0, token=True)
+    assert fresh.of("bob").lost("login", 9.0, token=False)
+    assert not fresh.of("bob").lost("login", 9.5, token=False)
+
+
 async def test_whatever_fails_in_one_look_ends_none_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sshgate.access.ledger.REFRESH_SECONDS", 0.01)
     third = asyncio.Event()
