@@ -283,9 +283,9 @@ class _Upload(_Transfer):
         return _number(self._answer)
 
 
-def _number(said: bytes) -> int:
+def _number(output: bytes) -> int:
     """Parse a size from the script. It is not trusted: other programs of the user may write to its output."""
-    digits = said.strip()
+    digits = output.strip()
     if not digits.isdigit() or len(digits) > LONGEST_NUMBER:
         raise Refusal(502, "sandbox", "the sandbox answered with something else than a size.")
     return int(digits)

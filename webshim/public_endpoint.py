@@ -81,8 +81,8 @@ class PublicEndpoint:
         """Return the scheme that the browser uses, towards us or a trusted proxy: ``http`` or ``https``."""
         if self._public:
             return urlsplit(self._public).scheme
-        said = _SCHEMES.get(_only(headers, "X-Forwarded-Proto")) if self.trusted(peer) else None
-        return said or self._scheme
+        forwarded = _SCHEMES.get(_only(headers, "X-Forwarded-Proto")) if self.trusted(peer) else None
+        return forwarded or self._scheme
 
     def cookie(self, scheme: str) -> str:
         """Return the cookie's name.
@@ -124,8 +124,8 @@ class PublicEndpoint:
         It is the peer's, or behind trusted proxies the last address in X-Forwarded-For that is not one of them.
         """
         # Some proxies add their own header line after those of the client, so all lines are joined.
-        said = ",".join(headers.getall("X-Forwarded-For", [])) if self.trusted(peer) else ""
-        for text in reversed([part.strip() for part in said.split(",")]):
+        forwarded = ",".join(headers.getall("X-Forwarded-For", [])) if self.trusted(peer) else ""
+        for text in reversed([part.strip() for part in forwarded.split(",")]):
             try:
                 ip_address(text)
             except ValueError:

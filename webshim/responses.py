@@ -79,7 +79,7 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
         return refused(Refusal(400, "request", "the body of this request is broken.", {"Connection": "close"}))
     except Exception:
         log.exception("web.request.broken", method=request.method, route=_route(request))
-        return refused(Refusal(500, "internal", "an error inside the gateway; try again, and tell your operator."))
+        return refused(Refusal(500, "internal", "an error inside the gateway; try again, or ask your operator."))
     return response
 
 

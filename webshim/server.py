@@ -198,7 +198,7 @@ class WebServer:
         for work in (self._recheck(), self._ledger.run()):
             self._tasks.start(work)
         if place.nameless_proxy:
-            log.warning("web.listen is plain HTTP: who comes past the proxy is served in the clear")
+            log.warning("web.listen is plain HTTP: clients that bypass the proxy are served in the clear")
         elif not place.url.startswith(("https:", "http://127.0.0.1", "http://localhost", "http://[::1]")):
             log.warning("web.public_url is plain HTTP: passwords and terminals cross the network in the clear")
         return bound

@@ -89,10 +89,10 @@ class WebSocket(web.WebSocketResponse):
         # aiohttp calls this without a message when it cannot parse what it reads, and would close the connection at
         # once. The kernel would answer later data with a reset, and the peer would lose the unread close frame.
         if code in _UNREADABLE and not message and not self.closed and self._connection is not None:
-            await self._told(self._connection, code)
+            await self._send_close(self._connection, code)
         return await super().close(code=code, message=message, drain=drain)
 
-    async def _told(self, connection: Connection, code: int) -> None:
+    async def _send_close(self, connection: Connection, code: int) -> None:
         """Send the close frame, then discard what the peer sends until it has closed, at most ``CLOSE_SECONDS``."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -133,16 +133,16 @@ class Socket:
         )  # fmt: skip
         self._sent = 0
         self._began = 0
-        self._told_taken = 0
-        self._told_state = ""
-        self._news: deque[str] = deque()
+        self._sent_taken = 0
+        self._sent_state = ""
+        self._frames: deque[str] = deque()
         self._more = asyncio.Event()
         self._ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-        self._asked_at = -SNAPSHOT_PAUSE
-        self._asking: asyncio.TimerHandle | None = None
+        self._snapshot_asked_at = -SNAPSHOT_PAUSE
+        self._snapshot_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Socket {self.principal.user}, sent {self._sent}, acked {self.acked}, {len(self._news)} waiting>"
+        return f"<Socket {self.principal.user}, sent {self._sent}, acked {self.acked}, {len(self._frames)} waiting>"
 
     # --- session.Viewer ---
 
@@ -157,7 +157,7 @@ class Socket:
 
     def send(self, text: str) -> None:
         """Queue a text frame. It is sent before further output."""
-        self._news.append(text)
+        self._frames.append(text)
         self._more.set()
 
     # --- from the upgrade to the close ---
@@ -178,8 +178,8 @@ class Socket:
         finally:
             if self._session is not None:
                 self._session.detach(self)
-            if self._asking is not None:
-                self._asking.cancel()
+            if self._snapshot_timer is not None:
+                self._snapshot_timer.cancel()
             await self._close(request, code, reason, error)
         return self._websocket
 
@@ -240,7 +240,7 @@ class Socket:
             offset=start.offset, until=session.output.end, cols=session.size.columns, rows=session.size.rows,
             profile=session.profile, name=session.identity.login.name,
         ))  # fmt: skip
-        self._told_state = session.state
+        self._sent_state = session.state
         if (snapshot := start.snapshot) is not None:
             self.send(encode(
                 "snapshot", offset=snapshot.offset, cols=snapshot.cols, rows=snapshot.rows, data=snapshot.data
@@ -291,13 +291,13 @@ class Socket:
         self.acked = offset
         session.acknowledged()
         self._more.set()
-        if self._asking is None and offset - session.output.snapshot_offset >= SNAPSHOT_EVERY:
-            wait = self._asked_at + SNAPSHOT_PAUSE - time.monotonic()
-            self._asking = asyncio.get_running_loop().call_later(max(0.0, wait), self._ask, session)
+        if self._snapshot_timer is None and offset - session.output.snapshot_offset >= SNAPSHOT_EVERY:
+            wait = self._snapshot_asked_at + SNAPSHOT_PAUSE - time.monotonic()
+            self._snapshot_timer = asyncio.get_running_loop().call_later(max(0.0, wait), self._ask_for_snapshot)
 
-    def _ask(self, session: WebSession) -> None:
-        self._asking = None
-        self._asked_at = time.monotonic()
+    def _ask_for_snapshot(self) -> None:
+        self._snapshot_timer = None
+        self._snapshot_asked_at = time.monotonic()
         self.send(encode("snapshot_wanted"))
 
     # --- to the page ---
@@ -306,28 +306,28 @@ class Socket:
         send = self._websocket.send_bytes
         output = session.output
         while True:
-            while self._news:
-                await self._websocket.send_str(self._news.popleft())
+            while self._frames:
+                await self._websocket.send_str(self._frames.popleft())
             most = min(SEND_BYTES, self.acked + WINDOW_HIGH - self._sent)
             if most > 0 and (data := output.read(self._sent, most)):
                 self._sent += len(data)
                 await send(data)
                 continue
             self._more.clear()
-            if await self._tell_changes(session):
+            if await self._send_changes(session):
                 return
-            if not self._news and (most <= 0 or self._sent == output.end):
+            if not self._frames and (most <= 0 or self._sent == output.end):
                 await self._more.wait()
 
-    async def _tell_changes(self, session: WebSession) -> bool:
+    async def _send_changes(self, session: WebSession) -> bool:
         """Send changes of the session itself; true after sending its end."""
         taken = session.taken - self._began
-        if taken - self._told_taken >= INPUT_STEP:
-            self._told_taken = taken
+        if taken - self._sent_taken >= INPUT_STEP:
+            self._sent_taken = taken
             await self._websocket.send_str(encode("taken", offset=taken))
         state = session.state
-        if state != self._told_state and state == "running":
-            self._told_state = state
+        if state != self._sent_state and state == "running":
+            self._sent_state = state
             await self._websocket.send_str(encode("state", state=state))
         if (ending := session.ending) is None or self._sent < session.output.end:
             return False
