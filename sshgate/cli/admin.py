@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,7 +46,7 @@ def end_sandbox(config: Config, which: str, as_json: bool) -> int:
     """
 
     async def run(operator: Operator) -> int:
-        ended = await operator.end(which, _who())
+        ended = await operator.end(which, _operator_name())
         if as_json:
             click.echo(json.dumps({"ended": ended}))
         elif ended is None:
@@ -59,7 +59,7 @@ def end_sandbox(config: Config, which: str, as_json: bool) -> int:
 
 
 def reap(config: Config, dry_run: bool, as_json: bool) -> int:
-    """Remove orphans and expired named sandboxes, and print each action. Takes about 25 seconds.
+    """Delete orphans and expired named sandboxes, and print each action. Takes about 25 seconds.
 
     Args:
         dry_run: Print the actions without carrying them out.
@@ -69,23 +69,20 @@ def reap(config: Config, dry_run: bool, as_json: bool) -> int:
     """
 
     def waiting(seconds: float) -> None:
-        click.echo(f"sshgate: listening {seconds:.0f} s for gateways that are alive.", err=True)
+        click.echo(f"sshgate: waiting {seconds:.0f} s for signs of life from gateways.", err=True)
 
     async def run(operator: Operator) -> int:
-        actions = await operator.reap(dry_run, waiting)
+        actions = [_fields(action) for action in await operator.reap(dry_run, waiting)]
         if as_json:
-            click.echo(json.dumps([_values(action) for action in actions], indent=2))
+            click.echo(json.dumps(actions, indent=2))
         else:
-            for action in actions:
-                click.echo(_sentence(action, dry_run))
-            if not actions:
-                click.echo("nothing to reap.")
+            click.echo("\n".join(_sentence(action, dry_run) for action in actions) or "nothing to reap.")
         return 0
 
     return _run(config, run)
 
 
-def _who() -> str:
+def _operator_name() -> str:
     """Return the operator's local user name, for the audit."""
     try:
         return getpass.getuser()
@@ -93,21 +90,24 @@ def _who() -> str:
         return f"uid {os.getuid()}"
 
 
-def _sentence(action: Delete | Detach, dry_run: bool) -> str:
+def _fields(action: Delete | Detach) -> dict[str, Any]:
+    """Return an action as the object that ``--json`` prints."""
     record = action.record
-    whose = f"{record.user or 'unknown'}{f'={record.sandbox}' if record.sandbox else ''}"
-    if isinstance(action, Detach):
-        return f"{'would detach' if dry_run else 'detached'} {record.name} ({whose}): its gateway {action.life} is gone"
-    unless = ", unless a program runs in it" if action.unless_busy else ""
-    return f"{'would delete' if dry_run else 'deleted'} {record.name} ({whose}){unless}: {action.reason}"
+    return {
+        "action": "detach" if isinstance(action, Detach) else "delete",
+        "sandbox": record.name,
+        "user": record.user,
+        "name": record.sandbox,
+        "reason": f"its gateway {action.life} is gone" if isinstance(action, Detach) else action.reason,
+        "unless_busy": isinstance(action, Delete) and action.unless_busy,
+    }
 
 
-def _values(action: Delete | Detach) -> dict[str, str | bool | None]:
-    record = action.record
-    common: dict[str, str | bool | None] = {"sandbox": record.name, "user": record.user, "name": record.sandbox}
-    if isinstance(action, Detach):
-        return {"action": "detach", **common, "reason": f"its gateway {action.life} is gone", "unless_busy": False}
-    return {"action": "delete", **common, "reason": action.reason, "unless_busy": action.unless_busy}
+def _sentence(action: dict[str, Any], dry_run: bool) -> str:
+    verb = f"would {action['action']}" if dry_run else f"{action['action'].removesuffix('e')}ed"
+    whose = "=".join(filter(None, (action["user"] or "unknown", action["name"])))
+    unless = ", unless a program runs in it" if action["unless_busy"] else ""
+    return f"{verb} {action['sandbox']} ({whose}){unless}: {action['reason']}"
 
 
 def _run(config: Config, work: Callable[[Operator], Awaitable[int]]) -> int:
@@ -116,8 +116,8 @@ def _run(config: Config, work: Callable[[Operator], Awaitable[int]]) -> int:
     async def connected() -> int:
         from sshgate.providers.kubernetes.operator import operator
 
-        async with operator(config) as there:
-            return await work(there)
+        async with operator(config) as opened:
+            return await work(opened)
 
     logs.configure(config.log)
     try:

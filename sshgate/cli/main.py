@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 
 SHORTEST_PASSWORD = 10
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_CONFIG = click.option(
+    "-c", "--config", "file", type=_FILE, default="sshgate.yaml", show_default=True, help="The settings file."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", prog_name="sshgate", message="%(prog)s %(version)s")
 def main() -> None:
-    """Let people `ssh` into a fresh, locked-down sandbox.
+    """Give every ssh login a fresh, locked-down sandbox.
 
-    Every login gets a Kubernetes pod of its own, or on a laptop a bubblewrap sandbox, and the sandbox is gone
-    when the user leaves. Begin with `sshgate try`; then copy sshgate.example.yaml, change what you need, and
-    run `sshgate serve`.
+    The sandbox is a Kubernetes pod, or made with bubblewrap on this machine. It is deleted when the user leaves.
+    Begin with `sshgate try`. To run a gateway for others, copy sshgate.example.yaml, edit it, and run
+    `sshgate serve`.
     """
 
 
@@ -34,16 +38,17 @@ main.add_command(cp)
 
 
 @main.command()
-@click.option("-c", "--config", "file", type=_FILE, default="sshgate.yaml", show_default=True, help="The settings.")
+@_CONFIG
 def serve(file: Path) -> None:
-    """Run the gateway with the settings of a file.
+    """Run the gateway.
 
-    It runs in the foreground, logs to stderr, and keeps its keys in the directories that the file names. TERM
-    and Ctrl-C stop it: no more logins, running sessions may end within ssh.drain, then every sandbox is
-    removed. A second signal does not wait. A changed file is read again by itself, and at HUP; the log says what
-    is in force and what waits for a restart.
+    It runs in the foreground and logs to stderr. SIGTERM or Ctrl-C stops it: it accepts no more logins, gives
+    running sessions the time of ssh.drain to end, and deletes its sandboxes. A second signal ends the wait.
 
-    Exit status: 0 after a signal, 1 when it cannot start, 2 when the settings are wrong.
+    The settings file is read again when it changes, and at SIGHUP. The log says which changes are in force and
+    which need a restart.
+
+    Exit status: 0 after a signal, 1 if the gateway cannot start, 2 if the settings are not valid.
     """
     config = _load(file)
     from sshgate.server import app
@@ -52,25 +57,27 @@ def serve(file: Path) -> None:
 
 
 @main.command("try")
-@click.option("-p", "--port", type=click.IntRange(0, 65_535), default=2222, show_default=True, help="0: a free one.")
+@click.option(
+    "-p", "--port", type=click.IntRange(0, 65_535), default=2222, show_default=True, help="0 picks a free port."
+)
 @click.option(
     "--keys",
     type=click.Path(path_type=Path, file_okay=False),
     default="keys",
     show_default=True,
-    help="Where host keys, the development key and the users' keys are kept.",
+    help="The directory for host keys, the development key and users' keys.",
 )
-def try_(port: int, keys: Path) -> None:
-    """Run a gateway for yourself, here and now, without a cluster and without settings.
+def try_gateway(port: int, keys: Path) -> None:
+    """Run a gateway on this machine, without a cluster.
 
-    Sandboxes are made on this machine by bubblewrap, and only this machine can log in. A key for the user
-    `dev` is made at the first start. The line to paste is printed as soon as logins are accepted.
+    It needs no settings file. Sandboxes are made with bubblewrap, and logins are accepted from this machine only. The
+    first start makes a key for the user `dev`. When the gateway is ready, it prints the ssh command to paste.
     """
-    from sshgate.cli import try_ as trial
+    from sshgate.cli import try_
     from sshgate.errors import GateError
 
     try:
-        status = trial.run(port, keys)
+        status = try_.run(port, keys)
     except GateError as error:
         click.echo(f"sshgate: {error}", err=True)
         status = error.status if error.status != 255 else 1
@@ -82,13 +89,13 @@ def try_(port: int, keys: Path) -> None:
 @main.command("check-config")
 @click.argument("file", type=_FILE)
 def check_config(file: Path) -> None:
-    """Say whether a file of settings can be used, and all that is wrong with it.
+    """Check a settings file, and report every mistake in it.
 
-    Mistakes go to stderr, one on each line as FILE:LINE: what is wrong and what to do. Host keys, addresses, the
-    audit file and what traces need are tried as `serve` would on this machine. Nothing is started or made and no
-    cluster is asked.
+    Each mistake is one line on stderr: FILE:LINE: what is wrong and what to do. Host keys, addresses, the audit
+    file and the export of traces are checked as `serve` would use them on this machine. Nothing is started or
+    created, and the cluster is not contacted.
 
-    Exit status: 0 when the gateway can start with it, 2 when not.
+    Exit status: 0 if the gateway can start with the file, 2 if not.
     """
     config = _load(file)
     from sshgate.cli import preflight
@@ -100,7 +107,8 @@ def check_config(file: Path) -> None:
     from sshgate.access.authorized_keys import Keyring
 
     if Keyring(config.access.authorized_keys, config.access.user_ca).empty:
-        click.echo(f"{file}: no key is configured yet: nobody can log in. {_first_key(config)}", err=True)
+        keys = config.access.authorized_keys / "USER"
+        click.echo(f"{file}: nobody can log in yet: copy a user's .pub file to {keys}, USER being the login.", err=True)
     from sshgate.config.ignored import ignored_settings
 
     for sentence in ignored_settings(config):
@@ -112,59 +120,56 @@ def check_config(file: Path) -> None:
 
 @main.command()
 @click.argument("user")
-@click.option("-c", "--config", "file", type=_FILE, default="sshgate.yaml", show_default=True, help="The settings.")
-@click.option("--remove", is_flag=True, help="Take the password away; the user's sessions by it end.")
+@_CONFIG
+@click.option("--remove", is_flag=True, help="Remove the password; logins made with it end.")
 def passwd(user: str, file: Path, remove: bool) -> None:
-    """Set a user's password for the browser, in the file that web.users_file names.
+    """Set a user's password for the browser.
 
-    It is asked for twice on a terminal, else read as one line from stdin. A running gateway sees the change at
-    once; logins by an earlier password end.
+    It is kept in the file named by the setting web.users_file. On a terminal it is asked for twice; otherwise it is
+    read from stdin as one line. A running gateway applies the change at once, and logins made with the old password
+    end.
 
-    Exit status: 0 when it is written, 1 when it cannot be written, 2 when the settings or the name are wrong.
+    Exit status: 0 if the password was set, 1 if the file cannot be written, 2 if the settings, the name or the
+    password are not valid.
     """
     from sshgate.config.names import is_user
 
     web = _load(file).web
     if web is None or web.users_file is None:
-        click.echo(f"{file}: there is no web.users_file to write to: name a file there.", err=True)
-        sys.exit(2)
+        _fail(f"{file}: web.users_file is not set: name a file there, in which passwords are kept.", 2)
     if not is_user(user):
-        click.echo(f"sshgate: {user!r} cannot name a user: use A-Z, a-z, 0-9 and '._@-', not '.@-' first.", err=True)
-        sys.exit(2)
+        _fail(
+            f"sshgate: {user!r} is not a user name: use A-Z, a-z, 0-9, '_' and, except at the start, '.', '@', '-'.", 2
+        )
     # Imported by name: the package can be installed without the web front end.
     passwords = importlib.import_module("webshim.passwords")
     password = None if remove else _password()
     try:
         passwords.set_password(web.users_file, user, password)
     except OSError as error:
-        click.echo(f"sshgate: {web.users_file}: {error.strerror}.", err=True)
-        sys.exit(1)
-    click.echo(f"{web.users_file}: {user} {'has no password any more' if remove else 'has a new password'}.")
-
-
-_CONFIG = click.option(
-    "-c", "--config", "file", type=_FILE, default="sshgate.yaml", show_default=True, help="The settings."
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Values for programs instead of text.")
+        _fail(f"sshgate: {web.users_file}: {error.strerror}.", 1)
+    click.echo(f"{web.users_file}: {'removed the password' if remove else 'set a new password'} of {user}.")
 
 
 @main.group()
 def sandboxes() -> None:
-    """List the sandboxes of all users, or end one. Needs the cluster, not a running gateway."""
+    """List the sandboxes of all users, or end one. Needs the cluster, but no running gateway."""
 
 
 @sandboxes.command("list")
 @_CONFIG
 @_JSON
 def list_sandboxes(file: Path, as_json: bool) -> None:
-    """List every sandbox that is somebody's, with what it uses where the cluster measures it.
+    """List the sandboxes in use.
 
-    Exit status: 0, 1 when the cluster does not answer, 2 when the settings are wrong.
+    CPU and memory are shown if the cluster measures them.
+
+    Exit status: 0, 1 if the cluster does not answer, 2 if the settings are not valid.
     """
     config = _load(file)
-    from sshgate.cli import admin as operate
+    from sshgate.cli import admin
 
-    sys.exit(operate.list_sandboxes(config, as_json))
+    sys.exit(admin.list_sandboxes(config, as_json))
 
 
 @sandboxes.command("end")
@@ -172,32 +177,33 @@ def list_sandboxes(file: Path, as_json: bool) -> None:
 @_CONFIG
 @_JSON
 def end_sandbox(which: str, file: Path, as_json: bool) -> None:
-    """End a sandbox, by its pod's name or as USER=NAME, with all that runs in it. A home is kept.
+    """End a sandbox and everything that runs in it. WHICH is a pod's name or USER=NAME. Its home is kept.
 
-    Exit status: 0 when it ends, 1 when there is none or the cluster does not answer, 2 when the settings are wrong.
+    Exit status: 0 if it has ended, 1 if there is no such sandbox or the cluster does not answer, 2 if the settings
+    are not valid.
     """
     config = _load(file)
-    from sshgate.cli import admin as operate
+    from sshgate.cli import admin
 
-    sys.exit(operate.end_sandbox(config, which, as_json))
+    sys.exit(admin.end_sandbox(config, which, as_json))
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted, and delete nothing.")
 @_CONFIG
 @_JSON
 def reap(dry_run: bool, file: Path, as_json: bool) -> None:
-    """Remove what dead gateways left behind, and named sandboxes nobody came back to.
+    """Delete what dead gateways have left behind.
 
-    Running gateways do this by themselves; this is for when none runs. Who is dead is told by silence, so it takes
-    about 25 seconds.
+    Named sandboxes that have expired are deleted as well. Running gateways do this by themselves; use it when none
+    runs. It first waits about 25 seconds for signs of life from gateways.
 
-    Exit status: 0, 1 when the cluster does not answer, 2 when the settings are wrong.
+    Exit status: 0, 1 if the cluster does not answer, 2 if the settings are not valid.
     """
     config = _load(file)
-    from sshgate.cli import admin as operate
+    from sshgate.cli import admin
 
-    sys.exit(operate.reap(config, dry_run, as_json))
+    sys.exit(admin.reap(config, dry_run, as_json))
 
 
 def _password() -> str:
@@ -206,8 +212,7 @@ def _password() -> str:
     else:
         password = sys.stdin.readline().rstrip("\n")
     if len(password) < SHORTEST_PASSWORD:
-        click.echo(f"sshgate: a password needs at least {SHORTEST_PASSWORD} characters.", err=True)
-        sys.exit(2)
+        _fail(f"sshgate: a password needs at least {SHORTEST_PASSWORD} characters.", 2)
     return str(password)
 
 
@@ -223,5 +228,6 @@ def _load(file: Path) -> Config:
         sys.exit(2)
 
 
-def _first_key(config: Config) -> str:
-    return f"Put somebody's .pub file there under the user's name: {config.access.authorized_keys / 'NAME'}"
+def _fail(sentence: str, status: int) -> NoReturn:
+    click.echo(sentence, err=True)
+    sys.exit(status)

@@ -36,7 +36,7 @@ def _host_keys(directory: Path) -> Iterator[str]:
     if not any(directory.glob("ssh_host_*_key")):
         place = _nearest(directory)
         if not os.access(place, os.W_OK | os.X_OK):
-            yield f"ssh.host_keys: {directory} holds no host key, and none can be made: {place} cannot be written to."
+            yield f"ssh.host_keys: {directory} holds no host key, and none can be created: {place} is not writable."
         return
     from sshgate.ssh import hostkeys  # takes half a second, needed only if there are keys
 
@@ -60,9 +60,9 @@ def _address(name: str, wanted: Address) -> Iterator[str]:
             probe.bind(place)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
-                yield f"{name}: {wanted.host} is no address of this machine."
+                yield f"{name}: {wanted.host} is not an address of this machine."
             elif error.errno == errno.EACCES:
-                yield f"{name}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one than {wanted.port}."
+                yield f"{name}: port {wanted.port} needs CAP_NET_BIND_SERVICE; choose a port above 1023."
             elif error.errno != errno.EADDRINUSE:  # a running gateway may have its configuration checked
                 yield f"{name}: cannot listen on {wanted}: {error.strerror}."
 
@@ -73,7 +73,7 @@ def _audit(file: Path) -> Iterator[str]:
     elif file.exists() and not os.access(file, os.W_OK):
         yield f"telemetry.audit: {file} cannot be written to."
     elif not file.exists() and not (file.parent.is_dir() and os.access(file.parent, os.W_OK | os.X_OK)):
-        yield f"telemetry.audit: {file} cannot be made: make its directory, and let the gateway write there."
+        yield f"telemetry.audit: {file} cannot be created: create its directory, and let the gateway write there."
 
 
 def _traces(settings: Traces) -> Iterator[str]:

@@ -47,13 +47,14 @@ def run(port: int, keys: Path) -> int:
     _check_port(port)
     config = replace(prepare(port, keys), web=Web(listen=_web_address(port), secret=keys / "web"))
 
-    def ready(doors: Frontends) -> None:
-        assert doors.web is not None
-        fingerprint = fingerprint_of(_development_blob(keys))
-        link = doors.web.login_link(Identity(LoginName(USER), "publickey", fingerprint, HOST), LINK_SECONDS)
-        print(invitation(doors.addresses[0].port, keys, link), flush=True)
+    def on_ready(frontends: Frontends) -> None:
+        assert frontends.web is not None
+        public = base64.b64decode(_development_key(_private_key(keys)).split()[1])
+        identity = Identity(LoginName(USER), "publickey", fingerprint_of(public), HOST)
+        link = frontends.web.login_link(identity, LINK_SECONDS)
+        print(invitation(frontends.addresses[0].port, keys, link), flush=True)
 
-    return app.run(config, ready)
+    return app.run(config, on_ready)
 
 
 def prepare(port: int, keys: Path) -> Config:
@@ -100,7 +101,7 @@ Ready. Every login gets a fresh sandbox on this machine. Paste this into another
 
   {ssh}
 
-Or open this in a browser, once, within {LINK_SECONDS // 60:.0f} minutes; the second line prints another one:
+Or open this link in a browser. It works once, within {LINK_SECONDS // 60:.0f} minutes; the command prints another:
 
   {link}
   {shlex.join(["ssh", "-p", str(port), *options, "-s", f"{USER}@{HOST}", "web"])}
@@ -113,9 +114,9 @@ Files:
 
   {sftp}
 
-The channels of a connection share its sandbox; with the login name {USER}+fresh each has its own. One for all
-connections, as remote editors need it, has {USER}=NAME. With these lines in ~/.ssh/config
-it is `{ALIAS}`, for ssh and for editors:
+All channels of a connection share one sandbox; log in as {USER}+fresh to give each its own. To use the same sandbox
+from every connection, as remote editors do, log in as {USER}=NAME. With these lines in ~/.ssh/config, the host
+`{ALIAS}` is such a sandbox:
 
 {textwrap.indent(_config_block(port, keys.resolve()), "  ")}
 
@@ -133,32 +134,22 @@ def _config_block(port: int, keys: Path) -> str:
 
 
 def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-            probe.listen(1)
-        except OSError as error:
-            reason = (
-                "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror}"
-            )
-            other = port + 1 if 1024 <= port < 65_535 else 2222
-            raise Unavailable(f"port {port} of {HOST} {reason}; try another one: sshgate try --port {other}") from error
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        reason = "is taken by another program" if taken else f"cannot be used: {os.strerror(error.errno or 0)}"
+        other = port + 1 if 1024 <= port < 65_535 else 2222
+        raise Unavailable(f"port {port} of {HOST} {reason}; try another one: sshgate try --port {other}") from error
 
 
 def _web_address(port: int) -> Address:
     """Return the web address: the usual port, or a free one if that is taken or SSH uses a free port as well."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, WEB_PORT if port else 0))
-        except OSError:
-            return Address(HOST, 0)
+    try:
+        socket.create_server((HOST, WEB_PORT)).close()
+    except OSError:
+        return Address(HOST, 0)
     return Address(HOST, WEB_PORT if port else 0)
-
-
-def _development_blob(keys: Path) -> bytes:
-    return base64.b64decode(_development_key(_private_key(keys)).split()[1])
 
 
 def _private_key(keys: Path) -> Path:
@@ -175,7 +166,7 @@ def _development_key(path: Path) -> str:
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
         ))  # fmt: skip
     except (ValueError, TypeError) as error:
-        raise ConfigError([f"{path}: this is not a private key without a passphrase; move it away."]) from error
+        raise ConfigError([f"{path}: not a private key, or one with a passphrase; move it away."]) from error
     public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return f"{public.decode()} sshgate-try\n"
 

@@ -28,21 +28,21 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.tracing import traced
 
 # Seconds between checks for running sessions, in a drain of which one step has failed.
-DRAIN_LOOK_SECONDS = 0.2
+DRAIN_POLL_SECONDS = 0.2
 
-Ready = Callable[[Frontends], None]
+OnReady = Callable[[Frontends], None]
 
 log = structlog.get_logger("sshgate.app")
 
 
-def run(config: Config, ready: Ready | None = None, file: Path | None = None) -> int:
+def run(config: Config, on_ready: OnReady | None = None, file: Path | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. A second signal cuts what still runs.
 
     The event loop is uvloop if it is installed and SSHGATE_LOOP is not ``asyncio``. Blocks; call it from the main
     thread. Leaves SIGTERM and SIGINT ignored.
 
     Args:
-        ready: Called once, with the open front ends, when logins are accepted.
+        on_ready: Called once, with the open front ends, when logins are accepted.
         file: The file that ``config`` was read from. It is read again when it changes, and at SIGHUP.
 
     Returns:
@@ -51,7 +51,7 @@ def run(config: Config, ready: Ready | None = None, file: Path | None = None) ->
     logs.configure(config.log)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serve(config, ready, file))
+            runner.run(serve(config, on_ready, file))
     except GateError as error:
         print(f"sshgate: {error}", file=sys.stderr)
         return error.status if error.status != 255 else 1
@@ -68,13 +68,13 @@ def run(config: Config, ready: Ready | None = None, file: Path | None = None) ->
     return 0
 
 
-async def serve(config: Config, ready: Ready | None = None, file: Path | None = None) -> None:
+async def serve(config: Config, on_ready: OnReady | None = None, file: Path | None = None) -> None:
     """Open everything, serve until a signal, drain, and close in reverse order.
 
     Cancellation skips the drain and closes everything.
 
     Args:
-        ready: As in ``run``.
+        on_ready: As in ``run``.
         file: As in ``run``.
 
     Raises:
@@ -85,35 +85,35 @@ async def serve(config: Config, ready: Ready | None = None, file: Path | None = 
 
         refuse_public([config.ssh.listen, *([config.web.listen] if config.web is not None else [])])
     stop = _stop_signals()
-    async with Core(config) as core, _observable(config, core):
+    async with Core(config) as core, _telemetry_open(config, core):
         events = core.telemetry.events
-        doors = Frontends(config, core)
+        frontends = Frontends(config, core)
         try:
-            await doors.listen()
+            await frontends.listen()
             core.readiness.serving = True
             # These objects live until the end. Each full garbage collection would spend 30 ms on them.
             gc.freeze()
-            web = doors.web.url if doors.web is not None else None
-            addresses = " ".join(map(str, doors.addresses))
+            web = frontends.web.url if frontends.web is not None else None
+            addresses = " ".join(map(str, frontends.addresses))
             events.emit(Code.SERVING, addresses=addresses, provider=config.sandbox.provider, web=web)
             if core.keyring.empty:
                 log.warning("no key is configured, nobody can log in", directory=str(config.access.authorized_keys))
             for sentence in ignored_settings(config):
                 log.warning(sentence)
-            if ready is not None:
-                ready(doors)
-            async with _reread(file, core, doors):
+            if on_ready is not None:
+                on_ready(frontends)
+            async with _settings_reloaded(file, core, frontends):
                 await stop.get()
-            await _drain(core, doors, stop)
+            await _drain(core, frontends, stop)
         finally:
-            await doors.close()
+            await frontends.close()
             core.readiness.serving = False
         events.report_omitted()
         events.emit(Code.STOPPED)
 
 
 @asynccontextmanager
-async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
+async def _telemetry_open(config: Config, core: Core) -> AsyncIterator[None]:
     """Keep traces, the audit file and the telemetry listener open from before the first login until after the last."""
     async with AsyncExitStack() as stack:
         if config.telemetry.traces is not None:
@@ -136,14 +136,14 @@ async def _observable(config: Config, core: Core) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _reread(file: Path | None, core: Core, doors: Frontends) -> AsyncIterator[None]:
+async def _settings_reloaded(file: Path | None, core: Core, frontends: Frontends) -> AsyncIterator[None]:
     """Apply changed settings while the body runs."""
     if file is None:
         yield
         return
 
     async def apply(config: Config) -> None:
-        await doors.reconfigure(config)
+        await frontends.reconfigure(config)
         core.reconfigure(config)
 
     watch = ConfigReloader(file, core.config, apply, core.telemetry.events)
@@ -158,23 +158,23 @@ async def _reread(file: Path | None, core: Core, doors: Frontends) -> AsyncItera
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
 
-async def _drain(core: Core, doors: Frontends, stop: asyncio.Queue[int]) -> None:
+async def _drain(core: Core, frontends: Frontends, stop: asyncio.Queue[int]) -> None:
     """Refuse new logins, announce the end on all terminals, and wait up to ``ssh.drain`` s or for a second signal."""
     seconds = core.config.ssh.drain
     core.readiness.draining = True
     forwards = int(sum(core.gateway.forwards.values()))
     core.telemetry.events.emit(Code.DRAINING, sessions=core.gateway.sessions, forwards=forwards, seconds=seconds)
-    doors.stop_accepting()
+    frontends.stop_accepting()
 
     sentence = f"your session may go on for up to {seconds:g} s; a new login finds another."
 
     async def work() -> None:
         over = time.monotonic() + seconds
         announced = core.gateway.terminals.announce(f"this gateway is shutting down: {sentence}")
-        done = await asyncio.gather(_done("announce", announced), _done("drain", doors.drain(seconds)))
+        done = await asyncio.gather(_run_step("announce", announced), _run_step("drain", frontends.drain(seconds)))
         # If one of the steps fails by a defect, running sessions still get their time.
         while not all(done) and core.gateway.sessions and time.monotonic() < over:  # noqa: ASYNC110
-            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
 
     await first_of(work(), stop.get())
 
@@ -197,7 +197,7 @@ def _stop_signals() -> asyncio.Queue[int]:
     return stop
 
 
-async def _done(step: str, work: Coroutine[Any, Any, None]) -> bool:
+async def _run_step(step: str, work: Coroutine[Any, Any, None]) -> bool:
     """Run one step of a drain. Logs an exception and then returns false."""
     try:
         await work

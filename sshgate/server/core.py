@@ -46,8 +46,8 @@ class Core:
         self.gateway.profiles = config.profiles
         self.provider.reconfigure(config.profiles, config.limits)
 
-    async def _receipt(self, question: SubsystemRequest) -> str:
-        return self.telemetry.receipts.text(question.identity.user)
+    async def _receipt(self, request: SubsystemRequest) -> str:
+        return self.telemetry.receipts.text(request.identity.user)
 
     def _register_gauges(self, metrics: Metrics) -> None:
         admission, gateway = self.admission, self.gateway

@@ -68,7 +68,7 @@ class Frontends:
             "sshgate_channels", "Open SSH channels: sessions and forwarded connections.", (),
             lambda: {(): self.ssh.channels},
         )  # fmt: skip
-        self.web = _web(config, core)
+        self.web = _make_web(config, core)
         self._all: list[Frontend] = [*([self.web] if self.web is not None else []), self.ssh]
         self.addresses: list[Address] = []
         """The addresses that SSH is bound to: it comes last in ``_all``."""
@@ -78,27 +78,27 @@ class Frontends:
 
     async def listen(self) -> None:
         """Start to accept connections. If it raises ``GateError``, ``close`` shuts the front ends opened so far."""
-        for door in self._all:
-            self.addresses = await door.listen()
+        for frontend in self._all:
+            self.addresses = await frontend.listen()
 
     async def reconfigure(self, config: Config) -> None:
         """Use other settings for new connections and the drain. If it raises ``ConfigError``, nothing has changed."""
-        for door in (self.ssh, self.web):
-            if door is not None:
-                await door.reconfigure(config)
+        for frontend in (self.ssh, self.web):
+            if frontend is not None:
+                await frontend.reconfigure(config)
 
     def stop_accepting(self) -> None:
         """Accept no new connections and sessions."""
-        for door in self._all:
-            door.stop_accepting()
+        for frontend in self._all:
+            frontend.stop_accepting()
 
     async def drain(self, seconds: float) -> None:
         """Wait until the sessions of all front ends have ended, ``seconds`` at most."""
-        await _all(door.drain(seconds) for door in self._all)
+        await _all(frontend.drain(seconds) for frontend in self._all)
 
     async def close(self) -> None:
         """Cut the remaining sessions of all front ends. Closes each even if another raises."""
-        await _all(door.close() for door in self._all)
+        await _all(frontend.close() for frontend in self._all)
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -108,7 +108,7 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
             raise outcome
 
 
-def _web(config: Config, core: Core) -> WebFrontend | None:
+def _make_web(config: Config, core: Core) -> WebFrontend | None:
     if config.web is None:
         return None
     secret = config.web.secret

@@ -20,7 +20,7 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
 
 # Seconds between checks of the files. The kubelet takes up to a minute to update a mounted ConfigMap anyway.
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 
 # Reloadable settings: whole sections, or single settings of a section. All others require a restart.
 LIVE = frozenset(
@@ -44,16 +44,18 @@ class ConfigReloader:
         config: The configuration in force, as read from ``file``.
         apply: Called with each new configuration, in which settings that require a restart have their old values. If it
             raises ``GateError`` (such as for unreadable host keys), the old configuration stays in force.
-        every: Seconds between checks for changes.
+        interval: Seconds between checks for changes.
     """
 
-    def __init__(self, file: Path, config: Config, apply: Apply, events: Events, every: float = LOOK_SECONDS) -> None:
+    def __init__(
+        self, file: Path, config: Config, apply: Apply, events: Events, interval: float = POLL_SECONDS
+    ) -> None:
         self._file = file
         self._config = config
         self._apply = apply
         self._events = events
-        self._every = every
-        self._asked = asyncio.Event()
+        self._interval = interval
+        self._requested = asyncio.Event()
         self._last_stamp = self._stamp()
 
     def __repr__(self) -> str:
@@ -61,29 +63,29 @@ class ConfigReloader:
 
     def request_reload(self) -> None:
         """Read the file again soon, whether or not it has changed. Returns at once."""
-        self._asked.set()
+        self._requested.set()
 
     async def run(self) -> None:
         """Watch until cancelled. A failed reload never ends it."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    await self._asked.wait()
+                async with asyncio.timeout(self._interval):
+                    await self._requested.wait()
             try:
-                await self._look()
+                await self._check()
             except Exception as error:
                 # An unexpected error is reported too, and must not prevent later reloads.
-                reason = "an error inside the gateway; the settings before stay, the next change is read again"
+                reason = "an internal error; the settings in force stay, and the next change is read again"
                 self._events.emit(Code.CONFIG_REFUSED, reason=reason, error=error)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         stamp = await asyncio.to_thread(self._stamp)
-        if self._asked.is_set() or stamp != self._last_stamp:
-            self._asked.clear()
+        if self._requested.is_set() or stamp != self._last_stamp:
+            self._requested.clear()
             self._last_stamp = stamp
-            await self._read()
+            await self._reload()
 
-    async def _read(self) -> None:
+    async def _reload(self) -> None:
         try:
             wanted = await asyncio.to_thread(load, self._file)
             config, live, later = split_reloadable(self._config, wanted)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sshgate.transfer import locations
-from sshgate.transfer.locations import LocalPath, PodPath, SshPath, UsageError
+from sshgate.transfer.locations import LocalPath, Location, PodPath, UsageError
 
 if TYPE_CHECKING:
     from sshgate.transfer.copying import CopyRequest, Transports
@@ -26,24 +26,30 @@ if TYPE_CHECKING:
 @click.argument("sources", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SOURCE...")
 @click.argument("destination", type=click.UNPROCESSED, metavar="DESTINATION")
 @click.option("-p", "--port", type=click.IntRange(1, 65_535), help="The gateway's port.")
-@click.option("--host", help="The gateway; what stands before the colon is then only the login name.")
-@click.option("-i", "--identity", "identities", multiple=True, metavar="KEY", help="A private key for ssh.")
+@click.option("--host", help="The gateway. USER:PATH then needs no host.")
+@click.option("-i", "--identity", "identities", multiple=True, metavar="KEY", help="A private key file for ssh.")
 @click.option("-o", "--option", "options", multiple=True, metavar="OPTION", help="An option for ssh, as in ssh_config.")
 @click.option("-F", "--ssh-config", metavar="FILE", help="ssh's configuration file.")
-@click.option("--ssh", "program", default="ssh", show_default=True, metavar="COMMAND", help="What to run as ssh.")
-@click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="Go by the Kubernetes API.")
-@click.option("--context", help="A context of the kubeconfig.")
+@click.option(
+    "--ssh", "program", default="ssh", show_default=True, metavar="COMMAND", help="The command to run as ssh."
+)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Use the Kubernetes API, with this kubeconfig.",
+)
+@click.option("--context", help="The context in the kubeconfig.")
 @click.option("-n", "--namespace", help="The pod's namespace.")
-@click.option("-c", "--container", help="The pod's container, if it has several.")
-@click.option("--resume", is_flag=True, help="Go on with large files where an earlier try was cut.")
+@click.option("-c", "--container", help="The container, if the pod has several.")
+@click.option("--resume", is_flag=True, help="Continue large files where an earlier copy was interrupted.")
 @click.option(
     "--max-bytes",
     metavar="SIZE",
-    help="Take no more than this from a sandbox, holes counted.  [default: the free space]",
+    help="The most to copy out of a sandbox, holes included.  [default: the free space]",
 )
-@click.option("--max-files", type=click.IntRange(min=1), help="Take no more files than this from a sandbox.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
-@click.option("--json", "as_json", is_flag=True, help="Tell the result as one JSON object on stdout.")
+@click.option("--max-files", type=click.IntRange(min=1), help="The most files to copy out of a sandbox.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress bar.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def cp(
     sources: tuple[str, ...],
     destination: str,
@@ -63,25 +69,27 @@ def cp(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Copy files and directories into a running sandbox, or out of it.
+    """Copy files into or out of a running sandbox.
 
-    One side is in a sandbox: USER=NAME:PATH (a named sandbox), USER@HOST:PATH or HOST:PATH as for scp, and for
-    operators POD:PATH with one of the Kubernetes options, pod/NAME:PATH or NAMESPACE/POD:PATH. Write
-    ./NAME for a local file with a colon in its name. A PATH that is not absolute begins at the home directory.
+    One side is in a sandbox. Users write USER=NAME:PATH for a named sandbox, or USER@HOST:PATH or HOST:PATH as for
+    scp. Operators write pod/NAME:PATH or NAMESPACE/POD:PATH, or with one of the Kubernetes options POD:PATH. Write
+    ./NAME for a local file with a colon in its name. A relative PATH starts at the home directory.
 
     \b
       sshgate cp ./project dev=work:/home/dev/ --host node -p 2222
       sshgate cp dev=work@node:results.csv .
       sshgate cp pod/sandbox-x7k2:/home/dev/. ./backup --namespace claudecode-terminal
 
-    Directories are copied whole, into the destination if that is a directory; DIR/. means what is in DIR.
-    Modes, times, links, holes and empty directories are kept; owners are not. Symbolic links are copied as links.
-    FIFOs, sockets and devices, and links of /proc, are named and left out, which is exit status 1. Files that do not
-    say their size (/proc, /sys) are read to their end, up to 64 MiB. A file that grows meanwhile is copied up to the
-    size it had; one that becomes shorter is an error. A file appears under its name only when all of it has arrived
-    and its checksum is right.
+    A directory is copied with its contents, into the destination if that is a directory; DIR/. copies only the
+    contents. Modes, times, links, holes and empty directories are kept; owners are not. Symbolic links are copied
+    and not followed. FIFOs, sockets, devices and links of /proc are reported and left out. Files that do not report
+    their size (in /proc and /sys) are copied up to 64 MiB. A file that grows during the copy is copied up to the
+    size that it had; one that shrinks is an error. A file gets its name only when all of it has arrived and its
+    checksum is right.
 
-    Exit status: 0 when all was copied, 1 when something was not, 2 for a mistake on the command line.
+    The sandbox needs Python 3.8, or tar and sha256sum. --resume, and files in its /proc and /sys, need Python.
+
+    Exit status: 0 if everything was copied, 1 if something was not, 2 for a mistake on the command line.
     """
     gc.set_threshold(100_000)  # frees nothing after imports, and takes 5 % of a small copy's time
     from sshgate.config.model import SandboxPlace
@@ -93,16 +101,14 @@ def cp(
         to = locations.parse_location(destination, host=host, operator=operator)
         far = locations.route(froms, to)
         limit = locations.size(max_bytes) if max_bytes is not None else 0
-        ssh = shlex.split(program)
-        if not ssh:
-            raise UsageError("--ssh names no program.")
-    except ValueError as error:
+        ssh = _command(program)
+    except UsageError as error:
         click.echo(f"sshgate: {error}", err=True)
         sys.exit(2)
     arguments = [*_pair("-p", port), *_pair("-F", ssh_config)]
     arguments += [word for key in identities for word in ("-i", key)]
     arguments += [word for option in options for word in ("-o", option)]
-    order = CopyRequest(
+    request = CopyRequest(
         far,
         isinstance(froms[0], LocalPath),
         [_path(source) for source in froms],
@@ -114,10 +120,10 @@ def cp(
     cluster = SandboxPlace(kubeconfig=kubeconfig, context=context)
     if namespace is not None:
         cluster = SandboxPlace(kubeconfig=kubeconfig, context=context, namespace=namespace)
-    sys.exit(run(order, Transports(ssh, arguments, cluster, container), quiet, as_json))
+    sys.exit(run(request, Transports(ssh, arguments, cluster, container), quiet, as_json))
 
 
-def run(order: CopyRequest, ways: Transports, quiet: bool, as_json: bool) -> int:
+def run(request: CopyRequest, transports: Transports, quiet: bool, as_json: bool) -> int:
     """Run a copy and print its result. Returns the exit status: 128 plus the number of the signal after one."""
     from sshgate.transfer.copying import copy
     from sshgate.transfer.display import Display
@@ -125,7 +131,7 @@ def run(order: CopyRequest, ways: Transports, quiet: bool, as_json: bool) -> int
     caught: list[int] = []
 
     async def interruptible() -> str | None:
-        task = asyncio.ensure_future(copy(order, ways, display))
+        task = asyncio.ensure_future(copy(request, transports, display))
 
         def interrupt(number: int) -> None:
             caught.append(number)
@@ -138,11 +144,11 @@ def run(order: CopyRequest, ways: Transports, quiet: bool, as_json: bool) -> int
         except asyncio.CancelledError:
             if not caught:
                 raise
-            return "interrupted; files that had arrived whole stay, nothing half-written does."
+            return "interrupted; only files that had arrived whole were kept."
 
     bar = not quiet and not as_json and sys.stderr.isatty()
     began = time.monotonic()
-    with Display(bar=bar, as_json=as_json) as display, asyncio.Runner(loop_factory=_loop_factory(order)) as runner:
+    with Display(bar=bar, as_json=as_json) as display, asyncio.Runner(loop_factory=_loop_factory(request)) as runner:
         error = runner.run(interruptible())
     status = display.finish(error, time.monotonic() - began)
     # Keeps imported objects out of the last garbage collection, which takes a tenth of a small copy's time.
@@ -150,9 +156,9 @@ def run(order: CopyRequest, ways: Transports, quiet: bool, as_json: bool) -> int
     return 128 + caught[0] if caught else status
 
 
-def _loop_factory(order: CopyRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _loop_factory(request: CopyRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop if this process itself does TLS, which is 10 % slower on asyncio's loop; not for a copy by ssh."""
-    if not isinstance(order.remote, PodPath):
+    if not isinstance(request.remote, PodPath):
         return None
     try:
         import uvloop
@@ -161,11 +167,21 @@ def _loop_factory(order: CopyRequest) -> Callable[[], asyncio.AbstractEventLoop]
     return uvloop.new_event_loop
 
 
+def _command(text: str) -> list[str]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--ssh {text!r} cannot be read as a command: {str(error).lower()}.") from error
+    if not words:
+        raise UsageError("--ssh is empty: give the command to run.")
+    return words
+
+
 def _pair(option: str, value: object) -> list[str]:
     return [] if value is None else [option, str(value)]
 
 
-def _path(place: LocalPath | SshPath | PodPath) -> bytes:
+def _path(place: Location) -> bytes:
     if isinstance(place, LocalPath) or place.path:
         return os.fsencode(place.path)
     return b"."

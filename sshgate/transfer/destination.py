@@ -101,8 +101,8 @@ class Budget:
         self._untouched -= length
         if self._untouched < 0:
             raise Stopped(
-                f"{self._place}: the copy speaks of holes, or of files that are here, which are larger than this disk; "
-                "it was stopped. --max-bytes allows more."
+                f"{self._place}: the holes of the copy, or the files to compare, are larger than this disk; it was "
+                "stopped; --max-bytes allows more."
             )
 
     def spend(self, amount: int) -> None:

@@ -78,7 +78,7 @@ class Display:
             if not self._json:
                 self.say(f"{display_path(path)}: {self.failures[-1][1]}.")
         elif self.failed == _NAMED + 1 and not self._json:
-            self.say("more failures follow and are only counted.")
+            self.say("further failures are only counted.")
 
     def say(self, sentence: str) -> None:
         """Print one line on stderr, above the bar."""
@@ -109,7 +109,7 @@ class Display:
         elif error is not None:
             self.say(error)
         elif self.failed:
-            self.say(f"{self.entries:,} copied, {self.failed:,} not.")
+            self.say(f"{self.entries:,} copied, {self.failed:,} not copied.")
         return 0 if ok else 1
 
 

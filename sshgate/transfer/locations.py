@@ -71,7 +71,7 @@ def parse_location(text: str, *, host: str | None = None, operator: bool = False
         raise UsageError(f"{text!r} names no host before the colon; write ./{text} for a file of that name.")
     if operator:
         if not re.fullmatch(_POD, before):
-            raise UsageError(f"{before!r} cannot be a pod's name; write POD:PATH or NAMESPACE/POD:PATH.")
+            raise UsageError(f"{before!r} is not a pod name; write POD:PATH or NAMESPACE/POD:PATH.")
         return PodPath(None, before, path)
     login, at, named = before.rpartition("@")
     if at:
@@ -94,9 +94,9 @@ def route(sources: list[Location], destination: Location) -> SshPath | PodPath:
                 "both sides are on this machine: write USER=NAME:PATH or POD:PATH for a sandbox, or use cp."
             )
         if len(far) != len(sources):
-            raise UsageError("the sources are partly here and partly in a sandbox: copy them one after the other.")
+            raise UsageError("some sources are on this machine and some in a sandbox: copy them separately.")
         if len({_sandbox(place) for place in far}) > 1:
-            raise UsageError("the sources are in different sandboxes: copy them one after the other.")
+            raise UsageError("the sources are in different sandboxes: copy them separately.")
         return far[0]
     if far:
         raise UsageError("both sides are in sandboxes: copy to this machine first, then to the other sandbox.")

@@ -67,7 +67,10 @@ class RemoteShell:
         seen = b""
         while not (found := _MARK.search(seen)):
             if len(seen) > _NOISE:
-                raise RemoteFailure("the far end answers with something else than a shell; nothing was copied.")
+                raise RemoteFailure(
+                    "the sandbox's shell printed 64 KiB of other output before the copy began: look at its start-up "
+                    "files; nothing was copied."
+                )
             data = await self.read()
             if data is None:
                 raise RemoteFailure(await self._why(seen))

@@ -219,7 +219,9 @@ def _receive(bridge: _Blocking, source: bytes, receiver: Receiver, display: Disp
     if digest != wire.digest.hexdigest().encode():
         raise ProtocolError("the checksum of its archive does not match")
     if status:
-        raise RemoteFailure(f"tar in the sandbox ended with status {status}: some files were not copied, or changed.")
+        raise RemoteFailure(
+            f"tar in the sandbox ended with status {status}: some files were not copied, or changed meanwhile."
+        )
     if sockets:
         display.fail(source, "holds sockets, which cannot be copied")
     bridge.give_back(wire.rest())

@@ -67,7 +67,7 @@ def test_a_file_without_keys_is_fine_and_says_what_is_missing(tmp_path: Path) ->
     ran = sshgate("check-config", write(tmp_path, "log: {level: info}\n"))
     assert ran.returncode == 0
     assert (
-        f"nobody can log in. Put somebody's .pub file there under the user's name: {tmp_path}/keys/users/NAME"
+        f"nobody can log in yet: copy a user's .pub file to {tmp_path}/keys/users/USER, USER being the login."
         in ran.stderr
     )
 
@@ -121,7 +121,7 @@ from sshgate.config.model import Access, Address, Config, Log, SandboxPlace, Ssh
 place = Path({str(tmp_path)!r})
 config = Config(ssh=Ssh(listen=Address("127.0.0.1", 0), host_keys=place / "host"), access=Access(place / "users"),
                 sandbox=SandboxPlace(provider="local"), log=Log(format="json"))
-raise SystemExit(run(config, ready=lambda doors: (place / "missing" / "file").touch()))
+raise SystemExit(run(config, on_ready=lambda frontends: (place / "missing" / "file").touch()))
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 1

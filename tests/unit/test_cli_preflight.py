@@ -40,7 +40,7 @@ def test_a_host_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        (Address("192.0.2.1", 2222), "ssh.listen: 192.0.2.1 is no address of this machine."),
+        (Address("192.0.2.1", 2222), "ssh.listen: 192.0.2.1 is not an address of this machine."),
         (Address("no-such-host.invalid", 2222), "ssh.listen: the host name 'no-such-host.invalid' cannot be resolved"),
     ],
 )
@@ -57,7 +57,7 @@ def test_a_gateway_that_runs_on_the_address_is_no_reason(tmp_path: Path) -> None
 def test_an_audit_file_without_a_directory_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "none" / "audit.jsonl"
     (told,) = refusals(replace(config(tmp_path), telemetry=Telemetry(audit=file)))
-    assert told == f"telemetry.audit: {file} cannot be made: make its directory, and let the gateway write there."
+    assert told == f"telemetry.audit: {file} cannot be created: create its directory, and let the gateway write there."
 
 
 SECRET = "hunter2"
@@ -114,5 +114,5 @@ def test_keys_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert ran.stderr == (
         f"{tmp_path}/sshgate.yaml: ssh.host_keys: {file}/host holds no host key, "
-        f"and none can be made: {file} cannot be written to.\n"
+        f"and none can be created: {file} is not writable.\n"
     )

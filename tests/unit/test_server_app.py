@@ -15,8 +15,8 @@ from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends
 
 
-class BrokenDoor:
-    """A front door with a defect in its drain."""
+class BrokenFrontend:
+    """A front end with a defect in its drain."""
 
     sessions = 0
 
@@ -36,7 +36,7 @@ class BrokenDoor:
         raise KeyError("defect")
 
 
-def core_and_doors(place: Path) -> tuple[Core, Frontends]:
+def core_and_frontends(place: Path) -> tuple[Core, Frontends]:
     config = Config(
         ssh=Ssh(listen=Address("127.0.0.1", 0), host_keys=place / "host", drain=30.0),
         access=Access(authorized_keys=place / "users"),
@@ -48,11 +48,11 @@ def core_and_doors(place: Path) -> tuple[Core, Frontends]:
 
 @pytest.mark.parametrize("whole", [False, True])
 async def test_a_broken_drain_is_logged_and_sessions_are_waited_for(tmp_path: Path, whole: bool) -> None:
-    core, doors = core_and_doors(tmp_path)
-    doors._all = [BrokenDoor()] if whole else [BrokenDoor(), doors.ssh]
+    core, frontends = core_and_frontends(tmp_path)
+    frontends._all = [BrokenFrontend()] if whole else [BrokenFrontend(), frontends.ssh]
     core.gateway.sessions = 1
     with structlog.testing.capture_logs() as lines:
-        draining = asyncio.create_task(app._drain(core, doors, asyncio.Queue()))
+        draining = asyncio.create_task(app._drain(core, frontends, asyncio.Queue()))
         await asyncio.sleep(0.3)
         assert not draining.done(), "a session runs"
         core.gateway.sessions = 0
@@ -62,25 +62,25 @@ async def test_a_broken_drain_is_logged_and_sessions_are_waited_for(tmp_path: Pa
 
 
 async def test_a_second_signal_does_not_wait_for_a_broken_drain(tmp_path: Path) -> None:
-    core, doors = core_and_doors(tmp_path)
-    doors._all = [BrokenDoor()]
+    core, frontends = core_and_frontends(tmp_path)
+    frontends._all = [BrokenFrontend()]
     core.gateway.sessions = 1
     stop: asyncio.Queue[int] = asyncio.Queue()
     stop.put_nowait(15)
     async with asyncio.timeout(5):
-        await app._drain(core, doors, stop)
+        await app._drain(core, frontends, stop)
 
 
-async def test_a_door_that_cannot_close_leaves_none_of_the_others_open(tmp_path: Path) -> None:
-    _core, doors = core_and_doors(tmp_path)
+async def test_a_front_end_that_cannot_close_leaves_none_of_the_others_open(tmp_path: Path) -> None:
+    _core, frontends = core_and_frontends(tmp_path)
     closed: list[Any] = []
 
-    class SlowDoor(BrokenDoor):
+    class SlowFrontend(BrokenFrontend):
         async def close(self) -> None:
             await asyncio.sleep(0.05)
             closed.append(self)
 
-    doors._all = [BrokenDoor(), SlowDoor()]
+    frontends._all = [BrokenFrontend(), SlowFrontend()]
     with pytest.raises(KeyError):
-        await doors.close()
+        await frontends.close()
     assert len(closed) == 1

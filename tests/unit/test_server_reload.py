@@ -49,7 +49,9 @@ class Watched:
         self.defect = False
         from sshgate.config.load import load
 
-        self.reread = ConfigReloader(self.file, load(self.file), self._apply, Events(self.told.put_nowait), every=0.01)
+        self.reloader = ConfigReloader(
+            self.file, load(self.file), self._apply, Events(self.told.put_nowait), interval=0.01
+        )
 
     async def _apply(self, config: Config) -> None:
         if self.defect:
@@ -61,7 +63,7 @@ class Watched:
 
 async def test_a_file_with_mistakes_is_told_and_changes_nothing(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
-    task = asyncio.create_task(watched.reread.run())
+    task = asyncio.create_task(watched.reloader.run())
     try:
         watched.file.write_text("limits: {sandboxes: many}\n")
         told = await asyncio.wait_for(watched.told.get(), 5)
@@ -87,10 +89,10 @@ async def test_a_mounted_file_is_noticed_when_its_directory_link_moves(tmp_path:
     watched.file.symlink_to("..data/sshgate.yaml")
     from sshgate.config.load import load
 
-    watched.reread = ConfigReloader(
-        watched.file, load(watched.file), watched._apply, Events(watched.told.put_nowait), every=0.01
+    watched.reloader = ConfigReloader(
+        watched.file, load(watched.file), watched._apply, Events(watched.told.put_nowait), interval=0.01
     )
-    task = asyncio.create_task(watched.reread.run())
+    task = asyncio.create_task(watched.reloader.run())
     try:
         (tmp_path / "mount" / "..new").symlink_to("../..2")
         (tmp_path / "mount" / "..new").rename(data)
@@ -103,12 +105,12 @@ async def test_a_mounted_file_is_noticed_when_its_directory_link_moves(tmp_path:
 async def test_what_cannot_be_applied_leaves_the_old_settings_in_force(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.refuse = True
-    task = asyncio.create_task(watched.reread.run())
+    task = asyncio.create_task(watched.reloader.run())
     try:
         watched.file.write_text("limits: {sandboxes: 22}\n")
         assert (await asyncio.wait_for(watched.told.get(), 5)).code is Code.CONFIG_REFUSED
         watched.refuse = False
-        watched.reread.request_reload()
+        watched.reloader.request_reload()
         assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
     finally:
         task.cancel()
@@ -117,7 +119,7 @@ async def test_what_cannot_be_applied_leaves_the_old_settings_in_force(tmp_path:
 async def test_a_defect_costs_one_change_and_not_those_after_it(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.defect = True
-    task = asyncio.create_task(watched.reread.run())
+    task = asyncio.create_task(watched.reloader.run())
     try:
         watched.file.write_text("limits: {sandboxes: 22}\n")
         told = await asyncio.wait_for(watched.told.get(), 5)
