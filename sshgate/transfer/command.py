@@ -73,7 +73,8 @@ def cp(
 
     One side is in a sandbox. Users write USER=NAME:PATH for a named sandbox, or USER@HOST:PATH or HOST:PATH as for
     scp. Operators write pod/NAME:PATH or NAMESPACE/POD:PATH, or with one of the Kubernetes options POD:PATH. Write
-    ./NAME for a local file with a colon in its name. A relative PATH starts at the home directory.
+    ./NAME for a local file with a colon in its name. A relative PATH starts at the home directory, or
+    for POD at the container's working directory.
 
     \b
       sshgate cp ./project dev=work:/home/dev/ --host node -p 2222

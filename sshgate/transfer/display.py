@@ -74,9 +74,10 @@ class Display:
         """Report that an entry was not copied. ``reason`` is a clause, such as ``is a FIFO``. Both are escaped."""
         self.failed += 1
         if self.failed <= _NAMED:
-            self.failures.append((display_path(path), display_path(reason.encode("utf-8", "surrogateescape"))))
+            failure = display_path(path), display_path(reason.encode("utf-8", "surrogateescape"))
+            self.failures.append(failure)
             if not self._json:
-                self.say(f"{display_path(path)}: {self.failures[-1][1]}.")
+                self.say(f"{failure[0]}: {failure[1]}.")
         elif self.failed == _NAMED + 1 and not self._json:
             self.say("further failures are only counted.")
 

@@ -17,6 +17,8 @@ _FLUSH = 8 * 1024 * 1024
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # File systems of a container's root, which end with the container.
 _PASSING = (b"overlay", b"tmpfs")
+# A longer path was made up by the far end, or is too long for any system call.
+_SHOWN = 4096
 # 16 TiB: the limit of ext4 with blocks of 4 KiB.
 LARGEST_FILE = 1 << 44
 
@@ -98,8 +100,10 @@ class PartialFile:
 
 
 def display_path(path: bytes) -> str:
-    """Return a path for messages. Unprintable characters are escaped, which makes it safe for a terminal."""
-    text = path.decode("utf-8", "backslashreplace")
+    """Return a path for messages: at most ``_SHOWN`` bytes of it. Escapes what is not printable on a terminal."""
+    text = path[:_SHOWN].decode("utf-8", "backslashreplace") + ("..." if len(path) > _SHOWN else "")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -221,6 +221,8 @@ class Receiver:
         self._directories.up()
 
     def _symlink(self, record: Symlink, name: bytes, fd: int) -> None:
+        if b"\0" in record.target:
+            raise ProtocolError(f"it sent the link {display_path(name)} to a path that cannot be")
         put_symlink(fd, self._temporary(name, 0), name, record)
         self.entries += 1
 

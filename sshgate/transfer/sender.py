@@ -53,6 +53,7 @@ _KINDS = {
     stat.S_IFCHR: "is a character device, which cannot be copied",
     stat.S_IFBLK: "is a block device, which cannot be copied",
 }
+SAME_NAME = "has the same name as an earlier source; copy it on its own"
 _KERNEL_LINK = "is a link of the kernel's to what a process uses, which cannot be copied"
 
 
@@ -73,6 +74,15 @@ def landing_name(source: bytes) -> bytes:
     return b"." if name in (b"", b".", b"..") else name
 
 
+def with_names(sources: list[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
+    """Yield each source with its ``landing_name``, or ``None`` if an earlier source has the same."""
+    names: set[bytes] = set()
+    for source in sources:
+        name = landing_name(source)
+        yield source, None if name in names and name != b"." else name
+        names.add(name)
+
+
 def reason(error: OSError) -> str:
     """Describe an error as a clause in lower case."""
     text = error.strerror or "cannot be read"
@@ -85,14 +95,11 @@ def walk(sources: list[bytes], reading: ReadOptions) -> Generator[Record, Have |
     if reading.totals:
         yield _count(sources)
     walker = _Walker(reading)
-    names: set[bytes] = set()
-    for source in sources:
-        name = landing_name(source)
-        if name in names and name != b".":
-            yield Problem(source, "has the same name as an earlier source; copy it on its own")
-            continue
-        names.add(name)
-        yield from walker.source(source, name)
+    for source, name in with_names(sources):
+        if name is None:
+            yield Problem(source, SAME_NAME)
+        else:
+            yield from walker.source(source, name)
     yield End(walker.entries, walker.size)
 
 

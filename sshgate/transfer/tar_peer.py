@@ -21,7 +21,7 @@ from sshgate.transfer.partial_file import display_path
 from sshgate.transfer.receiver import Receiver
 from sshgate.transfer.records import CHUNK, Broken, End, Enter, File, Hardlink, Leave, Problem, ProtocolError
 from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, ended, words
-from sshgate.transfer.sender import ReadOptions, landing_name, walk
+from sshgate.transfer.sender import SAME_NAME, ReadOptions, landing_name, walk, with_names
 from sshgate.transfer.tarball import Packer, Wire, unpacked
 
 NEEDED = frozenset(("cat", "chmod", "mkdir", "mv", "rm", "sha256sum", "stat", "tar", "tee", "touch", "xargs"))
@@ -140,7 +140,10 @@ async def fetch(shell: RemoteShell, sources: list[bytes], writing: WriteOptions,
     receiver = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     bridge = _Blocking(shell)
     try:
-        for source in sources:
+        for source, landing in with_names(sources):
+            if landing is None:
+                display.fail(source, SAME_NAME)
+                continue
             directory, name = _split(source)
             await shell.write(b"(pack %s %s ./%s)||exit 1" % (kind, directory, name))
             empty: list[bytes] = []

@@ -116,6 +116,21 @@ def test_one_missing_source_does_not_keep_the_others(far: Far, tmp_path: Path) -
     assert [path.name for path in (tmp_path / "back").iterdir()] == ["there"]
 
 
+def test_two_sources_of_one_name_are_not_put_over_each_other(far: Far, tmp_path: Path) -> None:
+    for directory in (far.home, tmp_path):
+        for name in ("one", "two"):
+            (directory / name).mkdir()
+            (directory / name / "same").write_text(name)
+    for sources, destination, landed in (
+        (("dev=work:one/same", "dev=work:two/same"), str(tmp_path), tmp_path),
+        ((f"{tmp_path}/one/same", f"{tmp_path}/two/same"), "dev=work:.", far.home),
+    ):
+        ended = far.cp(*sources, destination)
+        assert ended.status == 1
+        assert "two/same: has the same name as an earlier source" in ended.err
+        assert (landed / "same").read_text() == "one"
+
+
 def test_a_missing_source_and_a_missing_parent_are_named(far: Far, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     ended = far.cp(str(tmp_path / "a"), "dev=work:no/such/place")

@@ -172,6 +172,8 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "through-link": lambda: as_agent(
         *inside(Symlink(0, b"l", b"../../outside"), Enter(0o755, 0, b"l"), *whole(b"evil"), Leave())
     ),
+    "link-to-nul": lambda: as_agent(*inside(Symlink(0, b"l", b"a\0b"))),
+    "endless-names": lambda: as_agent(*[Problem(b"\x1b" * 60_000, "\x1b" * 4_000)] * 200, End(0, 0)),
     "onto-link": lambda: as_agent(*inside(Symlink(0, b"l", b"../../outside/canary"), *whole(b"l"))),
     "hard-link-out": lambda: as_agent(*inside(Hardlink(b"h", b"../outside/canary"))),
     "hard-link-through-link": lambda: as_agent(
@@ -215,6 +217,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "tar-lying-size": lambda: as_tar((member("tree/f", size=1 << 42), b"evil")),
     "tar-endless-header": endless_header,
     "tar-nested-headers": nested_headers,
+    "tar-link-to-nul": lambda: as_tar((member("tree", tarfile.SYMTYPE, "a\0b" + "x" * 200), b"")),
     "tar-refused-without-end": lambda: before_tar(b"P" + b"x" * 200_000),
     "tar-refused-with-escapes": lambda: before_tar(b"P\x1b[31mred\ntree\0"),
     "tar-says-nothing": lambda: before_tar(b""),
