@@ -81,17 +81,17 @@ def _send(sources: list[bytes], reading: ReadOptions) -> int:
 
 
 def _receive(writing: WriteOptions) -> int:
-    landing = Receiver(writing, lambda path, why: _write(encode(Problem(path, why))), lambda: os.urandom(8).hex())
+    receiver = Receiver(writing, lambda path, why: _write(encode(Problem(path, why))), lambda: os.urandom(8).hex())
     try:
         for record in _read():
-            answer = landing.take(record)
+            answer = receiver.apply(record)
             if answer is not None:
                 _write(encode(answer))
             if isinstance(record, End):
                 return 0
         return 1  # EOF before End: the copy was cut
     finally:
-        landing.close()
+        receiver.close()
 
 
 def _path(text: str) -> bytes:

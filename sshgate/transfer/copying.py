@@ -80,15 +80,15 @@ async def copy(request: CopyRequest, transports: Transports, display: Display) -
 async def _copy(request: CopyRequest, shell: RemoteShell, display: Display) -> None:
     from sshgate.transfer import python_peer
 
-    agent = python_peer.bundle()
-    programs = await shell.programs()
+    agent = python_peer.build_agent()
+    programs = await shell.wait_for_programs()
     sources, destination, totals = request.sources, request.destination, display.wants_totals
     if "python3" in programs:
         if request.upload:
             arguments = ["receive", destination.hex(), _flag(len(sources) > 1), _flag(request.resume)]
         else:
             arguments = ["send", _flag(request.resume), _flag(totals), *(source.hex() for source in sources)]
-        if await python_peer.started(shell, agent, *arguments):
+        if await python_peer.start_agent(shell, agent, *arguments):
             if request.upload:
                 await python_peer.send(shell, sources, request.resume, totals, display)
             else:

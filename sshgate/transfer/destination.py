@@ -82,21 +82,21 @@ class Budget:
     def __repr__(self) -> str:
         return f"<Budget {self._room} bytes, {self._entries} entries>"
 
-    def entry(self) -> None:
+    def charge_entry(self) -> None:
         """Account for one more file, directory or link. Raises ``Stopped``."""
         self._entries -= 1
         if self._entries < 0:
             raise Stopped(f"{self._place}: there are more files than this disk or --max-files allows.")
-        self.spend(_BLOCK)
+        self.charge(_BLOCK)
 
-    def hole(self, length: int) -> None:
+    def charge_hole(self, length: int) -> None:
         """Account for a hole, which takes no space here but does in copies and archives. Raises ``Stopped``."""
         if self._max_bytes:
-            self.spend(length)
+            self.charge(length)
         else:
-            self.compare(length)
+            self.charge_comparison(length)
 
-    def compare(self, length: int) -> None:
+    def charge_comparison(self, length: int) -> None:
         """Account for existing bytes to hash, else a sender could keep this side busy for hours. Raises ``Stopped``."""
         self._untouched -= length
         if self._untouched < 0:
@@ -105,7 +105,7 @@ class Budget:
                 "stopped; --max-bytes allows more."
             )
 
-    def spend(self, amount: int) -> None:
+    def charge(self, amount: int) -> None:
         """Account for ``amount`` bytes on the disk. Raises ``Stopped``."""
         self._room -= amount
         if self._room < 0:

@@ -1,7 +1,7 @@
 """Walks a directory tree by file descriptors, never by paths. Also runs in the sandbox (Python 3.8).
 
 No step follows a symbolic link, however the tree changes meanwhile. Deep trees do not run out of descriptors: beyond
-``KEPT`` levels those in the middle are closed, and opened again through ``..`` with a check of device and inode.
+``MAX_OPEN`` levels those in the middle are closed, and opened again through ``..`` with a check of device and inode.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import errno
 import os
 import stat
 
-KEPT = 64
-DEEPEST = 4096
+MAX_OPEN = 64
+MAX_DEPTH = 4096
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -19,7 +19,7 @@ class DirectoryStack:
     """A stack of open directories, from the root to the current one. Takes ownership of ``fd``, the root."""
 
     def __init__(self, fd: int) -> None:
-        self._levels: list[tuple[int, tuple[int, int]]] = [(fd, identity(fd))]
+        self._levels: list[tuple[int, tuple[int, int]]] = [(fd, device_and_inode(fd))]
 
     def __repr__(self) -> str:
         return f"<DirectoryStack {self.depth} deep>"
@@ -46,11 +46,11 @@ class DirectoryStack:
 
     def down(self, name: bytes) -> None:
         """Enter a subdirectory. Raises ``OSError`` if it is missing, not a directory, a symbolic link, or too deep."""
-        if self.depth >= DEEPEST:
+        if self.depth >= MAX_DEPTH:
             raise OSError(errno.ENAMETOOLONG, "directories are nested too deep")
         fd = os.open(name, _OPEN, dir_fd=self.fd)
-        self._levels.append((fd, identity(fd)))
-        self._thin()
+        self._levels.append((fd, device_and_inode(fd)))
+        self._close_middle()
 
     def up(self) -> None:
         """Return to the parent. Raises ``OSError`` if the directory was moved meanwhile."""
@@ -60,7 +60,7 @@ class DirectoryStack:
             if parent < 0:
                 parent = os.open("..", _OPEN, dir_fd=fd)
                 self._levels[-1] = (parent, known)
-                if identity(parent) != known:
+                if device_and_inode(parent) != known:
                     raise OSError(errno.ESTALE, "a directory was moved during the copy")
         finally:
             os.close(fd)
@@ -72,8 +72,8 @@ class DirectoryStack:
                 os.close(fd)
         self._levels.clear()
 
-    def _thin(self) -> None:
-        middle = len(self._levels) - KEPT
+    def _close_middle(self) -> None:
+        middle = len(self._levels) - MAX_OPEN
         if middle > 0:
             fd, known = self._levels[middle]
             if fd >= 0:
@@ -81,7 +81,7 @@ class DirectoryStack:
                 self._levels[middle] = (-1, known)
 
 
-def identity(fd: int) -> tuple[int, int]:
+def device_and_inode(fd: int) -> tuple[int, int]:
     """Return the device and inode of an open file, which identify it."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
@@ -100,16 +100,16 @@ def make_directory(fd: int, name: bytes) -> bool:
 
 def remove_empty(root: int, parts: list[bytes]) -> bool:
     """Remove an empty file, by its path below ``root``, without following links. Returns whether it was removed."""
-    descent = DirectoryStack(os.dup(root))
+    directories = DirectoryStack(os.dup(root))
     try:
         for part in parts[:-1]:
-            descent.down(part)
-        status = os.lstat(parts[-1], dir_fd=descent.fd)
+            directories.down(part)
+        status = os.lstat(parts[-1], dir_fd=directories.fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size:
             return False
-        os.unlink(parts[-1], dir_fd=descent.fd)
+        os.unlink(parts[-1], dir_fd=directories.fd)
     except OSError:
         return False
     finally:
-        descent.close()
+        directories.close()
     return True

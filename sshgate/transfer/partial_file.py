@@ -16,7 +16,7 @@ FSYNC_FROM = 1024 * 1024
 _FLUSH = 8 * 1024 * 1024
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # File systems of a container's root, which end with the container.
-_PASSING = (b"overlay", b"tmpfs")
+_EPHEMERAL = (b"overlay", b"tmpfs")
 # A longer path was made up by the far end, or is too long for any system call.
 _SHOWN = 4096
 # 16 TiB: the limit of ext4 with blocks of 4 KiB.
@@ -36,8 +36,8 @@ class PartialFile:
         self._owner = owner
         self._holes = False
         self._flushed = 0
-        self.lasting = False
-        """Whether to sync it to the disk; see ``outlives_us``."""
+        self.persistent = False
+        """Whether to sync it to the disk; see ``is_persistent``."""
         self.temporary = temporary
         self.name = name
         self.record = File(0, 0, 0, 0, name)
@@ -55,7 +55,7 @@ class PartialFile:
             written = os.pwrite(self.fd, view, self.position)
             self.position += written
             view = view[written:]
-        if self.lasting and self.position - self._flushed >= _FLUSH:
+        if self.persistent and self.position - self._flushed >= _FLUSH:
             # Starts write-back now, so that the fsync at the end has little left to do.
             os.posix_fadvise(self.fd, self._flushed, self.position - self._flushed, os.POSIX_FADV_DONTNEED)
             self._flushed = self.position
@@ -69,7 +69,7 @@ class PartialFile:
         self.position += length
 
     def complete(self, digest: bytes, mask: int) -> None:
-        """Verify the file, set mode and time, and rename it. Raises ``OSError``; then ``give_up`` must follow."""
+        """Verify the file, set mode and time, and rename it. Raises ``OSError``; then ``discard`` must follow."""
         record = self.record
         if self.position != record.size:
             raise OSError(errno.EBADMSG, f"is incomplete: {self.position:,} of {record.size:,} bytes came")
@@ -79,12 +79,12 @@ class PartialFile:
             os.ftruncate(self.fd, record.size)
         os.fchmod(self.fd, record.mode & mask)
         os.utime(self.fd, ns=(record.mtime, record.mtime))
-        if self.lasting and record.size >= FSYNC_FROM:
+        if self.persistent and record.size >= FSYNC_FROM:
             os.fsync(self.fd)
-        into_place(self.directory, self.temporary, self.name)
+        rename_into_place(self.directory, self.temporary, self.name)
         self._close()
 
-    def give_up(self) -> None:
+    def discard(self) -> None:
         """Remove the file, unless ``keep`` is set, and close it. Idempotent."""
         if self.fd < 0:
             return
@@ -116,7 +116,7 @@ def open_file(directory: int, name: bytes, record: File, temporary: bytes, resum
             resumed.record = record
             return resumed
         resumed.keep = False
-        resumed.give_up()
+        resumed.discard()
     if record.offset:
         raise ProtocolError("it resumes a file that is not there")
     try:
@@ -129,7 +129,7 @@ def open_file(directory: int, name: bytes, record: File, temporary: bytes, resum
     return unfinished
 
 
-def put(directory: int, temporary: bytes, name: bytes, record: Whole, mask: int, new: bool) -> None:
+def write_whole(directory: int, temporary: bytes, name: bytes, record: Whole, mask: int, new: bool) -> None:
     """Put a small file in place: write, verify and rename. If it raises ``OSError``, nothing is left.
 
     ``new``: the directory was created by this copy, so no device or FIFO can have the name.
@@ -146,7 +146,7 @@ def put(directory: int, temporary: bytes, name: bytes, record: Whole, mask: int,
         if new:
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         else:
-            into_place(directory, temporary, name)
+            rename_into_place(directory, temporary, name)
     except BaseException:
         unlink(temporary, directory)
         raise
@@ -154,30 +154,30 @@ def put(directory: int, temporary: bytes, name: bytes, record: Whole, mask: int,
         os.close(fd)
 
 
-def put_symlink(directory: int, temporary: bytes, name: bytes, record: Symlink) -> None:
+def make_symlink(directory: int, temporary: bytes, name: bytes, record: Symlink) -> None:
     """Put a symbolic link in place. If it raises ``OSError``, nothing is left."""
     os.symlink(record.target, temporary, dir_fd=directory)
     try:
         os.utime(temporary, ns=(record.mtime, record.mtime), dir_fd=directory, follow_symlinks=False)
-        into_place(directory, temporary, name)
+        rename_into_place(directory, temporary, name)
     except BaseException:
         unlink(temporary, directory)
         raise
 
 
-def put_link(there: int, target: bytes, directory: int, temporary: bytes, name: bytes) -> None:
+def make_hardlink(there: int, target: bytes, directory: int, temporary: bytes, name: bytes) -> None:
     """Link the file ``target`` of the directory ``there``. If it raises ``OSError``, nothing is left."""
     if stat.S_IFMT(os.lstat(target, dir_fd=there).st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
         raise OSError(errno.EPERM, "is a hard link to what is not a file")
     os.link(target, temporary, src_dir_fd=there, dst_dir_fd=directory, follow_symlinks=False)
     try:
-        into_place(directory, temporary, name)
+        rename_into_place(directory, temporary, name)
     finally:
         # rename(2) does nothing if both names are links to the same file, so the temporary one is left.
         unlink(temporary, directory)
 
 
-def existing(directory: int, name: bytes, flags: int) -> int | None:
+def open_existing(directory: int, name: bytes, flags: int) -> int | None:
     """Open a regular file; ``None`` if there is none that can be used.
 
     For writing, it must be our own, have one link, and be writable by no one else: another process could have it open
@@ -195,7 +195,7 @@ def existing(directory: int, name: bytes, flags: int) -> int | None:
     return fd
 
 
-def into_place(directory: int, temporary: bytes, name: bytes) -> None:
+def rename_into_place(directory: int, temporary: bytes, name: bytes) -> None:
     """Rename to the final name. Replaces only regular files and symbolic links. Raises ``OSError``."""
     try:
         kind = stat.S_IFMT(os.lstat(name, dir_fd=directory).st_mode)
@@ -227,7 +227,7 @@ def unlink(name: bytes, directory: int) -> None:
         pass
 
 
-def outlives_us(fd: int) -> bool:
+def is_persistent(fd: int) -> bool:
     """Whether the file system of ``fd`` survives a crash of the machine, so that syncing it is of use.
 
     A container's own layer and its tmpfs do not: they end with the container. Volumes and disks do, and anything
@@ -240,7 +240,7 @@ def outlives_us(fd: int) -> bool:
             kinds = [fields[2] for fields in map(bytes.split, mounts) if len(fields) > 2 and fields[1] == b"/"]
     except OSError:
         return True
-    return not kinds or kinds[-1] not in _PASSING
+    return not kinds or kinds[-1] not in _EPHEMERAL
 
 
 def sync_directory(fd: int) -> None:

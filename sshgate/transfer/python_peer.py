@@ -27,7 +27,7 @@ from sshgate.transfer.records import (
     Record,
     encode,
 )
-from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, ended, words
+from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, describe_end, quote_words
 from sshgate.transfer.sender import ReadOptions, walk
 
 _SHARED = ("records", "dirwalk", "sender", "partial_file", "destination", "receiver", "agent")
@@ -47,7 +47,7 @@ import zlib
 exec(zlib.decompress(b).decode())"""
 
 
-def bundle() -> bytes:
+def build_agent() -> bytes:
     """Return ``agent`` and the modules that it imports as one compressed program."""
     package = __name__.rpartition(".")[0]
     names = [f"{package}.{module}" for module in _SHARED]
@@ -65,11 +65,11 @@ sys.exit(module.main(*sys.argv[2:]))
     return zlib.compress(program.encode(), 9)
 
 
-async def started(shell: RemoteShell, program: bytes, task: str, *arguments: str) -> bool:
+async def start_agent(shell: RemoteShell, program: bytes, task: str, *arguments: str) -> bool:
     """Start the agent in the sandbox. Records may be written at once, while the agent is still being compiled.
 
     Args:
-        program: The agent, from ``bundle``.
+        program: The agent, from ``build_agent``.
         task: With ``arguments``, the arguments of ``agent.main``.
 
     Returns:
@@ -79,9 +79,9 @@ async def started(shell: RemoteShell, program: bytes, task: str, *arguments: str
         FarFailure: The far end has ended.
     """
     interpreter = (b"python3", b"-I", b"-S", b"-B", b"-c", _LOADER)
-    line = words(*interpreter, str(len(program)).encode(), task.encode(), *(word.encode() for word in arguments))
+    line = quote_words(*interpreter, str(len(program)).encode(), task.encode(), *(word.encode() for word in arguments))
     await shell.write(line + b";s=$?;[ $s = %d ]||[ $s = 126 ]||exit $s" % _TOO_OLD)
-    if not await shell.agent(b"python"):
+    if not await shell.wait_for_word(b"python"):
         return False
     await shell.process.write(program)
     return True
@@ -139,7 +139,7 @@ async def _read_answer(shell: RemoteShell, answers: asyncio.Queue[Have], display
             return record
         else:
             raise ProtocolError("its records are in a wrong order")
-    raise RemoteFailure(f"{ended(await shell.process.wait())} in the middle of the copy, which is not complete.")
+    raise RemoteFailure(f"{describe_end(await shell.process.wait())} in the middle of the copy, which is not complete.")
 
 
 async def fetch(shell: RemoteShell, writing: WriteOptions, display: Display) -> None:
@@ -150,28 +150,28 @@ async def fetch(shell: RemoteShell, writing: WriteOptions, display: Display) -> 
         ProtocolError: The far end sent invalid records.
         Stopped: The copy cannot go on here, such as for a full disk.
     """
-    landing = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
+    receiver = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     try:
         async for record in _records(shell):
             if isinstance(record, Problem):
                 _failed(record, display)
                 continue
             display.show(record)
-            answer = landing.take(record)
-            display.entries, display.size = landing.entries, landing.size
+            answer = receiver.apply(record)
+            display.entries, display.size = receiver.entries, receiver.size
             if answer is not None:
                 await shell.process.write(encode(answer))
             if isinstance(record, End):
-                if not landing.failed and (landing.entries, landing.size) != tuple(record):
+                if not receiver.failed and (receiver.entries, receiver.size) != tuple(record):
                     raise ProtocolError("it has sent something else than it says")
                 return
     finally:
-        landing.close()
-    raise RemoteFailure(f"{ended(await shell.process.wait())} in the middle of the copy, which is not complete.")
+        receiver.close()
+    raise RemoteFailure(f"{describe_end(await shell.process.wait())} in the middle of the copy, which is not complete.")
 
 
 async def _records(shell: RemoteShell) -> AsyncIterator[Record]:
-    if not await shell.agent(b"agent"):
+    if not await shell.wait_for_word(b"agent"):
         raise RemoteFailure("the sandbox's Python could not run the copy; nothing was copied.")
     decoder = Decoder()
     while (data := await shell.read()) is not None:

@@ -3,7 +3,7 @@
 The sender is not trusted: names are single components, every step is relative to an open directory and follows no
 link, sizes and counts are limited. A file is written under a temporary name in its directory, verified, and renamed.
 Large files are synced to the disk before the rename and all others before ``Done``, except on the file system of a
-sandbox itself, which does not survive a crash (``outlives_us``).
+sandbox itself, which does not survive a crash (``is_persistent``).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import os
 from collections.abc import Callable
 
 from sshgate.transfer.destination import Budget, WriteOptions, open_destination
-from sshgate.transfer.dirwalk import DirectoryStack, identity, make_directory, remove_empty
+from sshgate.transfer.dirwalk import DirectoryStack, device_and_inode, make_directory, remove_empty
 from sshgate.transfer.partial_file import (  # fmt: skip
     FSYNC_FROM,
     PartialFile,
     Stopped,
     display_path,
-    existing,
     hash_file,
+    is_persistent,
+    make_hardlink,
+    make_symlink,
+    open_existing,
     open_file,
-    outlives_us,
-    put,
-    put_link,
-    put_symlink,
     sync,
     sync_directory,
+    write_whole,
 )
 from sshgate.transfer.records import (  # fmt: skip
     Broken,
@@ -75,7 +75,7 @@ class Receiver:
         self._directories: DirectoryStack | None = None
         self._renamed: bytes | None = None
         self._first = b""
-        self._trail: list[Enter] = []
+        self._entered: list[Enter] = []
         self._new = [False]  # for each open directory, whether this copy created it
         self._skipping = 0
         self._file: PartialFile | None = None
@@ -87,7 +87,7 @@ class Receiver:
     def __repr__(self) -> str:
         return f"<Receiver {self.entries} entries, {self.size} bytes, {self.failed} failed>"
 
-    def take(self, record: Record) -> Record | None:
+    def apply(self, record: Record) -> Record | None:
         """Apply one record. Returns the answer, if any. Raises ``Stopped`` or ``ProtocolError`` to end the copy."""
         if isinstance(record, Chunk):
             self._chunk(record.content)
@@ -114,7 +114,7 @@ class Receiver:
         """Close everything and remove an unfinished file; ``resume`` keeps a large one. Idempotent, never raises."""
         for unfinished in (self._file, self._offered):
             if unfinished is not None:
-                unfinished.give_up()
+                unfinished.discard()
         self._file = self._offered = None
         if self._directories is not None:
             self._directories.close()
@@ -134,7 +134,7 @@ class Receiver:
         if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
             raise ProtocolError(f"it sent the name {display_path(name)}, which would leave the destination")
         if self._renamed is not None and self._directories is not None and self._directories.depth == 0:
-            if self.entries and not self._trail and name != self._first:
+            if self.entries and not self._entered and name != self._first:
                 raise ProtocolError("it sent more than was asked for")
             self._first = name
             return self._renamed
@@ -152,12 +152,12 @@ class Receiver:
         if isinstance(record, Leave):
             self._leave()
             return None
-        descent = self._directories or self._begin(record)
+        directories = self._directories or self._begin(record)
         assert self._budget is not None
-        self._budget.entry()
+        self._budget.charge_entry()
         name = getattr(record, "name", b"")
         try:
-            return self._put(record, descent)
+            return self._put(record, directories)
         except OSError as error:
             if error.errno in _FATAL:
                 raise
@@ -168,43 +168,43 @@ class Receiver:
                 self._ignored_file = True
             return Have(0, 0, b"") if isinstance(record, Offer) else None
 
-    def _put(self, record: Record, descent: DirectoryStack) -> Record | None:
+    def _put(self, record: Record, directories: DirectoryStack) -> Record | None:
         if isinstance(record, Enter):
-            self._enter(record, descent)
+            self._enter(record, directories)
         elif isinstance(record, File):
             name = self._name(record.name)
             resumed, self._offered = self._offered, None
-            self._file = open_file(descent.fd, name, record, self._temporary(name, record.size), resumed)
+            self._file = open_file(directories.fd, name, record, self._temporary(name, record.size), resumed)
             self._file.keep = self._resumes(record.size)
-            self._file.lasting = record.size >= FSYNC_FROM and outlives_us(descent.fd)
+            self._file.persistent = record.size >= FSYNC_FROM and is_persistent(directories.fd)
         elif isinstance(record, Whole):
-            self._whole(record, self._name(record.name), descent.fd)
+            self._whole(record, self._name(record.name), directories.fd)
         elif isinstance(record, Symlink):
-            self._symlink(record, self._name(record.name), descent.fd)
+            self._symlink(record, self._name(record.name), directories.fd)
         elif isinstance(record, Hardlink):
-            self._hardlink(record, self._name(record.name), descent)
+            self._hardlink(record, self._name(record.name), directories)
         elif isinstance(record, Offer):
-            return self._have(record, self._name(record.name), descent.fd)
+            return self._have(record, self._name(record.name), directories.fd)
         elif isinstance(record, Same):
-            self._same(record, self._name(record.name), descent.fd)
+            self._same(record, self._name(record.name), directories.fd)
         else:
             raise ProtocolError("its records are in a wrong order")
         return None
 
-    def _enter(self, record: Enter, descent: DirectoryStack) -> None:
-        if record.name == b"." and descent.depth == 0 and not self._trail:
-            self._trail.append(record)  # the destination itself keeps its mode and time
+    def _enter(self, record: Enter, directories: DirectoryStack) -> None:
+        if record.name == b"." and directories.depth == 0 and not self._entered:
+            self._entered.append(record)  # the destination itself keeps its mode and time
             return
         name = self._name(record.name)
-        new = make_directory(descent.fd, name)
-        descent.down(name)
-        self._trail.append(record)
+        new = make_directory(directories.fd, name)
+        directories.down(name)
+        self._entered.append(record)
         self._new.append(new)
 
     def _leave(self) -> None:
-        if not self._trail or self._directories is None:
+        if not self._entered or self._directories is None:
             raise ProtocolError("its records are in a wrong order")
-        record = self._trail.pop()
+        record = self._entered.pop()
         self.entries += 1
         if record.name == b".":
             return
@@ -216,17 +216,17 @@ class Receiver:
                 raise
             self._fail(record.name, f"its mode and time cannot be set: {reason(error)}")
         self._new.pop()
-        if self._directories.crossed and outlives_us(self._directories.fd):
+        if self._directories.crossed and is_persistent(self._directories.fd):
             sync(self._directories.fd)
         self._directories.up()
 
     def _symlink(self, record: Symlink, name: bytes, fd: int) -> None:
         if b"\0" in record.target:
             raise ProtocolError(f"it sent the link {display_path(name)} to a path that cannot be")
-        put_symlink(fd, self._temporary(name, 0), name, record)
+        make_symlink(fd, self._temporary(name, 0), name, record)
         self.entries += 1
 
-    def _hardlink(self, record: Hardlink, name: bytes, descent: DirectoryStack) -> None:
+    def _hardlink(self, record: Hardlink, name: bytes, directories: DirectoryStack) -> None:
         parts = record.target.split(b"/")
         if parts[0] == b".":
             parts.pop(0)
@@ -234,11 +234,11 @@ class Receiver:
             parts[0] = self._renamed
         if not parts or any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
             raise ProtocolError(f"it sent a hard link to {display_path(record.target)}, outside the destination")
-        there = DirectoryStack(os.dup(descent.root))
+        there = DirectoryStack(os.dup(directories.root))
         try:
             for part in parts[:-1]:
                 there.down(part)
-            put_link(there.fd, parts[-1], descent.fd, self._temporary(name, 0), name)
+            make_hardlink(there.fd, parts[-1], directories.fd, self._temporary(name, 0), name)
         finally:
             there.close()
         self.entries += 1
@@ -254,32 +254,32 @@ class Receiver:
 
     def _have(self, record: Offer, name: bytes, fd: int) -> Have:
         if self._offered is not None:
-            self._offered.give_up()
+            self._offered.discard()
             self._offered = None
         assert self._budget is not None
         if not self._resumes(record.size):
             raise ProtocolError("its records are in a wrong order")
-        complete = existing(fd, name, os.O_RDONLY)
+        complete = open_existing(fd, name, os.O_RDONLY)
         if complete is not None:
             try:
                 if os.fstat(complete).st_size == record.size:
-                    self._budget.compare(record.size)
+                    self._budget.charge_comparison(record.size)
                     digest = hashlib.sha256()
                     length = hash_file(complete, digest)
                     if length == record.size:
-                        self._compared = identity(complete)
+                        self._compared = device_and_inode(complete)
                         return Have(length, 1, digest.digest())
             finally:
                 os.close(complete)
         temporary = self._temporary(name, record.size)
-        partial = existing(fd, temporary, os.O_RDWR)
+        partial = open_existing(fd, temporary, os.O_RDWR)
         if partial is None:
             return Have(0, 0, b"")
         held = os.fstat(partial).st_size
         if held > record.size:  # from another file: start again
             os.close(partial)
             return Have(0, 0, b"")
-        self._budget.compare(held)
+        self._budget.charge_comparison(held)
         self._offered = PartialFile(partial, os.dup(fd), temporary, name, owner=True)
         self._offered.keep = True
         self._offered.position = hash_file(partial, self._offered.digest)
@@ -289,11 +289,11 @@ class Receiver:
         compared, self._compared = self._compared, None
         if compared is None:
             raise ProtocolError("its records are in a wrong order")
-        file = existing(fd, name, os.O_RDONLY)
+        file = open_existing(fd, name, os.O_RDONLY)
         if file is None:
             raise OSError(errno.ESTALE, "changed during the copy")
         try:
-            if identity(file) != compared:
+            if device_and_inode(file) != compared:
                 raise OSError(errno.ESTALE, "changed during the copy")
             os.fchmod(file, record.mode & self.writing.mask)
             os.utime(file, ns=(record.mtime, record.mtime))
@@ -310,7 +310,7 @@ class Receiver:
                 raise ProtocolError("its records are in a wrong order")
             return
         assert self._budget is not None
-        self._budget.spend(len(content))
+        self._budget.charge(len(content))
         try:
             self._file.write(content)
         except OSError as error:
@@ -322,8 +322,8 @@ class Receiver:
 
     def _whole(self, record: Whole, name: bytes, fd: int) -> None:
         assert self._budget is not None
-        self._budget.spend(len(record.content))
-        put(fd, self._temporary(name, 0), name, record, self.writing.mask, self._new[-1])
+        self._budget.charge(len(record.content))
+        write_whole(fd, self._temporary(name, 0), name, record, self.writing.mask, self._new[-1])
         self.entries += 1
         self.size += len(record.content)
 
@@ -333,7 +333,7 @@ class Receiver:
             if self._file is not None:
                 assert self._budget is not None
                 self._file.hole(record.length)
-                self._budget.hole(record.length)
+                self._budget.charge_hole(record.length)
             return
         if not isinstance(record, (Sum, Broken)):
             raise ProtocolError("its records are in a wrong order")
@@ -361,7 +361,7 @@ class Receiver:
     def _drop(self, why: str) -> None:
         if self._file is not None:
             self._file.keep = False
-            self._file.give_up()
+            self._file.discard()
             self._fail(self._file.name, why)
             self._file = None
             self._ignored_file = True
@@ -370,9 +370,9 @@ class Receiver:
         self._skipping += isinstance(record, Enter) - isinstance(record, Leave)
 
     def _end(self) -> Done:
-        if self._file is not None or self._trail or self._skipping or self._ignored_file:
+        if self._file is not None or self._entered or self._skipping or self._ignored_file:
             raise ProtocolError("it ended in the middle of a file")
-        if self._directories is not None and outlives_us(self._directories.root):
+        if self._directories is not None and is_persistent(self._directories.root):
             if self._large == self.entries:
                 sync_directory(self._directories.root)  # the files themselves are synced already
             else:
@@ -388,7 +388,7 @@ class Receiver:
 
     def _path(self, name: bytes) -> bytes:
         """Return the path of an entry of the current directory, for messages."""
-        names = [entry.name for entry in self._trail if entry.name != b"."] + ([name] if name else [])
+        names = [entry.name for entry in self._entered if entry.name != b"."] + ([name] if name else [])
         if self._renamed is not None:
             names = names[1:]  # the first of them is the destination
         base = self.writing.destination

@@ -52,18 +52,18 @@ class RemoteShell:
         self._complaint = b""
         self._complaints_left = _COMPLAINTS
 
-    async def programs(self) -> frozenset[str]:
+    async def wait_for_programs(self) -> frozenset[str]:
         """Wait for the loop, and return the available programs. Raises ``FarFailure`` if no shell answers."""
-        return frozenset((await self._until_mark()).decode().split())
+        return frozenset((await self._read_mark()).decode().split())
 
-    async def agent(self, word: bytes) -> bool:
+    async def wait_for_word(self, word: bytes) -> bool:
         """Wait for the next mark, and return whether it is ``word``. Raises ``FarFailure`` if the far end has ended.
 
         False usually means that the program has exited and the mark was the loop's.
         """
-        return (await self._until_mark()).strip() == word
+        return (await self._read_mark()).strip() == word
 
-    async def _until_mark(self) -> bytes:
+    async def _read_mark(self) -> bytes:
         seen = b""
         while not (found := _MARK.search(seen)):
             if len(seen) > _NOISE:
@@ -73,19 +73,19 @@ class RemoteShell:
                 )
             data = await self.read()
             if data is None:
-                raise RemoteFailure(await self._why(seen))
+                raise RemoteFailure(await self._explain_end(seen))
             seen += data
         self._buffered = seen[found.end() :]
         return found[1]
 
-    async def _why(self, seen: bytes) -> str:
+    async def _explain_end(self, seen: bytes) -> str:
         output = re.search(rb"S([^\0]{1,500})\0\Z", seen)
         if output:
             return f"in the sandbox: {display_path(output[1])}"
         outcome = await self.process.wait()
         if isinstance(outcome, Exited) and outcome.status in (126, 127):
             return "the sandbox has no /bin/sh, which copying needs; nothing was copied."
-        return f"{ended(outcome)} before the copy began; nothing was copied."
+        return f"{describe_end(outcome)} before the copy began; nothing was copied."
 
     async def read(self) -> bytes | None:
         """Return the next data of stdout; ``None`` at its end."""
@@ -95,8 +95,8 @@ class RemoteShell:
         while (chunk := await self.process.read()) is not None:
             if chunk[0] == STDOUT:
                 return chunk[1]
-            self._complain(chunk[1])
-        self._complain(b"\n" if self._complaint else b"")
+            self._warn_of(chunk[1])
+        self._warn_of(b"\n" if self._complaint else b"")
         return None
 
     def unread(self, data: bytes) -> None:
@@ -108,7 +108,7 @@ class RemoteShell:
         escaped = re.sub(rb"[^\x20-\x5b\x5d-\x7e]", lambda byte: b"\\0%03o" % byte[0][0], script)
         await self.process.write(escaped + b"\n")
 
-    def _complain(self, data: bytes) -> None:
+    def _warn_of(self, data: bytes) -> None:
         data = data[: self._complaints_left]
         self._complaints_left -= len(data)
         *lines, self._complaint = (self._complaint + data).split(b"\n")
@@ -117,13 +117,13 @@ class RemoteShell:
                 self._warn(display_path(line.rstrip(b"\r")))
 
 
-def ended(outcome: Outcome) -> str:
+def describe_end(outcome: Outcome) -> str:
     """Describe how the far end has ended, as the beginning of a sentence."""
     if isinstance(outcome, Exited):
         return f"the far end ended with status {outcome.status}"
     return getattr(outcome, "reason", "").rstrip(".") or "a signal ended the far end"
 
 
-def words(*arguments: bytes) -> bytes:
+def quote_words(*arguments: bytes) -> bytes:
     """Quote each argument for a shell, and join them to a command."""
     return b" ".join(map(quote, arguments))

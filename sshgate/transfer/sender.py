@@ -68,17 +68,17 @@ class ReadOptions(NamedTuple):
     wholes: bool = False
 
 
-def landing_name(source: bytes) -> bytes:
+def destination_name(source: bytes) -> bytes:
     """Return a source's name at the destination; ``.`` for the contents of a directory (``dir/.``, ``..``, ``/``)."""
     name = source.rstrip(b"/").rpartition(b"/")[2]
     return b"." if name in (b"", b".", b"..") else name
 
 
-def with_names(sources: list[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
-    """Yield each source with its ``landing_name``, or ``None`` if an earlier source has the same."""
+def name_sources(sources: list[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
+    """Yield each source with its ``destination_name``, or ``None`` if an earlier source has the same."""
     names: set[bytes] = set()
     for source in sources:
-        name = landing_name(source)
+        name = destination_name(source)
         yield source, None if name in names and name != b"." else name
         names.add(name)
 
@@ -95,7 +95,7 @@ def walk(sources: list[bytes], reading: ReadOptions) -> Generator[Record, Have |
     if reading.totals:
         yield _count(sources)
     walker = _Walker(reading)
-    for source, name in with_names(sources):
+    for source, name in name_sources(sources):
         if name is None:
             yield Problem(source, SAME_NAME)
         else:
@@ -113,18 +113,18 @@ class _Walker:
 
     def source(self, path: bytes, name: bytes) -> Generator[Record, Have | None, None]:
         try:
-            if self._proc is not None and _leads_away(path, self._proc):
+            if self._proc is not None and _is_proc_link(path, self._proc):
                 yield from self._target(path, name)
                 return
-            parent, last = _parent(path, name)
+            parent, last = _open_parent(path, name)
         except OSError as error:
             yield Problem(path, reason(error))
             return
-        descent = DirectoryStack(parent)
+        directories = DirectoryStack(parent)
         try:
-            yield from self._tree(descent, last, name, path)
+            yield from self._tree(directories, last, name, path)
         finally:
-            descent.close()
+            directories.close()
 
     def _target(self, path: bytes, name: bytes) -> Generator[Record, Have | None, None]:
         """Copy the target of a link of /proc: its text, such as ``pipe:[42]``, means nothing elsewhere."""
@@ -139,10 +139,10 @@ class _Walker:
             os.close(file)
 
     def _tree(
-        self, descent: DirectoryStack, last: bytes, name: bytes, display_name: bytes
+        self, directories: DirectoryStack, last: bytes, name: bytes, display_name: bytes
     ) -> Generator[Record, Have | None, None]:
         """Yield one source with its contents. Not recursive: a tree can be deeper than Python's stack."""
-        trail = [(name, display_name)]
+        entered = [(name, display_name)]
         pending: list[Iterator[bytes]] = [iter([last])]
         finished: list[os.stat_result] = []
         while pending:
@@ -151,31 +151,31 @@ class _Walker:
                 pending.pop()
                 if not pending:
                     return
-                trail.pop()
+                entered.pop()
                 finished.pop()
                 yield Leave()
                 self.entries += 1
-                descent.up()
+                directories.up()
                 continue
             at_top = len(pending) == 1
             label = name if at_top else item
-            path = trail[-1][0] if at_top else trail[-1][0] + b"/" + item
-            show = display_name if at_top else trail[-1][1].rstrip(b"/") + b"/" + item
+            path = entered[-1][0] if at_top else entered[-1][0] + b"/" + item
+            show = display_name if at_top else entered[-1][1].rstrip(b"/") + b"/" + item
             try:
-                status = os.lstat(item, dir_fd=descent.fd)
+                status = os.lstat(item, dir_fd=directories.fd)
                 if stat.S_ISDIR(status.st_mode):
-                    descent.down(item)
+                    directories.down(item)
                     try:
-                        listing = sorted(map(os.fsencode, os.listdir(descent.fd)))  # noqa: PTH208 - by descriptor
+                        listing = sorted(map(os.fsencode, os.listdir(directories.fd)))  # noqa: PTH208 - by descriptor
                     except OSError:
-                        descent.up()
+                        directories.up()
                         raise
-                    trail.append((path, show))
+                    entered.append((path, show))
                     finished.append(status)
                     pending.append(iter(listing))
                     yield Enter(stat.S_IMODE(status.st_mode), status.st_mtime_ns, label)
                 else:
-                    yield from self._leaf(descent.fd, item, label, path, show, status)
+                    yield from self._leaf(directories.fd, item, label, path, show, status)
             except OSError as error:
                 yield Problem(show, reason(error))
 
@@ -211,7 +211,7 @@ class _Walker:
             raise OSError(errno.ESTALE, "was replaced during the copy")
         size = status.st_size
         if size <= WHOLE_UP_TO and (status.st_blocks * 512 >= size or not status.st_blocks):
-            content = _whole(fd, size)
+            content = _read_all(fd, size)
             if len(content) != size or status.st_blocks * 512 >= size:
                 yield from self._read(content, label, status)
                 return
@@ -237,7 +237,7 @@ class _Walker:
         offset = 0
         if self.reading.resume and size >= OFFERED_FROM:
             have = yield Offer(size, label)
-            if have is not None and 0 < have.length <= size and _prefix(fd, have.length, digest) == have.digest:
+            if have is not None and 0 < have.length <= size and _hash_prefix(fd, have.length, digest) == have.digest:
                 offset = have.length
                 if have.complete and offset == size:
                     yield Same(mode, mtime, label)
@@ -248,12 +248,12 @@ class _Walker:
                 digest = hashlib.sha256()
         yield File(mode, mtime, size, offset, label)
         try:
-            for start, end, data in _extents(fd, offset, size) if sparse else ((offset, size, True),):
+            for start, end, data in _find_extents(fd, offset, size) if sparse else ((offset, size, True),):
                 if not data:
                     yield Hole(end - start)
                     hash_hole(digest, end - start)
                     continue
-                for content in _contents(fd, start, end):
+                for content in _read_range(fd, start, end):
                     digest.update(content)
                     yield Chunk(content)
             if os.pread(fd, 1, size) and os.fstat(fd).st_size == size:
@@ -266,7 +266,7 @@ class _Walker:
         yield Sum(digest.digest())
 
 
-def _parent(path: bytes, name: bytes) -> tuple[int, bytes]:
+def _open_parent(path: bytes, name: bytes) -> tuple[int, bytes]:
     """Open the directory to start from. Returns its descriptor and the name in it."""
     follow = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     if name == b"." or (path.endswith(b"/") and stat.S_ISLNK(os.lstat(path.rstrip(b"/")).st_mode)):
@@ -286,13 +286,13 @@ def _proc() -> int | None:
         return None
 
 
-def _leads_away(path: bytes, proc: int) -> bool:
+def _is_proc_link(path: bytes, proc: int) -> bool:
     """Whether a path is a link of /proc, whose target may have no path."""
     status = os.lstat(path)
     return stat.S_ISLNK(status.st_mode) and status.st_dev == proc
 
 
-def _whole(fd: int, size: int) -> bytes:
+def _read_all(fd: int, size: int) -> bytes:
     """Return all content of a file, even if its size is wrong. Raises ``OSError``."""
     # Only the first read of a file in /proc/sys returns data. One byte more shows whether the size is right.
     pieces = [os.pread(fd, size + 1 if size else CHUNK, 0)]
@@ -309,7 +309,7 @@ def _whole(fd: int, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _contents(fd: int, start: int, end: int) -> Iterator[bytes]:
+def _read_range(fd: int, start: int, end: int) -> Iterator[bytes]:
     while start < end:
         content = os.pread(fd, min(CHUNK, end - start), start)
         if not content:
@@ -318,7 +318,7 @@ def _contents(fd: int, start: int, end: int) -> Iterator[bytes]:
         yield content
 
 
-def _extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+def _find_extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
     """Yield data and holes between two offsets as (start, end, is data)."""
     while start < end:
         try:
@@ -336,9 +336,9 @@ def _extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
         yield data, start, True
 
 
-def _prefix(fd: int, length: int, digest: hashlib._Hash) -> bytes:
+def _hash_prefix(fd: int, length: int, digest: hashlib._Hash) -> bytes:
     try:
-        for content in _contents(fd, 0, length):
+        for content in _read_range(fd, 0, length):
             digest.update(content)
     except OSError:
         return b""

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from sshgate.stream.interfaces import STDERR, STDOUT, Control, Exited, Lost, Outcome, Signalled
+from sshgate.stream.tasks import cancel
 from sshgate.transfer.locations import SshPath, UsageError
 from sshgate.transfer.records import CHUNK
 
@@ -66,7 +67,7 @@ class SshProgram:
             else:
                 await asyncio.wait({self._out})
             if self._err is not None and self._err.done():
-                data = self._took_err()
+                data = self._take_err()
                 if data:
                     return STDERR, data
                 continue
@@ -84,10 +85,10 @@ class SshProgram:
         await asyncio.wait({self._err}, timeout=_LATE_STDERR)
         if not self._err.done():
             return None
-        data = self._took_err()
+        data = self._take_err()
         return (STDERR, data) if data else None
 
-    def _took_err(self) -> bytes:
+    def _take_err(self) -> bytes:
         assert self._err is not None
         data = self._err.result()
         self._err = None
@@ -119,9 +120,7 @@ class SshProgram:
 
     async def close(self) -> None:
         """Close stdin and wait for ssh to end; after ``PATIENCE`` seconds terminate it, later kill it."""
-        for task in (self._out, self._err):
-            if task is not None:
-                task.cancel()
+        await cancel(*filter(None, (self._out, self._err)))
         self._stdin.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):

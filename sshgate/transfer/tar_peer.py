@@ -20,9 +20,9 @@ from sshgate.transfer.display import Display
 from sshgate.transfer.partial_file import display_path
 from sshgate.transfer.receiver import Receiver
 from sshgate.transfer.records import CHUNK, Broken, End, Enter, File, Hardlink, Leave, Problem, ProtocolError
-from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, ended, words
-from sshgate.transfer.sender import SAME_NAME, ReadOptions, landing_name, walk, with_names
-from sshgate.transfer.tarball import Packer, Wire, unpacked
+from sshgate.transfer.remote_shell import RemoteFailure, RemoteShell, describe_end, quote_words
+from sshgate.transfer.sender import SAME_NAME, ReadOptions, destination_name, name_sources, walk
+from sshgate.transfer.tarball import ArchiveStream, Packer, read_archive
 
 NEEDED = frozenset(("cat", "chmod", "mkdir", "mv", "rm", "sha256sum", "stat", "tar", "tee", "touch", "xargs"))
 # Bytes of file names that are kept in memory. More go into a temporary file.
@@ -45,8 +45,8 @@ async def _is_gnu(shell: RemoteShell) -> bool:
         b"case $(tar --version 2>/dev/null) in *GNU*) printf '\\001sshgate-cp gnu\\002';; "
         b"*) printf '\\001sshgate-cp other\\002';;esac"
     )
-    gnu = await shell.agent(b"gnu")
-    await shell.programs()
+    gnu = await shell.wait_for_word(b"gnu")
+    await shell.wait_for_programs()
     return gnu
 
 
@@ -63,9 +63,9 @@ async def send(
         ProtocolError: An answer of the far end is not valid.
     """
     gnu = await _is_gnu(shell)
-    name = landing_name(sources[0])
-    begin = words(b"begin", destination, name if len(sources) == 1 else b"", os.urandom(8).hex().encode())
-    await shell.write(_functions() + begin + b";unpack " + words(name, b"gnu" if gnu else b"other"))
+    name = destination_name(sources[0])
+    begin = quote_words(b"begin", destination, name if len(sources) == 1 else b"", os.urandom(8).hex().encode())
+    await shell.write(_functions() + begin + b";unpack " + quote_words(name, b"gnu" if gnu else b"other"))
 
     async def report_problems() -> None:
         async for path, why in _problems(shell):
@@ -100,7 +100,7 @@ async def _problems(shell: RemoteShell) -> AsyncIterator[tuple[bytes, str]]:
             yield path, why.decode("utf-8", "replace")
     if waiting:
         raise ProtocolError("it sent something that is not part of a copy")
-    raise RemoteFailure(f"{ended(await shell.process.wait())} in the middle of the copy, which is not complete.")
+    raise RemoteFailure(f"{describe_end(await shell.process.wait())} in the middle of the copy, which is not complete.")
 
 
 async def _sending(shell: RemoteShell, sources: list[bytes], gnu: bool, display: Display, wants_totals: bool) -> End:
@@ -136,33 +136,33 @@ async def fetch(shell: RemoteShell, sources: list[bytes], writing: WriteOptions,
     """Copy ``sources`` out of the sandbox. Raises ``RemoteFailure``, ``ProtocolError`` or ``Stopped``."""
     kind = b"gnu" if await _is_gnu(shell) else b"other"
     await shell.write(_functions())
-    await shell.programs()
+    await shell.wait_for_programs()
     receiver = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     bridge = _Blocking(shell)
     try:
-        for source, landing in with_names(sources):
-            if landing is None:
+        for source, top in name_sources(sources):
+            if top is None:
                 display.fail(source, SAME_NAME)
                 continue
             directory, name = _split(source)
             await shell.write(b"(pack %s %s ./%s)||exit 1" % (kind, directory, name))
             empty: list[bytes] = []
             await bridge.run(lambda source=source, empty=empty: _receive(bridge, source, receiver, display, empty))  # type: ignore[misc]
-            await shell.programs()
+            await shell.wait_for_programs()
             await _check_empty(shell, source, empty, receiver, display)
-        receiver.take(End(receiver.entries, receiver.size))
+        receiver.apply(End(receiver.entries, receiver.size))
     finally:
         receiver.close()
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:
     """Split a source into its directory and the name to read there, as shell words. A trailing slash follows a link."""
-    if path.endswith(b"/") or landing_name(path) == b".":
-        return b'"$(home %s)"' % words(path or b"."), words(b".")
+    if path.endswith(b"/") or destination_name(path) == b".":
+        return b'"$(home %s)"' % quote_words(path or b"."), quote_words(b".")
     head, slash, last = path.rpartition(b"/")
     if path == b"~":
-        return b'"$HOME"', words(b".")
-    return b'"$(home %s)"' % words(head or (b"/" if slash else b".")), words(last)
+        return b'"$HOME"', quote_words(b".")
+    return b'"$(home %s)"' % quote_words(head or (b"/" if slash else b".")), quote_words(last)
 
 
 async def _check_empty(
@@ -176,11 +176,11 @@ async def _check_empty(
         empty: The paths of all files without content in the archive.
     """
     directory, _ = _split(source)
-    top = landing_name(source)
+    top = destination_name(source)
     prefix = top + b"/" if source.endswith(b"/") and top != b"." else b""
     while empty:
         batch, empty = empty[:_BATCH], empty[_BATCH:]
-        await shell.write(b"(empty %s %s)" % (directory, words(*(b"./" + path for path in batch))))
+        await shell.write(b"(empty %s %s)" % (directory, quote_words(*(b"./" + path for path in batch))))
         async for path, why in _problems(shell):
             if path not in batch:
                 raise ProtocolError("it sent something else than was asked for")
@@ -188,38 +188,38 @@ async def _check_empty(
             receiver.withdraw(prefix + path)
             display.fail(path, why)
             display.entries = receiver.entries
-        await shell.programs()
+        await shell.wait_for_programs()
 
 
 def _receive(bridge: _Blocking, source: bytes, receiver: Receiver, display: Display, empty: list[bytes]) -> None:
     """Unpack one archive, in a thread as ``tarfile`` blocks. Appends the paths of all empty files to ``empty``."""
-    wire = Wire(bridge.more)
-    if wire.peek() == b"P":
-        display.fail(source, wire.refusal())
-        bridge.give_back(wire.rest())
+    stream = ArchiveStream(bridge.more)
+    if stream.peek() == b"P":
+        display.fail(source, stream.refusal())
+        bridge.give_back(stream.rest())
         return
-    name = landing_name(source)
+    name = destination_name(source)
     link = source.endswith(b"/") and name != b"."
-    trail: list[bytes] = []
-    for record in unpacked(wire, contents=name == b"." or link):
+    entered: list[bytes] = []
+    for record in read_archive(stream, contents=name == b"." or link):
         if isinstance(record, Problem):
             display.fail(*record)
             continue
         if isinstance(record, Enter):
-            trail.append(record.name)
+            entered.append(record.name)
         elif isinstance(record, Leave):
-            trail.pop()
+            entered.pop()
         elif isinstance(record, File) and not record.size:
-            empty.append(b"/".join([*(one for one in trail if one != b"."), record.name]))
+            empty.append(b"/".join([*(one for one in entered if one != b"."), record.name]))
         if link and isinstance(record, Enter) and record.name == b".":
             record = record._replace(name=name)
         elif link and isinstance(record, Hardlink):
             record = record._replace(target=name + b"/" + record.target)
         display.show(record)
-        receiver.take(record)
+        receiver.apply(record)
         display.entries, display.size = receiver.entries, receiver.size
-    status, digest, sockets = wire.trailer()
-    if digest != wire.digest.hexdigest().encode():
+    status, digest, sockets = stream.trailer()
+    if digest != stream.digest.hexdigest().encode():
         raise ProtocolError("the checksum of its archive does not match")
     if status:
         raise RemoteFailure(
@@ -227,7 +227,7 @@ def _receive(bridge: _Blocking, source: bytes, receiver: Receiver, display: Disp
         )
     if sockets:
         display.fail(source, "holds sockets, which cannot be copied")
-    bridge.give_back(wire.rest())
+    bridge.give_back(stream.rest())
 
 
 class _Blocking:

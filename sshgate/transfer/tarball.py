@@ -53,7 +53,7 @@ class Packer:
     def __init__(self, extended: bool, names: IO[bytes]) -> None:
         self._format: Literal[1, 2] = 2 if extended else 1  # tarfile.PAX_FORMAT, tarfile.GNU_FORMAT
         self._names = names
-        self._trail: list[Enter] = []
+        self._entered: list[Enter] = []
         self._pad = 0
         self._digest = hashlib.sha256()
         self._modes = b""
@@ -69,16 +69,16 @@ class Packer:
                 yield self._content(_ZEROS[:step])
                 left -= step
         elif isinstance(record, Enter):
-            self._trail.append(record)
+            self._entered.append(record)
             mode = record.mode if self._format == 2 else record.mode | 0o700
             yield self._header(b"", tarfile.DIRTYPE, mode, record.mtime)
         elif isinstance(record, Leave):
             if self._format == 1:  # a simple tar sets a directory's time before its contents: repeat the directory
-                entered = self._trail[-1]
+                entered = self._entered[-1]
                 yield self._header(b"", tarfile.DIRTYPE, entered.mode | 0o700, entered.mtime)
                 if entered.mode & 0o700 != 0o700:  # a mode without access for its owner must be set after them
                     self._modes += b"%04o\0%s\0" % (entered.mode, self._path(b""))
-            self._trail.pop()
+            self._entered.pop()
         elif isinstance(record, File):
             self._pad = -record.size % 512
             self._names.write(self._path(record.name) + b"\0")
@@ -111,7 +111,7 @@ class Packer:
         return bytes(content)
 
     def _path(self, name: bytes) -> bytes:
-        names = [entry.name for entry in self._trail if entry.name != b"."]
+        names = [entry.name for entry in self._entered if entry.name != b"."]
         return b"/".join([b"t", *names, *([name] if name else [])])
 
     def _header(self, name: bytes, kind: bytes, mode: int, mtime: int, size: int = 0, link: bytes = b"") -> bytes:
@@ -131,7 +131,7 @@ class Packer:
 # --- an archive to records ---
 
 
-class Wire:
+class ArchiveStream:
     """A received archive as a file object for ``tarfile``, which hashes what is read.
 
     It can seek forward, and back by the one byte that ``tarfile`` reads ahead before each header. ``budget`` is the
@@ -239,7 +239,7 @@ class Wire:
         return int(fields[0][:4]), fields[1], b"socket" in size
 
 
-def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:
+def read_archive(stream: ArchiveStream, contents: bool) -> Iterator[Record]:
     """Yield the records of one archive, without ``End``.
 
     Args:
@@ -248,15 +248,15 @@ def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:
     Raises:
         ProtocolError: The archive is damaged, was cut, or has names that would leave the destination.
     """
-    trail: list[bytes] = []
+    entered: list[bytes] = []
     if contents:
         yield Enter(0o755, 0, b".")
     try:
         archive = tarfile.open(  # noqa: SIM115 - nothing to close, the bytes are not its own
-            fileobj=cast(IO[bytes], wire), mode="r:", encoding="utf-8", errors="surrogateescape"
+            fileobj=cast(IO[bytes], stream), mode="r:", encoding="utf-8", errors="surrogateescape"
         )
         while True:
-            wire.budget = _HEADERS
+            stream.budget = _HEADERS
             member = archive.next()
             if member is None:
                 break
@@ -266,22 +266,22 @@ def unpacked(wire: Wire, contents: bool) -> Iterator[Record]:
             directory = path if member.isdir() else path[:-1]
             if not path:
                 continue
-            yield from _moves(trail, directory[:-1] if member.isdir() and trail != path else directory)
-            yield from _entry(wire, member, path, trail)
+            yield from _moves(entered, directory[:-1] if member.isdir() and entered != path else directory)
+            yield from _entry(stream, member, path, entered)
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
         raise ProtocolError("its archive is damaged") from error
-    while trail:
-        trail.pop()
+    while entered:
+        entered.pop()
         yield Leave()
     if contents:
         yield Leave()
 
 
-def _entry(wire: Wire, member: tarfile.TarInfo, path: list[bytes], trail: list[bytes]) -> Iterator[Record]:
+def _entry(stream: ArchiveStream, member: tarfile.TarInfo, path: list[bytes], entered: list[bytes]) -> Iterator[Record]:
     name, mtime, mode = path[-1], _nanoseconds(member), member.mode & 0o7777
     if member.isdir():
-        if trail != path:
-            trail.append(name)
+        if entered != path:
+            entered.append(name)
             yield Enter(mode, mtime, name)
     elif member.type in _SPECIAL:
         yield Problem(b"/".join(path), _SPECIAL[member.type])
@@ -290,14 +290,14 @@ def _entry(wire: Wire, member: tarfile.TarInfo, path: list[bytes], trail: list[b
     elif member.islnk():
         yield Hardlink(name, b"/".join(_components(member.linkname)))
     elif member.isreg():
-        yield from _file(wire, member, File(mode, mtime, member.size, 0, name))
+        yield from _file(stream, member, File(mode, mtime, member.size, 0, name))
     else:
         yield Problem(b"/".join(path), "is of a kind that cannot be copied")
 
 
-def _file(wire: Wire, member: tarfile.TarInfo, file: File) -> Iterator[Record]:
+def _file(stream: ArchiveStream, member: tarfile.TarInfo, file: File) -> Iterator[Record]:
     yield file
-    wire.seek(member.offset_data)
+    stream.seek(member.offset_data)
     sparse = cast("list[tuple[int, int]] | None", getattr(member, "sparse", None))
     at = 0
     for start, length in sparse if sparse is not None else [(0, member.size)]:
@@ -307,25 +307,25 @@ def _file(wire: Wire, member: tarfile.TarInfo, file: File) -> Iterator[Record]:
             yield Hole(start - at)
         at = start + length
         while length:
-            wire.budget = CHUNK
-            content = wire.read(min(CHUNK, length))
+            stream.budget = CHUNK
+            content = stream.read(min(CHUNK, length))
             if not content:
                 raise ProtocolError("its archive was cut")
             length -= len(content)
             yield Hole(len(content)) if content == _ZEROS[: len(content)] else Chunk(content)
     if at < member.size:
         yield Hole(member.size - at)
-    wire.budget = _HEADERS
+    stream.budget = _HEADERS
     yield Sum(b"")
 
 
-def _moves(trail: list[bytes], directory: list[bytes]) -> Iterator[Record]:
+def _moves(entered: list[bytes], directory: list[bytes]) -> Iterator[Record]:
     """Yield the records that lead from one directory to another."""
-    while trail != directory[: len(trail)]:
-        trail.pop()
+    while entered != directory[: len(entered)]:
+        entered.pop()
         yield Leave()
-    for name in directory[len(trail) :]:
-        trail.append(name)
+    for name in directory[len(entered) :]:
+        entered.append(name)
         yield Enter(0o755, 0, name)
 
 

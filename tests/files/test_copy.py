@@ -98,9 +98,9 @@ def test_a_sandbox_s_own_layer_is_not_forced_to_the_disk_but_what_is_mounted_is(
     """Where others write gigabytes to the node's disk, forcing takes minutes, for files that no crash outlives."""
     asked = f"""
 import os
-{inspect.getsource(partial_file.outlives_us)}
-_PASSING = {partial_file._PASSING!r}
-print([outlives_us(os.open(path, os.O_RDONLY)) for path in ("/tmp", "/home", "/dev/shm")])
+{inspect.getsource(partial_file.is_persistent)}
+_EPHEMERAL = {partial_file._EPHEMERAL!r}
+print([is_persistent(os.open(path, os.O_RDONLY)) for path in ("/tmp", "/home", "/dev/shm")])
 """
     told = worker_at("kubernetes").run(f"python3 -c {shlex.quote(asked)}")
     assert told == b"[False, False, True]\n"

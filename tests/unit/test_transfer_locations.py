@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sshgate.transfer.locations import LocalPath, Location, PodPath, SshPath, UsageError, parse_location, route, size
-from sshgate.transfer.sender import landing_name
+from sshgate.transfer.sender import destination_name
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_what_is_no_size(text: str) -> None:
     [(b"a/b", b"b"), (b"a/b/", b"b"), (b"a/.", b"."), (b".", b"."), (b"..", b"."), (b"/", b"."), (b"-rf", b"-rf")],
 )
 def test_the_name_at_the_destination(source: bytes, name: bytes) -> None:
-    assert landing_name(source) == name
+    assert destination_name(source) == name

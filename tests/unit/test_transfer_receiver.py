@@ -48,7 +48,7 @@ class ReceiverUnderTest:
         """The last answer."""
         answer = None
         for record in records:
-            answer = self.receiver.take(record)
+            answer = self.receiver.apply(record)
         return answer
 
 
