@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sshgate.errors import Unavailable
-from sshgate.stream.tasks import TaskSet, cancel, first_of
+from sshgate.stream.tasks import TaskSet, all_of, cancel, first_of
 
 
 @pytest.fixture
@@ -109,3 +109,25 @@ async def test_a_set_keeps_its_tasks_until_they_end_and_reports_what_fails(repor
     await asyncio.sleep(0)
     await tasks.cancel()
     assert len(tasks) == 0
+
+
+async def test_all_end_and_their_results_are_in_the_order_given() -> None:
+    assert await all_of(asyncio.sleep(0.01, "slow"), asyncio.sleep(0, "quick")) == ["slow", "quick"]
+
+
+async def test_the_first_that_fails_cancels_the_others_and_its_own_error_is_raised() -> None:
+    other = Cleaning()
+    with pytest.raises(Unavailable, match="it"):
+        await all_of(other.run(), fail(Unavailable("it")), fail_when_cancelled(KeyError("later")))
+    assert other.ended
+
+
+async def test_cancelling_all_of_them_cancels_each() -> None:
+    other = Cleaning()
+    both = asyncio.create_task(all_of(other.run(), asyncio.sleep(60)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    both.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await both
+    assert other.ended
