@@ -132,7 +132,9 @@ async def _read_answer(shell: RemoteShell, answers: asyncio.Queue[Have], display
     """Read the receiving agent's answers up to ``Done``, and put each ``Have`` into ``answers``."""
     async for record in _records(shell):
         if isinstance(record, Have):
-            await answers.put(record)
+            if answers.full():  # there is one answer to each offer
+                raise ProtocolError("its records are in a wrong order")
+            answers.put_nowait(record)
         elif isinstance(record, Problem):
             _failed(record, display)
         elif isinstance(record, Done):

@@ -19,22 +19,13 @@ WHOLE_BEFORE = {
 }  # fmt: skip
 
 
-def copy(tmp_path: Path, scenario: str, *options: str) -> subprocess.CompletedProcess[bytes]:
+def copy(tmp_path: Path, scenario: str, *options: str, up: bool = False) -> subprocess.CompletedProcess[bytes]:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/canary").write_text("canary")
     (tmp_path / "landing").mkdir()
     ssh = f"{sys.executable} {evil_far_end.__file__} {scenario}"
-    command = [
-        sys.executable,
-        "-m",
-        "sshgate",
-        "cp",
-        "--ssh",
-        ssh,
-        *options,
-        "u=n:tree",
-        str(tmp_path / "landing/tree"),
-    ]
+    paths = [str(tmp_path / "outside"), "u=n:tree"] if up else ["u=n:tree", str(tmp_path / "landing/tree")]
+    command = [sys.executable, "-m", "sshgate", "cp", "--ssh", ssh, *options, *paths]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     return subprocess.run(command, capture_output=True, timeout=50, check=False, cwd=root, env=environment)
@@ -60,6 +51,15 @@ def test_no_lie_reads_as_success_or_leaves_the_destination(tmp_path: Path, scena
     files = [path for path in (tmp_path / "landing").rglob("*") if path.is_file() and not path.is_symlink()]
     assert files == [] or scenario in WHOLE_BEFORE
     assert sum(path.lstat().st_size for path in (tmp_path / "landing").rglob("*")) < 30_000_000
+
+
+@pytest.mark.parametrize("scenario", sorted(set(evil_far_end.TAKING)))
+def test_what_takes_a_copy_and_lies_is_no_success_and_no_hang(tmp_path: Path, scenario: str) -> None:
+    ended = copy(tmp_path, scenario, up=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(b"sshgate: ")
+    assert ended.stderr.count(b"\n") == 1
+    assert b"\x1b" not in ended.stderr
 
 
 def test_a_file_sent_onto_a_link_replaces_the_link(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sshgate.transfer.records import (  # fmt: skip
     Enter,
     File,
     Hardlink,
+    Have,
     Hole,
     Leave,
     Problem,
@@ -79,6 +80,16 @@ def before_tar(said: bytes = b"") -> None:
     mark("gnu")
     mark("tar")
     line()
+    mark("tar")
+    line()
+    say(said)
+
+
+def before_unpacking(said: bytes) -> None:
+    """What comes before an upload by tar, and then ``said``."""
+    mark("cat chmod mkdir mv rm sha256sum stat tar tee touch xargs")
+    line()
+    mark("gnu")
     mark("tar")
     line()
     say(said)
@@ -151,6 +162,16 @@ def noise() -> None:
     while True:
         say(b"x" * 65536)
 
+
+# Those that take a copy instead of giving one.
+TAKING: dict[str, Callable[[], None]] = {
+    "answers-nobody-asked-for": lambda: as_agent(*[Have(0, 0, b"")] * 3),
+    "has-more-than-was-sent": lambda: as_agent(Done(9, 9)),
+    "ends-at-once": lambda: as_agent(),
+    "sends-a-file": lambda: as_agent(*whole(b"evil")),
+    "tar-answers-without-end": lambda: before_unpacking(b"P" + b"x" * 200_000),
+    "tar-stops": lambda: before_unpacking(b"Sno \x1b[31mroom\0"),
+}
 
 SCENARIOS: dict[str, Callable[[], None]] = {
     "parent": lambda: as_agent(*inside(*whole(b"../evil"))),
@@ -225,6 +246,6 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     try:
-        SCENARIOS[sys.argv[1]]()
+        (SCENARIOS | TAKING)[sys.argv[1]]()
     except BrokenPipeError:
         pass
