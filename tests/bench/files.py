@@ -64,7 +64,7 @@ def cp_tree(scene: Scene, runs: int) -> Row:
 
 
 def cp_file_ssh(scene: Scene, runs: int) -> Row:
-    """256 MiB by ssh and the gateway, which `kubectl cp` does without: told, not judged."""
+    """256 MiB by ssh and the gateway, which `kubectl cp` does without: measured, not judged."""
     return _by_ssh("cp-file-ssh", "256 MiB", _bulk(scene), scene, runs)
 
 
@@ -183,7 +183,7 @@ def _time(argv: list[str] | list[str | bytes], stdin: bytes = b"", source: Path 
             process.communicate(stdin if source is None else None)
         finally:
             limit.cancel()
-            process.kill()  # when this run is told to end; else it has ended
+            process.kill()  # if this run is ended early; otherwise it has ended
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, argv)
 

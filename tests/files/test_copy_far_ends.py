@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig.copies import KINDS, Far, Seen, leftovers, nasty_tree, picture, until
+from tests.rig.copies import KINDS, Far, Seen, leftovers, nasty_tree, picture
+from tests.rig.waiting import until
 
 
 @pytest.fixture(params=list(KINDS))
@@ -213,9 +214,9 @@ def test_an_interrupt_leaves_nothing_on_either_side(far: Far, tmp_path: Path, nu
     hung = tmp_path / "hung"
     slow = Far(tmp_path / "far", far.kind, f'{{relay}} 3000000 {hung} | /bin/sh -c "$LAST"')
     copy = subprocess.Popen(slow.argv(str(source), "dev=work:file"), stderr=subprocess.PIPE)
-    until(hung.exists)
+    until(hung.exists, 20)
     try:
-        until(lambda: bool(leftovers(slow.home)))
+        until(lambda: bool(leftovers(slow.home)), 20)
         os.kill(copy.pid, number)
         _, err = copy.communicate(timeout=20)
     finally:
@@ -223,7 +224,7 @@ def test_an_interrupt_leaves_nothing_on_either_side(far: Far, tmp_path: Path, nu
         os.kill(int(hung.read_text()), signal.SIGKILL)  # now the far end sees that nobody is there
     assert copy.returncode == 128 + number
     assert b"interrupted" in err
-    until(lambda: list(slow.home.iterdir()) == [])
+    until(lambda: list(slow.home.iterdir()) == [], 20)
 
 
 def test_resume_sends_only_what_is_missing(tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,11 +158,3 @@ def picture(top: Path, times: bool = True) -> dict[bytes, Seen]:
 def leftovers(top: Path) -> list[str]:
     """Temporary files of a copy that are still there."""
     return [str(path) for path in top.rglob(".sshgate-*")]
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for a condition, with a limit."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
