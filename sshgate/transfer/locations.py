@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 _POD = r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"
 _NAMESPACED = re.compile(rf"({_POD})/({_POD}):(.*)", re.S)
-_BRACKETS = re.compile(r"(?:([^@/\[\]]+)@)?\[([^\]]+)\]:(.*)", re.S)
+_BRACKETS = re.compile(r"(?:([^@/\[\]]*)@)?\[([^\]]*)\]:(.*)", re.S)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -53,14 +53,14 @@ def parse_location(text: str, *, host: str | None = None, operator: bool = False
         operator: A Kubernetes option was given: what is before the colon is a pod.
 
     Raises:
-        Misuse: The text is not valid.
+        UsageError: The text is not valid.
     """
     if not text:
         raise UsageError("a source or destination is empty; the current directory is `.`.")
     if text.startswith(("/", "./", "../", "~")) or ":" not in text:
         return LocalPath(text)
     if bracketed := _BRACKETS.fullmatch(text):
-        return SshPath(bracketed[1], bracketed[2], bracketed[3])
+        return _ssh_path(text, *bracketed.groups())
     if namespaced := _NAMESPACED.fullmatch(text):
         namespace = None if namespaced[1] == "pod" else namespaced[1]
         return PodPath(namespace, namespaced[2], namespaced[3])
@@ -75,18 +75,22 @@ def parse_location(text: str, *, host: str | None = None, operator: bool = False
         return PodPath(None, before, path)
     login, at, named = before.rpartition("@")
     if at:
-        if not login or not named or named.startswith("-"):
-            raise UsageError(f"{before!r} is not a destination; write USER@HOST:PATH.")
-        return SshPath(login, named, path)
+        return _ssh_path(text, login, named, path)
     if host is not None:
-        return SshPath(before, host, path)
+        return _ssh_path(f"--host {host}", before, host, path)
     if "=" in before or "+" in before:
         return SshPath(before, "localhost", path)
     return SshPath(None, before, path)
 
 
+def _ssh_path(text: str, login: str | None, host: str, path: str) -> SshPath:
+    if login == "" or not host or host.startswith("-"):
+        raise UsageError(f"{text!r} names no host; write USER@HOST:PATH.")
+    return SshPath(login, host, path)
+
+
 def route(sources: list[Location], destination: Location) -> SshPath | PodPath:
-    """Return the sandbox's side of a copy. Raises ``Misuse`` unless exactly one side is in one sandbox."""
+    """Return the sandbox's side of a copy. Raises ``UsageError`` unless exactly one side is in one sandbox."""
     far = [source for source in sources if not isinstance(source, LocalPath)]
     if isinstance(destination, LocalPath):
         if not far:
@@ -108,7 +112,7 @@ def _sandbox(far: SshPath | PodPath) -> tuple[str | None, str]:
 
 
 def size(text: str) -> int:
-    """Parse a number of bytes such as ``500M`` or ``20GiB``, by powers of 1024. Raises ``Misuse``."""
+    """Parse a number of bytes such as ``500M`` or ``20GiB``, by powers of 1024. Raises ``UsageError``."""
     found = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text.strip(), re.I)
     if not found or int(found[1]) == 0:
         raise UsageError(f"{text!r} is not a size; write for example 500M or 20G.")

@@ -76,7 +76,7 @@ async def start_agent(shell: RemoteShell, program: bytes, task: str, *arguments:
         False if Python there cannot be executed or is older than 3.8; then the shell loop goes on.
 
     Raises:
-        FarFailure: The far end has ended.
+        RemoteFailure: The far end has ended.
     """
     interpreter = (b"python3", b"-I", b"-S", b"-B", b"-c", _LOADER)
     line = quote_words(*interpreter, str(len(program)).encode(), task.encode(), *(word.encode() for word in arguments))
@@ -91,7 +91,7 @@ async def send(shell: RemoteShell, sources: list[bytes], resume: bool, wants_tot
     """Send ``sources`` to the agent, started with the task ``receive``. Cancellation stops the copy.
 
     Raises:
-        FarFailure: The far end failed or was cut off.
+        RemoteFailure: The far end failed or was cut off.
         ProtocolError: The far end's answers cannot be valid.
     """
     reading = ReadOptions(resume, wants_totals, wholes=True)
@@ -148,7 +148,7 @@ async def fetch(shell: RemoteShell, writing: WriteOptions, display: Display) -> 
     """Receive from the agent, started with the task ``send``. Cancellation stops the copy.
 
     Raises:
-        FarFailure: The far end failed or was cut off.
+        RemoteFailure: The far end failed or was cut off.
         ProtocolError: The far end sent invalid records.
         Stopped: The copy cannot go on here, such as for a full disk.
     """

@@ -53,11 +53,11 @@ class RemoteShell:
         self._complaints_left = _COMPLAINTS
 
     async def wait_for_programs(self) -> frozenset[str]:
-        """Wait for the loop, and return the available programs. Raises ``FarFailure`` if no shell answers."""
+        """Wait for the loop, and return the available programs. Raises ``RemoteFailure`` if no shell answers."""
         return frozenset((await self._read_mark()).decode().split())
 
     async def wait_for_word(self, word: bytes) -> bool:
-        """Wait for the next mark, and return whether it is ``word``. Raises ``FarFailure`` if the far end has ended.
+        """Wait for the next mark, and return whether it is ``word``. Raises ``RemoteFailure`` if the far end has ended.
 
         False usually means that the program has exited and the mark was the loop's.
         """

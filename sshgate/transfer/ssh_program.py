@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sshgate.stream.interfaces import STDERR, STDOUT, Control, Exited, Lost, Outcome, Signalled
 from sshgate.stream.tasks import cancel
-from sshgate.transfer.locations import SshPath, UsageError
+from sshgate.transfer.locations import SshPath
 from sshgate.transfer.records import CHUNK
 
 # Disables forwarding, terminals and commands of ssh_config, as scp does.
@@ -24,9 +24,7 @@ _LATE_STDERR = 0.1
 
 
 def ssh_argv(program: Sequence[str], options: Sequence[str], far: SshPath, command: str) -> list[str]:
-    """Return the command line that runs ``command`` at ``far``. Raises ``Misuse`` if the host looks like an option."""
-    if far.host.startswith("-"):
-        raise UsageError(f"{far.host!r} is not a host name.")
+    """Return the command line that runs ``command`` at ``far``."""
     login = ["-l", far.login] if far.login is not None else []
     return [*program, *_PLAIN, *options, *login, "--", far.host, command]
 

@@ -48,6 +48,18 @@ def test_words_that_cannot_be_meant(text: str) -> None:
         parse_location(text)
 
 
+@pytest.mark.parametrize("text", ["[-oProxyCommand=x]:y", "dev@[-oProxyCommand=x]:y", "[]:x", "@[::1]:x"])
+def test_a_host_in_brackets_is_a_host(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_location(text)
+
+
+@pytest.mark.parametrize("host", ["", "-oProxyCommand=x"])
+def test_the_gateway_of_the_option_is_a_host(host: str) -> None:
+    with pytest.raises(UsageError):
+        parse_location("dev:x", host=host)
+
+
 def test_exactly_one_side_is_far() -> None:
     here, far, other = LocalPath("a"), SshPath("dev=work", "node", "x"), SshPath("dev=play", "node", "x")
     assert route([here, here], far) == far
