@@ -13,7 +13,7 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from sshgate.config.names import is_user
+from sshgate.config.values import is_user
 from sshgate.telemetry.rate_limit import RateLimit
 
 log = logging.getLogger("sshgate.web")

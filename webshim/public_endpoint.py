@@ -9,8 +9,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from sshgate.config.model import Address, Proxy, Web
-from sshgate.config.names import is_user
-from sshgate.config.values import is_loopback
+from sshgate.config.values import is_loopback, is_user
 
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+\Z")
 _PORTS = {"http": 80, "https": 443}

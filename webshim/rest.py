@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from sshgate.access.connections import network_of
-from sshgate.config.names import matches
+from sshgate.config.values import matches
 from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Stranger

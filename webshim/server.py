@@ -18,8 +18,8 @@ from sshgate.access.identity import Identity
 from sshgate.access.ledger import Ledger
 from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
+from sshgate.config.load import node_address
 from sshgate.config.model import Address, Config, Tls, Web
-from sshgate.config.node import node_address
 from sshgate.errors import ConfigError
 from sshgate.session.subsystems.registry import SubsystemHandlers
 from sshgate.stream.tasks import TaskSet

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sshgate.access.identity import Certified, Restrictions, comes_from
 from sshgate.access.key_line import KeyLine, LineRefused, parse
-from sshgate.config.names import is_user
+from sshgate.config.values import is_user
 from sshgate.telemetry.rate_limit import RateLimit
 
 log = logging.getLogger("sshgate.access")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
-from sshgate.config.names import is_label, is_user
+from sshgate.config.values import is_label, is_user
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from sshgate.access.identity import Restrictions
+from sshgate.config.values import is_variable
 
 _ED25519 = "ssh-ed25519"
 _RSA = "ssh-rsa"
@@ -28,7 +29,6 @@ KEY_TYPES = frozenset({_ED25519, _RSA, _SK_ED25519, *_CURVES})
 RSA_BITS = range(2048, 16_385)
 
 _TYPE_WORD = re.compile(r"(sk-)?(ssh|ecdsa)-[\w@.-]+\Z")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _EXPIRY = re.compile(r"(\d{8})(\d{4}(?:\d{2})?)?(Z?)\Z")
 _OPTION = re.compile(r'([A-Za-z0-9@.-]+)(?:="((?:\\"|[^"])*)")?(,|\Z)')
 _PRIVILEGES = {"pty": "terminal", "port-forwarding": "port_forwarding", "agent-forwarding": "agent_forwarding"}
@@ -262,7 +262,7 @@ def _command(line: KeyLine, value: str) -> KeyLine:
 
 def _environment(line: KeyLine, value: str) -> KeyLine:
     name, equals, text = value.partition("=")
-    if not equals or not _VARIABLE.match(name) or "\0" in text:
+    if not equals or not is_variable(name) or "\0" in text:
         raise LineRefused('environment= is not of the form environment="NAME=value"')
     # As in OpenSSH, the first of several values for one name counts.
     merged = {name: text.encode("utf-8", "surrogateescape"), **line.restrictions.environment}

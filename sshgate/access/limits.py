@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from sshgate.access.connections import Connections
 from sshgate.config.model import Limits
-from sshgate.config.names import matches
+from sshgate.config.values import matches
 from sshgate.errors import LimitReached
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sshgate.access.identity import Identity
 from sshgate.config.model import Profile
-from sshgate.config.names import is_label, matches
+from sshgate.config.values import is_label, matches
 from sshgate.errors import Denied
 from sshgate.sandbox.launcher import USUAL_SFTP_SERVER
 from sshgate.stream.interfaces import Exec, Request, Shell, Subsystem

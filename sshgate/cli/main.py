@@ -109,7 +109,7 @@ def check_config(file: Path) -> None:
     if Keyring(config.access.authorized_keys, config.access.user_ca).empty:
         keys = config.access.authorized_keys / "USER"
         click.echo(f"{file}: nobody can log in yet: copy a user's .pub file to {keys}, USER being the login.", err=True)
-    from sshgate.config.ignored import ignored_settings
+    from sshgate.config.rules import ignored_settings
 
     for sentence in ignored_settings(config):
         click.echo(f"{file}: {sentence}.", err=True)
@@ -132,7 +132,7 @@ def passwd(user: str, file: Path, remove: bool) -> None:
     Exit status: 0 if the password was set, 1 if the file cannot be written, 2 if the settings, the name or the
     password are not valid.
     """
-    from sshgate.config.names import is_user
+    from sshgate.config.values import is_user
 
     web = _load(file).web
     if web is None or web.users_file is None:

@@ -6,6 +6,7 @@ The dataclasses of ``config.model`` are the schema: ``_Walker`` follows their ty
 
 from __future__ import annotations
 
+import os
 import re
 import types
 import typing
@@ -18,10 +19,9 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sshgate.config import values
-from sshgate.config.hints import suggestion, syntax
 from sshgate.config.model import Address, Config, Profile, Share
-from sshgate.config.names import is_label
 from sshgate.config.rules import CHECKS, MAY_BE_ZERO, MUST_BE, cross_field_errors, resolve_paths, resolve_section_paths
+from sshgate.config.values import is_label
 from sshgate.config.yaml_nodes import (
     TAG,
     InvalidValue,
@@ -30,6 +30,8 @@ from sshgate.config.yaml_nodes import (
     is_kind,
     kind_of,
     number_of,
+    suggestion,
+    syntax,
     text_of,
     truth_of,
     whole_number,
@@ -37,8 +39,17 @@ from sshgate.config.yaml_nodes import (
 from sshgate.errors import ConfigError
 
 VERSION = 1
+NODE_VARIABLE = "SSHGATE_NODE"
 
 D = TypeVar("D")
+
+
+def node_address() -> str | None:
+    """Return the address of the node, to whose ports users connect; ``None`` if the gateway does not run in a pod.
+
+    The manifests set it in the environment.
+    """
+    return os.environ.get(NODE_VARIABLE) or None
 
 
 def load(path: Path) -> Config:

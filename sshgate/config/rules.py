@@ -131,3 +131,14 @@ def _web(web: Web, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:
                 "that is made to point at the proxy would count as ours"
             ),
         )
+
+
+def ignored_settings(config: Config) -> list[str]:
+    """Return one clause for each setting that is given but has no effect."""
+    found = []
+    for name, profile in config.profiles.items():
+        if profile.warm and config.sandbox.provider == "local":
+            found.append(f"profiles.{name}.warm has no effect with local sandboxes: each starts in some 65 ms")
+        if profile.home is not None and config.sandbox.provider == "local":
+            found.append(f"profiles.{name}.home has no effect with local sandboxes: they keep nothing")
+    return found

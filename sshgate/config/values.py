@@ -1,13 +1,13 @@
-"""Parsers of single values in the configuration file: durations, sizes, addresses, names. Pure.
+"""Single values: valid names of users, profiles and variables, and parsers for the configuration file. Pure.
 
-Each function takes the text as written. It raises ``ValueError`` with a clause for the author of the file if the text
+Each parser takes the text as written. It raises ``ValueError`` with a clause for the author of the file if the text
 is invalid.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
@@ -20,19 +20,51 @@ _LONGEST = 3660 * 86_400.0
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+\Z")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _SIZE = re.compile(r"(\d+)(B|[kMGT]|[KMGT]i)\Z")
-_BYTES = {
-    "B": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
-    "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
+_QUANTITY = re.compile(r"\+?(\d+\.?\d*|\.\d+)([num]|[kMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?\Z")
+_UNITS = {
+    "n": 1e-9, "u": 1e-6, "m": 1e-3, "B": 1,
+    "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
+    "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50, "Ei": 1 << 60,
 }  # fmt: skip
-_QUANTITY = re.compile(r"\+?(\d+|\d+\.\d*|\.\d+)(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?\Z")
 _HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\Z"
 )
 _URL_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)*/?\Z")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-# With these a client could change which code a program runs, even that of a forced command.
-_NEVER_FROM_CLIENTS = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "BASH_ENV", "ENV", "SHELLOPTS", "IFS")
+# A user's name is also the name of the file with their keys. `+` and `=` are separators in login names.
+# `a.b@c`, `a_` and `_a` are names; `.`, `..` and `-x` are not.
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}\Z")
+# Profile and sandbox names become Kubernetes label values and parts of pod names.
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
+
+FORBIDDEN_VARIABLES = (
+    "LD_*", "PATH", "BASH_*", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "SHELL", "HOME", "USER", "LOGNAME"
+)  # fmt: skip
+"""Patterns of variables that are never accepted from clients, whatever an operator lists.
+
+A client could use them to change which code a program runs, even that of a forced command.
+"""
+
+
+def is_user(text: str) -> bool:
+    """Whether ``text`` can name a user: 1-128 of A-Z, a-z, 0-9 and ``._@-``, not beginning with ``.@-``."""
+    return _USER.match(text) is not None
+
+
+def is_label(text: str) -> bool:
+    """Whether ``text`` can name a profile or a sandbox: 1-40 of a-z, 0-9 and inner ``-``."""
+    return _LABEL.match(text) is not None
+
+
+def is_variable(text: str) -> bool:
+    """Whether ``text`` can name an environment variable that shells can set."""
+    return _VARIABLE.match(text) is not None
+
+
+def matches(text: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the shell patterns matches the text as a whole."""
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
 def duration(text: str) -> float:
@@ -58,7 +90,7 @@ def size(text: str) -> int:
     found = _SIZE.match(text)
     if not found:
         raise ValueError(f"{text!r} is no size: write 512Ki, 64Mi or 1Gi")
-    return int(found[1]) * _BYTES[found[2]]
+    return int(found[1]) * int(_UNITS[found[2]])
 
 
 def address(text: str) -> Address:
@@ -138,14 +170,22 @@ def header(text: str) -> str:
 
 def quantity(text: str) -> str:
     """Check a Kubernetes resource quantity; returned unchanged."""
-    if not _QUANTITY.match(text):
-        raise ValueError(f"{text!r} is no Kubernetes quantity: write 100m, 2, 256Mi or 4Gi")
+    quantity_value(text)
     return text
+
+
+def quantity_value(text: str) -> float:
+    """Parse a Kubernetes resource quantity such as ``250m``, ``2``, ``4Gi`` or ``1e9``."""
+    found = _QUANTITY.match(text)
+    if not found:
+        raise ValueError(f"{text!r} is no Kubernetes quantity: write 100m, 2, 256Mi or 4Gi")
+    unit = found[2] or "e0"
+    return float(found[1]) * (_UNITS.get(unit) or float(f"1{unit}"))
 
 
 def variable(text: str) -> str:
     """Check the name of an environment variable."""
-    if not _VARIABLE.match(text):
+    if not is_variable(text):
         raise ValueError(f"{text!r} cannot be the name of an environment variable")
     return text
 
@@ -173,9 +213,9 @@ def image(text: str) -> str:
 
 def accepted_variables(pattern: str) -> str:
     """Check a pattern of variables that clients may set. It must not match those that change which program runs."""
-    dangerous = [name for name in _NEVER_FROM_CLIENTS if fnmatchcase(name, pattern)]
-    if dangerous:
-        raise ValueError(f"{pattern!r} would let clients set {dangerous[0]}; name the variables or a longer prefix")
+    for name in FORBIDDEN_VARIABLES:
+        if fnmatchcase(name, pattern) or fnmatchcase(pattern, name):
+            raise ValueError(f"{pattern!r} would let clients set {name}; name the variables or a longer prefix")
     if not re.fullmatch(r"[A-Za-z0-9_*?\[\]!-]+", pattern):
         raise ValueError(f"{pattern!r} can match no variable's name")
     return pattern

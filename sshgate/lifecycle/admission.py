@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from sshgate.access.limits import Starts, admit_sandbox
 from sshgate.config.model import Limits
-from sshgate.config.names import matches
+from sshgate.config.values import matches
 from sshgate.errors import LimitReached
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now

@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sshgate.config.values import is_variable
 from sshgate.errors import BadRequest
 from sshgate.stream.interfaces import Request, Shell, Subsystem
 from sshgate.stream.terminal import Terminal, stty_words
@@ -73,7 +74,6 @@ USUAL_TERM = "xterm-256color"
 _TERMS_AS_THEY_ARE = (USUAL_TERM, "dumb", "unknown")
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
 _READY = re.compile(rb"\x01(\d{1,10})\x02")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
 _LITERAL = re.compile(rb"[\x20-\x5b\x5d-\x7e]+")
 
@@ -185,7 +185,7 @@ def _environment(program: Program) -> bytes:
     path = merged.pop("PATH", b"\0")
     exports = []
     for name, value in merged.items():
-        if not _NAME.match(name) or b"\0" in value:
+        if not is_variable(name) or b"\0" in value:
             continue  # no shell can set it; OpenSSH also drops such a variable silently
         if len(name) + 1 + len(value) > LONGEST_COMMAND:
             raise BadRequest(f"the variable {name} is longer than a Linux program can be given: 128 KiB at most.")

@@ -15,8 +15,8 @@ from typing import Any
 
 import structlog
 
-from sshgate.config.ignored import ignored_settings
 from sshgate.config.model import Config
+from sshgate.config.rules import ignored_settings
 from sshgate.errors import GateError
 from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends

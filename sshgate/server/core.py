@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.limits import Admission
+from sshgate.config.load import node_address
 from sshgate.config.model import Config
-from sshgate.config.node import node_address
 from sshgate.sandbox.interfaces import Provider
 from sshgate.session.gateway import Gateway
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest

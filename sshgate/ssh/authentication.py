@@ -8,6 +8,7 @@ import asyncssh
 import structlog
 
 from sshgate.access.identity import LoginName, Restrictions
+from sshgate.access.key_line import fingerprint_of
 from sshgate.config.model import Config
 from sshgate.ssh import certificates
 from sshgate.ssh._asyncssh.userauth import UserAuth
@@ -62,7 +63,8 @@ class Authentication(asyncssh.SSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Return whether the key may log in. asyncssh verifies the signature, and also asks for offers without one."""
-        blob, fingerprint = key.public_data, key.get_fingerprint()
+        blob = key.public_data
+        fingerprint = fingerprint_of(blob)
 
         def ask(user: str, now: float) -> Proof | None:
             restrictions = self._keyring.key(user, blob, self._source, now)

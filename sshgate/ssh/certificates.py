@@ -67,7 +67,7 @@ def proof(certificate: asyncssh.SSHCertificate, user: str, source: str, now: flo
     restrictions = _both(authority.restrictions, options)
     if restrictions is None or not comes_from(source, certified.sources):
         return None
-    return Proof("certificate", certificate.key.get_fingerprint(), restrictions, certified)
+    return Proof("certificate", fingerprint_of(certificate.key.public_data), restrictions, certified)
 
 
 def _signature(certificate: SSHOpenSSHCertificate) -> bytes:

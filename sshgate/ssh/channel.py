@@ -14,7 +14,7 @@ import asyncssh
 import structlog
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
-from sshgate.config.names import matches
+from sshgate.config.values import FORBIDDEN_VARIABLES, is_variable, matches
 from sshgate.ssh._asyncssh.channel import AsyncsshSessionChannel, wait_writable
 from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.stream.flow import Flow
@@ -46,10 +46,7 @@ ENVIRONMENT_BYTES = 256 * 1024
 LONGEST_NAME = 256
 LONGEST_TERM = 64
 
-_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
-# Never accepted, whatever an operator lists: a client could use them to turn a command into another one.
-_NEVER = ("LD_*", "PATH", "BASH_*", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "SHELL", "HOME", "USER", "LOGNAME")
 
 S = TypeVar("S", bound="Channel")
 P = ParamSpec("P")
@@ -173,10 +170,10 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     @_contained
     def env_received(self, name: bytes, value: bytes) -> bool:
-        if self._asks is not None or len(name) > LONGEST_NAME or not _NAME.match(name):
+        if self._asks is not None or len(name) > LONGEST_NAME:
             return False
-        text = name.decode("ascii")
-        if matches(text, _NEVER):
+        text = name.decode("ascii", "replace")
+        if not is_variable(text) or matches(text, FORBIDDEN_VARIABLES):
             return False
         if not matches(text, self._accept_env):
             return False

@@ -5,9 +5,7 @@ asyncssh would read a key that is given as a path again for every login, which t
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import os
 import stat
 import tempfile
@@ -58,11 +56,6 @@ def load(directory: Path, make: bool = True) -> list[asyncssh.SSHKeyPair]:
     if mistakes:
         raise ConfigError(mistakes)
     return sorted(pairs, key=lambda pair: pair.get_algorithm() != "ssh-ed25519")
-
-
-def fingerprint(pair: asyncssh.SSHKeyPair) -> str:
-    """Return the fingerprint ``SHA256:...``, which users compare at their first login."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(pair.public_data).digest()).decode().rstrip("=")
 
 
 def _read(path: Path) -> asyncssh.SSHKeyPair:

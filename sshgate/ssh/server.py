@@ -11,6 +11,7 @@ from typing import Any
 import asyncssh
 import structlog
 
+from sshgate.access.key_line import fingerprint_of
 from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address, Config
@@ -98,7 +99,7 @@ class SshServer:
         self._listener.start()
         self._accepting = True
         for key in keys:
-            log.info("host_key", kind=key.get_algorithm(), fingerprint=hostkeys.fingerprint(key))
+            log.info("host_key", kind=key.get_algorithm(), fingerprint=fingerprint_of(key.public_data))
         return self.addresses
 
     async def reconfigure(self, config: Config) -> None:

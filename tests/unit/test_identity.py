@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sshgate.access.identity import LoginName
-from sshgate.config.names import is_label, is_user
+from sshgate.config.values import is_label, is_user
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from sshgate.config.model import Address, Profile, Resources
 from sshgate.errors import ConfigError
-from sshgate.providers.local.bubblewrap import Abilities, build, confine, quantity
+from sshgate.providers.local.bubblewrap import Abilities, build, confine, memory_of
 from sshgate.providers.local.provider import explain, refuse_public
 
 SMALL = replace(Profile(), resources=Resources(limits={"memory": "512Mi", "ephemeral-storage": "2Gi"}))
@@ -21,10 +21,13 @@ def words(able: Abilities, profile: Profile = SMALL) -> list[str]:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4Gi", 4 << 30), ("512Mi", 512 << 20), ("1.5Gi", 3 << 29), ("2G", 2 * 10**9), ("100", 100), ("4GiB", None)],
-)
-def test_quantities_are_read_as_kubernetes_does(text: str, size: int | None) -> None:
-    assert quantity(text) == size
+    [
+        ("4Gi", 4 << 30), ("512Mi", 512 << 20), ("1.5Gi", 3 << 29), ("2G", 2 * 10**9), ("100", 100), ("1e9", 10**9),
+        ("5E3", 5000), ("134217728000m", 128 << 20), ("1Pi", 1 << 50),
+    ],
+)  # fmt: skip
+def test_quantities_are_read_as_kubernetes_does(text: str, size: int) -> None:
+    assert memory_of(replace(Profile(), resources=Resources(limits={"memory": text}))) == size
 
 
 def test_what_a_bubblewrap_can_do_is_read_from_its_help() -> None:
@@ -62,6 +65,7 @@ def test_a_refused_namespace_gets_the_line_to_run() -> None:
 
 def test_all_addresses_but_loopback_are_refused_at_once() -> None:
     refuse_public([Address("127.0.0.1", 1), Address("::1", 1), Address("localhost", 1), Address("127.9.9.9", 1)])
+    refuse_public([Address("::ffff:127.0.0.1", 1)])  # as check-config
     with pytest.raises(ConfigError) as refused:
         refuse_public([Address("0.0.0.0", 2222), Address("::", 1), Address("10.0.0.1", 1), Address("example.org", 1)])
     assert len(refused.value.mistakes) == 4

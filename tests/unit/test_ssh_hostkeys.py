@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sshgate.access.key_line import fingerprint_of
 from sshgate.errors import ConfigError
 from sshgate.ssh import hostkeys
 from tests.hostile.front_door import make_key
@@ -29,7 +30,7 @@ def test_fingerprint_is_what_ssh_keygen_says(tmp_path: Path) -> None:
     said = subprocess.run(
         ["ssh-keygen", "-lf", tmp_path / "ssh_host_ed25519_key"], check=True, capture_output=True, text=True
     ).stdout
-    assert hostkeys.fingerprint(hostkeys.load(tmp_path)[0]) == said.split()[1]
+    assert fingerprint_of(hostkeys.load(tmp_path)[0].public_data) == said.split()[1]
 
 
 def test_keys_of_an_operator_are_used_as_they_are(tmp_path: Path) -> None:

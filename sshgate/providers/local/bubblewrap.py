@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from sshgate.config.model import Profile
+from sshgate.config.values import quantity_value
 
 USER = "dev"
 UID = 1000
@@ -36,8 +36,6 @@ USUAL_STORAGE = 8 << 30
 OWNER = 9
 PROCESSES = 1024
 OPEN_FILES = 8192
-
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def confine(profile: Profile, uid: int | None) -> list[str]:
     is killed when the gateway ends, even if it is stopped.
     """
     words = ["prlimit", f"--nproc={PROCESSES}", f"--nofile={OPEN_FILES}", "--core=0"]
-    storage = quantity(profile.resources.limits.get("ephemeral-storage", "")) or USUAL_STORAGE
+    storage = _limit(profile, "ephemeral-storage") or USUAL_STORAGE
     words.append(f"--fsize={storage}")
     memory = memory_of(profile)
     if memory is not None:
@@ -141,10 +139,9 @@ def enter(pid: int, terminal: bool) -> list[str]:
 
 def memory_of(profile: Profile) -> int | None:
     """The profile's memory limit in bytes; ``None`` if it sets none."""
-    return quantity(profile.resources.limits.get("memory", ""))
+    return _limit(profile, "memory")
 
 
-def quantity(text: str) -> int | None:
-    """Parse a Kubernetes quantity such as ``4Gi``; ``None`` if it is not one."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?|[KMGT]i)", text)
-    return int(float(found[1]) * _UNITS[found[2]]) if found else None
+def _limit(profile: Profile, resource: str) -> int | None:
+    limit = profile.resources.limits.get(resource)
+    return int(quantity_value(limit)) if limit is not None else None
