@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from sshgate.access.connections import ConnectionSlot
 from sshgate.access.listening import Abort
 from sshgate.access.proxy_header import Peer, is_header
 from sshgate.stream import turns
@@ -78,20 +79,10 @@ class BudgetedReader(web.RequestHandler):
             super()._resume_transport_reading()
 
 
-class Slot(Protocol):
-    """The place of one admitted connection; see ``access.connections.Place``."""
-
-    def authenticated(self, user: str) -> None:
-        """Report that the connection has logged in. Raises ``LimitReached`` if the user has too many connections."""
-
-    def release(self) -> None:
-        """Stop counting the connection. Idempotent."""
-
-
 class ConnectionAdmission(Protocol):
     """The server, as a connection sees it."""
 
-    def admit(self, peer: str, connection: Connection) -> Slot | None:
+    def admit(self, peer: str, connection: Connection) -> ConnectionSlot | None:
         """Admit a connection from this address; ``None`` if connections from there are not counted.
 
         Raises:

@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from sshgate.session.interfaces import Login
 from sshgate.stream.interfaces import STDERR, Control, Exec, Exited, Lost, Outcome, Request
 from sshgate.telemetry.codes import Code
 from webshim.protocol import clean
 from webshim.responses import Refusal, answer
 from webshim.rest import Rest
 from webshim.session import WebSession
-from webshim.sessions import Login
 from webshim.state import WebState
 
 LONGEST_PATH = 4096

@@ -6,10 +6,10 @@ import asyncio
 import secrets
 import time
 from dataclasses import dataclass, replace
-from typing import Protocol
 
+from sshgate.access.authorized_keys import Keyring
 from sshgate.access.connections import origin_of
-from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
+from sshgate.access.identity import Identity, LoginName
 from sshgate.access.issued import Logout, Token
 from sshgate.access.ledger import Ledger, MemoryUserRecords
 from sshgate.config.model import Web
@@ -32,25 +32,6 @@ LOOPBACK = "127.0.0.1"
 # Revocation of a certificate cannot be checked later, so logins that were made with one are short.
 CERTIFICATE_SECONDS = 3600.0
 _CERTIFICATE = "cert "
-
-
-class Keyring(Protocol):
-    """The SSH keys, by which logins that were made with a key are rechecked. Neither method raises."""
-
-    def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
-        """Return the restrictions of the user's key with this fingerprint; ``None`` if it may not log in now.
-
-        Args:
-            fingerprint: ``SHA256:...``.
-            source: the client's address, without a port.
-            now: seconds since the epoch.
-        """
-
-    def certified(self, user: str, certificate: Certified, source: str, now: float) -> Restrictions | None:
-        """Return the restrictions of a login with this certificate; ``None`` if it may not log in now.
-
-        ``source`` and ``now`` are as for ``holder``.
-        """
 
 
 @dataclass(frozen=True, slots=True)

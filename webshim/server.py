@@ -7,13 +7,14 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 from urllib.parse import quote
 
 import structlog
 from aiohttp import web
 
-from sshgate.access.connections import PendingLogin, network_of
+from sshgate.access.authorized_keys import Keyring
+from sshgate.access.connections import Connections, ConnectionSlot, network_of
 from sshgate.access.identity import Identity
 from sshgate.access.ledger import Ledger
 from sshgate.access.listening import Abort, Listener
@@ -21,20 +22,20 @@ from sshgate.access.proxy_header import Peer
 from sshgate.config.load import node_address
 from sshgate.config.model import Address, Config, Tls, Web
 from sshgate.errors import ConfigError
+from sshgate.session.interfaces import Gateway
 from sshgate.session.subsystems.registry import SubsystemHandlers
 from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Stranger
-from webshim.connection import Connection, Slot
+from webshim.connection import Connection
 from webshim.credentials import load as load_signer
 from webshim.files import Files
-from webshim.login import Keyring, Logins, TokenSubsystems
+from webshim.login import Logins, TokenSubsystems
 from webshim.pages import VERSIONS, Pages
 from webshim.protocol import Close
 from webshim.public_endpoint import PublicEndpoint
 from webshim.responses import SCHEME, add_headers, errors_as_json
 from webshim.rest import Rest, health
-from webshim.sessions import Gateway
 from webshim.state import WebState
 
 # Idle connections must not hold places; a browser just opens a new one.
@@ -97,19 +98,6 @@ def build(state: WebState, pages: Pages) -> web.Application:
     return app
 
 
-class Admission(Protocol):
-    """The connection limits; see ``access.connections.Connections``."""
-
-    def connect(self, source: str, entrant: PendingLogin) -> Slot:
-        """Admit a connection from this address and return its place, which the connection releases at its end.
-
-        Another connection that has not logged in may be evicted by ``PendingLogin.make_room``.
-
-        Raises:
-            LimitReached: the connection must be closed.
-        """
-
-
 class WebServer:
     """The web front end. Call ``listen``, ``stop_accepting``, ``drain`` and ``close`` once each, in this order.
 
@@ -120,7 +108,7 @@ class WebServer:
         self,
         config: Config,
         keyring: Keyring,
-        admission: Admission,
+        admission: Connections,
         gateway: Gateway,
         verbs: SubsystemHandlers,
         events: Events,
@@ -215,7 +203,7 @@ class WebServer:
             keepalive_timeout=KEEPALIVE_SECONDS,
         )  # fmt: skip
 
-    def admit(self, peer: str, connection: Connection) -> Slot | None:
+    def admit(self, peer: str, connection: Connection) -> ConnectionSlot | None:
         """See ``connection.ConnectionAdmission``. Those of a trusted proxy are not counted: they share one address."""
         assert self._state is not None
         return None if self._state.place.trusted(peer) else self._admission.connect(peer, connection)

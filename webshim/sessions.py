@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.policy import grant
-from sshgate.config.model import Profile
 from sshgate.errors import LimitReached
-from sshgate.stream.interfaces import Client, Request, Shell
+from sshgate.session.interfaces import Gateway, Login
+from sshgate.stream.interfaces import Request, Shell
 from sshgate.stream.tasks import TaskSet
 from sshgate.stream.terminal import Terminal, TerminalSize
 from webshim.credentials import Principal
@@ -27,44 +27,6 @@ UNATTENDED_SECONDS = 30.0
 CUT_SECONDS = 8.0
 
 log = structlog.get_logger("sshgate.web")
-
-
-class Login(Protocol):
-    """One login at the core; see ``sshgate.session.gateway.Login``."""
-
-    shell_pid: int | None
-    """The process id, inside the sandbox, of the shell that runs on a terminal; ``None`` while there is none."""
-
-    async def run(self, request: Request, client: Client) -> None:
-        """Run one program, from the sandbox to the exit status. May be called several times, concurrently.
-
-        Always ends with ``client.finish``. Errors are reported to the client, not raised. When the client is gone
-        (``Client.wait_closed``) it ends by itself. If cancelled, it cleans up, finishes the client and raises
-        ``CancelledError``.
-        """
-
-    def disconnected(self) -> None:
-        """Report that the client has gone: programs in a sandbox that is removed with the login get no hang-up."""
-
-    async def close(self) -> None:
-        """Remove the sandbox that the runs shared. Call it once, after every ``run`` has returned. Never raises."""
-
-
-class Gateway(Protocol):
-    """The core, as the web front end uses it."""
-
-    profiles: Mapping[str, Profile]
-    """By name; the policy decides who may use which."""
-
-    def existing_profile(self, user: str, name: str) -> str | None:
-        """Return the profile of the user's existing sandbox with this name; ``None`` if there is none."""
-
-    def login(self, identity: Identity, together: bool = False) -> Login:
-        """Make a login for an authenticated identity.
-
-        Args:
-            together: all runs share one sandbox, even if the profile gives every channel its own.
-        """
 
 
 class Sessions:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from sshgate.access.connections import network_of, origin_of
 from sshgate.config.model import Web
+from sshgate.session.interfaces import Gateway
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Stranger
 from sshgate.telemetry.rate_limit import RateLimit
@@ -19,7 +20,7 @@ from webshim.login import Logins
 from webshim.protocol import Close, encode
 from webshim.public_endpoint import PublicEndpoint
 from webshim.responses import Refusal
-from webshim.sessions import Gateway, Sessions
+from webshim.sessions import Sessions
 from webshim.socket import Socket, Ticket
 
 TICKET_SECONDS = 30.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from sshgate.config.names import matches
+from sshgate.config.values import matches
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.schema import user_hash
 

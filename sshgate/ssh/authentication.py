@@ -7,13 +7,13 @@ from collections.abc import Callable
 import asyncssh
 import structlog
 
+from sshgate.access.authorized_keys import Keyring
 from sshgate.access.identity import LoginName, Restrictions
 from sshgate.access.key_line import fingerprint_of
 from sshgate.config.model import Config
 from sshgate.ssh import certificates
 from sshgate.ssh._asyncssh.userauth import UserAuth
 from sshgate.ssh.certificates import Proof
-from sshgate.ssh.contracts import Keyring
 from sshgate.ssh.login_progress import LoginProgress
 
 # A name that no user can have. Invalid login names are looked up under it.

@@ -10,10 +10,10 @@ import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket
 from asyncssh.public_key import CERT_TYPE_USER, SSHOpenSSHCertificate, SSHOpenSSHCertificateV01
 
+from sshgate.access.authorized_keys import Keyring
 from sshgate.access.identity import Certified, Restrictions, comes_from
 from sshgate.access.key_line import acceptable as strong
 from sshgate.access.key_line import fingerprint_of
-from sshgate.ssh.contracts import Keyring
 from sshgate.ssh.options import acceptable
 
 # OpenSSH's value for "forever".

@@ -13,15 +13,16 @@ import asyncssh
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 from asyncssh.packet import String, UInt32
 
-from sshgate.access.connections import network_of
+from sshgate.access.authorized_keys import Keyring
+from sshgate.access.connections import Connections, network_of
 from sshgate.access.identity import Identity
 from sshgate.config.model import Config
 from sshgate.errors import BadRequest, Denied, GateError, LimitReached, Unavailable
 from sshgate.forwarding.destinations import Destination, Tcp, Unix
+from sshgate.session.interfaces import Gateway, Login
 from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh.authentication import Authentication
 from sshgate.ssh.channel import Channel
-from sshgate.ssh.contracts import Admission, Gateway, Keyring, Login
 from sshgate.ssh.forward import ForwardChannel
 from sshgate.ssh.login_progress import LoginProgress
 from sshgate.stream.interfaces import Request, Stream
@@ -57,7 +58,7 @@ class Connection(Authentication):
         self,
         config: Config,
         keyring: Keyring,
-        admission: Admission,
+        admission: Connections,
         gateway: Gateway,
         events: Events,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],

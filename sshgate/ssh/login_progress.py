@@ -7,10 +7,9 @@ import time
 
 import asyncssh
 
-from sshgate.access.connections import MADE_ROOM, Offence
+from sshgate.access.connections import MADE_ROOM, ConnectionSlot, Offence
 from sshgate.errors import LimitReached
 from sshgate.ssh._asyncssh.arrival import IncomingConnection
-from sshgate.ssh.contracts import Slot
 from sshgate.telemetry.timings import Stage, Timings
 
 
@@ -25,7 +24,7 @@ class LoginProgress:
         self._timings = marks
         self._grace = grace
         self.transport: IncomingConnection | None = None
-        self.slot: Slot | None = None
+        self.slot: ConnectionSlot | None = None
         self.failures = 0
         """The number of failed login attempts."""
         self._known_key = False

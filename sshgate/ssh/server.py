@@ -11,15 +11,17 @@ from typing import Any
 import asyncssh
 import structlog
 
+from sshgate.access.authorized_keys import Keyring
+from sshgate.access.connections import Connections
 from sshgate.access.key_line import fingerprint_of
 from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address, Config
 from sshgate.errors import ConfigError
+from sshgate.session.interfaces import Gateway
 from sshgate.ssh import hostkeys
 from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh.connection import Connection
-from sshgate.ssh.contracts import Admission, Gateway, Keyring
 from sshgate.ssh.options import connection_options
 from sshgate.telemetry.events import Events, to_log
 
@@ -47,7 +49,7 @@ class SshServer:
         self,
         config: Config,
         keyring: Keyring,
-        admission: Admission,
+        admission: Connections,
         gateway: Gateway,
         events: Events | None = None,
     ) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sshgate.access.identity import Identity
+from sshgate.config.model import Profile
 from sshgate.stream.bridge import Traffic, bridge
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import (
@@ -45,8 +46,12 @@ class Programs:
 
     def __init__(self) -> None:
         self.logins: list[ProgramLogin] = []
+        self.profiles: dict[str, Profile] = {}
 
-    def login(self, identity: Identity) -> ProgramLogin:
+    def existing_profile(self, user: str, name: str) -> str | None:
+        return None
+
+    def login(self, identity: Identity, together: bool = False) -> ProgramLogin:
         login = ProgramLogin(identity)
         self.logins.append(login)
         return login
@@ -61,6 +66,7 @@ class ProgramLogin:
         self.running = 0
         self.closed = False
         self.forwards = NoForwards()
+        self.shell_pid: int | None = None
 
     def start_speculative_claim(self) -> None:
         pass

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from sshgate.config.names import matches
-
+from sshgate.config.values import matches
 from sshgate.lifecycle.cache import NODES_TRIED, REMEMBERED, RESERVATION_SECONDS, SKEW
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.expectations import EXPIRY

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sshgate.access import ledger
+from sshgate.access.authorized_keys import Keyring
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
 from sshgate.access.ledger import Ledger, MemoryUserRecords
 from sshgate.config.model import Address, Tls, Web
@@ -30,10 +31,11 @@ HERE = "192.0.2.1"
 SHOWN = Certified("SHA256:ca", ("alice",), None, None)
 
 
-class Keys:
+class Keys(Keyring):
     """Alice's key, as long as it is there."""
 
     def __init__(self) -> None:
+        super().__init__(Path("/nowhere"), None)
         self.allowed: Restrictions | None = Restrictions()
 
     def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
