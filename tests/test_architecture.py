@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +65,55 @@ def test_the_index_has_every_decision_once_and_in_order() -> None:
     for number, path in enumerate(files, 1):
         assert path.name.startswith(f"{number:02}-")
         assert path.read_text().startswith(f"# {number}. ")
+
+
+# Right uses of words that are wrong elsewhere, by the files that have them.
+RIGHT = {
+    "presence": r"access/key_line|ssh/(authentication|_asyncssh/(owner|userauth))",  # FIDO's "user presence"
+    "tell": "transfer/tarball",  # of Python's files
+    "trail": "transfer/",  # the directories that were entered
+}
+PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+
+def replaced_words() -> list[list[str]]:
+    """The words of the glossary's last column that no identifier has."""
+    glossary = (ROOT / "CONTRIBUTING.md").read_text().partition("## Glossary")[2]
+    columns = re.findall(r"^\|[^|]+\|[^|]+\|([^|]*)\|$", glossary, re.M)[2:]
+    phrases = [phrase.strip() for column in columns for phrase in column.split(",")]
+    return [phrase.split() for phrase in phrases if phrase and not phrase.startswith("*")]
+
+
+def identifiers(path: Path) -> Iterator[str]:
+    """The names that a module defines, and its own."""
+    yield path.stem
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.arg):
+            yield node.arg
+
+
+def test_no_identifier_has_a_word_that_the_glossary_replaces() -> None:
+    replaced = replaced_words()
+    assert ["door"] in replaced
+    assert len(replaced) > 25
+    wrong = set()
+    for path in [*(ROOT / "sshgate").rglob("*.py"), *(ROOT / "webshim").rglob("*.py")]:
+        for name in identifiers(path):
+            parts = [part.lower() for part in PART.findall(name)]
+            for words in replaced:
+                places = range(len(parts) - len(words) + 1)
+                right = RIGHT.get(words[0])
+                if any(parts[at : at + len(words)] == words for at in places) and not (
+                    right and re.search(right, str(path))
+                ):
+                    wrong.add(f"{path.relative_to(ROOT)}: {name} has the word {' '.join(words)!r}")
+    assert sorted(wrong) == []
 
 
 def test_scripts_are_programs() -> None:
