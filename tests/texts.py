@@ -16,6 +16,30 @@ REGISTRY = re.compile(
 # A path of one machine.
 MACHINE = re.compile(r"(?<![\w.$~}-])/(root|work|farm)/\w")
 LONGEST_FILE = 500
+SHORTEST_MODULE = 60
+# Modules of the product that are shorter all the same, each with its reason. Others belong into their one user.
+SHORT = {
+    "sshgate/lifecycle/actions.py": "values of all the plans, and of those who carry them out",
+    "sshgate/lifecycle/admission.py": "pure; for the registry and for homes",
+    "sshgate/lifecycle/election.py": "pure; one decision with tests of its own",
+    "sshgate/lifecycle/pace.py": "pure; one rule about time with tests of its own",
+    "sshgate/lifecycle/pick.py": "pure; one decision with tests of its own",
+    "sshgate/providers/kubernetes/api/connections.py": "what is private to aiohttp's connector",
+    "sshgate/providers/kubernetes/endings.py": "pure",
+    "sshgate/providers/kubernetes/keeping.py": "for the provider and for operators",
+    "sshgate/providers/kubernetes/listing.py": "for users and for operators",
+    "sshgate/providers/kubernetes/owner_reference.py": "one API object",
+    "sshgate/providers/kubernetes/usage.py": "one API group, which many clusters lack",
+    "sshgate/providers/local/spawn.py": "for the provider and for its sandboxes",
+    "sshgate/ssh/_asyncssh/arrival.py": "below reading.py, which is long",
+    "sshgate/ssh/_asyncssh/owner.py": "the contract of two modules",
+    "sshgate/telemetry/rate_limit.py": "one rule, for every log line that strangers cause",
+    "sshgate/telemetry/readiness.py": "for the composition root and the health port",
+    "webshim/one_time_tokens.py": "one rule with tests of its own",
+    "webshim/principal.py": "a value of the whole web shim",
+    "webshim/throttle.py": "one rule with tests of its own",
+    "webshim/tokens.py": "the shim's only subsystems",
+}
 LONGEST_SENTENCE = 40
 # Lists of changes, and texts that others wrote.
 NO_PROSE = {"CHANGELOG.md"}
@@ -51,6 +75,9 @@ def broken_rules(name: Path) -> list[str]:
             mistakes.append(f"{name}:{number}: holds a path of one machine")
     if name.suffix not in UNBOUNDED and len(lines) > LONGEST_FILE:
         mistakes.append(f"{name}: {len(lines)} lines, {LONGEST_FILE} at most: split it")
+    product = name.suffix == ".py" and name.parts[0] in ("sshgate", "webshim") and not name.stem.startswith("__")
+    if product and len(lines) < SHORTEST_MODULE and str(name) not in SHORT:
+        mistakes.append(f"{name}: {len(lines)} lines: merge it into its one user, or give its reason in tests/texts.py")
     if name.suffix == ".md" and name.name not in NO_PROSE:
         for number, sentence in sentences(lines):
             if (words := len(sentence.split())) > LONGEST_SENTENCE:
