@@ -183,7 +183,7 @@ class Logins:
         """The subsystem ``web``: return a link that logs a browser in as the user. Raises ``GateError``."""
         principal = self._by_ssh(request.identity, "link", self._web.login_lifetime)
         text = self._link(request.identity, principal) + "\n"
-        request.trail.emit(Code.WEB_LINK_ISSUED, id=principal.id)
+        request.events.emit(Code.WEB_LINK_ISSUED, id=principal.id)
         if self._endpoint.anywhere:
             text += (
                 "# Where that is not how you reach this gateway: put its name there; operators set web.public_url.\n"
@@ -213,7 +213,7 @@ class Logins:
         await self._ledger.issue(
             who.user, Token(principal.id, principal.issued, principal.expires, who.source, who.fingerprint)
         )
-        request.trail.emit(Code.WEB_TOKEN_ISSUED, id=principal.id, seconds=round(principal.expires - principal.issued))
+        request.events.emit(Code.WEB_TOKEN_ISSUED, id=principal.id, seconds=round(principal.expires - principal.issued))
         until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(principal.expires))
         about = f"for {principal.user}, until {until}, or until `revoke-token {principal.id}`"
         return f"{self._signer.sign('token', principal)}\n# Authorization: Bearer ..., {about}\n"
@@ -268,7 +268,7 @@ class TokenSubsystems:
         user = request.identity.user
         if await self._ledger.revoke(user, request.word) is None:
             raise BadRequest(f"you have no token {request.word[:40]!r}; `ssh -s USER@HOST tokens` lists yours.")
-        request.trail.emit(Code.WEB_TOKEN_REVOKED, id=request.word)
+        request.events.emit(Code.WEB_TOKEN_REVOKED, id=request.word)
         return f"token {request.word} is revoked.\n"
 
 

@@ -110,7 +110,7 @@ class WebServer:
         keyring: Keyring,
         admission: Connections,
         gateway: Gateway,
-        verbs: SubsystemHandlers,
+        subsystems: SubsystemHandlers,
         events: Events,
         ledger: Ledger,
     ) -> None:
@@ -120,7 +120,7 @@ class WebServer:
         self._keyring = keyring
         self._admission = admission
         self._gateway = gateway
-        self._subsystems = verbs
+        self._subsystems = subsystems
         self._events = events
         self._ledger = ledger
         self._state: WebState | None = None

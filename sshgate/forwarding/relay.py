@@ -181,13 +181,13 @@ class Relay:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._process.close()
 
-    async def _ask(self, number: int, question: bytes) -> bytes:
+    async def _ask(self, number: int, frame: bytes) -> bytes:
         answer: asyncio.Future[bytes]
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         try:
             if self._closed:
                 raise ConnectFailed("the sandbox has ended")
-            self.send(question)
+            self.send(frame)
             async with asyncio.timeout(CONNECT_SECONDS):
                 return await answer
         except TimeoutError as error:
@@ -240,7 +240,7 @@ class Relay:
         finally:
             self._lose()
         if complaint:
-            log.warning("relay.broken", said=_printable(complaint))
+            log.warning("relay.broken", output=_printable(complaint))
 
     def _lose(self) -> None:
         self._closed = True
@@ -418,9 +418,9 @@ class FrameReader:
 async def _hello(process: Process) -> bytes:
     """Wait for the relay's first line. Returns the output after it. Raises ``NoRelay`` if it never comes."""
     seen = b""
-    said = 0
-    while (chunk := await process.read()) is not None and said <= CHUNK:
-        said += len(chunk[1])
+    length = 0
+    while (chunk := await process.read()) is not None and length <= CHUNK:
+        length += len(chunk[1])
         if chunk[0] == STDOUT:
             seen = seen[-len(inside.HELLO) :] + chunk[1]
             if inside.HELLO in seen:

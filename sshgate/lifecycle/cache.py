@@ -372,14 +372,14 @@ class PodCache:
             self._update(uid)
 
     def _standing(self, record: Record) -> Standing:
-        uid, holding = record.uid, self._sessions.get(record.session or "")
+        uid, reservation = record.uid, self._sessions.get(record.session or "")
         ours = record.life == self.instance_id and record.state is State.CLAIMED and record.sandbox is None
         return Standing(
             visible=not record.deleting and not self.expectations.deleting(uid),
             reserved=uid in self._reserved,
             counted=self._reserved.get(uid) in self._sessions,
             mine=record.state is State.WARM and record.usable and self._is_mine(uid),
-            unowned=ours and (holding is None or (holding.uid is not None and holding.uid != uid)),
+            unowned=ours and (reservation is None or (reservation.uid is not None and reservation.uid != uid)),
         )
 
     def _is_mine(self, uid: str) -> bool:

@@ -48,7 +48,7 @@ class Membership:
         self._me = me
         self._listened = 0.0
         self._last: float | None = None
-        self._signs: dict[str, str] = {}
+        self._values: dict[str, str] = {}
         self._renewals: dict[str, float] = {}
         self._left: set[str] = set()
         self._vanished: set[str] = set()
@@ -62,10 +62,10 @@ class Membership:
         """Seconds in which we could have observed a renewal."""
         return self._listened
 
-    def observe(self, life: str, sign: str) -> None:
-        """The Lease of ``life`` was read; ``sign`` is any text that changes with each renewal."""
-        if self._signs.get(life) != sign:
-            self._signs[life] = sign
+    def observe(self, life: str, value: str) -> None:
+        """The Lease of ``life`` was read; ``value`` is any text that changes with each renewal."""
+        if self._values.get(life) != value:
+            self._values[life] = value
             self.answered(life)
 
     def answered(self, life: str) -> None:
@@ -105,7 +105,7 @@ class Membership:
             return False
         if life in self._left:
             return True
-        if life in self._vanished or life not in self._signs:
+        if life in self._vanished or life not in self._values:
             return self.silent(life)
         return self._silence(life) > UNANSWERED
 
@@ -119,11 +119,11 @@ class Membership:
 
     def suspects(self) -> list[str]:
         """The instances to ask whether they live: silent, but not known to be dead."""
-        return sorted(life for life in self._signs if self.absent(life) and not self.dead(life))
+        return sorted(life for life in self._values if self.absent(life) and not self.dead(life))
 
     def alive(self) -> list[str]:
         """The instances that share the pools now, ourselves among them, sorted."""
-        return sorted({self._me, *(life for life in self._signs if not self.absent(life))})
+        return sorted({self._me, *(life for life in self._values if not self.absent(life))})
 
     def forget(self, but: Set[str]) -> None:
         """Forget the silent instances, except ``but``: those that a Lease or a pod still names.
@@ -132,21 +132,21 @@ class Membership:
         """
         for life in [life for life in self._renewals if life not in but and self.silent(life)]:
             del self._renewals[life]
-            self._signs.pop(life, None)
+            self._values.pop(life, None)
             self._left.discard(life)
             self._vanished.discard(life)
 
     def _silence(self, life: str) -> float:
-        heard = self._renewals.get(life)
-        return 0.0 if heard is None else self._listened - heard
+        renewed = self._renewals.get(life)
+        return 0.0 if renewed is None else self._listened - renewed
 
 
 class Election:
     """What this gateway knows of the election. Times are monotonic."""
 
-    def __init__(self, me: str, presence: Membership) -> None:
+    def __init__(self, me: str, membership: Membership) -> None:
         self._me = me
-        self._presence = presence
+        self._membership = membership
         self._holder: str | None = None
         self._looked: float | None = None
 
@@ -157,7 +157,7 @@ class Election:
         """The leader's Lease was read and names ``holder``. Returns whether this gateway should take it."""
         self._holder = holder
         self._looked = now
-        return holder is None or self._presence.absent(holder)
+        return holder is None or self._membership.absent(holder)
 
     def won(self, now: float) -> None:
         """This gateway has taken the Lease."""

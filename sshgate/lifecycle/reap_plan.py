@@ -21,9 +21,9 @@ from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.requests import Delete, Detach
 
 # Seconds for which the leader keeps a finished pod, so that its gateway can report to its user how it ended.
-LAST_WORDS = 30.0
+FINISHED_SECONDS = 30.0
 # Seconds: the watch may show a claim of ours before the session has the answer, and deletions take some time.
-STRAY = 10.0
+ORPHAN_SECONDS = 10.0
 # Seconds: times on a pod were written by several gateways, so a shorter time without clients ends nothing.
 LEAST_DETACHED = 10.0
 
@@ -66,7 +66,7 @@ def orphans(cache: PodCache, now: Now) -> list[Delete]:
     They come from claims whose patch arrived after the login had given up, and from failed deletions. The cache expects
     the deletions at once.
     """
-    found = cache.unowned(now.mono - STRAY, now)
+    found = cache.unowned(now.mono - ORPHAN_SECONDS, now)
     for record in found:
         cache.expectations.delete(record.uid, now.mono)
     return [Delete(record, "claimed by no session", untouched=False) for record in found]
@@ -77,7 +77,7 @@ def _ephemeral(one: CachedPod, membership: Membership, now: Now) -> list[Delete 
     if record.life is None or membership.dead(record.life):
         # A claimed pod without an instance id was edited by hand, and no gateway can be asked about it.
         return [Delete(record, "its gateway is gone", untouched=False)]
-    if record.stage is Stage.FINISHED and now.mono - one.stage_since >= LAST_WORDS:
+    if record.stage is Stage.FINISHED and now.mono - one.stage_since >= FINISHED_SECONDS:
         return [Delete(record, f"ended ({record.reason or 'no reason given'})", untouched=False)]
     return []
 
@@ -91,7 +91,7 @@ def _named(one: CachedPod, membership: Membership, rules: Rules, now: Now) -> li
     record = one.record
     if record.stage is Stage.FINISHED:
         alone = all(membership.dead(life) for life in record.attached)
-        if alone or now.mono - one.stage_since >= LAST_WORDS:
+        if alone or now.mono - one.stage_since >= FINISHED_SECONDS:
             return [Delete(record, f"ended ({record.reason or 'no reason given'})", untouched=False)]
         return []
     detach: list[Delete | Detach] = [Detach(record, life) for life in sorted(record.attached) if membership.dead(life)]

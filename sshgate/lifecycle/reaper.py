@@ -59,11 +59,11 @@ class Reaper:
         """Decide, and begin to carry out. Does nothing unless this gateway leads."""
         if not self._registry.leads:
             return
-        book = self._registry.cache
-        for action in reap(book, self._registry.membership, self._rules(), self._registry.now):
+        cache = self._registry.cache
+        for action in reap(cache, self._registry.membership, self._rules(), self._registry.now):
             if isinstance(action, Delete) and action.unless_busy:
                 # Nothing is being deleted yet: during the look the sandbox must stay visible, and its user may join it.
-                book.expectations.undelete(action.record.uid)
+                cache.expectations.undelete(action.record.uid)
                 if action.record.uid in self._looking:
                     continue
                 self._looking.add(action.record.uid)

@@ -93,11 +93,11 @@ async def has_sftp_server(process: Process) -> bool:
     """
     try:
         async with asyncio.timeout(MARK_SECONDS):
-            said = 0
-            while said <= LONGEST_TALK and (chunk := await process.read()) is not None:
+            length = 0
+            while length <= LONGEST_TALK and (chunk := await process.read()) is not None:
                 if chunk[0] != STDERR:
                     return chunk[1] == launcher.SERVER_MARK
-                said += len(chunk[1])
+                length += len(chunk[1])
     except TimeoutError as error:
         raise StartFailed("the sandbox's shell did not start a file server within 15 s; try again.") from error
     raise StartFailed("the sandbox's shell ended before a file server could start; try again.")

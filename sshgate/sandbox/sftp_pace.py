@@ -30,7 +30,7 @@ class Paced:
         self.pid = process.pid
         self._process = process
         self._asked = _Packets()
-        self._told = _Packets()
+        self._replies = _Packets()
         self._unanswered = 0
         self._room = asyncio.Event()
 
@@ -40,10 +40,10 @@ class Paced:
     async def read(self) -> tuple[int, bytes] | None:
         chunk = await self._process.read()
         if chunk is None:
-            self._told.count = False
+            self._replies.count = False
             self._room.set()
-        elif chunk[0] == STDOUT and self._told.count:
-            answered, _ = self._told.take(chunk[1], 0, len(chunk[1]))
+        elif chunk[0] == STDOUT and self._replies.count:
+            answered, _ = self._replies.take(chunk[1], 0, len(chunk[1]))
             self._unanswered = max(0, self._unanswered - answered)
             if self._unanswered <= FEW:
                 self._room.set()
@@ -53,7 +53,7 @@ class Paced:
         at = 0
         while at < len(data):
             end = len(data)
-            if self._asked.count and self._told.count:
+            if self._asked.count and self._replies.count:
                 begun, end = self._asked.take(data, at, MOST - self._unanswered)
                 self._unanswered += begun
             if end > at:
@@ -65,11 +65,11 @@ class Paced:
     async def _answers(self) -> None:
         self._room.clear()
         if self._unanswered > FEW:
-            before = self._told.total
+            before = self._replies.total
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FORGET_SECONDS):
                     await self._room.wait()
-            if self._told.total == before:
+            if self._replies.total == before:
                 self._unanswered = 0
 
     async def write_eof(self) -> None:

@@ -76,12 +76,12 @@ async def dismiss(process: Process, seconds: float = DISMISS_SECONDS) -> None:
 
 async def until_end(process: Process) -> bool:
     """Discard its output until it ends. False when it prints more than ``LONGEST_TALK`` bytes."""
-    said = 0
-    while said <= LONGEST_TALK:
+    output = 0
+    while output <= LONGEST_TALK:
         chunk = await process.read()
         if chunk is None:
             return True
-        said += len(chunk[1])
+        output += len(chunk[1])
     return False
 
 
@@ -155,21 +155,21 @@ class SideExecs:
 
     async def _answer(self, argv: tuple[str, ...]) -> list[str] | None:
         """The words that a script printed before its final dot; ``None`` where there was no dot."""
-        said = b""
+        output = b""
         ended = False
         with contextlib.suppress(GateError, TimeoutError):
             process = await self._start(argv, None)
             try:
                 async with asyncio.timeout(SCRIPT_SECONDS):
-                    while len(said) <= LONGEST_TALK:
+                    while len(output) <= LONGEST_TALK:
                         chunk = await process.read()
                         if chunk is None:
                             ended = True
                             break
-                        said += chunk[1]
+                        output += chunk[1]
             finally:
                 await process.close()
-        words = said.decode("ascii", "replace").split()
+        words = output.decode("ascii", "replace").split()
         return words[:-1] if ended and words[-1:] == ["."] else None
 
 

@@ -62,11 +62,11 @@ class Claims:
 
     Args:
         admission: Counts each user's sandboxes; ``None`` if the provider does.
-        trail: Events of this connection.
+        events: Events of this connection.
     """
 
-    def __init__(self, provider: Provider, admission: Admission | None, user: str, trail: EventContext) -> None:
-        self._events = trail
+    def __init__(self, provider: Provider, admission: Admission | None, user: str, events: EventContext) -> None:
+        self._events = events
         self._provider = provider
         self._admission = admission
         self._user = user
@@ -168,8 +168,8 @@ class _NamedSandbox:
 class _OwnSandbox:
     """A sandbox that is created once, at the first ``get``, and deleted once."""
 
-    def __init__(self, provider: Provider, admission: Admission | None, trail: EventContext) -> None:
-        self._trail = trail
+    def __init__(self, provider: Provider, admission: Admission | None, events: EventContext) -> None:
+        self._events = events
         self._provider = provider
         self._admission = admission
         self._lock = asyncio.Lock()
@@ -204,7 +204,7 @@ class _OwnSandbox:
             began = time.monotonic()
             try:
                 await sandbox.delete()
-                ended = self._trail.with_fields(session=order.session, sandbox=sandbox.id, profile=order.profile.name)
+                ended = self._events.with_fields(session=order.session, sandbox=sandbox.id, profile=order.profile.name)
                 ended.emit(Code.SANDBOX_END, seconds=since(began))
             finally:
                 self._release()

@@ -89,11 +89,11 @@ class Forwards:
         usual: Returns the grant that the login name alone selects; raises ``GateError`` if there is none.
     """
 
-    def __init__(self, identity: Identity, usual: Callable[[], Grant], claims: Claims, trail: EventContext) -> None:
+    def __init__(self, identity: Identity, usual: Callable[[], Grant], claims: Claims, events: EventContext) -> None:
         self._identity = identity
         self._usual = usual
         self._claims = claims
-        self._events = trail
+        self._events = events
         self._targets: list[ForwardTarget] = []
         self._own: ForwardTarget | None = None
         self._more_sessions = True
@@ -392,8 +392,8 @@ class Forwards:
                 client = await back(host, port)
             began = time.monotonic()
             up, down = await splice(client, stream)
-            trail = self._events.with_fields(kind="back", target=str(where), seconds=since(began))
-            trail.emit(Code.FORWARD_END, bytes_in=up, bytes_out=down)
+            events = self._events.with_fields(kind="back", target=str(where), seconds=since(began))
+            events.emit(Code.FORWARD_END, bytes_in=up, bytes_out=down)
         except GateError:
             stream.close()
         finally:
@@ -413,15 +413,15 @@ class Forwards:
     def _report_open(self, kind: str, where: Destination | Listening) -> Iterator[dict[str, Value]]:
         """Emit an event with the result of the body, which may add fields to it."""
         fields: dict[str, Value] = {}
-        trail = self._events.with_fields(kind=kind, target=str(where))
+        events = self._events.with_fields(kind=kind, target=str(where))
         began = time.monotonic()
         try:
             yield fields
         except GateError as error:
-            trail = trail.with_fields(code=error.code, reason=str(error), seconds=since(began))
-            trail.emit(Code.FORWARD_REFUSED, level=error.level)
+            events = events.with_fields(code=error.code, reason=str(error), seconds=since(began))
+            events.emit(Code.FORWARD_REFUSED, level=error.level)
             raise
-        trail.with_fields(**fields).emit(Code.FORWARD_OPEN, seconds=since(began))
+        events.with_fields(**fields).emit(Code.FORWARD_OPEN, seconds=since(began))
 
 
 async def _own_addresses(destination: Destination, place: ForwardTarget) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ class Gateway:
         self.file_server = file_server
         self.file_limits = FileLimits()
         self.provider = provider
-        self.verbs = subsystems if subsystems is not None else SubsystemHandlers()
+        self.subsystems = subsystems if subsystems is not None else SubsystemHandlers()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.profiles = profiles
         self.admission = admission
@@ -149,23 +149,23 @@ class Login:
         """
         speculative = self._claims.take_speculative_claim()
         session = speculative.order.session if speculative is not None else secrets.token_hex(5)
-        marks = Timings(session, self.identity.arrived)
-        marks.mark(Stage.REQUEST)
-        trail = self._events.with_fields(session=session, asks=request_kind(request)).with_timings(marks)
+        timings = Timings(session, self.identity.arrived)
+        timings.mark(Stage.REQUEST)
+        events = self._events.with_fields(session=session, asks=request_kind(request)).with_timings(timings)
         self._gateway.sessions += 1
         try:
-            await self._serve(session, request, client, trail, marks, speculative)
+            await self._serve(session, request, client, events, timings, speculative)
         except GateError as error:
-            trail.emit(Code.SESSION_FAILED, level=error.level, code=error.code, reason=str(error))
+            events.emit(Code.SESSION_FAILED, level=error.level, code=error.code, reason=str(error))
             await notices.say(client, request, str(error))
             await client.finish(Exited(error.status))
         except asyncio.CancelledError:
-            trail.emit(Code.SESSION_CUT, reason="shutdown")
+            events.emit(Code.SESSION_CUT, reason="shutdown")
             await notices.say(client, request, "the gateway is shutting down; log in again in a moment.")
             await client.finish(Lost("shutdown"))
             raise
         except Exception as error:
-            trail.emit(Code.SESSION_BROKEN, error=error)
+            events.emit(Code.SESSION_BROKEN, error=error)
             await notices.say(client, request, f"an error inside the gateway ended this session (id {session}).")
             await client.finish(Exited(255))
         finally:
@@ -210,18 +210,18 @@ class Login:
         session: str,
         request: Request,
         client: Client,
-        trail: EventContext,
-        marks: Timings,
+        events: EventContext,
+        timings: Timings,
         speculative: SpeculativeClaim | None,
     ) -> None:
-        if await self._answered(request, client, trail):
+        if await self._answered(request, client, events):
             return
         telemetry = self._gateway.telemetry
         granted = self._grant(request)
         program = self._program(granted)
-        trail = trail.with_fields(profile=granted.profile.name, asks=request_kind(granted.request))
-        trail.with_fields(**request_fields(granted)).emit(Code.SESSION_START)
-        telemetry.receipts.add(self.identity.user, marks)
+        events = events.with_fields(profile=granted.profile.name, asks=request_kind(granted.request))
+        events.with_fields(**request_fields(granted)).emit(Code.SESSION_START)
+        telemetry.receipts.add(self.identity.user, timings)
         terminal = granted.request.terminal
         progress = Progress(client, terminal)
         async with (
@@ -229,10 +229,10 @@ class Login:
             self.forwards.session(granted) as place,
         ):
             async with progress.show():
-                work = _enter(pending, granted, trail, marks)
+                work = _enter(pending, granted, events, timings)
                 wait = await wait_for_sandbox(client, work, interruptible=terminal is not None)
             if wait is None:
-                trail.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
+                events.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
                 return
             sandbox, process = wait.result
             if granted.scope == "channel" or (granted.scope == "connection" and not self._more_sessions):
@@ -241,7 +241,7 @@ class Login:
             place.entered(sandbox)
             outcome: Outcome | None = None
             cut = False
-            traffic = Traffic(partial(self._first_byte, granted, marks))
+            traffic = Traffic(partial(self._first_byte, granted, timings))
             try:
                 await self.forwards.wait_for_listeners()
                 program = await self._with_agent(granted, program, sandbox, client)
@@ -249,7 +249,7 @@ class Login:
                     (wait.buffered_input, wait.eof) if terminal is not None else await read_available(client)
                 )
                 initial_output = await launch(process, program, no_input=eof)
-                marks.mark(Stage.LAUNCH)
+                timings.mark(Stage.LAUNCH)
                 if terminal is not None:
                     self.shell_pid = process.pid
                 asks = granted.request.kind
@@ -269,12 +269,12 @@ class Login:
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:
                     await process.close()
-            ended = trail.with_fields(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
+            ended = events.with_fields(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
             if isinstance(granted.request.kind, Subsystem):
                 ended.emit(Code.FILE_TRANSFER)
             ended.with_fields(**outcome_fields(outcome)).emit(Code.SESSION_END)
             if granted.receipt:
-                await notices.say(client, granted.request, f"receipt: {marks.line()}.")
+                await notices.say(client, granted.request, f"receipt: {timings.line()}.")
             if isinstance(outcome, Lost):
                 await notices.say(client, granted.request, outcome.reason)
             if outcome is not None:
@@ -294,10 +294,10 @@ class Login:
             waits.append(self._disconnected.wait())
         await first_of(*waits)
 
-    def _first_byte(self, granted: Grant, marks: Timings) -> None:
-        marks.mark(Stage.FIRST_BYTE)
+    def _first_byte(self, granted: Grant, timings: Timings) -> None:
+        timings.mark(Stage.FIRST_BYTE)
         prompt = granted.request.terminal is not None and isinstance(granted.request.kind, Shell)
-        self._gateway.telemetry.first_byte(marks, prompt)
+        self._gateway.telemetry.first_byte(timings, prompt)
 
     async def _files(
         self,
@@ -319,9 +319,9 @@ class Login:
         with limits.server(user):
             return await server(client, ShellFiles(process, limits.answers, user), traffic, buffered_input, eof)
 
-    async def _answered(self, request: Request, client: Client, trail: EventContext) -> bool:
+    async def _answered(self, request: Request, client: Client, events: EventContext) -> bool:
         """Answer a request for one of the gateway's own subsystems. Returns whether it was one."""
-        text = await self._gateway.verbs.answer(self.identity, request, trail)
+        text = await self._gateway.subsystems.answer(self.identity, request, events)
         if text is None:
             return False
         shown = text.replace("\n", "\r\n") if request.terminal is not None else text
@@ -426,14 +426,14 @@ async def _typed(client: Client, waited: WaitResult[Any]) -> None:
 
 
 async def _enter(
-    pending: PendingSandbox, granted: Grant, trail: EventContext, marks: Timings
+    pending: PendingSandbox, granted: Grant, events: EventContext, timings: Timings
 ) -> tuple[Sandbox, Process]:
     sandbox = await pending.get()
-    marks.how = pending.source
-    marks.mark(Stage.CLAIM)
-    trail.emit(Code.CLAIM, sandbox=sandbox.id, how=pending.source, scope=granted.scope, name=granted.name)
+    timings.how = pending.source
+    timings.mark(Stage.CLAIM)
+    events.emit(Code.CLAIM, sandbox=sandbox.id, how=pending.source, scope=granted.scope, name=granted.name)
     process = await park(sandbox, granted.request.terminal)
-    marks.mark(Stage.ENTER)
+    timings.mark(Stage.ENTER)
     return sandbox, process
 
 

@@ -307,12 +307,12 @@ class Connection(Authentication):
         return ForwardChannel(transport, lambda channel: self._carry(channel, stream, destination))
 
     def _carry(self, channel: ForwardChannel, stream: Stream, destination: Destination) -> None:
-        trail = self._events.with_fields(kind="connection", target=str(destination))
+        events = self._events.with_fields(kind="connection", target=str(destination))
 
         async def carry() -> None:
             began = time.monotonic()
             up, down = await splice(channel, stream)
-            trail.emit(Code.FORWARD_END, bytes_in=up, bytes_out=down, seconds=since(began))
+            events.emit(Code.FORWARD_END, bytes_in=up, bytes_out=down, seconds=since(began))
 
         task = self._spawn(carry())
         self._carried.add(task)

@@ -20,8 +20,8 @@ class LoginProgress:
         grace: Seconds that a login may take (``ssh.login_grace``).
     """
 
-    def __init__(self, marks: Timings, grace: float) -> None:
-        self._timings = marks
+    def __init__(self, timings: Timings, grace: float) -> None:
+        self._timings = timings
         self._grace = grace
         self.transport: IncomingConnection | None = None
         self.slot: ConnectionSlot | None = None

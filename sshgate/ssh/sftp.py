@@ -196,7 +196,7 @@ class _Server:
         await self._files.write(file.path, offset, data)
 
     async def _fstat(self, packet: Packet) -> bytes:
-        return _told(await self._files.status(self._file(packet.string()).path, follow=True))
+        return _attributes_reply(await self._files.status(self._file(packet.string()).path, follow=True))
 
     async def _fsetstat(self, packet: Packet) -> None:
         name, attrs = packet.string(), packet.attrs()
@@ -248,10 +248,10 @@ class _Server:
     # --- paths ---
 
     async def _stat(self, packet: Packet) -> bytes:
-        return _told(await self._files.status(packet.path(), follow=True))
+        return _attributes_reply(await self._files.status(packet.path(), follow=True))
 
     async def _lstat(self, packet: Packet) -> bytes:
-        return _told(await self._files.status(packet.path(), follow=False))
+        return _attributes_reply(await self._files.status(packet.path(), follow=False))
 
     async def _setstat(self, packet: Packet) -> None:
         await self._set(packet.path(), packet.attrs())
@@ -346,7 +346,7 @@ class _Server:
         return opened
 
 
-def _told(of: Status) -> bytes:
+def _attributes_reply(of: Status) -> bytes:
     return bytes([packets.ATTRS]) + packets.attributes(of)
 
 

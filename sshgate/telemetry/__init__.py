@@ -20,11 +20,11 @@ class Telemetry:
         self.receipts = TimingHistory()
         self.events = Events(to_log, counter=self.metrics.observe)
 
-    def first_byte(self, marks: Timings, prompt: bool) -> None:
+    def first_byte(self, timings: Timings, prompt: bool) -> None:
         """Record that a session's program has sent its first output. ``prompt``: it is a shell on a terminal."""
-        self.metrics.first_byte(marks, prompt)
+        self.metrics.first_byte(timings, prompt)
         if self.events.tracer is not None:
-            self.events.tracer.first_byte(marks)
+            self.events.tracer.first_byte(timings)
 
     def __repr__(self) -> str:
         return f"<Telemetry {self.events!r}, {self.receipts!r}>"

@@ -45,7 +45,7 @@ class Record:
     """All text in it is printable."""
     error: BaseException | None = None
     """The exception behind a defect; for the log only."""
-    marks: Timings | None = None
+    timings: Timings | None = None
     """The timings of the session or connection so far; for traces only."""
 
 
@@ -71,7 +71,7 @@ class Tracer(Protocol):
         Called before the sinks. If this raises, the exception is logged and the event goes on without these fields.
         """
 
-    def first_byte(self, marks: Timings) -> None:
+    def first_byte(self, timings: Timings) -> None:
         """Record that the session with these timings has sent its first output."""
 
 
@@ -114,12 +114,14 @@ class Events:
         fields: Mapping[str, Value],
         level: int | None,
         error: BaseException | None,
-        marks: Timings | None,
+        timings: Timings | None,
         stranger: Stranger | None,
     ) -> None:
-        """Emit an event with all its fields in a mapping; see ``EventContext.emit``. ``marks``: of its session."""
+        """Emit an event with all its fields in a mapping; see ``EventContext.emit``. ``timings``: of its session."""
         printable = {name: _printable(value) for name, value in fields.items() if value is not None}
-        record = Record(code, self._clock(), LEVELS.get(code, 20) if level is None else level, printable, error, marks)
+        record = Record(
+            code, self._clock(), LEVELS.get(code, 20) if level is None else level, printable, error, timings
+        )
         if self.tracer is not None:
             try:
                 record = replace(record, fields={**printable, **self.tracer.observe(record)})
@@ -150,9 +152,9 @@ class Events:
 class EventContext:
     """Emits events that share fields such as ``connection``, ``user``, ``session`` or ``sandbox``. Immutable."""
 
-    def __init__(self, events: Events, fields: Mapping[str, Value], marks: Timings | None = None) -> None:
+    def __init__(self, events: Events, fields: Mapping[str, Value], timings: Timings | None = None) -> None:
         self._events = events
-        self._marks = marks
+        self._timings = timings
         self.fields = fields
 
     def __repr__(self) -> str:
@@ -160,11 +162,11 @@ class EventContext:
 
     def with_fields(self, **fields: Value) -> EventContext:
         """Return a context with additional fields, or new values for existing ones."""
-        return EventContext(self._events, {**self.fields, **fields}, self._marks)
+        return EventContext(self._events, {**self.fields, **fields}, self._timings)
 
-    def with_timings(self, marks: Timings) -> EventContext:
+    def with_timings(self, timings: Timings) -> EventContext:
         """Return a context whose events carry these timings, with the stages reached when the event is emitted."""
-        return EventContext(self._events, self.fields, marks)
+        return EventContext(self._events, self.fields, timings)
 
     def emit(
         self,
@@ -184,7 +186,7 @@ class EventContext:
             stranger: who has caused it, if nobody has logged in.
             fields: more fields besides those of this context; those that are ``None`` are left out.
         """
-        self._events.dispatch(code, {**self.fields, **fields}, level, error, self._marks, stranger)
+        self._events.dispatch(code, {**self.fields, **fields}, level, error, self._timings, stranger)
 
 
 def to_log(record: Record) -> None:

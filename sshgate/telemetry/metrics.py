@@ -87,16 +87,16 @@ class Metrics:
 
     # --- called by the parts of the gateway ---
 
-    def reads(self, name: str, says: str, labels: tuple[str, ...], reading: Reading) -> None:
+    def reads(self, name: str, about: str, labels: tuple[str, ...], reading: Reading) -> None:
         """Register a gauge that is read at every scrape. Registering a name again replaces it.
 
         Args:
             name: the metric's name.
-            says: its help text.
+            about: its help text.
             labels: the names of its labels.
             reading: returns its values. If it raises, the exception is logged and the gauge has no values.
         """
-        self._readings[name] = (says, labels, reading)
+        self._readings[name] = (about, labels, reading)
 
     @contextmanager
     def carrying(self, traffic: CarriedBytes) -> Iterator[None]:
@@ -109,12 +109,12 @@ class Metrics:
             self._up += traffic.up
             self._down += traffic.down
 
-    def first_byte(self, marks: Timings, prompt: bool) -> None:
+    def first_byte(self, timings: Timings, prompt: bool) -> None:
         """Record the timings of a session that has sent its first output. ``prompt``: a shell on a terminal."""
-        waited = marks.between(Stage.REQUEST, Stage.FIRST_BYTE)
+        waited = timings.between(Stage.REQUEST, Stage.FIRST_BYTE)
         if prompt and waited is not None:
-            self._prompt.labels(marks.how).observe(waited)
-        for stage, took, since in marks.steps():
+            self._prompt.labels(timings.how).observe(waited)
+        for stage, took, since in timings.steps():
             # Leave out the time that the client took to send its request, and the zero point.
             if since and stage is not Stage.REQUEST:
                 self._stages.labels(stage.replace(" ", "_")).observe(took)
@@ -161,11 +161,11 @@ class Metrics:
 
     # --- internals ---
 
-    def _counter(self, name: str, says: str, *labels: str) -> Counter:
-        return Counter(name, says, labels, registry=self.registry)
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(name, about, labels, registry=self.registry)
 
-    def _histogram(self, name: str, says: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, says, labels, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, about, labels, buckets=buckets, registry=self.registry)
 
     def at_scrape(self) -> Iterator[Metric]:
         """Yield the metrics that are read at the scrape."""
@@ -174,8 +174,8 @@ class Metrics:
         carried.add_metric(["in"], self._up + sum(traffic.up for traffic in running))
         carried.add_metric(["out"], self._down + sum(traffic.down for traffic in running))
         yield carried
-        for name, (says, labels, reading) in self._readings.items():
-            gauge = GaugeMetricFamily(name, says, labels=labels)
+        for name, (about, labels, reading) in self._readings.items():
+            gauge = GaugeMetricFamily(name, about, labels=labels)
             try:
                 for values, number in reading().items():
                     gauge.add_metric(values, number)

@@ -25,7 +25,7 @@ class Readiness:
         self.draining = False
         self._check = check
         self._clock = clock
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._asked_at: float | None = None
         self._answer: str | None = None
 
@@ -42,7 +42,7 @@ class Readiness:
             return "draining: this gateway is shutting down and takes no new logins."
         if not self.serving:
             return "starting: logins are not accepted yet."
-        async with self._asking:
+        async with self._lock:
             if self._asked_at is None or self._clock() - self._asked_at >= FRESH_SECONDS:
                 self._answer = await self._ask()
                 self._asked_at = self._clock()

@@ -107,11 +107,11 @@ class Spans:
             return {}
         return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
 
-    def first_byte(self, marks: Timings) -> None:
+    def first_byte(self, timings: Timings) -> None:
         """Emit the spans of the session's start now, however long the session goes on."""
-        branch = self._open.get(marks.session)
+        branch = self._open.get(timings.session)
         if branch is not None:
-            self._stages(branch, marks)
+            self._stages(branch, timings)
 
     def end(self) -> None:
         """End all open spans."""
@@ -124,9 +124,9 @@ class Spans:
         connection, session = (str(record.fields.get(name, "")) for name in ("connection", "session"))
         above = self._known(connection)
         known = self._known(session) if session else above
-        if known is not None or record.marks is None:
+        if known is not None or record.timings is None:
             return known or above
-        began = record.marks.times[Stage.REQUEST if session else Stage.ACCEPT]
+        began = record.timings.times[Stage.REQUEST if session else Stage.ACCEPT]
         offset = above.offset if above is not None else record.at - self._clock()
         span = self._tracer.start_span(
             "session" if session else "ssh.connection",
@@ -146,8 +146,8 @@ class Spans:
         attributes = self._attributes(record)
         branch.span.set_attributes(attributes)
         branch.started = branch.started or record.code is Code.SESSION_START
-        if record.marks is not None:
-            self._stages(branch, record.marks, attributes if record.code is Code.CLAIM else None)
+        if record.timings is not None:
+            self._stages(branch, record.timings, attributes if record.code is Code.CLAIM else None)
         if record.code in _ENDS:
             self._broken_off(branch, record)
             _failed(branch.span, record)
@@ -167,16 +167,16 @@ class Spans:
         took = record.fields.get("seconds")
         if isinstance(took, float):
             began = now - took
-        elif record.marks is not None and Stage.LAUNCH in record.marks.times:
-            began = record.marks.times[Stage.LAUNCH]
+        elif record.timings is not None and Stage.LAUNCH in record.timings.times:
+            began = record.timings.times[Stage.LAUNCH]
         else:
             return
         self._child(branch, _WITHIN[record.code], began, now, self._attributes(record), record)
 
-    def _stages(self, branch: _Branch, marks: Timings, attributes: Attributes | None = None) -> None:
+    def _stages(self, branch: _Branch, timings: Timings, attributes: Attributes | None = None) -> None:
         """Add a child span for each stage that has ended and has none yet."""
-        first = min(marks.times.values(), default=0.0)
-        for stage, took, since in marks.steps():
+        first = min(timings.times.values(), default=0.0)
+        for stage, took, since in timings.steps():
             if stage in _STAGES and stage not in branch.emitted:
                 branch.emitted.add(stage)
                 self._child(branch, _STAGES[stage], first + since - took, first + since, attributes)
@@ -184,11 +184,11 @@ class Spans:
     def _broken_off(self, branch: _Branch, record: Record) -> None:
         """Add a child span for the stage in which a login or a start failed."""
         stages = _OF_START if branch.started else _OF_CONNECTION
-        if record.marks is None or not (branch.started or record.code is Code.CONNECTION_UNAUTHENTICATED):
+        if record.timings is None or not (branch.started or record.code is Code.CONNECTION_UNAUTHENTICATED):
             return
-        stage = next((stage for stage in stages if stage not in record.marks.times), None)
+        stage = next((stage for stage in stages if stage not in record.timings.times), None)
         if stage is not None:
-            self._child(branch, _STAGES[stage], max(record.marks.times.values()), self._clock(), None, record)
+            self._child(branch, _STAGES[stage], max(record.timings.times.values()), self._clock(), None, record)
 
     def _child(
         self,

@@ -101,9 +101,9 @@ class TimingHistory:
     def __repr__(self) -> str:
         return f"<TimingHistory of {len(self._users)} users>"
 
-    def add(self, user: str, marks: Timings) -> None:
+    def add(self, user: str, timings: Timings) -> None:
         """Keep the timings of a session that begins. Stages marked later appear in ``text`` too."""
-        self._users.setdefault(user, deque(maxlen=self._per_user)).append(marks)
+        self._users.setdefault(user, deque(maxlen=self._per_user)).append(timings)
         self._users.move_to_end(user)
         if len(self._users) > self._most:
             self._users.popitem(last=False)
@@ -113,12 +113,12 @@ class TimingHistory:
         kept = self._users.get(user)
         if not kept:
             return "no session of yours has started since this gateway did.\n"
-        return "\n".join(_waterfall(marks) for marks in reversed(kept))
+        return "\n".join(_waterfall(timings) for timings in reversed(kept))
 
 
-def _waterfall(marks: Timings) -> str:
-    lines = [f"session {marks.session} ({marks.how})"]
-    steps = marks.steps()
+def _waterfall(timings: Timings) -> str:
+    lines = [f"session {timings.session} ({timings.how})"]
+    steps = timings.steps()
     whole = steps[-1][2] if steps else 0.0
     for stage, took, since in steps:
         before = 40 * (since - took) / whole if whole else 0

@@ -14,7 +14,7 @@ import pytest
 
 from sshgate.config.model import Profile
 from sshgate.providers.kubernetes.provider import KubernetesProvider
-from sshgate.providers.kubernetes.sandbox import FATE_SECONDS, KubernetesSandbox
+from sshgate.providers.kubernetes.sandbox import END_REASON_SECONDS, KubernetesSandbox
 from sshgate.sandbox.enter import park
 from sshgate.sandbox.interfaces import Order, Sandbox
 from sshgate.stream.interfaces import Exited, Lost, Outcome
@@ -93,7 +93,7 @@ async def test_programs_that_end_together_may_ask_why_together(sandbox: Sandbox)
         await asyncio.sleep(after)
         return await sandbox.end_reason()
 
-    assert [*await asyncio.gather(asked(0), asked(FATE_SECONDS / 2))] == [None, None]
+    assert [*await asyncio.gather(asked(0), asked(END_REASON_SECONDS / 2))] == [None, None]
 
 
 async def test_stderr_passes_whole_with_what_looks_like_a_mark(sandbox: Sandbox) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sshgate.lifecycle.schema import CLAIMED, DOOR, STATE
+from sshgate.lifecycle.schema import CLAIMED, ENDPOINT, STATE
 from sshgate.providers.kubernetes.liveness import LivenessEndpoint, ProbeResult, probe
 from tests.rig.deployed import ARRIVED, Deployed
 from tests.rig.ssh import Ended, Ssh
@@ -81,7 +81,7 @@ def test_what_it_prints_for_a_clients_configuration_leads_to_the_node(deployed: 
 def test_it_can_be_asked_whether_it_lives_at_its_pods_address(deployed: Deployed) -> None:
     addresses = {pod["status"]["podIP"] for pod in deployed.gateway.pods()}
     leases = json.loads(deployed.sandboxes.kubectl("get", "leases", "--output=json"))["items"]
-    notes = [lease["metadata"].get("annotations", {}).get(DOOR) for lease in leases]
+    notes = [lease["metadata"].get("annotations", {}).get(ENDPOINT) for lease in leases]
     doors = [
         door
         for note in notes

@@ -30,7 +30,9 @@ def doors(place: Place) -> dict[str, LivenessEndpoint]:
     """Where each life answers, by the name of its Lease."""
     leases = json.loads(place.space.kubectl("get", "leases", "--output=json"))["items"]
     notes = {lease["metadata"]["name"]: lease["metadata"].get("annotations", {}) for lease in leases}
-    return {name: msgspec.json.decode(note[labels.DOOR], type=LivenessEndpoint) for name, note in notes.items() if note}
+    return {
+        name: msgspec.json.decode(note[labels.ENDPOINT], type=LivenessEndpoint) for name, note in notes.items() if note
+    }
 
 
 def started(place: Place, name: str) -> tuple[Gateway, LivenessEndpoint]:

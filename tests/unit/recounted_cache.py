@@ -12,7 +12,7 @@ from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.expectations import EXPIRY
 from sshgate.lifecycle.indexes import USEFULNESS, CachedPod
 from sshgate.lifecycle.membership import Membership, is_mine
-from sshgate.lifecycle.reap_plan import STRAY, Rules, _ephemeral, _named
+from sshgate.lifecycle.reap_plan import ORPHAN_SECONDS, Rules, _ephemeral, _named
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.schema import user_hash
 
@@ -160,7 +160,7 @@ class RecountedCache:
             record = one.record
             if record.life == self.life and record.state is State.CLAIMED and record.sandbox is None:
                 _, uid = self.sessions.get(record.session or "", (None, ""))
-                if now.mono - one.state_since >= STRAY and uid not in (None, record.uid):
+                if now.mono - one.state_since >= ORPHAN_SECONDS and uid not in (None, record.uid):
                     found.add(record.uid)
         return found
 

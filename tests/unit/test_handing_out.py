@@ -16,7 +16,7 @@ from sshgate.lifecycle.claim import ClaimAttempt, GetPod, GiveUp, StartCold, Try
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.join import Join, Make, Wait, join
 from sshgate.lifecycle.membership import LEASE_DURATION, Membership, is_mine
-from sshgate.lifecycle.reap_plan import LAST_WORDS, LEAST_DETACHED, STRAY, Rules, orphans, reap
+from sshgate.lifecycle.reap_plan import FINISHED_SECONDS, LEAST_DETACHED, ORPHAN_SECONDS, Rules, orphans, reap
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.requests import Answer, Claim, Delete, Detach
 from sshgate.lifecycle.schema import user_hash
@@ -249,8 +249,8 @@ def test_what_we_do_not_understand_is_left_alone() -> None:
 def test_an_ended_pod_is_left_to_its_gateway_for_a_while() -> None:
     known = book()
     known.observe(claimed("a", stage=Stage.FINISHED), at(0))
-    assert reap(known, silent(), Rules(), at(LAST_WORDS - 1)) == []
-    assert len(reap(known, silent(), Rules(), at(LAST_WORDS))) == 1
+    assert reap(known, silent(), Rules(), at(FINISHED_SECONDS - 1)) == []
+    assert len(reap(known, silent(), Rules(), at(FINISHED_SECONDS))) == 1
 
 
 def test_a_named_sandbox_outlives_its_gateways_and_is_detached_from_dead_ones() -> None:
@@ -316,5 +316,5 @@ def test_a_pod_claimed_for_a_session_that_is_gone_or_has_another_is_a_stray() ->
         known.observe(record, at(0))
     known.observe(claimed("d", session="s4", sandbox="work"), at(0))
     known.observe(claimed("e", session="s5", life="another"), at(0))
-    assert orphans(known, at(STRAY - 1)) == []
-    assert [delete.record.uid for delete in orphans(known, at(STRAY))] == ["b", "c"]
+    assert orphans(known, at(ORPHAN_SECONDS - 1)) == []
+    assert [delete.record.uid for delete in orphans(known, at(ORPHAN_SECONDS))] == ["b", "c"]

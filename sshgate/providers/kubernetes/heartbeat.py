@@ -21,7 +21,7 @@ from sshgate.providers.kubernetes.liveness import LivenessProber
 LOOK = min(RENEW, LONGEST_GAP) / 2
 CLOSE_SECONDS = 2.0
 # Seconds to wait for replies to liveness probes; later ones count at the next read.
-ASKING = 1.0
+PROBE_SECONDS = 1.0
 
 log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
@@ -119,18 +119,18 @@ class Heartbeat:
     async def _look(self) -> None:
         leases = await self._leases.all()
         now = self._registry.now.mono
-        presence = self._registry.membership
-        instances = observe_leases(presence, leases)
+        membership = self._registry.membership
+        instances = observe_leases(membership, leases)
         leader = _leader(leases)
         holder = (leader.spec.holder_identity or None) if leader is not None else None
         on_pods = self._registry.cache.lives()
         elsewhere = {*on_pods, *([holder] if holder else [])}
-        presence.expect(now, elsewhere)
-        presence.forget(but={*instances, *elsewhere})
+        membership.expect(now, elsewhere)
+        membership.forget(but={*instances, *elsewhere})
         self._prober.learn(endpoints(leases))
         self._prober.forget(but={*instances, *elsewhere})
         await self._elect(leader, holder, now)
-        await self._prober.probe(presence, ASKING)
+        await self._prober.probe(membership, PROBE_SECONDS)
         if self.leads:
             await self._tidy(life for life in instances if life not in elsewhere)
         self._registry.notify()
@@ -144,9 +144,9 @@ class Heartbeat:
 
     async def _tidy(self, unused: Iterable[str]) -> None:
         """Delete the Leases of dead instances once they own nothing and every gateway has observed their end."""
-        presence = self._registry.membership
+        membership = self._registry.membership
         for life in unused:
-            if presence.dead(life) and presence.silent(life):
+            if membership.dead(life) and membership.silent(life):
                 await self._leases.forget(life)
 
 

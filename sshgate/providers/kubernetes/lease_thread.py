@@ -112,9 +112,9 @@ class LeaseRenewer:
     async def _live(self, api: ApiServer, opened: Future[LivenessEndpoint]) -> None:
         try:
             await api.open()
-            async with answering(self._turns) as door:
-                opened.set_result(door)
-                await self._renew(Leases(api, self._owner), door)
+            async with answering(self._turns) as endpoint:
+                opened.set_result(endpoint)
+                await self._renew(Leases(api, self._owner), endpoint)
         except Exception as error:
             if opened.done():
                 log.exception("lease.broken")
@@ -123,7 +123,7 @@ class LeaseRenewer:
         finally:
             await api.close()
 
-    async def _renew(self, leases: Leases, door: LivenessEndpoint) -> None:
+    async def _renew(self, leases: Leases, endpoint: LivenessEndpoint) -> None:
         looked = time.monotonic()
         due = looked + RENEW
         while not self._over.is_set():
@@ -136,7 +136,7 @@ class LeaseRenewer:
             if now < due or self._over.is_set() or not self._turns():
                 continue
             try:
-                await leases.renew(door)
+                await leases.renew(endpoint)
                 due = now + RENEW
             except GateError as error:
                 due = time.monotonic() + AGAIN

@@ -24,7 +24,7 @@ from sshgate.providers.kubernetes.podspec import Owner
 
 LEADER = "sshgate-leader"
 PART = "app.kubernetes.io/component"
-PRESENCE, LEADERSHIP = "presence", "leadership"
+MEMBERSHIP, LEADERSHIP = "presence", "leadership"
 LIFE = "sshgate-life-"
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -44,8 +44,8 @@ class Lease(Object):
 
 
 _leases = msgspec.json.Decoder(Listing[Lease])
-_doors = msgspec.json.Decoder(LivenessEndpoint)
-_door = msgspec.json.Encoder()
+_endpoint_decoder = msgspec.json.Decoder(LivenessEndpoint)
+_endpoint_encoder = msgspec.json.Encoder()
 
 
 class Leases:
@@ -68,19 +68,19 @@ class Leases:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unavailable("the API server sent something that is no answer.") from error
 
-    async def renew(self, door: LivenessEndpoint) -> None:
+    async def renew(self, endpoint: LivenessEndpoint) -> None:
         """Renew this instance's Lease; create it again if it was deleted."""
         # Also sets the holder: another gateway may have released it, believing that this instance had ended.
         life = self._owner.life
         try:
             await self._patch(f"{LIFE}{life}", {"spec": {"holderIdentity": life, "renewTime": _now()}}, "renew a lease")
         except NotFound:
-            await self.announce(door)
+            await self.announce(endpoint)
 
-    async def announce(self, door: LivenessEndpoint) -> None:
-        """Create this instance's Lease; ``door`` is where it answers liveness probes."""
-        body = self._lease(f"{LIFE}{self._owner.life}", PRESENCE)
-        body["metadata"]["annotations"] = {labels.DOOR: _door.encode(door).decode()}
+    async def announce(self, endpoint: LivenessEndpoint) -> None:
+        """Create this instance's Lease; ``endpoint`` is where it answers liveness probes."""
+        body = self._lease(f"{LIFE}{self._owner.life}", MEMBERSHIP)
+        body["metadata"]["annotations"] = {labels.ENDPOINT: _endpoint_encoder.encode(endpoint).decode()}
         with contextlib.suppress(Conflict):  # created by a request whose response was lost: the name is unique
             await self._post(body)
 
@@ -130,13 +130,13 @@ class Leases:
 
 
 def part_of(lease: Lease) -> str:
-    """What a Lease is for: ``PRESENCE`` or ``LEADERSHIP``."""
+    """What a Lease is for: ``MEMBERSHIP`` or ``LEADERSHIP``."""
     return lease.metadata.labels.get(PART, "")
 
 
 def life_of(lease: Lease) -> str | None:
     """The instance that this Lease belongs to; ``None`` for the leader's Lease."""
-    return lease.metadata.name.removeprefix(LIFE) if part_of(lease) == PRESENCE else None
+    return lease.metadata.name.removeprefix(LIFE) if part_of(lease) == MEMBERSHIP else None
 
 
 def endpoints(leases: Iterable[Lease]) -> Iterator[tuple[str, LivenessEndpoint | None]]:
@@ -147,21 +147,21 @@ def endpoints(leases: Iterable[Lease]) -> Iterator[tuple[str, LivenessEndpoint |
             yield life, _endpoint_of(lease)
 
 
-def observe_leases(presence: Membership, leases: Iterable[Lease]) -> list[str]:
+def observe_leases(membership: Membership, leases: Iterable[Lease]) -> list[str]:
     """Update the membership from these Leases; returns the instances that they belong to."""
     lives = [(life, lease) for lease in leases if (life := life_of(lease)) is not None]
     for life, lease in lives:
         if lease.spec.holder_identity:
-            presence.observe(life, f"{lease.spec.renew_time} {lease.metadata.uid}")
+            membership.observe(life, f"{lease.spec.renew_time} {lease.metadata.uid}")
         else:
-            presence.left(life)
+            membership.left(life)
     return [life for life, _ in lives]
 
 
 def _endpoint_of(lease: Lease) -> LivenessEndpoint | None:
     """Where the instance of this Lease answers; ``None`` if nowhere, or if an older gateway wrote it."""
     try:
-        return _doors.decode(lease.metadata.annotations.get(labels.DOOR, ""))
+        return _endpoint_decoder.decode(lease.metadata.annotations.get(labels.ENDPOINT, ""))
     except (msgspec.DecodeError, UnicodeError):
         return None
 

@@ -129,31 +129,34 @@ async def answering(turns: Callable[[], bool]) -> AsyncIterator[LivenessEndpoint
         yield LivenessEndpoint(key, here, address or None)
 
 
-def probe(door: LivenessEndpoint, seconds: float = ASK_SECONDS) -> ProbeResult:
+def probe(endpoint: LivenessEndpoint, seconds: float = ASK_SECONDS) -> ProbeResult:
     """Probe an instance; blocks for ``seconds`` per step at most, so call it in a thread. Never raises."""
     address: str | tuple[str, int]
-    if door.machine is not None and door.machine == machine():
-        family, address = socket.AF_UNIX, _abstract(door.key)
-    elif door.address is not None:
-        family, address = (socket.AF_INET6 if ":" in door.address else socket.AF_INET), (door.address, door.port)
+    if endpoint.machine is not None and endpoint.machine == machine():
+        family, address = socket.AF_UNIX, _abstract(endpoint.key)
+    elif endpoint.address is not None:
+        family, address = (
+            (socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET),
+            (endpoint.address, endpoint.port),
+        )
     else:
         return ProbeResult.UNKNOWN
-    question = secrets.token_bytes(_BYTES)
+    challenge = secrets.token_bytes(_BYTES)
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as asking:
-            asking.settimeout(seconds)
-            asking.connect(address)
-            asking.sendall(question)
-            answer = asking.recv(_BYTES)
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(seconds)
+            connection.connect(address)
+            connection.sendall(challenge)
+            answer = connection.recv(_BYTES)
     except ConnectionRefusedError:
         return ProbeResult.GONE
     except (OSError, ValueError, OverflowError):
         return ProbeResult.UNKNOWN
     if len(answer) < _BYTES:
         return ProbeResult.UNKNOWN
-    if hmac.compare_digest(answer, _digest(door.key, _TURNING, question)):
+    if hmac.compare_digest(answer, _digest(endpoint.key, _TURNING, challenge)):
         return ProbeResult.ALIVE
-    if hmac.compare_digest(answer, _digest(door.key, _STANDING, question)):
+    if hmac.compare_digest(answer, _digest(endpoint.key, _STANDING, challenge)):
         return ProbeResult.STANDING
     return ProbeResult.GONE  # another instance answers there now
 
@@ -162,45 +165,49 @@ class LivenessProber:
     """Probes instances at the addresses in their Leases, and keeps track of the probes under way."""
 
     def __init__(self) -> None:
-        self._doors: dict[str, LivenessEndpoint] = {}
+        self._endpoints: dict[str, LivenessEndpoint] = {}
         self._asked: dict[str, asyncio.Task[ProbeResult]] = {}
 
     def __repr__(self) -> str:
-        return f"<LivenessProber {len(self._doors)} endpoints, {len(self._asked)} asked>"
+        return f"<LivenessProber {len(self._endpoints)} endpoints, {len(self._asked)} asked>"
 
-    def learn(self, doors: Iterable[tuple[str, LivenessEndpoint | None]]) -> None:
+    def learn(self, endpoints: Iterable[tuple[str, LivenessEndpoint | None]]) -> None:
         """Remember the addresses that the Leases of these instances show."""
-        self._doors.update((life, door) for life, door in doors if door is not None)
+        self._endpoints.update((life, endpoint) for life, endpoint in endpoints if endpoint is not None)
 
     def forget(self, but: Iterable[str]) -> None:
         """Forget the addresses of all instances except these."""
         kept = set(but)
-        self._doors = {life: door for life, door in self._doors.items() if life in kept}
+        self._endpoints = {life: endpoint for life, endpoint in self._endpoints.items() if life in kept}
 
     async def here(self) -> list[str]:
         """The instances that ran on this kernel and network namespace and have ended: their socket is gone."""
         mine = machine()
-        lives = [life for life, door in self._doors.items() if door.machine is not None and door.machine == mine]
-        signs = await asyncio.gather(*(asyncio.to_thread(probe, self._doors[life]) for life in lives))
-        return [life for life, sign in zip(lives, signs, strict=True) if sign is ProbeResult.GONE]
+        lives = [
+            life
+            for life, endpoint in self._endpoints.items()
+            if endpoint.machine is not None and endpoint.machine == mine
+        ]
+        results = await asyncio.gather(*(asyncio.to_thread(probe, self._endpoints[life]) for life in lives))
+        return [life for life, result in zip(lives, results, strict=True) if result is ProbeResult.GONE]
 
-    async def probe(self, presence: Membership, seconds: float) -> None:
-        """Probe the suspects of ``presence`` and report the results to it.
+    async def probe(self, membership: Membership, seconds: float) -> None:
+        """Probe the suspects of ``membership`` and report the results to it.
 
         Waits at most ``seconds``; later answers are reported by the next call.
         """
-        for life in presence.suspects():
-            if life in self._doors and life not in self._asked and len(self._asked) < AT_ONCE:
-                self._asked[life] = asyncio.create_task(asyncio.to_thread(probe, self._doors[life]))
+        for life in membership.suspects():
+            if life in self._endpoints and life not in self._asked and len(self._asked) < AT_ONCE:
+                self._asked[life] = asyncio.create_task(asyncio.to_thread(probe, self._endpoints[life]))
         if self._asked:
             await asyncio.wait(self._asked.values(), timeout=seconds)
         for life, task in [(life, task) for life, task in self._asked.items() if task.done()]:
             del self._asked[life]
-            sign = task.result()
-            if sign is ProbeResult.ALIVE:
-                presence.answered(life)
-            elif sign in (ProbeResult.GONE, ProbeResult.STANDING):
-                presence.vanished(life)
+            result = task.result()
+            if result is ProbeResult.ALIVE:
+                membership.answered(life)
+            elif result in (ProbeResult.GONE, ProbeResult.STANDING):
+                membership.vanished(life)
 
     async def close(self) -> None:
         """Stop waiting for answers."""

@@ -96,25 +96,25 @@ class Operator:
         return found
 
     async def _listen(self, waiting: Callable[[float], None]) -> None:
-        leases, presence, inquiry = Leases(self._api, NOBODY), self._registry.membership, LivenessProber()
+        leases, membership, prober = Leases(self._api, NOBODY), self._registry.membership, LivenessProber()
         until = time.monotonic() + LONGEST_LISTENING
         longer = False
         # Measured in time during which renewals could be observed: slow answers of the API server do not count.
-        while presence.listed <= LEASE_DURATION + LOOK / 2 or presence.suspects():
-            if presence.listed > LEASE_DURATION + LOOK and not longer:
+        while membership.listed <= LEASE_DURATION + LOOK / 2 or membership.suspects():
+            if membership.listed > LEASE_DURATION + LOOK and not longer:
                 longer = True
-                waiting(UNANSWERED - presence.listed)
+                waiting(UNANSWERED - membership.listed)
             if time.monotonic() > until:
                 raise Unavailable("the API server is too slow to tell which gateways live; try again in a moment.")
             await self._read()
             found = await leases.all()
-            observe_leases(presence, found)
-            inquiry.learn(endpoints(found))
-            presence.expect(time.monotonic(), self._registry.cache.lives())
-            await inquiry.probe(presence, ASK_SECONDS)
+            observe_leases(membership, found)
+            prober.learn(endpoints(found))
+            membership.expect(time.monotonic(), self._registry.cache.lives())
+            await prober.probe(membership, ASK_SECONDS)
             await asyncio.sleep(LOOK)
-        await inquiry.close()
-        presence.expect(time.monotonic())
+        await prober.close()
+        membership.expect(time.monotonic())
         await self._read()
 
     async def _read(self) -> None:

@@ -254,7 +254,7 @@ class KubernetesProvider:
                 pod = await self.api.get_pod(record.name)
             sandbox = self._sandbox(pod, order, notice)
         sandbox.adopt(order, notice)
-        return self._enter_book(sandbox, order)
+        return self._register(sandbox, order)
 
     def _enter(self, record: Record) -> KubernetesSandbox | None:
         """A warm pod as a sandbox to park launchers in; it is not claimed by that.
@@ -270,12 +270,12 @@ class KubernetesProvider:
 
     def _enlist(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
         self.registry.update(record_of(pod))
-        return self._enter_book(self._sandbox(pod, order, notice), order)
+        return self._register(self._sandbox(pod, order, notice), order)
 
     def _sandbox(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
         return KubernetesSandbox(self.api, pod, order.profile, self._discard, self._limits, order.user, notice)
 
-    def _enter_book(self, sandbox: KubernetesSandbox, order: Order) -> KubernetesSandbox:
+    def _register(self, sandbox: KubernetesSandbox, order: Order) -> KubernetesSandbox:
         name = sandbox.id
         self._warm.pop(name, None)
         self._sandboxes[name] = sandbox

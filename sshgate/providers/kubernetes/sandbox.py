@@ -25,7 +25,7 @@ from sshgate.stream.terminal import Terminal
 # When a pod has ended, its execs usually end by themselves with the true status; wait this long before `Lost`.
 LAST_STATUS_SECONDS = 1.0
 # When a program's connection breaks, wait this long for the watch to show that the pod has ended.
-FATE_SECONDS = 0.3
+END_REASON_SECONDS = 0.3
 # When the whole container was killed, the kubelet reports the reason only after all of it has stopped: this may take
 # seconds on a busy node.
 KILLED_SECONDS = 10.0
@@ -156,8 +156,8 @@ class KubernetesSandbox:
     def crowded_out(self) -> bool:
         """True once, when the pod fits on no node for lack of resources: evicting a warm pod may make room."""
         short = self.phase.phase == "unschedulable" and "Insufficient" in self.phase.reason
-        said, self._crowded = self._crowded, self._crowded or short
-        return short and not said
+        before, self._crowded = self._crowded, self._crowded or short
+        return short and not before
 
     def changed(self) -> asyncio.Future[None]:
         """See ``cold_start.Starting``. Each caller gets a future of its own, so that cancelling it is safe."""
@@ -167,10 +167,10 @@ class KubernetesSandbox:
 
     async def _first(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         attempt = partial(self._exec, argv, terminal)
-        race = ColdStart(self, attempt, self.aside.give_up, self.profile.limits, self._api.timeout, self._notice)
+        cold_start = ColdStart(self, attempt, self.aside.give_up, self.profile.limits, self._api.timeout, self._notice)
         try:
-            async with events(self._api, self.uid, lambda event: race.observe(event, self.profile.image)):
-                return await race.run()
+            async with events(self._api, self.uid, lambda event: cold_start.observe(event, self.profile.image)):
+                return await cold_start.run()
         except StartupFailed:
             await self.delete()
             raise
@@ -230,7 +230,7 @@ class KubernetesSandbox:
         await self.aside.taken(pid)
 
     async def end_reason(self) -> str | None:
-        return await self._end_reason(FATE_SECONDS)
+        return await self._end_reason(END_REASON_SECONDS)
 
     async def kill_reason(self) -> str | None:
         if not self.phase.over and await self.aside.alive():

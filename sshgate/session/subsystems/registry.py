@@ -22,7 +22,7 @@ class SubsystemRequest:
 
     identity: Identity
     request: Request
-    trail: EventContext
+    events: EventContext
     """Emits the handler's events, with the connection, the user and the session."""
     word: str = ""
     """The argument after the subsystem's name; empty if there is none."""
@@ -38,7 +38,7 @@ FILES = "sftp"
 
 @dataclass(frozen=True, slots=True)
 class _Subsystem:
-    verb: SubsystemHandler
+    handler: SubsystemHandler
     about: str
     takes: str
 
@@ -53,7 +53,7 @@ class SubsystemHandlers:
     def __repr__(self) -> str:
         return f"<SubsystemHandlers {' '.join(sorted(self._known))}>"
 
-    def add(self, name: str, verb: SubsystemHandler, about: str, takes: str = "") -> None:
+    def add(self, name: str, handler: SubsystemHandler, about: str, takes: str = "") -> None:
         """Register the handler of a subsystem.
 
         Args:
@@ -65,9 +65,9 @@ class SubsystemHandlers:
         """
         if name in self._known or name == FILES:
             raise ValueError(f"there is a subsystem {name!r} already")
-        self._known[name] = _Subsystem(verb, about, takes)
+        self._known[name] = _Subsystem(handler, about, takes)
 
-    async def answer(self, identity: Identity, request: Request, trail: EventContext) -> str | None:
+    async def answer(self, identity: Identity, request: Request, events: EventContext) -> str | None:
         """Run the handler that a request names and return its text; ``None`` if the request needs a sandbox.
 
         Raises:
@@ -86,11 +86,11 @@ class SubsystemHandlers:
             raise BadRequest(f"there is no subsystem {name[:40]!r} here; see `ssh -s USER@HOST help`: {there}.")
         if len(words) > (1 if known.takes else 0):
             raise BadRequest(f"say just `ssh -s USER@HOST {f'{name} {known.takes}'.strip()}`.")
-        text = await known.verb(SubsystemRequest(identity, request, trail, words[0] if words else ""))
-        trail.emit(Code.VERB, name=name)
+        text = await known.handler(SubsystemRequest(identity, request, events, words[0] if words else ""))
+        events.emit(Code.VERB, name=name)
         return text
 
-    async def _help(self, question: SubsystemRequest) -> str:
+    async def _help(self, request: SubsystemRequest) -> str:
         lines = [(f"{name} {known.takes}".strip(), known.about) for name, known in self._known.items()]
         lines.append((FILES, "files of a sandbox; for the program sftp"))
         width = max(len(usage) for usage, _ in lines)

@@ -36,45 +36,45 @@ class SandboxSubsystems:
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
-    def add_to(self, verbs: SubsystemHandlers) -> None:
+    def add_to(self, subsystems: SubsystemHandlers) -> None:
         """Register all four handlers."""
-        verbs.add("sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left")
-        verbs.add("end", self.end, "the end of the sandbox of USER=NAME, and of all that runs in it")
-        verbs.add("homes", self.homes, "what is kept of your named sandboxes")
-        verbs.add("delete-home", self.delete_home, "the end of what is kept of USER=NAME")
+        subsystems.add("sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left")
+        subsystems.add("end", self.end, "the end of the sandbox of USER=NAME, and of all that runs in it")
+        subsystems.add("homes", self.homes, "what is kept of your named sandboxes")
+        subsystems.add("delete-home", self.delete_home, "the end of what is kept of USER=NAME")
 
-    async def sandboxes(self, question: SubsystemRequest) -> str:
+    async def sandboxes(self, request: SubsystemRequest) -> str:
         """Return a table of the user's sandboxes."""
-        listed = await self._provider.named.list(question.identity.user)
+        listed = await self._provider.named.list(request.identity.user)
         return sandbox_table(listed) if listed else "you have no sandboxes.\n"
 
-    async def end(self, question: SubsystemRequest) -> str:
+    async def end(self, request: SubsystemRequest) -> str:
         """End the named sandbox of the login name. Raises ``BadRequest`` without a name, and ``NoSuchSandbox``."""
-        name = _named(question, "end")
-        named, user = self._provider.named, question.identity.user
+        name = _named(request, "end")
+        named, user = self._provider.named, request.identity.user
         profile = named.profile(user, name)
         began = time.monotonic()
         ended = await named.end(user, name)
         if ended is None:
             raise NoSuchSandbox(f"you have no sandbox {name!r}; `ssh -s USER@HOST sandboxes` lists yours.")
-        trail = question.trail.with_fields(sandbox=ended, profile=profile, name=name)
-        trail.emit(Code.SANDBOX_END, by="user", reason="ended by its user", seconds=since(began))
+        events = request.events.with_fields(sandbox=ended, profile=profile, name=name)
+        events.emit(Code.SANDBOX_END, by="user", reason="ended by its user", seconds=since(began))
         return f"sandbox {name!r} has ended.\n"
 
-    async def homes(self, question: SubsystemRequest) -> str:
+    async def homes(self, request: SubsystemRequest) -> str:
         """Return a table of the user's homes. Raises ``BadRequest`` if the provider has no homes."""
-        listed = await self._homes().list(question.identity.user)
+        listed = await self._homes().list(request.identity.user)
         return home_table(listed) if listed else "you have no homes.\n"
 
-    async def delete_home(self, question: SubsystemRequest) -> str:
+    async def delete_home(self, request: SubsystemRequest) -> str:
         """Delete the home of the login name's sandbox.
 
         Raises ``BadRequest`` without a name, without homes, or while the home is in use, and ``NoSuchSandbox``.
         """
-        name = _named(question, "delete-home")
-        if not await self._homes().delete(question.identity.user, name):
+        name = _named(request, "delete-home")
+        if not await self._homes().delete(request.identity.user, name):
             raise NoSuchSandbox(f"you have no home {name!r}; `ssh -s USER@HOST homes` lists yours.")
-        question.trail.emit(Code.HOME_DELETED, name=name)
+        request.events.emit(Code.HOME_DELETED, name=name)
         return f"home {name!r} is deleted.\n"
 
     def _homes(self) -> Homes:
@@ -83,10 +83,10 @@ class SandboxSubsystems:
         return self._provider.homes
 
 
-def _named(question: SubsystemRequest, verb: str) -> str:
-    name = sandbox_name(question.identity, question.request)
+def _named(request: SubsystemRequest, command: str) -> str:
+    name = sandbox_name(request.identity, request.request)
     if name is None:
-        raise BadRequest(f"say which: `ssh -s USER=NAME@HOST {verb}`.")
+        raise BadRequest(f"say which: `ssh -s USER=NAME@HOST {command}`.")
     return name
 
 
@@ -100,18 +100,18 @@ def ssh_config_block(login: LoginName, host: str, port: int, *more: str) -> str:
     return f"Host {ALIAS}\n" + "".join(f"  {line}\n" for line in lines)
 
 
-def add_ssh_config_to(verbs: SubsystemHandlers, node: str | None) -> None:
+def add_ssh_config_to(subsystems: SubsystemHandlers, node: str | None) -> None:
     """Register the subsystem `config`, which prints the block for the user who has logged in.
 
     Args:
         node: The address for the block when the gateway runs in a pod; ``None``: the address the client connected to.
     """
 
-    async def config(question: SubsystemRequest) -> str:
-        who = question.identity
+    async def config(request: SubsystemRequest) -> str:
+        who = request.identity
         return REMARK + ssh_config_block(who.login, node or who.server or "HOST", who.server_port or 22)
 
-    verbs.add("config", config, "lines for ~/.ssh/config by which editors find the same sandbox again")
+    subsystems.add("config", config, "lines for ~/.ssh/config by which editors find the same sandbox again")
 
 
 # --- tables ---

@@ -295,7 +295,7 @@ class ApiServer:
     ) -> bytes:
         sent = time.monotonic()
         response = await self._send(method, path, query, data, headers)
-        self._hear(response, sent)
+        self._observe_time(response, sent)
         async with response:
             body = await response.read()
             if 200 <= response.status < 300:
@@ -327,7 +327,7 @@ class ApiServer:
             allow_redirects=False,
         )
 
-    def _hear(self, response: aiohttp.ClientResponse, sent: float) -> None:
+    def _observe_time(self, response: aiohttp.ClientResponse, sent: float) -> None:
         with contextlib.suppress(KeyError, ValueError, TypeError):
             date = parsedate_to_datetime(response.headers["Date"]).timestamp()
             self.on_date(date, sent, time.monotonic())

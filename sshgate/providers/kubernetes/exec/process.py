@@ -87,7 +87,7 @@ class ExecProcess(SandboxProcess):
         self._resizing: asyncio.TimerHandle | None = None
         self._saying_taken: asyncio.Future[None] | None = None
         self._mark: EndMark | None = None
-        self._holding: dict[int, asyncio.TimerHandle] = {}
+        self._hold_timers: dict[int, asyncio.TimerHandle] = {}
         self._stdin_waits = False
         self._came = 0
         self._checking = asyncio.Lock()
@@ -259,14 +259,14 @@ class ExecProcess(SandboxProcess):
         payload = mark.strip(channel, payload)
         if mark.complete and not over:
             self._acknowledge_output(mark)
-        self._stop_holding(channel)
+        self._stop_hold_timer(channel)
         if mark.holds(channel):
             self._hold(mark, channel, once_more=True)
         return payload
 
     def _hold(self, mark: EndMark, channel: int, once_more: bool) -> None:
         later = asyncio.get_running_loop().call_later
-        self._holding[channel] = later(HOLD_SECONDS, self._held, mark, channel, once_more)
+        self._hold_timers[channel] = later(HOLD_SECONDS, self._held, mark, channel, once_more)
 
     def _held(self, mark: EndMark, channel: int, once_more: bool) -> None:
         # Wait twice in case the event loop was late: data that has arrived is read before the second time. While
@@ -276,8 +276,8 @@ class ExecProcess(SandboxProcess):
         else:
             self._flow.put(mark.release(channel), channel)
 
-    def _stop_holding(self, channel: int) -> None:
-        timer = self._holding.pop(channel, None)
+    def _stop_hold_timer(self, channel: int) -> None:
+        timer = self._hold_timers.pop(channel, None)
         if timer is not None:
             timer.cancel()
 
@@ -287,8 +287,8 @@ class ExecProcess(SandboxProcess):
     def _end(self, outcome: Outcome) -> None:
         if self._outcome is None:
             self._outcome = outcome
-            for channel in list(self._holding):
-                self._stop_holding(channel)
+            for channel in list(self._hold_timers):
+                self._stop_hold_timer(channel)
             for stream, data in self._mark.pending() if self._mark is not None else ():
                 self._flow.put(data, stream)
             self._flow.put_eof()
