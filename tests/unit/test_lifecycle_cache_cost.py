@@ -24,7 +24,7 @@ from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Claim
 from tests.unit.lifecycle_values import at, claimed, warm
-from tests.unit.test_reaper import Pods
+from tests.unit.test_lifecycle_reaper import Pods
 
 NODES = 20
 LIVES = ("me", "they", "you")

@@ -14,7 +14,7 @@ from sshgate.config.model import Access
 from sshgate.ssh.connection import RECHECK_SECONDS, SECOND_RECHECK_SECONDS
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.polling import until
-from tests.unit.test_ssh_login import Authority
+from tests.unit.test_ssh_authentication import Authority
 
 NO_LONGER = "no longer accepted"
 

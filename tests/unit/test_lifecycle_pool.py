@@ -13,7 +13,7 @@ from sshgate.lifecycle.pool import UNFILLED_SECONDS, PoolController
 from sshgate.lifecycle.pool_plan import Target
 from sshgate.lifecycle.registry import Registry
 from tests.unit.lifecycle_values import START, warm
-from tests.unit.test_reaper import Pods
+from tests.unit.test_lifecycle_reaper import Pods
 
 
 async def test_pools_that_the_leader_does_not_fill_are_named_once() -> None:
