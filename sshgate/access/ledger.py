@@ -158,13 +158,13 @@ class Ledger:
         return f"<Ledger {len(self._users)} users, {len(self._unsaved)} changes to be saved>"
 
     async def run(self) -> None:
-        """Save pending logouts and refresh every ``REFRESH_SECONDS``, until cancelled. Failures are logged once."""
+        """Refresh and save pending logouts every ``REFRESH_SECONDS``, until cancelled. Failures are logged once."""
         failing = False
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
-                await self._save()
                 await self.refresh()
+                await self._save()
                 failing = False
             except Exception as error:
                 # Whatever it is, a later try may go well; the end of this loop would hide all further revocations.
@@ -257,10 +257,14 @@ class Ledger:
 
     async def _save(self) -> None:
         while self._unsaved:
-            user, change = self._unsaved[0]
-            await self._change(user, change)
-            if self._unsaved and self._unsaved[0] == (user, change):
-                del self._unsaved[0]
+            first, saved = self._unsaved[0], False
+            try:
+                await self._change(*first)
+                saved = True
+            finally:
+                if self._unsaved and self._unsaved[0] is first:
+                    # One that fails, perhaps for its own sake, lets the others go first at the next try.
+                    self._unsaved[:] = self._unsaved[1:] if saved else [*self._unsaved[1:], first]
 
     async def _change(self, user: str, change: Change) -> None:
         async with self._turn:

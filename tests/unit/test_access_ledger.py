@@ -12,6 +12,7 @@ import pytest
 from sshgate.access.issued import MOST_LOGOUTS, MOST_TOKENS, Issued, Logout, Token
 from sshgate.access.ledger import FileUserRecords, Ledger, MemoryUserRecords
 from sshgate.errors import GateError, LimitReached, Unavailable
+from tests.hostile.polling import until
 
 
 def token(name: str, made: float = 0.0, ends: float = 100.0) -> Token:
@@ -125,6 +126,27 @@ async def test_a_damaged_record_of_one_user_hides_no_revocation_of_others() -> N
     assert fresh.of("bob").lost("a", 0.0, token=True)
     assert fresh.of("bob").lost("login", 9.0, token=False)
     assert not fresh.of("bob").lost("login", 9.5, token=False)
+
+
+async def test_a_logout_that_cannot_be_saved_holds_up_no_other_and_no_revocation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sshgate.access.ledger.REFRESH_SECONDS", 0.01)
+    records = Away()
+    here, there = Ledger(records, lambda: 0.0), Ledger(records, lambda: 0.0)
+    await there.issue("alice", token("a"))
+    await records.change("bob", lambda _: '{"tokens": 5}')
+    records.away = True
+    for user in ("bob", "alice"):
+        await here.logout(user, "login", Logout(0.5, 100.0))
+    records.away = False
+    await there.revoke("alice", "a")
+    running = asyncio.create_task(here.run())
+    await until(lambda: here.of("alice").lost("a", 0.0, token=True) and "login" in records._texts["alice"])
+    assert here.of("bob").lost("login", 0.5, token=False)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
 
 
 async def test_whatever_fails_in_one_look_ends_none_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
