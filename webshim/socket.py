@@ -52,6 +52,9 @@ _UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode
 
 log = structlog.get_logger("sshgate.web")
 
+_Ending = tuple[int, str, str]
+"""The close code, its reason, and the code of the error frame; empty: there is none."""
+
 
 class WebSocket(web.WebSocketResponse):
     """aiohttp's WebSocket, except that its close frame also reaches a peer that is still sending a message.
@@ -170,7 +173,7 @@ class Socket:
         await self._websocket.prepare(request)
         code, reason, error = Close.BROKEN, "", ""
         try:
-            code, reason = await self._serve()
+            code, reason, error = await self._serve()
         except Broken as broken:
             code, reason, error = broken.close, str(broken), broken.code
         except Exception:
@@ -183,16 +186,16 @@ class Socket:
             await self._close(request, code, reason, error)
         return self._websocket
 
-    async def _serve(self) -> tuple[int, str]:
+    async def _serve(self) -> _Ending:
         session, start = await self._attached()
         self._session = session
-        _, (code, reason) = await first_of(
-            self._wait_ended(), _unless_gone(self._read(session)), _unless_gone(self._write(session, start))
+        _, ending = await first_of(
+            self._wait_ended(), _ending(self._read(session)), _ending(self._write(session, start))
         )
-        return code, reason
+        return cast(_Ending, ending)
 
-    async def _wait_ended(self) -> tuple[int, str]:
-        return await asyncio.shield(self._ended)
+    async def _wait_ended(self) -> _Ending:
+        return *await asyncio.shield(self._ended), ""
 
     async def _close(self, request: web.Request, code: int, reason: str, error: str) -> None:
         websocket = self._websocket
@@ -335,9 +338,12 @@ class Socket:
         return True
 
 
-async def _unless_gone(work: Coroutine[Any, Any, None]) -> tuple[int, str]:
+async def _ending(work: Coroutine[Any, Any, None]) -> _Ending:
+    """Run one direction of a socket and return how it has ended. Other errors than the peer's are raised."""
     try:
         await work
     except ConnectionError:
-        return Close.ENDED, "gone"
-    return Close.ENDED, ""
+        return Close.ENDED, "gone", ""
+    except Broken as broken:
+        return broken.close, str(broken), broken.code
+    return Close.ENDED, "", ""
