@@ -176,10 +176,6 @@ class PodCache:
 
     # --- queries ---
 
-    def get(self, uid: str) -> CachedPod | None:
-        """The pod with this uid, also one that is being deleted."""
-        return self._pods.get(uid)
-
     def record(self, key: Key) -> Record:
         """The pod of a key of an index."""
         return self._pods[key[-1]].record
@@ -194,10 +190,10 @@ class PodCache:
         return tuple(self._indexes.by_instance)
 
     def claimed(self, now: Now) -> list[Record]:
-        """All visible pods that are not warm. This walks over all pods: for operators only."""
+        """All visible pods that are not warm, oldest claim first. This walks over all pods: for operators only."""
         self._expire(now)
         claimed = [one.record for one in self._pods.values() if one.record.state is not State.WARM]
-        return [record for record in claimed if self._standing(record).visible]
+        return sorted(filter(self._is_visible, claimed), key=Record.claim_order)
 
     def warm(self, now: Now) -> list[CachedPod]:
         """All warm pods that are not reserved. This walks over them: for the end of a gateway only."""
@@ -234,10 +230,6 @@ class PodCache:
         """The number of sandboxes in use of the users whose name matches one of the patterns."""
         self._expire(now)
         return self._indexes.claims.matching(patterns)
-
-    def forget_groups(self) -> None:
-        """The groups have changed: no longer count along those that ``owned_by_group`` was asked for."""
-        self._indexes.claims.forget_patterns()
 
     def of_user(self, user: str, now: Now) -> list[Record]:
         """The visible pods that are claimed for this user, by the label with the user's hash; oldest claim first."""
@@ -375,12 +367,15 @@ class PodCache:
         uid, reservation = record.uid, self._sessions.get(record.session or "")
         ours = record.life == self.instance_id and record.state is State.CLAIMED and record.sandbox is None
         return Standing(
-            visible=not record.deleting and not self.expectations.deleting(uid),
+            visible=self._is_visible(record),
             reserved=uid in self._reserved,
             counted=self._reserved.get(uid) in self._sessions,
             mine=record.state is State.WARM and record.usable and self._is_mine(uid),
             unowned=ours and (reservation is None or (reservation.uid is not None and reservation.uid != uid)),
         )
+
+    def _is_visible(self, record: Record) -> bool:
+        return not record.deleting and not self.expectations.deleting(record.uid)
 
     def _is_mine(self, uid: str) -> bool:
         return is_mine(uid, self.instance_id, self._instances)

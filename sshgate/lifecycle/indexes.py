@@ -19,6 +19,9 @@ Group = TypeVar("Group", bound=Hashable)
 Key = tuple[Any, ...]
 """What a pod is sorted by in its group. The last part is its uid, so that no two keys of a group are equal."""
 
+# Groups of users whose claims are counted along.
+MOST_PATTERNS = 1000
+
 Patterns = tuple[str, ...]
 """The shell patterns of the users of a group."""
 
@@ -164,12 +167,10 @@ class Claims(Index[str]):
     def matching(self, patterns: Patterns) -> int:
         """The number of claims of users whose name matches one of the patterns; counted along from the first call."""
         if patterns not in self._matching:
+            if len(self._matching) >= MOST_PATTERNS:
+                self._matching.clear()  # of groups that are configured no longer, most likely
             self._matching[patterns] = sum(self._names[name] for name in self._names if matches(name, patterns))
         return self._matching[patterns]
-
-    def forget_patterns(self) -> None:
-        """No longer count along what ``matching`` was asked for."""
-        self._matching.clear()
 
     def _count(self, claim: str, by: int) -> None:
         keys = self[claim]
@@ -193,63 +194,45 @@ class CachedPod:
 class Standing(NamedTuple):
     """What this gateway knows of a pod beside its record."""
 
-    visible: bool
-    """It is not being deleted, and we are not about to delete it."""
-    reserved: bool
-    """A login here is claiming it, or has tried in vain."""
-    counted: bool
-    """The session that is claiming it counts instead of it."""
-    mine: bool
-    """It is in this gateway's slice of the warm pods."""
-    unowned: bool
-    """This gateway instance has claimed it, and none of its sessions uses it."""
+    visible: bool  # it is not being deleted, and we are not about to delete it
+    reserved: bool  # a login here is claiming it, or has tried in vain
+    counted: bool  # the session that is claiming it counts instead of it
+    mine: bool  # it is in this gateway's slice of the warm pods
+    unowned: bool  # this gateway instance has claimed it, and none of its sessions uses it
 
 
 Entry = tuple[Index[Any], Any, Key]
 
 
 class PodIndexes:
-    """All indexes of the pods. Except for the first two they hold only visible pods, see ``Standing``."""
+    """All indexes of the pods. Except for the first three they hold only visible pods, see ``Standing``."""
 
     def __init__(self, parkable_changed: Callable[[Key], None]) -> None:
         self._entries: dict[str, tuple[Entry, ...]] = {}
+        # By the pod's name: those that are not being deleted first, of these the newest.
         self.by_name: Index[str] = Index()
-        """By the pod's name: those that are not being deleted first, of these the newest."""
-        self.by_instance: Index[str] = Index()
-        """By gateway instance: the pods that it made or claimed, or is attached to."""
-        self.leaving: Index[str] = Index()
-        """By profile: the warm pods that are not visible."""
-        self.phases: Index[tuple[str, str]] = Index()
-        """By profile and ``Record.phase``."""
-        self.spare: Index[None] = Index()
-        """The warm pods that count towards the limits."""
-        self.parkable: Index[str] = Index(parkable_changed)
-        """By profile: the warm pods of our slice in which programs can run, also reserved ones."""
-        self.pools: Index[tuple[str, str]] = Index()
-        """By profile and template: the warm pods that are not reserved, the least useful first."""
-        self.starting: Index[str] = Index()
-        """By profile: those of them that start, by since when."""
-        self.ready: Index[tuple[str, bool]] = Index()
-        """By template and whether it is in our slice: those in which programs can run, by since when."""
-        self.ready_on: Ranked[tuple[str, bool]] = Ranked()
-        """The same by node as well."""
-        self.waiting: Index[None] = Index()
-        """The pods of logins for which no node has room."""
-        self.by_session: Index[str] = Index()
-        """By the label of the session."""
-        self.by_user: Index[str] = Index()
-        """By the hash of the user: the claimed pods, by when they were claimed."""
+        self.by_instance: Index[str] = Index()  # by each gateway instance that is named on a pod
+        # Warm pods.
+        self.leaving: Index[str] = Index()  # by profile: those that are not visible
+        self.spare: Index[None] = Index()  # those that count towards the limits
+        self.parkable: Index[str] = Index(parkable_changed)  # by profile: usable ones of our slice, also reserved ones
+        self.pools: Index[tuple[str, str]] = Index()  # by profile and template: unreserved, the least useful first
+        self.starting: Index[str] = Index()  # by profile: unreserved ones that start, by since when
+        self.ready: Index[tuple[str, bool]] = Index()  # by template and whether it is in our slice, by since when
+        self.ready_on: Ranked[tuple[str, bool]] = Ranked()  # the same by node as well
+        # Claimed pods.
+        self.by_user: Index[str] = Index()  # by the hash of the user, by when they were claimed
         self.claims = Claims()
-        self.ephemeral: Index[str | None] = Index()
-        """By gateway instance: its claimed pods that are no named sandboxes."""
-        self.unowned: Index[None] = Index()
-        """Those of this gateway instance that none of its sessions uses, by since when they are claimed."""
-        self.attached: Index[str] = Index()
-        """By gateway instance: the named sandboxes that it is attached to."""
+        self.ephemeral: Index[str | None] = Index()  # by gateway instance: no named sandboxes
+        self.unowned: Index[None] = Index()  # by since when they are claimed, see ``Standing``
+        # By profile and the promised time: named sandboxes without clients, by the wall time when they were left.
         self.detached: Index[tuple[str, float | None]] = Index()
-        """By profile and the promised time: named sandboxes without clients, by the wall time when they were left."""
-        self.ending: Index[None] = Index()
-        """The claimed pods that have ended, are drained, or could not start."""
+        self.ending: Index[None] = Index()  # those that have ended, are drained, or could not start
+        # Pods in any state.
+        self.phases: Index[tuple[str, str]] = Index()  # by profile and ``Record.phase``
+        self.by_session: Index[str] = Index()  # by the label of the session
+        self.attached: Index[str] = Index()  # by gateway instance: the named sandboxes that it is attached to
+        self.waiting: Index[None] = Index()  # those of logins, for which no node has room
 
     def update(self, uid: str, one: CachedPod | None, standing: Standing | None) -> None:
         """Take note of a change of the pod, or of what is known of it; ``None``: it is gone."""
@@ -309,7 +292,7 @@ class PodIndexes:
     def _claimed(self, one: CachedPod, standing: Standing) -> Iterator[Entry]:
         record, uid = one.record, one.record.uid
         if record.user_hash is not None:
-            yield self.by_user, record.user_hash, (record.claimed_at or record.created, record.name, uid)
+            yield self.by_user, record.user_hash, (*record.claim_order(), uid)
         if record.counts:
             owner, name = record.user_hash or user_hash(record.user or ""), record.user or record.user_hash or ""
             yield self.claims, record.session or uid, (1, owner, name, uid)

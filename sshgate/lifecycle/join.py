@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sshgate.errors import BadRequest, StartFailed
@@ -67,8 +66,3 @@ def join(record: Record | None, user: str, name: str, profile: str | None) -> Ma
             f"your sandbox {name!r} has the profile {record.profile!r}; log in without '+{profile}', or end it first."
         )
     return Join(record)
-
-
-def oldest_first(records: Iterable[Record]) -> list[Record]:
-    """Sort by the time of the claim, which has milliseconds; the time of a pod's creation has only seconds."""
-    return sorted(records, key=lambda one: (one.claimed_at or one.created, one.name))

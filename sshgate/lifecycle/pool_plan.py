@@ -164,7 +164,7 @@ class Refiller:
                 self._stepped[target.profile] = now.mono
                 replaced = _step(target)
         surplus = len(fresh) + expected - target.size
-        deletes = _delete(cache, fresh.least(), surplus, "more than the pool shall hold", now)
+        deletes = _delete(cache, fresh.least(), surplus, "more than the pool's size", now)
         outdated = merge(*(pool.least() for pool in stale))
         return deletes + _delete(cache, outdated, replaced, "made from an older template", now)
 

@@ -114,6 +114,10 @@ class Record:
             return "warm"
         return "starting" if self.stage in (Stage.STARTING, Stage.READY) else "held"
 
+    def claim_order(self) -> tuple[float, str]:
+        """Sorts by the time of the claim, which has milliseconds; the time of a pod's creation has only seconds."""
+        return self.claimed_at or self.created, self.name
+
     @property
     def left_at(self) -> float:
         """Since when a named sandbox has no clients and runs nothing, as far as is written on the pod."""

@@ -81,7 +81,6 @@ class Registry:
         if limits.starts_per_minute != self.limits.starts_per_minute:
             self._starts = Starts(limits.starts_per_minute)
         self.limits = limits
-        self.cache.forget_groups()
         self.notify()
 
     @property

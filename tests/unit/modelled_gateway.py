@@ -104,10 +104,10 @@ class Gateway:
     def logout(self, session: Session) -> None:
         session.over = True
         self.book.end(session.id)
-        sighting = self.book.get(session.uid) if session.uid else None
-        if sighting is not None:
-            self.book.expectations.delete(sighting.record.uid, self.clock().mono)
-            self._delete(Delete(sighting.record, "logout", untouched=False))
+        for record in self.book.of_session(session.id, self.clock()):
+            if record.uid == session.uid:
+                self.book.expectations.delete(record.uid, self.clock().mono)
+                self._delete(Delete(record, "logout", untouched=False))
 
     def _claim(self, session: Session, claiming: ClaimAttempt) -> None:
         if session.over:

@@ -181,7 +181,7 @@ def test_a_pod_that_is_gone_is_not_brought_back_by_a_late_answer() -> None:
     known = book(warm("a"))
     known.gone("a", at(0))
     assert not known.observe(warm("a", version="9"), at(1))
-    assert known.get("a") is None
+    assert known.named("p-a") is None
 
 
 def test_a_list_forgets_what_it_does_not_show() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.join import oldest_first
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.homes import KubernetesHomes
@@ -18,12 +17,12 @@ from sshgate.sandbox.interfaces import Listed
 async def list_sandboxes(
     api: ApiServer, records: Iterable[Record], homes: KubernetesHomes, user: str | None, now: Now
 ) -> list[Listed]:
-    """Describe these sandboxes, oldest first. Raises ``Unavailable``; usage is left out where it is not measured.
+    """Describe these sandboxes, in this order. Raises ``Unavailable``; usage is left out where it is not measured.
 
     ``user``: whose sandboxes these are; ``None``: everybody's. ``now`` is the API server's time.
     """
     usage, at_home = await asyncio.gather(read_usage(api, user), homes.names(user))
-    return [_describe(one, usage.get(one.name), one.name in at_home, now) for one in oldest_first(records)]
+    return [_describe(one, usage.get(one.name), one.name in at_home, now) for one in records]
 
 
 def _describe(record: Record, usage: tuple[float, int] | None, home: bool, now: Now) -> Listed:
