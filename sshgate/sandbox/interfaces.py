@@ -58,10 +58,14 @@ class Sandbox(Protocol):
         """End the launchers parked in it. Programs can still be started. Never raises."""
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
-        """Start a program on a terminal, or on pipes with separate stderr (``None``).
+        """Start a program. The caller closes the process.
 
         Waits until the sandbox has started as far as needed. Calls may run concurrently. Cancelling ends a program that
-        was begun. The caller closes the process.
+        was begun.
+
+        Args:
+            argv: the program's path in the sandbox and its arguments; not a shell's command line.
+            terminal: ``None``: pipes, with separate stderr.
 
         Raises:
             StartFailed: the sandbox cannot start; raised as soon as that is certain, at the latest after the profile's

@@ -127,10 +127,19 @@ class Process(Protocol):
     """Its process id inside the sandbox, once the launcher has reported it."""
 
     async def read(self) -> tuple[int, bytes] | None:
-        """Return the next output as ``(STDOUT | STDERR, bytes)``; ``None`` once both have ended."""
+        """Return the next output as ``(STDOUT | STDERR, bytes)``; ``None`` once both have ended.
+
+        On a terminal everything is ``STDOUT``. Cancellation loses no output.
+        """
 
     async def write(self, data: bytes) -> None:
-        """Send to stdin and return when there is room for more. Discards the bytes if the program has ended."""
+        """Send to stdin and return when there is room for more. Discards the bytes if the program has ended.
+
+        After cancellation it is not known how much was sent.
+
+        Raises:
+            GateError: The program may not run (its memory cannot be limited).
+        """
 
     async def write_eof(self) -> None:
         """End stdin: half-close it, or on a terminal send the end-of-file character."""
@@ -139,13 +148,16 @@ class Process(Protocol):
         """Resize, signal or break. Never waits for stdin to be read. Ignored once the program has ended."""
 
     async def wait(self) -> Outcome:
-        """Wait until the program has ended and return how.
+        """Wait until the program has ended and return how; never raises for how it ended (``Lost``).
 
-        Call it only after ``read`` has returned ``None``. May be called again.
+        Call it only after ``read`` has returned ``None``. May be called again, also after cancellation.
         """
 
     async def close(self) -> None:
-        """Close the connection to the program. Idempotent; never raises."""
+        """Close the connection to the program, which may go on. Idempotent; never raises.
+
+        ``read`` returns ``None`` from then on, and ``wait`` ``Lost`` if the end was not known.
+        """
 
 
 class Client(Protocol):
