@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import structlog
 
 from sshgate.access.issued import Issued, Logout, Token
 from sshgate.errors import GateError, Unavailable
+from sshgate.sandbox.interfaces import UserRecords
 from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.rate_limit import RateLimit
 
@@ -37,26 +37,6 @@ Change = Callable[[Issued], Issued]
 _texts = msgspec.json.Decoder(dict[str, str])
 _issued = msgspec.json.Decoder(Issued)
 _encode = msgspec.json.Encoder().encode
-
-
-class UserRecords(Protocol):
-    """Persistent storage of one text per user."""
-
-    async def all(self) -> Mapping[str, str]:
-        """Return the texts of all users, by user name. Raises ``GateError`` when the storage cannot be read."""
-
-    async def change(self, user: str, change: Callable[[str], str]) -> str:
-        """Atomically replace a user's text, also against other gateways, and return the new text.
-
-        If this is cancelled, the text may have been replaced or not.
-
-        Args:
-            change: maps the old text (empty: none yet) to the new one. It may be called more than once, and in
-                another thread, so it must have no side effects.
-
-        Raises:
-            GateError: the storage cannot be read or written.
-        """
 
 
 class MemoryUserRecords:

@@ -187,13 +187,23 @@ class Homes(Protocol):
 
 
 class UserRecords(Protocol):
-    """Stores a text for each user; the same contract as ``access.ledger.Shelf``."""
+    """Persistent storage of one text per user."""
 
     async def all(self) -> Mapping[str, str]:
-        """The texts of all users. Raises ``GateError``."""
+        """Return the texts of all users, by user name. Raises ``GateError`` when the storage cannot be read."""
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
-        """Replace a user's text by ``change(text)``, atomically. Returns the new text. Raises ``GateError``."""
+        """Atomically replace a user's text, also against other gateways, and return the new text.
+
+        If this is cancelled, the text may have been replaced or not.
+
+        Args:
+            change: maps the old text (empty: none yet) to the new one. It may be called more than once, and in
+                another thread, so it must have no side effects.
+
+        Raises:
+            GateError: the storage cannot be read or written.
+        """
 
 
 class Provider(Protocol):

@@ -19,6 +19,7 @@ from sshgate.sandbox import launcher
 from sshgate.sandbox import side_scripts as sidescripts
 from sshgate.sandbox.shares import Shares
 from sshgate.stream.interfaces import Process
+from sshgate.stream.tasks import TaskSet
 from sshgate.stream.terminal import Terminal
 
 # Execs of all kinds that are being started at a time on one node.
@@ -105,7 +106,7 @@ class SideExecs:
         self._hangups = _Batch(self._place, self._answer, sidescripts.end_argv, at_once=2, delay=COLLECT_SECONDS)
         self._ends = _Batch(self._place, self._answer, sidescripts.gone_argv)
         self._looks = _Batch(self._place, self._answer, sidescripts.busy_argv)
-        self._given_up: set[asyncio.Task[None]] = set()
+        self._given_up = TaskSet()
 
     def __repr__(self) -> str:
         return f"<SideExecs signals {self._signals!r}, hang-ups {self._hangups!r}, looks {self._looks!r}>"
@@ -146,9 +147,7 @@ class SideExecs:
 
     def give_up(self, process: Process) -> None:
         """End and close, in the background, a launcher that may not have started yet."""
-        task = asyncio.create_task(dismiss(process, GIVE_UP_SECONDS))
-        self._given_up.add(task)
-        task.add_done_callback(self._given_up.discard)
+        self._given_up.start(dismiss(process, GIVE_UP_SECONDS))
 
     def _place(self) -> AbstractAsyncContextManager[None]:
         return self._limits.side.hold(self.user)

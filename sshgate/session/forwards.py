@@ -27,6 +27,7 @@ from sshgate.sandbox.interfaces import Sandbox
 from sshgate.session.claims import Claims
 from sshgate.stream.interfaces import OpenReverseChannel, Stream
 from sshgate.stream.splice import splice
+from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext, Value
 from sshgate.telemetry.timings import since
@@ -105,7 +106,7 @@ class Forwards:
         self._agents: dict[str, tuple[Relay, bytes]] = {}
         self._agents_lock = asyncio.Lock()
         self._plain: set[plain.PlainStream] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._over = asyncio.Event()
         self._back = 0
         self._pending = 0
@@ -128,7 +129,7 @@ class Forwards:
     @property
     def work(self) -> Collection[asyncio.Task[None]]:
         """Tasks that run without a session, such as a sandbox held for forwards and connections to the client."""
-        return self._tasks
+        return tuple(self._tasks)
 
     # --- called by sessions ---
 
@@ -187,7 +188,7 @@ class Forwards:
             if self._over.is_set():
                 stream.close()
             self._plain.add(stream)
-            self._spawn(self._forget(stream))
+            self._tasks.start(self._forget(stream))
             return stream
 
     def listen(self, where: Listening, back: OpenReverseChannel) -> Coroutine[Any, Any, int]:
@@ -275,8 +276,7 @@ class Forwards:
         for task in relays:
             await _end(task)
         await asyncio.gather(*(stream.closed() for stream in list(self._plain)), return_exceptions=True)
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.join()
 
     # --- which sandbox ---
 
@@ -293,7 +293,7 @@ class Forwards:
             return self._targets[0]
         if self._own is None or not self._own.usable:
             self._own = ForwardTarget(self._usual())
-            self._spawn(self._keep(self._own))
+            self._tasks.start(self._keep(self._own))
         return self._own
 
     def _open(self) -> bool:
@@ -356,7 +356,7 @@ class Forwards:
 
     def _leave_now(self, sandbox: Sandbox) -> None:
         del self._leaving[sandbox.id]
-        self._spawn(self._leave_if_unused(sandbox))
+        self._tasks.start(self._leave_if_unused(sandbox))
 
     async def _leave_if_unused(self, sandbox: Sandbox) -> None:
         """Close the relay of a sandbox that nothing here uses: to a named or shared sandbox it is a running program."""
@@ -378,7 +378,7 @@ class Forwards:
         def accepted(stream: RelayStream, host: str, port: int) -> None:
             if self._back < MAX_REVERSE_CONNECTIONS:
                 self._back += 1
-                self._spawn(self._carry_back(stream, where, back, host, port))
+                self._tasks.start(self._carry_back(stream, where, back, host, port))
             else:
                 stream.close()
 
@@ -403,11 +403,6 @@ class Forwards:
         await stream.wait_closed()
         await stream.closed()
         self._plain.discard(stream)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     @contextlib.contextmanager
     def _report_open(self, kind: str, where: Destination | Listening) -> Iterator[dict[str, Value]]:

@@ -10,6 +10,7 @@ import asyncio
 from sshgate.errors import StartFailed
 from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.sandbox.side_execs import ExecLimits
+from sshgate.stream.tasks import TaskSet
 
 PER_POD = 8
 # An exec without output gives its turns back after this long. The node's sooner than the pod's: a user's own programs
@@ -24,7 +25,7 @@ class StartSlots:
     def __init__(self, limits: ExecLimits) -> None:
         self._limits = limits
         self._pod = asyncio.Semaphore(PER_POD)
-        self._watching: set[asyncio.Task[None]] = set()
+        self._watching = TaskSet()
 
     async def take(self, node: str, seconds: float) -> StartSlot:
         """Wait for the right to start an exec on this pod and ``node``. The caller ends the turn.
@@ -46,9 +47,7 @@ class StartSlots:
 
     def end_when_begun(self, turn: StartSlot, process: ExecProcess) -> None:
         """End the turn in the background: at the first output of the process, or after a time without any."""
-        task = asyncio.create_task(_watch(turn, process))
-        self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
+        self._watching.start(_watch(turn, process))
 
 
 class StartSlot:
