@@ -55,8 +55,8 @@ T = TypeVar("T")
 INTERRUPT = b"\x03"
 # Bytes that are read before the prompt comes. Further input stays in the client's window.
 TYPED_AHEAD = 4096
-# How long a session's end waits for its hang-up, which takes 3 s at most once its script runs.
-HANG_UP_SECONDS = 5.0
+# How long a session's end waits for its hang-up. That takes 3 s once its script runs; in a crowd it waits for a place.
+HANG_UP_SECONDS = 15.0
 
 FileServer = Callable[[Client, ShellFiles, Traffic, bytes, bool], Awaitable[Outcome | None]]
 """Serves SFTP to a client if the sandbox has no server; returns as ``bridge`` does."""
