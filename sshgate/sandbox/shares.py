@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 from sshgate.errors import LimitReached
 
+# File transfers of one user, into sandboxes without an sftp-server.
+SERVERS_OF_ONE = 24
+
 
 class Shares:
     """``total`` places, of which one user holds ``most`` at most. The fewer are free, the fewer one user may hold.
@@ -74,7 +77,7 @@ class FileLimits:
     """Bounds the memory for files of sandboxes without an sftp-server. One per gateway."""
 
     def __init__(self) -> None:
-        self.servers = Shares(total=256, most=24)
+        self.servers = Shares(total=256, most=SERVERS_OF_ONE)
         """Channels that are served; each keeps up to a MiB between two requests."""
         self.answers = Shares(total=16, most=4)
         """Long answers (up to 2 MiB) that are read."""
@@ -83,10 +86,10 @@ class FileLimits:
     def server(self, user: str) -> Iterator[None]:
         """Hold a place while the gateway serves files to one channel. Raises ``LimitReached`` if none is free."""
         if not self.servers.take(user):
-            if held := self.servers.held(user):
+            if self.servers.held(user) >= SERVERS_OF_ONE:
                 raise LimitReached(
-                    f"you have {held} file transfers into sandboxes without an sftp-server; end one, or install "
-                    "openssh-sftp-server in the image."
+                    f"you have {SERVERS_OF_ONE} file transfers into sandboxes without an sftp-server; end one, or "
+                    "install openssh-sftp-server in the image."
                 )
             raise LimitReached("the gateway serves as many file transfers as it can; try again in a moment.")
         try:
