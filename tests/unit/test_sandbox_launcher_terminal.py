@@ -120,7 +120,8 @@ def test_interrupts_reach_the_program() -> None:
 
 def aside(argv: Sequence[str], shell: Sequence[str] = ("/bin/sh",)) -> list[str]:
     """The words that the script said, of which the last is a dot."""
-    done = subprocess.run([*shell, *argv[1:]], timeout=PATIENCE, check=True, env=CLEAN, capture_output=True)
+    # Each script looks at every process of this machine, several times.
+    done = subprocess.run([*shell, *argv[1:]], timeout=3 * PATIENCE, check=True, env=CLEAN, capture_output=True)
     assert done.stderr == b""
     return done.stdout.decode().split()
 
