@@ -17,7 +17,7 @@ watch and a pass of the pools cost the same with ten thousand pods as with ten.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from sshgate.lifecycle.clocks import Now
@@ -85,28 +85,28 @@ class PodCache:
 
         A pod that is newer than the list stays: an answer to a request of ours reported it meanwhile.
         """
-        listing = {record.uid: record for record in records}
-        first = not self.synced
+        listing = list(records)
+        for record in listing:
+            self.observe(record, now)
+        self.prune({record.uid for record in listing}, now, version)
+
+    def prune(self, uids: Set[str], now: Now, version: str) -> None:
+        """A list at ``version`` had these pods, and each was observed: now forget the others, as ``sync`` does."""
         self.synced = True
-        missing = [uid for uid, one in self._pods.items() if uid not in listing and not _newer(one.record, version)]
-        for uid in missing:
+        for uid in [uid for uid, one in self._pods.items() if uid not in uids and not _newer(one.record, version)]:
             self.gone(uid, now)
-        for record in listing.values():
-            self._observe(record, now, now.mono - _age(record, now) if first else now.mono)
 
     def observe(self, record: Record, now: Now) -> bool:
         """Take one report on one pod, from the watch or from an answer. Returns False if it was old and dropped."""
-        return self._observe(record, now, now.mono)
-
-    def _observe(self, record: Record, now: Now, since: float) -> bool:
-        """``since``: the beginning of its stage, if the pod is new."""
         self._expire(now)
         self.expectations.observe(record.name)
         known = self._pods.get(record.uid)
         if record.uid in self._gone or (known is not None and _older(record, known.record)):
             return False
         if known is None:
-            self._pods[record.uid] = CachedPod(record, since, now.mono)
+            # Before the first list is complete, only the pod's own times show for how long it has been ready.
+            age = 0.0 if self.synced else _age(record, now)
+            self._pods[record.uid] = CachedPod(record, now.mono - age, now.mono)
         elif record == known.record:
             return True
         else:

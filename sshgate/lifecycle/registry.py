@@ -8,7 +8,7 @@ The local provider has no registry.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Protocol
 
 from sshgate.access.limits import Starts
@@ -103,6 +103,11 @@ class Registry:
     def replace(self, records: Iterable[Record], version: str = "") -> None:
         """Take the answer to a list: every pod there was at this resource version."""
         self.cache.sync(records, self.now, version)
+        self.notify()
+
+    def prune(self, uids: Set[str], version: str) -> None:
+        """A list at this resource version had these pods, which ``update`` has reported: forget all others."""
+        self.cache.prune(uids, self.now, version)
         self.notify()
 
     def update(self, record: Record) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import pytest
 from aiohttp import web
 
 from sshgate.errors import Unavailable
+from sshgate.providers.kubernetes.api import client
+from sshgate.providers.kubernetes.api.client import PAGE
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.api.reflector import Reflector, pods
 from tests.hostile.polling import until
@@ -25,6 +29,7 @@ class Cluster:
         self.version = "10"
         self.lists = 0
         self.broken_lists = 0
+        self.expire = 0
         self.watched_from: list[str] = []
         self.lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
@@ -36,7 +41,13 @@ class Cluster:
         if self.broken_lists:
             self.broken_lists -= 1
             return status(500, "InternalError", "broken")
-        return web.json_response({"metadata": {"resourceVersion": self.version}, "items": self.items or None})
+        begin = int(request.query.get("continue", 0))
+        end = begin + int(request.query["limit"])
+        if begin and self.expire:
+            self.expire -= 1
+            return status(410, "Expired", "the provided continue parameter is too old")
+        metadata = {"resourceVersion": self.version, "continue": str(end) if end < len(self.items) else ""}
+        return web.json_response({"metadata": metadata, "items": self.items[begin:end] or None})
 
     async def _watch(self) -> AsyncIterator[dict[str, Any]]:
         """Lines until ``None``, which breaks the watch off."""
@@ -181,7 +192,7 @@ async def test_an_observer_that_fails_once_is_told_of_what_comes_after(tmp_path:
 async def test_a_list_is_told_with_its_version(tmp_path: Path) -> None:
     cluster, told = Cluster(), []
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = pods(api, "", Diary().observe, listed=lambda items, version: told.append((len(items), version)))
+        reflector = pods(api, "", Diary().observe, listed=lambda uids, version: told.append((len(uids), version)))
         await reflector.start()
         await reflector.close()
     assert told == [(0, "10")]
@@ -198,3 +209,95 @@ async def test_its_repr_says_what_is_wrong(tmp_path: Path) -> None:
         await until(lambda: reflector.error is not None)
         assert "down: the API server failed" in repr(reflector)
         await reflector.close()
+
+
+class Worker:
+    """Works a fifth of a millisecond on each change, and counts the most that it did in one turn of the event loop."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.most = 0
+        self._turning: asyncio.Task[None] | None = None
+
+    def observe(self, old: Pod | None, new: Pod | None) -> None:
+        self.done += 1
+        until_then = time.perf_counter() + 0.0002
+        while time.perf_counter() < until_then:
+            pass
+
+    async def turn(self) -> None:
+        while True:
+            before = self.done
+            await asyncio.sleep(0)
+            self.most = max(self.most, self.done - before)
+
+
+@pytest.mark.parametrize("source", ["list", "watch"])
+async def test_a_flood_of_changes_leaves_turns_of_the_loop_to_others(tmp_path: Path, source: str) -> None:
+    cluster, worker = Cluster(), Worker()
+    changes = [pod(f"p{number}", str(100 + number)) for number in range(1500)]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query or source == "list":
+            return await cluster.answer(request)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(
+            b"".join(b'{"type": "ADDED", "object": %b}\n' % json.dumps(one).encode() for one in changes)
+        )
+        await cluster.lines.get()
+        return response
+
+    async with serve(answer, tmp_path) as served, connected(served, api_timeout=20) as api:
+        reflector = pods(api, "", worker.observe)
+        turning = asyncio.create_task(worker.turn())
+        cluster.items = changes if source == "list" else []
+        await reflector.start()
+        await until(lambda: worker.done == len(changes))
+        turning.cancel()
+        await reflector.close()
+    # A budget is 2 ms per turn: ten changes of a fifth of a millisecond, fewer on a slow machine.
+    assert worker.most <= 20
+
+
+async def test_a_long_list_comes_in_pages_and_begins_anew_when_its_version_has_expired(tmp_path: Path) -> None:
+    cluster, diary = Cluster(), Diary()
+    cluster.items = [pod(f"p{number}") for number in range(2 * PAGE + 1)]
+    cluster.expire = 1
+    listed: list[int] = []
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        reflector = pods(api, "", diary.observe, lambda uids, version: listed.append(len(uids)))
+        await reflector.start()
+        await reflector.close()
+    assert (cluster.lists, listed) == (5, [2 * PAGE + 1])
+    assert len(reflector.known) == len(diary.words) == 2 * PAGE + 1
+
+
+async def test_a_list_that_expires_again_and_again_fails(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.items = [pod(f"p{number}") for number in range(PAGE + 1)]
+    cluster.expire = 1000
+    async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
+        with pytest.raises(Unavailable, match="forgotten"):
+            await pods(api, "", Diary().observe).start()
+    assert cluster.lists == 4
+
+
+async def test_a_line_or_a_list_without_an_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(client, "MOST_PAGES", 3)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": []})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"x" * 2000)
+        return response
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        with pytest.raises(Unavailable, match="a list without an end"):
+            await api.list_pods("")
+        async with api.stream("/", {"watch": "true"}, 5) as lines:
+            with pytest.raises(Unavailable, match="a line without an end"):
+                await anext(lines)

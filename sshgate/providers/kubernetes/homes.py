@@ -216,14 +216,13 @@ class KubernetesHomes:
         if user is not None:
             selector += f",{labels.USER}={labels.user_hash(user)}"
         path = self._api.path("persistentvolumeclaims")
-        body = await self._api.request("GET", path, query={"labelSelector": selector}, doing="list homes")
-        return _claims.decode(body).items or []
+        return (await self._api.list_all(_claims, path, {"labelSelector": selector}, "list homes")).items or []
 
     async def _users(self) -> Mapping[str, Sequence[str]]:
         """The names of unfinished pods that use a volume claim, by its name; also pods that sshgate did not create."""
-        body = await self._api.request("GET", self._api.path("pods"), doing="look who uses homes")
+        listing = await self._api.list_all(_pods, self._api.path("pods"), {}, "look who uses homes")
         found: defaultdict[str, deque[str]] = defaultdict(deque)
-        for pod in _pods.decode(body).items or ():
+        for pod in listing.items or ():
             for volume in pod.spec.volumes:
                 if volume.persistent_volume_claim is not None and pod.status.phase not in ("Succeeded", "Failed"):
                     found[volume.persistent_volume_claim.claim_name].append(pod.metadata.name)

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from sshgate.errors import Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 from sshgate.providers.kubernetes.api.client import ApiServer
@@ -62,11 +61,7 @@ class Leases:
     async def all(self) -> list[Lease]:
         """List the Leases of all instances, and the leader's."""
         query = {"labelSelector": labels.SELECTOR}
-        body = await self._api.request("GET", self._root, query=query, doing="look for other gateways")
-        try:
-            return _leases.decode(body).items or []
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unavailable("the API server sent something that is no answer.") from error
+        return (await self._api.list_all(_leases, self._root, query, "look for other gateways")).items or []
 
     async def renew(self, endpoint: LivenessEndpoint) -> None:
         """Renew this instance's Lease; create it again if it was deleted."""

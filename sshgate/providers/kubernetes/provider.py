@@ -110,7 +110,7 @@ class KubernetesProvider:
             self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove,
             self._limits,
         )  # fmt: skip
-        self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self._list)
+        self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self.registry.prune)
 
     def __repr__(self) -> str:
         return f"<KubernetesProvider {self.owner.gateway}: {len(self._sandboxes)} sandboxes, {self._reflector!r}>"
@@ -331,9 +331,6 @@ class KubernetesProvider:
             return nothing_to_remove()
         self.registry.end(self._sessions.pop(sandbox.id), sandbox.uid)
         return self._removals.remove(sandbox.id, sandbox.uid)
-
-    def _list(self, found: list[Pod], version: str) -> None:
-        self.registry.replace([record_of(pod) for pod in found], version)
 
     def _observe(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old

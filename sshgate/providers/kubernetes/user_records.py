@@ -62,11 +62,7 @@ class LeaseUserRecords:
         raise Unavailable("too many gateways write at once; try again in a moment.")
 
     async def _list(self, query: Mapping[str, str]) -> list[Lease]:
-        body = await self._api.request("GET", self._root, query=query, doing="look for tokens and logouts")
-        try:
-            return _leases.decode(body).items or []
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unavailable("the API server sent something that is no answer.") from error
+        return (await self._api.list_all(_leases, self._root, query, "look for tokens and logouts")).items or []
 
     async def _patch(self, known: Lease, text: str) -> None:
         version = known.metadata.resource_version

@@ -21,6 +21,7 @@ from sshgate.providers.kubernetes.api.connections import session_of
 from sshgate.providers.kubernetes.api.credentials import Credentials
 from sshgate.providers.kubernetes.api.objects import Listing, Pod
 from sshgate.providers.kubernetes.api.websocket import Connector, Refused, RemoteSocket, connect
+from sshgate.stream.turns import budget
 
 T = TypeVar("T")
 
@@ -28,6 +29,11 @@ JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 # After a 401 the credentials are read again, at most once per this many seconds.
 REREAD_SECONDS = 5.0
+# Objects per page of a list: decoding 100 pods takes 2 ms, during which the event loop is blocked.
+PAGE = 100
+MOST_PAGES = 10_000
+# Longer than any object that the API server can store; a watch has one per line.
+LONGEST_LINE = 16 << 20
 
 _pod = msgspec.json.Decoder(Pod)
 _pods = msgspec.json.Decoder(Listing[Pod])
@@ -139,9 +145,8 @@ class ApiServer:
         return _pod.decode(await self.request("GET", self.path("pods", name), doing="look at the sandbox"))
 
     async def list_pods(self, selector: str) -> Listing[Pod]:
-        """List the pods that match a label selector."""
-        query = {"labelSelector": selector}
-        return _pods.decode(await self.request("GET", self.path("pods"), query=query, doing="list sandboxes"))
+        """List the pods that match a label selector. Raises as ``list_all`` does."""
+        return await self.list_all(_pods, self.path("pods"), {"labelSelector": selector}, "list sandboxes")
 
     async def patch_pod(self, name: str, patch: list[dict[str, Any]]) -> Pod:
         """Apply a JSON Patch, all or nothing. Raises ``Invalid`` when one of its ``test`` operations fails."""
@@ -170,6 +175,38 @@ class ApiServer:
         )
 
     # --- requests ---
+
+    async def list_all(
+        self, decoder: msgspec.json.Decoder[Listing[T]], path: str, query: Mapping[str, str], doing: str
+    ) -> Listing[T]:
+        """List a collection, in pages with the event loop free in between; ``items`` is never ``None``.
+
+        Raises as ``request`` does, and ``Unavailable`` for an answer that is no list.
+        """
+        work = budget()
+        asked = {**query, "limit": str(PAGE)}
+        found: list[T] = []
+        again = True
+        for _ in range(MOST_PAGES):
+            try:
+                body = await self.request("GET", path, query=asked, doing=doing)
+            except failures.Expired:
+                if "continue" not in asked or not again:
+                    raise
+                # The version that the first page showed has been compacted: begin anew, once.
+                again = False
+                found.clear()
+                del asked["continue"]
+                continue
+            began = time.monotonic()
+            page = decode(decoder, body)
+            found.extend(page.items or ())
+            if not page.metadata.continue_:
+                page.items = found
+                return page
+            asked["continue"] = page.metadata.continue_
+            await work.charge_and_wait(time.monotonic() - began)
+        raise Unavailable("the API server sends a list without an end.")
 
     async def request(
         self,
@@ -226,7 +263,8 @@ class ApiServer:
     async def stream(self, path: str, query: Mapping[str, str], silence: float) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a watch; the context is an iterator of its lines. ``silence``: longest time without data, in seconds.
 
-        The iterator raises as ``request`` does.
+        What the caller does with a line counts towards the watch's budget of the event loop (``stream.turns``), so it
+        must not wait for anything. The iterator raises as ``request`` does.
         """
         with self._observed("watch"):
             try:
@@ -388,9 +426,24 @@ def _seconds(text: str) -> float:
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Yield the complete lines of the body; an unterminated last one is dropped."""
-    rest = b""
+    work = budget()
+    rest = bytearray()
     async for block in response.content.iter_any():
-        *whole, rest = (rest + block).split(b"\n")
-        for line in whole:
+        first, *whole = block.split(b"\n")
+        rest += first
+        if len(rest) > LONGEST_LINE:
+            raise Unavailable("the API server sends a line without an end.")
+        for part in whole:
+            line, rest = bytes(rest), bytearray(part)
             if line:
+                began = time.monotonic()
                 yield line
+                await work.charge_and_wait(time.monotonic() - began)
+
+
+def decode(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw) -> T:
+    """Decode what the API server sent. Raises ``Unavailable`` if it is something else."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unavailable("the API server sent something that is no answer.") from error

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import structlog
 
-from sshgate.errors import GateError, Unavailable
+from sshgate.errors import GateError
 from sshgate.providers.kubernetes.api import errors as failures
-from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.client import ApiServer, decode
 from sshgate.providers.kubernetes.api.objects import Listing, Object, Pod, Status, WatchLine
+from sshgate.stream.turns import budget
 
 T = TypeVar("T", bound=Object)
 
@@ -48,7 +49,7 @@ class Reflector(Generic[T]):
         kind: type[T],
         observe: Callable[[T | None, T | None], None],
         jitter: Callable[[], float] = random.random,
-        listed: Callable[[list[T], str], None] = lambda items, version: None,
+        listed: Callable[[Set[str], str], None] = lambda uids, version: None,
     ) -> None:
         """
         Args:
@@ -57,7 +58,7 @@ class Reflector(Generic[T]):
             kind: What to decode each object as.
             observe: See the class.
             jitter: Returns a number from 0 to 1, for the back-off.
-            listed: Called after each list with all objects and the resource version, before ``observe``.
+            listed: Called after each list, and ``observe`` for what it changed, with the uids in it and its version.
         """
         self.known: dict[str, T] = {}
         self._api = api
@@ -117,16 +118,20 @@ class Reflector(Generic[T]):
             delay = min(delay * 2, LONGEST_DELAY)
 
     async def _list(self) -> None:
-        body = await self._api.request("GET", self._path, query=self._query, doing="list sandboxes")
-        listing = _decode(self._listing, body)
-        found = {_name(item): item for item in listing.items or ()}
-        self._listed(list(found.values()), listing.metadata.resource_version)
+        listing = await self._api.list_all(self._listing, self._path, self._query, "list sandboxes")
+        await budget().run(self._compare({_name(item): item for item in listing.items or ()}))
+        self._version = listing.metadata.resource_version
+        self._listed({_meta(item).uid for item in self.known.values()}, self._version)
+        self._synced.set()
+
+    def _compare(self, found: dict[str, T]) -> Iterator[None]:
+        """Report what has changed since the last line of the watch; one step for each object."""
         for name in [name for name in self.known if name not in found]:
             self._notify(name, None)
+            yield
         for name, item in found.items():
             self._notify(name, item)
-        self._version = listing.metadata.resource_version
-        self._synced.set()
+            yield
 
     async def _watch(self) -> None:
         query = {
@@ -138,13 +143,13 @@ class Reflector(Generic[T]):
         }
         async with self._api.stream(self._path, query, SILENCE_SECONDS) as lines:
             async for line in lines:
-                self._take(_decode(_line, line))
+                self._take(decode(_line, line))
 
     def _take(self, line: WatchLine) -> None:
         if line.type == "ERROR":
-            status = _decode(_status, line.object)
+            status = decode(_status, line.object)
             raise failures.failure(status.code or 500, status, "watch sandboxes")
-        item = _decode(self._object, line.object)
+        item = decode(self._object, line.object)
         if line.type != "BOOKMARK":
             self._notify(_name(item), None if line.type == "DELETED" else item, item)
         self._version = _meta(item).resource_version
@@ -168,17 +173,10 @@ def pods(
     api: ApiServer,
     selector: str,
     observe: Callable[[Pod | None, Pod | None], None],
-    listed: Callable[[list[Pod], str], None] = lambda items, version: None,
+    listed: Callable[[Set[str], str], None] = lambda uids, version: None,
 ) -> Reflector[Pod]:
     """A reflector of the pods that match a label selector; see ``Reflector``."""
     return Reflector(api, api.path("pods"), {"labelSelector": selector}, Pod, observe, listed=listed)
-
-
-def _decode(decoder: msgspec.json.Decoder[Any], data: bytes | msgspec.Raw) -> Any:
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unavailable("the API server sent something that is no answer.") from error
 
 
 def _meta(item: Any) -> Any:
