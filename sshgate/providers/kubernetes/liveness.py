@@ -149,7 +149,8 @@ def probe(endpoint: LivenessEndpoint, seconds: float = ASK_SECONDS) -> ProbeResu
             connection.sendall(challenge)
             answer = connection.recv(_BYTES)
     except ConnectionRefusedError:
-        return ProbeResult.GONE
+        # Over IP a network policy may have refused it (kube-router rejects), or the container may be starting again.
+        return ProbeResult.GONE if family is socket.AF_UNIX else ProbeResult.UNKNOWN
     except (OSError, ValueError, OverflowError):
         return ProbeResult.UNKNOWN
     if len(answer) < _BYTES:
