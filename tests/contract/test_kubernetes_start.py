@@ -115,6 +115,31 @@ async def test_a_hopeless_start_ends_soon_with_a_sentence_and_no_pod(
         assert re.search(sentence, str(error))
 
 
+async def test_a_named_start_that_fails_leaves_the_pod_to_the_gateway_that_has_joined_it(place: Namespace) -> None:
+    wanted = profile(image="sshgate-nowhere:1", image_pull_policy="Never")
+    async with place.provider() as one, place.provider() as two:
+        here, there = Order(wanted, "alice", "here", "work"), Order(wanted, "alice", "there", "work")
+        made = await one.named.join(here, lambda text: None, lambda: lambda: None)
+        joined = await two.named.join(there, lambda text: None, lambda: lambda: None)
+        assert (made.made, joined.made) == (True, False)
+        with pytest.raises(StartFailed, match="is not on the node"):
+            await made.sandbox.start(("/bin/sh",), None)
+        await made.leave()
+        await asyncio.sleep(1)
+        assert await place.living() == [made.sandbox.id]
+        # The last one to fail deletes what will never run.
+        with pytest.raises(StartFailed, match="is not on the node"):
+            await joined.sandbox.start(("/bin/sh",), None)
+        await joined.leave()
+        await living_become(place, [])
+
+
+async def living_become(place: Namespace, wanted: list[str]) -> None:
+    async with asyncio.timeout(20):
+        while await place.living() != wanted:
+            await asyncio.sleep(0.1)
+
+
 async def test_a_full_quota_is_a_limit_reached_at_once(place: Namespace) -> None:
     spec = {"hard": {"pods": "0"}}
     await place.post(place.api.path("resourcequotas"), {"metadata": {"name": "small"}, "spec": spec})

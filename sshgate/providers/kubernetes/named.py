@@ -38,6 +38,8 @@ from sshgate.sandbox.side_execs import ExecLimits
 # How long a login waits until the previous sandbox of the same name is gone; usually a second or two.
 GONE_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
+# Seconds between attempts to delete a pod that the kubelet changes at the same moment.
+UNUSED_PAUSES = (0.05, 0.3, 1.0, 3.0)
 
 MakeWay = Callable[[Callable[[], Awaitable[Pod]]], Awaitable[Pod]]
 
@@ -45,8 +47,7 @@ MakeWay = Callable[[Callable[[], Awaitable[Pod]]], Awaitable[Pod]]
 class KubernetesNamed:
     """The ``NamedSandboxes`` of one gateway.
 
-    ``known`` returns a pod as the watch last showed it; ``way`` creates a pod, evicting warm ones if there is no room;
-    ``discard`` deletes a pod by name and uid.
+    ``known`` returns a pod as the watch last showed it; ``way`` creates a pod, evicting warm ones if there is no room.
     """
 
     outlast = True
@@ -59,7 +60,6 @@ class KubernetesNamed:
         homes: KubernetesHomes,
         known: Callable[[str], Pod | None],
         way: MakeWay,
-        discard: Callable[[str, str], asyncio.Future[None]],
         limits: ExecLimits,
     ) -> None:
         self._api = api
@@ -68,7 +68,6 @@ class KubernetesNamed:
         self._homes = homes
         self._known = known
         self._way = way
-        self._remove = discard
         self._limits = limits
         self._here: dict[str, _Here] = {}
         self._busy: dict[str, _Lock] = {}
@@ -220,10 +219,11 @@ class KubernetesNamed:
     def _detach_soon(self, name: str, here: _Here | None) -> None:
         self._soon(self._detach(name, here))
 
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._detaching.add(task)
         task.add_done_callback(self._detaching.discard)
+        return task
 
     async def _undo(self, home: VolumeClaim, pod: str) -> None:
         """Delete a home that was created for this pod, unless the pod exists after all (a lost response)."""
@@ -244,11 +244,8 @@ class KubernetesNamed:
             if record is None or (here is not None and record.uid != here.sandbox.uid):
                 return
             answer = await registry.patch(record, detach_patch(record, registry.life, registry.now))
-            given_up = here is not None and here.made and not here.sandbox.entered
-            # Nobody has used it. If another gateway has attached meanwhile, it stays.
-            if given_up and isinstance(answer, Record) and not answer.attached:
-                registry.cache.expectations.delete(answer.uid, registry.now.mono)
-                await registry.delete(Delete(answer, "given up during the start", untouched=True))
+            if here is not None and here.unused and answer is not Answer.MISSING:
+                await self._delete_unused(record, "given up during the start")
 
     async def _sweeping(self) -> None:
         while True:
@@ -275,16 +272,37 @@ class KubernetesNamed:
         return record
 
     def _discard(self, sandbox: KubernetesSandbox) -> asyncio.Future[None]:
-        """The sandbox could not be entered: delete it if it was just created, else keep it.
+        """The sandbox could not be entered: delete it if it was just created or will never run again, else keep it.
 
         One that existed before may hold programs that its user left running, and the cause may be temporary (the
         node's container runtime is down). The next login tries again, and the user can end it.
         """
         here = self._here.get(sandbox.id)
-        if here is None or here.sandbox is not sandbox or not here.made:
+        if here is None or here.sandbox is not sandbox or not here.unused:
             return nothing_to_remove()
-        self._registry.cache.expectations.delete(sandbox.uid, self._registry.now.mono)
-        return self._remove(sandbox.id, sandbox.uid)
+        return asyncio.shield(self._soon(self._delete_failed(sandbox)))
+
+    async def _delete_failed(self, sandbox: KubernetesSandbox) -> None:
+        async with self._alone(sandbox.id):
+            record = self._registry.cache.named(sandbox.id)
+            if record is not None and record.uid == sandbox.uid:
+                await self._delete_unused(record, "could not be started")
+
+    async def _delete_unused(self, record: Record, reason: str) -> None:
+        """Delete a pod in which nothing runs, unless another gateway has attached to it. The caller has its lock."""
+        registry = self._registry
+        for pause in UNUSED_PAUSES:
+            known = await registry.look(record)
+            if isinstance(known, Record):
+                if known.uid != record.uid or known.attached - {registry.life}:
+                    return
+                registry.cache.expectations.delete(known.uid, registry.now.mono)
+                if await registry.delete(Delete(known, reason, untouched=True)):
+                    return
+            elif known is Answer.MISSING:
+                return
+            # No answer, or it has changed meanwhile: by the kubelet, or because another gateway has attached to it.
+            await asyncio.sleep(pause)
 
     @asynccontextmanager
     async def _alone(self, pod: str) -> AsyncIterator[None]:
@@ -311,6 +329,11 @@ class _Here:
         self.sandbox = sandbox
         self.made = made
         self.count = 0
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing runs in it: it was made here and not entered, or it will never run again."""
+        return not self.sandbox.entered and (self.made or self.sandbox.phase.over)
 
 
 class _Attached:

@@ -107,9 +107,8 @@ class KubernetesProvider:
         self.shelf = LeaseUserRecords(self.api)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
         self.named = KubernetesNamed(
-            self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._removals.remove,
-            self._limits,
-        )  # fmt: skip
+            self.api, self.registry, self.owner, self.homes, self._known, self._making_way, self._limits
+        )
         self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self.registry.prune)
 
     def __repr__(self) -> str:
