@@ -15,7 +15,7 @@ from sshgate.config.model import Group, Home, Limits, Profile
 from sshgate.errors import LimitReached, StartFailed
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.admission import admit_home
-from sshgate.providers.kubernetes.homes import KubernetesHomes
+from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
 from sshgate.sandbox.interfaces import Order
 from tests.unit.apiserver import connected, serve, status
 from tests.unit.lifecycle_values import at
@@ -29,6 +29,13 @@ class Claims:
     def __init__(self) -> None:
         self.kept: dict[str, dict[str, Any]] = {}
         self.users: list[str] = []
+        self.version = 0
+
+    def change(self, name: str) -> dict[str, Any]:
+        """A controller of the cluster changes something of a claim."""
+        self.version += 1
+        self.kept[name]["metadata"]["resourceVersion"] = str(self.version)
+        return self.kept[name]
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.02)  # as long as another request takes to come in between
@@ -41,12 +48,23 @@ class Claims:
             made = await request.json()
             made["metadata"]["uid"] = f"uid-{made['metadata']['name']}"
             self.kept[made["metadata"]["name"]] = made
-            return web.json_response(made, status=201)
+            return web.json_response(self.change(made["metadata"]["name"]), status=201)
         if name == "persistentvolumeclaims":
             return web.json_response({"metadata": {}, "items": list(self.kept.values())})
         if name not in self.kept:
             return status(404, "NotFound")
-        return web.json_response(self.kept.pop(name) if request.method == "DELETE" else self.kept[name])
+        if request.method == "PATCH":
+            notes = self.kept[name]["metadata"]["annotations"]
+            for operation in await request.json():
+                if operation["op"] == "remove":
+                    del notes[operation["path"].rpartition("/")[2].replace("~1", "/")]
+            return web.json_response(self.change(name))
+        if request.method == "DELETE":
+            wanted = (await request.json())["preconditions"]
+            if any(self.kept[name]["metadata"][key] != value for key, value in wanted.items()):
+                return status(409, "Conflict")
+            return web.json_response(self.kept.pop(name))
+        return web.json_response(self.kept[name])
 
 
 def order(user: str, name: str) -> Order:
@@ -95,11 +113,50 @@ async def test_what_a_start_has_made_goes_and_nothing_else(tmp_path: Path) -> No
     claims = Claims()
     async with homes(tmp_path, claims, Limits()) as kept:
         made = await kept.prepare(order("ada", "a"))
-        await kept.undo(await kept.prepare(order("ada", "a")))
+        await kept.undo(None)
         assert len(claims.kept) == 1
         await kept.undo(made)
         await kept.undo(made)
         assert claims.kept == {}
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["as it was made", "bound meanwhile"])
+async def test_a_home_that_another_gateway_uses_meanwhile_stays(tmp_path: Path, changed: bool) -> None:
+    claims = Claims()
+    async with homes(tmp_path, claims, Limits()) as one, homes(tmp_path, claims, Limits()) as two:
+        made = await one.prepare(order("ada", "a"))
+        assert made is not None
+        if changed:
+            claims.change(made.metadata.name)
+        assert await two.prepare(order("ada", "a")) is None
+        await one.undo(made)
+        assert list(claims.kept) == [made.metadata.name]
+        # What nobody else uses goes, whatever the cluster has changed of it.
+        alone = await one.prepare(order("ada", "b"))
+        assert alone is not None
+        claims.change(alone.metadata.name)
+        await one.undo(alone)
+        assert list(claims.kept) == [made.metadata.name]
+
+
+async def test_of_an_undo_and_a_start_at_once_only_one_has_the_home(tmp_path: Path) -> None:
+    claims = Claims()
+    async with homes(tmp_path, claims, Limits()) as one, homes(tmp_path, claims, Limits()) as two:
+        for number in range(8):
+            name = f"n{number}"
+            made = await one.prepare(order("ada", name))
+            assert made is not None
+
+            async def undo(pause: float, made: VolumeClaim = made) -> None:
+                await asyncio.sleep(pause)
+                await one.undo(made)
+
+            found, _ = await asyncio.gather(
+                two.prepare(order("ada", name)), undo(number * 0.01), return_exceptions=True
+            )
+            # The start has a home that stays, or is asked to try again.
+            assert (made.metadata.name in claims.kept) == (not isinstance(found, StartFailed))
+            claims.kept.clear()
 
 
 def test_a_group_keeps_so_many_homes_together() -> None:

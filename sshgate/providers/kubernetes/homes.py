@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,13 +16,17 @@ from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.admission import admit_home
 from sshgate.lifecycle.clocks import Now
 from sshgate.providers.kubernetes.api import errors as failures
-from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.client import JSON_PATCH, ApiServer, decode
 from sshgate.providers.kubernetes.api.objects import Listing, Meta, Object
 from sshgate.providers.kubernetes.podspec import home_claim
 from sshgate.sandbox.interfaces import ListedHome, Order
 
 PART = "app.kubernetes.io/component"
 HOME = "home"
+UNUSED = labels.DOMAIN + "unused"
+"""Annotation of a volume claim, with a random value: the start that made it may delete it. The next one removes it."""
+# Attempts to delete a claim that the cluster changes at the same moment.
+TRIES = 5
 
 
 class _Requests(Object):
@@ -102,12 +107,15 @@ class KubernetesHomes:
         name = home_claim(order.user, order.name)
         claim = await self._get(name)
         users = (await self._users()).get(name)
-        made = None
+        mark = secrets.token_hex(8)
         if claim is None:
-            claim, made = await self._admitted(name, order, home)
+            claim = await self._admitted(name, order, home, mark)
         if claim.metadata.labels.get(labels.USER) != labels.user_hash(order.user):
             raise StartFailed(f"the volume claim {name} is in the way of your home {order.name!r}; ask your operator.")
-        if claim.metadata.deletion_timestamp is not None:
+        made = claim if claim.metadata.annotations.get(UNUSED) == mark else None
+        if made is None and UNUSED in claim.metadata.annotations:
+            claim = await self._keep(claim)
+        if claim is None or claim.metadata.deletion_timestamp is not None:
             raise StartFailed(f"your home {order.name!r} is being deleted; try again in a moment.")
         if users:
             await self.undo(made)
@@ -115,13 +123,34 @@ class KubernetesHomes:
         return made
 
     async def undo(self, made: VolumeClaim | None) -> None:
-        """Delete what ``prepare`` has created, because the sandbox was not made."""
-        if made is not None:
-            with contextlib.suppress(failures.NotFound, failures.Conflict):
-                await self._delete(made)
+        """Delete what ``prepare`` has created, because the sandbox was not made; not if another start uses it."""
+        if made is None:
+            return
+        for _ in range(TRIES):
+            claim = await self._get(made.metadata.name)
+            if claim is None or claim.metadata.annotations.get(UNUSED) != made.metadata.annotations[UNUSED]:
+                return
+            with contextlib.suppress(failures.NotFound, failures.Conflict):  # it was changed meanwhile: look again
+                await self._delete(claim, unchanged=True)
+                return
 
-    async def _admitted(self, name: str, order: Order, home: Home) -> tuple[VolumeClaim, VolumeClaim | None]:
-        """Create the volume claim within the limits; returns it, twice if it did not exist. Raises ``LimitReached``.
+    async def _keep(self, claim: VolumeClaim) -> VolumeClaim | None:
+        """Keep the start that made this claim from deleting it. Returns the claim, ``None`` if it was too late."""
+        pointer = "/metadata/annotations/" + UNUSED.replace("/", "~1")
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": claim.metadata.uid},
+            {"op": "add", "path": pointer, "value": ""},
+            {"op": "remove", "path": pointer},
+        ]
+        path = self._api.path("persistentvolumeclaims", claim.metadata.name)
+        try:
+            body = await self._api.request("PATCH", path, patch, content=JSON_PATCH, doing="keep the home")
+        except (failures.NotFound, failures.Invalid):
+            return None
+        return decode(_claim, body)
+
+    async def _admitted(self, name: str, order: Order, home: Home, mark: str) -> VolumeClaim:
+        """Create the volume claim within the limits, or return the one there is. Raises ``LimitReached``.
 
         The limit is exact within one gateway. Gateways that create homes at the same moment may exceed it; use a
         ResourceQuota where that matters.
@@ -133,7 +162,7 @@ class KubernetesHomes:
             owners = {claim.metadata.name: _owner(claim) for claim in await self._kept(None) if _stays(claim)}
             owners |= {other: (labels.printable(user), labels.user_hash(user)) for other, user in before.items()}
             admit_home(self._limits(), order.user, owners.values())
-            return await self._make(name, order, home)
+            return await self._make(name, order, home, mark)
         finally:
             del self._making[name]
 
@@ -170,13 +199,16 @@ class KubernetesHomes:
         await self._delete(claim)
         return True
 
-    async def _delete(self, claim: VolumeClaim) -> None:
+    async def _delete(self, claim: VolumeClaim, unchanged: bool = False) -> None:
         # If a sandbox is created at this moment, the cluster keeps the volume while it is used (pvc-protection).
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": claim.metadata.uid}}
+        preconditions = {"uid": claim.metadata.uid}
+        if unchanged:
+            preconditions["resourceVersion"] = claim.metadata.resource_version
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
         path = self._api.path("persistentvolumeclaims", claim.metadata.name)
         await self._api.request("DELETE", path, options, doing="delete the home")
 
-    async def _make(self, name: str, order: Order, home: Home) -> tuple[VolumeClaim, VolumeClaim | None]:
+    async def _make(self, name: str, order: Order, home: Home, mark: str) -> VolumeClaim:
         marks = {
             labels.MANAGED_BY: labels.MANAGED, PART: HOME,
             labels.USER: labels.user_hash(order.user), labels.NAME: labels.label_value(order.name or ""),
@@ -187,27 +219,27 @@ class KubernetesHomes:
         }
         if home.storage_class is not None:
             spec["storageClassName"] = home.storage_class
+        notes = {labels.USER: labels.printable(order.user), UNUSED: mark}
         body = {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             # No owner reference: uninstalling sshgate must not delete homes.
-            "metadata": {"name": name, "labels": marks, "annotations": {labels.USER: labels.printable(order.user)}},
+            "metadata": {"name": name, "labels": marks, "annotations": notes},
             "spec": spec,
         }
         path = self._api.path("persistentvolumeclaims")
         try:
-            made = _claim.decode(await self._api.request("POST", path, body, doing="make the home"))
-            return made, made
+            return decode(_claim, await self._api.request("POST", path, body, doing="make the home"))
         except failures.Conflict:
             found = await self._get(name)
             if found is None:
                 raise
-            return found, None
+            return found
 
     async def _get(self, name: str) -> VolumeClaim | None:
         try:
             path = self._api.path("persistentvolumeclaims", name)
-            return _claim.decode(await self._api.request("GET", path, doing="look at the home"))
+            return decode(_claim, await self._api.request("GET", path, doing="look at the home"))
         except failures.NotFound:
             return None
 

@@ -32,6 +32,7 @@ NEEDED_FOR_HOMES = (
     ("create", "persistentvolumeclaims", ""),
     ("get", "persistentvolumeclaims", ""),
     ("list", "persistentvolumeclaims", ""),
+    ("patch", "persistentvolumeclaims", ""),
     ("delete", "persistentvolumeclaims", ""),
 )
 
