@@ -74,6 +74,56 @@ def test_a_registry_may_stumble_once_but_a_missing_image_is_final() -> None:
     assert pulling("ImagePullBackOff", "Back-off pulling image") == "hopeless"
 
 
+CONTAINERD = (
+    'failed to pull and unpack image "docker.io/nobody/nothing:1": failed to resolve reference '
+    '"docker.io/nobody/nothing:1": '
+)
+DENIED = "pull access denied, repository does not exist or may require authorization"
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "sentence"),
+    [
+        ("ErrImagePull", f"{CONTAINERD}{DENIED}", f"the image 'i:1' cannot be pulled (ErrImagePull): {DENIED}."),
+        (
+            "ImagePullBackOff",
+            f'Back-off pulling image "nothing:1": ErrImagePull: rpc error: code = Unknown desc = {CONTAINERD}{DENIED}',
+            f"the image 'i:1' cannot be pulled (ImagePullBackOff): {DENIED}.",
+        ),
+        (
+            "ImagePullBackOff",
+            'Back-off pulling image "nothing:1"',
+            "the image 'i:1' cannot be pulled (ImagePullBackOff); ask the operator.",
+        ),
+        (
+            "ErrImageNeverPull",
+            'Container image "nothing:1" is not present with pull policy of Never',
+            "the image 'i:1' is not on the node and may not be pulled there (ErrImageNeverPull); ask the operator.",
+        ),
+        (
+            "InvalidImageName",
+            'Failed to apply default image tag "NO": couldn\'t parse image name "NO": invalid reference format',
+            "'i:1' is not the name of an image (InvalidImageName): invalid reference format.",
+        ),
+        (
+            "ErrImagePull",
+            "blob not found\n\x1b[2J: https://blobs.example/a/b?sig=secret&x=1: " + "y" * 1000,
+            "the image 'i:1' cannot be pulled (ErrImagePull): blob not found [2J: https://blobs.example/a/b "
+            + "y" * 251 + "...",
+        ),
+    ],
+)  # fmt: skip
+def test_a_failed_pull_is_explained_in_the_words_of_the_registry(reason: str, message: str, sentence: str) -> None:
+    judged = classify(pod(ContainerState(waiting=Waiting(reason=reason, message=message))), "i:1", HOUR)
+    assert (judged.phase, judged.reason) == ("hopeless", sentence)
+
+
+def test_the_event_of_a_failed_pull_is_explained_the_same() -> None:
+    trouble = StartupErrors()
+    trouble.observe(event("Failed", f'Failed to pull image "nothing:1": {CONTAINERD}{DENIED}'), 0)
+    assert trouble.messages == f"{DENIED}."
+
+
 def test_what_preemption_could_not_do_is_left_out() -> None:
     message = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available."
     condition = Condition(type="PodScheduled", status="False", reason="Unschedulable", message=message)

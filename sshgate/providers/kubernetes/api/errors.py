@@ -101,8 +101,12 @@ def unreachable() -> Unavailable:
 
 
 def quoted(message: str) -> str:
-    """A message from outside, made fit to end a sentence: one line, printable, at most ``LONGEST_QUOTE`` characters."""
-    text = " ".join("".join(char if char.isprintable() else " " for char in message).split())
+    """A message from outside, made fit to end a sentence: one line, printable, at most ``LONGEST_QUOTE`` characters.
+
+    URLs lose their query, which may hold a signature.
+    """
+    text = " ".join("".join(char if char.isprintable() else " " for char in message[:100_000]).split())
+    text = re.sub(r"(https?://[^\s\"'?]+)\?[^\s\"']*", r"\1", text)
     if len(text) > LONGEST_QUOTE:
         text = text[: LONGEST_QUOTE - 3] + "..."
     return text if text.endswith((".", "...")) else text + "."

@@ -8,24 +8,33 @@ from typing import Literal
 
 from sshgate.lifecycle.schema import NAME
 from sshgate.providers.kubernetes.api.errors import quoted
-from sshgate.providers.kubernetes.api.objects import ContainerStatus, Event, Pod, Terminated
+from sshgate.providers.kubernetes.api.objects import Condition, ContainerStatus, Event, Pod, Terminated, Waiting
 from sshgate.providers.kubernetes.podspec import CONTAINER
 
-# Waiting reasons where the kubelet may retry but nothing will change by itself.
-_HOPELESS = {
+# Why a container does not start. The kubelet retries for as long as the pod exists, but nothing will change by itself.
+_BLOCKED = {
     "ErrImageNeverPull": "the image {image} is not on the node and may not be pulled there",
     "InvalidImageName": "{image} is not the name of an image",
     "ImagePullBackOff": "the image {image} cannot be pulled",
     "ErrImagePull": "the image {image} cannot be pulled",
+    "RegistryUnavailable": "the image {image} cannot be pulled",
     "ImageInspectError": "the image {image} on the node is broken",
     "CreateContainerConfigError": "the sandbox's container cannot be configured",
     "CreateContainerError": "the sandbox's container cannot be made",
     "RunContainerError": "the sandbox's container cannot be started",
     "CrashLoopBackOff": "the sandbox's program ends again and again",
 }
-# A single failed pull (ErrImagePull) may be temporary, so it is final only with one of these messages; a second one
-# in a row (ImagePullBackOff) always is.
+# A single failed pull may be temporary, so it is final only with one of these messages; a second one in a row
+# (ImagePullBackOff) always is.
+_FAILED_PULLS = ("ErrImagePull", "RegistryUnavailable")
 _CLEAR_PULL_FAILURES = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "no such host")
+# What kubelet and container runtime put before the registry's own words: the image's name, again and again.
+_IMAGE_AGAIN = re.compile(
+    r"""\A(?:(?:back-off\ pulling\ image | failed\ to\ [a-z\ ]+? | couldn't\ parse\ image\ name)\ "[^"]*"(?::\ |$)
+    | container\ image\ "[^"]*"\ is\ not\ present\ with\ pull\ policy\ of\ Never
+    | (?:ErrImagePull|RegistryUnavailable):\ | rpc\ error:\ code\ =\ \w+\ desc\ =\ )+""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 # Events that hold up a start. Their component retries, and some pass by themselves (a volume claim that the node may
 # not read yet, a network that is not ready).
@@ -59,13 +68,23 @@ def classify(pod: Pod, image: str, lifetime: float) -> PodPhase:
         return _terminated(container.state.terminated)
     if pod.metadata.deletion_timestamp is not None:
         return _removed(pod)
-    for status in (*pod.status.init_container_statuses, *pod.status.container_statuses):
-        failure = _waiting(status, image)
-        if failure:
-            return failure
+    failure = blocked(pod)
+    if failure is not None and not _may_pass(failure):
+        return PodPhase("hopeless", _explain(failure, image))
     if container is not None and container.state.running is not None:
         return PodPhase("running")
     return _scheduling(pod)
+
+
+def blocked(pod: Pod) -> Waiting | None:
+    """Why a container of the pod cannot be started, if so; the kubelet keeps trying."""
+    states = (status.state for status in (*pod.status.init_container_statuses, *pod.status.container_statuses))
+    return next((state.waiting for state in states if state.waiting and state.waiting.reason in _BLOCKED), None)
+
+
+def unscheduled(pod: Pod) -> Condition | None:
+    """The condition that shows that no node has room for the pod, if so; the scheduler keeps trying."""
+    return next((one for one in pod.status.conditions if one.type == "PodScheduled" and one.status == "False"), None)
 
 
 def deleted(pod: Pod, lifetime: float) -> PodPhase:
@@ -107,7 +126,7 @@ class StartupErrors:
         elif event.type == "Warning" and event.reason in _TROUBLE:
             # "Error: ErrImagePull" follows the event that has the reason.
             if self.messages is None or not event.message.startswith("Error: "):
-                self.messages = quoted(event.message)
+                self.messages = quoted(_IMAGE_AGAIN.sub("", event.message))
             lasted = now - self._since.setdefault(event.reason, now)
             # FailedScheduling is never final here: the profile limits how long a pod may wait for a node.
             self.final = self.final or (event.reason != "FailedScheduling" and lasted > TROUBLE_SECONDS)
@@ -152,25 +171,23 @@ def _terminated(state: Terminated) -> PodPhase:
     return PodPhase("ended", f"the sandbox's first program has ended with status {state.exit_code}.")
 
 
-def _waiting(status: ContainerStatus, image: str) -> PodPhase | None:
-    waiting = status.state.waiting
-    if waiting is None or waiting.reason not in _HOPELESS:
-        return None
-    message = waiting.message
-    if waiting.reason == "ErrImagePull" and not any(clue in message.lower() for clue in _CLEAR_PULL_FAILURES):
-        return None
-    what = _HOPELESS[waiting.reason].format(image=repr(image))
-    # The messages of image reasons are not quoted: that of the back-off only repeats the image's name.
-    detail = f": {quoted(message)}" if message and "image" not in waiting.reason.lower() else "; ask the operator."
-    return PodPhase("hopeless", f"{what} ({waiting.reason}){detail}")
+def _may_pass(waiting: Waiting) -> bool:
+    message = waiting.message.lower()
+    return waiting.reason in _FAILED_PULLS and not any(clue in message for clue in _CLEAR_PULL_FAILURES)
+
+
+def _explain(waiting: Waiting, image: str) -> str:
+    what = _BLOCKED[waiting.reason].format(image=repr(image))
+    why = _IMAGE_AGAIN.sub("", waiting.message)
+    return f"{what} ({waiting.reason})" + (f": {quoted(why)}" if why else "; ask the operator.")
 
 
 def _scheduling(pod: Pod) -> PodPhase:
-    for condition in pod.status.conditions:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            # The rest of the message is about preemption, which does not help the user.
-            message = re.split(r",? (no new claims to deallocate|preemption:)", condition.message)[0]
-            return PodPhase("unschedulable", f"no node fits the sandbox: {quoted(message or 'unknown why')}")
+    condition = unscheduled(pod)
+    if condition is not None:
+        # The rest of the message is about preemption, which does not help the user.
+        message = re.split(r",? (no new claims to deallocate|preemption:)", condition.message)[0]
+        return PodPhase("unschedulable", f"no node fits the sandbox: {quoted(message or 'unknown why')}")
     return PodPhase("starting" if pod.spec.node_name else "scheduling")
 
 
