@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any
 
 from sshgate.lifecycle import schema as labels
 
@@ -23,9 +20,6 @@ class State(IntEnum):
     """A value that we do not know: the pod counts towards the limits, and is never handed out or deleted."""
 
 
-_STATES = {labels.WARM: State.WARM, labels.CLAIMED: State.CLAIMED, labels.DRAINING: State.DRAINING}
-
-
 class Stage(Enum):
     """How far the start of a pod has come, or that it has ended."""
 
@@ -37,13 +31,6 @@ class Stage(Enum):
     READY = "ready"
     FINISHED = "finished"
     """Succeeded or failed; it never runs again."""
-
-
-# The kubelet retries all of these, at growing intervals, for as long as the pod exists.
-_BLOCKED = frozenset({
-    "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError",
-    "RegistryUnavailable", "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
-})  # fmt: skip
 
 
 PHASES = ("warm", "starting", "held", "claimed")
@@ -124,54 +111,6 @@ class Record:
         times = (self.detached_at, self.last_seen, self.claimed_at, self.created)
         return max(time for time in times if time is not None)
 
-    @classmethod
-    def parse(cls, pod: Mapping[str, Any]) -> Record:
-        """Read the JSON form of a pod, as the API server sends it.
-
-        What is missing or malformed becomes ``None`` or empty, because people can edit labels and annotations. Raises
-        ``ValueError`` only for an object without a name or uid.
-        """
-        meta, spec, status = (_mapping(pod.get(key)) for key in ("metadata", "spec", "status"))
-        marks, notes = _mapping(meta.get("labels")), _mapping(meta.get("annotations"))
-        name, uid = _text(meta.get("name")), _text(meta.get("uid"))
-        if name is None or uid is None:
-            raise ValueError("a pod without name or uid")
-        stage, reason, ready_since = _stage(status)
-        deadline = spec.get("activeDeadlineSeconds")
-        return cls(
-            name=name,
-            uid=uid,
-            version=_text(meta.get("resourceVersion")) or "",
-            state=_STATES.get(str(marks.get(labels.STATE)), State.UNKNOWN),
-            stage=stage,
-            profile=_text(marks.get(labels.PROFILE)) or "",
-            template=_text(marks.get(labels.TEMPLATE)) or "",
-            user=_text(notes.get(labels.USER)),
-            user_hash=_text(marks.get(labels.USER)),
-            sandbox=_text(marks.get(labels.NAME)),
-            session=_text(marks.get(labels.SESSION)),
-            gateway=_text(marks.get(labels.GATEWAY)),
-            life=_text(notes.get(labels.LIFE)),
-            node=_text(spec.get("nodeName")),
-            ip=_text(status.get("podIP")),
-            created=_time(meta.get("creationTimestamp")) or 0.0,
-            started=_time(status.get("startTime")),
-            ready_since=ready_since,
-            deleting=_text(meta.get("deletionTimestamp")) is not None,
-            reason=reason,
-            deadline=deadline if isinstance(deadline, int) else None,
-            claimed_at=_time(notes.get(labels.CLAIMED_AT)),
-            last_seen=_time(notes.get(labels.LAST_SEEN)),
-            detached_at=_time(notes.get(labels.DETACHED_AT)),
-            expires_at=_time(notes.get(labels.EXPIRES_AT)),
-            kept_for=_seconds(notes.get(labels.KEPT_FOR)),
-            attached=frozenset(
-                key.removeprefix(labels.ATTACHED)
-                for key, value in notes.items()
-                if key.startswith(labels.ATTACHED) and value
-            ),
-        )
-
 
 def warm_metadata(profile: str, template: str, gateway: str, life: str) -> tuple[dict[str, str], dict[str, str]]:
     """The labels and annotations of a new warm pod."""
@@ -184,40 +123,3 @@ def warm_metadata(profile: str, template: str, gateway: str, life: str) -> tuple
     }
     # The annotations are never empty: a JSON Patch can add a key only to a mapping that exists.
     return marks, {labels.LIFE: life}
-
-
-def _stage(status: Mapping[str, Any]) -> tuple[Stage, str | None, float | None]:
-    """The stage, its reason, and since when it is ready."""
-    if status.get("phase") in ("Succeeded", "Failed"):
-        return Stage.FINISHED, _text(status.get("reason")), None
-    conditions = {str(one.get("type")): one for one in map(_mapping, _list(status.get("conditions")))}
-    ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
-    if ready.get("status") == "True":
-        return Stage.READY, None, _time(ready.get("lastTransitionTime"))
-    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        return Stage.UNSCHEDULABLE, "Unschedulable", None
-    for container in _list(status.get("initContainerStatuses")) + _list(status.get("containerStatuses")):
-        waiting = _mapping(_mapping(_mapping(container).get("state")).get("waiting"))
-        if waiting.get("reason") in _BLOCKED:
-            return Stage.BLOCKED, str(waiting["reason"]), None
-    return Stage.STARTING, None, None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else []
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _time(value: Any) -> float | None:
-    return labels.parse_timestamp(value) if isinstance(value, str) else None
-
-
-def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else None

@@ -9,9 +9,19 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import msgspec
+
 from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.records import Record
+from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.pods import record_of
 
 PodJson = dict[str, Any]
+
+
+def record_from(pod: PodJson) -> Record:
+    """The record of a pod, as the provider reads it."""
+    return record_of(msgspec.convert(pod, Pod))
 
 
 class Refused(Exception):

@@ -22,7 +22,7 @@ from sshgate.lifecycle.pool_plan import Refiller, Target, evict_for_login
 from sshgate.lifecycle.reap_plan import Rules, orphans, reap
 from sshgate.lifecycle.records import Record, warm_metadata
 from sshgate.lifecycle.requests import Answer, Claim, Create, Delete, Detach, claim_annotations
-from tests.unit.modelled_cluster import Cluster, PodJson, Refused
+from tests.unit.modelled_cluster import Cluster, PodJson, Refused, record_from
 
 PROFILE = "default"
 LIFETIME = 3600.0
@@ -78,7 +78,7 @@ class Gateway:
 
     def relist(self) -> None:
         self.read = len(self.cluster.log)
-        self.book.sync([Record.parse(pod) for pod in self.cluster.pods.values()], self.clock())
+        self.book.sync([record_from(pod) for pod in self.cluster.pods.values()], self.clock())
 
     def watch(self, count: int) -> None:
         for event in self.cluster.log[self.read : self.read + count]:
@@ -86,7 +86,7 @@ class Gateway:
             if event.get("gone"):
                 self.book.gone(event["metadata"]["uid"], self.clock())
             else:
-                self.book.observe(Record.parse(event), self.clock())
+                self.book.observe(record_from(event), self.clock())
 
     # --- sessions ---
 
@@ -119,7 +119,7 @@ class Gateway:
             told = (
                 {None: Answer.UNKNOWN, 404: Answer.MISSING}.get(answer, Answer.REFUSED)
                 if not isinstance(answer, dict)
-                else Record.parse(answer)
+                else record_from(answer)
             )
             claiming.answered(told, self.clock())
             self._claim(session, claiming)
@@ -161,7 +161,7 @@ class Gateway:
             if answer is None and not session.over:
                 self._send(create, answered, f"create {name}")
             elif isinstance(answer, dict):
-                self._made(session, Record.parse(answer))
+                self._made(session, record_from(answer))
             elif answer == 409:
                 self._send(lambda: self.cluster.get(name), answered, f"look {name}")
 
@@ -202,7 +202,7 @@ class Gateway:
 
         def answered(answer: PodJson | int | None) -> None:
             if isinstance(answer, dict):
-                self.book.observe(Record.parse(answer), self.clock())
+                self.book.observe(record_from(answer), self.clock())
 
         self._send(lambda: self.cluster.create(action.name, marks, notes), answered, f"create {action.name}")
 

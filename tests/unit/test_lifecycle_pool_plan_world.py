@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sshgate.config.model import Limits
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.pool_plan import Target
-from sshgate.lifecycle.records import Record, Stage, State
-from tests.unit.modelled_cluster import Cluster
+from sshgate.lifecycle.records import Stage, State
+from tests.unit.modelled_cluster import Cluster, record_from
 from tests.unit.modelled_gateway import PROFILE, Gateway, Request, Session, deliver
 
 SETTLE = 3.0
@@ -154,7 +154,7 @@ class World(RuleBasedStateMachine):
         while seconds > 0:
             self.cluster.time += min(4.0, seconds)
             seconds -= 4.0
-            marked = {notes for pod in self.cluster.pods.values() if (notes := Record.parse(pod).life)}
+            marked = {notes for pod in self.cluster.pods.values() if (notes := record_from(pod).life)}
             for gateway in self.gateways:
                 for other in self.gateways:
                     gateway.presence.observe(other.life, str(self.cluster.time))
@@ -185,7 +185,7 @@ class World(RuleBasedStateMachine):
         if not request.about.startswith("claim") or fate not in ("done", "answer lost"):
             return
         pod = self.cluster.pods.get(request.about.removeprefix("claim "))
-        if pod is None or Record.parse(pod).state is not State.WARM or Record.parse(pod).deleting:
+        if pod is None or record_from(pod).state is not State.WARM or record_from(pod).deleting:
             return
         uid = pod["metadata"]["uid"]
         assert self.cluster.time - self.cluster.ready_at[uid] >= SETTLE, "claimed before it had settled"
@@ -199,7 +199,7 @@ class World(RuleBasedStateMachine):
     def every_session_has_its_own_pod_of_its_template(self) -> None:
         for session in self.live():
             found = [pod for pod in self.cluster.pods.values() if pod["metadata"]["uid"] == session.uid]
-            for record in map(Record.parse, found):
+            for record in map(record_from, found):
                 assert record.session == session.id
                 assert record.template == session.template
                 assert record.state is State.CLAIMED
@@ -253,7 +253,7 @@ class World(RuleBasedStateMachine):
                 deliver(request, arrives=True, answered=True)
 
     def assert_settled(self) -> None:
-        records = [Record.parse(pod) for pod in self.cluster.pods.values()]
+        records = [record_from(pod) for pod in self.cluster.pods.values()]
         warm = [record for record in records if record.state is State.WARM]
         taken = [record for record in records if record.state is State.CLAIMED]
         assert {record.template for record in warm} <= {self.template}
@@ -277,7 +277,7 @@ class OneGatewayWorld(World):
     def the_cluster_is_within_its_limits(self) -> None:
         if not self.gateways:
             return
-        records = [Record.parse(pod) for pod in self.cluster.pods.values()]
+        records = [record_from(pod) for pod in self.cluster.pods.values()]
         # A pod whose session has ended is on its way out, and does not keep its user from logging in again.
         live = {session.id for session in self.live()}
         taken = [one for one in records if one.state is State.CLAIMED and one.counts and one.session in live]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
-
-import msgspec
 
 from sshgate.config.model import Profile
 from sshgate.errors import GateError, StartFailed, Unavailable
-from sshgate.lifecycle.records import Record
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.requests import Answer, Create, Delete, Patch
 from sshgate.providers.kubernetes import podspec
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
-from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.api.objects import Pod, Waiting
 from sshgate.providers.kubernetes.deletion import GRACE_SECONDS
+from sshgate.providers.kubernetes.exec.diagnosis import blocked, unscheduled
 from sshgate.providers.kubernetes.podspec import Owner
 
 
@@ -70,10 +70,63 @@ class Pods:
         return None
 
 
+_STATES = {labels.WARM: State.WARM, labels.CLAIMED: State.CLAIMED, labels.DRAINING: State.DRAINING}
+
+
 def record_of(pod: Pod) -> Record:
-    """The ``Record`` of a pod: the facts that decisions depend on."""
-    raw: dict[str, Any] = msgspec.to_builtins(pod)
-    return Record.parse(raw)
+    """The ``Record`` of a pod: the facts that decisions depend on.
+
+    What is missing becomes ``None`` or empty, and so does what makes no sense: people can edit labels and annotations.
+    """
+    meta, marks, notes = pod.metadata, pod.metadata.labels, pod.metadata.annotations
+    stage, reason, ready_since = _stage(pod)
+    kept_for = notes.get(labels.KEPT_FOR, "")
+    return Record(
+        name=meta.name,
+        uid=meta.uid,
+        version=meta.resource_version,
+        state=_STATES.get(marks.get(labels.STATE, ""), State.UNKNOWN),
+        stage=stage,
+        profile=marks.get(labels.PROFILE, ""),
+        template=marks.get(labels.TEMPLATE, ""),
+        user=notes.get(labels.USER) or None,
+        user_hash=marks.get(labels.USER) or None,
+        sandbox=marks.get(labels.NAME) or None,
+        session=marks.get(labels.SESSION) or None,
+        gateway=marks.get(labels.GATEWAY) or None,
+        life=notes.get(labels.LIFE) or None,
+        node=pod.spec.node_name or None,
+        ip=pod.status.pod_ip or None,
+        created=labels.parse_timestamp(meta.creation_timestamp) or 0.0,
+        started=labels.parse_timestamp(pod.status.start_time),
+        ready_since=ready_since,
+        deleting=meta.deletion_timestamp is not None,
+        reason=reason,
+        deadline=pod.spec.active_deadline_seconds,
+        claimed_at=labels.parse_timestamp(notes.get(labels.CLAIMED_AT)),
+        last_seen=labels.parse_timestamp(notes.get(labels.LAST_SEEN)),
+        detached_at=labels.parse_timestamp(notes.get(labels.DETACHED_AT)),
+        expires_at=labels.parse_timestamp(notes.get(labels.EXPIRES_AT)),
+        kept_for=float(kept_for) if re.fullmatch(r"[0-9]{1,9}", kept_for) else None,
+        attached=frozenset(
+            key.removeprefix(labels.ATTACHED)
+            for key, value in notes.items()
+            if key.startswith(labels.ATTACHED) and value
+        ),
+    )
+
+
+def _stage(pod: Pod) -> tuple[Stage, str | None, float | None]:
+    """The stage, its reason, and since when it is ready."""
+    if pod.status.phase in ("Succeeded", "Failed"):
+        return Stage.FINISHED, pod.status.reason or None, None
+    ready = next((one for one in pod.status.conditions if one.type == "Ready"), None)
+    if ready is not None and ready.status == "True":
+        return Stage.READY, None, labels.parse_timestamp(ready.last_transition_time)
+    waiting = unscheduled(pod) or blocked(pod)
+    if waiting is not None:
+        return Stage.BLOCKED if isinstance(waiting, Waiting) else Stage.UNSCHEDULABLE, waiting.reason or None, None
+    return Stage.STARTING, None, None
 
 
 def _answer(error: GateError) -> Answer:
