@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from sshgate.config.model import SandboxPlace
-from sshgate.errors import GateError, LimitReached, StartFailed, Unavailable
+from sshgate.errors import GateError, LimitReached, Unavailable
 from sshgate.providers.kubernetes.api import credentials
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
@@ -45,7 +45,7 @@ ROLE = (
         (401, "Unauthorized", Unavailable, "does not accept the gateway's credentials"),
         (403, QUOTA, LimitReached, "quota 'compute' is full (requested: limits.cpu=2,pods=1"),
         (403, ROLE, failures.Forbidden, "lacks 'create' on 'pods'"),
-        (403, 'admission webhook "w" denied the request: no', StartFailed, "denied the request: no."),
+        (403, 'admission webhook "w" denied the request: no', failures.Forbidden, "denied the request: no."),
         (404, 'namespaces "test" not found', failures.NotFound, 'namespaces "test" not found.'),
         (409, 'pods "x" already exists', failures.Conflict, "already exists."),
         (410, "too old resource version", failures.Expired, "forgotten"),

@@ -12,9 +12,10 @@ import pytest
 from aiohttp import web
 
 from sshgate.config.model import Group, Home, Limits, Profile
-from sshgate.errors import LimitReached, StartFailed
+from sshgate.errors import LimitReached, StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.admission import admit_home
+from sshgate.providers.kubernetes.api.errors import Forbidden
 from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
 from sshgate.sandbox.interfaces import Order
 from tests.unit.apiserver import connected, serve, status
@@ -157,6 +158,19 @@ async def test_of_an_undo_and_a_start_at_once_only_one_has_the_home(tmp_path: Pa
             # The start has a home that stays, or is asked to try again.
             assert (made.metadata.name in claims.kept) == (not isinstance(found, StartFailed))
             claims.kept.clear()
+
+
+async def test_what_the_api_server_refuses_is_raised_as_the_contract_has_it(tmp_path: Path) -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return status(403, "Forbidden", "no")
+
+    async with serve(refuse, tmp_path) as served, connected(served) as api:
+        kept = KubernetesHomes(api, {"default": PROFILE}, lambda: at(0), Limits)
+        with pytest.raises(Forbidden, match="refused to look at the home: no") as refused:
+            await kept.prepare(order("ada", "a"))
+        assert not isinstance(refused.value, StartFailed)
+        with pytest.raises(Unavailable, match="refused to list homes: no"):
+            await kept.list("ada")
 
 
 def test_a_group_keeps_so_many_homes_together() -> None:

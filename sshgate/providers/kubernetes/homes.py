@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from sshgate.config.model import Home, Limits, Profile
-from sshgate.errors import BadRequest, StartFailed
+from sshgate.errors import BadRequest, StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.admission import admit_home
 from sshgate.lifecycle.clocks import Now
@@ -173,6 +173,7 @@ class KubernetesHomes:
         claims = await self._kept(user)
         return {claim.metadata.name.removeprefix("home-") for claim in claims}
 
+    @failures.raised_as(Unavailable)
     async def list(self, user: str | None) -> list[ListedHome]:
         if not self.wanted:
             return []
@@ -188,6 +189,7 @@ class KubernetesHomes:
             listed.append(ListedHome(whose, name, size, max(0.0, wall - made), meta.name in users))
         return sorted(listed, key=lambda one: (one.user, one.name))
 
+    @failures.raised_as(Unavailable)
     async def delete(self, user: str, name: str) -> bool:
         claim = await self._get(home_claim(user, name))
         if claim is None or claim.metadata.labels.get(labels.USER) != labels.user_hash(user):

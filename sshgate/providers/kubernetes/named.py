@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sshgate.errors import GateError, StartFailed
+from sshgate.errors import GateError, StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.claim import MOST_UNKNOWN
 from sshgate.lifecycle.join import Join, Make, Wait, join
@@ -110,6 +110,7 @@ class KubernetesNamed:
         theirs = record is not None and record.user_hash == labels.user_hash(user)
         return record.profile if record is not None and theirs and record.counts else None
 
+    @failures.raised_as(StartFailed)
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         assert order.name is not None
         pod = labels.named_pod(order.user, order.name)
@@ -117,12 +118,14 @@ class KubernetesNamed:
             record, made = await self._one(pod, order, notice)
             return await self._attach(record, order, notice, made)
 
+    @failures.raised_as(Unavailable)
     async def list(self, user: str | None) -> list[Listed]:
         now = self._registry.now
         cache = self._registry.cache
         found = cache.of_user(user, now) if user is not None else cache.claimed(now)
         return await list_sandboxes(self._api, found, self._homes, user, now)
 
+    @failures.raised_as(Unavailable)
     async def end(self, user: str, name: str) -> str | None:
         record = await self._look(labels.named_pod(user, name))
         if record is None or not record.counts or record.user_hash != labels.user_hash(user):

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from sshgate.config.model import Limits, Profile, SandboxPlace
-from sshgate.errors import GateError, LimitReached, Unavailable
+from sshgate.errors import GateError, LimitReached, StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.claim import ClaimAttempt
 from sshgate.lifecycle.clocks import Now
@@ -170,6 +170,7 @@ class KubernetesProvider:
             if one.warm
         ]
 
+    @failures.raised_as(StartFailed)
     async def create(self, order: Order, notice: Notice) -> Sandbox:
         self.registry.admit(order.user, order.session)
         try:

@@ -10,6 +10,7 @@ from functools import partial
 from sshgate.config.model import Profile
 from sshgate.errors import GateError, StartFailed
 from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.errors import raised_as
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.api.websocket import RemoteSocket
 from sshgate.providers.kubernetes.exec import diagnosis, remotecommand
@@ -105,6 +106,7 @@ class KubernetesSandbox:
         waiting, self._parked = list(self._parked.values()), {}
         await asyncio.gather(*(dismiss(process) for process in waiting))
 
+    @raised_as(StartFailed)
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         if self._deleted:
             raise StartFailed("the sandbox has been removed.")

@@ -15,7 +15,7 @@ import msgspec
 from sshgate.errors import Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.providers.kubernetes.api.client import ApiServer
-from sshgate.providers.kubernetes.api.errors import Conflict
+from sshgate.providers.kubernetes.api.errors import Conflict, raised_as
 from sshgate.providers.kubernetes.api.objects import Listing
 from sshgate.providers.kubernetes.leases import MERGE_PATCH, PART, Lease
 
@@ -37,11 +37,13 @@ class LeaseUserRecords:
     def __repr__(self) -> str:
         return f"<LeaseUserRecords in {self._api.namespace}>"
 
+    @raised_as(Unavailable)
     async def all(self) -> Mapping[str, str]:
         found = await self._list({"labelSelector": f"{PART}={ISSUED}"})
         texts = {one.metadata.annotations.get(labels.USER, ""): one.metadata.annotations.get(TEXT, "") for one in found}
         return {user: text for user, text in texts.items() if user}
 
+    @raised_as(Unavailable)
     async def change(self, user: str, change: Callable[[str], str]) -> str:
         """See ``Shelf``. ``change`` is called again, up to ``TRIES`` times, if another gateway has written meanwhile.
 

@@ -5,38 +5,53 @@ Only the fields of a ``Status`` are read. Any other body is dropped because it m
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
-from sshgate.errors import GateError, LimitReached, StartFailed, Unavailable
+from sshgate.errors import GateError, LimitReached, Unavailable
 from sshgate.providers.kubernetes.api.objects import Status
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Call = Callable[P, Coroutine[Any, Any, T]]
 
 _decoder = msgspec.json.Decoder(Status)
 # Admission plug-ins list every violation; quote only the first ones.
 LONGEST_QUOTE = 300
 
 
-class NotFound(StartFailed):
+class ApiError(GateError):
+    """The API server has refused a request. The provider raises it as what its callers know (``raised_as``)."""
+
+    code = "api"
+    level = logging.WARNING
+
+
+class NotFound(ApiError):
     """404: the object, or the namespace to create it in, does not exist."""
 
     code = "not_found"
 
 
-class Conflict(StartFailed):
+class Conflict(ApiError):
     """409: the object exists already, or a precondition does not hold."""
 
     code = "conflict"
     retry = True
 
 
-class Invalid(StartFailed):
+class Invalid(ApiError):
     """400, 413, 415 or 422: the object is invalid, or a ``test`` operation of a patch failed."""
 
     code = "invalid"
 
 
-class Forbidden(StartFailed):
+class Forbidden(ApiError):
     """403: the gateway's role lacks a right, or an admission rule denied the request."""
 
     code = "forbidden"
@@ -52,6 +67,22 @@ class Unauthenticated(Unavailable):
     """401: the API server does not, or no longer, accept the credentials."""
 
     code = "unauthenticated"
+
+
+def raised_as(error: type[GateError]) -> Callable[[Call[P, T]], Call[P, T]]:
+    """Decorate a coroutine function of the provider's contract: raise an ``ApiError`` in it as ``error``."""
+
+    def decorate(call: Call[P, T]) -> Call[P, T]:
+        @wraps(call)
+        async def calling(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return await call(*args, **kwargs)
+            except ApiError as refused:
+                raise error(str(refused)) from refused
+
+        return calling
+
+    return decorate
 
 
 def status_of(body: bytes) -> Status | None:
