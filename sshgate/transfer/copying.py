@@ -125,10 +125,8 @@ def _write_options(request: CopyRequest) -> WriteOptions:
 @asynccontextmanager
 async def _connected(far: SshPath | PodPath, transports: Transports) -> AsyncIterator[Process]:
     if isinstance(far, PodPath):
-        from sshgate.providers.kubernetes.api.library import without_certificates
+        from sshgate.transfer.pod_program import pod_program
 
-        with without_certificates():
-            from sshgate.transfer.pod_program import pod_program
         cluster = replace(transports.cluster, namespace=far.namespace) if far.namespace else transports.cluster
         async with pod_program(cluster, far.pod, transports.container, BOOT_ARGV) as process:
             yield process

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sshgate.lifecycle.schema import MANAGED, MANAGED_BY
-from sshgate.providers.kubernetes.rbac import NEEDED, NEEDED_FOR_HOMES
+from sshgate.providers.kubernetes.installation import NEEDED, NEEDED_FOR_HOMES
 from tests.rig import cluster as rig_cluster
 from tests.rig import rights
 from tests.rig.cluster import BUSYBOX, Namespace

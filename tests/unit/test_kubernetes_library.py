@@ -91,17 +91,3 @@ library.load()
 print(sys.modules["urllib3"] is urllib3, sys.modules["kubernetes_asyncio.client.configuration"].urllib3 is urllib3)
 """)
     assert told == ["True", "True"]
-
-
-def test_only_contexts_made_while_aiohttp_is_imported_trust_nobody() -> None:
-    told = _printed("""
-import ssl
-from sshgate.providers.kubernetes.api import library
-before = ssl.create_default_context().cert_store_stats()
-with library.without_certificates():
-    import aiohttp
-    inside = ssl.create_default_context()
-print(inside.cert_store_stats()["x509"], inside.verify_mode == ssl.CERT_REQUIRED)
-print(ssl.create_default_context().cert_store_stats() == before)
-""")
-    assert told == ["0", "True", "True"]

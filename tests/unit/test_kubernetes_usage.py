@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from sshgate.lifecycle.schema import SELECTOR, USER, user_hash
-from sshgate.providers.kubernetes.usage import read_usage
+from sshgate.providers.kubernetes.inspection import read_usage
 from tests.unit.apiserver import connected, serve
 
 MEASURED = {"metadata": {"name": "p-a"}, "containers": [{"usage": {"cpu": "250m", "memory": "64Mi"}}]}

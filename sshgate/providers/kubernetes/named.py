@@ -28,7 +28,7 @@ from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.deletion import nothing_to_remove
 from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
-from sshgate.providers.kubernetes.listing import list_sandboxes
+from sshgate.providers.kubernetes.inspection import list_sandboxes
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox

@@ -20,9 +20,8 @@ from sshgate.lifecycle.requests import Delete, Detach, ended_patch
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.homes import KubernetesHomes
-from sshgate.providers.kubernetes.keeping import anything_runs, rules_of
+from sshgate.providers.kubernetes.inspection import anything_runs, list_sandboxes, rules_of
 from sshgate.providers.kubernetes.leases import Leases, endpoints, observe_leases
-from sshgate.providers.kubernetes.listing import list_sandboxes
 from sshgate.providers.kubernetes.liveness import ASK_SECONDS, LivenessProber
 from sshgate.providers.kubernetes.pods import Pods, record_of
 from sshgate.providers.kubernetes.podspec import Owner

@@ -32,18 +32,16 @@ from sshgate.providers.kubernetes.api.client import ApiServer, Observe, unobserv
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.api.reflector import Reflector, pods
 from sshgate.providers.kubernetes.deletion import PodDeleter, nothing_to_remove
-from sshgate.providers.kubernetes.endings import ended_by
 from sshgate.providers.kubernetes.heartbeat import Heartbeat
 from sshgate.providers.kubernetes.homes import KubernetesHomes
-from sshgate.providers.kubernetes.keeping import anything_runs, rules_of
+from sshgate.providers.kubernetes.inspection import anything_runs, ended_by, rules_of
+from sshgate.providers.kubernetes.installation import check_rights, find_anchor
 from sshgate.providers.kubernetes.lease_thread import LeaseRenewer
 from sshgate.providers.kubernetes.leases import Leases
 from sshgate.providers.kubernetes.liveness import free_name
 from sshgate.providers.kubernetes.named import KubernetesNamed
-from sshgate.providers.kubernetes.owner_reference import find_anchor
 from sshgate.providers.kubernetes.pods import Pods, record_of
 from sshgate.providers.kubernetes.podspec import Owner
-from sshgate.providers.kubernetes.rbac import check_rights
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
 from sshgate.providers.kubernetes.user_records import LeaseUserRecords
 from sshgate.sandbox.interfaces import Notice, Order, Sandbox

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
@@ -17,7 +19,6 @@ from sshgate.config.model import SandboxPlace
 from sshgate.errors import GateError, Unavailable
 from sshgate.providers.kubernetes.api import credentials
 from sshgate.providers.kubernetes.api import errors as failures
-from sshgate.providers.kubernetes.api.connections import session_of
 from sshgate.providers.kubernetes.api.credentials import Credentials
 from sshgate.providers.kubernetes.api.objects import Listing, Pod
 from sshgate.providers.kubernetes.api.websocket import Connector, Refused, RemoteSocket, connect
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
+# Seconds an idle connection is kept for the next request; Go's server closes it after 90.
+KEEP_CONNECTION = 60.0
 # After a 401 the credentials are read again, at most once per this many seconds.
 REREAD_SECONDS = 5.0
 # Objects per page of a list: decoding 100 pods takes 2 ms, during which the event loop is blocked.
@@ -75,7 +78,7 @@ class ApiServer:
         self._read_at = 0.0
         self._rereading = asyncio.Lock()
         self.owner_reference: dict[str, Any] | None = None
-        """An owner reference to an object of the installation; see ``owner_reference``."""
+        """An owner reference to an object of the installation; see ``installation``."""
         self.on_date: Callable[[float, float, float], None] = lambda date, sent, received: None
         """Called with each response's ``Date`` (POSIX seconds), and when it was requested and received (monotonic)."""
 
@@ -129,7 +132,7 @@ class ApiServer:
         """
         manifest = {**manifest, "metadata": {**manifest["metadata"], **self.owner_metadata()}}
         try:
-            return _pod.decode(await self.request("POST", self.path("pods"), manifest, doing="create the sandbox"))
+            return decode(_pod, await self.request("POST", self.path("pods"), manifest, doing="create the sandbox"))
         except failures.Conflict:
             found = await self.get_pod(manifest["metadata"]["name"])
             sent = manifest["metadata"]
@@ -142,7 +145,7 @@ class ApiServer:
 
     async def get_pod(self, name: str) -> Pod:
         """GET one pod. Raises ``NotFound``."""
-        return _pod.decode(await self.request("GET", self.path("pods", name), doing="look at the sandbox"))
+        return decode(_pod, await self.request("GET", self.path("pods", name), doing="look at the sandbox"))
 
     async def list_pods(self, selector: str) -> Listing[Pod]:
         """List the pods that match a label selector. Raises as ``list_all`` does."""
@@ -151,7 +154,7 @@ class ApiServer:
     async def patch_pod(self, name: str, patch: list[dict[str, Any]]) -> Pod:
         """Apply a JSON Patch, all or nothing. Raises ``Invalid`` when one of its ``test`` operations fails."""
         body = await self.request("PATCH", self.path("pods", name), patch, content=JSON_PATCH, doing="claim a sandbox")
-        return _pod.decode(body)
+        return decode(_pod, body)
 
     async def delete_pod(
         self, name: str, uid: str | None = None, grace: int | None = None, version: str | None = None
@@ -398,7 +401,7 @@ class ApiServer:
             self._retired.append(self._session)
             self._session = None
         if self._session is None:
-            self._session = session_of(known)
+            self._session = _session_of(known)
         self._credentials = known
         self._read_at = asyncio.get_running_loop().time()
         for session in idle:
@@ -447,3 +450,28 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw) -> T:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Unavailable("the API server sent something that is no answer.") from error
+
+
+def _session_of(known: Credentials) -> aiohttp.ClientSession:
+    """An HTTP client session that uses these credentials' TLS context."""
+    connector = Connector(
+        # Every exec holds a connection: a limit would make the next login wait silently.
+        limit=0,
+        ssl=known.tls if known.tls is not None else True,
+        keepalive_timeout=KEEP_CONNECTION,
+        socket_factory=_socket,
+    )
+    # Only if a proxy is configured: trust_env also makes aiohttp look for a netrc file on every request.
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"))
+    return aiohttp.ClientSession(connector=connector, trust_env=proxied, auto_decompress=True)
+
+
+def _socket(address: Any) -> socket.socket:
+    """A socket that detects within about a minute that the peer has vanished."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 60_000)):
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made

@@ -148,6 +148,7 @@ _RIGHT = re.compile(r'cannot (?P<verb>[a-z*]+) resource "(?P<resource>[^"]+)"')
 
 
 def _forbidden(message: str, doing: str) -> GateError:
+    """``message`` is what the API server wrote, ready to end a sentence."""
     quota = _QUOTA.search(message)
     if quota:
         return LimitReached(
@@ -159,5 +160,4 @@ def _forbidden(message: str, doing: str) -> GateError:
         return Forbidden(
             f"the gateway may not {doing}: its role lacks {right['verb']!r} on {right['resource']!r}; ask the operator."
         )
-    message = f": {quoted(message)}" if message else "."
     return Forbidden(f"the cluster refused to {doing}{message}")

@@ -1,4 +1,4 @@
-"""Import tricks that cut start-up time: skip kubernetes_asyncio's API models, and aiohttp's load of the system CAs.
+"""Imports kubernetes_asyncio without its API models, to start quickly.
 
 The library's packages import every model of the API: a quarter of a second before each ``sshgate cp``, and about
 30 MiB in a gateway, which uses raw JSON. So its two outer packages are created without running their code, and
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,17 +69,3 @@ def _loaded_when_used(name: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[name]
-
-
-@contextmanager
-def without_certificates() -> Iterator[None]:
-    """Import aiohttp in the body: its two default TLS contexts are then created without reading the system's CAs.
-
-    Reading them takes a tenth of a small ``sshgate cp``, which uses neither context, only the kubeconfig's. The two
-    contexts trust no certificate.
-    """
-    ssl.SSLContext.set_default_verify_paths = lambda self: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del ssl.SSLContext.set_default_verify_paths

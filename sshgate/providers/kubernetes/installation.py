@@ -1,15 +1,19 @@
-"""Checks the gateway's rights in the cluster before the first login."""
+"""What the gateway finds of its installation before the first login: its rights, and the owner of what it creates."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
+import structlog
 
-from sshgate.errors import Unavailable
-from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.errors import GateError, Unavailable
+from sshgate.providers.kubernetes.api.client import ApiServer, decode
 from sshgate.providers.kubernetes.api.errors import NotFound
-from sshgate.providers.kubernetes.api.objects import Object
+from sshgate.providers.kubernetes.api.objects import Meta, Object
+
+log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 # For an exec by websocket, API servers check `create` from 1.35 on, `get` before.
 NEEDED = (
@@ -45,7 +49,12 @@ class _Review(Object):
     status: _Answer
 
 
+class _ConfigMap(Object):
+    metadata: Meta
+
+
 _review = msgspec.json.Decoder(_Review)
+_config_map = msgspec.json.Decoder(_ConfigMap)
 
 
 async def check_rights(api: ApiServer, homes: bool = False) -> None:
@@ -66,6 +75,25 @@ async def check_rights(api: ApiServer, homes: bool = False) -> None:
             f"the gateway's role in the namespace {api.namespace!r} lacks: {', '.join(missing)}; "
             "bind the role of manifests/base to its service account."
         )
+
+
+async def find_anchor(api: ApiServer, name: str | None) -> dict[str, Any] | None:
+    """An owner reference to the ConfigMap ``name`` in the sandboxes' namespace; ``None`` if it cannot be read.
+
+    Deleting that ConfigMap garbage-collects all objects that gateways have created, except homes.
+
+    The owner is not the gateway's own pod, because a rollout would then end every named sandbox. A missing ConfigMap,
+    or a role that may not read it, is only logged: the reaper, or deleting the namespace, cleans up as well.
+    """
+    if name is None:
+        return None
+    try:
+        body = await api.request("GET", api.path("configmaps", name), doing="look for its anchor")
+    except GateError as error:
+        log.info("anchor.missing", config_map=name, reason=str(error))
+        return None
+    # Without `blockOwnerDeletion`: it needs a right on finalizers, and nothing waits for the deletion.
+    return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": decode(_config_map, body).metadata.uid}
 
 
 async def _check_namespace(api: ApiServer) -> None:
@@ -91,4 +119,4 @@ async def _allowed(api: ApiServer, verb: str, resource: str, subresource: str) -
         "spec": {"resourceAttributes": attributes},
     }
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-    return bool(_review.decode(await api.request("POST", path, review, doing="ask for its rights")).status.allowed)
+    return bool(decode(_review, await api.request("POST", path, review, doing="ask for its rights")).status.allowed)
