@@ -1,0 +1,234 @@
+"""Gives sandboxes to logins: a warm pod is claimed, or one is created, evicting warm ones where there is no room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from sshgate.config.model import Profile
+from sshgate.errors import LimitReached, Unavailable
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.claim import ClaimAttempt
+from sshgate.lifecycle.parking import Kind, Parking
+from sshgate.lifecycle.pool_plan import evict_for_login
+from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.registry import Registry
+from sshgate.lifecycle.requests import Claim, claim_annotations
+from sshgate.providers.kubernetes import podspec
+from sshgate.providers.kubernetes.api import errors as failures
+from sshgate.providers.kubernetes.api.client import ApiServer
+from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.deletion import PodDeleter, nothing_to_remove
+from sshgate.providers.kubernetes.pods import record_of
+from sshgate.providers.kubernetes.podspec import Owner
+from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
+from sshgate.sandbox.interfaces import Notice, Order
+from sshgate.sandbox.side_execs import NOBODY, ExecLimits
+
+# If a warm pod is evicted to free quota for a login: how long that may take, and how often to retry.
+WAY_SECONDS = 8.0
+WAY_PAUSE = 0.25
+
+
+class PodAllocator:
+    """The ephemeral sandboxes of one gateway, from their claim to their deletion, and its parked warm ones.
+
+    Args:
+        profiles, templates, kinds: By profile's name; the caller changes them in place when settings change.
+        known: Returns a pod as the watch last showed it.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        registry: Registry,
+        owner: Owner,
+        profiles: Mapping[str, Profile],
+        templates: Mapping[str, str],
+        kinds: Mapping[str, Sequence[Kind]],
+        known: Callable[[str], Pod | None],
+        deleter: PodDeleter,
+        limits: ExecLimits,
+    ) -> None:
+        self._api = api
+        self._registry = registry
+        self._owner = owner
+        self._profiles = profiles
+        self._templates = templates
+        self._known = known
+        self._deleter = deleter
+        self._limits = limits
+        self._sandboxes: dict[str, KubernetesSandbox] = {}
+        self._sessions: dict[str, str] = {}
+        self._warm: dict[str, KubernetesSandbox] = {}
+        self._evictions: set[asyncio.Task[bool]] = set()
+        self.parking = Parking(registry, kinds, self._enter, random.random)
+
+    def __repr__(self) -> str:
+        return f"<PodAllocator {len(self._sandboxes)} sandboxes, {len(self._warm)} warm entered>"
+
+    async def create(self, order: Order, notice: Notice) -> KubernetesSandbox:
+        """Claim or create a sandbox; see ``Provider.create``."""
+        self._registry.admit(order.user, order.session)
+        try:
+            return await self._claimed(order, notice) or await self._cold(order, notice)
+        except BaseException:
+            self._give_up(order.session)
+            raise
+
+    async def _claimed(self, order: Order, notice: Notice) -> KubernetesSandbox | None:
+        """Claim a warm sandbox; ``None`` if there is none."""
+        template = self._templates.get(order.profile.name)
+        if template is None or order.name is not None:
+            return None
+        registry = self._registry
+        claiming = ClaimAttempt(registry.cache, self._claim(order), template, order.profile.settle, registry.lives)
+        try:
+            async with asyncio.timeout(self._api.timeout + 1):
+                record = await registry.claim(claiming, lambda delete: self._remove(delete.record))
+        except TimeoutError as error:
+            raise failures.silent(self._api.timeout) from error
+        return await self._adopt(record, order, notice) if record is not None else None
+
+    def _give_up(self, session: str) -> None:
+        """The session has ended without its sandbox: delete the pods that it has claimed."""
+        registry = self._registry
+        registry.end(session)
+        for record in registry.cache.of_session(session, registry.now):
+            if record.name not in self._sandboxes:
+                self._remove(record)
+
+    def _remove(self, record: Record) -> None:
+        self._registry.cache.expectations.delete(record.uid, self._registry.now.mono)
+        self._deleter.remove(record.name, record.uid)
+
+    async def _cold(self, order: Order, notice: Notice) -> KubernetesSandbox:
+        """Create a pod for this order, evicting warm ones if our limit or a quota requires it."""
+        stamps = claim_annotations(self._claim(order), self._registry.now)
+        manifest = podspec.claimed_pod(order, self._owner, secrets.token_hex(5), stamps)
+        pod = await self.make(lambda: self._create(manifest))
+        self._registry.update(record_of(pod))
+        return self._register(self._sandbox(pod, order, notice), order)
+
+    async def make(self, make: Callable[[], Awaitable[Pod]]) -> Pod:
+        """Create a pod that a login waits for; evict warm pods if there is no room. Raises as ``make`` does."""
+        registry = self._registry
+        await self.evict(registry.cache.total(registry.now) - registry.limits.sandboxes)
+        try:
+            return await make()
+        except LimitReached:
+            if not await self.evict(1):
+                raise
+        # The evicted pod has to end, and the quota controller has to count again.
+        until = registry.now.mono + WAY_SECONDS
+        while registry.now.mono < until:
+            await asyncio.sleep(WAY_PAUSE)
+            with contextlib.suppress(LimitReached):
+                return await make()
+        return await make()
+
+    async def evict(self, count: int, placed: bool = False) -> bool:
+        """Evict up to ``count`` warm sandboxes; returns whether any was. ``placed``: only those that have a node."""
+        registry = self._registry
+        deletes = evict_for_login(registry.cache, count, registry.now, self._templates.values(), placed)
+        return any(await asyncio.gather(*(registry.delete(delete) for delete in deletes)))
+
+    def _claim(self, order: Order) -> Claim:
+        """The claim for this order, as it is written on the pod."""
+        lifetime = podspec.lifetime(order.profile)
+        return Claim(order.user, order.session, self._owner.gateway, self._owner.life, lifetime)
+
+    async def _adopt(self, record: Record, order: Order, notice: Notice) -> KubernetesSandbox:
+        """Turn the pod of ``record``, which was claimed for ``order``, into a sandbox that this gateway deletes.
+
+        The registry must know the session (``admit``) from before the claim's request: a pod claimed by this instance
+        without a session is deleted as an orphan. Raises as ``ApiServer.get_pod`` does.
+        """
+        parked = self.parking.take(record.uid)
+        if isinstance(parked, KubernetesSandbox):
+            sandbox = parked
+        else:
+            pod = self._known(record.name)
+            if pod is None or pod.metadata.uid != record.uid:
+                pod = await self._api.get_pod(record.name)
+            sandbox = self._sandbox(pod, order, notice)
+        sandbox.adopt(order, notice)
+        return self._register(sandbox, order)
+
+    def _enter(self, record: Record) -> KubernetesSandbox | None:
+        """A warm pod as a sandbox to park launchers in; it is not claimed by that.
+
+        ``None`` if the watch does not show the pod yet or any more, or if its profile has been removed.
+        """
+        known, profile = self._known(record.name), self._profiles.get(record.profile)
+        if known is None or known.metadata.uid != record.uid or profile is None:
+            return None
+        sandbox = KubernetesSandbox(self._api, known, profile, self._discard, self._limits, NOBODY)
+        self._warm[record.name] = sandbox
+        return sandbox
+
+    def _sandbox(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
+        return KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice)
+
+    def _register(self, sandbox: KubernetesSandbox, order: Order) -> KubernetesSandbox:
+        name = sandbox.id
+        self._warm.pop(name, None)
+        self._sandboxes[name] = sandbox
+        self._sessions[name] = order.session
+        self._registry.cache.hold(order.session, sandbox.uid)
+        known = self._known(name)
+        if known is not None:
+            sandbox.observe(known, gone=False)
+        return sandbox
+
+    async def _create(self, manifest: dict[str, Any]) -> Pod:
+        try:
+            return await self._api.create_pod(manifest)
+        except (Unavailable, asyncio.CancelledError):
+            # It is unknown whether the pod was created.
+            self._deleter.remove(manifest["metadata"]["name"])
+            raise
+
+    def _discard(self, sandbox: KubernetesSandbox) -> asyncio.Future[None]:
+        if self._sandboxes.pop(sandbox.id, None) is None:
+            return nothing_to_remove()
+        self._registry.end(self._sessions.pop(sandbox.id), sandbox.uid)
+        return self._deleter.remove(sandbox.id, sandbox.uid)
+
+    def observe(self, pod: Pod, gone: bool) -> None:
+        """Take note of a change of a pod, or of its end (``gone``), from the watch."""
+        name = pod.metadata.name
+        warm = self._warm.pop(name, None) if gone else self._warm.get(name)
+        sandbox = self._sandboxes.get(name) or warm
+        if sandbox is not None:
+            sandbox.observe(pod, gone)
+            if sandbox.crowded_out():
+                eviction = asyncio.create_task(self.evict(1, placed=True))
+                self._evictions.add(eviction)
+                eviction.add_done_callback(self._evictions.discard)
+        elif not gone and self._orphaned(pod):
+            self._deleter.remove(name, pod.metadata.uid)
+
+    def discard_all(self) -> None:
+        """Begin to delete every sandbox."""
+        for sandbox in tuple(self._sandboxes.values()):
+            sandbox.abandon()
+            self._discard(sandbox)
+
+    async def close(self) -> None:
+        """Wait for the evictions under way."""
+        await asyncio.gather(*self._evictions, return_exceptions=True)
+
+    def _orphaned(self, pod: Pod) -> bool:
+        """Whether it is an ephemeral pod claimed by this instance for a session that does not exist."""
+        meta = pod.metadata
+        session = meta.labels.get(labels.SESSION)
+        if meta.deletion_timestamp is not None or self._registry.cache.knows_session(session):
+            return False
+        if meta.annotations.get(labels.LIFE) != self._owner.life:
+            return False
+        return meta.labels.get(labels.STATE) == labels.CLAIMED and labels.NAME not in meta.labels
