@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
 from sshgate.config.values import matches
 from sshgate.lifecycle.cache import NODES_TRIED, REMEMBERED, RESERVATION_SECONDS, SKEW
@@ -34,16 +33,11 @@ class RecountedCache:
     # --- events ---
 
     def sync(self, records: list[Record], now: Now) -> None:
+        for record in records:
+            self.observe(record, now)
         for uid in self.pods.keys() - {record.uid for record in records}:
             self.gone(uid, now)
-        first, self.synced = not self.synced, True
-        for record in records:
-            new = record.uid not in self.pods
-            self.observe(record, now)
-            if first and new and record.uid in self.pods:
-                since = record.ready_since if record.stage is Stage.READY else record.created
-                age = max(0.0, now.wall - since - SKEW) if since else 0.0
-                self.pods[record.uid] = replace(self.pods[record.uid], stage_since=now.mono - age)
+        self.synced = True
 
     def observe(self, record: Record, now: Now) -> bool:
         self.creates.pop(record.name, None)
@@ -54,9 +48,12 @@ class RecountedCache:
             return False
         if record.deleting:
             self.deletes.pop(record.uid, None)
+        since = record.ready_since if record.stage is Stage.READY else record.created
+        first = known is None and not self.synced
+        age = max(0.0, now.wall - since - SKEW) if first and since else 0.0
         self.pods[record.uid] = CachedPod(
             record,
-            known.stage_since if known is not None and known.record.stage is record.stage else now.mono,
+            known.stage_since if known is not None and known.record.stage is record.stage else now.mono - age,
             known.state_since if known is not None and known.record.state is record.state else now.mono,
         )
         return True
