@@ -1,4 +1,4 @@
-"""Everything that may end a login or a session early, and who is told what.
+"""Everything that may end a login or a session early, and who learns what of it.
 
 Each class answers four questions: what the user reads (``str(error)``), which exit status ssh returns
 (``status``), how loud the operator's log is (``level``), and whether trying again is sensible (``retry``).
@@ -84,7 +84,7 @@ class Unavailable(GateError):
 
 
 class Cancelled(GateError):
-    """The user gave up while waiting; nothing is told, everything is undone."""
+    """The user gave up while waiting; nothing is shown, everything is undone."""
 
     code = "cancelled"
     status = 130

@@ -104,7 +104,7 @@ class Operator:
                 longer = True
                 waiting(UNANSWERED - membership.listed)
             if time.monotonic() > until:
-                raise Unavailable("the API server is too slow to tell which gateways live; try again in a moment.")
+                raise Unavailable("the API server is too slow to show which gateways live; try again in a moment.")
             await self._read()
             found = await leases.all()
             observe_leases(membership, found)

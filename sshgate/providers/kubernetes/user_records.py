@@ -28,7 +28,7 @@ _leases = msgspec.json.Decoder(Listing[Lease])
 
 
 class LeaseUserRecords:
-    """A ``Shelf`` in the sandboxes' namespace. Methods raise as ``ApiServer.request`` does."""
+    """The ``UserRecords`` in the sandboxes' namespace. Methods raise as ``ApiServer.request`` does."""
 
     def __init__(self, api: ApiServer) -> None:
         self._api = api
@@ -45,7 +45,7 @@ class LeaseUserRecords:
 
     @raised_as(Unavailable)
     async def change(self, user: str, change: Callable[[str], str]) -> str:
-        """See ``Shelf``. ``change`` is called again, up to ``TRIES`` times, if another gateway has written meanwhile.
+        """See ``UserRecords``; ``change`` is called up to ``TRIES`` times, as other gateways may write meanwhile.
 
         Raises ``Unavailable`` after that. Cancelling leaves it unknown whether the text was written.
         """
