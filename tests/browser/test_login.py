@@ -100,6 +100,26 @@ def test_a_password_logs_in(
     tab.page.locator("#first-session").wait_for()
 
 
+def test_a_login_by_a_proxy_is_ended_there(
+    local: None,
+    gateway: MakeGateway,
+    user_at: Callable[[Gateway], Ssh],
+    visitors: Callable[..., Visitor],
+    tmp_path: Path,
+) -> None:
+    """The page offers no logout that would change nothing, and says where there is one."""
+    port = free_port()
+    (tmp_path / "secret").write_text("a-secret-of-the-proxy")
+    proxy = {"addresses": ["127.0.0.1"], "secret_file": str(tmp_path / "secret")}
+    served = gateway("local", web=web(port, public_url=f"http://127.0.0.1:{port}", proxy=proxy))
+    tab = visitors(Door(served, f"http://127.0.0.1:{port}/", user_at(served))).tab()
+    tab.page.set_extra_http_headers({"X-Forwarded-User": "dev", "X-Sshgate-Secret": "a-secret-of-the-proxy"})
+    tab.open()
+    tab.page.click("#menu-button")
+    tab.page.locator("#user", has_text="log out there").wait_for()
+    assert tab.page.locator("#logout").is_hidden()
+
+
 @pytest.fixture
 def foreign(network: QuietNetwork) -> Iterator[Callable[[str], str]]:
     """A site on another origin; makes a page there that holds ours in a frame."""
