@@ -1,7 +1,7 @@
 # The parts of the one-node cluster as processes: start, stop, see.
 # $STATE/run/NAME.pid holds the process number and its start time, so that a number used again is not taken for ours.
 
-COMPONENTS=(etcd apiserver forward containerd controller-manager scheduler kubelet proxy)
+COMPONENTS=(etcd apiserver forward containerd controller-manager scheduler kubelet proxy kube-router)
 SOCKET=$STATE/containerd.sock
 
 component_command() { # NAME: its command line in COMMAND
@@ -41,6 +41,10 @@ component_command() { # NAME: its command line in COMMAND
     proxy) COMMAND=("$hyperkube" kube-proxy --kubeconfig="$STATE/proxy.kubeconfig" --hostname-override=localhost
       --proxy-mode=iptables --cluster-cidr="$POD_RANGE" --conntrack-max-per-core=0
       --conntrack-tcp-timeout-established=0s --conntrack-tcp-timeout-close-wait=0s) ;;
+    # Only what enforces network policies. At the lowest priority: it computes everything anew after each change of a pod.
+    kube-router) COMMAND=(nice -n 19 "$STATE/kube-router" --kubeconfig="$STATE/admin.kubeconfig"
+      --hostname-override=localhost --run-router=false --run-service-proxy=false --run-firewall=true
+      --service-cluster-ip-range="$SERVICE_RANGE" --health-port=0) ;;
     *) fail "no component is called '$1'; there are: ${COMPONENTS[*]}" ;;
   esac
 }
@@ -51,6 +55,7 @@ component_answers() { # NAME: does it serve?
     containerd) ctr --address "$SOCKET" version ;;
     # Not through the API server: it refuses to be a proxy to loopback.
     kubelet) port_taken 10250 ;;
+    kube-router) component_runs "$1" && iptables --wait -S KUBE-ROUTER-FORWARD ;;
     *) component_runs "$1" ;;
   esac
 }

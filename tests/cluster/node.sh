@@ -5,6 +5,8 @@ BRIDGE=cni0
 BRIDGE_ADDRESS=10.42.0.1
 SERVICE_RANGE=10.43.0.0/16
 API_SERVICE=10.43.0.1
+# Pods have link-local IPv6 addresses, to which no policy applies. manifests/README.md asks operators for the same rules.
+LINK_LOCAL=("INPUT -i $BRIDGE -j DROP" "FORWARD -i $BRIDGE -j DROP")
 # Kernel settings that the kubelet, kube-proxy or we change; put back by node_down.
 SYSCTLS='net.ipv4.ip_forward net.ipv4.conf.all.route_localnet vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes'
 
@@ -14,6 +16,7 @@ node_up() {
   component_runs apiserver || ! port_taken 6443 || fail "port 6443 is taken: is another Kubernetes running? Give it by KUBECONFIG"
   mkdir -p "$STATE"/{run,log,cni}
   hyperkube_program
+  kube_router_program
   certificates
   node_configuration
   node_network
@@ -29,6 +32,7 @@ node_up() {
   component_launch kubelet
   component_launch proxy
   wait_for 120 node_ready || fail "the node did not get ready; see $STATE/log/kubelet.log"
+  component_start kube-router # needs the node
   wait_for 60 kubectl get serviceaccount default || fail "no service account; see $STATE/log/controller-manager.log"
   addons_start
 }
@@ -48,6 +52,10 @@ node_network() {
   # shellcheck disable=SC2086
   [ -f "$STATE/sysctl.before" ] || sysctl $SYSCTLS >"$STATE/sysctl.before" 2>/dev/null || true
   sysctl -qw net.ipv4.ip_forward=1
+  local rule
+  for rule in "${LINK_LOCAL[@]}"; do
+    ip6tables --wait -C $rule 2>/dev/null || ip6tables --wait -I $rule || true # a kernel without IPv6 needs none
+  done
   ip link show "$BRIDGE" >/dev/null 2>&1 && return
   ip link add "$BRIDGE" type bridge
   ip addr add "$BRIDGE_ADDRESS/24" dev "$BRIDGE"
@@ -57,7 +65,7 @@ node_network() {
 node_down() {
   [ -d "$STATE" ] || return 0
   local name
-  for name in addons proxy kubelet scheduler controller-manager forward apiserver etcd; do component_stop "$name" TERM; done
+  for name in addons kube-router proxy kubelet scheduler controller-manager forward apiserver etcd; do component_stop "$name" TERM; done
   pods_kill
   component_stop containerd TERM
   shims_kill
@@ -86,13 +94,15 @@ shims_kill() { # containerd leaves its shims running, so that it can be restarte
 
 mounts_below() { awk -v below="$1/" 'index($2, below) == 1 {print $2}' /proc/mounts | sort -r; }
 
-rules_remove() { # the chains of kube-proxy, the kubelet and the network plugins
-  local family rules
+rules_remove() { # the chains of kube-proxy, the kubelet, kube-router and the network plugins
+  local family rules rule
+  for rule in "${LINK_LOCAL[@]}"; do ip6tables --wait -D $rule 2>/dev/null || true; done
   for family in iptables ip6tables; do
     rules=$("$family-save" 2>/dev/null) || continue
     [[ $rules == *KUBE-* || $rules == *CNI-* ]] || continue
     grep -vE 'KUBE-|CNI-' <<<"$rules" | "$family-restore"
   done
+  { ipset list -name 2>/dev/null | grep -E 'KUBE-|kube-router-' || true; } | xargs -r -n 1 ipset destroy
 }
 
 traces_remove() { # what the programs leave outside of $STATE, wherever they are told to keep their things

@@ -5,7 +5,7 @@ KUBERNETES_VERSION=v1.34.4
 READY=${SSHGATE_CLUSTER_BINARIES:-$HERE/../../../shared/cluster}
 
 declare -A NEEDS=([containerd]=containerd [runc]=runc [/usr/lib/cni/bridge]=containernetworking-plugins
-  [iptables]=iptables [socat]=socat [gcc]=gcc [/usr/include/signal.h]=libc6-dev [buildah]=buildah [debootstrap]=debootstrap
+  [iptables]=iptables [ipset]=ipset [socat]=socat [gcc]=gcc [/usr/include/signal.h]=libc6-dev [buildah]=buildah [debootstrap]=debootstrap
   [/bin/busybox]=busybox-static [ip]=iproute2 [openssl]=openssl [xz]=xz-utils [python3]=python3 [sysctl]=procps [flock]=util-linux)
 
 packages() {
@@ -35,6 +35,11 @@ build_hyperkube() { # SOURCE NUMBER OUTPUT
   local version=k8s.io/component-base/version
   (cd "$1" && CGO_ENABLED=0 go build -trimpath -o "$3" \
     -ldflags "-s -w -X $version.gitVersion=v$2 -X $version.gitMajor=${2%%.*} -X $version.gitMinor=$(cut -d. -f2 <<<"$2")" .)
+}
+
+kube_router_program() { # the controller by which k3s enforces network policies, $STATE/kube-router
+  cached kube-router-v2.1.0 kube-router build_module github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@v2.1.0
+  ln -sfn "$CACHE/kube-router-v2.1.0" "$STATE/kube-router"
 }
 
 build_module() ( # MODULE@VERSION OUTPUT; in a subshell, for its trap

@@ -1,6 +1,6 @@
 """Who may talk to whom under a set of NetworkPolicies, as the API defines it. Pure.
 
-No policy engine runs in the tests' cluster, so the rendered policies are judged here. The rules (reference of
+test_policy_engine.py tries one overlay with a real engine; here all of them are judged. The rules (reference of
 networking.k8s.io/v1): a pod that no policy selects for a direction is open in it; one that is selected allows what
 any of those policies' rules allows, and nothing else; a connection needs the leave of both ends.
 """

@@ -155,12 +155,15 @@ def load_image() -> None:
 
 
 def write_settings(place: Path, **changes: Any) -> None:
-    """The operator's overlay: k3s, and the settings of the base with one more profile and ``changes``."""
+    """The operator's overlay: k3s with the node's address closed to sandboxes, and settings of the operator's own."""
     settings = yaml.safe_load(only(objects("k3s"), "ConfigMap", "sshgate")["data"]["sshgate.yaml"])
-    settings["profiles"]["small"] = SMALL
+    settings["profiles"] |= {"small": SMALL, "wide": {"extends": "default", "forward": {"elsewhere": True}}}
     (place / "sshgate.yaml").write_text(yaml.safe_dump({**settings, **changes}))
     generator = {"name": "sshgate", "namespace": GATEWAY_NAMESPACE, "behavior": "merge", "files": ["sshgate.yaml"]}
-    write_overlay(place, configMapGenerator=[generator], generatorOptions={"disableNameSuffixHash": True})
+    except_node = {"op": "add", "path": "/spec/egress/1/to/0/ipBlock/except/-", "value": f"{node_address()}/32"}
+    patch = {"target": {"kind": "NetworkPolicy", "name": "sandboxes"}, "patch": json.dumps([except_node])}
+    options = {"disableNameSuffixHash": True}
+    write_overlay(place, configMapGenerator=[generator], generatorOptions=options, patches=[patch])
 
 
 def load_balancer() -> None:
