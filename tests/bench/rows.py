@@ -22,6 +22,7 @@ from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import Exec, Request
 from sshgate.stream.terminal import Terminal
 from tests.bench import files, page, warm, web
+from tests.bench.fence import fence
 from tests.bench.forwards import forward, forward_first
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
 from tests.bench.scene import Scene
@@ -162,6 +163,7 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "bulk-up": bulk_up,
     "keystroke": keystroke,
     "memory": memory,
+    "fence": fence,
     "set-up": set_up,
     "web-click": web.click,
     "web-key": web.key,

@@ -50,16 +50,27 @@ class Scene:
         return self._stack.enter_context(cluster.namespace())
 
     def gateway(
-        self, provider: str, web: bool = False, telemetry: dict[str, Any] | None = None, **profile: Any
+        self,
+        provider: str,
+        web: bool = False,
+        telemetry: dict[str, Any] | None = None,
+        policy: dict[str, Any] | None = None,
+        **profile: Any,
     ) -> tuple[Gateway, Ssh]:
-        """A running gateway and a user at it; the same for the same question. ``web``: with the browser's door."""
-        key = repr((provider, web, telemetry, sorted(profile.items())))
+        """A running gateway and a user at it; the same for the same question. ``web``: with the browser's door;
+        ``policy``: in a namespace of its own with this NetworkPolicy."""
+        key = repr((provider, web, telemetry, policy, sorted(profile.items())))
         if key not in self._users:
-            self._users[key] = self._start(provider, web, telemetry or {}, profile)
+            self._users[key] = self._start(provider, web, telemetry or {}, policy, profile)
         return self._users[key]
 
     def _start(
-        self, provider: str, web: bool, telemetry: dict[str, Any], profile: dict[str, Any]
+        self,
+        provider: str,
+        web: bool,
+        telemetry: dict[str, Any],
+        policy: dict[str, Any] | None,
+        profile: dict[str, Any],
     ) -> tuple[Gateway, Ssh]:
         place = Path(tempfile.mkdtemp(dir=self.place))
         (place / "users").mkdir()
@@ -68,7 +79,9 @@ class Scene:
         sandbox: dict[str, Any] = {"provider": provider}
         if provider == "kubernetes":
             # Gateways that share a namespace share its pools, and one of them refills by its own configuration.
-            space = self.empty_namespace() if "warm" in profile else self.namespace
+            space = self.empty_namespace() if policy or "warm" in profile else self.namespace
+            if policy:
+                space.apply(policy)
             sandbox |= {"kubeconfig": str(space.kubeconfig), "namespace": space.name, "gateway": f"bench-{port}"}
             profile = {"image": IMAGE, "resources": _RESOURCES, **profile}
         settings = {

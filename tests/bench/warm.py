@@ -43,7 +43,7 @@ def true(scene: Scene, runs: int) -> Row:
     exec_true = scene.kubectl_exec("true")
 
     def log_in() -> float:
-        _filled(scene, gateway, POOL)
+        fill(scene, gateway, POOL)
         return _timed(ssh.argv("true"))
 
     in_turn(runs, (ours, log_in), (base, lambda: _timed(exec_true)))
@@ -57,7 +57,7 @@ def prompt(scene: Scene, runs: int) -> Row:
     exec_true = scene.kubectl_exec("true")
 
     def log_in() -> float:
-        _filled(scene, gateway, POOL)
+        fill(scene, gateway, POOL)
         return _first_byte(ssh)
 
     in_turn(runs, (ours, log_in), (base, lambda: _timed(exec_true)))
@@ -70,7 +70,7 @@ def memory(scene: Scene, runs: int) -> Row:
     sizes = []
     for size in (1, 1 + LARGE):
         gateway, _ = scene.gateway("kubernetes", warm=size, refill_per_minute=1200)
-        _filled(scene, gateway, size)
+        fill(scene, gateway, size)
         sizes.append(gateway.memory)
         gateway.stop()
     samples.values.append((sizes[1] - sizes[0]) / LARGE / 1024)
@@ -82,7 +82,7 @@ def writes(scene: Scene, runs: int) -> Row:
     """Patches and deletions for each warm login, by the gateway's own count; refilling creates one more."""
     listen = f"127.0.0.1:{free_port()}"
     gateway, ssh = scene.gateway("kubernetes", telemetry={"listen": listen}, warm=10, settle="0s")
-    _filled(scene, gateway, 10)
+    fill(scene, gateway, 10)
     samples = Samples("PATCH and DELETE for each warm login")
     before = _writes(listen)
     for _ in range(10):
@@ -182,7 +182,7 @@ async def _ready_pods(provider: KubernetesProvider, profile: Profile, node: str,
         await api.request("PATCH", api.path("pods", name, "status"), patch, content=JSON_PATCH)
 
 
-def _filled(scene: Scene, gateway: Gateway, size: int) -> None:
+def fill(scene: Scene, gateway: Gateway, size: int) -> None:
     """Wait until the pool is full and two launchers wait in each of its pods."""
     until(lambda: _launchers(scene, gateway) >= 2 * size, 90, f"a pool of {size} with its launchers")
 

@@ -41,8 +41,8 @@ component_command() { # NAME: its command line in COMMAND
     proxy) COMMAND=("$hyperkube" kube-proxy --kubeconfig="$STATE/proxy.kubeconfig" --hostname-override=localhost
       --proxy-mode=iptables --cluster-cidr="$POD_RANGE" --conntrack-max-per-core=0
       --conntrack-tcp-timeout-established=0s --conntrack-tcp-timeout-close-wait=0s) ;;
-    # Only what enforces network policies. At the lowest priority: it computes everything anew after each change of a pod.
-    kube-router) COMMAND=(nice -n 19 "$STATE/kube-router" --kubeconfig="$STATE/admin.kubeconfig"
+    # Only what enforces network policies.
+    kube-router) COMMAND=("$STATE/kube-router" --kubeconfig="$STATE/admin.kubeconfig"
       --hostname-override=localhost --run-router=false --run-service-proxy=false --run-firewall=true
       --service-cluster-ip-range="$SERVICE_RANGE" --health-port=0) ;;
     *) fail "no component is called '$1'; there are: ${COMPONENTS[*]}" ;;

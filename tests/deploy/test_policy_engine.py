@@ -29,7 +29,7 @@ PORT = 8080
 METADATA, ROUTER = "169.254.169.254", "172.31.255.7"
 DNS = "10.43.0.10"
 # A sandbox's policy takes effect some moments after its start.
-FENCED = 15.0
+FENCED = 30.0
 # Tries all at once, 2 s each at most: the names of those that can be opened. A name ending in " (UDP)" is a query.
 PROBE = """
 import asyncio, json, socket, sys
