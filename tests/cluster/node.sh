@@ -65,6 +65,7 @@ node_network() {
 node_down() {
   [ -d "$STATE" ] || return 0
   local name
+  component_stop kwok
   for name in addons kube-router proxy kubelet scheduler controller-manager forward apiserver etcd; do component_stop "$name" TERM; done
   pods_kill
   component_stop containerd TERM
