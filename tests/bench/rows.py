@@ -25,6 +25,7 @@ from tests.bench import files, page, warm, web
 from tests.bench.fence import fence
 from tests.bench.forwards import forward, forward_first
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
+from tests.bench.scale import scale
 from tests.bench.scene import Scene
 from tests.rig.cluster import IMAGE
 from tests.rig.ssh import Ssh, environment
@@ -164,6 +165,7 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "keystroke": keystroke,
     "memory": memory,
     "fence": fence,
+    "scale": scale,
     "set-up": set_up,
     "web-click": web.click,
     "web-key": web.key,

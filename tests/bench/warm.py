@@ -116,21 +116,27 @@ async def _claims(scene: Scene, samples: Samples) -> None:
         await asyncio.gather(*(_ready_pods(provider, profile, node, count // 20) for _ in range(20)))
         await provider.open()
         try:
-            clock = asyncio.get_running_loop().time
-            began = clock()
-
-            async def one(number: int) -> None:
-                await asyncio.sleep(began + number / RATE - clock())
-                start = clock()
-                sandbox = await provider.create(Order(profile, f"user-{number}", f"bench-{number}"), lambda _: None)
-                samples.values.append(clock() - start)
-                assert sandbox.warm
-                await sandbox.delete()
-
-            await asyncio.gather(*(one(number) for number in range(count)))
+            samples.values += await claim_all(provider, profile, count)
         finally:
             await provider.close()
             space.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
+
+
+async def claim_all(provider: KubernetesProvider, profile: Profile, count: int) -> list[float]:
+    """So many claims, ``RATE`` a second, each deleted again; the seconds that each took."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+
+    async def one(number: int) -> float:
+        await asyncio.sleep(began + number / RATE - clock())
+        start = clock()
+        sandbox = await provider.create(Order(profile, f"user-{number}", f"bench-{number}"), lambda _: None)
+        took = clock() - start
+        assert sandbox.warm
+        await sandbox.delete()
+        return took
+
+    return await asyncio.gather(*(one(number) for number in range(count)))
 
 
 @contextlib.asynccontextmanager
