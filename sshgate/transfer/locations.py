@@ -77,7 +77,9 @@ def parse_location(text: str, *, host: str | None = None, operator: bool = False
     if at:
         return _ssh_path(text, login, named, path)
     if host is not None:
-        return _ssh_path(f"--host {host}", before, host, path)
+        if not host or host.startswith("-"):
+            raise UsageError(f"--host {host!r} is not a host name.")
+        return SshPath(before, host, path)
     if "=" in before or "+" in before:
         return SshPath(before, "localhost", path)
     return SshPath(None, before, path)

@@ -103,6 +103,16 @@ def test_checks_and_help_do_not_load_the_gateway(tmp_path: Path) -> None:
     assert ran.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_copy_by_ssh_loads_neither_the_gateway_nor_the_client_of_the_cluster() -> None:
+    """It would be most of a small copy's time."""
+    script = (
+        "import sys; from sshgate.transfer import command, copying, python_peer, tar_peer;"
+        "print([name for name in ('asyncssh', 'kubernetes_asyncio', 'aiohttp', 'cryptography') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
