@@ -19,11 +19,7 @@ LONGEST_FILE = 500
 SHORTEST_MODULE = 60
 # Modules of the product that are shorter all the same, each with its reason. Others belong into their one user.
 SHORT = {
-    "sshgate/lifecycle/actions.py": "values of all the plans, and of those who carry them out",
     "sshgate/lifecycle/admission.py": "pure; for the registry and for homes",
-    "sshgate/lifecycle/election.py": "pure; one decision with tests of its own",
-    "sshgate/lifecycle/pace.py": "pure; one rule about time with tests of its own",
-    "sshgate/lifecycle/pick.py": "pure; one decision with tests of its own",
     "sshgate/providers/kubernetes/api/connections.py": "what is private to aiohttp's connector",
     "sshgate/providers/kubernetes/endings.py": "pure",
     "sshgate/providers/kubernetes/keeping.py": "for the provider and for operators",

@@ -33,8 +33,8 @@ SKEW = 10.0
 REMEMBERED = 300.0
 # Seconds from the request of a claim: longer than a working API server needs to answer and the watch to show it.
 RESERVATION_SECONDS = 15.0
-# Pods that are given to another slice in one turn of the event loop: 2 ms.
-SHARED_AT_ONCE = 100
+# Pods that are given to another slice in one turn of the event loop: half a millisecond.
+SHARED_AT_ONCE = 20
 # Nodes that a claim looks at, fullest first, for a pod that has settled.
 NODES_TRIED = 8
 
