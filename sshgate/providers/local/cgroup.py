@@ -43,7 +43,7 @@ def find(mounts: str, own: str) -> Hierarchy | None:
 
 def make(place: Hierarchy, name: str, size: int) -> Path:
     """Create a group whose processes may use ``size`` bytes of memory. Raises ``OSError``; then there is no group."""
-    group = place.parent / f"{PREFIX}{os.getpid()}-{name}"
+    group = place.parent / group_name(name)
     group.mkdir()
     try:
         (group / place.memory).write_text(str(size))
@@ -80,11 +80,21 @@ def remove(group: Path) -> None:
 
 
 def sweep(place: Hierarchy) -> None:
-    """Remove the groups of gateways that were killed."""
-    for old in place.parent.glob(f"{PREFIX}*"):
+    """Remove the groups of gateways of this pid namespace that were killed."""
+    for old in place.parent.glob(f"{PREFIX}*-{_pid_namespace()}-*"):
         pid = old.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path("/proc", pid).exists():
+        if not Path("/proc", pid).exists():
             remove(old)
+
+
+def group_name(name: str) -> str:
+    """The name of this gateway's group for one sandbox."""
+    return f"{PREFIX}{os.getpid()}-{_pid_namespace()}-{name}"
+
+
+def _pid_namespace() -> int:
+    """The number of our pid namespace: in another one a process id means another process."""
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def _mount(line: str) -> tuple[str, str, str, str]:
