@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from sshgate import __version__
+from sshgate.errors import ConfigError
 from sshgate.transfer.command import cp
 
 if TYPE_CHECKING:
@@ -23,7 +24,19 @@ _CONFIG = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Prints what is wrong with the settings, or with what is installed, and exits with 2."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            for mistake in error.mistakes:
+                click.echo(mistake, err=True)
+            ctx.exit(error.status)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", prog_name="sshgate", message="%(prog)s %(version)s")
 def main() -> None:
     """Give every ssh login a fresh, locked-down sandbox.
@@ -218,14 +231,8 @@ def _password() -> str:
 
 def _load(file: Path) -> Config:
     from sshgate.config.load import load
-    from sshgate.errors import ConfigError
 
-    try:
-        return load(file)
-    except ConfigError as error:
-        for mistake in error.mistakes:
-            click.echo(mistake, err=True)
-        sys.exit(2)
+    return load(file)
 
 
 def _fail(sentence: str, status: int) -> NoReturn:

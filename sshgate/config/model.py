@@ -50,6 +50,8 @@ class Ssh:
     header is required from these and an error from others."""
     forwards_per_connection: int = 200
     """Forwarded connections open at the same time on one connection, including listeners of ``-R``."""
+    fast_path: bool = True
+    """Handle packets in a way that costs less than asyncssh's own. False helps to find out whether a fault is in it."""
     drain: float = 10.0
     """Seconds that running sessions have to end after SIGTERM before they are cut."""
 

@@ -27,7 +27,7 @@ LIVE = frozenset(
     {
         "profiles", "limits",
         "ssh.login_grace", "ssh.keepalive", "ssh.keepalive_count", "ssh.banner", "ssh.greeting", "ssh.rekey_bytes",
-        "ssh.rekey_seconds", "ssh.channels_per_connection", "ssh.drain",
+        "ssh.rekey_seconds", "ssh.channels_per_connection", "ssh.drain", "ssh.fast_path",
         "access.accept_env", "access.accept_env_forced",
     }
 )  # fmt: skip

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import asyncssh
-from asyncssh.packet import PacketDecodeError, SSHPacket
-from asyncssh.public_key import CERT_TYPE_USER, SSHOpenSSHCertificate, SSHOpenSSHCertificateV01
 
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.identity import Certified, Restrictions, comes_from
 from sshgate.access.key_line import acceptable as strong
 from sshgate.access.key_line import fingerprint_of
+from sshgate.ssh._asyncssh.userauth import UserCertificate
 from sshgate.ssh.options import acceptable
 
 # OpenSSH's value for "forever".
 _NO_END = 0xFFFF_FFFF_FFFF_FFFF
-
-# asyncssh refuses certificates with critical options that it does not know. `userauth` enforces this one.
-SSHOpenSSHCertificateV01._user_option_decoders[b"verify-required"] = SSHOpenSSHCertificate._decode_bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,46 +41,27 @@ def proof(certificate: asyncssh.SSHCertificate, user: str, source: str, now: flo
         source: The client's address.
         now: Seconds since the epoch.
     """
-    if not isinstance(certificate, SSHOpenSSHCertificate) or certificate._cert_type != CERT_TYPE_USER:
+    read = UserCertificate.of(certificate)
+    if read is None or not strong(certificate.key.public_data) or not acceptable(read.signature):
         return None
-    if not strong(certificate.key.public_data) or not acceptable(_signature(certificate)):
-        return None
-    signer, names = certificate.signing_key.public_data, frozenset(certificate.principals)
+    signer, names = read.signer, frozenset(read.principals)
     authority = keyring.authority(user, signer, source, now, names)
     # A certificate without principals would be valid for every user.
     if authority is None or not authority.principals & names:
         return None
-    if not certificate._valid_after <= now < certificate._valid_before:
+    if not read.valid_after <= now < read.valid_before:
         return None
-    options = certificate_options(certificate)
-    networks = options.get("source-address")
+    networks = read.options.get("source-address")
     certified = Certified(
         authority=fingerprint_of(signer),
         principals=tuple(sorted(authority.principals & names)),
-        ends=None if certificate._valid_before == _NO_END else float(certificate._valid_before),
+        ends=None if read.valid_before == _NO_END else float(read.valid_before),
         sources=None if networks is None else tuple(map(str, networks)),
     )
-    restrictions = _both(authority.restrictions, options)
+    restrictions = _both(authority.restrictions, read.options)
     if restrictions is None or not comes_from(source, certified.sources):
         return None
     return Proof("certificate", fingerprint_of(certificate.key.public_data), restrictions, certified)
-
-
-def _signature(certificate: SSHOpenSSHCertificate) -> bytes:
-    """Return the authority's signature. asyncssh has verified it, but accepts any algorithm (RFC 8332 and older)."""
-    packet = SSHPacket(certificate.public_data)
-    try:
-        packet.get_string()
-        SSHOpenSSHCertificateV01._decode(packet, type(certificate.key))
-        packet.get_string()  # the authority's key
-        return packet.get_string()
-    except PacketDecodeError:
-        return b""
-
-
-def certificate_options(certificate: asyncssh.SSHCertificate) -> Mapping[str, Any]:
-    """Return the decoded critical options and extensions by name."""
-    return cast("Mapping[str, Any]", getattr(certificate, "options", {}))
 
 
 def _both(signer: Restrictions, options: Mapping[str, Any]) -> Restrictions | None:

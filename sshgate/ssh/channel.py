@@ -1,4 +1,4 @@
-"""One session channel: a ``stream.interfaces.Client`` on top of asyncssh's callbacks."""
+"""Channels on top of asyncssh's callbacks: a session (a ``Client``), and a forwarded connection (a ``Stream``)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import asyncssh
 import structlog
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
 from sshgate.config.values import FORBIDDEN_VARIABLES, is_variable, matches
-from sshgate.ssh._asyncssh.channel import AsyncsshSessionChannel, wait_writable
+from sshgate.ssh._asyncssh.channel import AsyncsshSessionChannel, BoundedChannel, wait_writable
 from sshgate.ssh._asyncssh.connection import Transport
+from sshgate.ssh._asyncssh.forward import AsyncsshForwardChannel
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import (
+    CHUNK,
     STDERR,
     Break,
     Control,
@@ -39,6 +41,9 @@ from sshgate.stream.terminal import Terminal, TerminalSize
 # passed on in one piece, because each component on the way to a pod has a cost per message.
 INPUT_HIGH = 512 * 1024
 INPUT_LOW = 64 * 1024
+# Input read ahead of the sandbox, per forwarded connection. There may be hundreds of them.
+FORWARD_INPUT_HIGH = 128 * 1024
+FORWARD_INPUT_LOW = 32 * 1024
 # Signals that have not been delivered yet. Further ones are dropped, as a kernel drops pending signals.
 SIGNALS = 32
 VARIABLES = 200
@@ -69,7 +74,75 @@ def _contained(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S
     return cast("Callable[Concatenate[S, P], R]", call)
 
 
-class Channel(asyncssh.SSHServerSession[bytes]):
+class OpenChannel:
+    """What all channels have in common: bounded input, output that waits for room, and the moment of their end.
+
+    Args:
+        high: Bytes of input at which reading is paused, and ``low``: at which it continues.
+        most: Bytes that ``read`` returns at most.
+    """
+
+    def __init__(self, transport: Transport, high: int, low: int, most: int = CHUNK) -> None:
+        self._transport = transport
+        self._wire: BoundedChannel | None = None
+        self._input = Flow(high, low, self._pause_input, self._resume_input, most)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._gone = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wire = None
+        self._leave()
+
+    def _leave(self) -> None:
+        """The client has left: nothing is written any more."""
+        self._gone.set()
+        self._room.set()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._input.put(bytes(data))
+
+    def eof_received(self) -> bool:
+        self._input.put_eof()
+        # Output goes on: this is a half-close.
+        return True
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+
+    def _pause_input(self) -> None:
+        if self._wire is not None:
+            self._wire.pause_reading()
+
+    def _resume_input(self) -> None:
+        if self._wire is not None:
+            self._wire.resume_reading()
+
+    async def read(self) -> bytes | None:
+        chunk = await self._input.get()
+        return None if chunk is None else chunk[1]
+
+    async def _write(self, data: bytes, datatype: int | None = None) -> None:
+        began = time.monotonic()
+        self._send(data, datatype)
+        await self._transport.budget.charge_and_wait(time.monotonic() - began)
+        await wait_writable(self._gone, self._room, self._transport.writable)
+
+    def _send(self, data: bytes, datatype: int | None = None) -> None:
+        if self._wire is not None and not self._gone.is_set():
+            try:
+                self._wire.write(data, datatype)
+            except BrokenPipeError:
+                self._leave()
+
+    async def wait_closed(self) -> None:
+        await self._gone.wait()
+
+
+class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
     """A session channel.
 
     Args:
@@ -94,7 +167,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         agent_allowed: Callable[[], bool] = lambda: False,
         start_speculative_claim: Callable[[], None] = lambda: None,
     ) -> None:
-        self._transport = transport
+        super().__init__(transport, INPUT_HIGH, INPUT_LOW, INPUT_HIGH)
         self._serve = serve
         self._log = log
         self._accept_env = accept_env
@@ -104,18 +177,13 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._agent_allowed = agent_allowed
         self._start_speculative_claim = start_speculative_claim
         self._agent_offered = False
-        self._wire: AsyncsshSessionChannel | None = None
         self._asks: Shell | Exec | Subsystem | None = None
         self._terminal: Terminal | None = None
         self._environment: dict[str, bytes] = {}
         self._environment_bytes = 0
-        self._input = Flow(INPUT_HIGH, INPUT_LOW, self._pause_input, self._resume_input, INPUT_HIGH)
         self._size: TerminalSize | None = None
         self._signals: deque[Signal | Break] = deque()
         self._controlled = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._gone = asyncio.Event()
         self._refused = False
 
     @property
@@ -135,13 +203,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._wire = cast(AsyncsshSessionChannel, chan)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._wire = None
-        self._leave()
-
     def _leave(self) -> None:
-        self._gone.set()
-        self._room.set()
+        super()._leave()
         # This also resumes paused input: asyncssh does not report the close of a paused channel.
         self._input.discard()
 
@@ -209,29 +272,11 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         assert self._asks is not None
         if self._greeting and isinstance(self._asks, Shell) and self._terminal is not None:
             text = "\r\n".join(self._greeting.splitlines()) + "\r\n"
-            self._send(text.encode(), None)
+            self._send(text.encode())
         agent = self._agent if self._agent_offered else None
         self._serve(self, Request(self._asks, self._terminal, dict(self._environment), agent))
 
-    # --- input and controls ---
-
-    @_contained
-    def data_received(self, data: bytes, datatype: int | None) -> None:
-        self._input.put(bytes(data))
-
-    @_contained
-    def eof_received(self) -> bool:
-        self._input.put_eof()
-        # Output goes on: this is a half-close.
-        return True
-
-    def _pause_input(self) -> None:
-        if self._wire is not None:
-            self._wire.pause_reading()
-
-    def _resume_input(self) -> None:
-        if self._wire is not None:
-            self._wire.resume_reading()
+    # --- controls, and the end of output ---
 
     @_contained
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
@@ -254,16 +299,6 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._controlled.set()
         return True
 
-    # --- output ---
-
-    @_contained
-    def pause_writing(self) -> None:
-        self._room.clear()
-
-    @_contained
-    def resume_writing(self) -> None:
-        self._room.set()
-
     @_contained
     def output_refused(self) -> None:
         # Treated as a disconnect, since nobody reads the output any more. The program is ended, as SIGPIPE would end
@@ -271,24 +306,10 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._refused = True
         self._leave()
 
-    def _send(self, data: bytes, datatype: int | None) -> None:
-        if self._wire is not None and not self._gone.is_set():
-            try:
-                self._wire.write(data, datatype)
-            except BrokenPipeError:
-                self._leave()
-
     # --- stream.interfaces.Client ---
 
-    async def read(self) -> bytes | None:
-        chunk = await self._input.get()
-        return None if chunk is None else chunk[1]
-
     async def write(self, stream: int, data: bytes) -> None:
-        began = time.monotonic()
-        self._send(data, EXTENDED_DATA_STDERR if stream == STDERR else None)
-        await self._transport.budget.charge_and_wait(time.monotonic() - began)
-        await wait_writable(self._gone, self._room, self._transport.writable)
+        await self._write(data, EXTENDED_DATA_STDERR if stream == STDERR else None)
 
     async def control(self) -> Control:
         while True:
@@ -300,9 +321,6 @@ class Channel(asyncssh.SSHServerSession[bytes]):
             self._controlled.clear()
             await self._controlled.wait()
 
-    async def wait_closed(self) -> None:
-        await self._gone.wait()
-
     async def finish(self, outcome: Outcome) -> None:
         self._end(outcome)
 
@@ -311,10 +329,53 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._end(Signalled("PIPE") if self._refused else Exited(255))
 
     def _end(self, outcome: Outcome) -> None:
-        wire = self._wire
+        wire = cast("AsyncsshSessionChannel | None", self._wire)
         if wire is not None:
             if isinstance(outcome, Signalled):
                 wire.end_with_signal(outcome.name, outcome.core_dumped)
             else:
                 wire.end_with_status(outcome.status & 0xFF)
         self._leave()
+
+
+class ForwardChannel(OpenChannel, asyncssh.SSHTCPSession[bytes]):
+    """A forwarded connection. ``started`` is called once, when the channel is open."""
+
+    def __init__(self, transport: Transport, started: Callable[[ForwardChannel], None] = lambda channel: None) -> None:
+        super().__init__(transport, FORWARD_INPUT_HIGH, FORWARD_INPUT_LOW)
+        self._started = started
+
+    def __repr__(self) -> str:
+        return f"<ForwardChannel {self._input!r}{' gone' * self._gone.is_set()}>"
+
+    # --- callbacks of asyncssh ---
+
+    def connection_made(self, chan: Any) -> None:
+        self._wire = cast(AsyncsshForwardChannel, chan)
+
+    def session_started(self) -> None:
+        self._started(self)
+
+    def close_received(self) -> None:
+        """The client reads no more. What it had sent can still be read."""
+        self._leave()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._input.put_eof()
+
+    # --- stream.interfaces.Stream ---
+
+    async def write(self, data: bytes) -> None:
+        await self._write(data)
+
+    async def write_eof(self) -> None:
+        if self._wire is not None and not self._gone.is_set():
+            self._wire.write_eof()
+
+    def close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+        self._leave()
+        # This also resumes paused input: asyncssh does not report the close of a paused channel.
+        self._input.discard()

@@ -22,8 +22,7 @@ from sshgate.forwarding.destinations import Destination, Tcp, Unix
 from sshgate.session.interfaces import Gateway, Login
 from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh.authentication import Authentication
-from sshgate.ssh.channel import Channel
-from sshgate.ssh.forward import ForwardChannel
+from sshgate.ssh.channel import Channel, ForwardChannel
 from sshgate.ssh.login_progress import LoginProgress
 from sshgate.stream.interfaces import Request, Stream
 from sshgate.stream.splice import splice

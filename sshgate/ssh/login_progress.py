@@ -9,7 +9,7 @@ import asyncssh
 
 from sshgate.access.connections import MADE_ROOM, ConnectionSlot, Offence
 from sshgate.errors import LimitReached
-from sshgate.ssh._asyncssh.arrival import IncomingConnection
+from sshgate.ssh._asyncssh.incoming import BoundedInput
 from sshgate.telemetry.timings import Stage, Timings
 
 
@@ -23,7 +23,7 @@ class LoginProgress:
     def __init__(self, timings: Timings, grace: float) -> None:
         self._timings = timings
         self._grace = grace
-        self.transport: IncomingConnection | None = None
+        self.transport: BoundedInput | None = None
         self.slot: ConnectionSlot | None = None
         self.failures = 0
         """The number of failed login attempts."""

@@ -21,6 +21,7 @@ from sshgate.errors import ConfigError
 from sshgate.session.interfaces import Gateway
 from sshgate.ssh import hostkeys
 from sshgate.ssh._asyncssh.connection import Transport
+from sshgate.ssh._asyncssh.fast_path import FastTransport
 from sshgate.ssh.connection import Connection
 from sshgate.ssh.options import connection_options
 from sshgate.telemetry.events import Events, to_log
@@ -112,7 +113,8 @@ class SshServer:
 
     def _transport(self, peer: Peer, _: Abort) -> Transport:
         assert self._options is not None
-        transport = Transport(asyncio.get_running_loop(), self._options)
+        kind = FastTransport if self._config.ssh.fast_path else Transport
+        transport = kind(asyncio.get_running_loop(), self._options)
         transport.peer, transport.turned_away = peer, self._turned_away
         return transport
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 
 from sshgate.sandbox.shell_files import FilesLost, ShellFiles, Status
 from sshgate.ssh import sftp_packets as packets
-from sshgate.ssh.sftp_packets import Attrs, Packet, Unreadable
-from sshgate.ssh.sftp_requests import LONGEST_PACKET, Requests
+from sshgate.ssh.sftp_packets import LONGEST_PACKET, Attrs, Packet, Requests, Unreadable
 from sshgate.stream.bridge import Traffic
 from sshgate.stream.interfaces import Client, Exited, Lost, Outcome
 

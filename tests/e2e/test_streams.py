@@ -7,12 +7,13 @@ import hashlib
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 import pytest
 
+from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh
 from tests.rig.waiting import until
@@ -166,3 +167,15 @@ def test_a_client_that_does_not_read_costs_little_memory(ssh: Ssh, shared: Gatew
         until(settled, 20)
         client.kill()
     assert highest - before < 16 * MIB
+
+
+@pytest.mark.local
+def test_everything_passes_by_asyncsshs_own_packets(
+    gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], local: None
+) -> None:
+    ssh = user_at(gateway("local", ssh={"fast_path": False}))
+    data = os.urandom(4 * MIB)
+    ended = ssh.run("cat; echo oh >&2; exit 7", stdin=data)
+    assert (ended.status, ended.out, ended.err) == (7, data, b"oh\n")
+    for cipher in ("aes256-ctr", "aes128-gcm@openssh.com"):
+        assert ssh.run("stty size", options=("-tt", "-c", cipher)).status == 0

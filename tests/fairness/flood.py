@@ -37,7 +37,7 @@ from asyncssh.constants import (
 from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 
 from sshgate.ssh._asyncssh.connection import MSG_PING
-from sshgate.ssh._asyncssh.gcm import FastGcm
+from sshgate.ssh._asyncssh.fast_path import FastGcm
 from tests.hostile.peer import Peer, peer
 
 # A flood that is never taken ends by itself.

@@ -21,7 +21,7 @@ from asyncssh.constants import (
 from asyncssh.packet import Boolean, String, UInt32
 
 from sshgate.config.model import Limits, Ssh
-from sshgate.ssh._asyncssh.reading import BYTES_BEFORE_LOGIN, PACKETS_BEFORE_LOGIN
+from sshgate.ssh._asyncssh.incoming import BYTES_BEFORE_LOGIN, PACKETS_BEFORE_LOGIN
 from sshgate.telemetry.codes import Code
 from tests.hostile.front_door import front_door, make_key
 from tests.hostile.peer import peer

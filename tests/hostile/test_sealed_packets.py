@@ -12,6 +12,7 @@ import pytest
 from asyncssh.constants import MSG_CHANNEL_DATA
 from asyncssh.packet import String, UInt32
 
+from sshgate.config.model import Ssh
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.peer import Peer, peer
 
@@ -33,18 +34,24 @@ class Meddler(Peer):
         return b"".join(sent)
 
 
+pytestmark = pytest.mark.parametrize("fast_path", [True, False], ids=["ours", "asyncssh"])
+
+
 @asynccontextmanager
-async def meddling(place: Path, cipher: str) -> AsyncIterator[tuple[FrontDoor, Meddler]]:
+async def meddling(place: Path, fast_path: bool, cipher: str) -> AsyncIterator[tuple[FrontDoor, Meddler]]:
     """A server, and a peer that has logged in to it and encrypts with ``cipher``."""
-    async with front_door(place) as door, peer(door.port, Meddler, encryption_algs=[cipher]) as client:
+    async with (
+        front_door(place, ssh=Ssh(fast_path=fast_path)) as door,
+        peer(door.port, Meddler, encryption_algs=[cipher]) as client,
+    ):
         assert isinstance(client, Meddler)
         await client.log_in(asyncssh.read_private_key(door.key))
         yield door, client
 
 
 @pytest.mark.parametrize("byte", [4, 500, -1], ids=["first", "middle", "tag"])
-async def test_a_changed_byte_ends_the_connection(tmp_path: Path, byte: int) -> None:
-    async with meddling(tmp_path, "aes128-gcm@openssh.com") as (door, client):
+async def test_a_changed_byte_ends_the_connection(tmp_path: Path, fast_path: bool, byte: int) -> None:
+    async with meddling(tmp_path, fast_path, "aes128-gcm@openssh.com") as (door, client):
         channel, _ = await client.open_channel()
         client.request(channel, b"exec", String(b"cat"))
         packet = bytearray(client.sealed(MSG_CHANNEL_DATA, UInt32(channel), DATA))
@@ -63,15 +70,17 @@ async def test_a_changed_byte_ends_the_connection(tmp_path: Path, byte: int) -> 
     ],
     ids=["nothing", "one byte", "4 GiB"],
 )
-async def test_a_length_that_no_packet_has_ends_the_connection(tmp_path: Path, packet: bytes, farewell: str) -> None:
-    async with meddling(tmp_path, "aes128-gcm@openssh.com") as (door, client):
+async def test_a_length_that_no_packet_has_ends_the_connection(
+    tmp_path: Path, fast_path: bool, packet: bytes, farewell: str
+) -> None:
+    async with meddling(tmp_path, fast_path, "aes128-gcm@openssh.com") as (door, client):
         client.send_instead(packet)
         assert await client.until_lost() == farewell
         assert (await door.ssh("exit 5")).status == 5
 
 
-async def test_packets_that_come_byte_by_byte_are_whole(tmp_path: Path) -> None:
-    async with meddling(tmp_path, "aes256-gcm@openssh.com") as (_, client):
+async def test_packets_that_come_byte_by_byte_are_whole(tmp_path: Path, fast_path: bool) -> None:
+    async with meddling(tmp_path, fast_path, "aes256-gcm@openssh.com") as (_, client):
         channel, _ = await client.open_channel()
         client.request(channel, b"exec", String(b"cat"))
         for byte in client.sealed(MSG_CHANNEL_DATA, UInt32(channel), String(b"piece by piece")):

@@ -245,9 +245,10 @@ async def test_forwards_are_refused_and_the_session_goes_on(door: FrontDoor) -> 
     assert (await door.ssh("echo $SSH_AUTH_SOCK$DISPLAY", options=["-A", "-X"])).out == b"\n"
 
 
+@pytest.mark.parametrize("fast_path", [True, False], ids=["ours", "asyncssh"])
 @pytest.mark.parametrize("direction", ["up", "down"])
-async def test_keys_are_exchanged_again_under_load(tmp_path: Path, direction: str) -> None:
-    async with front_door(tmp_path, ssh=Ssh(rekey_bytes=1 << 20)) as door:
+async def test_keys_are_exchanged_again_under_load(tmp_path: Path, direction: str, fast_path: bool) -> None:
+    async with front_door(tmp_path, ssh=Ssh(rekey_bytes=1 << 20, fast_path=fast_path)) as door:
         options = ["-o", "RekeyLimit=1M"]
         if direction == "up":
             result = await door.ssh("wc -c", stdin=bytes(20 << 20), options=options, limit=60)

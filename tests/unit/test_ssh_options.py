@@ -11,8 +11,8 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from asyncssh.constants import MSG_EXT_INFO
-from asyncssh.packet import SSHPacket, String
+from asyncssh.constants import MSG_CHANNEL_DATA, MSG_EXT_INFO
+from asyncssh.packet import SSHPacket, String, UInt32
 
 from sshgate import __version__
 from sshgate.config.model import Access, Ssh
@@ -115,10 +115,31 @@ async def test_a_ping_before_the_login_gets_no_answer(door: FrontDoor) -> None:
         assert not door.programs.logins
 
 
+async def test_pings_between_keystrokes_delay_and_change_nothing(door: FrontDoor) -> None:
+    """OpenSSH's client from 9.5 on sends one with each keystroke, and some without, to hide when keys are pressed."""
+    async with peer(door.port) as client:
+        await client.log_in(asyncssh.read_private_key(door.key))
+        channel, _ = await client.open_channel()
+        client.request(channel, b"exec", String(b"cat"), reply=False)
+        echoed = b""
+        for number in range(50):
+            ping, key = b"PING!%d" % number, b"%d" % (number % 10)
+            client.say(MSG_PING, String(ping))
+            if number % 5:
+                client.say(MSG_CHANNEL_DATA, UInt32(channel), String(key))
+                echoed += (await client.hear(MSG_CHANNEL_DATA))[1][4:]
+            # What was heard meanwhile is dropped, so the answer is asked for again.
+            client.say(MSG_PING, String(ping))
+            assert await client.hear(MSG_PONG) == (MSG_PONG, String(ping))
+        assert echoed == b"".join(b"%d" % (number % 10) for number in range(50) if number % 5)
+
+
+@pytest.mark.parametrize("fast_path", [True, False], ids=["ours", "asyncssh"])
 @pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr"])
-async def test_every_cipher_carries_data(door: FrontDoor, cipher: str) -> None:
+async def test_every_cipher_carries_data(tmp_path: Path, cipher: str, fast_path: bool) -> None:
     data = bytes(range(256)) * 4000
-    assert (await door.ssh("cat", stdin=data, options=["-c", cipher])).out == data
+    async with front_door(tmp_path, ssh=Ssh(fast_path=fast_path)) as door:
+        assert (await door.ssh("cat", stdin=data, options=["-c", cipher])).out == data
 
 
 @pytest.mark.parametrize("mac", ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256"])

@@ -1,1 +1,5 @@
-"""Subclasses and helpers that use private names of asyncssh, which are written against one version of it."""
+"""Subclasses and helpers that use private names of asyncssh; see README.md here."""
+
+from sshgate.ssh._asyncssh import private
+
+private.check()

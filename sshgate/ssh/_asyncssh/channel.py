@@ -1,4 +1,4 @@
-"""asyncssh's session channel with corrections and bounds. Written against asyncssh 2.24.1."""
+"""asyncssh's session channel with corrections and bounds."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import asyncssh
+from asyncssh.channel import SSHChannel
 from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_CHANNEL_EOF, MSG_CHANNEL_WINDOW_ADJUST
 from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 
-from sshgate.ssh._asyncssh.gcm import send_data
-from sshgate.ssh._asyncssh.reading import LONGEST_REQUEST
+from sshgate.ssh._asyncssh.incoming import LONGEST_REQUEST
 
 if TYPE_CHECKING:
+    from sshgate.ssh._asyncssh.connection import Transport
+
+    _Channel = SSHChannel[bytes]
     _ServerChannel = asyncssh.SSHServerChannel[bytes]
 else:
+    _Channel = SSHChannel
     _ServerChannel = asyncssh.SSHServerChannel
 
 # Data that arrives while a channel is paused is joined up to this size.
@@ -34,36 +38,6 @@ class Session(Protocol):
 
     def agent_offered(self) -> bool:
         """The client offers its agent. Returns whether it is accepted."""
-
-
-def coalesce(channel: Any, data: bytes) -> bool:
-    """Append ``data`` to the undelivered data of a paused channel. Returns false if it has to be queued separately.
-
-    asyncssh queues one object per packet: a window of one-byte packets would take a hundred times its size.
-    """
-    if not channel._recv_paused or not channel._recv_buf or channel._send_state in {"close_pending", "closed"}:
-        return False
-    last = channel._recv_buf[-1][0]
-    if not isinstance(last, bytearray) or len(last) >= COALESCE_LIMIT:
-        return False
-    last += data
-    channel._recv_window -= len(data)
-    return True
-
-
-def deliver_and_adjust_window(channel: Any, data: bytes, datatype: int | None) -> None:
-    """Pass input to the session, and open the receive window by what was delivered.
-
-    asyncssh reopens the whole window at each packet that it delivers, although a channel that was paused may have more
-    undelivered data. Each read of a program slower than its client then let in another window: 720 MiB of one GiB.
-    """
-    waiting = sum(len(chunk) for chunk, _ in channel._recv_buf)
-    room = channel._init_recv_window - channel._recv_window - waiting
-    if room > channel._init_recv_window / 2:
-        channel.send_packet(MSG_CHANNEL_WINDOW_ADJUST, UInt32(room))
-        channel._recv_window += room
-    if channel._session is not None:
-        channel._session.data_received(data, datatype)
 
 
 def channel_and_packet_size(opening: bytes) -> tuple[int, int]:
@@ -86,7 +60,40 @@ async def wait_writable(gone: asyncio.Event, *rooms: asyncio.Event) -> None:
         await full.wait()
 
 
-class AsyncsshSessionChannel(_ServerChannel):
+class BoundedChannel(_Channel):
+    """A channel of any kind, with bounds on what its client makes it keep."""
+
+    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
+        # asyncssh queues one object per packet: a window of one-byte packets would take a hundred times its size.
+        paused = self._recv_paused
+        if paused and self._recv_buf and self._send_state not in {"close_pending", "closed"}:
+            last = self._recv_buf[-1][0]
+            if isinstance(last, bytearray) and len(last) < COALESCE_LIMIT:
+                last += data
+                self._recv_window -= len(data)
+                return
+        super()._accept_data(cast(bytes, bytearray(data)) if paused else data, datatype)
+
+    def _deliver_data(self, data: bytes, datatype: int | None = None) -> None:
+        # Open the receive window by what was delivered. asyncssh reopens the whole window at each packet that it
+        # delivers, although a channel that was paused may have more undelivered data. Each read of a program slower
+        # than its client then let in another window: 720 MiB of one GiB.
+        waiting = sum(len(chunk) for chunk, _ in self._recv_buf)
+        room = self._init_recv_window - self._recv_window - waiting
+        if room > self._init_recv_window / 2:
+            self.send_packet(MSG_CHANNEL_WINDOW_ADJUST, UInt32(room))
+            self._recv_window += room
+        if self._session is not None:
+            self._session.data_received(data, datatype)
+
+    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing, as in ``Transport``."""
+
+    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing, as in ``Transport``."""
+
+
+class AsyncsshSessionChannel(BoundedChannel, _ServerChannel):
     """A session channel that sends the exit status after the output, and bounds what its client can queue."""
 
     _end_requests: tuple[tuple[bytes, bytes], ...] = ()
@@ -109,7 +116,7 @@ class AsyncsshSessionChannel(_ServerChannel):
         # Fast path: data that fits into one packet and into the window need not go through asyncssh's buffer.
         now = datatype is None and self._send_state == "open" and not self._send_buf
         fits = 0 < len(data) <= min(self._send_window, self._send_pktsize)
-        if now and fits and send_data(self._conn, cast(int, self._send_chan), data):
+        if now and fits and cast("Transport", self._conn).send_data(cast(int, self._send_chan), data):
             self._send_window -= len(data)
         else:
             super().write(data, datatype)
@@ -129,13 +136,6 @@ class AsyncsshSessionChannel(_ServerChannel):
         self._recv_buf = []
         self._recv_paused = False
         super()._process_close(pkttype, pktid, packet)
-
-    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
-        if not coalesce(self, data):
-            super()._accept_data(cast(bytes, bytearray(data)) if self._recv_paused else data, datatype)
-
-    def _deliver_data(self, data: bytes, datatype: int | None = None) -> None:
-        deliver_and_adjust_window(self, data, datatype)
 
     def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
         # asyncssh replaces the request by a certificate's force-command. Here the policy does that, for keys and
@@ -185,9 +185,3 @@ class AsyncsshSessionChannel(_ServerChannel):
         **asyncssh.SSHServerChannel._packet_handlers,
         MSG_CHANNEL_CLOSE: _process_close_at_once,
     }
-
-    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing, as in ``Transport``."""
-
-    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing, as in ``Transport``."""

@@ -1,9 +1,9 @@
-"""asyncssh's server connection with corrections and bounds. Written against asyncssh 2.24.1.
+"""asyncssh's server connection with corrections and bounds.
 
-``Transport`` is a connection; its base classes are ``userauth.UserAuth`` (logins), ``reading.Reading`` (input) and
-``arrival.Arrival``. Its channels are ``AsyncsshSessionChannel`` and ``AsyncsshForwardChannel``. They add bounds that
-asyncssh lacks (work per turn of the loop, input before login, output to a peer that does not read, queued requests),
-fix problems with real clients, and make the path of each packet cheaper.
+``Transport`` is a connection; its base classes are ``userauth.UserAuth`` (logins) and ``incoming.BoundedInput``
+(input). Its channels are ``AsyncsshSessionChannel`` and ``AsyncsshForwardChannel``. They add bounds that asyncssh lacks
+(work per turn of the loop, input before login, output to a peer that does not read, queued requests), and fix problems
+with real clients. ``fast_path.FastTransport`` makes the path of each packet cheaper.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import asyncssh
 from asyncssh.constants import (
     MSG_CHANNEL_OPEN,
     MSG_GLOBAL_REQUEST,
-    MSG_IGNORE,
     MSG_USERAUTH_REQUEST,
 )
 from asyncssh.constants import OPEN_RESOURCE_SHORTAGE as SHORTAGE
@@ -27,19 +26,14 @@ from asyncssh.packet import SSHPacket, String, UInt32
 from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, AsyncsshSessionChannel, channel_and_packet_size
 from sshgate.ssh._asyncssh.forward import AsyncsshForwardChannel, is_open, tcp, unix
-from sshgate.ssh._asyncssh.gcm import use_fast_gcm
-from sshgate.ssh._asyncssh.reading import LONGEST_REQUEST
+from sshgate.ssh._asyncssh.incoming import LONGEST_REQUEST
 from sshgate.ssh._asyncssh.userauth import UserAuth
 
 # Bytes waiting in the TCP transport above which channels stop writing, and at which they continue.
 OUTPUT_HIGH = 256 * 1024
 OUTPUT_LOW = 64 * 1024
-# The output of one turn of the event loop is sent in pieces of about this size.
-ONE_SEND = 128 * 1024
 # Replies (to keepalives, unknown requests, ...) ignore flow control, so above this reading stops.
 OUTPUT_STUCK = 1 << 20
-# After this many received bytes a connection counts as bulk, and changes to the fastest cipher that both sides have.
-BULK = 1 << 20
 # Receive window of a forwarded connection.
 FORWARD_WINDOW = 512 * 1024
 # Queued global requests at which reading stops. They wait for each other, and setting up a listener takes time.
@@ -62,16 +56,11 @@ class Transport(UserAuth):
         self.writable = asyncio.Event()
         """Set while channels may write: the TCP transport has room, and no key exchange is under way."""
         self._output_full = False
-        self._outbox: list[bytes] = []
-        self._outbox_bytes = 0
-        self._bulk_ciphers: list[bytes] = []
-        self._usual_rekey_bytes = self._rekey_bytes
-        self._bytes_in = 0
 
     @property
     def waiting_output(self) -> int:
         """Bytes that have not been handed to the kernel yet."""
-        return 0 if self._transport is None else self._outbox_bytes + self._transport.get_write_buffer_size()
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
     def open_sessions(self) -> int:
@@ -93,12 +82,6 @@ class Transport(UserAuth):
         if not self._channels:
             self._acknowledge_now()
         super().data_received(data)
-        if self._bulk_ciphers:
-            self._bytes_in += len(data)
-            if self._bytes_in >= BULK and self._auth_complete and self._kex_complete:
-                # Rekey as asyncssh does, which only counts the bytes that it sends.
-                self._send_kexinit()
-                self._kexinit_sent = True
 
     def _acknowledge_now(self) -> None:
         # Until its first session OpenSSH's client leaves Nagle's algorithm on, and waits 40 ms of every login for our
@@ -115,7 +98,6 @@ class Transport(UserAuth):
     def resume_writing(self) -> None:
         self._output_full = False
         self._open_for_channels()
-        self._flush_outbox()
         self._release("output")
 
     def _open_for_channels(self) -> None:
@@ -123,29 +105,16 @@ class Transport(UserAuth):
             self.writable.set()
 
     def _send(self, data: bytes) -> None:
-        # Packets are collected until the turn of the event loop is over. A send for each would cost a system call and
-        # often a switch to the client that it wakes, 32 times per MiB.
-        self._outbox.append(data)
-        self._outbox_bytes += len(data)
-        if self._outbox_bytes >= ONE_SEND:
-            self._flush_outbox()
-        elif len(self._outbox) == 1:
-            self._loop.call_soon(self._flush_outbox)
+        super()._send(data)
+        self._bound_output()
 
-    def _flush_outbox(self, closing: bool = False) -> None:
-        # To a client that does not read, small packets are not sent one by one: uvloop keeps 700 bytes for each send
-        # that waits, 7 MiB for a MiB of answers.
-        wait = self._output_full and self._outbox_bytes < ONE_SEND and not closing
-        if self._outbox and not wait:
-            outbox, self._outbox, self._outbox_bytes = self._outbox, [], 0
-            super()._send(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+    def _bound_output(self) -> None:
         if self._output_full and self.waiting_output > OUTPUT_STUCK:
             self._hold("output")
 
-    def _force_close(self, exc: Exception | None) -> None:
-        # The disconnect message was written just before.
-        self._flush_outbox(closing=True)
-        super()._force_close(exc)
+    def send_data(self, channel: int, data: bytes) -> bool:
+        """Send data to the client's ``channel`` in a cheaper way. Returns false if there is none."""
+        return False
 
     def _cleanup(self, exc: Exception | None) -> None:
         self.writable.set()
@@ -154,10 +123,7 @@ class Transport(UserAuth):
     # --- packets ---
 
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
-        # asyncssh sends a MSG_IGNORE before every packet, against attacks on the chained IV of CBC. None of our
-        # ciphers uses CBC; dropping it halves the work and the number of packets for every keystroke.
-        if pkttype != MSG_IGNORE:
-            super().send_packet(pkttype, *args, handler=handler)
+        super().send_packet(pkttype, *args, handler=handler)
         if len(self._deferred_packets) > MAX_DEFERRED:
             self._deferred_packets = []
             self._end(asyncssh.ProtocolError("Key exchange not finished"))
@@ -172,7 +138,6 @@ class Transport(UserAuth):
         # OpenSSH's client hides the timing of keystrokes only if the server answers its pings.
         self._extensions_to_send[b"ping@openssh.com"] = b"0"
         super().send_newkeys(k, h)
-        use_fast_gcm(self)
         self._open_for_channels()
         if self.owner is not None:
             self.owner.keys_exchanged()
@@ -180,23 +145,9 @@ class Transport(UserAuth):
     # --- key exchange ---
 
     def _send_kexinit(self) -> None:
-        # The client's order decides, and OpenSSH prefers CTR with a MAC, which costs twice as much as GCM. Waiting for
-        # the client's offer before making ours would cost every login a round trip. Instead, a client that supports
-        # GCM and transfers more than a little is asked to rekey once, with only GCM on offer.
-        if self._bulk_ciphers and self._auth_complete:
-            self._enc_algs, self._bulk_ciphers = self._bulk_ciphers, []
-            self._rekey_bytes = self._usual_rekey_bytes
         super()._send_kexinit()
         # asyncssh keeps all packets until the exchange is done, and the client decides when that is.
         self.writable.clear()
-
-    def _choose_bulk_ciphers(self, offered: Sequence[Sequence[bytes]]) -> None:
-        """At the first key exchange: remember GCM if the client supports it in both directions but prefers another."""
-        gcm = [cipher for cipher in self._enc_algs if b"gcm" in cipher]
-        both = [cipher for cipher in gcm if all(cipher in ciphers for ciphers in offered)]
-        if both and not (self._enc_alg_cs in gcm and self._enc_alg_sc in gcm):
-            self._bulk_ciphers = both
-            self._rekey_bytes = min(BULK, self._rekey_bytes)
 
     async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         # asyncssh treats a guess as wrong if the chosen method is not the client's first. By RFC 4253 section 7 it is
@@ -210,7 +161,10 @@ class Transport(UserAuth):
         theirs = (next(iter(lists[0]), b""), next(iter(lists[1]), b""))
         self._ignore_first_kex = follows and ours != theirs
         if not self._session_id:
-            self._choose_bulk_ciphers(lists[2:4])
+            self._first_offer(lists)
+
+    def _first_offer(self, lists: Sequence[Sequence[bytes]]) -> None:
+        """Look at the lists of names of the client's first KEXINIT (RFC 4253 section 7.1)."""
 
     def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
         # asyncssh stores the chosen RSA hash in the key object, which all connections share, so concurrent logins

@@ -1,4 +1,4 @@
-"""asyncssh's channel of a forwarded connection, with corrections and bounds. Written against asyncssh 2.24.1."""
+"""asyncssh's channel of a forwarded connection, with corrections and bounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncssh.constants import MSG_CHANNEL_CLOSE, OPEN_RESOURCE_SHORTAGE
 from asyncssh.packet import SSHPacket
 
 from sshgate.forwarding.destinations import Tcp, Unix
-from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, coalesce, deliver_and_adjust_window
+from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, BoundedChannel
 
 if TYPE_CHECKING:
     _ForwardChannel = SSHForwardChannel[bytes]
@@ -26,7 +26,7 @@ class Session(Protocol):
         """The client has closed the channel. Bytes that it sent before may follow."""
 
 
-class AsyncsshForwardChannel(_ForwardChannel):
+class AsyncsshForwardChannel(BoundedChannel, _ForwardChannel):
     """The channel of one forwarded connection of any kind."""
 
     def set_inbound_peer_names(self, *names: object) -> None:
@@ -57,23 +57,10 @@ class AsyncsshForwardChannel(_ForwardChannel):
         if session is not None:
             cast(Session, session).close_received()
 
-    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
-        if not coalesce(self, data):
-            super()._accept_data(cast(bytes, bytearray(data)) if self._recv_paused else data, datatype)
-
-    def _deliver_data(self, data: bytes, datatype: int | None = None) -> None:
-        deliver_and_adjust_window(self, data, datatype)
-
     _packet_handlers = {  # noqa: RUF012
         **SSHForwardChannel._packet_handlers,
         MSG_CHANNEL_CLOSE: _process_close_and_record,
     }
-
-    def log_sent_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing, as in ``Transport``."""
-
-    def log_received_packet(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing, as in ``Transport``."""
 
 
 def is_open(channel: Any) -> bool:

@@ -1,16 +1,17 @@
-"""asyncssh's user authentication (RFC 4252) with corrections. Written against asyncssh 2.24.1."""
+"""asyncssh's user authentication (RFC 4252) with corrections, and the owner that decides for a connection."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import asyncssh
-from asyncssh.packet import SSHPacket
+from asyncssh.packet import PacketDecodeError, SSHPacket
+from asyncssh.public_key import CERT_TYPE_USER, SSHOpenSSHCertificate, SSHOpenSSHCertificateV01
 
-from sshgate.ssh._asyncssh.owner import Owner
-from sshgate.ssh._asyncssh.reading import BoundedInput
-from sshgate.ssh.certificates import certificate_options
+from sshgate.forwarding.destinations import Tcp, Unix
+from sshgate.ssh._asyncssh.incoming import BoundedInput
 from sshgate.ssh.options import acceptable
 
 # OpenSSH sends a command in one packet of up to 256 KiB. A longer one should get an error, not a disconnect.
@@ -18,6 +19,41 @@ PACKET_AFTER_LOGIN = 1 << 20
 LONGEST_USER_NAME = 512
 # Flags in a security key's signature (OpenSSH's PROTOCOL.u2f): its user was present, and was verified.
 TOUCHED, VERIFIED = 0x01, 0x04
+
+# asyncssh refuses certificates with critical options that it does not know. `validate_public_key` enforces this one.
+SSHOpenSSHCertificateV01._user_option_decoders[b"verify-required"] = SSHOpenSSHCertificate._decode_bool
+
+
+class Owner(Protocol):
+    """Callbacks of a transport to the object that decides for its connection, in addition to asyncssh's."""
+
+    def attempt_failed(self, method: bytes) -> bool:
+        """A login attempt has failed. Returns false if no further attempt is allowed.
+
+        Args:
+            method: The authentication method as the client sent it (RFC 4252).
+        """
+
+    def certificate_accepted(self, user: str, certificate: asyncssh.SSHCertificate) -> bool:
+        """Return whether a certificate with a valid signature may log in as ``user``, the whole login name."""
+
+    def presence_required(self) -> tuple[bool, bool]:
+        """Return whether the key just accepted must have been touched, and must have verified its user (PIN)."""
+
+    def keys_exchanged(self) -> None:
+        """A key exchange is done, the first one or a rekey."""
+
+    def sessions_ended(self) -> None:
+        """The client will open no more sessions (no-more-sessions@openssh.com)."""
+
+    def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
+        """Start a listener in the sandbox.
+
+        The awaitable returns the port (0 for a path), or ``None`` if it is refused. Never raises.
+        """
+
+    def unlisten(self, where: Tcp | Unix) -> bool:
+        """Close a listener. Returns whether there was one."""
 
 
 class UserAuth(BoundedInput):
@@ -88,7 +124,7 @@ class UserAuth(BoundedInput):
         # without principals for every user. It takes the options that it enforces itself (permit-pty, ...) from here.
         if self.owner is None or not self.owner.certificate_accepted(username, cert):
             return None
-        self._cert_options = dict(certificate_options(cert))
+        self._cert_options = dict(cast(SSHOpenSSHCertificate, cert).options)
         return cert.key
 
     async def _validate_client_public_key(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
@@ -106,3 +142,36 @@ def _presence(signature: bytes) -> int:
         return TOUCHED | VERIFIED
     packet.get_string()
     return packet.get_byte()
+
+
+class UserCertificate(NamedTuple):
+    """What a user certificate of OpenSSH says.
+
+    ``valid_after`` and ``valid_before`` are seconds since the epoch. ``signer`` is the authority's public key in SSH
+    wire encoding. ``options`` are the decoded critical options and extensions by name.
+    """
+
+    valid_after: int
+    valid_before: int
+    principals: Sequence[str]
+    signer: bytes
+    signature: bytes
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, certificate: asyncssh.SSHCertificate) -> UserCertificate | None:
+        """Return what ``certificate`` says; ``None`` if it is no user certificate of OpenSSH."""
+        if not isinstance(certificate, SSHOpenSSHCertificate) or certificate._cert_type != CERT_TYPE_USER:
+            return None
+        # asyncssh has verified the authority's signature, but accepts any algorithm (RFC 8332 and older).
+        packet = SSHPacket(certificate.public_data)
+        try:
+            packet.get_string()
+            SSHOpenSSHCertificateV01._decode(packet, type(certificate.key))
+            signer, signature = packet.get_string(), packet.get_string()
+        except PacketDecodeError:
+            return None
+        return cls(
+            certificate._valid_after, certificate._valid_before, certificate.principals, signer, signature,
+            certificate.options,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The receiving side of a connection, with bounds per turn of the event loop and before login. For asyncssh 2.24.1.
+"""The receiving side of a connection: its peer's address, how it is refused, and bounds on what it may send.
 
 asyncssh processes all received data at once, so a client that sends small packets without pause delays all others. Here
 each connection has a budget (``sshgate.stream.turns``). Waiting data is bounded in bytes. Before login there is also a
@@ -18,17 +18,20 @@ from asyncssh.constants import (
     MSG_DEBUG,
     MSG_IGNORE,
     MSG_KEXINIT,
-    MSG_NEWKEYS,
     MSG_UNIMPLEMENTED,
     MSG_USERAUTH_REQUEST,
 )
 from asyncssh.misc import DisconnectError
 from asyncssh.packet import SSHPacket
 
-from sshgate.ssh._asyncssh.arrival import IncomingConnection
-from sshgate.ssh._asyncssh.gcm import FastGcm
+from sshgate.access.proxy_header import Peer, is_header
 from sshgate.stream import turns
 
+# sshd's message to clients that it refuses before the version exchange. OpenSSH's client shows it.
+TURNED_AWAY = b"Not allowed at this time\r\n"
+# Seconds that refused clients have to read it, and how many may be reading at the same time.
+READING_SECONDS = 1.0
+MOST_TURNED_AWAY = 100
 # No packet before login needs more than a large certificate and its signature.
 PACKET_BEFORE_LOGIN = 64 * 1024
 # A login takes 10 packets and two more for each key that is tried; with large certificates, some hundred KiB.
@@ -64,8 +67,12 @@ def _after_kexinit(handler: _Handler) -> _Handler:
 _HANDLERS = cast("dict[int, _Handler]", asyncssh.SSHServerConnection._packet_handlers)
 
 
-class BoundedInput(IncomingConnection):
+class BoundedInput(asyncssh.SSHServerConnection):
     """A connection that processes its input in bounded pieces, one per turn of the event loop."""
+
+    # `SshServer` sets both on each object. Behind a load balancer the socket has the balancer's address.
+    peer = Peer("", 0)
+    turned_away: set[asyncio.Transport] = set()  # noqa: RUF012
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
@@ -78,6 +85,44 @@ class BoundedInput(IncomingConnection):
         self._early_bytes = 0
         self._rekeys_paid_until = 0.0
 
+    @property
+    def greeted(self) -> bool:
+        """Whether the client has sent its version string."""
+        return bool(self._client_version)
+
+    def turn_away(self) -> None:
+        """Refuse the connection with a message, before anything is read from it.
+
+        The socket is closed in the background, after ``READING_SECONDS``. With ``MOST_TURNED_AWAY`` clients waiting
+        already, it is closed at once and without the message.
+        """
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        self._loop.call_soon(self._cleanup, None)
+        others = self.turned_away
+        if len(others) >= MOST_TURNED_AWAY:
+            transport.abort()
+            return
+        # The client's data stays unread, so closing at once would send a RST and the client would lose the message.
+        others.add(transport)
+        transport.pause_reading()
+        transport.write(TURNED_AWAY)
+        transport.write_eof()
+
+        def gone() -> None:
+            others.discard(transport)
+            transport.abort()
+
+        self._loop.call_later(READING_SECONDS, gone)
+
+    def _recv_version(self) -> bool:
+        if is_header(self._inpbuf):
+            raise asyncssh.ProtocolError("a PROXY header from an address that ssh.proxy_protocol does not list")
+        return super()._recv_version()
+
+    # --- packets ---
+
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         self._inpbuf = b"".join((self._inpbuf, data)) if self._inpbuf else data
         self.budget.schedule()
@@ -85,16 +130,7 @@ class BoundedInput(IncomingConnection):
 
     def _work_off(self) -> bool:
         """Process packets until the share is used up. Returns whether some are left."""
-        if isinstance(self._recv_encryption, FastGcm):
-            # asyncssh copies all remaining input twice for each packet: 2.5 MiB for one read of 256 KiB.
-            self._inpbuf = cast(bytes, memoryview(self._inpbuf))
-        left = self._recv_packets()
-        if not left:
-            self._inpbuf = bytes(self._inpbuf)
-        return left
-
-    def _recv_packets(self) -> bool:
-        # Like asyncssh's `_recv_data`, but it stops when the share is used up.
+        # Like asyncssh's `_recv_data`, but it stops.
         self._reset_keepalive_timer()
         over = self.budget.exhausted
         try:
@@ -120,9 +156,6 @@ class BoundedInput(IncomingConnection):
     def _finish_recv_packet(
         self, pkttype: int, seq: int, task: asyncio.Task[None] | None = None, is_async: bool = False
     ) -> None:
-        if pkttype == MSG_NEWKEYS:
-            # The next packets may use a cipher of asyncssh, which takes only bytes.
-            self._inpbuf = bytes(self._inpbuf)
         super()._finish_recv_packet(pkttype, seq)
         if not self._auth_complete:
             self._count_early()
