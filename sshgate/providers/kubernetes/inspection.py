@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from sshgate.config.model import Profile
+from sshgate.config.values import quantity_value
 from sshgate.errors import GateError
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.clocks import Now
@@ -24,11 +25,6 @@ from sshgate.sandbox.side_execs import NOBODY, ExecLimits
 
 # Seconds to wait for the figures of the metrics API (metrics.k8s.io), which many clusters lack.
 USAGE_SECONDS = 2.0
-
-_SUFFIXES = {
-    "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
-    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50,
-}  # fmt: skip
 
 
 class _Container(Object):
@@ -117,13 +113,5 @@ def _state(record: Record) -> Literal["starting", "attached", "detached", "endin
 
 def _sum(pod: _PodMetrics) -> tuple[float, int]:
     used = [container.usage for container in pod.containers]
-    cpu = sum(_quantity(one.get("cpu", "0")) for one in used)
-    return cpu, int(sum(_quantity(one.get("memory", "0")) for one in used))
-
-
-def _quantity(text: str) -> float:
-    digits = text.rstrip("numkKMGTPi")
-    suffix = text[len(digits) :]
-    if suffix not in _SUFFIXES:
-        raise ValueError(f"not a quantity: {text!r}")
-    return float(digits) * _SUFFIXES[suffix]
+    cpu = sum(quantity_value(one.get("cpu", "0")) for one in used)
+    return cpu, int(sum(quantity_value(one.get("memory", "0")) for one in used))
