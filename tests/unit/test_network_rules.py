@@ -84,7 +84,7 @@ def test_a_block_of_addresses_has_exceptions_and_a_version() -> None:
         ([], 1, "UDP", True),
     ],
 )
-def test_ports_are_told_apart_by_number_name_range_and_protocol(
+def test_ports_match_by_number_name_range_and_protocol(
     ports: list[dict[str, Any]], port: int, protocol: str, passes: bool
 ) -> None:
     inward = policy({}, ingress=[{"ports": ports}])
