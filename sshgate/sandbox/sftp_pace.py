@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 
 from sshgate.stream.interfaces import STDOUT, Control, Outcome, Process
+from sshgate.stream.turns import budget
 
 # Requests without an answer at most. OpenSSH's client itself has 64 at most.
 MOST = 128
 # Once input was held, it continues when this many are left, so that one message carries many small packets.
 FEW = 64
+# Answers that are counted at once. 32 KiB of the smallest are 3,600.
+AT_ONCE = 100
 # Seconds without an answer after which the count restarts from 0: a request of an unknown type has no answer.
 FORGET_SECONDS = 1.0
 # Bytes. A shorter or longer packet is not SFTP: from there on everything is passed on without counting.
@@ -33,21 +37,33 @@ class Paced:
         self._replies = _Packets()
         self._unanswered = 0
         self._room = asyncio.Event()
+        self._budget = budget()
+        self._read: tuple[int, bytes] | None = None
+        self._counting: Iterator[None] = iter(())
 
     def __repr__(self) -> str:
         return f"<Paced {self._unanswered} unanswered, {self._process!r}>"
 
     async def read(self) -> tuple[int, bytes] | None:
-        chunk = await self._process.read()
-        if chunk is None:
-            self._replies.count = False
-            self._room.set()
-        elif chunk[0] == STDOUT and self._replies.count:
-            answered, _ = self._replies.take(chunk[1], 0, len(chunk[1]))
+        if self._read is None:
+            self._read = await self._process.read()
+            if self._read is None:
+                self._replies.count = False
+                self._room.set()
+                return None
+            self._counting = self._answered(self._read[1]) if self._read[0] == STDOUT else iter(())
+        await self._budget.run(self._counting)
+        chunk, self._read = self._read, None
+        return chunk
+
+    def _answered(self, data: bytes) -> Iterator[None]:
+        at = 0
+        while at < len(data) and self._replies.count:
+            answered, at = self._replies.take(data, at, AT_ONCE)
             self._unanswered = max(0, self._unanswered - answered)
             if self._unanswered <= FEW:
                 self._room.set()
-        return chunk
+            yield
 
     async def write(self, data: bytes) -> None:
         at = 0

@@ -28,6 +28,7 @@ KINDS = {
     "empty messages": frame(BINARY, b""),
     "unknown channels": frame(BINARY, b"\x09x"),
     "pings": frame(PING, b""),
+    "answers of an sftp server": frame(BINARY, b"\x01" + ((5).to_bytes(4, "big") + bytes(5)) * 13),
     "fragments": frame(FIRST, b"\x01") + frame(MORE, b"") * 20 + frame(LAST, b"x"),
 }
 END = frame(BINARY, b'\x03{"status":"Success"}') + frame(0x88, b"\x03\xe8")

@@ -15,6 +15,7 @@ import pytest
 from sshgate.config.model import SandboxPlace
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.exec.process import ExecProcess
+from sshgate.sandbox.sftp_pace import Paced
 from sshgate.stream import turns
 from sshgate.stream.interfaces import Exited
 from tests.fairness.attack import ECHO_LIMIT, MEMORY_LIMIT, ROOT, Most
@@ -51,10 +52,11 @@ async def slowest_turn(until: asyncio.Event) -> float:
 
 
 async def output_size(client: ApiServer) -> int:
-    """Run a program that floods to its end; how much it has said."""
+    """Run a program that floods to its end, as if it were an sftp server; how much it has said."""
     socket = await client.websocket(client.path("pods", "x", "exec"), "command=true")
-    process = ExecProcess(socket, False, FakePodContext(True))
-    process.pid = 1
+    program = ExecProcess(socket, False, FakePodContext(True))
+    program.pid = 1
+    process = Paced(program)
     size, client_budget = 0, turns.budget()
     while (chunk := await process.read()) is not None:
         size += len(chunk[1])
@@ -86,7 +88,7 @@ def test_an_api_servers_flood_of(kind: str, loop: str, server: SandboxPlace) -> 
         slowest, grown, sizes = runner.run(flooded(server))
     print(slowest, grown)
     # Bytes of output in each turn of the frames.
-    each = {"bytes of output": 1, "both outputs": 2, "fragments": 1}.get(kind, 0)
+    each = {"bytes of output": 1, "both outputs": 2, "fragments": 1, "answers of an sftp server": 117}.get(kind, 0)
     assert sizes == [int(MIB * (1 << 20)) // len(KINDS[kind]) * each] * SOCKETS
     # A key and its echo take five turns.
     assert slowest <= ECHO_LIMIT / 5

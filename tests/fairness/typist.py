@@ -7,6 +7,7 @@ floods runs in a process of its own at a lower priority.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import subprocess
@@ -15,6 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+import asyncssh
+from asyncssh.packet import String
+
+from sshgate.ssh._asyncssh.connection import MSG_PING, MSG_PONG
+from tests.hostile.peer import peer
 from tests.rig.gateway import Gateway
 from tests.rig.processes import descendants
 from tests.rig.ssh import Ssh
@@ -73,6 +79,34 @@ class Typist:
     def _waited(self) -> float:
         """Seconds for which the key's way had no processor so far."""
         return sum(map(without_processor, self._chain))
+
+
+class Pinger:
+    """Somebody who sends pings of SSH (OpenSSH's PROTOCOL 1.9): the gateway answers them by itself, without a sandbox.
+
+    For floods that keep the cluster busy, through which a key's echo would have to come.
+    """
+
+    def __init__(self, gateway: Gateway, ssh: Ssh) -> None:
+        self.gateway = gateway
+        self._ssh = ssh
+        self._chain = [os.getpid(), gateway.pid]
+
+    def type_while(self, goes_on: Callable[[], bool], least: int = 20) -> list[float]:
+        """Ping until it is over; what each answer took, without the time in which there was no processor."""
+        return asyncio.run(self._ping_while(goes_on, least))
+
+    async def _ping_while(self, goes_on: Callable[[], bool], least: int) -> list[float]:
+        answers: list[float] = []
+        async with peer(self.gateway.port) as client:
+            await client.log_in(asyncssh.read_private_key(self._ssh.key), self._ssh.user.encode())
+            while goes_on() or len(answers) < least:
+                waited, began = sum(map(without_processor, self._chain)), time.monotonic()
+                client.say(MSG_PING, String(b"x"))
+                await client.hear(MSG_PONG)
+                answers.append(time.monotonic() - began - (sum(map(without_processor, self._chain)) - waited))
+                await asyncio.sleep(PAUSE)
+        return answers
 
 
 def without_processor(pid: int) -> float:
