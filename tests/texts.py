@@ -20,21 +20,8 @@ SHORTEST_MODULE = 60
 # Modules of the product that are shorter all the same, each with its reason. Others belong into their one user.
 SHORT = {
     "sshgate/lifecycle/admission.py": "pure; for the registry and for homes",
-    "sshgate/providers/kubernetes/api/connections.py": "what is private to aiohttp's connector",
-    "sshgate/providers/kubernetes/endings.py": "pure",
-    "sshgate/providers/kubernetes/keeping.py": "for the provider and for operators",
-    "sshgate/providers/kubernetes/listing.py": "for users and for operators",
-    "sshgate/providers/kubernetes/owner_reference.py": "one API object",
-    "sshgate/providers/kubernetes/usage.py": "one API group, which many clusters lack",
-    "sshgate/providers/local/spawn.py": "for the provider and for its sandboxes",
-    "sshgate/ssh/_asyncssh/arrival.py": "below reading.py, which is long",
-    "sshgate/ssh/_asyncssh/owner.py": "the contract of two modules",
     "sshgate/telemetry/rate_limit.py": "one rule, for every log line that strangers cause",
     "sshgate/telemetry/readiness.py": "for the composition root and the health port",
-    "webshim/one_time_tokens.py": "one rule with tests of its own",
-    "webshim/principal.py": "a value of the whole web shim",
-    "webshim/throttle.py": "one rule with tests of its own",
-    "webshim/tokens.py": "the shim's only subsystems",
 }
 LONGEST_SENTENCE = 40
 # Lists of changes, and texts that others wrote.
