@@ -7,7 +7,7 @@ reported directly. No label holds a name that users choose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -27,6 +27,9 @@ API_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ASKS = ("shell", "exec", "sftp")
 # The error codes (errors.py) with which a session can fail.
 FAILURES = ("internal", "denied", "limit", "request", "no_sandbox", "start", "missing", "unavailable", "cancelled")
+# Stages that a connection passes once, and those of each of its sessions. Between them the client takes its time.
+CONNECTION_STAGES = (Stage.KEY_EXCHANGE, Stage.AUTHENTICATION)
+SESSION_STAGES = (Stage.CLAIM, Stage.ENTER, Stage.LAUNCH, Stage.FIRST_BYTE)
 
 log = structlog.get_logger("sshgate.metrics")
 
@@ -114,9 +117,11 @@ class Metrics:
         waited = timings.between(Stage.REQUEST, Stage.FIRST_BYTE)
         if prompt and waited is not None:
             self._prompt.labels(timings.how).observe(waited)
+        self._record_stages(timings, SESSION_STAGES)
+
+    def _record_stages(self, timings: Timings, wanted: Collection[Stage]) -> None:
         for stage, took, since in timings.steps():
-            # Leave out the time that the client took to send its request, and the zero point.
-            if since and stage is not Stage.REQUEST:
+            if since and stage in wanted:
                 self._stages.labels(stage.replace(" ", "_")).observe(took)
 
     def api_request(self, verb: str, outcome: str, seconds: float) -> None:
@@ -131,6 +136,8 @@ class Metrics:
         match record.code:
             case Code.LOGIN:
                 self._logins.labels("accepted").inc()
+                if record.timings is not None:
+                    self._record_stages(record.timings, CONNECTION_STAGES)
             case Code.CONNECTION_LIMIT:
                 self._logins.labels("limit").inc()
             case Code.CONNECTION_UNAUTHENTICATED:

@@ -22,7 +22,8 @@ from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.metrics import FAILURES
+from sshgate.telemetry.events import Events
+from sshgate.telemetry.metrics import FAILURES, Metrics
 from sshgate.telemetry.timings import Stage, Timings
 
 MONITORING = Path(__file__).resolve().parents[2] / "manifests" / "monitoring"
@@ -151,3 +152,26 @@ def test_the_readme_names_every_metric(exposed: dict[str, set[str]]) -> None:
     ours = {name for name in exposed if name.startswith("sshgate_") and not name.endswith("_created")}
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in ours}
     assert named == families
+
+
+def test_the_stages_of_a_connection_count_once_and_those_of_its_sessions_each_time() -> None:
+    metrics = Metrics()
+    events = Events(metrics.observe)
+    connection = Timings()
+    for stage in (Stage.ACCEPT, Stage.KEY_EXCHANGE, Stage.AUTHENTICATION):
+        connection.mark(stage)
+    events.context().with_timings(connection).emit(Code.LOGIN)
+    for name in ("one", "two"):
+        session = Timings(name, connection.times)
+        for stage in Stage:
+            session.mark(stage)
+        metrics.first_byte(session, prompt=False)
+    counted = {
+        sample.labels["stage"]: sample.value
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+        if sample.name == "sshgate_stage_seconds_count"
+    }
+    assert counted == {
+        "key_exchange": 1, "authentication": 1, "claim": 2, "enter": 2, "launch": 2, "first_byte": 2
+    }  # fmt: skip
