@@ -116,6 +116,26 @@ def test_no_identifier_has_a_word_that_the_glossary_replaces() -> None:
     assert sorted(wrong) == []
 
 
+# Unit tests of what is not a module of the product.
+OF_NO_MODULE = {"network_rules", "tally"}
+
+
+def test_unit_tests_are_found_by_their_modules_name() -> None:
+    """``sshgate/a/b/c.py``: ``tests/unit/test_b_c.py`` or ``test_a_c.py``, perhaps with a topic behind it."""
+    names = set()
+    for root in ("sshgate", "webshim"):
+        for path in (ROOT / root).rglob("*.py"):
+            rooms = path.relative_to(ROOT / root).parts[:-1] if root == "sshgate" else ("web",)
+            names |= {f"{room.strip('_')}_{path.stem.strip('_')}" for room in rooms}
+    lost = [
+        path.name
+        for path in (ROOT / "tests" / "unit").glob("test_*.py")
+        if not any(f"{path.stem}_".startswith(f"test_{name}_") for name in names)
+        and path.stem.removeprefix("test_") not in OF_NO_MODULE
+    ]
+    assert sorted(lost) == []
+
+
 def test_scripts_are_programs() -> None:
     for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run", ROOT / "tests" / "cluster" / "cluster"]:
         assert path.stat().st_mode & 0o111, f"{path} is not executable"
