@@ -15,9 +15,8 @@ import structlog
 from asyncssh.constants import EXTENDED_DATA_STDERR
 
 from sshgate.config.values import FORBIDDEN_VARIABLES, is_variable, matches
-from sshgate.ssh._asyncssh.channel import AsyncsshSessionChannel, BoundedChannel, wait_writable
+from sshgate.ssh._asyncssh.channel import AsyncsshForwardChannel, AsyncsshSessionChannel, BoundedChannel, wait_writable
 from sshgate.ssh._asyncssh.connection import Transport
-from sshgate.ssh._asyncssh.forward import AsyncsshForwardChannel
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import (
     CHUNK,

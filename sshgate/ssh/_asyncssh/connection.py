@@ -24,8 +24,15 @@ from asyncssh.constants import OPEN_RESOURCE_SHORTAGE as SHORTAGE
 from asyncssh.packet import SSHPacket, String, UInt32
 
 from sshgate.forwarding.destinations import Tcp, Unix
-from sshgate.ssh._asyncssh.channel import SMALLEST_PACKET, AsyncsshSessionChannel, channel_and_packet_size
-from sshgate.ssh._asyncssh.forward import AsyncsshForwardChannel, is_open, tcp, unix
+from sshgate.ssh._asyncssh.channel import (
+    SMALLEST_PACKET,
+    AsyncsshForwardChannel,
+    AsyncsshSessionChannel,
+    channel_and_packet_size,
+    is_open,
+    tcp,
+    unix,
+)
 from sshgate.ssh._asyncssh.incoming import LONGEST_REQUEST
 from sshgate.ssh._asyncssh.userauth import UserAuth
 
