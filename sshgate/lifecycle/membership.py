@@ -33,7 +33,7 @@ UNANSWERED = 90.0
 """Seconds of silence after which a peer that could not be asked is dead: longer than a process is stopped, or a node or
 a network away, while users still wait."""
 LONGEST_GAP = 5.0
-"""Seconds: ``listen`` is called more often than this; a longer gap between two calls does not count as time."""
+"""Seconds: ``count_time`` is called more often than this; a longer gap between two calls does not count as time."""
 
 # 2^32 divided by the golden ratio: multiplying by it carries each bit into the high ones (Knuth, TAOCP 6.4).
 _ODD = 0x9E3779B1
@@ -46,7 +46,7 @@ class Membership:
 
     def __init__(self, me: str) -> None:
         self._me = me
-        self._listened = 0.0
+        self._observed_time = 0.0
         self._last: float | None = None
         self._values: dict[str, str] = {}
         self._renewals: dict[str, float] = {}
@@ -58,9 +58,9 @@ class Membership:
         return f"<Membership {alive} alive, {len({self._me, *self._renewals}) - alive} silent or gone>"
 
     @property
-    def listed(self) -> float:
+    def observed_time(self) -> float:
         """Seconds in which we could have observed a renewal."""
-        return self._listened
+        return self._observed_time
 
     def observe(self, life: str, value: str) -> None:
         """The Lease of ``life`` was read; ``value`` is any text that changes with each renewal."""
@@ -70,7 +70,7 @@ class Membership:
 
     def answered(self, life: str) -> None:
         """The instance has shown that it lives: its silence starts again from 0."""
-        self._renewals[life] = self._listened
+        self._renewals[life] = self._observed_time
         self._left.discard(life)
         self._vanished.discard(life)
 
@@ -81,22 +81,22 @@ class Membership:
     def left(self, life: str) -> None:
         """It has released its Lease. An instance never comes back, so it is dead at once."""
         self._left.add(life)
-        self._renewals.setdefault(life, self._listened)
+        self._renewals.setdefault(life, self._observed_time)
 
-    def expect(self, now: float, lives: Iterable[str] = ()) -> None:
+    def count_time(self, now: float, lives: Iterable[str] = ()) -> None:
         """Count the time since the last call, in which the Leases could be read. ``now`` is monotonic.
 
         ``lives``: all instances that are named on pods. The silence of one that is new to us (its pod was read before
         its Lease) starts now.
         """
         if self._last is not None and 0 <= now - self._last <= LONGEST_GAP:
-            self._listened += now - self._last
+            self._observed_time += now - self._last
         self._last = now
         for life in lives:
-            self._renewals.setdefault(life, self._listened)
+            self._renewals.setdefault(life, self._observed_time)
 
     def mark_disconnected(self) -> None:
-        """The Leases cannot be read: no time counts until ``listen`` has been called twice again."""
+        """The Leases cannot be read: no time counts until ``count_time`` has been called twice again."""
         self._last = None
 
     def dead(self, life: str) -> bool:
@@ -138,7 +138,7 @@ class Membership:
 
     def _silence(self, life: str) -> float:
         renewed = self._renewals.get(life)
-        return 0.0 if renewed is None else self._listened - renewed
+        return 0.0 if renewed is None else self._observed_time - renewed
 
 
 class Election:

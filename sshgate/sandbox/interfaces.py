@@ -218,7 +218,7 @@ class Provider(Protocol):
         """The homes of named sandboxes; ``None`` where the provider has none."""
 
     @property
-    def shelf(self) -> UserRecords | None:
+    def user_records(self) -> UserRecords | None:
         """Where gateways share what they record of users; ``None``: each keeps it on its own machine."""
 
     async def open(self) -> None:

@@ -112,7 +112,7 @@ def _make_web(config: Config, core: Core) -> WebFrontend | None:
     if config.web is None:
         return None
     secret = config.web.secret
-    ledger = Ledger(core.provider.shelf or FileUserRecords(secret.with_name(f"{secret.name}.issued")))
+    ledger = Ledger(core.provider.user_records or FileUserRecords(secret.with_name(f"{secret.name}.issued")))
     # Imported by name: the package can be installed without the web front end, and aiohttp and argon2 load only here.
     server = importlib.import_module("webshim.server").WebServer
     events = core.telemetry.events

@@ -52,7 +52,7 @@ def test_logouts_that_are_forgotten_take_older_logins_along() -> None:
 
 
 class Away(MemoryUserRecords):
-    """A shelf that can be out of reach."""
+    """A store that can be out of reach."""
 
     away = False
 
@@ -70,14 +70,14 @@ class Away(MemoryUserRecords):
 
 
 async def test_a_logout_holds_here_at_once_and_everywhere_when_it_can_be_saved() -> None:
-    shelf = Away()
-    here, there = Ledger(shelf, lambda: 0.0), Ledger(shelf, lambda: 0.0)
-    shelf.away = True
+    store = Away()
+    here, there = Ledger(store, lambda: 0.0), Ledger(store, lambda: 0.0)
+    store.away = True
     await here.logout("alice", "login", Logout(0.5, 100.0))
     assert here.of("alice").lost("login", 0.5, token=False)
     with pytest.raises(GateError):
         await here.issue("alice", token("a"))
-    shelf.away = False
+    store.away = False
     # What is read, or written by another, does not undo it meanwhile.
     await here.refresh()
     await here.issue("alice", token("b"))

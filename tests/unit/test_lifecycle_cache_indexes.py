@@ -152,7 +152,7 @@ class Events(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.mono += seconds
         self.wall += seconds
-        self.membership.expect(self.mono, self.cache.lives())
+        self.membership.count_time(self.mono, self.cache.lives())
 
     @rule(seconds=st.sampled_from((-1e6, -100.0, 100.0, 1e6)))
     def the_server_clock_is_set(self, seconds: float) -> None:

@@ -229,9 +229,9 @@ def test_starts_per_minute_are_counted_by_user_and_come_back() -> None:
 
 def silent(*lives: str) -> Membership:
     presence = Membership("me")
-    presence.expect(0.0, lives)
+    presence.count_time(0.0, lives)
     for second in range(4, int(LEASE_DURATION) + 12, 4):
-        presence.expect(float(second), lives)
+        presence.count_time(float(second), lives)
     return presence
 
 

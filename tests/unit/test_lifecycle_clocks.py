@@ -234,13 +234,13 @@ def hear(presence: Membership, start: float, end: float, signs: dict[str, str] |
         start += 4.0
         for life, sign in (signs or {}).items():
             presence.observe(life, sign)
-        presence.expect(start, ("b",))
+        presence.count_time(start, ("b",))
     return start
 
 
 def test_a_gateway_is_dead_when_its_renewal_has_not_changed_for_long_and_nobody_answers_for_it() -> None:
     presence = Membership("a")
-    presence.expect(0.0)
+    presence.count_time(0.0)
     now = hear(presence, 0.0, LEASE_DURATION, {"b": "1"})
     presence.vanished("b")  # its door alone says nothing: it may only be opening it
     assert not presence.dead("b")
@@ -254,7 +254,7 @@ def test_a_gateway_is_dead_when_its_renewal_has_not_changed_for_long_and_nobody_
 
 def test_a_silent_gateway_that_may_only_be_out_of_reach_is_replaced_but_not_dead_for_long() -> None:
     presence = Membership("a")
-    presence.expect(0.0)
+    presence.count_time(0.0)
     assert presence.suspects() == []
     now = hear(presence, 0.0, LEASE_DURATION + 4.0, {"b": "1"})
     assert (presence.alive(), presence.suspects()) == (["a"], ["b"])
@@ -267,7 +267,7 @@ def test_a_silent_gateway_that_may_only_be_out_of_reach_is_replaced_but_not_dead
 
 def test_a_gateway_that_answers_lives_though_it_cannot_renew() -> None:
     presence = Membership("a")
-    presence.expect(0.0)
+    presence.count_time(0.0)
     now = 0.0
     for _ in range(10):
         now = hear(presence, now, now + LEASE_DURATION + 4.0, {"b": "1"})
@@ -279,13 +279,13 @@ def test_a_gateway_that_answers_lives_though_it_cannot_renew() -> None:
 
 def test_nobody_dies_of_our_own_deafness() -> None:
     presence = Membership("a")
-    presence.expect(0.0)
+    presence.count_time(0.0)
     now = hear(presence, 0.0, 12.0, {"b": "1"})
     presence.mark_disconnected()
-    presence.expect(now + 1000.0)
+    presence.count_time(now + 1000.0)
     assert not presence.dead("b")
     # This process was stopped for ten minutes: the gap is longer than any between two looks.
-    presence.expect(now + 1600.0)
+    presence.count_time(now + 1600.0)
     assert LONGEST_GAP < 600.0
     assert not presence.dead("b")
     hear(presence, now + 1600.0, now + 1616.0)
@@ -295,7 +295,7 @@ def test_nobody_dies_of_our_own_deafness() -> None:
 
 def test_a_life_that_only_stands_on_a_pod_gets_its_time_to_show_itself() -> None:
     presence = Membership("a")
-    presence.expect(0.0)
+    presence.count_time(0.0)
     assert not presence.dead("b")
     hear(presence, 0.0, LEASE_DURATION + 8)
     assert presence.dead("b")
@@ -303,7 +303,7 @@ def test_a_life_that_only_stands_on_a_pod_gets_its_time_to_show_itself() -> None
 
 def test_a_lease_that_is_not_there_kills_nobody_who_makes_it_anew() -> None:
     presence = Membership("a")
-    presence.expect(0.0)
+    presence.count_time(0.0)
     now = hear(presence, 0.0, 8.0, {"b": "1"})
     now = hear(presence, now, now + 8.0)  # none of its own was read
     assert not presence.dead("b")
@@ -318,7 +318,7 @@ def test_a_lease_that_is_not_there_kills_nobody_who_makes_it_anew() -> None:
 
 def test_a_goodbye_is_told_at_once_and_old_only_when_everybody_has_had_the_time_to_hear_it() -> None:
     presence = Membership("a")
-    presence.expect(0.0)
+    presence.count_time(0.0)
     presence.left("c")
     assert presence.dead("c")
     assert not presence.silent("c")
@@ -338,7 +338,7 @@ def test_who_says_goodbye_is_dead_at_once_and_we_ourselves_never_are() -> None:
 
 def test_a_life_is_forgotten_when_nothing_speaks_of_it_and_its_silence_is_over() -> None:
     presence = Membership("a")
-    presence.expect(0.0)
+    presence.count_time(0.0)
     presence.observe("b", "1")
     presence.left("c")
     presence.forget(but=set())

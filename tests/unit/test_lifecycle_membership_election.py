@@ -8,7 +8,7 @@ from sshgate.lifecycle.membership import LEASE_DURATION, STALE, Election, Member
 def listening(presence: Membership, seconds: float, *lives: str) -> None:
     """Time passes while the Leases can be read."""
     for second in range(int(seconds) + 1):
-        presence.expect(float(second), lives)
+        presence.count_time(float(second), lives)
 
 
 def test_the_first_to_look_takes_a_lease_that_is_not_there() -> None:
@@ -26,7 +26,7 @@ def test_a_living_leader_is_followed_and_a_silent_one_replaced() -> None:
     listening(presence, LEASE_DURATION, "a")
     assert not one.observe("a", LEASE_DURATION)
     listening(presence, LEASE_DURATION, "a")
-    presence.expect(LEASE_DURATION + 1, ["a"])
+    presence.count_time(LEASE_DURATION + 1, ["a"])
     # What it holds is its own for longer: it may only be stopped.
     assert not presence.dead("a")
     assert one.observe("a", LEASE_DURATION + 1)
@@ -35,7 +35,7 @@ def test_a_living_leader_is_followed_and_a_silent_one_replaced() -> None:
 def test_a_leader_nobody_has_heard_of_is_replaced_after_the_silence() -> None:
     presence = Membership("b")
     one = Election("b", presence)
-    presence.expect(0.0, ["ghost"])
+    presence.count_time(0.0, ["ghost"])
     assert not one.observe("ghost", 0.0)
     listening(presence, LEASE_DURATION + 1, "ghost")
     assert one.observe("ghost", LEASE_DURATION + 1)

@@ -55,7 +55,7 @@ class World(RuleBasedStateMachine):
         self.lives += 1
         gateway = Gateway(f"life{self.lives}", self.cluster, self.limits, self.now, SETTLE, self.on_delete)
         gateway.relist()
-        gateway.presence.expect(self.now().mono)
+        gateway.presence.count_time(self.now().mono)
         return gateway
 
     def targets(self) -> list[Target]:
@@ -158,7 +158,7 @@ class World(RuleBasedStateMachine):
             for gateway in self.gateways:
                 for other in self.gateways:
                     gateway.presence.observe(other.life, str(self.cluster.time))
-                gateway.presence.expect(self.now().mono, marked)
+                gateway.presence.count_time(self.now().mono, marked)
 
     @rule(which=st.integers(0, 9))
     def crash(self, which: int) -> None:

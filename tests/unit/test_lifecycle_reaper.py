@@ -59,7 +59,7 @@ class World:
     async def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):
             self.seconds += 1
-            self.registry.membership.expect(self.seconds, self.registry.cache.lives())
+            self.registry.membership.count_time(self.seconds, self.registry.cache.lives())
             self.reaper.reap_once()
             await asyncio.sleep(0)
             await asyncio.sleep(0)

@@ -125,7 +125,7 @@ class Heartbeat:
         holder = (leader.spec.holder_identity or None) if leader is not None else None
         on_pods = self._registry.cache.lives()
         elsewhere = {*on_pods, *([holder] if holder else [])}
-        membership.expect(now, elsewhere)
+        membership.count_time(now, elsewhere)
         membership.forget(but={*instances, *elsewhere})
         self._prober.learn(endpoints(leases))
         self._prober.forget(but={*instances, *elsewhere})

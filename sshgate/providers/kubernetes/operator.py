@@ -99,21 +99,21 @@ class Operator:
         until = time.monotonic() + LONGEST_LISTENING
         longer = False
         # Measured in time during which renewals could be observed: slow answers of the API server do not count.
-        while membership.listed <= LEASE_DURATION + LOOK / 2 or membership.suspects():
-            if membership.listed > LEASE_DURATION + LOOK and not longer:
+        while membership.observed_time <= LEASE_DURATION + LOOK / 2 or membership.suspects():
+            if membership.observed_time > LEASE_DURATION + LOOK and not longer:
                 longer = True
-                waiting(UNANSWERED - membership.listed)
+                waiting(UNANSWERED - membership.observed_time)
             if time.monotonic() > until:
                 raise Unavailable("the API server is too slow to show which gateways live; try again in a moment.")
             await self._read()
             found = await leases.all()
             observe_leases(membership, found)
             prober.learn(endpoints(found))
-            membership.expect(time.monotonic(), self._registry.cache.lives())
+            membership.count_time(time.monotonic(), self._registry.cache.lives())
             await prober.probe(membership, ASK_SECONDS)
             await asyncio.sleep(LOOK)
         await prober.close()
-        membership.expect(time.monotonic())
+        membership.count_time(time.monotonic())
         await self._read()
 
     async def _read(self) -> None:

@@ -92,7 +92,7 @@ class KubernetesProvider:
         self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, LeaseRenewer(self.api, self.owner))
         self.registry.leader = lambda: self.heartbeat.leads
         self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
-        self.shelf = LeaseUserRecords(self.api)
+        self.user_records = LeaseUserRecords(self.api)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
         self.named = KubernetesNamed(
             self.api, self.registry, self.owner, self.homes, self._known, self._allocator.make, self._limits

@@ -56,7 +56,7 @@ class LocalProvider:
         self._groups: cgroup.Hierarchy | None = None
         self.named = LocalNamed(self.create, self._sandboxes)
         self.homes = None
-        self.shelf = None
+        self.user_records = None
 
     def __repr__(self) -> str:
         return f"<LocalProvider {len(self._sandboxes)} sandboxes>"
