@@ -24,6 +24,7 @@ from asyncssh.constants import (
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EOF,
     MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_OPEN_CONFIRMATION,
     MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_WINDOW_ADJUST,
     MSG_DEBUG,
@@ -88,12 +89,6 @@ def refused_open() -> bytes:
     return opening(b"direct-tcpip", String(b"localhost"), UInt32(1), String(b""), UInt32(0))
 
 
-def cycle(number: int) -> bytes:
-    """Open, end and close one session after the other; the server counts its channels from 0."""
-    channel, step = divmod(number, 3)
-    return opening(b"session") if step == 0 else on(MSG_CHANNEL_EOF if step == 1 else MSG_CHANNEL_CLOSE, channel)
-
-
 def global_request(name: bytes, *more: bytes) -> bytes:
     return bytes([MSG_GLOBAL_REQUEST]) + String(name) + Boolean(True) + b"".join(more)
 
@@ -112,7 +107,7 @@ class Kind:
 
     at: str
     message: Callable[[int], bytes] | None
-    """Of the number of the message; ``None`` for key exchanges, which take both sides."""
+    """Of the number of the message; ``None`` for what takes answers of the server."""
 
 
 KINDS = {
@@ -144,7 +139,7 @@ KINDS = {
     "refused opens": Kind("login", lambda _: refused_open()),
     "unknown opens": Kind("login", lambda _: opening(b"?")),
     "sessions": Kind("login", lambda _: opening(b"session")),
-    "opened and closed": Kind("login", cycle),
+    "opened and closed": Kind("login", None),
     "variables refused": Kind("channel", lambda n: request(0, b"env", String(b"LC_%d" % n), String(b"x"))),
     "many modes": Kind(
         "channel", lambda _: request(
@@ -280,9 +275,37 @@ class Rekeying:
         return self.client.lost.is_set()
 
 
+@dataclass
+class Cycling:
+    """One connection that opens, ends and closes sessions, a few at a time."""
+
+    client: Peer
+    taken: int = 0
+    sent: int = 0
+
+    async def send(self) -> bool:
+        """Do so; whether the server had enough."""
+        client, until = self.client, time.monotonic() + SECONDS
+        while time.monotonic() < until and not client.lost.is_set():
+            for _ in range(20):
+                self._say(opening(b"session"))
+            answers = [await client.hear(MSG_CHANNEL_OPEN_CONFIRMATION) for _ in range(20)]
+            for _, answer in answers:
+                channel = int.from_bytes(answer[-12:-8], "big")
+                self._say(on(MSG_CHANNEL_EOF, channel))
+                self._say(on(MSG_CHANNEL_CLOSE, channel))
+                self.taken += 3
+            for _ in range(20):
+                await client.hear(MSG_CHANNEL_CLOSE)
+        return client.lost.is_set()
+
+    def _say(self, message: bytes) -> None:
+        self.client.say(message[0], message[1:])
+
+
 async def prepared(
     stack: contextlib.AsyncExitStack, kind: Kind, port: int, key: Path, size: int
-) -> Flooding | Rekeying:
+) -> Flooding | Rekeying | Cycling:
     """A connection that is where the flood begins."""
     messages = (kind.message(number) for number in count()) if kind.message is not None else iter(())
     if kind.at == "start":
@@ -304,7 +327,7 @@ async def prepared(
         client.request(0, b"exec", String(b"exec cat >/dev/null"))
         await client.hear(99)
     if kind.message is None:
-        return Rekeying(client)
+        return Cycling(client) if kind is KINDS["opened and closed"] else Rekeying(client)
     assert client._transport is not None
     client._transport.pause_reading()
     blob, number = flood(messages, sealer(client), size)
