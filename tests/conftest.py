@@ -16,8 +16,10 @@ from tests.rig.cluster import Namespace
 from tests.rig.gateway import Gateway, configured
 from tests.rig.ssh import Ssh, make_key
 
-# A run under nohup, or from a service, ignores hang-ups, and every program it starts would too.
+# A run under nohup, or in the background of a script, ignores these, and every program it starts would too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Who is told to end tidies up first, as after ^C: namespaces, gateways and files with a token would stay.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
