@@ -116,7 +116,7 @@ class Web:
     sessions_per_user: int = 20
     """Sessions of one user at the same time, including ended ones whose result was not viewed yet."""
     login_attempts: int = 10
-    """Failed logins per minute from one address, and for one user."""
+    """Failed logins per minute of one user from one address; five times as many from one address in all."""
     upload_bytes: int = 64 << 30
     """The largest file that can be uploaded."""
 

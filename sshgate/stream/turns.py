@@ -7,9 +7,9 @@ continues in a later turn. The peer with the smallest recent usage goes first: t
 
 Take one budget per peer (connection, socket, process) from ``budget()``. There are three ways to use it:
 
-1. Callbacks (``data_received``): put the bytes into a bounded buffer and call ``ready()``. It calls ``work``, now or in
-   a later turn. ``work`` checks ``over()`` after each packet, stops once that is true, and returns whether something is
-   left. If so, ``pause`` is called (stop reading), and ``resume`` once all is done.
+1. Callbacks (``data_received``): put the bytes into a bounded buffer and call ``schedule()``. It calls ``work``, now
+   or in a later turn. ``work`` checks ``exhausted()`` after each packet, stops once that is true, and returns whether
+   something is left. If so, ``pause`` is called (stop reading), and ``resume`` once all is done.
 2. Coroutines that process what they have read: ``await budget.run(steps)``, where ``steps`` is a generator that
    yields after each small piece of work (a frame, an entry of a listing)::
 
@@ -21,7 +21,7 @@ Take one budget per peer (connection, socket, process) from ``budget()``. There 
        await self._budget.run(self._take(data))
 
    The generator must be lazy: no piece may take more than a few hundred microseconds. It may append to a list.
-3. Work whose cost is known only afterwards: ``await budget.spent(seconds)``.
+3. Work whose cost is known only afterwards: ``await budget.charge_and_wait(seconds)``.
 
 ``charge`` adds costs that arise elsewhere, such as in a task that a packet starts. A peer without competitors is
 delayed by one turn of the loop at most, about 20 us.
@@ -102,7 +102,7 @@ class Budget:
     """Limits the work that one peer causes per turn of the event loop. ``close`` it when the peer has disconnected.
 
     Args:
-        work: Processes what has arrived until ``over()`` is true; returns whether something is left.
+        work: Processes what has arrived until ``exhausted()`` is true; returns whether something is left.
         pause: Called when work has to wait: stop reading from the peer.
         resume: Called when all waiting work is done: read again.
         abort: Called with an exception that ``work`` has raised, after it was reported and the budget closed: end the

@@ -66,7 +66,7 @@ class Metrics:
         self._lost = self._counter("sshgate_claims_lost", "Claims of a warm sandbox that another gateway won.")
         self._reaped = self._counter("sshgate_reaped", "Sandboxes removed because nobody held them.")
         self._forwards = self._counter("sshgate_forwards_ended", "Forwarded connections and listeners.", "outcome")
-        self._web = self._counter("sshgate_web_logins", "Logins at the browser's door.", "outcome")
+        self._web = self._counter("sshgate_web_logins", "Logins of browsers.", "outcome")
         self._sockets = Gauge("sshgate_web_sockets", "Open sockets of browsers.", registry=self.registry)
         self._requests = self._counter("sshgate_api_requests", "Requests to the API server.", "verb", "outcome")
         self._latency = self._histogram("sshgate_api_seconds", "Their time to an answer.", API_SECONDS, "verb")
