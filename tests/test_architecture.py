@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,6 +18,34 @@ def test_import_contracts_hold() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     found = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
+
+
+def test_imports_make_no_circle() -> None:
+    """Neither between modules nor between folders; also not by imports that only the type checker sees."""
+    imports: dict[str, set[str]] = {}
+    folder_of: dict[str, str] = {}
+    for path in [*(ROOT / "sshgate").rglob("*.py"), *(ROOT / "webshim").glob("*.py")]:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        # A module beside the packages is a folder of its own.
+        alone = path.parent.name == "sshgate" or path.name == "__init__.py"
+        folder_of[name] = name if alone else name.rpartition(".")[0]
+        imports[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                imports[name].update([node.module, *(f"{node.module}.{one.name}" for one in node.names)])
+            elif isinstance(node, ast.Import):
+                imports[name].update(one.name for one in node.names)
+    modules = {
+        # `from package import module` names the package too.
+        name: {one for one in found if one in imports and one != name and not name.startswith(f"{one}.")}
+        for name, found in imports.items()
+    }
+    folders: dict[str, set[str]] = {}
+    for name, found in modules.items():
+        there = {folder_of[one] for one in found} - {folder_of[name]}
+        folders.setdefault(folder_of[name], set()).update(there)
+    for graph in (modules, folders):
+        TopologicalSorter(graph).prepare()
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -12,8 +12,7 @@ from sshgate.access.authorized_keys import Keyring
 from sshgate.access.identity import Certified, Restrictions, comes_from
 from sshgate.access.key_line import acceptable as strong
 from sshgate.access.key_line import fingerprint_of
-from sshgate.ssh._asyncssh.userauth import UserCertificate
-from sshgate.ssh.options import acceptable
+from sshgate.ssh._asyncssh.userauth import UserCertificate, acceptable
 
 # OpenSSH's value for "forever".
 _NO_END = 0xFFFF_FFFF_FFFF_FFFF

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import asyncssh
-from asyncssh.packet import PacketDecodeError, SSHPacket
 
 from sshgate import __version__
 from sshgate.config.model import Ssh
+from sshgate.ssh._asyncssh.userauth import SIGNATURES
 
 # OpenSSH's client sends eow@openssh.com (end of write: it reads no more) only to servers whose version begins with
 # "OpenSSH". Without it `ssh gateway 'cat /dev/zero' | head` would never end. A name in place of OpenSSH's version
@@ -25,26 +25,11 @@ KEX = ("curve25519-sha256", "mlkem768x25519-sha256", "curve25519-sha256@libssh.o
 # Without chacha20-poly1305, which OpenSSH would choose first: it takes twice the CPU of AES-GCM.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr")
 MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256")
-# Algorithms that users may sign with. NIST curves are included because hardware tokens use them.
-SIGNATURES = (
-    "ssh-ed25519", "sk-ssh-ed25519@openssh.com",
-    "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "sk-ecdsa-sha2-nistp256@openssh.com",
-    "rsa-sha2-512", "rsa-sha2-256",
-)  # fmt: skip
-
 # Receive window of a session channel. It bounds the memory of an unread channel, and its upload speed to
 # window / round trip.
 WINDOW = 1 << 20
 # Twice the size of OpenSSH's packets, which saves a third of the CPU per uploaded byte.
 LARGEST_PACKET = 64 * 1024
-
-
-def acceptable(signature: bytes) -> bool:
-    """Return whether a signature's algorithm is one of ``SIGNATURES``. Does not verify the signature."""
-    try:
-        return SSHPacket(signature).get_string().decode("ascii", "replace") in SIGNATURES
-    except PacketDecodeError:
-        return False
 
 
 def connection_options(

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 
-from sshgate.providers.kubernetes.exec.remotecommand import V5
+from sshgate.providers.kubernetes.api.websocket import V5
 
 ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 BINARY, PING, FIRST, MORE, LAST = 0x82, 0x89, 0x02, 0x00, 0x80

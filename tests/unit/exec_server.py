@@ -9,8 +9,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from sshgate.providers.kubernetes.api.websocket import V5
 from sshgate.providers.kubernetes.exec.process import ExecProcess
-from sshgate.providers.kubernetes.exec.remotecommand import V5
 from tests.unit.apiserver import connected, serve
 
 SUCCESS = b'\x03{"status":"Success"}'

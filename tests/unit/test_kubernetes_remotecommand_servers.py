@@ -10,7 +10,7 @@ import pytest
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from sshgate.errors import GateError
-from sshgate.providers.kubernetes.exec.remotecommand import V4, V5
+from sshgate.providers.kubernetes.api.websocket import V4, V5
 from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost, Resize
 from sshgate.stream.terminal import TerminalSize
 from tests.unit.apiserver import connected, serve

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
 
-from sshgate.providers.kubernetes.exec.remotecommand import V5
+from sshgate.providers.kubernetes.api.websocket import V5
 from tests.unit.apiserver import connected, serve
 
 

@@ -32,10 +32,10 @@ from sshgate.lifecycle.schema import (  # fmt: skip
     printable,
     user_hash,
 )
+from sshgate.providers.kubernetes.exec.remotecommand import CONTAINER
 from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.launcher import FOREVER
 
-CONTAINER = "shell"
 HOME = "home"
 
 # The same user id in every sandbox: runAsNonRoot cannot check an image whose USER is a name.

@@ -17,7 +17,7 @@ from sshgate.providers.kubernetes.exec import diagnosis, remotecommand
 from sshgate.providers.kubernetes.exec.cold_start import ColdStart, StartupFailed, events
 from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.providers.kubernetes.exec.queue import StartSlot, StartSlots
-from sshgate.providers.kubernetes.podspec import CONTAINER
+from sshgate.providers.kubernetes.exec.remotecommand import CONTAINER
 from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs, dismiss
 from sshgate.stream.interfaces import Process, Resize

@@ -15,8 +15,6 @@ from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.ssh._asyncssh.incoming import LONGEST_REQUEST
 
 if TYPE_CHECKING:
-    from sshgate.ssh._asyncssh.connection import Transport
-
     _Channel = SSHChannel[bytes]
     _ServerChannel = asyncssh.SSHServerChannel[bytes]
     _ForwardChannel = SSHForwardChannel[bytes]
@@ -120,7 +118,7 @@ class AsyncsshSessionChannel(BoundedChannel, _ServerChannel):
         # Fast path: data that fits into one packet and into the window need not go through asyncssh's buffer.
         now = datatype is None and self._send_state == "open" and not self._send_buf
         fits = 0 < len(data) <= min(self._send_window, self._send_pktsize)
-        if now and fits and cast("Transport", self._conn).send_data(cast(int, self._send_chan), data):
+        if now and fits and cast(Any, self._conn).send_data(cast(int, self._send_chan), data):
             self._send_window -= len(data)
         else:
             super().write(data, datatype)

@@ -12,16 +12,30 @@ from asyncssh.public_key import CERT_TYPE_USER, SSHOpenSSHCertificate, SSHOpenSS
 
 from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.ssh._asyncssh.incoming import BoundedInput
-from sshgate.ssh.options import acceptable
 
 # OpenSSH sends a command in one packet of up to 256 KiB. A longer one should get an error, not a disconnect.
 PACKET_AFTER_LOGIN = 1 << 20
 LONGEST_USER_NAME = 512
+# Algorithms that users may sign with. NIST curves are included because hardware tokens use them.
+SIGNATURES = (
+    "ssh-ed25519", "sk-ssh-ed25519@openssh.com",
+    "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "sk-ecdsa-sha2-nistp256@openssh.com",
+    "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
+
 # Flags in a security key's signature (OpenSSH's PROTOCOL.u2f): its user was present, and was verified.
 TOUCHED, VERIFIED = 0x01, 0x04
 
 # asyncssh refuses certificates with critical options that it does not know. `validate_public_key` enforces this one.
 SSHOpenSSHCertificateV01._user_option_decoders[b"verify-required"] = SSHOpenSSHCertificate._decode_bool
+
+
+def acceptable(signature: bytes) -> bool:
+    """Return whether a signature's algorithm is one of ``SIGNATURES``. Does not verify the signature."""
+    try:
+        return SSHPacket(signature).get_string().decode("ascii", "replace") in SIGNATURES
+    except PacketDecodeError:
+        return False
 
 
 class Owner(Protocol):

@@ -26,8 +26,12 @@ from aiohttp.client_proto import ResponseHandler
 
 from sshgate.providers.kubernetes.api import frames
 from sshgate.providers.kubernetes.api.frames import FrameParser, ProtocolError
-from sshgate.providers.kubernetes.exec.remotecommand import SUBPROTOCOLS
 from sshgate.stream import turns
+
+# Subprotocols of remotecommand. Only v5 can end the program's input.
+V5 = "v5.channel.k8s.io"
+V4 = "v4.channel.k8s.io"
+SUBPROTOCOLS = (V5, V4)
 
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # The longest body that is read from a response that refuses the upgrade.

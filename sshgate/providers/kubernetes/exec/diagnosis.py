@@ -9,7 +9,7 @@ from typing import Literal
 from sshgate.lifecycle.schema import NAME
 from sshgate.providers.kubernetes.api.errors import quoted
 from sshgate.providers.kubernetes.api.objects import Condition, ContainerStatus, Event, Pod, Terminated, Waiting
-from sshgate.providers.kubernetes.podspec import CONTAINER
+from sshgate.providers.kubernetes.exec.remotecommand import CONTAINER
 
 # Why a container does not start. The kubelet retries for as long as the pod exists, but nothing will change by itself.
 _BLOCKED = {

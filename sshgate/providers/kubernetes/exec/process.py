@@ -7,7 +7,7 @@ import contextlib
 import secrets
 from typing import Protocol
 
-from sshgate.providers.kubernetes.api.websocket import RemoteSocket
+from sshgate.providers.kubernetes.api.websocket import V5, RemoteSocket
 from sshgate.providers.kubernetes.exec import remotecommand
 from sshgate.providers.kubernetes.exec.endmark import EndMark
 from sshgate.sandbox.launcher import UNTAKEN
@@ -107,7 +107,7 @@ class ExecProcess(SandboxProcess):
         With ``no_input`` nothing may be written to stdin, which then stays open until the marks have arrived.
         Returns ``None`` if a mark would be useless: on a terminal, and if stdin cannot be ended (v4).
         """
-        if self._terminal or self._socket.subprotocol != remotecommand.V5:
+        if self._terminal or self._socket.subprotocol != V5:
             return None
         # All output is searched for it: a long mark of few different bytes lets the search skip ahead quickly.
         self._mark = EndMark(f"\x1e{secrets.randbits(64):064b}\x1f".encode())
@@ -191,7 +191,7 @@ class ExecProcess(SandboxProcess):
             self._close_stdin()
 
     def _close_stdin(self) -> None:
-        if not self._stdin_over and self._socket.subprotocol == remotecommand.V5:
+        if not self._stdin_over and self._socket.subprotocol == V5:
             self._stdin_over = True
             self._socket.send_now(remotecommand.STDIN_CLOSE)
 

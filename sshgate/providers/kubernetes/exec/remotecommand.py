@@ -16,9 +16,8 @@ from urllib.parse import urlencode
 from sshgate.stream.interfaces import Exited, Lost, Outcome, Signalled
 from sshgate.stream.terminal import TerminalSize
 
-V5 = "v5.channel.k8s.io"
-V4 = "v4.channel.k8s.io"
-SUBPROTOCOLS = (V5, V4)
+# The container of a sandbox in which all programs run.
+CONTAINER = "shell"
 
 STDIN = 0
 STDOUT = 1
