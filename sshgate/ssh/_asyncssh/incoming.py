@@ -141,6 +141,10 @@ class BoundedInput(asyncssh.SSHServerConnection):
                     return True
         except DisconnectError as error:
             self._end(error)
+        except ValueError:
+            # asyncssh lets some pass, of a version line or a packet without content. It is the client's mistake: what
+            # reaches the budget is logged with a traceback, each time.
+            self._end(asyncssh.ProtocolError("Malformed packet"))
         return False
 
     def _end(self, error: DisconnectError) -> None:
