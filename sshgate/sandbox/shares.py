@@ -51,7 +51,8 @@ class Shares:
         if not self._held[user]:
             del self._held[user]
         for waiting, theirs in sorted(self._waiting.items(), key=lambda one: self._held[one[1]]):
-            if self.take(theirs):
+            # A wait that was just cancelled is still listed; it removes itself.
+            if not waiting.done() and self.take(theirs):
                 del self._waiting[waiting]
                 waiting.set_result(None)
 

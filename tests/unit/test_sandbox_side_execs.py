@@ -169,3 +169,19 @@ async def test_who_holds_fewest_places_is_next_and_a_cancelled_wait_holds_none()
     assert served == ["three", "one"]
     await cancel(*waiting)
     assert repr(shares) == "<Shares 0/2 held, 0 waiting>"
+
+
+async def test_a_place_becomes_free_in_the_turn_in_which_a_wait_for_it_is_cancelled() -> None:
+    shares = Shares(total=1, most=1)
+
+    async def hold() -> None:
+        async with shares.hold("two"):
+            pass
+
+    async with shares.hold("one"):
+        waiting = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+    assert repr(shares) == "<Shares 0/1 held, 0 waiting>"
