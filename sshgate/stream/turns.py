@@ -88,14 +88,17 @@ class Turns:
         self.left = TURN
         waiting = self._waiting
         had_theirs: list[tuple[float, int, Budget]] = []
-        while waiting and self.left > 0:
-            entry = heapq.heappop(waiting)
-            if not entry[2].resume():
-                had_theirs.append(entry)
-        for entry in had_theirs:
-            heapq.heappush(waiting, entry)
-        if waiting:
-            self.use(0.0)
+        try:
+            while waiting and self.left > 0:
+                entry = heapq.heappop(waiting)
+                if not entry[2].resume():
+                    had_theirs.append(entry)
+        finally:
+            # Also if a callback fails: nobody else would bring these back.
+            for entry in had_theirs:
+                heapq.heappush(waiting, entry)
+            if waiting:
+                self.use(0.0)
 
 
 class Budget:
@@ -233,10 +236,12 @@ class Budget:
                 # It runs in the next turn, but is charged now, so that not all waiters start at once.
                 room -= seconds
                 self._turns.use(seconds)
-        if self._due:
-            self._work_off()
-        if self._waiters:
-            self._wait()
+        try:
+            if self._due:
+                self._work_off()
+        finally:
+            if self._waiters:
+                self._wait()
         return True
 
     def _renew(self) -> None:
@@ -258,13 +263,13 @@ class Budget:
         return self._lately * math.exp((self._at - now) / LATELY)
 
     def _wait(self) -> None:
-        if self._due and not self._paused:
-            self._paused = True
-            self._pause()
         if not self._queued:
             self._queued = True
             # All use decays at the same rate, so the order of waiting budgets does not change over time.
             self._turns.enqueue(self, math.log(self._lately + 1e-9) + self._at / LATELY)
+        if self._due and not self._paused:
+            self._paused = True
+            self._pause()
 
     def _work_off(self) -> None:
         self._begin()

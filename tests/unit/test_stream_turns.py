@@ -315,6 +315,33 @@ async def test_work_that_fails_ends_its_own_peer_alone(later: bool) -> None:
     assert calls[-1] == "abort"
 
 
+async def test_a_callback_that_fails_leaves_the_others_their_turn() -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    loop, error = Loop(), RuntimeError("broken")
+    left = iter([True, False])
+
+    def work() -> bool:
+        loop.work("worse", SHARE)
+        return next(left)
+
+    def resume() -> None:
+        raise error
+
+    worse = Budget(loop.turns, work, ignore, resume, ignore)
+    await worse.charge_and_wait(10 * SHARE)
+    # It has used less, so it goes first; but it has nothing left of the turn in which the other one fails.
+    other = Peer(loop, "other")
+    other.budget.charge(3 * SHARE)
+    other.send(3)
+    worse.schedule()
+    of_worse = asyncio.ensure_future(worse.charge_and_wait(SHARE))
+    await turns(30)
+    assert reported == [error]
+    assert not other.pieces
+    assert of_worse.done()
+
+
 async def test_what_comes_during_work_is_worked_off_as_well() -> None:
     loop = Loop()
     peer = Peer(loop, "a")
