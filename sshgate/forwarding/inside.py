@@ -81,7 +81,9 @@ def bind(listener: Listener, payload: bytes) -> bytes:
                 # A sandbox may have only one of the two families.
                 if family == socket.AF_INET:
                     raise
-                listener.socks.pop().close()
+                for sock in listener.socks[1:]:
+                    sock.close()
+                del listener.socks[1:]
         return port.to_bytes(2, "big")
     path = os.fsdecode(payload[1:])
     if payload[:1] == b"a":

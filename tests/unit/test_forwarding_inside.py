@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -81,3 +82,19 @@ def test_a_connection_is_not_taken_for_the_one_that_had_its_descriptor(relay: Re
         os.kill(relay.process.pid, signal.SIGCONT)
         relay.hear(0.5)
         assert not [said for said in relay.frames if said[1] == 2]
+
+
+def test_a_sandbox_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the kernel has no IPv6: the socket cannot even be made."""
+    make = socket.socket
+
+    def without_ipv6(family: int, kind: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return make(family, kind)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    listener = inside.Listener(1, [], [])
+    port = int.from_bytes(inside.bind(listener, to(0)[:3]), "big")
+    assert [sock.getsockname() for sock in listener.socks] == [("127.0.0.1", port)]
+    listener.socks[0].close()
