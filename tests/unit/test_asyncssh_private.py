@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 import sshgate.ssh
 from sshgate.ssh._asyncssh.private import USED, WORKS, attributes
 
@@ -43,16 +45,23 @@ def test_the_installed_version_is_the_one_that_works() -> None:
     assert version("asyncssh") == WORKS
 
 
-def test_a_version_without_a_name_is_refused_in_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        (
+            "import asyncssh.connection as theirs; del theirs.SSHConnection._send_disconnect",
+            "SSHServerConnection._send_disconnect",
+        ),
+        ("import asyncssh, sys; sys.modules['asyncssh.crypto.cipher'] = None", "GCMCipher._iv, GCMCipher._key"),
+    ],
+)
+def test_a_version_without_a_name_is_refused_in_a_sentence(tmp_path: Path, change: str, missing: str) -> None:
     (tmp_path / "sshgate.yaml").write_text("sandbox: {provider: local}\nssh: {listen: '127.0.0.1:0'}\n")
-    code = (
-        "import asyncssh.connection as theirs; del theirs.SSHConnection._send_disconnect\n"
-        "from sshgate.cli.main import main; main()"
-    )
+    code = f"{change}\nfrom sshgate.cli.main import main; main()"
     argv = [sys.executable, "-c", code, "serve", "-c", str(tmp_path / "sshgate.yaml")]
     ended = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == (
-        f"asyncssh {WORKS} cannot be used, as it has no SSHServerConnection._send_disconnect: "
+        f"asyncssh {WORKS} cannot be used, as it has no {missing}: "
         f"install the version that is known to work, asyncssh=={WORKS}.\n"
     )

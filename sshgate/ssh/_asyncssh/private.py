@@ -59,6 +59,9 @@ def check() -> None:
 
 def attributes(module: str, kind: str) -> set[str]:
     """Return the names of a class's attributes, and of those that its instances get from ``__init__``."""
-    found = getattr(importlib.import_module(f"asyncssh.{module}"), kind, object)
+    try:
+        found = getattr(importlib.import_module(f"asyncssh.{module}"), kind, object)
+    except ImportError:
+        return set()
     made = (getattr(one.__dict__.get("__init__"), "__code__", None) for one in found.__mro__)
     return {*dir(found), *(name for code in made if code is not None for name in code.co_names)}
