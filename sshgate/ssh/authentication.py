@@ -89,17 +89,21 @@ class Authentication(asyncssh.SSHServer):
     def still_proven(self, at: float | None = None) -> bool:
         """Return whether the key or certificate of this login gives the same proof now, or gave it at time ``at``.
 
-        True as well while that cannot be looked up.
+        While a defect keeps that from being looked up, nothing new may be opened (false), and what was proven at ``at``
+        stays open (true).
         """
-        return self._proof is not None and self._answer(self._clock() if at is None else at) == self._proof
+        if self._proof is None:
+            return False
+        answer = self._answer(self._clock()) if at is None else self._answer(at, self._proof)
+        return answer == self._proof
 
-    def _answer(self, now: float) -> Proof | None:
+    def _answer(self, now: float, unknown: Proof | None = None) -> Proof | None:
         # An invalid name is treated like a wrong key: the same answer after the same time.
         try:
             answer = self._ask(self._name.user if self._name is not None else NOBODY, now)
         except Exception:
             self._log.exception("authentication.broken")
-            return self._proof  # none before the login; after it a defect takes nothing away
+            return unknown
         return answer if self._name is not None else None
 
     def presence_required(self) -> tuple[bool, bool]:

@@ -16,10 +16,13 @@ from asyncssh.packet import NameList
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from sshgate.access.authorized_keys import Keyring
 from sshgate.access.identity import Restrictions
 from sshgate.config.model import Access, Limits, Ssh
+from sshgate.ssh.authentication import Authentication
+from sshgate.ssh.certificates import Proof
 from sshgate.stream.interfaces import Exec
-from tests.hostile.front_door import FrontDoor, front_door, make_key
+from tests.hostile.front_door import FrontDoor, front_door, make_config, make_key
 from tests.hostile.peer import peer
 from tests.hostile.polling import until
 
@@ -292,3 +295,21 @@ async def test_silence_is_cut_after_the_grace_time(tmp_path: Path) -> None:
             assert (await reader.read()).startswith(b"SSH-2.0-OpenSSH_sshgate_")
         writer.close()
         assert door.admission.connections == 0
+
+
+def test_a_proof_that_cannot_be_looked_up_ends_nothing_and_opens_nothing(tmp_path: Path) -> None:
+    config, proof, broken = make_config(tmp_path), Proof("publickey", "", Restrictions()), False
+
+    def ask(user: str, now: float) -> Proof | None:
+        if broken:
+            raise RuntimeError("broken")
+        return proof
+
+    login = Authentication(config, Keyring(config.access.authorized_keys, None), time.time)
+    login.begin_auth("user")
+    assert login._proven(ask)
+    assert login.still_proven()
+    broken = True
+    assert login.still_proven(at=time.time())
+    assert not login.still_proven()
+    assert not login._proven(ask)
