@@ -297,6 +297,16 @@ async def test_a_request_that_takes_time_keeps_thousands_behind_it_in_order(door
     assert await runs(guest, (await guest.open_channel())[0])
 
 
+async def test_a_session_is_opened_behind_as_many_listeners_as_a_connection_may_have(
+    door: FrontDoor, guest: Peer
+) -> None:
+    """The first listener waits for the session, which would decide its sandbox."""
+    door.programs.logins[0].forwards.takes = 5.0
+    for port in range(door.config.ssh.forwards_per_connection):
+        guest.say(MSG_GLOBAL_REQUEST, String(b"tcpip-forward"), Boolean(True), String(b""), UInt32(1000 + port))
+    assert await runs(guest, (await guest.open_channel())[0])
+
+
 async def test_no_message_takes_long(door: FrontDoor, guest: Peer) -> None:
     """A message may have a MiB. asyncssh would spend seconds on some of that size."""
     key = String(asyncssh.read_private_key(door.place / "host" / "ssh_host_rsa_key").public_data)

@@ -43,8 +43,9 @@ OUTPUT_LOW = 64 * 1024
 OUTPUT_STUCK = 1 << 20
 # Receive window of a forwarded connection.
 FORWARD_WINDOW = 512 * 1024
-# Queued global requests at which reading stops. They wait for each other, and setting up a listener takes time.
-WAITING_REQUESTS = 100
+# Queued global requests at which reading stops. They wait for each other, and setting up a listener takes time: the
+# first may wait for a session, whose request comes after those for all other listeners (`ssh.forwards_per_connection`).
+WAITING_REQUESTS = 250
 
 # Packets that wait for the end of a key exchange. Channels stop writing meanwhile, so these are replies.
 MAX_DEFERRED = 4096
@@ -63,6 +64,7 @@ class Transport(UserAuth):
         self.writable = asyncio.Event()
         """Set while channels may write: the TCP transport has room, and no key exchange is under way."""
         self._output_full = False
+        self._request_due = False
 
     @property
     def waiting_output(self) -> int:
@@ -219,6 +221,18 @@ class Transport(UserAuth):
         super()._report_global_response(result)
         if len(self._global_request_queue) < WAITING_REQUESTS:
             self._release("requests")
+
+    def _service_next_global_request(self) -> None:
+        # asyncssh serves the next request from within the answer to the last, a whole queue deep. Here it is work.
+        self._request_due = True
+        self.budget.schedule()
+
+    def _do_next(self) -> bool:
+        if not self._request_due:
+            return super()._do_next()
+        self._request_due = False
+        super()._service_next_global_request()
+        return True
 
     def _listen(self, where: Tcp | Unix) -> None:
         if self.owner is None:

@@ -134,9 +134,7 @@ class BoundedInput(asyncssh.SSHServerConnection):
         self._reset_keepalive_timer()
         over = self.budget.exhausted
         try:
-            while self._inpbuf and self._transport is not None and "requests" not in self._held:
-                if not self._recv_handler():
-                    break
+            while self._transport is not None and self._do_next():
                 if over():
                     return True
         except DisconnectError as error:
@@ -146,6 +144,10 @@ class BoundedInput(asyncssh.SSHServerConnection):
             # reaches the budget is logged with a traceback, each time.
             self._end(asyncssh.ProtocolError("Malformed packet"))
         return False
+
+    def _do_next(self) -> bool:
+        """Do one piece of the work that has arrived. Returns whether there was one."""
+        return bool(self._inpbuf) and "requests" not in self._held and self._recv_handler()
 
     def _end(self, error: DisconnectError) -> None:
         self._send_disconnect(error.code, error.reason, error.lang)
