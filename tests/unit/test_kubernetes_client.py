@@ -187,6 +187,27 @@ async def test_a_repeated_create_finds_its_own_pod_but_no_other(tmp_path: Path) 
             await api.create_pod(manifest("2"))
 
 
+@pytest.mark.parametrize("contended", [2, 99])
+async def test_a_create_that_loses_against_another_change_of_its_quota_is_repeated(
+    tmp_path: Path, contended: int
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "GET":
+            return status(404, "NotFound", 'pods "x" not found')
+        if served.requests.count(f"POST {request.path}") <= contended:
+            return status(409, "Conflict", 'Operation cannot be fulfilled on resourcequotas "q": has been modified')
+        return web.json_response(pod("x"), status=201)
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        create = api.create_pod({"metadata": {"name": "x", "annotations": {}}})
+        if contended == 2:
+            assert (await create).metadata.uid == "uid-x"
+        else:
+            with pytest.raises(Unavailable, match="try again in a moment"):
+                await create
+        assert len(served.requests) < 9
+
+
 async def test_a_repeated_create_finds_its_own_pod_though_admission_has_added_to_it(tmp_path: Path) -> None:
     existing = pod("x")
     existing["metadata"]["annotations"] = {"life": "1", "cni.example/addresses": "10.0.0.1"}

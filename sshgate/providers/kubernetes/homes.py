@@ -229,14 +229,8 @@ class KubernetesHomes:
             "metadata": {"name": name, "labels": marks, "annotations": notes},
             "spec": spec,
         }
-        path = self._api.path("persistentvolumeclaims")
-        try:
-            return decode(_claim, await self._api.request("POST", path, body, doing="make the home"))
-        except failures.Conflict:
-            found = await self._get(name)
-            if found is None:
-                raise
-            return found
+        claim, _ = await self._api.create(_claim, "persistentvolumeclaims", body, "make the home")
+        return claim
 
     async def _get(self, name: str) -> VolumeClaim | None:
         try:

@@ -35,6 +35,8 @@ REREAD_SECONDS = 5.0
 # Objects per page of a list: decoding 100 pods takes 2 ms, during which the event loop is blocked.
 PAGE = 100
 MOST_PAGES = 10_000
+# Seconds before each attempt to create an object.
+CREATE_PAUSES = (0.0, 0.1, 0.5)
 # Longer than any object that the API server can store; a watch has one per line.
 LONGEST_LINE = 16 << 20
 
@@ -125,23 +127,39 @@ class ApiServer:
     # --- pods ---
 
     async def create_pod(self, manifest: Mapping[str, Any]) -> Pod:
-        """POST a pod. Raises ``Conflict`` if the name is taken.
+        """POST a pod. Raises ``Conflict`` if the name is taken, and as ``create`` does.
 
         If a connection breaks and the POST is repeated, the 409 for our own pod is recognised by its labels and
         annotations, even when an admission plug-in has added some, and the pod is returned.
         """
         manifest = {**manifest, "metadata": {**manifest["metadata"], **self.owner_metadata()}}
-        try:
-            return decode(_pod, await self.request("POST", self.path("pods"), manifest, doing="create the sandbox"))
-        except failures.Conflict:
-            found = await self.get_pod(manifest["metadata"]["name"])
-            sent = manifest["metadata"]
-            if not (
-                sent.get("labels", {}).items() <= found.metadata.labels.items()
-                and sent["annotations"].items() <= found.metadata.annotations.items()
-            ):
-                raise
-            return found
+        found, refusal = await self.create(_pod, "pods", manifest, "create the sandbox")
+        sent = manifest["metadata"]
+        if refusal is not None and not (
+            sent.get("labels", {}).items() <= found.metadata.labels.items()
+            and sent["annotations"].items() <= found.metadata.annotations.items()
+        ):
+            raise refusal
+        return found
+
+    async def create(
+        self, decoder: msgspec.json.Decoder[T], resource: str, manifest: Mapping[str, Any], doing: str
+    ) -> tuple[T, failures.Conflict | None]:
+        """POST an object. If its name is taken, returns the one there is, and the refusal. Raises as ``request`` does.
+
+        A 409 without such an object means that something else has changed at the same time, such as a ResourceQuota:
+        the POST is repeated, and ``Unavailable`` raised in the end.
+        """
+        for pause in CREATE_PAUSES:
+            await asyncio.sleep(pause)
+            try:
+                return decode(decoder, await self.request("POST", self.path(resource), manifest, doing=doing)), None
+            except failures.Conflict as conflict:
+                refusal = conflict
+            with contextlib.suppress(failures.NotFound):
+                path = self.path(resource, manifest["metadata"]["name"])
+                return decode(decoder, await self.request("GET", path, doing=doing)), refusal
+        raise Unavailable(f"too much changes in the cluster at once to {doing}; try again in a moment.")
 
     async def get_pod(self, name: str) -> Pod:
         """GET one pod. Raises ``NotFound``."""
