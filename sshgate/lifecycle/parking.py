@@ -178,6 +178,8 @@ class Parking:
             place.tried = mono
             place.task = asyncio.create_task(self._fill(place, record, [*missing, *due]))
             place.task.add_done_callback(lambda _: self._wake(uid))
+        if place.task is not None:
+            return mono + AGAIN  # its end causes a check; the time to replace a launcher may have passed already
         return min((one.until for one in place.waiting.values()), default=mono + AGAIN)
 
     def _wake(self, uid: str) -> None:

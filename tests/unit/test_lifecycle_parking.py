@@ -210,6 +210,16 @@ async def test_launchers_are_renewed_before_a_server_cuts_them(world: World) -> 
     assert set(world.rooms[0].left.values()) == set(started[2:])
 
 
+async def test_while_launchers_are_renewed_the_next_look_is_not_due_already(world: World) -> None:
+    world.registry.update(warm("a"))
+    await world.look()
+    world.pass_time(RENEW * 1.3)
+    for _ in range(2):
+        assert world.parking.look() > world.time.mono
+        await asyncio.sleep(0)
+        world.registry.update(warm("a", version="2", ip="10.0.0.2"))
+
+
 async def test_a_sandbox_that_cannot_be_entered_is_tried_again_later_as_a_new_one(world: World) -> None:
     world.broken = True
     world.registry.update(warm("a"))
