@@ -74,6 +74,16 @@ def test_a_registry_may_stumble_once_but_a_missing_image_is_final() -> None:
     assert pulling("ImagePullBackOff", "Back-off pulling image") == "hopeless"
 
 
+def test_of_two_containers_that_wait_the_one_without_hope_counts() -> None:
+    passing = ContainerState(waiting=Waiting(reason="ErrImagePull", message="i/o timeout"))
+    sidecar = ContainerStatus(
+        name="sidecar", state=ContainerState(waiting=Waiting(reason="InvalidImageName", message="no"))
+    )
+    both = pod(passing)
+    both.status.container_statuses.append(sidecar)
+    assert classify(both, "i", HOUR).phase == "hopeless"
+
+
 CONTAINERD = (
     'failed to pull and unpack image "docker.io/nobody/nothing:1": failed to resolve reference '
     '"docker.io/nobody/nothing:1": '

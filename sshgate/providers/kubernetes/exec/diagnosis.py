@@ -77,9 +77,10 @@ def classify(pod: Pod, image: str, lifetime: float) -> PodPhase:
 
 
 def blocked(pod: Pod) -> Waiting | None:
-    """Why a container of the pod cannot be started, if so; the kubelet keeps trying."""
+    """Why a container of the pod cannot be started, if so; the kubelet keeps trying. Of several, one that is final."""
     states = (status.state for status in (*pod.status.init_container_statuses, *pod.status.container_statuses))
-    return next((state.waiting for state in states if state.waiting and state.waiting.reason in _BLOCKED), None)
+    found = (state.waiting for state in states if state.waiting and state.waiting.reason in _BLOCKED)
+    return min(found, key=_may_pass, default=None)
 
 
 def unscheduled(pod: Pod) -> Condition | None:
