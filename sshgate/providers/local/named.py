@@ -114,9 +114,11 @@ class _Kept:
     async def end(self) -> None:
         task, self.task = self.task, None
         try:
-            if task is not None:
-                await cancel(task)
-            await self.sandbox.delete()
+            try:
+                if task is not None:
+                    await cancel(task)
+            finally:
+                await self.sandbox.delete()
         finally:
             release, self._release = self._release, lambda: None
             release()

@@ -171,9 +171,13 @@ class LocalProcess(SandboxProcess):
 
     def _watch_program(self) -> None:
         try:
-            program = int(Path(f"/proc/{self._child}/task/{self._child}/children").read_text())
+            children = Path(f"/proc/{self._child}/task/{self._child}/children").read_text().split()
+        except OSError:
+            return  # nsenter has ended, or this kernel does not show its children: it misses an end only while stopped
+        try:
+            program = int(children[0])
             self._program = os.pidfd_open(program)
-        except (OSError, ValueError):  # it has ended
+        except (IndexError, ProcessLookupError):  # it has ended
             self.wake()
             return
         if self._group is not None and self._held is not None:
