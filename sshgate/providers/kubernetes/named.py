@@ -38,6 +38,9 @@ from sshgate.sandbox.side_execs import ExecLimits
 # How long a login waits until the previous sandbox of the same name is gone; usually a second or two.
 GONE_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
+# Attempts to make or join a sandbox that others change at the same moment, and seconds between them.
+TRIES = 6
+TRY_AGAIN = 0.1
 # Seconds between attempts to delete a pod that the kubelet changes at the same moment.
 UNUSED_PAUSES = (0.05, 0.3, 1.0, 3.0)
 
@@ -143,9 +146,17 @@ class KubernetesNamed:
         registry = self._registry
         record = registry.cache.named(pod)
         until = registry.now.mono + GONE_SECONDS
-        unknown = 0
+        unknown = tries = 0
         while True:
             step = join(record, order.user, order.name, order.profile.name if order.chosen else None)
+            if not isinstance(step, Wait):
+                if tries == TRIES:
+                    raise StartFailed(
+                        f"the cluster does not let you into your sandbox {order.name!r}; ask your operator."
+                    )
+                if tries > 1:  # the first one may have been decided on an old state
+                    await asyncio.sleep(TRY_AGAIN)
+                tries += 1
             if isinstance(step, Make):
                 made = await self._make(order)
                 if made is not None:
@@ -153,7 +164,7 @@ class KubernetesNamed:
                 record = await self._look(pod)
             elif isinstance(step, Join):
                 here = self._here.get(pod)
-                if here is not None and here.count and here.sandbox.uid == step.record.uid:
+                if here is not None and here.count and here.sandbox.usable and here.sandbox.uid == step.record.uid:
                     return step.record, False
                 answer = await registry.patch(step.record, attach_patch(step.record, registry.life, registry.now))
                 if isinstance(answer, Record):
@@ -247,8 +258,12 @@ class KubernetesNamed:
             if record is None or (here is not None and record.uid != here.sandbox.uid):
                 return
             answer = await registry.patch(record, detach_patch(record, registry.life, registry.now))
-            if here is not None and here.unused and answer is not Answer.MISSING:
-                await self._delete_unused(record, "given up during the start")
+            if here is None or not here.unused or answer is Answer.MISSING:
+                return
+            for pause in UNUSED_PAUSES:
+                if await self._delete_unused(record, "given up during the start"):
+                    return
+                await asyncio.sleep(pause)
 
     async def _sweeping(self) -> None:
         while True:
@@ -264,11 +279,11 @@ class KubernetesNamed:
 
     async def _look(self, pod: str) -> Record | None:
         """Read the pod from the API server; ``None`` if there is none. Raises ``Unavailable``."""
+        known = self._registry.cache.named(pod)
         try:
             record = record_of(await self._api.get_pod(pod))
         except failures.NotFound:
-            known = self._registry.cache.named(pod)
-            if known is not None:
+            if known is not None:  # not a newer one of this name, which the watch may have shown meanwhile
                 self._registry.remove(known.uid)
             return None
         self._registry.update(record)
@@ -287,25 +302,27 @@ class KubernetesNamed:
 
     async def _delete_failed(self, sandbox: KubernetesSandbox) -> None:
         async with self._alone(sandbox.id):
+            here = self._here.get(sandbox.id)
+            if here is None or here.sandbox is not sandbox or not here.unused:
+                return
             record = self._registry.cache.named(sandbox.id)
             if record is not None and record.uid == sandbox.uid:
+                # Its user waits for this. If it fails, the detaching tries again.
                 await self._delete_unused(record, "could not be started")
 
-    async def _delete_unused(self, record: Record, reason: str) -> None:
-        """Delete a pod in which nothing runs, unless another gateway has attached to it. The caller has its lock."""
+    async def _delete_unused(self, record: Record, reason: str) -> bool:
+        """Delete a pod in which nothing runs, unless another gateway has attached to it. The caller has its lock.
+
+        Returns False without an answer, or if it was changed meanwhile: by the kubelet, or by another gateway.
+        """
         registry = self._registry
-        for pause in UNUSED_PAUSES:
-            known = await registry.look(record)
-            if isinstance(known, Record):
-                if known.uid != record.uid or known.attached - {registry.life}:
-                    return
-                registry.cache.expectations.delete(known.uid, registry.now.mono)
-                if await registry.delete(Delete(known, reason, untouched=True)):
-                    return
-            elif known is Answer.MISSING:
-                return
-            # No answer, or it has changed meanwhile: by the kubelet, or because another gateway has attached to it.
-            await asyncio.sleep(pause)
+        known = await registry.look(record)
+        if not isinstance(known, Record):
+            return known is Answer.MISSING
+        if known.uid != record.uid or known.attached - {registry.life}:
+            return True
+        registry.cache.expectations.delete(known.uid, registry.now.mono)
+        return await registry.delete(Delete(known, reason, untouched=True))
 
     @asynccontextmanager
     async def _alone(self, pod: str) -> AsyncIterator[None]:

@@ -1,0 +1,124 @@
+"""Named sandboxes against an API server that refuses, or whose pods change at the same moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sshgate.config.model import Limits, Profile
+from sshgate.errors import StartFailed
+from sshgate.lifecycle import schema as labels
+from sshgate.lifecycle.registry import Registry
+from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.homes import KubernetesHomes
+from sshgate.providers.kubernetes.named import KubernetesNamed
+from sshgate.providers.kubernetes.pods import Pods
+from sshgate.providers.kubernetes.podspec import Owner
+from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
+from sshgate.sandbox.interfaces import Order
+from sshgate.sandbox.side_execs import ExecLimits
+from tests.unit.apiserver import Served, connected, serve, status
+from tests.unit.lifecycle_values import at, claimed
+
+NAME = labels.named_pod("ada", "work")
+
+
+class Kept:
+    """The pods of a namespace. No patch is accepted while ``refusal`` is set."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.refusal: int | None = None
+        self.looked: Callable[[], None] = lambda: None
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        name = request.path.rpartition("/")[2]
+        if request.method == "POST":
+            pod = await request.json()
+            if pod["metadata"]["name"] in self.pods:
+                return status(409, "AlreadyExists")
+            pod["metadata"] |= {"uid": f"uid-{len(self.pods)}", "resourceVersion": "1"}
+            self.pods[pod["metadata"]["name"]] = pod
+            return web.json_response(pod, status=201)
+        self.looked()
+        if name not in self.pods:
+            return status(404, "NotFound")
+        if request.method == "PATCH" and self.refusal is not None:
+            return status(self.refusal)
+        if request.method == "DELETE":
+            return status(409, "Conflict")
+        return web.json_response(self.pods[name])
+
+
+@asynccontextmanager
+async def gateway(kept: Kept, directory: Path, life: str) -> AsyncIterator[tuple[KubernetesNamed, Registry, Served]]:
+    async def way(make: Callable[[], Awaitable[Pod]]) -> Pod:
+        return await make()
+
+    async with serve(kept.answer, directory) as served, connected(served) as api:
+        owner = Owner("gate", life)
+        registry = Registry(life, Limits(), Pods(api, owner, {}), lambda: at(0))
+        homes = KubernetesHomes(api, {}, lambda: at(0), Limits)
+        named = KubernetesNamed(api, registry, owner, homes, lambda _: None, way, ExecLimits())
+        yield named, registry, served
+        await named.close(1.0)
+
+
+def order(session: str) -> Order:
+    return Order(user="ada", profile=Profile(), session=session, name="work")
+
+
+@pytest.mark.parametrize("refusal", [403, 409, 422])
+async def test_a_login_that_may_not_join_asks_a_few_times_and_gives_up(tmp_path: Path, refusal: int) -> None:
+    kept = Kept()
+    async with gateway(kept, tmp_path, "one") as (one, _, _):
+        assert (await one.join(order("a"), print, lambda: lambda: None)).made
+        kept.refusal = refusal
+        async with gateway(kept, tmp_path, "two") as (two, _, served):
+            with pytest.raises(StartFailed, match="does not let you into your sandbox 'work'"):
+                await two.join(order("b"), print, lambda: lambda: None)
+            assert len(served.requests) < 20
+
+
+async def test_a_pod_that_is_gone_takes_no_newer_one_of_its_name_along(tmp_path: Path) -> None:
+    kept = Kept()
+    async with gateway(kept, tmp_path, "one") as (named, registry, _):
+        newer = claimed("newer", name=NAME, sandbox="work")
+        registry.update(claimed("older", name=NAME, sandbox="work"))
+
+        def replace() -> None:
+            registry.remove("older")
+            registry.update(newer)
+
+        kept.looked = replace  # the watch shows the next pod before the answer arrives
+        assert await named.end("ada", "work") is None
+        assert registry.cache.named(NAME) == newer
+
+
+async def test_who_could_not_start_waits_for_one_attempt_to_delete(tmp_path: Path) -> None:
+    kept = Kept()
+    async with gateway(kept, tmp_path, "one") as (named, _, served):
+        attached = await named.join(order("a"), print, lambda: lambda: None)
+        await attached.sandbox.delete()
+        assert served.requests.count(f"DELETE /api/v1/namespaces/test/pods/{NAME}") == 1
+        await attached.leave()
+
+
+async def test_who_joins_while_a_failed_start_is_given_up_attaches_anew_and_keeps_the_pod(tmp_path: Path) -> None:
+    kept = Kept()
+    async with gateway(kept, tmp_path, "one") as (named, _, served):
+        failed = await named.join(order("a"), print, lambda: lambda: None)
+        assert isinstance(failed.sandbox, KubernetesSandbox)
+        failed.sandbox.abandon()
+        joined, _ = await asyncio.gather(named.join(order("b"), print, lambda: lambda: None), failed.sandbox.delete())
+        await failed.leave()
+        assert joined.sandbox.usable
+        methods = [request.split()[0] for request in served.requests]
+        assert "PATCH" in methods
+        assert "DELETE" not in methods
