@@ -97,8 +97,12 @@ class Namespace:
         return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=True, timeout=60).stdout
 
     def apply(self, thing: dict[str, Any]) -> None:
-        """Make or change any object."""
+        """Make or change any object. A quota is in force when this returns."""
         self.kubectl("apply", "--filename=-", stdin=json.dumps(thing))
+        if thing["kind"] == "ResourceQuota":
+            # Admission disregards it until its controller has written its status.
+            name = f"resourcequota/{thing['metadata']['name']}"
+            self.kubectl("wait", "--for=jsonpath={.status.hard}", name, "--timeout=30s")
 
     def pods(self) -> list[dict[str, Any]]:
         """Every pod that is there, also one that is on its way out."""

@@ -29,9 +29,11 @@ from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.side_execs import NOBODY, ExecLimits
 
-# If a warm pod is evicted to free quota for a login: how long that may take, and how often to retry.
+# If a warm pod is evicted to free quota for a login: seconds that this may take, seconds between tries, and how many
+# times to look again for one to evict.
 WAY_SECONDS = 8.0
 WAY_PAUSE = 0.25
+WAY_LOOKS = 2
 
 
 class PodAllocator:
@@ -118,13 +120,18 @@ class PodAllocator:
         """Create a pod that a login waits for; evict warm pods if there is no room. Raises as ``make`` does."""
         registry = self._registry
         await self.evict(registry.cache.total(registry.now) - registry.limits.sandboxes)
+        until = registry.now.mono + WAY_SECONDS
         try:
             return await make()
         except LimitReached:
-            if not await self.evict(1):
-                raise
+            looks = 0
+            while not await self.evict(1):
+                # A warm pod that has just been made, here or by another gateway, is evicted once the watch shows it.
+                looks += 1
+                if registry.now.mono >= until or (looks > WAY_LOOKS and not registry.cache.expectations.creates):
+                    raise
+                await asyncio.sleep(WAY_PAUSE)
         # The evicted pod has to end, and the quota controller has to count again.
-        until = registry.now.mono + WAY_SECONDS
         while registry.now.mono < until:
             await asyncio.sleep(WAY_PAUSE)
             with contextlib.suppress(LimitReached):
