@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from sshgate.config.values import is_variable
 from sshgate.errors import BadRequest
 from sshgate.stream.interfaces import Request, Shell, Subsystem
-from sshgate.stream.terminal import Terminal, stty_words
+from sshgate.stream.terminal import TERM_NAME, Terminal, stty_words
 
 # The image's own directories follow the system's, for images that keep their tools elsewhere.
 SYSTEM_PATH = "PATH=/usr/bin:/bin:$PATH;"
@@ -72,7 +72,6 @@ KILLED = b"\x18"
 
 USUAL_TERM = "xterm-256color"
 _TERMS_AS_THEY_ARE = (USUAL_TERM, "dumb", "unknown")
-_TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
 _READY = re.compile(rb"\x01(\d{1,10})\x02")
 _ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
 _LITERAL = re.compile(rb"[\x20-\x5b\x5d-\x7e]+")
@@ -204,7 +203,7 @@ def _environment(program: Program) -> bytes:
 
 def _described(term: str) -> bytes:
     """Set TERM to xterm-256color where the sandbox has no terminfo entry for ``term`` but one for that."""
-    if term in _TERMS_AS_THEY_ARE or not _TERM.match(term):
+    if term in _TERMS_AS_THEY_ARE or not TERM_NAME.match(term):
         return b""
     own, usual = (f'[ -e "$__d/{name[0]}/{name}" ]'.encode() for name in (term, USUAL_TERM))
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,7 @@ from sshgate.stream.interfaces import (
     Signalled,
     Subsystem,
 )
-from sshgate.stream.terminal import Terminal, TerminalSize
+from sshgate.stream.terminal import TERM_NAME, Terminal, TerminalSize
 
 # Input read ahead of the program: two reads of the event loop, so that one is filled while the other is sent. It is
 # passed on in one piece, because each component on the way to a pod has a cost per message.
@@ -50,7 +49,6 @@ ENVIRONMENT_BYTES = 256 * 1024
 LONGEST_NAME = 256
 LONGEST_TERM = 64
 
-_TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
 
 S = TypeVar("S", bound="Channel")
 P = ParamSpec("P")
@@ -223,7 +221,7 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         if not self._terminals or self._asks is not None:
             return False
         term = term_type or ""
-        if len(term) > LONGEST_TERM or not _TERM.match(term):
+        if len(term) > LONGEST_TERM or not TERM_NAME.match(term):
             term = "xterm" if term else "dumb"
         self._terminal = Terminal(term, TerminalSize.of(*term_size), dict(term_modes))
         # Not when the channel opens: it may be for a subsystem of the gateway, and would waste a warm sandbox.

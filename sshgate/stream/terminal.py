@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 # Kubernetes sends a size as two uint16 (remotecommand channel 4), like the kernel's winsize.
 LARGEST = 65_535
+# The name of a terminal type. Others get the usual one, as they would become a part of paths.
+TERM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ async def test_a_changed_byte_ends_the_connection(tmp_path: Path, fast_path: boo
 
 
 @pytest.mark.parametrize(
-    ("packet", "farewell"),
+    ("packet", "reason"),
     [
         (bytes(4 + 16), "MAC verification failed"),
         (UInt32(1) + bytes(1 + 16), "MAC verification failed"),
@@ -71,11 +71,11 @@ async def test_a_changed_byte_ends_the_connection(tmp_path: Path, fast_path: boo
     ids=["nothing", "one byte", "4 GiB"],
 )
 async def test_a_length_that_no_packet_has_ends_the_connection(
-    tmp_path: Path, fast_path: bool, packet: bytes, farewell: str
+    tmp_path: Path, fast_path: bool, packet: bytes, reason: str
 ) -> None:
     async with meddling(tmp_path, fast_path, "aes128-gcm@openssh.com") as (door, client):
         client.send_instead(packet)
-        assert await client.until_lost() == farewell
+        assert await client.until_lost() == reason
         assert (await door.ssh("exit 5")).status == 5
 
 

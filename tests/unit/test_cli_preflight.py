@@ -45,8 +45,8 @@ def test_a_host_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_an_address_that_cannot_be_had_is_refused(tmp_path: Path, address: Address, sentence: str) -> None:
-    (told,) = refusals(config(tmp_path, listen=address))
-    assert told.startswith(sentence)
+    (found,) = refusals(config(tmp_path, listen=address))
+    assert found.startswith(sentence)
 
 
 def test_a_gateway_that_runs_on_the_address_is_no_reason(tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ def test_a_gateway_that_runs_on_the_address_is_no_reason(tmp_path: Path) -> None
 
 def test_an_audit_file_without_a_directory_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "none" / "audit.jsonl"
-    (told,) = refusals(replace(config(tmp_path), telemetry=Telemetry(audit=file)))
-    assert told == f"telemetry.audit: {file} cannot be created: create its directory, and let the gateway write there."
+    (found,) = refusals(replace(config(tmp_path), telemetry=Telemetry(audit=file)))
+    assert found == f"telemetry.audit: {file} cannot be created: create its directory, and let the gateway write there."
 
 
 SECRET = "hunter2"
@@ -75,8 +75,8 @@ def test_headers_for_the_collector_are_checked_and_never_shown(tmp_path: Path, t
     file = tmp_path / "headers"
     file.write_text(text, "utf-8")
     wanted = Traces("http://127.0.0.1:4318", file)
-    (told,) = refusals(replace(config(tmp_path), telemetry=Telemetry(traces=wanted)))
-    assert told == f"telemetry.traces.headers_file: {file}: {sentence}"
+    (found,) = refusals(replace(config(tmp_path), telemetry=Telemetry(traces=wanted)))
+    assert found == f"telemetry.traces.headers_file: {file}: {sentence}"
 
 
 def test_headers_are_read_as_they_are_written(tmp_path: Path) -> None:

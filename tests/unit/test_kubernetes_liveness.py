@@ -70,7 +70,7 @@ async def test_a_gateway_in_a_pod_answers_at_its_address(monkeypatch: pytest.Mon
         # Two on one address: the second one has no port there, and says so.
         async with answering(lambda: True) as other:
             assert other.address is None
-    # Refused: by nobody who listens, or by a network policy that rejects. Nobody can tell which.
+    # Refused: by nobody who listens, or by a network policy that rejects. They look the same.
     assert await asked(from_elsewhere) is ProbeResult.UNKNOWN
     assert await asked(door) is ProbeResult.GONE
 

@@ -189,13 +189,13 @@ async def test_an_observer_that_fails_once_is_told_of_what_comes_after(tmp_path:
         await reflector.close()
 
 
-async def test_a_list_is_told_with_its_version(tmp_path: Path) -> None:
-    cluster, told = Cluster(), []
+async def test_a_list_is_reported_with_its_version(tmp_path: Path) -> None:
+    cluster, reported = Cluster(), []
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = pods(api, "", Diary().observe, listed=lambda uids, version: told.append((len(uids), version)))
+        reflector = pods(api, "", Diary().observe, listed=lambda uids, version: reported.append((len(uids), version)))
         await reflector.start()
         await reflector.close()
-    assert told == [(0, "10")]
+    assert reported == [(0, "10")]
 
 
 async def test_its_repr_says_what_is_wrong(tmp_path: Path) -> None:

@@ -44,13 +44,13 @@ class Watched:
         self.file = place / "sshgate.yaml"
         self.file.write_text("limits: {sandboxes: 1}\n")
         self.applied: list[int] = []
-        self.told: asyncio.Queue[Record] = asyncio.Queue()
+        self.emitted: asyncio.Queue[Record] = asyncio.Queue()
         self.refuse = False
         self.defect = False
         from sshgate.config.load import load
 
         self.reloader = ConfigReloader(
-            self.file, load(self.file), self._apply, Events(self.told.put_nowait), interval=0.01
+            self.file, load(self.file), self._apply, Events(self.emitted.put_nowait), interval=0.01
         )
 
     async def _apply(self, config: Config) -> None:
@@ -66,11 +66,11 @@ async def test_a_file_with_mistakes_is_told_and_changes_nothing(tmp_path: Path) 
     task = asyncio.create_task(watched.reloader.run())
     try:
         watched.file.write_text("limits: {sandboxes: many}\n")
-        told = await asyncio.wait_for(watched.told.get(), 5)
-        assert told.code is Code.CONFIG_REFUSED
-        assert "limits.sandboxes: expected a whole number" in str(told.fields["reason"])
+        emitted = await asyncio.wait_for(watched.emitted.get(), 5)
+        assert emitted.code is Code.CONFIG_REFUSED
+        assert "limits.sandboxes: expected a whole number" in str(emitted.fields["reason"])
         watched.file.write_text("limits: {sandboxes: 22}\n")
-        assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
+        assert (await asyncio.wait_for(watched.emitted.get(), 5)).fields == {"changed": "limits"}
         assert watched.applied == [22]
     finally:
         task.cancel()
@@ -90,13 +90,13 @@ async def test_a_mounted_file_is_noticed_when_its_directory_link_moves(tmp_path:
     from sshgate.config.load import load
 
     watched.reloader = ConfigReloader(
-        watched.file, load(watched.file), watched._apply, Events(watched.told.put_nowait), interval=0.01
+        watched.file, load(watched.file), watched._apply, Events(watched.emitted.put_nowait), interval=0.01
     )
     task = asyncio.create_task(watched.reloader.run())
     try:
         (tmp_path / "mount" / "..new").symlink_to("../..2")
         (tmp_path / "mount" / "..new").rename(data)
-        assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
+        assert (await asyncio.wait_for(watched.emitted.get(), 5)).fields == {"changed": "limits"}
         assert watched.applied == [2]
     finally:
         task.cancel()
@@ -108,10 +108,10 @@ async def test_what_cannot_be_applied_leaves_the_old_settings_in_force(tmp_path:
     task = asyncio.create_task(watched.reloader.run())
     try:
         watched.file.write_text("limits: {sandboxes: 22}\n")
-        assert (await asyncio.wait_for(watched.told.get(), 5)).code is Code.CONFIG_REFUSED
+        assert (await asyncio.wait_for(watched.emitted.get(), 5)).code is Code.CONFIG_REFUSED
         watched.refuse = False
         watched.reloader.request_reload()
-        assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
+        assert (await asyncio.wait_for(watched.emitted.get(), 5)).fields == {"changed": "limits"}
     finally:
         task.cancel()
 
@@ -122,12 +122,12 @@ async def test_a_defect_costs_one_change_and_not_those_after_it(tmp_path: Path) 
     task = asyncio.create_task(watched.reloader.run())
     try:
         watched.file.write_text("limits: {sandboxes: 22}\n")
-        told = await asyncio.wait_for(watched.told.get(), 5)
-        assert told.code is Code.CONFIG_REFUSED
-        assert isinstance(told.error, KeyError)
+        emitted = await asyncio.wait_for(watched.emitted.get(), 5)
+        assert emitted.code is Code.CONFIG_REFUSED
+        assert isinstance(emitted.error, KeyError)
         watched.defect = False
         watched.file.write_text("limits: {sandboxes: 333}\n")
-        assert (await asyncio.wait_for(watched.told.get(), 5)).fields == {"changed": "limits"}
+        assert (await asyncio.wait_for(watched.emitted.get(), 5)).fields == {"changed": "limits"}
         assert watched.applied == [333]
     finally:
         task.cancel()

@@ -217,7 +217,7 @@ async def test_what_was_foreseen_though_one_is_shared_is_given_up_at_once() -> N
 
 
 async def test_each_channel_uses_its_own_claim_and_hears_of_its_own_sandbox() -> None:
-    """Two channels come before either has its sandbox: the one that makes it is told of it, by its own claim."""
+    """Two channels come before either has its sandbox: the one that makes it gets the progress."""
     rooms = Rooms()
     heard: list[str] = []
     async with claims(rooms) as mine:
