@@ -63,7 +63,7 @@ class Logins:
         return f"<Logins {self._links!r}, {self._failures!r}, {self._ledger!r}>"
 
     @property
-    def ways(self) -> list[str]:
+    def methods(self) -> list[str]:
         """The ways in which users can log in by themselves: ``link``, and ``password`` if there is a users file."""
         return ["link", *(["password"] if self._users is not None else [])]
 

@@ -76,9 +76,9 @@ class Rest:
         else:
             raise Refusal(400, "request", 'a login needs "link", or "user" and "password".')
         if isinstance(found, Refused):
-            way = "link" if body.link is not None else "password"
+            method = "link" if body.link is not None else "password"
             state.events.emit(
-                Code.WEB_REFUSED, stranger=Stranger(network_of(source)), reason=f"{way} not accepted", source=source,
+                Code.WEB_REFUSED, stranger=Stranger(network_of(source)), reason=f"{method} not accepted", source=source,
                 user=body.user,
             )  # fmt: skip
             if found.wait:
@@ -93,7 +93,7 @@ class Rest:
                 if body.link is not None
                 else "wrong name or password."
             )
-            raise Refusal(401, "login", wrong, login=state.logins.ways)
+            raise Refusal(401, "login", wrong, login=state.logins.methods)
         connection_of(request).authenticated(found.user)
         state.events.emit(Code.WEB_LOGIN, user=found.user, method=found.method, source=source, id=found.id)
         response = answer(self._who(found))

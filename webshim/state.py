@@ -81,7 +81,7 @@ class WebState:
         if found is None:
             self._credential_refused(request, bearer)
             headers = {"WWW-Authenticate": "Bearer"} if bearer else None
-            raise Refusal(401, "login", "log in first.", headers, login=self.logins.ways)
+            raise Refusal(401, "login", "log in first.", headers, login=self.logins.methods)
         connection_of(request).authenticated(found.user)
         source = self.source(request)
         if bearer and self._used.due(f"{found.id} {origin_of(source)}"):

@@ -98,7 +98,7 @@ def _fields(action: Delete | Detach) -> dict[str, Any]:
         "sandbox": record.name,
         "user": record.user,
         "name": record.sandbox,
-        "reason": f"its gateway {action.life} is gone" if isinstance(action, Detach) else action.reason,
+        "reason": f"its gateway {action.instance} is gone" if isinstance(action, Detach) else action.reason,
         "unless_busy": isinstance(action, Delete) and action.unless_busy,
     }
 

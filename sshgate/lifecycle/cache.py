@@ -54,8 +54,8 @@ class PodCache:
     visible in the queries unless it is being deleted or we are about to delete it.
     """
 
-    def __init__(self, instance_id: str) -> None:
-        self.instance_id = instance_id
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
         self.expectations = Expectations(self._update)
         self.synced = False
         self.parkable_changed: Callable[[str], None] = lambda _: None
@@ -67,7 +67,7 @@ class PodCache:
         self._reserved: dict[str, str | None] = {}
         self._reserved_until = Expiring()
         self._reserved_by: Index[str] = Index()
-        self._instances: tuple[str, ...] = (instance_id,)
+        self._instances: tuple[str, ...] = (instance,)
         self._to_share: list[str] = []
 
     def __repr__(self) -> str:
@@ -185,7 +185,7 @@ class PodCache:
         keys = self._indexes.by_name[pod]
         return self.record(keys[0]) if keys else None
 
-    def lives(self) -> Collection[str]:
+    def instances(self) -> Collection[str]:
         """All gateway instances that are named on pods, as owners or as attached."""
         return tuple(self._indexes.by_instance)
 
@@ -241,10 +241,10 @@ class PodCache:
         self._expire(now)
         return self._records(self._indexes.by_session[label_value(session)])
 
-    def attached(self, life: str, now: Now) -> list[Record]:
+    def attached(self, instance: str, now: Now) -> list[Record]:
         """The visible named sandboxes to which this gateway instance is attached."""
         self._expire(now)
-        return self._records(self._indexes.attached[life])
+        return self._records(self._indexes.attached[instance])
 
     def knows_session(self, label: str | None) -> bool:
         """Whether this is the label of an admitted session that has not ended."""
@@ -337,12 +337,12 @@ class PodCache:
         self._expire(now)
         indexes = self._indexes
         keys = [*indexes.ending[None]]
-        for life in indexes.ephemeral:
-            if life is None or dead(life):
-                keys += indexes.ephemeral[life]
-        for life in indexes.attached:
-            if dead(life):
-                keys += indexes.attached[life]
+        for instance in indexes.ephemeral:
+            if instance is None or dead(instance):
+                keys += indexes.ephemeral[instance]
+        for instance in indexes.attached:
+            if dead(instance):
+                keys += indexes.attached[instance]
         for profile, promised in indexes.detached:
             # A little more than are due: the caller's own rule decides.
             keys += indexes.detached.until((profile, promised), now.wall - kept(profile, promised) + 1.0)
@@ -365,7 +365,7 @@ class PodCache:
 
     def _standing(self, record: Record) -> Standing:
         uid, reservation = record.uid, self._sessions.get(record.session or "")
-        ours = record.life == self.instance_id and record.state is State.CLAIMED and record.sandbox is None
+        ours = record.instance == self.instance and record.state is State.CLAIMED and record.sandbox is None
         return Standing(
             visible=self._is_visible(record),
             reserved=uid in self._reserved,
@@ -378,7 +378,7 @@ class PodCache:
         return not record.deleting and not self.expectations.deleting(record.uid)
 
     def _is_mine(self, uid: str) -> bool:
-        return is_mine(uid, self.instance_id, self._instances)
+        return is_mine(uid, self.instance, self._instances)
 
     def _expire(self, now: Now) -> None:
         """Forget what was expected or reserved too long ago. Every query that depends on it calls this first."""

@@ -78,13 +78,13 @@ class ClaimAttempt:
         lives: the gateway instances that live, see ``pick``.
     """
 
-    def __init__(self, cache: PodCache, claim: Claim, template: str, settle: float, lives: Sequence[str]) -> None:
+    def __init__(self, cache: PodCache, claim: Claim, template: str, settle: float, instances: Sequence[str]) -> None:
         self.claim = claim
         self.discard: list[Delete] = []
         self._cache = cache
         self._template = template
         self._settle = settle
-        self._lives = lives
+        self._instances = instances
         self._tried = 0
         self._unknown = 0
         self._step: Step | None = None
@@ -142,7 +142,7 @@ class ClaimAttempt:
         self._step = None
 
     def _next(self, now: Now) -> Step:
-        record = pick(self._cache, self._template, self._settle, self._lives, now)
+        record = pick(self._cache, self._template, self._settle, self._instances, now)
         if record is None or self._tried >= MOST_PODS:
             return StartCold()
         self._tried += 1
@@ -153,14 +153,14 @@ class ClaimAttempt:
         return TryPatch(record, claim_patch(record, self.claim, now))
 
 
-def pick(cache: PodCache, template: str, settle: float, lives: Sequence[str], now: Now) -> Record | None:
+def pick(cache: PodCache, template: str, settle: float, instances: Sequence[str], now: Now) -> Record | None:
     """The best pod to claim; ``None``: there is none, start cold.
 
     Only pods of exactly this template that are ready, have an address, and have been ready for ``settle`` seconds by
-    this gateway's clock. Each gateway instance in ``lives`` has a slice of the pods, and others pick there only when
+    this gateway's clock. Each of the gateway ``instances`` has a slice of the pods, and others pick there only when
     their own slice is empty, so that gateways seldom race. Gateways that see different sets may race; the claim's
     ``test`` decides.
     """
-    cache.share(lives)
+    cache.share(instances)
     since = now.mono - settle
     return cache.settled(template, True, since, now) or cache.settled(template, False, since, now)

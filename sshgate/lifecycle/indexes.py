@@ -252,9 +252,9 @@ class PodIndexes:
     def _all(self, one: CachedPod, standing: Standing) -> Iterator[Entry]:
         record, plain = one.record, (one.record.uid,)
         yield self.by_name, record.name, (record.deleting, -record.created, record.uid)
-        for life in {record.life, *record.attached}:
-            if life is not None:
-                yield self.by_instance, life, plain
+        for instance in {record.instance, *record.attached}:
+            if instance is not None:
+                yield self.by_instance, instance, plain
         if not standing.visible:
             if record.state is State.WARM:
                 yield self.leaving, record.profile, plain
@@ -265,8 +265,8 @@ class PodIndexes:
             if record.stage is Stage.UNSCHEDULABLE and (record.state is not State.WARM or standing.reserved):
                 yield self.waiting, None, plain
         if record.sandbox is not None:
-            for life in record.attached:
-                yield self.attached, life, plain
+            for instance in record.attached:
+                yield self.attached, instance, plain
         if record.state is State.WARM:
             yield from self._warm(one, standing)
         else:
@@ -300,7 +300,7 @@ class PodIndexes:
             return
         held = record.stage in (Stage.BLOCKED, Stage.UNSCHEDULABLE) or record.state is State.DRAINING
         if record.sandbox is None:
-            yield self.ephemeral, record.life, (uid,)
+            yield self.ephemeral, record.instance, (uid,)
             if standing.unowned:
                 yield self.unowned, None, (one.state_since, uid)
         elif not record.attached and record.stage is not Stage.FINISHED and not held:

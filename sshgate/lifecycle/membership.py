@@ -62,82 +62,82 @@ class Membership:
         """Seconds in which we could have observed a renewal."""
         return self._observed_time
 
-    def observe(self, life: str, value: str) -> None:
-        """The Lease of ``life`` was read; ``value`` is any text that changes with each renewal."""
-        if self._values.get(life) != value:
-            self._values[life] = value
-            self.answered(life)
+    def observe(self, instance: str, value: str) -> None:
+        """The Lease of ``instance`` was read; ``value`` is any text that changes with each renewal."""
+        if self._values.get(instance) != value:
+            self._values[instance] = value
+            self.answered(instance)
 
-    def answered(self, life: str) -> None:
+    def answered(self, instance: str) -> None:
         """The instance has shown that it lives: its silence starts again from 0."""
-        self._renewals[life] = self._observed_time
-        self._left.discard(life)
-        self._vanished.discard(life)
+        self._renewals[instance] = self._observed_time
+        self._left.discard(instance)
+        self._vanished.discard(instance)
 
-    def vanished(self, life: str) -> None:
+    def vanished(self, instance: str) -> None:
         """Its process is gone or hangs, as found at its address: if it is silent as well, it is dead."""
-        self._vanished.add(life)
+        self._vanished.add(instance)
 
-    def left(self, life: str) -> None:
+    def left(self, instance: str) -> None:
         """It has released its Lease. An instance never comes back, so it is dead at once."""
-        self._left.add(life)
-        self._renewals.setdefault(life, self._observed_time)
+        self._left.add(instance)
+        self._renewals.setdefault(instance, self._observed_time)
 
-    def count_time(self, now: float, lives: Iterable[str] = ()) -> None:
+    def count_time(self, now: float, instances: Iterable[str] = ()) -> None:
         """Count the time since the last call, in which the Leases could be read. ``now`` is monotonic.
 
-        ``lives``: all instances that are named on pods. The silence of one that is new to us (its pod was read before
+        ``instances``: all that are named on pods. The silence of one that is new to us (its pod was read before
         its Lease) starts now.
         """
         if self._last is not None and 0 <= now - self._last <= LONGEST_GAP:
             self._observed_time += now - self._last
         self._last = now
-        for life in lives:
-            self._renewals.setdefault(life, self._observed_time)
+        for instance in instances:
+            self._renewals.setdefault(instance, self._observed_time)
 
     def mark_disconnected(self) -> None:
         """The Leases cannot be read: no time counts until ``count_time`` has been called twice again."""
         self._last = None
 
-    def dead(self, life: str) -> bool:
+    def dead(self, instance: str) -> bool:
         """Whether what belongs to it is to be deleted. Never for ourselves, nor for one that we know nothing of."""
-        if life == self._me:
+        if instance == self._me:
             return False
-        if life in self._left:
+        if instance in self._left:
             return True
-        if life in self._vanished or life not in self._values:
-            return self.silent(life)
-        return self._silence(life) > UNANSWERED
+        if instance in self._vanished or instance not in self._values:
+            return self.silent(instance)
+        return self._silence(instance) > UNANSWERED
 
-    def absent(self, life: str) -> bool:
+    def absent(self, instance: str) -> bool:
         """Whether others do its share of the work. A silent instance may come back and then finds its sandboxes."""
-        return life != self._me and (life in self._left or self.silent(life))
+        return instance != self._me and (instance in self._left or self.silent(instance))
 
-    def silent(self, life: str) -> bool:
+    def silent(self, instance: str) -> bool:
         """Whether its Lease has not changed for more than ``LEASE_DURATION`` seconds."""
-        return self._silence(life) > LEASE_DURATION
+        return self._silence(instance) > LEASE_DURATION
 
     def suspects(self) -> list[str]:
         """The instances to ask whether they live: silent, but not known to be dead."""
-        return sorted(life for life in self._values if self.absent(life) and not self.dead(life))
+        return sorted(instance for instance in self._values if self.absent(instance) and not self.dead(instance))
 
     def alive(self) -> list[str]:
         """The instances that share the pools now, ourselves among them, sorted."""
-        return sorted({self._me, *(life for life in self._values if not self.absent(life))})
+        return sorted({self._me, *(instance for instance in self._values if not self.absent(instance))})
 
     def forget(self, but: Set[str]) -> None:
         """Forget the silent instances, except ``but``: those that a Lease or a pod still names.
 
         If one is named again later, its silence starts from 0.
         """
-        for life in [life for life in self._renewals if life not in but and self.silent(life)]:
-            del self._renewals[life]
-            self._values.pop(life, None)
-            self._left.discard(life)
-            self._vanished.discard(life)
+        for instance in [instance for instance in self._renewals if instance not in but and self.silent(instance)]:
+            del self._renewals[instance]
+            self._values.pop(instance, None)
+            self._left.discard(instance)
+            self._vanished.discard(instance)
 
-    def _silence(self, life: str) -> float:
-        renewed = self._renewals.get(life)
+    def _silence(self, instance: str) -> float:
+        renewed = self._renewals.get(instance)
         return 0.0 if renewed is None else self._observed_time - renewed
 
 
@@ -174,11 +174,13 @@ class Election:
         return self._holder
 
 
-def is_mine(uid: str, life: str, lives: Collection[str]) -> bool:
-    """Whether the pod is in the slice of ``life``. Each pod is in exactly one slice of the same ``lives``.
+def is_mine(uid: str, instance: str, instances: Collection[str]) -> bool:
+    """Whether the pod is in the slice of ``instance``. Each pod is in exactly one slice of the same ``instances``.
 
     This is rendezvous hashing: when an instance comes or goes, only the pods of its own slice change hands.
     """
     pod = zlib.crc32(uid.encode())
     # Without the multiplication the checksum, which is linear, would make some slices several times as large as others.
-    return life == max((*lives, life), key=lambda one: ((pod ^ zlib.crc32(one.encode())) * _ODD & 0xFFFFFFFF, one))
+    return instance == max(
+        (*instances, instance), key=lambda one: ((pod ^ zlib.crc32(one.encode())) * _ODD & 0xFFFFFFFF, one)
+    )

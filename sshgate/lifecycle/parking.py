@@ -110,7 +110,7 @@ class Parking:
     def look(self) -> float:
         """Begin to park where launchers are missing, and close useless ones. Returns when to look again (monotonic)."""
         cache, mono = self._registry.cache, self._registry.now.mono
-        shared = cache.share(self._registry.lives)
+        shared = cache.share(self._registry.live_instances)
         kinds = {profile: tuple(wanted) for profile, wanted in self._kinds.items()}
         if kinds != self._last_kinds:
             self._last_kinds = kinds

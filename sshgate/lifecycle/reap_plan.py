@@ -74,7 +74,7 @@ def orphans(cache: PodCache, now: Now) -> list[Delete]:
 
 def _ephemeral(one: CachedPod, membership: Membership, now: Now) -> list[Delete | Detach]:
     record = one.record
-    if record.life is None or membership.dead(record.life):
+    if record.instance is None or membership.dead(record.instance):
         # A claimed pod without an instance id was edited by hand, and no gateway can be asked about it.
         return [Delete(record, "its gateway is gone", untouched=False)]
     if record.stage is Stage.FINISHED and now.mono - one.stage_since >= FINISHED_SECONDS:
@@ -90,11 +90,13 @@ def _named(one: CachedPod, membership: Membership, rules: Rules, now: Now) -> li
     """
     record = one.record
     if record.stage is Stage.FINISHED:
-        alone = all(membership.dead(life) for life in record.attached)
+        alone = all(membership.dead(instance) for instance in record.attached)
         if alone or now.mono - one.stage_since >= FINISHED_SECONDS:
             return [Delete(record, f"ended ({record.reason or 'no reason given'})", untouched=False)]
         return []
-    detach: list[Delete | Detach] = [Detach(record, life) for life in sorted(record.attached) if membership.dead(life)]
+    detach: list[Delete | Detach] = [
+        Detach(record, instance) for instance in sorted(record.attached) if membership.dead(instance)
+    ]
     if record.attached:
         return detach
     if record.state is State.DRAINING:
@@ -113,4 +115,9 @@ def _named(one: CachedPod, membership: Membership, rules: Rules, now: Now) -> li
 def _is_starting(record: Record, membership: Membership) -> bool:
     """Whether it never had clients, is not ready, and the gateway that makes it lives."""
     never = record.detached_at is None and record.last_seen is None
-    return never and record.stage is not Stage.READY and record.life is not None and not membership.dead(record.life)
+    return (
+        never
+        and record.stage is not Stage.READY
+        and record.instance is not None
+        and not membership.dead(record.instance)
+    )

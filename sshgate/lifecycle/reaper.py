@@ -30,12 +30,12 @@ class Reaper:
         self._registry = registry
         self._rules = rules
         self._busy = busy
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._looking: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Reaper {'leading' if self._registry.leads else 'following'}, {len(self._under_way)} under way>"
+        return f"<Reaper {'leading' if self._registry.leads else 'following'}, {len(self._tasks)} under way>"
 
     def start(self) -> None:
         """Start sweeping every ``PERIOD`` seconds."""
@@ -43,7 +43,7 @@ class Reaper:
 
     async def close(self) -> None:
         """Stop, and cancel what is under way: the next leader finds again what was not done."""
-        tasks = [*self._under_way, *([self._task] if self._task is not None else [])]
+        tasks = [*self._tasks, *([self._task] if self._task is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -51,7 +51,7 @@ class Reaper:
     async def once(self) -> None:
         """Sweep once and wait for all that is under way. Raises the first failure."""
         self.reap_once()
-        for outcome in await asyncio.gather(*self._under_way, return_exceptions=True):
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
 
@@ -68,8 +68,8 @@ class Reaper:
                     continue
                 self._looking.add(action.record.uid)
             task = asyncio.create_task(self._carry_out(action))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _run(self) -> None:
         while True:
@@ -82,7 +82,7 @@ class Reaper:
     async def _carry_out(self, action: Delete | Detach) -> None:
         registry, record = self._registry, action.record
         if isinstance(action, Detach):
-            await registry.patch(record, detach_patch(record, action.life, registry.now))
+            await registry.patch(record, detach_patch(record, action.instance, registry.now))
         elif not action.unless_busy or await self._idle(record):
             registry.cache.expectations.delete(record.uid, registry.now.mono)
             if await registry.delete(action):

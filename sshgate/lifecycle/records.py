@@ -55,7 +55,7 @@ class Record:
     """The name of a named sandbox; ``None``: ephemeral."""
     session: str | None = None
     gateway: str | None = None
-    life: str | None = None
+    instance: str | None = None
     node: str | None = None
     ip: str | None = None
     created: float = 0.0
@@ -112,7 +112,7 @@ class Record:
         return max(time for time in times if time is not None)
 
 
-def warm_metadata(profile: str, template: str, gateway: str, life: str) -> tuple[dict[str, str], dict[str, str]]:
+def warm_metadata(profile: str, template: str, gateway: str, instance: str) -> tuple[dict[str, str], dict[str, str]]:
     """The labels and annotations of a new warm pod."""
     marks = {
         labels.MANAGED_BY: labels.MANAGED,
@@ -122,4 +122,4 @@ def warm_metadata(profile: str, template: str, gateway: str, life: str) -> tuple
         labels.GATEWAY: labels.label_value(gateway),
     }
     # The annotations are never empty: a JSON Patch can add a key only to a mapping that exists.
-    return marks, {labels.LIFE: life}
+    return marks, {labels.INSTANCE: instance}

@@ -57,24 +57,24 @@ class Registry:
     """One per gateway. Everything except the four requests is synchronous; nothing here starts a task."""
 
     def __init__(
-        self, instance_id: str, limits: Limits, cluster: Cluster, clock: Callable[[], Now], events: Events | None = None
+        self, instance: str, limits: Limits, cluster: Cluster, clock: Callable[[], Now], events: Events | None = None
     ) -> None:
         """``clock`` is this machine's. The wall time in use is the API server's, see ``ClusterTime.record``."""
         self.events = events if events is not None else Events(to_log)
-        self.life = instance_id
+        self.instance = instance
         self.limits = limits
-        self.cache = PodCache(instance_id)
-        self.membership = Membership(instance_id)
+        self.cache = PodCache(instance)
+        self.membership = Membership(instance)
         self.time = ClusterTime(clock())
         self._clock = clock
         self._cluster = cluster
         self._starts = Starts(limits.starts_per_minute)
         self.leader: Callable[[], bool] | None = None
-        """Whether this gateway was elected. ``None``: there is no election, and the first of ``lives`` leads."""
+        """Whether this gateway was elected. ``None``: no election; the first of ``live_instances`` leads."""
         self._change: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Registry {self.life}: {self.cache!r}, {self.membership!r}>"
+        return f"<Registry {self.instance}: {self.cache!r}, {self.membership!r}>"
 
     def limit(self, limits: Limits) -> None:
         """Use other limits from now on. A changed ``starts_per_minute`` resets the count of recent starts."""
@@ -89,14 +89,14 @@ class Registry:
         return self.time.at(self._clock().mono)
 
     @property
-    def lives(self) -> list[str]:
+    def live_instances(self) -> list[str]:
         """The gateway instances that live, this one among them."""
         return self.membership.alive()
 
     @property
     def leads(self) -> bool:
         """Whether this gateway is the leader, which fills the pools and deletes what dead gateways left."""
-        return self.leader() if self.leader is not None else self.lives[0] == self.life
+        return self.leader() if self.leader is not None else self.live_instances[0] == self.instance
 
     # --- events of the watch ---
 

@@ -65,10 +65,10 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Detach:
-    """The gateway instance ``life`` died with clients in this named sandbox: send ``requests.detach_patch``."""
+    """The gateway instance died with clients in this named sandbox: send ``requests.detach_patch``."""
 
     record: Record
-    life: str
+    instance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Claim:
     user: str
     session: str
     gateway: str
-    life: str
+    instance: str
     lifetime: float
     detached: float | None = None
     """Seconds for which a named sandbox is kept without clients; ``None`` writes nothing on the pod."""
@@ -109,7 +109,7 @@ def claim_annotations(claim: Claim, now: Now) -> dict[str, str]:
     """The annotations of a claimed pod, whether it was warm or is made for the claim."""
     return {
         labels.USER: labels.printable(claim.user),
-        labels.LIFE: claim.life,
+        labels.INSTANCE: claim.instance,
         labels.CLAIMED_AT: labels.timestamp(now.wall),
         labels.EXPIRES_AT: labels.timestamp(now.wall + claim.lifetime),
     }
@@ -118,7 +118,7 @@ def claim_annotations(claim: Claim, now: Now) -> dict[str, str]:
 def named_annotations(claim: Claim, now: Now) -> dict[str, str]:
     """The annotations of a pod that is made for a named sandbox. Its maker is attached from the start."""
     kept = {} if claim.detached is None else {labels.KEPT_FOR: f"{math.ceil(claim.detached)}"}
-    return claim_annotations(claim, now) | kept | {labels.ATTACHED + claim.life: labels.timestamp(now.wall)}
+    return claim_annotations(claim, now) | kept | {labels.ATTACHED + claim.instance: labels.timestamp(now.wall)}
 
 
 def deadline(record: Record, lifetime: float, now: Now) -> int:
@@ -131,26 +131,26 @@ def deadline(record: Record, lifetime: float, now: Now) -> int:
     return min(LONGEST_DEADLINE, max(1, math.ceil(age + lifetime) + labels.KUBELET_GRACE))
 
 
-def attach_patch(record: Record, life: str, now: Now) -> Patch:
-    """Mark a named sandbox as having clients of the gateway instance ``life``."""
+def attach_patch(record: Record, instance: str, now: Now) -> Patch:
+    """Mark a named sandbox as having clients of the gateway ``instance``."""
     return [
         _test("/metadata/uid", record.uid),
         _test("/metadata/deletionTimestamp", None),
         _test(_label(labels.STATE), labels.CLAIMED),
-        _add(_note(labels.ATTACHED + life), labels.timestamp(now.wall)),
+        _add(_note(labels.ATTACHED + instance), labels.timestamp(now.wall)),
     ]
 
 
-def detach_patch(record: Record, life: str, now: Now) -> Patch:
-    """Remove the mark of ``life``: its last client has left, or that gateway instance has died.
+def detach_patch(record: Record, instance: str, now: Now) -> Patch:
+    """Remove the mark of ``instance``: its last client has left, or that gateway instance has died.
 
     The mark is set to an empty value before it is removed, because removing a missing key fails and two gateways may
     clean up after a third at the same time.
     """
     return [
         _test("/metadata/uid", record.uid),
-        _add(_note(labels.ATTACHED + life), ""),
-        {"op": "remove", "path": _note(labels.ATTACHED + life)},
+        _add(_note(labels.ATTACHED + instance), ""),
+        {"op": "remove", "path": _note(labels.ATTACHED + instance)},
         _add(_note(labels.DETACHED_AT), labels.timestamp(now.wall)),
     ]
 

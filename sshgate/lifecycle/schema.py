@@ -30,7 +30,7 @@ NAME = DOMAIN + "name"
 SESSION = DOMAIN + "session"
 """The id of the claim, which has one pod: after a patch without an answer it shows whose the pod is."""
 GATEWAY = DOMAIN + "gateway"
-"""The name of the gateway that made or claimed it, for people. Decisions use ``LIFE``."""
+"""The name of the gateway that made or claimed it, for people. Decisions use ``INSTANCE``."""
 
 WARM, CLAIMED, DRAINING = "warm", "claimed", "draining"
 
@@ -39,7 +39,7 @@ KUBELET_GRACE = 30
 
 # --- annotations ---
 
-LIFE = DOMAIN + "life"
+INSTANCE = DOMAIN + "life"
 """The id of a gateway instance: the one that made the pod, then the one that claimed it. A gateway that starts again
 has a new id, so its previous instance is as dead as any other dead gateway."""
 CLAIMED_AT = DOMAIN + "claimed-at"

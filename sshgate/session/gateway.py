@@ -265,7 +265,7 @@ class Login:
                 alive = outcome is None or isinstance(outcome, Lost)
                 try:
                     # Before `close`: a node that has to close many connections to running programs cannot start execs.
-                    if alive and process.pid is not None and self._lives_on(granted, cut):
+                    if alive and process.pid is not None and self._sandbox_remains(granted, cut):
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:
                     await process.close()
@@ -280,7 +280,7 @@ class Login:
             if outcome is not None:
                 await client.finish(outcome)
 
-    def _lives_on(self, granted: Grant, cut: bool) -> bool:
+    def _sandbox_remains(self, granted: Grant, cut: bool) -> bool:
         """Return whether the sandbox outlives this session; if not, its programs need no (slow) hang-up."""
         if cut:
             return granted.scope == "named" and self._gateway.provider.named.outlast

@@ -172,7 +172,7 @@ async def abandoned(place: Namespace) -> AsyncIterator[str]:
             await process.wait()
 
 
-async def test_the_next_life_of_a_gateway_removes_the_pods_of_the_last(place: Namespace) -> None:
+async def test_the_next_instance_of_a_gateway_removes_the_pods_of_the_last(place: Namespace) -> None:
     """After kill -9 nobody has deleted them."""
     async with place.provider(gateway="another") as other, abandoned(place) as named:
         foreign = await other.create(Order(PROFILE, "bob", secrets.token_hex(5)), lambda text: None)

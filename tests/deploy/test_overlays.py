@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sshgate.config.load import load
-from sshgate.providers.kubernetes import liveness as lifesign
+from sshgate.providers.kubernetes import liveness
 from tests.deploy.schemas import Schemas
 from tests.rig import manifests
 from tests.rig.manifests import NAMES, OVERLAYS, ROOT, TEST_MARK, called, kubectl, mapped_ports, objects, only, rendered
@@ -122,9 +122,9 @@ def test_the_settings_in_the_config_map_can_be_used(overlay: str, tmp_path: Path
         "ssh": config.ssh.listen.port,
         "web": config.web.listen.port,
         "telemetry": config.telemetry.listen.port,
-        "alive": lifesign.PORT,
+        "alive": liveness.PORT,
     }
-    assert lifesign.ADDRESS_VARIABLE in {variable["name"] for variable in container["env"]}
+    assert liveness.ADDRESS_VARIABLE in {variable["name"] for variable in container["env"]}
     classes = {thing["metadata"]["name"]: thing["value"] for thing in things if thing["kind"] == "PriorityClass"}
     for profile in config.profiles.values():
         assert classes[profile.pod_overrides["priorityClassName"]] < 0 < classes[pod["priorityClassName"]]

@@ -53,7 +53,7 @@ def fill(path: Path, size: int) -> str:
 
 
 @contextlib.contextmanager
-def under_way(arguments: list[str], written: int = 20_000_000) -> Iterator[subprocess.Popen[bytes]]:
+def running_copy(arguments: list[str], written: int = 20_000_000) -> Iterator[subprocess.Popen[bytes]]:
     """A copy that has sent so many bytes, and goes on."""
     command = [sys.executable, "-m", "sshgate", "cp", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as copy:
@@ -126,7 +126,7 @@ def test_a_killed_client_leaves_nothing_half_written(full: Worker, tmp_path: Pat
     fill(tmp_path / "large", 400 << 20)
     full.run("mkdir /tmp/killed")
     arguments = [*full.options, "-p", str(full.ssh.port), str(tmp_path / "large"), "dev@127.0.0.1:/tmp/killed/large"]
-    with under_way(arguments) as copy:
+    with running_copy(arguments) as copy:
         assert full.run("ls /tmp/killed") == b""
         copy.kill()
     until(lambda: full.run("ls -A /tmp/killed") == b"", 20, "the sandbox's side tidying up")
@@ -140,7 +140,7 @@ def test_a_deleted_pod_is_told_and_nothing_half_written_stays(
     running = gateway("kubernetes")
     fill(tmp_path / "large", 400 << 20)
     others = set(namespace.living())
-    with under_way([*options_of(user_at(running)), str(tmp_path / "large"), "dev@127.0.0.1:/tmp/large"]) as copy:
+    with running_copy([*options_of(user_at(running)), str(tmp_path / "large"), "dev@127.0.0.1:/tmp/large"]) as copy:
         (pod,) = set(namespace.living()) - others
         namespace.kubectl("delete", "pod", pod, "--grace-period=1", "--wait=false")
         _, err = copy.communicate(timeout=40)
@@ -171,7 +171,7 @@ def test_a_gateway_killed_in_the_middle_is_told(
 ) -> None:
     running = gateway(provider)
     fill(tmp_path / "big", 400 << 20)
-    with under_way([*options_of(user_at(running)), str(tmp_path / "big"), "dev@127.0.0.1:/tmp/big"]) as copy:
+    with running_copy([*options_of(user_at(running)), str(tmp_path / "big"), "dev@127.0.0.1:/tmp/big"]) as copy:
         running.kill()
         _, err = copy.communicate(timeout=40)
     running.start()  # to remove what its earlier life has left

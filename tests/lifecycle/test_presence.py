@@ -38,7 +38,7 @@ def doors(place: Place) -> dict[str, LivenessEndpoint]:
 def started(place: Place, name: str) -> tuple[Gateway, LivenessEndpoint]:
     before = doors(place)
     gateway = place.gateway(name)
-    (door,) = [door for life, door in doors(place).items() if life not in before]
+    (door,) = [door for instance, door in doors(place).items() if instance not in before]
     return gateway, door
 
 

@@ -79,10 +79,10 @@ def test_leases_that_somebody_deletes_end_no_session_and_are_made_anew(
     one, other = replica(), replica()
     clients = [*started(user("dev", one), 1), *started(user("eve", other), 1)]
     try:
-        before = until(lambda: len(made := lives(space)) == 2 and made, 30, "both gateways' leases")
+        before = until(lambda: len(made := instances(space)) == 2 and made, 30, "both gateways' leases")
         space.kubectl("delete", "leases", "--all")
         until(lambda: leases(space) == 3, 30, "their leases and the leader's being made anew")
-        assert lives(space) == before
+        assert instances(space) == before
         assert [client.poll() for client in clients] == [None, None]
         assert len(space.living()) == 2
         assert "sandbox.reaped" not in one.log() + other.log()
@@ -115,11 +115,11 @@ def test_deleting_the_anchor_deletes_what_gateways_made(space: Namespace, replic
         assert len(space.living()) == 2
         nothing_left(served.kill())
         space.kubectl("delete", "configmap", "sshgate-anchor")
-        until(lambda: not space.pods() and not lives(space), 60, "everything it made being gone")
+        until(lambda: not space.pods() and not instances(space), 60, "everything it made being gone")
     finally:
         end(clients)
 
 
-def lives(space: Namespace) -> list[str]:
+def instances(space: Namespace) -> list[str]:
     """Leases of lives, without the leader's, which may be an earlier gateway's."""
     return [name for name in space.kubectl("get", "leases", "--output=name").split() if "sshgate-life-" in name]

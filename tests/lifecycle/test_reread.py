@@ -51,8 +51,8 @@ def test_a_pool_is_switched_on_and_off_while_the_gateway_runs(place: Place) -> N
     assert ssh.run("echo in").out == b"in\n"
     until(lambda: not place.pods(), 20, "no sandbox")
     change(gateway, warm=2)
-    life = {note(pod, labels.LIFE) for pod in place.filled(2)}
-    assert len(life) == 1
+    instance = {note(pod, labels.INSTANCE) for pod in place.filled(2)}
+    assert len(instance) == 1
     change(gateway, warm=0)
     until(lambda: not place.pods(), 30, "the pool being gone")
     assert ssh.run("echo in").out == b"in\n"

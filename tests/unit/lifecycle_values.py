@@ -33,7 +33,7 @@ def claimed(uid: str, user: str = "ada", session: str = "s", **more: Any) -> Rec
         "user": user,
         "user_hash": user_hash(user),
         "session": session,
-        "life": "me",
+        "instance": "me",
         "claimed_at": START,
     }
     return warm(uid, state=State.CLAIMED, **{**whose, **more})

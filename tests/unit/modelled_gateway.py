@@ -52,7 +52,7 @@ class Session:
 class Gateway:
     """One life of one gateway."""
 
-    life: str
+    instance: str
     cluster: Cluster
     limits: Limits
     clock: Callable[[], Now]
@@ -64,15 +64,15 @@ class Gateway:
     read: int = 0
 
     def __post_init__(self) -> None:
-        self.book = PodCache(self.life)
-        self.presence = Membership(self.life)
+        self.book = PodCache(self.instance)
+        self.presence = Membership(self.instance)
         self.starts = Starts(None)
         self._names = 0
         self.refiller = Refiller(self._token, lambda: 0.5)
 
     def _token(self) -> str:
         self._names += 1
-        return f"{self.life}x{self._names}"
+        return f"{self.instance}x{self._names}"
 
     # --- the watch ---
 
@@ -96,9 +96,9 @@ class Gateway:
         except LimitReached:
             return False
         self.sessions[session] = Session(session, user, template)
-        claim = Claim(user, session, "gw", self.life, LIFETIME)
-        lives = self.presence.alive()
-        self._claim(self.sessions[session], ClaimAttempt(self.book, claim, template, self.settle, lives))
+        claim = Claim(user, session, "gw", self.instance, LIFETIME)
+        instances = self.presence.alive()
+        self._claim(self.sessions[session], ClaimAttempt(self.book, claim, template, self.settle, instances))
         return True
 
     def logout(self, session: Session) -> None:
@@ -198,7 +198,7 @@ class Gateway:
         return len(actions)
 
     def _create(self, action: Create) -> None:
-        marks, notes = warm_metadata(action.profile, action.template, "gw", self.life)
+        marks, notes = warm_metadata(action.profile, action.template, "gw", self.instance)
 
         def answered(answer: PodJson | int | None) -> None:
             if isinstance(answer, dict):

@@ -19,9 +19,9 @@ from sshgate.lifecycle.schema import user_hash
 class RecountedCache:
     """Takes the same events as a ``PodCache`` and keeps no index."""
 
-    def __init__(self, life: str) -> None:
-        self.life = life
-        self.lives: tuple[str, ...] = (life,)
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        self.instances: tuple[str, ...] = (instance,)
         self.pods: dict[str, CachedPod] = {}
         self.gone_until: dict[str, float] = {}
         self.reserved: dict[str, tuple[float, str | None]] = {}
@@ -149,13 +149,13 @@ class RecountedCache:
     def parkable(self, now: Now) -> set[str]:
         found = [one.record for one in self.visible(now) if one.record.state is State.WARM]
         usable = [one.uid for one in found if one.usable and one.session is None]
-        return {uid for uid in usable if is_mine(uid, self.life, self.lives)}
+        return {uid for uid in usable if is_mine(uid, self.instance, self.instances)}
 
     def orphans(self, now: Now) -> set[str]:
         found = set()
         for one in self.visible(now):
             record = one.record
-            if record.life == self.life and record.state is State.CLAIMED and record.sandbox is None:
+            if record.instance == self.instance and record.state is State.CLAIMED and record.sandbox is None:
                 _, uid = self.sessions.get(record.session or "", (None, ""))
                 if now.mono - one.state_since >= ORPHAN_SECONDS and uid not in (None, record.uid):
                     found.add(record.uid)
@@ -171,7 +171,7 @@ class RecountedCache:
         """The uid of the pod to claim first."""
         found = [one for one in self.warm(now) if one.record.usable and one.record.template == template]
         for mine in (True, False):
-            ours = [one for one in found if is_mine(one.record.uid, self.life, self.lives) == mine]
+            ours = [one for one in found if is_mine(one.record.uid, self.instance, self.instances) == mine]
             settled = [one for one in ours if one.stage_since <= now.mono - settle]
             sizes = Counter(one.record.node or "" for one in ours)
             fullest = sorted(sizes, key=lambda node: (-sizes[node], node))[:NODES_TRIED]

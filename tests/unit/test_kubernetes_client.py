@@ -178,8 +178,8 @@ async def test_a_repeated_create_finds_its_own_pod_but_no_other(tmp_path: Path) 
             return status(409, "AlreadyExists", 'pods "x" already exists')
         return web.json_response(existing)
 
-    def manifest(life: str) -> dict[str, object]:
-        return {"metadata": {"name": "x", "annotations": {"life": life}}}
+    def manifest(instance: str) -> dict[str, object]:
+        return {"metadata": {"name": "x", "annotations": {"life": instance}}}
 
     async with serve(answer, tmp_path) as served, connected(served) as api:
         assert (await api.create_pod(manifest("1"))).metadata.uid == "uid-x"

@@ -57,15 +57,17 @@ class Kept:
 
 
 @asynccontextmanager
-async def gateway(kept: Kept, directory: Path, life: str) -> AsyncIterator[tuple[KubernetesNamed, Registry, Served]]:
-    async def way(make: Callable[[], Awaitable[Pod]]) -> Pod:
+async def gateway(
+    kept: Kept, directory: Path, instance: str
+) -> AsyncIterator[tuple[KubernetesNamed, Registry, Served]]:
+    async def create_pod(make: Callable[[], Awaitable[Pod]]) -> Pod:
         return await make()
 
     async with serve(kept.answer, directory) as served, connected(served) as api:
-        owner = Owner("gate", life)
-        registry = Registry(life, Limits(), Pods(api, owner, {}), lambda: at(0))
+        owner = Owner("gate", instance)
+        registry = Registry(instance, Limits(), Pods(api, owner, {}), lambda: at(0))
         homes = KubernetesHomes(api, {}, lambda: at(0), Limits)
-        named = KubernetesNamed(api, registry, owner, homes, lambda _: None, way, ExecLimits())
+        named = KubernetesNamed(api, registry, owner, homes, lambda _: None, create_pod, ExecLimits())
         yield named, registry, served
         await named.close(1.0)
 

@@ -23,7 +23,7 @@ def detached(name: str) -> dict[str, Any]:
         labels.MANAGED_BY: labels.MANAGED, labels.STATE: labels.CLAIMED, labels.PROFILE: "default",
         labels.NAME: name, labels.USER: labels.user_hash("dev"), labels.SESSION: name,
     }  # fmt: skip
-    notes = {labels.USER: "dev", labels.LIFE: "dead", labels.DETACHED_AT: LONG_AGO, labels.LAST_SEEN: LONG_AGO}
+    notes = {labels.USER: "dev", labels.INSTANCE: "dead", labels.DETACHED_AT: LONG_AGO, labels.LAST_SEEN: LONG_AGO}
     metadata = {
         "name": name, "uid": f"uid-{name}", "resourceVersion": "1", "labels": marks, "annotations": notes,
         "creationTimestamp": LONG_AGO,

@@ -27,7 +27,7 @@ from tests.unit.lifecycle_values import at, claimed, warm
 from tests.unit.test_lifecycle_reaper import Pods
 
 NODES = 20
-LIVES = ("me", "they", "you")
+INSTANCES = ("me", "they", "you")
 FEW, MANY = 100, 10_000
 
 
@@ -42,9 +42,9 @@ class World:
         )
         self.registry = Registry("me", self.limits, Pods(), lambda: at(self.seconds))
         self.cache = self.registry.cache
-        for life in LIVES[1:]:
-            self.registry.membership.observe(life, "1")
-        while not self.cache.share(LIVES):
+        for instance in INSTANCES[1:]:
+            self.registry.membership.observe(instance, "1")
+        while not self.cache.share(INSTANCES):
             pass
         self.registry.replace([self._pod(number) for number in range(pods)])
         for number in range(1, pods, 2):
@@ -59,10 +59,10 @@ class World:
     def _pod(self, number: int) -> Record:
         more: dict[str, Any] = {"node": f"n{number % NODES}", "created": float(number), "version": "1"}
         if number % 2 == 0:
-            return warm(f"u{number}", life="me", **more)
+            return warm(f"u{number}", instance="me", **more)
         user = f"user{number}"
         if number % 10 == 1:
-            sandbox = {"sandbox": f"work{number}", "attached": frozenset({LIVES[number % 3]})}
+            sandbox = {"sandbox": f"work{number}", "attached": frozenset({INSTANCES[number % 3]})}
             return claimed(f"u{number}", user, f"s{number}", **sandbox, **more)
         return claimed(f"u{number}", user, f"s{number}", **more)
 
@@ -75,7 +75,7 @@ class World:
     def log_in_and_out(self) -> None:
         session, starts = f"new{next(self.numbers)}", Starts(None)
         admit(self.cache, self.limits, starts, "ada", session, self.now)
-        claim = ClaimAttempt(self.cache, Claim("ada", session, "gw", "me", 60.0), "t1", 3.0, LIVES)
+        claim = ClaimAttempt(self.cache, Claim("ada", session, "gw", "me", 60.0), "t1", 3.0, INSTANCES)
         step = claim.step(self.now)
         assert isinstance(step, TryPatch)
         won = claimed(step.record.uid, "ada", session, version="2", node=step.record.node)
@@ -88,8 +88,8 @@ class World:
         uid = f"new{next(self.numbers)}"
         for version, stage in ((1, Stage.STARTING), (2, Stage.READY)):
             self.registry.update(warm(uid, stage=stage, node="n1", version=str(version)))
-        self.registry.update(claimed(uid, "bob", uid, version="3", life="they"))
-        self.registry.update(claimed(uid, "bob", uid, version="4", life="they", deleting=True))
+        self.registry.update(claimed(uid, "bob", uid, version="3", instance="they"))
+        self.registry.update(claimed(uid, "bob", uid, version="4", instance="they", deleting=True))
         self.registry.remove(uid)
 
     def refill(self) -> None:
@@ -107,7 +107,7 @@ class World:
     def look(self) -> None:
         """What `/metrics`, a user's list, the Leases and a named login ask."""
         assert self.cache.counts(self.now)
-        assert self.cache.lives()
+        assert self.cache.instances()
         assert len(self.cache.of_user("user1", self.now)) == 1
         assert self.cache.named("p-u1") is not None
 
@@ -134,7 +134,7 @@ def test_ten_thousand_pods_cost_no_more_than_a_hundred(
 def test_a_dead_gateway_costs_as_much_as_it_has_left(worlds: tuple[World, World]) -> None:
     for world in worlds:
         for number in range(5):
-            world.registry.update(claimed(f"left{number}", "eve", f"left{number}", life="dead"))
+            world.registry.update(claimed(f"left{number}", "eve", f"left{number}", instance="dead"))
         world.registry.membership.left("dead")
         assert len(world.cache.of_user("eve", world.now)) == 5
     few, many = (steps(World.reap, world) for world in worlds)

@@ -24,7 +24,7 @@ from tests.unit.recounted_cache import RecountedCache
 UIDS = st.sampled_from([f"u{number}" for number in range(12)])
 SESSIONS = ("s1", "s2", "s3")
 USERS = ("ada", "bob", "alan")
-LIVES = ("me", "you", "they")
+INSTANCES = ("me", "you", "they")
 PROFILES = ("default", "gpu")
 TEMPLATES = ("t1", "t2")
 RULES = Rules({"default": 60.0}, otherwise=120.0)
@@ -42,7 +42,7 @@ def facts(seed: int) -> dict[str, Any]:
         "node": chance.choice((None, "n1", "n2", "n3")),
         "ip": chance.choice((None, "10.0.0.1", "10.0.0.1")),
         "deleting": chance.random() < 0.1,
-        "life": chance.choice((None, *LIVES)),
+        "instance": chance.choice((None, *INSTANCES)),
         "ready_since": chance.choice(TIMES),
     }
     if state is not State.WARM or chance.random() < 0.1:
@@ -53,7 +53,7 @@ def facts(seed: int) -> dict[str, Any]:
             "user_hash": chance.choice((user_hash(user), user_hash(user), None)),
             "session": chance.choice((*SESSIONS, None)),
             "sandbox": "work" if named else None,
-            "attached": frozenset(life for life in LIVES if chance.random() < 0.3) if named else frozenset(),
+            "attached": frozenset(one for one in INSTANCES if chance.random() < 0.3) if named else frozenset(),
             "claimed_at": chance.choice(TIMES), "detached_at": chance.choice(TIMES), "last_seen": chance.choice(TIMES),
             "kept_for": chance.choice((None, 30.0)),
         }  # fmt: skip
@@ -152,20 +152,20 @@ class Events(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.mono += seconds
         self.wall += seconds
-        self.membership.count_time(self.mono, self.cache.lives())
+        self.membership.count_time(self.mono, self.cache.instances())
 
     @rule(seconds=st.sampled_from((-1e6, -100.0, 100.0, 1e6)))
     def the_server_clock_is_set(self, seconds: float) -> None:
         self.wall += seconds
 
-    @rule(lives=st.sampled_from((("me",), ("me", "you"), ("me", "they", "you"))))
-    def instances_come_and_go(self, lives: tuple[str, ...]) -> None:
-        self.plain.lives = lives
-        self.cache.share(lives)
+    @rule(instances=st.sampled_from((("me",), ("me", "you"), ("me", "they", "you"))))
+    def instances_come_and_go(self, instances: tuple[str, ...]) -> None:
+        self.plain.instances = instances
+        self.cache.share(instances)
 
-    @rule(life=st.sampled_from(("you", "they")))
-    def an_instance_ends(self, life: str) -> None:
-        self.membership.left(life)
+    @rule(instance=st.sampled_from(("you", "they")))
+    def an_instance_ends(self, instance: str) -> None:
+        self.membership.left(instance)
 
     @rule()
     def reap(self) -> None:
@@ -244,7 +244,7 @@ class Events(RuleBasedStateMachine):
         cache, plain, now = self.cache, self.plain, self.now
         for template in TEMPLATES:
             for settle in (0.0, 3.0, 30.0):
-                picked = pick(cache, template, settle, plain.lives, now)
+                picked = pick(cache, template, settle, plain.instances, now)
                 assert (picked.uid if picked is not None else None) == plain.pick(template, settle, now)
         assert self.parkable == set(cache.all_parkable()) == plain.parkable(now)
         named = [one.record for one in plain.pods.values()]
@@ -253,11 +253,11 @@ class Events(RuleBasedStateMachine):
             found = cache.named(name)
             assert found is not None
             assert (not found.deleting, found.created) == best
-        for life in LIVES:
+        for instance in INSTANCES:
             sandboxes = [one.record for one in plain.visible(now) if one.record.sandbox]
-            assert set(cache.attached(life, now)) == {one for one in sandboxes if life in one.attached}
-        lives = {life for one in named for life in (one.life, *one.attached)}
-        assert set(cache.lives()) == lives - {None}
+            assert set(cache.attached(instance, now)) == {one for one in sandboxes if instance in one.attached}
+        instances = {instance for one in named for instance in (one.instance, *one.attached)}
+        assert set(cache.instances()) == instances - {None}
         for session in SESSIONS:
             bearing = {one.record.uid for one in plain.visible(now) if one.record.session == session}
             assert {one.uid for one in cache.of_session(session, now)} == bearing

@@ -51,25 +51,30 @@ def test_the_fullest_node_is_picked_from_then_the_oldest_pod() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_the_slices_of_all_gateways_are_about_the_same_size(count: int) -> None:
-    lives = [f"{number * 7919:012x}" for number in range(count)]
-    sizes = Counter(life for number in range(1000) for life in lives if is_mine(f"{number:08x}-1a2b", life, lives))
+    instances = [f"{number * 7919:012x}" for number in range(count)]
+    sizes = Counter(
+        instance
+        for number in range(1000)
+        for instance in instances
+        if is_mine(f"{number:08x}-1a2b", instance, instances)
+    )
     assert sizes.total() == 1000
-    assert min(sizes[life] for life in lives) > 0.7 * 1000 / count
+    assert min(sizes[instance] for instance in instances) > 0.7 * 1000 / count
 
 
 def test_each_pod_is_in_one_gateways_slice_and_others_steal_only_from_empty() -> None:
-    lives = ["me", "you", "they"]
+    instances = ["me", "you", "they"]
     uids = [f"uid-{i}" for i in range(300)]
-    owners = [[life for life in lives if is_mine(uid, life, lives)] for uid in uids]
+    owners = [[instance for instance in instances if is_mine(uid, instance, instances)] for uid in uids]
     assert all(len(one) == 1 for one in owners)
     assert min(Counter(one[0] for one in owners).values()) > 50
     mine_, theirs = (next(uid for uid, one in zip(uids, owners, strict=True) if one == [who]) for who in ("me", "you"))
     known = book(warm(theirs, created=1.0), warm(mine_, created=2.0))
-    first = pick(known, "t1", 0.0, lives, at(0))
+    first = pick(known, "t1", 0.0, instances, at(0))
     assert first is not None
     assert first.uid == mine_
     known.reserve(mine_, "s", at(0))
-    second = pick(known, "t1", 0.0, lives, at(0))
+    second = pick(known, "t1", 0.0, instances, at(0))
     assert second is not None
     assert second.uid == theirs
 
@@ -227,23 +232,25 @@ def test_starts_per_minute_are_counted_by_user_and_come_back() -> None:
 # --- reap ---
 
 
-def silent(*lives: str) -> Membership:
+def silent(*instances: str) -> Membership:
     presence = Membership("me")
-    presence.count_time(0.0, lives)
+    presence.count_time(0.0, instances)
     for second in range(4, int(LEASE_DURATION) + 12, 4):
-        presence.count_time(float(second), lives)
+        presence.count_time(float(second), instances)
     return presence
 
 
 def test_orphans_of_dead_gateways_go_and_nobody_elses() -> None:
-    known = book(claimed("a", life="dead"), claimed("b"), claimed("c", life="unheard"), warm("d", life="dead"))
+    known = book(
+        claimed("a", instance="dead"), claimed("b"), claimed("c", instance="unheard"), warm("d", instance="dead")
+    )
     found = reap(known, silent("dead"), Rules(), at(1000))
     assert [action.record.uid for action in found] == ["a"]
     assert reap(known, silent("dead"), Rules(), at(1000)) == []
 
 
 def test_what_we_do_not_understand_is_left_alone() -> None:
-    assert reap(book(warm("a", state=State.UNKNOWN, life="dead")), silent("dead"), Rules(), at(1000)) == []
+    assert reap(book(warm("a", state=State.UNKNOWN, instance="dead")), silent("dead"), Rules(), at(1000)) == []
 
 
 def test_an_ended_pod_is_left_to_its_gateway_for_a_while() -> None:
@@ -254,7 +261,7 @@ def test_an_ended_pod_is_left_to_its_gateway_for_a_while() -> None:
 
 
 def test_a_named_sandbox_outlives_its_gateways_and_is_detached_from_dead_ones() -> None:
-    known = book(claimed("a", sandbox="work", life="dead", attached=frozenset({"dead", "me"})))
+    known = book(claimed("a", sandbox="work", instance="dead", attached=frozenset({"dead", "me"})))
     (detach,) = reap(known, silent("dead"), Rules(otherwise=10.0), at(10_000))
     assert detach == Detach(detach.record, "dead")
 
@@ -274,7 +281,7 @@ def test_a_named_sandbox_ends_when_nobody_came_back_unless_something_runs() -> N
 @pytest.mark.parametrize("stage", [Stage.BLOCKED, Stage.UNSCHEDULABLE])
 def test_a_named_sandbox_that_could_not_start_is_kept_for_those_who_wait_for_it_alone(stage: Stage) -> None:
     rules = Rules({"default": 600.0})
-    held: dict[str, Any] = {"sandbox": "work", "life": "dead", "stage": stage, "reason": "ErrImagePull"}
+    held: dict[str, Any] = {"sandbox": "work", "instance": "dead", "stage": stage, "reason": "ErrImagePull"}
     waited_for = book(claimed("a", attached=frozenset({"me"}), **held))
     assert reap(waited_for, silent("dead"), rules, at(599)) == []
     # Its maker died, who joined has given up.
@@ -283,7 +290,7 @@ def test_a_named_sandbox_that_could_not_start_is_kept_for_those_who_wait_for_it_
     (delete,) = reap(left, silent("dead"), rules, at(50 + LEAST_DETACHED))
     assert delete == Delete(delete.record, "could not start (ErrImagePull)", untouched=True)
     # Its maker lives and has not attached to it yet.
-    made = book(claimed("a", **{**held, "life": "me"}))
+    made = book(claimed("a", **{**held, "instance": "me"}))
     assert reap(made, silent("dead"), rules, at(599)) == []
 
 
@@ -315,6 +322,6 @@ def test_a_pod_claimed_for_a_session_that_is_gone_or_has_another_is_a_stray() ->
     for record in (claimed("a", session="s1"), claimed("b", session="s2"), claimed("c", session="s3")):
         known.observe(record, at(0))
     known.observe(claimed("d", session="s4", sandbox="work"), at(0))
-    known.observe(claimed("e", session="s5", life="another"), at(0))
+    known.observe(claimed("e", session="s5", instance="another"), at(0))
     assert orphans(known, at(ORPHAN_SECONDS - 1)) == []
     assert [delete.record.uid for delete in orphans(known, at(ORPHAN_SECONDS))] == ["b", "c"]

@@ -51,7 +51,7 @@ class Pods:
         pod = warm(name.removeprefix("p-"), version="2")
         if name not in self.owned:
             return pod
-        return replace(pod, state=State.CLAIMED, session="s1", life="me")
+        return replace(pod, state=State.CLAIMED, session="s1", instance="me")
 
 
 def world(pods: Pods, *uids: str) -> tuple[Registry, ClaimAttempt]:

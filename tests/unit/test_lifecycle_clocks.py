@@ -164,10 +164,10 @@ def test_the_servers_time_is_never_off_by_more_than_a_second_and_the_way(
     answers: list[tuple[float, float]], offset: float
 ) -> None:
     time, mono = ClusterTime(Now(0.0, 0.0)), 0.0
-    for wait, way in answers:
+    for wait, trip in answers:
         mono += wait
-        time.observe(float(math.floor(mono + way / 2 + offset)), mono, mono + way)
-        mono += way
+        time.observe(float(math.floor(mono + trip / 2 + offset)), mono, mono + trip)
+        mono += trip
         assert abs(time.at(mono).wall - (mono + offset)) <= 1.0 + 2.0
     assert time.jumps == 0
 
@@ -232,8 +232,8 @@ def hear(presence: Membership, start: float, end: float, signs: dict[str, str] |
     """Listen every four seconds; ``signs`` are Leases that never change."""
     while start < end:
         start += 4.0
-        for life, sign in (signs or {}).items():
-            presence.observe(life, sign)
+        for instance, sign in (signs or {}).items():
+            presence.observe(instance, sign)
         presence.count_time(start, ("b",))
     return start
 
@@ -293,7 +293,7 @@ def test_nobody_dies_of_our_own_deafness() -> None:
     assert presence.dead("b")
 
 
-def test_a_life_that_only_stands_on_a_pod_gets_its_time_to_show_itself() -> None:
+def test_an_instance_that_only_stands_on_a_pod_gets_its_time_to_show_itself() -> None:
     presence = Membership("a")
     presence.count_time(0.0)
     assert not presence.dead("b")
@@ -336,7 +336,7 @@ def test_who_says_goodbye_is_dead_at_once_and_we_ourselves_never_are() -> None:
     assert repr(presence) == "<Membership 1 alive, 1 silent or gone>"
 
 
-def test_a_life_is_forgotten_when_nothing_speaks_of_it_and_its_silence_is_over() -> None:
+def test_an_instance_is_forgotten_when_nothing_speaks_of_it_and_its_silence_is_over() -> None:
     presence = Membership("a")
     presence.count_time(0.0)
     presence.observe("b", "1")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sshgate.lifecycle.membership import LEASE_DURATION, STALE, Election, Membership
 
 
-def listening(presence: Membership, seconds: float, *lives: str) -> None:
+def listening(presence: Membership, seconds: float, *instances: str) -> None:
     """Time passes while the Leases can be read."""
     for second in range(int(seconds) + 1):
-        presence.count_time(float(second), lives)
+        presence.count_time(float(second), instances)
 
 
 def test_the_first_to_look_takes_a_lease_that_is_not_there() -> None:

@@ -182,7 +182,7 @@ async def test_a_claimed_sandbox_is_handed_out_with_what_waits_in_it(world: Worl
 async def test_what_somebody_else_has_claimed_is_let_go(world: World) -> None:
     world.registry.update(warm("a"))
     await world.look()
-    world.registry.update(claimed("a", version="2", life="other"))
+    world.registry.update(claimed("a", version="2", instance="other"))
     await world.look()
     assert world.rooms[0].forgotten
     assert world.parking.take("a") is None

@@ -32,7 +32,7 @@ class World(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lives = 0
+        self.instances = 0
         self.logins = 0
         self.sessions: list[Session] = []
         self.late: list[Request] = []
@@ -52,8 +52,8 @@ class World(RuleBasedStateMachine):
         return Now(self.cluster.time, self.cluster.time - 900_000)
 
     def start(self) -> Gateway:
-        self.lives += 1
-        gateway = Gateway(f"life{self.lives}", self.cluster, self.limits, self.now, SETTLE, self.on_delete)
+        self.instances += 1
+        gateway = Gateway(f"life{self.instances}", self.cluster, self.limits, self.now, SETTLE, self.on_delete)
         gateway.relist()
         gateway.presence.count_time(self.now().mono)
         return gateway
@@ -154,10 +154,10 @@ class World(RuleBasedStateMachine):
         while seconds > 0:
             self.cluster.time += min(4.0, seconds)
             seconds -= 4.0
-            marked = {notes for pod in self.cluster.pods.values() if (notes := record_from(pod).life)}
+            marked = {notes for pod in self.cluster.pods.values() if (notes := record_from(pod).instance)}
             for gateway in self.gateways:
                 for other in self.gateways:
-                    gateway.presence.observe(other.life, str(self.cluster.time))
+                    gateway.presence.observe(other.instance, str(self.cluster.time))
                 gateway.presence.count_time(self.now().mono, marked)
 
     @rule(which=st.integers(0, 9))

@@ -59,14 +59,14 @@ class World:
     async def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):
             self.seconds += 1
-            self.registry.membership.count_time(self.seconds, self.registry.cache.lives())
+            self.registry.membership.count_time(self.seconds, self.registry.cache.instances())
             self.reaper.reap_once()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
 
 async def test_the_pods_of_a_silent_gateway_go_and_those_of_a_living_one_stay() -> None:
-    world = World(claimed("a", life="dead"), claimed("b", life="me", session="mine"))
+    world = World(claimed("a", instance="dead"), claimed("b", instance="me", session="mine"))
     world.registry.admit("ada", "mine")
     world.registry.cache.hold("mine", "b")
     await world.pass_time(LEASE_DURATION - 1)
@@ -76,13 +76,13 @@ async def test_the_pods_of_a_silent_gateway_go_and_those_of_a_living_one_stay() 
 
 
 async def test_only_the_leader_reaps() -> None:
-    world = World(claimed("a", life="dead"), leads=False)
+    world = World(claimed("a", instance="dead"), leads=False)
     await world.pass_time(LEASE_DURATION + 3)
     assert world.pods.deleted == []
 
 
 async def test_a_named_sandbox_nobody_came_back_to_goes_after_its_time() -> None:
-    record = claimed("a", life="dead", sandbox="work", detached_at=START)
+    record = claimed("a", instance="dead", sandbox="work", detached_at=START)
     world = World(record)
     await world.pass_time(59)
     assert world.pods.deleted == []
@@ -91,14 +91,14 @@ async def test_a_named_sandbox_nobody_came_back_to_goes_after_its_time() -> None
 
 
 async def test_a_program_that_runs_keeps_it_and_is_noted() -> None:
-    world = World(claimed("a", life="dead", sandbox="work", detached_at=START), busy=True)
+    world = World(claimed("a", instance="dead", sandbox="work", detached_at=START), busy=True)
     await world.pass_time(61)
     assert world.pods.deleted == []
     assert world.pods.patched[0] == ("p-a", ["/metadata/annotations/sshgate.dev~1last-seen"])
 
 
 async def test_the_clients_of_a_dead_gateway_are_detached() -> None:
-    world = World(claimed("a", life="me", sandbox="work", attached=frozenset({"dead"})))
+    world = World(claimed("a", instance="me", sandbox="work", attached=frozenset({"dead"})))
     await world.pass_time(LEASE_DURATION + 2)
     name, paths = world.pods.patched[0]
     assert name == "p-a"
@@ -107,13 +107,13 @@ async def test_the_clients_of_a_dead_gateway_are_detached() -> None:
 
 
 async def test_a_refused_deletion_is_decided_anew() -> None:
-    world = World(claimed("a", life="dead"), refuse=True)
+    world = World(claimed("a", instance="dead"), refuse=True)
     await world.pass_time(LEASE_DURATION + 4)
     assert len(world.pods.deleted) >= 2
 
 
 async def test_a_pod_that_ended_is_removed_after_its_last_words() -> None:
-    ended = replace(claimed("a", life="me", session="mine", created=START), stage=Stage.FINISHED)
+    ended = replace(claimed("a", instance="me", session="mine", created=START), stage=Stage.FINISHED)
     world = World(ended)
     world.registry.admit("ada", "mine")
     world.registry.cache.hold("mine", "a")

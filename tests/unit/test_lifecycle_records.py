@@ -54,7 +54,7 @@ def test_a_claim_is_read_back_from_the_pod_it_was_written_on(user: str, session:
     assert record.session == labels.label_value(session)
     assert record.user_hash == labels.user_hash(user)
     assert record.user == (labels.printable(user) or None)
-    assert record.life == "life1"
+    assert record.instance == "life1"
     assert record.claimed_at == pytest.approx(cluster.time, abs=0.001)
     assert record.expires_at == pytest.approx(cluster.time + lifetime, abs=0.001)
     assert record.deadline is not None
@@ -137,7 +137,7 @@ def test_what_people_make_of_that_is_no_promise(written: str) -> None:
 
 def test_nobody_joins_a_sandbox_that_is_draining_or_going() -> None:
     cluster = Cluster(1)
-    cluster.create("p", {labels.STATE: labels.DRAINING}, {labels.LIFE: "life1"})
+    cluster.create("p", {labels.STATE: labels.DRAINING}, {labels.INSTANCE: "life1"})
     patch = attach_patch(record_from(cluster.get("p")), "life2", NOW)
     with pytest.raises(Refused, match="422"):
         cluster.patch("p", patch)

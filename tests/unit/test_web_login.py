@@ -56,8 +56,8 @@ def identity(method: str = "publickey", login: str = "alice", **restrictions: An
     return Identity(name, method, "SHA256:key", HERE, 1, "192.0.2.9", 22, Restrictions(**restrictions), shown)
 
 
-def signed(ways: Logins, token: str) -> Principal:
-    found = ways._signer.read("token", token.splitlines()[0])
+def signed(accounts: Logins, token: str) -> Principal:
+    found = accounts._signer.read("token", token.splitlines()[0])
     assert found is not None
     return found
 
@@ -67,14 +67,14 @@ def question(who: Identity) -> SubsystemRequest:
 
 
 async def test_a_link_logs_in_once_and_only_for_a_minute() -> None:
-    ways = logins()
-    text = await ways.web(question(identity()))
+    accounts = logins()
+    text = await accounts.web(question(identity()))
     url, _, ticket = text.strip().partition("#login=")
     assert url == "https://term.example/shell/"
-    found = ways.by_link(ticket, HERE)
+    found = accounts.by_link(ticket, HERE)
     assert isinstance(found, Principal)
     assert (found.user, found.method) == ("alice", "link")
-    assert ways.by_link(ticket, HERE) == Refused()
+    assert accounts.by_link(ticket, HERE) == Refused()
     now = 0.0
     links: OneTimeTokens[str] = OneTimeTokens(60.0, lambda: now)
     kept = links.issue("alice")
@@ -90,12 +90,12 @@ async def test_without_a_public_url_the_link_has_the_address_that_ssh_was_reache
 
 async def test_a_link_of_a_key_that_was_removed_or_bound_since_is_worth_nothing() -> None:
     keys = Keys()
-    ways = logins(keys)
+    accounts = logins(keys)
     for now in (None, Restrictions(command=b"true"), Restrictions(terminal=False)):
         keys.allowed = Restrictions()
-        ticket = (await ways.web(question(identity()))).strip().partition("#login=")[2]
+        ticket = (await accounts.web(question(identity()))).strip().partition("#login=")[2]
         keys.allowed = now
-        assert ways.by_link(ticket, HERE) == Refused()
+        assert accounts.by_link(ticket, HERE) == Refused()
 
 
 async def test_keys_without_terminals_and_login_names_with_more_than_a_user_get_no_link() -> None:
@@ -106,13 +106,15 @@ async def test_keys_without_terminals_and_login_names_with_more_than_a_user_get_
 
 
 async def test_a_certificate_opens_the_browser_for_an_hour() -> None:
-    ways = logins()
-    found = ways.by_link((await ways.web(question(identity("certificate")))).strip().partition("#login=")[2], HERE)
+    accounts = logins()
+    found = accounts.by_link(
+        (await accounts.web(question(identity("certificate")))).strip().partition("#login=")[2], HERE
+    )
     assert isinstance(found, Principal)
     assert found.expires - found.issued == 3600
     ending = dataclasses.replace(SHOWN, ends=time.time() + 60)
-    token = await ways.token(question(dataclasses.replace(identity("certificate"), certificate=ending)))
-    word = signed(ways, token)
+    token = await accounts.token(question(dataclasses.replace(identity("certificate"), certificate=ending)))
+    word = signed(accounts, token)
     assert 0 < word.expires - word.issued <= 60
 
 
@@ -130,13 +132,13 @@ async def test_a_key_for_one_sandbox_or_command_opens_no_browser() -> None:
 
 
 async def test_a_token_is_no_cookie_and_a_cookie_no_token() -> None:
-    ways = logins()
-    token = (await ways.token(question(identity()))).splitlines()[0]
-    found = await ways.by_token(token, HERE)
+    accounts = logins()
+    token = (await accounts.token(question(identity()))).splitlines()[0]
+    found = await accounts.by_token(token, HERE)
     assert found is not None
     assert (found.user, found.method) == ("alice", "token")
-    assert ways.by_cookie(token, HERE) is None
-    assert await ways.by_token(ways.cookie(found), HERE) is None
+    assert accounts.by_cookie(token, HERE) is None
+    assert await accounts.by_token(accounts.cookie(found), HERE) is None
 
 
 class Records(MemoryUserRecords):
@@ -194,7 +196,7 @@ async def test_records_that_cannot_be_read_end_no_known_token_and_admit_no_other
     monkeypatch.setattr(ledger, "LOOKUP_SECONDS", 0.01)
     records = Records()
     here, there = (logins(ledger=Ledger(records)) for _ in range(2))
-    known, other = [(await ways.token(question(identity()))).splitlines()[0] for ways in (here, there)]
+    known, other = [(await accounts.token(question(identity()))).splitlines()[0] for accounts in (here, there)]
     records.fails = error
     assert await here.by_token(known, HERE)
     with pytest.raises(Unavailable, match="try again"):
@@ -205,18 +207,18 @@ async def test_records_that_cannot_be_read_end_no_known_token_and_admit_no_other
 
 async def test_cookies_are_refused_when_altered_foreign_old_or_logged_out() -> None:
     keys = Keys()
-    ways = logins(keys)
-    word = ways.cookie(ALICE)
-    assert ways.by_cookie(word, HERE) == ALICE
+    accounts = logins(keys)
+    word = accounts.cookie(ALICE)
+    assert accounts.by_cookie(word, HERE) == ALICE
     for wrong in ("", ".", "ä", word[:-1], word + "A", word.replace(".", "", 1), "x" * 5000, word.upper()):
-        assert ways.by_cookie(wrong, HERE) is None, wrong
-    assert ways.by_cookie(Signer(b"o" * 32).sign("cookie", ALICE), HERE) is None
-    assert ways.by_cookie(ways.cookie(dataclasses.replace(ALICE, expires=1.0)), HERE) is None
+        assert accounts.by_cookie(wrong, HERE) is None, wrong
+    assert accounts.by_cookie(Signer(b"o" * 32).sign("cookie", ALICE), HERE) is None
+    assert accounts.by_cookie(accounts.cookie(dataclasses.replace(ALICE, expires=1.0)), HERE) is None
     keys.allowed = None
-    assert ways.by_cookie(word, HERE) is None
+    assert accounts.by_cookie(word, HERE) is None
     keys.allowed = Restrictions()
-    await ways.logout(ALICE)
-    assert ways.by_cookie(word, HERE) is None
+    await accounts.logout(ALICE)
+    assert accounts.by_cookie(word, HERE) is None
 
 
 async def test_passwords_open_and_a_changed_one_ends_what_the_old_one_opened(tmp_path: Path) -> None:
@@ -224,10 +226,10 @@ async def test_passwords_open_and_a_changed_one_ends_what_the_old_one_opened(tmp
     set_password(users, "alice", "correct horse")
     set_password(users, "bob", "battery staple")
     assert users.stat().st_mode & 0o777 == 0o600
-    ways = logins(users_file=users)
-    found = await ways.by_password("alice", "correct horse", HERE)
+    accounts = logins(users_file=users)
+    found = await accounts.by_password("alice", "correct horse", HERE)
     assert isinstance(found, Principal)
-    assert ways.alive(found, HERE)
+    assert accounts.alive(found, HERE)
     for user, password in (
         ("alice", "battery staple"),
         ("alice", ""),
@@ -235,26 +237,26 @@ async def test_passwords_open_and_a_changed_one_ends_what_the_old_one_opened(tmp
         ("../x", "x"),
         ("alice", "\ud800"),
     ):
-        assert await ways.by_password(user, password, HERE) == Refused()
+        assert await accounts.by_password(user, password, HERE) == Refused()
     set_password(users, "alice", "another one")
-    assert not ways.alive(found, HERE)
+    assert not accounts.alive(found, HERE)
     set_password(users, "alice", None)
     assert "alice" not in users.read_text()
-    assert await ways.by_password("alice", "another one", HERE) == Refused()
+    assert await accounts.by_password("alice", "another one", HERE) == Refused()
 
 
 async def test_a_users_file_that_cannot_be_read_ends_no_login(tmp_path: Path) -> None:
     users = tmp_path / "users"
     set_password(users, "alice", "correct horse")
-    ways = logins(users_file=users)
-    found = await ways.by_password("alice", "correct horse", HERE)
+    accounts = logins(users_file=users)
+    found = await accounts.by_password("alice", "correct horse", HERE)
     assert isinstance(found, Principal)
     users.unlink()
     for target in ("users", "/proc/self/mem"):  # ELOOP when it is opened, EIO when it is read
         users.symlink_to(target)
-        assert ways.alive(found, HERE)
+        assert accounts.alive(found, HERE)
         users.unlink()
-    assert not ways.alive(found, HERE)
+    assert not accounts.alive(found, HERE)
 
 
 def test_a_users_file_keeps_its_mode_and_its_owner_when_a_password_is_set(tmp_path: Path) -> None:
@@ -274,50 +276,50 @@ async def test_too_many_wrong_passwords_make_that_user_wait_there_and_nowhere_el
     users = tmp_path / "users"
     set_password(users, "alice", "correct horse")
     set_password(users, "bob", "battery staple")
-    ways = logins(users_file=users, login_attempts=2)
+    accounts = logins(users_file=users, login_attempts=2)
     for _ in range(2):
-        assert await ways.by_password("alice", "wrong", HERE) == Refused()
-    refused = await ways.by_password("alice", "correct horse", HERE)
+        assert await accounts.by_password("alice", "wrong", HERE) == Refused()
+    refused = await accounts.by_password("alice", "correct horse", HERE)
     assert isinstance(refused, Refused)
     assert 0 < refused.wait <= 61
     # A stranger's guesses lock neither her out where she is, nor others out where they come from.
-    assert isinstance(await ways.by_password("alice", "correct horse", "192.0.2.99"), Principal)
-    assert isinstance(await ways.by_password("bob", "battery staple", HERE), Principal)
+    assert isinstance(await accounts.by_password("alice", "correct horse", "192.0.2.99"), Principal)
+    assert isinstance(await accounts.by_password("bob", "battery staple", HERE), Principal)
 
 
 async def test_who_guesses_at_many_users_waits_as_an_address(tmp_path: Path) -> None:
     users = tmp_path / "users"
     set_password(users, "bob", "battery staple")
-    ways = logins(users_file=users, login_attempts=1)
-    tried = [await ways.by_password(f"user{number}", "spring2026", HERE) for number in range(5)]
+    accounts = logins(users_file=users, login_attempts=1)
+    tried = [await accounts.by_password(f"user{number}", "spring2026", HERE) for number in range(5)]
     assert tried == [Refused()] * 5
-    refused = await ways.by_password("bob", "battery staple", HERE)
+    refused = await accounts.by_password("bob", "battery staple", HERE)
     assert isinstance(refused, Refused)
     assert refused.wait > 0
-    assert isinstance(await ways.by_password("bob", "battery staple", "192.0.2.99"), Principal)
+    assert isinstance(await accounts.by_password("bob", "battery staple", "192.0.2.99"), Principal)
 
 
 async def test_wrong_passwords_tried_side_by_side_are_counted_like_those_one_by_one(tmp_path: Path) -> None:
     users = tmp_path / "users"
     set_password(users, "alice", "correct horse")
-    ways = logins(users_file=users, login_attempts=2)
-    tried = await asyncio.gather(*(ways.by_password("alice", f"guess {n}", HERE) for n in range(12)))
+    accounts = logins(users_file=users, login_attempts=2)
+    tried = await asyncio.gather(*(accounts.by_password("alice", f"guess {n}", HERE) for n in range(12)))
     # Two are looked at, and at most one that was under way beside the last of them.
     assert len([one for one in tried if one == Refused()]) <= 3
 
 
 async def test_all_addresses_of_one_ipv6_network_are_one_guesser() -> None:
-    ways = logins(login_attempts=2)
-    assert [ways.by_link("wrong", f"2001:db8::{n}") for n in range(2)] == [Refused(), Refused()]
-    assert ways.by_link("wrong", "2001:db8::ffff") != Refused()
-    assert ways.by_link("wrong", "2001:db8:0:1::1") == Refused()
+    accounts = logins(login_attempts=2)
+    assert [accounts.by_link("wrong", f"2001:db8::{n}") for n in range(2)] == [Refused(), Refused()]
+    assert accounts.by_link("wrong", "2001:db8::ffff") != Refused()
+    assert accounts.by_link("wrong", "2001:db8:0:1::1") == Refused()
 
 
 async def test_who_guesses_at_links_shuts_out_no_valid_one_from_the_same_address() -> None:
-    ways = logins(login_attempts=2)
-    ticket = ways.invitation(identity()).partition("#login=")[2]
-    assert [ways.by_link("wrong", HERE) for _ in range(2)] == [Refused()] * 2
-    waiting = ways.by_link("wrong", HERE)
+    accounts = logins(login_attempts=2)
+    ticket = accounts.invitation(identity()).partition("#login=")[2]
+    assert [accounts.by_link("wrong", HERE) for _ in range(2)] == [Refused()] * 2
+    waiting = accounts.by_link("wrong", HERE)
     assert isinstance(waiting, Refused)
     assert waiting.wait > 0
-    assert isinstance(ways.by_link(ticket, HERE), Principal)
+    assert isinstance(accounts.by_link(ticket, HERE), Principal)

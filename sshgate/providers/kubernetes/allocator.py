@@ -31,9 +31,9 @@ from sshgate.sandbox.side_execs import NOBODY, ExecLimits
 
 # If a warm pod is evicted to free quota for a login: seconds that this may take, seconds between tries, and how many
 # times to look again for one to evict.
-WAY_SECONDS = 8.0
-WAY_PAUSE = 0.25
-WAY_LOOKS = 2
+EVICTION_SECONDS = 8.0
+EVICTION_PAUSE = 0.25
+EVICTION_LOOKS = 2
 
 
 class PodAllocator:
@@ -88,7 +88,9 @@ class PodAllocator:
         if template is None or order.name is not None:
             return None
         registry = self._registry
-        claiming = ClaimAttempt(registry.cache, self._claim(order), template, order.profile.settle, registry.lives)
+        claiming = ClaimAttempt(
+            registry.cache, self._claim(order), template, order.profile.settle, registry.live_instances
+        )
         try:
             async with asyncio.timeout(self._api.timeout + 1):
                 record = await registry.claim(claiming, lambda delete: self._remove(delete.record))
@@ -120,7 +122,7 @@ class PodAllocator:
         """Create a pod that a login waits for; evict warm pods if there is no room. Raises as ``make`` does."""
         registry = self._registry
         await self.evict(registry.cache.total(registry.now) - registry.limits.sandboxes)
-        until = registry.now.mono + WAY_SECONDS
+        until = registry.now.mono + EVICTION_SECONDS
         try:
             return await make()
         except LimitReached:
@@ -128,12 +130,12 @@ class PodAllocator:
             while not await self.evict(1):
                 # A warm pod that has just been made, here or by another gateway, is evicted once the watch shows it.
                 looks += 1
-                if registry.now.mono >= until or (looks > WAY_LOOKS and not registry.cache.expectations.creates):
+                if registry.now.mono >= until or (looks > EVICTION_LOOKS and not registry.cache.expectations.creates):
                     raise
-                await asyncio.sleep(WAY_PAUSE)
+                await asyncio.sleep(EVICTION_PAUSE)
         # The evicted pod has to end, and the quota controller has to count again.
         while registry.now.mono < until:
-            await asyncio.sleep(WAY_PAUSE)
+            await asyncio.sleep(EVICTION_PAUSE)
             with contextlib.suppress(LimitReached):
                 return await make()
         return await make()
@@ -147,7 +149,7 @@ class PodAllocator:
     def _claim(self, order: Order) -> Claim:
         """The claim for this order, as it is written on the pod."""
         lifetime = podspec.lifetime(order.profile)
-        return Claim(order.user, order.session, self._owner.gateway, self._owner.life, lifetime)
+        return Claim(order.user, order.session, self._owner.gateway, self._owner.instance, lifetime)
 
     async def _adopt(self, record: Record, order: Order, notice: Notice) -> KubernetesSandbox:
         """Turn the pod of ``record``, which was claimed for ``order``, into a sandbox that this gateway deletes.
@@ -236,6 +238,6 @@ class PodAllocator:
         session = meta.labels.get(labels.SESSION)
         if meta.deletion_timestamp is not None or self._registry.cache.knows_session(session):
             return False
-        if meta.annotations.get(labels.LIFE) != self._owner.life:
+        if meta.annotations.get(labels.INSTANCE) != self._owner.instance:
             return False
         return meta.labels.get(labels.STATE) == labels.CLAIMED and labels.NAME not in meta.labels

@@ -37,7 +37,7 @@ class Heartbeat:
         self._registry = registry
         self._renewer = pulse
         self._prober = LivenessProber()
-        self._election = Election(registry.life, registry.membership)
+        self._election = Election(registry.instance, registry.membership)
         self._task: asyncio.Task[None] | None = None
         self._begun = False
 
@@ -60,9 +60,9 @@ class Heartbeat:
     async def _succeed(self) -> None:
         """Release the Leases of ended instances that ran here, usually our predecessor: no need to let them expire."""
         self._prober.learn(endpoints(await self._leases.all()))
-        for life in await self._prober.here():
-            await self._leases.release(life)
-            self._registry.membership.left(life)
+        for instance in await self._prober.here():
+            await self._leases.release(instance)
+            self._registry.membership.left(instance)
 
     async def close(self) -> None:
         """Release our Lease and the leader's if we hold it, so that others need not let them expire. Never raises."""
@@ -76,13 +76,13 @@ class Heartbeat:
         await self._renewer.close()
         with contextlib.suppress(GateError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._leases.release(self._registry.life)
+                await self._leases.release(self._registry.instance)
                 await self._resign(await self._leases.all())
 
     async def _resign(self, leases: Iterable[Lease]) -> None:
         """Release the leader's Lease if we hold it, so that the next leader need not detect that we have ended."""
         leader = _leader(leases)
-        if leader is not None and leader.spec.holder_identity == self._registry.life:
+        if leader is not None and leader.spec.holder_identity == self._registry.instance:
             await self._leases.resign(leader)
 
     async def leave(self) -> bool:
@@ -93,12 +93,12 @@ class Heartbeat:
         """
         await self.close()
         try:
-            lives = observe_leases(self._registry.membership, await self._leases.all())
-            if self._registry.lives != [self._registry.life]:
+            instances = observe_leases(self._registry.membership, await self._leases.all())
+            if self._registry.live_instances != [self._registry.instance]:
                 return False
-            for life in lives:
-                if life == self._registry.life or self._registry.membership.dead(life):  # no other will
-                    await self._leases.forget(life)
+            for instance in instances:
+                if instance == self._registry.instance or self._registry.membership.dead(instance):  # no other will
+                    await self._leases.forget(instance)
         except GateError:
             return False
         return True
@@ -123,7 +123,7 @@ class Heartbeat:
         instances = observe_leases(membership, leases)
         leader = _leader(leases)
         holder = (leader.spec.holder_identity or None) if leader is not None else None
-        on_pods = self._registry.cache.lives()
+        on_pods = self._registry.cache.instances()
         elsewhere = {*on_pods, *([holder] if holder else [])}
         membership.count_time(now, elsewhere)
         membership.forget(but={*instances, *elsewhere})
@@ -132,7 +132,7 @@ class Heartbeat:
         await self._elect(leader, holder, now)
         await self._prober.probe(membership, PROBE_SECONDS)
         if self.leads:
-            await self._tidy(life for life in instances if life not in elsewhere)
+            await self._tidy(instance for instance in instances if instance not in elsewhere)
         self._registry.notify()
 
     async def _elect(self, leader: Lease | None, holder: str | None, now: float) -> None:
@@ -140,14 +140,14 @@ class Heartbeat:
             with contextlib.suppress(Conflict):  # another gateway was faster; the next read shows which
                 await self._leases.lead(leader)
                 self._election.won(now)
-                log.info("leading", gateway=self._registry.life, after=holder)
+                log.info("leading", gateway=self._registry.instance, after=holder)
 
     async def _tidy(self, unused: Iterable[str]) -> None:
         """Delete the Leases of dead instances once they own nothing and every gateway has observed their end."""
         membership = self._registry.membership
-        for life in unused:
-            if membership.dead(life) and membership.silent(life):
-                await self._leases.forget(life)
+        for instance in unused:
+            if membership.dead(instance) and membership.silent(instance):
+                await self._leases.forget(instance)
 
 
 def _leader(leases: Iterable[Lease]) -> Lease | None:

@@ -24,7 +24,7 @@ from sshgate.providers.kubernetes.podspec import Owner
 LEADER = "sshgate-leader"
 PART = "app.kubernetes.io/component"
 MEMBERSHIP, LEADERSHIP = "presence", "leadership"
-LIFE = "sshgate-life-"
+NAME_PREFIX = "sshgate-life-"
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -66,33 +66,35 @@ class Leases:
     async def renew(self, endpoint: LivenessEndpoint) -> None:
         """Renew this instance's Lease; create it again if it was deleted."""
         # Also sets the holder: another gateway may have released it, believing that this instance had ended.
-        life = self._owner.life
+        instance = self._owner.instance
         try:
-            await self._patch(f"{LIFE}{life}", {"spec": {"holderIdentity": life, "renewTime": _now()}}, "renew a lease")
+            await self._patch(
+                f"{NAME_PREFIX}{instance}", {"spec": {"holderIdentity": instance, "renewTime": _now()}}, "renew a lease"
+            )
         except NotFound:
             await self.announce(endpoint)
 
     async def announce(self, endpoint: LivenessEndpoint) -> None:
         """Create this instance's Lease; ``endpoint`` is where it answers liveness probes."""
-        body = self._lease(f"{LIFE}{self._owner.life}", MEMBERSHIP)
+        body = self._lease(f"{NAME_PREFIX}{self._owner.instance}", MEMBERSHIP)
         body["metadata"]["annotations"] = {labels.ENDPOINT: _endpoint_encoder.encode(endpoint).decode()}
         with contextlib.suppress(Conflict):  # created by a request whose response was lost: the name is unique
             await self._post(body)
 
-    async def release(self, life: str) -> None:
+    async def release(self, instance: str) -> None:
         """Release the Lease of an instance: what it owns has no owner from now on. No error if there is no Lease."""
         with contextlib.suppress(NotFound):
-            await self._patch(f"{LIFE}{life}", {"spec": {"holderIdentity": ""}}, "release a lease")
+            await self._patch(f"{NAME_PREFIX}{instance}", {"spec": {"holderIdentity": ""}}, "release a lease")
 
     async def resign(self, known: Lease) -> None:
         """Release the leader's Lease ``known``. Raises ``Conflict`` if it has changed."""
         version = {"resourceVersion": known.metadata.resource_version}
         await self._patch(LEADER, {"metadata": version, "spec": {"holderIdentity": ""}}, "stop leading")
 
-    async def forget(self, life: str) -> None:
+    async def forget(self, instance: str) -> None:
         """Delete the Lease of an instance that has ended."""
         with contextlib.suppress(NotFound):
-            await self._api.request("DELETE", f"{self._root}/{LIFE}{life}", doing="delete a lease")
+            await self._api.request("DELETE", f"{self._root}/{NAME_PREFIX}{instance}", doing="delete a lease")
 
     async def lead(self, known: Lease | None) -> None:
         """Become the leader in place of ``known``. Raises ``Conflict`` if another gateway was faster."""
@@ -116,7 +118,7 @@ class Leases:
             "kind": "Lease",
             "metadata": {"name": name, "labels": marks, **self._api.owner_metadata()},
             "spec": {
-                "holderIdentity": self._owner.life,
+                "holderIdentity": self._owner.instance,
                 "acquireTime": _now(),
                 "renewTime": _now(),
                 "leaseDurationSeconds": int(LEASE_DURATION),
@@ -129,28 +131,28 @@ def part_of(lease: Lease) -> str:
     return lease.metadata.labels.get(PART, "")
 
 
-def life_of(lease: Lease) -> str | None:
+def instance_of(lease: Lease) -> str | None:
     """The instance that this Lease belongs to; ``None`` for the leader's Lease."""
-    return lease.metadata.name.removeprefix(LIFE) if part_of(lease) == MEMBERSHIP else None
+    return lease.metadata.name.removeprefix(NAME_PREFIX) if part_of(lease) == MEMBERSHIP else None
 
 
 def endpoints(leases: Iterable[Lease]) -> Iterator[tuple[str, LivenessEndpoint | None]]:
     """For each instance, where it answers liveness probes."""
     for lease in leases:
-        life = life_of(lease)
-        if life is not None:
-            yield life, _endpoint_of(lease)
+        instance = instance_of(lease)
+        if instance is not None:
+            yield instance, _endpoint_of(lease)
 
 
 def observe_leases(membership: Membership, leases: Iterable[Lease]) -> list[str]:
     """Update the membership from these Leases; returns the instances that they belong to."""
-    lives = [(life, lease) for lease in leases if (life := life_of(lease)) is not None]
-    for life, lease in lives:
+    instances = [(instance, lease) for lease in leases if (instance := instance_of(lease)) is not None]
+    for instance, lease in instances:
         if lease.spec.holder_identity:
-            membership.observe(life, f"{lease.spec.renew_time} {lease.metadata.uid}")
+            membership.observe(instance, f"{lease.spec.renew_time} {lease.metadata.uid}")
         else:
-            membership.left(life)
-    return [life for life, _ in lives]
+            membership.left(instance)
+    return [instance for instance, _ in instances]
 
 
 def _endpoint_of(lease: Lease) -> LivenessEndpoint | None:

@@ -174,41 +174,41 @@ class LivenessProber:
 
     def learn(self, endpoints: Iterable[tuple[str, LivenessEndpoint | None]]) -> None:
         """Remember the addresses that the Leases of these instances show."""
-        self._endpoints.update((life, endpoint) for life, endpoint in endpoints if endpoint is not None)
+        self._endpoints.update((instance, endpoint) for instance, endpoint in endpoints if endpoint is not None)
 
     def forget(self, but: Iterable[str]) -> None:
         """Forget the addresses of all instances except these."""
         kept = set(but)
-        self._endpoints = {life: endpoint for life, endpoint in self._endpoints.items() if life in kept}
+        self._endpoints = {instance: endpoint for instance, endpoint in self._endpoints.items() if instance in kept}
 
     async def here(self) -> list[str]:
         """The instances that ran on this kernel and network namespace and have ended: their socket is gone."""
         mine = machine()
-        lives = [
-            life
-            for life, endpoint in self._endpoints.items()
+        instances = [
+            instance
+            for instance, endpoint in self._endpoints.items()
             if endpoint.machine is not None and endpoint.machine == mine
         ]
-        results = await asyncio.gather(*(asyncio.to_thread(probe, self._endpoints[life]) for life in lives))
-        return [life for life, result in zip(lives, results, strict=True) if result is ProbeResult.GONE]
+        results = await asyncio.gather(*(asyncio.to_thread(probe, self._endpoints[instance]) for instance in instances))
+        return [instance for instance, result in zip(instances, results, strict=True) if result is ProbeResult.GONE]
 
     async def probe(self, membership: Membership, seconds: float) -> None:
         """Probe the suspects of ``membership`` and report the results to it.
 
         Waits at most ``seconds``; later answers are reported by the next call.
         """
-        for life in membership.suspects():
-            if life in self._endpoints and life not in self._asked and len(self._asked) < AT_ONCE:
-                self._asked[life] = asyncio.create_task(asyncio.to_thread(probe, self._endpoints[life]))
+        for instance in membership.suspects():
+            if instance in self._endpoints and instance not in self._asked and len(self._asked) < AT_ONCE:
+                self._asked[instance] = asyncio.create_task(asyncio.to_thread(probe, self._endpoints[instance]))
         if self._asked:
             await asyncio.wait(self._asked.values(), timeout=seconds)
-        for life, task in [(life, task) for life, task in self._asked.items() if task.done()]:
-            del self._asked[life]
+        for instance, task in [(instance, task) for instance, task in self._asked.items() if task.done()]:
+            del self._asked[instance]
             result = task.result()
             if result is ProbeResult.ALIVE:
-                membership.answered(life)
+                membership.answered(instance)
             elif result in (ProbeResult.GONE, ProbeResult.STANDING):
-                membership.vanished(life)
+                membership.vanished(instance)
 
     async def close(self) -> None:
         """Stop waiting for answers."""

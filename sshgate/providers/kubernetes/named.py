@@ -44,13 +44,13 @@ TRY_AGAIN = 0.1
 # Seconds between attempts to delete a pod that the kubelet changes at the same moment.
 UNUSED_PAUSES = (0.05, 0.3, 1.0, 3.0)
 
-MakeWay = Callable[[Callable[[], Awaitable[Pod]]], Awaitable[Pod]]
+CreatePod = Callable[[Callable[[], Awaitable[Pod]]], Awaitable[Pod]]
 
 
 class KubernetesNamed:
     """The ``NamedSandboxes`` of one gateway.
 
-    ``known`` returns a pod as the watch last showed it; ``way`` creates a pod, evicting warm ones if there is no room.
+    ``known`` returns a pod as the watch last showed it; ``create_pod`` evicts warm pods if there is no room.
     """
 
     outlast = True
@@ -62,7 +62,7 @@ class KubernetesNamed:
         owner: Owner,
         homes: KubernetesHomes,
         known: Callable[[str], Pod | None],
-        way: MakeWay,
+        create_pod: CreatePod,
         limits: ExecLimits,
     ) -> None:
         self._api = api
@@ -70,7 +70,7 @@ class KubernetesNamed:
         self._owner = owner
         self._homes = homes
         self._known = known
-        self._way = way
+        self._create_pod = create_pod
         self._limits = limits
         self._here: dict[str, _Here] = {}
         self._busy: dict[str, _Lock] = {}
@@ -166,7 +166,7 @@ class KubernetesNamed:
                 here = self._here.get(pod)
                 if here is not None and here.count and here.sandbox.usable and here.sandbox.uid == step.record.uid:
                     return step.record, False
-                answer = await registry.patch(step.record, attach_patch(step.record, registry.life, registry.now))
+                answer = await registry.patch(step.record, attach_patch(step.record, registry.instance, registry.now))
                 if isinstance(answer, Record):
                     return answer, False
                 unknown += answer is Answer.UNKNOWN
@@ -187,9 +187,9 @@ class KubernetesNamed:
         try:
             home = await self._homes.prepare(order)
             lifetime, detached = podspec.lifetime(order.profile), order.profile.limits.detached
-            claim = Claim(order.user, order.session, self._owner.gateway, registry.life, lifetime, detached)
+            claim = Claim(order.user, order.session, self._owner.gateway, registry.instance, lifetime, detached)
             manifest = podspec.claimed_pod(order, self._owner, "", named_annotations(claim, registry.now))
-            record = record_of(await self._way(lambda: self._api.create_pod(manifest)))
+            record = record_of(await self._create_pod(lambda: self._api.create_pod(manifest)))
             registry.update(record)
             return record
         except failures.Conflict:
@@ -257,7 +257,7 @@ class KubernetesNamed:
             record = registry.cache.named(name)
             if record is None or (here is not None and record.uid != here.sandbox.uid):
                 return
-            answer = await registry.patch(record, detach_patch(record, registry.life, registry.now))
+            answer = await registry.patch(record, detach_patch(record, registry.instance, registry.now))
             if here is None or not here.unused or answer is Answer.MISSING:
                 return
             for pause in UNUSED_PAUSES:
@@ -272,7 +272,7 @@ class KubernetesNamed:
 
     def sweep(self) -> None:
         """Detach from the pods that have an attachment of this gateway although it has no channel in them."""
-        for record in self._registry.cache.attached(self._registry.life, self._registry.now):
+        for record in self._registry.cache.attached(self._registry.instance, self._registry.now):
             here = self._here.get(record.name)
             if record.name not in self._busy and (here is None or not here.count):
                 self._detach_soon(record.name, here)
@@ -319,7 +319,7 @@ class KubernetesNamed:
         known = await registry.look(record)
         if not isinstance(known, Record):
             return known is Answer.MISSING
-        if known.uid != record.uid or known.attached - {registry.life}:
+        if known.uid != record.uid or known.attached - {registry.instance}:
             return True
         registry.cache.expectations.delete(known.uid, registry.now.mono)
         return await registry.delete(Delete(known, reason, untouched=True))

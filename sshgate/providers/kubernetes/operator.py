@@ -42,7 +42,7 @@ class Operator:
         self._api = api
         self._limits = ExecLimits()
         pods = Pods(api, NOBODY, config.profiles)
-        self._registry = Registry(NOBODY.life, config.limits, pods, lambda: Now(time.time(), time.monotonic()))
+        self._registry = Registry(NOBODY.instance, config.limits, pods, lambda: Now(time.time(), time.monotonic()))
         self._registry.leader = lambda: True
         api.on_date = self._registry.time.observe
 
@@ -109,7 +109,7 @@ class Operator:
             found = await leases.all()
             observe_leases(membership, found)
             prober.learn(endpoints(found))
-            membership.count_time(time.monotonic(), self._registry.cache.lives())
+            membership.count_time(time.monotonic(), self._registry.cache.instances())
             await prober.probe(membership, ASK_SECONDS)
             await asyncio.sleep(LOOK)
         await prober.close()

@@ -94,7 +94,7 @@ def record_of(pod: Pod) -> Record:
         sandbox=marks.get(labels.NAME) or None,
         session=marks.get(labels.SESSION) or None,
         gateway=marks.get(labels.GATEWAY) or None,
-        life=notes.get(labels.LIFE) or None,
+        instance=notes.get(labels.INSTANCE) or None,
         node=pod.spec.node_name or None,
         ip=pod.status.pod_ip or None,
         created=labels.parse_timestamp(meta.creation_timestamp) or 0.0,

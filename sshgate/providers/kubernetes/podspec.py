@@ -18,8 +18,8 @@ from sshgate.lifecycle.records import warm_metadata
 from sshgate.lifecycle.schema import (  # fmt: skip
     CLAIMED,
     GATEWAY,
+    INSTANCE,
     KUBELET_GRACE,
-    LIFE,
     MANAGED_BY,
     NAME,
     PROFILE,
@@ -65,7 +65,7 @@ class Owner:
     """The gateway that creates a pod: its name, final once the provider is open, and the id of this instance."""
 
     gateway: str
-    life: str
+    instance: str
 
 
 def template(profile: Profile) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def claimed_pod(
             spec = _with_home(spec, home_claim(order.user, order.name), order.profile.home)
     # Enforced by the kubelet, even if all gateways are dead.
     spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)) + KUBELET_GRACE)
-    annotations = {USER: printable(order.user), LIFE: owner.life, **(annotations or {})}
+    annotations = {USER: printable(order.user), INSTANCE: owner.instance, **(annotations or {})}
     name = pod_name(order.user, suffix) if order.name is None else named_pod(order.user, order.name)
     return manifest(name, spec, labels, annotations)
 
@@ -169,7 +169,7 @@ def _with_home(spec: dict[str, Any], claim: str, home: Home) -> dict[str, Any]:
 def warm_pod(profile: Profile, owner: Owner, name: str) -> dict[str, Any]:
     """The manifest of a warm pod. It has no deadline; the claim sets one."""
     spec = template(profile)
-    labels, annotations = warm_metadata(profile.name, template_hash(spec), owner.gateway, owner.life)
+    labels, annotations = warm_metadata(profile.name, template_hash(spec), owner.gateway, owner.instance)
     spec.pop("activeDeadlineSeconds", None)
     return manifest(name, spec, {"app.kubernetes.io/name": "sshgate-sandbox", **labels}, annotations)
 

@@ -76,7 +76,7 @@ class KubernetesProvider:
         self._targets: list[Target] = []
         self._know(profiles or {})
         self._pods = Pods(self.api, self.owner, self.profiles)
-        self.registry = Registry(self.owner.life, limits or _NO_LIMITS, self._pods, _machine_clock, events)
+        self.registry = Registry(self.owner.instance, limits or _NO_LIMITS, self._pods, _machine_clock, events)
         self.api.on_date = self.registry.time.observe
         self._removals = PodDeleter(self.api)
         self._limits = ExecLimits()
