@@ -13,6 +13,7 @@ from sshgate.access.connections import ConnectionSlot
 from sshgate.access.listening import Abort
 from sshgate.access.proxy_header import Peer, is_header
 from sshgate.stream import turns
+from sshgate.stream.tasks import Event
 from webshim.responses import HEADERS, Refusal, refused
 
 # A connection without a login ends after this time; a request in progress is still answered first.
@@ -105,7 +106,7 @@ class Connection(BudgetedReader):
         super().__init__(server, **options)
         self.peer = peer.source
         """The address of the client, or of the HTTP proxy in front of it."""
-        self.lost = asyncio.Event()
+        self.lost = Event()
         """Set when the connection has ended, whichever side ended it."""
         self._desk = desk
         self._cut = cut

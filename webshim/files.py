@@ -12,6 +12,7 @@ from aiohttp import web
 
 from sshgate.session.interfaces import Login
 from sshgate.stream.interfaces import STDERR, Control, Exec, Exited, Lost, Outcome, Request
+from sshgate.stream.tasks import Event
 from sshgate.telemetry.codes import Code
 from webshim.protocol import clean
 from webshim.responses import Refusal, answer
@@ -143,7 +144,7 @@ class _Transfer:
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
-        self._gone = asyncio.Event()
+        self._gone = Event()
         self._complaint = b""
         self._outcome: Outcome | None = None
         self._refusal: Refusal | None = None

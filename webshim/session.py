@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
 from sshgate.access.identity import Identity
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import Control, Exited, Lost, Outcome, Resize, Signalled
+from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TerminalSize
 from webshim.credentials import Principal
 from webshim.output import Output, Start
@@ -77,12 +77,12 @@ class WebSession:
         self.taken = 0
         """Bytes of input passed to the program so far."""
         self._input = Flow(INPUT_LIMIT, INPUT_LIMIT)
-        self._sizes: deque[TerminalSize] = deque()
+        self._sizes: list[TerminalSize] = []
         self._settle = False
-        self._controlled = asyncio.Event()
-        self._room = asyncio.Event()
+        self._controlled = Event()
+        self._room = Event()
         self._paused = False
-        self._gone = asyncio.Event()
+        self._gone = Event()
         self._reason: str | None = None
 
     def __repr__(self) -> str:
@@ -249,7 +249,7 @@ class WebSession:
         while not self._sizes:
             self._controlled.clear()
             await self._controlled.wait()
-        size = self._sizes.popleft()
+        size = self._sizes.pop(0)
         self._settle = bool(self._sizes)
         return Resize(size)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +12,7 @@ import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
-from sshgate.stream.tasks import first_of
+from sshgate.stream.tasks import Event, first_of
 from webshim.connection import Connection
 from webshim.credentials import OneTimeTokens, Principal
 from webshim.output import Start
@@ -138,8 +137,8 @@ class Socket:
         self._began = 0
         self._sent_taken = 0
         self._sent_state = ""
-        self._frames: deque[str] = deque()
-        self._more = asyncio.Event()
+        self._frames: list[str] = []
+        self._more = Event()
         self._ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         self._snapshot_asked_at = -SNAPSHOT_PAUSE
         self._snapshot_timer: asyncio.TimerHandle | None = None
@@ -310,7 +309,7 @@ class Socket:
         output = session.output
         while True:
             while self._frames:
-                await self._websocket.send_str(self._frames.popleft())
+                await self._websocket.send_str(self._frames.pop(0))
             most = min(SEND_BYTES, self.acked + WINDOW_HIGH - self._sent)
             if most > 0 and (data := output.read(self._sent, most)):
                 self._sent += len(data)

@@ -16,6 +16,7 @@ from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program, quote
 from sshgate.sandbox.side_execs import PLAIN_CONNECTIONS, until_end
 from sshgate.stream.interfaces import STDOUT, Exec, Exited, Process, Request
+from sshgate.stream.tasks import Event
 
 MISSING = "the sandbox has none of python3, socat and nc to connect with; install one of them in its image"
 NO_TOOL = 97
@@ -43,7 +44,7 @@ class PlainStream:
         self._sandbox = sandbox
         self._process = process
         self._first: bytes | None = None
-        self._ended = asyncio.Event()
+        self._ended = Event()
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:

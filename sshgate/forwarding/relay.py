@@ -21,6 +21,7 @@ from sshgate.sandbox.launcher import Program, quote
 from sshgate.stream import turns
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDOUT, Exec, Process, Request
+from sshgate.stream.tasks import Event
 
 # Bytes of frames that wait for the pipe to the relay: writers pause above the first, and resume below the second.
 OUTBOX_HIGH = 256 * 1024
@@ -84,7 +85,7 @@ class Relay:
         self._reader = FrameReader()
         self._budget = turns.budget()
         self._outbox = Flow(OUTBOX_HIGH, OUTBOX_LOW, self._pause, self._resume)
-        self._room = asyncio.Event()
+        self._room = Event()
         self._room.set()
         self._numbers = count(1)
         self._streams: dict[int, RelayStream] = {}
@@ -296,9 +297,9 @@ class RelayStream:
         # The window bounds it, so it is never paused.
         self._input = Flow(WINDOW, WINDOW)
         self._credit = WINDOW
-        self._more = asyncio.Event()
+        self._more = Event()
         self._taken = 0
-        self._gone = asyncio.Event()
+        self._gone = Event()
         self._eof_sent = False
 
     def __repr__(self) -> str:

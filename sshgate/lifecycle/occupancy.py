@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from sshgate.config.model import ProfileLimits
 from sshgate.lifecycle.clocks import SessionClock, Warn
+from sshgate.stream.tasks import Event
 
 # Seconds: sessions end themselves at the maximum lifetime and say why; the sandbox is deleted this much later.
 GRACE_SECONDS = 5.0
@@ -24,7 +25,7 @@ class Occupancy:
         self._lifetime = limits.max_lifetime
         self._clock = SessionClock(limits, self._began, terminal=False, lifetime=lifetime, running_keeps=True)
         self._clock.detached(self._began)
-        self._changed = asyncio.Event()
+        self._changed = Event()
 
     def __repr__(self) -> str:
         return f"<Occupancy {self.count} channels, {self._clock!r}>"

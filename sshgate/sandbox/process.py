@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import Break, Control, Outcome, Resize, Signal
+from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TerminalSize
 
 # Bytes of output buffered for the client. One read of the connection to the program may come on top.
@@ -33,7 +33,7 @@ class SandboxProcess(ABC):
         self._outcome: Outcome | None = None
         self._line_open = False
         # Set when all output was read, or by `close`.
-        self._finished = asyncio.Event()
+        self._finished = Event()
 
     def __repr__(self) -> str:
         kind = "terminal" if self._terminal else "pipes"

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterator
 
 from sshgate.stream.interfaces import STDOUT, Control, Outcome, Process
+from sshgate.stream.tasks import Event
 from sshgate.stream.turns import budget
 
 # Requests without an answer at most. OpenSSH's client itself has 64 at most.
@@ -36,7 +37,7 @@ class Paced:
         self._asked = _Packets()
         self._replies = _Packets()
         self._unanswered = 0
-        self._room = asyncio.Event()
+        self._room = Event()
         self._budget = budget()
         self._read: tuple[int, bytes] | None = None
         self._counting: Iterator[None] = iter(())

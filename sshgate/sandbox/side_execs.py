@@ -97,16 +97,20 @@ class SideExecs:
         user: whose share of ``limits`` is used.
     """
 
+    __slots__ = (
+        "_ends", "_hangups", "_limits", "_looks", "_signals", "_start", "plain_connections", "tasks", "user",
+    )  # fmt: skip
+
     def __init__(self, start: Start, limits: ExecLimits, user: str) -> None:
         self.user = user
         self.plain_connections = 0
         self._start = start
         self._limits = limits
-        self._signals = _Batch(self._place, self._answer, sidescripts.signal_argv)
-        self._hangups = _Batch(self._place, self._answer, sidescripts.end_argv, at_once=2, delay=COLLECT_SECONDS)
-        self._ends = _Batch(self._place, self._answer, sidescripts.gone_argv)
-        self._looks = _Batch(self._place, self._answer, sidescripts.busy_argv)
-        self._given_up = TaskSet()
+        self._signals = _Batch(self, sidescripts.signal_argv)
+        self._hangups = _Batch(self, sidescripts.end_argv, at_once=2, delay=COLLECT_SECONDS)
+        self._ends = _Batch(self, sidescripts.gone_argv)
+        self._looks = _Batch(self, sidescripts.busy_argv)
+        self.tasks = TaskSet()
 
     def __repr__(self) -> str:
         return f"<SideExecs signals {self._signals!r}, hang-ups {self._hangups!r}, looks {self._looks!r}>"
@@ -142,17 +146,18 @@ class SideExecs:
 
     async def anything(self) -> bool:
         """Whether any program runs in it. True when it cannot be found out."""
-        async with self._place():
-            return await self._answer(sidescripts.anything_argv()) != []
+        async with self.place():
+            return await self.answer(sidescripts.anything_argv()) != []
 
     def give_up(self, process: Process) -> None:
         """End and close, in the background, a launcher that may not have started yet."""
-        self._given_up.start(dismiss(process, GIVE_UP_SECONDS))
+        self.tasks.start(dismiss(process, GIVE_UP_SECONDS))
 
-    def _place(self) -> AbstractAsyncContextManager[None]:
+    def place(self) -> AbstractAsyncContextManager[None]:
+        """A place among the side execs of the user and of the gateway, once one is free."""
         return self._limits.side.hold(self.user)
 
-    async def _answer(self, argv: tuple[str, ...]) -> list[str] | None:
+    async def answer(self, argv: tuple[str, ...]) -> list[str] | None:
         """The words that a script printed before its final dot; ``None`` where there was no dot."""
         output = b""
         ended = False
@@ -172,9 +177,6 @@ class SideExecs:
         return words[:-1] if ended and words[-1:] == ["."] else None
 
 
-Place = Callable[[], AbstractAsyncContextManager[None]]
-
-
 class _Batch:
     """Collects items for the next exec of one kind, whose script handles all of them.
 
@@ -182,25 +184,21 @@ class _Batch:
     more items.
     """
 
+    __slots__ = ("_argv", "_at_once", "_collecting", "_delay", "_execs", "_running", "_waiting")
+
     def __init__(
-        self,
-        place: Place,
-        answer: Callable[[tuple[str, ...]], Awaitable[list[str] | None]],
-        argv: Callable[[Sequence[str]], tuple[str, ...]],
-        at_once: int = 1,
-        delay: float = 0.0,
+        self, execs: SideExecs, argv: Callable[[Sequence[str]], tuple[str, ...]], at_once: int = 1, delay: float = 0.0
     ) -> None:
-        self._place = place
-        self._answer = answer
+        self._execs = execs
         self._argv = argv
         self._at_once = at_once
         self._delay = delay
         self._waiting: dict[str, asyncio.Future[bool | None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = 0
         self._collecting = False
 
     def __repr__(self) -> str:
-        return f"{len(self._waiting)} waiting, {len(self._tasks)} running"
+        return f"{len(self._waiting)} waiting, {self._running} running"
 
     def add(self, item: str) -> asyncio.Future[bool | None]:
         """Request an item, or share a waiting duplicate. The future's result is that of ``ask``."""
@@ -218,27 +216,25 @@ class _Batch:
         return await asyncio.shield(self.add(item))
 
     def _begin(self) -> None:
-        if self._waiting and not self._collecting and len(self._tasks) < self._at_once:
+        if self._waiting and not self._collecting and self._running < self._at_once:
             self._collecting = True
-            task = asyncio.create_task(self._work())
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            self._running += 1
+            self._execs.tasks.start(self._work()).add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._running -= 1
         if not task.cancelled():
             self._begin()
-            task.result()
 
     async def _work(self) -> None:
         items: _Items = {}
         try:
             await asyncio.sleep(self._delay)
-            async with self._place():
+            async with self._execs.place():
                 self._collecting = False
                 items, named = self._take(MOST_ITEMS), None
                 try:
-                    named = await self._answer(self._argv(tuple(items)))
+                    named = await self._execs.answer(self._argv(tuple(items)))
                 finally:
                     _settle(items, named)
         finally:

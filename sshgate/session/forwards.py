@@ -27,7 +27,7 @@ from sshgate.sandbox.interfaces import Sandbox
 from sshgate.session.claims import Claims
 from sshgate.stream.interfaces import OpenReverseChannel, Stream
 from sshgate.stream.splice import splice
-from sshgate.stream.tasks import TaskSet
+from sshgate.stream.tasks import Event, TaskSet
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext, Value
 from sshgate.telemetry.timings import since
@@ -52,7 +52,7 @@ class ForwardTarget:
         self.over = False
         self.sandbox: Sandbox | None = None
         self._error: GateError | None = None
-        self._known = asyncio.Event()
+        self._known = Event()
 
     def __repr__(self) -> str:
         state = "over" if self.over else self.sandbox.id if self.sandbox is not None else "starting"
@@ -98,7 +98,7 @@ class Forwards:
         self._targets: list[ForwardTarget] = []
         self._own: ForwardTarget | None = None
         self._more_sessions = True
-        self._changed = asyncio.Event()
+        self._changed = Event()
         self._relays: dict[str, asyncio.Task[Relay | None]] = {}
         self._opening: Counter[str] = Counter()
         self._leaving: dict[str, asyncio.TimerHandle] = {}
@@ -107,10 +107,10 @@ class Forwards:
         self._agents_lock = asyncio.Lock()
         self._plain: set[plain.PlainStream] = set()
         self._tasks = TaskSet()
-        self._over = asyncio.Event()
+        self._over = Event()
         self._back = 0
         self._pending = 0
-        self._idle = asyncio.Event()
+        self._idle = Event()
 
     def __repr__(self) -> str:
         return f"<Forwards {self.active} connections, {self.listeners} listeners, {len(self._relays)} relays>"

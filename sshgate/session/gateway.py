@@ -44,7 +44,7 @@ from sshgate.stream.interfaces import (
     Signalled,
     Subsystem,
 )
-from sshgate.stream.tasks import TaskSet, first_of
+from sshgate.stream.tasks import Event, TaskSet, first_of
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext, Value
@@ -126,7 +126,7 @@ class Login:
         """Process id, in its sandbox, of the last program with a terminal. Web file transfers use its directory."""
         self._gateway = gateway
         self._together = together
-        self._disconnected = asyncio.Event()
+        self._disconnected = Event()
         self._more_sessions = True
         self._tasks = TaskSet()
         self._events = gateway.telemetry.events.context(

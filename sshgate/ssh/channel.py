@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -33,6 +31,7 @@ from sshgate.stream.interfaces import (
     Signalled,
     Subsystem,
 )
+from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TERM_NAME, Terminal, TerminalSize
 
 # Input read ahead of the program: two reads of the event loop, so that one is filled while the other is sent. It is
@@ -83,9 +82,9 @@ class OpenChannel:
         self._transport = transport
         self._wire: BoundedChannel | None = None
         self._input = Flow(high, low, self._pause_input, self._resume_input, most)
-        self._room = asyncio.Event()
+        self._room = Event()
         self._room.set()
-        self._gone = asyncio.Event()
+        self._gone = Event()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wire = None
@@ -179,8 +178,8 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         self._environment: dict[str, bytes] = {}
         self._environment_bytes = 0
         self._size: TerminalSize | None = None
-        self._signals: deque[Signal | Break] = deque()
-        self._controlled = asyncio.Event()
+        self._signals: list[Signal | Break] = []
+        self._controlled = Event()
         self._refused = False
 
     @property
@@ -314,7 +313,7 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
                 size, self._size = self._size, None
                 return Resize(size)
             if self._signals:
-                return self._signals.popleft()
+                return self._signals.pop(0)
             self._controlled.clear()
             await self._controlled.wait()
 

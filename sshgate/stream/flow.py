@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from sshgate.stream.interfaces import CHUNK
@@ -43,7 +42,8 @@ class Flow:
         self.paused = False
         self._pause = pause
         self._resume = resume
-        self._chunks: deque[tuple[int, bytes]] = deque()
+        # A deque would be 600 bytes larger, and it never holds many.
+        self._chunks: list[tuple[int, bytes]] = []
         self._eof = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -103,14 +103,14 @@ class Flow:
 
     def _take(self) -> tuple[int, bytes]:
         chunks = self._chunks
-        stream, data = chunks.popleft()
+        stream, data = chunks.pop(0)
         if not chunks or chunks[0][0] != stream or len(data) + len(chunks[0][1]) > self.most:
             self.size -= len(data)
             return stream, data
         parts = [data]
         total = len(data)
         while chunks and chunks[0][0] == stream and total + len(chunks[0][1]) <= self.most:
-            data = chunks.popleft()[1]
+            data = chunks.pop(0)[1]
             parts.append(data)
             total += len(data)
         self.size -= total

@@ -74,8 +74,48 @@ def report(task: asyncio.Task[Any]) -> None:
         task.get_loop().call_exception_handler(context)
 
 
+class Event:
+    """As ``asyncio.Event``, in 100 bytes instead of 800: each session has several, most without anybody who waits."""
+
+    __slots__ = ("_set", "_waiters")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiters: tuple[asyncio.Future[None], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Event {'set' if self._set else 'unset'}, {len(self._waiters)} waiting>"
+
+    def is_set(self) -> bool:
+        """Return whether ``set`` was called, and not ``clear`` after it."""
+        return self._set
+
+    def set(self) -> None:
+        """Wake all that wait; from now on ``wait`` returns at once."""
+        self._set = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def clear(self) -> None:
+        """From now on ``wait`` waits until the next ``set``."""
+        self._set = False
+
+    async def wait(self) -> None:
+        """Return when the event is set, even if it is cleared before this task runs again."""
+        if not self._set:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters += (waiter,)
+            try:
+                await waiter
+            finally:
+                self._waiters = tuple(other for other in self._waiters if other is not waiter)
+
+
 class TaskSet:
     """Background tasks that are not awaited one by one. Holds them until they end and reports their defects."""
+
+    __slots__ = ("_tasks",)
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()

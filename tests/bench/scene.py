@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+from sshgate.lifecycle.membership import RENEW
 from tests.rig import cluster
 from tests.rig.cluster import IMAGE, Namespace
 from tests.rig.gateway import Gateway, free_port
@@ -98,6 +100,8 @@ class Scene:
         gateway = Gateway(place, settings, port)
         gateway.start()
         self._stack.callback(gateway.stop)
+        # Its thread for the Lease opens a connection of its own at the first renewal, which costs 256 KiB once.
+        time.sleep(RENEW + 1)
         return gateway, Ssh(place, port)
 
     def kubectl_exec(self, *command: str, stdin: bool = False) -> list[str]:

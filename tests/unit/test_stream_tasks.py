@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sshgate.errors import Unavailable
-from sshgate.stream.tasks import TaskSet, all_of, cancel, first_of
+from sshgate.stream.tasks import Event, TaskSet, all_of, cancel, first_of
 
 
 @pytest.fixture
@@ -131,3 +131,28 @@ async def test_cancelling_all_of_them_cancels_each() -> None:
     with pytest.raises(asyncio.CancelledError):
         await both
     assert other.ended
+
+
+async def test_an_event_wakes_all_that_wait_and_then_lets_everyone_pass() -> None:
+    event = Event()
+    waiting = [asyncio.create_task(event.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    event.set()
+    event.clear()
+    await asyncio.gather(*waiting)  # cleared before they ran again
+    event.set()
+    await event.wait()
+    assert event.is_set()
+
+
+async def test_a_wait_for_an_event_that_is_cancelled_leaves_the_others_waiting() -> None:
+    event = Event()
+    first, second = (asyncio.create_task(event.wait()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert repr(event) == "<Event unset, 1 waiting>"
+    event.set()
+    await second
+    assert repr(event) == "<Event set, 0 waiting>"

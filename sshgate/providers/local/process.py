@@ -16,6 +16,7 @@ from sshgate.errors import Unavailable
 from sshgate.providers.local import cgroup
 from sshgate.sandbox.process import SandboxProcess
 from sshgate.stream.interfaces import Exited, Lost, Outcome, Signalled
+from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TerminalSize
 
 READ_BYTES = 64 * 1024
@@ -64,7 +65,7 @@ class LocalProcess(SandboxProcess):
         self._set_ended = ended
         self._pid: int | None = None
         self._program: int | None = None
-        self._exited = asyncio.Event()
+        self._exited = Event()
         self._room: asyncio.Future[None] | None = None
         self._closed = False
         self._reaped = False

@@ -17,6 +17,7 @@ from sshgate.providers.local.system import handles, open_terminal, restore_owner
 from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDERR, STDOUT, Process
+from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import Terminal
 
 # How long `delete` waits until killed processes have been reaped.
@@ -67,7 +68,7 @@ class LocalSandbox:
         self._processes: set[LocalProcess] = set()
         self._deleted = False
         self._reaped = False
-        self._gone = asyncio.Event()
+        self._gone = Event()
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
     def __repr__(self) -> str:

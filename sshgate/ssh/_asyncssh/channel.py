@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -13,6 +12,7 @@ from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 
 from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.ssh._asyncssh.incoming import LONGEST_REQUEST
+from sshgate.stream.tasks import Event
 
 if TYPE_CHECKING:
     _Channel = SSHChannel[bytes]
@@ -53,7 +53,7 @@ def channel_and_packet_size(opening: bytes) -> tuple[int, int]:
     return number, size
 
 
-async def wait_writable(gone: asyncio.Event, *rooms: asyncio.Event) -> None:
+async def wait_writable(gone: Event, *rooms: Event) -> None:
     """Wait until each of ``rooms`` (the channel's window, the TCP transport) is set, or the channel is ``gone``."""
     while not gone.is_set():
         full = next((room for room in rooms if not room.is_set()), None)

@@ -35,6 +35,7 @@ from sshgate.ssh._asyncssh.channel import (
 )
 from sshgate.ssh._asyncssh.incoming import LONGEST_REQUEST
 from sshgate.ssh._asyncssh.userauth import UserAuth
+from sshgate.stream.tasks import Event
 
 # Bytes waiting in the TCP transport above which channels stop writing, and at which they continue.
 OUTPUT_HIGH = 256 * 1024
@@ -61,7 +62,7 @@ class Transport(UserAuth):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
-        self.writable = asyncio.Event()
+        self.writable = Event()
         """Set while channels may write: the TCP transport has room, and no key exchange is under way."""
         self._output_full = False
         self._request_due = False

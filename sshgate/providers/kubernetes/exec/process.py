@@ -13,6 +13,7 @@ from sshgate.providers.kubernetes.exec.endmark import EndMark
 from sshgate.sandbox.launcher import UNTAKEN
 from sshgate.sandbox.process import SandboxProcess
 from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost, Outcome
+from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TerminalSize
 
 # The longest stdin message. One of this size costs the API server and the node 5 % less than four shorter ones.
@@ -93,7 +94,7 @@ class ExecProcess(SandboxProcess):
         self._checking = asyncio.Lock()
         self._checked = False
         self._stdin_over = False
-        self._begun = asyncio.Event()
+        self._begun = Event()
         socket.attach(self._received, self._lost)
 
     @property
