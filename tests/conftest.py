@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 
 from tests.rig import cluster as rig_cluster
 from tests.rig.cluster import Namespace
 from tests.rig.gateway import Gateway, configured
 from tests.rig.ssh import Ssh, make_key
+
+# A slow machine is no fault of the code.
+hypothesis.settings.register_profile("sshgate", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("sshgate")
 
 # A run under nohup, or in the background of a script, ignores these, and every program it starts would too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sshgate.lifecycle.cache import PodCache
@@ -267,7 +267,5 @@ TestEvents = Events.TestCase
 TestEvents.settings = settings(
     max_examples=30,
     stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
     phases=(Phase.generate, Phase.shrink),
 )

@@ -7,7 +7,7 @@ stands still (``teardown``).
 from __future__ import annotations
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sshgate.config.model import Limits
@@ -286,9 +286,7 @@ class OneGatewayWorld(World):
             assert sum(record.user == user for record in taken) <= self.limits.sandboxes_per_user
 
 
-_SETTINGS = settings(
-    max_examples=20, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+_SETTINGS = settings(max_examples=20, stateful_step_count=50)
 TestWorld = World.TestCase
 TestWorld.settings = _SETTINGS
 TestOneGatewayWorld = OneGatewayWorld.TestCase

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sshgate.errors import BadRequest
@@ -51,7 +51,7 @@ def test_input_after_the_line_is_the_programs(shell: tuple[str, ...]) -> None:
     assert run(Program(Request(Exec(b"cat"))), stdin, shell) == Ran(0, stdin, b"")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(st.binary(max_size=300))
 def test_any_command_is_taken_whole(data: bytes) -> None:
     text = data.replace(b"\0", b"")
