@@ -93,7 +93,7 @@ class Rest:
                 if body.link is not None
                 else "wrong name or password."
             )
-            raise Refusal(401, "login", wrong, login=state.logins.methods)
+            raise Refusal(401, "login", wrong, **state.login_fields)
         connection_of(request).authenticated(found.user)
         state.events.emit(Code.WEB_LOGIN, user=found.user, method=found.method, source=source, id=found.id)
         response = answer(self._who(found))
@@ -145,6 +145,7 @@ class Rest:
                 {"name": each.name, "detached": each.limits.detached, "idle": each.limits.idle} for each in allowed
             ],
             "limits": {"sessions": self._state.web.sessions_per_user},
+            "ssh_port": self._state.ssh_port,
         }
 
     # --- sessions ---

@@ -117,6 +117,7 @@ class WebServer:
         assert config.web is not None
         self._web: Web = config.web
         self._drain = config.ssh.drain
+        self._ssh_port = config.ssh.listen.port
         self._keyring = keyring
         self._admission = admission
         self._gateway = gateway
@@ -174,7 +175,7 @@ class WebServer:
             ) from error
         place = PublicEndpoint(self._web, bound[0], secret, node_address())
         logins = Logins(self._web, self._keyring, signer, place, self._ledger)
-        self._state = WebState(self._web, self._gateway, logins, place, self._events)
+        self._state = WebState(self._web, self._gateway, logins, place, self._events, self._ssh_port)
         self._runner = web.AppRunner(build(self._state, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         await self._runner.setup()
         self._subsystems.add("web", logins.web, "a link that opens a browser's session, once, within a minute")

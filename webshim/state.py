@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -40,8 +40,12 @@ class Transfer(Protocol):
 class WebState:
     """The state of one web server. Checks raise ``Refusal`` with the response for the client."""
 
-    def __init__(self, web: Web, gateway: Gateway, logins: Logins, endpoint: PublicEndpoint, events: Events) -> None:
+    def __init__(
+        self, web: Web, gateway: Gateway, logins: Logins, endpoint: PublicEndpoint, events: Events, ssh_port: int = 22
+    ) -> None:
+        """``ssh_port``: where users reach the SSH front end, for the commands that the page shows."""
         self.web = web
+        self.ssh_port = ssh_port
         self.events = events
         self.gateway = gateway
         self.logins = logins
@@ -81,12 +85,17 @@ class WebState:
         if found is None:
             self._credential_refused(request, bearer)
             headers = {"WWW-Authenticate": "Bearer"} if bearer else None
-            raise Refusal(401, "login", "log in first.", headers, login=self.logins.methods)
+            raise Refusal(401, "login", "log in first.", headers, **self.login_fields)
         connection_of(request).authenticated(found.user)
         source = self.source(request)
         if bearer and self._used.due(f"{found.id} {origin_of(source)}"):
             self.events.emit(Code.WEB_TOKEN_USED, user=found.user, source=source, id=found.id)
         return found
+
+    @property
+    def login_fields(self) -> dict[str, Any]:
+        """What a 401 says of logging in: the methods, and the port of ssh."""
+        return {"login": self.logins.methods, "ssh_port": self.ssh_port}
 
     def _credential_refused(self, request: web.Request, bearer: bool) -> None:
         source = self.source(request)

@@ -12,13 +12,15 @@ from tests.rig.browser import Door, Tab
 BIG = 24 << 20
 
 # What a browser does when a file is dropped; playwright has no hand for it.
-DROP = """async ({name, url}) => {
+DROP = """async ({name, url, where}) => {
   const bytes = await fetch(url).then((answer) => answer.text());
   const carried = new DataTransfer();
   carried.items.add(new File([bytes], name));
-  const panels = document.getElementById("panels");
+  const target = document.getElementById(where ?? "panels");
   for (const kind of ["dragover", "drop"]) {
-    panels.dispatchEvent(new DragEvent(kind, {dataTransfer: carried, bubbles: true, cancelable: true}));
+    const event = new DragEvent(kind, {dataTransfer: carried, bubbles: true, cancelable: true});
+    // Whatever is not prevented, the browser does: it leaves the page.
+    if (target.dispatchEvent(event)) throw new Error(`${kind} was not taken`);
   }
 }"""
 
@@ -57,6 +59,13 @@ def test_a_dropped_file_is_uploaded(door: Door, enter: Enter) -> None:
         tab.page.fill("#download-path", "it's a file.svg")
         tab.page.keyboard.press("Enter")
     assert Path(expected.value.path()).read_bytes() == content
+
+
+def test_a_file_dropped_beside_the_terminal_does_not_leave_the_page(door: Door, enter: Enter) -> None:
+    """The row of tabs is near, and a browser shows what is dropped there instead of the page."""
+    tab = enter(door)
+    tab.page.evaluate(DROP, {"name": "beside", "url": "icons.svg", "where": "tabs"})
+    tab.notice("Uploaded beside")
 
 
 def test_a_file_that_is_not_there_is_a_sentence(door: Door, visitors: object, enter: Enter) -> None:

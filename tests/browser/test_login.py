@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import Enter, web
+from tests.browser.test_hands import PHONE
 from tests.conftest import MakeGateway
 from tests.rig.browser import Door, Visitor
 from tests.rig.gateway import Gateway, free_port
@@ -29,7 +30,31 @@ def test_a_link_logs_in_once_and_leaves_the_address(door: Door, visitors: Callab
     assert tab.page.url == door.address
     other = visitors(door).tab(NOT_LOGGED_IN).open(link)
     other.page.locator("#login-error", has_text="once").wait_for()
-    assert "ssh -s" in (other.page.locator("#login-link").text_content() or "")
+    command = f"ssh -p {door.gateway.port} -s YOU@127.0.0.1 web"
+    assert other.page.locator("#login-command").text_content() == command
+    other.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    other.page.click("#login-copy")
+    other.page.locator("#login-copy", has_text="Copied").wait_for()
+    assert other.page.evaluate("() => navigator.clipboard.readText()") == command
+
+
+def test_a_login_in_another_tab_is_this_ones_too(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """The tab that waits for a login goes on by itself."""
+    visitor = visitors(door)
+    waiting = visitor.tab(NOT_LOGGED_IN).open()
+    visitor.tab().open(door.link())
+    waiting.page.locator("#first-session").wait_for()
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_the_login_page_fits_a_phone(width: int, door: Door, visitors: Callable[..., Visitor]) -> None:
+    """The card is within the screen."""
+    tab = visitors(door, **{**PHONE, "viewport": {"width": width, "height": 700}}).tab(NOT_LOGGED_IN).open()
+    card = tab.page.locator("#login .card").bounding_box()
+    assert card is not None
+    assert card["x"] >= 0
+    assert card["x"] + card["width"] <= width
+    assert tab.page.evaluate("() => document.documentElement.scrollWidth") == width
 
 
 def test_a_link_of_somebody_else_does_not_switch_the_user_unasked(

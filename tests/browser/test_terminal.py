@@ -127,34 +127,6 @@ def test_search_finds_what_was_printed(door: Door, enter: Enter) -> None:
     tab.run("echo back", "back")
 
 
-def test_a_link_opens_without_this_page(door: Door, enter: Enter) -> None:
-    """A new tab that knows nothing of the one it comes from; a link that hides its target is asked about."""
-    tab = enter(door)
-    target = f"{door.address}healthz"
-    tab.run(f"clear; echo {target}", target)
-    box = tab.page.locator(".panel:visible .xterm-rows > div").nth(0).bounding_box()
-    assert box is not None
-    with tab.page.context.expect_page() as opened:
-        _click_link(tab.page, box["x"] + 40, box["y"] + box["height"] / 2)
-    opened.value.wait_for_load_state()
-    assert opened.value.evaluate("() => [opener, document.referrer]") == [None, ""]
-    opened.value.close()
-    tab.type(f"clear; printf '\\033]8;;{target}\\033\\\\harmless\\033]8;;\\033\\\\\\n'\n")
-    tab.wait_line("harmless")
-    _click_link(tab.page, box["x"] + 20, box["y"] + box["height"] / 2)
-    assert tab.page.locator("#link-target").text_content() == target
-    tab.page.get_by_role("button", name="Cancel").click()
-
-
-def _click_link(page: object, x: float, y: float) -> None:
-    mouse = page.mouse  # type: ignore[attr-defined]
-    # xterm.js looks for a link when the pointer has moved onto it.
-    mouse.move(x, y + 60)
-    mouse.move(x, y, steps=4)
-    page.locator(".panel:visible .xterm-cursor-pointer").wait_for()  # type: ignore[attr-defined]
-    mouse.click(x, y)
-
-
 def test_webgl_that_is_lost_goes_on_in_the_dom(door: Door, enter: Enter) -> None:
     """A graphics card that goes away takes nothing along."""
     tab = enter(door)

@@ -15,6 +15,7 @@
  * @property {string} user
  * @property {string} method
  * @property {{name: string, detached: number}[]} profiles
+ * @property {number} ssh_port
  */
 
 export class Refused extends Error {
@@ -22,11 +23,13 @@ export class Refused extends Error {
    * @param {number} status 0 when the server was not reached
    * @param {string} message
    * @param {string[]} [ways] how one can log in, with status 401
+   * @param {number} [sshPort]
    */
-  constructor(status, message, ways = []) {
+  constructor(status, message, ways = [], sshPort = 22) {
     super(message);
     this.status = status;
     this.ways = ways;
+    this.sshPort = sshPort;
   }
 
   /** Whether the same request may well be answered later. */
@@ -74,8 +77,8 @@ export async function reach(url, request) {
  */
 export function refusal(status, body) {
   try {
-    const { error, login } = JSON.parse(body);
-    return new Refused(status, error.message, login);
+    const { error, login, ssh_port } = JSON.parse(body);
+    return new Refused(status, error.message, login, ssh_port);
   } catch {
     return new Refused(status, `The gateway answered with ${status}.`);
   }

@@ -17,7 +17,8 @@ export function asked(id) {
   return new Promise((resolve) => {
     const closed = () => {
       cancel?.removeEventListener("click", no);
-      resolve(dialog.returnValue);
+      // Chromium empties it on Escape.
+      resolve(dialog.returnValue || "cancel");
     };
     dialog.addEventListener("close", closed, { once: true });
     dialog.showModal();

@@ -124,7 +124,7 @@ class Transfer {
 }
 
 /**
- * Files dropped anywhere on the panels go to the session that is shown.
+ * Files dropped anywhere on the page go to the session that is shown; a browser would leave the page and show them.
  *
  * @param {HTMLElement} panels
  * @param {(files: File[]) => void} dropped
@@ -133,15 +133,15 @@ export function takeDrops(panels, dropped) {
   const hint = element("div", { className: "drop", hidden: true }, "Drop to upload to the working directory");
   panels.append(hint);
   const carriesFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
-  panels.addEventListener("dragover", (event) => {
+  document.addEventListener("dragover", (event) => {
     if (!carriesFiles(event)) return;
     event.preventDefault();
     hint.hidden = false;
   });
-  panels.addEventListener("dragleave", (event) => {
-    if (!panels.contains(/** @type {Node | null} */ (event.relatedTarget))) hint.hidden = true;
+  document.addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) hint.hidden = true;
   });
-  panels.addEventListener("drop", (event) => {
+  document.addEventListener("drop", (event) => {
     if (!carriesFiles(event)) return;
     event.preventDefault();
     hint.hidden = true;

@@ -1,6 +1,7 @@
 /** Logging in: by the ticket of a link, or by name and password. */
 
 import { call, Refused, sentence } from "./api.js";
+import { copy } from "./clipboard.js";
 import { asked } from "./dialogs.js";
 import { byId } from "./dom.js";
 
@@ -18,6 +19,7 @@ export function followLoginLinks() {
 }
 
 const OTHER_USER = 409;
+const channel = new BroadcastChannel("sshgate.login");
 
 /**
  * Who is logged in, after the link's ticket has been used. Shows the login page, and waits, where nobody is.
@@ -26,6 +28,16 @@ const OTHER_USER = 409;
  * @returns {Promise<import("./api.js").Me>}
  */
 export async function loggedIn(ticket) {
+  const me = await identified(ticket);
+  channel.postMessage("");
+  return me;
+}
+
+/**
+ * @param {string | null} ticket
+ * @returns {Promise<import("./api.js").Me>}
+ */
+async function identified(ticket) {
   let complaint = "";
   if (ticket !== null) {
     try {
@@ -39,7 +51,7 @@ export async function loggedIn(ticket) {
     return await call("me");
   } catch (error) {
     if (!(error instanceof Refused) || error.status !== 401) throw error;
-    return ask(error.ways, complaint);
+    return ask(error, complaint);
   }
 }
 
@@ -61,16 +73,21 @@ async function follow(ticket) {
 }
 
 /**
- * @param {string[]} ways
+ * @param {Refused} refused
  * @param {string} complaint
  * @returns {Promise<import("./api.js").Me>}
  */
-function ask(ways, complaint) {
+function ask({ ways, sshPort }, complaint) {
   /** @type {HTMLFormElement} */
   const form = byId("login-form");
   form.hidden = !ways.includes("password");
   byId("login-link").hidden = !ways.includes("link");
-  byId("login-host").textContent = location.hostname;
+  const command = `ssh ${sshPort === 22 ? "" : `-p ${sshPort} `}-s YOU@${location.hostname} web`;
+  byId("login-command").textContent = command;
+  byId("login-copy").addEventListener("click", async () => {
+    if (await copy(command)) byId("login-copy").textContent = "Copied";
+  });
+  const alone = comeAlong();
   complain(complaint);
   byId("login").hidden = false;
   /** @type {HTMLInputElement} */ (byId("login-user")).focus();
@@ -79,6 +96,7 @@ function ask(ways, complaint) {
       event.preventDefault();
       try {
         const me = await call("login", "POST", Object.fromEntries(new FormData(form)));
+        alone();
         form.reset();
         byId("login").hidden = true;
         resolve(me);
@@ -87,6 +105,21 @@ function ask(ways, complaint) {
       }
     });
   });
+}
+
+/**
+ * A login in another tab is this one's as well.
+ *
+ * @returns {() => void} stops it
+ */
+function comeAlong() {
+  const waiting = new AbortController();
+  const look = async () => {
+    if (!document.hidden && (await call("me").catch(() => null))) location.reload();
+  };
+  document.addEventListener("visibilitychange", () => void look(), waiting);
+  channel.addEventListener("message", () => void look(), waiting);
+  return () => waiting.abort();
 }
 
 /** @param {string} text */

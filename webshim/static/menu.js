@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { byId } from "./dom.js";
+import { MAC } from "./keys.js";
 import { change, onChange, settings } from "./settings.js";
 
 /** @param {import("./api.js").Me} me */
@@ -10,18 +11,23 @@ export function fillMenu(me) {
   const theme = byId("theme");
   /** @type {HTMLSelectElement} */
   const bell = byId("bell");
+  /** @type {HTMLSelectElement} */
+  const option = byId("option");
+  byId("option-row").hidden = !MAC;
   /** @type {HTMLInputElement} */
   const reader = byId("screen-reader");
   const show = () => {
     byId("font-size").textContent = String(settings().fontSize);
     theme.value = settings().theme;
     bell.value = settings().bell;
+    option.value = settings().option;
     reader.checked = settings().screenReader;
   };
   byId("font-smaller").addEventListener("click", () => change({ fontSize: settings().fontSize - 1 }));
   byId("font-larger").addEventListener("click", () => change({ fontSize: settings().fontSize + 1 }));
   theme.addEventListener("change", () => change({ theme: /** @type {any} */ (theme.value) }));
   bell.addEventListener("change", () => change({ bell: /** @type {any} */ (bell.value) }));
+  option.addEventListener("change", () => change({ option: /** @type {any} */ (option.value) }));
   reader.addEventListener("change", () => change({ screenReader: reader.checked }));
   // A login by the proxy in front of the gateway comes with each request: it can be ended only there.
   const proxied = me.method === "proxy";

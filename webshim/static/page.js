@@ -5,6 +5,8 @@ import { askForPath, askForSession, askToClose } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { download, takeDrops, upload } from "./files.js";
 import { followViewport, KeyBar } from "./keybar.js";
+import { takePageKeys } from "./keys.js";
+import { askAboutPort } from "./links.js";
 import { followLoginLinks, loggedIn, takeTicket } from "./login.js";
 import { fillMenu } from "./menu.js";
 import { complain } from "./notices.js";
@@ -20,7 +22,15 @@ const SPOKEN = { idle: "not attached", elsewhere: "open in another tab" };
 class Page {
   /** @param {import("./api.js").Me} me */
   constructor(me) {
-    this._profiles = me.profiles;
+    this._me = me;
+    /** @type {import("./keys.js").Actions} */
+    this._actions = {
+      search: () => this.shown?.search(),
+      leave: () => this._tabs.focus(),
+      create: () => this.create(),
+      turn: (step) => this._tabs.turn(step),
+    };
+    takePageKeys(this._actions);
     /** @type {Map<HTMLElement, Session>} */
     this.sessions = new Map();
     this._panels = byId("panels");
@@ -81,12 +91,8 @@ class Page {
         close: ({ panel }) => void this._close(panel),
         withHeldKeys: (typed) => this._keybar.apply(typed),
         login: () => location.reload(),
-        actions: {
-          search: () => this.shown?.search(),
-          leave: () => this._tabs.focus(),
-          create: () => this.create(),
-          turn: (step) => this._tabs.turn(step),
-        },
+        openPort: (url, name) => void askAboutPort(url, name && `${this._me.user}=${name}`, this._me.ssh_port),
+        actions: this._actions,
       },
       wanted,
     );
@@ -172,7 +178,7 @@ class Page {
   }
 
   async _choose() {
-    const wanted = await askForSession(this._profiles);
+    const wanted = await askForSession(this._me.profiles);
     if (wanted) this.create(wanted);
     else this.shown?.screen?.focus();
   }

@@ -21,6 +21,7 @@ const LONGEST_TITLE = 200;
  * @property {(session: Session) => void} close the person wants its tab gone
  * @property {(typed: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>} withHeldKeys
  * @property {() => void} login the login is over
+ * @property {(url: URL, name: string | null) => void} openPort a link to the sandbox itself was opened
  * @property {import("./keys.js").Actions} actions
  */
 
@@ -135,6 +136,7 @@ export class Session {
       input: (bytes) => this._typed(bytes),
       resized: (size) => this._playback?.restoring || this._connection?.tell({ type: "resize", ...size }),
       titled: (title) => this._titled(title),
+      local: (url) => this._page.openPort(url, this.name),
       rang: () => (ring(this.panel), this._page.noticed(this)),
     });
     takeKeys(screen.terminal, this._page.actions);

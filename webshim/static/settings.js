@@ -5,6 +5,7 @@
  * @property {number} fontSize in CSS pixels
  * @property {"system" | "light" | "dark"} theme
  * @property {"flash" | "sound" | "off"} bell
+ * @property {"none" | "left" | "right" | "both"} option which Option key of a Mac is Meta; the others type letters
  * @property {boolean} screenReader whether what is printed is read out
  */
 
@@ -12,8 +13,12 @@ const KEY = "sshgate.settings";
 const FONT_SIZES = { least: 8, most: 32 };
 
 /** @type {Settings} */
-const DEFAULTS = { fontSize: 14, theme: "system", bell: "flash", screenReader: false };
-const CHOICES = { theme: ["system", "light", "dark"], bell: ["flash", "sound", "off"] };
+const DEFAULTS = { fontSize: 14, theme: "system", bell: "flash", option: "none", screenReader: false };
+const CHOICES = {
+  theme: ["system", "light", "dark"],
+  bell: ["flash", "sound", "off"],
+  option: ["none", "left", "right", "both"],
+};
 
 const changes = new EventTarget();
 const prefersLight = matchMedia("(prefers-color-scheme: light)");
@@ -81,12 +86,13 @@ function load() {
  * @param {Settings} read
  * @returns {Settings}
  */
-function valid({ fontSize, theme, bell, screenReader }) {
+function valid({ fontSize, theme, bell, option, screenReader }) {
   const size = Number.isFinite(fontSize) ? Math.round(fontSize) : DEFAULTS.fontSize;
   return {
     fontSize: Math.min(Math.max(size, FONT_SIZES.least), FONT_SIZES.most),
     theme: CHOICES.theme.includes(theme) ? theme : DEFAULTS.theme,
     bell: CHOICES.bell.includes(bell) ? bell : DEFAULTS.bell,
+    option: CHOICES.option.includes(option) ? option : DEFAULTS.option,
     screenReader: screenReader === true,
   };
 }

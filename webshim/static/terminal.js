@@ -5,12 +5,14 @@ import { Unicode11Addon } from "./vendor/addon-unicode11.js";
 import { WebLinksAddon } from "./vendor/addon-web-links.js";
 import { Terminal } from "./vendor/xterm.js";
 import { acceptCopies, filterPastes } from "./clipboard.js";
-import { followLink } from "./links.js";
+import { links } from "./links.js";
 import { onChange, settings, shownTheme } from "./settings.js";
 import { THEMES } from "./themes.js";
 
 const FONTS = 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
 const SCROLLBACK = 10_000;
+// Less of a character than this is missed by nobody.
+const CUT_PIXELS = 0.2;
 const MOUSE_REPORT = "\x1b[<";
 const encoder = new TextEncoder();
 
@@ -20,6 +22,7 @@ const encoder = new TextEncoder();
  * @property {(size: {cols: number, rows: number}) => void} resized
  * @property {(title: string) => void} titled
  * @property {() => void} rang
+ * @property {(url: URL) => void} local a link to the sandbox itself was opened
  */
 
 export class Screen {
@@ -52,7 +55,9 @@ export class Screen {
     terminal.loadAddon(this._fit);
     terminal.loadAddon(new Unicode11Addon());
     terminal.unicode.activeVersion = "11";
-    terminal.loadAddon(new WebLinksAddon((event, uri) => followLink(event, uri)));
+    terminal.options.linkHandler = links(terminal, listener.local, true);
+    const plain = links(terminal, listener.local, false);
+    terminal.loadAddon(new WebLinksAddon(plain.activate, plain));
     acceptCopies(terminal, () => !this.muted);
     // Private of xterm.js 6.0, told just before `onData` of what a person has typed or pasted; a test shows a change.
     /** @type {any} */ (terminal)._core.coreService.onUserInput(() => (this._byHand = true));
@@ -162,8 +167,6 @@ function options() {
     allowProposedApi: true, // unicode versions are one
     cursorBlink: true,
     fontFamily: FONTS,
-    linkHandler: { activate: followLink, allowNonHttpProtocols: false },
-    macOptionIsMeta: true,
     rightClickSelectsWord: false,
     scrollback: SCROLLBACK,
     ...looks(),
@@ -175,11 +178,26 @@ function looks() {
   const theme = shownTheme();
   return {
     fontSize,
+    lineHeight: lineHeight(fontSize),
     theme: THEMES[theme],
     // Programs choose their colours for a dark ground.
     minimumContrastRatio: theme === "light" ? 4.5 : 1,
     screenReaderMode: screenReader,
   };
+}
+
+/**
+ * 1, so that vertical lines of frames meet; one pixel more where the browser's rounding would cut the underscore off.
+ *
+ * @param {number} fontSize in CSS pixels
+ */
+function lineHeight(fontSize) {
+  const pen = document.createElement("canvas").getContext("2d");
+  if (!pen) return 1;
+  pen.font = `${fontSize}px ${FONTS}`;
+  const { fontBoundingBoxAscent, fontBoundingBoxDescent, actualBoundingBoxDescent } = pen.measureText("_");
+  const cut = actualBoundingBoxDescent - fontBoundingBoxDescent > CUT_PIXELS;
+  return cut ? 1.001 + 1 / (fontBoundingBoxAscent + fontBoundingBoxDescent) : 1;
 }
 
 /** @type {boolean | undefined} */

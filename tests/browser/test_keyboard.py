@@ -1,0 +1,83 @@
+"""What keys do: Escape in dialogs, the page's own keys, Option on a Mac."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.conftest import Enter
+from tests.rig.browser import PATIENCE, Door, Tab
+from tests.rig.waiting import until
+
+MAC = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0"
+ALT = 1
+
+
+def test_escape_changes_nothing_in_any_dialog(door: Door, enter: Enter) -> None:
+    """Chromium empties a dialog's answer on Escape; no question may take that for a yes."""
+    tab = enter(door)
+    dialogs = tab.page.evaluate("() => [...document.querySelectorAll('dialog')].map(({id}) => id)")
+    assert len(dialogs) >= 5
+    for dialog in dialogs:
+        tab.page.evaluate(
+            """(id) => {
+              const page = document.querySelector('script[type=module]').src;
+              globalThis.answer = import(new URL('dialogs.js', page)).then(({asked}) => asked(id));
+            }""",
+            dialog,
+        )
+        tab.page.locator(f"#{dialog}[open]").wait_for()
+        tab.page.keyboard.press("Escape")
+        assert tab.page.evaluate("() => globalThis.answer") == "cancel", dialog
+    tab.page.keyboard.press("Control+Shift+E")
+    tab.page.keyboard.press("Delete")
+    tab.page.locator("#close-dialog[open]").wait_for()
+    tab.page.keyboard.press("Escape")
+    tab.page.locator("#close-dialog[open]").wait_for(state="detached")
+    assert tab.sessions() == ["connected"]
+    tab.run("echo still", "still")
+
+
+def test_the_pages_keys_work_outside_the_terminal(door: Door, enter: Enter) -> None:
+    """With the focus on a button of the header: search, and a new session."""
+    tab = enter(door)
+    tab.page.focus("#menu-button")
+    tab.page.keyboard.press("Control+Shift+F")
+    tab.page.locator(".search input:focus").wait_for()
+    tab.page.keyboard.press("Escape")
+    tab.page.focus("#menu-button")
+    tab.page.keyboard.press("Control+Shift+Enter")
+    tab.page.locator("#tabs .tab").nth(1).wait_for()
+    tab.wait_state("connected")
+    tab.page.focus("#menu-button")
+    tab.page.keyboard.press("Control+Shift+BracketLeft")
+    tab.page.locator("#tabs .tab").nth(0).locator("[aria-selected=true]").wait_for()
+
+
+def _option_l(tab: Tab, location: int) -> None:
+    """The key of a German Mac that types @."""
+    keyboard = tab.page.context.new_cdp_session(tab.page)
+    side = {"code": "AltLeft" if location == 1 else "AltRight", "location": location}
+    keyboard.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", "key": "Alt", "windowsVirtualKeyCode": 18, **side})
+    pressed = {"key": "@", "code": "KeyL", "modifiers": ALT, "windowsVirtualKeyCode": 76}
+    keyboard.send("Input.dispatchKeyEvent", {"type": "keyDown", "text": "@", "unmodifiedText": "l", **pressed})
+    keyboard.send("Input.dispatchKeyEvent", {"type": "keyUp", **pressed})
+    keyboard.send("Input.dispatchKeyEvent", {"type": "keyUp", "key": "Alt", "windowsVirtualKeyCode": 18, **side})
+
+
+@pytest.mark.parametrize(("option", "typed"), [(None, "@@"), ("left", "^[l@"), ("both", "^[l^[l")])
+def test_option_types_letters_on_a_mac_unless_it_is_chosen_as_meta(
+    option: str | None, typed: str, door: Door, enter: Enter
+) -> None:
+    """Left, then right: half of Europe's keyboards have @ [ ] { } | behind Option."""
+    tab = enter(door, user_agent=MAC)
+    # Where xterm.js looks; ours reads the user agent.
+    tab.page.add_init_script("Object.defineProperty(navigator, 'platform', {get: () => 'MacIntel'})")
+    if option is not None:
+        tab.page.click("#menu-button")
+        tab.page.select_option("#option", option)
+    tab.page.reload()
+    tab.wait_state("connected").run("clear; echo cat''ted; cat -v", "catted")
+    for location in (1, 2):
+        _option_l(tab, location)
+    tab.type("\n")
+    until(lambda: tab.lines()[-1] == typed, PATIENCE, typed)

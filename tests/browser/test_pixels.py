@@ -1,0 +1,59 @@
+"""What is really drawn, without a graphics card: some characters vanish between two pixels."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from tests.browser.conftest import Enter
+from tests.rig.browser import Door, Tab
+
+# The greatest difference from the background, per row of pixels and per column: 0 to 765.
+CONTRAST = """async (png) => {
+  const image = new Image();
+  image.src = `data:image/png;base64,${png}`;
+  await image.decode();
+  const {width, height} = image;
+  const canvas = new OffscreenCanvas(width, height).getContext("2d");
+  canvas.drawImage(image, 0, 0);
+  const {data} = canvas.getImageData(0, 0, width, height);
+  const rows = new Array(height).fill(0);
+  for (let at = 0; at < data.length; at += 4) {
+    const row = Math.floor(at / 4 / width);
+    const contrast = Math.abs(data[at] - 0x11) + Math.abs(data[at + 1] - 0x14) + Math.abs(data[at + 2] - 0x1a);
+    rows[row] = Math.max(rows[row], contrast);
+  }
+  return rows;
+}"""
+CLEAR = 150
+
+
+def _rows(tab: Tab, text: str, count: int) -> list[int]:
+    """The contrast of each row of pixels in the first lines of the screen."""
+    # Two frames: a size that has changed is drawn in the second.
+    tab.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    tab.page.evaluate("(text) => sshgate.shown.screen.terminal.write(`\\x1b[?25l\\x1b[2J\\x1b[H${text}`)", text)
+    lines = tab.page.locator(".panel:visible .xterm-rows > div")
+    lines.nth(count - 1).filter(has_text=text[:1]).wait_for()
+    first, last = lines.nth(0).bounding_box(), lines.nth(count - 1).bounding_box()
+    assert first is not None
+    assert last is not None
+    clip = {"x": first["x"], "y": first["y"], "width": 40, "height": last["y"] + last["height"] - first["y"]}
+    png = tab.page.screenshot(clip=clip, animations="disabled")  # type: ignore[arg-type]
+    rows: list[int] = tab.page.evaluate(CONTRAST, base64.b64encode(png).decode())
+    return rows
+
+
+@pytest.mark.parametrize("size", range(10, 17))
+def test_underscores_and_frames_are_drawn(size: int, door: Door, enter: Enter) -> None:
+    """An underscore is seen in each size, and a vertical line of a frame has no gap between two lines."""
+    tab = enter(door)
+    # A shell would draw its prompt again for each size.
+    tab.run("clear; echo qui''et; sleep 1000", "quiet")
+    for _ in range(abs(size - 14)):
+        tab.page.evaluate("(id) => document.getElementById(id).click()", "font-larger" if size > 14 else "font-smaller")
+    assert tab.page.locator("#font-size").text_content() == str(size)
+    assert max(_rows(tab, "____", 1)) > CLEAR, "no underscore"
+    frame = _rows(tab, "││││\r\n││││\r\n││││", 3)
+    assert min(frame) > CLEAR, f"gaps in a frame: {frame}"
