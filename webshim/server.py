@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from sshgate.access.authorized_keys import Keyring
 from sshgate.access.connections import Connections, ConnectionSlot, network_of
 from sshgate.access.identity import Identity
 from sshgate.access.ledger import Ledger
-from sshgate.access.listening import Abort, Listener
+from sshgate.access.listening import Abort, Listener, refusal
 from sshgate.access.proxy_header import Peer
 from sshgate.config.load import node_address
 from sshgate.config.model import Address, Config, Tls, Web
@@ -116,6 +115,7 @@ class WebServer:
     ) -> None:
         assert config.web is not None
         self._web: Web = config.web
+        self._shared = config.workers > 1
         self._drain = config.ssh.drain
         self._ssh_port = config.ssh.listen.port
         self._keyring = keyring
@@ -165,14 +165,13 @@ class WebServer:
         await self._ledger.refresh()
         self._reload_tls()
         wanted = self._web.listen
-        self._listener = Listener(self._connection, self._events, self._web.proxy_protocol, self._tls, _unmade)
+        self._listener = Listener(
+            self._connection, self._events, self._web.proxy_protocol, self._tls, _unmade, self._shared
+        )
         try:
             bound = await self._listener.open(wanted)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            raise ConfigError(
-                [f"cannot listen on {wanted}: {reason}; choose another address in web.listen."]
-            ) from error
+            raise ConfigError([refusal("web.listen", wanted, error)]) from error
         place = PublicEndpoint(self._web, bound[0], secret, node_address())
         logins = Logins(self._web, self._keyring, signer, place, self._ledger)
         self._state = WebState(self._web, self._gateway, logins, place, self._events, self._ssh_port)

@@ -140,8 +140,23 @@ class ConnectionSlot:
             self._connections.left(self)
 
 
+class Others(Protocol):
+    """The other workers of the same gateway. Methods return at once."""
+
+    def counted(self, user: str, origin: str, number: int) -> None:
+        """The user has so many connections from this source at this worker now."""
+
+    def charged(self, origin: str, offence: Offence) -> None:
+        """A connection from this source has ended without a login, and its source pays for it."""
+
+
 class Connections:
-    """Counts the connections of one front end. ``now`` is a monotonic clock in seconds."""
+    """Counts the connections of one front end. ``now`` is a monotonic clock in seconds.
+
+    Of a gateway with several workers each has one. They share what sources owe and how many connections users have
+    (``others``, and the methods ``..._elsewhere``). The places of connections that have not logged in are divided
+    between them: see ``access.limits.share``.
+    """
 
     def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
@@ -154,6 +169,9 @@ class Connections:
         self._users: Counter[tuple[str, str]] = Counter()
         self._known: Counter[str] = Counter()
         self._ledger = PenaltyTable(now)
+        self.others: Others | None = None
+        self._elsewhere: dict[int, Counter[tuple[str, str]]] = {}
+        self._known_elsewhere: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         return (
@@ -191,7 +209,10 @@ class Connections:
         # While somebody is logged in from this source, penalties are waived: others behind the same NAT must not be
         # locked out by failures that are not theirs.
         wait = self._ledger.wait(origin)
-        if wait and self.limits.penalties is not None and not self._known[origin] and not self._is_exempt(source):
+        if (
+            wait and self.limits.penalties is not None and not self._is_exempt(source)
+            and not self._known[origin] and not self._known_elsewhere[origin]
+        ):  # fmt: skip
             raise LimitReached(f"too many connections from {origin} ended without a login; try again in {wait} s.")
 
     def _make_room(self, place: ConnectionSlot) -> None:
@@ -222,7 +243,7 @@ class Connections:
     def authenticated(self, place: ConnectionSlot, user: str) -> None:
         """See ``Place.authenticated``."""
         most = self.limits.connections_per_source
-        if self._users[user, place.origin] >= most:
+        if self._users[user, place.origin] + sum(at[user, place.origin] for at in self._elsewhere.values()) >= most:
             raise LimitReached(
                 f"you have already {most} connections from {place.origin}: end one, or ask your operator for more "
                 "(limits.connections_per_source)."
@@ -231,11 +252,14 @@ class Connections:
         self._ledger.forgive(place.origin)
         self._users[user, place.origin] += 1
         self._known[place.origin] += 1
+        self._publish(user, place.origin)
 
     def failed(self, place: ConnectionSlot, offence: Offence) -> None:
         """See ``Place.failed``."""
         if self.limits.penalties is not None and not self._is_exempt(place.source):
             self._ledger.charge(place.origin, offence, self.limits.penalties)
+            if self.others is not None:
+                self.others.charged(place.origin, offence)
 
     def left(self, place: ConnectionSlot) -> None:
         """See ``Place.release``."""
@@ -245,6 +269,35 @@ class Connections:
         else:
             _take_one(self._users, (place.user, place.origin))
             _take_one(self._known, place.origin)
+            self._publish(place.user, place.origin)
+
+    # --- other workers ---
+
+    def counted_elsewhere(self, worker: int, user: str, origin: str, number: int) -> None:
+        """Another worker has so many connections of this user from this source."""
+        counts = self._elsewhere.setdefault(worker, Counter())
+        if number > counts[user, origin]:
+            self._ledger.forgive(origin)
+        self._known_elsewhere[origin] += number - counts[user, origin]
+        counts[user, origin] = number
+        if not number:
+            del counts[user, origin]
+        if not self._known_elsewhere[origin]:
+            del self._known_elsewhere[origin]
+
+    def charged_elsewhere(self, origin: str, offence: Offence) -> None:
+        """A connection of this source has ended without a login at another worker."""
+        if self.limits.penalties is not None:
+            self._ledger.charge(origin, offence, self.limits.penalties)
+
+    def forget_worker(self, worker: int) -> None:
+        """Another worker has ended, and its connections with it."""
+        for user, origin in list(self._elsewhere.get(worker, ())):
+            self.counted_elsewhere(worker, user, origin, 0)
+
+    def _publish(self, user: str, origin: str) -> None:
+        if self.others is not None:
+            self.others.counted(user, origin, self._users[user, origin])
 
     def _no_longer_waits(self, place: ConnectionSlot) -> None:
         self._leaving.pop(place, None)

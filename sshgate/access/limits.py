@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sshgate.access.connections import Connections
 from sshgate.config.model import Limits
@@ -158,6 +159,24 @@ class Starts:
         if bucket is None:
             bucket = self._buckets[user] = TokenBucket(self._per_minute / 60, self._per_minute, now)
         return 0.0 if bucket.take(1, now) else max(0.0, bucket.when(now) - now)
+
+
+def share(limits: Limits, worker: int, workers: int) -> Limits:
+    """Return the limits of one of several workers of a gateway.
+
+    The places of connections without a login are divided, at least one for each, so that all workers together give
+    strangers no more than one process would. All other limits are counted over all workers, or by the provider.
+    """
+
+    def part(whole: int) -> int:
+        return max(1, whole // workers + (worker < whole % workers))
+
+    return replace(
+        limits,
+        unauthenticated=part(limits.unauthenticated),
+        unauthenticated_per_source=part(limits.unauthenticated_per_source),
+        unauthenticated_per_network=part(limits.unauthenticated_per_network),
+    )
 
 
 def admit_sandbox(

@@ -8,6 +8,8 @@ SSH or HTTP start as on a direct connection.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -56,6 +58,7 @@ class Listener:
         proxies: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         unmade: Callable[[asyncio.Protocol], None] = lambda protocol: None,
+        shared: bool = False,
     ) -> None:
         """
         Args:
@@ -64,12 +67,14 @@ class Listener:
             proxies: networks of balancers, whose connections must start with a PROXY header.
             tls: terminate TLS with this context.
             unmade: called with a protocol object whose connection failed before ``connection_made``.
+            shared: other workers listen on the same address; the kernel gives each a part of the connections.
         """
         self._made = made
         self._unmade = unmade
         self._events = events
         self._proxies = [ip_network(text) for text in proxies]
         self._tls = tls
+        self._shared = shared
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._headers = 0
@@ -84,22 +89,9 @@ class Listener:
 
         Nothing is accepted before ``start``. Raises ``OSError``; then nothing is left bound.
         """
-        found = await asyncio.get_running_loop().getaddrinfo(
-            wanted.host or None, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        try:
-            for family, kind, protocol, _, address in dict.fromkeys(found):
-                made = socket.socket(family, kind, protocol)
-                self._sockets.append(made)
-                made.setblocking(False)
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                made.bind(address)
-                made.listen(BACKLOG)
-        except OSError:
-            self.close()
-            raise
+        self._sockets = await asyncio.to_thread(bind, wanted, self._shared)
+        for one in self._sockets:
+            one.listen(BACKLOG)
         self.addresses = [Address(*one.getsockname()[:2]) for one in self._sockets]
         return self.addresses
 
@@ -202,6 +194,45 @@ class Listener:
             return False
         address = ip_address(source)
         return any(address in network for network in self._proxies)
+
+
+def bind(wanted: Address, shared: bool) -> list[socket.socket]:
+    """Return a bound socket for every address that the host resolves to. Blocks.
+
+    Args:
+        shared: Others of the same user may bind the same addresses, if they share them as well.
+
+    Raises:
+        OSError: One cannot be bound; then none is.
+    """
+    found = socket.getaddrinfo(wanted.host or None, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            made = socket.socket(family, kind, protocol)
+            bound.append(made)
+            made.setblocking(False)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(address)
+    except OSError:
+        for one in bound:
+            one.close()
+        raise
+    return bound
+
+
+def refusal(setting: str, wanted: Address, error: OSError) -> str:
+    """Return the sentence for an address that cannot be listened on; ``setting`` names it."""
+    if error.errno == errno.EADDRINUSE:
+        return f"cannot listen on {wanted}: another program does already; choose another port in {setting}."
+    if error.errno == errno.EACCES:
+        return f"cannot listen on {wanted}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one."
+    reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else error
+    return f"cannot listen on {wanted}: {reason}; choose another address in {setting}."
 
 
 def peer_of(accepted: socket.socket) -> Peer:

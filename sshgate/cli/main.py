@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -52,7 +53,10 @@ main.add_command(cp)
 
 @main.command()
 @_CONFIG
-def serve(file: Path) -> None:
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes that share the ports, instead of the setting workers."
+)
+def serve(file: Path, workers: int | None) -> None:
     """Run the gateway.
 
     It runs in the foreground and logs to stderr. SIGTERM or Ctrl-C stops it: it accepts no more logins, gives
@@ -61,12 +65,20 @@ def serve(file: Path) -> None:
     The settings file is read again when it changes, and at SIGHUP. The log says which changes are in force and
     which need a restart.
 
+    With several workers, one that dies is begun anew.
+
     Exit status: 0 after a signal, 1 if the gateway cannot start, 2 if the settings are not valid.
     """
-    config = _load(file)
+    config, given = _load(file), {}
+    if workers is not None:
+        config, given = replace(config, workers=workers), {"workers": workers}
+    from sshgate.config.rules import workers_error
+
+    if clause := workers_error(config):
+        _fail(f"sshgate: {clause}.", 2)
     from sshgate.server import app
 
-    sys.exit(app.run(config, file=file))
+    sys.exit(app.run(config, file=file, given=given))
 
 
 @main.command("try")

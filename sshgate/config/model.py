@@ -336,6 +336,8 @@ class Telemetry:
 class Config:
     """The whole configuration."""
 
+    workers: int = 1
+    """Processes that share the ports, each of which uses one core. They act like that many gateways."""
     ssh: Ssh = Ssh()
     access: Access = Access()
     web: Web | None = None

@@ -26,6 +26,8 @@ from sshgate.config.model import (
 MAY_BE_ZERO = frozenset(
     {"idle", "detached", "drain", "keepalive", "warm", "settle", "authfail", "noauth", "grace_exceeded", "crash", "min"}
 )
+# Each has a port at which other gateways ask whether it lives; the manifests open as many.
+MOST_WORKERS = 32
 # Checks of strings and of the strings in lists and mappings; they raise ``ValueError``.
 CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Ssh, "proxy_protocol"): values.network,
@@ -83,6 +85,8 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     The error is reported at the line of the first of the keys that the file has.
     """
     local = config.sandbox.provider == "local"
+    if clause := workers_error(config):
+        yield ("workers", "sandbox.provider"), clause
     if local and not values.is_loopback(config.ssh.listen):
         yield (
             ("ssh.listen", "sandbox.provider"),
@@ -101,6 +105,17 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 (f"profiles.{name}.binds",),
                 f"profiles.{name}.binds: only the local provider has it; use pod_overrides.volumes",
             )
+
+
+def workers_error(config: Config) -> str | None:
+    """Return what is wrong with the number of workers, as a clause; ``None`` if it can be used."""
+    if config.workers > 1 and config.sandbox.provider == "local":
+        return "workers: local sandboxes belong to one process: write workers: 1, or provider: kubernetes"
+    if config.workers > 1 and config.web is not None:
+        return "workers: with the browser's front end there is one process only: write workers: 1"
+    if config.workers > MOST_WORKERS:
+        return f"workers: {config.workers} are too many: at most {MOST_WORKERS} share the ports"
+    return None
 
 
 def _web(web: Web, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -8,19 +8,23 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
 
+from sshgate.access.siblings import Siblings
 from sshgate.config.model import Config
 from sshgate.config.rules import ignored_settings
-from sshgate.errors import GateError
+from sshgate.errors import ConfigError, GateError
 from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends
 from sshgate.server.reload import ConfigReloader
+from sshgate.server.sharing import SharedReport
+from sshgate.server.workers import DRAIN, STOP, Parent, Worker
 from sshgate.stream.tasks import cancel, first_of
 from sshgate.telemetry import log as logs
 from sshgate.telemetry.audit import AuditFile
@@ -30,12 +34,16 @@ from sshgate.telemetry.tracing import traced
 # Seconds between checks for running sessions, in a drain of which one step has failed.
 DRAIN_POLL_SECONDS = 0.2
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 OnReady = Callable[[Frontends], None]
 
 log = structlog.get_logger("sshgate.app")
 
 
-def run(config: Config, on_ready: OnReady | None = None, file: Path | None = None) -> int:
+def run(
+    config: Config, on_ready: OnReady | None = None, file: Path | None = None, given: Mapping[str, Any] = NOTHING
+) -> int:
     """Serve until SIGTERM or SIGINT, then drain. A second signal cuts what still runs.
 
     The event loop is uvloop if it is installed and SSHGATE_LOOP is not ``asyncio``. Blocks; call it from the main
@@ -44,14 +52,28 @@ def run(config: Config, on_ready: OnReady | None = None, file: Path | None = Non
     Args:
         on_ready: Called once, with the open front ends, when logins are accepted.
         file: The file that ``config`` was read from. It is read again when it changes, and at SIGHUP.
+        given: Settings that stay as they are whatever the file has.
 
     Returns:
         The exit status: 0 after a signal, the error's status if the gateway cannot start. Errors are printed to stderr.
     """
     logs.configure(config.log)
+    if config.workers == 1:
+        return _run(config, on_ready, file, given)
+    try:
+        return Parent(config, file, lambda one, worker: _run(one, on_ready, file, given, worker)).run()
+    except ConfigError as error:
+        print(f"sshgate: {error}", file=sys.stderr)
+        return error.status
+
+
+def _run(
+    config: Config, on_ready: OnReady | None, file: Path | None, given: Mapping[str, Any], worker: Worker | None = None
+) -> int:
+    """Serve in this process, which is one of several if there is a ``worker``."""
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serve(config, on_ready, file))
+            runner.run(serve(config, on_ready, file, given, worker))
     except GateError as error:
         print(f"sshgate: {error}", file=sys.stderr)
         return error.status if error.status != 255 else 1
@@ -68,7 +90,13 @@ def run(config: Config, on_ready: OnReady | None = None, file: Path | None = Non
     return 0
 
 
-async def serve(config: Config, on_ready: OnReady | None = None, file: Path | None = None) -> None:
+async def serve(
+    config: Config,
+    on_ready: OnReady | None = None,
+    file: Path | None = None,
+    given: Mapping[str, Any] = NOTHING,
+    worker: Worker | None = None,
+) -> None:
     """Open everything, serve until a signal, drain, and close in reverse order.
 
     Cancellation skips the drain and closes everything.
@@ -76,6 +104,8 @@ async def serve(config: Config, on_ready: OnReady | None = None, file: Path | No
     Args:
         on_ready: As in ``run``.
         file: As in ``run``.
+        given: As in ``run``.
+        worker: This process among those of its gateway; ``None``: it is the only one.
 
     Raises:
         GateError: The gateway cannot start.
@@ -84,8 +114,9 @@ async def serve(config: Config, on_ready: OnReady | None = None, file: Path | No
         from sshgate.providers.local.provider import refuse_public
 
         refuse_public([config.ssh.listen, *([config.web.listen] if config.web is not None else [])])
-    stop = _stop_signals()
-    async with Core(config) as core, _telemetry_open(config, core):
+    stop = _stop_signals(worker is not None)
+    siblings = Siblings(worker.boxes, worker.index) if worker is not None else None
+    async with _siblings_open(siblings), Core(config, siblings) as core, _telemetry_open(config, core, worker):
         events = core.telemetry.events
         frontends = Frontends(config, core)
         try:
@@ -100,9 +131,11 @@ async def serve(config: Config, on_ready: OnReady | None = None, file: Path | No
                 log.warning("no key is configured, nobody can log in", directory=str(config.access.authorized_keys))
             for sentence in ignored_settings(config):
                 log.warning(sentence)
+            if siblings is not None:
+                siblings.serving()
             if on_ready is not None:
                 on_ready(frontends)
-            async with _settings_reloaded(file, core, frontends):
+            async with _settings_reloaded(file, given, core, frontends):
                 await stop.get()
             await _drain(core, frontends, stop)
         finally:
@@ -113,7 +146,20 @@ async def serve(config: Config, on_ready: OnReady | None = None, file: Path | No
 
 
 @asynccontextmanager
-async def _telemetry_open(config: Config, core: Core) -> AsyncIterator[None]:
+async def _siblings_open(siblings: Siblings | None) -> AsyncIterator[None]:
+    """Exchange messages with the other workers while the body runs."""
+    if siblings is None:
+        yield
+        return
+    siblings.open()
+    try:
+        yield
+    finally:
+        siblings.close()
+
+
+@asynccontextmanager
+async def _telemetry_open(config: Config, core: Core, worker: Worker | None) -> AsyncIterator[None]:
     """Keep traces, the audit file and the telemetry listener open from before the first login until after the last."""
     async with AsyncExitStack() as stack:
         if config.telemetry.traces is not None:
@@ -127,16 +173,24 @@ async def _telemetry_open(config: Config, core: Core) -> AsyncIterator[None]:
                 "sshgate_audit_lost", "Events that the audit file did not take.", (), lambda: {(): audit.lost}
             )
         if config.telemetry.listen is not None:
-            from sshgate.telemetry.health import HealthServer
+            from sshgate.telemetry.health import HealthServer, OwnReport
 
-            health = HealthServer(config.telemetry.listen, core.readiness, core.telemetry.metrics)
+            metrics = core.telemetry.metrics
+            report = (
+                OwnReport(core.readiness, metrics)
+                if worker is None or core.siblings is None
+                else SharedReport(core.readiness, metrics, core.siblings, worker.restarts)
+            )
+            health = HealthServer(config.telemetry.listen, report, shared=worker is not None)
             await health.open()
             stack.push_async_callback(health.close)
         yield
 
 
 @asynccontextmanager
-async def _settings_reloaded(file: Path | None, core: Core, frontends: Frontends) -> AsyncIterator[None]:
+async def _settings_reloaded(
+    file: Path | None, given: Mapping[str, Any], core: Core, frontends: Frontends
+) -> AsyncIterator[None]:
     """Apply changed settings while the body runs."""
     if file is None:
         yield
@@ -146,7 +200,7 @@ async def _settings_reloaded(file: Path | None, core: Core, frontends: Frontends
         await frontends.reconfigure(config)
         core.reconfigure(config)
 
-    watch = ConfigReloader(file, core.config, apply, core.telemetry.events)
+    watch = ConfigReloader(file, core.config, apply, core.telemetry.events, given=given)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, watch.request_reload)
     task = asyncio.create_task(watch.run())
@@ -189,11 +243,21 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _stop_signals() -> asyncio.Queue[int]:
+def _stop_signals(by_parent: bool) -> asyncio.Queue[int]:
+    """Return the queue of signals that stop this process. ``by_parent``: those of a parent are handled as well."""
     stop: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.put_nowait, number)
+    caught: list[int] = []
+
+    def stop_at(number: int) -> None:
+        if number != DRAIN or not caught:
+            caught.append(number)
+            stop.put_nowait(number)
+
+    numbers = [*STOP, DRAIN] if by_parent else STOP
+    for number in numbers:
+        loop.add_signal_handler(number, stop_at, number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     return stop
 
 

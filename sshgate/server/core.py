@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from sshgate.access.authorized_keys import Keyring
-from sshgate.access.limits import Admission
+from sshgate.access.limits import Admission, share
+from sshgate.access.siblings import Siblings
 from sshgate.config.load import node_address
-from sshgate.config.model import Config
+from sshgate.config.model import Config, Limits
 from sshgate.sandbox.interfaces import Provider
+from sshgate.server.sharing import share_counts
 from sshgate.session.gateway import Gateway
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 from sshgate.session.subsystems.sandboxes import SandboxSubsystems, add_ssh_config_to
@@ -22,12 +24,14 @@ class Core:
     Entering raises ``GateError`` if the provider cannot be used.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, siblings: Siblings | None = None) -> None:
+        """``siblings``: the other workers, if this process is one of several."""
         self.config = config
+        self.siblings = siblings
         self.keyring = Keyring(config.access.authorized_keys, config.access.user_ca)
-        self.admission = Admission(config.limits)
+        self.admission = Admission(self._own_limits())
         self.telemetry = Telemetry()
-        self.provider = make_provider(config, self.telemetry)
+        self.provider = make_provider(config, self.telemetry, siblings)
         self.readiness = Readiness(self.provider.check)
         self.subsystems = SubsystemHandlers()
         self.subsystems.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
@@ -38,16 +42,28 @@ class Core:
         self.gateway = Gateway(self.provider, config.profiles, counted, self.subsystems, self.telemetry, serve_files)
 
         self._register_gauges(self.telemetry.metrics)
+        if siblings is not None:
+            share_counts(self.admission, siblings)
+            siblings.answers("receipt", self._receipts_of)
+
+    def _own_limits(self) -> Limits:
+        one = self.siblings
+        return self.config.limits if one is None else share(self.config.limits, one.index, one.count)
 
     def reconfigure(self, config: Config) -> None:
         """Apply the settings that can change while the gateway runs: profiles, limits and the length of a drain."""
         self.config = config
-        self.admission.limits = config.limits
+        self.admission.limits = self._own_limits()
         self.gateway.profiles = config.profiles
         self.provider.reconfigure(config.profiles, config.limits)
 
     async def _receipt(self, request: SubsystemRequest) -> str:
-        return self.telemetry.receipts.text(request.identity.user)
+        user = request.identity.user
+        answers = await self.siblings.ask("receipt", user) if self.siblings is not None else {}
+        return self.telemetry.receipts.text(user, [(began, text) for one in answers.values() for began, text in one])
+
+    async def _receipts_of(self, user: str) -> list[tuple[float, str]]:
+        return self.telemetry.receipts.of(user)
 
     def _register_gauges(self, metrics: Metrics) -> None:
         admission, gateway = self.admission, self.gateway
@@ -71,7 +87,7 @@ class Core:
         await self.provider.close()
 
 
-def make_provider(config: Config, telemetry: Telemetry) -> Provider:
+def make_provider(config: Config, telemetry: Telemetry, siblings: Siblings | None) -> Provider:
     """Create the configured provider, not opened yet.
 
     Imports only the chosen one: the Kubernetes client takes 60 MiB of memory and most of a second.
@@ -83,5 +99,6 @@ def make_provider(config: Config, telemetry: Telemetry) -> Provider:
     from sshgate.providers.kubernetes.provider import KubernetesProvider
 
     return KubernetesProvider(
-        config.sandbox, config.profiles, config.limits, telemetry.metrics.api_request, telemetry.events
-    )
+        config.sandbox, config.profiles, config.limits, telemetry.metrics.api_request, telemetry.events,
+        siblings.index if siblings is not None else None,
+    )  # fmt: skip

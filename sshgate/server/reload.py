@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sshgate.config.load import load
@@ -45,16 +46,24 @@ class ConfigReloader:
         apply: Called with each new configuration, in which settings that require a restart have their old values. If it
             raises ``GateError`` (such as for unreadable host keys), the old configuration stays in force.
         interval: Seconds between checks for changes.
+        given: Settings that stay as they are whatever the file has.
     """
 
     def __init__(
-        self, file: Path, config: Config, apply: Apply, events: Events, interval: float = POLL_SECONDS
+        self,
+        file: Path,
+        config: Config,
+        apply: Apply,
+        events: Events,
+        interval: float = POLL_SECONDS,
+        given: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._file = file
         self._config = config
         self._apply = apply
         self._events = events
         self._interval = interval
+        self._given = given
         self._requested = asyncio.Event()
         self._last_stamp = self._stamp()
 
@@ -87,7 +96,7 @@ class ConfigReloader:
 
     async def _reload(self) -> None:
         try:
-            wanted = await asyncio.to_thread(load, self._file)
+            wanted = replace(await asyncio.to_thread(load, self._file), **self._given)
             config, live, later = split_reloadable(self._config, wanted)
             await self._apply(config)
         except ConfigError as error:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from collections.abc import Coroutine
 from typing import Any
 
@@ -14,7 +12,7 @@ import structlog
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.connections import Connections
 from sshgate.access.key_line import fingerprint_of
-from sshgate.access.listening import Abort, Listener
+from sshgate.access.listening import Abort, Listener, refusal
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address, Config
 from sshgate.errors import ConfigError
@@ -94,11 +92,13 @@ class SshServer:
         keys = await asyncio.to_thread(hostkeys.load, self._config.ssh.host_keys)
         self._options = connection_options(self._config.ssh, keys, self._owner)
         wanted = self._config.ssh.listen
-        self._listener = Listener(self._transport, self._events, self._config.ssh.proxy_protocol)
+        self._listener = Listener(
+            self._transport, self._events, self._config.ssh.proxy_protocol, shared=self._config.workers > 1
+        )
         try:
             self.addresses = await self._listener.open(wanted)
         except OSError as error:
-            raise ConfigError([_refused(wanted, error)]) from error
+            raise ConfigError([refusal("ssh.listen", wanted, error)]) from error
         self._listener.start()
         self._accepting = True
         for key in keys:
@@ -202,11 +202,3 @@ class SshServer:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task.broken", exc_info=error)
-
-
-def _refused(wanted: Address, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"cannot listen on {wanted}: another program does already; choose another port in ssh.listen."
-    if error.errno == errno.EACCES:
-        return f"cannot listen on {wanted}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one."
-    return f"cannot listen on {wanted}: {os.strerror(error.errno) if error.errno else error}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from aiohttp import web
 
 from sshgate.config.model import Address
@@ -14,13 +16,39 @@ PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
 CLOSE_SECONDS = 1.0
 
 
+class HealthReport(Protocol):
+    """What is served: of one process, or of all workers together."""
+
+    async def why_not(self) -> str | None:
+        """Return one sentence that says why no login can be accepted now; ``None``: one can. Takes a few seconds."""
+
+    async def metrics(self) -> bytes:
+        """Return all metrics in Prometheus' text format. May be cancelled."""
+
+
+class OwnReport:
+    """The ``HealthReport`` of a gateway that is one process."""
+
+    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.why_not = readiness.why_not
+
+    def __repr__(self) -> str:
+        return f"<OwnReport {self._metrics!r}>"
+
+    async def metrics(self) -> bytes:
+        """See ``HealthReport``."""
+        return self._metrics.text()
+
+
 class HealthServer:
     """The server for probes and scrapes. It runs until the gateway ends, also during the drain."""
 
-    def __init__(self, listen: Address, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(self, listen: Address, report: HealthReport, shared: bool = False) -> None:
+        """``shared``: other workers serve the same address, for all of them as well."""
         self._listen = listen
-        self._readiness = readiness
-        self._metrics = metrics
+        self._report = report
+        self._shared = shared
         application = web.Application()
         application.add_routes(
             [
@@ -32,13 +60,13 @@ class HealthServer:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=CLOSE_SECONDS)
 
     def __repr__(self) -> str:
-        return f"<HealthServer on {self._listen}, {self._readiness!r}>"
+        return f"<HealthServer on {self._listen}, {self._report!r}>"
 
     async def open(self) -> None:
         """Start to serve. Raises ``ConfigError`` if the address cannot be bound."""
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._listen.host, self._listen.port).start()
+            await web.TCPSite(self._runner, self._listen.host, self._listen.port, reuse_port=self._shared).start()
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigError(
@@ -54,8 +82,8 @@ class HealthServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        reason = await self._readiness.why_not()
+        reason = await self._report.why_not()
         return web.Response(text="ok\n" if reason is None else f"{reason}\n", status=200 if reason is None else 503)
 
     async def _serve_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": PROMETHEUS})
+        return web.Response(body=await self._report.metrics(), headers={"Content-Type": PROMETHEUS})

@@ -13,8 +13,16 @@ from sshgate.config.model import Log
 from sshgate.telemetry.rate_limit import RateLimit
 
 
-def configure(settings: Log) -> None:
-    """Set up ``structlog`` and the standard library's loggers. Call once, before anything logs."""
+def configure(settings: Log, worker: int | None = None) -> None:
+    """Set up ``structlog`` and the standard library's loggers. Call once in a process, before anything logs there.
+
+    ``worker``: The number of this process among those of its gateway, for each log line.
+    """
+
+    def named(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["worker"] = worker
+        return event
+
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
     plain = structlog.dev.plain_traceback
@@ -27,6 +35,7 @@ def configure(settings: Log) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        *([named] if worker is not None else []),
         _escape,
     ]
     structlog.configure(

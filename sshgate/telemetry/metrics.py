@@ -7,10 +7,12 @@ reported directly. No label holds a name that users choose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import add
 from typing import Protocol
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -31,6 +33,11 @@ FAILURES = ("internal", "denied", "limit", "request", "no_sandbox", "start", "mi
 CONNECTION_STAGES = (Stage.KEY_EXCHANGE, Stage.AUTHENTICATION)
 SESSION_STAGES = (Stage.CLAIM, Stage.ENTER, Stage.LAUNCH, Stage.FIRST_BYTE)
 
+# Kinds of metrics that only grow, and the metrics of several workers that are not added up.
+COUNTED = ("counter", "histogram")
+SMALLEST = ("sshgate_draining", "process_start_time_seconds")
+LARGEST = ("sshgate_info", "sshgate_sandboxes", "process_max_fds")
+
 log = structlog.get_logger("sshgate.metrics")
 
 Reading = Callable[[], Mapping[tuple[str, ...], float]]
@@ -46,11 +53,37 @@ class CarriedBytes(Protocol):
     """Bytes to the client."""
 
 
+class _Family(msgspec.Struct, array_like=True):
+    """A metric with all its series, as one worker has them."""
+
+    name: str
+    about: str
+    kind: str
+    samples: list[tuple[str, dict[str, str], float]]
+
+    @classmethod
+    def of(cls, metric: Metric) -> _Family:
+        return cls(
+            metric.name, metric.documentation, metric.type, [(one[0], one[1], float(one[2])) for one in metric.samples]
+        )
+
+    def metric(self) -> Metric:
+        made = Metric(self.name, self.about, self.kind)
+        for name, labels, value in self.samples:
+            made.add_sample(name, labels, value)
+        return made
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[_Family]).decode
+
+
 class Metrics:
     """All metrics under ``/metrics``."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._carried: list[_Family] = []
         ProcessCollector(registry=self.registry)
         self._readings: dict[str, tuple[str, tuple[str, ...], Reading]] = {}
         self._carrying: dict[int, CarriedBytes] = {}
@@ -87,6 +120,15 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def snapshot(self) -> bytes:
+        """Return all metrics as they are now, for ``summed``. Counters go on from those of ``carry_on``."""
+        now = [_Family.of(one) for one in self.registry.collect()]
+        return _encode(_add([self._carried, now]) if self._carried else now)
+
+    def carry_on(self, snapshot: bytes) -> None:
+        """Count on from the last snapshot of this worker's predecessor, so that no sum of counters goes back."""
+        self._carried = [one for one in _decode(snapshot) if one.kind in COUNTED]
 
     # --- called by the parts of the gateway ---
 
@@ -189,6 +231,45 @@ class Metrics:
             except Exception:  # a defect in one gauge must not hide all other metrics
                 log.exception("metric.unreadable", name=name)
             yield gauge
+
+
+def summed(snapshots: Iterable[tuple[bytes, bool]]) -> bytes:
+    """Return the metrics of several workers as those of one gateway, in Prometheus' text format.
+
+    Args:
+        snapshots: Of each worker, and whether it runs; one that has ended counts by its counters only.
+    """
+    families = [
+        [one for one in _decode(snapshot) if runs or one.kind in COUNTED] for snapshot, runs in snapshots if snapshot
+    ]
+    return generate_latest(_Summed(_add(families)))
+
+
+def _add(workers: Iterable[list[_Family]]) -> list[_Family]:
+    added: dict[str, tuple[_Family, dict[tuple[str, tuple[tuple[str, str], ...]], float]]] = {}
+    for families in workers:
+        for family in families:
+            values = added.setdefault(family.name, (family, {}))[1]
+            for name, labels, value in family.samples:
+                key = name, tuple(labels.items())
+                join = min if name in SMALLEST or name.endswith("_created") else max if name in LARGEST else add
+                values[key] = join(values[key], value) if key in values else value
+    return [
+        _Family(
+            one.name, one.about, one.kind, [(name, dict(labels), value) for (name, labels), value in values.items()]
+        )
+        for one, values in added.values()
+    ]
+
+
+class _Summed:
+    """Collector for prometheus_client that yields metrics that were summed."""
+
+    def __init__(self, families: list[_Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        return (one.metric() for one in self._families)
 
 
 class _AtScrape:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
 
@@ -108,12 +108,14 @@ class TimingHistory:
         if len(self._users) > self._most:
             self._users.popitem(last=False)
 
-    def text(self, user: str) -> str:
-        """Return the timings of this user's sessions as readable text, newest first."""
-        kept = self._users.get(user)
-        if not kept:
-            return "no session of yours has started since this gateway did.\n"
-        return "\n".join(_waterfall(timings) for timings in reversed(kept))
+    def of(self, user: str) -> list[tuple[float, str]]:
+        """Return the begin of each session of this user, in monotonic seconds, and its timings as readable text."""
+        return [(min(one.times.values(), default=0.0), _waterfall(one)) for one in self._users.get(user, ())]
+
+    def text(self, user: str, more: Iterable[tuple[float, str]] = ()) -> str:
+        """Return the timings of this user's last sessions as readable text, newest first. ``more``: as from ``of``."""
+        kept = sorted([*self.of(user), *more], reverse=True)[: self._per_user]
+        return "\n".join(text for _, text in kept) or "no session of yours has started since this gateway did.\n"
 
 
 def _waterfall(timings: Timings) -> str:

@@ -270,3 +270,66 @@ class Counting(RuleBasedStateMachine):
 
 
 TestCounting = Counting.TestCase
+
+
+class Worker:
+    """One of two workers whose connections are counted together."""
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self.connections = Connections(limits, clock)
+        self.other: Worker | None = None
+        self.connections.others = self
+
+    def counted(self, user: str, origin: str, number: int) -> None:
+        assert self.other is not None
+        self.other.connections.counted_elsewhere(0, user, origin, number)
+
+    def charged(self, origin: str, offence: Offence) -> None:
+        assert self.other is not None
+        self.other.connections.charged_elsewhere(origin, offence)
+
+
+def pair(limits: Limits) -> tuple[Connections, Connections, Clock]:
+    clock = Clock()
+    first, second = Worker(limits, clock), Worker(limits, clock)
+    first.other, second.other = second, first
+    return first.connections, second.connections, clock
+
+
+def test_what_a_source_owes_is_the_sum_over_all_workers() -> None:
+    first, second, clock = pair(Limits(penalties=Penalties(authfail=5, min=15), penalty_exempt=()))
+    for at in (first, second, first):
+        place = at.connect(HERE, Comer())
+        place.failed(Offence.AUTHFAIL)
+        place.release()
+    for at in (first, second):
+        with pytest.raises(LimitReached, match="try again in"):
+            at.connect(HERE, Comer())
+        at.connect(THERE, Comer())
+    clock.now += 16
+    second.connect(HERE, Comer())
+
+
+def test_somebody_who_is_logged_in_at_another_worker_pardons_the_source() -> None:
+    first, second, _ = pair(Limits(penalties=Penalties(authfail=20, min=15), penalty_exempt=()))
+    inside = first.connect(HERE, Comer())
+    inside.authenticated("ann")
+    second.connect(HERE, Comer()).failed(Offence.AUTHFAIL)
+    second.connect(HERE, Comer())
+    inside.release()
+    with pytest.raises(LimitReached):
+        second.connect(HERE, Comer())
+
+
+def test_a_users_connections_are_counted_over_all_workers_that_live() -> None:
+    first, second, _ = pair(Limits(connections_per_source=2))
+    for at in (first, second):
+        at.connect(HERE, Comer()).authenticated("ann")
+    third = second.connect(HERE, Comer())
+    with pytest.raises(LimitReached, match="2 connections"):
+        third.authenticated("ann")
+    third.authenticated("bob")
+    second.forget_worker(0)
+    second.connect(HERE, Comer()).authenticated("ann")
+    assert not second._elsewhere.get(0)
+    assert not second._known_elsewhere

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from sshgate.access.limits import Admission, Slot, Starts
+from sshgate.access.limits import Admission, Slot, Starts, share
 from sshgate.config.model import Group, Limits
 from sshgate.errors import LimitReached
 from sshgate.lifecycle.admission import admit
@@ -138,3 +139,20 @@ def test_members_that_a_group_gets_later_count_at_once() -> None:
     admission.limits = Limits(groups={"students": Group(users=("s-*",), sandboxes=1)})
     with pytest.raises(LimitReached, match="your group 'students'"):
         admission.sandbox("s-ben")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_workers_share_the_places_of_strangers_and_nothing_else(workers: int) -> None:
+    limits = Limits(unauthenticated=100, unauthenticated_per_source=10, unauthenticated_per_network=40)
+    parts = [share(limits, worker, workers) for worker in range(workers)]
+    for name in ("unauthenticated", "unauthenticated_per_source", "unauthenticated_per_network"):
+        assert sum(getattr(one, name) for one in parts) == getattr(limits, name)
+    same = [
+        replace(one, unauthenticated=100, unauthenticated_per_source=10, unauthenticated_per_network=40)
+        for one in parts
+    ]
+    assert same == [limits] * workers
+
+
+def test_each_worker_has_one_place_at_least() -> None:
+    assert share(Limits(unauthenticated_per_source=1), 3, 4).unauthenticated_per_source == 1

@@ -313,6 +313,22 @@ def test_a_share_is_a_number_from_nothing_to_all(text: str, share: float) -> Non
     assert traces == Traces("https://x/otlp", None, Share(share))
 
 
+WRONG_WORKERS = [
+    ("workers: 0", "workers: must be more than 0"),
+    ("workers: 33", "workers: 33 are too many: at most 32 share the ports"),
+    (
+        "workers: 2\nssh: {listen: '127.0.0.1:1'}\nsandbox: {provider: local}",
+        "local sandboxes belong to one process: write workers: 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), WRONG_WORKERS)
+def test_a_number_of_workers_that_cannot_be_used_is_refused(text: str, sentence: str) -> None:
+    (told,) = mistakes(text)
+    assert sentence in told
+
+
 # --- the example ---
 
 
@@ -328,7 +344,7 @@ def test_the_example_names_every_setting() -> None:
     def names(kind: type) -> set[str]:
         return {field.name for field in dataclasses.fields(kind)}
 
-    kinds = {type(getattr(Config(), field.name)) for field in dataclasses.fields(Config)} - {dict, type(None)}
+    kinds = {type(getattr(Config(), field.name)) for field in dataclasses.fields(Config)} - {dict, int, type(None)}
     kinds |= {Config, Profile, Home, Group, Web, Tls, Proxy, Traces, type(Profile().limits), type(Profile().resources)}
     wanted = set().union(*map(names, kinds)) - {"name"}
     said = set(re.findall(r"([a-z_]+):(?:\s|$)", example(), re.MULTILINE))

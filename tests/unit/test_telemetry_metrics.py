@@ -23,14 +23,14 @@ from sshgate.server.frontends import Frontends
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
-from sshgate.telemetry.metrics import FAILURES, Metrics
+from sshgate.telemetry.metrics import FAILURES, Metrics, summed
 from sshgate.telemetry.timings import Stage, Timings
 
 MONITORING = Path(__file__).resolve().parents[2] / "manifests" / "monitoring"
 # Set by whoever scrapes, not by us; `le` by every histogram.
 FROM_PROMETHEUS = {"namespace", "pod", "job", "le"}
 # Metrics that are there only where a setting asks for them.
-BY_SETTING = {"sshgate_audit_lost": frozenset[str]()}
+BY_SETTING = {name: frozenset[str]() for name in ("sshgate_audit_lost", "sshgate_workers", "sshgate_worker_restarts")}
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +175,44 @@ def test_the_stages_of_a_connection_count_once_and_those_of_its_sessions_each_ti
     assert counted == {
         "key_exchange": 1, "authentication": 1, "claim": 2, "enter": 2, "launch": 2, "first_byte": 2
     }  # fmt: skip
+
+
+def _worker(logins: int, sandboxes: int, draining: bool = False) -> Metrics:
+    metrics = Metrics()
+    events = Events(metrics.observe)
+    for _ in range(logins):
+        events.emit(Code.LOGIN)
+    for _ in range(sandboxes):
+        events.emit(Code.WEB_OPEN)
+        metrics.api_request("create", "ok", 0.1)
+    metrics.reads("sshgate_sandboxes", "", ("state",), lambda: {("warm",): 7})
+    metrics.reads("sshgate_draining", "", (), lambda: {(): draining})
+    return metrics
+
+
+def _values(text: bytes) -> dict[str, float]:
+    """The sums over all labels but buckets'."""
+    values: dict[str, float] = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            if "le" not in sample.labels:
+                values[sample.name] = values.get(sample.name, 0) + sample.value
+    return values
+
+
+def test_workers_add_up_but_for_what_each_counts_for_all() -> None:
+    found = _values(summed([(_worker(3, 1, True).snapshot(), True), (_worker(4, 2).snapshot(), True)]))
+    assert found["sshgate_logins_total"] == 7
+    assert found["sshgate_web_sockets"] == found["sshgate_api_seconds_count"] == 3
+    assert (found["sshgate_info"], found["sshgate_sandboxes"], found["sshgate_draining"]) == (1, 7, 0)
+
+
+def test_counters_outlive_a_worker_and_gauges_do_not() -> None:
+    dead, other = _worker(3, 2).snapshot(), _worker(4, 1).snapshot()
+    found = _values(summed([(dead, False), (other, True), (b"", False)]))
+    assert (found["sshgate_logins_total"], found["sshgate_web_sockets"]) == (7, 1)
+    successor = _worker(1, 0)
+    successor.carry_on(dead)
+    found = _values(summed([(successor.snapshot(), True), (other, True)]))
+    assert (found["sshgate_logins_total"], found["sshgate_web_sockets"]) == (8, 1)
+    assert found["sshgate_api_seconds_count"] == 3

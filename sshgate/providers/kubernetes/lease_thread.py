@@ -19,7 +19,7 @@ from sshgate.errors import GateError
 from sshgate.lifecycle.membership import RENEW
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.leases import Leases
-from sshgate.providers.kubernetes.liveness import LivenessEndpoint, answering
+from sshgate.providers.kubernetes.liveness import PORT, LivenessEndpoint, answering
 from sshgate.providers.kubernetes.podspec import Owner
 
 # As long as the kubelet waits for a pod whose /healthz does not answer: three probes, 20 s apart. A healthy loop is
@@ -60,8 +60,10 @@ class LoopWatchdog:
 class LeaseRenewer:
     """The thread. Call ``start`` and ``close`` from the gateway's loop; the caller creates and releases the Lease."""
 
-    def __init__(self, api: ApiServer, owner: Owner, hung: float = HUNG) -> None:
+    def __init__(self, api: ApiServer, owner: Owner, hung: float = HUNG, port: int = PORT) -> None:
+        """``port``: where this process answers other pods' liveness probes."""
         self._api = api
+        self._port = port
         self._owner = owner
         self._turns = LoopWatchdog(hung)
         self._ticking: asyncio.TimerHandle | None = None
@@ -112,7 +114,7 @@ class LeaseRenewer:
     async def _live(self, api: ApiServer, opened: Future[LivenessEndpoint]) -> None:
         try:
             await api.open()
-            async with answering(self._turns) as endpoint:
+            async with answering(self._turns, self._port) as endpoint:
                 opened.set_result(endpoint)
                 await self._renew(Leases(api, self._owner), endpoint)
         except Exception as error:

@@ -26,7 +26,7 @@ import structlog
 from sshgate.lifecycle.membership import Membership
 
 PORT = 9465
-"""The port at which gateways in pods answer; the manifests open it between gateways."""
+"""The port at which gateways in pods answer, their other workers at the next ones; the manifests open these."""
 ADDRESS_VARIABLE = "SSHGATE_POD_IP"
 ASK_SECONDS = 2.0
 AT_ONCE = 8
@@ -91,7 +91,7 @@ def free_name(namespace: str, name: str) -> tuple[str, socket.socket | None]:
 
 
 @asynccontextmanager
-async def answering(turns: Callable[[], bool]) -> AsyncIterator[LivenessEndpoint]:
+async def answering(turns: Callable[[], bool], port: int = PORT) -> AsyncIterator[LivenessEndpoint]:
     """Answer liveness probes while the body runs; ``turns`` returns whether the gateway's event loop still runs."""
     key = secrets.token_hex(16)
     open_now = 0
@@ -121,12 +121,12 @@ async def answering(turns: Callable[[], bool]) -> AsyncIterator[LivenessEndpoint
                 here = None
         if address:
             try:
-                server = await asyncio.start_server(answer, address, PORT, limit=_BYTES)
+                server = await asyncio.start_server(answer, address, port, limit=_BYTES)
                 await stack.enter_async_context(server)
             except OSError as error:
-                log.warning("lifesign.unheard", address=address, port=PORT, reason=error.strerror or str(error))
+                log.warning("lifesign.unheard", address=address, port=port, reason=error.strerror or str(error))
                 address = None
-        yield LivenessEndpoint(key, here, address or None)
+        yield LivenessEndpoint(key, here, address or None, port)
 
 
 def probe(endpoint: LivenessEndpoint, seconds: float = ASK_SECONDS) -> ProbeResult:

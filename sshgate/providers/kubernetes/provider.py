@@ -34,7 +34,7 @@ from sshgate.providers.kubernetes.inspection import anything_runs, ended_by, rul
 from sshgate.providers.kubernetes.installation import check_rights, find_anchor
 from sshgate.providers.kubernetes.lease_thread import LeaseRenewer
 from sshgate.providers.kubernetes.leases import Leases
-from sshgate.providers.kubernetes.liveness import free_name
+from sshgate.providers.kubernetes.liveness import PORT, free_name
 from sshgate.providers.kubernetes.named import KubernetesNamed
 from sshgate.providers.kubernetes.pods import Pods, record_of
 from sshgate.providers.kubernetes.podspec import Owner
@@ -66,9 +66,12 @@ class KubernetesProvider:
         limits: Limits | None = None,
         observe: Observe = unobserved,
         events: Events | None = None,
+        worker: int | None = None,
     ) -> None:
+        """``worker``: the number of this process, from 0, if the gateway has several."""
         self.api = ApiServer(place, observe=observe)
-        self.owner = Owner(place.gateway or socket.gethostname(), secrets.token_hex(6))
+        name = place.gateway or socket.gethostname()
+        self.owner = Owner(name if worker is None else f"{name}-{worker + 1}", secrets.token_hex(6))
         # `reconfigure` changes these in place, so that everything that was given one sees the change.
         self.profiles: dict[str, Profile] = {}
         self._templates: dict[str, str] = {}
@@ -89,7 +92,8 @@ class KubernetesProvider:
         )
         self._name: socket.socket | None = None
         self._anchor = place.anchor
-        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, LeaseRenewer(self.api, self.owner))
+        pulse = LeaseRenewer(self.api, self.owner, port=PORT + (worker or 0))
+        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, pulse)
         self.registry.leader = lambda: self.heartbeat.leads
         self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
         self.user_records = LeaseUserRecords(self.api)

@@ -1,0 +1,99 @@
+"""What the workers of one gateway share: counts of connections, timings of logins, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sshgate.access.connections import Connections, Offence
+from sshgate.access.limits import Admission
+from sshgate.access.siblings import Siblings
+from sshgate.telemetry.metrics import Metrics, summed
+from sshgate.telemetry.readiness import CHECK_SECONDS, Readiness
+
+# Another worker's answer may take as long as its check of the API server, and a turn of its loop.
+READY_SECONDS = CHECK_SECONDS + 0.5
+METRICS_SECONDS = 2.0
+
+
+class SharedCounts:
+    """The ``access.connections.Others`` of one front end.
+
+    Each worker learns how many connections each user has from each source at the others, and what sources owe.
+    """
+
+    def __init__(self, front_end: str, connections: Connections, siblings: Siblings) -> None:
+        self._siblings = siblings
+        self._connections = connections
+        self._counted, self._charged = f"{front_end} connections", f"{front_end} offences"
+        siblings.handle(self._counted, self._observe_count)
+        siblings.handle(self._charged, self._observe_offence)
+        siblings.when_gone(connections.forget_worker)
+        connections.others = self
+
+    def __repr__(self) -> str:
+        return f"<SharedCounts of {self._counted}>"
+
+    def counted(self, user: str, origin: str, number: int) -> None:
+        """See ``Others``."""
+        self._siblings.publish(self._counted, (user, origin), number)
+
+    def charged(self, origin: str, offence: Offence) -> None:
+        """See ``Others``."""
+        self._siblings.report(self._charged, (origin, offence.value))
+
+    def _observe_count(self, worker: int, value: Any) -> None:
+        (user, origin), number = value
+        self._connections.counted_elsewhere(worker, user, origin, number)
+
+    def _observe_offence(self, _: int, value: Any) -> None:
+        origin, offence = value
+        self._connections.charged_elsewhere(origin, Offence(offence))
+
+
+def share_counts(admission: Admission, siblings: Siblings) -> None:
+    """Let the workers count the connections of both front ends together."""
+    SharedCounts("ssh", admission.ssh, siblings)
+    SharedCounts("web", admission.web, siblings)
+
+
+class SharedReport:
+    """The ``telemetry.health.HealthReport`` of all workers. Whichever is asked asks the others.
+
+    Each leaves its metrics in its page, where its successor finds them: counters do not go back when a worker dies.
+    """
+
+    def __init__(self, readiness: Readiness, metrics: Metrics, siblings: Siblings, restarts: int) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._siblings = siblings
+        self._page = siblings.page(siblings.index)
+        if left := self._page.read():
+            metrics.carry_on(left)
+        metrics.reads("sshgate_workers", "Processes of this gateway that run.", (), lambda: {(): 1.0})
+        metrics.reads(
+            "sshgate_worker_restarts", "How often one of them was begun anew.", (), lambda: {(): float(restarts)}
+        )
+        siblings.answers("ready", lambda _: readiness.why_not())
+        siblings.answers("metrics", lambda _: self._leave())
+
+    def __repr__(self) -> str:
+        return f"<SharedReport {self._siblings!r}>"
+
+    async def why_not(self) -> str | None:
+        """See ``HealthReport``: ready if one worker is."""
+        own, others = await asyncio.gather(
+            self._readiness.why_not(), self._siblings.ask("ready", seconds=READY_SECONDS)
+        )
+        return None if None in others.values() else own
+
+    async def metrics(self) -> bytes:
+        """See ``HealthReport``: the sums. A worker that does not answer counts by what it left last."""
+        await self._leave()
+        answered = await self._siblings.ask("metrics", seconds=METRICS_SECONDS)
+        running = {self._siblings.index, *answered}
+        pages = range(self._siblings.count)
+        return summed((self._siblings.page(one).read() or b"", one in running) for one in pages)
+
+    async def _leave(self) -> None:
+        self._page.write(self._metrics.snapshot())

@@ -1,0 +1,171 @@
+"""Messages between the workers of one gateway: in order, bounded, and the last value of each key for late ones too."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvloop
+
+from sshgate.access.siblings import PAGE_BYTES, REPORTS, Inboxes, SharedPage, Siblings
+
+LIMIT = 20.0
+
+
+@asynccontextmanager
+async def workers(boxes: Inboxes, *indexes: int) -> AsyncIterator[list[Siblings]]:
+    """These workers, each of which knows of the others."""
+    made = [Siblings(boxes, index) for index in indexes]
+    for one in made:
+        one.open()
+    await eventually([{*indexes} - {index} for index in indexes], lambda: [one.alive for one in made])
+    yield made
+    for one in made:
+        one.close()
+    boxes.close()
+
+
+async def eventually(wanted: Any, found: Any) -> None:
+    async with asyncio.timeout(LIMIT):
+        while found() != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+class Observed(dict[Any, Any]):
+    """What one worker has learnt of the others: the values by key, and the reports in order."""
+
+    def __init__(self, siblings: Siblings) -> None:
+        super().__init__()
+        self.reports: list[Any] = []
+        siblings.handle("value", lambda sender, value: self.update({(sender, value[0]): value[1]}))
+        siblings.handle("report", lambda _, value: self.reports.append(value))
+        siblings.when_gone(self._forget)
+
+    def _forget(self, gone: int) -> None:
+        for key in [key for key in self if key[0] == gone]:
+            del self[key]
+
+
+def test_a_value_reaches_all_also_those_that_start_later() -> None:
+    async def work() -> None:
+        boxes = Inboxes(3)
+        async with workers(boxes, 0, 1) as (first, second):
+            there = Observed(second)
+            first.publish("value", "a", 1)
+            first.publish("value", "b", 2)
+            first.publish("value", "a", 3)
+            await eventually({(0, "a"): 3, (0, "b"): 2}, lambda: there)
+            first.publish("value", "b", 0)
+            await eventually({(0, "a"): 3, (0, "b"): 0}, lambda: there)
+            third = Siblings(boxes, 2)
+            late = Observed(third)
+            third.open()
+            await eventually({(0, "a"): 3}, lambda: late)
+            third.close()
+
+    uvloop.run(work())
+
+
+def test_a_worker_that_does_not_read_costs_the_others_a_bounded_memory_and_learns_the_last_values() -> None:
+    async def work() -> None:
+        boxes = Inboxes(2)
+        async with workers(boxes, 0, 1) as (first, second):
+            there, loop = Observed(second), asyncio.get_running_loop()
+            loop.remove_reader(second._inbox.fileno())
+            for number in range(200):
+                for key in range(100):
+                    first.publish("value", key, (number, "x" * 100))
+                    first.report("report", number)
+                await asyncio.sleep(0)
+            assert len(first._pending[1]) <= 100
+            assert len(first._reports[1]) <= REPORTS
+            loop.add_reader(second._inbox.fileno(), second._readable)
+            await eventually([199] * 100, lambda: [there.get((0, key), [0])[0] for key in range(100)])
+            await eventually([199] * 100, lambda: there.reports[-100:])
+            assert there.reports == sorted(there.reports)
+
+    uvloop.run(work())
+
+
+def test_what_a_dead_worker_had_published_is_void_and_its_connections_are_closed() -> None:
+    async def work() -> None:
+        boxes = Inboxes(2)
+        ours, theirs = socket.socketpair()
+        async with workers(boxes, 0, 1) as (first, second):
+            here = Observed(first)
+            second.publish("value", "a", 1)
+            await eventually({(1, "a"): 1}, lambda: here)
+            second.close()
+            assert first.hand_over(1, "to nobody", theirs.fileno())
+            theirs.close()
+            boxes.worker_gone(1)
+            boxes.clear(1)
+            await eventually({}, lambda: here)
+            assert ours.recv(1) == b""
+            assert not first.hand_over(1, "", ours.fileno())
+            ours.close()
+            assert await first.ask("anything") == {}
+
+    uvloop.run(work())
+
+
+def test_a_connection_is_handed_over_with_what_was_read_of_it() -> None:
+    async def work() -> None:
+        boxes = Inboxes(2)
+        async with workers(boxes, 0, 1) as (first, second):
+            taken: asyncio.Queue[tuple[Any, socket.socket]] = asyncio.Queue()
+            second.take_connections(lambda value, connection: taken.put_nowait((value, connection)))
+            ours, theirs = socket.socketpair()
+            assert first.hand_over(1, ["peer", b"\x00bytes"], theirs.fileno())
+            theirs.close()
+            async with asyncio.timeout(LIMIT):
+                value, connection = await taken.get()
+            assert value == ["peer", b"\x00bytes"]
+            assert not os.get_inheritable(connection.fileno())
+            connection.send(b"hello")
+            assert ours.recv(5) == b"hello"
+            connection.close()
+            ours.close()
+
+    uvloop.run(work())
+
+
+def test_questions_are_answered_by_those_that_can_within_the_time() -> None:
+    async def work() -> None:
+        async def doubled(value: int) -> int:
+            return 2 * value
+
+        async def never(_: object) -> None:
+            await asyncio.Event().wait()
+
+        async with workers(Inboxes(3), 0, 1, 2) as (first, second, third):
+            second.answers("double", doubled)
+            third.answers("double", never)
+            assert await first.ask("double", 21, seconds=0.5) == {1: 42}
+            assert not first._asked
+
+    uvloop.run(work())
+
+
+def test_all_workers_agree_who_owns_a_key() -> None:
+    boxes = Inboxes(4)
+    owners = [[Siblings(boxes, index).owner(f"user{key}") for key in range(100)] for index in range(4)]
+    boxes.close()
+    assert owners.count(owners[0]) == 4
+    assert {*owners[0]} == {0, 1, 2, 3}
+
+
+def test_a_page_is_read_whole_or_not_at_all() -> None:
+    page = SharedPage()
+    assert page.read() == b""
+    page.write(b"one")
+    assert page.read() == b"one"
+    # Its writer has died over it.
+    page._memory[8:9] = b"O"
+    assert page.read() is None
+    page.write(bytes(PAGE_BYTES))
+    assert page.read() == b""
