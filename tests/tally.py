@@ -83,8 +83,8 @@ def _cases(report: Path) -> list[Case]:
 def _case(element: ElementTree.Element) -> Case:
     name = f"{element.get('classname')}.{element.get('name')}"
     for tag, result in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
-        if (told := element.find(tag)) is not None:
-            lines = (told.get("message") or "").strip().splitlines() or ["no reason given"]
+        if (printed := element.find(tag)) is not None:
+            lines = (printed.get("message") or "").strip().splitlines() or ["no reason given"]
             return Case(name, result, lines[0][:LONGEST_REASON])
     return Case(name, "passed")
 

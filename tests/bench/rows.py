@@ -91,9 +91,9 @@ def keystroke(scene: Scene, runs: int) -> Row:
         try:
             sandbox = await provider.create(Order(Profile(image=IMAGE), "bench", secrets.token_hex(4)), lambda _: None)
             process = await park(sandbox, Terminal())
-            said = await launch(process, Program(Request(Exec(ECHO.encode()), Terminal())))
-            while b"ready" not in said:
-                said += (await process.read() or (0, b""))[1]
+            output = await launch(process, Program(Request(Exec(ECHO.encode()), Terminal())))
+            while b"ready" not in output:
+                output += (await process.read() or (0, b""))[1]
             client = await asyncio.create_subprocess_exec(
                 *ssh.argv(ECHO, options=("-tt",)), stdin=-1, stdout=-1, stderr=-3, env=environment()
             )

@@ -204,9 +204,9 @@ def _launchers(scene: Scene, gateway: Gateway) -> int:
         and any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
     ]
     script = "grep -lz '[_]_l' /proc/[0-9]*/cmdline 2>/dev/null | wc -l"
-    told = [space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", script) for pod in ready]
+    report = [space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", script) for pod in ready]
     # An exec that ends at once sometimes prints nothing: whoever waits looks again.
-    return sum(int(text) for text in told if text.strip())
+    return sum(int(text) for text in report if text.strip())
 
 
 def _writes(listen: str) -> float:

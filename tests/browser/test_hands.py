@@ -41,7 +41,7 @@ def test_a_phone_turned_around_is_another_size(door: Door, enter: Enter) -> None
     before = tab.size()
     tab.page.set_viewport_size({"width": 800, "height": 390})
     until(lambda: tab.size() != before, PATIENCE, "another size")
-    tab.told_its_size()
+    tab.wait_for_size()
 
 
 def test_everything_is_reached_by_keyboard(door: Door, visitors: Callable[..., Visitor]) -> None:

@@ -163,7 +163,7 @@ def test_several_sessions_are_tabs_and_are_listed_again(door: Door, enter: Enter
     tab.wait_state("connected").run("echo $mark here", "one here")
 
 
-def test_a_program_that_ended_is_told_and_started_again(door: Door, enter: Enter) -> None:
+def test_a_program_that_ended_is_shown_as_ended_and_started_again(door: Door, enter: Enter) -> None:
     """The status stands on the page; Enter is a new session in the same place."""
     tab = enter(door)
     tab.type("exit 7\n")

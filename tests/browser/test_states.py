@@ -47,7 +47,7 @@ def relay() -> Iterator[tuple[Relay, int]]:
         yield stretch, port
 
 
-def test_every_state_is_told_and_leads_on(
+def test_every_state_is_shown_and_leads_on(
     local: None,
     gateway: MakeGateway,
     user_at: Callable[[Gateway], Ssh],
@@ -130,8 +130,8 @@ def test_output_survives_a_lost_network_exactly_once(
         network.mend()
         tab.wait_state("connected")
     tab.wait_line("DONE", 60)
-    said = [line for line in tab.lines() if line.startswith("line ")]
-    assert said == [f"line {number}" for number in range(1, 401)]
+    output = [line for line in tab.lines() if line.startswith("line ")]
+    assert output == [f"line {number}" for number in range(1, 401)]
 
 
 def test_a_refusal_is_a_sentence_with_a_way_on(

@@ -28,7 +28,7 @@ def test_the_shell_follows_the_windows_size(either: Door, enter: Enter) -> None:
         before = tab.size()
         tab.page.set_viewport_size({"width": width, "height": height})
         _other_size(tab, before)
-        tab.told_its_size()
+        tab.wait_for_size()
 
 
 def _other_size(tab: Tab, before: tuple[int, int]) -> None:

@@ -53,14 +53,14 @@ async def gateway(*words: str, before: tuple[str, ...] = ()) -> asyncio.subproce
 class Begun:
     """A running program whose output begins with what its start has read already."""
 
-    def __init__(self, process: Process, said: bytes) -> None:
+    def __init__(self, process: Process, output: bytes) -> None:
         self.process = process
-        self.said = said
+        self.output = output
 
     async def read(self) -> tuple[int, bytes] | None:
-        if self.said:
-            said, self.said = self.said, b""
-            return STDOUT, said
+        if self.output:
+            output, self.output = self.output, b""
+            return STDOUT, output
         return await self.process.read()
 
     def __getattr__(self, name: str) -> Any:
@@ -80,13 +80,13 @@ async def begin(
 
 async def everything(process: Process | Begun) -> tuple[bytes, bytes, Outcome]:
     """Stdout, stderr and the end of a process, which is closed then."""
-    said = {STDOUT: bytearray(), STDERR: bytearray()}
+    output = {STDOUT: bytearray(), STDERR: bytearray()}
     async with asyncio.timeout(60):
         while (chunk := await process.read()) is not None:
-            said[chunk[0]] += chunk[1]
+            output[chunk[0]] += chunk[1]
         outcome = await process.wait()
     await process.close()
-    return bytes(said[STDOUT]), bytes(said[STDERR]), outcome
+    return bytes(output[STDOUT]), bytes(output[STDERR]), outcome
 
 
 async def run(

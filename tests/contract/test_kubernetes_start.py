@@ -188,7 +188,7 @@ async def test_several_programs_enter_a_new_sandbox_side_by_side(place: Namespac
         await sandbox.delete()
 
 
-async def test_a_missing_namespace_is_told_when_the_gateway_starts(place: Namespace) -> None:
+async def test_a_missing_namespace_is_reported_when_the_gateway_starts(place: Namespace) -> None:
     with pytest.raises(Unavailable, match="'sshgate-nowhere' does not exist"):
         async with place.provider(namespace="sshgate-nowhere"):
             pass

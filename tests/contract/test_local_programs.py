@@ -59,8 +59,8 @@ async def test_programs_begin_with_every_signal_at_its_default(provider: LocalPr
     try:
         sandbox = await make(provider)
         for terminal in (None, Terminal("xterm", TerminalSize(80, 24))):
-            said, _, _ = await run(sandbox, b"grep -E 'Sig(Blk|Ign)' /proc/self/status; umask", terminal=terminal)
-            _, blocked_inside, _, ignored, mask_inside = said.split()
+            output, _, _ = await run(sandbox, b"grep -E 'Sig(Blk|Ign)' /proc/self/status; umask", terminal=terminal)
+            _, blocked_inside, _, ignored, mask_inside = output.split()
             assert (int(blocked_inside, 16), mask_inside) == (0, b"0022")
             # glibc's posix_spawn ignores 32 and 33, its own, whose handlers every program with threads installs.
             assert int(ignored, 16) & ~(0b11 << 31) == 0
@@ -72,8 +72,8 @@ async def test_programs_begin_with_every_signal_at_its_default(provider: LocalPr
 
 
 async def test_standard_streams_can_be_opened_by_path(sandbox: Sandbox) -> None:
-    said = await run(sandbox, b"cat /dev/stdin >/dev/stdout; echo oops >/dev/stderr", b"hello\n")
-    assert said == (b"hello\n", b"oops\n", Exited(0))
+    output = await run(sandbox, b"cat /dev/stdin >/dev/stdout; echo oops >/dev/stderr", b"hello\n")
+    assert output == (b"hello\n", b"oops\n", Exited(0))
 
 
 async def test_the_system_is_known_by_name(sandbox: Sandbox) -> None:
@@ -104,9 +104,9 @@ async def test_the_session_keyring_of_the_gateways_user_is_not_seen() -> None:
     if platform.machine() not in ("x86_64", "aarch64") or "keys" not in os.listdir("/proc"):  # noqa: PTH208
         pytest.skip("no keys here")
     looked = await gateway("python3", "-c", LOOK, before=(sys.executable, "-c", WITH_A_KEY))
-    said, _ = await looked.communicate()
+    output, _ = await looked.communicate()
     # Neither read nor written, but a program can make one of its own.
-    assert said.split(b"\n")[0] == b"Key has been revoked Key has been revoked int"
+    assert output.split(b"\n")[0] == b"Key has been revoked Key has been revoked int"
 
 
 async def test_a_stopped_program_is_seen_to_end(sandbox: Sandbox) -> None:

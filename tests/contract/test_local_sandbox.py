@@ -58,16 +58,16 @@ async def test_nothing_of_the_gateways_environment_gets_in(monkeypatch: pytest.M
     provider = LocalProvider(SandboxPlace(provider="local"))
     await provider.open()
     try:
-        said, _, _ = await run(await make(provider), b"cat /proc/*/environ; env")
+        output, _, _ = await run(await make(provider), b"cat /proc/*/environ; env")
     finally:
         await provider.close()
-    assert b"HOME=/home/dev" in said
-    assert b"hush" not in said
+    assert b"HOME=/home/dev" in output
+    assert b"hush" not in output
 
 
 async def test_a_program_has_no_privilege_and_cannot_get_one(sandbox: Sandbox) -> None:
-    said, _, _ = await run(sandbox, b"id -u; grep -E 'Cap(Eff|Prm|Amb)|NoNewPrivs' /proc/self/status")
-    assert said.split() == (
+    output, _, _ = await run(sandbox, b"id -u; grep -E 'Cap(Eff|Prm|Amb)|NoNewPrivs' /proc/self/status")
+    assert output.split() == (
         b"1000 CapPrm: 0000000000000000 CapEff: 0000000000000000 CapAmb: 0000000000000000 NoNewPrivs: 1".split()
     )
     if not (await abilities()).closes_users:
@@ -93,13 +93,13 @@ async def test_the_system_is_read_only_and_homes_are_private(provider: LocalProv
 
 
 async def test_no_secret_of_this_machine_is_in_sight(sandbox: Sandbox) -> None:
-    said, _, _ = await run(sandbox, b"ls -d /etc/shadow /etc/ssh /etc/ssl/private /root /sys /var/lib 2>/dev/null")
-    assert said == b""
+    output, _, _ = await run(sandbox, b"ls -d /etc/shadow /etc/ssh /etc/ssl/private /root /sys /var/lib 2>/dev/null")
+    assert output == b""
 
 
 async def test_the_network_is_its_own_loopback(sandbox: Sandbox) -> None:
-    said, _, _ = await run(sandbox, b"tail -n +3 /proc/net/dev | cut -d: -f1; tail -n +2 /proc/net/route")
-    assert said.split() == [b"lo"]
+    output, _, _ = await run(sandbox, b"tail -n +3 /proc/net/dev | cut -d: -f1; tail -n +2 /proc/net/route")
+    assert output.split() == [b"lo"]
     connect = b"import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
     assert (await run(sandbox, b'python3 -c "$CONNECT"', environment={"CONNECT": connect}))[1:] == (b"", Exited(0))
 
@@ -124,8 +124,8 @@ async def test_a_bound_directory_is_writable_at_the_same_path(provider: LocalPro
     if os.geteuid() == 0:
         os.chown(shared, 12_345, 12_345)
     profile = replace(Profile(), binds=(shared,))
-    said = await run(await make(provider, profile), f"echo hello > {shared}/file && cat {shared}/file".encode())
-    assert said == (b"hello\n", b"", Exited(0))
+    output = await run(await make(provider, profile), f"echo hello > {shared}/file && cat {shared}/file".encode())
+    assert output == (b"hello\n", b"", Exited(0))
     assert owner_of(shared / "file") == owner_of(shared)
 
 
@@ -155,7 +155,7 @@ async def test_limits_of_memory_files_and_processes_hold(provider: LocalProvider
     )
 
 
-async def test_whoever_kills_the_whole_sandbox_from_inside_is_killed_too(sandbox: Sandbox) -> None:
+async def test_a_program_that_kills_the_whole_sandbox_is_killed_too(sandbox: Sandbox) -> None:
     assert (await run(sandbox, b"kill -9 -1; sleep 60"))[2] == Signalled("KILL")
 
 

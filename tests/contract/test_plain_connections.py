@@ -39,11 +39,11 @@ async def test_a_connection_ends_in_each_direction_by_itself(sandbox: Sandbox) -
     stream = await plain.connect(sandbox, Tcp("localhost", PORT))
     await stream.write(b"by socat")
     await stream.write_eof()
-    said = b""
+    output = b""
     async with asyncio.timeout(20):
         while (data := await stream.read()) is not None:
-            said += data
-    assert said == b"by socat[end]"
+            output += data
+    assert output == b"by socat[end]"
     await stream.closed()
 
 

@@ -58,7 +58,7 @@ async def test_stderr_after_the_end_of_stdout_is_not_lost(sandbox: Sandbox) -> N
     assert (await run(sandbox, b"echo a; exec >&-; sleep 0.1; echo b >&2"))[:2] == (b"a\n", b"b\n")
 
 
-async def test_a_killed_program_is_told_as_such(sandbox: Sandbox) -> None:
+async def test_a_killed_program_is_reported_as_such(sandbox: Sandbox) -> None:
     assert await run(sandbox, b"kill -9 $$") == (b"", b"", Signalled("KILL"))
 
 

@@ -115,6 +115,6 @@ def test_memory_backed_files_count_as_memory(dev: Ssh) -> None:
 def test_who_fills_the_disk_is_evicted(filler: subprocess.Popen[bytes]) -> None:
     until(lambda: filler.poll() is not None, EVICTED, "the eviction")
     assert filler.stderr is not None
-    told = filler.stderr.read().decode()
+    report = filler.stderr.read().decode()
     assert filler.returncode != 0
-    assert "ephemeral" in told, told
+    assert "ephemeral" in report, report

@@ -56,11 +56,13 @@ def lacking(space: Namespace, right: tuple[str, str, str]) -> None:
     rights.apply(rights.without(rights.role(space.name)[0], right))
 
 
-def test_without_watching_events_a_user_is_not_told_why_a_pod_does_not_start(space: Namespace, tmp_path: Path) -> None:
+def test_without_watching_events_a_user_does_not_learn_why_a_pod_does_not_start(
+    space: Namespace, tmp_path: Path
+) -> None:
     with served(space, tmp_path / "with", **STUCK) as (_, ssh):
-        told = ssh.run("true")
-    assert told.status == 255
-    assert b"lost-secret" in told.err
+        report = ssh.run("true")
+    assert report.status == 255
+    assert b"lost-secret" in report.err
     lacking(space, EVENTS)
     with served(space, tmp_path / "without", **STUCK) as (_, ssh):
         untold = ssh.run("true")
@@ -122,7 +124,7 @@ def _measured(space: Namespace) -> bool:
 
 def _used(ssh: Ssh) -> tuple[str, str]:
     """The columns CPU and MEMORY of the user's only sandbox."""
-    told = ssh.run("sandboxes", options=("-s",))
-    assert told.status == 0, told.both
-    heading, row = (line.split() for line in told.out.decode().splitlines())
+    report = ssh.run("sandboxes", options=("-s",))
+    assert report.status == 0, report.both
+    heading, row = (line.split() for line in report.out.decode().splitlines())
     return row[heading.index("CPU")], row[heading.index("MEMORY")]

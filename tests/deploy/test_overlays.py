@@ -152,7 +152,7 @@ def test_the_kind_configurations_map_both_node_ports() -> None:
     assert mapped_ports("tests/cluster/kind.yaml") == {ssh: ssh, web: web}
 
 
-def test_on_k3s_whoever_comes_by_the_node_keeps_the_own_address() -> None:
+def test_on_k3s_a_client_that_comes_by_the_node_keeps_its_address() -> None:
     for service in (thing for thing in objects("k3s") if thing["kind"] == "Service"):
         assert service["spec"]["type"] in ("LoadBalancer", "NodePort")
         assert service["spec"]["externalTrafficPolicy"] == "Local", called(service)

@@ -114,8 +114,8 @@ def test_each_gpu_profile_goes_to_the_nodes_that_have_its_gpu(
         # Each node has one GPU: the next one waits, although CPU and memory are free.
         space.apply(pod("second-t4", profile("t4", tmp_path)))
         why = '--output=jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}'
-        told = until(lambda: space.kubectl("get", "pod", "second-t4", why), BOUND, "the scheduler's reason")
-        assert "Insufficient nvidia.com/gpu" in told
+        report = until(lambda: space.kubectl("get", "pod", "second-t4", why), BOUND, "the scheduler's reason")
+        assert "Insufficient nvidia.com/gpu" in report
         space.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
 
 

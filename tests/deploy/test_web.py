@@ -63,9 +63,9 @@ async def test_the_page_and_all_that_it_names_are_in_the_image(deployed: Deploye
 
 def asked_for(dev: Ssh) -> str:
     """The link that the gateway gives a user."""
-    said = dev.run("web", options=("-s",))
-    assert said.status == 0, said.both
-    return said.out.decode().split()[0]
+    output = dev.run("web", options=("-s",))
+    assert output.status == 0, output.both
+    return output.out.decode().split()[0]
 
 
 async def logged_in(browser: Browser, link: str) -> str:
@@ -90,7 +90,7 @@ async def works(browser: Browser) -> None:
     await tab.type(b"echo $((6 * 7)) in $(cat /etc/hostname)\n")
     await tab.see(b"42 in sandbox")
     await tab.type(b"exit 0\n")
-    await tab.until(lambda: tab.said("exit"), "exit")
+    await tab.until(lambda: tab.messages("exit"), "exit")
     await tab.leave()
 
 

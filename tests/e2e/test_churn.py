@@ -64,14 +64,14 @@ def test_nothing_grows_and_nothing_is_left(
     churn.run(SECONDS * 2 / 3)
     until(lambda: _quiet(port), 60, "quiet at the end")
 
-    told = f"seed {seed}: {dict(churn.done)}; {memory >> 20} MiB, then {made.memory >> 20} MiB"
-    print(told)
+    report = f"seed {seed}: {dict(churn.done)}; {memory >> 20} MiB, then {made.memory >> 20} MiB"
+    print(report)
     assert sum(churn.done.values()) > first > 0
-    assert made.memory - memory < SLACK, told
+    assert made.memory - memory < SLACK, report
     # Kept connections to the API server may be closed or opened meanwhile.
-    assert Scraped(port).total("process_open_fds") <= descriptors + 4, told
-    assert not alive(descendants(made.pid) - below), told
-    _told_in_full(made, port, churn)
+    assert Scraped(port).total("process_open_fds") <= descriptors + 4, report
+    assert not alive(descendants(made.pid) - below), report
+    _all_events_came(made, port, churn)
 
 
 @pytest.mark.slow
@@ -102,14 +102,14 @@ def test_an_api_server_that_comes_and_goes_makes_nothing_grow_and_leaves_nothing
         until(lambda: _quiet(port), 60, "quiet at the end")
         namespace.wait_empty(60)  # also of pods whose making or deletion met an outage
 
-        told = (
+        report = (
             f"seed {seed}: {dict(churn.done)}, cut {dict(churn.cut)}; {memory >> 20} MiB, then {made.memory >> 20} MiB"
         )
-        print(told, f"{outages.count // 2} outages")
+        print(report, f"{outages.count // 2} outages")
         assert outages.count > met > 0
         assert churn.cut
         assert sum(churn.done.values()) > 0
-        assert made.memory - memory < OUTAGE_SLACK, told
+        assert made.memory - memory < OUTAGE_SLACK, report
         # Connections that an outage has cut are closed a moment later.
         until(lambda: Scraped(port).total("process_open_fds") <= descriptors + 4, 60, "as few descriptors as before")
         events_of = until(lambda: _every_session_ended(made), 30, "an end for every session")
@@ -153,10 +153,10 @@ class Outages:
 
 
 def _every_session_ended(made: Gateway) -> Counter[str]:
-    told = Counter(event["event"] for event in events(made.place / "audit.jsonl"))
-    begun, refused = told["session.start"], told["session.failed"]
-    even = begun == told["session.end"] + refused and told["connection.login"] == told["connection.end"]
-    return told if even else Counter()
+    report = Counter(event["event"] for event in events(made.place / "audit.jsonl"))
+    begun, refused = report["session.start"], report["session.failed"]
+    even = begun == report["session.end"] + refused and report["connection.login"] == report["connection.end"]
+    return report if even else Counter()
 
 
 def _quiet(port: int) -> bool:
@@ -164,21 +164,21 @@ def _quiet(port: int) -> bool:
     return not any(scraped.total(f"sshgate_{name}") for name in ("connections", "sessions", "unauthenticated"))
 
 
-def _told_in_full(made: Gateway, port: int, churn: Churn) -> None:
+def _all_events_came(made: Gateway, port: int, churn: Churn) -> None:
     """Every sandbox that was claimed is gone, every login has its end, and no session was broken."""
 
     def balanced() -> Counter[str]:
-        told = Counter(event["event"] for event in events(made.place / "audit.jsonl"))
+        report = Counter(event["event"] for event in events(made.place / "audit.jsonl"))
         even = (
-            told["sandbox.claim"] == told["sandbox.end"]
-            and told["connection.login"] == told["connection.end"]
-            and told["session.start"] == told["session.end"]
+            report["sandbox.claim"] == report["sandbox.end"]
+            and report["connection.login"] == report["connection.end"]
+            and report["session.start"] == report["session.end"]
         )
-        return told if even else Counter()
+        return report if even else Counter()
 
-    told = until(balanced, 30, "an end for every beginning")
-    assert told["session.broken"] == told["session.failed"] == 0
-    assert told["session.end"] == sum(churn.done[name] for name in ("_command", "_upload", "_killed", "_hangup"))
+    report = until(balanced, 30, "an end for every beginning")
+    assert report["session.broken"] == report["session.failed"] == 0
+    assert report["session.end"] == sum(churn.done[name] for name in ("_command", "_upload", "_killed", "_hangup"))
     # The file may leave some of them out.
     strangers = Scraped(port).total("sshgate_events_total", event="connection.unauthenticated")
     assert strangers >= churn.done["_refused"] + churn.done["_scanner"]

@@ -46,7 +46,7 @@ def _shell(user: Ssh, line: str) -> Ended:
         terminal.enter("echo rea''dy")
         terminal.expect(b"ready")
         terminal.enter(line)
-        return Ended(terminal.until_end(60), terminal.said, b"")
+        return Ended(terminal.until_end(60), terminal.output, b"")
 
 
 def test_an_idle_shell_ends_with_a_reason(sessions: Sessions) -> None:

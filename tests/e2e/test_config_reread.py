@@ -36,7 +36,7 @@ class Changing:
     def write_text(self, text: str) -> None:
         self._file.write_text(text)
 
-    def told(self, code: str) -> dict[str, object]:
+    def events(self, code: str) -> dict[str, object]:
         """The first event of this code, once there is one."""
         return until(lambda: self._all(code), 20, f"the event {code}")[0]
 
@@ -61,7 +61,7 @@ def test_profiles_and_limits_change_under_a_running_session(changing: Changing) 
         running.stdin.flush()
         assert running.stdout.readline() == b"one\n"
         changing.write(profiles={"default": {}, "extra": {"environment": {"KIND": "extra"}}})
-        assert changing.told("config.reread")["changed"] == "profiles"
+        assert changing.events("config.reread")["changed"] == "profiles"
         assert ssh.as_user("dev+extra").run("echo $KIND").out == b"extra\n"
         running.stdin.write(b"two\n")
         running.stdin.flush()
@@ -71,24 +71,24 @@ def test_profiles_and_limits_change_under_a_running_session(changing: Changing) 
     assert running.returncode == 0
 
 
-def test_a_broken_file_is_told_and_the_old_settings_stay(changing: Changing) -> None:
+def test_a_broken_file_is_reported_and_the_old_settings_stay(changing: Changing) -> None:
     changing.write_text("profiles: {default: {scope: nonsense}}\n")
-    reason = str(changing.told("config.refused")["reason"])
+    reason = str(changing.events("config.refused")["reason"])
     assert "sshgate.yaml:1: profiles.default.scope: 'nonsense' is none of channel, connection" in reason
     assert changing.ssh.run("echo in").out == b"in\n"
 
 
 def test_what_waits_for_a_restart_is_named(changing: Changing) -> None:
     changing.write(log={"level": "debug"})
-    told = changing.told("config.reread")
-    assert "changed" not in told
-    assert told["later"] == "log.level: in force after a restart"
+    report = changing.events("config.reread")
+    assert "changed" not in report
+    assert report["later"] == "log.level: in force after a restart"
     assert changing.ssh.run("echo in").out == b"in\n"
 
 
 def test_hup_reads_again_and_ends_nothing(changing: Changing) -> None:
     os.kill(changing.gateway.pid, signal.SIGHUP)
-    changing.told("config.reread")
+    changing.events("config.reread")
     assert changing.ssh.run("echo in").out == b"in\n"
 
 
@@ -98,7 +98,7 @@ def test_new_host_keys_are_used_for_new_connections(changing: Changing, tmp_path
     assert ssh.run("true").status == 0
     make_key(tmp_path / "ssh_host_ed25519_key")
     (tmp_path / "ssh_host_ed25519_key").rename(changing.gateway.place / "host" / "ssh_host_ed25519_key")
-    changing.told("config.reread")
+    changing.events("config.reread")
     refused = ssh.run("true", options=("-o", "StrictHostKeyChecking=yes", "-o", "HostKeyAlgorithms=ssh-ed25519"))
     assert refused.status == 255
     assert "HOST IDENTIFICATION HAS CHANGED" in refused.both or "Host key verification failed" in refused.both

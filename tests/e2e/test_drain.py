@@ -78,7 +78,7 @@ def draining(draining_for: MakeDraining) -> Draining:
     return draining_for(DRAIN)
 
 
-def test_terminals_are_told_and_may_finish_their_work(draining: Draining) -> None:
+def test_terminals_are_warned_and_may_finish_their_work(draining: Draining) -> None:
     with OnTerminal(draining.ssh.argv(options=("-tt",))) as terminal:
         terminal.enter("echo rea''dy")
         terminal.expect(rb"ready\r\n")
@@ -132,11 +132,11 @@ def test_a_connection_that_only_forwards_goes_on(draining: Draining) -> None:
         assert exchanged(connected(port), b"another") == b"another[end]"
         client.terminate()
         assert draining.ended() == 0
-    told = [event for event in events(draining.gateway.place / "audit.jsonl") if event["event"] == "draining"]
-    assert [(event["sessions"], event["forwards"]) for event in told] == [(0, 1)]
+    report = [event for event in events(draining.gateway.place / "audit.jsonl") if event["event"] == "draining"]
+    assert [(event["sessions"], event["forwards"]) for event in report] == [(0, 1)]
 
 
-def test_a_connection_that_only_forwards_is_told_at_the_limit(draining_for: MakeDraining) -> None:
+def test_a_connection_that_only_forwards_is_ended_at_the_limit(draining_for: MakeDraining) -> None:
     draining = draining_for(2)
     with tunnel(draining) as (client, port), connected(port) as connection:
         assert echoed(connection, b"before") == b"before"

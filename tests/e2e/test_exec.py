@@ -25,13 +25,13 @@ def test_output_and_errors_stay_apart(ssh: Ssh) -> None:
 
 
 @pytest.mark.parametrize("name", ["KILL", "TERM", "HUP", "ABRT", "USR1"])
-def test_a_program_killed_by_a_signal_is_told_as_such_and_nothing_else_is(ssh: Ssh, name: str) -> None:
+def test_a_program_killed_by_a_signal_is_reported_as_such_and_nothing_else_is(ssh: Ssh, name: str) -> None:
     async def ended() -> SSHCompletedProcess:
         async with asyncio.timeout(60), connection(ssh) as made:
             return await made.run(f"kill -{name} $$")
 
-    told = asyncio.run(ended())
-    assert (told.exit_signal and told.exit_signal[0], told.stdout, told.stderr) == (name, "", "")
+    report = asyncio.run(ended())
+    assert (report.exit_signal and report.exit_signal[0], report.stdout, report.stderr) == (name, "", "")
     assert ssh.run(f"kill -{name} $$") == Ended(255, b"", b"")  # OpenSSH's answer to exit-signal
 
 
@@ -44,9 +44,9 @@ def test_a_program_begins_as_under_sshd(ssh: Ssh) -> None:
     """No signal is ignored, blocked or caught, but for the C library's own two; only the standard streams are open."""
     for options in ((), ("-tt",), ("-n",)):
         ended = ssh.run("cat /proc/self/status; echo fds: /proc/self/fd/*", options=options, stdin=b"x")
-        said = dict(line.split(":", 1) for line in ended.out.decode().splitlines() if ":" in line)
-        assert [int(said[f"Sig{kind}"], 16) & ~(3 << 31) for kind in ("Blk", "Ign", "Cgt")] == [0, 0, 0], options
-        assert [Path(path).name for path in said["fds"].split()][:-1] == ["0", "1", "2"], options
+        output = dict(line.split(":", 1) for line in ended.out.decode().splitlines() if ":" in line)
+        assert [int(output[f"Sig{kind}"], 16) & ~(3 << 31) for kind in ("Blk", "Ign", "Cgt")] == [0, 0, 0], options
+        assert [Path(path).name for path in output["fds"].split()][:-1] == ["0", "1", "2"], options
 
 
 def test_a_login_shell_is_named_as_one(ssh: Ssh) -> None:

@@ -43,5 +43,7 @@ def test_open_forwards_and_channels_are_counted_while_they_are_open(
     back = "exec 3<>/dev/tcp/127.0.0.1/4002; head -1 <&3"
     with session(ssh, f"bash -c '{back}'; exec sleep 600", *options[2:]) as (_, line):
         assert line.startswith("SSH-2.0-")
-    told = until(lambda: [e for e in events(made.place / "audit.jsonl") if e.get("kind") == "back"][1:], 20, "its end")
-    assert [(e["event"], e["target"]) for e in told] == [("forward.end", "localhost:4002")]
+    report = until(
+        lambda: [e for e in events(made.place / "audit.jsonl") if e.get("kind") == "back"][1:], 20, "its end"
+    )
+    assert [(e["event"], e["target"]) for e in report] == [("forward.end", "localhost:4002")]

@@ -162,6 +162,6 @@ def test_a_user_who_gives_up_while_it_starts_leaves_nothing(
     until(lambda: not own_space.living(), 5, "no pod being left")
 
 
-def test_a_namespace_that_is_not_there_is_told(cluster: object, gateway: Callable[..., Gateway]) -> None:
+def test_a_namespace_that_is_not_there_is_reported(cluster: object, gateway: Callable[..., Gateway]) -> None:
     with pytest.raises(AssertionError, match="sshgate-nowhere"):  # it does not even start, and says why
         gateway("kubernetes", sandbox={"namespace": "sshgate-nowhere"})

@@ -194,7 +194,7 @@ def test_an_api_server_that_is_gone_is_one_sentence_and_comes_back(
             took = time.monotonic() - began
             status = client.wait(20)
             assert client.stderr is not None
-            said = client.stderr.read()
+            output = client.stderr.read()
         finally:
             component("start", "apiserver")
     assert refused.status == 255
@@ -203,7 +203,7 @@ def test_an_api_server_that_is_gone_is_one_sentence_and_comes_back(
     assert took < 15
     # What ran lost its way to the program: a line, and never 0.
     assert status == 255
-    assert said.startswith(b"sshgate: ")
+    assert output.startswith(b"sshgate: ")
     until(lambda: ssh.run("exit 3").status == 3, 30, "logins again")
 
 

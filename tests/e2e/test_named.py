@@ -114,13 +114,13 @@ def test_an_end_ends_what_runs_and_the_next_login_is_a_fresh_one(dev: Ssh) -> No
     assert running.stdout is not None
     assert running.stdout.readline() == b"up\n"
     assert verb(work, "end") == "sandbox 'work' has ended.\n"
-    _, said = running.communicate(timeout=30)
+    _, output = running.communicate(timeout=30)
     assert running.returncode == 255
-    assert said.startswith(b"sshgate: ")
+    assert output.startswith(b"sshgate: ")
     assert work.run("cat /tmp/mark").status == 1
 
 
-def test_an_end_by_its_user_is_told_with_who_and_which(served: Gateway, dev: Ssh) -> None:
+def test_an_end_by_its_user_is_recorded_with_who_and_which(served: Gateway, dev: Ssh) -> None:
     work = dev.as_user("dev+other=told")
     assert work.run("true").status == 0
     claimed = [e for e in events(served.place / "audit.jsonl") if e["event"] == "sandbox.claim"][-1]

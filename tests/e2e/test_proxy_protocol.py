@@ -130,7 +130,7 @@ async def test_the_browsers_door_sees_them_through_tls(gate: Gateway, ports: dic
     assert not logged(gate, "connection.refused")
 
 
-async def said(gate: Gateway, source: str, words: bytes) -> bytes:
+async def reply(gate: Gateway, source: str, words: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", gate.port, local_addr=(source, 0))
     writer.write(words)
     try:
@@ -146,7 +146,7 @@ HEADER = b"PROXY TCP4 203.0.113.9 127.0.0.1 1000 22\r\nSSH-2.0-x\r\n"
 
 
 async def test_from_others_a_header_ends_the_connection(gate: Gateway) -> None:
-    assert b"203.0.113.9" not in await said(gate, OTHER, HEADER)
+    assert b"203.0.113.9" not in await reply(gate, OTHER, HEADER)
     await asyncio.to_thread(until, lambda: logged(gate, "connection.unauthenticated", "PROXY header", OTHER), 10, "it")
     assert "203.0.113.9" not in gate.log()
 
@@ -154,7 +154,7 @@ async def test_from_others_a_header_ends_the_connection(gate: Gateway) -> None:
 @pytest.mark.parametrize("words", [b"SSH-2.0-OpenSSH_9.9\r\n", b"PROXY TCP4 nonsense\r\nSSH-2.0-x\r\n", b""])
 async def test_from_a_balancer_a_header_must_come(gate: Gateway, words: bytes) -> None:
     before = len(logged(gate, "connection.login"))
-    assert await said(gate, BALANCER, words) == b""
+    assert await reply(gate, BALANCER, words) == b""
     await asyncio.to_thread(
         until, lambda: logged(gate, "connection.refused", "PROXY header", BALANCER), 10, "the event"
     )

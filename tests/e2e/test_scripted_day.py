@@ -41,7 +41,7 @@ class Day:
         """Whether its sandboxes were pods."""
         return bool(self.audit[0]["provider"] == "kubernetes")
 
-    def told(self, code: str, **fields: object) -> list[dict[str, Any]]:
+    def events(self, code: str, **fields: object) -> list[dict[str, Any]]:
         """The events with this code and these fields."""
         return [
             event
@@ -128,11 +128,11 @@ def _killed(ssh: Ssh, audit: Path) -> None:
 
 
 def _over(audit: Path) -> bool:
-    told = Counter(event["event"] for event in events(audit))
+    report = Counter(event["event"] for event in events(audit))
     return (
-        told["sandbox.claim"] == told["sandbox.end"]
-        and told["session.start"] == told["session.end"]
-        and told["connection.login"] == told["connection.end"]
+        report["sandbox.claim"] == report["sandbox.end"]
+        and report["session.start"] == report["session.end"]
+        and report["connection.login"] == report["connection.end"]
     )
 
 
@@ -141,7 +141,7 @@ def _fingerprint(key: Path) -> str:
     return shown.stdout.split()[1]
 
 
-def test_every_session_is_told_from_login_to_end(day: Day) -> None:
+def test_every_session_is_recorded_from_login_to_end(day: Day) -> None:
     ends = [
         (e["asks"], e["outcome"], e.get("status", e.get("signal"))) for e in day.audit if e["event"] == "session.end"
     ]
@@ -154,7 +154,7 @@ def test_every_session_is_told_from_login_to_end(day: Day) -> None:
         ("exec", "left", None),
         ("exec", "exited", 0),
     ]
-    for end in day.told("session.end"):
+    for end in day.events("session.end"):
         session = [e for e in day.audit if e.get("session") == end["session"]]
         codes = ["session.start", "sandbox.claim", "session.end", "sandbox.end"]
         if end["asks"] == "sftp":
@@ -168,7 +168,7 @@ def test_every_session_is_told_from_login_to_end(day: Day) -> None:
 
 
 def test_who_by_which_key_and_from_where(day: Day) -> None:
-    logins = day.told("connection.login")
+    logins = day.events("connection.login")
     assert {(e["user"], e["key"], e["source"], e["method"]) for e in logins} == {
         ("dev", day.key, "127.0.0.1", "publickey")
     }
@@ -177,45 +177,45 @@ def test_who_by_which_key_and_from_where(day: Day) -> None:
     assert [e["event"] for e in day.audit][-2:] == ["draining", "stopped"]
 
 
-def test_refusals_are_told_with_the_key_that_was_tried(day: Day) -> None:
-    (stranger,) = day.told("connection.unauthenticated", failures=1)
+def test_refusals_are_recorded_with_the_key_that_was_tried(day: Day) -> None:
+    (stranger,) = day.events("connection.unauthenticated", failures=1)
     assert (stranger["user"], stranger["key"]) == ("dev", day.stranger)
-    denied, no_subsystem = day.told("session.failed")
+    denied, no_subsystem = day.events("session.failed")
     assert (denied["code"], denied["user"]) == ("denied", "dev")
     assert "no-such" in denied["reason"]
     assert (no_subsystem["code"], no_subsystem["asks"]) == ("request", r"x\x1b]0;owned\x07")
 
 
-def test_verbs_and_transfers_are_told(day: Day) -> None:
-    assert [e["name"] for e in day.told("verb")] == ["receipt"]
-    (transfer,) = day.told("file.transfer")
+def test_subsystems_and_transfers_are_recorded(day: Day) -> None:
+    assert [e["name"] for e in day.events("verb")] == ["receipt"]
+    (transfer,) = day.events("file.transfer")
     assert transfer["bytes_in"] > 5000
-    (upload,) = [e for e in day.told("session.end") if e["bytes_in"] == UPLOAD]
+    (upload,) = [e for e in day.events("session.end") if e["bytes_in"] == UPLOAD]
     assert upload["bytes_out"] == len(f"{UPLOAD}\n")
 
 
-def test_no_command_no_secret_and_no_control_character_is_told(day: Day) -> None:
+def test_no_command_no_secret_and_no_control_character_is_recorded(day: Day) -> None:
     for text in (day.log, *(str(event) for event in day.audit)):
         assert SECRET not in text
         assert "wc -c" not in text
         assert "\x1b" not in text
-    assert next(e["command_bytes"] for e in day.told("session.start")) == len(f"echo {SECRET}; exit 7")
+    assert next(e["command_bytes"] for e in day.events("session.start")) == len(f"echo {SECRET}; exit 7")
 
 
 def test_metrics_of_the_day_add_up(day: Day) -> None:
     scraped = day.scraped
-    told = Counter(e["event"] for e in day.audit if e["event"] not in ("draining", "stopped"))
-    for code, count in told.items():
+    report = Counter(e["event"] for e in day.audit if e["event"] not in ("draining", "stopped"))
+    for code, count in report.items():
         assert scraped.total("sshgate_events_total", event=code) == count, code
-    assert scraped.total("sshgate_logins_total", outcome="accepted") == told["connection.login"]
+    assert scraped.total("sshgate_logins_total", outcome="accepted") == report["connection.login"]
     assert scraped.total("sshgate_logins_total", outcome="refused") == 1
-    assert scraped.total("sshgate_sessions_ended_total") == told["session.end"] + told["session.failed"]
+    assert scraped.total("sshgate_sessions_ended_total") == report["session.end"] + report["session.failed"]
     assert scraped.total("sshgate_sessions_ended_total", asks="exec", outcome="left") == 1
     assert scraped.total("sshgate_session_failures_total", code="denied") == 1
-    assert scraped.total("sshgate_session_failures_total") == told["session.failed"]
-    assert scraped.total("sshgate_claims_total", how="cold") == told["sandbox.claim"]
+    assert scraped.total("sshgate_session_failures_total") == report["session.failed"]
+    assert scraped.total("sshgate_claims_total", how="cold") == report["sandbox.claim"]
     for direction in ("in", "out"):
-        carried = sum(e[f"bytes_{direction}"] for e in day.told("session.end"))
+        carried = sum(e[f"bytes_{direction}"] for e in day.events("session.end"))
         assert scraped.total("sshgate_bytes_total", direction=direction) == carried
     assert scraped.total("sshgate_prompt_seconds_count", how="cold") == 1
     for gauge in ("connections", "sessions", "unauthenticated", "draining"):
@@ -223,7 +223,7 @@ def test_metrics_of_the_day_add_up(day: Day) -> None:
 
 
 def test_api_requests_are_counted_by_verb_where_there_is_an_api_server(day: Day) -> None:
-    sandboxes = len(day.told("sandbox.claim"))
+    sandboxes = len(day.events("sandbox.claim"))
     assert day.scraped.total("sshgate_api_requests_total", verb="delete", outcome="ok") == (
         sandboxes if day.on_cluster else 0
     )

@@ -21,19 +21,19 @@ def test_a_session_knows_where_it_is_and_who_came(ssh: Ssh) -> None:
     names = "SSH_CLIENT SSH_CONNECTION HOME SHELL USER LOGNAME PATH"
     ended = ssh.run(f'for name in {names}; do eval "echo $name=\\$$name"; done; cd ~ && pwd && test -w .')
     assert ended.status == 0
-    said = dict(line.split("=", 1) for line in ended.out.decode().splitlines() if "=" in line)
-    assert said["SSH_CLIENT"].split()[0] == "127.0.0.1"
-    assert said["SSH_CONNECTION"].split()[2:] == ["127.0.0.1", str(ssh.port)]
-    assert said["USER"] == said["LOGNAME"]
-    assert ended.out.decode().splitlines()[-1] == said["HOME"]
-    assert said["SHELL"].startswith("/")
-    assert "/bin" in said["PATH"]
+    output = dict(line.split("=", 1) for line in ended.out.decode().splitlines() if "=" in line)
+    assert output["SSH_CLIENT"].split()[0] == "127.0.0.1"
+    assert output["SSH_CONNECTION"].split()[2:] == ["127.0.0.1", str(ssh.port)]
+    assert output["USER"] == output["LOGNAME"]
+    assert ended.out.decode().splitlines()[-1] == output["HOME"]
+    assert output["SHELL"].startswith("/")
+    assert "/bin" in output["PATH"]
 
 
-def test_who_one_is_is_told_the_same_everywhere(ssh: Ssh) -> None:
-    said = ssh.run("echo $USER $LOGNAME; whoami; id -un; echo ~; eval echo ~$(whoami); echo $HOME").out.split()
-    assert len(set(said[:4])) == 1
-    assert len(set(said[4:])) == 1
+def test_who_one_is_is_the_same_everywhere(ssh: Ssh) -> None:
+    output = ssh.run("echo $USER $LOGNAME; whoami; id -un; echo ~; eval echo ~$(whoami); echo $HOME").out.split()
+    assert len(set(output[:4])) == 1
+    assert len(set(output[4:])) == 1
 
 
 @pytest.mark.parametrize("provider", ["kubernetes"], indirect=True)  # all local sandboxes see one /etc/passwd
@@ -48,9 +48,9 @@ def test_the_login_name_is_a_name_of_the_account(ssh: Ssh) -> None:
 def test_terminals_of_today_are_known_or_the_usual_one(ssh: Ssh, provider: str, term: str) -> None:
     ended = ssh.run('echo "$TERM"; clear >/dev/null && tput colors', options=("-tt",), environ={"TERM": term})
     assert ended.status == 0, ended
-    said = ended.out.decode().split()
-    assert said[1] == "256"
-    assert said[0] == term or (provider == "local" and said[0] == "xterm-256color")
+    output = ended.out.decode().split()
+    assert output[1] == "256"
+    assert output[0] == term or (provider == "local" and output[0] == "xterm-256color")
 
 
 def test_only_variables_on_the_list_are_taken(ssh: Ssh) -> None:
@@ -110,23 +110,23 @@ def test_a_full_quota_is_one_sentence(gateway: MakeGateway, provider: str, user_
 
 def test_signals_and_breaks_reach_the_program(ssh: Ssh) -> None:
     async def send() -> list[str]:
-        said = []
+        output = []
         async with asyncio.timeout(60), connection(ssh) as made:
             waits = "trap 'echo got it; exit 3' USR1; echo up; while :; do sleep 0.1; done"
             process = await made.create_process(waits)
             await process.stdout.readline()
             process.send_signal("USR1")
-            said.append((await process.stdout.readline()).strip())
+            output.append((await process.stdout.readline()).strip())
             await process.wait_closed()
-            said.append(str(process.exit_status))
+            output.append(str(process.exit_status))
             on_terminal = await made.create_process(
                 "trap 'echo broken; exit 4' INT; echo up; while :; do sleep 0.1; done", term_type="xterm"
             )
             await on_terminal.stdout.readline()
             on_terminal.send_break(500)
-            said.append((await on_terminal.stdout.read()).strip().rpartition("^C")[2])
-            said.append(str(on_terminal.exit_status))
-        return said
+            output.append((await on_terminal.stdout.read()).strip().rpartition("^C")[2])
+            output.append(str(on_terminal.exit_status))
+        return output
 
     assert asyncio.run(send()) == ["got it", "3", "broken", "4"]
 

@@ -68,10 +68,10 @@ def test_the_terminal_type_and_language_arrive(ssh: Ssh) -> None:
 def test_the_terminal_is_sane(ssh: Ssh) -> None:
     with OnTerminal(ssh.argv("stty -a", options=TTY), columns=100, rows=30) as terminal:
         terminal.until_end()
-        said = terminal.said.decode()
+        output = terminal.output.decode()
     for setting in ("rows 30; columns 100", "intr = ^C", "susp = ^Z", "eof = ^D", "erase = ^?"):
-        assert setting in said
-    words = re.split(r"[\s;]+", said)
+        assert setting in output
+    words = re.split(r"[\s;]+", output)
     for setting in ("isig", "icanon", "iexten", "echo", "icrnl", "opost", "onlcr"):
         assert setting in words
 

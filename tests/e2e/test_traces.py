@@ -38,7 +38,7 @@ class Traced:
     """The children that the terminal's session had before it ended."""
     on_cluster: bool
 
-    def told(self, code: str, **fields: object) -> list[dict[str, Any]]:
+    def events(self, code: str, **fields: object) -> list[dict[str, Any]]:
         """The events with this code and these fields."""
         return [e for e in self.audit if e["event"] == code and fields.items() <= e.items()]
 
@@ -89,7 +89,7 @@ def _forward(ssh: Ssh) -> None:
 
 
 def test_a_connection_is_the_root_of_what_goes_on_in_it(traced: Traced) -> None:
-    login = traced.told("connection.login")[0]
+    login = traced.events("connection.login")[0]
     root = traced.span_of(login)
     assert (root.name, root.parent) == ("ssh.connection", "")
     assert root.attributes["sshgate.connection"] == login["connection"]
@@ -100,11 +100,11 @@ def test_a_connection_is_the_root_of_what_goes_on_in_it(traced: Traced) -> None:
 
 
 def test_a_session_shows_what_it_waited_for(traced: Traced) -> None:
-    ends = traced.told("session.end")
+    ends = traced.events("session.end")
     assert [e["asks"] for e in ends] == ["exec", "shell", "exec"]
     for end in ends:
         span = traced.span_of(end)
-        (login,) = traced.told("connection.login", connection=end["connection"])
+        (login,) = traced.events("connection.login", connection=end["connection"])
         assert (span.name, span.parent, span.error) == ("session", login["span_id"], None)
         assert span.attributes["sshgate.session"] == end["session"]
         assert traced.collector.below(span) >= {*START, "sandbox.remove"}
@@ -118,12 +118,12 @@ def test_a_session_shows_what_it_waited_for(traced: Traced) -> None:
     assert traced.span_of(ends[0]).attributes["process.exit.code"] == 7
 
 
-def test_a_start_is_told_while_its_session_goes_on(traced: Traced) -> None:
+def test_a_start_is_exported_while_its_session_goes_on(traced: Traced) -> None:
     assert traced.early >= START
 
 
 def test_a_forward_is_below_its_connection(traced: Traced) -> None:
-    (end,) = traced.told("forward.end")
+    (end,) = traced.events("forward.end")
     (span,) = traced.collector.named("forward")
     assert (span.trace, span.parent) == (end["trace_id"], end["span_id"])
     assert span.attributes["sshgate.target"] == end["target"]
@@ -133,23 +133,23 @@ def test_a_forward_is_below_its_connection(traced: Traced) -> None:
 
 
 def test_what_failed_bears_its_code(traced: Traced) -> None:
-    probe, refused = traced.told("connection.unauthenticated")
+    probe, refused = traced.events("connection.unauthenticated")
     assert (probe["failures"], "trace_id" in probe) == (0, False)  # a look at the banner, as balancers do
     span = traced.span_of(refused)
     assert (span.error, span.parent) == ("connection.unauthenticated", "")
     (attempt,) = [s for s in traced.collector.named("ssh.authentication") if s.parent == span.id]
     assert attempt.error == "connection.unauthenticated"
-    (failed,) = traced.told("session.failed")
+    (failed,) = traced.events("session.failed")
     span = traced.span_of(failed)
     assert (span.error, span.attributes["error.type"]) == ("session.failed", failed["code"])
 
 
 def test_log_lines_bear_the_ids_and_nothing_holds_a_secret(traced: Traced) -> None:
     lines = [json.loads(line) for line in traced.log.splitlines() if line.startswith("{")]
-    (told,) = [line for line in lines if line["event"] == "session.end" and line.get("status") == 7]
-    assert (told["trace_id"], told["span_id"]) == (
-        traced.told("session.end")[0]["trace_id"],
-        traced.told("session.end")[0]["span_id"],
+    (report,) = [line for line in lines if line["event"] == "session.end" and line.get("status") == 7]
+    assert (report["trace_id"], report["span_id"]) == (
+        traced.events("session.end")[0]["trace_id"],
+        traced.events("session.end")[0]["span_id"],
     )
     assert traced.collector.resource["service.name"] == "sshgate"
     assert all(headers["authorization"] == f"Bearer {TOKEN}" for headers in traced.collector.headers)
@@ -160,7 +160,7 @@ def test_log_lines_bear_the_ids_and_nothing_holds_a_secret(traced: Traced) -> No
 
 
 @pytest.mark.local
-def test_logins_go_on_without_the_collector_which_is_told_once(
+def test_logins_go_on_without_the_collector_which_is_logged_once(
     local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
 ) -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
@@ -180,7 +180,7 @@ def test_logins_go_on_without_the_collector_which_is_told_once(
 
 
 @pytest.mark.local
-def test_a_collector_that_takes_nothing_is_told_with_its_status(
+def test_a_collector_that_takes_nothing_is_logged_with_its_status(
     local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
 ) -> None:
     with collecting(status=401) as collector:

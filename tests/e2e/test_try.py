@@ -29,9 +29,9 @@ class Trial:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self._said = place / "said"
+        self._output = place / "said"
         self._complaints = place / "complaints"
-        with self._said.open("wb") as out, self._complaints.open("wb") as err:
+        with self._output.open("wb") as out, self._complaints.open("wb") as err:
             self.running = subprocess.Popen(
                 [sys.executable, "-m", "sshgate", "try", "--port", "0"],
                 cwd=place, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
@@ -39,8 +39,8 @@ class Trial:
             )  # fmt: skip
 
     @property
-    def said(self) -> str:
-        return self._said.read_text()
+    def output(self) -> str:
+        return self._output.read_text()
 
     @property
     def complaints(self) -> str:
@@ -48,11 +48,11 @@ class Trial:
 
     def ready(self) -> bool:
         assert self.running.poll() is None, self.complaints
-        return "Ctrl-C" in self.said
+        return "Ctrl-C" in self.output
 
     def lines(self, command: str) -> list[str]:
         """The lines to paste that begin with this command."""
-        return [line.strip() for line in self.said.splitlines() if line.startswith(f"  {command} ")]
+        return [line.strip() for line in self.output.splitlines() if line.startswith(f"  {command} ")]
 
     def paste(self, line: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         # BatchMode: a question, as about an unknown host, is a failure.
@@ -90,7 +90,7 @@ def _opens(link: str) -> int:
 def test_the_pasted_lines_work_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     with trial(tmp_path) as tried:
         plain, web_line, exec_line = tried.lines("ssh")
-        link = next(line.strip() for line in tried.said.splitlines() if line.startswith("  http://127.0.0.1:"))
+        link = next(line.strip() for line in tried.output.splitlines() if line.startswith("  http://127.0.0.1:"))
         another = tried.paste(web_line).stdout.decode().strip()
         assert [_opens(each) for each in (link, another, link)] == [200, 200, 401]
         shell = tried.paste(plain, b"echo in a shell; exit 3\n")

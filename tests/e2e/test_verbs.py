@@ -25,7 +25,7 @@ class Desk:
     def ask(self, *words: str, terminal: bool = False) -> Ended:
         return self.user.run(*words, options=("-tt", "-s") if terminal else ("-s",))
 
-    def told(self, code: str) -> list[dict[str, Any]]:
+    def events(self, code: str) -> list[dict[str, Any]]:
         lines = (self.gateway.place / "audit").read_text().splitlines()
         return [event for event in map(json.loads, lines) if event["event"] == code]
 
@@ -38,11 +38,11 @@ def desk(make_gateway: Callable[..., Gateway], local: None, user_at: Callable[[G
 
 @pytest.mark.parametrize("word", ["typo", "netconf", "-x", "sftp-server"])
 def test_an_unknown_subsystem_is_refused_with_those_there_are_and_makes_no_sandbox(desk: Desk, word: str) -> None:
-    before = len(desk.told("sandbox.claim"))
+    before = len(desk.events("sandbox.claim"))
     ended = desk.ask(word)
     assert (ended.status, ended.out) == (126, b"")
     assert f"there is no subsystem '{word}' here; see `ssh -s USER@HOST help`: config, delete-home, end, " in ended.both
-    assert len(desk.told("sandbox.claim")) == before
+    assert len(desk.events("sandbox.claim")) == before
 
 
 def test_help_has_a_line_for_each(desk: Desk) -> None:

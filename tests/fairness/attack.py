@@ -28,7 +28,7 @@ class Seen:
     grown: int
     used: float
     """Seconds of processor that the gateway used meanwhile."""
-    told: dict[str, Any]
+    report: dict[str, Any]
     """What the flood says of itself."""
 
 
@@ -46,8 +46,8 @@ def attack(typist: Typist, *argv: object, module: str = "tests.fairness.flood") 
             flood.stdin.write("go\n")
             flood.stdin.flush()
             echoes = typist.type_while(lambda: flood.poll() is None)
-            said = flood.stdout.read()
-            return Seen(max(echoes), most.end() - before, processor_seconds(gateway.pid) - used, json.loads(said))
+            output = flood.stdout.read()
+            return Seen(max(echoes), most.end() - before, processor_seconds(gateway.pid) - used, json.loads(output))
         finally:
             flood.kill()
 

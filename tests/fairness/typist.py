@@ -41,9 +41,9 @@ class Typist:
             ssh.argv(ECHO, options=("-tt",)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
         assert self._client.stdout is not None
-        said = b""
-        while b"ready\n" not in said:
-            said += self._client.stdout.read(64) or self._ended()
+        output = b""
+        while b"ready\n" not in output:
+            output += self._client.stdout.read(64) or self._ended()
         new = [one.pid for one in descendants(gateway.pid) - before]
         self._chain = [os.getpid(), gateway.pid, self._client.pid, *new]
 

@@ -102,8 +102,8 @@ import os
 _EPHEMERAL = {partial_file._EPHEMERAL!r}
 print([is_persistent(os.open(path, os.O_RDONLY)) for path in ("/tmp", "/home", "/dev/shm")])
 """
-    told = worker_at("kubernetes").run(f"python3 -c {shlex.quote(asked)}")
-    assert told == b"[False, False, True]\n"
+    report = worker_at("kubernetes").run(f"python3 -c {shlex.quote(asked)}")
+    assert report == b"[False, False, True]\n"
 
 
 @pytest.mark.cluster
@@ -133,7 +133,7 @@ def test_a_killed_client_leaves_nothing_half_written(full: Worker, tmp_path: Pat
 
 
 @pytest.mark.cluster
-def test_a_deleted_pod_is_told_and_nothing_half_written_stays(
+def test_a_deleted_pod_is_reported_and_nothing_half_written_stays(
     worker_at: Callable[[str], Worker], gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], namespace: Namespace,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -149,24 +149,24 @@ def test_a_deleted_pod_is_told_and_nothing_half_written_stays(
 
 
 @pytest.mark.parametrize("work", FULL[1:], indirect=True)  # local sandboxes have no small disk
-def test_a_full_disk_in_the_sandbox_is_told_and_nothing_half_written_stays(work: Worker, tmp_path: Path) -> None:
+def test_a_full_disk_in_the_sandbox_is_reported_and_nothing_half_written_stays(work: Worker, tmp_path: Path) -> None:
     fill(tmp_path / "large", 80 << 20)
     work.run("mkdir -p /dev/shm/full")
-    status, said = work.cp(str(tmp_path / "large"), "dev@127.0.0.1:/dev/shm/full")
+    status, output = work.cp(str(tmp_path / "large"), "dev@127.0.0.1:/dev/shm/full")
     assert status == 1
-    assert "no space left on device" in said
+    assert "no space left on device" in output
     assert work.run("ls -A /dev/shm/full") == b""
 
 
 def test_a_login_that_is_refused_fails_with_ssh_s_own_words(ssh: Ssh, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
-    status, said = cp(*options_of(ssh), str(tmp_path / "x"), "nobody@127.0.0.1:/tmp/x")
+    status, output = cp(*options_of(ssh), str(tmp_path / "x"), "nobody@127.0.0.1:/tmp/x")
     assert status == 1
-    assert "Permission denied" in said
-    assert "nothing was copied" in said
+    assert "Permission denied" in output
+    assert "nothing was copied" in output
 
 
-def test_a_gateway_killed_in_the_middle_is_told(
+def test_a_gateway_killed_in_the_middle_is_reported(
     gateway: MakeGateway, provider: str, user_at: Callable[[Gateway], Ssh], tmp_path: Path
 ) -> None:
     running = gateway(provider)
@@ -187,9 +187,9 @@ def test_a_sandbox_without_python_and_without_tar_is_named_as_such(
     options = options_of(user_at(gateway(provider, profiles={"default": profile})))
     (tmp_path / "x").write_text("x")
     for arguments in ((str(tmp_path / "x"), "dev@127.0.0.1:/tmp/x"), ("dev@127.0.0.1:/etc/passwd", str(tmp_path))):
-        status, said = cp(*options, *arguments)
+        status, output = cp(*options, *arguments)
         assert status == 1
-        assert said == (
+        assert output == (
             "sshgate: the sandbox has neither Python 3.8 nor tar: add one of them to its image; nothing was copied.\n"
         )
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
@@ -240,7 +240,7 @@ def test_an_operator_copies_by_pod_name(pod: str, namespace: Namespace, tmp_path
 def test_a_missing_pod_is_named_as_such(namespace: Namespace, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
     options = ("--kubeconfig", str(namespace.kubeconfig), "--namespace", namespace.name)
-    status, said = cp(*options, str(tmp_path / "x"), "no-such-pod:/tmp/x")
+    status, output = cp(*options, str(tmp_path / "x"), "no-such-pod:/tmp/x")
     assert status == 1
-    assert said.startswith("sshgate: ")
-    assert said.count("\n") == 1
+    assert output.startswith("sshgate: ")
+    assert output.count("\n") == 1

@@ -71,10 +71,10 @@ class Editor:
         assert self.client.stdout is not None
         self.client.stdin.write(SCRIPT.replace("START ", start + " ").encode())
         self.client.stdin.flush()
-        said = self.client.stdout.readline().decode()
-        assert "listening=" in said, (said, self.client.communicate(timeout=10))
-        self.was_running = "running=yes" in said
-        self.port = int(said.split("listening=")[1])
+        output = self.client.stdout.readline().decode()
+        assert "listening=" in output, (output, self.client.communicate(timeout=10))
+        self.was_running = "running=yes" in output
+        self.port = int(output.split("listening=")[1])
 
     def talk(self, data: bytes) -> bytes:
         """One connection to the server inside, by the proxy (SOCKS5, RFC 1928)."""
@@ -131,8 +131,8 @@ def test_what_did_not_ask_to_stay_ends_with_its_client(user: Ssh, tmp_path: Path
 
 
 def test_the_printed_configuration_finds_the_same_sandbox_each_time(user: Ssh, tmp_path: Path) -> None:
-    said = user.run("config", options=("-s",)).out.decode()
-    (tmp_path / "config").write_text(said)
+    output = user.run("config", options=("-s",)).out.decode()
+    (tmp_path / "config").write_text(output)
     options = [word for word in user.options() if word not in ("-F", "none")]
 
     def ssh(*words: str) -> subprocess.CompletedProcess[bytes]:

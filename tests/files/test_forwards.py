@@ -120,8 +120,8 @@ def test_sessions_and_forwards_of_a_shared_sandbox_meet(user: Ssh, tmp_path: Pat
     shared = user.as_user("dev+shared")
     with master(shared, tmp_path) as control:
         assert shared.run(f"setsid {python(ECHO, PORT).removeprefix('exec ')} >/dev/null 2>&1 & echo", options=control)
-        said = until(lambda: shared.run(options=(*control, "-W", f"localhost:{PORT}"), stdin=b"x").out, 20)
-        assert said == b"x[end]"
+        output = until(lambda: shared.run(options=(*control, "-W", f"localhost:{PORT}"), stdin=b"x").out, 20)
+        assert output == b"x[end]"
 
 
 REFUSED = [
@@ -223,6 +223,6 @@ def test_the_options_of_a_key_are_kept(
     assert ("administratively prohibited: this key does not allow forwarding" in ended) != allowed
 
 
-def _answer(said: str) -> str:
+def _answer(output: str) -> str:
     # The file of keys is read again when it changes, but not in the same instant.
-    return "" if "Permission denied" in said else said
+    return "" if "Permission denied" in output else output

@@ -42,10 +42,10 @@ def served_here(family: socket.AddressFamily, address: object) -> Iterator[socke
 
         def serve(connection: socket.socket) -> None:
             with connection:
-                said = b""
+                output = b""
                 while chunk := connection.recv(65536):
-                    said += chunk
-                connection.sendall(said.upper())
+                    output += chunk
+                connection.sendall(output.upper())
 
         def accept() -> None:
             while True:
@@ -90,7 +90,7 @@ def test_it_listens_on_loopback_whatever_is_asked(user: Ssh, here: int) -> None:
     assert listening == ["0100007F"]
 
 
-def test_a_port_of_the_sandboxs_choice_is_told_to_the_client(user: Ssh, here: int, tmp_path: Path) -> None:
+def test_a_port_of_the_sandboxs_choice_is_reported_to_the_client(user: Ssh, here: int, tmp_path: Path) -> None:
     shared = user.as_user("dev+shared")
     with master(shared, tmp_path) as control:
         asked = subprocess.run(
@@ -211,12 +211,12 @@ def test_a_key_can_forbid_the_agent(
     (door.users / "dev").write_text(f"no-agent-forwarding {(door.users / 'dev').read_text()}")
     options = ("-A", "-o", f"IdentityAgent={agent}")
 
-    def said() -> bytes:
+    def output() -> bytes:
         subprocess.run(["ssh-add", "-q", limited.key], check=True, env=environment(SSH_AUTH_SOCK=agent))
         return limited.run('echo "[$SSH_AUTH_SOCK]"', options=options, environ={"SSH_AUTH_SOCK": agent}).out
 
     # The file of keys is read again when it changes, but not in the same instant.
-    until(lambda: said() == b"[]\n", 20, "a session without the agent")
+    until(lambda: output() == b"[]\n", 20, "a session without the agent")
 
 
 def test_x11_is_refused_and_the_session_goes_on(user: Ssh) -> None:
@@ -231,10 +231,10 @@ def test_sessions_leave_no_listener_behind(user: Ssh, here: int) -> None:
     assert ended.out.strip() == b"1"
 
 
-@pytest.mark.parametrize(("packet", "said"), [(32768, "SAID"), (255, "")])
+@pytest.mark.parametrize(("packet", "output"), [(32768, "SAID"), (255, "")])
 @pytest.mark.asyncio
 async def test_a_client_that_takes_only_some_bytes_at_once_is_not_connected_to(
-    user: Ssh, packet: int, said: str
+    user: Ssh, packet: int, output: str
 ) -> None:
     async def answer(reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:
         writer.write((await reader.read()).upper())
@@ -244,4 +244,4 @@ async def test_a_client_that_takes_only_some_bytes_at_once_is_not_connected_to(
         listener = await made.start_server(lambda host, port: answer, "localhost", 0, encoding=None, max_pktsize=packet)
         async with asyncio.timeout(60):
             talked = await made.run(f"{TALK} 127.0.0.1 {listener.get_port()}", input="said")
-        assert talked.stdout == said, talked.stderr
+        assert talked.stdout == output, talked.stderr

@@ -53,8 +53,8 @@ async def connection(user: Ssh, program: str) -> AsyncIterator[asyncssh.SSHClien
 
 async def descriptors(made: asyncssh.SSHClientConnection) -> int:
     """How many descriptors the relays in the sandbox have."""
-    said = await made.run(DESCRIPTORS)
-    return int(str(said.stdout))
+    output = await made.run(DESCRIPTORS)
+    return int(str(output.stdout))
 
 
 async def echoed(made: asyncssh.SSHClientConnection, data: bytes) -> bytes:
@@ -62,18 +62,18 @@ async def echoed(made: asyncssh.SSHClientConnection, data: bytes) -> bytes:
     reader, writer = await made.open_connection("localhost", PORT, encoding=None)
     writer.write(data)
     writer.write_eof()
-    said: bytes = await reader.read()
-    return said
+    output: bytes = await reader.read()
+    return output
 
 
 def test_a_server_can_end_its_direction_first(user: Ssh) -> None:
     port = local_port()
     with session(user, python(EARLY), "-L", f"{port}:localhost:{PORT}") as (client, _):
         with connected(port) as talk:
-            said = b""
+            output = b""
             while chunk := talk.recv(100):
-                said += chunk
-            assert said == b"mine is over"
+                output += chunk
+            assert output == b"mine is over"
             talk.sendall(bytes(300_000))
         assert client.stdout is not None
         assert client.stdout.readline() == b"300000\n"

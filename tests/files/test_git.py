@@ -23,9 +23,9 @@ def test_a_large_repository_is_pushed_and_cloned(full: Worker, tmp_path: Path) -
             ["git", *words], cwd=tmp_path, capture_output=True, timeout=200, check=False,
             env=environment(**names, **settings, **more),
         )  # fmt: skip
-        said = (ended.stdout + ended.stderr).decode(errors="replace")
-        assert ended.returncode == 0, "\n".join(line for line in said.splitlines() if "packet:" not in line)[-2000:]
-        return said
+        output = (ended.stdout + ended.stderr).decode(errors="replace")
+        assert ended.returncode == 0, "\n".join(line for line in output.splitlines() if "packet:" not in line)[-2000:]
+        return output
 
     far = "ssh://dev@127.0.0.1/tmp/large.git"
     full.run("git init -q --bare --initial-branch=main /tmp/large.git")
@@ -34,8 +34,8 @@ def test_a_large_repository_is_pushed_and_cloned(full: Worker, tmp_path: Path) -
     git("-C", "here", "add", "large")
     git("-C", "here", "commit", "-q", "-m", "large")
     git("-C", "here", "push", "-q", far, "main")
-    said = git("clone", "-q", far, "back", GIT_TRACE_PACKET="1")
-    assert "version 2" in said  # GIT_PROTOCOL has reached the far end
+    output = git("clone", "-q", far, "back", GIT_TRACE_PACKET="1")
+    assert "version 2" in output  # GIT_PROTOCOL has reached the far end
     assert git("-C", "back", "rev-parse", "HEAD") == git("-C", "here", "rev-parse", "HEAD")
     assert (tmp_path / "back/large").read_bytes() == (tmp_path / "here/large").read_bytes()
     full.run("rm -rf /tmp/large.git")

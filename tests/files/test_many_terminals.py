@@ -93,11 +93,11 @@ class Crowd:
 async def _shell(connection: asyncssh.SSHClientConnection) -> None:
     process = await connection.create_process(term_type="xterm")
     process.stdin.write("echo rea''dy\n")
-    said = ""
-    while "ready" not in said:
+    output = ""
+    while "ready" not in output:
         more = await process.stdout.read(4096)
-        assert more, f"no prompt, but {said!r}"
-        said += more
+        assert more, f"no prompt, but {output!r}"
+        output += more
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def test_what_people_type_works(work: Worker, tmp_path: Path) -> None:
     assert (tmp_path / "back").read_text() == "content\n"
 
 
-def test_a_missing_file_and_a_refusal_are_told_as_such(work: Worker, tmp_path: Path) -> None:
+def test_a_missing_file_and_a_refusal_are_reported_as_such(work: Worker, tmp_path: Path) -> None:
     ended = work.sftp(f"get no-such-file {tmp_path}/x")
     assert ended.status == 1
     assert b"not found" in ended.err or b"No such file" in ended.err

@@ -59,8 +59,8 @@ async def test_a_break_interrupts_what_runs_on_a_terminal(user: Ssh) -> None:
         process = await made.create_process(program, term_type="xterm")
         assert (await process.stdout.readline()).strip() == "up"
         process.channel.send_break(500)
-        said = await process.stdout.read()
-        assert "got it" in said
+        output = await process.stdout.read()
+        assert "got it" in output
         assert (await process.wait()).exit_status == 7
 
 
@@ -80,8 +80,8 @@ def test_a_lost_terminal_hangs_up_what_ran_on_it(user: Ssh, tmp_path: Path) -> N
         program = "trap 'echo hung up >/tmp/told; exit' HUP; echo up; while :; do sleep 0.1; done"
         with session(user, program, "-tt", *control) as (_, line):
             assert line == "up"
-        said = until(lambda: user.run("cat /tmp/told 2>/dev/null", options=control).out, 20, "the hang-up")
-        assert said == b"hung up\n"
+        output = until(lambda: user.run("cat /tmp/told 2>/dev/null", options=control).out, 20, "the hang-up")
+        assert output == b"hung up\n"
 
 
 def test_a_background_job_that_let_go_of_the_output_is_left_running(user: Ssh, tmp_path: Path) -> None:

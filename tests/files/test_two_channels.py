@@ -22,7 +22,7 @@ from tests.rig.waiting import until
 
 CLIENTS = Path(__file__).parent.parent / "clients"
 SERVER = "echo started from $PWD; exit 7\n"
-SAID = b"started from /home/dev\n"
+GREETING = b"started from /home/dev\n"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_node_ssh2(user: Ssh, node: Path) -> None:
     argv = ["node", "two_channels.js", str(user.port), user.user, str(user.key)]
     ended = subprocess.run(argv, cwd=node, capture_output=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stdout) == (7, SAID), ended.stderr
+    assert (ended.returncode, ended.stdout) == (7, GREETING), ended.stderr
 
 
 def test_paramiko(user: Ssh) -> None:
@@ -64,7 +64,7 @@ def test_paramiko(user: Ssh) -> None:
         with client.open_sftp() as sftp, sftp.open("server.sh", "w") as file:
             file.write(SERVER)
         _, out, _ = client.exec_command("sh ./server.sh", timeout=30)
-        assert (out.read(), out.channel.recv_exit_status()) == (SAID, 7)
+        assert (out.read(), out.channel.recv_exit_status()) == (GREETING, 7)
 
 
 async def test_asyncssh(user: Ssh) -> None:
@@ -72,7 +72,7 @@ async def test_asyncssh(user: Ssh) -> None:
         async with client.start_sftp_client() as sftp, sftp.open("server.sh", "w") as file:
             await file.write(SERVER)
         ended = await client.run("sh ./server.sh", encoding=None)
-        assert (ended.exit_status, ended.stdout) == (7, SAID)
+        assert (ended.exit_status, ended.stdout) == (7, GREETING)
 
 
 @pytest.mark.parametrize("copy", ["sftp", "scp", "scp -O"])
@@ -89,14 +89,14 @@ def test_an_editor_that_copies_and_starts_by_clients_of_one_master(user: Ssh, tm
         subprocess.run(argv, input=batch, check=True, capture_output=True, timeout=60, env=environment())
         # Somebody looks at the first step's outcome before the next one begins.
         ended = user.run("sh ./server.sh", options=control)
-        assert (ended.status, ended.out) == (7, SAID), ended.err
+        assert (ended.status, ended.out) == (7, GREETING), ended.err
 
 
 def test_an_editor_whose_one_session_brings_its_server_and_proxies_to_it(user: Ssh) -> None:
     """As VS Code does: `-T -D`, and all that is needed on the stdin of one shell."""
     client = user.start("cat >got; sh ./got", options=("-T", "-D", str(local_port())))
     out, _ = client.communicate(SERVER.encode(), timeout=60)
-    assert (client.returncode, out) == (7, SAID)
+    assert (client.returncode, out) == (7, GREETING)
 
 
 def _last_sandbox(door: Gateway) -> str:

@@ -21,7 +21,7 @@ class OnTerminal:
     def __init__(
         self, door: FrontDoor, *words: str, columns: int = 80, rows: int = 24, term: str = "xterm", user: str = "user"
     ) -> None:
-        self.said = b""
+        self.output = b""
         self._ours, theirs = os.openpty()
         self.resize(columns, rows)
         try:
@@ -67,12 +67,12 @@ class OnTerminal:
         """Press keys."""
         os.write(self._ours, keys)
 
-    async def until_said(self, text: bytes) -> None:
+    async def until_output(self, text: bytes) -> None:
         """Wait for text on the screen."""
         async with asyncio.timeout(LIMIT):
-            while text not in self.said:
+            while text not in self.output:
                 if self._ended:
-                    raise AssertionError(f"{text!r} was not said, but {self.said!r}")
+                    raise AssertionError(f"{text!r} was not said, but {self.output!r}")
                 self._news.clear()
                 await self._news.wait()
 
@@ -83,7 +83,7 @@ class OnTerminal:
             while not self._ended:
                 self._news.clear()
                 await self._news.wait()
-        self.said = self.said.replace(b"Connection to 127.0.0.1 closed.\r\n", b"")
+        self.output = self.output.replace(b"Connection to 127.0.0.1 closed.\r\n", b"")
         return status
 
     def _readable(self) -> None:
@@ -94,7 +94,7 @@ class OnTerminal:
         if not data:
             asyncio.get_running_loop().remove_reader(self._ours)
             self._ended = True
-        self.said += data
+        self.output += data
         self._news.set()
 
 

@@ -16,12 +16,12 @@ WHO = Identity(LoginName("user"), "publickey", "SHA256:x", "127.0.0.1")
 
 async def run(program: Program) -> tuple[dict[int, bytes], Outcome]:
     """Everything it says, and how it ends."""
-    said = {STDOUT: b"", STDERR: b""}
+    output = {STDOUT: b"", STDERR: b""}
     while (chunk := await program.read()) is not None:
-        said[chunk[0]] += chunk[1]
+        output[chunk[0]] += chunk[1]
     outcome = await program.wait()
     await program.close()
-    return said, outcome
+    return output, outcome
 
 
 async def test_pipes_keep_the_outputs_apart() -> None:

@@ -202,17 +202,17 @@ async def test_signals_reach_the_program_and_a_flood_of_them_is_cut(door: FrontD
         guest.request(channel, b"signal", String(b"unheard-of"), reply=False)
         guest.request(channel, b"signal", String(b"WINCH"), reply=False)
         guest.request(channel, b"window-change", UInt32(1), UInt32(2), UInt32(3), UInt32(4), reply=False)
-    said = b""
+    output = b""
     async with asyncio.timeout(10):
-        while not said.startswith(String(b"exit-status")):
+        while not output.startswith(String(b"exit-status")):
             # What came while too many waited is dropped.
             guest.request(channel, b"signal", String(b"USR1"), reply=False)
             with contextlib.suppress(TimeoutError):
-                _, said = await asyncio.wait_for(guest.hear(MSG_CHANNEL_REQUEST), 0.1)
-    assert said == String(b"exit-status") + Boolean(False) + UInt32(9)
+                _, output = await asyncio.wait_for(guest.hear(MSG_CHANNEL_REQUEST), 0.1)
+    assert output == String(b"exit-status") + Boolean(False) + UInt32(9)
 
 
-async def test_end_is_told_in_order_after_all_output(guest: Peer) -> None:
+async def test_the_exit_status_comes_in_order_after_all_output(guest: Peer) -> None:
     channel, _ = await guest.open_channel(window=1000)
     guest.request(channel, b"exec", String(b"head -c 1500 /dev/zero; exit 3"))
     assert len((await guest.hear(MSG_CHANNEL_DATA))[1]) == 1004
@@ -223,11 +223,13 @@ async def test_end_is_told_in_order_after_all_output(guest: Peer) -> None:
     assert end[2][1] == String(b"exit-status") + Boolean(False) + UInt32(3)
 
 
-async def test_signal_is_told_as_such(guest: Peer) -> None:
+async def test_a_signal_is_reported_as_such(guest: Peer) -> None:
     channel, _ = await guest.open_channel()
     guest.request(channel, b"exec", String(b"kill -TERM $$"))
-    _, said = await guest.hear(MSG_CHANNEL_REQUEST)
-    assert said == String(b"exit-signal") + Boolean(False) + String(b"TERM") + Boolean(False) + String("") + String("")
+    _, output = await guest.hear(MSG_CHANNEL_REQUEST)
+    assert output == String(b"exit-signal") + Boolean(False) + String(b"TERM") + Boolean(False) + String("") + String(
+        ""
+    )
 
 
 async def test_stderr_is_extended_data(guest: Peer) -> None:

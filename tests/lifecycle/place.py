@@ -95,8 +95,8 @@ def staying(*users: Ssh) -> Iterator[list[subprocess.Popen[bytes]]]:
     try:
         for client in clients:
             assert client.stdout is not None
-            said = client.stdout.readline()
-            assert said == b"up\n", (said, client.stderr and client.stderr.read())
+            output = client.stdout.readline()
+            assert output == b"up\n", (output, client.stderr and client.stderr.read())
         yield clients
     finally:
         for client in clients:

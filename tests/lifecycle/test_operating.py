@@ -25,7 +25,7 @@ def sshgate(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
 
 
-def told(gateway: Gateway, *words: str) -> list[dict[str, Any]]:
+def listed(gateway: Gateway, *words: str) -> list[dict[str, Any]]:
     done = sshgate(gateway, *words, "--json")
     assert done.returncode == 0, done.stderr
     values: list[dict[str, Any]] = json.loads(done.stdout)
@@ -40,8 +40,8 @@ def test_the_operator_lists_ends_and_reaps(space: Namespace, replica: MakeReplic
     nameless = dev.start("echo up; exec sleep 600")
     assert nameless.stdout is not None
     assert nameless.stdout.readline() == b"up\n"
-    until(lambda: {one["state"] for one in told(served, "sandboxes", "list")} == {"attached", "detached"}, 20, "both")
-    first, second = told(served, "sandboxes", "list")
+    until(lambda: {one["state"] for one in listed(served, "sandboxes", "list")} == {"attached", "detached"}, 20, "both")
+    first, second = listed(served, "sandboxes", "list")
     assert (first["user"], first["name"], first["profile"], first["home"]) == ("dev", "work", "default", False)
     assert (second["user"], second["name"], second["state"]) == ("dev", None, "attached")
     assert 28_000 < first["left"] <= 28_800
@@ -61,7 +61,7 @@ def test_the_operator_lists_ends_and_reaps(space: Namespace, replica: MakeReplic
     dry = sshgate(served, "reap", "--dry-run")
     assert dry.stdout == f"would delete {second['id']} (dev): its gateway is gone\n"
     assert space.living() == [second["id"]]
-    assert [one["action"] for one in told(served, "reap")] == ["delete"]
+    assert [one["action"] for one in listed(served, "reap")] == ["delete"]
     assert not space.living()
 
 

@@ -88,12 +88,12 @@ def test_a_login_with_a_gpu_waits_for_its_node_is_bound_to_it_and_can_be_given_u
     try:
         assert client.stderr is not None
         assert client.stdin is not None
-        said = b""
-        while b"of 1 nodes match" not in said:
+        output = b""
+        while b"of 1 nodes match" not in output:
             more = client.stderr.read1(4096)  # type: ignore[attr-defined]
-            assert more, said
-            said += more
-        assert b"waiting for a node: 0 of 1 nodes match" in said
+            assert more, output
+            output += more
+        assert b"waiting for a node: 0 of 1 nodes match" in output
         (pod,) = place.pods(labels.CLAIMED)
         assert pod["spec"].get("nodeName") is None
         t4.appear()

@@ -42,11 +42,11 @@ def test_programs_in_a_warm_sandbox_have_their_terminal_size_environment_and_sta
     ssh = place.user(gateway)
     place.filled(4)
     until(lambda: _parked(place) == 8, 20, "two launchers in each of four sandboxes")
-    said = ssh.run("stty size; echo $LANG; tty; exit 7", options=("-tt", "-o", "SetEnv=LANG=C.UTF-8"))
-    assert said.status == 7
-    assert b"C.UTF-8" in said.out
-    assert b"/dev/pts/" in said.out
-    assert ssh.run("cat; echo end >&2; exit 3", stdin=b"x" * 300_000) == (type(said)(3, b"x" * 300_000, b"end\n")), (
+    output = ssh.run("stty size; echo $LANG; tty; exit 7", options=("-tt", "-o", "SetEnv=LANG=C.UTF-8"))
+    assert output.status == 7
+    assert b"C.UTF-8" in output.out
+    assert b"/dev/pts/" in output.out
+    assert ssh.run("cat; echo end >&2; exit 3", stdin=b"x" * 300_000) == (type(output)(3, b"x" * 300_000, b"end\n")), (
         "bytes, stderr apart, status"
     )
     gone = "until [ $(grep -lz '[_]_l' /proc/[0-9]*/cmdline 2>/dev/null | wc -l) = %d ]; do sleep 0.1; done"
@@ -119,13 +119,13 @@ def test_an_edited_profile_is_never_served_stale(place: Place) -> None:
     assert len({mark(pod, labels.TEMPLATE) for pod in place.filled(3)}) == 1
 
 
-def test_a_pool_whose_image_is_missing_is_held_and_a_login_told_why(place: Place) -> None:
+def test_a_pool_whose_image_is_missing_is_held_and_a_login_gets_the_reason(place: Place) -> None:
     gateway = place.gateway(profile={"warm": 2, "image": "no-such-image:1"})
     until(lambda: "ErrImageNeverPull" in gateway.log(), 30, "the operator being told")
     before = {pod["metadata"]["uid"] for pod in place.pods(labels.WARM)}
-    said = place.user(gateway).run("true")
-    assert said.status == 255
-    assert b"'no-such-image:1' is not on the node" in said.err
+    output = place.user(gateway).run("true")
+    assert output.status == 255
+    assert b"'no-such-image:1' is not on the node" in output.err
     assert {pod["metadata"]["uid"] for pod in place.pods(labels.WARM)} == before, "held, not made again and again"
     assert gateway.log().count("pool.held") == 1, "told once"
 
@@ -149,7 +149,7 @@ def test_warm_sandboxes_give_way_to_logins_under_the_limit(place: Place) -> None
     place.filled(2)
 
 
-def test_a_full_quota_is_told_at_once_and_warm_sandboxes_leave_it_to_logins(place: Place) -> None:
+def test_a_full_quota_is_reported_at_once_and_warm_sandboxes_leave_it_to_logins(place: Place) -> None:
     place.space.apply(
         {
             "apiVersion": "v1",
@@ -207,6 +207,6 @@ def _parked(place: Place) -> int:
     count = 0
     for pod in place.ready():
         script = "grep -lz '[_]_l' /proc/[0-9]*/cmdline 2>/dev/null | wc -l"
-        told = place.space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", script)
-        count += int(told.strip() or 0)  # an exec that ends at once sometimes prints nothing
+        report = place.space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", script)
+        count += int(report.strip() or 0)  # an exec that ends at once sometimes prints nothing
     return count

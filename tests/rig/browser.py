@@ -57,10 +57,10 @@ class Door:
 
     def link(self) -> str:
         """A fresh login link."""
-        said = self.ssh.run("web", options=("-s",))
-        found = re.search(r"https?://\S+#login=\S+", said.both)
-        assert said.status == 0, said.both
-        assert found is not None, said.both
+        output = self.ssh.run("web", options=("-s",))
+        found = re.search(r"https?://\S+#login=\S+", output.both)
+        assert output.status == 0, output.both
+        assert found is not None, output.both
         return found[0]
 
 
@@ -170,7 +170,7 @@ class Tab:
         size = self.page.evaluate("() => sshgate.shown.screen.size")
         return size["rows"], size["cols"]
 
-    def told_its_size(self) -> None:
+    def wait_for_size(self) -> None:
         """Return when ``stty size`` in the shell is what is drawn. In a pod what is typed may overtake a size."""
         rows, columns = self.size()
         self.run(f"until [ \"$(stty size)\" = '{rows} {columns}' ]; do sleep 0.1; done; echo FIT''TED", "FITTED")

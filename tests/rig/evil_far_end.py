@@ -73,7 +73,7 @@ def inside(*records: Record) -> tuple[Record, ...]:
     return Enter(0o755, 0, b"tree"), *records, Leave(), End(9, 9)
 
 
-def before_tar(said: bytes = b"") -> None:
+def before_tar(output: bytes = b"") -> None:
     """What comes before the archive, and ``said`` in its place."""
     mark("cat chmod mkdir mv rm sha256sum stat tar tee touch xargs")
     line()
@@ -82,17 +82,17 @@ def before_tar(said: bytes = b"") -> None:
     line()
     mark("tar")
     line()
-    say(said)
+    say(output)
 
 
-def before_unpacking(said: bytes) -> None:
+def before_unpacking(output: bytes) -> None:
     """What comes before an upload by tar, and then ``said``."""
     mark("cat chmod mkdir mv rm sha256sum stat tar tee touch xargs")
     line()
     mark("gnu")
     mark("tar")
     line()
-    say(said)
+    say(output)
 
 
 def as_tar(*members: tuple[tarfile.TarInfo, bytes], status: int = 0, cut: int = 0, digest: str = "") -> None:

@@ -79,10 +79,10 @@ def exchanged(connection: socket.socket, data: bytes) -> bytes:
     with connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
-        said = b""
+        output = b""
         while chunk := connection.recv(65536):
-            said += chunk
-        return said
+            output += chunk
+        return output
 
 
 def local_port() -> int:

@@ -30,7 +30,7 @@ class OnTerminal:
         term: str = "xterm-256color",
         environ: dict[str, str] | None = None,
     ) -> None:
-        self.said = b""
+        self.output = b""
         self._ours, theirs = os.openpty()
         self.resize(columns, rows)
         try:
@@ -73,11 +73,11 @@ class OnTerminal:
     def expect(self, pattern: bytes, limit: float = 20.0) -> re.Match[bytes]:
         """Wait for the pattern; what came up to its end is taken away. Raises ``AssertionError``."""
         deadline = time.monotonic() + limit
-        while not (found := re.search(pattern, self.said, re.DOTALL)):
+        while not (found := re.search(pattern, self.output, re.DOTALL)):
             left = deadline - time.monotonic()
-            assert left > 0, f"{pattern!r} did not come within {limit:g} s, but {self.said[-2000:]!r}"
-            assert self._take(left), f"{pattern!r} did not come before the end, but {self.said[-2000:]!r}"
-        self.said = self.said[found.end() :]
+            assert left > 0, f"{pattern!r} did not come within {limit:g} s, but {self.output[-2000:]!r}"
+            assert self._take(left), f"{pattern!r} did not come before the end, but {self.output[-2000:]!r}"
+        self.output = self.output[found.end() :]
         return found
 
     def drain(self, seconds: float) -> int:
@@ -85,15 +85,15 @@ class OnTerminal:
         deadline = time.monotonic() + seconds
         total = 0
         while (left := deadline - time.monotonic()) > 0 and self._take(left):
-            total += len(self.said)
-            self.said = b""
+            total += len(self.output)
+            self.output = b""
         return total
 
     def until_end(self, limit: float = 20.0) -> int:
         """Wait for the client's end; its exit status. What it said last is in ``said``."""
         deadline = time.monotonic() + limit
         while self._take(max(deadline - time.monotonic(), 0.01)):
-            assert time.monotonic() < deadline, f"the client did not end within {limit:g} s: {self.said[-2000:]!r}"
+            assert time.monotonic() < deadline, f"the client did not end within {limit:g} s: {self.output[-2000:]!r}"
         return self.client.wait(max(deadline - time.monotonic(), 1))
 
     def _take(self, limit: float) -> bool:
@@ -103,8 +103,8 @@ class OnTerminal:
                 data = os.read(self._ours, 1 << 16)
             except OSError:  # EIO
                 return False
-            self.said += data
-            if len(self.said) > FLOOD:
-                self.said = self.said[-FLOOD // 16 :]
+            self.output += data
+            if len(self.output) > FLOOD:
+                self.output = self.output[-FLOOD // 16 :]
             return bool(data)
         return True

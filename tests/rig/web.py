@@ -185,7 +185,7 @@ class Tab:
             self.text = bytearray()
         self.frames.append(frame)
 
-    def said(self, kind: str) -> list[dict[str, Any]]:
+    def messages(self, kind: str) -> list[dict[str, Any]]:
         """The control frames of this kind so far."""
         return [frame for frame in self.frames if frame["type"] == kind]
 

@@ -116,12 +116,12 @@ class Gateway:
         name = step.record.name if isinstance(step, (TryPatch, GetPod)) else ""
 
         def answered(answer: PodJson | int | None) -> None:
-            told = (
+            report = (
                 {None: Answer.UNKNOWN, 404: Answer.MISSING}.get(answer, Answer.REFUSED)
                 if not isinstance(answer, dict)
                 else record_from(answer)
             )
-            claiming.answered(told, self.clock())
+            claiming.answered(report, self.clock())
             self._claim(session, claiming)
 
         if isinstance(step, TryPatch):

@@ -150,7 +150,7 @@ def test_what_is_no_file_is_no_hindrance(place: Place, caplog: pytest.LogCapture
     assert "alice is not a regular file" in caplog.text
 
 
-def test_a_place_that_cannot_be_looked_at_is_told_of_once(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_place_that_cannot_be_looked_at_is_reported_once(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     (place.users / "alice").symlink_to("alice")
     assert [place.key() for _ in range(3)] == [None] * 3
     assert caplog.text.count("alice cannot be looked at") == 1
@@ -193,7 +193,7 @@ def test_a_huge_file_opens_nothing(place: Place) -> None:
     assert place.key() is None
 
 
-def test_a_private_key_put_there_by_mistake_is_told_and_not_shown(
+def test_a_private_key_put_there_by_mistake_is_reported_and_not_shown(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     place.write("-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n")

@@ -70,7 +70,7 @@ def test_other_keys_are_refused_with_a_reason(key: str, reason: str) -> None:
         parse(key)
 
 
-def said_of(text: str) -> KeyLine | str | None:
+def parsed(text: str) -> KeyLine | str | None:
     """What one gets for a line: its meaning or a reason, never another exception."""
     try:
         return parse(text)
@@ -80,13 +80,13 @@ def said_of(text: str) -> KeyLine | str | None:
 
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    assert said_of(text) or not text.strip() or text.strip().startswith("#")
+    assert parsed(text) or not text.strip() or text.strip().startswith("#")
 
 
 @given(st.binary(max_size=200), st.sampled_from(sorted(KEY_TYPES)))
 def test_any_blob_is_read_or_refused(blob: bytes, kind: str) -> None:
     tail = base64.b64encode(struct.pack(">I", len(kind)) + kind.encode() + blob).decode()
-    assert said_of(f"{kind} {tail}")
+    assert parsed(f"{kind} {tail}")
 
 
 # --- options ---

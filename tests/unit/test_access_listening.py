@@ -44,7 +44,7 @@ def run(loop: str, work: Callable[[], Awaitable[None]]) -> None:
         runner.run(bounded())
 
 
-async def said(port: int, words: bytes, source: str = "127.0.0.1") -> bytes:
+async def reply(port: int, words: bytes, source: str = "127.0.0.1") -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
     try:
         writer.write(words)
@@ -63,17 +63,17 @@ def test_a_protocol_gets_its_client_and_every_byte_behind_the_header(loop: str) 
         (bound,) = await listener.open(Address("127.0.0.1", 0))
         listener.start()
         header = b"PROXY TCP4 192.0.2.7 198.51.100.1 1000 22\r\n"
-        assert await said(bound.port, b"hello") == b"127.0.0.1 127.0.0.1 hello"
-        assert await said(bound.port, header + b"hello", "127.0.0.9") == b"192.0.2.7 198.51.100.1 hello"
-        assert await said(bound.port, b"PROXY UNKNOWN\r\nhello", "127.0.0.9") == b"127.0.0.9 127.0.0.1 hello"
+        assert await reply(bound.port, b"hello") == b"127.0.0.1 127.0.0.1 hello"
+        assert await reply(bound.port, header + b"hello", "127.0.0.9") == b"192.0.2.7 198.51.100.1 hello"
+        assert await reply(bound.port, b"PROXY UNKNOWN\r\nhello", "127.0.0.9") == b"127.0.0.9 127.0.0.1 hello"
         assert not refused
-        assert await said(bound.port, b"hello, no header", "127.0.0.9") == b""
+        assert await reply(bound.port, b"hello, no header", "127.0.0.9") == b""
         assert [record.fields for record in refused] == [
             {"source": "127.0.0.9", "reason": "PROXY header: it is missing"}
         ]
         listener.close()
         with pytest.raises(ConnectionRefusedError):
-            await said(bound.port, b"")
+            await reply(bound.port, b"")
 
     run(loop, work)
 
@@ -92,8 +92,8 @@ def test_a_connection_that_is_refused_or_cut_leaves_nothing(loop: str) -> None:
         listener = Listener(made, Events())
         (bound,) = await listener.open(Address("127.0.0.1", 0))
         listener.start()
-        assert await said(bound.port, b"") == b""
-        assert await said(bound.port, b"x") == b"127.0.0.1 127.0.0.1 x"
+        assert await reply(bound.port, b"") == b""
+        assert await reply(bound.port, b"x") == b"127.0.0.1 127.0.0.1 x"
         assert repr(listener) == f"<Listener {bound}, 0 being accepted>"
         listener.close()
 

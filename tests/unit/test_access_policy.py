@@ -52,7 +52,7 @@ def test_other_profiles_are_denied_as_if_they_were_not_there(login: str, sentenc
     assert sentence in str(denied.value)
 
 
-def test_who_has_no_profile_is_told_whom_to_ask() -> None:
+def test_who_has_no_profile_learns_whom_to_ask() -> None:
     identity = Identity(LoginName("bob"), "publickey", "SHA256:x", "192.0.2.1")
     with pytest.raises(Denied, match="you have none; ask your operator"):
         grant(identity, SHELL, {"closed": PROFILES["closed"]})

@@ -130,7 +130,7 @@ def test_sandboxes_on_this_machine_listen_on_loopback(host: str) -> None:
 # --- what its mistakes read like ---
 
 
-def test_every_mistake_is_told_at_once_with_its_line() -> None:
+def test_every_mistake_is_reported_at_once_with_its_line() -> None:
     found = mistakes(
         """\
         ssh:
@@ -222,7 +222,7 @@ def test_a_mistake_says_what_to_do(text: str, sentence: str) -> None:
     assert all(re.match(r"gate\.yaml:\d+: ", mistake) for mistake in found)
 
 
-def test_a_circle_is_told_once() -> None:
+def test_a_circle_is_reported_once() -> None:
     assert len(mistakes("profiles: {a: {extends: b}, b: {extends: c}, c: {extends: a}}")) == 1
 
 
@@ -253,7 +253,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     assert load(path).log.level == "debug"
 
 
-def told(text: str) -> Config | list[str]:
+def loaded(text: str) -> Config | list[str]:
     """What one gets for a text: settings or mistakes, never another exception."""
     try:
         return parse(text, HERE)
@@ -263,7 +263,7 @@ def told(text: str) -> Config | list[str]:
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_configuration_or_a_list_of_mistakes(text: str) -> None:
-    assert told(text)
+    assert loaded(text)
 
 
 NAMES = ["ssh", "profiles", "default", "extends", "limits", "listen", "binds", "environment"]
@@ -277,7 +277,7 @@ TREES = st.recursive(
 
 @given(TREES)
 def test_any_shape_is_a_configuration_or_a_list_of_mistakes(tree: object) -> None:
-    assert told(yaml.safe_dump(tree))
+    assert loaded(yaml.safe_dump(tree))
 
 
 @given(st.integers(0, 3650), st.sampled_from(["ms", "s", "m", "h", "d"]))
@@ -301,10 +301,10 @@ WRONG_TRACES = [
 
 
 @pytest.mark.parametrize(("text", "sentence"), WRONG_TRACES)
-def test_traces_that_could_not_be_told_are_refused(text: str, sentence: str) -> None:
-    (told,) = mistakes(text)
-    assert sentence in told
-    assert "hunter2" not in told
+def test_traces_that_could_not_be_exported_are_refused(text: str, sentence: str) -> None:
+    (loaded,) = mistakes(text)
+    assert sentence in loaded
+    assert "hunter2" not in loaded
 
 
 @pytest.mark.parametrize(("text", "share"), [("0", 0.0), ("1", 1.0), ("0.25", 0.25), (".5", 0.5), ("1.0", 1.0)])
@@ -347,8 +347,8 @@ def test_the_example_names_every_setting() -> None:
     kinds = {type(getattr(Config(), field.name)) for field in dataclasses.fields(Config)} - {dict, int, type(None)}
     kinds |= {Config, Profile, Home, Group, Web, Tls, Proxy, Traces, type(Profile().limits), type(Profile().resources)}
     wanted = set().union(*map(names, kinds)) - {"name"}
-    said = set(re.findall(r"([a-z_]+):(?:\s|$)", example(), re.MULTILINE))
-    assert wanted - said == set()
+    output = set(re.findall(r"([a-z_]+):(?:\s|$)", example(), re.MULTILINE))
+    assert wanted - output == set()
 
 
 def test_the_examples_web_section_is_valid_and_says_the_defaults() -> None:

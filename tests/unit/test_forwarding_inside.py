@@ -40,7 +40,7 @@ class Relay:
 
     def until(self, kind: int, number: int) -> None:
         for _ in range(100):
-            if any(said[:2] == (kind, number) for said in self.frames):
+            if any(output[:2] == (kind, number) for output in self.frames):
                 return
             self.hear(0.1)
         raise AssertionError(f"no {kind} of {number}, but {self.frames}")
@@ -81,7 +81,7 @@ def test_a_connection_is_not_taken_for_the_one_that_had_its_descriptor(relay: Re
         other.sendall(b"an event behind them")
         os.kill(relay.process.pid, signal.SIGCONT)
         relay.hear(0.5)
-        assert not [said for said in relay.frames if said[1] == 2]
+        assert not [output for output in relay.frames if output[1] == 2]
 
 
 def test_a_sandbox_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:

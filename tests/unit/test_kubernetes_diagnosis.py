@@ -159,7 +159,7 @@ MISSING = event("FailedMount", 'MountVolume.SetUp failed for volume "v" : config
 
 
 @pytest.mark.parametrize("early", [EARLY, NETWORK], ids=["claim", "network"])
-def test_what_a_node_has_told_once_waits_for_its_next_try(early: Event) -> None:
+def test_what_a_node_has_reported_once_waits_for_its_next_try(early: Event) -> None:
     """Which comes after 10 to 15 s."""
     trouble = StartupErrors()
     trouble.observe(event("Scheduled", type="Normal"), 0)
@@ -174,11 +174,11 @@ def test_what_a_node_has_told_once_waits_for_its_next_try(early: Event) -> None:
 
 def test_a_volume_that_stays_missing_is_final_within_eight_seconds() -> None:
     trouble = StartupErrors()
-    told = []
+    report = []
     for at in (0.1, 0.6, 1.6, 3.6, 7.6):
         trouble.observe(MISSING, at)
-        told.append(trouble.final)
-    assert told == [False, False, False, False, True]
+        report.append(trouble.final)
+    assert report == [False, False, False, False, True]
     assert trouble.messages is not None
     assert 'configmap "gone" not found' in trouble.messages
 

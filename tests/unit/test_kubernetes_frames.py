@@ -73,7 +73,7 @@ def test_a_fragmented_message_is_joined_around_a_ping() -> None:
     assert seen.controls == [(PING, b"?")]
 
 
-def test_close_is_told_with_its_payload() -> None:
+def test_close_is_delivered_with_its_payload() -> None:
     assert Seen().feed(frame(b"\x03\xe8", 0x88), 1).controls == [(CLOSE, b"\x03\xe8")]
 
 

@@ -24,7 +24,7 @@ print("models" if "kubernetes_asyncio.client.models" in sys.modules else "no mod
 """
 
 
-def _told(kubeconfig: Path, before: str = "") -> list[str]:
+def _loaded(kubeconfig: Path, before: str = "") -> list[str]:
     command = [sys.executable, "-c", _READ.format(before=before), str(kubeconfig)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
@@ -45,11 +45,11 @@ def _kubeconfig(place: Path) -> Path:
 
 def test_credentials_are_read_without_the_models_of_the_api(tmp_path: Path) -> None:
     """They take a quarter of a second of every copy, and 30 MiB of every gateway."""
-    assert _told(_kubeconfig(tmp_path)) == ["http://127.0.0.1:1 Bearer word", "no models"]
+    assert _loaded(_kubeconfig(tmp_path)) == ["http://127.0.0.1:1 Bearer word", "no models"]
 
 
 def test_a_library_that_was_imported_whole_is_used_as_it_is(tmp_path: Path) -> None:
-    assert _told(_kubeconfig(tmp_path), "import kubernetes_asyncio") == ["http://127.0.0.1:1 Bearer word", "models"]
+    assert _loaded(_kubeconfig(tmp_path), "import kubernetes_asyncio") == ["http://127.0.0.1:1 Bearer word", "models"]
 
 
 def test_a_version_that_has_its_configuration_elsewhere_is_imported_whole(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ class Elsewhere:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Elsewhere())
 """
-    assert _told(_kubeconfig(tmp_path), elsewhere) == ["http://127.0.0.1:1 Bearer word", "models"]
+    assert _loaded(_kubeconfig(tmp_path), elsewhere) == ["http://127.0.0.1:1 Bearer word", "models"]
 
 
 def _printed(program: str) -> list[str]:
@@ -72,7 +72,7 @@ def _printed(program: str) -> list[str]:
 
 
 def test_what_the_configuration_seldom_needs_is_imported_when_it_is_used() -> None:
-    told = _printed("""
+    report = _printed("""
 import sys
 from sshgate.providers.kubernetes.api import library
 configuration = library.load().Configuration()
@@ -80,14 +80,14 @@ print("urllib3" in sys.modules)
 configuration.username, configuration.password = "a", "b"
 print(configuration.get_basic_auth_token(), "urllib3" in sys.modules)
 """)
-    assert told == ["False", "Basic", "YTpi", "True"]
+    assert report == ["False", "Basic", "YTpi", "True"]
 
 
 def test_what_was_imported_before_is_not_replaced() -> None:
-    told = _printed("""
+    report = _printed("""
 import sys, urllib3
 from sshgate.providers.kubernetes.api import library
 library.load()
 print(sys.modules["urllib3"] is urllib3, sys.modules["kubernetes_asyncio.client.configuration"].urllib3 is urllib3)
 """)
-    assert told == ["True", "True"]
+    assert report == ["True", "True"]

@@ -193,7 +193,7 @@ def test_the_hash_follows_the_spec_and_nothing_else() -> None:
     assert digest(profile) != digest(replace(profile, pod_overrides={"priorityClassName": "low"}))
 
 
-def test_every_pod_of_a_profile_has_the_hash_of_its_template_whoever_gets_it() -> None:
+def test_every_pod_of_a_profile_has_the_hash_of_its_template_for_every_user() -> None:
     profile = Profile()
     labels = [pod(profile, user)["metadata"]["labels"] for user in ("alice", "bob")]
     labels.append(pod(profile, name="work")["metadata"]["labels"])

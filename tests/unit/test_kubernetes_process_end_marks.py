@@ -28,7 +28,7 @@ async def test_a_success_without_the_end_of_both_outputs_is_not_believed(tmp_pat
 
     async with process(tmp_path, script, dead=True) as made:
         made.pid = 7
-        await _told_the_mark(made)
+        await _given_the_mark(made)
         assert await made.read() == (STDOUT, b"cut sho")
         assert await made.read() is None
         assert await made.wait() == Lost(CUT)
@@ -54,13 +54,13 @@ async def test_the_marks_are_taken_out_of_both_outputs_however_they_are_cut(
 
     async with process(tmp_path, script, dead=False) as made:
         made.pid = 7
-        await _told_the_mark(made, no_input)
+        await _given_the_mark(made, no_input)
         if no_input:
             await made.write_eof()  # tells the program nothing: it has no stdin of ours
-        said = {STDOUT: b"", STDERR: b""}
+        output = {STDOUT: b"", STDERR: b""}
         while (chunk := await made.read()) is not None:
-            said[chunk[0]] += chunk[1]
-        assert said == {STDOUT: b"e\x01", STDERR: b"e\x01late\x01"}
+            output[chunk[0]] += chunk[1]
+        assert output == {STDOUT: b"e\x01", STDERR: b"e\x01late\x01"}
         assert await made.wait() == Exited(0)
 
 
@@ -75,7 +75,7 @@ async def test_the_marks_are_taken_out_of_both_outputs_however_they_are_cut(
         (b"", 137, Exited(137)),
     ],
 )
-async def test_a_program_that_a_signal_ended_is_told_from_a_status(
+async def test_a_program_that_a_signal_ended_differs_from_a_status(
     tmp_path: Path, behind: bytes, status: int, outcome: Outcome, cut: bool
 ) -> None:
     failure = b'\x03{"reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"%d"}]}}'
@@ -90,14 +90,16 @@ async def test_a_program_that_a_signal_ended_is_told_from_a_status(
         await socket.send_bytes(failure % status)
 
     async with process(tmp_path, script) as made:
-        await _told_the_mark(made)
-        assert await _said(made, STDERR, b"saidlater" + KILLED)
+        await _given_the_mark(made)
+        assert await _output(made, STDERR, b"saidlater" + KILLED)
         assert await made.read() is None
         assert await made.wait() == outcome
 
 
 @pytest.mark.parametrize("size", [3, UNTAKEN])
-async def test_a_launcher_whose_input_had_ended_is_told_aside_that_all_has_come(tmp_path: Path, size: int) -> None:
+async def test_a_launcher_whose_input_had_ended_learns_by_a_second_exec_that_all_has_come(
+    tmp_path: Path, size: int
+) -> None:
     home = FakePodContext(dead=False)
 
     async def script(socket: web.WebSocketResponse) -> None:
@@ -111,9 +113,9 @@ async def test_a_launcher_whose_input_had_ended_is_told_aside_that_all_has_come(
 
     async with process(tmp_path, script, home=home) as made:
         made.pid = 7
-        await _told_the_mark(made)
+        await _given_the_mark(made)
         await made.write_eof()
-        assert await _said(made, STDOUT, bytes(size))
+        assert await _output(made, STDOUT, bytes(size))
         assert await made.read() is None
         assert await made.wait() == Exited(0)
     assert home.taken_by == [7]
@@ -137,16 +139,16 @@ async def test_an_answer_that_ends_like_the_beginning_of_a_mark_arrives_without_
         await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script) as made:
-        mark = await _told_the_mark(made)
-        assert await _said(made, stream, b"an answer" + mark[:size])
+        mark = await _given_the_mark(made)
+        assert await _output(made, stream, b"an answer" + mark[:size])
         await made.write(b"a question")
-        assert await _said(made, stream, b"another" + mark[:size])
+        assert await _output(made, stream, b"another" + mark[:size])
         await made.write(b"the last")
         assert await made.read() is None
         assert await made.wait() == Exited(0)
 
 
-async def _told_the_mark(made: ExecProcess, no_input: bool = False) -> bytes:
+async def _given_the_mark(made: ExecProcess, no_input: bool = False) -> bytes:
     """The mark, which the other end reads first."""
     mark = made.expect_end_mark(no_input)
     assert mark is not None
@@ -154,15 +156,15 @@ async def _told_the_mark(made: ExecProcess, no_input: bool = False) -> bytes:
     return mark
 
 
-async def _said(made: ExecProcess, stream: int, expected: bytes) -> bool:
-    said = b""
+async def _output(made: ExecProcess, stream: int, expected: bytes) -> bool:
+    output = b""
     async with asyncio.timeout(10):
-        while len(said) < len(expected):
+        while len(output) < len(expected):
             chunk = await made.read()
             assert chunk is not None
             assert chunk[0] == stream
-            said += chunk[1]
-    return said == expected
+            output += chunk[1]
+    return output == expected
 
 
 async def test_a_mark_on_stdout_whose_end_is_late_is_waited_for_once_stderr_has_its_own(tmp_path: Path) -> None:
@@ -175,8 +177,8 @@ async def test_a_mark_on_stdout_whose_end_is_late_is_waited_for_once_stderr_has_
         await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script) as made:
-        await _told_the_mark(made)
-        assert await _said(made, STDOUT, b"all")
+        await _given_the_mark(made)
+        assert await _output(made, STDOUT, b"all")
         assert await made.read() is None
         assert await made.wait() == Exited(0)
 
@@ -195,7 +197,7 @@ async def test_output_into_which_a_part_of_the_mark_got_is_no_success(tmp_path: 
         await socket.send_bytes(SUCCESS)
 
     async with process(tmp_path, script) as made:
-        mark = await _told_the_mark(made)
+        mark = await _given_the_mark(made)
         assert await made.read() == (STDOUT, mark[:9])
         await made.write(b"seen")
         assert await made.read() is None

@@ -54,7 +54,7 @@ class Cluster:
         while (line := await self.lines.get()) is not None:
             yield line
 
-    def tell(self, kind: str, item: dict[str, Any]) -> None:
+    def send(self, kind: str, item: dict[str, Any]) -> None:
         self.lines.put_nowait({"type": kind, "object": item})
 
     def break_off(self) -> None:
@@ -82,16 +82,16 @@ class Diary:
                 await self._news.wait()
 
 
-async def test_changes_are_told_once_and_in_order(tmp_path: Path) -> None:
+async def test_changes_are_delivered_once_and_in_order(tmp_path: Path) -> None:
     cluster, diary = Cluster(), Diary()
     cluster.items = [pod("a")]
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
         reflector = pods(api, "x=y", diary.observe)
         await reflector.start()
-        cluster.tell("ADDED", pod("b", "11"))
-        cluster.tell("MODIFIED", pod("a", "12"))
-        cluster.tell("MODIFIED", pod("a", "12"))
-        cluster.tell("DELETED", pod("b", "13"))
+        cluster.send("ADDED", pod("b", "11"))
+        cluster.send("MODIFIED", pod("a", "12"))
+        cluster.send("MODIFIED", pod("a", "12"))
+        cluster.send("DELETED", pod("b", "13"))
         await diary.until("a new", "b new", "a changed", "b gone")
         assert list(reflector.known) == ["a"]
         await reflector.close()
@@ -102,9 +102,9 @@ async def test_a_broken_watch_goes_on_from_the_last_bookmark(tmp_path: Path) -> 
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
         reflector = Reflector(api, api.path("pods"), {}, Pod, diary.observe, jitter=lambda: -0.5)
         await reflector.start()
-        cluster.tell("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "99"}})
+        cluster.send("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "99"}})
         cluster.break_off()
-        cluster.tell("ADDED", pod("a", "100"))
+        cluster.send("ADDED", pod("a", "100"))
         await diary.until("a new")
         assert cluster.watched_from == ["10", "99"]
         assert cluster.lists == 1
@@ -120,7 +120,7 @@ async def test_a_broken_watch_goes_on_from_the_last_bookmark(tmp_path: Path) -> 
     ],
     ids=["410 inside the watch", "500 inside the watch", "nonsense"],
 )
-async def test_trouble_ends_in_a_new_list_that_tells_what_was_missed(tmp_path: Path, trouble: dict[str, Any]) -> None:
+async def test_trouble_ends_in_a_new_list_that_has_what_was_missed(tmp_path: Path, trouble: dict[str, Any]) -> None:
     cluster, diary = Cluster(), Diary()
     cluster.items = [pod("a"), pod("b")]
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
@@ -144,12 +144,12 @@ async def test_a_pod_made_again_under_its_name_is_another_pod(tmp_path: Path) ->
         await reflector.start()
         again = pod("a", "12")
         again["metadata"]["uid"] = "another"
-        cluster.tell("ADDED", again)
+        cluster.send("ADDED", again)
         await diary.until("a new", "a gone", "a new")
         await reflector.close()
 
 
-async def test_the_first_list_tells_why_it_fails(tmp_path: Path) -> None:
+async def test_the_first_list_raises_why_it_fails(tmp_path: Path) -> None:
     cluster = Cluster()
     cluster.broken_lists = 1
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
@@ -171,7 +171,7 @@ async def test_a_watch_that_ends_at_once_again_and_again_is_asked_for_less_and_l
         await reflector.close()
 
 
-async def test_an_observer_that_fails_once_is_told_of_what_comes_after(tmp_path: Path) -> None:
+async def test_an_observer_that_fails_once_gets_what_comes_after(tmp_path: Path) -> None:
     cluster, diary = Cluster(), Diary()
 
     def observe(old: Pod | None, new: Pod | None) -> None:
@@ -184,7 +184,7 @@ async def test_an_observer_that_fails_once_is_told_of_what_comes_after(tmp_path:
         await reflector.start()
         cluster.items = [pod("bad", "11"), pod("good", "12")]
         cluster.version = "12"
-        cluster.tell("ADDED", pod("bad", "11"))
+        cluster.send("ADDED", pod("bad", "11"))
         await diary.until("good new")
         await reflector.close()
 
@@ -205,7 +205,7 @@ async def test_its_repr_says_what_is_wrong(tmp_path: Path) -> None:
         await reflector.start()
         assert "0 known, watching" in repr(reflector)
         cluster.broken_lists = 1000
-        cluster.tell("ERROR", {"kind": "Status", "code": 500})
+        cluster.send("ERROR", {"kind": "Status", "code": 500})
         await until(lambda: reflector.error is not None)
         assert "down: the API server failed" in repr(reflector)
         await reflector.close()

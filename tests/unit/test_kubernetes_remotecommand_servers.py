@@ -34,8 +34,8 @@ async def test_output_of_both_streams_then_the_status(tmp_path: Path) -> None:
             await socket.send_bytes(frame)
 
     async with process(tmp_path, script) as made:
-        said = [await made.read() for _ in range(3)]
-        assert said == [(STDOUT, b"out"), (STDERR, b"err"), (STDOUT, b"more")]
+        output = [await made.read() for _ in range(3)]
+        assert output == [(STDOUT, b"out"), (STDERR, b"err"), (STDOUT, b"more")]
         assert await made.read() is None
         assert await made.wait() == Exited(3)
 
@@ -54,10 +54,10 @@ async def test_an_end_without_a_status_is_lost_never_success(tmp_path: Path, end
             transport.abort() if ending == "cut" else transport.write(b"\x82\xff\xff")
 
     async with process(tmp_path, script) as made:
-        said = b""
+        output = b""
         while (chunk := await made.read()) is not None:
-            said += chunk[1]
-        assert said in (b"half", b"") if ending == "cut" else said == b"half"
+            output += chunk[1]
+        assert output in (b"half", b"") if ending == "cut" else output == b"half"
         outcome = await made.wait()
         assert isinstance(outcome, Lost)
         assert outcome.status == 255

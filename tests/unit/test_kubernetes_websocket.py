@@ -27,14 +27,14 @@ async def test_a_closed_connection_is_freed_at_once(tmp_path: Path, ending: str)
         await socket.close()
         return socket
 
-    said, ended = asyncio.Event(), asyncio.Event()
+    output, ended = asyncio.Event(), asyncio.Event()
     gc.collect()
     gc.disable()
     try:
         async with serve(answer, tmp_path) as served, connected(served) as api, asyncio.timeout(20):
             socket = await api.websocket(api.path("pods", "x", "exec"), "command=true")
-            socket.attach(lambda data, start, end: said.set(), ended.set)
-            await said.wait()
+            socket.attach(lambda data, start, end: output.set(), ended.set)
+            await output.wait()
             if ending == "theirs":
                 await ended.wait()
             else:

@@ -88,7 +88,7 @@ async def test_without_an_answer_the_same_sandbox_is_looked_at_before_any_other(
     assert pods.asked == ["patch p-a", "look p-a", "patch p-a"]
 
 
-async def test_an_api_server_that_never_answers_is_said_to_be_away() -> None:
+async def test_an_api_server_that_never_answers_is_reported_as_away() -> None:
     pods = Pods(*[Answer.UNKNOWN] * 20)
     registry, claiming = world(pods, "a")
     with pytest.raises(Unavailable):

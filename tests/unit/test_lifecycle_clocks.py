@@ -74,7 +74,7 @@ def test_a_limit_shorter_than_a_warning_is_not_announced_by_it() -> None:
     assert clock(ProfileLimits(idle=30.0)).next_event(0.0) == (30.0, End("it was idle", unless_busy=True))
 
 
-def test_who_slept_through_a_warning_is_told_what_is_really_left() -> None:
+def test_who_slept_through_a_warning_learns_what_is_really_left() -> None:
     assert clock().next_event(1770.0) == (1740.0, Warn(1, "it was idle", unless_busy=True))
     assert clock().next_event(5000.0) == (1800.0, End("it was idle", unless_busy=True))
 
@@ -132,7 +132,7 @@ def test_the_lifetime_is_never_exceeded(steps: list[tuple[str, float]]) -> None:
 
 
 @given(st.floats(0, 3600), st.integers(1, 400))
-def test_whoever_follows_the_events_gets_few_warnings_and_one_end(length: float, lateness: int) -> None:
+def test_a_reader_of_the_events_gets_few_warnings_and_one_end(length: float, lateness: int) -> None:
     session = clock(ProfileLimits(max_lifetime=max(1.0, length), idle=0.0))
     now, warned = 0.0, []
     for _ in range(5):
@@ -316,7 +316,7 @@ def test_a_lease_that_is_not_there_kills_nobody_who_makes_it_anew() -> None:
     assert presence.dead("b")
 
 
-def test_a_goodbye_is_told_at_once_and_old_only_when_everybody_has_had_the_time_to_hear_it() -> None:
+def test_a_released_lease_counts_at_once_and_is_deleted_once_everybody_has_had_time_to_read_it() -> None:
     presence = Membership("a")
     presence.count_time(0.0)
     presence.left("c")

@@ -41,7 +41,7 @@ def test_a_leader_nobody_has_heard_of_is_replaced_after_the_silence() -> None:
     assert one.observe("ghost", LEASE_DURATION + 1)
 
 
-def test_a_leader_that_said_goodbye_is_replaced_at_once() -> None:
+def test_a_leader_that_released_its_lease_is_replaced_at_once() -> None:
     presence = Membership("b")
     presence.observe("a", "1")
     presence.left("a")

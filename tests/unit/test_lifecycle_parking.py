@@ -29,14 +29,14 @@ class Launcher:
     def __init__(self, pid: int) -> None:
         self.pid: int | None = None
         self.closed = False
-        self._said: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
-        self._said.put_nowait((STDOUT, b"\x01%d\x02" % pid))
+        self._output: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        self._output.put_nowait((STDOUT, b"\x01%d\x02" % pid))
 
     def drop(self) -> None:
-        self._said.put_nowait(None)
+        self._output.put_nowait(None)
 
     async def read(self) -> tuple[int, bytes] | None:
-        return await self._said.get()
+        return await self._output.get()
 
     async def write(self, data: bytes) -> None:
         assert data == launcher.NOTHING, "no user byte reaches a parked launcher"
@@ -233,7 +233,7 @@ async def test_a_sandbox_that_cannot_be_entered_is_tried_again_later_as_a_new_on
     assert world.parking.count == 2
 
 
-async def test_a_sandbox_the_watch_has_not_told_of_is_entered_once_it_has(world: World) -> None:
+async def test_a_sandbox_the_watch_has_not_shown_is_entered_once_it_has(world: World) -> None:
     world.watched = False
     world.registry.update(warm("a"))
     await world.look()

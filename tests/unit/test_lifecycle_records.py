@@ -182,7 +182,7 @@ def test_a_state_we_do_not_know_is_neither_warm_nor_claimed() -> None:
         ({"phase": "Failed", "reason": "Evicted"}, Stage.FINISHED, "Evicted"),
     ],
 )
-def test_the_stage_of_a_pod_is_told_by_its_status(status: dict[str, Any], stage: Stage, reason: str | None) -> None:
+def test_the_stage_of_a_pod_follows_from_its_status(status: dict[str, Any], stage: Stage, reason: str | None) -> None:
     record = record_from({"metadata": {"name": "p", "uid": "u"}, "status": status})
     assert (record.stage, record.reason) == (stage, reason)
 

@@ -43,23 +43,27 @@ def test_an_old_bubblewrap_gets_no_word_that_it_does_not_know() -> None:
 
 
 def test_everything_writable_holds_half_of_the_profiles_memory() -> None:
-    said = words(Abilities())
-    sizes = [said[place + 1] for place, word in enumerate(said) if word == "--size"]
+    output = words(Abilities())
+    sizes = [output[place + 1] for place, word in enumerate(output) if word == "--size"]
     assert sizes == [str(256 << 20)] * 3
-    assert [said[place + 1] for place, word in enumerate(said) if word == "--tmpfs"] == ["/dev/shm", "/tmp", "/home"]
-    assert [said[place + 1] for place, word in enumerate(said) if word == "--remount-ro"] == ["/dev", "/"]
+    assert [output[place + 1] for place, word in enumerate(output) if word == "--tmpfs"] == [
+        "/dev/shm",
+        "/tmp",
+        "/home",
+    ]
+    assert [output[place + 1] for place, word in enumerate(output) if word == "--remount-ro"] == ["/dev", "/"]
 
 
 def test_limits_follow_the_profile() -> None:
-    said = confine(SMALL, None)
-    assert {f"--data={512 << 20}", f"--fsize={2 << 30}", "--core=0"} <= set(said)
-    assert not any(word.startswith("--reuid") for word in said)
+    output = confine(SMALL, None)
+    assert {f"--data={512 << 20}", f"--fsize={2 << 30}", "--core=0"} <= set(output)
+    assert not any(word.startswith("--reuid") for word in output)
     assert {"--reuid=77", "--regid=77", "--clear-groups"} <= set(confine(SMALL, 77))
 
 
 def test_a_refused_namespace_gets_the_line_to_run() -> None:
-    said = explain("bwrap: setting up uid map: Permission denied\n")
-    assert "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0" in said
+    output = explain("bwrap: setting up uid map: Permission denied\n")
+    assert "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0" in output
     assert explain("bwrap: Can't find source path /data\n").endswith("bwrap: Can't find source path /data.")
 
 

@@ -26,12 +26,12 @@ class Talkative(TestProcess):
 
     def __init__(self, stream: int, chunk: bytes) -> None:
         super().__init__()
-        self.said = 0
+        self.written = 0
         self._chunk = stream, chunk
 
     async def read(self) -> tuple[int, bytes] | None:
-        assert self.said < ENOUGH, "it is read without an end"
-        self.said += len(self._chunk[1])
+        assert self.written < ENOUGH, "it is read without an end"
+        self.written += len(self._chunk[1])
         return self._chunk
 
 
@@ -67,20 +67,20 @@ async def test_a_start_that_is_talked_into_fails(
     began = time.process_time()
     with contextlib.suppress(StartFailed):
         assert await read(process) is False  # whatever is no server's mark is the other one
-    assert process.said <= LONGEST_TALK + 2 * size
+    assert process.written <= LONGEST_TALK + 2 * size
     assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("stream", [STDOUT, STDERR])
-async def test_a_look_that_is_talked_into_tells_nothing(stream: int) -> None:
+async def test_a_look_into_which_others_write_shows_nothing(stream: int) -> None:
     process = Talkative(stream, b"x" * 32_768)
     assert await Place(process).aside.busy(7)
     await dismiss(process)
-    assert process.said <= 2 * (LONGEST_TALK + 2 * 32_768)
+    assert process.written <= 2 * (LONGEST_TALK + 2 * 32_768)
     assert process.closed
 
 
-async def test_the_terminals_mark_is_found_among_what_is_said() -> None:
+async def test_the_terminals_mark_is_found_among_other_output() -> None:
     process = TestProcess()
     process.output.put(b"a" * 4000, STDOUT)
     process.output.put(b"b" + launcher.TERMINAL_MARK + b"c" * 9000, STDOUT)

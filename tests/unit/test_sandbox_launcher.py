@@ -89,7 +89,7 @@ def test_with_no_input_the_end_of_stdin_is_the_launchers_alone(shell: tuple[str,
         (b"exit 0", 0, False),
     ],
 )
-def test_a_killed_program_is_told_from_a_status_and_the_shell_says_nothing(
+def test_a_killed_program_differs_from_a_status_and_the_shell_prints_nothing(
     shell: tuple[str, ...], command: bytes, status: int, killed: bool
 ) -> None:
     with parked(shell) as running:
@@ -113,8 +113,8 @@ def test_signals_are_as_a_program_expects_them(shell: tuple[str, ...], mark: byt
     with parked(shell) as running:
         program = Program(Request(Exec(b"exec cat /proc/self/status")))
         out, _ = running.communicate(launcher.line(program, mark) + b"MARK", PATIENCE)
-    said = dict(line.split(b":", 1) for line in out.splitlines() if b":" in line)
-    assert [int(said[b"Sig" + kind], 16) for kind in (b"Blk", b"Ign", b"Cgt")] == [0, 0, 0]
+    printed = dict(line.split(b":", 1) for line in out.splitlines() if b":" in line)
+    assert [int(printed[b"Sig" + kind], 16) for kind in (b"Blk", b"Ign", b"Cgt")] == [0, 0, 0]
 
 
 def test_the_launchers_tools_are_the_systems_and_the_programs_the_images(tmp_path: Path) -> None:

@@ -173,8 +173,8 @@ def test_who_was_started_to_outlive_a_hangup_stays() -> None:
     mine = f"0.{os.getpid()}"  # no other run's
 
     def left() -> list[int]:
-        told = subprocess.run(["pgrep", "-fx", f"sleep 6[67]{mine}"], capture_output=True, check=False).stdout
-        return [int(pid) for pid in told.split()]
+        report = subprocess.run(["pgrep", "-fx", f"sleep 6[67]{mine}"], capture_output=True, check=False).stdout
+        return [int(pid) for pid in report.split()]
 
     command = f"nohup sleep 66{mine} >/dev/null & setsid sleep 67{mine} & echo ready; exec sleep 68"
     try:

@@ -146,7 +146,7 @@ async def test_what_cannot_be_written_leaves_the_line_clean(files: ShellFiles) -
     assert [name async for name, _ in await files.entries(b".")] == [b".", b".."]
 
 
-async def test_a_full_disk_is_told(files: ShellFiles) -> None:
+async def test_a_full_disk_is_reported(files: ShellFiles) -> None:
     with pytest.raises(OSError) as refused:  # noqa: PT011
         await files.write(b"/dev/full", 0, b"x")
     assert refused.value.errno == errno.ENOSPC
@@ -158,13 +158,13 @@ async def test_ten_thousand_names_are_listed(files: ShellFiles, tmp_path: Path) 
     assert len([name async for name, _ in await files.entries(b".")]) == 10_002
 
 
-async def test_the_room_of_the_disk_is_told(files: ShellFiles) -> None:
+async def test_the_room_of_the_disk_is_reported(files: ShellFiles) -> None:
     room, true = await files.space(b"."), os.statvfs("/")
     assert room.fragment * room.blocks > 0
     assert room.longest_name == true.f_namemax
 
 
-async def test_a_shell_that_has_gone_is_told(files: ShellFiles) -> None:
+async def test_a_shell_that_has_gone_is_reported(files: ShellFiles) -> None:
     await files._process.write(b"exit 3\n")
     with pytest.raises(FilesLost):
         await files.status(b".", follow=True)
@@ -184,7 +184,7 @@ async def test_pieces_of_any_size_arrive(files: ShellFiles, tmp_path: Path, piec
     assert got == content
 
 
-async def test_a_read_of_more_than_was_told_costs_no_more_than_that(files: ShellFiles, tmp_path: Path) -> None:
+async def test_a_read_of_more_than_the_file_has_costs_no_more_than_that(files: ShellFiles, tmp_path: Path) -> None:
     with (tmp_path / "home" / "sparse").open("wb") as sparse:
         sparse.truncate(1 << 30)
     client = TestClient()

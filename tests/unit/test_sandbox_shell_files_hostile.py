@@ -27,7 +27,7 @@ class Liar(TestProcess):
 
     def __init__(self, flood: bytes, stream: int = STDOUT) -> None:
         super().__init__()
-        self.said = 0
+        self.written = 0
         self._flood = flood
         self._stream = stream
         self._well: list[bytes] = []
@@ -47,10 +47,10 @@ class Liar(TestProcess):
         await self._asked.wait()
         if self._well:
             return STDOUT, self._well.pop(0)
-        assert self.said < ENOUGH, "it is read without an end"
+        assert self.written < ENOUGH, "it is read without an end"
         if not self._flood:
             await asyncio.Event().wait()
-        self.said += len(self._flood)
+        self.written += len(self._flood)
         return self._stream, self._flood
 
 
@@ -76,7 +76,7 @@ async def test_an_answer_without_an_end_is_the_end(ask: Callable[[ShellFiles], o
     began = time.process_time()
     with pytest.raises(FilesLost, match="answers without an end"):
         await ask(files)  # type: ignore[misc]
-    assert process.said <= LONGEST_ANSWER + 2 * len(ENTRY * 200)
+    assert process.written <= LONGEST_ANSWER + 2 * len(ENTRY * 200)
     assert time.process_time() - began < 1
 
 
@@ -140,7 +140,7 @@ async def test_servers_of_one_user_are_counted() -> None:
         pass
 
 
-async def test_a_client_is_told_and_memory_is_not_filled() -> None:
+async def test_a_client_gets_an_error_and_memory_is_not_filled() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clients = []
     for _ in range(24):

@@ -61,7 +61,7 @@ class Watched:
         self.applied.append(config.limits.sandboxes)
 
 
-async def test_a_file_with_mistakes_is_told_and_changes_nothing(tmp_path: Path) -> None:
+async def test_a_file_with_mistakes_is_reported_and_changes_nothing(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     task = asyncio.create_task(watched.reloader.run())
     try:

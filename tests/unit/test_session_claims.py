@@ -192,7 +192,7 @@ async def test_what_remains_of_its_lifetime_is_what_a_later_channel_gets() -> No
 
 
 @pytest.mark.parametrize("grant", [granted("work"), granted(limits=ProfileLimits(idle=1.0))], ids=["named", "other"])
-async def test_what_was_foreseen_wrongly_is_gone_before_another_is_made(grant: Grant) -> None:
+async def test_a_wrong_speculative_claim_is_gone_before_another_is_made(grant: Grant) -> None:
     rooms = Rooms(most=1)
     async with claims(rooms) as mine:
         mine.start_speculative_claim(granted(), "s1")
@@ -203,12 +203,15 @@ async def test_what_was_foreseen_wrongly_is_gone_before_another_is_made(grant: G
             assert len(rooms.there) == 1
 
 
-async def test_what_was_foreseen_though_one_is_shared_is_given_up_at_once() -> None:
+async def test_a_speculative_claim_is_cancelled_at_once_if_a_sandbox_is_shared() -> None:
     rooms = Rooms(most=2)
     async with claims(rooms) as mine:
         mine.start_speculative_claim(granted(), "s2")
-        foreseen = mine.take_speculative_claim()
-        async with mine.sandbox(granted(), "s1", print) as one, mine.sandbox(granted(), "s2", print, foreseen) as two:
+        speculative = mine.take_speculative_claim()
+        async with (
+            mine.sandbox(granted(), "s1", print) as one,
+            mine.sandbox(granted(), "s2", print, speculative) as two,
+        ):
             assert await get(one) is await get(two)
             await asyncio.sleep(0.01)
             assert len(rooms.there) == 1

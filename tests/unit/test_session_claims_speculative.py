@@ -68,38 +68,38 @@ class Maker:
         return self.room
 
 
-async def test_what_was_foreseen_is_used_and_its_progress_told() -> None:
-    maker, said = Maker(), list[str]()
-    foreseen = SpeculativeClaim(maker.create, ORDER)
-    assert foreseen.matches(ORDER)
-    using = asyncio.create_task(foreseen.use(said.append))
+async def test_a_speculative_claim_is_used_and_its_progress_shown() -> None:
+    maker, output = Maker(), list[str]()
+    speculative = SpeculativeClaim(maker.create, ORDER)
+    assert speculative.matches(ORDER)
+    using = asyncio.create_task(speculative.use(output.append))
     await asyncio.sleep(0)
     maker.ready.set()
     assert await using is maker.room
-    assert said == ["here"]
-    assert not foreseen.matches(ORDER), "once"
-    await foreseen.cancel()
+    assert output == ["here"]
+    assert not speculative.matches(ORDER), "once"
+    await speculative.cancel()
     assert not maker.room.deleted
 
 
 async def test_another_profile_does_not_fit() -> None:
     maker = Maker()
-    foreseen = SpeculativeClaim(maker.create, ORDER)
-    assert not foreseen.matches(replace(ORDER, profile=Profile(name="gpu")))
-    await foreseen.cancel()
+    speculative = SpeculativeClaim(maker.create, ORDER)
+    assert not speculative.matches(replace(ORDER, profile=Profile(name="gpu")))
+    await speculative.cancel()
 
 
 @pytest.mark.parametrize("ready", [True, False])
 async def test_what_nobody_uses_is_given_up(ready: bool) -> None:
     maker = Maker()
-    foreseen = SpeculativeClaim(maker.create, ORDER)
+    speculative = SpeculativeClaim(maker.create, ORDER)
     await asyncio.sleep(0)
     if ready:
         maker.ready.set()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    await foreseen.cancel()
-    await foreseen.cancel()
+    await speculative.cancel()
+    await speculative.cancel()
     assert maker.room.deleted is ready
     assert maker.cancelled is not ready
 
@@ -114,7 +114,7 @@ async def test_a_user_who_gives_up_takes_what_is_under_way_along() -> None:
     assert maker.cancelled
 
 
-async def test_why_it_failed_is_told_to_who_uses_it_and_to_nobody_else() -> None:
+async def test_its_failure_is_raised_to_its_user_and_to_nobody_else() -> None:
     maker = Maker()
     maker.full = True
     unused, used = SpeculativeClaim(maker.create, ORDER), SpeculativeClaim(maker.create, ORDER)

@@ -89,10 +89,10 @@ class OfALyingRelay:
 
 def forwards() -> Forwards:
     identity = Identity(LoginName("user"), "publickey", "SHA256:x", "127.0.0.1")
-    trail = Events(to_log).context()
-    claims = Claims(LocalProvider(SandboxPlace(provider="local")), None, "user", trail)
+    context = Events(to_log).context()
+    claims = Claims(LocalProvider(SandboxPlace(provider="local")), None, "user", context)
     granted = Grant(Profile(), "channel", Request(Shell()))
-    return Forwards(identity, lambda: granted, claims, trail)
+    return Forwards(identity, lambda: granted, claims, context)
 
 
 async def test_answers_that_a_relay_does_not_read_stop_what_it_may_say() -> None:

@@ -16,7 +16,7 @@ class _Scene:
 
     def __init__(self, limits: ProfileLimits, busy: bool = False) -> None:
         self.time = 0.0
-        self.said: list[str] = []
+        self.output: list[str] = []
         self.asked = 0
         self._busy = busy
         self.keeper = SessionTimer(
@@ -28,7 +28,7 @@ class _Scene:
         return self.time
 
     async def _warn(self, sentence: str) -> None:
-        self.said.append(sentence)
+        self.output.append(sentence)
 
     async def _is_busy(self) -> bool:
         self.asked += 1
@@ -40,7 +40,7 @@ async def test_a_terminal_is_warned_five_and_one_minutes_before_the_end() -> Non
     scene.time = 240.0  # one minute left at the second look
     reason = await scene.keeper.wait_until_expired()
     assert reason == "its time is over"
-    assert scene.said[-1] == "this session ends in 1 minute: its time is over."
+    assert scene.output[-1] == "this session ends in 1 minute: its time is over."
 
 
 async def test_the_line_ends_first_or_the_time_does() -> None:

@@ -52,9 +52,9 @@ def public(door: FrontDoor) -> str:
 async def test_identity_says_who_how_and_from_where(door: FrontDoor) -> None:
     await door.ssh("true", user="user+gpu=work")
     identity = door.programs.logins[0].identity
-    said = fingerprint(door.key)
+    output = fingerprint(door.key)
     assert str(identity.login) == "user+gpu=work"
-    assert (identity.method, identity.fingerprint) == ("publickey", said)
+    assert (identity.method, identity.fingerprint) == ("publickey", output)
     assert (identity.source, identity.server, identity.server_port) == ("127.0.0.1", "127.0.0.1", door.port)
     assert identity.source_port > 0
 

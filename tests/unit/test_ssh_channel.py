@@ -108,7 +108,7 @@ async def test_variables_that_change_how_commands_run_are_never_accepted(tmp_pat
 async def test_terminal_has_the_clients_size_and_type(door: FrontDoor) -> None:
     async with OnTerminal(door, "stty size; echo $TERM", columns=91, rows=33, term="screen-256color") as client:
         assert await client.until_end() == 0
-        assert client.said == b"33 91\r\nscreen-256color\r\n"
+        assert client.output == b"33 91\r\nscreen-256color\r\n"
 
 
 async def test_terminal_modes_arrive(door: FrontDoor) -> None:
@@ -128,20 +128,20 @@ async def test_after_a_thousand_resizes_the_last_one_counts(door: FrontDoor) -> 
         await asyncio.to_thread(client.settle)
         client.type(b"\n")
         assert await client.until_end() == 0
-        assert b"45 123" in client.said
+        assert b"45 123" in client.output
 
 
 async def test_control_c_reaches_the_program_as_an_interrupt(door: FrontDoor) -> None:
     async with OnTerminal(door, "trap 'echo caught; exit 4' INT; echo ready; while :; do sleep 1; done") as client:
-        await client.until_said(b"ready")
+        await client.until_output(b"ready")
         client.type(b"\x03")
         assert await client.until_end() == 4
-        assert b"caught" in client.said
+        assert b"caught" in client.output
 
 
 async def test_escape_sends_a_break(door: FrontDoor) -> None:
     async with OnTerminal(door, "trap 'echo broken; exit 6' INT; echo ready; while :; do sleep 1; done") as client:
-        await client.until_said(b"ready")
+        await client.until_output(b"ready")
         client.type(b"\r~B")
         assert await client.until_end() == 6
 
@@ -222,7 +222,7 @@ async def test_fifty_commands_at_once_keep_their_status(tmp_path: Path) -> None:
 async def test_greeting_is_shown_to_an_interactive_shell_only(tmp_path: Path) -> None:
     async with front_door(tmp_path, ssh=Ssh(greeting="Welcome.\nBe nice.")) as door:
         async with OnTerminal(door) as client:
-            await client.until_said(b"Welcome.\r\nBe nice.\r\n")
+            await client.until_output(b"Welcome.\r\nBe nice.\r\n")
             client.type(b"exit\n")
             await client.until_end()
         assert (await door.ssh("true", options=["-tt"])).out == b""
@@ -267,7 +267,7 @@ async def test_silent_client_that_answers_is_kept_and_one_that_does_not_is_cut(t
         await until(lambda: door.programs.logins[1].running == 0)
 
 
-async def test_shutdown_tells_running_sessions_and_waits_for_them(tmp_path: Path) -> None:
+async def test_shutdown_warns_running_sessions_and_waits_for_them(tmp_path: Path) -> None:
     async with front_door(tmp_path) as door:
         client = await door.start("sleep 100")
         await until(lambda: door.programs.logins and door.programs.logins[0].running)

@@ -27,10 +27,10 @@ def test_first_start_makes_two_private_keys_and_later_ones_keep_them(tmp_path: P
 
 def test_fingerprint_is_what_ssh_keygen_says(tmp_path: Path) -> None:
     make_key(tmp_path / "ssh_host_ed25519_key")
-    said = subprocess.run(
+    output = subprocess.run(
         ["ssh-keygen", "-lf", tmp_path / "ssh_host_ed25519_key"], check=True, capture_output=True, text=True
     ).stdout
-    assert fingerprint_of(hostkeys.load(tmp_path)[0].public_data) == said.split()[1]
+    assert fingerprint_of(hostkeys.load(tmp_path)[0].public_data) == output.split()[1]
 
 
 def test_keys_of_an_operator_are_used_as_they_are(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_private_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) 
         hostkeys.load(tmp_path)
 
 
-def test_every_unusable_key_is_told_at_once(tmp_path: Path) -> None:
+def test_every_unusable_key_is_reported_at_once(tmp_path: Path) -> None:
     make_key(tmp_path / "ssh_host_rsa_key", "rsa", "-b", "1024")
     make_key(tmp_path / "ssh_host_ed25519_key", "ed25519")
     subprocess.run(

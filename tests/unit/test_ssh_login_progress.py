@@ -63,9 +63,9 @@ async def test_a_key_that_is_removed_ends_what_it_opened(door: FrontDoor) -> Non
     assert await client.stdout.readline() == b"up\n"
     line_of(door).write_text("# nobody\n")
     async with asyncio.timeout(6):
-        _, said = await client.communicate()
+        _, output = await client.communicate()
     assert client.returncode == 255
-    assert NO_LONGER in said.decode()
+    assert NO_LONGER in output.decode()
     (login,) = door.programs.logins
     await until(lambda: login.closed and not login.running)
 

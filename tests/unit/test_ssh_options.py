@@ -77,7 +77,7 @@ async def test_every_warning_of_ssh_audit_is_written_down_with_its_reason(door: 
     assert entries
     assert [entry for entry in entries if "fail" in entry["notes"]] == []
     assert (report["cves"], report["recommendations"]) == ([], {})
-    warned = {(entry["algorithm"], said) for entry in entries for said in entry["notes"].get("warn", ())}
+    warned = {(entry["algorithm"], output) for entry in entries for output in entry["notes"].get("warn", ())}
     text = (Path(hostkeys.__file__).parent / "README.md").read_text()
     known = {(row[1], row[2]) for row in re.finditer(r"^\| `([^`]+)` \| ([^|]+) \| [^|]{20,} \|$", text, re.M)}
     assert warned == known
@@ -98,8 +98,8 @@ async def test_client_that_knows_only_others_is_refused(door: FrontDoor, option:
 
 async def test_pings_are_announced_and_answered(door: FrontDoor) -> None:
     async with peer(door.port) as client:
-        _, said = await client.hear(MSG_EXT_INFO)
-        packet = SSHPacket(said)
+        _, output = await client.hear(MSG_EXT_INFO)
+        packet = SSHPacket(output)
         extensions = {packet.get_string(): packet.get_string() for _ in range(packet.get_uint32())}
         assert extensions[b"ping@openssh.com"] == b"0"
         await client.log_in(asyncssh.read_private_key(door.key))
@@ -178,7 +178,7 @@ async def test_data_right_behind_a_change_from_gcm_to_ctr_arrives(door: FrontDoo
         assert connection.get_extra_info("send_cipher") == "aes256-ctr"
 
 
-async def test_all_host_keys_are_told_to_clients_that_want_them(door: FrontDoor) -> None:
+async def test_all_host_keys_are_sent_to_clients_that_want_them(door: FrontDoor) -> None:
     known = door.place / "known_hosts"
     await door.ssh("true")
     assert known.read_text().count("ssh-") == 1

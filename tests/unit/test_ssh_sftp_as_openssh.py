@@ -181,8 +181,8 @@ async def both(
 async def same(both: tuple[Peer, Peer], kind: int, body: Any, note: object = "") -> bytes:
     """Ask both; their answers mean the same. ``body`` is bytes, or makes them of a peer. Returns ours."""
     theirs, ours = [await peer.ask(kind, body(peer) if callable(body) else body) for peer in both]
-    told = [meaning(answer, peer) for answer, peer in zip((theirs, ours), both, strict=True)]
-    assert told[1] == told[0], (kind, note, body if isinstance(body, bytes) else body(both[1]))
+    report = [meaning(answer, peer) for answer, peer in zip((theirs, ours), both, strict=True)]
+    assert report[1] == report[0], (kind, note, body if isinstance(body, bytes) else body(both[1]))
     return ours
 
 
@@ -216,10 +216,10 @@ def names(rest: bytes, peer: Peer) -> list[object]:
             size = struct.unpack(">I", rest[at : at + 4])[0]
             words.append(rest[at + 4 : at + 4 + size].replace(os.fsencode(peer.home.parent), b"~"))
             at += 4 + size
-        told, used = attributes(rest[at:])
+        report, used = attributes(rest[at:])
         at += used
         if words[0] != b"..":  # another directory
-            found.append((words[0], words[1].endswith(words[0]), told))
+            found.append((words[0], words[1].endswith(words[0]), report))
     assert at == len(rest)
     return found
 
@@ -281,8 +281,8 @@ async def work_on_a_file(both: tuple[Peer, Peer], pick: random.Random, path: byt
     """Open something, and if that goes well read, write, look at and close it."""
     flags = pick.choice([1, 2, 3, 10, 26, 11, 0x2A, 6, 14, 0, 9, 17, 0x20])
     opened = [await peer.ask(3, string(path) + u32(flags) + u32(0) + extra) for peer in both]
-    told = [meaning(answer, peer) for answer, peer in zip(opened, both, strict=True)]
-    assert told[1] == told[0], (path, flags)
+    report = [meaning(answer, peer) for answer, peer in zip(opened, both, strict=True)]
+    assert report[1] == report[0], (path, flags)
     if opened[1][0] != 102:
         return
     handles = {id(peer): answer[9:] for peer, answer in zip(both, opened, strict=True)}
@@ -309,8 +309,8 @@ async def work_on_a_file(both: tuple[Peer, Peer], pick: random.Random, path: byt
 
 async def work_on_a_directory(both: tuple[Peer, Peer], path: bytes, extra: bytes) -> None:
     opened = [await peer.ask(11, string(path) + extra) for peer in both]
-    told = [meaning(answer, peer) for answer, peer in zip(opened, both, strict=True)]
-    assert told[1] == told[0], path
+    report = [meaning(answer, peer) for answer, peer in zip(opened, both, strict=True)]
+    assert report[1] == report[0], path
     if opened[1][0] != 102:
         return
     if path in (b".", b"d", b"empty", b"dirlink", b"rodir", b"d/", b""):

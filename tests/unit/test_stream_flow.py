@@ -95,7 +95,7 @@ async def test_a_reader_waits_for_the_next_chunk() -> None:
     assert await reader == (0, b"x")
 
 
-async def test_a_waiting_reader_is_told_of_the_end() -> None:
+async def test_a_waiting_reader_gets_the_end() -> None:
     flow = Flow(10, 1)
     reader = asyncio.create_task(flow.get())
     await asyncio.sleep(0)

@@ -47,7 +47,7 @@ class End:
         self.gone.set()
 
 
-async def test_a_slow_client_gets_all_that_a_server_said_before_it_closed() -> None:
+async def test_a_slow_client_gets_all_that_a_server_sent_before_it_closed() -> None:
     client, server = End(), End()
     server.says.put(b"answer")
     server.leave()
@@ -74,7 +74,7 @@ async def test_a_client_that_leaves_ends_what_waits_for_it() -> None:
     assert not client.written
 
 
-async def test_what_a_client_said_before_it_closed_is_delivered_while_it_is_taken() -> None:
+async def test_what_a_client_sent_before_it_closed_is_delivered_while_it_is_taken() -> None:
     client, server = End(), End()
     pieces = [bytes([number]) * 40_000 for number in range(12)]
     for piece in pieces:

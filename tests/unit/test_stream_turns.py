@@ -345,10 +345,10 @@ async def test_a_callback_that_fails_leaves_the_others_their_turn() -> None:
 async def test_what_comes_during_work_is_worked_off_as_well() -> None:
     loop = Loop()
     peer = Peer(loop, "a")
-    said = iter(range(3))
+    output = iter(range(3))
 
     def steps() -> Iterator[None]:
-        for _ in said:
+        for _ in output:
             peer.send(1)
             yield
 

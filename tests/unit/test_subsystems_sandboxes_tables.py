@@ -6,7 +6,7 @@ from sshgate.sandbox.interfaces import Listed, ListedHome
 from sshgate.session.subsystems.sandboxes import home_table, sandbox_table
 
 
-def test_sandboxes_are_told_in_columns() -> None:
+def test_sandboxes_are_listed_in_columns() -> None:
     listed = [
         Listed("sshgate-work-0a", "ada", "work", "default", "attached", 305.0, 28_000.0, True, 0.126, 13 << 20),
         Listed("sshgate-ada-1b", "ada", None, "gpu", "starting", 2.0, None),
@@ -26,6 +26,6 @@ def test_the_operator_sees_whose_they_are() -> None:
     )
 
 
-def test_homes_are_told_in_columns() -> None:
+def test_homes_are_listed_in_columns() -> None:
     listed = [ListedHome("ada", "work", "10Gi", 90_000.0, True), ListedHome("ada", "x", "1Gi", 61.0, False)]
     assert home_table(listed) == ("NAME  SIZE  AGE     STATE\nwork  10Gi  25h00m  in use\nx     1Gi   1m      kept\n")

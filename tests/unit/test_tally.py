@@ -56,7 +56,7 @@ def tally(results: Path, ci: str = "", failed: str = "") -> tuple[int, list[str]
     return done.returncode, done.stdout.splitlines()
 
 
-def test_each_failure_is_told_with_its_reason_on_one_line(results: Path) -> None:
+def test_each_failure_is_listed_with_its_reason_on_one_line(results: Path) -> None:
     status, lines = tally(results, failed="layer")
     assert status == 1
     assert lines == [
@@ -72,8 +72,8 @@ def test_each_failure_is_told_with_its_reason_on_one_line(results: Path) -> None
 def test_what_could_not_run_fails_only_a_ci_run(tmp_path: Path) -> None:
     (tmp_path / "unable").write_text("cluster: no room\n")
     (tmp_path / "times").write_text("3 check\n40 waiting for the cluster\n")
-    told = ["could not run: cluster: no room", "seconds: check 3, waiting for the cluster 40; 43 in all"]
-    assert tally(tmp_path) == (0, [*told, "0 passed, 0 failed, 0 skipped"])
+    printed = ["could not run: cluster: no room", "seconds: check 3, waiting for the cluster 40; 43 in all"]
+    assert tally(tmp_path) == (0, [*printed, "0 passed, 0 failed, 0 skipped"])
     status, lines = tally(tmp_path, ci="true")
     assert status == 1
     assert "With CI=true everything has to run." in lines

@@ -22,8 +22,8 @@ def recorded() -> tuple[Events, list[Record]]:
 
 def test_a_trail_adds_its_fields_to_every_event() -> None:
     events, records = recorded()
-    trail = events.context(connection="c1", source="::1").with_fields(user="dev")
-    trail.emit(Code.LOGIN, method="publickey", failures=None)
+    context = events.context(connection="c1", source="::1").with_fields(user="dev")
+    context.emit(Code.LOGIN, method="publickey", failures=None)
     assert records == [
         Record(
             Code.LOGIN,
@@ -72,10 +72,10 @@ async def test_strangers_are_heard_so_often_and_the_rest_is_counted(monkeypatch:
     records: list[Record] = []
     counted: list[Record] = []
     events = Events(records.append, counter=counted.append)
-    trail = events.context(connection="c")
+    context = events.context(connection="c")
     for number in range(100):
-        trail.emit(Code.CONNECTION_LIMIT, stranger=Stranger("192.0.2.1"))
-        trail.emit(Code.WEB_MALFORMED, stranger=Stranger("192.0.2.1", 1))
+        context.emit(Code.CONNECTION_LIMIT, stranger=Stranger("192.0.2.1"))
+        context.emit(Code.WEB_MALFORMED, stranger=Stranger("192.0.2.1", 1))
         events.emit(Code.WEB_REFUSED, stranger=Stranger(f"2001:db8:{number // 2}::/48"))
         # Users are never left out.
         events.emit(Code.CONNECTION_LIMIT, user="dev")

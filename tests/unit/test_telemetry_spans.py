@@ -35,9 +35,9 @@ class Traced:
         return marks
 
     def connection(self, name: str) -> None:
-        trail = self.events.context(connection=name).with_timings(self.marks("", Stage.ACCEPT))
-        trail.emit(Code.LOGIN, method="publickey")
-        trail.emit(Code.CONNECTION_END)
+        context = self.events.context(connection=name).with_timings(self.marks("", Stage.ACCEPT))
+        context.emit(Code.LOGIN, method="publickey")
+        context.emit(Code.CONNECTION_END)
 
     def finished(self, name: str) -> list[ReadableSpan]:
         return [span for span in self._exporter.get_finished_spans() if span.name == name]
@@ -52,13 +52,13 @@ def test_little_is_kept_of_connections_that_are_over() -> None:
 
 def test_a_browsers_session_is_a_root_and_a_sandbox_goes_after_its_session() -> None:
     traced = Traced()
-    trail = traced.events.context(user="dev", session="s1")
-    marked = trail.with_timings(traced.marks("s1", Stage.REQUEST))
+    context = traced.events.context(user="dev", session="s1")
+    marked = context.with_timings(traced.marks("s1", Stage.REQUEST))
     marked.emit(Code.SESSION_START)
     traced.now += 5
     marked.emit(Code.SESSION_END, outcome="exited", status=0)
     traced.now += 2
-    trail.emit(Code.SANDBOX_END, sandbox="pod-1", seconds=1.5)
+    context.emit(Code.SANDBOX_END, sandbox="pod-1", seconds=1.5)
     (session,), (removal,) = traced.finished("session"), traced.finished("sandbox.remove")
     assert session.parent is None
     assert removal.parent == session.context
@@ -69,21 +69,21 @@ def test_a_browsers_session_is_a_root_and_a_sandbox_goes_after_its_session() -> 
 
 def test_a_calendar_that_is_set_bends_no_span() -> None:
     traced = Traced()
-    trail = traced.events.context(connection="c1").with_timings(traced.marks("", Stage.ACCEPT))
-    trail.emit(Code.LOGIN)
+    context = traced.events.context(connection="c1").with_timings(traced.marks("", Stage.ACCEPT))
+    context.emit(Code.LOGIN)
     traced.set_by -= 86_400
     traced.now += 3
-    trail.emit(Code.CONNECTION_END)
+    context.emit(Code.CONNECTION_END)
     (span,) = traced.finished("ssh.connection")
     assert (span.end_time or 0) - (span.start_time or 0) == 3_000_000_000
 
 
 def test_a_start_that_fails_shows_the_stage_it_failed_in() -> None:
     traced = Traced()
-    trail = traced.events.context(session="s1").with_timings(traced.marks("s1", Stage.REQUEST))
-    trail.emit(Code.SESSION_START)
+    context = traced.events.context(session="s1").with_timings(traced.marks("s1", Stage.REQUEST))
+    context.emit(Code.SESSION_START)
     traced.now += 4
-    trail.emit(Code.SESSION_FAILED, code="unavailable", reason="no node has room")
+    context.emit(Code.SESSION_FAILED, code="unavailable", reason="no node has room")
     (claim,) = traced.finished("sandbox.claim")
     assert (claim.status.status_code, claim.status.description) == (StatusCode.ERROR, "session.failed")
     assert claim.attributes is not None
@@ -99,7 +99,7 @@ def test_only_a_trace_that_is_sampled_stands_in_the_log(sampler: Sampler, shown:
     assert len(traced.finished("ssh.connection")) == shown
 
 
-def test_what_belongs_to_nobody_known_is_told_without_a_trace() -> None:
+def test_what_belongs_to_nobody_known_is_recorded_without_a_trace() -> None:
     traced = Traced()
     traced.events.emit(Code.REAPED, sandbox="pod-1", reason="orphan")
     traced.events.emit(Code.SANDBOX_END, sandbox="pod-2", session="gone", seconds=1.0)

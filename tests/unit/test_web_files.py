@@ -12,11 +12,11 @@ from webshim.responses import Refusal
 NONSENSE = [b"nonsense\n", b"-5\n", b"9" * 30 + b"\n", b"\xb2\n", b"\n", b"n" * 100_000]
 
 
-@pytest.mark.parametrize("said", NONSENSE)
-async def test_a_download_whose_size_is_nonsense_is_refused_and_ends(said: bytes) -> None:
+@pytest.mark.parametrize("output", NONSENSE)
+async def test_a_download_whose_size_is_nonsense_is_refused_and_ends(output: bytes) -> None:
     download = _Download(make_mocked_request("GET", "/"), "file")
-    for start in range(0, len(said), 1000):
-        await download.write(STDOUT, said[start : start + 1000])
+    for start in range(0, len(output), 1000):
+        await download.write(STDOUT, output[start : start + 1000])
     await download.wait_closed()
     assert len(download._head) < 2000
     with pytest.raises(Refusal) as refused:
@@ -24,10 +24,10 @@ async def test_a_download_whose_size_is_nonsense_is_refused_and_ends(said: bytes
     assert (refused.value.status, refused.value.code) == (502, "sandbox")
 
 
-@pytest.mark.parametrize("said", NONSENSE)
-async def test_an_upload_whose_size_is_nonsense_is_refused(said: bytes) -> None:
+@pytest.mark.parametrize("output", NONSENSE)
+async def test_an_upload_whose_size_is_nonsense_is_refused(output: bytes) -> None:
     upload = _Upload(make_mocked_request("PUT", "/"), 1000)
-    await upload.write(STDOUT, said)
+    await upload.write(STDOUT, output)
     await upload.finish(Exited(0))
     with pytest.raises(Refusal) as refused:
         upload.completed()

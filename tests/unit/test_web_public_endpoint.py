@@ -50,7 +50,7 @@ NAMELESS = PublicEndpoint(Web(proxy=Proxy(("10.42.0.0/16",))), BOUND, node="192.
 
 
 @pytest.mark.parametrize(
-    ("peer", "said", "origin"),
+    ("peer", "forwarded", "origin"),
     [
         ("203.0.113.7", None, "http://node:31000"),
         ("203.0.113.7", "https", "http://node:31000"),
@@ -63,9 +63,9 @@ NAMELESS = PublicEndpoint(Web(proxy=Proxy(("10.42.0.0/16",))), BOUND, node="192.
     ],
 )
 def test_without_a_name_ours_is_the_origin_that_the_browser_itself_asked(
-    peer: str, said: str | None, origin: str
+    peer: str, forwarded: str | None, origin: str
 ) -> None:
-    headers = CIMultiDict({"Host": "node:31000"} | ({"X-Forwarded-Proto": said} if said else {}))
+    headers = CIMultiDict({"Host": "node:31000"} | ({"X-Forwarded-Proto": forwarded} if forwarded else {}))
     found = [one for one in ("http://node:31000", "https://node:31000") if NAMELESS.own_origin(one, peer, headers)]
     assert found == [origin]
     assert not NAMELESS.own_origin(origin, peer, CIMultiDict({**headers, "Host": "other:31000"}))
@@ -75,8 +75,8 @@ def test_without_a_name_ours_is_the_origin_that_the_browser_itself_asked(
 
 
 def test_two_lines_of_a_scheme_say_nothing() -> None:
-    said = CIMultiDict([("X-Forwarded-Proto", "https"), ("X-Forwarded-Proto", "https")])
-    assert NAMELESS.scheme("10.42.0.8", said) == "http"
+    forwarded = CIMultiDict([("X-Forwarded-Proto", "https"), ("X-Forwarded-Proto", "https")])
+    assert NAMELESS.scheme("10.42.0.8", forwarded) == "http"
 
 
 def test_without_a_name_links_lead_to_the_node_and_by_the_proxy() -> None:
@@ -90,28 +90,30 @@ def test_without_a_name_links_lead_to_the_node_and_by_the_proxy() -> None:
 
 
 def test_only_a_proxy_is_believed() -> None:
-    said = CIMultiDict({"X-Forwarded-For": "203.0.113.7", "x-forwarded-prefix": "/term/", "X-Forwarded-Proto": "http"})
-    assert PROXIED.source_of("192.0.2.1", said) == "192.0.2.1"
-    assert PROXIED.base_of("192.0.2.1", said) == ""
-    assert PROXIED.source_of("10.1.2.3", said) == "203.0.113.7"
-    assert PROXIED.base_of("10.1.2.3", said) == "/term"
-    assert PROXIED.source_of("::ffff:10.1.2.3", said) == "203.0.113.7"
+    forwarded = CIMultiDict(
+        {"X-Forwarded-For": "203.0.113.7", "x-forwarded-prefix": "/term/", "X-Forwarded-Proto": "http"}
+    )
+    assert PROXIED.source_of("192.0.2.1", forwarded) == "192.0.2.1"
+    assert PROXIED.base_of("192.0.2.1", forwarded) == ""
+    assert PROXIED.source_of("10.1.2.3", forwarded) == "203.0.113.7"
+    assert PROXIED.base_of("10.1.2.3", forwarded) == "/term"
+    assert PROXIED.source_of("::ffff:10.1.2.3", forwarded) == "203.0.113.7"
 
 
 @pytest.mark.parametrize(
-    ("said", "source"),
+    ("forwarded", "source"),
     [
         ("1.1.1.1, 203.0.113.7", "203.0.113.7"), ("1.1.1.1, 203.0.113.7, 10.9.9.9", "203.0.113.7"), ("", "10.0.0.1"),
         ("1.1.1.1, nonsense", "10.0.0.1"), ("10.0.0.7", "10.0.0.7"), ("2001:db8::1", "2001:db8::1"),
     ],
 )  # fmt: skip
-def test_the_client_is_the_last_address_that_is_no_proxy(said: str, source: str) -> None:
-    assert PROXIED.source_of("10.0.0.1", CIMultiDict({"X-Forwarded-For": said})) == source
+def test_the_client_is_the_last_address_that_is_no_proxy(forwarded: str, source: str) -> None:
+    assert PROXIED.source_of("10.0.0.1", CIMultiDict({"X-Forwarded-For": forwarded})) == source
 
 
 def test_an_address_that_a_proxy_adds_as_a_line_of_its_own_counts_not_the_clients_line() -> None:
-    said = CIMultiDict([("X-Forwarded-For", "198.51.100.1"), ("X-Forwarded-For", "203.0.113.7")])
-    assert PROXIED.source_of("10.0.0.1", said) == "203.0.113.7"
+    forwarded = CIMultiDict([("X-Forwarded-For", "198.51.100.1"), ("X-Forwarded-For", "203.0.113.7")])
+    assert PROXIED.source_of("10.0.0.1", forwarded) == "203.0.113.7"
 
 
 @pytest.mark.parametrize("prefix", ["//evil.com", "/a/../b", '/"><script>', "term", "/a b"])

@@ -69,7 +69,7 @@ async def test_a_session_that_nobody_comes_back_to_ends_with_its_sandbox(gate: G
         await eventually(forgotten)
 
 
-async def test_whoever_comes_back_to_a_program_that_has_ended_is_told_how(gate: Gateway, user: Ssh) -> None:
+async def test_a_page_that_comes_back_to_a_program_that_has_ended_learns_how(gate: Gateway, user: Ssh) -> None:
     async with browser(address(gate)) as page:
         await page.login(link(user))
         tab = await _shell(page)
@@ -88,7 +88,7 @@ async def test_whoever_comes_back_to_a_program_that_has_ended_is_told_how(gate: 
         await again.open(ticket)
         assert await again.closed() == 1000
         assert b"last words\r\n" in again.text
-        assert again.said("exit")[0]["code"] == 5
+        assert again.messages("exit")[0]["code"] == 5
 
 
 async def test_pages_hear_of_the_drain_that_the_file_says_now(
@@ -104,8 +104,8 @@ async def test_pages_hear_of_the_drain_that_the_file_says_now(
         file.write_text(file.read_text().replace("drain: 60s", "drain: 2s"))
         await asyncio.to_thread(until, lambda: "config.reread" in gate.log(), 20, "the new settings")
         os.kill(gate.pid, signal.SIGTERM)
-        await tab.until(lambda: tab.said("drain"), "the drain")
-        assert tab.said("drain")[0]["seconds"] == 2.0
+        await tab.until(lambda: tab.messages("drain"), "the drain")
+        assert tab.messages("drain")[0]["seconds"] == 2.0
     await asyncio.to_thread(gate.stop)
 
 
@@ -118,7 +118,7 @@ async def test_a_drain_does_not_wait_for_sessions_that_nobody_is_at(
         left, stays = await _shell(page), await _shell(page)
         await left.leave()
         os.kill(gate.pid, signal.SIGTERM)
-        await stays.until(lambda: stays.said("drain"), "the drain")
+        await stays.until(lambda: stays.messages("drain"), "the drain")
         await stays.type(b"echo st''ill\n")
         await stays.see(b"still\r\n")
         await stays.leave()
@@ -175,17 +175,17 @@ async def test_twenty_reloads_leave_one_session_and_one_sandbox(gate: Gateway, u
         assert len(descendants(gate.pid)) == before
 
 
-async def test_a_page_is_told_of_the_shutdown_and_its_login_is_good_for_the_next_gateway(
+async def test_a_page_hears_of_the_shutdown_and_its_login_is_good_for_the_next_gateway(
     gate: Gateway, user: Ssh
 ) -> None:
     async with browser(address(gate)) as page:
         await page.login(link(user))
         tab = await _shell(page)
         os.kill(gate.pid, signal.SIGTERM)
-        await tab.until(lambda: tab.said("drain"), "the drain")
-        assert tab.said("drain")[0]["seconds"] == 3.0
+        await tab.until(lambda: tab.messages("drain"), "the drain")
+        assert tab.messages("drain")[0]["seconds"] == 3.0
         assert await tab.closed() == 1012
-        assert not tab.said("exit")
+        assert not tab.messages("exit")
         await asyncio.to_thread(gate.stop)
         await asyncio.to_thread(gate.start)
         assert (await page.ask("GET", "api/me"))[0] == 200

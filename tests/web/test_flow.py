@@ -100,21 +100,21 @@ async def test_input_that_no_program_reads_is_bounded_and_does_not_hold_up_the_r
     for _ in range(8):
         await tab.type(b"x" * 32_768)
     await tab.send("ping", id="through")
-    await tab.until(lambda: tab.said("pong"), "an answer although nothing is read")
+    await tab.until(lambda: tab.messages("pong"), "an answer although nothing is read")
     for _ in range(64):
         await tab.type(b"x" * 32_768)
     assert await tab.closed() == 1008
-    assert tab.said("error")[-1]["code"] == "input"
+    assert tab.messages("error")[-1]["code"] == "input"
     assert gate.memory < before + SLACK
 
 
-async def test_input_that_is_read_is_told_as_taken(tab: Tab) -> None:
+async def test_input_that_is_read_is_acknowledged(tab: Tab) -> None:
     await tab.type(b"stty raw; head -c 300000 | wc -c; stty sane -echo\n")
     await asyncio.sleep(0.5)
     for _ in range(10):
         await tab.type(b"x" * 30_000)
     await tab.see(b"300000")
-    await tab.until(lambda: tab.said("taken") and tab.said("taken")[-1]["offset"] > 260_000, "taken")
+    await tab.until(lambda: tab.messages("taken") and tab.messages("taken")[-1]["offset"] > 260_000, "taken")
 
 
 async def test_detached_output_goes_on_and_memory_stays(tab: Tab, gate: Gateway) -> None:

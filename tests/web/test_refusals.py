@@ -121,10 +121,10 @@ async def test_without_a_login_every_route_is_401_before_the_upgrade(
 
 async def test_a_proxy_that_is_not_configured_is_not_believed(gate: Gateway, untouched: None) -> None:
     async with browser(address(gate)) as stranger:
-        said = {"X-Forwarded-User": "dev", "X-Sshgate-Secret": "", "X-Forwarded-Host": "evil.example"}
-        assert (await stranger.ask("GET", "api/me", headers=said))[0] == 401
+        output = {"X-Forwarded-User": "dev", "X-Sshgate-Secret": "", "X-Forwarded-Host": "evil.example"}
+        assert (await stranger.ask("GET", "api/me", headers=output))[0] == 401
         stranger.origin = "http://evil.example"
-        assert (await stranger.ask("POST", "api/sessions", {}, headers=said))[0] == 403
+        assert (await stranger.ask("POST", "api/sessions", {}, headers=output))[0] == 403
 
 
 async def test_tickets_and_links_are_good_once(page: Browser, gate: Gateway, alice: Ssh) -> None:
@@ -325,12 +325,12 @@ async def test_a_socket_without_the_subprotocol_or_with_a_rule_broken_later_is_r
         assert tab.socket is not None
         await (tab.socket.send_bytes(frame) if isinstance(frame, bytes) else tab.socket.send_str(frame))
         assert await tab.closed() == code, frame
-        assert tab.said("error"), frame
+        assert tab.messages("error"), frame
     await tab.open()
     for number in range(10_000):
         await tab.send("ping", id=number)
         await tab.type(b"")
-    await tab.until(lambda: len(tab.said("pong")) >= 10_000, "the pongs")
+    await tab.until(lambda: len(tab.messages("pong")) >= 10_000, "the pongs")
     await page.ask("DELETE", f"api/sessions/{made['id']}")
 
 

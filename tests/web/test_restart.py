@@ -30,7 +30,7 @@ async def test_a_page_joins_its_named_sandbox_at_the_next_gateway(
         await tab.type(b"echo before >note; echo do''ne\n")
         await tab.see(b"done\r\n")
         os.kill(gate.pid, signal.SIGTERM)
-        await tab.until(lambda: tab.said("drain"), "the drain")
+        await tab.until(lambda: tab.messages("drain"), "the drain")
         assert await tab.closed() == 1012
         await asyncio.to_thread(gate.stop)
         await asyncio.to_thread(gate.start)

@@ -32,7 +32,7 @@ async def test_a_new_session_shows_a_shell_of_the_right_size_and_its_end(page: B
     await tab.see(b"50 120\r\n")
     await tab.type(b"exit 7\n")
     assert await tab.closed() == 1000
-    assert tab.said("exit") == [{"type": "exit", "code": 7, "signal": None, "reason": None}]
+    assert tab.messages("exit") == [{"type": "exit", "code": 7, "signal": None, "reason": None}]
     assert (await page.ask("GET", f"api/sessions/{tab.session}"))[1]["exit"]["code"] == 7
 
 
@@ -64,7 +64,7 @@ async def test_output_is_seen_exactly_once_over_lost_sockets(page: Browser) -> N
     assert hashlib.sha256(seen[seen.index(b"1\r\n") :][: len(wanted)]).digest() == hashlib.sha256(wanted).digest()
 
 
-async def test_an_empty_terminal_gets_all_that_was_said_and_is_told_where_the_replay_ends(page: Browser) -> None:
+async def test_an_empty_terminal_gets_all_output_and_learns_where_the_replay_ends(page: Browser) -> None:
     tab = await _shell(page)
     await tab.leave()
     again = Tab(page, tab.session, tab=tab.tab)
@@ -78,7 +78,7 @@ async def test_a_snapshot_stands_in_for_the_output_before_it(page: Browser) -> N
     tab = await _shell(page)
     await tab.type(b"seq 1 60000; echo al''l\n")
     await tab.see(b"all\r\n")
-    await tab.until(lambda: tab.said("snapshot_wanted"), "the wish for a snapshot")
+    await tab.until(lambda: tab.messages("snapshot_wanted"), "the wish for a snapshot")
     await tab.send("snapshot", offset=tab.offset, cols=80, rows=24, data="the screen")
     await tab.type(b"echo la''ter\n")
     await tab.see(b"later\r\n")
@@ -141,14 +141,14 @@ async def test_a_session_is_listed_and_deleted_with_its_program(page: Browser) -
     tab = await _shell(page)
     await tab.send("title", text="vim\x1b[31m notes")
     await tab.send("ping", id=5)
-    await tab.until(lambda: tab.said("pong"), "pong")
+    await tab.until(lambda: tab.messages("pong"), "pong")
     _, answer = await page.ask("GET", "api/sessions")
     assert [(each["id"], each["state"], each["attached"], each["title"]) for each in answer["sessions"]] == [
         (tab.session, "running", True, "vim[31m notes")
     ]
     assert (await page.ask("DELETE", f"api/sessions/{tab.session}"))[0] == 204
     assert await tab.closed() == 1000
-    assert tab.said("exit")[0]["reason"] == "this session was ended."
+    assert tab.messages("exit")[0]["reason"] == "this session was ended."
     assert (await page.ask("DELETE", f"api/sessions/{tab.session}"))[0] == 204
     assert (await page.ask("GET", "api/sessions"))[1] == {"sessions": []}
 

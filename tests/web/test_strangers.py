@@ -37,7 +37,7 @@ def gate(gateway: MakeGateway) -> Gateway:
     return gateway("local", web=section(login_attempts=5))
 
 
-async def said(gate: Gateway, words: bytes, source: str = "127.0.0.1") -> bytes:
+async def reply(gate: Gateway, words: bytes, source: str = "127.0.0.1") -> bytes:
     """What the server answers to the words, until it closes."""
     host, port = address(gate).removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
@@ -61,7 +61,7 @@ def logged(gate: Gateway, event: str) -> list[dict[str, str]]:
 
 async def test_what_is_no_http_gets_a_short_answer_and_one_line_in_the_log(gate: Gateway) -> None:
     for words in MALFORMED:
-        answer = await said(gate, words)
+        answer = await reply(gate, words)
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")), (words[:80], answer)
         assert json.loads(body)["error"]["code"] == "request"
@@ -80,15 +80,15 @@ async def test_wrong_credentials_are_logged_once_a_minute_for_each_address(gate:
         for header in ("Authorization: Bearer x", f"Cookie: sshgate-{port}=x"):
             request = f"GET /api/me HTTP/1.1\r\nHost: x\r\n{header}\r\nConnection: close\r\n\r\n".encode()
             for source in ("127.0.0.1", "127.0.0.2"):
-                assert b" 401 " in await said(gate, request, source)
-    assert b" 401 " in await said(gate, b"GET /api/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "127.0.0.3")
+                assert b" 401 " in await reply(gate, request, source)
+    assert b" 401 " in await reply(gate, b"GET /api/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "127.0.0.3")
     refused = logged(gate, "web.refused")
     assert [line["source"] for line in refused] == ["127.0.0.1", "127.0.0.2"]
     assert {line["reason"] for line in refused} == {"token not accepted"}
 
 
 async def test_whatever_strangers_try_fills_no_log(gate: Gateway) -> None:
-    await asyncio.gather(*(said(gate, b"nonsense\r\n\r\n") for _ in range(20)))
+    await asyncio.gather(*(reply(gate, b"nonsense\r\n\r\n") for _ in range(20)))
     async with browser(address(gate)) as page:
         for _ in range(100):
             assert (await page.ask("POST", "api/login", {"user": "dev", "password": "x"}))[0] in (401, 429)

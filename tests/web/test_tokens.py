@@ -17,7 +17,7 @@ from tests.rig.ssh import Ended, Ssh, make_key
 from tests.rig.web import Tab, address, browser, eventually, link, section, token
 
 
-def told(gate: Gateway, code: str) -> list[dict[str, Any]]:
+def events_of(gate: Gateway, code: str) -> list[dict[str, Any]]:
     lines = (gate.place / "audit").read_text().splitlines()
     return [event for event in map(json.loads, lines) if event["event"] == code]
 
@@ -55,7 +55,7 @@ async def test_what_is_taken_away_stays_so_everywhere_and_over_a_restart(
     kept, gone = [await asyncio.to_thread(token, user) for _ in range(2)]
     listed = (await ask(there, "tokens")).out.decode().splitlines()
     assert listed[0].split() == ["ID", "AGE", "LEFT", "FROM", "KEY"]
-    ids = [event["id"] for event in told(gate, "web.token_issued")]
+    ids = [event["id"] for event in events_of(gate, "web.token_issued")]
     assert [line.split()[0] for line in listed[1:]] == ids
     assert all("127.0.0.1" in line and "SHA256:" in line for line in listed[1:])
     assert [await answered(each, word) for each in (gate, other) for word in (kept, gone)] == [200] * 4
@@ -92,11 +92,11 @@ async def test_what_is_taken_away_stays_so_everywhere_and_over_a_restart(
     assert await logged_in(gate) == 401
     assert [line.split()[0] for line in (await ask(user, "tokens")).out.decode().splitlines()[1:]] == ids[:1]
 
-    assert [event["id"] for event in told(gate, "web.token_revoked")] == ids[1:]
-    assert {event["id"] for event in told(gate, "web.token_used")} == set(ids)
-    assert ids[1] in {event.get("id") for event in told(gate, "web.refused")}
-    (logout,) = told(gate, "web.logout")
-    assert logout["id"] in {event["id"] for event in told(gate, "web.link_issued")}
+    assert [event["id"] for event in events_of(gate, "web.token_revoked")] == ids[1:]
+    assert {event["id"] for event in events_of(gate, "web.token_used")} == set(ids)
+    assert ids[1] in {event.get("id") for event in events_of(gate, "web.refused")}
+    (logout,) = events_of(gate, "web.logout")
+    assert logout["id"] in {event["id"] for event in events_of(gate, "web.link_issued")}
     if provider == "local":
         assert (tmp_path / "secret.issued").stat().st_mode & 0o777 == 0o600
 
@@ -114,10 +114,10 @@ async def test_a_revoked_token_ends_the_sessions_that_it_made(
         body = {"cols": 80, "rows": 24}
         async with http.post(f"{address(gate)}/api/sessions", json=body) as answer:
             assert answer.status == 201
-        await eventually(lambda: asyncio.to_thread(lambda: bool(told(gate, "sandbox.claim"))))
-        (issued,) = told(gate, "web.token_issued")
+        await eventually(lambda: asyncio.to_thread(lambda: bool(events_of(gate, "sandbox.claim"))))
+        (issued,) = events_of(gate, "web.token_issued")
         assert (await ask(user, "revoke-token", issued["id"])).status == 0
-        await eventually(lambda: asyncio.to_thread(lambda: bool(told(gate, "sandbox.end"))), 10)
+        await eventually(lambda: asyncio.to_thread(lambda: bool(events_of(gate, "sandbox.end"))), 10)
 
 
 @pytest.mark.local
@@ -138,10 +138,10 @@ async def test_a_revoked_token_closes_no_socket_and_no_transfer_that_came_by_ano
         await mine.see(b"filled\r\n")
         files = f"{page.url}/api/sessions/{mine.session}/files"
         async with page.http.get(files, params={"path": "large"}) as download:
-            (issued,) = told(gate, "web.token_issued")
+            (issued,) = events_of(gate, "web.token_issued")
             assert (await ask(user, "revoke-token", issued["id"])).status == 0
             assert await its.closed(10) == 4401
-            await eventually(lambda: asyncio.to_thread(lambda: bool(told(gate, "sandbox.end"))), 10)
+            await eventually(lambda: asyncio.to_thread(lambda: bool(events_of(gate, "sandbox.end"))), 10)
             await mine.type(b"echo st''ill\n")
             await mine.see(b"still\r\n")
             assert len(await download.read()) == 100_000_000
