@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.rig import cluster as rig_cluster
 from tests.rig.cluster import Namespace
@@ -25,8 +26,12 @@ hypothesis.settings.load_profile("sshgate")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Who is told to end tidies up first, as after ^C: namespaces, gateways and files with a token would stay.
+# SIGTERM tidies up first, as ^C does: namespaces, gateways and files with a token would stay.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+# A busy machine is no finding.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 PROVIDERS = [
     pytest.param("local", marks=pytest.mark.local),
