@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import hypothesis
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.rig import cluster as rig_cluster
 from tests.rig.cluster import Namespace
@@ -28,10 +27,6 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # SIGTERM tidies up first, as ^C does: namespaces, gateways and files with a token would stay.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-# A busy machine is no finding.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
 
 PROVIDERS = [
     pytest.param("local", marks=pytest.mark.local),

@@ -39,10 +39,12 @@ def signal_argv(items: Sequence[str]) -> tuple[str, ...]:
     """The command that sends these signals in this order; a process that is gone is no error."""
     # The foreground group is field 6 of /proc/PID/stat, counted after the command's name, which may hold blanks and
     # brackets. gVisor leaves it 0; then the signal goes to the program's own group, field 3, not to a shell's job.
+    # busybox takes no `--` before the group: it would signal the group, fail, and so signal the process once more.
     script = (
-        "for a in $0;do n=${a#*:};a=${a%:*};p=${a#?};case $a in f*)read -r s </proc/$p/stat&&s=${s##*)}&&set -- $s&&"
-        '{ g=$6;[ "$g" -gt 0 ]||g=$3;kill -s $n -- "-$g";};;p*)kill -s $n $p;;'
-        '*)kill -s $n -- "-$p"||kill -s $n $p;;esac;done 2>/dev/null;echo .'
+        "{ d=--;kill -s 0 -- $$||d=;for a in $0;do n=${a#*:};a=${a%:*};p=${a#?};case $a in "
+        'f*)read -r s </proc/$p/stat&&s=${s##*)}&&set -- $s&&{ g=$6;[ "$g" -gt 0 ]||g=$3;'
+        'kill -s $n $d "-$g";};;p*)kill -s $n $p;;'
+        '*)kill -s $n $d "-$p"||kill -s $n $p;;esac;done;} 2>/dev/null;echo .'
     )
     return ("/bin/sh", "-c", script, " ".join(items))
 

@@ -220,6 +220,23 @@ def test_who_has_a_child_is_busy_and_who_has_ended_is_gone(shell: tuple[str, ...
 
 
 @pytest.mark.parametrize("shell", SHELLS.values(), ids=SHELLS)
+def test_a_signal_comes_once(shell: tuple[str, ...]) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"no {shell[0]} on this machine")
+    # A real-time signal is queued, so none is lost in another of its kind; busybox has only its number.
+    count = (
+        "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, {s.SIGRTMIN}); print('ready', flush=True); input(); "
+        "print(sum(1 for _ in iter(lambda: s.sigtimedwait({s.SIGRTMIN}, 0), None)), flush=True)"
+    )
+    with started(f"exec {sys.executable} -c {shlex.quote(count)}".encode()) as p:
+        assert aside(sidescripts.signal_argv([f"g{p.pid}:{signal.SIGRTMIN:d}"]), shell) == ["."]
+        assert p.stdin is not None
+        assert p.stdout is not None
+        p.stdin.write(b"go\n")
+        assert p.stdout.readline() == b"1\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS.values(), ids=SHELLS)
 def test_many_are_signalled_and_hung_up_by_one_script(shell: tuple[str, ...]) -> None:
     if shutil.which(shell[0]) is None:
         pytest.skip(f"no {shell[0]} on this machine")
