@@ -145,17 +145,6 @@ def test_no_identifier_has_a_word_that_the_glossary_replaces() -> None:
     assert sorted(wrong) == []
 
 
-def test_no_name_in_a_test_has_a_word_for_emit_that_the_glossary_replaces() -> None:
-    replaced = {"foreseen", "said", "tell", "tells", "told", "whoever"}
-    wrong = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in sorted((ROOT / "tests").rglob("*.py"))
-        for name in identifiers(path)
-        if replaced & {part.lower() for part in PART.findall(name)}
-    ]
-    assert wrong == []
-
-
 # Unit tests of what is not a module of the product.
 OF_NO_MODULE = {"network_rules", "tally"}
 

@@ -90,8 +90,8 @@ def test_logins_are_shared_and_counted_together(place: Place) -> None:
     assert sum(one["event"] == "connection.login" for one in audited) == 16
     # The timings of the last five, whichever worker had them.
     last = [one["session"] for one in audited if one["event"] == "session.start"][-5:]
-    said = user.as_user("dev").run("receipt", options=("-s",)).out.decode()
-    assert re.findall(r"^session (\w+)", said, re.M) == last[::-1]
+    output = user.as_user("dev").run("receipt", options=("-s",)).out.decode()
+    assert re.findall(r"^session (\w+)", output, re.M) == last[::-1]
     assert user.run("end", options=("-s",)).status == 0
 
 

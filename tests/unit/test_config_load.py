@@ -325,8 +325,8 @@ WRONG_WORKERS = [
 
 @pytest.mark.parametrize(("text", "sentence"), WRONG_WORKERS)
 def test_a_number_of_workers_that_cannot_be_used_is_refused(text: str, sentence: str) -> None:
-    (told,) = mistakes(text)
-    assert sentence in told
+    (loaded,) = mistakes(text)
+    assert sentence in loaded
 
 
 # --- the example ---
