@@ -49,7 +49,7 @@ LONGEST_NAME = 256
 LONGEST_TERM = 64
 
 
-S = TypeVar("S", bound="Channel")
+S = TypeVar("S", bound="OpenChannel")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -78,8 +78,11 @@ class OpenChannel:
         most: Bytes that ``read`` returns at most.
     """
 
-    def __init__(self, transport: Transport, high: int, low: int, most: int = CHUNK) -> None:
+    def __init__(
+        self, transport: Transport, log: structlog.typing.FilteringBoundLogger, high: int, low: int, most: int = CHUNK
+    ) -> None:
         self._transport = transport
+        self._log = log
         self._wire: BoundedChannel | None = None
         self._input = Flow(high, low, self._pause_input, self._resume_input, most)
         self._room = Event()
@@ -95,9 +98,18 @@ class OpenChannel:
         self._gone.set()
         self._room.set()
 
+    def broken(self, where: str) -> None:
+        """End this channel after an exception in the callback ``where``. The connection goes on."""
+        self._log.exception("channel.broken", where=where)
+        self._leave()
+        if self._wire is not None:
+            self._wire.abort()
+
+    @_contained
     def data_received(self, data: bytes, datatype: int | None) -> None:
         self._input.put(bytes(data))
 
+    @_contained
     def eof_received(self) -> bool:
         self._input.put_eof()
         # Output goes on: this is a half-close.
@@ -163,9 +175,8 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         agent_allowed: Callable[[], bool] = lambda: False,
         start_speculative_claim: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(transport, INPUT_HIGH, INPUT_LOW, INPUT_HIGH)
+        super().__init__(transport, log, INPUT_HIGH, INPUT_LOW, INPUT_HIGH)
         self._serve = serve
-        self._log = log
         self._accept_env = accept_env
         self._terminals = terminals
         self._greeting = greeting
@@ -203,13 +214,6 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         super()._leave()
         # This also resumes paused input: asyncssh does not report the close of a paused channel.
         self._input.discard()
-
-    def broken(self, where: str) -> None:
-        """End this channel after an exception in the callback ``where``. The connection goes on."""
-        self._log.exception("channel.broken", where=where)
-        self._leave()
-        if self._wire is not None:
-            self._wire.abort()
 
     # --- requests ---
 
@@ -337,8 +341,13 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
 class ForwardChannel(OpenChannel, asyncssh.SSHTCPSession[bytes]):
     """A forwarded connection. ``started`` is called once, when the channel is open."""
 
-    def __init__(self, transport: Transport, started: Callable[[ForwardChannel], None] = lambda channel: None) -> None:
-        super().__init__(transport, FORWARD_INPUT_HIGH, FORWARD_INPUT_LOW)
+    def __init__(
+        self,
+        transport: Transport,
+        log: structlog.typing.FilteringBoundLogger,
+        started: Callable[[ForwardChannel], None] = lambda channel: None,
+    ) -> None:
+        super().__init__(transport, log, FORWARD_INPUT_HIGH, FORWARD_INPUT_LOW)
         self._started = started
 
     def __repr__(self) -> str:
@@ -349,6 +358,7 @@ class ForwardChannel(OpenChannel, asyncssh.SSHTCPSession[bytes]):
     def connection_made(self, chan: Any) -> None:
         self._wire = cast(AsyncsshForwardChannel, chan)
 
+    @_contained
     def session_started(self) -> None:
         self._started(self)
 

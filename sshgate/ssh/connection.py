@@ -303,7 +303,7 @@ class Connection(Authentication):
             raise asyncssh.ChannelOpenError(_OPEN_CODES.get(type(error), OPEN_CONNECT_FAILED), str(error)) from error
         if self._ended:
             stream.close()
-        return ForwardChannel(transport, lambda channel: self._carry(channel, stream, destination))
+        return ForwardChannel(transport, self._log, lambda channel: self._carry(channel, stream, destination))
 
     def _carry(self, channel: ForwardChannel, stream: Stream, destination: Destination) -> None:
         events = self._events.with_fields(kind="connection", target=str(destination))
@@ -359,7 +359,7 @@ class Connection(Authentication):
             raise Denied(REVOKED)
         if transport.open_forwards + login.forwards.listeners >= self._config.ssh.forwards_per_connection:
             raise LimitReached("too many forwarded connections")
-        channel = ForwardChannel(transport)
+        channel = ForwardChannel(transport, self._log)
         try:
             await transport.create_tcp_channel().open_back(channel, kind, arguments)
         except asyncssh.Error as error:

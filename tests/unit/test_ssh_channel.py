@@ -10,9 +10,11 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from sshgate.config.model import Access, Ssh
+from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import Exec, Shell, Subsystem
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.polling import until
@@ -148,6 +150,29 @@ async def test_escape_sends_a_break(door: FrontDoor) -> None:
 
 async def test_terminal_without_a_size_reads_as_80_by_24(door: FrontDoor) -> None:
     assert (await door.ssh("stty size", options=["-tt"])).out == b"24 80\r\n"
+
+
+async def test_a_defect_in_a_channel_ends_that_channel_alone(door: FrontDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Flow.put
+
+    def defective(flow: Flow, data: bytes, *stream: int) -> None:
+        assert data != b"defect"
+        put(flow, data, *stream)
+
+    monkeypatch.setattr(Flow, "put", defective)
+    async with (
+        asyncio.timeout(20),
+        asyncssh.connect(
+            "127.0.0.1", door.port, username="user", client_keys=[str(door.key)], known_hosts=None, config=None
+        ) as connection,
+    ):
+        whole, broken = [await connection.create_process("cat", encoding=None) for _ in range(2)]
+        broken.stdin.write(b"defect")
+        await broken.wait_closed()
+        whole.stdin.write(b"whole")
+        whole.stdin.write_eof()
+        assert await whole.stdout.read() == b"whole"
+    await until(lambda: door.programs.logins[0].running == 0)
 
 
 async def test_reader_that_leaves_ends_the_session(door: FrontDoor) -> None:
