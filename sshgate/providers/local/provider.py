@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import shutil
 import signal
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import count
@@ -25,6 +23,7 @@ from sshgate.providers.local import bubblewrap, cgroup
 from sshgate.providers.local.named import LocalNamed
 from sshgate.providers.local.sandbox import LocalSandbox
 from sshgate.providers.local.system import leave_keyring, pipes, spawn
+from sshgate.sandbox import temporary
 from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.launcher import FOREVER
 from sshgate.sandbox.side_execs import ExecLimits
@@ -208,19 +207,9 @@ def bind_owner(profile: Profile) -> int | None:
 def make_etc() -> tuple[Path, int]:
     """Create the directory that becomes /etc in sandboxes, from a few harmless files of this machine.
 
-    Returns it with a descriptor that holds a lock on it. Also removes those that are not locked, of gateways that were
-    killed. A process id would not show that: a gateway in a container may share this machine's /tmp.
+    Returns it with a descriptor that holds a lock on it, see ``temporary.make_directory``.
     """
-    for old in Path(tempfile.gettempdir()).glob(f"{ETC_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            lock = os.open(old, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(lock).st_uid == os.geteuid():
-                    shutil.rmtree(old)
-            finally:
-                os.close(lock)
-    etc, lock = _locked_directory()
+    etc, lock = temporary.make_directory(ETC_PREFIX)
     etc.chmod(0o755)
     for name in bubblewrap.ETC:
         source, target = Path("/etc", name), etc / name
@@ -233,17 +222,6 @@ def make_etc() -> tuple[Path, int]:
         (etc / name).write_text(text)
     (etc / "mtab").symlink_to("/proc/self/mounts")
     return etc, lock
-
-
-def _locked_directory() -> tuple[Path, int]:
-    while True:
-        made = Path(tempfile.mkdtemp(prefix=f"{ETC_PREFIX}{os.getpid()}-"))
-        with contextlib.suppress(FileNotFoundError):  # another gateway removed it before it was locked
-            lock = os.open(made, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.fstat(lock).st_nlink:
-                return made, lock
-            os.close(lock)
 
 
 def explain(output: str) -> str:

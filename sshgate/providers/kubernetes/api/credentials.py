@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 import ssl
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,11 @@ from typing import Any
 from sshgate.config.model import SandboxPlace
 from sshgate.errors import Unavailable
 from sshgate.providers.kubernetes.api import library
+from sshgate.sandbox import temporary
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+# Of the directory that a client certificate from a kubeconfig is in while it is loaded.
+PREFIX = "sshgate-kubeconfig-"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
     kube_config = library.load().kube_config
     if not _exists(paths):
         raise Unavailable(f"there is no kubeconfig at {paths}: set sandbox.kubeconfig or $KUBECONFIG.")
-    directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="sshgate-")
+    directory, lock = await asyncio.to_thread(temporary.make_directory, PREFIX)
     try:
         async with asyncio.timeout(place.api_timeout):
             await kube_config.load_kube_config(
@@ -109,7 +111,7 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
                 context=place.context,
                 client_configuration=configuration,
                 persist_config=False,
-                temp_file_path=directory,
+                temp_file_path=str(directory),
             )
         return _tls(configuration)
     except TimeoutError as error:
@@ -122,6 +124,7 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
     finally:
         kube_config._cleanup_temp_files()
         shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
 
 
 def _tls(configuration: Any) -> tuple[ssl.SSLContext | None, str]:
