@@ -1,25 +1,16 @@
-"""Picking, claiming, joining, admitting and reaping, one situation each. The pods are values, time is the test's."""
+"""Picking and claiming a warm pod, one situation each. The pods are values, time is the test's."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
-from sshgate.access.limits import Starts
-from sshgate.config.model import Group, Limits
-from sshgate.errors import BadRequest, LimitReached, StartFailed
-from sshgate.lifecycle.admission import admit
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.claim import ClaimAttempt, GetPod, GiveUp, StartCold, TryPatch, Won, pick
-from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.join import Join, Make, Wait, join
-from sshgate.lifecycle.membership import LEASE_DURATION, Membership, is_mine
-from sshgate.lifecycle.reap_plan import FINISHED_SECONDS, LEAST_DETACHED, ORPHAN_SECONDS, Rules, orphans, reap
-from sshgate.lifecycle.records import Stage, State
-from sshgate.lifecycle.requests import Answer, Claim, Delete, Detach
-from sshgate.lifecycle.schema import user_hash
+from sshgate.lifecycle.membership import is_mine
+from sshgate.lifecycle.records import Stage
+from sshgate.lifecycle.requests import Answer, Claim
 from tests.unit.lifecycle_values import START, at, book, claimed, warm
 
 # --- pick ---
@@ -156,172 +147,3 @@ def test_a_pod_that_ended_while_it_was_claimed_is_discarded() -> None:
     one.answered(claimed("a", session="s1", version="5", stage=Stage.FINISHED), at(0))
     assert one.step(at(0)) == StartCold()
     assert [delete.record.uid for delete in one.discard] == ["a"]
-
-
-# --- join ---
-
-
-def test_a_named_sandbox_is_made_joined_or_waited_for() -> None:
-    there = claimed("a", sandbox="work")
-    assert join(None, "ada", "work", None) == Make()
-    assert join(there, "ada", "work", None) == Join(there)
-    assert join(there, "ada", "work", "default") == Join(there)
-    going = claimed("a", sandbox="work", deleting=True)
-    assert join(going, "ada", "work", None) == Wait(going, delete=False)
-    ended = claimed("a", sandbox="work", stage=Stage.FINISHED)
-    assert join(ended, "ada", "work", None) == Wait(ended, delete=True)
-    with pytest.raises(BadRequest, match="has the profile 'default'"):
-        join(there, "ada", "work", "gpu")
-
-
-def test_nobody_joins_or_sees_anothers_sandbox() -> None:
-    forged = claimed("a", user="bob", sandbox="work", user_hash=user_hash("ada"))
-    hers, his = claimed("b", sandbox="work"), claimed("c", user="bob", sandbox="work")
-    assert book(hers, his, warm("d")).of_user("bob", at(0)) == [his]
-    with pytest.raises(StartFailed, match="in the way"):
-        join(his, "ada", "work", None)
-    assert join(forged, "ada", "work", None) == Join(forged)  # the hash is what gateways write; the name is for people
-    with pytest.raises(StartFailed, match="in the way"):
-        join(warm("a"), "ada", "work", None)
-
-
-# --- admit ---
-
-
-def test_a_full_quota_says_whose_and_how_full() -> None:
-    known = book(claimed("a", session="s1"), claimed("b", session="s2"), claimed("c", user="bob", session="s3"))
-    starts = Starts(None)
-    with pytest.raises(LimitReached, match="you have 2 of 2 sandboxes"):
-        admit(known, Limits(sandboxes_per_user=2), starts, "ada", "s9", at(0))
-    with pytest.raises(LimitReached, match="all 3 sandboxes are in use"):
-        admit(known, Limits(sandboxes=3), starts, "eve", "s9", at(0))
-    limits = Limits(groups={"science": Group(("a*", "bob"), 3)})
-    with pytest.raises(LimitReached, match="your group 'science' has 3 of 3"):
-        admit(known, limits, starts, "alan", "s9", at(0))
-    admit(known, limits, starts, "eve", "s9", at(0))
-    assert known.owned("eve", at(0)) == 1
-
-
-def test_admitted_sessions_count_before_any_pod_is_seen() -> None:
-    known, limits = book(), Limits(sandboxes_per_user=2)
-    for session in ("s1", "s2"):
-        admit(known, limits, Starts(None), "ada", session, at(0))
-    with pytest.raises(LimitReached):
-        admit(known, limits, Starts(None), "ada", "s3", at(0))
-    known.end("s1")
-    admit(known, limits, Starts(None), "ada", "s3", at(0))
-
-
-def test_who_logs_out_may_log_in_again_at_once() -> None:
-    known, limits = book(claimed("a", session="s1")), Limits(sandboxes_per_user=1)
-    known.expectations.delete("a", 0.0)
-    admit(known, limits, Starts(None), "ada", "s2", at(0))
-
-
-def test_starts_per_minute_are_counted_by_user_and_come_back() -> None:
-    known, limits = book(), Limits(sandboxes_per_user=99, starts_per_minute=3)
-    starts = Starts(limits.starts_per_minute)
-    for number in range(3):
-        admit(known, limits, starts, "ada", f"s{number}", at(0))
-    with pytest.raises(LimitReached, match="started 3 sandboxes within a minute; try again in 20 s"):
-        admit(known, limits, starts, "ada", "s4", at(0))
-    admit(known, limits, starts, "bob", "s5", at(0))
-    admit(known, limits, starts, "ada", "s6", at(20.1))
-
-
-# --- reap ---
-
-
-def silent(*instances: str) -> Membership:
-    presence = Membership("me")
-    presence.count_time(0.0, instances)
-    for second in range(4, int(LEASE_DURATION) + 12, 4):
-        presence.count_time(float(second), instances)
-    return presence
-
-
-def test_orphans_of_dead_gateways_go_and_nobody_elses() -> None:
-    known = book(
-        claimed("a", instance="dead"), claimed("b"), claimed("c", instance="unheard"), warm("d", instance="dead")
-    )
-    found = reap(known, silent("dead"), Rules(), at(1000))
-    assert [action.record.uid for action in found] == ["a"]
-    assert reap(known, silent("dead"), Rules(), at(1000)) == []
-
-
-def test_what_we_do_not_understand_is_left_alone() -> None:
-    assert reap(book(warm("a", state=State.UNKNOWN, instance="dead")), silent("dead"), Rules(), at(1000)) == []
-
-
-def test_an_ended_pod_is_left_to_its_gateway_for_a_while() -> None:
-    known = book()
-    known.observe(claimed("a", stage=Stage.FINISHED), at(0))
-    assert reap(known, silent(), Rules(), at(FINISHED_SECONDS - 1)) == []
-    assert len(reap(known, silent(), Rules(), at(FINISHED_SECONDS))) == 1
-
-
-def test_a_named_sandbox_outlives_its_gateways_and_is_detached_from_dead_ones() -> None:
-    known = book(claimed("a", sandbox="work", instance="dead", attached=frozenset({"dead", "me"})))
-    (detach,) = reap(known, silent("dead"), Rules(otherwise=10.0), at(10_000))
-    assert detach == Detach(detach.record, "dead")
-
-
-def test_a_named_sandbox_ends_when_nobody_came_back_unless_something_runs() -> None:
-    rules = Rules({"default": 60.0})
-    known = book(claimed("a", sandbox="work", detached_at=START + 100))
-    assert reap(known, silent(), rules, at(159)) == []
-    (delete,) = reap(known, silent(), rules, at(160))
-    assert isinstance(delete, Delete)
-    assert delete.untouched
-    assert delete.unless_busy
-    seen = book(claimed("a", sandbox="work", detached_at=START + 100, last_seen=START + 160))
-    assert reap(seen, silent(), rules, at(219)) == []
-
-
-@pytest.mark.parametrize("stage", [Stage.BLOCKED, Stage.UNSCHEDULABLE])
-def test_a_named_sandbox_that_could_not_start_is_kept_for_those_who_wait_for_it_alone(stage: Stage) -> None:
-    rules = Rules({"default": 600.0})
-    held: dict[str, Any] = {"sandbox": "work", "instance": "dead", "stage": stage, "reason": "ErrImagePull"}
-    waited_for = book(claimed("a", attached=frozenset({"me"}), **held))
-    assert reap(waited_for, silent("dead"), rules, at(599)) == []
-    # Its maker died, who joined has given up.
-    left = book(claimed("a", detached_at=START + 50, **held))
-    assert reap(left, silent("dead"), rules, at(50 + LEAST_DETACHED - 1)) == []
-    (delete,) = reap(left, silent("dead"), rules, at(50 + LEAST_DETACHED))
-    assert delete == Delete(delete.record, "could not start (ErrImagePull)", untouched=True)
-    # Its maker lives and has not attached to it yet.
-    made = book(claimed("a", **{**held, "instance": "me"}))
-    assert reap(made, silent("dead"), rules, at(599)) == []
-
-
-def test_a_named_sandbox_of_a_profile_the_leader_does_not_know_is_kept_as_its_pod_says() -> None:
-    rules = Rules({"other": 60.0}, otherwise=600.0)
-    known = book(claimed("a", sandbox="work", detached_at=START, kept_for=9000.0))
-    assert reap(known, silent(), rules, at(8999)) == []
-    assert len(reap(known, silent(), rules, at(9000))) == 1
-    brief = book(claimed("a", sandbox="work", detached_at=START, kept_for=1.0))
-    assert len(reap(brief, silent(), rules, at(LEAST_DETACHED))) == 1
-    # Who knows the profile goes by it: it may have been changed since.
-    longer = book(claimed("a", sandbox="work", detached_at=START, kept_for=9000.0))
-    assert len(reap(longer, silent(), Rules({"default": 60.0}), at(60))) == 1
-
-
-def test_a_clock_that_jumps_ends_nothing_that_is_in_use() -> None:
-    in_use = book(claimed("a"), claimed("b", sandbox="work", attached=frozenset({"me"}), expires_at=START))
-    for jump in (1e9, -1e6):
-        assert reap(in_use, silent(), Rules(otherwise=1.0), Now(START + jump, 1000.0)) == []
-    left = book(claimed("a", sandbox="work", detached_at=START))
-    assert reap(left, silent(), Rules(), Now(START - 1e6, 1000.0)) == []
-
-
-def test_a_pod_claimed_for_a_session_that_is_gone_or_has_another_is_a_stray() -> None:
-    known = book()
-    known.begin("s1", "ada")
-    known.begin("s2", "ada")
-    known.hold("s2", "other")
-    for record in (claimed("a", session="s1"), claimed("b", session="s2"), claimed("c", session="s3")):
-        known.observe(record, at(0))
-    known.observe(claimed("d", session="s4", sandbox="work"), at(0))
-    known.observe(claimed("e", session="s5", instance="another"), at(0))
-    assert orphans(known, at(ORPHAN_SECONDS - 1)) == []
-    assert [delete.record.uid for delete in orphans(known, at(ORPHAN_SECONDS))] == ["b", "c"]
