@@ -1,11 +1,14 @@
-"""Two ends of the line in memory: a client that a test plays, and a process that a test plays."""
+"""Two ends of the data path in memory, a client and a process that a test plays, and a sandbox for the process."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.flow import Flow
-from sshgate.stream.interfaces import Control, Outcome
+from sshgate.stream.interfaces import Control, Outcome, Process
+from sshgate.stream.terminal import Terminal
 
 
 class TestClient:
@@ -83,3 +86,32 @@ class TestProcess:
 
     async def close(self) -> None:
         self.closed = True
+
+
+class TestSandbox:
+    """A sandbox in which nothing is started; subclasses start what they like."""
+
+    __test__ = False
+    id = "test"
+    warm = True
+    hostname = "sandbox"
+    usable = True
+
+    def __init__(self) -> None:
+        self.aside = SideExecs(self.start, ExecLimits(), "dev")
+        self.deleted = False
+
+    async def forget(self) -> None:
+        pass
+
+    async def addresses(self) -> tuple[str, ...]:
+        return ()
+
+    def parked(self, terminal: bool) -> Process | None:
+        return None
+
+    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
+        raise AssertionError
+
+    async def delete(self) -> None:
+        self.deleted = True

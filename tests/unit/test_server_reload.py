@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+from sshgate.config.load import load
 from sshgate.config.model import Address, Config, Limits, Profile, Ssh, Telemetry
 from sshgate.errors import ConfigError
 from sshgate.server.reload import ConfigReloader, split_reloadable
@@ -47,11 +50,22 @@ class Watched:
         self.emitted: asyncio.Queue[Record] = asyncio.Queue()
         self.refuse = False
         self.defect = False
-        from sshgate.config.load import load
+        self.watch(self.file)
 
-        self.reloader = ConfigReloader(
-            self.file, load(self.file), self._apply, Events(self.emitted.put_nowait), interval=0.01
-        )
+    def watch(self, file: Path) -> None:
+        self.file = file
+        self.reloader = ConfigReloader(file, load(file), self._apply, Events(self.emitted.put_nowait), interval=0.01)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.reloader.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def next_event(self) -> Record:
+        return await asyncio.wait_for(self.emitted.get(), 5)
 
     async def _apply(self, config: Config) -> None:
         if self.defect:
@@ -63,17 +77,14 @@ class Watched:
 
 async def test_a_file_with_mistakes_is_reported_and_changes_nothing(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
-    task = asyncio.create_task(watched.reloader.run())
-    try:
+    async with watched.running():
         watched.file.write_text("limits: {sandboxes: many}\n")
-        emitted = await asyncio.wait_for(watched.emitted.get(), 5)
+        emitted = await watched.next_event()
         assert emitted.code is Code.CONFIG_REFUSED
         assert "limits.sandboxes: expected a whole number" in str(emitted.fields["reason"])
         watched.file.write_text("limits: {sandboxes: 22}\n")
-        assert (await asyncio.wait_for(watched.emitted.get(), 5)).fields == {"changed": "limits"}
+        assert (await watched.next_event()).fields == {"changed": "limits"}
         assert watched.applied == [22]
-    finally:
-        task.cancel()
 
 
 async def test_a_mounted_file_is_noticed_when_its_directory_link_moves(tmp_path: Path) -> None:
@@ -85,49 +96,36 @@ async def test_a_mounted_file_is_noticed_when_its_directory_link_moves(tmp_path:
     data = tmp_path / "mount" / "..data"
     data.symlink_to("../..1")
     watched = Watched(tmp_path)
-    watched.file = tmp_path / "mount" / "sshgate.yaml"
-    watched.file.symlink_to("..data/sshgate.yaml")
-    from sshgate.config.load import load
-
-    watched.reloader = ConfigReloader(
-        watched.file, load(watched.file), watched._apply, Events(watched.emitted.put_nowait), interval=0.01
-    )
-    task = asyncio.create_task(watched.reloader.run())
-    try:
+    mounted = tmp_path / "mount" / "sshgate.yaml"
+    mounted.symlink_to("..data/sshgate.yaml")
+    watched.watch(mounted)
+    async with watched.running():
         (tmp_path / "mount" / "..new").symlink_to("../..2")
         (tmp_path / "mount" / "..new").rename(data)
-        assert (await asyncio.wait_for(watched.emitted.get(), 5)).fields == {"changed": "limits"}
+        assert (await watched.next_event()).fields == {"changed": "limits"}
         assert watched.applied == [2]
-    finally:
-        task.cancel()
 
 
 async def test_what_cannot_be_applied_leaves_the_old_settings_in_force(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.refuse = True
-    task = asyncio.create_task(watched.reloader.run())
-    try:
+    async with watched.running():
         watched.file.write_text("limits: {sandboxes: 22}\n")
-        assert (await asyncio.wait_for(watched.emitted.get(), 5)).code is Code.CONFIG_REFUSED
+        assert (await watched.next_event()).code is Code.CONFIG_REFUSED
         watched.refuse = False
         watched.reloader.request_reload()
-        assert (await asyncio.wait_for(watched.emitted.get(), 5)).fields == {"changed": "limits"}
-    finally:
-        task.cancel()
+        assert (await watched.next_event()).fields == {"changed": "limits"}
 
 
 async def test_a_defect_costs_one_change_and_not_those_after_it(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.defect = True
-    task = asyncio.create_task(watched.reloader.run())
-    try:
+    async with watched.running():
         watched.file.write_text("limits: {sandboxes: 22}\n")
-        emitted = await asyncio.wait_for(watched.emitted.get(), 5)
+        emitted = await watched.next_event()
         assert emitted.code is Code.CONFIG_REFUSED
         assert isinstance(emitted.error, KeyError)
         watched.defect = False
         watched.file.write_text("limits: {sandboxes: 333}\n")
-        assert (await asyncio.wait_for(watched.emitted.get(), 5)).fields == {"changed": "limits"}
+        assert (await watched.next_event()).fields == {"changed": "limits"}
         assert watched.applied == [333]
-    finally:
-        task.cancel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,47 +10,17 @@ import pytest
 from sshgate.config.model import Profile
 from sshgate.errors import LimitReached
 from sshgate.sandbox.interfaces import Notice, Order, Sandbox
-from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.session.claims import SpeculativeClaim
-from sshgate.stream.interfaces import Process
-from sshgate.stream.terminal import Terminal
+from tests.rig.ends import TestSandbox
 
 ORDER = Order(Profile(warm=1), "dev", "s1")
 
 
-class Room:
-    """A sandbox in which nothing is started."""
-
-    id = "room"
-    warm = True
-    hostname = "sandbox"
-    usable = True
-
-    def __init__(self) -> None:
-        self.aside = SideExecs(self.start, ExecLimits(), "dev")
-        self.deleted = False
-
-    async def forget(self) -> None:
-        pass
-
-    async def addresses(self) -> tuple[str, ...]:
-        return ()
-
-    def parked(self, terminal: bool) -> Process | None:
-        return None
-
-    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
-        raise AssertionError
-
-    async def delete(self) -> None:
-        self.deleted = True
-
-
 class Maker:
-    """Makes a room when told to, and keeps count."""
+    """Makes a sandbox when asked to, and keeps count."""
 
     def __init__(self) -> None:
-        self.room = Room()
+        self.room = TestSandbox()
         self.ready = asyncio.Event()
         self.cancelled = False
         self.full = False

@@ -16,14 +16,13 @@ from sshgate.forwarding import inside, plain
 from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.forwarding.relay import OUTBOX_HIGH, ConnectFailed, Relay, frame
 from sshgate.providers.local.provider import LocalProvider
-from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.session import forwards as forwards_module
 from sshgate.session.claims import Claims
 from sshgate.session.forwards import MAX_REVERSE_CONNECTIONS, Forwards
 from sshgate.stream.interfaces import STDOUT, OpenReverseChannel, Process, Request, Shell, Stream
 from sshgate.stream.terminal import Terminal
 from sshgate.telemetry.events import Events, to_log
-from tests.rig.ends import TestProcess
+from tests.rig.ends import TestProcess, TestSandbox
 
 
 class LyingRelay(TestProcess):
@@ -59,26 +58,14 @@ class LyingRelay(TestProcess):
             self.output.put(frame(inside.ACCEPTED, listener, numbers + b"::1"), STDOUT)
 
 
-class OfALyingRelay:
+class OfALyingRelay(TestSandbox):
     """A sandbox with nothing else in it."""
 
-    id = "lying"
     warm = False
-    hostname = "sandbox"
-    usable = True
 
     def __init__(self) -> None:
-        self.aside = SideExecs(self.start, ExecLimits(), "dev")
+        super().__init__()
         self.relay = LyingRelay()
-
-    async def forget(self) -> None:
-        pass
-
-    async def addresses(self) -> tuple[str, ...]:
-        return ()
-
-    def parked(self, terminal: bool) -> Process | None:
-        return None
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         return self.relay
