@@ -21,7 +21,7 @@ from sshgate.sandbox.launcher import Program, quote
 from sshgate.stream import turns
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDOUT, Exec, Process, Request
-from sshgate.stream.tasks import Event
+from sshgate.stream.tasks import Event, TaskSet
 
 # Bytes of frames that wait for the pipe to the relay: writers pause above the first, and resume below the second.
 OUTBOX_HIGH = 256 * 1024
@@ -92,7 +92,7 @@ class Relay:
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._listeners: dict[int, Accepted] = {}
         self._closed = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskSet()
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
@@ -121,7 +121,8 @@ class Relay:
             await process.close()
             raise
         relay = cls(process, stream_ended)
-        relay._tasks = [asyncio.create_task(relay._read(rest)), asyncio.create_task(relay._write())]
+        relay._tasks.start(relay._read(rest))
+        relay._tasks.start(relay._write())
         return relay
 
     @property
@@ -177,9 +178,7 @@ class Relay:
     async def close(self) -> None:
         """End the relay with all its streams. Idempotent; never raises."""
         self._lose()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self._process.close()
 
     async def _ask(self, number: int, frame: bytes) -> bytes:

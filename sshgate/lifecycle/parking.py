@@ -9,9 +9,9 @@ is handed out with its sandbox.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import structlog
 
@@ -23,6 +23,7 @@ from sshgate.sandbox.enter import park
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.side_execs import dismiss
 from sshgate.stream.interfaces import Process
+from sshgate.stream.tasks import TaskSet
 from sshgate.stream.terminal import Terminal
 
 Kind = Literal["terminal", "pipe"]
@@ -91,7 +92,7 @@ class Parking:
         self._jitter = jitter
         self._places: dict[str, _ParkingPlace] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = TaskSet()
         self._last_kinds: dict[str, tuple[Kind, ...]] = {}
         # The pods to check at the next look, and when to check the others.
         self._changed: set[str] = set()
@@ -135,7 +136,7 @@ class Parking:
         """Close every launcher, and wait for that."""
         for uid in tuple(self._places):
             self._let_go(uid)
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._closing.join()
 
     def _note(self, uid: str) -> None:
         """The pod may have begun or ceased to be one to park in: check it at the next look."""
@@ -206,7 +207,7 @@ class Parking:
         old = place.waiting.pop(kind, None)
         if old is not None:
             old.watch.cancel()
-            self._spawn(dismiss(old.process))
+            self._closing.start(dismiss(old.process))
         until = self._registry.now.mono + RENEW * (0.75 + self._jitter() / 2)
         watch = asyncio.create_task(self._see_end(place, uid, kind, process))
         place.waiting[kind] = _ParkedLauncher(process, until, watch)
@@ -216,13 +217,13 @@ class Parking:
         """A parked launcher prints nothing, so anything that can be read means that it is of no more use."""
         await process.read()
         place.waiting.pop(kind, None)
-        self._spawn(process.close())
+        self._closing.start(process.close())
         self._wake(uid)
 
     def _let_go(self, uid: str) -> None:
         place = self._places.pop(uid)
         self._stop(place)
-        self._spawn(place.sandbox.forget())
+        self._closing.start(place.sandbox.forget())
 
     def _stop(self, place: _ParkingPlace) -> None:
         for one in place.waiting.values():
@@ -230,8 +231,3 @@ class Parking:
         place.waiting.clear()
         if place.task is not None:
             place.task.cancel()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)

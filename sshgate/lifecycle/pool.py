@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import Any
 
 import structlog
 
@@ -22,6 +21,7 @@ from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Create, Delete
 from sshgate.lifecycle.schema import label_value
+from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.codes import Code
 
 # Seconds between two passes; of many changes at once only the last state matters.
@@ -57,9 +57,9 @@ class PoolController:
         self._targets = targets
         self._parking = parking
         self._refiller = Refiller(token, jitter)
-        self._requests: set[asyncio.Task[None]] = set()
+        self._requests = TaskSet()
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._task: asyncio.Task[None] | None = None
+        self._passes = TaskSet()
         self._held: dict[str, str] = {}
         self._refused: dict[str, str] = {}
         self._empty_since: dict[str, float] = {}
@@ -71,7 +71,7 @@ class PoolController:
 
     def start(self) -> None:
         """Start the task that keeps the pools."""
-        self._task = asyncio.create_task(self._run())
+        self._passes.start(self._run())
 
     async def close(self, seconds: float, last: Callable[[], Awaitable[bool]]) -> None:
         """Stop, and delete the warm sandboxes unless another gateway is there to hand them out.
@@ -81,27 +81,23 @@ class PoolController:
             last: called once nothing is made any more; returns whether this was the last gateway. Of several that
                 stop at once it must return True to at least one.
         """
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._passes.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._parking.close()
                 # Wait for creations under way, so that their pods are known and can be deleted.
-                await asyncio.gather(*self._requests, return_exceptions=True)
+                await self._requests.join()
                 if await last():
                     await self._empty()
-        for request in tuple(self._requests):
-            request.cancel()
-        await asyncio.gather(*self._requests, return_exceptions=True)
+        await self._requests.cancel()
 
     async def _empty(self) -> None:
         registry = self._registry
         for one in registry.cache.warm(registry.now):
             delete = Delete(one.record, "the last gateway has ended", untouched=False)
             registry.cache.expectations.delete(one.record.uid, registry.now.mono)
-            self._do(self._delete(delete))
-        await asyncio.gather(*self._requests, return_exceptions=True)
+            self._requests.start(self._delete(delete))
+        await self._requests.join()
 
     async def _run(self) -> None:
         while True:
@@ -127,9 +123,9 @@ class PoolController:
         holds = self._stuck() | self._unfilled()
         for action in actions:
             if isinstance(action, Create):
-                self._do(self._create(action))
+                self._requests.start(self._create(action))
             elif isinstance(action, Delete):
-                self._do(self._delete(action))
+                self._requests.start(self._delete(action))
             elif isinstance(action, Wait):
                 until = min(until, action.until)
                 holds.setdefault(action.profile, action.reason)
@@ -162,11 +158,6 @@ class PoolController:
             if self._held.get(profile) != reason:
                 log.warning("pool.held", profile=profile, reason=reason)
         self._held = holds
-
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
 
     async def _create(self, action: Create) -> None:
         registry = self._registry

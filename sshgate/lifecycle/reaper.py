@@ -11,6 +11,7 @@ from sshgate.lifecycle.reap_plan import Rules, reap
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Delete, Detach, detach_patch, seen_patch
+from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.codes import Code
 
 # Seconds between two sweeps. Dead gateways are detected after many seconds; more frequent sweeps would gain nothing.
@@ -30,28 +31,26 @@ class Reaper:
         self._registry = registry
         self._rules = rules
         self._busy = busy
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._actions = TaskSet()
         self._looking: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._sweeps = TaskSet()
 
     def __repr__(self) -> str:
-        return f"<Reaper {'leading' if self._registry.leads else 'following'}, {len(self._tasks)} under way>"
+        return f"<Reaper {'leading' if self._registry.leads else 'following'}, {len(self._actions)} under way>"
 
     def start(self) -> None:
         """Start sweeping every ``PERIOD`` seconds."""
-        self._task = asyncio.create_task(self._run())
+        self._sweeps.start(self._run())
 
     async def close(self) -> None:
         """Stop, and cancel what is under way: the next leader finds again what was not done."""
-        tasks = [*self._tasks, *([self._task] if self._task is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._sweeps.cancel()
+        await self._actions.cancel()
 
     async def once(self) -> None:
         """Sweep once and wait for all that is under way. Raises the first failure."""
         self.reap_once()
-        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+        for outcome in await asyncio.gather(*self._actions, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
 
@@ -67,9 +66,7 @@ class Reaper:
                 if action.record.uid in self._looking:
                     continue
                 self._looking.add(action.record.uid)
-            task = asyncio.create_task(self._carry_out(action))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._actions.start(self._carry_out(action))
 
     async def _run(self) -> None:
         while True:

@@ -27,7 +27,7 @@ from sshgate.sandbox.interfaces import Sandbox
 from sshgate.session.claims import Claims
 from sshgate.stream.interfaces import OpenReverseChannel, Stream
 from sshgate.stream.splice import splice
-from sshgate.stream.tasks import Event, TaskSet
+from sshgate.stream.tasks import Event, TaskSet, cancel
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext, Value
 from sshgate.telemetry.timings import since
@@ -440,8 +440,7 @@ async def _start(sandbox: Sandbox, stream_ended: Callable[[Sandbox], None]) -> R
 
 async def _end(task: asyncio.Task[Relay | None]) -> None:
     if not task.done():
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel(task)
     if _started(task) and (relay := task.result()) is not None:
         await relay.close()
 

@@ -6,7 +6,6 @@ ignored, and a malformed packet ends the session. Requests are handled one after
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import stat
@@ -19,6 +18,7 @@ from sshgate.ssh import sftp_packets as packets
 from sshgate.ssh.sftp_packets import LONGEST_PACKET, Attrs, Packet, Requests, Unreadable
 from sshgate.stream.bridge import Traffic
 from sshgate.stream.interfaces import Client, Exited, Lost, Outcome
+from sshgate.stream.tasks import first_of
 
 VERSION = 3
 # OpenSSH's limits: bytes per read and write, entries per reply, open handles.
@@ -48,15 +48,9 @@ async def serve_files(
         ``Exited`` after the end of input; with status 127 if the sandbox lacks the programs for it. ``Lost`` if the
         sandbox's shell has failed. ``None`` if the client disconnected.
     """
-    serving = asyncio.create_task(_serve(Requests(client, traffic, buffered_input, eof), files))
-    gone = asyncio.create_task(client.wait_closed())
-    try:
-        await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return serving.result() if serving.done() else None
-    finally:
-        for task in (serving, gone):
-            task.cancel()
-        await asyncio.gather(serving, gone, return_exceptions=True)
+    serving = _serve(Requests(client, traffic, buffered_input, eof), files)
+    outcome: Outcome | None = (await first_of(serving, client.wait_closed()))[1]
+    return outcome
 
 
 async def _serve(requests: Requests, files: ShellFiles) -> Outcome:

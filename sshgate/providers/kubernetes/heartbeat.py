@@ -15,6 +15,7 @@ from sshgate.providers.kubernetes.api.errors import Conflict
 from sshgate.providers.kubernetes.lease_thread import LeaseRenewer
 from sshgate.providers.kubernetes.leases import LEADERSHIP, Lease, Leases, endpoints, observe_leases, part_of
 from sshgate.providers.kubernetes.liveness import LivenessProber
+from sshgate.stream.tasks import TaskSet
 
 # Seconds between reads of the Leases: twice per renewal, and short enough that while the API server is quick, the gap
 # never counts as a disconnection (`Membership.listen`).
@@ -38,7 +39,7 @@ class Heartbeat:
         self._renewer = pulse
         self._prober = LivenessProber()
         self._election = Election(registry.instance, registry.membership)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = TaskSet()
         self._begun = False
 
     def __repr__(self) -> str:
@@ -55,7 +56,7 @@ class Heartbeat:
         await self._leases.announce(await self._renewer.start())
         await self._succeed()
         await self._look()
-        self._task = asyncio.create_task(self._run())
+        self._tasks.start(self._run())
 
     async def _succeed(self) -> None:
         """Release the Leases of ended instances that ran here, usually our predecessor: no need to let them expire."""
@@ -69,9 +70,7 @@ class Heartbeat:
         if not self._begun:
             return
         self._begun = False
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.cancel()
         await self._prober.close()
         await self._renewer.close()
         with contextlib.suppress(GateError, TimeoutError):

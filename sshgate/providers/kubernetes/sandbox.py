@@ -21,6 +21,7 @@ from sshgate.providers.kubernetes.exec.remotecommand import CONTAINER
 from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs, dismiss
 from sshgate.stream.interfaces import Process, Resize
+from sshgate.stream.tasks import TaskSet
 from sshgate.stream.terminal import Terminal
 
 # When a pod has ended, its execs usually end by themselves with the true status; wait this long before `Lost`.
@@ -63,7 +64,7 @@ class KubernetesSandbox:
         self._notice = notice
         self.warm = False
         self._parked: dict[bool, Process] = {}
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._undoing = TaskSet()
         self._crowded = False
         self._entered = False
         self._entering = asyncio.Lock()
@@ -196,9 +197,7 @@ class KubernetesSandbox:
             # terminal running (see `dismiss`), so its request is not cancelled.
             if not terminal:
                 opening.cancel()
-            task = asyncio.create_task(self._undo(opening, terminal, turn))
-            self._undoing.add(task)
-            task.add_done_callback(self._undoing.discard)
+            self._undoing.start(self._undo(opening, terminal, turn))
             raise
         except BaseException:
             turn.end()

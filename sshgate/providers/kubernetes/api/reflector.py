@@ -14,6 +14,7 @@ from sshgate.errors import GateError
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer, decode
 from sshgate.providers.kubernetes.api.objects import Listing, Object, Pod, Status, WatchLine
+from sshgate.stream.tasks import TaskSet
 from sshgate.stream.turns import budget
 
 T = TypeVar("T", bound=Object)
@@ -71,7 +72,7 @@ class Reflector(Generic[T]):
         self._object: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
         self._version = ""
         self._synced = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = TaskSet()
         self.error: GateError | None = None
         """Why the watch is down; ``None`` while it runs."""
 
@@ -82,14 +83,11 @@ class Reflector(Generic[T]):
     async def start(self) -> None:
         """List for the first time and start watching. Raises what the list request raises."""
         await self._list()
-        self._task = asyncio.create_task(self._run())
+        self._tasks.start(self._run())
 
     async def close(self) -> None:
         """Stop watching."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._tasks.cancel()
 
     async def _run(self) -> None:
         clock, delay = asyncio.get_running_loop().time, FIRST_DELAY

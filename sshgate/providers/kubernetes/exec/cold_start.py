@@ -19,6 +19,7 @@ from sshgate.providers.kubernetes.exec.diagnosis import PodPhase, StartupErrors,
 from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.sandbox.interfaces import Notice
 from sshgate.stream.interfaces import Lost
+from sshgate.stream.tasks import cancel
 
 # Pauses between attempts, seconds: an attempt takes 10-25 ms, a pod starts in about 350 ms.
 SHORTEST_PAUSE = 0.02
@@ -211,8 +212,7 @@ async def events(
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel(task)
 
 
 async def _events(api: ApiServer, uid: str, observe: Callable[[Event], None], after: float) -> None:
