@@ -1,8 +1,8 @@
 """Everything that may end a login or a session early, and who learns what of it.
 
-Each class answers four questions: what the user reads (``str(error)``), which exit status ssh returns
-(``status``), how loud the operator's log is (``level``), and whether trying again is sensible (``retry``).
-Messages are one sentence and never hold a token, a key or a raw API answer.
+Each class answers three questions: what the user reads (``str(error)``), which exit status ssh returns (``status``),
+and how loud the operator's log is (``level``). Messages are one sentence and never hold a token, a key or a raw API
+answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ class GateError(Exception):
     code = "internal"
     status = 255
     level = logging.ERROR
-    retry = False
 
 
 class ConfigError(GateError):
@@ -43,7 +42,6 @@ class LimitReached(GateError):
 
     code = "limit"
     level = logging.WARNING
-    retry = True
 
 
 class BadRequest(GateError):
@@ -80,7 +78,6 @@ class Unavailable(GateError):
     """The provider does not answer (API server gone, slow, restarting)."""
 
     code = "unavailable"
-    retry = True
 
 
 class Cancelled(GateError):

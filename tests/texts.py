@@ -19,8 +19,11 @@ LONGEST_FILE = 500
 SHORTEST_MODULE = 60
 # Modules of the product that are shorter all the same, each with its reason. Others belong into their one user.
 SHORT = {
+    "sshgate/config/private_names.py": "for asyncssh and aiohttp",
     "sshgate/lifecycle/admission.py": "pure; for the registry and for homes",
+    "sshgate/providers/kubernetes/api/private.py": "a table, apart because it is checked before aiohttp is imported",
     "sshgate/sandbox/temporary.py": "for both providers",
+    "sshgate/ssh/_asyncssh/private.py": "a table, apart because it is checked before asyncssh is used",
     "sshgate/telemetry/rate_limit.py": "one rule, for every log line that strangers cause",
     "sshgate/telemetry/readiness.py": "for the composition root and the health port",
 }

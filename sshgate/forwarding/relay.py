@@ -60,7 +60,6 @@ class ConnectFailed(GateError):
 
     code = "forward"
     level = logging.INFO
-    retry = True
 
 
 class ProtocolError(Exception):

@@ -1,5 +1,6 @@
 """Subclasses and helpers that use private names of asyncssh; see README.md here."""
 
-from sshgate.ssh._asyncssh import private
+from sshgate.config.private_names import check
+from sshgate.ssh._asyncssh.private import USED, WORKS
 
-private.check()
+check("asyncssh", WORKS, USED)

@@ -1,10 +1,4 @@
-"""The private names of asyncssh that this package uses, and the check that the installed version has them."""
-
-from __future__ import annotations
-
-import importlib
-
-from sshgate.errors import ConfigError
+"""The private names of asyncssh that this package uses."""
 
 # The version that this package was written for and is tested with.
 WORKS = "2.24.1"
@@ -42,26 +36,3 @@ USED = {
         _cert_type _decode _decode_bool _user_option_decoders _valid_after _valid_before
     """,
 }
-
-
-def check() -> None:
-    """Raise ``ConfigError`` if the installed asyncssh lacks one of these names."""
-    missing = [
-        f"{kind}.{name}"
-        for (module, kind), names in USED.items()
-        for name in sorted(set(names.split()) - attributes(module, kind))
-    ]
-    if missing:
-        installed = importlib.import_module("asyncssh").__version__
-        remedy = f"install the version that is known to work, asyncssh=={WORKS}."
-        raise ConfigError([f"asyncssh {installed} cannot be used, as it has no {', '.join(missing)}: {remedy}"])
-
-
-def attributes(module: str, kind: str) -> set[str]:
-    """Return the names of a class's attributes, and of those that its instances get from ``__init__``."""
-    try:
-        found = getattr(importlib.import_module(f"asyncssh.{module}"), kind, object)
-    except ImportError:
-        return set()
-    made = (getattr(one.__dict__.get("__init__"), "__code__", None) for one in found.__mro__)
-    return {*dir(found), *(name for code in made if code is not None for name in code.co_names)}

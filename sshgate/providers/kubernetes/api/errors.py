@@ -43,7 +43,6 @@ class Conflict(ApiError):
     """409: the object exists already, or a precondition does not hold."""
 
     code = "conflict"
-    retry = True
 
 
 class Invalid(ApiError):

@@ -38,8 +38,6 @@ class Waiting(Object):
 class Running(Object):
     """A container that runs."""
 
-    started_at: str | None = None
-
 
 class Terminated(Object):
     """How a container ended."""
@@ -143,12 +141,6 @@ class WatchLine(Object):
     object: msgspec.Raw
 
 
-class Details(Object):
-    """The details of a ``Status``."""
-
-    retry_after_seconds: int = 0
-
-
 class Status(Object):
     """The body of the API server's error responses."""
 
@@ -156,4 +148,3 @@ class Status(Object):
     code: int = 0
     reason: str = ""
     message: str = ""
-    details: Details | None = None

@@ -2,7 +2,7 @@
 
 aiohttp's own client needs a queue, a task and an object per frame. Here a frame goes from the transport's callback
 directly to its reader, and back-pressure directly to the transport. Only this file uses the private parts of aiohttp
-that this needs.
+that this needs; ``private`` lists them. docs/decisions/06-exec-websocket.md compares it with `websockets`.
 
 Reading is paused on the TCP transport below TLS: uvloop's TLS transport drops undelivered data if the server closes
 while it is paused, and the TLS transports of both loops buffer up to 256 KiB more.
