@@ -180,6 +180,25 @@ class PodCache:
         """The pod of a key of an index."""
         return self._pods[key[-1]].record
 
+    def pod(self, uid: str) -> Record | None:
+        """The pod with this uid."""
+        one = self._pods.get(uid)
+        return None if one is None else one.record
+
+    def is_gone(self, uid: str) -> bool:
+        """Whether the pod existed and does not any more."""
+        return uid in self._gone
+
+    def sandboxes(self, user: str, name: str) -> list[Record]:
+        """The pods that bear this name of this user, those that are not being deleted first, of these the newest."""
+        return self._records(self._indexes.by_sandbox[user_hash(user), label_value(name)])
+
+    def same_name(self, record: Record) -> list[Record]:
+        """The pods that bear the same name of the same user as this one, itself among them."""
+        return (
+            [] if record.sandbox is None else self._records(self._indexes.by_sandbox[record.user_hash, record.sandbox])
+        )
+
     def named(self, pod: str) -> Record | None:
         """The pod of this name; of several one that is not being deleted, and of those the newest."""
         keys = self._indexes.by_name[pod]

@@ -205,12 +205,14 @@ Entry = tuple[Index[Any], Any, Key]
 
 
 class PodIndexes:
-    """All indexes of the pods. Except for the first three they hold only visible pods, see ``Standing``."""
+    """All indexes of the pods. Except for those before ``leaving`` they hold only visible pods, see ``Standing``."""
 
     def __init__(self, parkable_changed: Callable[[Key], None]) -> None:
         self._entries: dict[str, tuple[Entry, ...]] = {}
         # By the pod's name: those that are not being deleted first, of these the newest.
         self.by_name: Index[str] = Index()
+        # Named sandboxes by the hash of the user and the name, in the same order.
+        self.by_sandbox: Index[tuple[str | None, str]] = Index()
         self.by_instance: Index[str] = Index()  # by each gateway instance that is named on a pod
         # Warm pods.
         self.leaving: Index[str] = Index()  # by profile: those that are not visible
@@ -251,7 +253,10 @@ class PodIndexes:
 
     def _all(self, one: CachedPod, standing: Standing) -> Iterator[Entry]:
         record, plain = one.record, (one.record.uid,)
-        yield self.by_name, record.name, (record.deleting, -record.created, record.uid)
+        order = (record.deleting, -record.created, record.uid)
+        yield self.by_name, record.name, order
+        if record.sandbox is not None:
+            yield self.by_sandbox, (record.user_hash, record.sandbox), order
         for instance in {record.instance, *record.attached}:
             if instance is not None:
                 yield self.by_instance, instance, plain

@@ -11,10 +11,9 @@ from sshgate.lifecycle.schema import label_value, user_hash
 
 @dataclass(frozen=True, slots=True)
 class Make:
-    """There is none: create a pod of the name ``schema.named_pod``, without the pool.
+    """There is none: claim a warm pod, or create one of the name ``schema.named_pod``, and take the name for it.
 
-    With the pool, two gateways could each claim a different warm pod for the same name, and the API server would not
-    stop them. A pod's name can exist only once: of two gateways that create it, one gets 409, reads the pod and joins.
+    Others may do the same at this moment: ``naming`` decides whose pod it is.
     """
 
 
@@ -38,12 +37,12 @@ class Wait:
 
 
 def join(record: Record | None, user: str, name: str, profile: str | None) -> Make | Join | Wait:
-    """Decide on the pod called ``schema.named_pod(user, name)``, read from the API server or from the cache.
+    """Decide on the pod of this name, read from the API server or from the cache.
 
-    The cache may lag: then the creation's 409 refuses a ``Make``, and the patch's ``test`` a ``Join``.
+    The cache may lag: then the Lease, or the creation's 409, refuses a ``Make``, and the patch's ``test`` a ``Join``.
 
     Args:
-        record: the pod of that name; ``None`` where there is none.
+        record: the pod that bears or has the name; ``None`` where there is none.
         profile: the profile that the user asked for; ``None`` accepts any.
 
     Raises:

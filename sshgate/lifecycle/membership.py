@@ -51,6 +51,8 @@ class Membership:
         self._values: dict[str, str] = {}
         self._renewals: dict[str, float] = {}
         self._left: set[str] = set()
+        self.by_pod_name: Set[str] = frozenset()
+        """The instances, of those that have a Lease, that find named sandboxes by their pods' names only."""
         self._vanished: set[str] = set()
 
     def __repr__(self) -> str:
@@ -94,6 +96,11 @@ class Membership:
         self._last = now
         for instance in instances:
             self._renewals.setdefault(instance, self._observed_time)
+
+    @property
+    def all_name_by_lease(self) -> bool:
+        """Whether every gateway that may live finds named sandboxes by their Leases; older ones know pods' names."""
+        return all(self.dead(instance) for instance in self.by_pod_name)
 
     def mark_disconnected(self) -> None:
         """The Leases cannot be read: no time counts until ``count_time`` has been called twice again."""

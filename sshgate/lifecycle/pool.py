@@ -24,8 +24,9 @@ from sshgate.lifecycle.schema import label_value
 from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.codes import Code
 
-# Seconds between two passes; of many changes at once only the last state matters.
-SHORTEST = 0.02
+# Seconds between a change and its pass: the login that caused it goes first, since a pod that starts is much work for
+# the cluster. Of many changes only the last state matters.
+SHORTEST = 0.1
 LONGEST = 5.0
 # Seconds until a creation without an answer is requested again, with the same name.
 AGAIN = 1.0

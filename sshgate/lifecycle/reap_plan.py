@@ -19,6 +19,7 @@ from sshgate.lifecycle.indexes import CachedPod
 from sshgate.lifecycle.membership import Membership
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.requests import Delete, Detach
+from sshgate.lifecycle.schema import pod_of
 
 # Seconds for which the leader keeps a finished pod, so that its gateway can report to its user how it ended.
 FINISHED_SECONDS = 30.0
@@ -53,7 +54,10 @@ def reap(cache: PodCache, membership: Membership, rules: Rules, now: Now) -> lis
         return []
     actions: list[Delete | Detach] = []
     for one in cache.candidates(membership.dead, rules.kept, now):
-        actions += _named(one, membership, rules, now) if one.record.sandbox else _ephemeral(one, membership, now)
+        if one.record.sandbox is None:
+            actions += _ephemeral(one, membership, now)
+        else:
+            actions += _superseded(cache, one.record, membership) or _named(one, membership, rules, now)
     for action in actions:
         if isinstance(action, Delete):
             cache.expectations.delete(action.record.uid, now.mono)
@@ -69,16 +73,29 @@ def orphans(cache: PodCache, now: Now) -> list[Delete]:
     found = cache.unowned(now.mono - ORPHAN_SECONDS, now)
     for record in found:
         cache.expectations.delete(record.uid, now.mono)
-    return [Delete(record, "claimed by no session", untouched=False) for record in found]
+    # Untouched: another gateway may find one that was claimed for a name, and give it to its user at this moment.
+    return [Delete(record, "claimed by no session", untouched=True) for record in found]
 
 
 def _ephemeral(one: CachedPod, membership: Membership, now: Now) -> list[Delete | Detach]:
     record = one.record
     if record.instance is None or membership.dead(record.instance):
         # A claimed pod without an instance id was edited by hand, and no gateway can be asked about it.
-        return [Delete(record, "its gateway is gone", untouched=False)]
+        return [Delete(record, "its gateway is gone", untouched=record.to_be_named)]
     if record.stage is Stage.FINISHED and now.mono - one.stage_since >= FINISHED_SECONDS:
         return [Delete(record, f"ended ({record.reason or 'no reason given'})", untouched=False)]
+    return []
+
+
+def _superseded(cache: PodCache, record: Record, membership: Membership) -> list[Delete | Detach]:
+    """A pod that was made for a name while another gateway took a warm one for it, and whose gateway is gone."""
+    if not record.attached or not all(membership.dead(instance) for instance in record.attached):
+        return []
+    named = record.sandbox is not None and record.name == pod_of(record.user_hash or "", record.sandbox)
+    others = cache.same_name(record) if named else []
+    # One that was warm bears the name only if it has it (``naming``).
+    if any(other.counts and other.name != record.name for other in others):
+        return [Delete(record, "another one has its name", untouched=True)]
     return []
 
 

@@ -72,7 +72,7 @@ class Record:
     detached_at: float | None = None
     expires_at: float | None = None
     kept_for: float | None = None
-    """Seconds for which a named sandbox is kept without clients, as written when it was made."""
+    """Seconds for which a named sandbox is kept without clients, as written when it was made or claimed."""
     attached: frozenset[str] = field(default_factory=frozenset)
     """The gateway instances that have clients in a named sandbox."""
 
@@ -91,6 +91,11 @@ class Record:
     def counts(self) -> bool:
         """Whether it counts towards the limits: not when it is being deleted or has ended."""
         return not self.deleting and self.stage is not Stage.FINISHED
+
+    @property
+    def to_be_named(self) -> bool:
+        """Whether it was claimed for a name and does not bear it yet; a gateway may be writing it just now."""
+        return self.kept_for is not None and self.sandbox is None
 
     @property
     def phase(self) -> str:

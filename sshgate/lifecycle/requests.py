@@ -107,18 +107,19 @@ def claim_patch(record: Record, claim: Claim, now: Now) -> Patch:
 
 def claim_annotations(claim: Claim, now: Now) -> dict[str, str]:
     """The annotations of a claimed pod, whether it was warm or is made for the claim."""
+    kept = {} if claim.detached is None else {labels.KEPT_FOR: f"{math.ceil(claim.detached)}"}
     return {
         labels.USER: labels.printable(claim.user),
         labels.INSTANCE: claim.instance,
         labels.CLAIMED_AT: labels.timestamp(now.wall),
         labels.EXPIRES_AT: labels.timestamp(now.wall + claim.lifetime),
+        **kept,
     }
 
 
 def named_annotations(claim: Claim, now: Now) -> dict[str, str]:
     """The annotations of a pod that is made for a named sandbox. Its maker is attached from the start."""
-    kept = {} if claim.detached is None else {labels.KEPT_FOR: f"{math.ceil(claim.detached)}"}
-    return claim_annotations(claim, now) | kept | {labels.ATTACHED + claim.instance: labels.timestamp(now.wall)}
+    return claim_annotations(claim, now) | {labels.ATTACHED + claim.instance: labels.timestamp(now.wall)}
 
 
 def deadline(record: Record, lifetime: float, now: Now) -> int:
@@ -132,11 +133,15 @@ def deadline(record: Record, lifetime: float, now: Now) -> int:
 
 
 def attach_patch(record: Record, instance: str, now: Now) -> Patch:
-    """Mark a named sandbox as having clients of the gateway ``instance``."""
+    """Mark a named sandbox as having clients of the gateway ``instance``, and write its name on its pod.
+
+    A pod that was warm bears no name before its first attachment: until then it is its claim's, as any other.
+    """
     return [
         _test("/metadata/uid", record.uid),
         _test("/metadata/deletionTimestamp", None),
         _test(_label(labels.STATE), labels.CLAIMED),
+        *([_add(_label(labels.NAME), record.sandbox)] if record.sandbox is not None else []),
         _add(_note(labels.ATTACHED + instance), labels.timestamp(now.wall)),
     ]
 

@@ -55,6 +55,8 @@ ENDED_BY = DOMAIN + "ended-by"
 """Which operator ended it, written just before its deletion and reported in an event."""
 ENDPOINT = DOMAIN + "door"
 """On a gateway's Lease: where others can ask whether it lives."""
+NAMES = DOMAIN + "names"
+"""On a gateway's Lease: how it decides which pod has a name. Older ones have none and go by the names of pods."""
 ATTACHED = "attached.sshgate.dev/"
 """Followed by the id of a gateway instance: set while it has clients in the named sandbox."""
 
@@ -79,12 +81,21 @@ def printable(text: str) -> str:
 
 
 def named_pod(user: str, name: str) -> str:
-    """The name of the pod of this user's sandbox ``name``, which has 40 characters at most.
+    """The name of the pod of this user's sandbox ``name`` if it starts cold; ``name`` has 40 characters at most.
 
-    A pod's name can exist only once, so creating it is the compare-and-swap between gateways: of two that create it,
-    one gets 409 and joins.
+    One that was warm keeps the name it had. Which pod is the sandbox is decided by a Lease (``naming``).
     """
-    return f"sshgate-{name}-{user_hash(user)[:12]}"
+    return pod_of(user_hash(user), name)
+
+
+def pod_of(owner: str, name: str) -> str:
+    """``named_pod`` by the hash of the user."""
+    return f"sshgate-{name}-{owner[:12]}"
+
+
+def name_lease(user: str, name: str) -> str:
+    """The name of the Lease that says which pod is this user's sandbox ``name``."""
+    return f"sshgate-name-{user_hash(f'{user_hash(user)}={name}')}"
 
 
 def timestamp(wall: float) -> str:

@@ -156,7 +156,8 @@ class _NamedSandbox:
             admit = partial(_admit, self._admission, pending.order.user)
             self._attachment = await self._named.join(pending.order, pending.notice, admit)
             pending.remaining_lifetime = self._attachment.left
-            pending.source = "cold" if self._attachment.made else "joined"
+            sandbox = self._attachment.sandbox
+            pending.source = "joined" if not self._attachment.made else "warm" if sandbox.warm else "cold"
         return self._attachment.sandbox
 
     async def leave(self) -> None:

@@ -235,9 +235,6 @@ class Login:
                 events.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
                 return
             sandbox, process = wait.result
-            if granted.scope == "channel" or (granted.scope == "connection" and not self._more_sessions):
-                # No second program will come: parked launchers would only use memory and show up in its `ps`.
-                self._tasks.start(sandbox.forget())
             place.entered(sandbox)
             outcome: Outcome | None = None
             cut = False
@@ -250,6 +247,10 @@ class Login:
                 )
                 initial_output = await launch(process, program, no_input=eof)
                 timings.mark(Stage.LAUNCH)
+                if granted.scope != "connection" or not self._more_sessions:
+                    # No second program will come, or maybe by another gateway: parked launchers would only use memory,
+                    # up in its `ps`, and keep a named sandbox.
+                    self._tasks.start(sandbox.forget())
                 if terminal is not None:
                     self.shell_pid = process.pid
                 asks = granted.request.kind
@@ -355,6 +356,8 @@ class Login:
             environment["SSH_CLIENT"] = f"{who.source} {who.source_port} {who.server_port}".encode()
             environment["SSH_CONNECTION"] = ends.encode()
         environment["SSHGATE_USER"] = who.user.encode()
+        if granted.name is not None:
+            environment["SSHGATE_NAME"] = granted.name.encode()
         environment |= granted.environment
         return Program(granted.request, environment, granted.profile.shell, str(who.login))
 

@@ -156,6 +156,7 @@ def set_up(scene: Scene, runs: int) -> Row:
 ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "cold": cold_true,
     "warm": warm.true,
+    "warm-named": warm.named,
     "warm-prompt": warm.prompt,
     "warm-memory": warm.memory,
     "warm-writes": warm.writes,

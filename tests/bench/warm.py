@@ -50,6 +50,25 @@ def true(scene: Scene, runs: int) -> Row:
     return ratio("warm", "s", ours, base, most=0.5, least=None)
 
 
+def named(scene: Scene, runs: int) -> Row:
+    """The same with a name that is new each time, beside one without."""
+    gateway, ssh = scene.gateway("kubernetes", warm=POOL, settle="0s")
+    ours, base = Samples("ssh user=NAME ... true, warm pod"), Samples("ssh ... true, warm pod")
+
+    def log_in(user: Ssh) -> float:
+        fill(scene, gateway, POOL)
+        return _timed(user.argv("true"))
+
+    def log_in_named() -> float:
+        user = ssh.as_user(f"{ssh.user}=n{secrets.token_hex(4)}")
+        took = log_in(user)
+        assert user.run("end", options=("-s",)).status == 0
+        return took
+
+    in_turn(runs, (ours, log_in_named), (base, lambda: log_in(ssh)))
+    return ratio("warm-named", "s", ours, base, most=1.25, least=None)
+
+
 def prompt(scene: Scene, runs: int) -> Row:
     """Log in with a terminal: until the first byte of the prompt."""
     gateway, ssh = scene.gateway("kubernetes", warm=POOL, settle="0s")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from sshgate.config.model import Limits, Profile
 from sshgate.errors import StartFailed
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.registry import Registry
-from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.allocator import PodAllocator
+from sshgate.providers.kubernetes.deletion import PodDeleter
 from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.providers.kubernetes.named import KubernetesNamed
 from sshgate.providers.kubernetes.pods import Pods
@@ -34,11 +35,14 @@ class Kept:
 
     def __init__(self) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
+        self.leases: dict[str, dict[str, Any]] = {}
         self.refusal: int | None = None
         self.looked: Callable[[], None] = lambda: None
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         name = request.path.rpartition("/")[2]
+        if "/leases" in request.path:
+            return await self._of_a_lease(request)
         if request.method == "POST":
             pod = await request.json()
             if pod["metadata"]["name"] in self.pods:
@@ -55,19 +59,35 @@ class Kept:
             return status(409, "Conflict")
         return web.json_response(self.pods[name])
 
+    async def _of_a_lease(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "GET":
+            wanted = request.query["fieldSelector"].partition("=")[2]
+            return web.json_response({"metadata": {}, "items": [self.leases[wanted]] if wanted in self.leases else []})
+        name = (
+            request.path.rpartition("/")[2]
+            if request.method == "DELETE"
+            else (await request.json())["metadata"]["name"]
+        )
+        if request.method == "DELETE":
+            del self.leases[name]
+            return web.json_response({})
+        if name in self.leases:
+            return status(409, "AlreadyExists")
+        self.leases[name] = lease = await request.json()
+        lease["metadata"] |= {"uid": f"lease-{len(self.leases)}", "resourceVersion": "1"}
+        return web.json_response(lease, status=201)
+
 
 @asynccontextmanager
 async def gateway(
     kept: Kept, directory: Path, instance: str
 ) -> AsyncIterator[tuple[KubernetesNamed, Registry, Served]]:
-    async def create_pod(make: Callable[[], Awaitable[Pod]]) -> Pod:
-        return await make()
-
     async with serve(kept.answer, directory) as served, connected(served) as api:
         owner = Owner("gate", instance)
         registry = Registry(instance, Limits(), Pods(api, owner, {}), lambda: at(0))
         homes = KubernetesHomes(api, {}, lambda: at(0), Limits)
-        named = KubernetesNamed(api, registry, owner, homes, lambda _: None, create_pod, ExecLimits())
+        allocator = PodAllocator(api, registry, owner, {}, {}, {}, lambda _: None, PodDeleter(api), ExecLimits())
+        named = KubernetesNamed(api, registry, owner, homes, lambda _: None, allocator, ExecLimits())
         yield named, registry, served
         await named.close(1.0)
 

@@ -11,6 +11,7 @@ from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 from sshgate.lifecycle.reap_plan import FINISHED_SECONDS, LEAST_DETACHED, ORPHAN_SECONDS, Rules, orphans, reap
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.requests import Delete, Detach
+from sshgate.lifecycle.schema import named_pod
 from tests.unit.lifecycle_values import START, at, book, claimed, warm
 
 
@@ -46,6 +47,27 @@ def test_a_named_sandbox_outlives_its_gateways_and_is_detached_from_dead_ones() 
     known = book(claimed("a", sandbox="work", instance="dead", attached=frozenset({"dead", "me"})))
     (detach,) = reap(known, silent("dead"), Rules(otherwise=10.0), at(10_000))
     assert detach == Detach(detach.record, "dead")
+
+
+def test_a_cold_pod_whose_name_a_warm_one_took_goes_with_its_gateway() -> None:
+    cold: dict[str, Any] = {"name": named_pod("ada", "work"), "sandbox": "work", "attached": frozenset({"dead"})}
+    known = book(claimed("cold", **cold), claimed("warm", sandbox="work", attached=frozenset({"me"})))
+    (delete,) = reap(known, silent("dead"), Rules(), at(1000))
+    assert delete == Delete(delete.record, "another one has its name", untouched=True)
+    assert delete.record.uid == "cold"
+    for other in (claimed("warm", sandbox="rest"), claimed("warm", sandbox="work", stage=Stage.FINISHED)):
+        found = reap(book(claimed("cold", **cold), other), silent("dead"), Rules(otherwise=1e9), at(1000))
+        assert Detach(claimed("cold", **cold), "dead") in found
+
+
+def test_a_pod_that_was_claimed_for_a_name_is_deleted_only_if_nobody_has_found_it_meanwhile() -> None:
+    known = book(
+        claimed("a", instance="dead", kept_for=600.0), claimed("b", kept_for=600.0), claimed("c", instance="dead")
+    )
+    assert {one.record.uid: one.untouched for one in reap(known, silent("dead"), Rules(), at(1000))
+            if isinstance(one, Delete)} == {"a": True, "c": False}  # fmt: skip
+    (orphan,) = orphans(known, at(ORPHAN_SECONDS))
+    assert (orphan.record.uid, orphan.untouched) == ("b", True)
 
 
 def test_a_named_sandbox_ends_when_nobody_came_back_unless_something_runs() -> None:

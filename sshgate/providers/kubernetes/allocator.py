@@ -11,11 +11,10 @@ from typing import Any
 
 from sshgate.config.model import Profile
 from sshgate.errors import LimitReached, Unavailable
-from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.claim import ClaimAttempt
 from sshgate.lifecycle.parking import Kind, Parking
 from sshgate.lifecycle.pool_plan import evict_for_login
-from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.records import Record, State
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Claim, claim_annotations
 from sshgate.providers.kubernetes import podspec
@@ -25,7 +24,7 @@ from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.deletion import PodDeleter, nothing_to_remove
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
-from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
+from sshgate.providers.kubernetes.sandbox import Discard, KubernetesSandbox
 from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.side_execs import NOBODY, ExecLimits
 
@@ -77,19 +76,37 @@ class PodAllocator:
         """Claim or create a sandbox; see ``Provider.create``."""
         self._registry.admit(order.user, order.session)
         try:
-            return await self._claimed(order, notice) or await self._cold(order, notice)
+            warm = await self._claimed(order, notice) if order.name is None else None
+            return warm or await self._cold(order, notice)
         except BaseException:
             self._give_up(order.session)
             raise
 
+    async def claim(self, order: Order, notice: Notice) -> KubernetesSandbox | None:
+        """Claim a warm sandbox for a session that the caller has admitted; ``None`` if there is none.
+
+        It is an ephemeral one until ``hand_over``. Nothing is left when this raises or is cancelled.
+        """
+        try:
+            return await self._claimed(order, notice)
+        except BaseException:
+            self._give_up(order.session)
+            raise
+
+    def hand_over(self, sandbox: KubernetesSandbox, discard: Discard) -> None:
+        """A claimed sandbox becomes a named one: ``discard`` deletes its pod from now on, if anything does."""
+        self._sandboxes.pop(sandbox.id, None)
+        self._sessions.pop(sandbox.id, None)
+        sandbox.hand_over(discard)
+
     async def _claimed(self, order: Order, notice: Notice) -> KubernetesSandbox | None:
         """Claim a warm sandbox; ``None`` if there is none."""
         template = self._templates.get(order.profile.name)
-        if template is None or order.name is not None:
+        if template is None:
             return None
         registry = self._registry
         claiming = ClaimAttempt(
-            registry.cache, self._claim(order), template, order.profile.settle, registry.live_instances
+            registry.cache, claim_of(order, self._owner), template, order.profile.settle, registry.live_instances
         )
         try:
             async with asyncio.timeout(self._api.timeout + 1):
@@ -112,7 +129,7 @@ class PodAllocator:
 
     async def _cold(self, order: Order, notice: Notice) -> KubernetesSandbox:
         """Create a pod for this order, evicting warm ones if our limit or a quota requires it."""
-        stamps = claim_annotations(self._claim(order), self._registry.now)
+        stamps = claim_annotations(claim_of(order, self._owner), self._registry.now)
         manifest = podspec.claimed_pod(order, self._owner, secrets.token_hex(5), stamps)
         pod = await self.make(lambda: self._create(manifest))
         self._registry.update(record_of(pod))
@@ -145,11 +162,6 @@ class PodAllocator:
         registry = self._registry
         deletes = evict_for_login(registry.cache, count, registry.now, self._templates.values(), placed)
         return any(await asyncio.gather(*(registry.delete(delete) for delete in deletes)))
-
-    def _claim(self, order: Order) -> Claim:
-        """The claim for this order, as it is written on the pod."""
-        lifetime = podspec.lifetime(order.profile)
-        return Claim(order.user, order.session, self._owner.gateway, self._owner.instance, lifetime)
 
     async def _adopt(self, record: Record, order: Order, notice: Notice) -> KubernetesSandbox:
         """Turn the pod of ``record``, which was claimed for ``order``, into a sandbox that this gateway deletes.
@@ -219,7 +231,7 @@ class PodAllocator:
                 eviction = asyncio.create_task(self.evict(1, placed=True))
                 self._evictions.add(eviction)
                 eviction.add_done_callback(self._evictions.discard)
-        elif not gone and self._orphaned(pod):
+        elif not gone and self._orphaned(pod.metadata.uid):
             self._deleter.remove(name, pod.metadata.uid)
 
     def discard_all(self) -> None:
@@ -232,12 +244,19 @@ class PodAllocator:
         """Wait for the evictions under way."""
         await asyncio.gather(*self._evictions, return_exceptions=True)
 
-    def _orphaned(self, pod: Pod) -> bool:
-        """Whether it is an ephemeral pod claimed by this instance for a session that does not exist."""
-        meta = pod.metadata
-        session = meta.labels.get(labels.SESSION)
-        if meta.deletion_timestamp is not None or self._registry.cache.knows_session(session):
+    def _orphaned(self, uid: str) -> bool:
+        """Whether it is an ephemeral pod claimed by this instance for a session that does not exist.
+
+        One that was claimed for a name may be another gateway's already: ``reap_plan.orphans`` looks after those.
+        """
+        record = self._registry.cache.pod(uid)
+        if record is None or record.deleting or self._registry.cache.knows_session(record.session):
             return False
-        if meta.annotations.get(labels.INSTANCE) != self._owner.instance:
-            return False
-        return meta.labels.get(labels.STATE) == labels.CLAIMED and labels.NAME not in meta.labels
+        ours = record.instance == self._owner.instance and record.state is State.CLAIMED
+        return ours and record.sandbox is None and not record.to_be_named
+
+
+def claim_of(order: Order, owner: Owner) -> Claim:
+    """The claim for this order, as it is written on the pod."""
+    detached = order.profile.limits.detached if order.name is not None else None
+    return Claim(order.user, order.session, owner.gateway, owner.instance, podspec.lifetime(order.profile), detached)

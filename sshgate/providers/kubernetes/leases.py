@@ -25,6 +25,7 @@ LEADER = "sshgate-leader"
 PART = "app.kubernetes.io/component"
 MEMBERSHIP, LEADERSHIP = "presence", "leadership"
 NAME_PREFIX = "sshgate-life-"
+BY_LEASE = "lease"
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -77,7 +78,8 @@ class Leases:
     async def announce(self, endpoint: LivenessEndpoint) -> None:
         """Create this instance's Lease; ``endpoint`` is where it answers liveness probes."""
         body = self._lease(f"{NAME_PREFIX}{self._owner.instance}", MEMBERSHIP)
-        body["metadata"]["annotations"] = {labels.ENDPOINT: _endpoint_encoder.encode(endpoint).decode()}
+        where = _endpoint_encoder.encode(endpoint).decode()
+        body["metadata"]["annotations"] = {labels.ENDPOINT: where, labels.NAMES: BY_LEASE}
         with contextlib.suppress(Conflict):  # created by a request whose response was lost: the name is unique
             await self._post(body)
 
@@ -147,6 +149,9 @@ def endpoints(leases: Iterable[Lease]) -> Iterator[tuple[str, LivenessEndpoint |
 def observe_leases(membership: Membership, leases: Iterable[Lease]) -> list[str]:
     """Update the membership from these Leases; returns the instances that they belong to."""
     instances = [(instance, lease) for lease in leases if (instance := instance_of(lease)) is not None]
+    membership.by_pod_name = {
+        instance for instance, lease in instances if lease.metadata.annotations.get(labels.NAMES) != BY_LEASE
+    }
     for instance, lease in instances:
         if lease.spec.holder_identity:
             membership.observe(instance, f"{lease.spec.renew_time} {lease.metadata.uid}")

@@ -1,18 +1,20 @@
 """Named sandboxes as pods: one name, one pod, whichever gateway is used.
 
-The pod's name is derived from the user and the sandbox's name. The API server accepts a name once, so creating the pod
-is the compare-and-swap between gateways. Named sandboxes always start cold: two gateways could each claim a different
-warm pod for the same name, and a home must be in the pod's spec anyway. While a gateway has channels in the sandbox,
-an annotation of the pod (the attachment) names its instance. ``sweep`` removes our attachments that are stale after a
-lost response; those of dead instances are removed by the leader's reaper.
+A Lease says which pod has a name (``names``, ``lifecycle.naming``). Where the profile has no home, which must be in the
+pod's spec from the start, the pod is a warm one if there is any. A cold one has a name derived from the user and the
+sandbox's name, by which gateways of older versions find it; while one of those lives, nothing starts warm here.
+
+While a gateway has channels in the sandbox, an annotation of the pod (the attachment) names its instance. ``sweep``
+removes our attachments that are stale after a lost response; the leader's reaper removes those of dead instances.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sshgate.errors import GateError, StartFailed, Unavailable
@@ -20,19 +22,22 @@ from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.claim import MOST_UNKNOWN
 from sshgate.lifecycle.join import Join, Make, Wait, join
 from sshgate.lifecycle.records import Record
-from sshgate.lifecycle.registry import Registry
-from sshgate.lifecycle.requests import Answer, Claim, Delete, attach_patch, detach_patch, named_annotations
+from sshgate.lifecycle.registry import LOOK_AFTER, Registry
+from sshgate.lifecycle.requests import Answer, Delete, attach_patch, detach_patch, named_annotations
 from sshgate.providers.kubernetes import podspec
+from sshgate.providers.kubernetes.allocator import PodAllocator, claim_of
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Pod
+from sshgate.providers.kubernetes.attachments import Attached, Here, Locks, key_of
 from sshgate.providers.kubernetes.deletion import nothing_to_remove
 from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
 from sshgate.providers.kubernetes.inspection import list_sandboxes
+from sshgate.providers.kubernetes.names import Names
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
-from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox
+from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order
 from sshgate.sandbox.side_execs import ExecLimits
 
 # How long a login waits until the previous sandbox of the same name is gone; usually a second or two.
@@ -41,16 +46,16 @@ SWEEP_SECONDS = 5.0
 # Attempts to make or join a sandbox that others change at the same moment, and seconds between them.
 TRIES = 6
 TRY_AGAIN = 0.1
+# Seconds until the name is written on a pod that was warm: its user's program goes first.
+NAME_AFTER = 0.02
 # Seconds between attempts to delete a pod that the kubelet changes at the same moment.
 UNUSED_PAUSES = (0.05, 0.3, 1.0, 3.0)
-
-CreatePod = Callable[[Callable[[], Awaitable[Pod]]], Awaitable[Pod]]
 
 
 class KubernetesNamed:
     """The ``NamedSandboxes`` of one gateway.
 
-    ``known`` returns a pod as the watch last showed it; ``create_pod`` evicts warm pods if there is no room.
+    ``known`` returns a pod as the watch last showed it.
     """
 
     outlast = True
@@ -62,7 +67,7 @@ class KubernetesNamed:
         owner: Owner,
         homes: KubernetesHomes,
         known: Callable[[str], Pod | None],
-        create_pod: CreatePod,
+        allocator: PodAllocator,
         limits: ExecLimits,
     ) -> None:
         self._api = api
@@ -70,10 +75,15 @@ class KubernetesNamed:
         self._owner = owner
         self._homes = homes
         self._known = known
-        self._create_pod = create_pod
+        self._allocator = allocator
+        self._names = Names(api, registry)
         self._limits = limits
-        self._here: dict[str, _Here] = {}
-        self._busy: dict[str, _Lock] = {}
+        self._here: dict[str, Here] = {}
+        self._locks = Locks()
+        # The uids of pods that are known to have their name's Lease, beside those that were warm.
+        self._leased: set[str] = set()
+        # The pods that have their name here already and on the pod not yet, by the session that they are claimed for.
+        self._fresh: dict[str, Record] = {}
         self._detaching: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -102,6 +112,8 @@ class KubernetesNamed:
 
     def observe(self, pod: Pod, gone: bool) -> None:
         """Take note of a change of a pod, or of its end (``gone``), from the watch."""
+        if gone:
+            self._leased.discard(pod.metadata.uid)
         here = self._here.get(pod.metadata.name)
         if here is not None:
             here.sandbox.observe(pod, gone)
@@ -109,16 +121,15 @@ class KubernetesNamed:
     # --- NamedSandboxes ---
 
     def profile(self, user: str, name: str) -> str | None:
-        record = self._registry.cache.named(labels.named_pod(user, name))
+        record = self._cached(user, name)
         theirs = record is not None and record.user_hash == labels.user_hash(user)
-        return record.profile if record is not None and theirs and record.counts else None
+        return record.profile if record is not None and theirs else None
 
     @failures.raised_as(StartFailed)
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         assert order.name is not None
-        pod = labels.named_pod(order.user, order.name)
-        async with self._alone(pod):
-            record, made = await self._one(pod, order, notice)
+        async with self._locks.alone(labels.named_pod(order.user, order.name)):
+            record, made = await self._one(order.name, order, notice)
             return await self._attach(record, order, notice, made)
 
     @failures.raised_as(Unavailable)
@@ -126,11 +137,13 @@ class KubernetesNamed:
         now = self._registry.now
         cache = self._registry.cache
         found = cache.of_user(user, now) if user is not None else cache.claimed(now)
+        fresh = {record.uid: record for record in self._fresh.values()}
+        found = [fresh.get(record.uid, record) for record in found]
         return await list_sandboxes(self._api, found, self._homes, user, now)
 
     @failures.raised_as(Unavailable)
     async def end(self, user: str, name: str) -> str | None:
-        record = await self._look(labels.named_pod(user, name))
+        record = await self._look(user, name)
         if record is None or not record.counts or record.user_hash != labels.user_hash(user):
             return None
         self._registry.cache.expectations.delete(record.uid, self._registry.now.mono)
@@ -140,30 +153,31 @@ class KubernetesNamed:
 
     # --- joining ---
 
-    async def _one(self, pod: str, order: Order, notice: Notice) -> tuple[Record, bool]:
-        """The pod of this name, with this gateway attached to it, and whether this call created it."""
-        assert order.name is not None
-        registry = self._registry
-        record = registry.cache.named(pod)
+    async def _one(self, name: str, order: Order, notice: Notice) -> tuple[Record, bool]:
+        """The pod of this name, with this gateway attached to it, and whether this call made or claimed it."""
+        registry, user = self._registry, order.user
+        record = self._cached(user, name)
         until = registry.now.mono + GONE_SECONDS
         unknown = tries = 0
         while True:
-            step = join(record, order.user, order.name, order.profile.name if order.chosen else None)
+            step = join(record, user, name, order.profile.name if order.chosen else None)
             if not isinstance(step, Wait):
                 if tries == TRIES:
-                    raise StartFailed(
-                        f"the cluster does not let you into your sandbox {order.name!r}; ask your operator."
-                    )
+                    raise StartFailed(f"the cluster does not let you into your sandbox {name!r}; ask your operator.")
                 if tries > 1:  # the first one may have been decided on an old state
                     await asyncio.sleep(TRY_AGAIN)
                 tries += 1
             if isinstance(step, Make):
-                made = await self._make(order)
-                if made is not None:
-                    return made, True
-                record = await self._look(pod)
+                record, made = await self._make(name, order, notice)
+                if record is not None and made:
+                    return record, True
+                record = record or await self._look(user, name)
             elif isinstance(step, Join):
-                here = self._here.get(pod)
+                if not self._is_leased(step.record, user, name):
+                    # It was made by an older gateway, or by one that has not taken its name yet.
+                    record = await self._holder(user, name, step.record)
+                    continue
+                here = self._here.get(step.record.name)
                 if here is not None and here.count and here.sandbox.usable and here.sandbox.uid == step.record.uid:
                     return step.record, False
                 answer = await registry.patch(step.record, attach_patch(step.record, registry.instance, registry.now))
@@ -172,35 +186,117 @@ class KubernetesNamed:
                 unknown += answer is Answer.UNKNOWN
                 if unknown >= MOST_UNKNOWN:
                     raise failures.silent(self._api.timeout)
-                record = step.record if answer is Answer.UNKNOWN else await self._look(pod)
+                record = step.record if answer is Answer.UNKNOWN else await self._look(user, name)
             else:
                 if registry.now.mono > until:
-                    raise StartFailed(f"your last sandbox {order.name!r} is still ending; try again in a minute.")
+                    raise StartFailed(f"your last sandbox {name!r} is still ending; try again in a minute.")
                 await self._forget(step, notice)
-                record = registry.cache.named(pod)
+                record = self._cached(user, name) or registry.cache.named(step.record.name)
 
-    async def _make(self, order: Order) -> Record | None:
-        """Create the pod; ``None`` if one of its name exists."""
-        registry = self._registry
-        registry.admit(order.user, order.session)
+    async def _make(self, name: str, order: Order, notice: Notice) -> tuple[Record | None, bool]:
+        """Claim or create a pod and take the name for it.
+
+        Returns the pod that has the name, and whether that is ours and this gateway is attached to it. ``None``, or a
+        pod that is ending: another pod is in the way.
+        """
+        registry, user = self._registry, order.user
+        registry.admit(user, order.session)
         home: VolumeClaim | None = None
         try:
+            if order.profile.home is None and registry.membership.all_name_by_lease:
+                sandbox = await self._allocator.claim(order, notice)
+                if sandbox is not None:
+                    return await self._take_name(name, order, sandbox)
+            last = registry.cache.named(labels.named_pod(user, name))
+            if last is not None:
+                return last, False
             home = await self._homes.prepare(order)
-            lifetime, detached = podspec.lifetime(order.profile), order.profile.limits.detached
-            claim = Claim(order.user, order.session, self._owner.gateway, registry.instance, lifetime, detached)
-            manifest = podspec.claimed_pod(order, self._owner, "", named_annotations(claim, registry.now))
-            record = record_of(await self._create_pod(lambda: self._api.create_pod(manifest)))
-            registry.update(record)
-            return record
+            stamps = named_annotations(claim_of(order, self._owner), registry.now)
+            manifest = podspec.claimed_pod(order, self._owner, "", stamps)
+            record = record_of(await self._allocator.make(lambda: self._api.create_pod(manifest)))
         except failures.Conflict:
-            return None
+            return None, False
         except BaseException:
             if home is not None:
-                self._soon(self._undo(home, labels.named_pod(order.user, order.name or "")))
+                self._soon(self._undo(home, labels.named_pod(user, name)))
             raise
         finally:
             # From now on the limits count the pod itself instead of the reservation.
-            registry.end(order.session)
+            if order.session not in self._fresh:
+                registry.end(order.session)
+        registry.update(record)
+        holder: Record | None = None
+        try:
+            holder = await self._holder(user, name, record)
+        finally:
+            if holder is None or holder.uid != record.uid:
+                self._soon(self._give_back(record))
+        return holder, holder is not None and holder.uid == record.uid
+
+    async def _take_name(self, name: str, order: Order, sandbox: KubernetesSandbox) -> tuple[Record | None, bool]:
+        """Take the name for a claimed pod; see ``_make``. Cancelling waits for the answer, and then gives it back."""
+        naming = asyncio.create_task(self._named(name, order, sandbox))
+        try:
+            return await asyncio.shield(naming)
+        except asyncio.CancelledError:
+            await asyncio.wait((naming,), timeout=self._api.timeout)
+            naming.cancel()
+            await asyncio.gather(naming, return_exceptions=True)
+            here = self._here.get(sandbox.id)
+            if here is not None and here.sandbox is sandbox:
+                self._detach_soon(sandbox.id, here)
+            raise
+
+    async def _named(self, name: str, order: Order, sandbox: KubernetesSandbox) -> tuple[Record | None, bool]:
+        record = self._registry.cache.pod(sandbox.uid)
+        try:
+            holder = None if record is None else await self._holder(order.user, name, record)
+        except BaseException:
+            # It may have the name, and another gateway may give it to its user: `reap_plan.orphans` looks first.
+            self._allocator.hand_over(sandbox, self._discard)
+            sandbox.abandon()
+            raise
+        if holder is None or holder.uid != sandbox.uid:
+            await sandbox.delete()
+            return holder, False
+        self._allocator.hand_over(sandbox, self._discard)
+        self._fresh[order.session] = holder
+        naming = self._soon(self._write_name(holder, order.session))
+        self._here[sandbox.id] = Here(sandbox, True, naming)
+        return holder, True
+
+    async def _write_name(self, record: Record, session: str) -> None:
+        """Write its name on a pod that has it, while its user's program starts; until the API server answers."""
+        registry, unanswered = self._registry, 0
+        try:
+            await asyncio.sleep(NAME_AFTER)
+            while await registry.patch(record, attach_patch(record, registry.instance, registry.now)) is Answer.UNKNOWN:
+                await asyncio.sleep(LOOK_AFTER[min(unanswered, len(LOOK_AFTER) - 1)])
+                unanswered += 1
+        finally:
+            del self._fresh[session]
+            registry.end(session)
+
+    def _cached(self, user: str, name: str) -> Record | None:
+        """The pod of this name that can be joined, as far as the watch has shown."""
+        cache, cold = self._registry.cache, labels.named_pod(user, name)
+        for record in self._fresh.values():
+            if (record.user_hash, record.sandbox) == (labels.user_hash(user), labels.label_value(name)):
+                return record
+        living = [one for one in cache.sandboxes(user, name) if one.counts and not cache.expectations.deleting(one.uid)]
+        # One that was warm bears the name only if it has the Lease.
+        return next((one for one in living if one.name != cold), living[0] if living else None)
+
+    def _is_leased(self, record: Record, user: str, name: str) -> bool:
+        return record.uid in self._leased or record.name != labels.named_pod(user, name)
+
+    async def _holder(self, user: str, name: str, contender: Record | None) -> Record | None:
+        """As ``Names.holder``."""
+        record = await self._names.holder(user, name, contender)
+        if record is None:
+            return None
+        self._leased.add(record.uid)
+        return _bearing(record, user, name)
 
     async def _forget(self, step: Wait, notice: Notice) -> None:
         registry, record = self._registry, step.record
@@ -217,20 +313,20 @@ class KubernetesNamed:
             if pod is None or pod.metadata.uid != record.uid:
                 pod = await self._api.get_pod(record.name)
             sandbox = KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice)
-            here = self._here[record.name] = _Here(sandbox, made)
+            here = self._here[record.name] = Here(sandbox, made)
         here.count += 1
         expires = record.expires_at
         limit = podspec.lifetime(order.profile)
         left = limit if expires is None else max(0.0, expires - self._registry.now.wall)
-        return _Attached(self, record.name, here, made, left)
+        return Attached(here, made, left, partial(self._left, record.name, here))
 
-    def left(self, name: str, here: _Here) -> None:
+    def _left(self, name: str, here: Here) -> None:
         """A channel has left; the last one starts the detaching."""
         here.count -= 1
         if not here.count:
             self._detach_soon(name, here)
 
-    def _detach_soon(self, name: str, here: _Here | None) -> None:
+    def _detach_soon(self, name: str, here: Here | None) -> None:
         self._soon(self._detach(name, here))
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -242,18 +338,31 @@ class KubernetesNamed:
     async def _undo(self, home: VolumeClaim, pod: str) -> None:
         """Delete a home that was created for this pod, unless the pod exists after all (a lost response)."""
         # Alone: the next login may have found the home already, and must not lose it while its pod is made.
-        async with self._alone(pod):
+        async with self._locks.alone(pod):
             with contextlib.suppress(GateError):
-                if await self._look(pod) is None:
+                if await self._read(pod) is None:
                     await self._homes.undo(home)
 
-    async def _detach(self, name: str, here: _Here | None) -> None:
+    async def _give_back(self, record: Record) -> None:
+        """Delete a pod that was just made and did not get its name, unless somebody has joined it after all."""
+        async with self._locks.alone(record.name):
+            for pause in UNUSED_PAUSES:
+                if record.name in self._here or await self._delete_unused(record, "given up during the start"):
+                    return
+                await asyncio.sleep(pause)
+
+    async def _detach(self, name: str, here: Here | None) -> None:
         registry = self._registry
-        async with self._alone(name):
+        if here is not None and here.naming is not None:
+            await asyncio.wait((here.naming,))
+        known = registry.cache.named(name)
+        async with self._locks.alone(name if known is None else key_of(known)):
             now_here = self._here.get(name)
             if now_here is not None and (now_here.count or now_here is not here):
                 return  # a channel has joined meanwhile
             self._here.pop(name, None)
+            if here is not None:
+                await here.sandbox.forget()
             record = registry.cache.named(name)
             if record is None or (here is not None and record.uid != here.sandbox.uid):
                 return
@@ -274,11 +383,20 @@ class KubernetesNamed:
         """Detach from the pods that have an attachment of this gateway although it has no channel in them."""
         for record in self._registry.cache.attached(self._registry.instance, self._registry.now):
             here = self._here.get(record.name)
-            if record.name not in self._busy and (here is None or not here.count):
+            if key_of(record) not in self._locks and (here is None or not here.count):
                 self._detach_soon(record.name, here)
 
-    async def _look(self, pod: str) -> Record | None:
-        """Read the pod from the API server; ``None`` if there is none. Raises ``Unavailable``."""
+    async def _look(self, user: str, name: str) -> Record | None:
+        """The pod of this name, read from the API server; ``None`` if there is none. Raises ``Unavailable``."""
+        cold, known = labels.named_pod(user, name), self._cached(user, name)
+        if known is not None and self._is_leased(known, user, name):
+            found = await self._read(known.name)
+            if found is not None and found.uid == known.uid and found.counts:
+                return _bearing(found, user, name)
+        return await self._holder(user, name, None) or await self._read(cold)
+
+    async def _read(self, pod: str) -> Record | None:
+        """Read a pod from the API server; ``None`` if there is none. Raises ``Unavailable``."""
         known = self._registry.cache.named(pod)
         try:
             record = record_of(await self._api.get_pod(pod))
@@ -301,7 +419,8 @@ class KubernetesNamed:
         return asyncio.shield(self._soon(self._delete_failed(sandbox)))
 
     async def _delete_failed(self, sandbox: KubernetesSandbox) -> None:
-        async with self._alone(sandbox.id):
+        known = self._registry.cache.named(sandbox.id)
+        async with self._locks.alone(sandbox.id if known is None else key_of(known)):
             here = self._here.get(sandbox.id)
             if here is None or here.sandbox is not sandbox or not here.unused:
                 return
@@ -324,50 +443,9 @@ class KubernetesNamed:
         registry.cache.expectations.delete(known.uid, registry.now.mono)
         return await registry.delete(Delete(known, reason, untouched=True))
 
-    @asynccontextmanager
-    async def _alone(self, pod: str) -> AsyncIterator[None]:
-        """Serialise changes of one pod by this gateway. A lock exists only while somebody holds or awaits it."""
-        lock = self._busy.setdefault(pod, _Lock())
-        lock.wanted += 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock.wanted -= 1
-            if not lock.wanted:
-                del self._busy[pod]
 
-
-class _Lock(asyncio.Lock):
-    wanted = 0
-
-
-class _Here:
-    """A named sandbox, with the number of this gateway's channels in it."""
-
-    def __init__(self, sandbox: KubernetesSandbox, made: bool) -> None:
-        self.sandbox = sandbox
-        self.made = made
-        self.count = 0
-
-    @property
-    def unused(self) -> bool:
-        """Whether nothing runs in it: it was made here and not entered, or it will never run again."""
-        return not self.sandbox.entered and (self.made or self.sandbox.phase.over)
-
-
-class _Attached:
-    """The ``Attachment`` of one channel."""
-
-    def __init__(self, named: KubernetesNamed, name: str, here: _Here, made: bool, left: float) -> None:
-        self.sandbox: Sandbox = here.sandbox
-        self.made = made
-        self.left = left
-        self._named = named
-        self._name = name
-        self._here: _Here | None = here
-
-    async def leave(self) -> None:
-        here, self._here = self._here, None
-        if here is not None:
-            self._named.left(self._name, here)
+def _bearing(record: Record, user: str, name: str) -> Record:
+    """The pod that has this name, with the name, which another gateway may not have written on it yet."""
+    if record.to_be_named and record.user_hash == labels.user_hash(user):
+        return replace(record, sandbox=labels.label_value(name))
+    return record

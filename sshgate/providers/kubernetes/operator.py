@@ -64,7 +64,7 @@ class Operator:
         Raises ``BadRequest`` if the pod is not a sandbox.
         """
         user, equals, name = which.partition("=")
-        pod = labels.named_pod(user, name) if equals else which
+        pod = await self._pod_of(user, name) if equals else which
         try:
             found = await self._api.get_pod(pod)
         except failures.NotFound:
@@ -93,6 +93,12 @@ class Operator:
         if not dry_run:
             await Reaper(self._registry, lambda: rules_of(self._profiles), self._busy).once()
         return found
+
+    async def _pod_of(self, user: str, name: str) -> str:
+        """The name of the pod that is this sandbox now, or would be if it was started cold."""
+        await self._read()
+        found = (one.name for one in self._registry.cache.sandboxes(user, name) if one.counts)
+        return next(found, labels.named_pod(user, name))
 
     async def _listen(self, waiting: Callable[[float], None]) -> None:
         leases, membership, prober = Leases(self._api, NOBODY), self._registry.membership, LivenessProber()

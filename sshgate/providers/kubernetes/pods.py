@@ -52,13 +52,13 @@ class Pods:
         try:
             return record_of(await self._api.patch_pod(name, patch))
         except GateError as error:
-            return _answer(error)
+            return answer_of(error)
 
     async def look(self, name: str) -> Record | Answer:
         try:
             return record_of(await self._api.get_pod(name))
         except GateError as error:
-            return _answer(error)
+            return answer_of(error)
 
     async def delete(self, delete: Delete) -> Answer | None:
         record = delete.record
@@ -66,7 +66,7 @@ class Pods:
             version = record.version if delete.untouched else None
             await self._api.delete_pod(record.name, record.uid, GRACE_SECONDS, version)
         except GateError as error:
-            return _answer(error)
+            return answer_of(error)
         return None
 
 
@@ -129,7 +129,8 @@ def _stage(pod: Pod) -> tuple[Stage, str | None, float | None]:
     return Stage.STARTING, None, None
 
 
-def _answer(error: GateError) -> Answer:
+def answer_of(error: GateError) -> Answer:
+    """What a failed request means for the lifecycle."""
     if isinstance(error, failures.NotFound):
         return Answer.MISSING
     if isinstance(error, (failures.Conflict, failures.Invalid, failures.Forbidden)):

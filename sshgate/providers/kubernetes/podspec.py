@@ -124,7 +124,9 @@ def claimed_pod(
     labels |= {STATE: CLAIMED, USER: user_hash(order.user), SESSION: label_value(order.session)}
     if order.name is not None:
         labels[NAME] = label_value(order.name)
-        spec["hostname"] = hostname(order.name)
+        if order.profile.home is not None or not order.profile.warm:
+            # Others may start warm, with the template's: then it is the same whether the pool was empty or not.
+            spec["hostname"] = hostname(order.name)
         if order.profile.home is not None:
             spec = _with_home(spec, home_claim(order.user, order.name), order.profile.home)
     # Enforced by the kubelet, even if all gateways are dead.

@@ -99,7 +99,7 @@ class KubernetesProvider:
         self.user_records = LeaseUserRecords(self.api)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
         self.named = KubernetesNamed(
-            self.api, self.registry, self.owner, self.homes, self._known, self._allocator.make, self._limits
+            self.api, self.registry, self.owner, self.homes, self._known, self._allocator, self._limits
         )
         self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self.registry.prune)
 

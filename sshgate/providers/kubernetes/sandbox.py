@@ -35,6 +35,10 @@ KILLED_SECONDS = 10.0
 ADDRESS_SECONDS = 5.0
 
 
+Discard = Callable[["KubernetesSandbox"], asyncio.Future[None]]
+"""Deletes the sandbox's pod, or not; the future is done after the first attempt."""
+
+
 class KubernetesSandbox:
     """One pod, and the programs that this gateway runs in it.
 
@@ -47,7 +51,7 @@ class KubernetesSandbox:
         api: ApiServer,
         pod: Pod,
         profile: Profile,
-        discard: Callable[[KubernetesSandbox], asyncio.Future[None]],
+        discard: Discard,
         limits: ExecLimits,
         user: str,
         notice: Notice = lambda text: None,
@@ -63,6 +67,8 @@ class KubernetesSandbox:
         self._discard = discard
         self._notice = notice
         self.warm = False
+        self.used = False
+        """Whether this gateway has started a program in it for its user."""
         self._parked: dict[bool, Process] = {}
         self._undoing = TaskSet()
         self._crowded = False
@@ -81,11 +87,6 @@ class KubernetesSandbox:
         return "" if self._pod.spec.host_network else self._pod.spec.hostname or self.id
 
     @property
-    def entered(self) -> bool:
-        """Whether this gateway has started a program in it."""
-        return self._entered
-
-    @property
     def usable(self) -> bool:
         return not self._deleted and not self.phase.over
 
@@ -95,13 +96,21 @@ class KubernetesSandbox:
         self.profile = order.profile
         self.aside.user = order.user
         self._notice = notice
+        self.used = False
+
+    def hand_over(self, discard: Discard) -> None:
+        """Another owner deletes its pod from now on."""
+        self._discard = discard
 
     def leave(self, terminal: bool, process: Process) -> None:
         self._parked[terminal] = process
 
     def parked(self, terminal: bool) -> Process | None:
         process = self._parked.pop(terminal, None)
-        return process if process in self._processes else None
+        if process not in self._processes:
+            return None
+        self.used = True
+        return process
 
     async def forget(self) -> None:
         waiting, self._parked = list(self._parked.values()), {}
@@ -115,10 +124,11 @@ class KubernetesSandbox:
             async with self._entering:
                 if not self._entered:
                     process = await self._first(argv, terminal)
-                    self._entered = True
+                    self._entered = self.used = True
                     return process
         if self.phase.over:
             raise StartFailed(self.phase.reason)
+        self.used = True
         return await self._exec(argv, terminal)
 
     async def addresses(self) -> tuple[str, ...]:
