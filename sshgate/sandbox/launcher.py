@@ -58,6 +58,9 @@ TERMINAL_MARK = b"\006"
 FOREVER = "2147483647"
 """Seconds for which the process that keeps a sandbox running sleeps; it is recognized by this number."""
 
+RESIDENT_MARK = "#sshgate-hold"
+"""The first line of the program that keeps sessions in a sandbox, by which it is recognized among its processes."""
+
 UNTAKEN = 256 * 1024
 """Bytes of a program's output that the gateway reads from the network at most while its client does not read."""
 
@@ -151,6 +154,18 @@ def line(program: Program, end_mark: bytes | None = None, no_input: bool = False
     parent = None if end_mark is None else _Parent(end_mark, no_input)
     script = b"".join((_terminal(program.request.terminal), _environment(program), _start(program, parent)))
     return escaped(script) + b"\n"
+
+
+def held_script(program: Program) -> bytes:
+    """The script for a shell on a terminal that the resident of a sandbox keeps; it becomes the program.
+
+    Descriptor 3, from which it was read, is closed first. Raises ``BadRequest`` as ``line`` does.
+    """
+    terminal = program.request.terminal
+    assert terminal is not None
+    words = b" ".join(quote(word.encode("latin-1")) for word in stty_words(terminal.modes))
+    begin = f"exec 3<&-;__P=$PATH;{SYSTEM_PATH}".encode() + (b"stty " + words + b" 2>/dev/null;" if words else b"")
+    return begin + _environment(program) + _start(program, None)
 
 
 def escaped(script: bytes) -> bytes:

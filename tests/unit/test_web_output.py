@@ -7,7 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webshim.output import Modes, Output
+from sshgate.stream.modes import Modes
+from webshim.output import Output
 from webshim.protocol import Snapshot
 
 chunks = st.lists(st.binary(min_size=1, max_size=6000), max_size=30)

@@ -1,0 +1,1 @@
+"""Held sessions: programs on terminals that outlive their clients, connections and gateways."""

@@ -1,0 +1,95 @@
+"""The frames between a gateway and the resident of a sandbox: a kind, a length and a payload; and the resident's ends.
+
+Also a part of the resident: standard library only, Python 3.7, nothing of ours.
+"""
+
+from __future__ import annotations
+
+import array
+import select
+import socket
+import struct
+import time
+
+# For mypy only: importing typing takes longer than the rest.
+MYPY = False
+if MYPY:
+    from typing import Any
+
+HELLO = b"sshgate hold 1\n"
+HEAD = struct.Struct(">BI")
+OFFSET = struct.Struct(">Q")
+SIZE = struct.Struct(">HHHH")
+
+
+class Kind:
+    """The kinds of frames: first those from the gateway, then those from the resident."""
+
+    JOIN, INPUT, RESIZE, SIGNAL, ALIVE, PING, LIST, END = range(1, 9)
+    JOINED, FAILED, SCREEN, OUTPUT, TAKEN, ENDED, PROBE, PONG, LISTED = range(101, 110)
+
+
+class Attachment:
+    """One exec of a gateway, by its pipes ``source`` -> ``sink``; ``control`` ends its program when closed."""
+
+    def __init__(self, control: socket.socket, incoming: int, outgoing: int) -> None:
+        self.control = control
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.input = bytearray()
+        self.output = bytearray(HELLO)
+        self.session: Any = None
+        self.client = ""
+        self.source = ""
+        self.size = (80, 24, 0, 0)
+        self.offset = 0
+        self.joined = False
+        self.last_frame = time.monotonic()
+        self.last = False
+        # A login that waits for signs of life: who has not answered yet, until when, and with what it came.
+        self.waits: list[Attachment] = []
+        self.wait_until = 0.0
+        # Since when, and up to where, the client's input was taken without and with a report.
+        self.owes_since = 0.0
+        self.reported = 0
+        self.wish: dict[str, Any] = {}
+
+
+def received_pipes(control: socket.socket) -> list[int]:
+    """The descriptors that a program hands over with its first byte."""
+    fds = array.array("i")
+    try:
+        _, ancillary, _, _ = control.recvmsg(1, socket.CMSG_SPACE(2 * fds.itemsize))
+    except OSError:
+        return []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+class Watcher:
+    """The descriptors that an event loop waits for, each with its owner."""
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.masks: dict[int, int] = {}
+        self.by_fd: dict[int, object] = {}
+
+    def watch(self, fd: int, mask: int, owner: object) -> None:
+        old = self.masks.get(fd, 0)
+        self.by_fd[fd] = owner
+        if mask == old:
+            return
+        if not old:
+            self.epoll.register(fd, mask)
+        elif mask:
+            self.epoll.modify(fd, mask)
+        else:
+            # Without interest it is unregistered: epoll always reports a hang-up.
+            self.epoll.unregister(fd)
+        self.masks[fd] = mask
+
+    def unwatch(self, fd: int) -> None:
+        self.watch(fd, 0, None)
+        del self.by_fd[fd], self.masks[fd]

@@ -1,0 +1,490 @@
+"""A program on a terminal that the resident of a sandbox keeps: a ``Process`` that outlives its exec."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sshgate.config.values import is_label
+from sshgate.errors import GateError, LimitReached, StartFailed
+from sshgate.hold.frames import OFFSET, SIZE, Kind
+from sshgate.hold.line import Line, NoResident, ProtocolError
+from sshgate.hold.screen import put_back
+from sshgate.sandbox.interfaces import Sandbox
+from sshgate.sandbox.launcher import Program, held_script
+from sshgate.sandbox.process import END_OF_TRANSMISSION
+from sshgate.stream.flow import Flow
+from sshgate.stream.interfaces import STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Shell, Signal, Signalled
+from sshgate.stream.modes import Modes
+from sshgate.stream.tasks import TaskSet, cancel
+from sshgate.stream.terminal import TerminalSize
+
+# Bytes of output buffered for the client.
+HIGH_WATER = 128 * 1024
+LOW_WATER = 32 * 1024
+# Bytes of input that the resident has not reported as taken: they are sent again by the next exec.
+KEPT_INPUT = 64 * 1024
+INPUT_CHUNK = 16 * 1024
+# Output whose modes are followed in one step of the budget.
+STEP = 4096
+# Seconds: until the resident answers a login; between two signs of life; without one.
+JOIN_SECONDS = 20.0
+PING_SECONDS = 15.0
+SILENT_SECONDS = 40.0
+# Seconds between attempts to attach again; and how often an exec may be lost soon after it was opened.
+PAUSES = (0.2, 0.5, 1.0, 2.0)
+SOON_SECONDS = 5.0
+MOST_SOON = 5
+# Seconds that the last input has to be taken when a client leaves.
+LEAVE_SECONDS = 0.5
+LARGEST_PID = 1 << 22
+# Sessions that have ended meanwhile and are reported to one login.
+MOST_PAST = 8
+
+REOPENING = b"\r\nsshgate: the connection to the sandbox broke; your program runs on, connecting again...\r\n"
+TAMPERED = "what keeps this session in the sandbox broke its rules; the session may run on, log in again to see."
+GONE = "the session is gone: what kept it in the sandbox was ended."
+
+Alive = Callable[[], Awaitable[bool]]
+"""Returns whether the client shows a sign of life; may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which session a login wants.
+
+    ``how``: ``auto`` joins the detached session that was used last, else begins one; ``named`` joins or begins the
+    session ``name``; ``new`` begins one.
+    """
+
+    how: Literal["auto", "named", "new"]
+    name: str = ""
+    source: str = ""
+    """The client's address, for ``sessions``."""
+    detached: float = 600.0
+    """Seconds for which an idle shell is kept without a client."""
+    most: int = 20
+    """Sessions in one sandbox at most."""
+    reattach: float = 60.0
+    """Seconds for which a broken connection to the sandbox is opened again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A session that ended while nobody was attached."""
+
+    name: str
+    program: str
+    ending: str
+
+
+class HeldProcess:
+    """One client's end of a held session. The caller of ``attach`` closes it; the session goes on.
+
+    When the exec breaks, it is opened again, and input and output go on where they were, exactly once.
+    """
+
+    def __init__(self, sandbox: Sandbox, line: Line, wish: Wish, alive: Alive) -> None:
+        self.pid: int | None = None
+        self.name = ""
+        """The session's name, after ``launch``."""
+        self.made = False
+        """Whether ``launch`` has begun the session."""
+        self.past: list[Past] = []
+        """Sessions that ended while nobody was attached."""
+        self._sandbox = sandbox
+        self._line: Line | None = line
+        self._wish = wish
+        self._alive = alive
+        self._client = secrets.token_hex(16)
+        self._session = ""
+        self._size = TerminalSize()
+        self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._modes = Modes()
+        self._offset = 0
+        self._unacknowledged = bytearray()
+        self._acknowledged = 0
+        self._input_room = asyncio.Event()
+        self._outcome: Outcome | None = None
+        self._finished = asyncio.Event()
+        self._joined: asyncio.Future[None] | None = None
+        self._last_frame = 0.0
+        self._line_open = False
+        self._probes = TaskSet()
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = self._outcome or ("running" if self._line is not None else "connecting again")
+        return f"<HeldProcess {self.name} {self._flow!r} {len(self._unacknowledged)} bytes not taken, {state}>"
+
+    @classmethod
+    async def attach(cls, sandbox: Sandbox, wish: Wish, alive: Alive) -> HeldProcess:
+        """Attach to the resident of a sandbox. No session is joined yet. Cancelling ends the exec.
+
+        Raises:
+            NoResident: the sandbox has no python3 for it.
+            GateError: as ``Line.open``.
+        """
+        return cls(sandbox, await Line.open(sandbox), wish, alive)
+
+    async def launch(self, program: Program) -> None:
+        """Join the wished session, or begin one that runs ``program``. The screen comes by ``read``.
+
+        Raises:
+            BadRequest: no kernel would start such a program.
+            LimitReached: the sandbox has as many sessions as it may have.
+            StartFailed: the resident does not answer, or cannot start it.
+        """
+        terminal = program.request.terminal
+        assert terminal is not None
+        self._size = terminal.size
+        asks = program.request.kind
+        command = getattr(asks, "command", b"").decode("utf-8", "replace")
+        await self._join({
+            "how": self._wish.how,
+            "name": self._wish.name,
+            "program": _printable(command) if command else "shell",
+            "shell": isinstance(asks, Shell),
+            "detached": self._wish.detached,
+            "most": self._wish.most,
+            "script": held_script(program).decode("latin-1"),
+        })  # fmt: skip
+        self._task = asyncio.create_task(self._keep())
+
+    # --- Process ---
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """See ``Process``."""
+        chunk = await self._flow.get()
+        if chunk is None:
+            self._finished.set()
+            return None
+        return STDOUT, chunk[1]
+
+    async def write(self, data: bytes) -> None:
+        """See ``Process``. While the exec is opened again, up to ``KEPT_INPUT`` bytes are kept."""
+        if data:
+            self._line_open = data[-1:] != b"\n"
+        for at in range(0, len(data), INPUT_CHUNK):
+            piece = data[at : at + INPUT_CHUNK]
+            while self._outcome is None and len(self._unacknowledged) + len(piece) > KEPT_INPUT:
+                self._input_room.clear()
+                await self._input_room.wait()
+            if self._outcome is not None:
+                return
+            offset = self._acknowledged + len(self._unacknowledged)
+            self._unacknowledged += piece
+            self._send(Kind.INPUT, OFFSET.pack(offset) + piece)
+
+    async def write_eof(self) -> None:
+        """See ``Process``."""
+        await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
+
+    async def control(self, control: Control) -> None:
+        """See ``Process``."""
+        match control:
+            case Resize(size):
+                self._size = size
+                if self._line is not None and not self._line.full:
+                    self._send(Kind.RESIZE, _packed(size))
+            case Signal(name):
+                self._send(Kind.SIGNAL, b"g" + name.encode("ascii", "replace")[:16])
+            case Break():
+                self._send(Kind.SIGNAL, b"fINT")
+
+    async def wait(self) -> Outcome:
+        """See ``Process``."""
+        await self._finished.wait()
+        assert self._outcome is not None
+        return self._outcome
+
+    async def close(self) -> None:
+        """Leave the session, which goes on, after what was typed last was taken. Idempotent; never raises."""
+        self._flow.discard()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                while self._unacknowledged and self._line is not None and self._outcome is None:
+                    self._input_room.clear()
+                    await self._input_room.wait()
+        self._end(Lost("the session was closed."))
+        self._finished.set()
+        if self._task is not None:
+            await cancel(self._task)
+        await self._probes.cancel()
+        await self._drop_line()
+
+    def put_back(self) -> bytes:
+        """Return what brings the client's terminal back to how it was before it attached."""
+        return put_back(self._modes, self._joined is not None and not self.made)
+
+    # --- the exec ---
+
+    def _send(self, kind: int, payload: bytes = b"") -> None:
+        if self._line is not None and self._outcome is None:
+            self._line.send(kind, payload)
+
+    async def _join(self, wish: dict[str, Any]) -> None:
+        """Send a wish and take frames until it is answered."""
+        line = self._line
+        assert line is not None
+        size = self._size
+        wish |= {
+            "client": self._client,
+            "from": self._wish.source,
+            "size": [size.columns, size.rows, size.pixel_width, size.pixel_height],
+        }
+        self._joined = asyncio.get_running_loop().create_future()
+        line.send(Kind.JOIN, json.dumps(wish).encode())
+        try:
+            async with asyncio.timeout(JOIN_SECONDS):
+                while not self._joined.done():
+                    if not await line.read(self._take):
+                        raise StartFailed("what keeps sessions in the sandbox was ended; try again.")
+        except TimeoutError as error:
+            raise StartFailed("what keeps sessions in the sandbox did not answer within 20 s; try again.") from error
+        except ProtocolError as error:
+            raise StartFailed(TAMPERED) from error
+        self._joined.result()
+        self._last_frame = time.monotonic()
+
+    async def _keep(self) -> None:
+        """Take frames until the session has ended, through as many execs as needed."""
+        soon = 0
+        try:
+            while self._outcome is None:
+                began = time.monotonic()
+                await self._carry()
+                if self._outcome is not None:
+                    return
+                soon = soon + 1 if time.monotonic() - began < SOON_SECONDS else 0
+                if soon > MOST_SOON or not self._sandbox.usable or not await self._attach_again():
+                    self._end(Lost(await self._reason()))
+        except ProtocolError:
+            self._end(Lost(TAMPERED))
+        finally:
+            self._end(Lost(TAMPERED))
+            await self._drop_line()
+
+    async def _reason(self) -> str:
+        if not self._sandbox.usable:
+            return "the sandbox has ended, and the session with it."
+        return f"the connection to the sandbox was lost; log in again to go on with session {self.name}."
+
+    async def _carry(self) -> None:
+        """Take frames from this exec until it, or the session, has ended."""
+        line = self._line
+        assert line is not None
+        pinging = asyncio.create_task(self._ping(line))
+        try:
+            while self._outcome is None and await line.read(self._take):
+                # What the client does not read stays in the pipes, and stops the program in the end.
+                await self._room.wait()
+        finally:
+            await cancel(pinging)
+            await self._drop_line()
+
+    async def _ping(self, line: Line) -> None:
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            if not line.full:
+                line.send(Kind.PING)
+            # While the client does not read, nothing can be expected.
+            if self._room.is_set() and time.monotonic() - self._last_frame > SILENT_SECONDS:
+                await line.close()
+
+    async def _attach_again(self) -> bool:
+        """Open another exec, and go on from the offsets. Returns whether that succeeded in time."""
+        self._flow.put(REOPENING)
+        until = time.monotonic() + self._wish.reattach
+        attempt = 0
+        while self._sandbox.usable:
+            try:
+                async with asyncio.timeout(until - time.monotonic()):
+                    self._line = await Line.open(self._sandbox)
+                await self._join({"how": "resume", "id": self._session, "offset": self._offset, "redraw": True})
+            except TimeoutError:
+                return False
+            except GateError as error:
+                await self._drop_line()
+                if isinstance(error, SessionGone | NoResident):
+                    self._end(Lost(GONE))
+                    return True
+                pause = PAUSES[min(attempt, len(PAUSES) - 1)]
+                if time.monotonic() + pause > until:
+                    return False
+                await asyncio.sleep(pause)
+                attempt += 1
+                continue
+            self._send(Kind.RESIZE, _packed(self._size))
+            for at in range(0, len(self._unacknowledged), INPUT_CHUNK):
+                piece = bytes(self._unacknowledged[at : at + INPUT_CHUNK])
+                self._send(Kind.INPUT, OFFSET.pack(self._acknowledged + at) + piece)
+            return True
+        return False
+
+    async def _drop_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            await line.close()
+
+    def _pause(self) -> None:
+        self._room.clear()
+
+    def _resume(self) -> None:
+        self._room.set()
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            self._flow.put_eof()
+            self._room.set()
+            self._input_room.set()
+
+    # --- frames, none of which is trusted ---
+
+    def _take(self, kind: int, payload: bytes) -> Iterator[None]:
+        self._last_frame = time.monotonic()
+        if kind in (Kind.OUTPUT, Kind.SCREEN):
+            yield from self._shown(kind, payload)
+        elif kind == Kind.TAKEN:
+            self._taken(_offset(payload))
+        elif kind == Kind.PROBE:
+            if not len(self._probes):
+                self._probes.start(self._answer_probe())
+        elif kind == Kind.ENDED:
+            self._end(_outcome(payload))
+        elif kind == Kind.JOINED:
+            self._begin(payload)
+        elif kind == Kind.FAILED:
+            self._refuse(payload)
+        elif kind != Kind.PONG:
+            raise ProtocolError("a frame that no resident sends")
+
+    def _shown(self, kind: int, payload: bytes) -> Iterator[None]:
+        offset, data = _offset(payload), payload[OFFSET.size :]
+        if not self._session or self._outcome is not None:
+            raise ProtocolError("output without a session")
+        if kind == Kind.OUTPUT:
+            if offset != self._offset:
+                raise ProtocolError("output from another offset")
+            self._offset += len(data)
+        elif offset < self._offset:
+            raise ProtocolError("a screen from before")
+        else:
+            self._offset = offset
+        for at in range(0, len(data), STEP):
+            self._modes.feed(data[at : at + STEP])
+            yield
+        self._flow.put(data)
+
+    def _taken(self, taken: int) -> None:
+        count = taken - self._acknowledged
+        if count > len(self._unacknowledged):
+            raise ProtocolError("input taken that was not sent")
+        if count <= 0:
+            return  # a new exec has reported what has come, before the program took it
+        self._acknowledged = taken
+        del self._unacknowledged[:count]
+        self._input_room.set()
+
+    async def _answer_probe(self) -> None:
+        if await self._alive():
+            self._send(Kind.ALIVE)
+
+    def _begin(self, payload: bytes) -> None:
+        """Take JOINED. Raises ``ProtocolError`` if it is not what a resident sends."""
+        answer = _parsed(payload, dict)
+        joined, name, session, pid = self._joined, answer.get("name"), answer.get("id"), answer.get("pid")
+        offset, received = answer.get("offset"), answer.get("received")
+        if joined is None or joined.done() or not isinstance(name, str) or not is_label(name):
+            raise ProtocolError("an answer without a session")
+        if not isinstance(session, str) or len(session) > 64 or (self._session and session != self._session):
+            raise ProtocolError("another session")
+        if type(pid) is not int or not 1 < pid <= LARGEST_PID or type(offset) is not int or type(received) is not int:
+            raise ProtocolError("an answer without numbers")
+        if not self._session:
+            self._offset = max(0, offset)
+            self.made = answer.get("made") is True
+            past = answer.get("past")
+            self.past = [_past(one) for one in past[:MOST_PAST]] if isinstance(past, list) else []
+        elif offset != self._offset:
+            raise ProtocolError("another offset")
+        self.name, self._session, self.pid = name, session, pid
+        self._taken(received)
+        joined.set_result(None)
+
+    def _refuse(self, payload: bytes) -> None:
+        reason = payload.decode("ascii", "replace")
+        if self._joined is None or self._joined.done():
+            raise ProtocolError("a refusal of nothing")
+        error: GateError
+        if reason == "full":
+            error = LimitReached(
+                f"this sandbox has {self._wish.most} sessions, as many as it may; end one: "
+                "`ssh -s USER=NAME=SESSION@HOST end-session`."
+            )
+        elif reason == "gone":
+            error = SessionGone(GONE)
+        else:
+            error = StartFailed(f"the sandbox cannot start a session: {_printable(reason[:80])}.")
+        self._joined.set_exception(error)
+
+
+class SessionGone(GateError):
+    """The session to be resumed does not exist any more."""
+
+    code = "lost"
+
+
+def _offset(payload: bytes) -> int:
+    if len(payload) < OFFSET.size:
+        raise ProtocolError("a frame without its offset")
+    number: int = OFFSET.unpack_from(payload)[0]
+    return number
+
+
+def _parsed(payload: bytes, kind: type) -> Any:
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("no JSON") from error
+    if not isinstance(value, kind):
+        raise ProtocolError("other JSON")
+    return value
+
+
+def _outcome(payload: bytes) -> Outcome:
+    value = _parsed(payload, list)
+    if len(value) != 2 or type(value[1]) is not int or not 0 <= value[1] <= 255:
+        raise ProtocolError("no status")
+    if value[0] == "exit":
+        return Exited(value[1])
+    try:
+        return Signalled(signal.Signals(value[1]).name.removeprefix("SIG"))
+    except ValueError as error:
+        raise ProtocolError("no signal") from error
+
+
+def _past(one: object) -> Past:
+    if not isinstance(one, dict) or not isinstance(one.get("status"), list):
+        raise ProtocolError("no past session")
+    outcome = _outcome(json.dumps(one["status"]).encode())
+    ending = f"status {outcome.status}" if isinstance(outcome, Exited) else f"signal {getattr(outcome, 'name', '')}"
+    return Past(_printable(str(one.get("name")))[:40], _printable(str(one.get("program")))[:80], ending)
+
+
+def _packed(size: TerminalSize) -> bytes:
+    return SIZE.pack(size.columns, size.rows, size.pixel_width, size.pixel_height)
+
+
+def _printable(text: str) -> str:
+    return "".join(one for one in text[:200] if one.isprintable())

@@ -1,0 +1,493 @@
+"""The resident: it keeps the terminals of one sandbox. Sent as source, run by python3 there.
+
+So: standard library only, Python 3.7, nothing of ours but the two pure modules that are sent with it. It has a session
+of its own, so it outlives every exec, connection and gateway. A gateway attaches by an exec whose program hands its two
+pipes over (SCM_RIGHTS) and waits; then frames pass: a kind, a length and a payload. One attachment serves one client.
+
+Output has byte offsets from 0, and so has the input of each client: one that comes back after its exec was lost goes on
+where it was, in both directions. A session whose active client does not read stops the program, as any terminal does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import time
+
+from sshgate.hold.frames import HEAD, MYPY, OFFSET, SIZE, Attachment, Kind, Watcher, received_pipes
+from sshgate.hold.screen import first_shown
+from sshgate.hold.terminal import TYPED, Session, with_children
+
+if MYPY:
+    from typing import Any
+
+CHUNK = 16 * 1024
+# Bytes that the active client may be behind before the program has to wait.
+BEHIND = 256 * 1024
+# Bytes for one pipe that wait in memory before its attachment is not given more.
+OUTBOX = 64 * 1024
+LONGEST_FRAME = 2 << 20
+# Taken input is reported after this, by itself.
+ACK_SECONDS = 0.05
+ACK_BYTES = 16 * 1024
+ATTACHMENTS = 64
+# Ended sessions whose status is kept until it was reported.
+ENDED_KEPT = 32
+# Seconds for which an ended session can be resumed.
+RESUMED_SECONDS = 120.0
+# Seconds: for a sign of life when somebody logs in; without any frame of an attachment.
+PROBE_SECONDS = 2.0
+SILENT_SECONDS = 60.0
+# Seconds: a resident without sessions and attachments ends; how often idle shells are looked for.
+UNUSED_SECONDS = 600.0
+LOOK_SECONDS = 5.0
+
+
+class Resident(Watcher):
+    """The event loop with its sessions and attachments. ``directory`` is the user's own."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__()
+        self.directory = directory
+        self.sessions: dict[str, Session] = {}
+        self.ended: list[Session] = []
+        self.attachments: list[Attachment] = []
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.used = time.monotonic()
+        self.looked = time.monotonic()
+
+    def open(self) -> None:
+        """Listen. Raises ``OSError`` where another resident does."""
+        path = self.directory + "/socket"
+        lock = os.open(self.directory + "/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the process ends
+        try:
+            os.unlink(path)  # noqa: PTH108  (pathlib takes longer to import than the rest)
+        except OSError:
+            pass
+        self.listener.bind(path)
+        self.listener.listen(64)
+        self.listener.setblocking(False)
+        self.watch(self.listener.fileno(), select.EPOLLIN, self.listener)
+        wake, wake_end = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(wake_end, False)
+        signal.set_wakeup_fd(wake_end)
+        signal.signal(signal.SIGCHLD, lambda number, where: None)
+        self.wake = wake
+        self.watch(wake, select.EPOLLIN, None)
+
+    def run(self) -> None:
+        while self.sessions or self.attachments or self.ended or time.monotonic() - self.used < UNUSED_SECONDS:
+            for fd, events in self.epoll.poll(self.until_due()):
+                self.ready(fd, events)
+            self.due()
+            for session in list(self.sessions.values()):
+                self.update(session)
+            for one in list(self.attachments):
+                self.flush(one)
+
+    def ready(self, fd: int, events: int) -> None:
+        owner = self.by_fd.get(fd, self)
+        if owner is self:
+            return  # closed by an earlier event of this turn
+        if isinstance(owner, Session):
+            if events & ~select.EPOLLOUT:
+                self.read_terminal(owner)
+            self.write_terminal(owner)
+        elif isinstance(owner, Attachment):
+            if fd == owner.incoming:
+                self.read_frames(owner)
+            elif (fd == owner.outgoing and not events & select.EPOLLOUT) or fd == owner.control.fileno():
+                self.leave(owner)
+        elif fd == self.listener.fileno():
+            self.accept()
+        elif fd == self.wake:
+            os.read(fd, 4096)
+            self.reap()
+        else:
+            self.take_pipes(fd, owner)
+
+    # --- time ---
+
+    def until_due(self) -> float:
+        now = time.monotonic()
+        due = [self.looked + LOOK_SECONDS]
+        due += [session.redraw_at for session in self.sessions.values() if session.redraw_at]
+        due += [one.wait_until for one in self.attachments if one.waits]
+        due += [one.owes_since + ACK_SECONDS for one in self.attachments if one.owes_since]
+        return max(0.0, min(due) - now)
+
+    def due(self) -> None:
+        now = time.monotonic()
+        if self.sessions or self.attachments:
+            self.used = now
+        for session in self.sessions.values():
+            if session.redraw_at and session.redraw_at <= now:
+                session.redraw_at = 0.0
+                session.set_size()
+        for one in list(self.attachments):
+            if one.waits and one.wait_until <= now:
+                given_up, one.waits = one.waits, []
+                for silent in given_up:
+                    self.leave(silent)
+                self.decide(one)
+            elif now - one.last_frame > SILENT_SECONDS:
+                self.leave(one)
+        if self.looked + LOOK_SECONDS <= now:
+            self.looked = now
+            self.end_idle()
+            # A gateway that has lost its exec may still come for the last output.
+            over = time.time() - RESUMED_SECONDS
+            self.ended = [each for each in self.ended if each.attached or not each.reported or each.ended_at > over]
+            for each in self.ended:
+                if each.ended_at <= over and not each.attached:
+                    each.forget_output()
+
+    def end_idle(self) -> None:
+        """Hang up the shells that were detached for too long and run no program."""
+        now = time.time()
+        idle = [
+            one for one in self.sessions.values()
+            if one.shell and not one.attached and one.status is None and now - one.detached > one.detached_limit
+        ]  # fmt: skip
+        if not idle:
+            return
+        parents = with_children()
+        for one in idle:
+            if one.pid not in parents:
+                one.hang_up()
+
+    # --- attaching ---
+
+    def accept(self) -> None:
+        try:
+            control, _ = self.listener.accept()
+        except OSError:
+            return
+        control.setblocking(False)
+        self.watch(control.fileno(), select.EPOLLIN, control)
+
+    def take_pipes(self, fd: int, control: object) -> None:
+        assert isinstance(control, socket.socket)
+        self.unwatch(fd)
+        fds = received_pipes(control)
+        if len(fds) != 2 or len(self.attachments) >= ATTACHMENTS:
+            for one in fds:
+                os.close(one)
+            control.close()
+            return
+        for one in fds:
+            os.set_inheritable(one, False)
+            os.set_blocking(one, False)
+        attachment = Attachment(control, fds[0], fds[1])
+        self.attachments.append(attachment)
+        self.watch(control.fileno(), select.EPOLLIN, attachment)
+        self.watch(attachment.incoming, select.EPOLLIN, attachment)
+        self.flush(attachment)
+
+    def leave(self, one: Attachment) -> None:
+        """End an attachment; its session goes on."""
+        if one not in self.attachments:
+            return
+        self.attachments.remove(one)
+        for fd in (one.incoming, one.outgoing, one.control.fileno()):
+            if fd in self.masks:
+                self.unwatch(fd)
+        for fd in (one.incoming, one.outgoing):
+            try:
+                os.set_blocking(fd, True)  # the launcher has the same open files
+            except OSError:
+                pass
+            os.close(fd)
+        one.control.close()
+        session = one.session
+        if session is not None:
+            session.attached.remove(one)
+            session.detached = session.used = time.time()
+            if session.active is one:
+                session.active = None
+                if session.attached:
+                    self.activate(session.attached[-1], session)
+        for waiting in list(self.attachments):
+            if one in waiting.waits:
+                waiting.waits.remove(one)
+                if not waiting.waits or (session is not None and not session.attached):
+                    self.decide(waiting)
+
+    def send(self, one: Attachment, kind: int, payload: bytes = b"") -> None:
+        one.output += HEAD.pack(kind, len(payload)) + payload
+
+    def fail(self, one: Attachment, code: str) -> None:
+        self.send(one, Kind.FAILED, code.encode())
+        one.last = True
+
+    def flush(self, one: Attachment) -> None:
+        session = one.session
+        while one in self.attachments:
+            if one.joined and session is not None and len(one.output) < OUTBOX:
+                if one.owes_since:
+                    self.acknowledge(one, session)
+                self.fill(one, session)
+            if not one.output:
+                if one.last:
+                    self.leave(one)
+                    return
+                break
+            try:
+                del one.output[: os.write(one.outgoing, one.output[:65536])]
+            except BlockingIOError:
+                break
+            except OSError:
+                self.leave(one)
+                return
+        if one in self.attachments:
+            self.watch(one.outgoing, select.EPOLLOUT if one.output else 0, one)
+
+    def fill(self, one: Attachment, session: Session) -> None:
+        """Queue output of the session, and its end after the last."""
+        if one.offset < session.start:
+            self.show(one, session)
+        while one.offset < session.end and len(one.output) < OUTBOX:
+            at = one.offset - session.start
+            data = bytes(session.ring[at : at + CHUNK])
+            self.send(one, Kind.OUTPUT, OFFSET.pack(one.offset) + data)
+            one.offset += len(data)
+        if session.status is not None and one.offset == session.end and not one.last:
+            self.send(one, Kind.ENDED, json.dumps(session.status).encode())
+            one.last = True
+            session.reported = True
+
+    def show(self, one: Attachment, session: Session) -> None:
+        """Queue what a fresh terminal is shown first, and go on at the end of the output."""
+        whole = session.start == 0
+        shown, redraw = first_shown(session.modes, bytes(session.ring), whole, one.size[1])
+        one.offset = session.end
+        for at in range(0, len(shown), CHUNK):
+            self.send(one, Kind.SCREEN, OFFSET.pack(one.offset) + shown[at : at + CHUNK])
+        if redraw and session.status is None:
+            session.redraw()
+
+    # --- frames ---
+
+    def read_frames(self, one: Attachment) -> None:
+        try:
+            data = os.read(one.incoming, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.leave(one)
+            return
+        one.last_frame = time.monotonic()
+        one.input += data
+        at = 0
+        while len(one.input) - at >= HEAD.size and one in self.attachments:
+            kind, length = HEAD.unpack_from(one.input, at)
+            if length > LONGEST_FRAME:
+                self.leave(one)
+                return
+            end = at + HEAD.size + length
+            if len(one.input) < end:
+                break
+            payload = bytes(one.input[at + HEAD.size : end])
+            at = end
+            try:
+                self.frame(one, kind, payload)
+            except (ValueError, KeyError, TypeError, struct.error):
+                self.leave(one)  # not one of our gateways
+        del one.input[:at]
+
+    def frame(self, one: Attachment, kind: int, payload: bytes) -> None:
+        session = one.session
+        if kind == Kind.JOIN:
+            self.join(one, json.loads(payload.decode()))
+        elif kind == Kind.LIST:
+            listed = [each.describe() for each in [*self.sessions.values(), *self.ended] if not each.reported]
+            self.send(one, Kind.LISTED, json.dumps(listed).encode())
+            one.last = True
+        elif kind == Kind.END:
+            found = self.sessions.get(payload.decode())
+            if found is None:
+                self.fail(one, "none")
+            else:
+                found.hang_up()
+                self.send(one, Kind.LISTED, b"[]")
+                one.last = True
+        elif kind == Kind.PING:
+            self.send(one, Kind.PONG)
+        elif kind == Kind.ALIVE:
+            for waiting in list(self.attachments):
+                if one in waiting.waits:
+                    waiting.waits.remove(one)
+                    if not waiting.waits:
+                        self.decide(waiting)
+        elif session is None or session.status is not None:
+            return
+        elif kind == Kind.INPUT:
+            session.type(one.client, OFFSET.unpack_from(payload)[0], payload[OFFSET.size :])
+            self.activate(one, session)
+        elif kind == Kind.RESIZE:
+            one.size = SIZE.unpack(payload)
+            self.activate(one, session)
+        elif kind == Kind.SIGNAL:
+            name = payload.decode()
+            session.signal(name[1:], foreground=name[:1] == "f")
+
+    # --- joining ---
+
+    def join(self, one: Attachment, wish: dict[str, Any]) -> None:
+        one.wish = wish
+        one.client = str(wish["client"])
+        one.source = str(wish["from"])
+        columns, rows, width, height = map(int, wish["size"])
+        one.size = (columns, rows, width, height)
+        if wish["how"] == "auto" and all(each.attached for each in self.sessions.values()):
+            # A session that seems attached may have lost its client without a sign.
+            one.waits = [other for each in self.sessions.values() for other in each.attached]
+            one.wait_until = time.monotonic() + PROBE_SECONDS
+            for other in one.waits:
+                self.send(other, Kind.PROBE)
+        if not one.waits:
+            self.decide(one)
+
+    def decide(self, one: Attachment) -> None:
+        """Carry out a wish to join, once nothing has to be waited for."""
+        one.waits = []
+        wish = one.wish
+        how, name = wish["how"], str(wish.get("name") or "")
+        found: Session | None = None
+        if how == "resume":
+            found = next((each for each in [*self.sessions.values(), *self.ended] if each.id == wish["id"]), None)
+            if found is None:
+                self.fail(one, "gone")
+                return
+        elif how == "named":
+            found = self.sessions.get(name)
+        elif how == "auto":
+            left = [each for each in self.sessions.values() if not each.attached]
+            found = max(left, key=lambda each: each.used) if left else None
+        made = found is None
+        if found is None:
+            if len(self.sessions) >= int(wish["most"]):
+                self.fail(one, "full")
+                return
+            try:
+                found = self.begin(one, name if how == "named" else "", wish)
+            except OSError as error:
+                self.fail(one, "start " + (error.strerror or "failed"))
+                return
+        self.attach(one, found, made)
+
+    def attach(self, one: Attachment, session: Session, made: bool) -> None:
+        resumed = one.wish["how"] == "resume"
+        for other in list(session.attached):
+            if other.client == one.client:
+                self.leave(other)  # its exec was lost, and this one replaces it
+        one.session = session
+        session.attached.append(one)
+        received = session.remember(one.client)
+        past = [] if resumed else [each for each in self.ended if not each.reported]
+        for each in past:
+            each.reported = True
+        fresh = not made and not resumed
+        one.offset = session.end if fresh else min(int(one.wish.get("offset", 0)), session.end)
+        answer = {
+            "name": session.name, "id": session.id, "pid": session.pid, "made": made,
+            "received": received, "offset": one.offset, "past": [each.describe() for each in past],
+        }  # fmt: skip
+        self.send(one, Kind.JOINED, json.dumps(answer).encode())
+        self.activate(one, session)
+        if fresh:
+            self.show(one, session)
+        elif resumed and session.status is None and one.wish.get("redraw"):
+            session.redraw()
+        one.joined = True
+
+    def activate(self, one: Attachment, session: Session) -> None:
+        """The client that was active last decides the size."""
+        session.active = one
+        session.used = time.time()
+        if session.size != one.size:
+            session.size = one.size
+            session.redraw_at = 0.0
+            session.set_size()
+
+    def begin(self, one: Attachment, name: str, wish: dict[str, Any]) -> Session:
+        if not name:
+            taken = {*self.sessions, *(each.name for each in self.ended)}
+            name = next(str(number) for number in range(1, 10_000) if str(number) not in taken)
+        session = Session(name, str(wish["program"])[:80], bool(wish["shell"]), float(wish["detached"]))
+        session.size = one.size
+        session.begin(str(wish["script"]).encode("latin-1"), self.directory)
+        self.sessions[name] = session
+        self.watch(session.master, select.EPOLLIN, session)
+        return session
+
+    # --- terminals ---
+
+    def read_terminal(self, session: Session) -> None:
+        if session.read():
+            return
+        self.unwatch(session.master)
+        os.close(session.master)
+        session.master = -1
+        self.reap()
+
+    def write_terminal(self, session: Session) -> None:
+        clients = session.write()
+        for one in session.attached:
+            if one.client in clients and not one.owes_since:
+                one.owes_since = time.monotonic()
+
+    def acknowledge(self, one: Attachment, session: Session) -> None:
+        """Report taken input with the next output, after a moment, or where the client's window is half used."""
+        taken = session.taken.get(one.client, 0)
+        late = time.monotonic() - one.owes_since >= ACK_SECONDS
+        if late or one.output or one.offset < session.end or taken - one.reported >= ACK_BYTES:
+            one.owes_since = 0.0
+            one.reported = taken
+            self.send(one, Kind.TAKEN, OFFSET.pack(taken))
+
+    def update(self, session: Session) -> None:
+        """Read the terminal while the active client keeps up, or while nobody is there."""
+        if session.master >= 0:
+            active = session.active
+            free = active is None or not active.joined or session.end - active.offset < BEHIND
+            self.watch(session.master, select.EPOLLIN * free | select.EPOLLOUT * bool(session.typed), session)
+        full = session.typed_size > TYPED
+        for one in session.attached:
+            self.watch(one.incoming, 0 if full else select.EPOLLIN, one)
+
+    def reap(self) -> None:
+        """Take note of the programs that have ended; a terminal ends with the leader of its session."""
+        for session in list(self.sessions.values()):
+            if not session.has_ended():
+                continue
+            if session.master >= 0:
+                self.unwatch(session.master)
+                session.drain()
+            del self.sessions[session.name]
+            self.ended.append(session)
+            del self.ended[:-ENDED_KEPT]
+            for one in list(session.attached):
+                self.flush(one)
+
+
+def main(directory: str, ready: int) -> None:
+    """Serve until nothing has been here for a while; ``ready`` is a descriptor to close once it listens."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    resident = Resident(directory)
+    try:
+        resident.open()
+    except OSError:
+        os._exit(0)  # another one was faster
+    os.close(ready)
+    resident.run()
+    os._exit(0)

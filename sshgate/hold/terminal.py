@@ -1,0 +1,259 @@
+"""One program on a terminal that the resident keeps. A part of the resident: see there for what it may import."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import struct
+import termios
+import time
+
+from sshgate.hold.frames import Attachment
+from sshgate.hold.screen import title
+from sshgate.stream.modes import Modes
+
+# Bytes of output that are kept; a little more before it is cut, so that cutting costs little.
+RING = 1 << 20
+SLACK = 256 * 1024
+# Input is not read from any client while more than this waits for the program.
+TYPED = 256 * 1024
+READ = 64 * 1024
+# Bytes of output that are read after the end of the program at most: others may have its terminal open.
+DRAIN = 1 << 20
+# Clients whose taken input is remembered.
+CLIENTS = 64
+# Seconds between two window changes that make a program redraw: it has to notice both.
+REDRAW_SECONDS = 0.1
+# The script comes by descriptor 3, because one argument has 128 KiB at most.
+START = 'eval "$(cat <&3)"'
+# Variables of the program that the resident was started by.
+NOT_PASSED = ("SHELL", "SHLVL", "PWD", "OLDPWD", "_")
+
+
+class Session:
+    """One program on a terminal. ``shell``: it is idle while it has no child."""
+
+    def __init__(self, name: str, program: str, shell: bool, detached_limit: float) -> None:
+        self.id = os.urandom(8).hex()
+        self.name = name
+        self.program = program
+        self.shell = shell
+        self.detached_limit = detached_limit
+        self.pid = 0
+        self.master = -1
+        self.size = (80, 24, 0, 0)
+        self.ring = bytearray()
+        self.start = 0
+        self.modes = Modes()
+        self.old_title = ""
+        self.typed: list[tuple[str, bytes]] = []
+        self.typed_size = 0
+        # Bytes of each client's input that have come, and those of them that the program's terminal has taken.
+        self.received: dict[str, int] = {}
+        self.taken: dict[str, int] = {}
+        self.attached: list[Attachment] = []
+        self.active: Attachment | None = None
+        self.status: tuple[str, int] | None = None
+        self.ended_at = 0.0
+        self.reported = False
+        self.created = self.used = self.last_output = self.detached = time.time()
+        self.redraw_at = 0.0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.ring)
+
+    def append(self, data: bytes) -> None:
+        self.ring += data
+        self.last_output = time.time()
+        if len(self.ring) > RING + SLACK:
+            cut = bytes(self.ring[: len(self.ring) - RING])
+            self.modes.feed(cut)
+            self.old_title = title(cut) or self.old_title
+            del self.ring[: len(cut)]
+            self.start += len(cut)
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "program": self.program,
+            "title": title(bytes(self.ring)) or self.old_title,
+            "from": [one.source for one in self.attached[:4]],
+            "size": list(self.size[:2]),
+            "created": self.created,
+            "detached": 0.0 if self.attached else self.detached,
+            "ended": self.ended_at,
+            "last_output": self.last_output,
+            "status": list(self.status) if self.status else None,
+        }
+
+    # --- the program ---
+
+    def begin(self, script: bytes, directory: str) -> None:
+        """Start the program. Raises ``OSError``."""
+        path = directory + "/" + self.id
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.unlink(path)  # noqa: PTH108  (pathlib takes longer to import than the rest)
+            view = memoryview(script)
+            while view:
+                view = view[os.write(file, view) :]
+            os.lseek(file, 0, os.SEEK_SET)
+            self.master, slave = os.openpty()
+            self.set_size()
+            self.pid = os.fork()
+            if not self.pid:
+                self.become(slave, file)
+            os.close(slave)
+        finally:
+            os.close(file)
+        os.set_blocking(self.master, False)
+
+    def become(self, slave: int, file: int) -> None:
+        try:
+            os.setsid()
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            for number in range(1, signal.NSIG):
+                if number not in (signal.SIGKILL, signal.SIGSTOP):
+                    try:
+                        signal.signal(number, signal.SIG_DFL)
+                    except (OSError, ValueError):
+                        pass
+            file = fcntl.fcntl(file, fcntl.F_DUPFD, 10)
+            for fd in (0, 1, 2):
+                os.dup2(slave, fd)
+            os.dup2(file, 3)
+            environment = {name: text for name, text in os.environ.items() if name not in NOT_PASSED}
+            os.execve("/bin/sh", ["sh", "-c", START], environment)
+        finally:
+            os._exit(127)
+
+    def read(self) -> bool:
+        """Read output once. Returns whether the terminal is still open."""
+        try:
+            data = os.read(self.master, READ)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            # EIO: no process has the terminal open any more.
+            if error.errno != errno.EIO:
+                raise
+            return False
+        self.append(data)
+        return bool(data)
+
+    def drain(self) -> None:
+        """Read what is left after the program's end, and close the terminal."""
+        before = self.end
+        size = -1
+        while size != self.end and self.end - before < DRAIN:
+            size = self.end
+            if not self.read():
+                break
+        os.close(self.master)
+        self.master = -1
+
+    def has_ended(self) -> bool:
+        """Look whether the program has ended, and keep how."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            pid, status = self.pid, 0
+        if not pid:
+            return False
+        killed = os.WIFSIGNALED(status)
+        self.status = ("signal", os.WTERMSIG(status)) if killed else ("exit", os.WEXITSTATUS(status))
+        self.ended_at = time.time()
+        self.typed, self.typed_size = [], 0
+        return True
+
+    def forget_output(self) -> None:
+        self.old_title = title(bytes(self.ring)) or self.old_title
+        self.start = self.end
+        self.ring = bytearray()
+
+    def type(self, client: str, offset: int, data: bytes) -> None:
+        """Queue input of a client, except what it has sent before."""
+        received = self.received.get(client, 0)
+        data = data[max(0, received - offset) :]
+        if data and offset <= received:
+            self.received[client] = received + len(data)
+            self.typed.append((client, data))
+            self.typed_size += len(data)
+
+    def write(self) -> set[str]:
+        """Write what was typed. Returns the clients whose input was taken."""
+        clients = set()
+        while self.typed and self.master >= 0:
+            client, data = self.typed[0]
+            try:
+                size = os.write(self.master, data)
+            except BlockingIOError:
+                break
+            except OSError:
+                self.typed, self.typed_size = [], 0
+                break
+            self.typed_size -= size
+            self.taken[client] = self.taken.get(client, 0) + size
+            clients.add(client)
+            if size == len(data):
+                self.typed.pop(0)
+            else:
+                self.typed[0] = (client, data[size:])
+        return clients
+
+    def remember(self, client: str) -> int:
+        """A client has attached. Returns how many bytes of its input have come so far."""
+        received = self.received.pop(client, 0)
+        self.received[client] = received
+        while len(self.received) > CLIENTS:
+            gone = next(iter(self.received))
+            del self.received[gone]
+            self.taken.pop(gone, None)
+        return received
+
+    def set_size(self, other: bool = False) -> None:
+        columns, rows, width, height = self.size
+        if other:
+            rows = rows - 1 if rows > 1 else 2
+        if self.master >= 0:
+            fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, width, height))
+
+    def redraw(self) -> None:
+        """Make the program redraw, by two window changes."""
+        self.set_size(other=True)
+        self.redraw_at = time.monotonic() + REDRAW_SECONDS
+
+    def signal(self, name: str, foreground: bool) -> None:
+        """Send a signal to the program's process group, or to the foreground group of its terminal."""
+        number = getattr(signal, "SIG" + name, None)
+        if not isinstance(number, signal.Signals):
+            return
+        group = self.pid
+        try:
+            if foreground:
+                group = os.tcgetpgrp(self.master)
+            os.killpg(group, number)
+        except OSError:
+            pass
+
+    def hang_up(self) -> None:
+        """As when a terminal is closed: its processes get HUP; what ignores that stays."""
+        if self.master >= 0:
+            self.signal("HUP", foreground=True)
+            self.signal("HUP", foreground=False)
+            self.signal("CONT", foreground=False)
+
+
+def with_children() -> set[int]:
+    """The processes that have children."""
+    parents = set()
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        try:
+            with open("/proc/" + name + "/stat") as file:  # noqa: PTH123
+                parents.add(int(file.read().rpartition(")")[2].split()[1]))
+        except (OSError, ValueError, IndexError):
+            continue
+    return parents

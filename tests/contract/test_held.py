@@ -1,0 +1,271 @@
+"""Sessions that the resident of a sandbox keeps, on both providers: they outlive their execs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sshgate.config.model import Profile, SandboxPlace
+from sshgate.errors import LimitReached
+from sshgate.hold.frames import Kind
+from sshgate.hold.line import Line
+from sshgate.hold.process import GONE, HeldProcess, Wish
+from sshgate.providers.local.provider import LocalProvider
+from sshgate.sandbox.interfaces import Order, Provider, Sandbox
+from sshgate.sandbox.launcher import Program
+from sshgate.stream.interfaces import Break, Exec, Exited, Lost, Request, Resize, Shell, Signal, Signalled
+from sshgate.stream.terminal import Terminal, TerminalSize
+from tests.contract.kubernetes_namespace import namespace
+from tests.contract.programs import run
+from tests.rig.cluster import IMAGE, RUNTIME_CLASS
+
+AUTO = Wish("auto", source="192.0.2.1")
+NEW = Wish("new")
+
+
+@pytest.fixture(
+    params=[pytest.param("local", marks=pytest.mark.local), pytest.param("kubernetes", marks=pytest.mark.cluster)]
+)
+async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
+    if request.param == "kubernetes":
+        async with namespace() as place, place.provider() as made:
+            yield made
+    else:
+        request.getfixturevalue("local")
+        local = LocalProvider(SandboxPlace(provider="local"))
+        await local.open()
+        yield local
+        await local.close()
+
+
+@pytest.fixture
+async def sandbox(provider: Provider) -> AsyncIterator[Sandbox]:
+    profile = Profile(image=IMAGE, runtime_class=RUNTIME_CLASS)
+    made = await provider.create(Order(profile, "alice", secrets.token_hex(5)), lambda text: None)
+    yield made
+    await made.delete()
+
+
+async def alive() -> bool:
+    return True
+
+
+async def silent() -> bool:
+    await asyncio.sleep(3600)
+    return False
+
+
+def program(command: bytes = b"", columns: int = 80) -> Program:
+    return Program(Request(Exec(command) if command else Shell(), Terminal("xterm", TerminalSize(columns, 24))))
+
+
+class Client:
+    """One client of a held session, with what it has got."""
+
+    def __init__(self, process: HeldProcess) -> None:
+        self.process = process
+        self.shown = bytearray()
+
+    async def until(self, text: bytes) -> None:
+        async with asyncio.timeout(30):
+            found = text in self.shown
+            while not found:
+                chunk = await self.process.read()
+                assert chunk is not None, self.shown
+                self.shown += chunk[1]
+                found = text in self.shown[-len(chunk[1]) - len(text) :]
+
+    async def everything(self) -> None:
+        async with asyncio.timeout(60):
+            while (chunk := await self.process.read()) is not None:
+                self.shown += chunk[1]
+
+
+async def come(
+    sandbox: Sandbox, command: bytes = b"", wish: Wish = AUTO, columns: int = 80, lives: bool = True
+) -> Client:
+    process = await HeldProcess.attach(sandbox, wish, alive if lives else silent)
+    await process.launch(program(command, columns))
+    return Client(process)
+
+
+async def listed(sandbox: Sandbox) -> list[dict[str, object]]:
+    found: list[bytes] = []
+
+    def take(kind: int, payload: bytes) -> list[None]:
+        assert kind == Kind.LISTED
+        found.append(payload)
+        return []
+
+    line = await Line.open(sandbox)
+    line.send(Kind.LIST)
+    while not found:
+        assert await line.read(take)  # type: ignore[arg-type]
+    await line.close()
+    value: list[dict[str, object]] = json.loads(found[0])
+    return value
+
+
+async def test_a_session_goes_on_without_its_client_and_is_joined_again(sandbox: Sandbox) -> None:
+    first = await come(sandbox)
+    assert first.process.made
+    await first.process.write(b"echo mark-$((40+2)); (sleep 1; echo later-$((1+1))) & \n")
+    await first.until(b"mark-42")
+    await first.process.close()
+    await asyncio.sleep(1.5)
+    again = await come(sandbox)
+    assert not again.process.made
+    assert (again.process.name, again.process.pid) == (first.process.name, first.process.pid)
+    await again.until(b"later-2")
+    assert b"mark-42" in again.shown
+    await again.process.write(b"exit 7\n")
+    await again.everything()
+    assert await again.process.wait() == Exited(7)
+    await again.process.close()
+
+
+async def test_its_terminal_is_one(sandbox: Sandbox) -> None:
+    client = await come(sandbox, b"tty; stty size; echo $TERM $SSH_TTY; exit 3", columns=123)
+    await client.everything()
+    assert await client.process.wait() == Exited(3)
+    tty, size, term = client.shown.decode().split("\r\n")[:3]
+    assert re.fullmatch(r"/dev/pts/\d+", tty)
+    assert (size, term) == ("24 123", f"xterm {tty}")
+    await client.process.close()
+
+
+async def test_the_last_active_client_decides_the_size(sandbox: Sandbox) -> None:
+    script = b"echo up; while :; do stty size; sleep 0.1; done"
+    wide = await come(sandbox, script, columns=120)
+    await wide.until(b"up")
+    narrow = await come(sandbox, wish=Wish("named", wide.process.name), columns=60)
+    await wide.until(b"24 60")
+    wide.shown = bytearray()
+    await wide.process.write(b"\n")
+    await wide.until(b"24 120")
+    await narrow.process.control(Resize(TerminalSize(50, 10)))
+    await wide.until(b"10 50")
+    await narrow.process.close()
+    await wide.until(
+        b"24 120",
+    )
+    await wide.process.close()
+
+
+async def test_signals_and_a_break_reach_it(sandbox: Sandbox) -> None:
+    client = await come(
+        sandbox, b"trap 'echo got-usr1' USR1; trap 'echo got-int; exit 9' INT; echo up; while :; do sleep 0.1; done"
+    )
+    await client.until(b"up")
+    await client.process.control(Signal("USR1"))
+    await client.until(b"got-usr1")
+    await client.process.control(Break())
+    await client.everything()
+    assert b"got-int" in client.shown
+    await client.process.close()
+    killed = await come(sandbox, b"kill -9 $$")
+    await killed.everything()
+    assert await killed.process.wait() == Signalled("KILL")
+    await killed.process.close()
+
+
+async def test_a_silent_client_is_given_up_when_somebody_logs_in_and_a_living_one_is_not(sandbox: Sandbox) -> None:
+    gone = await come(sandbox, lives=False)
+    back = await come(sandbox)
+    assert back.process.name == gone.process.name
+    other = await come(sandbox)
+    assert other.process.made
+    assert other.process.name != back.process.name
+    for one in (gone, back, other):
+        await one.process.close()
+
+
+async def test_the_end_of_a_session_that_nobody_saw_is_reported_once(sandbox: Sandbox) -> None:
+    left = await come(sandbox, b"echo up; read x; exit 5", wish=Wish("named", "build"))
+    await left.until(b"up")
+    await left.process.write(b"\n")
+    await left.process.close()
+    async with asyncio.timeout(10):
+        while not any(one["status"] == ["exit", 5] for one in await listed(sandbox)):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    again = await come(sandbox)
+    assert [(one.name, one.ending) for one in again.process.past] == [("build", "status 5")]
+    third = await come(sandbox, wish=NEW)
+    assert third.process.past == []
+    await again.process.close()
+    await third.process.close()
+
+
+async def test_there_is_a_limit(sandbox: Sandbox) -> None:
+    first = await come(sandbox, wish=Wish("new", most=1))
+    second = await HeldProcess.attach(sandbox, Wish("new", most=1), alive)
+    with pytest.raises(LimitReached, match="has 1 sessions"):
+        await second.launch(program())
+    await second.close()
+    await first.process.close()
+
+
+async def test_output_and_input_go_on_exactly_once_when_the_exec_is_lost(sandbox: Sandbox) -> None:
+    """The client's process stays, while its exec is cut again and again under output and typing."""
+    script = (
+        b"stty -echo; echo up; i=0; while [ $i -lt 3000 ]; do echo line $i of some output; i=$((i+1)); "
+        b"[ $((i%100)) = 0 ] && sleep 0.1; done; echo typed; head -n 200 | sha256sum; echo over"
+    )
+    client = await come(sandbox, script)
+    await client.until(b"up")
+    typed = [b"typed line %d\n" % number for number in range(200)]
+
+    async def type_all() -> None:
+        for one in typed:
+            await client.process.write(one)
+            await asyncio.sleep(0.01)
+
+    async def cut() -> None:
+        for _ in range(3):
+            await asyncio.sleep(1)
+            line = client.process._line
+            if line is not None:
+                await line._process.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(type_all())
+        tasks.create_task(cut())
+        await client.until(b"over")
+    shown = client.shown.decode().replace("\r\n", "\n")
+    shown = re.sub(r"\nsshgate: [^\n]*\n", "", shown)
+    lines = [one for one in shown.splitlines() if one.startswith("line ")]
+    assert lines == [f"line {number} of some output" for number in range(3000)]
+    assert hashlib.sha256(b"".join(typed)).hexdigest() in shown
+    await client.everything()
+    assert await client.process.wait() == Exited(0)
+    await client.process.close()
+
+
+async def test_a_resident_that_its_user_kills_ends_its_sessions_with_a_sentence(sandbox: Sandbox) -> None:
+    client = await come(sandbox, b"echo up; read x")
+    await client.until(b"up")
+    await run(sandbox, b"for p in /proc/[0-9]*; do grep -aq '#sshgate-hol[d]' $p/cmdline && kill -9 ${p#/proc/}; done")
+    await client.everything()
+    assert await client.process.wait() == Lost(GONE)
+    await client.process.close()
+    fresh = await come(sandbox)
+    assert fresh.process.made
+    await fresh.process.close()
+
+
+async def test_a_hundred_megabytes_pour_out_while_a_client_comes(sandbox: Sandbox) -> None:
+    first = await come(sandbox, b"head -c 30000000 /dev/zero | tr '\\0' x; echo; echo done-$((1+1)); read x")
+    await first.process.close()
+    again = await come(sandbox)
+    assert again.process.name == first.process.name
+    await again.until(b"done-2")
+    await again.process.write(b"\n")
+    await again.everything()
+    assert await again.process.wait() == Exited(0)
+    await again.process.close()

@@ -1,0 +1,178 @@
+"""A held session whose sandbox lies: its own session ends with a sentence, and the gateway's memory stays bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from sshgate.errors import LimitReached, StartFailed
+from sshgate.hold.frames import HEAD, OFFSET, Kind
+from sshgate.hold.line import LONGEST, Line
+from sshgate.hold.process import KEPT_INPUT, TAMPERED, HeldProcess, Wish
+from sshgate.sandbox.interfaces import Sandbox
+from sshgate.sandbox.launcher import Program
+from sshgate.stream.interfaces import STDOUT, Control, Exited, Lost, Outcome, Request, Shell, Signalled
+from sshgate.stream.terminal import Terminal
+
+JOINED = {"name": "1", "id": "a" * 16, "pid": 42, "made": True, "received": 0, "offset": 0, "past": []}
+
+
+class Exec:
+    """The process of an exec in a sandbox whose program is in hostile hands: it sends what a test puts in."""
+
+    pid: int | None = 7
+
+    def __init__(self) -> None:
+        self.output: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.written = b""
+        self.closed = False
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        self.output.put_nowait(HEAD.pack(kind, len(payload)) + payload)
+
+    def answer(self, **changes: Any) -> None:
+        self.send(Kind.JOINED, json.dumps({**JOINED, **changes}).encode())
+
+    async def read(self) -> tuple[int, bytes] | None:
+        data = await self.output.get()
+        return None if data is None else (STDOUT, data)
+
+    async def write(self, data: bytes) -> None:
+        self.written += data
+
+    async def write_eof(self) -> None:
+        pass
+
+    async def control(self, control: Control) -> None:
+        pass
+
+    async def wait(self) -> Outcome:
+        return Lost("closed")
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Gone:
+    """A sandbox in which nothing can be started any more."""
+
+    usable = False
+
+
+@pytest.fixture
+async def far() -> Exec:
+    return Exec()
+
+
+@pytest.fixture
+async def held(far: Exec) -> AsyncIterator[HeldProcess]:
+    async def alive() -> bool:
+        return True
+
+    made = HeldProcess(cast(Sandbox, Gone()), Line(far, b""), Wish("auto"), alive)
+    yield made
+    await made.close()
+    assert far.closed
+
+
+async def launched(held: HeldProcess, far: Exec) -> None:
+    far.answer()
+    await held.launch(Program(Request(Shell(), Terminal())))
+
+
+async def ended(held: HeldProcess) -> Outcome:
+    async with asyncio.timeout(10):
+        while await held.read() is not None:
+            pass
+        return await held.wait()
+
+
+HOSTILE: dict[str, tuple[int, bytes]] = {
+    "a kind that does not exist": (77, b""),
+    "a frame from the gateway": (Kind.INPUT, OFFSET.pack(0)),
+    "output without an offset": (Kind.OUTPUT, b"abc"),
+    "output from ahead": (Kind.OUTPUT, OFFSET.pack(5) + b"x"),
+    "output from before": (Kind.OUTPUT, OFFSET.pack(2**64 - 1) + b"x"),
+    "input that was not sent": (Kind.TAKEN, OFFSET.pack(1)),
+    "all input there could be": (Kind.TAKEN, OFFSET.pack(2**64 - 1)),
+    "an end without a status": (Kind.ENDED, b"[]"),
+    "a status that is none": (Kind.ENDED, b'["exit", 256]'),
+    "a signal that is none": (Kind.ENDED, b'["signal", 200]'),
+    "no JSON": (Kind.ENDED, b"\xff"),
+    "deep JSON": (Kind.ENDED, b"[" * 60_000),
+    "a second session": (Kind.JOINED, json.dumps(JOINED).encode()),
+    "a refusal of nothing": (Kind.FAILED, b"full"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_lie_ends_the_session(held: HeldProcess, far: Exec, name: str) -> None:
+    await launched(held, far)
+    far.send(*HOSTILE[name])
+    assert await ended(held) == Lost(TAMPERED)
+
+
+async def test_a_frame_that_is_too_long_is_not_waited_for(held: HeldProcess, far: Exec) -> None:
+    await launched(held, far)
+    far.output.put_nowait(HEAD.pack(Kind.OUTPUT, LONGEST + 1))
+    assert await ended(held) == Lost(TAMPERED)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "x\x1b[2J"}, {"name": 5}, {"id": None}, {"pid": 1}, {"pid": -5}, {"pid": 2**40}, {"pid": True},
+     {"offset": "0"}, {"received": 9}, {"past": [1]}, {"past": [{"status": ["exit", "x"]}]}],
+    ids=str,
+)  # fmt: skip
+async def test_a_lie_in_the_answer_is_a_failed_start(held: HeldProcess, far: Exec, changes: dict[str, Any]) -> None:
+    far.answer(**changes)
+    with pytest.raises(StartFailed):
+        await held.launch(Program(Request(Shell(), Terminal())))
+
+
+async def test_a_full_sandbox_is_a_limit(held: HeldProcess, far: Exec) -> None:
+    far.send(Kind.FAILED, b"full")
+    with pytest.raises(LimitReached):
+        await held.launch(Program(Request(Shell(), Terminal())))
+
+
+async def test_output_that_the_client_does_not_read_is_not_read_either(held: HeldProcess, far: Exec) -> None:
+    await launched(held, far)
+    for number in range(100):
+        far.send(Kind.OUTPUT, OFFSET.pack(number * 16384) + bytes(16384))
+    async with asyncio.timeout(10):
+        while far.output.qsize() > 95:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert 85 < far.output.qsize() < 93
+    far.send(Kind.ENDED, b'["exit", 3]')
+    assert await ended(held) == Exited(3)
+
+
+async def test_input_that_is_not_taken_stops_the_client(held: HeldProcess, far: Exec) -> None:
+    await launched(held, far)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await held.write(bytes(10 * KEPT_INPUT))
+    assert KEPT_INPUT // 2 < len(far.written) < 2 * KEPT_INPUT
+    far.send(Kind.TAKEN, OFFSET.pack(KEPT_INPUT // 2))
+    async with asyncio.timeout(5):
+        await held.write(b"more")
+
+
+async def test_a_sandbox_that_has_ended_is_a_sentence(held: HeldProcess, far: Exec) -> None:
+    await launched(held, far)
+    far.output.put_nowait(None)
+    assert await ended(held) == Lost("the sandbox has ended, and the session with it.")
+
+
+async def test_a_signal_is_an_outcome_and_modes_are_put_back(held: HeldProcess, far: Exec) -> None:
+    await launched(held, far)
+    far.send(Kind.OUTPUT, OFFSET.pack(0) + b"\x1b[?1049h\x1b[?2004h")
+    far.send(Kind.ENDED, b'["signal", 9]')
+    assert await ended(held) == Signalled("KILL")
+    assert held.put_back().endswith(b"\x1b[?2004l\x1b[?1049l")

@@ -1,0 +1,221 @@
+"""The resident's program, run by a python3 of this machine: its bounds, whatever comes by its socket."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sshgate.hold.frames import HEAD, HELLO, OFFSET, SIZE, Kind
+from sshgate.hold.line import SOURCE, FrameReader
+from sshgate.hold.terminal import RING
+
+MAIN = "import os,sys;s=open(0,'rb').read();g={'__name__':'x'};exec(compile(s,'resident','exec'),g);g['main'](%r,%d)"
+
+
+class Attached:
+    """One attachment: two pipes whose far ends the resident has."""
+
+    def __init__(self, directory: Path) -> None:
+        self.control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.control.connect(str(directory / "socket"))
+        theirs_in, self.to = os.pipe()
+        self.come, theirs_out = os.pipe()
+        rights = array.array("i", [theirs_in, theirs_out])
+        self.control.sendmsg([b"p"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        os.close(theirs_in)
+        os.close(theirs_out)
+        assert os.read(self.come, len(HELLO)) == HELLO
+        self._reader = FrameReader()
+        self.frames: list[tuple[int, bytes]] = []
+        self.typed = 0
+        self.ended = False
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        os.write(self.to, HEAD.pack(kind, len(payload)) + payload)
+
+    def join(self, script: str = "exec cat", **wish: Any) -> dict[str, Any]:
+        usual = {
+            "how": "new", "client": os.urandom(4).hex(), "from": "here", "size": [80, 24, 0, 0], "program": "p",
+            "shell": False, "detached": 600, "most": 20, "script": "exec 3<&-;" + script,
+        }  # fmt: skip
+        self.send(Kind.JOIN, json.dumps({**usual, **wish}).encode())
+        answer: dict[str, Any] = json.loads(self.until(Kind.JOINED))
+        return answer
+
+    def type(self, data: bytes) -> None:
+        self.send(Kind.INPUT, OFFSET.pack(self.typed) + data)
+        self.typed += len(data)
+
+    def take(self, seconds: float = 0.2) -> None:
+        """Take what comes within this time."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and select.select([self.come], [], [], left)[0]:
+            data = os.read(self.come, 1 << 16)
+            if not data:
+                self.ended = True
+                return
+            self.frames += self._reader.feed(data)
+
+    def until(self, kind: int, matches: Callable[[bytes], bool] = lambda payload: True) -> bytes:
+        for _ in range(150):
+            for found, payload in self.frames:
+                if found == kind and matches(payload):
+                    return payload
+            assert not self.ended, self.frames
+            self.take(0.1)
+        raise AssertionError(f"no {kind}, but {self.frames[-5:]}")
+
+    @property
+    def output(self) -> bytes:
+        return b"".join(payload[OFFSET.size :] for kind, payload in self.frames if kind in (Kind.OUTPUT, Kind.SCREEN))
+
+    def close(self) -> None:
+        os.close(self.to)
+        os.close(self.come)
+        self.control.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def resident(place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    ready, theirs = os.pipe()
+    command = [sys.executable, "-IS", "-c", MAIN % (str(place), theirs)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs]) as process:
+        os.close(theirs)
+        assert process.stdin is not None
+        process.stdin.write(SOURCE)
+        process.stdin.close()
+        assert os.read(ready, 1) == b""
+        os.close(ready)
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def attach(resident: subprocess.Popen[bytes], place: Path) -> Iterator[Callable[[], Attached]]:
+    made: list[Attached] = []
+
+    def one() -> Attached:
+        made.append(Attached(place))
+        return made[-1]
+
+    yield one
+    assert resident.poll() is None
+    for each in made:
+        each.close()
+
+
+def test_what_is_typed_again_is_taken_once(attach: Callable[[], Attached]) -> None:
+    one = attach()
+    one.join("stty raw -echo;echo up;exec cat", client="c")
+    one.until(Kind.OUTPUT, lambda payload: b"up" in payload)
+    one.type(b"hello ")
+    one.send(Kind.INPUT, OFFSET.pack(0) + b"hello world")
+    one.send(Kind.INPUT, OFFSET.pack(3) + b"lo world")
+    one.send(Kind.INPUT, OFFSET.pack(50) + b"from ahead")
+    assert OFFSET.unpack(one.until(Kind.TAKEN, lambda payload: OFFSET.unpack(payload)[0] == 11)) == (11,)
+    one.take()
+    assert one.output.endswith(b"hello world")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        HEAD.pack(Kind.JOIN, 3) + b"{}}",
+        HEAD.pack(Kind.JOIN, 2) + b"{}",
+        HEAD.pack(Kind.RESIZE, 1) + b"x",
+        HEAD.pack(Kind.OUTPUT, 0xFFFFFFFF),
+    ],
+)
+def test_a_frame_that_no_gateway_sends_ends_its_attachment_alone(attach: Callable[[], Attached], frame: bytes) -> None:
+    other, one = attach(), attach()
+    other.join()
+    one.join()
+    os.write(one.to, frame)
+    if frame[0] == Kind.OUTPUT:
+        one.take()
+        assert one.ended
+    other.type(b"still here\n")
+    other.until(Kind.OUTPUT, lambda payload: b"still here" in payload)
+
+
+def test_a_megabyte_of_output_is_kept_and_the_last_of_it_shown(
+    attach: Callable[[], Attached], resident: subprocess.Popen[bytes]
+) -> None:
+    one = attach()
+    name = one.join("printf '\\033[?2004h';seq 1 500000;echo over;read x")["name"]
+    one.until(Kind.OUTPUT)
+    one.control.shutdown(socket.SHUT_RDWR)
+    time.sleep(1.5)
+    again = attach()
+    answer = again.join(how="named", name=name)
+    again.until(Kind.SCREEN, lambda payload: b"over" in payload)
+    again.take()
+    shown = again.output.decode().split("\r\n")
+    numbers = [int(line) for line in shown if line.isdigit()]
+    assert numbers == list(range(500_001 - len(numbers), 500_001))
+    assert len(numbers) > 20_000
+    assert b"\x1b[?2004h" in again.output
+    assert answer["offset"] > RING
+    memory = int(Path(f"/proc/{resident.pid}/statm").read_text().split()[1]) * 4096
+    assert memory < 24 << 20
+
+
+def test_a_client_that_does_not_read_stops_the_program_and_loses_nothing(attach: Callable[[], Attached]) -> None:
+    one = attach()
+    one.join("seq 1 400000;echo over;read x")
+    time.sleep(1)
+    one.until(Kind.OUTPUT, lambda payload: b"over" in payload)
+    numbers = [int(line) for line in one.output.decode().split("\r\n") if line.isdigit()]
+    assert numbers == list(range(1, 400_001))
+
+
+def test_an_idle_shell_ends_when_nobody_came_back_and_a_busy_one_stays(attach: Callable[[], Attached]) -> None:
+    idle, busy, watching = attach(), attach(), attach()
+    idle.join("read x", shell=True, detached=0, how="named", name="idle")
+    busy.join("sleep 30;exit", shell=True, detached=0, how="named", name="busy")
+    idle.control.shutdown(socket.SHUT_RDWR)
+    busy.control.shutdown(socket.SHUT_RDWR)
+    for _ in range(100):
+        watching = attach()
+        watching.send(Kind.LIST)
+        listed = {one["name"]: one["status"] for one in json.loads(watching.until(Kind.LISTED))}
+        if listed["idle"]:
+            break
+        time.sleep(0.2)
+    assert listed == {"idle": ["signal", signal.SIGHUP], "busy": None}
+
+
+def test_sizes_are_those_of_the_last_active_client(attach: Callable[[], Attached]) -> None:
+    one = attach()
+    one.join("while sleep 0.1;do stty size;done")
+    one.until(Kind.OUTPUT, lambda payload: b"24 80" in payload)
+    one.send(Kind.RESIZE, SIZE.pack(65535, 1, 0, 0))
+    one.until(Kind.OUTPUT, lambda payload: b"1 65535" in payload)
+
+
+def test_ended_sessions_are_kept_in_number(attach: Callable[[], Attached]) -> None:
+    for _ in range(40):
+        one = attach()
+        one.join("exit 3")
+        one.control.shutdown(socket.SHUT_RDWR)
+    time.sleep(0.5)
+    last = attach()
+    last.send(Kind.LIST)
+    assert len(json.loads(last.until(Kind.LISTED))) <= 32
