@@ -11,11 +11,13 @@ from sshgate.config.values import is_label, is_user
 
 @dataclass(frozen=True, slots=True)
 class LoginName:
-    """A parsed login name ``user[+profile][=name]``."""
+    """A parsed login name ``user[+profile][=name[=session]]``."""
 
     user: str
     profile: str | None = None
     name: str | None = None
+    session: str | None = None
+    """A held session in the named sandbox."""
 
     @classmethod
     def parse(cls, text: str) -> LoginName:
@@ -23,6 +25,7 @@ class LoginName:
         # OpenSSH decodes the plus of ssh://USER+PROFILE@HOST to a blank. No name contains a blank, so undo that.
         text = text.replace(" ", "+") if "+" not in text else text
         rest, equals, name = text.partition("=")
+        name, more, session = name.partition("=")
         user, plus, profile = rest.partition("+")
         if not is_user(user):
             raise ValueError("not a user name")
@@ -30,10 +33,15 @@ class LoginName:
             raise ValueError("not a profile name")
         if equals and not is_label(name):
             raise ValueError("not a sandbox name")
-        return cls(user, profile or None, name or None)
+        if more and not is_label(session):
+            raise ValueError("not a session name")
+        return cls(user, profile or None, name or None, session or None)
 
     def __str__(self) -> str:
-        return self.user + (f"+{self.profile}" if self.profile else "") + (f"={self.name}" if self.name else "")
+        named = f"={self.name}" if self.name else ""
+        return (
+            self.user + (f"+{self.profile}" if self.profile else "") + named + f"={self.session}" * bool(self.session)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,10 @@ class ProfileLimits:
     """Seconds that a cold start may take in total."""
     unschedulable: float = 8.0
     """Seconds to wait for a node with room. Raise it if a cluster autoscaler adds nodes."""
+    sessions: int = 20
+    """Held sessions in one sandbox (see ``Profile.hold``)."""
+    reattach: float = 60.0
+    """Seconds for which the connection to a held session is opened again when it breaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +211,9 @@ class Profile:
     """``connection``: one sandbox for all channels of a connection. ``channel``: a new one for each channel."""
     shell: str = "/bin/bash"
     """The login shell. If the image lacks it, the account's shell is used, then /bin/sh."""
+    hold: Literal["named", "always", "never"] = "never"
+    """Programs on terminals outlive their clients, and the next login joins them: in named sandboxes, or in all. Needs
+    python3 in the image."""
     allow: tuple[str, ...] = ("*",)
     """Patterns of the users who may use this profile."""
     resources: Resources = Resources()

@@ -44,12 +44,15 @@ SOON_SECONDS = 5.0
 MOST_SOON = 5
 # Seconds that the last input has to be taken when a client leaves.
 LEAVE_SECONDS = 0.5
+# Seconds in which a client that has ended its input may turn out to have left.
+EOF_SECONDS = 0.5
 LARGEST_PID = 1 << 22
 # Sessions that have ended meanwhile and are reported to one login.
 MOST_PAST = 8
 
 REOPENING = b"\r\nsshgate: the connection to the sandbox broke; your program runs on, connecting again...\r\n"
 TAMPERED = "what keeps this session in the sandbox broke its rules; the session may run on, log in again to see."
+SILENT = "this client showed no sign of life when you logged in again; the session goes on there."
 GONE = "the session is gone: what kept it in the sandbox was ended."
 
 Alive = Callable[[], Awaitable[bool]]
@@ -186,7 +189,8 @@ class HeldProcess:
             self._send(Kind.INPUT, OFFSET.pack(offset) + piece)
 
     async def write_eof(self) -> None:
-        """See ``Process``."""
+        """See ``Process``. A client that only leaves has ended its input as well, which must not end the session."""
+        await asyncio.sleep(EOF_SECONDS)
         await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
 
     async def control(self, control: Control) -> None:
@@ -316,7 +320,7 @@ class HeldProcess:
             except GateError as error:
                 await self._drop_line()
                 if isinstance(error, SessionGone | NoResident):
-                    self._end(Lost(GONE))
+                    self._end(Lost(str(error) if isinstance(error, SessionGone) else GONE))
                     return True
                 pause = PAUSES[min(attempt, len(PAUSES) - 1)]
                 if time.monotonic() + pause > until:
@@ -432,17 +436,15 @@ class HeldProcess:
                 f"this sandbox has {self._wish.most} sessions, as many as it may; end one: "
                 "`ssh -s USER=NAME=SESSION@HOST end-session`."
             )
-        elif reason == "gone":
-            error = SessionGone(GONE)
+        elif reason in ("gone", "silent"):
+            error = SessionGone(GONE if reason == "gone" else SILENT)
         else:
             error = StartFailed(f"the sandbox cannot start a session: {_printable(reason[:80])}.")
         self._joined.set_exception(error)
 
 
-class SessionGone(GateError):
+class SessionGone(StartFailed):
     """The session to be resumed does not exist any more."""
-
-    code = "lost"
 
 
 def _offset(payload: bytes) -> int:

@@ -38,6 +38,8 @@ ACK_BYTES = 16 * 1024
 ATTACHMENTS = 64
 # Ended sessions whose status is kept until it was reported.
 ENDED_KEPT = 32
+# Clients of one session that showed no sign of life and must not come back by themselves.
+GIVEN_UP_KEPT = 64
 # Seconds for which an ended session can be resumed.
 RESUMED_SECONDS = 120.0
 # Seconds: for a sign of life when somebody logs in; without any frame of an attachment.
@@ -135,6 +137,9 @@ class Resident(Watcher):
             if one.waits and one.wait_until <= now:
                 given_up, one.waits = one.waits, []
                 for silent in given_up:
+                    if silent.session is not None:
+                        silent.session.given_up.append(silent.client)
+                        del silent.session.given_up[:-GIVEN_UP_KEPT]
                     self.leave(silent)
                 self.decide(one)
             elif now - one.last_frame > SILENT_SECONDS:
@@ -368,6 +373,9 @@ class Resident(Watcher):
             if found is None:
                 self.fail(one, "gone")
                 return
+            if one.client in found.given_up:
+                self.fail(one, "silent")
+                return
         elif how == "named":
             found = self.sessions.get(name)
         elif how == "auto":
@@ -393,7 +401,7 @@ class Resident(Watcher):
         one.session = session
         session.attached.append(one)
         received = session.remember(one.client)
-        past = [] if resumed else [each for each in self.ended if not each.reported]
+        past = [] if not made else [each for each in self.ended if not each.reported]
         for each in past:
             each.reported = True
         fresh = not made and not resumed
@@ -403,7 +411,8 @@ class Resident(Watcher):
             "received": received, "offset": one.offset, "past": [each.describe() for each in past],
         }  # fmt: skip
         self.send(one, Kind.JOINED, json.dumps(answer).encode())
-        self.activate(one, session)
+        if not resumed or session.active is None:
+            self.activate(one, session)
         if fresh:
             self.show(one, session)
         elif resumed and session.status is None and one.wish.get("redraw"):

@@ -60,6 +60,7 @@ class Session:
         self.reported = False
         self.created = self.used = self.last_output = self.detached = time.time()
         self.redraw_at = 0.0
+        self.given_up: list[str] = []
 
     @property
     def end(self) -> int:

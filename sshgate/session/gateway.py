@@ -17,14 +17,15 @@ from sshgate.access.policy import Grant, grant
 from sshgate.config.model import Profile
 from sshgate.errors import Cancelled, GateError, ProgramMissing
 from sshgate.forwarding.destinations import offers_agent
+from sshgate.hold.process import HeldProcess, Wish
 from sshgate.lifecycle.clocks import SessionClock
-from sshgate.sandbox.enter import has_sftp_server, launch, park
+from sshgate.sandbox.enter import has_sftp_server
 from sshgate.sandbox.interfaces import Provider, Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.sandbox.sftp_pace import Paced
 from sshgate.sandbox.shares import FileLimits
 from sshgate.sandbox.shell_files import ShellFiles
-from sshgate.session import notices
+from sshgate.session import held, notices
 from sshgate.session.claims import Claims, PendingSandbox, SpeculativeClaim
 from sshgate.session.forwards import Forwards
 from sshgate.session.notices import Progress, Terminals
@@ -219,6 +220,7 @@ class Login:
         telemetry = self._gateway.telemetry
         granted = self._grant(request)
         program = self._program(granted)
+        wanted = held.wish(self.identity, granted)
         events = events.with_fields(profile=granted.profile.name, asks=request_kind(granted.request))
         events.with_fields(**request_fields(granted)).emit(Code.SESSION_START)
         telemetry.receipts.add(self.identity.user, timings)
@@ -229,7 +231,7 @@ class Login:
             self.forwards.session(granted) as place,
         ):
             async with progress.show():
-                work = _enter(pending, granted, events, timings)
+                work = _enter(pending, granted, events, timings, client, wanted)
                 wait = await wait_for_sandbox(client, work, interruptible=terminal is not None)
             if wait is None:
                 events.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
@@ -245,7 +247,7 @@ class Login:
                 buffered_input, eof = (
                     (wait.buffered_input, wait.eof) if terminal is not None else await read_available(client)
                 )
-                initial_output = await launch(process, program, no_input=eof)
+                initial_output = await held.begin(process, program, eof, client)
                 timings.mark(Stage.LAUNCH)
                 if granted.scope != "connection" or not self._more_sessions:
                     # No second program will come, or maybe by another gateway: parked launchers would only use memory,
@@ -263,7 +265,8 @@ class Login:
                 cut = True
                 raise
             finally:
-                alive = outcome is None or isinstance(outcome, Lost)
+                # A held session is left alone: it is there for the next login.
+                alive = (outcome is None or isinstance(outcome, Lost)) and not isinstance(process, HeldProcess)
                 try:
                     # Before `close`: a node that has to close many connections to running programs cannot start execs.
                     if alive and process.pid is not None and self._sandbox_remains(granted, cut):
@@ -274,6 +277,7 @@ class Login:
             if isinstance(granted.request.kind, Subsystem):
                 ended.emit(Code.FILE_TRANSFER)
             ended.with_fields(**outcome_fields(outcome)).emit(Code.SESSION_END)
+            await held.leave(process, client)
             if granted.receipt:
                 await notices.say(client, granted.request, f"receipt: {timings.line()}.")
             if isinstance(outcome, Lost):
@@ -359,7 +363,7 @@ class Login:
         if granted.name is not None:
             environment["SSHGATE_NAME"] = granted.name.encode()
         environment |= granted.environment
-        return Program(granted.request, environment, granted.profile.shell, str(who.login))
+        return Program(granted.request, environment, granted.profile.shell, str(replace(who.login, session=None)))
 
     async def _with_agent(self, granted: Grant, program: Program, sandbox: Sandbox, client: Client) -> Program:
         """Add the client's agent to the program's environment, if it is offered and allowed."""
@@ -429,13 +433,18 @@ async def _typed(client: Client, waited: WaitResult[Any]) -> None:
 
 
 async def _enter(
-    pending: PendingSandbox, granted: Grant, events: EventContext, timings: Timings
+    pending: PendingSandbox,
+    granted: Grant,
+    events: EventContext,
+    timings: Timings,
+    client: Client,
+    wanted: Wish | None,
 ) -> tuple[Sandbox, Process]:
     sandbox = await pending.get()
     timings.how = pending.source
     timings.mark(Stage.CLAIM)
     events.emit(Code.CLAIM, sandbox=sandbox.id, how=pending.source, scope=granted.scope, name=granted.name)
-    process = await park(sandbox, granted.request.terminal)
+    process = await held.enter(sandbox, granted, wanted, client)
     timings.mark(Stage.ENTER)
     return sandbox, process
 

@@ -321,6 +321,10 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
             self._controlled.clear()
             await self._controlled.wait()
 
+    async def alive(self) -> bool:
+        """Wait for a sign of life of the client. Returns false once the connection has ended."""
+        return await self._transport.answers()
+
     async def finish(self, outcome: Outcome) -> None:
         self._end(outcome)
 

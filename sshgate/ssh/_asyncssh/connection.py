@@ -72,6 +72,14 @@ class Transport(UserAuth):
         """Bytes that have not been handed to the kernel yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
+    async def answers(self) -> bool:
+        """Ask the client for a sign of life and wait for it. Returns false once the connection has ended."""
+        try:
+            await self._make_global_request(b"keepalive@openssh.com")
+        except asyncssh.Error:
+            return False
+        return self._transport is not None
+
     @property
     def open_sessions(self) -> int:
         """The number of session channels that are not closed by both sides."""

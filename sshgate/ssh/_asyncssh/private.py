@@ -19,8 +19,8 @@ USED = {
         _all_server_host_keys _allow_pty _auth _auth_complete _auth_final _cert_options _channels _cleanup
         _client_kexinit _client_version _compressor _deferred_packets _enc_alg_cs _enc_alg_sc _enc_algs
         _extensions_to_send _finish_recv_packet _finish_userauth _force_close _global_request_queue _ignore_first_kex
-        _inpbuf _kex_algs _kex_complete _kexinit_sent _key_options _loop _max_pktsize _max_recv_pktlen
-        _next_recv_blocksize _next_recv_encryption _next_recv_macsize _owner _packet_handlers _pktlen
+        _inpbuf _kex_algs _kex_complete _kexinit_sent _key_options _loop _make_global_request _max_pktsize
+        _max_recv_pktlen _next_recv_blocksize _next_recv_encryption _next_recv_macsize _owner _packet_handlers _pktlen
         _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request
         _process_cancel_tcpip_forward_global_request _process_channel_open _process_global_request
         _process_hostkeys_prove_00_at_openssh_dot_com_global_request _process_kexinit

@@ -1,0 +1,81 @@
+"""Held sessions: which programs are held, how a client joins one, and what it is shown when it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+from sshgate.access.identity import Identity
+from sshgate.access.policy import Grant
+from sshgate.errors import BadRequest
+from sshgate.hold.line import NoResident
+from sshgate.hold.process import HeldProcess, Wish
+from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.interfaces import Sandbox
+from sshgate.sandbox.launcher import Program
+from sshgate.session import notices
+from sshgate.stream.interfaces import STDOUT, Client, Process, Shell, Subsystem
+
+NEW = "new"
+"""The name of a session, in a login name, that always begins one."""
+
+
+def wish(identity: Identity, granted: Grant) -> Wish | None:
+    """Return which held session is wanted; ``None``: the program is not held.
+
+    Held are programs on terminals. Those of a forced command are not: its key must not reach another program.
+
+    Raises:
+        BadRequest: the login name has a session, and the profile holds none.
+    """
+    profile, request, session = granted.profile, granted.request, identity.login.session
+    holds = profile.hold == "always" or (profile.hold == "named" and granted.scope == "named")
+    if request.terminal is None or isinstance(request.kind, Subsystem) or identity.restrictions.command is not None:
+        return None
+    if not holds:
+        if session is not None:
+            raise BadRequest(
+                f"sessions are not held here (profile {profile.name!r}): log in without '={session}' at the end."
+            )
+        return None
+    limits = profile.limits
+    settings = Wish("new", "", identity.source, limits.detached, limits.sessions, limits.reattach)
+    if session is not None and session != NEW:
+        return replace(settings, how="named", name=session)
+    # A command is something new to run; only a shell is as good as the one that was left.
+    joins = session is None and isinstance(request.kind, Shell)
+    return replace(settings, how="auto") if joins else settings
+
+
+async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: Client) -> Process:
+    """Get what becomes the program: a parked launcher, or an attachment to the sandbox's resident.
+
+    Without python3 in the sandbox the program is not held. Raises as ``park``.
+    """
+    if wanted is not None:
+
+        async def alive() -> bool:
+            look = getattr(client, "alive", None)
+            return look is None or bool(await look())
+
+        with contextlib.suppress(NoResident):
+            return await HeldProcess.attach(sandbox, wanted, alive)
+    return await park(sandbox, granted.request.terminal)
+
+
+async def begin(process: Process, program: Program, no_input: bool, client: Client) -> bytes:
+    """Turn it into the program, or join the session. Returns output that was read meanwhile. Raises as ``launch``."""
+    if not isinstance(process, HeldProcess):
+        return await launch(process, program, no_input=no_input)
+    await process.launch(program)
+    for past in process.past:
+        await notices.say(
+            client, program.request, f"session {past.name} ({past.program}) ended while you were away: {past.ending}."
+        )
+    return b""
+
+
+async def leave(process: Process, client: Client) -> None:
+    """Bring the terminal of a client that is still there back to how it was."""
+    if isinstance(process, HeldProcess) and (undone := process.put_back()):
+        await notices.write(client, undone, STDOUT)

@@ -1,0 +1,151 @@
+"""Held sessions in named sandboxes, by real ssh: left, joined again, and put back."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.rig.gateway import Gateway
+from tests.rig.ssh import Ssh
+from tests.rig.terminal import OnTerminal
+
+TTY = ("-tt",)
+PROFILES: dict[str, Any] = {
+    "default": {"hold": "named"},
+    "unheld": {"extends": "default", "hold": "never"},
+    "few": {"extends": "default", "limits": {"sessions": 1}},
+}
+
+
+@pytest.fixture(scope="module")
+def served(make_gateway: MakeGateway, provider: str) -> Gateway:
+    return make_gateway(provider, profiles=PROFILES, telemetry={"audit": "audit.jsonl"})
+
+
+@pytest.fixture(scope="module")
+def dev(served: Gateway, user_at: Callable[[Gateway], Ssh]) -> Ssh:
+    return user_at(served)
+
+
+@pytest.fixture(autouse=True)
+def ended(dev: Ssh) -> Iterator[None]:
+    """What a test has made is ended after it."""
+    yield
+    for line in dev.run("sandboxes", options=("-s",)).out.decode().splitlines()[1:]:
+        if (name := line.split()[0]) != "-":
+            assert dev.as_user(f"dev={name}").run("end", options=("-s",)).status == 0
+
+
+def on(ssh: Ssh, *command: str, columns: int = 80) -> OnTerminal:
+    return OnTerminal(ssh.argv(*command, options=TTY), columns)
+
+
+def test_a_shell_is_left_and_joined_again_with_its_history(dev: Ssh) -> None:
+    work = dev.as_user("dev=work")
+    with on(work) as terminal:
+        terminal.enter("for i in $(seq 1 200); do echo history-$i; done; sleep 2 && echo la''ter &")
+        terminal.expect(b"history-200\r\n")
+    time.sleep(2.5)
+    with on(work) as terminal:
+        shown = terminal.expect(b"history-200\r\n.*later").string.decode()
+        numbers = [int(one) for one in re.findall(r"history-(\d+)\r\n", shown)]
+        assert numbers == list(range(1, 201))
+        terminal.enter("exit 7")
+        assert terminal.until_end() == 7
+    with on(work) as terminal:
+        terminal.enter("echo fre''sh; exit")
+        terminal.expect(b"fresh")
+
+
+def test_sessions_have_names_and_new_begins_another(dev: Ssh) -> None:
+    with on(dev.as_user("dev=work=build"), "echo up; sleep 600") as terminal:
+        terminal.expect(b"up")
+    with on(dev.as_user("dev=work=new")) as terminal:
+        terminal.enter("echo se''cond; read x")
+        terminal.expect(b"second")
+        assert b"up" not in terminal.said
+        with on(dev.as_user("dev=work=build"), "echo another") as again:
+            again.expect(b"up")
+            again.type(b"\x03")
+            assert again.until_end() in (130, 255)  # a status, or a signal
+
+
+def test_a_session_that_somebody_uses_is_not_joined_unasked(dev: Ssh) -> None:
+    work = dev.as_user("dev=work")
+    with on(work) as first:
+        first.enter("echo fi''rst; read x")
+        first.expect(b"first")
+        with on(work) as second:
+            second.enter("echo sec''ond; exit")
+            second.expect(b"second")
+            second.until_end()
+        first.type("\r")
+
+
+def test_a_silent_client_is_given_up_after_two_seconds(dev: Ssh) -> None:
+    work = dev.as_user("dev=work")
+    with on(work) as first:
+        first.enter("echo fi''rst; cat")
+        first.expect(b"first")
+        first.client.send_signal(signal.SIGSTOP)
+        clients = _children(first.client.pid)
+        for pid in clients:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with on(work) as second:
+                second.expect(b"first")
+                second.type(b"\x03")
+                second.expect(rb"\^C.*\$ ")
+                second.enter("exit 3")
+                assert second.until_end() == 3
+        finally:
+            for pid in (*clients, first.client.pid):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_a_client_terminal_is_put_back_when_the_session_is_killed(dev: Ssh) -> None:
+    modes = r"printf '\033[?1049h\033[?1000;1006h\033[?2004h\033[?25l\033[>1u'; echo dr''awn; kill -9 $$"
+    with on(dev.as_user("dev=work=draws")) as terminal:
+        terminal.enter(modes)
+        terminal.expect(b"drawn")
+        terminal.until_end()
+        left = terminal.said
+    for undone in (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?1006l", b"\x1b[?2004l", b"\x1b[?25h", b"\x1b[<1u"):
+        assert undone in left
+
+
+def test_what_is_not_held_is_as_before(dev: Ssh) -> None:
+    work = dev.as_user("dev+unheld=plain")
+    with on(work) as terminal:
+        terminal.enter("echo be''fore")
+        terminal.expect(b"before")
+    with on(work) as terminal:
+        terminal.enter("echo af''ter; exit")
+        terminal.expect(b"after")
+        assert b"before" not in terminal.said
+    refused = dev.as_user("dev+unheld=plain=build").run("true", options=TTY)
+    assert "sessions are not held here (profile 'unheld')" in refused.both
+    assert refused.status == 126
+    # Pipes are never held.
+    assert dev.as_user("dev=work").run("cat", stdin=b"through").out == b"through"
+
+
+def test_a_sandbox_has_so_many_sessions(dev: Ssh) -> None:
+    few = dev.as_user("dev+few=few")
+    with on(few) as terminal:
+        terminal.enter("echo o''ne")
+        terminal.expect(b"one")
+        full = dev.as_user("dev+few=few=new").run("true", options=TTY)
+        assert "this sandbox has 1 sessions, as many as it may" in full.both
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
