@@ -23,7 +23,7 @@ from sshgate.sandbox.process import END_OF_TRANSMISSION
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Shell, Signal, Signalled
 from sshgate.stream.modes import Modes
-from sshgate.stream.tasks import TaskSet, cancel
+from sshgate.stream.tasks import Event, TaskSet, cancel
 from sshgate.stream.terminal import TerminalSize
 
 # Bytes of output buffered for the client.
@@ -110,15 +110,15 @@ class HeldProcess:
         self._session = ""
         self._size = TerminalSize()
         self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
-        self._room = asyncio.Event()
+        self._room = Event()
         self._room.set()
         self._modes = Modes()
         self._offset = 0
         self._unacknowledged = bytearray()
         self._acknowledged = 0
-        self._input_room = asyncio.Event()
+        self._input_room = Event()
         self._outcome: Outcome | None = None
-        self._finished = asyncio.Event()
+        self._finished = Event()
         self._joined: asyncio.Future[None] | None = None
         self._last_frame = 0.0
         self._line_open = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from signal import Signals
 
-from sshgate.sandbox.launcher import FOREVER, SYSTEM_PATH
+from sshgate.sandbox.launcher import FOREVER, RESIDENT_MARK, SYSTEM_PATH
 
 # Sessions that are ended per tenth of a second.
 TOGETHER = 4
@@ -99,11 +99,13 @@ def anything_argv() -> tuple[str, ...]:
     # the session, 5 the terminal. `read` drops the NULs between the words of a command line.
     script = (
         f"{_IGNORES_HANGUP}"
-        't=;for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
+        't=;b=;h=;for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
+        f'b="$b $2";c=;read -r c <"${{f%stat}}cmdline";[ "$c" = "python3-IS-c{RESIDENT_MARK}" ]&&h="$h $p";'
         '[ "$2" = 0 ]&&[ "$5" != 0 ]&&t="$t $p";done 2>/dev/null;'
         "for d in /proc/[0-9]*;do p=${d#/proc/};case $p in 1|$$)continue;;esac;"
         'read -r s <"$d/stat"||continue;set -- ${s##*)};[ "$1" = Z ]&&continue;'
         'case "$t " in *" $4 "*)ignores_hangup $p||continue;;esac;'
-        'c=;read -r c <"$d/cmdline";[ "$c" = "sleep$0" ]||{ echo busy;break;};done 2>/dev/null;echo .'
+        'c=;read -r c <"$d/cmdline";[ "$c" = "sleep$0" ]&&continue;case "$h " in *" $p "*)continue;;*" $2 "*)'
+        'case "$c,$b " in *" $p "*);;-*)continue;;esac;;esac;echo busy;break;done 2>/dev/null;echo .'
     )
     return ("/bin/sh", "-c", script, FOREVER)

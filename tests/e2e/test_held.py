@@ -16,11 +16,13 @@ from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh
 from tests.rig.terminal import OnTerminal
+from tests.rig.waiting import until
 
 TTY = ("-tt",)
 PROFILES: dict[str, Any] = {
     "default": {"hold": "named"},
     "unheld": {"extends": "default", "hold": "never"},
+    "fleeting": {"extends": "default", "limits": {"detached": "1s"}},
     "few": {"extends": "default", "limits": {"sessions": 1}},
 }
 
@@ -145,6 +147,22 @@ def test_a_sandbox_has_so_many_sessions(dev: Ssh) -> None:
         terminal.expect(b"one")
         full = dev.as_user("dev+few=few=new").run("true", options=TTY)
         assert "this sandbox has 1 sessions, as many as it may" in full.both
+
+
+def test_an_idle_shell_goes_and_a_running_program_keeps_the_sandbox(dev: Ssh) -> None:
+    idle, busy = dev.as_user("dev+fleeting=idle"), dev.as_user("dev+fleeting=busy")
+    with on(busy) as terminal:
+        terminal.enter("echo u''p; sleep 600")
+        terminal.expect(b"up")
+    with on(idle) as terminal:
+        terminal.enter("echo u''p")
+        terminal.expect(b"up")
+
+    def names() -> list[str]:
+        return [line.split()[0] for line in dev.run("sandboxes", options=("-s",)).out.decode().splitlines()[1:]]
+
+    until(lambda: "idle" not in names(), 60, "the sandbox of the idle shell being ended")
+    assert "busy" in names()
 
 
 def _children(pid: int) -> list[int]:

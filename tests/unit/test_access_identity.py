@@ -19,6 +19,8 @@ from sshgate.config.values import is_label, is_user
         ("user+gpu", LoginName("user", "gpu")),
         ("user=work", LoginName("user", None, "work")),
         ("user+gpu=train", LoginName("user", "gpu", "train")),
+        ("user=work=build", LoginName("user", None, "work", "build")),
+        ("user+gpu=work=new", LoginName("user", "gpu", "work", "new")),
         ("a_", LoginName("a_")),
         ("_a", LoginName("_a")),
         ("a.b@c", LoginName("a.b@c")),
@@ -45,7 +47,8 @@ def test_a_blank_is_a_plus() -> None:
     [
         "", " ", ".", "..", "../x", "a/b", "-x", "@x", ".x", "a\n", "a\0", "\na", "$(x)", "`x`", "a;b", "a'b",
         'a"b', "x" * 129, "x" * 300, "\u00fc", "\u0430lice", "user\u200b", "a\x7f",
-        "+gpu", "=work", "user+", "user=", "user+=x", "user+gpu=", "user=work=x", "user+a+b", "user=work+gpu",
+        "+gpu", "=work", "user+", "user=", "user+=x", "user+gpu=", "user=work=", "user==x", "user=work=X",
+        "user=work=x=y", "user+a+b", "user=work+gpu",
         "user+GPU", "user+-a", "user+a-", "user+a_b", "user+a.b", "user=W", f"user+{'p' * 41}", "user+gpu\n",
         "user=x\n",
     ],
