@@ -182,14 +182,16 @@ class Resident(Watcher):
         assert isinstance(control, socket.socket)
         self.unwatch(fd)
         fds = received_pipes(control)
-        if len(fds) != 2 or len(self.attachments) >= ATTACHMENTS:
-            for one in fds:
+        full = len(fds) != 2 or len(self.attachments) >= ATTACHMENTS
+        for one in fds:
+            if full:
                 os.close(one)
+            else:
+                os.set_inheritable(one, False)
+                os.set_blocking(one, False)
+        if full:
             control.close()
             return
-        for one in fds:
-            os.set_inheritable(one, False)
-            os.set_blocking(one, False)
         attachment = Attachment(control, fds[0], fds[1])
         self.attachments.append(attachment)
         self.watch(control.fileno(), select.EPOLLIN, attachment)
