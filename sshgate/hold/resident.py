@@ -21,7 +21,7 @@ import time
 
 from sshgate.hold.frames import HEAD, MYPY, OFFSET, SIZE, Attachment, Kind, Watcher, received_pipes
 from sshgate.hold.screen import first_shown
-from sshgate.hold.terminal import TYPED, Session, with_children
+from sshgate.hold.terminal import TYPED, Session, end_idle
 
 if MYPY:
     from typing import Any
@@ -146,27 +146,13 @@ class Resident(Watcher):
                 self.leave(one)
         if self.looked + LOOK_SECONDS <= now:
             self.looked = now
-            self.end_idle()
+            end_idle(self.sessions.values())
             # A gateway that has lost its exec may still come for the last output.
             over = time.time() - RESUMED_SECONDS
             self.ended = [each for each in self.ended if each.attached or not each.reported or each.ended_at > over]
             for each in self.ended:
                 if each.ended_at <= over and not each.attached:
                     each.forget_output()
-
-    def end_idle(self) -> None:
-        """Hang up the shells that were detached for too long and run no program."""
-        now = time.time()
-        idle = [
-            one for one in self.sessions.values()
-            if one.shell and not one.attached and one.status is None and now - one.detached > one.detached_limit
-        ]  # fmt: skip
-        if not idle:
-            return
-        parents = with_children()
-        for one in idle:
-            if one.pid not in parents:
-                one.hang_up()
 
     # --- attaching ---
 

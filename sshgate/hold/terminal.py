@@ -10,9 +10,12 @@ import struct
 import termios
 import time
 
-from sshgate.hold.frames import Attachment
+from sshgate.hold.frames import MYPY, Attachment
 from sshgate.hold.screen import title
 from sshgate.stream.modes import Modes
+
+if MYPY:
+    from collections.abc import Iterable
 
 # Bytes of output that are kept; a little more before it is cut, so that cutting costs little.
 RING = 1 << 20
@@ -246,6 +249,17 @@ class Session:
             self.signal("HUP", foreground=True)
             self.signal("HUP", foreground=False)
             self.signal("CONT", foreground=False)
+
+
+def end_idle(sessions: Iterable[Session]) -> None:
+    """Hang up the shells that were detached for too long and run no program."""
+    now = time.time()
+    left = [one for one in sessions if one.shell and not one.attached and one.status is None]
+    idle = [one for one in left if now - one.detached > one.detached_limit]
+    parents = with_children() if idle else set()
+    for one in idle:
+        if one.pid not in parents:
+            one.hang_up()
 
 
 def with_children() -> set[int]:

@@ -73,7 +73,7 @@ def test_sessions_have_names_and_new_begins_another(dev: Ssh) -> None:
     with on(dev.as_user("dev=work=new")) as terminal:
         terminal.enter("echo se''cond; read x")
         terminal.expect(b"second")
-        assert b"up" not in terminal.said
+        assert b"up" not in terminal.output
         with on(dev.as_user("dev=work=build"), "echo another") as again:
             again.expect(b"up")
             again.type(b"\x03")
@@ -119,7 +119,7 @@ def test_a_client_terminal_is_put_back_when_the_session_is_killed(dev: Ssh) -> N
         terminal.enter(modes)
         terminal.expect(b"drawn")
         terminal.until_end()
-        left = terminal.said
+        left = terminal.output
     for undone in (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?1006l", b"\x1b[?2004l", b"\x1b[?25h", b"\x1b[<1u"):
         assert undone in left
 
@@ -132,7 +132,7 @@ def test_what_is_not_held_is_as_before(dev: Ssh) -> None:
     with on(work) as terminal:
         terminal.enter("echo af''ter; exit")
         terminal.expect(b"after")
-        assert b"before" not in terminal.said
+        assert b"before" not in terminal.output
     refused = dev.as_user("dev+unheld=plain=build").run("true", options=TTY)
     assert "sessions are not held here (profile 'unheld')" in refused.both
     assert refused.status == 126
