@@ -160,9 +160,8 @@ def test_a_megabyte_of_output_is_kept_and_the_last_of_it_shown(
 ) -> None:
     one = attach()
     name = one.join("printf '\\033[?2004h';seq 1 500000;echo over;read x")["name"]
-    one.until(Kind.OUTPUT)
+    one.until(Kind.OUTPUT, lambda payload: b"over" in payload)
     one.control.shutdown(socket.SHUT_RDWR)
-    time.sleep(1.5)
     again = attach()
     answer = again.join(how="named", name=name)
     again.until(Kind.SCREEN, lambda payload: b"over" in payload)
@@ -180,7 +179,7 @@ def test_a_megabyte_of_output_is_kept_and_the_last_of_it_shown(
 def test_a_client_that_does_not_read_stops_the_program_and_loses_nothing(attach: Callable[[], Attached]) -> None:
     one = attach()
     one.join("seq 1 400000;echo over;read x")
-    time.sleep(1)
+    time.sleep(0.5)
     one.until(Kind.OUTPUT, lambda payload: b"over" in payload)
     numbers = [int(line) for line in one.output.decode().split("\r\n") if line.isdigit()]
     assert numbers == list(range(1, 400_001))
