@@ -147,6 +147,16 @@ class Line:
     async def open(cls, sandbox: Sandbox) -> Line:
         """Attach to the sandbox's resident; start one where there is none. Cancelling ends the exec.
 
+        Raises as ``find``.
+        """
+        line = await cls.find(sandbox, SOURCE)
+        assert line is not None
+        return line
+
+    @classmethod
+    async def find(cls, sandbox: Sandbox, source: bytes = b"") -> Line | None:
+        """Attach to the sandbox's resident. Where there is none, start ``source``; without it return ``None``.
+
         Raises:
             NoResident: the sandbox has no python3 that can run it, or it has one of another version.
             StartFailed: it does not answer; otherwise as ``Sandbox.start``.
@@ -155,13 +165,16 @@ class Line:
         try:
             await launch(process, Program(Request(Exec(_START.encode())), shell="/bin/sh"))
             async with asyncio.timeout(HELLO_SECONDS):
-                rest = await _hello(process)
+                rest = await _hello(process, source)
         except TimeoutError as error:
             await process.close()
             raise StartFailed("what keeps sessions in the sandbox did not answer within 20 s; try again.") from error
         except BaseException:
             await process.close()
             raise
+        if rest is None:
+            await process.close()
+            return None
         return cls(process, rest)
 
     @property
@@ -233,7 +246,7 @@ class FrameReader:
         self._rest = data[at:]
 
 
-async def _hello(process: Process) -> bytes:
+async def _hello(process: Process, source: bytes) -> bytes | None:
     """Wait for the resident's first line; send its source if that is missing. Returns the output after the line."""
     seen = b""
     length = 0
@@ -243,7 +256,9 @@ async def _hello(process: Process) -> bytes:
             continue
         seen += chunk[1]
         if seen == MISSING:
-            await process.write(SOURCE)
+            if not source:
+                return None
+            await process.write(source)
             seen = b""
         elif HELLO in seen:
             return seen.partition(HELLO)[2]

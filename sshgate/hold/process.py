@@ -155,7 +155,7 @@ class HeldProcess:
         await self._join({
             "how": self._wish.how,
             "name": self._wish.name,
-            "program": _printable(command) if command else "shell",
+            "program": printable(command) if command else "shell",
             "shell": isinstance(asks, Shell),
             "detached": self._wish.detached,
             "most": self._wish.most,
@@ -439,7 +439,7 @@ class HeldProcess:
         elif reason in ("gone", "silent"):
             error = SessionGone(GONE if reason == "gone" else SILENT)
         else:
-            error = StartFailed(f"the sandbox cannot start a session: {_printable(reason[:80])}.")
+            error = StartFailed(f"the sandbox cannot start a session: {printable(reason[:80])}.")
         self._joined.set_exception(error)
 
 
@@ -476,17 +476,22 @@ def _outcome(payload: bytes) -> Outcome:
         raise ProtocolError("no signal") from error
 
 
+def ending_of(status: object) -> str:
+    """Return how a session ended, in two words. Raises ``ProtocolError``."""
+    outcome = _outcome(json.dumps(status).encode())
+    return f"status {outcome.status}" if isinstance(outcome, Exited) else f"signal {getattr(outcome, 'name', '')}"
+
+
 def _past(one: object) -> Past:
-    if not isinstance(one, dict) or not isinstance(one.get("status"), list):
+    if not isinstance(one, dict) or not isinstance(name := one.get("name"), str) or not is_label(name):
         raise ProtocolError("no past session")
-    outcome = _outcome(json.dumps(one["status"]).encode())
-    ending = f"status {outcome.status}" if isinstance(outcome, Exited) else f"signal {getattr(outcome, 'name', '')}"
-    return Past(_printable(str(one.get("name")))[:40], _printable(str(one.get("program")))[:80], ending)
+    return Past(name, printable(str(one.get("program")))[:80], ending_of(one.get("status")))
 
 
 def _packed(size: TerminalSize) -> bytes:
     return SIZE.pack(size.columns, size.rows, size.pixel_width, size.pixel_height)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return the start of a stranger's text without control characters."""
     return "".join(one for one in text[:200] if one.isprintable())

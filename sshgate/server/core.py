@@ -12,6 +12,7 @@ from sshgate.server.sharing import share_counts
 from sshgate.session.gateway import Gateway
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 from sshgate.session.subsystems.sandboxes import SandboxSubsystems, add_ssh_config_to
+from sshgate.session.subsystems.sessions import SessionSubsystems
 from sshgate.ssh.sftp import serve_files
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.metrics import Metrics
@@ -36,6 +37,7 @@ class Core:
         self.subsystems = SubsystemHandlers()
         self.subsystems.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
         SandboxSubsystems(self.provider).add_to(self.subsystems)
+        SessionSubsystems(self.provider, lambda: self.gateway.profiles).add_to(self.subsystems)
         add_ssh_config_to(self.subsystems, node_address())
         # The Kubernetes provider counts pods over all gateways. Local sandboxes are counted by this process.
         counted = self.admission if config.sandbox.provider == "local" else None

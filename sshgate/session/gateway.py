@@ -247,7 +247,7 @@ class Login:
                 buffered_input, eof = (
                     (wait.buffered_input, wait.eof) if terminal is not None else await read_available(client)
                 )
-                initial_output = await held.begin(process, program, eof, client)
+                initial_output = await held.begin(process, program, eof, client, events)
                 timings.mark(Stage.LAUNCH)
                 if granted.scope != "connection" or not self._more_sessions:
                     # No second program will come, or maybe by another gateway: parked launchers would only use memory,

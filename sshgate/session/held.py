@@ -15,6 +15,8 @@ from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.session import notices
 from sshgate.stream.interfaces import STDOUT, Client, Process, Shell, Subsystem
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import EventContext
 
 NEW = "new"
 """The name of a session, in a login name, that always begins one."""
@@ -63,12 +65,13 @@ async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: C
     return await park(sandbox, granted.request.terminal)
 
 
-async def begin(process: Process, program: Program, no_input: bool, client: Client) -> bytes:
+async def begin(process: Process, program: Program, no_input: bool, client: Client, events: EventContext) -> bytes:
     """Turn it into the program, or join the session. Returns output that was read meanwhile. Raises as ``launch``."""
     if not isinstance(process, HeldProcess):
         return await launch(process, program, no_input=no_input)
     await process.launch(program)
     for past in process.past:
+        events.emit(Code.HELD_END, name=past.name, ending=past.ending)
         await notices.say(
             client, program.request, f"session {past.name} ({past.program}) ended while you were away: {past.ending}."
         )

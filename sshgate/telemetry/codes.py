@@ -35,6 +35,7 @@ class Code(StrEnum):
     SESSION_FAILED = "session.failed"
     SESSION_CUT = "session.cut"
     SESSION_BROKEN = "session.broken"
+    HELD_END = "session.held_end"
     VERB = "verb"
     FILE_TRANSFER = "file.transfer"
     HOME_DELETED = "home.deleted"

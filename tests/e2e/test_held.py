@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
+from tests.rig.scrape import events
 from tests.rig.ssh import Ssh
 from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
@@ -147,6 +149,36 @@ def test_a_sandbox_has_so_many_sessions(dev: Ssh) -> None:
         terminal.expect(b"one")
         full = dev.as_user("dev+few=few=new").run("true", options=TTY)
         assert "this sandbox has 1 sessions, as many as it may" in full.both
+
+
+def test_sessions_are_listed_and_ended(served: Gateway, dev: Ssh) -> None:
+    with on(dev.as_user("dev=work=build"), "printf '\\033]0;the title\\007'; echo up; sleep 600") as terminal:
+        terminal.expect(b"up")
+        (attached,) = json.loads(dev.run("sessions", "--json", options=("-s",)).out)
+        assert attached["sandbox"] == "work"
+        assert attached["sessions"][0]["state"].startswith("attached from 127.0.0.1")
+        assert (attached["sessions"][0]["name"], attached["sessions"][0]["title"]) == ("build", "the title")
+        assert attached["sessions"][0]["program"].startswith("printf")
+    until(lambda: " detached " in dev.run("sessions", options=("-s",)).both, 20, "the client having left")
+    heading, row = dev.as_user("dev=work").run("sessions", options=("-s",)).out.decode().splitlines()
+    assert heading.split() == ["SANDBOX", "SESSION", "PROGRAM", "TITLE", "STATE", "SINCE", "AGE", "SIZE", "QUIET"]
+    assert row.startswith("work     build    printf")
+    done = dev.as_user("dev=work=build").run("end-session", options=("-s",))
+    assert done.out == b"session 'build' has ended.\n"
+    until(lambda: "ended: signal HUP" in dev.run("sessions", options=("-s",)).both, 20, "its end")
+    with on(dev.as_user("dev=work")) as terminal:
+        terminal.expect(rb"session build \(printf.*\) ended while you were away: signal HUP")
+        terminal.enter("exit")
+        terminal.until_end()
+    assert dev.run("sessions", options=("-s",)).out == b"you have no held sessions.\n"
+    held = [one for one in events(served.place / "audit.jsonl") if one["event"] == "session.held_end"]
+    assert [(one["name"], one.get("ending"), one.get("by")) for one in held] == [
+        ("build", None, "user"), ("build", "signal HUP", None),
+    ]  # fmt: skip
+    refused = dev.as_user("dev=work=none").run("end-session", options=("-s",))
+    assert refused.err == b"sshgate: you have no session 'none' there; `ssh -s USER=work@HOST sessions` lists them.\n"
+    assert dev.run("end-session", options=("-s",)).status == 126
+    assert dev.as_user("dev=other").run("sessions", options=("-s",)).status == 1
 
 
 def test_an_idle_shell_goes_and_a_running_program_keeps_the_sandbox(dev: Ssh) -> None:

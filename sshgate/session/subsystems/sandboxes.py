@@ -134,22 +134,23 @@ def sandbox_table(listed: Sequence[Listed], users: bool = False) -> str:
         )
         for one in listed
     ]
-    return _table(heading, rows, [one.user for one in listed] if users else None)
+    return table(heading, rows, [one.user for one in listed] if users else None)
 
 
 def home_table(listed: Sequence[ListedHome], users: bool = False) -> str:
     """Return a table of homes; ``users`` adds a column for the user."""
     rows = [(one.name, one.size, span(one.age), "in use" if one.in_use else "kept") for one in listed]
-    return _table(("NAME", "SIZE", "AGE", "STATE"), rows, [one.user for one in listed] if users else None)
+    return table(("NAME", "SIZE", "AGE", "STATE"), rows, [one.user for one in listed] if users else None)
 
 
 def token_table(listed: Sequence[Token], now: float) -> str:
     """Return a table of tokens; ``now`` is in seconds since the epoch."""
     rows = [(one.id, span(max(0.0, now - one.made)), span(one.ends - now), one.source, one.key) for one in listed]
-    return _table(("ID", "AGE", "LEFT", "FROM", "KEY"), rows, None)
+    return table(("ID", "AGE", "LEFT", "FROM", "KEY"), rows)
 
 
-def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], users: Sequence[str] | None) -> str:
+def table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], users: Sequence[str] | None = None) -> str:
+    """Return columns of equal width; ``users`` adds one before them."""
     lines: list[tuple[str, ...]] = [heading, *rows]
     if users is not None:
         lines = [("USER", *heading), *((user, *row) for user, row in zip(users, rows, strict=True))]

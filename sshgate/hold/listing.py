@@ -1,0 +1,106 @@
+"""What sessions a sandbox has, and ending one: asked of its resident, whose answers are not trusted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sshgate.config.values import is_label
+from sshgate.hold.frames import Kind
+from sshgate.hold.line import Line, NoResident, ProtocolError
+from sshgate.hold.process import ending_of, printable
+from sshgate.sandbox.interfaces import Sandbox
+from sshgate.stream.terminal import LARGEST
+
+# Sessions of one sandbox that are listed, running and ended ones.
+MOST = 128
+# Seconds for an answer.
+ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSession:
+    """One held session, for its user. Times are in seconds."""
+
+    name: str
+    program: str
+    title: str
+    state: str
+    """``attached from ADDRESS``, ``detached`` or ``ended: status N``."""
+    age: float
+    columns: int
+    rows: int
+    quiet: float
+    """Since its last output."""
+    left: float
+    """Since the last client left or the program ended; 0 while a client is there."""
+
+
+async def sessions(sandbox: Sandbox) -> list[HeldSession]:
+    """Return the sessions of a sandbox; none where no resident runs.
+
+    Raises:
+        NoResident: the sandbox cannot have any: it has no python3.
+        GateError: as ``Line.open``.
+    """
+    answer = await _ask(sandbox, Kind.LIST)
+    return [] if answer is None else _parsed(answer, time.time())
+
+
+async def end(sandbox: Sandbox, name: str) -> bool:
+    """Hang up a session. Returns whether there is one of this name. Raises as ``sessions``."""
+    return await _ask(sandbox, Kind.END, name.encode()) is not None
+
+
+async def _ask(sandbox: Sandbox, kind: int, payload: bytes = b"") -> bytes | None:
+    answers: list[bytes | None] = []
+
+    def take(found: int, answer: bytes) -> Iterator[None]:
+        answers.append(answer if found == Kind.LISTED else None)
+        yield
+
+    async with asyncio.timeout(ANSWER_SECONDS):
+        line = await Line.find(sandbox)
+        if line is None:
+            return None
+        try:
+            line.send(kind, payload)
+            while not answers and await line.read(take):
+                pass
+        except ProtocolError as error:
+            raise NoResident("what keeps sessions in the sandbox broke its rules.") from error
+        finally:
+            await line.close()
+    return answers[0] if answers else None
+
+
+def _parsed(answer: bytes, now: float) -> list[HeldSession]:
+    try:
+        return [_session(one, now) for one in json.loads(answer)[:MOST]]
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, ProtocolError) as error:
+        raise NoResident("what keeps sessions in the sandbox broke its rules.") from error
+
+
+def _session(one: dict[str, object], now: float) -> HeldSession:
+    def since(key: str) -> float:
+        moment = one[key]
+        if not isinstance(moment, int | float):
+            raise TypeError(key)
+        return min(max(0.0, now - moment), now)
+
+    size, sources, status, name = one["size"], one["from"], one["status"], one["name"]
+    if not isinstance(size, list) or not isinstance(sources, list) or not isinstance(name, str) or not is_label(name):
+        raise TypeError("no session")
+    if status is not None:
+        state, left = f"ended: {ending_of(status)}", since("ended")
+    elif sources:
+        state, left = "attached from " + ", ".join(printable(str(source))[:45] for source in sources[:4]), 0.0
+    else:
+        state, left = "detached", since("detached")
+    program, title = (printable(str(one[key]))[:80] for key in ("program", "title"))
+    columns, rows = (min(max(0, int(number)), LARGEST) for number in size)
+    quiet, age = since("last_output"), since("created")
+    return HeldSession(name, program, title, state, age, columns, rows, quiet, left)

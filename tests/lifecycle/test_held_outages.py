@@ -1,0 +1,81 @@
+"""Held sessions while the API server is away and after their gateway was killed: no byte is lost or doubled."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.lifecycle.conftest import MakeReplica, UserAt
+from tests.rig.balancer import Balancer
+from tests.rig.cluster import Namespace
+from tests.rig.gateway import nothing_left
+from tests.rig.ssh import Ssh
+from tests.rig.terminal import OnTerminal
+from tests.rig.waiting import until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+HELD = {"default": {"hold": "named"}}
+COUNT = "for i in $(seq 1 400); do echo n-$i-; sleep 0.05; done; echo ov''er"
+EVERY = [str(number) for number in range(1, 401)]
+
+
+def on(ssh: Ssh) -> OnTerminal:
+    return OnTerminal(ssh.argv(options=("-tt",)))
+
+
+def upto(terminal: OnTerminal, pattern: bytes) -> str:
+    """What is shown up to this."""
+    found = terminal.expect(pattern, limit=60)
+    return found.string[: found.end()].decode()
+
+
+def finish(work: Ssh, space: Namespace) -> None:
+    assert work.run("end", options=("-s",)).status == 0
+    until(lambda: not space.living(), 30, "the end of it")
+
+
+def test_a_session_goes_on_where_it_was_when_the_api_server_comes_back(
+    space: Namespace, replica: MakeReplica, user: UserAt, tmp_path: Path
+) -> None:
+    config = yaml.safe_load(space.gateway.read_text())
+    with Balancer.before_server(config) as proxy:
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        place = {"kubeconfig": str(tmp_path / "kubeconfig"), "namespace": space.name, "api_timeout": "2s"}
+        made = replica(profiles=HELD, sandbox={"provider": "kubernetes", **place})
+        work = user("dev", made).as_user("dev=work")
+        with on(work) as terminal:
+            terminal.enter(COUNT + '; read line; echo "typed: $line"; exit 4')
+            shown = upto(terminal, b"n-20-")
+            proxy.cut()
+            shown += upto(terminal, b"your program runs on, connecting again")
+            terminal.enter("during the outage")
+            time.sleep(8)
+            proxy.mend()
+            shown += upto(terminal, b"typed: during the outage")
+            assert terminal.until_end() == 4
+        shown = re.sub(r"\r\nsshgate: [^\n]*\n", "", shown)
+        assert re.findall(r"n-(\d+)-", shown[shown.index("n-1-") :]) == EVERY
+        finish(work, space)
+
+
+def test_another_gateway_shows_all_of_it_after_the_first_was_killed(
+    space: Namespace, replica: MakeReplica, user: UserAt
+) -> None:
+    one, two = replica(profiles=HELD), replica(profiles=HELD)
+    here, there = user("dev", one).as_user("dev=work"), user("dev", two).as_user("dev=work")
+    with on(here) as terminal:
+        terminal.enter(COUNT)
+        terminal.expect(b"n-50-", limit=60)
+        nothing_left(one.kill())
+        assert terminal.until_end() == 255
+    with on(there) as terminal:
+        shown = terminal.expect(b"n-400-\r\nover", limit=60).string.decode()
+        assert re.findall(r"n-(\d+)-\r", shown) == EVERY
+        terminal.enter("exit 6")
+        assert terminal.until_end() == 6
+    finish(there, space)
