@@ -41,7 +41,7 @@ _READ = (
 _WRITE = (
     _HERE
     + _SIZE
-    + 'd=${p%/*}; [ -d "${d:-/}" ] || exit 44\n[ ! -d "$p" ] || exit 45\n'
+    + 'd=${p%/*}; [ -d "${d:-/}" ] || exit 44\n[ ! -d "$p" ] || exit 45\n[ -z "$o" ] || [ ! -e "$p" ] || exit 43\n'
     # Write to a temporary file and rename it, so that a partial file never has the requested name. The traps remove it
     # when the script is ended, also right after mktemp.
     + "t=\ntrap 'rm -f \"$t\"' EXIT\ntrap 'exit 1' HUP INT TERM\n"
@@ -52,10 +52,13 @@ _WRITE = (
     + 'if [ -n "$w" ]; then [ "$n" = "$w" ] || exit 48\n'
     + 'else [ "$(tail -c 32 "$t" | tr -d "\\000")" = "$m" ] && n=$((n - 32)) || exit 48\n'
     + 'dd if=/dev/null of="$t" bs=1 seek="$n" 2>/dev/null || exit 47; fi\n'
-    + 'chmod "$(printf %o $((0666 & ~$(umask))))" "$t" && mv -f "$t" "$p" || exit 47\n'
+    # A file that is replaced keeps its mode.
+    + 'k=$(stat -L -c %a "$p" 2>/dev/null) || k=$(printf %o $((0666 & ~$(umask))))\n'
+    + 'chmod "$k" "$t" && mv -f "$t" "$p" || exit 47\n'
     + 'echo "$n"\n'
 )
 _REFUSALS = {
+    43: (412, "exists", "there is a file of this name already."),
     44: (404, "not_found", "there is no such file or directory in the sandbox."),
     45: (400, "request", "that is not a regular file."),
     46: (403, "denied", "the sandbox does not allow that."),
@@ -87,7 +90,7 @@ class Files:
         return answered
 
     async def put(self, request: web.Request) -> web.Response:
-        """Upload a file. It appears under its name only when it is complete."""
+        """Upload a file. It appears under its name only when it is complete; with ``If-None-Match: *``, only if new."""
         principal = await self._state.principal(request)
         session = self._rest.own_of(principal, request)
         path = _path(request)
@@ -96,7 +99,8 @@ class Files:
             raise Refusal(413, "too_large", f"a file may have at most {most} bytes here.")
         upload = _Upload(request, most)
         with self._state.transferring(upload, principal, self._state.source(request)):
-            await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark)
+            new = "new" if request.headers.get("If-None-Match") == "*" else ""
+            await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark, o=new)
         size = upload.completed()
         self._respond(session, "upload", path, size, 0)
         return answer({"path": path, "bytes": size}, 201)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
 import re
+from base64 import b64encode
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from aiohttp import web
+
+from webshim.responses import CONTENT_SECURITY_POLICY
 
 STATIC = Path(__file__).parent / "static"
 INDEX = "index.html"
@@ -17,7 +21,13 @@ BASE_TAG = '<base href="/">'
 # All files are also served below VERSIONS/VERSION/. Relative imports stay within that version.
 VERSIONS = "at"
 IMMUTABLE = "public, max-age=31536000, immutable"
-_NAMED = re.compile(r'\b(href|src)="([^"#]+)')
+_NAMED = re.compile(r'\b(href|src|data-page)="([^"#]+)')
+_IMPORTED = re.compile(r'^(?:import|export)\b[^;"]*"\./([^"]+)"', re.MULTILINE)
+BOOT, ENTRY = "boot.js", "page.js"
+# This script is sent within the page: nothing else has arrived when it runs.
+_BOOT_SOURCE = re.compile(rf' src="[^"]*{BOOT}"></script>')
+# This tag is replaced by one for each module that ENTRY imports, so that they are requested all at once.
+PRELOAD_TAG = '<link rel="modulepreload" href="page.js">'
 _TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -33,6 +43,8 @@ _UNBUILT = (
 @dataclass(frozen=True, slots=True)
 class _Part:
     content: bytes
+    packed: bytes | None
+    """The content as gzip; ``None`` where that is not smaller."""
     type: str
     tag: str
 
@@ -49,9 +61,11 @@ class Pages:
         self.version = hashlib.sha256(tags.encode()).hexdigest()[:16]
         """A hash over all files. They refer to each other, so a page must never load files of two versions."""
         self._index = index.content.decode() if index is not None else _UNBUILT
-
+        self._policy = CONTENT_SECURITY_POLICY
         if index is not None:
-            self._index = _NAMED.sub(self._versioned, self._index)
+            preloads = "\n    ".join(PRELOAD_TAG.replace(ENTRY, name) for name in self._modules(ENTRY))
+            text = _NAMED.sub(self._versioned, self._index.replace(PRELOAD_TAG, preloads))
+            self._index = self._with_boot(text)
 
     def __repr__(self) -> str:
         return f"<Pages {len(self._parts)} files>"
@@ -59,7 +73,10 @@ class Pages:
     def index(self, base: str) -> web.Response:
         """Return the page with this base path, given without a trailing slash."""
         text = self._index.replace(BASE_TAG, f'<base href="{base}/">')
-        return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-cache"})
+        headers = {"Cache-Control": "no-cache", "Content-Security-Policy": self._policy, "Vary": "Accept-Encoding"}
+        response = web.Response(text=text, content_type="text/html", headers=headers)
+        response.enable_compression()
+        return response
 
     @property
     def names(self) -> list[str]:
@@ -73,10 +90,34 @@ class Pages:
         """
         part = self._parts[name]
         kept = request.match_info.get("version") == self.version
-        headers = {"Cache-Control": IMMUTABLE if kept else "no-cache", "ETag": part.tag, "Content-Type": part.type}
-        if request.headers.get("If-None-Match") == part.tag:
+        content, tag = part.content, part.tag
+        headers = {"Cache-Control": IMMUTABLE if kept else "no-cache", "Content-Type": part.type}
+        if part.packed is not None:
+            headers["Vary"] = "Accept-Encoding"
+            if "gzip" in request.headers.get("Accept-Encoding", ""):
+                content, tag = part.packed, f'{part.tag[:-1]}-gzip"'
+                headers["Content-Encoding"] = "gzip"
+        headers["ETag"] = tag
+        if request.headers.get("If-None-Match") == tag:
             return web.Response(status=304, headers=headers)
-        return web.Response(body=part.content, headers=headers)
+        return web.Response(body=content, headers=headers)
+
+    def _modules(self, name: str) -> list[str]:
+        """Return a module and all that it imports at once, directly or not."""
+        found = [name]
+        for each in found:
+            text = self._parts[each].content.decode() if each in self._parts else ""
+            imported = [(PurePosixPath(each).parent / other).as_posix() for other in _IMPORTED.findall(text)]
+            found += [other for other in dict.fromkeys(imported) if other not in found]
+        return found
+
+    def _with_boot(self, text: str) -> str:
+        boot = self._parts.get(BOOT)
+        if boot is None:
+            return text
+        digest = b64encode(hashlib.sha256(boot.content).digest()).decode()
+        self._policy = CONTENT_SECURITY_POLICY.replace("script-src 'self'", f"script-src 'self' 'sha256-{digest}'")
+        return _BOOT_SOURCE.sub(lambda _: f">{boot.content.decode()}</script>", text)
 
     def _versioned(self, found: re.Match[str]) -> str:
         attribute, name = found.groups()
@@ -91,4 +132,6 @@ def _part(path: Path) -> _Part:
     content = path.read_bytes()
     kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     charset = "; charset=utf-8" if kind.startswith(("text/", "image/svg")) else ""
-    return _Part(content, kind + charset, f'"{hashlib.sha256(content).hexdigest()[:24]}"')
+    packed = gzip.compress(content, mtime=0)
+    tag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+    return _Part(content, packed if len(packed) < len(content) else None, kind + charset, tag)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,10 +15,13 @@ from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TerminalSize
 from webshim.credentials import Principal
 from webshim.output import Output, Start
-from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broken, Close, Snapshot
+from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broken, Close, Snapshot, clean
 
 # Time between the two window changes that make a program redraw. It must notice both.
 REDRAW_SECONDS = 0.1
+# The line that says why a start failed is within this many bytes from the end.
+LAST_LINE_BYTES = 1000
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class Viewer(Protocol):
@@ -45,6 +49,13 @@ class Ending:
     """The signal that ended the program, without SIG."""
     reason: str | None = None
     """One sentence for the user, if the program did not end by itself."""
+    start: bool = False
+    """Whether the program never ran."""
+
+    def summary(self) -> dict[str, object]:
+        """Return the ending as pages get it; ``start`` is there only if it is true."""
+        started = {"start": True} if self.start else {}
+        return {"code": self.code, "signal": self.signal, "reason": self.reason, **started}
 
 
 class WebSession:
@@ -119,7 +130,7 @@ class WebSession:
             "cols": self.size.columns,
             "rows": self.size.rows,
             "title": self.title,
-            "exit": ending and {"code": ending.code, "signal": ending.signal, "reason": ending.reason},
+            "exit": ending and ending.summary(),
         }
 
     # --- from the socket ---
@@ -259,16 +270,26 @@ class WebSession:
     async def finish(self, outcome: Outcome) -> None:
         if self.ending is None:
             # After a hang-up the reason for it matters, not how the program reacted.
-            self.ending = _ending(outcome) if self._reason is None else Ending(reason=self._reason)
+            self.ending = self._ending(outcome) if self._reason is None else Ending(reason=self._reason)
         self._leave()
         if self.viewer is not None:
             self.viewer.wake()
 
+    def _ending(self, outcome: Outcome) -> Ending:
+        if isinstance(outcome, Exited):
+            if not self.running:
+                # The core has written why as the last line.
+                return Ending(code=outcome.status, reason=self._last_line() or None, start=True)
+            return Ending(code=outcome.status)
+        if isinstance(outcome, Signalled):
+            return Ending(signal=outcome.name)
+        assert isinstance(outcome, Lost)
+        return Ending(reason=outcome.reason, start=not self.running)
 
-def _ending(outcome: Outcome) -> Ending:
-    if isinstance(outcome, Exited):
-        return Ending(code=outcome.status)
-    if isinstance(outcome, Signalled):
-        return Ending(signal=outcome.name)
-    assert isinstance(outcome, Lost)
-    return Ending(reason=outcome.reason)
+    def _last_line(self) -> str:
+        end = self.output.end
+        text = self.output.read(max(self.output.start, end - LAST_LINE_BYTES), LAST_LINE_BYTES).decode(
+            "utf-8", "replace"
+        )
+        lines = [clean(_SEQUENCE.sub("", line), LAST_LINE_BYTES) for line in re.split("[\r\n]+", text)]
+        return next((line.removeprefix("sshgate: ") for line in reversed(lines) if line.strip()), "")

@@ -333,7 +333,7 @@ class Socket:
             await self._websocket.send_str(encode("state", state=state))
         if (ending := session.ending) is None or self._sent < session.output.end:
             return False
-        await self._websocket.send_str(encode("exit", code=ending.code, signal=ending.signal, reason=ending.reason))
+        await self._websocket.send_str(encode("exit", **ending.summary()))
         return True
 
 

@@ -68,6 +68,22 @@ def test_a_file_dropped_beside_the_terminal_does_not_leave_the_page(door: Door, 
     tab.notice("Uploaded beside")
 
 
+def test_an_upload_asks_before_it_replaces_and_keeps_the_mode(either: Door, enter: Enter, tmp_path: Path) -> None:
+    """A program that is replaced can still be run."""
+    tab = enter(either)
+    tab.expected.append("412")
+    tab.run("cd /tmp; echo old >tool; chmod 755 tool; cat tool", "old")
+    (tmp_path / "tool").write_text("new\n")
+    tab.page.set_input_files("#upload-files", tmp_path / "tool")
+    tab.notice("tool is there already.")
+    tab.run("clear; cat tool", "old")
+    tab.page.get_by_role("button", name="Replace").click()
+    tab.notice("Uploaded tool")
+    tab.page.locator(".panel:visible .xterm").click()
+    tab.run("clear; cat tool; stat -c %a tool", "new")
+    tab.wait_line("755")
+
+
 def test_a_file_that_is_not_there_is_a_sentence(door: Door, visitors: object, enter: Enter) -> None:
     """No page of an error, no empty file."""
     tab = enter(door)

@@ -20,7 +20,7 @@ def test_escape_changes_nothing_in_any_dialog(door: Door, enter: Enter) -> None:
     for dialog in dialogs:
         tab.page.evaluate(
             """(id) => {
-              const page = document.querySelector('script[type=module]').src;
+              const page = document.querySelector('link[rel=modulepreload]').href;
               globalThis.answer = import(new URL('dialogs.js', page)).then(({asked}) => asked(id));
             }""",
             dialog,

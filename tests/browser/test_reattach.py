@@ -174,13 +174,15 @@ def test_a_program_that_ended_is_shown_as_ended_and_started_again(door: Door, en
 
 
 def test_closing_a_tab_ends_or_leaves_the_session(door: Door, enter: Enter, sandboxes: Callable[[Door], int]) -> None:
-    """A person is asked; what is left is there after a reload, what is ended leaves no sandbox."""
+    """A person is asked; what is left is listed after a reload, what is ended leaves no sandbox."""
     tab = enter(door)
     before = sandboxes(door)
     tab.page.locator("#tabs [role=tab]").press("Delete")
     tab.page.get_by_role("button", name="Leave it running").click()
     tab.page.locator("#welcome").wait_for()
-    _reload(tab)
+    tab.page.reload()
+    tab.page.locator("#running").get_by_text("Open", exact=True).click()
+    tab.wait_state("connected")
     assert sandboxes(door) == before
     tab.page.locator("#tabs [role=tab]").press("Delete")
     tab.page.get_by_role("button", name="End it").click()

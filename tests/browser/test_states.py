@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,6 +133,28 @@ def test_output_survives_a_lost_network_exactly_once(
     tab.wait_line("DONE", 60)
     output = [line for line in tab.lines() if line.startswith("line ")]
     assert output == [f"line {number}" for number in range(1, 401)]
+
+
+def test_a_silent_network_is_noticed_by_typing(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], visitors: Callable[..., Visitor]
+) -> None:
+    """A gateway that answers nothing, with its connections open: words, then another try; lost keys are reported."""
+    port = free_port()
+    served = gateway("local", web=web(port))
+    door = Door(served, f"http://127.0.0.1:{port}/", user_at(served))
+    tab = visitors(door).tab("Failed to load resource", "WebSocket").open(door.link()).new_session().prompt()
+    os.kill(served.pid, signal.SIGSTOP)
+    try:
+        tab.type("x")
+        tab.says("No answer from the gateway")
+        tab.wait_state("reconnecting")
+        tab.type("y")
+        tab.says("keys are not sent")
+    finally:
+        os.kill(served.pid, signal.SIGCONT)
+    tab.wait_state("connected")
+    tab.page.keyboard.press("Control+C")
+    tab.run("echo again", "again")
 
 
 def test_a_refusal_is_a_sentence_with_a_way_on(

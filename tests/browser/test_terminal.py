@@ -141,3 +141,37 @@ def test_webgl_that_is_lost_goes_on_in_the_dom(door: Door, enter: Enter) -> None
     )
     tab.page.locator(".panel:visible .xterm-rows > div", has_text="drawn").first.wait_for()
     tab.run("echo still", "still")
+
+
+def test_search_begins_at_the_newest_line(door: Door, enter: Enter) -> None:
+    """The last match first, in sight and in a colour of its own; Escape leaves the view where it was."""
+    tab = enter(door)
+    tab.run("clear; for i in $(seq 300); do echo needle $i; done", "needle 300")
+    tab.prompt()
+    position = "() => sshgate.shown.screen.terminal.buffer.active.viewportY"
+    before = tab.page.evaluate(position)
+    tab.page.keyboard.press("Control+Shift+F")
+    tab.type("needle")
+    tab.page.locator(".search .count", has_text="300 of 300").wait_for()
+    assert tab.page.evaluate(position) == before
+    for _ in range(40):
+        tab.page.keyboard.press("Enter")
+    tab.page.locator(".search .count", has_text="260 of 300").wait_for()
+    match = tab.page.evaluate(
+        """() => {
+          const {terminal} = sshgate.shown.screen;
+          return [terminal.getSelectionPosition().start.y - terminal.buffer.active.viewportY,
+                  terminal.options.theme.selectionInactiveBackground];
+        }"""
+    )
+    assert match[0] >= 3, "a match under the search bar"
+    assert match[1] == "#c77f1a"
+    tab.page.keyboard.press("Escape")
+    assert tab.page.evaluate(position) == before
+    tab.page.keyboard.press("Control+Shift+F")
+    tab.type("NEEDLE 29[0-9]")
+    tab.page.locator(".search .count", has_text="none").wait_for()
+    tab.page.get_by_role("button", name="Regular expression").click()
+    tab.page.locator(".search .count", has_text="of 10").wait_for()
+    tab.page.get_by_role("button", name="Upper and lower case count").click()
+    tab.page.locator(".search .count", has_text="none").wait_for()

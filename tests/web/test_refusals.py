@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -354,7 +355,9 @@ async def test_half_a_request_does_not_hold_its_place(gate: Gateway) -> None:
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     varying = {"date", "etag", "content-length", "location", "sec-websocket-accept"}
-    return {name: text for name, text in sorted(headers.items()) if name.lower() not in varying}
+    found = {name: text for name, text in sorted(headers.items()) if name.lower() not in varying}
+    # The script within the page is known by its hash, which changes with it.
+    return {name: re.sub(r"'sha256-[^']+'", "'sha256-...'", text) for name, text in found.items()}
 
 
 KEPT = Path(__file__).with_name("headers.json")

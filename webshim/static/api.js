@@ -8,6 +8,8 @@
  * @property {"new" | "starting" | "running" | "ended"} state
  * @property {boolean} attached
  * @property {string} title
+ * @property {number} created in seconds since 1970
+ * @property {{code: number | null, signal: string | null, reason: string | null} | null} exit
  */
 
 /**
@@ -100,7 +102,13 @@ export function fileUrl(id, path) {
   return `api/sessions/${encodeURIComponent(id)}/files?path=${encodeURIComponent(path)}`;
 }
 
+/** @param {string} text as programs and the gateway write it: without a capital, perhaps without a stop */
+export function asSentence(text) {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}
+
 /** @param {unknown} error */
 export function sentence(error) {
-  return error instanceof Refused ? error.message : `The page failed: ${error}`;
+  return error instanceof Refused ? asSentence(error.message) : `The page failed: ${error}`;
 }

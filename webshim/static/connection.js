@@ -2,7 +2,7 @@
  * A session's line to the gateway over many sockets: tickets, attaching, acknowledging, coming back after a loss.
  *
  * What it is at is told as one of
- * `connecting`, `attached`, `waiting` (for the next try), and the ends
+ * `connecting`, `attached`, `silent` (it may be lost), `waiting` (for the next try), and the ends
  * `finished`, `elsewhere` (open in another tab), `taken` (by another tab), `gone`, `login` (needed), `refused`.
  */
 
@@ -14,8 +14,11 @@ import { Typing } from "./typing.js";
 
 // The server stops at 512 KiB that are not acknowledged, and goes on at 256.
 const ACK_STEP = 64 << 10;
-// After a sleep or a change of network a socket can be dead without knowing it.
-const PROBE_SECONDS = 4;
+// A socket can be dead without knowing it. Keys that nothing answers for QUIET are followed by a ping; a ping that nothing
+// answers is reported after SILENT, and after LOST more the socket counts as lost.
+const QUIET_SECONDS = 2;
+const SILENT_SECONDS = 3;
+const LOST_SECONDS = 3;
 const SETTLED_SECONDS = 5;
 
 /** @type {Record<number, "finished" | "login" | "elsewhere" | "taken">} */
@@ -24,7 +27,7 @@ const RULES_BROKEN = [1008, 1009];
 const NO_SUCH_TICKET = 4404;
 
 /**
- * @typedef {"connecting" | "attached" | "waiting" | "finished" | "elsewhere" | "taken" | "gone" | "login" | "refused"} Stage
+ * @typedef {"connecting" | "attached" | "silent" | "waiting" | "finished" | "elsewhere" | "taken" | "gone" | "login" | "refused"} Stage
  *
  * @typedef {object} Listener
  * @property {() => {cols: number, rows: number}} size
@@ -50,6 +53,7 @@ export class Connection {
     this._words = "";
     this._timer = 0;
     this._probe = 0;
+    this._attached = this._silent = false;
     this._settled = 0;
     this._retriedTicket = false;
     this._wake = new AbortController();
@@ -69,7 +73,7 @@ export class Connection {
     const socket = new Socket({
       opened: () => void Promise.all([wanted, tabId]).then((given) => this._attach(socket, given, takeOver), () => {}),
       told: (frame) => this._told(frame),
-      printed: (bytes) => this._listener.printed(bytes),
+      printed: (bytes) => (this._answered(), this._listener.printed(bytes)),
       closed: (code) => this._closed(code),
     });
     this._socket = socket;
@@ -80,10 +84,7 @@ export class Connection {
     if (this._timer) {
       this._backoff.reset();
       this.connect();
-    } else if (this._socket?.open && !this._probe) {
-      this._socket.tell({ type: "ping", id: 1 });
-      this._probe = setTimeout(() => this._closed(1006), PROBE_SECONDS * 1000);
-    }
+    } else if (!this._silent) this._ping();
   }
 
   /** @param {object} frame */
@@ -97,7 +98,28 @@ export class Connection {
    * @param {Uint8Array<ArrayBuffer>} bytes
    */
   type(bytes) {
-    if (this._socket !== null) this._typing.push(bytes);
+    if (this._socket === null) return;
+    this._typing.push(bytes);
+    if (this._attached && !this._probe) this._probe = setTimeout(() => this._ping(), QUIET_SECONDS * 1000);
+  }
+
+  /** Whether the gateway still answers. */
+  _ping() {
+    if (!this._attached) return;
+    clearTimeout(this._probe);
+    this._socket?.tell({ type: "ping", id: 1 });
+    this._probe = setTimeout(() => {
+      this._silent = true;
+      this._listener.staged("silent", "", QUIET_SECONDS + SILENT_SECONDS);
+      this._probe = setTimeout(() => this._closed(1006), LOST_SECONDS * 1000);
+    }, SILENT_SECONDS * 1000);
+  }
+
+  _answered() {
+    clearTimeout(this._probe);
+    this._probe = 0;
+    if (this._silent) this._listener.staged("attached", "", 0);
+    this._silent = false;
   }
 
   /**
@@ -122,6 +144,7 @@ export class Connection {
     clearTimeout(this._probe);
     clearTimeout(this._settled);
     this._timer = this._probe = 0;
+    this._attached = this._silent = false;
     this._socket?.drop();
     this._socket = null;
     this._typing.restart();
@@ -140,8 +163,7 @@ export class Connection {
 
   /** @param {any} frame */
   _told(frame) {
-    clearTimeout(this._probe);
-    this._probe = 0;
+    this._answered();
     switch (frame.type) {
       case "pong":
         return;
@@ -152,6 +174,7 @@ export class Connection {
         this._words = frame.message;
         return;
       case "hello":
+        this._attached = true;
         this._acked = frame.offset;
         this._words = "";
         this._retriedTicket = false;

@@ -27,9 +27,10 @@ export function asked(id) {
 
 /**
  * @param {{name: string}[]} profiles
+ * @param {{profile: string | null, name: string | null}} [before] what was wanted, and is to be another
  * @returns {Promise<{profile: string | null, name: string | null} | null>} no profile: the sandbox's own, or the default
  */
-export async function askForSession(profiles) {
+export async function askForSession(profiles, before) {
   /** @type {HTMLSelectElement} */
   const profile = byId("new-profile");
   /** @type {HTMLInputElement} */
@@ -40,7 +41,8 @@ export async function askForSession(profiles) {
     // Who may not have the default must say which, or name one.
     if (profiles[0]?.name !== "default") profile.selectedIndex = 1;
   }
-  name.value = "";
+  if (before) profile.value = before.profile ?? "";
+  name.value = before?.name ?? "";
   if ((await asked("new-dialog")) !== "open") return null;
   return { profile: profile.value || null, name: name.value.trim() || null };
 }

@@ -6,6 +6,7 @@ import { complain, notify } from "./notices.js";
 
 // A file up to this size is saved from what the first request brought; a larger one goes from the network to the disk.
 const SMALL_BYTES = 8 << 20;
+const EXISTS = 412;
 
 /**
  * @param {string} id the session
@@ -13,15 +14,26 @@ const SMALL_BYTES = 8 << 20;
  */
 export async function upload(id, files) {
   for (const file of files) {
-    const row = new Transfer(`Uploading ${file.name}`);
-    try {
-      await send(id, file, row);
-      notify(`Uploaded ${file.name} (${amount(file.size)}).`);
-    } catch (error) {
-      if (!row.cancelled) complain(`${file.name} was not uploaded. ${sentence(error)}`);
-    } finally {
-      row.remove();
-    }
+    await uploadOne(id, file, false);
+  }
+}
+
+/**
+ * @param {string} id
+ * @param {File} file
+ * @param {boolean} replace a file of this name that is there
+ */
+async function uploadOne(id, file, replace) {
+  const row = new Transfer(`Uploading ${file.name}`);
+  try {
+    await send(id, file, row, replace);
+    notify(`Uploaded ${file.name} (${amount(file.size)}).`);
+  } catch (error) {
+    if (error instanceof Refused && error.status === EXISTS) {
+      notify(`${file.name} is there already.`, { label: "Replace", act: () => void uploadOne(id, file, true) });
+    } else if (!row.cancelled) complain(`${file.name} was not uploaded. ${sentence(error)}`);
+  } finally {
+    row.remove();
   }
 }
 
@@ -53,9 +65,10 @@ export async function download(id, path) {
  * @param {string} id
  * @param {File} file
  * @param {Transfer} row
+ * @param {boolean} replace
  * @returns {Promise<void>}
  */
-function send(id, file, row) {
+function send(id, file, row, replace) {
   // fetch tells no progress of what it sends.
   const request = new XMLHttpRequest();
   row.onCancel(() => request.abort());
@@ -69,6 +82,7 @@ function send(id, file, row) {
     });
     request.open("PUT", fileUrl(id, file.name));
     request.setRequestHeader("Content-Type", "application/octet-stream");
+    if (!replace) request.setRequestHeader("If-None-Match", "*");
     request.send(file);
   });
 }

@@ -5,12 +5,11 @@ import { copy } from "./clipboard.js";
 import { asked } from "./dialogs.js";
 import { byId } from "./dom.js";
 
-/** The link's ticket, taken out of the address before anything else can see it; null when there is none. */
+/** The link's ticket, which boot.js has taken out of the address; null when there is none. */
 export function takeTicket() {
-  const found = /^#login=(.+)$/.exec(location.hash);
-  if (found === null) return null;
-  history.replaceState(null, "", location.pathname + location.search);
-  return found[1];
+  const { loginTicket } = /** @type {{loginTicket?: string | null}} */ (globalThis);
+  Object.assign(globalThis, { loginTicket: null });
+  return loginTicket ?? null;
 }
 
 /** A link that is opened where the page is already changes the fragment only: the page begins again with it. */
@@ -66,6 +65,7 @@ async function follow(ticket) {
     return await call("login", "POST", { link: ticket });
   } catch (error) {
     if (!(error instanceof Refused) || error.status !== OTHER_USER) throw error;
+    byId("loading").hidden = true;
     byId("switch-text").textContent = error.message;
     if ((await asked("switch-dialog")) !== "switch") return null;
   }
@@ -89,6 +89,7 @@ function ask({ ways, sshPort }, complaint) {
   });
   const alone = comeAlong();
   complain(complaint);
+  byId("loading").hidden = true;
   byId("login").hidden = false;
   /** @type {HTMLInputElement} */ (byId("login-user")).focus();
   return new Promise((resolve) => {

@@ -5,6 +5,7 @@ import { askForPath, askForSession, askToClose } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { download, takeDrops, upload } from "./files.js";
 import { followViewport, KeyBar } from "./keybar.js";
+import { Home } from "./home.js";
 import { takePageKeys } from "./keys.js";
 import { askAboutPort } from "./links.js";
 import { followLoginLinks, loggedIn, takeTicket } from "./login.js";
@@ -16,8 +17,20 @@ import { leaveTab } from "./tabid.js";
 import { Tabs } from "./tabs.js";
 
 const SHOWN_KEY = "sshgate.shown";
+const LEFT_KEY = "sshgate.left";
+const REFRESH_MS = 20_000;
+const NOTICED_MS = 300;
 /** @type {Record<string, string>} */
 const SPOKEN = { idle: "not attached", elsewhere: "open in another tab" };
+
+/** @returns {string[]} the sessions that have no tab here, by the person's choice */
+function left() {
+  try {
+    return JSON.parse(sessionStorage.getItem(LEFT_KEY) ?? "[]");
+  } catch {
+    return [];
+  }
+}
 
 class Page {
   /** @param {import("./api.js").Me} me */
@@ -35,6 +48,7 @@ class Page {
     this.sessions = new Map();
     this._panels = byId("panels");
     this._tabs = new Tabs((panel) => this._show(panel), (panel) => void this._close(panel));
+    this._home = new Home((described) => this._reopen(described), () => this._refresh());
     this._keybar = new KeyBar(() => this.shown?.screen ?? null);
     this._bindButtons();
     takeDrops(this._panels, (files) => this._upload(files));
@@ -42,7 +56,9 @@ class Page {
       leaveTab();
       this.sessions.forEach((session) => session.leave());
     });
-    document.addEventListener("visibilitychange", () => document.hidden || void this._refresh());
+    document.addEventListener("visibilitychange", () => void this._refresh());
+    window.addEventListener("focus", () => void this._refresh());
+    setInterval(() => void this._refresh(), REFRESH_MS);
   }
 
   /** @type {Session | undefined} */
@@ -51,19 +67,40 @@ class Page {
     return panel ? this.sessions.get(panel) : undefined;
   }
 
-  /** Tabs for the sessions that the server has and this page has not. */
+  /** Tabs for the sessions that the server has, but for those that ended, or that this tab was to leave running. */
   async list() {
     /** @type {{sessions: import("./api.js").Described[]}} */
     const { sessions } = await call("sessions");
     const known = new Set([...this.sessions.values()].map(({ id }) => id));
-    for (const described of sessions.filter(({ id }) => !known.has(id))) this._add(described).adopt(described);
+    const shown = sessionStorage.getItem(SHOWN_KEY);
+    for (const described of sessions) {
+      const { id, state } = described;
+      const wanted = !left().includes(id) && (state !== "ended" || id === shown);
+      if (!known.has(id) && wanted) this._add(described).adopt(described);
+    }
+    const alive = new Map(sessions.filter(({ state }) => state !== "ended").map((one) => [one.id, one]));
+    for (const session of [...this.sessions.values()].filter(({ state }) => state === "idle")) {
+      const described = session.id === null ? undefined : alive.get(session.id);
+      if (described) session.adopt(described);
+      else if (session.id !== shown) this._drop(session);
+    }
+    this._home.show(sessions.filter(({ id }) => ![...this.sessions.values()].some((session) => session.id === id)));
+  }
+
+  /** @param {Session} session its tab goes */
+  _drop(session) {
+    this.sessions.delete(session.panel);
+    session.dispose();
+    this._tabs.remove(session.panel);
   }
 
   async _refresh() {
+    // One that is being made has no id yet: it would be taken for another.
+    if (document.hidden || [...this.sessions.values()].some(({ state, id }) => state === "starting" && id === null)) return;
     try {
       await this.list();
     } catch {
-      // What is shown has its own line to the gateway, and tells what is wrong.
+      // What is shown has its own connection, and its bar has the reason.
     }
   }
 
@@ -90,6 +127,7 @@ class Page {
         noticed: ({ panel }) => this._tabs.mark(panel),
         close: ({ panel }) => void this._close(panel),
         withHeldKeys: (typed) => this._keybar.apply(typed),
+        change: (session) => void this._change(session),
         login: () => location.reload(),
         openPort: (url, name) => void askAboutPort(url, name && `${this._me.user}=${name}`, this._me.ssh_port),
         actions: this._actions,
@@ -148,13 +186,28 @@ class Page {
     const answer = session.live ? await askToClose() : "end";
     if (answer === "cancel") return session.screen?.focus();
     this.sessions.delete(panel);
+    if (answer === "leave" && session.id) sessionStorage.setItem(LEFT_KEY, JSON.stringify([...left(), session.id]));
     try {
       if (answer === "end") await session.end();
     } catch (error) {
       complain(sentence(error));
     }
-    session.dispose();
-    this._tabs.remove(panel);
+    this._drop(session);
+    // The gateway takes a moment to notice.
+    setTimeout(() => void this._refresh(), NOTICED_MS);
+  }
+
+  /** A tab for one that runs without. @param {import("./api.js").Described} described */
+  _reopen(described) {
+    sessionStorage.setItem(LEFT_KEY, JSON.stringify(left().filter((id) => id !== described.id)));
+    const session = this._add(described);
+    session.adopt(described);
+    this._tabs.select(session.panel);
+  }
+
+  async _goHome() {
+    this._tabs.select(null);
+    await this._refresh();
   }
 
   _bindButtons() {
@@ -163,6 +216,7 @@ class Page {
       "new-session": () => this.create(),
       "new-with": () => this._choose(),
       "first-session": () => this.create(),
+      home: () => this._goHome(),
       "choose-session": () => this._choose(),
       search: () => this.shown?.search(),
       upload: () => byId("upload-files").click(),
@@ -181,6 +235,13 @@ class Page {
     const wanted = await askForSession(this._me.profiles);
     if (wanted) this.create(wanted);
     else this.shown?.screen?.focus();
+  }
+
+  /** Another profile or name in the place of one that did not start. @param {Session} session */
+  async _change(session) {
+    const wanted = await askForSession(this._me.profiles, session);
+    if (wanted) void Object.assign(session, wanted, { title: "" }).create();
+    session.screen?.focus();
   }
 
   /** @param {File[]} files */
@@ -205,6 +266,7 @@ async function begin(ticket) {
   followLoginLinks();
   const me = await loggedIn(ticket);
   fillMenu(me);
+  byId("loading").hidden = true;
   byId("frame").hidden = false;
   const page = new Page(me);
   await page.list();
@@ -214,6 +276,7 @@ async function begin(ticket) {
 }
 
 begin(takeTicket()).catch((error) => {
+  byId("loading").hidden = byId("frame").hidden = true;
   byId("failure").hidden = false;
   byId("failure-text").textContent = sentence(error);
 });

@@ -1,8 +1,9 @@
-/** The search bar over a terminal: Ctrl+Shift+F, Enter and Shift+Enter, Escape. */
+/** The search bar over a terminal, from the newest line up: Enter to older matches, Shift+Enter to newer ones, Escape back. */
 
 import { SearchAddon } from "./vendor/addon-search.js";
 import { element, iconButton } from "./dom.js";
 
+const COVERED_ROWS = 3;
 const LOOKS = {
   decorations: {
     matchBackground: "#6b5a1e",
@@ -27,62 +28,112 @@ export class SearchBar {
       placeholder: "Search",
       spellcheck: false,
       on: {
-        input: () => this._find(true, { incremental: true }),
+        input: () => this._findNewest(),
         keydown: (/** @type {KeyboardEvent} */ event) => this._key(event),
       },
     });
+    /** @type {Record<string, HTMLButtonElement>} */
+    this._toggles = {
+      caseSensitive: this._toggle("Aa", "Upper and lower case count"),
+      wholeWord: this._toggle("ab|", "Whole words"),
+      regex: this._toggle(".*", "Regular expression"),
+    };
+    /** Where the terminal was scrolled to, null for the bottom. @type {number | null} */
+    this._before = null;
     this._count = element("span", { className: "count", role: "status" });
     this._addon.onDidChangeResults(({ resultIndex, resultCount }) => this._tell(resultIndex, resultCount));
     this._bar = element(
       "div",
       { className: "search", role: "search", hidden: true },
       this._field,
+      ...Object.values(this._toggles),
       this._count,
-      iconButton("Previous match (Shift+Enter)", "up", () => this._find(false)),
-      iconButton("Next match (Enter)", "down", () => this._find(true)),
+      iconButton("Older match (Enter)", "up", () => this._find(false)),
+      iconButton("Newer match (Shift+Enter)", "down", () => this._find(true)),
       iconButton("Close the search (Escape)", "close", () => this.close()),
     );
     panel.append(this._bar);
   }
 
   open() {
+    const { terminal } = this._screen;
+    const { viewportY, baseY } = terminal.buffer.active;
+    if (this._bar.hidden) this._before = viewportY === baseY ? null : viewportY;
     this._bar.hidden = false;
-    const selected = this._screen.terminal.getSelection();
+    this._screen.highlight(LOOKS.decorations.activeMatchBackground);
+    const selected = terminal.getSelection();
     if (selected && !selected.includes("\n")) this._field.value = selected;
     this._field.focus();
     this._field.select();
-    if (this._field.value) this._find(true, { incremental: true });
+    this._findNewest();
   }
 
   close() {
+    const { terminal } = this._screen;
     this._bar.hidden = true;
     this._addon.clearDecorations();
-    this._screen.terminal.clearSelection();
+    this._screen.highlight(null);
+    terminal.clearSelection();
+    if (this._before === null) terminal.scrollToBottom();
+    else terminal.scrollToLine(this._before);
     this._screen.focus();
+  }
+
+  /**
+   * @param {string} sign
+   * @param {string} label
+   */
+  _toggle(sign, label) {
+    const made = element("button", { type: "button", className: "toggle", title: label, "aria-label": label, "aria-pressed": "false" }, sign);
+    made.addEventListener("click", () => {
+      made.setAttribute("aria-pressed", String(made.getAttribute("aria-pressed") !== "true"));
+      // The add-on keeps what it found for the same words otherwise.
+      this._addon.clearDecorations();
+      this._findNewest();
+    });
+    return made;
+  }
+
+  /** The bottom is what one searches first: it came last. */
+  _findNewest() {
+    this._screen.terminal.clearSelection();
+    this._find(false);
   }
 
   /** @param {KeyboardEvent} event */
   _key(event) {
     if (event.key === "Escape") this.close();
-    else if (event.key === "Enter") this._find(!event.shiftKey);
+    else if (event.key === "Enter") this._find(event.shiftKey);
     else return;
     event.preventDefault();
   }
 
-  /**
-   * @param {boolean} forward
-   * @param {{incremental?: boolean}} [more]
-   */
-  _find(forward, more = {}) {
-    const options = { ...LOOKS, ...more };
+  /** @param {boolean} newer */
+  _find(newer) {
+    const pressed = Object.entries(this._toggles).map(([name, toggle]) => [name, toggle.getAttribute("aria-pressed") === "true"]);
+    const options = { ...LOOKS, ...Object.fromEntries(pressed) };
     if (!this._field.value) {
       this._addon.clearDecorations();
       this._count.textContent = "";
-    } else if (forward) {
-      this._addon.findNext(this._field.value, options);
-    } else {
-      this._addon.findPrevious(this._field.value, options);
+      return;
     }
+    try {
+      if (newer) this._addon.findNext(this._field.value, options);
+      else this._addon.findPrevious(this._field.value, options);
+    } catch {
+      this._count.textContent = "no pattern";
+      return;
+    }
+    this._uncover();
+  }
+
+  /** A match under this bar is none that one sees. */
+  _uncover() {
+    const { terminal } = this._screen;
+    const line = terminal.getSelectionPosition()?.start.y;
+    if (line === undefined) return;
+    const row = line - terminal.buffer.active.viewportY;
+    if (row >= 0 && row < COVERED_ROWS) terminal.scrollLines(row - COVERED_ROWS);
   }
 
   /**

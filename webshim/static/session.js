@@ -1,6 +1,6 @@
 /** One session in its panel: a terminal, its line to the gateway, and what the two tell each other. */
 
-import { call, Refused, sentence } from "./api.js";
+import { asSentence, call, Refused, sentence } from "./api.js";
 import { ring } from "./bell.js";
 import { Connection } from "./connection.js";
 import { element } from "./dom.js";
@@ -20,6 +20,7 @@ const LONGEST_TITLE = 200;
  * @property {(session: Session) => void} noticed it rang, or ended
  * @property {(session: Session) => void} close the person wants its tab gone
  * @property {(typed: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>} withHeldKeys
+ * @property {(session: Session) => void} change the person wants another profile or name for it
  * @property {() => void} login the login is over
  * @property {(url: URL, name: string | null) => void} openPort a link to the sandbox itself was opened
  * @property {import("./keys.js").Actions} actions
@@ -34,7 +35,7 @@ export class Session {
   _playback;
   /** @type {SearchBar | undefined} */
   _search;
-  /** @type {{code: number | null, signal: string | null, reason: string | null} | undefined} */
+  /** @type {{code: number | null, signal: string | null, reason: string | null, start?: boolean} | undefined} */
   _ended;
 
   /**
@@ -172,6 +173,7 @@ export class Session {
   _typed(bytes) {
     const again = this.state === "ended" || this.state === "failed";
     if (this.state === "connected" || this.state === "starting") this._type(this._page.withHeldKeys(bytes));
+    else if (this.state === "reconnecting") this._bar.warn("Not connected; keys are not sent.");
     else if (again && bytes.length === 1 && bytes[0] === 13) void this.create();
   }
 
@@ -243,12 +245,17 @@ export class Session {
         this._bar.show("Connecting …", [], { dim: this.state === "reconnecting", soon: true });
         return;
       case "attached":
-        return; // what it is at was said by `hello`
+        if (this.state === "connected") this._bar.hide();
+        return; // what it is at, `hello` has in it
+      case "silent":
+        this._bar.show(`No answer from the gateway for ${seconds} s.`, [], { dim: false });
+        return;
       case "waiting":
         this._become("reconnecting");
         this._bar.show(
-          `${words || "The connection is lost."} Trying again in ${Math.ceil(seconds)} s.`,
+          `${words || "The connection is lost."} Trying again in`,
           [{ label: "Now", act: () => this._connection?.hurry() }],
+          { seconds: Math.ceil(seconds) },
         );
         return;
       case "finished":
@@ -276,6 +283,10 @@ export class Session {
 
   _finished() {
     this._end();
+    if (this._ended?.start) {
+      this._notStarted(ending(this._ended));
+      return;
+    }
     this._become("ended");
     this._page.noticed(this);
     this._bar.show(`${ending(this._ended)} Enter starts again.`, [
@@ -304,11 +315,18 @@ export class Session {
       this._page.login();
       return;
     }
+    this._notStarted(sentence(error));
+  }
+
+  /** @param {string} words */
+  _notStarted(words) {
     this._become("failed");
-    this._bar.show(sentence(error), [
+    this._page.noticed(this);
+    this._bar.show(words, [
       { label: "Try again", act: () => void this.create() },
+      { label: "Change …", act: () => this._page.change(this) },
       { label: "Close", act: () => this._page.close(this) },
-    ]);
+    ], { dim: false });
   }
 
   /** @param {State} state */
@@ -321,7 +339,7 @@ export class Session {
 
 /** @param {{code: number | null, signal: string | null, reason: string | null} | undefined} exit */
 function ending(exit) {
-  if (exit?.reason) return exit.reason.endsWith(".") ? exit.reason : `${exit.reason}.`;
+  if (exit?.reason) return asSentence(exit.reason);
   if (exit?.signal) return `Ended by signal ${exit.signal}.`;
   return exit?.code ? `Ended with status ${exit.code}.` : "Ended.";
 }

@@ -21,28 +21,56 @@ export class StateBar {
     this._chosen = chosen;
     /** @type {HTMLElement | null} */
     this._bar = null;
+    this._warning = element("span");
     this._timer = 0;
   }
 
   /**
    * @param {string} text
    * @param {Choice[]} choices the first one is the likely one
-   * @param {{dim?: boolean, soon?: boolean}} [how] `soon`: only if nothing else is said in the meantime
+   * @param {{dim?: boolean, soon?: boolean, seconds?: number}} [how] `soon`: only if nothing replaces it in the
+   *   meantime; `seconds`: counted down at the end of the text
    */
-  show(text, choices, { dim = true, soon = false } = {}) {
+  show(text, choices, { dim = true, soon = false, seconds = 0 } = {}) {
     clearTimeout(this._timer);
     if (soon && this._bar === null) {
       this._timer = setTimeout(() => this._show(text, choices, dim), PATIENCE_MS);
     } else {
       this._show(text, choices, dim);
+      if (seconds) this._countDown(text, seconds);
     }
+  }
+
+  /**
+   * More words in the bar that is shown, and a sign that catches the eye.
+   *
+   * @param {string} text
+   */
+  warn(text) {
+    if (this._bar === null) return;
+    if (this._warning.textContent !== text) announce(text);
+    this._warning.textContent = text;
+    this._bar.classList.remove("pulses");
+    requestAnimationFrame(() => this._bar?.classList.add("pulses"));
   }
 
   hide() {
     clearTimeout(this._timer);
     this._bar?.remove();
     this._bar = null;
+    announce("");
     this._panel.classList.remove("away");
+  }
+
+  /**
+   * @param {string} text
+   * @param {number} seconds
+   */
+  _countDown(text, seconds) {
+    const words = this._bar?.querySelector(".text");
+    if (!words) return;
+    words.textContent = `${text} ${seconds} s.`;
+    if (seconds > 1) this._timer = setTimeout(() => this._countDown(text, seconds - 1), 1000);
   }
 
   /** @param {() => void} act */
@@ -58,6 +86,7 @@ export class StateBar {
    */
   _show(text, choices, dim) {
     this._bar?.remove();
+    this._warning = element("span", { className: "warning" });
     const buttons = choices.map(({ label, act }, index) =>
       element("button", { type: "button", className: index ? "button" : "button primary", on: { click: () => this._press(act) } }, label),
     );
@@ -65,6 +94,7 @@ export class StateBar {
       "div",
       { className: "state" },
       element("span", { className: "text", textContent: text }),
+      this._warning,
       element("span", { className: "buttons" }, ...buttons),
     );
     this._panel.append(this._bar);

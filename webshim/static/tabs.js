@@ -58,13 +58,13 @@ export class Tabs {
     this._tabs.push({ holder, button, label, panel });
   }
 
-  /** @param {HTMLElement} panel */
+  /** @param {HTMLElement | null} panel null: none of them */
   select(panel) {
     for (const tab of this._tabs) {
       const chosen = tab.panel === panel;
       tab.panel.hidden = !chosen;
       tab.button.setAttribute("aria-selected", String(chosen));
-      tab.button.tabIndex = chosen ? 0 : -1;
+      tab.button.tabIndex = chosen || (panel === null && tab === this._tabs[0]) ? 0 : -1;
       if (!chosen) continue;
       delete tab.holder.dataset["news"];
       tab.holder.scrollIntoView({ block: "nearest", inline: "nearest" });

@@ -35,6 +35,8 @@ export class Screen {
     this.terminal = new Terminal(options());
     /** While true, what the emulator would say is dropped: it answers questions that a program asked long ago. */
     this.muted = false;
+    /** @type {string | null} */
+    this._highlight = null;
     this._byHand = false;
     this._fit = new FitAddon();
     /** @type {{dispose(): void} | null} */
@@ -141,16 +143,25 @@ export class Screen {
     this.terminal.dispose();
   }
 
+  /** The colour of what is selected while the focus is elsewhere. @param {string | null} colour null: the theme's */
+  highlight(colour) {
+    this._highlight = colour;
+    this._restyle();
+  }
+
   _restyle() {
-    Object.assign(this.terminal.options, looks());
+    const { theme, ...others } = looks();
+    const selection = this._highlight && { selectionInactiveBackground: this._highlight };
+    Object.assign(this.terminal.options, { ...others, theme: { ...theme, ...selection } });
     this._fitSoon();
   }
 
   /** Draw with WebGL; with the DOM where that fails, and again when the graphics card is lost. */
   async accelerate() {
     if (this._webgl !== null) return;
-    const { WebglAddon } = await import("./vendor/addon-webgl.js");
-    if (this._webgl !== null || this.box.clientWidth === 0) return;
+    // Where it does not arrive, the DOM goes on.
+    const { WebglAddon } = (await import("./vendor/addon-webgl.js").catch(() => null)) ?? {};
+    if (!WebglAddon || this._webgl !== null || this.box.clientWidth === 0) return;
     const webgl = new WebglAddon();
     try {
       webgl.onContextLoss(() => this.hide());

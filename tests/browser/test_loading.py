@@ -1,0 +1,113 @@
+"""The first load: what it costs, and what is there when a part of it does not arrive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import ceil
+
+from playwright.sync_api import Route
+
+from tests.browser.conftest import Enter
+from tests.browser.test_login import NOT_LOGGED_IN
+from tests.rig.browser import Door, Tab, Visitor
+
+MOST_BYTES = 200_000
+MOST_ROUND_TRIPS = 12
+# Connections of a browser to one host (HTTP/1.1).
+CONNECTIONS = 6
+
+WORDS_AND_A_BUTTON = """() => {
+  const seen = (element) => element.checkVisibility({visibilityProperty: true, opacityProperty: true});
+  const words = [...document.querySelectorAll("h1, p, label, .label")].some(
+    (one) => one.textContent.trim() && seen(one));
+  return words && [...document.querySelectorAll("button")].some(seen);
+}"""
+
+
+def test_the_first_load_is_small_and_takes_few_round_trips(door: Door, enter: Enter) -> None:
+    """Up to the prompt: bytes as they came over the network; no module waits for another one to be read."""
+    tab = enter(door)
+    parts = tab.page.evaluate(
+        """() => performance.getEntries().filter(({entryType}) => ["navigation", "resource"].includes(entryType))
+             .map(({name, initiatorType, transferSize}) => ({name, initiatorType, transferSize}))"""
+    )
+    own = [part for part in parts if "/at/" in part["name"]]
+    assert len(own) > 20
+    assert sum(part["transferSize"] for part in parts) <= MOST_BYTES
+    preloaded = set(tab.page.evaluate("() => [...document.querySelectorAll('link')].map(({href}) => href)"))
+    late = [part["name"] for part in own if part["name"].endswith(".js") and part["name"] not in preloaded]
+    assert not late, f"imported, not preloaded: {late}"
+    asked = [part for part in parts if "/api/" in part["name"]]
+    assert 1 + ceil(len(own) / CONNECTIONS) + len(asked) <= MOST_ROUND_TRIPS
+
+
+def _without(visitor: Visitor, lost: Callable[[str], bool], times: int = 100) -> Tab:
+    """A tab whose first requests for some parts fail."""
+    tab = visitor.tab("Failed to load resource", "net::ERR_FAILED")
+    left = {"times": times}
+
+    def answer(route: Route) -> None:
+        if lost(route.request.url) and left["times"] > 0:
+            left["times"] -= 1
+            route.abort()
+        else:
+            route.continue_()
+
+    tab.page.route("**/*", answer)
+    return tab
+
+
+def test_a_part_that_is_lost_once_is_requested_again(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """A module, a module's module and a style; the login's ticket is used."""
+    visitor = visitors(door)
+    for part in ("/page.js", "/keybar.js", "/vendor/xterm.js", "/page.css"):
+        # A preload is a request of its own.
+        tab = _without(visitor, lambda url, part=part: url.endswith(part), 2).open(door.link())  # type: ignore[misc]
+        tab.page.locator("#first-session:visible").wait_for()
+        assert tab.page.url == door.address
+        tab.page.close()
+        visitor.context.clear_cookies()
+
+
+def test_any_part_that_is_lost_leaves_words_and_a_button(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """Never a blank page, and never a ticket in the address."""
+    visitor = visitors(door)
+    parts = ["page.js", "keybar.js", "addon-fit.js", "page.css", "parts.css", "xterm.css", "icons.svg", "favicon.svg"]
+    for part in parts:
+        tab = _without(visitor, lambda url, part=part: url.endswith(f"/{part}"))  # type: ignore[misc]
+        tab.page.goto(door.link())
+        tab.page.wait_for_function(WORDS_AND_A_BUTTON)
+        assert "login=" not in tab.page.url
+        if part.endswith((".js", ".css")):
+            tab.page.locator("#loading-text", has_text="did not arrive").wait_for()
+        tab.page.close()
+
+
+def test_an_api_that_hangs_leaves_words_and_a_button(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """The page itself is there, its first answer is not."""
+    tab = visitors(door).tab(NOT_LOGGED_IN)
+    hangs = [True]
+    tab.page.route("**/api/**", lambda route: None if hangs[0] else route.continue_())
+    tab.page.goto(door.address)
+    tab.page.wait_for_function(WORDS_AND_A_BUTTON)
+    hangs[0] = False
+    tab.page.locator("#loading").get_by_role("button").click()
+    tab.page.locator("#login:visible").wait_for()
+
+
+def test_parts_are_compressed_for_browsers_only(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """With and without gzip the content is the same, under tags of its own, which spare the second transfer."""
+    request = visitors(door).context.request
+    index = request.get(door.address)
+    assert index.headers["content-encoding"] in ("gzip", "deflate")
+    part = next(iter(re.findall(r'href="([^"]+/vendor/xterm.js)"', index.text())))
+    packed = request.get(f"{door.address}{part}")
+    plain = request.get(f"{door.address}{part}", headers={"Accept-Encoding": "identity"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.body() == plain.body()
+    assert packed.headers["etag"] != plain.headers["etag"]
+    assert packed.headers["vary"] == "Accept-Encoding"
+    again = request.get(f"{door.address}{part}", headers={"If-None-Match": packed.headers["etag"]})
+    assert again.status == 304

@@ -1,0 +1,92 @@
+"""The row of tabs: what has one, what has none, and how a start that fails looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.browser.conftest import Enter, web
+from tests.conftest import MakeGateway
+from tests.rig.browser import PATIENCE, Door, Visitor
+from tests.rig.gateway import Gateway, free_port
+from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
+
+LOOK_AGAIN = "() => window.dispatchEvent(new Event('focus'))"
+
+
+def test_what_is_left_running_has_no_tab_until_it_is_opened(door: Door, enter: Enter) -> None:
+    """Looking at another window and back brings no tab; the home page has it, and opens it as it was."""
+    tab = enter(door)
+    tab.run("echo remem''bered", "remembered")
+    tab.page.keyboard.press("Control+Shift+E")
+    tab.page.keyboard.press("Delete")
+    tab.page.get_by_role("button", name="Leave it running").click()
+    tab.page.locator("#running:visible li", has_text="not open").wait_for()
+    tab.page.evaluate(LOOK_AGAIN)
+    tab.page.reload()
+    tab.page.locator("#running:visible li").wait_for()
+    assert tab.sessions() == []
+    tab.page.locator("#running").get_by_text("Open", exact=True).click()
+    tab.wait_state("connected").wait_line("remembered")
+    tab.page.get_by_role("button", name="Home").click()
+    tab.page.locator("#welcome:visible").wait_for()
+    assert tab.sessions() == ["connected"]
+
+
+def test_a_session_that_ended_elsewhere_leaves_no_tab(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """Another window's tabs follow the list; one that has ended is not what a new window shows."""
+    visitor = visitors(door)
+    tab = visitor.tab().open(door.link()).new_session().prompt()
+    tab.type("exit 3\n")
+    tab.wait_state("ended")
+    tab.new_session().prompt()
+    other = visitor.tab().open()
+    other.says("open in another tab")
+    tab.new_session().prompt()
+    other.page.evaluate(LOOK_AGAIN)
+    until(lambda: other.page.locator("#tabs .tab").count() == 2, PATIENCE, "a second tab")
+    ids = tab.page.evaluate("() => sshgate.shown.id")
+    tab.page.evaluate("(id) => fetch(`api/sessions/${id}`, {method: 'DELETE'})", ids)
+    tab.wait_state("ended")
+    other.page.evaluate(LOOK_AGAIN)
+    until(lambda: other.page.locator("#tabs .tab").count() == 1, PATIENCE, "one tab less")
+
+
+def test_a_start_that_fails_says_why_and_can_be_changed(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], visitors: Callable[..., Visitor]
+) -> None:
+    """In red, with the reason outside the terminal too, and the dialog filled in."""
+    port = free_port()
+    served = gateway("local", web=web(port), profiles={"small": {"extends": "default"}})
+    tab = visitors(Door(served, f"http://127.0.0.1:{port}/", user_at(served))).tab("403", "429")
+    tab.open(Door(served, f"http://127.0.0.1:{port}/", user_at(served)).link())
+    tab.new_session(profile="default", name="work").prompt()
+    tab.page.click("#new-with")
+    tab.page.select_option("#new-profile", "small")
+    tab.page.fill("#new-name", "Bad Name!")
+    tab.page.click("#new-dialog .primary")
+    assert tab.page.locator("#new-name:invalid").count() == 1
+    tab.page.fill("#new-name", "work")
+    tab.page.click("#new-dialog .primary")
+    tab.wait_state("failed")
+    text = tab.page.locator(".panel:visible .state .text").text_content() or ""
+    assert "work" in text
+    assert "status" not in text
+    tab.press("Change …")
+    assert tab.page.input_value("#new-name") == "work"
+    assert tab.page.input_value("#new-profile") == "small"
+    tab.page.fill("#new-name", "other")
+    tab.page.click("#new-dialog .primary")
+    tab.wait_state("connected").run("echo started", "started")
+
+
+def test_the_bar_of_a_state_covers_nothing(door: Door, enter: Enter) -> None:
+    """The last lines are where the error is."""
+    tab = enter(door)
+    tab.type("seq 200; exit 3\n")
+    tab.wait_state("ended")
+    bar = tab.page.locator(".panel:visible .state").bounding_box()
+    rows = tab.page.locator(".panel:visible .xterm-screen").bounding_box()
+    assert bar is not None
+    assert rows is not None
+    assert rows["y"] + rows["height"] <= bar["y"]

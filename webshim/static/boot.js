@@ -1,0 +1,62 @@
+/**
+ * Sent within the page itself, so it runs before anything else has arrived: takes the login's ticket out of the address,
+ * and sees to it that a part which does not arrive is requested again, and is missed in words.
+ */
+(() => {
+  const WAITS_MS = [500, 2000];
+  const found = /^#login=(.+)$/.exec(location.hash);
+  if (found) history.replaceState(null, "", location.pathname + location.search);
+  Object.assign(globalThis, { loginTicket: found && found[1] });
+
+  const page = new URL(document.currentScript?.dataset["page"] ?? "", document.baseURI).href;
+  /** @type {Set<EventTarget | null>} */
+  const lost = new Set();
+  document.addEventListener("error", ({ target }) => lost.add(target), { capture: true });
+
+  /** Another address of the same file: browsers remember a module that did not arrive. @param {string} url @param {number} attempt */
+  const address = (url, attempt) => (attempt ? url.replace(/\/at\/(\w+)[^/]*\//, `/at/$1-${attempt}/`) : url);
+  /** @param {number} milliseconds */
+  const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
+
+  /** @template T @param {(attempt: number) => Promise<T>} get @returns {Promise<T>} */
+  const persistently = async (get) => {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await get(attempt);
+      } catch (error) {
+        if (attempt === WAITS_MS.length) throw error;
+        await pause(WAITS_MS[attempt]);
+      }
+    }
+  };
+
+  /** @param {HTMLLinkElement} link */
+  const styled = (link) =>
+    persistently((attempt) => {
+      if (attempt) {
+        const next = /** @type {HTMLLinkElement} */ (link.cloneNode());
+        next.href = address(link.href, attempt);
+        link.replaceWith(next);
+        link = next;
+      }
+      return new Promise((resolve, reject) => {
+        if (link.sheet) resolve(null);
+        if (lost.has(link)) reject(new Error(link.href));
+        link.addEventListener("load", resolve);
+        link.addEventListener("error", reject);
+      });
+    });
+
+  document.addEventListener("DOMContentLoaded", async () => {
+    try {
+      /** @type {HTMLLinkElement[]} */
+      const sheets = [...document.querySelectorAll("link")].filter(({ rel }) => rel === "stylesheet");
+      await Promise.all(sheets.map(styled));
+      await persistently((attempt) => import(address(page, attempt)));
+    } catch {
+      const words = document.getElementById("loading-text");
+      if (words) words.textContent = "A part of this page did not arrive.";
+      document.getElementById("loading")?.classList.add("late");
+    }
+  });
+})();
