@@ -82,17 +82,10 @@ class Rest:
                 user=body.user,
             )  # fmt: skip
             if found.wait:
-                raise Refusal(
-                    429,
-                    "limit",
-                    f"too many failed logins; try again in {found.wait} s.",
-                    {"Retry-After": str(found.wait)},
-                )
-            wrong = (
-                "this link was used, is too old, or is wrong; get a new one."
-                if body.link is not None
-                else "wrong name or password."
-            )
+                later = {"Retry-After": str(found.wait)}
+                raise Refusal(429, "limit", f"too many failed logins; try again in {found.wait} s.", later)
+            by_link = "this link was used, is too old, or is wrong; get a new one."
+            wrong = by_link if body.link is not None else "wrong name or password."
             raise Refusal(401, "login", wrong, **state.login_fields)
         connection_of(request).authenticated(found.user)
         state.events.emit(Code.WEB_LOGIN, user=found.user, method=found.method, source=source, id=found.id)
@@ -116,12 +109,9 @@ class Rest:
         await _body(request, Nothing)
         if principal.method == "proxy":
             raise Refusal(409, "conflict", "the proxy in front of this gateway has logged you in; log out there.")
+        source = self._state.source(request)
         self._state.events.emit(
-            Code.WEB_LOGOUT,
-            user=principal.user,
-            method=principal.method,
-            source=self._state.source(request),
-            id=principal.id,
+            Code.WEB_LOGOUT, user=principal.user, method=principal.method, source=source, id=principal.id
         )
         await self._state.logins.logout(principal)
         self._state.logged_out(lambda other, _: other.id == principal.id, "logged out")

@@ -24,6 +24,7 @@ from sshgate.access.identity import endpoint
 from sshgate.access.proxy_header import Malformed, Peer
 from sshgate.config.model import Address
 from sshgate.errors import LimitReached
+from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Stranger
 
@@ -76,7 +77,7 @@ class Listener:
         self._tls = tls
         self._shared = shared
         self._sockets: list[socket.socket] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._headers = 0
         self.addresses: list[Address] = []
 
@@ -127,9 +128,7 @@ class Listener:
                 loop.call_later(PAUSE_SECONDS, self._watch, listening)
                 return
             accepted.setblocking(False)
-            task = loop.create_task(self._serve(accepted))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._serve(accepted))
 
     async def _serve(self, accepted: socket.socket) -> None:
         task = asyncio.current_task()
