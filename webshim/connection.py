@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from aiohttp import web
@@ -18,6 +19,8 @@ from webshim.responses import HEADERS, Refusal, refused
 
 # A connection without a login ends after this time; a request in progress is still answered first.
 ANONYMOUS_SECONDS = 60.0
+# Bytes of a request's head that are kept until it is complete, where there are several workers.
+LONGEST_HEAD = 32 * 1024
 # Bytes parsed at once. With the smallest frames that takes about a millisecond.
 PIECE = 16 * 1024
 
@@ -94,6 +97,16 @@ class ConnectionAdmission(Protocol):
         """Report that this address has sent something that is not HTTP. ``reason`` is a phrase for the operator."""
 
 
+class Router(Protocol):
+    """Chooses the worker of each request."""
+
+    def moved(self, connection: Connection, data: bytes) -> bool:
+        """Move the connection to the worker that its next request belongs to, if that is another one.
+
+        ``data`` begins with the request's head. Returns whether the connection has moved; it must not be used then.
+        """
+
+
 class Connection(BudgetedReader):
     """One TCP connection, which holds a place until it ends. It is an ``access.connections.PendingLogin``.
 
@@ -101,9 +114,25 @@ class Connection(BudgetedReader):
     ``keepalive_timeout``.
     """
 
-    def __init__(self, server: web.Server, desk: ConnectionAdmission, peer: Peer, cut: Abort, **options: Any) -> None:
-        """Raises ``LimitReached`` if it is not admitted. ``options`` are those of aiohttp's ``RequestHandler``."""
+    def __init__(
+        self,
+        server: web.Server,
+        desk: ConnectionAdmission,
+        peer: Peer,
+        cut: Abort,
+        router: Router | None = None,
+        **options: Any,
+    ) -> None:
+        """Raises ``LimitReached`` if it is not admitted. ``options`` are those of aiohttp's ``RequestHandler``.
+
+        ``router``: ``None`` if all requests belong to this process.
+        """
         super().__init__(server, **options)
+        self.whole_peer = peer
+        self.first = b""
+        """What another worker has read of this connection already. Set it before ``connection_made``."""
+        self._router = router
+        self._head = b""
         self.peer = peer.source
         """The address of the client, or of the HTTP proxy in front of it."""
         self.lost = Event()
@@ -114,9 +143,20 @@ class Connection(BudgetedReader):
         self._slot = desk.admit(self.peer, self)
         self._overdue = asyncio.get_running_loop().call_later(ANONYMOUS_SECONDS, self._grown_old)
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.first:
+            first, self.first = self.first, b""
+            self.data_received(first)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self.unmade()
         super().connection_lost(exc)
+
+    def detach(self) -> None:
+        """End this object as if its connection was lost; the transport stays open, for another protocol."""
+        self.transport = None
+        self.connection_lost(None)
 
     def unmade(self) -> None:
         """Clean up after the connection's end; also called if it failed before ``connection_made``. Idempotent."""
@@ -173,7 +213,27 @@ class Connection(BudgetedReader):
         if not self._request_count and is_header(data):
             self._desk.malformed(self.peer, "a PROXY header from an address that web.proxy_protocol does not list")
             self.force_close()
+        elif self._router is None or not (self._head or self._between_requests):
+            super().data_received(data)
         else:
+            self._route(self._router, data)
+
+    @property
+    def _between_requests(self) -> bool:
+        """Whether all requests so far were answered, so that what comes next is the head of another."""
+        if self._came or self._messages or self._upgraded:
+            return False
+        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+
+    def _route(self, router: Router, data: bytes) -> None:
+        """Keep the head of a request until it is complete; then move the connection, or parse it here."""
+        self._head += data
+        if b"\r\n\r\n" not in self._head:
+            if len(self._head) < LONGEST_HEAD:
+                return
+            self._router = None  # it will be refused
+        data, self._head = self._head, b""
+        if self._router is None or not router.moved(self, data):
             super().data_received(data)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
@@ -199,6 +259,10 @@ class Connection(BudgetedReader):
         response.headers.update({"Server": "sshgate", **HEADERS})
         response.force_close()
         return response
+
+
+MakeConnection = Callable[[Peer, Abort], Connection]
+"""Makes the protocol object of a new connection. Raises ``LimitReached``."""
 
 
 def connection_of(request: web.Request) -> Connection:

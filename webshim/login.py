@@ -7,11 +7,14 @@ import secrets
 import time
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.connections import origin_of
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.issued import Logout, Token
 from sshgate.access.ledger import Ledger, MemoryUserRecords
+from sshgate.access.siblings import Siblings
 from sshgate.config.model import Web
 from sshgate.errors import BadRequest, Denied
 from sshgate.session.subsystems.registry import SubsystemRequest
@@ -32,6 +35,7 @@ LOOPBACK = "127.0.0.1"
 # Revocation of a certificate cannot be checked later, so logins that were made with one are short.
 CERTIFICATE_SECONDS = 3600.0
 _CERTIFICATE = "cert "
+_TAKE, _LOOK, _FAILED = "web link taken", "web link", "web login failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,19 @@ class Logins:
     """All ways to authenticate a request, and to check that a login is still valid."""
 
     def __init__(
-        self, web: Web, keyring: Keyring, signer: Signer, place: PublicEndpoint, ledger: Ledger | None = None
+        self,
+        web: Web,
+        keyring: Keyring,
+        signer: Signer,
+        place: PublicEndpoint,
+        ledger: Ledger | None = None,
+        siblings: Siblings | None = None,
     ) -> None:
-        """``ledger`` holds tokens and logouts, shared with other gateways; ``None``: one in memory, not shared."""
+        """
+        Args:
+            ledger: holds tokens and logouts, shared with other gateways; ``None``: one in memory, not shared.
+            siblings: the other workers, which have links of their own; failed logins count at all.
+        """
         self._web = web
         self._keyring = keyring
         self._signer = signer
@@ -58,6 +72,11 @@ class Logins:
         self._failures = RateLimit()
         self._turns = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
         self._ledger = ledger if ledger is not None else Ledger(MemoryUserRecords())
+        self._siblings = siblings
+        if siblings is not None:
+            siblings.answers(_TAKE, self._take_here)
+            siblings.answers(_LOOK, self._look_here)
+            siblings.handle(_FAILED, lambda _, failed: self._count_failure(*failed))
 
     def __repr__(self) -> str:
         return f"<Logins {self._links!r}, {self._failures!r}, {self._ledger!r}>"
@@ -69,22 +88,22 @@ class Logins:
 
     # --- logging in ---
 
-    def by_link(self, ticket: str, source: str) -> Principal | Refused:
+    async def by_link(self, ticket: str, source: str) -> Principal | Refused:
         """Log in by the ticket of a link, which is used up."""
         # A valid link is not throttled: 192 random bits cannot be guessed, and failures of others at the same address
         # must not block it.
-        principal = self._links.take(ticket)
+        principal = self._links.take(ticket) or await self._elsewhere(_TAKE, ticket)
         if principal is not None and self.stands(principal, source):
             return principal
         key = f"link {origin_of(source)}"
         if wait := self._failures.wait(key, self._web.login_attempts):
             return Refused(wait)
-        self._failures.due(key, self._web.login_attempts)
+        self._failed(key, self._web.login_attempts)
         return Refused()
 
-    def invited(self, ticket: str) -> str | None:
+    async def invited(self, ticket: str) -> str | None:
         """Return the user that a link would log in, without using it up; ``None`` if it is not valid."""
-        principal = self._links.look(ticket)
+        principal = self._links.look(ticket) or await self._elsewhere(_LOOK, ticket)
         return principal.user if principal is not None else None
 
     async def by_password(self, user: str, password: str, source: str) -> Principal | Refused:
@@ -102,9 +121,31 @@ class Logins:
             proof = await self._users.check(user, password) if self._users is not None else None
             if proof is None:
                 for limit in limits:
-                    self._failures.due(*limit)
+                    self._failed(*limit)
                 return Refused()
         return self._principal(user, "password", proof)
+
+    # --- what other workers know ---
+
+    async def _elsewhere(self, topic: str, ticket: str) -> Principal | None:
+        """Ask the other workers for the meaning of a ticket that is not known here."""
+        answers = await self._siblings.ask(topic, ticket) if self._siblings is not None else {}
+        found = next((one for one in answers.values() if one is not None), None)
+        return None if found is None else msgspec.convert(found, Principal)
+
+    async def _take_here(self, ticket: str) -> Principal | None:
+        return self._links.take(ticket)
+
+    async def _look_here(self, ticket: str) -> Principal | None:
+        return self._links.look(ticket)
+
+    def _failed(self, key: str, most: int) -> None:
+        self._count_failure(key, most)
+        if self._siblings is not None:
+            self._siblings.report(_FAILED, (key, most))
+
+    def _count_failure(self, key: str, most: int) -> None:
+        self._failures.due(key, most)
 
     def by_proxy(self, user: str) -> Principal:
         """Return the principal for a user whom the trusted proxy has named. The caller has checked its secret."""

@@ -69,8 +69,8 @@ class Rest:
         source = state.source(request)
         if body.link is not None:
             if not body.switch:
-                self._check_same_user(request, body.link)
-            found = state.logins.by_link(body.link, source)
+                await self._check_same_user(request, body.link)
+            found = await state.logins.by_link(body.link, source)
         elif body.user is not None and body.password is not None:
             found = await state.logins.by_password(body.user, body.password, source)
         else:
@@ -93,13 +93,13 @@ class Rest:
         state.set_cookie(request, response, found)
         return response
 
-    def _check_same_user(self, request: web.Request, link: str) -> None:
+    async def _check_same_user(self, request: web.Request, link: str) -> None:
         """Refuse a link of another user than the one logged in (login CSRF).
 
         A link from somebody else must not silently switch a user into that person's account, where that person could
         watch what they do.
         """
-        known, invited = self._state.known(request), self._state.logins.invited(link)
+        known, invited = self._state.known(request), await self._state.logins.invited(link)
         if known is not None and invited is not None and known.user != invited:
             raise Refusal(409, "other_user", f"This link logs in {invited}; this browser is logged in as {known.user}.")
 

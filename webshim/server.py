@@ -18,6 +18,7 @@ from sshgate.access.identity import Identity
 from sshgate.access.ledger import Ledger
 from sshgate.access.listening import Abort, Listener, refusal
 from sshgate.access.proxy_header import Peer
+from sshgate.access.siblings import Siblings
 from sshgate.config.load import node_address
 from sshgate.config.model import Address, Config, Tls, Web
 from sshgate.errors import ConfigError
@@ -29,6 +30,7 @@ from sshgate.telemetry.events import Events, Stranger
 from webshim.connection import Connection
 from webshim.credentials import load as load_signer
 from webshim.files import Files
+from webshim.handover import Handover
 from webshim.login import Logins, TokenSubsystems
 from webshim.pages import VERSIONS, Pages
 from webshim.protocol import Close
@@ -112,10 +114,12 @@ class WebServer:
         subsystems: SubsystemHandlers,
         events: Events,
         ledger: Ledger,
+        siblings: Siblings | None = None,
     ) -> None:
         assert config.web is not None
         self._web: Web = config.web
-        self._shared = config.workers > 1
+        self._siblings = siblings
+        self._handover: Handover | None = None
         self._drain = config.ssh.drain
         self._ssh_port = config.ssh.listen.port
         self._keyring = keyring
@@ -166,15 +170,15 @@ class WebServer:
         self._reload_tls()
         wanted = self._web.listen
         self._listener = Listener(
-            self._connection, self._events, self._web.proxy_protocol, self._tls, _unmade, self._shared
+            self._connection, self._events, self._web.proxy_protocol, self._tls, _unmade, self._siblings is not None
         )
         try:
             bound = await self._listener.open(wanted)
         except OSError as error:
             raise ConfigError([refusal("web.listen", wanted, error)]) from error
         place = PublicEndpoint(self._web, bound[0], secret, node_address())
-        logins = Logins(self._web, self._keyring, signer, place, self._ledger)
-        self._state = WebState(self._web, self._gateway, logins, place, self._events, self._ssh_port)
+        logins = Logins(self._web, self._keyring, signer, place, self._ledger, self._siblings)
+        self._state = WebState(self._web, self._gateway, logins, place, self._events, self._ssh_port, self._siblings)
         self._runner = web.AppRunner(build(self._state, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         await self._runner.setup()
         self._subsystems.add("web", logins.web, "a link that opens a browser's session, once, within a minute")
@@ -182,6 +186,8 @@ class WebServer:
         tokens = TokenSubsystems(self._ledger)
         self._subsystems.add("tokens", tokens.list, "your tokens: id, age, time left, from where and by which key")
         self._subsystems.add("revoke-token", tokens.revoke, "the end of a token, and of what was opened by it", "ID")
+        if self._siblings is not None:
+            self._handover = Handover(self._state, self._siblings, self._connection)
         self._listener.start()
         for work in (self._recheck(), self._ledger.run()):
             self._tasks.start(work)
@@ -199,7 +205,7 @@ class WebServer:
         assert self._runner is not None
         assert self._runner.server is not None
         return Connection(
-            self._runner.server, self, peer, cut, loop=asyncio.get_running_loop(), access_log=None,
+            self._runner.server, self, peer, cut, self._handover, loop=asyncio.get_running_loop(), access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
         )  # fmt: skip
 
@@ -262,8 +268,11 @@ class WebServer:
 
     async def drain(self, seconds: float) -> None:
         """Wait until all sessions have ended, at most this long. Ends none of them."""
+        over = asyncio.get_running_loop().time() + seconds
         if self._state is not None:
             await self._state.sessions.drain(seconds)
+        if self._handover is not None:
+            await self._handover.drain(over - asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Close the sockets, cancel running sessions and close all connections. Pages reconnect to the next gateway.
@@ -275,6 +284,8 @@ class WebServer:
         if self._state is not None:
             self._state.close_sockets(lambda socket: True, Close.RESTART, "the gateway restarts")
             await self._state.sessions.close()
+        if self._handover is not None:
+            await self._handover.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

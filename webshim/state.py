@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from sshgate.access.connections import network_of, origin_of
+from sshgate.access.siblings import Siblings
 from sshgate.config.model import Web
 from sshgate.session.interfaces import Gateway
 from sshgate.telemetry.codes import Code
@@ -18,7 +19,7 @@ from webshim.connection import connection_of
 from webshim.credentials import OneTimeTokens, Principal
 from webshim.login import Logins
 from webshim.protocol import Close, encode
-from webshim.public_endpoint import PublicEndpoint
+from webshim.public_endpoint import Headers, PublicEndpoint
 from webshim.responses import Refusal
 from webshim.sessions import Sessions
 from webshim.socket import Socket, Ticket
@@ -41,9 +42,21 @@ class WebState:
     """The state of one web server. Checks raise ``Refusal`` with the response for the client."""
 
     def __init__(
-        self, web: Web, gateway: Gateway, logins: Logins, endpoint: PublicEndpoint, events: Events, ssh_port: int = 22
+        self,
+        web: Web,
+        gateway: Gateway,
+        logins: Logins,
+        endpoint: PublicEndpoint,
+        events: Events,
+        ssh_port: int = 22,
+        siblings: Siblings | None = None,
     ) -> None:
-        """``ssh_port``: where users reach the SSH front end, for the commands that the page shows."""
+        """
+        Args:
+            ssh_port: where users reach the SSH front end, for the commands that the page shows.
+            siblings: the other workers, if this process is one of several.
+        """
+        self._siblings = siblings
         self.web = web
         self.ssh_port = ssh_port
         self.events = events
@@ -86,6 +99,7 @@ class WebState:
             self._credential_refused(request, bearer)
             headers = {"WWW-Authenticate": "Bearer"} if bearer else None
             raise Refusal(401, "login", "log in first.", headers, **self.login_fields)
+        self._check_worker(found.user)
         connection_of(request).authenticated(found.user)
         source = self.source(request)
         if bearer and self._used.due(f"{found.id} {origin_of(source)}"):
@@ -96,6 +110,32 @@ class WebState:
     def login_fields(self) -> dict[str, Any]:
         """What a 401 says of logging in: the methods, and the port of ssh."""
         return {"login": self.logins.methods, "ssh_port": self.ssh_port}
+
+    def _check_worker(self, user: str) -> None:
+        """Raise ``Refusal`` if another worker keeps this user's sessions, and the connection could not move there."""
+        if self._siblings is not None and self._siblings.owner(user) != self._siblings.index:
+            raise Refusal(
+                503, "unavailable", "this part of the gateway starts again; try again in a moment.",
+                {"Retry-After": "1", "Connection": "close"},
+            )  # fmt: skip
+
+    def user_in(self, peer: str, headers: Headers) -> str | None:
+        """Return the user that a request's headers name by a proxy, a cookie or a token of ours, valid or expired.
+
+        For the choice of a worker only: it does not authenticate.
+        """
+        authorization = headers.get("Authorization", "")
+        if authorization.lower().startswith("bearer "):
+            principal = self.logins.signed(authorization[7:].strip(), token=True)
+            return principal.user if principal is not None else None
+        if (user := self.place.user_of(peer, headers)) is not None:
+            return user
+        name = self.place.cookie(self.place.scheme(peer, headers))
+        for text in headers.get("Cookie", "").split(";"):
+            key, _, value = text.strip().partition("=")
+            if key == name and (principal := self.logins.signed(value.strip('"'), token=False)) is not None:
+                return principal.user
+        return None
 
     def _credential_refused(self, request: web.Request, bearer: bool) -> None:
         source = self.source(request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import hashlib
 import itertools
 import mmap
 import socket
@@ -40,6 +41,7 @@ log = structlog.get_logger("sshgate.workers")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
+_TAKES = "takes connections"
 _HEAD = struct.Struct("<II")
 
 
@@ -119,6 +121,8 @@ class Siblings:
         self._reports: dict[int, deque[tuple[str, Any]]] = {}
         self._handlers: dict[str, Callable[[int, Any], None]] = {}
         self._answers: dict[str, Callable[[Any], Awaitable[Any]]] = {}
+        self._takers: set[int] = set()
+        self.handle(_TAKES, self._observe_taker)
         self._gone: list[Callable[[int], None]] = []
         self._take: Callable[[Any, socket.socket], None] | None = None
         self._asked: dict[int, asyncio.Future[Any]] = {}
@@ -150,7 +154,8 @@ class Siblings:
 
     def owner(self, key: str) -> int:
         """Return the worker that keeps what belongs to ``key``, the same for all workers, whether or not it runs."""
-        return zlib.crc32(key.encode("utf-8", "surrogateescape")) % self.count
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count
 
     # --- what all must know ---
 
@@ -210,18 +215,22 @@ class Siblings:
     # --- connections ---
 
     def take_connections(self, take: Callable[[Any, socket.socket], None] | None) -> None:
-        """Call ``take(value, socket)`` for connections that others hand over."""
+        """Call ``take(value, socket)`` for connections that others hand over; ``None``: they are not to."""
         self._take = take
+        self.publish(_TAKES, "", take is not None)
 
     def hand_over(self, worker: int, value: Any, connection: int) -> bool:
         """Give another worker a duplicate of the descriptor of an open connection.
 
         Returns:
-            False if that worker does not run, or cannot take it now. Nothing was given then.
+            False if that worker does not take connections, or not now. Nothing was given then.
         """
-        return worker in self.alive and send(
+        return worker in self._takers and send(
             self._boxes.to_workers[worker], self.index, "connection", value, connection
         )
+
+    def _observe_taker(self, worker: int, value: Any) -> None:
+        (self._takers.add if value[1] else self._takers.discard)(worker)
 
     # --- the shared pages ---
 
@@ -282,6 +291,7 @@ class Siblings:
 
     def _forget(self, worker: int) -> None:
         self.alive.discard(worker)
+        self._takers.discard(worker)
         self._pending.pop(worker, None)
         self._reports.pop(worker, None)
         for handler in self._gone:

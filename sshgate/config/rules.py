@@ -111,8 +111,6 @@ def workers_error(config: Config) -> str | None:
     """Return what is wrong with the number of workers, as a clause; ``None`` if it can be used."""
     if config.workers > 1 and config.sandbox.provider == "local":
         return "workers: local sandboxes belong to one process: write workers: 1, or provider: kubernetes"
-    if config.workers > 1 and config.web is not None:
-        return "workers: with the browser's front end there is one process only: write workers: 1"
     if config.workers > MOST_WORKERS:
         return f"workers: {config.workers} are too many: at most {MOST_WORKERS} share the ports"
     return None

@@ -117,5 +117,8 @@ def _make_web(config: Config, core: Core) -> WebFrontend | None:
     server = importlib.import_module("webshim.server").WebServer
     events = core.telemetry.events
     return cast(
-        WebFrontend, server(config, core.keyring, core.admission.web, core.gateway, core.subsystems, events, ledger)
-    )
+        WebFrontend,
+        server(
+            config, core.keyring, core.admission.web, core.gateway, core.subsystems, events, ledger, core.siblings
+        ),
+    )  # fmt: skip

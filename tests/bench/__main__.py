@@ -21,13 +21,15 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=7, help="counted runs of each side (7)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where to keep the figures")
     options = parser.parse_args()
-    if unknown := [name for name in options.rows if name not in ROWS]:
+    # `workers` is all rows that begin with `workers-`.
+    names = [row for name in options.rows for row in ([name] if name in ROWS else _group(name) or [name])]
+    if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"no row {unknown[0]}; there are: {' '.join(ROWS)}")
     # Who is told to end tidies up first, as after ^C: gateways, namespaces, and files of hundreds of MiB would stay.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     rows: list[Row] = []
     with Scene() as scene:
-        for name in options.rows or ROWS:
+        for name in names or ROWS:
             row = ROWS[name](scene, options.runs)
             rows.append(row)
             print(_line(row), flush=True)
@@ -35,6 +37,10 @@ def main() -> int:
     machine = {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
     options.json.write_text(json.dumps({"machine": machine, "rows": [row.as_json() for row in rows]}, indent=1) + "\n")
     return 0 if all(row.met for row in rows) else 1
+
+
+def _group(name: str) -> list[str]:
+    return [row for row in ROWS if row.startswith(f"{name}-")]
 
 
 def _line(row: Row) -> str:

@@ -21,7 +21,7 @@ from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import Exec, Request
 from sshgate.stream.terminal import Terminal
-from tests.bench import files, page, warm, web
+from tests.bench import files, page, people, warm, web
 from tests.bench.fence import fence
 from tests.bench.forwards import forward, forward_first
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
@@ -175,6 +175,7 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "forward": forward,
     "forward-first": forward_first,
     **files.ROWS,
+    **people.ROWS,
 }
 
 

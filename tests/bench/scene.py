@@ -57,13 +57,14 @@ class Scene:
         web: bool = False,
         telemetry: dict[str, Any] | None = None,
         policy: dict[str, Any] | None = None,
+        workers: int = 1,
         **profile: Any,
     ) -> tuple[Gateway, Ssh]:
         """A running gateway and a user at it; the same for the same question. ``web``: with the browser's door;
         ``policy``: in a namespace of its own with this NetworkPolicy."""
-        key = repr((provider, web, telemetry, policy, sorted(profile.items())))
+        key = repr((provider, web, telemetry, policy, workers, sorted(profile.items())))
         if key not in self._users:
-            self._users[key] = self._start(provider, web, telemetry or {}, policy, profile)
+            self._users[key] = self._start(provider, web, telemetry or {}, policy, workers, profile)
         return self._users[key]
 
     def _start(
@@ -72,6 +73,7 @@ class Scene:
         web: bool,
         telemetry: dict[str, Any],
         policy: dict[str, Any] | None,
+        workers: int,
         profile: dict[str, Any],
     ) -> tuple[Gateway, Ssh]:
         place = Path(tempfile.mkdtemp(dir=self.place))
@@ -94,6 +96,7 @@ class Scene:
             "limits": LIMITS,
             "log": {"level": "error"},
             "telemetry": telemetry,
+            "workers": workers,
         }
         if web:
             settings["web"] = {"listen": f"127.0.0.1:{free_port()}", "sessions_per_user": 500}

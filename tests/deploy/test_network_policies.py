@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from sshgate.config.rules import MOST_WORKERS
 from sshgate.lifecycle.schema import MANAGED, MANAGED_BY
 from tests.deploy.network import Connection, Place, allowed
 from tests.rig.manifests import GATEWAY_NAMESPACE, NAMES, SANDBOX_NAMESPACE, objects, only
@@ -52,6 +53,7 @@ OPEN = [
     ("Prometheus reads metrics", Connection(Place("10.42.0.50", "monitoring"), GATEWAY, 9464)),
     ("the gateway asks the API server", Connection(GATEWAY, API_SERVER, 6443)),
     ("a gateway asks another one whether it lives", Connection(OTHER_GATEWAY, GATEWAY, 9465)),
+    ("a gateway asks another one's last worker", Connection(OTHER_GATEWAY, GATEWAY, 9464 + MOST_WORKERS)),
     ("the gateway asks for names", Connection(GATEWAY, DNS, 53, "UDP")),
 ]
 CLOSED = [
@@ -81,6 +83,7 @@ CLOSED = [
     ("a sandbox reads the gateway's metrics", Connection(SANDBOX, GATEWAY, 9464)),
     ("a sandbox asks a gateway whether it lives", Connection(SANDBOX, GATEWAY, 9465)),
     ("another application asks a gateway whether it lives", Connection(PAPERS, GATEWAY, 9465)),
+    ("a gateway asks past the last worker", Connection(OTHER_GATEWAY, GATEWAY, 9465 + MOST_WORKERS)),
     ("a gateway reads another one's metrics", Connection(OTHER_GATEWAY, GATEWAY, 9464)),
     ("the gateway reaches a sandbox past the API server", Connection(GATEWAY, SANDBOX, 22)),
     ("the gateway reaches the internet", Connection(GATEWAY, INTERNET, 443)),

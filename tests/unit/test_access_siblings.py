@@ -97,6 +97,7 @@ def test_what_a_dead_worker_had_published_is_void_and_its_connections_are_closed
         ours, theirs = socket.socketpair()
         async with workers(boxes, 0, 1) as (first, second):
             here = Observed(first)
+            second.take_connections(lambda value, connection: None)
             second.publish("value", "a", 1)
             await eventually({(1, "a"): 1}, lambda: here)
             second.close()
@@ -120,6 +121,7 @@ def test_a_connection_is_handed_over_with_what_was_read_of_it() -> None:
             taken: asyncio.Queue[tuple[Any, socket.socket]] = asyncio.Queue()
             second.take_connections(lambda value, connection: taken.put_nowait((value, connection)))
             ours, theirs = socket.socketpair()
+            await eventually({1}, lambda: first._takers)
             assert first.hand_over(1, ["peer", b"\x00bytes"], theirs.fileno())
             theirs.close()
             async with asyncio.timeout(LIMIT):

@@ -71,10 +71,10 @@ async def test_a_link_logs_in_once_and_only_for_a_minute() -> None:
     text = await accounts.web(question(identity()))
     url, _, ticket = text.strip().partition("#login=")
     assert url == "https://term.example/shell/"
-    found = accounts.by_link(ticket, HERE)
+    found = await accounts.by_link(ticket, HERE)
     assert isinstance(found, Principal)
     assert (found.user, found.method) == ("alice", "link")
-    assert accounts.by_link(ticket, HERE) == Refused()
+    assert await accounts.by_link(ticket, HERE) == Refused()
     now = 0.0
     links: OneTimeTokens[str] = OneTimeTokens(60.0, lambda: now)
     kept = links.issue("alice")
@@ -95,7 +95,7 @@ async def test_a_link_of_a_key_that_was_removed_or_bound_since_is_worth_nothing(
         keys.allowed = Restrictions()
         ticket = (await accounts.web(question(identity()))).strip().partition("#login=")[2]
         keys.allowed = now
-        assert accounts.by_link(ticket, HERE) == Refused()
+        assert await accounts.by_link(ticket, HERE) == Refused()
 
 
 async def test_keys_without_terminals_and_login_names_with_more_than_a_user_get_no_link() -> None:
@@ -107,7 +107,7 @@ async def test_keys_without_terminals_and_login_names_with_more_than_a_user_get_
 
 async def test_a_certificate_opens_the_browser_for_an_hour() -> None:
     accounts = logins()
-    found = accounts.by_link(
+    found = await accounts.by_link(
         (await accounts.web(question(identity("certificate")))).strip().partition("#login=")[2], HERE
     )
     assert isinstance(found, Principal)
@@ -310,16 +310,16 @@ async def test_wrong_passwords_tried_side_by_side_are_counted_like_those_one_by_
 
 async def test_all_addresses_of_one_ipv6_network_are_one_guesser() -> None:
     accounts = logins(login_attempts=2)
-    assert [accounts.by_link("wrong", f"2001:db8::{n}") for n in range(2)] == [Refused(), Refused()]
-    assert accounts.by_link("wrong", "2001:db8::ffff") != Refused()
-    assert accounts.by_link("wrong", "2001:db8:0:1::1") == Refused()
+    assert [await accounts.by_link("wrong", f"2001:db8::{n}") for n in range(2)] == [Refused(), Refused()]
+    assert await accounts.by_link("wrong", "2001:db8::ffff") != Refused()
+    assert await accounts.by_link("wrong", "2001:db8:0:1::1") == Refused()
 
 
 async def test_who_guesses_at_links_shuts_out_no_valid_one_from_the_same_address() -> None:
     accounts = logins(login_attempts=2)
     ticket = accounts.invitation(identity()).partition("#login=")[2]
-    assert [accounts.by_link("wrong", HERE) for _ in range(2)] == [Refused()] * 2
-    waiting = accounts.by_link("wrong", HERE)
+    assert [await accounts.by_link("wrong", HERE) for _ in range(2)] == [Refused()] * 2
+    waiting = await accounts.by_link("wrong", HERE)
     assert isinstance(waiting, Refused)
     assert waiting.wait > 0
-    assert isinstance(accounts.by_link(ticket, HERE), Principal)
+    assert isinstance(await accounts.by_link(ticket, HERE), Principal)

@@ -1,0 +1,141 @@
+"""Connections that move between workers: by requests of several users, in pieces, pipelined, with TLS and without."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sshgate.access.key_line import fingerprint_of
+from sshgate.access.siblings import Inboxes, Siblings
+from sshgate.config.model import Access, Address, Config, Limits, SandboxPlace, Ssh, Tls, Web
+from sshgate.server.core import Core
+from sshgate.server.frontends import Frontends
+from tests.rig.ssh import make_key
+from webshim.credentials import Principal, load
+
+USERS = ["ann", "bob", "cyd", "dan"]
+ANSWER_SECONDS = 10.0
+
+
+class Pair:
+    """The web front ends of two workers, in one process, and cookies of users of both."""
+
+    def __init__(self, place: Path, ports: list[int], siblings: Siblings) -> None:
+        self.ports = ports
+        self.owner = siblings.owner
+        self._signer = load(place / "web")
+        self._proof = fingerprint_of(base64.b64decode((place / "users" / "ann").read_text().split()[1]))
+        assert {self.owner(user) for user in USERS} == {0, 1}
+
+    def head(self, user: str, path: str = "/api/me") -> bytes:
+        """A request of this user."""
+        now = time.time()
+        cookie = self._signer.sign("cookie", Principal(user, "link", self._proof, "id", now, now + 60))
+        return f"GET {path} HTTP/1.1\r\nHost: x\r\nCookie: {self.name}={cookie}\r\n\r\n".encode()
+
+    name = ""
+
+
+@asynccontextmanager
+async def pair(place: Path, tls: Tls | None = None) -> AsyncIterator[Pair]:
+    (place / "users").mkdir()
+    line = make_key(place / "id")
+    for user in USERS:
+        (place / "users" / user).write_text(line + "\n")
+    here = Address("127.0.0.1", 0)
+    config = Config(
+        ssh=Ssh(listen=here, host_keys=place / "host"),
+        access=Access(authorized_keys=place / "users"),
+        # Both have one name for browsers, and so one name of the cookie, as on one port.
+        web=Web(listen=here, secret=place / "web", tls=tls, public_url=f"http{'s' * bool(tls)}://127.0.0.1:99"),
+        sandbox=SandboxPlace(provider="local"),
+        limits=Limits(unauthenticated=50),
+    )
+    boxes = Inboxes(2)
+    both = [Siblings(boxes, index) for index in range(2)]
+    async with AsyncExitStack() as stack:
+        stack.callback(boxes.close)
+        ports = []
+        for one in both:
+            one.open()
+            stack.callback(one.close)
+            core = await stack.enter_async_context(Core(config, one))
+            doors = Frontends(config, core)
+            stack.push_async_callback(doors.close)
+            await doors.listen()
+            assert doors.web is not None
+            ports.append(doors.web._listener.addresses[0].port)  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            while not all(one._takers for one in both):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        made = Pair(place, ports, both[0])
+        made.name = "__Host-sshgate" if tls else "sshgate-99"
+        yield made
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, object]]:
+    """The status and the JSON of the next answer."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        return int(head.split()[1]), json.loads(await reader.readexactly(length))
+
+
+def certificate(place: Path) -> Tls:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
+         "2", "-subj", "/CN=x", "-keyout", place / "tls.key", "-out", place / "tls.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return Tls(place / "tls.crt", place / "tls.key")
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_each_request_of_a_connection_is_answered_whoever_it_is_of(tmp_path: Path, tls: bool) -> None:
+    """As behind an HTTP proxy, which sends the requests of many people through one connection."""
+    context = None
+    if tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with pair(tmp_path, certificate(tmp_path) if tls else None) as workers:
+        for port in workers.ports:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            for turn, user in enumerate(USERS * 3):
+                head = workers.head(user)
+                for piece in (head[:1], head[1:30], head[30:]) if turn % 3 == 0 else (head,):
+                    writer.write(piece)
+                    await asyncio.sleep(0.01)
+                status, said = await answer(reader)
+                assert (status, said["user"]) == (200, user)
+            writer.close()
+
+
+async def test_a_pipelined_request_of_another_worker_is_refused_and_harms_nobody(tmp_path: Path) -> None:
+    async with pair(tmp_path) as workers:
+        first = next(user for user in USERS if workers.owner(user) == 0)
+        second = next(user for user in USERS if workers.owner(user) == 1)
+        for port in workers.ports:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(workers.head(first) + workers.head(second))
+            assert (await answer(reader))[0] == 200
+            status, said = await answer(reader)
+            assert (status, said["error"]["code"]) == (503, "unavailable")  # type: ignore[index]
+            assert await reader.read() == b""
+            writer.close()
+
+
+async def test_a_head_without_an_end_is_cut(tmp_path: Path) -> None:
+    async with pair(tmp_path) as workers, asyncio.timeout(ANSWER_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", workers.ports[0])
+        writer.write(b"GET / HTTP/1.1\r\nA: " + b"a" * (1 << 20))
+        assert b" 400 " in await reader.readline()
+        writer.close()
