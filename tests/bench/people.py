@@ -95,9 +95,9 @@ async def _bare_execs(scene: Scene) -> AsyncIterator[Callable[[int], Awaitable[l
                 order = Order(Profile(image=IMAGE), "bench", secrets.token_hex(4))
                 sandboxes.append(await provider.create(order, lambda _: None))
             process = await park(sandboxes[-1], Terminal())
-            said = await launch(process, Program(Request(Exec(ECHO.encode()), Terminal())))
-            while b"ready" not in said:
-                said += (await process.read() or (0, b""))[1]
+            output = await launch(process, Program(Request(Exec(ECHO.encode()), Terminal())))
+            while b"ready" not in output:
+                output += (await process.read() or (0, b""))[1]
             presses.append(press(process))
         return presses[:number]
 

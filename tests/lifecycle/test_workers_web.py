@@ -101,8 +101,8 @@ async def test_sessions_files_and_sockets_are_found_by_every_connection(
             content = os.urandom(300_000)
             path = f"api/sessions/{session['id']}/files?path=/tmp/file"
             for _ in range(3):
-                status, said = await page.ask("PUT", path, content)
-                assert (status, said) == (201, {"path": "/tmp/file", "bytes": len(content)})
+                status, answer = await page.ask("PUT", path, content)
+                assert (status, answer) == (201, {"path": "/tmp/file", "bytes": len(content)})
             for _ in range(3):
                 async with page.http.get(f"{page.url}/{path}") as got:
                     assert await got.read() == content
@@ -178,6 +178,6 @@ async def test_a_drain_waits_for_sessions_whose_bytes_another_worker_decrypts(pl
             await tab.type(b"echo $((6 * 7)); exit\r")
         for tab in tabs.values():
             await tab.see(b"42\r\n")
-            await tab.until(lambda: tab.said("exit"), "exit")  # noqa: B023
+            await tab.until(lambda: tab.messages("exit"), "exit")  # noqa: B023
         assert gateway.process is not None
         assert await asyncio.to_thread(gateway.process.wait, 20) == 0

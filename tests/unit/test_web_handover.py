@@ -114,8 +114,8 @@ async def test_each_request_of_a_connection_is_answered_whoever_it_is_of(tmp_pat
                 for piece in (head[:1], head[1:30], head[30:]) if turn % 3 == 0 else (head,):
                     writer.write(piece)
                     await asyncio.sleep(0.01)
-                status, said = await answer(reader)
-                assert (status, said["user"]) == (200, user)
+                status, body = await answer(reader)
+                assert (status, body["user"]) == (200, user)
             writer.close()
 
 
@@ -127,8 +127,8 @@ async def test_a_pipelined_request_of_another_worker_is_refused_and_harms_nobody
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(workers.head(first) + workers.head(second))
             assert (await answer(reader))[0] == 200
-            status, said = await answer(reader)
-            assert (status, said["error"]["code"]) == (503, "unavailable")  # type: ignore[index]
+            status, body = await answer(reader)
+            assert (status, body["error"]["code"]) == (503, "unavailable")  # type: ignore[index]
             assert await reader.read() == b""
             writer.close()
 
