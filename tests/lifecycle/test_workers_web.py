@@ -38,6 +38,8 @@ async def fresh(gateway: Gateway, cookies: aiohttp.CookieJar | None = None) -> A
     connector = aiohttp.TCPConnector(force_close=True, ssl=False)
     async with aiohttp.ClientSession(cookie_jar=jar, connector=connector) as http:
         yield Browser(http, url, url)
+    # TLS takes some turns of the loop to close a connection, and aiohttp does not wait for them.
+    await asyncio.sleep(0.5 if tls else 0)
 
 
 def gateway_with_web(place: Place, tmp_path: Path, tls: bool, **web: Any) -> Gateway:
@@ -179,5 +181,7 @@ async def test_a_drain_waits_for_sessions_whose_bytes_another_worker_decrypts(pl
         for tab in tabs.values():
             await tab.see(b"42\r\n")
             await tab.until(lambda: tab.messages("exit"), "exit")  # noqa: B023
+            await tab.closed()
+            await tab.leave()
         assert gateway.process is not None
         assert await asyncio.to_thread(gateway.process.wait, 20) == 0
