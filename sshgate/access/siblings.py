@@ -137,8 +137,6 @@ class Siblings:
     def open(self) -> None:
         """Start to read, and ask the others for what they have published."""
         asyncio.get_running_loop().add_reader(self._inbox.fileno(), self._readable)
-        for worker in self._others():
-            send(self._boxes.to_workers[worker], self.index, "hello", None)
         self._beat()
 
     def close(self) -> None:
@@ -240,12 +238,12 @@ class Siblings:
 
     # --- internals ---
 
-    def _others(self) -> list[int]:
-        return [worker for worker in range(self.count) if worker != self.index]
-
     def _beat(self) -> None:
-        """Show the parent that the event loop turns."""
+        """Show the parent that the event loop turns, and greet those that have not answered yet."""
         send(self._boxes.to_parent, self.index, "beat", None)
+        for worker in range(self.count):
+            if worker != self.index and worker not in self.alive:
+                send(self._boxes.to_workers[worker], self.index, "hello", None)
         self._beating = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
     def _readable(self) -> None:

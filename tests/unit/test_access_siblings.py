@@ -11,7 +11,7 @@ from typing import Any
 
 import uvloop
 
-from sshgate.access.siblings import PAGE_BYTES, REPORTS, Inboxes, SharedPage, Siblings
+from sshgate.access.siblings import PAGE_BYTES, PARENT, REPORTS, Inboxes, SharedPage, Siblings, send
 
 LIMIT = 20.0
 
@@ -87,6 +87,25 @@ def test_a_worker_that_does_not_read_costs_the_others_a_bounded_memory_and_learn
             await eventually([199] * 100, lambda: [there.get((0, key), [0])[0] for key in range(100)])
             await eventually([199] * 100, lambda: there.reports[-100:])
             assert there.reports == sorted(there.reports)
+
+    uvloop.run(work())
+
+
+def test_workers_find_each_other_although_a_message_was_lost() -> None:
+    async def work() -> None:
+        boxes = Inboxes(2)
+        first, second = (Siblings(boxes, index) for index in range(2))
+        first.open()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(first._inbox.fileno())
+        while send(boxes.to_workers[0], PARENT, "batch", []):
+            pass
+        second.open()
+        loop.add_reader(first._inbox.fileno(), first._readable)
+        await eventually(({1}, {0}), lambda: (first.alive, second.alive))
+        first.close()
+        second.close()
+        boxes.close()
 
     uvloop.run(work())
 
