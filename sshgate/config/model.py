@@ -142,6 +142,15 @@ class SandboxPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """The network of sandboxes."""
+
+    probe: str = "auto"
+    """``HOST:PORT``: an address that the network policy forbids; no program starts in a pod before it is closed there.
+    ``auto``: the API server's service, if the namespace has a policy and the cluster enforces it. ``off``: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileLimits:
     """Time limits of one profile."""
 
@@ -227,7 +236,8 @@ class Profile:
     refill_per_minute: int = 300
     """Warm sandboxes created per minute at most, so that refilling an empty pool does not compete with logins."""
     settle: float = 3.0
-    """Seconds for which a pod must be ready before a login can claim it: network policies take effect with a delay."""
+    """Seconds for which a pod must be ready before a login can claim it, unless a launcher parked in it has found the
+    network policy in force; see ``network.probe``."""
     parked: tuple[Literal["terminal", "pipe"], ...] = ("terminal", "pipe")
     """Launchers parked in each warm sandbox; an empty list: each program is started by an exec of its own."""
     home: Home | None = None
@@ -350,6 +360,7 @@ class Config:
     web: Web | None = None
     """``None``: no web server."""
     sandbox: SandboxPlace = SandboxPlace()
+    network: Network = Network()
     profiles: Mapping[str, Profile] = field(default_factory=lambda: {"default": Profile()})
     limits: Limits = Limits()
     log: Log = Log()

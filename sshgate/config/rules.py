@@ -12,6 +12,7 @@ from sshgate.config.model import (
     Config,
     Home,
     Limits,
+    Network,
     Profile,
     Proxy,
     Resources,
@@ -37,6 +38,7 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Access, "accept_env_forced"): values.accepted_variables,
     (SandboxPlace, "namespace"): values.dns_label,
     (SandboxPlace, "gateway"): values.dns_label,
+    (Network, "probe"): values.probe,
     (Web, "public_url"): values.public_url,
     (Proxy, "addresses"): values.network,
     (Proxy, "secret_header"): values.header,
@@ -149,6 +151,8 @@ def _web(web: Web, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:
 def ignored_settings(config: Config) -> list[str]:
     """Return one clause for each setting that is given but has no effect."""
     found = []
+    if config.network.probe != "auto" and config.sandbox.provider == "local":
+        found.append("network.probe has no effect with local sandboxes: no network policy applies to them")
     for name, profile in config.profiles.items():
         if profile.warm and config.sandbox.provider == "local":
             found.append(f"profiles.{name}.warm has no effect with local sandboxes: each starts in some 65 ms")

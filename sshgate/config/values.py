@@ -115,6 +115,17 @@ def address(text: str) -> Address:
     return Address(host, int(port))
 
 
+def probe(text: str) -> str:
+    """Check what launchers are to look at: ``auto``, ``off``, or an IP address with a port."""
+    if text not in ("auto", "off"):
+        host = address(text).host
+        try:
+            ip_address(host)
+        except ValueError:
+            raise ValueError(f"{host!r} is no IP address: a name could not be looked up once it is closed") from None
+    return text
+
+
 def is_loopback(listen: Address) -> bool:
     """Whether only this machine can reach the address. Of host names, only ``localhost`` counts: none is resolved."""
     try:

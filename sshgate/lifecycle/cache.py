@@ -17,6 +17,7 @@ watch and a pass of the pools cost the same with ten thousand pods as with ten.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -114,11 +115,19 @@ class PodCache:
                 record,
                 known.stage_since if known.record.stage is record.stage else now.mono,
                 known.state_since if known.record.state is record.state else now.mono,
+                known.fenced,
             )
         if record.deleting:
             self.expectations.undelete(record.uid)
         self._update(record.uid)
         return True
+
+    def fence(self, uid: str) -> None:
+        """A launcher has found that the network policy is in force in the pod: it need not settle."""
+        known = self._pods.get(uid)
+        if known is not None:
+            self._pods[uid] = replace(known, fenced=True)
+            self._update(uid)
 
     def gone(self, uid: str, now: Now) -> None:
         """The pod does not exist any more, by the watch or by an answer (404)."""
@@ -287,24 +296,30 @@ class PodCache:
         return not self._to_share
 
     def settled(self, template: str, mine: bool, since: float, now: Now) -> Record | None:
-        """The warm pod to claim first: of this template, in our slice or not, ready at ``since`` (monotonic) already.
+        """The warm pod to claim first: of this template, in our slice or not.
 
-        It is on the node that has most of them, which keeps the nodes even, and has been ready longest there. Where
-        the pods of the ``NODES_TRIED`` fullest nodes have not settled yet, it is the one that was ready first.
+        It is fenced, or ready at ``since`` (monotonic) already. It is on the node that has most of them, which keeps
+        the nodes even; there it is a fenced one if possible, and has been ready longest. Where the ``NODES_TRIED``
+        fullest nodes have none, it is the first of all in this order.
         """
         self._expire(now)
         ready = self._indexes.ready[template, mine]
-        if not ready or ready[0][0] > since:
+        # Sorts after all that are fenced or have settled.
+        limit = (True, since, math.inf)
+        if not ready or ready[0] > limit:
             return None
         on = self._indexes.ready_on
         firsts = (on[(template, mine), node][0] for _, node in on.ranks[template, mine][:NODES_TRIED])
-        key = next((key for key in firsts if key[0] <= since), ready[0])
+        key = next((key for key in firsts if key <= limit), ready[0])
         return self.record(key)
 
     def newest_ready(self, template: str) -> float:
         """Since when (monotonic) the pod of this template is ready that became so last; unreserved ones only."""
-        newest = (self._indexes.ready[template, mine][-1:] for mine in (True, False))
-        return max((key[0] for keys in newest for key in keys), default=-math.inf)
+        newest = [-math.inf]
+        for keys in (self._indexes.ready[template, mine] for mine in (True, False)):
+            # The last of those that are fenced, and of those that are not.
+            newest += [keys[end - 1][1] for end in (bisect_left(keys, (True,)), len(keys)) if end]
+        return max(newest)
 
     def pools(self, now: Now) -> list[WarmPool]:
         """The pools that have a warm pod which is not reserved."""

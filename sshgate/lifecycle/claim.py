@@ -74,7 +74,7 @@ class ClaimAttempt:
     Args:
         claim: who claims, and for how long.
         template: only pods of this template are tried.
-        settle: seconds for which a pod must have been ready.
+        settle: seconds for which a pod must have been ready, if it is not fenced.
         lives: the gateway instances that live, see ``pick``.
     """
 
@@ -156,10 +156,10 @@ class ClaimAttempt:
 def pick(cache: PodCache, template: str, settle: float, instances: Sequence[str], now: Now) -> Record | None:
     """The best pod to claim; ``None``: there is none, start cold.
 
-    Only pods of exactly this template that are ready, have an address, and have been ready for ``settle`` seconds by
-    this gateway's clock. Each of the gateway ``instances`` has a slice of the pods, and others pick there only when
-    their own slice is empty, so that gateways seldom race. Gateways that see different sets may race; the claim's
-    ``test`` decides.
+    Only pods of exactly this template that are ready, have an address, and are fenced or have been ready for ``settle``
+    seconds by this gateway's clock. Each of the gateway ``instances`` has a slice of the pods, and others pick there
+    only when their own slice is empty, so that gateways seldom race. Gateways that see different sets may race; the
+    claim's ``test`` decides.
     """
     cache.share(instances)
     since = now.mono - settle

@@ -189,6 +189,8 @@ class CachedPod:
     record: Record
     stage_since: float
     state_since: float
+    fenced: bool = False
+    """Whether we have found that the network policy is in force in it."""
 
 
 class Standing(NamedTuple):
@@ -220,7 +222,9 @@ class PodIndexes:
         self.parkable: Index[str] = Index(parkable_changed)  # by profile: usable ones of our slice, also reserved ones
         self.pools: Index[tuple[str, str]] = Index()  # by profile and template: unreserved, the least useful first
         self.starting: Index[str] = Index()  # by profile: unreserved ones that start, by since when
-        self.ready: Index[tuple[str, bool]] = Index()  # by template and whether it is in our slice, by since when
+        self.ready: Index[tuple[str, bool]] = (
+            Index()
+        )  # by template and whether it is in our slice: fenced ones first, by since when
         self.ready_on: Ranked[tuple[str, bool]] = Ranked()  # the same by node as well
         # Claimed pods.
         self.by_user: Index[str] = Index()  # by the hash of the user, by when they were claimed
@@ -290,7 +294,7 @@ class PodIndexes:
         if record.stage is Stage.STARTING:
             yield self.starting, record.profile, (one.stage_since, uid)
         if record.usable:
-            group, since = (record.template, standing.mine), (one.stage_since, record.created, uid)
+            group, since = (record.template, standing.mine), (not one.fenced, one.stage_since, record.created, uid)
             yield self.ready, group, since
             yield self.ready_on, (group, record.node or ""), since
 

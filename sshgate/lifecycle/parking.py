@@ -45,6 +45,10 @@ class ParkableSandbox(Sandbox, Protocol):
     def leave(self, terminal: bool, process: Process) -> None:
         """Give the sandbox a parked launcher: ``parked(terminal)`` returns it, and the sandbox closes it otherwise."""
 
+    @property
+    def fenced(self) -> bool:
+        """Whether a launcher in it has found that the network policy is in force."""
+
     async def forget(self) -> None:
         """Close the launchers parked in it; the sandbox itself stays. Never raises."""
 
@@ -193,6 +197,8 @@ class Parking:
                 async with self._room:
                     process = await park(place.sandbox, Terminal() if kind == "terminal" else None, fresh=True)
                 self._left(place, record.uid, kind, process)
+                if place.sandbox.fenced:
+                    self._registry.cache.fence(record.uid)
             place.tried = float("-inf")
         except GateError as error:
             log.debug("parking.failed", sandbox=record.name, reason=str(error))

@@ -7,6 +7,7 @@ import asyncio
 from sshgate.errors import ProgramMissing, StartFailed
 from sshgate.sandbox import launcher
 from sshgate.sandbox.interfaces import Sandbox
+from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import LONGEST_TALK
 from sshgate.stream.interfaces import STDERR, Exited, Lost, Process, Resize
 from sshgate.stream.terminal import Terminal
@@ -21,8 +22,8 @@ async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False)
     """Get a launcher that has reported its process id and waits for its command line.
 
     A launcher that is parked in the sandbox is used first, unless ``fresh`` asks for one to be parked. No byte of a
-    user has been sent to the sandbox when this returns. The caller closes the process. Cancelling ends the launcher
-    in the background.
+    user has been sent to the sandbox when this returns, and the network policy is in force there (``Sandbox.judge``).
+    The caller closes the process. Cancelling ends the launcher in the background.
 
     Args:
         terminal: the terminal of a new launcher; ``None``: pipes.
@@ -34,10 +35,14 @@ async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False)
     parked = None if fresh else sandbox.parked(terminal is not None)
     if parked is not None:
         return parked
-    process = await sandbox.start(launcher.PARKED_ARGV if fresh else launcher.ARGV, terminal)
+    argv = launcher.PARKED_ARGV if fresh else launcher.ARGV
+    probe = sandbox.probe(fresh)
+    process = await sandbox.start(argv if probe is None else launcher.looking(argv, probe), terminal)
     try:
-        async with asyncio.timeout(MARK_SECONDS):
-            process.pid = await _mark(process)
+        async with asyncio.timeout(MARK_SECONDS + (probe.seconds if probe is not None else 0)):
+            process.pid, verdict = await _mark(process)
+        if probe is not None:
+            await sandbox.judge(verdict)
     except TimeoutError as error:
         sandbox.aside.give_up(process)
         raise StartFailed("the sandbox's shell did not answer within 15 s; try again.") from error
@@ -111,7 +116,7 @@ def _end_mark(process: Process, program: launcher.Program, no_input: bool) -> by
     return expect(no_input) if expect is not None else None
 
 
-async def _mark(process: Process) -> int:
+async def _mark(process: Process) -> tuple[int, Verdict]:
     mark = launcher.ReadyMark()
     complaint = b""
     complained = 0
@@ -128,7 +133,7 @@ async def _mark(process: Process) -> int:
         except ValueError as error:
             raise StartFailed("the sandbox's /bin/sh printed something else than was asked of it.") from error
         if pid is not None:
-            return pid
+            return pid, mark.verdict
     outcome = await process.wait()
     if isinstance(outcome, Exited) and outcome.status in (126, 127):
         raise ProgramMissing("the sandbox's image has no usable /bin/sh; use an image with a shell.")

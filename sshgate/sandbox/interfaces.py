@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from sshgate.config.model import Limits, Profile
+from sshgate.sandbox.probe import Probe, Verdict
 from sshgate.sandbox.side_execs import SideExecs
 from sshgate.stream.interfaces import Process
 from sshgate.stream.terminal import Terminal
@@ -56,6 +57,20 @@ class Sandbox(Protocol):
 
     async def forget(self) -> None:
         """End the launchers parked in it. Programs can still be started. Never raises."""
+
+    def probe(self, parked: bool) -> Probe | None:
+        """What the next launcher in it looks at before its mark; ``None``: nothing. Its verdict goes to ``judge``.
+
+        Args:
+            parked: the launcher is to be parked: nobody waits for it.
+        """
+
+    async def judge(self, verdict: Verdict) -> None:
+        """Return when programs of its user may start, by what a launcher has found.
+
+        Raises:
+            StartFailed: the network policy is not in force in it.
+        """
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         """Start a program. The caller closes the process.

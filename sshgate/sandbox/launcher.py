@@ -16,11 +16,12 @@ kept in ``__P`` meanwhile, may begin with a directory that the sandbox's user ca
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sshgate.config.values import is_variable
 from sshgate.errors import BadRequest
+from sshgate.sandbox.probe import LOOK, Probe, Verdict
 from sshgate.stream.interfaces import Request, Shell, Subsystem
 from sshgate.stream.terminal import TERM_NAME, Terminal, stty_words
 
@@ -30,14 +31,15 @@ SYSTEM_PATH = "PATH=/usr/bin:/bin:$PATH;"
 # A node keeps the terminal of an exec whose other end has gone, so the launcher itself must stop waiting, after $0
 # seconds. Where `read` has no timeout (dash), the terminal has one, of 25.5 s at most: the launcher then reads
 # repeatedly and joins the pieces.
-SCRIPT = (
-    f"__P=$PATH;{SYSTEM_PATH}"
+_BEGIN = f"__P=$PATH;{SYSTEM_PATH}"
+_REST = (
     'IFS= read -t 1 __x 2>/dev/null </dev/null;[ $? = 2 ]&&__n=$(($0/25)) __v="min 0 time 250";'
     "[ -t 0 ]&&__s=$(stty -g 2>/dev/null)&&stty raw -echo $__v;"
-    "printf '\\001%s\\002' $$;"
+    "printf '\\001%s\\002' $$\"$__f\";"
     'if [ "$__v" ];then __l=;until IFS= read -r __x;do [ "$__s" ]&&[ $((__n-=1)) -gt 0 ]||exit 255;__l=$__l$__x;done;'
     '__l=$__l$__x;else IFS= read -r -t $0 __l||exit 255;fi;eval "$(printf %b "$__l")"'
 )
+SCRIPT = f"{_BEGIN}__f=;{_REST}"
 ARGV: tuple[str, ...] = ("/bin/sh", "-c", SCRIPT, "120")
 """Starts a launcher whose command line follows soon."""
 
@@ -75,7 +77,7 @@ KILLED = b"\x18"
 
 USUAL_TERM = "xterm-256color"
 _TERMS_AS_THEY_ARE = (USUAL_TERM, "dumb", "unknown")
-_READY = re.compile(rb"\x01(\d{1,10})\x02")
+_READY = re.compile(rb"\x01(\d{1,10})([!?]?)\x02")
 _ESCAPED = {byte: b"\\0%03o" % byte for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
 _LITERAL = re.compile(rb"[\x20-\x5b\x5d-\x7e]+")
 
@@ -114,12 +116,13 @@ class Program:
 
 
 class ReadyMark:
-    """Finds the launcher's mark (``\\001PID\\002``) at the start of its output."""
+    """Finds the launcher's mark (``\\001PID\\002``) at the start of its output; ``verdict`` is what it has found."""
 
     # Bytes. More output without a mark means that it is not the launcher's.
     LONGEST = 4096
 
     def __init__(self) -> None:
+        self.verdict = Verdict.CLOSED
         self._seen = b""
 
     def feed(self, data: bytes) -> int | None:
@@ -127,14 +130,20 @@ class ReadyMark:
 
         Raises ``ValueError`` with the start of the output when it cannot be a launcher's.
         """
-        start = max(0, len(self._seen) - 11)
+        start = max(0, len(self._seen) - 12)
         self._seen += data
         found = _READY.search(self._seen, start)
         if found:
+            self.verdict = Verdict(found[2])
             return int(found[1])
         if len(self._seen) > self.LONGEST:
             raise ValueError(self._seen[:200].decode("ascii", "replace"))
         return None
+
+
+def looking(argv: Sequence[str], probe: Probe) -> tuple[str, ...]:
+    """``ARGV`` or ``PARKED_ARGV`` for a launcher that looks at an address before it prints its mark."""
+    return (*argv[:2], f"{_BEGIN}{LOOK}{_REST}", argv[3], *probe.words)
 
 
 def line(program: Program, end_mark: bytes | None = None, no_input: bool = False) -> bytes:

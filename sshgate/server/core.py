@@ -103,4 +103,5 @@ def make_provider(config: Config, telemetry: Telemetry, siblings: Siblings | Non
     return KubernetesProvider(
         config.sandbox, config.profiles, config.limits, telemetry.metrics.api_request, telemetry.events,
         siblings.index if siblings is not None else None,
+        config.network.probe,
     )  # fmt: skip

@@ -27,8 +27,11 @@ pytestmark = pytest.mark.cluster
 Right = tuple[str, str, str]
 RULES, _ = rights.role("anywhere")
 GRANTED = sorted(rights.granted(RULES))
-# Used where they are granted; test_optional_rights.py shows what is not there without each.
-OPTIONAL = {("watch", "", "events"), ("get", "", "configmaps"), ("list", "metrics.k8s.io", "pods")}
+# Used where they are granted; test_optional_rights.py and test_fence.py show what is not there without each.
+OPTIONAL = {
+    ("watch", "", "events"), ("get", "", "configmaps"), ("list", "metrics.k8s.io", "pods"),
+    ("list", "networking.k8s.io", "networkpolicies"),
+}  # fmt: skip
 
 
 NAMED = "app.kubernetes.io/name"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import Control, Outcome, Process
@@ -106,6 +107,10 @@ class TestSandbox:
 
     async def addresses(self) -> tuple[str, ...]:
         return ()
+
+    def probe(self, parked: bool) -> None: ...
+
+    async def judge(self, verdict: Verdict) -> None: ...
 
     def parked(self, terminal: bool) -> Process | None:
         return None

@@ -55,6 +55,7 @@ class RecountedCache:
             record,
             known.stage_since if known is not None and known.record.stage is record.stage else now.mono - age,
             known.state_since if known is not None and known.record.state is record.state else now.mono,
+            known is not None and known.fenced,
         )
         return True
 
@@ -172,7 +173,7 @@ class RecountedCache:
         found = [one for one in self.warm(now) if one.record.usable and one.record.template == template]
         for mine in (True, False):
             ours = [one for one in found if is_mine(one.record.uid, self.instance, self.instances) == mine]
-            settled = [one for one in ours if one.stage_since <= now.mono - settle]
+            settled = [one for one in ours if one.fenced or one.stage_since <= now.mono - settle]
             sizes = Counter(one.record.node or "" for one in ours)
             fullest = sorted(sizes, key=lambda node: (-sizes[node], node))[:NODES_TRIED]
             for nodes in (*([node] for node in fullest), list[str](sizes)):
@@ -183,5 +184,5 @@ class RecountedCache:
 
 def _first(pods: list[CachedPod], nodes: Collection[str]) -> str | None:
     there = [one for one in pods if (one.record.node or "") in nodes]
-    keys = sorted((one.stage_since, one.record.created, one.record.uid) for one in there)
-    return keys[0][2] if keys else None
+    keys = sorted((not one.fenced, one.stage_since, one.record.created, one.record.uid) for one in there)
+    return keys[0][-1] if keys else None

@@ -17,6 +17,7 @@ from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes.allocator import PodAllocator
 from sshgate.providers.kubernetes.deletion import PodDeleter
+from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.providers.kubernetes.named import KubernetesNamed
 from sshgate.providers.kubernetes.pods import Pods
@@ -86,8 +87,9 @@ async def gateway(
         owner = Owner("gate", instance)
         registry = Registry(instance, Limits(), Pods(api, owner, {}), lambda: at(0))
         homes = KubernetesHomes(api, {}, lambda: at(0), Limits)
-        allocator = PodAllocator(api, registry, owner, {}, {}, {}, lambda _: None, PodDeleter(api), ExecLimits())
-        named = KubernetesNamed(api, registry, owner, homes, lambda _: None, allocator, ExecLimits())
+        fence = Fence(api, "off")
+        allocator = PodAllocator(api, registry, owner, {}, {}, {}, lambda _: None, PodDeleter(api), ExecLimits(), fence)
+        named = KubernetesNamed(api, registry, owner, homes, lambda _: None, allocator, ExecLimits(), fence)
         yield named, registry, served
         await named.close(1.0)
 

@@ -20,6 +20,7 @@ from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes import podspec
 from sshgate.providers.kubernetes.allocator import PodAllocator
 from sshgate.providers.kubernetes.deletion import PodDeleter
+from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.providers.kubernetes.named import KubernetesNamed
 from sshgate.providers.kubernetes.pods import Pods
@@ -129,13 +130,14 @@ async def gateway(kept: Kept, directory: Path, instance: str) -> AsyncIterator[G
         owner = Owner("gate", instance)
         registry = Registry(instance, Limits(), Pods(api, owner, {}), lambda: at(0))
         homes = KubernetesHomes(api, {}, lambda: at(0), Limits)
-        deleter = PodDeleter(api)
+        deleter, fence = PodDeleter(api), Fence(api, "off")
         allocator = PodAllocator(
-            api, registry, owner, {"default": PROFILE}, {"default": TEMPLATE}, {}, lambda _: None, deleter, ExecLimits()
-        )
+            api, registry, owner, {"default": PROFILE}, {"default": TEMPLATE}, {}, lambda _: None, deleter,
+            ExecLimits(), fence,
+        )  # fmt: skip
         made = Gate(
             kept,
-            KubernetesNamed(api, registry, owner, homes, lambda _: None, allocator, ExecLimits()),
+            KubernetesNamed(api, registry, owner, homes, lambda _: None, allocator, ExecLimits(), fence),
             registry,
             served,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -100,6 +101,12 @@ class Events(RuleBasedStateMachine):
         if late == 0:
             record = replace(record, version=str(max(1, self.version - 5)))
         assert self.cache.observe(record, self.now) == self.plain.observe(record, self.now)
+
+    @rule(uid=UIDS)
+    def fence(self, uid: str) -> None:
+        self.cache.fence(uid)
+        if uid in self.plain.pods:
+            self.plain.pods[uid] = replace(self.plain.pods[uid], fenced=True)
 
     @rule(uid=UIDS)
     def gone(self, uid: str) -> None:
@@ -243,6 +250,8 @@ class Events(RuleBasedStateMachine):
     def the_same_pods_are_found(self) -> None:
         cache, plain, now = self.cache, self.plain, self.now
         for template in TEMPLATES:
+            ready = [one for one in plain.warm(now) if one.record.usable and one.record.template == template]
+            assert cache.newest_ready(template) == max((one.stage_since for one in ready), default=-math.inf)
             for settle in (0.0, 3.0, 30.0):
                 picked = pick(cache, template, settle, plain.instances, now)
                 assert (picked.uid if picked is not None else None) == plain.pick(template, settle, now)

@@ -17,6 +17,7 @@ from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Answer, Create, Delete, Patch
 from sshgate.sandbox import launcher
+from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDOUT, Control, Exited, Outcome, Process
 from sshgate.stream.terminal import Terminal
@@ -77,6 +78,12 @@ class Room:
 
     async def addresses(self) -> tuple[str, ...]:
         return ()
+
+    fenced = False
+
+    def probe(self, parked: bool) -> None: ...
+
+    async def judge(self, verdict: Verdict) -> None: ...
 
     def parked(self, terminal: bool) -> Process | None:
         return self.left.pop(terminal, None)

@@ -12,6 +12,7 @@ from sshgate.errors import StartFailed
 from sshgate.sandbox import enter as launch
 from sshgate.sandbox import launcher
 from sshgate.sandbox.launcher import Program
+from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import LONGEST_TALK, ExecLimits, SideExecs, dismiss
 from sshgate.stream.interfaces import STDERR, STDOUT, Process, Request, Shell
 from sshgate.stream.terminal import Terminal
@@ -41,6 +42,10 @@ class Place:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.aside = SideExecs(self.start, ExecLimits(), "dev")
+
+    def probe(self, parked: bool) -> None: ...
+
+    async def judge(self, verdict: Verdict) -> None: ...
 
     def parked(self, terminal: bool) -> None:
         return None

@@ -15,6 +15,7 @@ from sshgate.config.model import Limits, Profile, ProfileLimits, SandboxPlace
 from sshgate.errors import LimitReached
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.interfaces import Admit, Attachment, NamedSandboxes, Notice, Order, Sandbox
+from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.session.claims import Claims, PendingSandbox
 from sshgate.stream.interfaces import STDOUT, Exited, Process, Request, Shell
@@ -39,6 +40,10 @@ class Room:
 
     async def addresses(self) -> tuple[str, ...]:
         return ()
+
+    def probe(self, parked: bool) -> None: ...
+
+    async def judge(self, verdict: Verdict) -> None: ...
 
     def parked(self, terminal: bool) -> Process | None:
         return None

@@ -22,6 +22,7 @@ from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.deletion import PodDeleter, nothing_to_remove
+from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import Discard, KubernetesSandbox
@@ -54,6 +55,7 @@ class PodAllocator:
         known: Callable[[str], Pod | None],
         deleter: PodDeleter,
         limits: ExecLimits,
+        fence: Fence,
     ) -> None:
         self._api = api
         self._registry = registry
@@ -63,6 +65,7 @@ class PodAllocator:
         self._known = known
         self._deleter = deleter
         self._limits = limits
+        self._fence = fence
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._sessions: dict[str, str] = {}
         self._warm: dict[str, KubernetesSandbox] = {}
@@ -188,12 +191,16 @@ class PodAllocator:
         known, profile = self._known(record.name), self._profiles.get(record.profile)
         if known is None or known.metadata.uid != record.uid or profile is None:
             return None
-        sandbox = KubernetesSandbox(self._api, known, profile, self._discard, self._limits, NOBODY)
+        fence = self._fence.of(profile, new=True)
+        sandbox = KubernetesSandbox(
+            self._api, known, profile, self._discard, self._limits, NOBODY, lambda text: None, fence
+        )
         self._warm[record.name] = sandbox
         return sandbox
 
     def _sandbox(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
-        return KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice)
+        fence = self._fence.of(order.profile, new=True)
+        return KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice, fence)
 
     def _register(self, sandbox: KubernetesSandbox, order: Order) -> KubernetesSandbox:
         name = sandbox.id

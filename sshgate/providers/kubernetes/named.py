@@ -31,6 +31,7 @@ from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.attachments import Attached, Here, Locks, key_of
 from sshgate.providers.kubernetes.deletion import nothing_to_remove
+from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
 from sshgate.providers.kubernetes.inspection import list_sandboxes
 from sshgate.providers.kubernetes.names import Names
@@ -69,6 +70,7 @@ class KubernetesNamed:
         known: Callable[[str], Pod | None],
         allocator: PodAllocator,
         limits: ExecLimits,
+        fence: Fence,
     ) -> None:
         self._api = api
         self._registry = registry
@@ -78,6 +80,7 @@ class KubernetesNamed:
         self._allocator = allocator
         self._names = Names(api, registry)
         self._limits = limits
+        self._fence = fence
         self._here: dict[str, Here] = {}
         self._locks = Locks()
         # The uids of pods that are known to have their name's Lease, beside those that were warm.
@@ -312,7 +315,10 @@ class KubernetesNamed:
             pod = self._known(record.name)
             if pod is None or pod.metadata.uid != record.uid:
                 pod = await self._api.get_pod(record.name)
-            sandbox = KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice)
+            fence = self._fence.of(order.profile, new=made)
+            sandbox = KubernetesSandbox(
+                self._api, pod, order.profile, self._discard, self._limits, order.user, notice, fence
+            )
             here = self._here[record.name] = Here(sandbox, made)
         here.count += 1
         expires = record.expires_at

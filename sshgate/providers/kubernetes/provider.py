@@ -28,6 +28,7 @@ from sshgate.providers.kubernetes.api.client import ApiServer, Observe, unobserv
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.api.reflector import Reflector, pods
 from sshgate.providers.kubernetes.deletion import PodDeleter
+from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.heartbeat import Heartbeat
 from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.providers.kubernetes.inspection import anything_runs, ended_by, rules_of
@@ -56,7 +57,8 @@ class KubernetesProvider:
     """The ``Provider`` that creates pods in one namespace, enters them by exec, and deletes them.
 
     One watch shows all sandboxes of the namespace, also those of other gateways, and feeds ``registry``, which the
-    whole lifecycle uses. ``limits`` on sandboxes hold across all gateways of the namespace (``lifecycle.admission``).
+    whole lifecycle uses. ``limits`` on sandboxes hold across all gateways of the namespace (``lifecycle.admission``);
+    ``probe`` is the setting ``network.probe``.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class KubernetesProvider:
         observe: Observe = unobserved,
         events: Events | None = None,
         worker: int | None = None,
+        probe: str = "auto",
     ) -> None:
         """``worker``: the number of this process, from 0, if the gateway has several."""
         self.api = ApiServer(place, observe=observe)
+        self._fence = Fence(self.api, probe)
         name = place.gateway or socket.gethostname()
         self.owner = Owner(name if worker is None else f"{name}-{worker + 1}", secrets.token_hex(6))
         # `reconfigure` changes these in place, so that everything that was given one sees the change.
@@ -85,7 +89,7 @@ class KubernetesProvider:
         self._limits = ExecLimits()
         self._allocator = PodAllocator(
             self.api, self.registry, self.owner, self.profiles, self._templates, self._kinds, self._known,
-            self._removals, self._limits,
+            self._removals, self._limits, self._fence,
         )  # fmt: skip
         self._pools = PoolController(
             self.registry, self._targets, self._allocator.parking, lambda: secrets.token_hex(4), random.random
@@ -99,7 +103,7 @@ class KubernetesProvider:
         self.user_records = LeaseUserRecords(self.api)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
         self.named = KubernetesNamed(
-            self.api, self.registry, self.owner, self.homes, self._known, self._allocator, self._limits
+            self.api, self.registry, self.owner, self.homes, self._known, self._allocator, self._limits, self._fence
         )
         self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self.registry.prune)
 
@@ -112,6 +116,7 @@ class KubernetesProvider:
             self._take_name()
             await check_rights(self.api, self.homes.wanted)
             self.api.owner_reference = await find_anchor(self.api, self._anchor)
+            await self._fence.start()
             await self._reflector.start()
             await self.heartbeat.start()
             self._reaper.start()
@@ -119,6 +124,7 @@ class KubernetesProvider:
             if self.profiles:
                 self._pools.start()
         except BaseException as error:
+            await self._fence.close()
             await self._reaper.close()
             await self.heartbeat.close()
             await self._reflector.close()
@@ -171,6 +177,7 @@ class KubernetesProvider:
         await self.api.request("GET", self.api.path("pods"), query={"limit": "1"}, doing="list sandboxes")
 
     async def close(self) -> None:
+        await self._fence.close()
         await self._reaper.close()
         await self.named.close(CLOSE_SECONDS / 2)
         self._allocator.discard_all()

@@ -18,7 +18,9 @@ from sshgate.providers.kubernetes.exec.cold_start import ColdStart, StartupFaile
 from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.providers.kubernetes.exec.queue import StartSlot, StartSlots
 from sshgate.providers.kubernetes.exec.remotecommand import CONTAINER
+from sshgate.providers.kubernetes.fence import PodFence
 from sshgate.sandbox.interfaces import Notice, Order
+from sshgate.sandbox.probe import Probe, Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs, dismiss
 from sshgate.stream.interfaces import Process, Resize
 from sshgate.stream.tasks import TaskSet
@@ -43,7 +45,8 @@ class KubernetesSandbox:
     """One pod, and the programs that this gateway runs in it.
 
     The owner passes changes of the pod to ``observe``. ``delete`` ends the programs and calls ``discard``, which
-    deletes the pod. ``user`` is whose share of the exec ``limits`` is used; ``notice`` gets progress texts.
+    deletes the pod. ``user`` is whose share of the exec ``limits`` is used; ``notice`` gets progress texts;
+    without a ``fence``, programs do not wait for the network policy.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class KubernetesSandbox:
         limits: ExecLimits,
         user: str,
         notice: Notice = lambda text: None,
+        fence: PodFence | None = None,
     ) -> None:
         self.id = pod.metadata.name
         self.uid = pod.metadata.uid
@@ -66,6 +70,7 @@ class KubernetesSandbox:
         self._api = api
         self._discard = discard
         self._notice = notice
+        self._fence = fence
         self.warm = False
         self.used = False
         """Whether this gateway has started a program in it for its user."""
@@ -115,6 +120,19 @@ class KubernetesSandbox:
     async def forget(self) -> None:
         waiting, self._parked = list(self._parked.values()), {}
         await asyncio.gather(*(dismiss(process) for process in waiting))
+
+    @property
+    def fenced(self) -> bool:
+        """Whether a launcher in it has found that the network policy is in force."""
+        return self._fence is not None and self._fence.stands
+
+    def probe(self, parked: bool) -> Probe | None:
+        # No policy applies to the node's own network.
+        return None if self._fence is None or self._pod.spec.host_network else self._fence.probe(parked)
+
+    async def judge(self, verdict: Verdict) -> None:
+        if self._fence is not None:
+            await self._fence.judge(verdict)
 
     @raised_as(StartFailed)
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
@@ -180,7 +198,12 @@ class KubernetesSandbox:
 
     async def _first(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         attempt = partial(self._exec, argv, terminal)
-        cold_start = ColdStart(self, attempt, self.aside.give_up, self.profile.limits, self._api.timeout, self._notice)
+        # Policies reach a pod after its address is known, which the watch shows with "running". What a launcher finds
+        # closed before may be the fence of the last pod that had this address.
+        early = self._fence is None or not self._fence.looking
+        cold_start = ColdStart(
+            self, attempt, self.aside.give_up, self.profile.limits, self._api.timeout, self._notice, early
+        )
         try:
             async with events(self._api, self.uid, lambda event: cold_start.observe(event, self.profile.image)):
                 return await cold_start.run()

@@ -15,6 +15,7 @@ from sshgate.providers.local import bubblewrap, cgroup
 from sshgate.providers.local.process import LocalProcess, set_size
 from sshgate.providers.local.system import handles, open_terminal, restore_owner, spawn
 from sshgate.sandbox.interfaces import Order
+from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDERR, STDOUT, Process
 from sshgate.stream.tasks import Event
@@ -86,6 +87,12 @@ class LocalSandbox:
 
     async def forget(self) -> None:
         """Do nothing: no launchers are parked in local sandboxes."""
+
+    def probe(self, parked: bool) -> None:
+        """Nothing: no network policy applies to this machine."""
+
+    async def judge(self, verdict: Verdict) -> None:
+        """Return at once."""
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
         if self._deleted:

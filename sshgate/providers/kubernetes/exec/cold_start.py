@@ -29,8 +29,10 @@ PAUSE_GROWTH = 1.15
 ENTRY_SECONDS = 8.0
 # If the exec into a running pod is rejected as invalid for this long, an admission rule denies it.
 REFUSED_SECONDS = 2.0
-# While the watch does not show that the pod starts, an attempt is made this often all the same.
+# While the watch does not show that the pod starts, an attempt is made this often all the same; less often where its
+# program would not be accepted.
 BLIND_SECONDS = 1.0
+REFUSED_BLIND_SECONDS = 4.0
 # A program without output for this long, in a running container, is taken as started.
 SILENT_SECONDS = 0.3
 # A start that takes longer than this watches the pod's events; most are faster.
@@ -67,6 +69,7 @@ class ColdStart:
         limits: ProfileLimits,
         api_seconds: float,
         notice: Notice,
+        early: bool = True,
     ) -> None:
         """
         Args:
@@ -75,6 +78,7 @@ class ColdStart:
             limits: The profile's limits of a start.
             api_seconds: How long the API server may be unavailable.
             notice: Called with progress texts.
+            early: Accept a program that was started before the watch showed that the pod runs.
         """
         self._pod = pod
         self._attempt = attempt
@@ -82,6 +86,7 @@ class ColdStart:
         self._limits = limits
         self._api_seconds = api_seconds
         self._notice = notice
+        self._early = early
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
         self._since: dict[str, float] = {}
@@ -105,10 +110,13 @@ class ColdStart:
                 errors = (now.phase, now.reason)
                 self._notice("starting" if now.phase == "running" else waiting(now.reason))
             self._give_up(now)
-            if now.phase in ("starting", "running") or self._blind():
+            ready = now.phase == "running" or (now.phase == "starting" and self._early)
+            if ready or self._blind():
                 process = await self._try()
-                if process is not None:
+                if process is not None and (ready or self._early):
                     return process
+                if process is not None:
+                    self._abandon(process)
             await self._pause(pause if now.phase != "running" else SHORTEST_PAUSE)
             pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
 
@@ -161,7 +169,7 @@ class ColdStart:
 
     def _blind(self) -> bool:
         """True every ``BLIND_SECONDS`` without progress: an attempt shows whether the API server answers at all."""
-        if self._lasting("no news") < BLIND_SECONDS:
+        if self._lasting("no news") < (BLIND_SECONDS if self._early else REFUSED_BLIND_SECONDS):
             return False
         del self._since["no news"]
         return True

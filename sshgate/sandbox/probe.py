@@ -1,0 +1,98 @@
+r"""What a launcher looks at before its mark: an address that is closed once the network policy is in force. Pure.
+
+A pod's network works some time before its network policies do. So no program of a user may start before somebody has
+found such an address closed from inside the pod. The launcher does this: it runs the image's own programs only, and
+nothing of a user runs in a new sandbox before the launcher's mark.
+
+Three connections are begun at once, to different servers where the address has several. If one is accepted, the policy
+is not in force yet. Closed means: connect(2) has failed in each (a policy that rejects), or the kernel has sent each
+SYN and has no answer 0.2 s later (a policy that drops). A look that was slow, or could not start, counts for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Verdict(Enum):
+    """What a launcher has found, as its mark has it after the process id."""
+
+    CLOSED = b""
+    """The address is closed, or there was nothing to look at."""
+    OPEN = b"!"
+    """It was not found closed within the time."""
+    BLIND = b"?"
+    """The image has no program that can look, or the pod does not know the address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """An address, and for how many seconds to look at it until it is closed; 0: once.
+
+    An empty address is the API server's service, as every pod has it in its environment.
+    """
+
+    host: str
+    port: str
+    seconds: int
+
+    @property
+    def words(self) -> tuple[str, str, str, str]:
+        """The arguments of ``LOOK``."""
+        return self.host, self.port, str(self.seconds), _BASH
+
+
+# $0 host, $1 port, $2 seconds; exits with 0: closed, 1: not. /dev/tcp is bash's own; its message has "connect:" only
+# where the system call has failed. In /proc/net/tcp, state 02 is SYN_SENT: without it a container that was given no
+# processor time for a while would count as closed. So it must be so both before and after the 0.2 s.
+_BASH = r"""
+printf -v s ":%04X 02 " "$1"
+unanswered() {
+  local r n=0
+  while read -r r; do [[ $r = *"$s"* ]] && n=$((n + 1)); done < <(cat /proc/net/tcp /proc/net/tcp6)
+  ((n >= $1))
+}
+look() {
+  local f r i n=0 t=0.1 fds=() pids=()
+  for i in 1 2 3; do
+    exec {f}< <({ : 3<>"/dev/tcp/$0/$1"; } 2>&1 && echo open)
+    fds+=($f) pids+=($!)
+  done
+  for f in ${fds[@]}; do
+    r=; read -rt $t -u $f r; i=$?
+    if ((i > 128)); then n=$((n + 1)) t=0.01
+    elif [[ $r != *connect:* ]]; then n=9; fi
+  done
+  if ((0 < n && n < 9)) && unanswered $n; then
+    read -rt 0.2 <> <(:)
+    unanswered $n && n=0
+  fi
+  for f in ${fds[@]}; do exec {f}<&-; done
+  kill ${pids[@]}
+  ((n == 0))
+}
+for ((e = SECONDS + $2;;)); do
+  look "$@" && exit 0
+  ((SECONDS >= e)) && exit 1
+  read -t 0.03 <> <(:)
+done
+"""
+
+# busybox has no /dev/tcp and nc, one connection at a time. The line makes a server of TLS close an accepted one.
+_NC = (
+    "__n=0 __k=$(($(date +%s)+$3));while [ $__n -lt 3 ];do "
+    '__x=$(echo|timeout 2 nc -w 1 "$__h" "$__q" 2>&1 >/dev/null);case $?$__x in 0*|124*|143*)__n=0;'
+    '[ "$(date +%s)" -lt $__k ]||break;sleep 0.1;;'
+    '*refused*|*nreachable*|*"timed out"*|*"o route"*|*permitted*)__n=$((__n+1));;*)__n=9;;esac;done;'
+    "case $__n in 3)__f=;;9)__f=?;;*)__f=!;;esac;"
+)
+
+LOOK = (
+    "printf '\\001';__f=? __h=${1:-$KUBERNETES_SERVICE_HOST} __q=${2:-$KUBERNETES_SERVICE_PORT};"
+    'if [ ! "$__h" ];then :;elif command -v bash >/dev/null;then '
+    'BASH_ENV= bash -c "$4" "$__h" "$__q" "$3" </dev/null >/dev/null 2>&1;case $? in 0)__f=;;1)__f=!;;esac;'
+    f"elif command -v nc >/dev/null;then {_NC}fi;"
+)
+"""Shell code that leaves the ``Verdict`` in ``__f``; its arguments are ``Probe.words``. It first prints the byte that
+also begins the mark, so that the exec is known to have started: others wait for their turns on the node."""

@@ -1,0 +1,126 @@
+"""What launchers find of an address: open, closed by a refusal or by silence, or nothing; by bash and by busybox."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sshgate.sandbox import launcher
+from sshgate.sandbox.launcher import ReadyMark
+from sshgate.sandbox.probe import Probe, Verdict
+from tests.rig.launching import CLEAN, PATIENCE
+
+PROGRAMS = ("bash", "nc")
+
+
+@contextmanager
+def listening(backlog: int) -> Iterator[socket.socket]:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen(backlog)
+        yield one
+
+
+@contextmanager
+def silent() -> Iterator[socket.socket]:
+    """A port whose SYNs are dropped: the kernel does so while the queue of a listener is full."""
+    with ExitStack() as stack:
+        full = stack.enter_context(listening(0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield full
+
+
+@pytest.fixture(params=PROGRAMS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return image(tmp_path, request.param)
+
+
+def image(place: Path, *programs: str) -> Path:
+    """The only directory of programs of an image."""
+    for name in ("cat", "date", "sleep", "timeout", *programs):
+        (place / name).symlink_to(f"/bin/{name}" if name == "bash" else "/bin/busybox")
+    return place
+
+
+@contextmanager
+def started(place: Path, probe: Probe, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    argv = launcher.looking(launcher.ARGV, probe)
+    script = argv[2].replace("PATH=/usr/bin:/bin:$PATH;", f"PATH={place};")
+    with subprocess.Popen(
+        [*argv[:2], script, *argv[3:]], stdin=-1, stdout=-1, stderr=-1, env=CLEAN | environment, bufsize=0
+    ) as running:
+        yield running
+
+
+def verdict(place: Path, probe: Probe, **environment: str) -> Verdict:
+    with started(place, probe, **environment) as running:
+        out, err = running.communicate(launcher.NOTHING, PATIENCE)
+    mark = ReadyMark()
+    assert mark.feed(out) == running.pid, err
+    return mark.verdict
+
+
+def at(one: socket.socket, seconds: int = 0) -> Probe:
+    host, port = one.getsockname()
+    return Probe(host, str(port), seconds)
+
+
+def test_an_address_that_accepts_is_open(place: Path) -> None:
+    with listening(100) as one:
+        assert verdict(place, at(one, 1)) is Verdict.OPEN
+
+
+def test_an_address_that_refuses_is_closed(place: Path) -> None:
+    with listening(0) as one:
+        refusing = at(one)
+    assert verdict(place, refusing) is Verdict.CLOSED
+
+
+def test_an_address_that_does_not_answer_is_closed(place: Path) -> None:
+    with silent() as one:
+        assert verdict(place, at(one)) is Verdict.CLOSED
+
+
+def test_the_launcher_waits_until_it_is_closed(place: Path) -> None:
+    with listening(100) as one, started(place, at(one, 15)) as running:
+        assert running.stdout is not None
+        assert running.stdout.read(1) == b"\1", "the exec is known to have begun"
+        for _ in range(5):
+            one.accept()[0].close()
+        assert not select.select([running.stdout], [], [], 0)[0], "no mark while it is open"
+        one.close()
+        out, _ = running.communicate(launcher.NOTHING, PATIENCE)
+    assert out == b"\1%d\2" % running.pid
+
+
+def test_the_address_of_the_api_server_is_in_every_pods_environment(place: Path) -> None:
+    with listening(100) as one:
+        host, port = one.getsockname()
+        environment = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": str(port)}
+        assert verdict(place, Probe("", "", 0), **environment) is Verdict.OPEN
+    assert verdict(place, Probe("", "", 0), **environment) is Verdict.CLOSED
+    assert verdict(place, Probe("", "", 0)) is Verdict.BLIND
+
+
+def test_an_image_without_a_program_for_it_is_blind(tmp_path: Path) -> None:
+    assert verdict(image(tmp_path), Probe("127.0.0.1", "1", 0)) is Verdict.BLIND
+
+
+def test_a_bash_that_cannot_connect_finds_nothing_closed(tmp_path: Path) -> None:
+    """Debian once built it without /dev/tcp."""
+    place = image(tmp_path)
+    wrapper = tmp_path / "bash"
+    wrapper.write_text(
+        '#!/bin/bash\nshift\nset -- "${1//\\/dev\\/tcp/\\/dev\\/none}" "${@:2}"\nexec /bin/bash -c "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    assert verdict(place, Probe("127.0.0.1", "1", 0)) is Verdict.OPEN
