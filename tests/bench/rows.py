@@ -24,6 +24,7 @@ from sshgate.stream.terminal import Terminal
 from tests.bench import files, page, people, warm, web
 from tests.bench.fence import fence
 from tests.bench.forwards import forward, forward_first
+from tests.bench.gateways import gateways
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
 from tests.bench.scale import scale
 from tests.bench.scene import Scene
@@ -166,6 +167,7 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "keystroke": keystroke,
     "memory": memory,
     "fence": fence,
+    "gateways": gateways,
     "scale": scale,
     "set-up": set_up,
     "web-click": web.click,

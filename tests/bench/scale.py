@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -10,17 +11,21 @@ import secrets
 import statistics
 import subprocess
 import time
+import tracemalloc
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
 
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.providers.kubernetes import podspec
+from sshgate.providers.kubernetes.api.client import Observe, unobserved
 from sshgate.providers.kubernetes.provider import KubernetesProvider
 from tests.bench.measure import Row, Samples
 from tests.bench.scene import Scene
@@ -41,11 +46,12 @@ def scale(scene: Scene, runs: int) -> Row:
         for size in SIZES:
             space = scene.empty_namespace()
             try:
-                uvloop.run(_make(space.kubeconfig, space.name, size))
+                uvloop.run(make_pods(space.kubeconfig, space.name, size))
                 ready = "--field-selector=status.phase=Running"
                 until(lambda: len(space.kubectl("get", "pods", ready, "-oname").split()) == size, 600, "the pods")  # noqa: B023
                 # A process of its own: memory that another size has freed would be used again.
-                with ProcessPoolExecutor(1, get_context("spawn")) as own:
+                with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as own:
+                    print(own.submit(_allocated, space.kubeconfig, space.name, size).result(), flush=True)
                     costs.append(own.submit(_measured, space.kubeconfig, space.name, size).result())
             finally:
                 space.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
@@ -59,18 +65,21 @@ def scale(scene: Scene, runs: int) -> Row:
     return Row("scale", "ms", ours, base, figure, "at most 1.25 x", figure <= 1.25)
 
 
-def _provider(kubeconfig: Path, namespace: str, size: int) -> tuple[KubernetesProvider, Profile]:
+def provider_of(
+    kubeconfig: Path, namespace: str, size: int, observe: Observe = unobserved, refill: int = RATE * 60
+) -> tuple[KubernetesProvider, Profile]:
+    """A gateway's provider for this many warm pods on simulated nodes."""
     profile = Profile(
-        name="scale", warm=size, refill_per_minute=RATE * 60, settle=0, parked=(), node_selector={SIMULATED: "true"},
+        name="scale", warm=size, refill_per_minute=refill, settle=0, parked=(), node_selector={SIMULATED: "true"},
         tolerations=({"key": SIMULATED, "operator": "Exists"},),
     )  # fmt: skip
     place = SandboxPlace(kubeconfig=kubeconfig, namespace=namespace, gateway="bench-scale")
-    return KubernetesProvider(place, {"scale": profile}), profile
+    return KubernetesProvider(place, {"scale": profile}, observe=observe), profile
 
 
-async def _make(kubeconfig: Path, namespace: str, size: int) -> None:
+async def make_pods(kubeconfig: Path, namespace: str, size: int) -> None:
     """The warm pods, made ahead."""
-    provider, profile = _provider(kubeconfig, namespace, size)
+    provider, profile = provider_of(kubeconfig, namespace, size)
     await provider.api.open()
 
     async def some() -> None:
@@ -82,6 +91,24 @@ async def _make(kubeconfig: Path, namespace: str, size: int) -> None:
     await provider.api.close()
 
 
+def _allocated(kubeconfig: Path, namespace: str, size: int) -> str:
+    """The memory that Python has allocated for the pods; what is resident has gaps, and buffers of the list."""
+    return uvloop.run(_allocate(kubeconfig, namespace, size))
+
+
+async def _allocate(kubeconfig: Path, namespace: str, size: int) -> str:
+    provider, _ = provider_of(kubeconfig, namespace, size)
+    await provider.api.open()
+    tracemalloc.start()
+    # Not the whole provider: closing it would delete the pool.
+    await provider._reflector.start()
+    gc.collect()
+    allocated, _ = tracemalloc.get_traced_memory()
+    await provider._reflector.close()
+    await provider.api.close()
+    return f"scale: {size} pods: {allocated / size / 1024:.2f} KiB allocated for each, at most 4 with thousands"
+
+
 def _measured(kubeconfig: Path, namespace: str, size: int) -> float:
     """CPU milliseconds for each claim; prints the rest."""
     return uvloop.run(_measure(kubeconfig, namespace, size))
@@ -89,7 +116,10 @@ def _measured(kubeconfig: Path, namespace: str, size: int) -> float:
 
 async def _measure(kubeconfig: Path, namespace: str, size: int) -> float:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    provider, profile = _provider(kubeconfig, namespace, size)
+    requests: Counter[str] = Counter()
+    traffic = [0]
+    provider, profile = provider_of(kubeconfig, namespace, size, lambda verb, *_: requests.update([verb]))
+    _count_lines(provider, traffic)
     await provider.api.open()
     memory = _resident()
     start, busy = time.perf_counter(), time.process_time()
@@ -101,19 +131,41 @@ async def _measure(kubeconfig: Path, namespace: str, size: int) -> float:
         busy = time.process_time()
         await asyncio.sleep(2)
         idle = (time.process_time() - busy) / 2
+        requests.clear()
+        traffic[0] = 0
         async with _blocks() as blocks:
             start, busy = time.perf_counter(), time.process_time()
             took = await claim_all(provider, profile, CLAIMS)
             cost = (time.process_time() - busy - idle * (time.perf_counter() - start)) / CLAIMS * 1000
+        asked, seen = dict(requests), traffic[0]
     finally:
         await provider.close()
     print(
         f"scale: {size} pods: synced in {synced:.2f} s (CPU {synced_cpu:.2f} s), {memory / size / 1024:.1f} KiB each, "
         f"CPU idle {idle:.1%}, {cost:.2f} ms a claim, claim p50 {statistics.median(took):.4f} s, "
-        f"longest block {max(blocks) * 1000:.0f} ms",
+        f"longest block {max(blocks) * 1000:.0f} ms; each claim and its end: "
+        f"{', '.join(f'{count / CLAIMS:.2f} {verb}' for verb, count in sorted(asked.items()))}, "
+        f"{seen / CLAIMS / 1024:.1f} KiB of watch",
         flush=True,
     )
     return cost
+
+
+def _count_lines(provider: KubernetesProvider, traffic: list[int]) -> None:
+    """Add up the bytes of the lines of its watch."""
+    stream = provider.api.stream
+
+    @asynccontextmanager
+    async def counted(*arguments: Any) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def each(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            async for line in lines:
+                traffic[0] += len(line)
+                yield line
+
+        async with stream(*arguments) as lines:
+            yield each(lines)
+
+    provider.api.stream = counted  # type: ignore[method-assign, assignment]
 
 
 def _resident() -> int:

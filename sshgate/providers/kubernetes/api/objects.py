@@ -1,10 +1,12 @@
 """The few fields of Kubernetes objects that the gateway reads, decoded directly from JSON.
 
-Decoding a list of 1,000 pods into these takes 5 ms; the client library's models take a second.
+Decoding a list of 1,000 pods into these takes 10 ms; the client library's models take a second. Ten thousand of them
+are kept, so what nothing asks for is dropped at once, and texts that many pods share are kept once.
 """
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Generic, TypeVar
 
 import msgspec
@@ -12,8 +14,8 @@ import msgspec
 T = TypeVar("T")
 
 
-class Object(msgspec.Struct, rename="camel", kw_only=True):
-    """Base class: field names are camelCase in JSON, unknown fields are skipped."""
+class Object(msgspec.Struct, rename="camel", kw_only=True, gc=False):
+    """Base class: field names are camelCase in JSON, unknown fields are skipped. None of them can be in a cycle."""
 
 
 class Meta(Object):
@@ -26,6 +28,10 @@ class Meta(Object):
     annotations: dict[str, str] = {}
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+
+    def __post_init__(self) -> None:
+        self.labels = {intern(key): intern(value) for key, value in self.labels.items()}
+        self.annotations = {intern(key): value for key, value in self.annotations.items()}
 
 
 class Waiting(Object):
@@ -60,7 +66,6 @@ class ContainerStatus(Object):
     """The status of one container of a pod."""
 
     name: str = ""
-    ready: bool = False
     state: ContainerState = msgspec.field(default_factory=ContainerState)
 
 
@@ -74,6 +79,10 @@ class Condition(Object):
     last_transition_time: str | None = None
 
 
+# Whether it is ready, and that it has no node.
+_CONDITIONS = {("Ready", "True"), ("PodScheduled", "False")}
+
+
 class PodSpec(Object):
     """The spec of a pod."""
 
@@ -81,6 +90,9 @@ class PodSpec(Object):
     hostname: str = ""
     host_network: bool = False
     active_deadline_seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        self.node_name, self.hostname = intern(self.node_name), intern(self.hostname)
 
 
 class PodIP(Object):
@@ -101,6 +113,10 @@ class PodStatus(Object):
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
     init_container_statuses: list[ContainerStatus] = []
+
+    def __post_init__(self) -> None:
+        self.phase = intern(self.phase)
+        self.conditions = [one for one in self.conditions if (one.type, one.status) in _CONDITIONS]
 
 
 class Pod(Object):
