@@ -187,7 +187,7 @@ async def test_a_silent_client_is_given_up_when_somebody_logs_in_and_a_living_on
 
 
 async def test_the_end_of_a_session_that_nobody_saw_is_reported_once(sandbox: Sandbox) -> None:
-    left = await come(sandbox, b"echo up; read x; exit 5", wish=Wish("named", "build"))
+    left = await come(sandbox, b"echo up; read x; sleep 1; exit 5", wish=Wish("named", "build"))
     await left.until(b"up")
     await left.process.write(b"\n")
     await left.process.close()
