@@ -44,8 +44,10 @@ class Probe:
 
 
 # $0 host, $1 port, $2 seconds; exits with 0: closed, 1: not. /dev/tcp is bash's own; its message has "connect:" only
-# where the system call has failed. In /proc/net/tcp, state 02 is SYN_SENT: without it a container that was given no
-# processor time for a while would count as closed. So it must be so both before and after the 0.2 s.
+# where the system call has failed, which happens for want of memory or local ports too. In /proc/net/tcp, state 02 is
+# SYN_SENT: without it a container that was given no processor time for a while would count as closed. So it must be so
+# both before and after the 0.2 s. Closed means two looks in a row: where one of several servers is down, the three
+# connections of one look may all lead to it.
 _BASH = r"""
 printf -v s ":%04X 02 " "$1"
 unanswered() {
@@ -56,14 +58,19 @@ unanswered() {
 look() {
   local f r i n=0 t=0.1 fds=() pids=()
   for i in 1 2 3; do
+    f=
     exec {f}< <({ : 3<>"/dev/tcp/$0/$1"; } 2>&1 && echo open)
     fds+=($f) pids+=($!)
   done
   for f in ${fds[@]}; do
     r=; read -rt $t -u $f r; i=$?
     if ((i > 128)); then n=$((n + 1)) t=0.01
-    elif [[ $r != *connect:* ]]; then n=9; fi
+    else case $r in
+      *connect:*refused | *connect:*nreachable | *connect:*o\ route* | *connect:*timed\ out | *connect:*permitted) ;;
+      *) n=9
+    esac; fi
   done
+  ((${#fds[@]} == 3)) || n=9
   if ((0 < n && n < 9)) && unanswered $n; then
     read -rt 0.2 <> <(:)
     unanswered $n && n=0
@@ -73,7 +80,7 @@ look() {
   ((n == 0))
 }
 for ((e = SECONDS + $2;;)); do
-  look "$@" && exit 0
+  look "$@" && { read -t 0.03 <> <(:); look "$@"; } && exit 0
   ((SECONDS >= e)) && exit 1
   read -t 0.03 <> <(:)
 done
@@ -88,11 +95,15 @@ _NC = (
     "case $__n in 3)__f=;;9)__f=?;;*)__f=!;;esac;"
 )
 
+LOOK_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin"
+"""Where programs to look with are found: not in a home, which has what its user left in an earlier sandbox."""
+
 LOOK = (
-    "printf '\\001';__f=? __h=${1:-$KUBERNETES_SERVICE_HOST} __q=${2:-$KUBERNETES_SERVICE_PORT};"
+    f"printf '\\001';__p=$PATH;PATH={LOOK_PATH};"
+    "__f=? __h=${1:-$KUBERNETES_SERVICE_HOST} __q=${2:-$KUBERNETES_SERVICE_PORT};"
     'if [ ! "$__h" ];then :;elif command -v bash >/dev/null;then '
-    'BASH_ENV= bash -c "$4" "$__h" "$__q" "$3" </dev/null >/dev/null 2>&1;case $? in 0)__f=;;1)__f=!;;esac;'
-    f"elif command -v nc >/dev/null;then {_NC}fi;"
+    'BASH_ENV= LC_ALL=C bash -c "$4" "$__h" "$__q" "$3" </dev/null >/dev/null 2>&1;case $? in 0)__f=;;1)__f=!;;esac;'
+    f"elif command -v nc >/dev/null;then {_NC}fi;PATH=$__p;"
 )
 """Shell code that leaves the ``Verdict`` in ``__f``; its arguments are ``Probe.words``. It first prints the byte that
 also begins the mark, so that the exec is known to have started: others wait for their turns on the node."""

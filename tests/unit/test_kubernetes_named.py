@@ -87,7 +87,7 @@ async def gateway(
         owner = Owner("gate", instance)
         registry = Registry(instance, Limits(), Pods(api, owner, {}), lambda: at(0))
         homes = KubernetesHomes(api, {}, lambda: at(0), Limits)
-        fence = Fence(api, "off")
+        fence = Fence(api, "off", instance)
         allocator = PodAllocator(api, registry, owner, {}, {}, {}, lambda _: None, PodDeleter(api), ExecLimits(), fence)
         named = KubernetesNamed(api, registry, owner, homes, lambda _: None, allocator, ExecLimits(), fence)
         yield named, registry, served

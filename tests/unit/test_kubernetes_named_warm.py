@@ -130,7 +130,7 @@ async def gateway(kept: Kept, directory: Path, instance: str) -> AsyncIterator[G
         owner = Owner("gate", instance)
         registry = Registry(instance, Limits(), Pods(api, owner, {}), lambda: at(0))
         homes = KubernetesHomes(api, {}, lambda: at(0), Limits)
-        deleter, fence = PodDeleter(api), Fence(api, "off")
+        deleter, fence = PodDeleter(api), Fence(api, "off", instance)
         allocator = PodAllocator(
             api, registry, owner, {"default": PROFILE}, {"default": TEMPLATE}, {}, lambda _: None, deleter,
             ExecLimits(), fence,

@@ -13,7 +13,7 @@ import pytest
 
 from sshgate.sandbox import launcher
 from sshgate.sandbox.launcher import ReadyMark
-from sshgate.sandbox.probe import Probe, Verdict
+from sshgate.sandbox.probe import LOOK_PATH, Probe, Verdict
 from tests.rig.launching import CLEAN, PATIENCE
 
 PROGRAMS = ("bash", "nc")
@@ -54,7 +54,8 @@ def image(place: Path, *programs: str) -> Path:
 @contextmanager
 def started(place: Path, probe: Probe, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     argv = launcher.looking(launcher.ARGV, probe)
-    script = argv[2].replace("PATH=/usr/bin:/bin:$PATH;", f"PATH={place};")
+    script = argv[2].replace("PATH=/usr/bin:/bin:$PATH;", f"PATH={place}:$PATH;").replace(LOOK_PATH, str(place))
+    environment = {"PATH": str(place)} | environment
     with subprocess.Popen(
         [*argv[:2], script, *argv[3:]], stdin=-1, stdout=-1, stderr=-1, env=CLEAN | environment, bufsize=0
     ) as running:
@@ -115,12 +116,47 @@ def test_an_image_without_a_program_for_it_is_blind(tmp_path: Path) -> None:
     assert verdict(image(tmp_path), Probe("127.0.0.1", "1", 0)) is Verdict.BLIND
 
 
+def test_a_program_to_look_with_is_not_taken_from_the_path_of_the_image(tmp_path: Path) -> None:
+    """A directory of the home may be in it, with what its user left there in an earlier sandbox."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "bash").write_text("#!/bin/sh\n")
+    (home / "bash").chmod(0o755)
+    place = tmp_path / "image"
+    place.mkdir()
+    assert verdict(image(place), Probe("127.0.0.1", "1", 0), PATH=str(home)) is Verdict.BLIND
+
+
+def changed(place: Path, edit: str = "/", first: str = ":") -> Path:
+    """An image whose bash makes this edit of the script, and runs a command before it."""
+    image(place)
+    (place / "bash").write_text(
+        f'#!/bin/bash\n{first}\nshift\nset -- "${{1{edit}}}" "${{@:2}}"\nexec /bin/bash -c "$@"\n'
+    )
+    (place / "bash").chmod(0o755)
+    return place
+
+
+@pytest.mark.parametrize("files", range(6, 14))
+def test_a_look_without_its_three_connections_finds_nothing_closed(files: int, tmp_path: Path) -> None:
+    with listening(100) as one:
+        assert verdict(changed(tmp_path, first=f"ulimit -n {files}"), at(one)) is not Verdict.CLOSED
+
+
+def test_a_connect_that_fails_for_want_of_something_finds_nothing_closed(tmp_path: Path) -> None:
+    """As "invalid argument", which is what a link-local address without a link gets."""
+    assert verdict(image(tmp_path, "bash"), Probe("fe80::1", "1", 0)) is Verdict.OPEN
+
+
+def test_closed_means_two_looks_in_a_row(tmp_path: Path) -> None:
+    """Of two servers one is down: the first look leads there three times, the second one does not."""
+    with listening(0) as one:
+        refusing = at(one)
+    with listening(100) as one:
+        edit = f"/read -t 0.03 <> <?:?; look/set -- {one.getsockname()[1]}; look"
+        assert verdict(changed(tmp_path, edit), refusing) is Verdict.OPEN
+
+
 def test_a_bash_that_cannot_connect_finds_nothing_closed(tmp_path: Path) -> None:
     """Debian once built it without /dev/tcp."""
-    place = image(tmp_path)
-    wrapper = tmp_path / "bash"
-    wrapper.write_text(
-        '#!/bin/bash\nshift\nset -- "${1//\\/dev\\/tcp/\\/dev\\/none}" "${@:2}"\nexec /bin/bash -c "$@"\n'
-    )
-    wrapper.chmod(0o755)
-    assert verdict(place, Probe("127.0.0.1", "1", 0)) is Verdict.OPEN
+    assert verdict(changed(tmp_path, "//\\/dev\\/tcp/\\/dev\\/none"), Probe("127.0.0.1", "1", 0)) is Verdict.OPEN

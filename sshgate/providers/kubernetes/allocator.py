@@ -191,7 +191,7 @@ class PodAllocator:
         known, profile = self._known(record.name), self._profiles.get(record.profile)
         if known is None or known.metadata.uid != record.uid or profile is None:
             return None
-        fence = self._fence.of(profile, new=True)
+        fence = self._fence.of(known, profile, new=True)
         sandbox = KubernetesSandbox(
             self._api, known, profile, self._discard, self._limits, NOBODY, lambda text: None, fence
         )
@@ -199,7 +199,7 @@ class PodAllocator:
         return sandbox
 
     def _sandbox(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
-        fence = self._fence.of(order.profile, new=True)
+        fence = self._fence.of(pod, order.profile, new=True)
         return KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice, fence)
 
     def _register(self, sandbox: KubernetesSandbox, order: Order) -> KubernetesSandbox:

@@ -4,14 +4,16 @@ A program of a user starts when a launcher in its pod has found the probed addre
 does not enforce policies this never happens, and nothing must wait for it. So with ``network.probe: auto``:
 
 * While the namespace has no policy for outgoing connections, nothing is looked at.
-* Once the address was found closed in a new pod of a profile, policies are enforced there. A pod of it in which the
-  address stays open is an error.
+* Once the address was found closed in ``CONFIRMED`` new pods of a profile, a minute apart each, policies are enforced
+  there. A pod of it in which the address stays open is an error from then on.
 * If it stays open in a new pod before that, policies are taken as not enforced for the profile: the log warns, and no
-  login waits from then on. A launcher that is parked in a warm pod looks again every minute.
+  login waits from then on. Once a minute a launcher in a new pod looks again; one that a login waits for, briefly.
+
+One "closed" alone proves little: without an engine, a server of the API that is down looks like it.
 
 An address that is configured is always waited for, in every profile. A pod counts as new until a program of a user may
-have run in it: what is found in others concerns only them, so no user can make others' programs start early, or not at
-all.
+have run in it, started by this gateway or another: what is found in others concerns only them. So no user can make
+others' programs start early, or not at all.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -26,16 +30,23 @@ import structlog
 from sshgate.config.model import Profile
 from sshgate.config.values import address
 from sshgate.errors import GateError, StartFailed
+from sshgate.lifecycle.records import State
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import Forbidden, NotFound
-from sshgate.providers.kubernetes.api.objects import Listing, ListMeta, Object
+from sshgate.providers.kubernetes.api.objects import Listing, ListMeta, Object, Pod
+from sshgate.providers.kubernetes.pods import record_of
 from sshgate.sandbox.probe import Probe, Verdict
 
 # Seconds that launchers look before policies count as not enforced at all, and where they are known to be enforced.
 FIRST_SECONDS = 10
 ENFORCED_SECONDS = 30
-# Seconds between looks at the namespace's policies, and at whether they are enforced after all.
+# The same where little can be learned and somebody waits: nothing is known, and the pod is not new; or policies count
+# as not enforced.
+BRIEF_SECONDS = 2
+# Seconds between looks at the namespace's policies, at whether they are enforced after all, and between confirmations.
 AGAIN = 60.0
+# The number of new pods in which the address was found closed before one that stays open is an error.
+CONFIRMED = 3
 
 log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
@@ -52,25 +63,42 @@ class _Policy(Object):
 _policies = msgspec.json.Decoder(Listing[_Policy])
 
 
+@dataclass(slots=True)
+class _Found:
+    """What is known of one profile."""
+
+    closed: int = 0
+    """The number of confirmations that policies are enforced."""
+    open: bool = False
+    """Whether they count as not enforced."""
+    at: float = 0.0
+    """The time (monotonic) of the last confirmation, or of the last look while they count as not enforced."""
+
+    @property
+    def enforced(self) -> bool:
+        return self.closed >= CONFIRMED
+
+
 class Fence:
     """What one gateway knows of the network policies; ``of`` makes what each sandbox needs.
 
     Args:
         setting: ``network.probe``: ``auto``, ``off``, or an address with a port.
+        instance: the id of this gateway, or worker, as on the pods that it has claimed.
     """
 
-    def __init__(self, api: ApiServer, setting: str) -> None:
+    def __init__(self, api: ApiServer, setting: str, instance: str) -> None:
         self._api = api
         self._setting = setting
         self._configured = None if setting in ("auto", "off") else address(setting)
         self._wanted = self._configured is not None
-        # Whether policies are enforced, by profile; of others it is not known yet.
-        self._enforced: dict[str, bool] = {}
-        self._looked: dict[str, float] = {}
+        self._instance = instance
+        self._found: defaultdict[str, _Found] = defaultdict(_Found)
+        self._pods: dict[str, PodFence] = {}
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Fence enforced: {self._enforced}>" if self._wanted else "<Fence nothing to wait for>"
+        return f"<Fence {dict(self._found)}>" if self._wanted else "<Fence nothing to wait for>"
 
     async def start(self) -> None:
         """Look at the namespace's policies, now and every minute. Raises as ``ApiServer.request`` does."""
@@ -86,43 +114,81 @@ class Fence:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def of(self, profile: Profile, new: bool) -> PodFence:
-        """The fence of one pod. ``new``: no program of a user can have run in it yet."""
-        return PodFence(self, profile, new)
+    def of(self, pod: Pod, profile: Profile, new: bool) -> PodFence:
+        """The fence of one pod, kept until ``forget``. ``new``: no program of a user can have run in it yet."""
+        found = self._pods.setdefault(pod.metadata.uid, PodFence(self, pod, profile, new))
+        found.new &= new
+        return found
 
-    def probe(self, profile: str, parked: bool) -> Probe | None:
+    def forget(self, uid: str) -> None:
+        """The pod is gone."""
+        self._pods.pop(uid, None)
+
+    def probe(self, profile: str, parked: bool, new: bool) -> Probe | None:
         """What a launcher in a pod without proof looks at; see ``Sandbox.probe``."""
         if not self._wanted:
             return None
         if self._configured is not None:
             return Probe(self._configured.host, str(self._configured.port), ENFORCED_SECONDS)
-        enforced = self._enforced.get(profile)
-        if enforced is False:
-            if not parked or time.monotonic() - self._looked[profile] < AGAIN:
+        found = self._found[profile]
+        if found.open:
+            if not (parked or new) or time.monotonic() - found.at < AGAIN:
                 return None
-            self._looked[profile] = time.monotonic()
-        return Probe("", "", ENFORCED_SECONDS if enforced else FIRST_SECONDS)
+            found.at = time.monotonic()
+            return Probe("", "", FIRST_SECONDS if parked else BRIEF_SECONDS)
+        if found.enforced:
+            return Probe("", "", ENFORCED_SECONDS)
+        return Probe("", "", FIRST_SECONDS if new or found.closed else BRIEF_SECONDS)
 
-    def learn(self, profile: str, closed: bool) -> None:
-        """Take note of what was found in a new pod of this profile."""
-        if closed and not self._enforced.get(profile):
-            log.info("network.enforced", profile=profile, reason="a new sandbox has found the probed address closed")
-            self._enforced[profile] = True
-        elif not closed and profile not in self._enforced and self._configured is None:
-            self._enforced[profile], self._looked[profile] = False, time.monotonic()
-            log.warning(
-                "network.open",
-                profile=profile,
-                reason=f"after {FIRST_SECONDS} s a new sandbox still reaches the API server: the cluster does not "
-                "enforce its network policies, or they allow this. Programs no longer wait; see network.probe",
-            )
+    async def learn(self, pod: Pod, profile: str, closed: bool) -> None:
+        """Take note of what was found in this pod, which was new to this gateway.
+
+        Another gateway may have started a program of its user there meanwhile, which could have changed what our
+        launcher found. So what would be news counts only if the pod shows, read after that, that nobody has.
+        """
+        if self._news(profile, closed) and await self._untouched(pod) and self._news(profile, closed):
+            found = self._found[profile]
+            if closed:
+                if not found.closed:
+                    log.info(
+                        "network.enforced", profile=profile, reason="a new sandbox found the probed address closed"
+                    )
+                found.closed, found.open = found.closed + 1, False
+            else:
+                found.closed, found.open = 0, True
+                log.warning(
+                    "network.open",
+                    profile=profile,
+                    reason=f"after {FIRST_SECONDS} s a new sandbox still reaches the API server: the cluster does not "
+                    "enforce its network policies, or they allow this. Programs no longer wait; see network.probe",
+                )
+            found.at = time.monotonic()
+
+    def _news(self, profile: str, closed: bool) -> bool:
+        found = self._found[profile]
+        if found.enforced:
+            return False
+        if closed:
+            return not found.closed or time.monotonic() - found.at >= AGAIN
+        return not found.open and self._configured is None
+
+    async def _untouched(self, pod: Pod) -> bool:
+        """Whether no gateway but this one can have started anything in it, by the pod as it is now."""
+        try:
+            record = record_of(await self._api.get_pod(pod.metadata.name))
+        except GateError:
+            return False
+        ours = record.state is State.CLAIMED and record.instance == self._instance
+        alone = ours and not record.attached - {self._instance} and record.detached_at is None
+        return record.uid == pod.metadata.uid and (record.state is State.WARM or alone)
 
     async def required(self, profile: str) -> bool:
         """Whether a pod in which the address stays open is an error."""
-        if self._enforced.get(profile) and self._configured is None:
+        enforced = self._found[profile].enforced
+        if enforced and self._configured is None:
             with contextlib.suppress(GateError):
                 await self._look()  # the policy may have been deleted
-        return self._wanted and (self._configured is not None or self._enforced.get(profile, False))
+        return self._wanted and (self._configured is not None or enforced)
 
     async def _looking(self) -> None:
         while True:
@@ -145,12 +211,16 @@ class Fence:
 class PodFence:
     """Whether the network policy is in force in one pod."""
 
-    def __init__(self, fence: Fence, profile: Profile, new: bool) -> None:
+    def __init__(self, fence: Fence, pod: Pod, profile: Profile, new: bool) -> None:
         self._fence = fence
+        self._pod = pod
         self._profile = profile
-        self._new = new
+        self._parked = False
+        self._passed = False
+        self.new = new
+        """Whether no program of a user can have run in it yet, as far as this gateway knows."""
         self.stands = False
-        """Whether a launcher in it has found the address closed."""
+        """Whether a launcher in it has found the address closed, or has waited for ``settle`` instead."""
         self.looking = False
         """Whether the launchers in it have something to look at."""
 
@@ -159,20 +229,26 @@ class PodFence:
 
     def probe(self, parked: bool) -> Probe | None:
         """See ``Sandbox.probe``."""
-        probe = None if self.stands else self._fence.probe(self._profile.name, parked)
+        # Where a program of the user was let in without proof, the next one need not wait for any.
+        done = self.stands or self._passed
+        probe = None if done else self._fence.probe(self._profile.name, parked, self.new)
+        self._parked = parked
         self.looking = probe is not None
-        self._new &= self.looking
+        self.new &= self.looking
         return probe
 
     async def judge(self, verdict: Verdict) -> None:
         """See ``Sandbox.judge``."""
+        new, self.new = self.new and not self.stands, False
         if verdict is Verdict.BLIND:
-            self._new = False
-            await asyncio.sleep(self._profile.settle)
+            if not self.stands:
+                await asyncio.sleep(self._profile.settle)
+            self.stands = True
             return
-        new, self._new = self._new and not self.stands, False
         self.stands |= verdict is Verdict.CLOSED
         if new:
-            self._fence.learn(self._profile.name, self.stands)
-        if not self.stands and await self._fence.required(self._profile.name):
-            raise StartFailed("the network policy is not in force in the sandbox; try again, or ask your operator.")
+            await self._fence.learn(self._pod, self._profile.name, self.stands)
+        if not self.stands:
+            if await self._fence.required(self._profile.name):
+                raise StartFailed("the network policy is not in force in the sandbox; try again, or ask your operator.")
+            self._passed = not self._parked

@@ -315,7 +315,7 @@ class KubernetesNamed:
             pod = self._known(record.name)
             if pod is None or pod.metadata.uid != record.uid:
                 pod = await self._api.get_pod(record.name)
-            fence = self._fence.of(order.profile, new=made)
+            fence = self._fence.of(pod, order.profile, new=made)
             sandbox = KubernetesSandbox(
                 self._api, pod, order.profile, self._discard, self._limits, order.user, notice, fence
             )

@@ -73,9 +73,9 @@ class KubernetesProvider:
     ) -> None:
         """``worker``: the number of this process, from 0, if the gateway has several."""
         self.api = ApiServer(place, observe=observe)
-        self._fence = Fence(self.api, probe)
         name = place.gateway or socket.gethostname()
         self.owner = Owner(name if worker is None else f"{name}-{worker + 1}", secrets.token_hex(6))
+        self._fence = Fence(self.api, probe, self.owner.instance)
         # `reconfigure` changes these in place, so that everything that was given one sees the change.
         self.profiles: dict[str, Profile] = {}
         self._templates: dict[str, str] = {}
@@ -209,6 +209,7 @@ class KubernetesProvider:
         self._pods.unsure.discard(pod.metadata.name)  # it exists, so its labels show what to do with it
         if new is None:
             self.registry.remove(pod.metadata.uid)
+            self._fence.forget(pod.metadata.uid)
         else:
             self.registry.update(record_of(new))
         operator = ended_by(old, new)

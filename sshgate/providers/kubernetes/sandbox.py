@@ -126,6 +126,11 @@ class KubernetesSandbox:
         """Whether a launcher in it has found that the network policy is in force."""
         return self._fence is not None and self._fence.stands
 
+    @property
+    def _looking(self) -> bool:
+        """Whether a launcher that starts now becomes a program only once it has been judged."""
+        return self._fence is not None and self._fence.looking
+
     def probe(self, parked: bool) -> Probe | None:
         # No policy applies to the node's own network.
         return None if self._fence is None or self._pod.spec.host_network else self._fence.probe(parked)
@@ -133,6 +138,7 @@ class KubernetesSandbox:
     async def judge(self, verdict: Verdict) -> None:
         if self._fence is not None:
             await self._fence.judge(verdict)
+        self.used = True
 
     @raised_as(StartFailed)
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
@@ -142,11 +148,12 @@ class KubernetesSandbox:
             async with self._entering:
                 if not self._entered:
                     process = await self._first(argv, terminal)
-                    self._entered = self.used = True
+                    self._entered = True
+                    self.used |= not self._looking
                     return process
         if self.phase.over:
             raise StartFailed(self.phase.reason)
-        self.used = True
+        self.used |= not self._looking
         return await self._exec(argv, terminal)
 
     async def addresses(self) -> tuple[str, ...]:
@@ -200,7 +207,7 @@ class KubernetesSandbox:
         attempt = partial(self._exec, argv, terminal)
         # Policies reach a pod after its address is known, which the watch shows with "running". What a launcher finds
         # closed before may be the fence of the last pod that had this address.
-        early = self._fence is None or not self._fence.looking
+        early = not self._looking
         cold_start = ColdStart(
             self, attempt, self.aside.give_up, self.profile.limits, self._api.timeout, self._notice, early
         )
