@@ -45,6 +45,8 @@ class Kept:
         """Answer requests for Leases so, after carrying them out."""
         self.taking: asyncio.Event | None = None
         """Creating a Lease waits for this."""
+        self.denied = 0
+        """Refuse as many patches that write a name, as an admission rule might."""
 
     def warm(self, name: str) -> Record:
         pod = podspec.warm_pod(PROFILE, Owner("gate", "one"), name)
@@ -77,6 +79,9 @@ class Kept:
             meta = body["metadata"]
             return self.cluster.create(meta["name"], meta["labels"], meta["annotations"])
         if method == "PATCH":
+            if self.denied and any("attached" in one["path"] for one in body):
+                self.denied -= 1
+                raise Refused(403)
             return self.cluster.patch(name, body)
         if method == "DELETE":
             wanted = body["preconditions"]
@@ -181,6 +186,19 @@ async def test_a_warm_login_costs_two_requests_before_its_program_and_two_after(
         async with gateway(kept, tmp_path, "two") as two:
             assert not (await two.join("s4")).made
             assert [request for request in two.requests() if request != "GET pods"] == ["PATCH pods"]
+
+
+async def test_a_name_that_is_refused_for_a_moment_is_written_later_and_the_sandbox_stays(tmp_path: Path) -> None:
+    kept = Kept()
+    kept.warm("sshgate-warm-a")
+    kept.denied = 2
+    async with gateway(kept, tmp_path, "one") as one:
+        await one.join("s1")
+        while kept.record("sshgate-warm-a").sandbox != "work":
+            assert one.registry.cache.knows_session("s1")
+            await asyncio.sleep(0.05)
+        assert kept.denied == 0
+        assert not kept.record("sshgate-warm-a").deleting
 
 
 async def test_of_two_gateways_at_once_one_gets_the_name_and_the_others_pod_goes(tmp_path: Path) -> None:

@@ -203,14 +203,17 @@ class KubernetesNamed:
         pod that is ending: another pod is in the way.
         """
         registry, user = self._registry, order.user
+        warm = bool(order.profile.warm) and order.profile.home is None and registry.membership.all_name_by_lease
+        last = registry.cache.named(labels.named_pod(user, name))
+        if last is not None and not warm:
+            return last, False  # before the limits count a start
         registry.admit(user, order.session)
         home: VolumeClaim | None = None
         try:
-            if order.profile.home is None and registry.membership.all_name_by_lease:
+            if warm:
                 sandbox = await self._allocator.claim(order, notice)
                 if sandbox is not None:
                     return await self._take_name(name, order, sandbox)
-            last = registry.cache.named(labels.named_pod(user, name))
             if last is not None:
                 return last, False
             home = await self._homes.prepare(order)
@@ -269,13 +272,23 @@ class KubernetesNamed:
         return holder, True
 
     async def _write_name(self, record: Record, session: str) -> None:
-        """Write its name on a pod that has it, while its user's program starts; until the API server answers."""
-        registry, unanswered = self._registry, 0
+        """Write its name on a pod that has it, while its user's program starts; until it is written or the pod is gone.
+
+        A refusal may be an admission rule's, and pass: the pod must not go under a running program for that.
+        """
+        registry, tries = self._registry, 0
+        answer: Record | Answer = record
         try:
             await asyncio.sleep(NAME_AFTER)
-            while await registry.patch(record, attach_patch(record, registry.instance, registry.now)) is Answer.UNKNOWN:
-                await asyncio.sleep(LOOK_AFTER[min(unanswered, len(LOOK_AFTER) - 1)])
-                unanswered += 1
+            while isinstance(answer, Answer) or (answer.counts and not answer.attached):
+                answer = await registry.patch(record, attach_patch(record, registry.instance, registry.now))
+                if answer is Answer.REFUSED:
+                    answer = await registry.look(record)
+                if answer is Answer.MISSING or (isinstance(answer, Record) and answer.uid != record.uid):
+                    return
+                if isinstance(answer, Answer) or not answer.attached:
+                    await asyncio.sleep(LOOK_AFTER[min(tries, len(LOOK_AFTER) - 1)])
+                    tries += 1
         finally:
             del self._fresh[session]
             registry.end(session)
