@@ -12,13 +12,15 @@ from pathlib import Path
 
 from sshgate.errors import GateError, StartFailed
 from sshgate.hold import frames, resident, screen, terminal
-from sshgate.hold.frames import HEAD, HELLO
+from sshgate.hold.frames import HEAD, HELLO, SIZE
 from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import RESIDENT_MARK, Program, quote
 from sshgate.stream import modes, turns
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDOUT, Exec, Process, Request
+from sshgate.stream.tasks import Event
+from sshgate.stream.terminal import TerminalSize
 
 # Seconds for the resident's first line. python3 starts in some 20 ms, on a very busy node in seconds.
 HELLO_SECONDS = 20.0
@@ -122,6 +124,10 @@ class NoResident(GateError):
     code = "missing"
 
 
+class SessionGone(StartFailed):
+    """The session to be resumed does not exist any more."""
+
+
 class ProtocolError(Exception):
     """The sandbox sent something that the resident never sends."""
 
@@ -137,7 +143,10 @@ class Line:
         self._reader = FrameReader()
         self._budget = turns.budget()
         self._rest = rest
-        self._outbox = Flow(OUTBOX_HIGH, OUTBOX_HIGH)
+        self.room = Event()
+        """Set while the exec takes what is queued."""
+        self.room.set()
+        self._outbox = Flow(OUTBOX_HIGH, OUTBOX_HIGH // 2, self.room.clear, self.room.set)
         self._writer = asyncio.create_task(self._write())
 
     def __repr__(self) -> str:
@@ -176,11 +185,6 @@ class Line:
             await process.close()
             return None
         return cls(process, rest)
-
-    @property
-    def full(self) -> bool:
-        """Whether so much waits that what may be dropped should be."""
-        return self._outbox.size > OUTBOX_HIGH
 
     def send(self, kind: int, payload: bytes = b"") -> None:
         """Queue a frame."""
@@ -263,3 +267,8 @@ async def _hello(process: Process, source: bytes) -> bytes | None:
         elif HELLO in seen:
             return seen.partition(HELLO)[2]
     raise NoResident("the sandbox has no python3 that could keep sessions; install python3 in its image.")
+
+
+def packed(size: TerminalSize) -> bytes:
+    """Return a size as frames have it."""
+    return SIZE.pack(size.columns, size.rows, size.pixel_width, size.pixel_height)

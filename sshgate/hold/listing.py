@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sshgate.config.values import is_label
+from sshgate.errors import StartFailed
 from sshgate.hold.frames import Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError
 from sshgate.hold.process import ending_of, printable
@@ -62,19 +63,24 @@ async def _ask(sandbox: Sandbox, kind: int, payload: bytes = b"") -> bytes | Non
         answers.append(answer if found == Kind.LISTED else None)
         yield
 
-    async with asyncio.timeout(ANSWER_SECONDS):
-        line = await Line.find(sandbox)
-        if line is None:
-            return None
-        try:
-            line.send(kind, payload)
-            while not answers and await line.read(take):
-                pass
-        except ProtocolError as error:
-            raise NoResident("what keeps sessions in the sandbox broke its rules.") from error
-        finally:
-            await line.close()
-    return answers[0] if answers else None
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            line = await Line.find(sandbox)
+            if line is None:
+                return None
+            try:
+                line.send(kind, payload)
+                while not answers and await line.read(take):
+                    pass
+            except ProtocolError as error:
+                raise NoResident("what keeps sessions in the sandbox broke its rules.") from error
+            finally:
+                await line.close()
+    except TimeoutError as error:
+        raise StartFailed("what keeps sessions in the sandbox does not answer; try again.") from error
+    if not answers:
+        raise StartFailed("what keeps sessions in the sandbox was ended; try again.")
+    return answers[0]
 
 
 def _parsed(answer: bytes, now: float) -> list[HeldSession]:

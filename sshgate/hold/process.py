@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from sshgate.config.values import is_label
 from sshgate.errors import GateError, LimitReached, StartFailed
-from sshgate.hold.frames import OFFSET, SIZE, Kind
-from sshgate.hold.line import Line, NoResident, ProtocolError
+from sshgate.hold.frames import OFFSET, Kind
+from sshgate.hold.line import Line, NoResident, ProtocolError, SessionGone, packed
 from sshgate.hold.screen import put_back
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program, held_script
@@ -179,14 +179,22 @@ class HeldProcess:
             self._line_open = data[-1:] != b"\n"
         for at in range(0, len(data), INPUT_CHUNK):
             piece = data[at : at + INPUT_CHUNK]
-            while self._outcome is None and len(self._unacknowledged) + len(piece) > KEPT_INPUT:
-                self._input_room.clear()
-                await self._input_room.wait()
+            await self._room_for(len(piece))
             if self._outcome is not None:
                 return
             offset = self._acknowledged + len(self._unacknowledged)
             self._unacknowledged += piece
             self._send(Kind.INPUT, OFFSET.pack(offset) + piece)
+
+    async def _room_for(self, size: int) -> None:
+        while self._outcome is None:
+            if self._line is not None and not self._line.room.is_set():
+                await self._line.room.wait()  # a resident may report input as taken without reading any
+            elif len(self._unacknowledged) + size > KEPT_INPUT:
+                self._input_room.clear()
+                await self._input_room.wait()
+            else:
+                return
 
     async def write_eof(self) -> None:
         """See ``Process``. A client that only leaves has ended its input as well, which must not end the session."""
@@ -198,8 +206,7 @@ class HeldProcess:
         match control:
             case Resize(size):
                 self._size = size
-                if self._line is not None and not self._line.full:
-                    self._send(Kind.RESIZE, _packed(size))
+                self._send(Kind.RESIZE, packed(size))
             case Signal(name):
                 self._send(Kind.SIGNAL, b"g" + name.encode("ascii", "replace")[:16])
             case Break():
@@ -228,12 +235,13 @@ class HeldProcess:
 
     def put_back(self) -> bytes:
         """Return what brings the client's terminal back to how it was before it attached."""
-        return put_back(self._modes, self._joined is not None and not self.made)
+        return put_back(self._modes, bool(self._session) and not self.made)
 
     # --- the exec ---
 
     def _send(self, kind: int, payload: bytes = b"") -> None:
-        if self._line is not None and self._outcome is None:
+        """Queue a frame. All but input is dropped while the exec takes nothing."""
+        if self._line is not None and self._outcome is None and (kind == Kind.INPUT or self._line.room.is_set()):
             self._line.send(kind, payload)
 
     async def _join(self, wish: dict[str, Any]) -> None:
@@ -256,7 +264,7 @@ class HeldProcess:
         except TimeoutError as error:
             raise StartFailed("what keeps sessions in the sandbox did not answer within 20 s; try again.") from error
         except ProtocolError as error:
-            raise StartFailed(TAMPERED) from error
+            raise (SessionGone if self._session else StartFailed)(TAMPERED) from error
         self._joined.result()
         self._last_frame = time.monotonic()
 
@@ -299,7 +307,7 @@ class HeldProcess:
     async def _ping(self, line: Line) -> None:
         while True:
             await asyncio.sleep(PING_SECONDS)
-            if not line.full:
+            if line.room.is_set():
                 line.send(Kind.PING)
             # While the client does not read, nothing can be expected.
             if self._room.is_set() and time.monotonic() - self._last_frame > SILENT_SECONDS:
@@ -328,7 +336,7 @@ class HeldProcess:
                 await asyncio.sleep(pause)
                 attempt += 1
                 continue
-            self._send(Kind.RESIZE, _packed(self._size))
+            self._send(Kind.RESIZE, packed(self._size))
             for at in range(0, len(self._unacknowledged), INPUT_CHUNK):
                 piece = bytes(self._unacknowledged[at : at + INPUT_CHUNK])
                 self._send(Kind.INPUT, OFFSET.pack(self._acknowledged + at) + piece)
@@ -375,7 +383,8 @@ class HeldProcess:
 
     def _shown(self, kind: int, payload: bytes) -> Iterator[None]:
         offset, data = _offset(payload), payload[OFFSET.size :]
-        if not self._session or self._outcome is not None:
+        # Before the answer to JOIN nothing would hold it back while the client does not read.
+        if self._joined is None or not self._joined.done() or not self._session or self._outcome is not None:
             raise ProtocolError("output without a session")
         if kind == Kind.OUTPUT:
             if offset != self._offset:
@@ -443,10 +452,6 @@ class HeldProcess:
         self._joined.set_exception(error)
 
 
-class SessionGone(StartFailed):
-    """The session to be resumed does not exist any more."""
-
-
 def _offset(payload: bytes) -> int:
     if len(payload) < OFFSET.size:
         raise ProtocolError("a frame without its offset")
@@ -486,10 +491,6 @@ def _past(one: object) -> Past:
     if not isinstance(one, dict) or not isinstance(name := one.get("name"), str) or not is_label(name):
         raise ProtocolError("no past session")
     return Past(name, printable(str(one.get("program")))[:80], ending_of(one.get("status")))
-
-
-def _packed(size: TerminalSize) -> bytes:
-    return SIZE.pack(size.columns, size.rows, size.pixel_width, size.pixel_height)
 
 
 def printable(text: str) -> str:

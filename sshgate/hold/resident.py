@@ -122,7 +122,7 @@ class Resident(Watcher):
         due = [self.looked + LOOK_SECONDS]
         due += [session.redraw_at for session in self.sessions.values() if session.redraw_at]
         due += [one.wait_until for one in self.attachments if one.waits]
-        due += [one.owes_since + ACK_SECONDS for one in self.attachments if one.owes_since]
+        due += [one.owes_since + ACK_SECONDS for one in self.attachments if one.owes_since and len(one.output) < OUTBOX]
         return max(0.0, min(due) - now)
 
     def due(self) -> None:
@@ -162,6 +162,7 @@ class Resident(Watcher):
         except OSError:
             return
         control.setblocking(False)
+        self.used = time.monotonic()
         self.watch(control.fileno(), select.EPOLLIN, control)
 
     def take_pipes(self, fd: int, control: object) -> None:
@@ -389,7 +390,7 @@ class Resident(Watcher):
         one.session = session
         session.attached.append(one)
         received = session.remember(one.client)
-        past = [] if not made else [each for each in self.ended if not each.reported]
+        past = [] if not made else [each for each in self.ended if not each.reported][-8:]
         for each in past:
             each.reported = True
         fresh = not made and not resumed

@@ -83,7 +83,7 @@ class Session:
         return {
             "name": self.name,
             "program": self.program,
-            "title": title(bytes(self.ring)) or self.old_title,
+            "title": (title(bytes(self.ring)) or self.old_title)[:80],
             "from": [one.source for one in self.attached[:4]],
             "size": list(self.size[:2]),
             "created": self.created,
@@ -106,8 +106,14 @@ class Session:
                 view = view[os.write(file, view) :]
             os.lseek(file, 0, os.SEEK_SET)
             self.master, slave = os.openpty()
-            self.set_size()
-            self.pid = os.fork()
+            try:
+                self.set_size()
+                self.pid = os.fork()
+            except OSError:
+                os.close(self.master)
+                os.close(slave)
+                self.master = -1
+                raise
             if not self.pid:
                 self.become(slave, file)
             os.close(slave)
@@ -125,7 +131,7 @@ class Session:
                         signal.signal(number, signal.SIG_DFL)
                     except (OSError, ValueError):
                         pass
-            file = fcntl.fcntl(file, fcntl.F_DUPFD, 10)
+            file = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 10)
             for fd in (0, 1, 2):
                 os.dup2(slave, fd)
             os.dup2(file, 3)
@@ -209,11 +215,12 @@ class Session:
         return clients
 
     def remember(self, client: str) -> int:
-        """A client has attached. Returns how many bytes of its input have come so far."""
+        """A client has attached. Returns how many bytes of its input have come; forget those that are gone."""
         received = self.received.pop(client, 0)
         self.received[client] = received
-        while len(self.received) > CLIENTS:
-            gone = next(iter(self.received))
+        here = {one.client for one in self.attached}
+        left = [one for one in self.received if one != client and one not in here]
+        for gone in left[: max(0, len(self.received) - CLIENTS)]:
             del self.received[gone]
             self.taken.pop(gone, None)
         return received
@@ -239,7 +246,8 @@ class Session:
         try:
             if foreground:
                 group = os.tcgetpgrp(self.master)
-            os.killpg(group, number)
+            if group > 1:  # 0: the terminal has no foreground group, and it would be the resident's own
+                os.killpg(group, number)
         except OSError:
             pass
 
@@ -247,8 +255,8 @@ class Session:
         """As when a terminal is closed: its processes get HUP; what ignores that stays."""
         if self.master >= 0:
             self.signal("HUP", foreground=True)
-            self.signal("HUP", foreground=False)
-            self.signal("CONT", foreground=False)
+        self.signal("HUP", foreground=False)
+        self.signal("CONT", foreground=False)
 
 
 def end_idle(sessions: Iterable[Session]) -> None:

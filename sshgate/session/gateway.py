@@ -251,7 +251,7 @@ class Login:
                 timings.mark(Stage.LAUNCH)
                 if granted.scope != "connection" or not self._more_sessions:
                     # No second program will come, or maybe by another gateway: parked launchers would only use memory,
-                    # up in its `ps`, and keep a named sandbox.
+                    # show in its `ps`, and keep a named sandbox.
                     self._tasks.start(sandbox.forget())
                 if terminal is not None:
                     self.shell_pid = process.pid
@@ -273,11 +273,11 @@ class Login:
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:
                     await process.close()
+                    await held.leave(process, client)  # also where this is cancelled: the terminal is put back
             ended = events.with_fields(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
             if isinstance(granted.request.kind, Subsystem):
                 ended.emit(Code.FILE_TRANSFER)
             ended.with_fields(**outcome_fields(outcome)).emit(Code.SESSION_END)
-            await held.leave(process, client)
             if granted.receipt:
                 await notices.say(client, granted.request, f"receipt: {timings.line()}.")
             if isinstance(outcome, Lost):

@@ -12,7 +12,7 @@ import pytest
 from sshgate.errors import LimitReached, StartFailed
 from sshgate.hold.frames import HEAD, OFFSET, Kind
 from sshgate.hold.line import LONGEST, Line
-from sshgate.hold.process import KEPT_INPUT, TAMPERED, HeldProcess, Wish
+from sshgate.hold.process import INPUT_CHUNK, KEPT_INPUT, TAMPERED, HeldProcess, Wish
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import STDOUT, Control, Exited, Lost, Outcome, Request, Shell, Signalled
@@ -176,3 +176,49 @@ async def test_a_signal_is_an_outcome_and_modes_are_put_back(held: HeldProcess, 
     far.send(Kind.ENDED, b'["signal", 9]')
     assert await ended(held) == Signalled("KILL")
     assert held.put_back().endswith(b"\x1b[?2004l\x1b[?1049l")
+
+
+async def test_input_waits_for_an_exec_that_takes_none_whatever_it_reports_as_taken(
+    held: HeldProcess, far: Exec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await launched(held, far)
+    stuck = asyncio.Event()
+
+    async def never(data: bytes) -> None:
+        await stuck.wait()
+
+    monkeypatch.setattr(far, "write", never)
+    sent = 0
+
+    async def type_on() -> None:
+        nonlocal sent
+        while True:
+            await held.write(b"x" * INPUT_CHUNK)
+            sent += INPUT_CHUNK
+            far.send(Kind.TAKEN, OFFSET.pack(sent))
+
+    typing = asyncio.create_task(type_on())
+    before = -1
+    while before != sent:
+        before = sent
+        await asyncio.sleep(0.1)
+    typing.cancel()
+    assert sent < 8 * KEPT_INPUT
+    stuck.set()
+
+
+async def test_output_that_comes_before_the_answer_to_a_resumption_ends_the_session(
+    held: HeldProcess, far: Exec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await launched(held, far)
+    again = Exec()
+
+    async def opened(sandbox: Sandbox) -> Line:
+        again.send(Kind.OUTPUT, OFFSET.pack(0) + b"x")
+        return Line(again, b"")
+
+    monkeypatch.setattr(Line, "open", opened)
+    monkeypatch.setattr(Gone, "usable", True)
+    far.output.put_nowait(None)
+    assert await ended(held) == Lost(TAMPERED)
+    assert again.closed

@@ -218,3 +218,18 @@ def test_ended_sessions_are_kept_in_number(attach: Callable[[], Attached]) -> No
     last = attach()
     last.send(Kind.LIST)
     assert len(json.loads(last.until(Kind.LISTED))) <= 32
+
+
+def test_who_stays_attached_types_on_after_many_others_came_and_went(
+    attach: Callable[[], Attached], resident: subprocess.Popen[bytes]
+) -> None:
+    stays = attach()
+    name = stays.join("stty -echo; exec cat")["name"]
+    stays.type(b"first\n")
+    stays.until(Kind.OUTPUT, lambda payload: b"first" in payload)
+    for _ in range(70):
+        one = attach()
+        one.join(how="named", name=name)
+        one.control.close()
+    stays.type(b"second\n")
+    stays.until(Kind.OUTPUT, lambda payload: b"second" in payload)

@@ -132,7 +132,7 @@ class KubernetesNamed:
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         assert order.name is not None
         async with self._locks.alone(labels.named_pod(order.user, order.name)):
-            record, made = await self._one(order.name, order, notice)
+            record, made = await self._one(order.name, order, notice, admit)
             return await self._attach(record, order, notice, made)
 
     @failures.raised_as(Unavailable)
@@ -156,7 +156,7 @@ class KubernetesNamed:
 
     # --- joining ---
 
-    async def _one(self, name: str, order: Order, notice: Notice) -> tuple[Record, bool]:
+    async def _one(self, name: str, order: Order, notice: Notice, admit: Admit) -> tuple[Record, bool]:
         """The pod of this name, with this gateway attached to it, and whether this call made or claimed it."""
         registry, user = self._registry, order.user
         record = self._cached(user, name)
@@ -171,6 +171,7 @@ class KubernetesNamed:
                     await asyncio.sleep(TRY_AGAIN)
                 tries += 1
             if isinstance(step, Make):
+                admit()()  # who only lists refuses; logins are counted by the registry
                 record, made = await self._make(name, order, notice)
                 if record is not None and made:
                     return record, True
