@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -19,8 +21,10 @@ from webshim.responses import HEADERS, Refusal, refused
 
 # A connection without a login ends after this time; a request in progress is still answered first.
 ANONYMOUS_SECONDS = 60.0
-# Bytes of a request's head that are kept until it is complete, where there are several workers.
+# Bytes of a request's head by which its worker is chosen, where there are several. Longer ones are parsed here.
 LONGEST_HEAD = 32 * 1024
+# In the head of a request that has a body.
+_BODY = re.compile(rb"\r\n(content-length|transfer-encoding):", re.IGNORECASE)
 # Bytes parsed at once. With the smallest frames that takes about a millisecond.
 PIECE = 16 * 1024
 
@@ -133,6 +137,7 @@ class Connection(BudgetedReader):
         """What another worker has read of this connection already. Set it before ``connection_made``."""
         self._router = router
         self._head = b""
+        self._answered = 0
         self.peer = peer.source
         """The address of the client, or of the HTTP proxy in front of it."""
         self.lost = Event()
@@ -214,6 +219,8 @@ class Connection(BudgetedReader):
             self._desk.malformed(self.peer, "a PROXY header from an address that web.proxy_protocol does not list")
             self.force_close()
         elif self._router is None or not (self._head or self._between_requests):
+            if (current := self._current_request) is not None and current.content.is_eof():
+                self._router = None  # pipelined
             super().data_received(data)
         else:
             self._route(self._router, data)
@@ -221,19 +228,32 @@ class Connection(BudgetedReader):
     @property
     def _between_requests(self) -> bool:
         """Whether all requests so far were answered, so that what comes next is the head of another."""
-        if self._came or self._messages or self._upgraded:
+        if self._came or self._messages or self._upgraded or self._request_in_progress or self._close:
             return False
-        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+        # aiohttp waits for the next request some turns of the loop after a client has the answer.
+        return self._answered == self._request_count or (self._waiter is not None and not self._waiter.done())
+
+    async def finish_response(self, *args: Any) -> tuple[web.StreamResponse, bool]:
+        response, reset = await super().finish_response(*args)
+        # While its body is still being received, it is not known where the next request begins.
+        self._answered += bool(response.keep_alive and args[0].content.is_eof())
+        return response, reset
 
     def _route(self, router: Router, data: bytes) -> None:
         """Keep the head of a request until it is complete; then move the connection, or parse it here."""
+        began = time.monotonic()
         self._head += data
-        if b"\r\n\r\n" not in self._head:
-            if len(self._head) < LONGEST_HEAD:
-                return
-            self._router = None  # it will be refused
+        end = self._head.find(b"\r\n\r\n")
+        if end < 0 and len(self._head) < LONGEST_HEAD:
+            return
         data, self._head = self._head, b""
-        if self._router is None or not router.moved(self, data):
+        short = 0 <= end < LONGEST_HEAD
+        moved = short and router.moved(self, data)
+        self.budget.charge(time.monotonic() - began)
+        if not moved:
+            if not short or (len(data) > end + 4 and not _BODY.search(data, 0, end)):
+                # Too long, or pipelined: aiohttp may keep half of the next head, so the rest must be parsed here too.
+                self._router = None
             super().data_received(data)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:

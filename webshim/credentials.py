@@ -25,6 +25,8 @@ _BYTES = 32
 _LONGEST = 2048
 # One-time tokens kept at once, more than users need. Beyond it the oldest are dropped: nobody can fill the memory.
 MOST = 10_000
+# Characters of a one-time token.
+TOKEN_LENGTH = 32
 
 T = TypeVar("T")
 
@@ -141,7 +143,7 @@ class OneTimeTokens(Generic[T]):
         # The dict is in order of issue, which for nearly all tokens is the order of expiry.
         while self._issued and (next(iter(self._issued.values()))[0] <= now or len(self._issued) >= MOST):
             del self._issued[next(iter(self._issued))]
-        token = secrets.token_urlsafe(24)
+        token = secrets.token_urlsafe(TOKEN_LENGTH * 3 // 4)
         self._issued[_digest(token)] = (now + (self.seconds if seconds is None else seconds), meaning)
         return token
 

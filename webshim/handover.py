@@ -85,14 +85,17 @@ class Handover:
             below, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: inner, ours)
         except OSError:
             ours.close()
+            for end in (outer, inner):
+                end.connection_lost(None)
             transport.abort()
             return
         inner.other, outer.other = transport, below
         transport.set_protocol(outer)
         outer.other.write(data)
         if transport.is_closing():
-            outer.other.close()
-        else:
+            # `outer` may not learn of it: the connection can have ended before.
+            outer.connection_lost(None)
+        elif not inner.paused:
             transport.resume_reading()
 
     # --- to here ---
@@ -145,6 +148,7 @@ class _End(asyncio.Protocol):
 
     def __init__(self, ends: set[_End]) -> None:
         self.other: asyncio.Transport | None = None
+        self.paused = False
         self.lost = asyncio.Event()
         self._ends = ends
         ends.add(self)
@@ -154,10 +158,12 @@ class _End(asyncio.Protocol):
             self.other.write(data)
 
     def pause_writing(self) -> None:
+        self.paused = True
         if self.other is not None and not self.other.is_closing():
             self.other.pause_reading()
 
     def resume_writing(self) -> None:
+        self.paused = False
         if self.other is not None and not self.other.is_closing():
             self.other.resume_reading()
 

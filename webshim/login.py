@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import time
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from sshgate.session.subsystems.registry import SubsystemRequest
 from sshgate.session.subsystems.sandboxes import token_table
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.rate_limit import RateLimit
-from webshim.credentials import Method, OneTimeTokens, Principal, Signer
+from webshim.credentials import TOKEN_LENGTH, Method, OneTimeTokens, Principal, Signer
 from webshim.passwords import UsersFile
 from webshim.public_endpoint import PublicEndpoint
 
@@ -113,7 +114,9 @@ class Logins:
         address. Only ``PASSWORDS_AT_A_TIME`` checks run at once, which bounds the guesses of all addresses together.
         """
         origin, most = origin_of(source), self._web.login_attempts
-        limits = [(f"user {user[:200]} {origin}", most), (f"all {origin}", most * USERS_BEHIND_AN_ADDRESS)]
+        # Other workers get the key, so it must be short whatever somebody sends as a name.
+        digest = hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
+        limits = [(f"user {digest} {origin}", most), (f"all {origin}", most * USERS_BEHIND_AN_ADDRESS)]
         async with self._turns:
             # Checked here and not earlier: other attempts may have failed while this one was waiting.
             if wait := max(self._failures.wait(*limit) for limit in limits):
@@ -129,7 +132,10 @@ class Logins:
 
     async def _elsewhere(self, topic: str, ticket: str) -> Principal | None:
         """Ask the other workers for the meaning of a ticket that is not known here."""
-        answers = await self._siblings.ask(topic, ticket) if self._siblings is not None else {}
+        # Strangers may send anything, and as often as they like.
+        if self._siblings is None or len(ticket) != TOKEN_LENGTH or not ticket.isascii():
+            return None
+        answers = await self._siblings.ask(topic, ticket)
         found = next((one for one in answers.values() if one is not None), None)
         return None if found is None else msgspec.convert(found, Principal)
 

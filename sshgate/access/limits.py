@@ -165,7 +165,8 @@ def share(limits: Limits, worker: int, workers: int) -> Limits:
     """Return the limits of one of several workers of a gateway.
 
     The places of connections without a login are divided, at least one for each, so that all workers together give
-    strangers no more than one process would. All other limits are counted over all workers, or by the provider.
+    strangers no more than one process would. ``starts_per_minute`` holds for each worker, as for each gateway. All
+    other limits are counted over all workers, or by the provider.
     """
 
     def part(whole: int) -> int:

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import itertools
 import mmap
+import secrets
 import socket
 import struct
 import zlib
@@ -126,7 +127,8 @@ class Siblings:
         self._gone: list[Callable[[int], None]] = []
         self._take: Callable[[Any, socket.socket], None] | None = None
         self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._numbers = itertools.count()
+        # At random, so that an answer to this worker's predecessor is not taken for one to this.
+        self._numbers = itertools.count(secrets.randbits(48))
         self._tasks: set[asyncio.Task[None]] = set()
         self._flushing: asyncio.Handle | None = None
         self._beating: asyncio.TimerHandle | None = None
@@ -332,17 +334,25 @@ def send(outbox: socket.socket, sender: int, kind: str, value: Any, connection: 
 
 def receive(inbox: socket.socket) -> tuple[int, str, socket.socket | None, Any] | None:
     """Return the next message as (sender, kind, connection, value); ``None`` if there is none now."""
-    try:
-        content, rights, _, _ = inbox.recvmsg(
-            LARGEST, socket.CMSG_SPACE(array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-        )
-    except OSError:
-        return None
-    if not content:
-        return None
-    numbers = array.array("i")
-    for level, kind, data in rights:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-    sender, name, value = _decode(content)
-    return sender, name, socket.socket(fileno=numbers[0]) if numbers else None, value
+    while True:
+        try:
+            content, rights, _, _ = inbox.recvmsg(
+                LARGEST, socket.CMSG_SPACE(array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError:
+            return None
+        if not content:
+            return None
+        numbers = array.array("i")
+        for level, kind, data in rights:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+        connection = socket.socket(fileno=numbers[0]) if numbers else None
+        try:
+            sender, name, value = _decode(content)
+        except (ValueError, TypeError) as error:  # one that is longer than LARGEST has no end
+            log.error("message.unreadable", error=str(error))
+            if connection is not None:
+                connection.close()
+            continue
+        return sender, name, connection, value

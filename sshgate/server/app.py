@@ -24,7 +24,7 @@ from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends
 from sshgate.server.reload import ConfigReloader
 from sshgate.server.sharing import SharedReport
-from sshgate.server.workers import DRAIN, STOP, Parent, Worker
+from sshgate.server.workers import CUT, DRAIN, STOP, Parent, Worker
 from sshgate.stream.tasks import cancel, first_of
 from sshgate.telemetry import log as logs
 from sshgate.telemetry.audit import AuditFile
@@ -85,7 +85,7 @@ def _run(
         return 1
     finally:
         # The loop's signal handlers are gone. Without this, one more signal would kill a process that ends cleanly.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (*STOP, DRAIN, CUT):
             signal.signal(number, signal.SIG_IGN)
     return 0
 
@@ -244,17 +244,20 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _stop_signals(by_parent: bool) -> asyncio.Queue[int]:
-    """Return the queue of signals that stop this process. ``by_parent``: those of a parent are handled as well."""
+    """Return the queue of signals that stop this process: the first, and those that cut the drain.
+
+    ``by_parent``: only its parent's ``CUT`` cuts. Otherwise each later signal does.
+    """
     stop: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     caught: list[int] = []
 
     def stop_at(number: int) -> None:
-        if number != DRAIN or not caught:
+        if not caught or number == CUT or not by_parent:
             caught.append(number)
             stop.put_nowait(number)
 
-    numbers = [*STOP, DRAIN] if by_parent else STOP
+    numbers = [*STOP, DRAIN, CUT] if by_parent else STOP
     for number in numbers:
         loop.add_signal_handler(number, stop_at, number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

@@ -74,8 +74,8 @@ class SharedReport:
         metrics.reads(
             "sshgate_worker_restarts", "How often one of them was begun anew.", (), lambda: {(): float(restarts)}
         )
-        siblings.answers("ready", lambda _: readiness.why_not())
-        siblings.answers("metrics", lambda _: self._leave())
+        siblings.answers("ready", self._is_ready)
+        siblings.answers("metrics", self._leave)
 
     def __repr__(self) -> str:
         return f"<SharedReport {self._siblings!r}>"
@@ -85,15 +85,20 @@ class SharedReport:
         own, others = await asyncio.gather(
             self._readiness.why_not(), self._siblings.ask("ready", seconds=READY_SECONDS)
         )
-        return None if None in others.values() else own
+        # One that is still starting answers None.
+        return None if True in others.values() else own
+
+    async def _is_ready(self, _: object) -> bool:
+        return await self._readiness.why_not() is None
 
     async def metrics(self) -> bytes:
         """See ``HealthReport``: the sums. A worker that does not answer counts by what it left last."""
-        await self._leave()
+        await self._leave(None)
         answered = await self._siblings.ask("metrics", seconds=METRICS_SECONDS)
-        running = {self._siblings.index, *answered}
+        running = {self._siblings.index, *(worker for worker, left in answered.items() if left)}
         pages = range(self._siblings.count)
         return summed((self._siblings.page(one).read() or b"", one in running) for one in pages)
 
-    async def _leave(self) -> None:
+    async def _leave(self, _: object) -> bool:
         self._page.write(self._metrics.snapshot())
+        return True

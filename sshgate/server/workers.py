@@ -38,9 +38,9 @@ HUNG_SECONDS = 60.0
 TICK = 1.0
 STOP = (signal.SIGTERM, signal.SIGINT)
 PASSED_ON = (*STOP, signal.SIGHUP)
-# The parent's request to drain. Unlike a second SIGTERM it does not cut a drain that has begun: service managers
-# send SIGTERM to all processes of a service.
-DRAIN = signal.SIGUSR1
+# The parent's requests to drain, and to cut a drain. Nothing else cuts a worker's drain: service managers send SIGTERM
+# to all processes of a service, and so does the kernel to the workers when the parent dies.
+DRAIN, CUT = signal.SIGUSR1, signal.SIGUSR2
 _PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger("sshgate.parent")
@@ -72,6 +72,11 @@ class _Process:
         self.pause = FIRST_PAUSE
         self.restarts = -1
         self.still = 0.0
+
+    def postpone(self) -> None:
+        """Begin it anew later, and next time after twice as long."""
+        self.due = time.monotonic() + self.pause
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
 
 class Parent:
@@ -150,18 +155,26 @@ class Parent:
 
     def _start(self, index: int) -> None:
         one = self._workers[index]
-        one.restarts += 1
         one.started = time.monotonic()
         one.still, one.serving = 0.0, False
         self._boxes.clear(index)
-        worker = Worker(index, self._boxes, one.restarts)
+        worker = Worker(index, self._boxes, one.restarts + 1)
         # Signals wait until the child can handle them: none is lost, and none kills it half started.
-        signal.pthread_sigmask(signal.SIG_BLOCK, [*PASSED_ON, DRAIN])
-        parent, pid = os.getpid(), os.fork()
-        if not pid:
-            self._child(worker, parent)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*PASSED_ON, DRAIN])
+        signal.pthread_sigmask(signal.SIG_BLOCK, [*PASSED_ON, DRAIN, CUT])
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+            if not pid:
+                self._child(worker, parent)
+        except OSError as error:
+            log.error("worker.unstarted", number=worker.number, error=str(error), seconds=one.pause)
+            one.postpone()
+            self._status = self._status or int(not self._began)
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [*PASSED_ON, DRAIN, CUT])
         one.pid = pid
+        one.restarts += 1
         log.info("worker.started", number=worker.number, pid=pid)
 
     def _child(self, worker: Worker, parent: int) -> None:
@@ -211,7 +224,7 @@ class Parent:
             number = self._signals.pop(0)
             if number in STOP:
                 self._stopping += 1
-                number = DRAIN if self._stopping == 1 else number
+                number = DRAIN if self._stopping == 1 else CUT
             for one in self._workers:
                 if one.pid is not None:
                     os.kill(one.pid, number)
@@ -245,9 +258,8 @@ class Parent:
                 continue
             if time.monotonic() - one.started > STEADY_SECONDS:
                 one.pause = FIRST_PAUSE
-            one.due = time.monotonic() + one.pause
             log.error("worker.ended", number=index + 1, status=status, seconds=one.pause)
-            one.pause = min(2 * one.pause, LONGEST_PAUSE)
+            one.postpone()
 
     def _look_for_hung(self, last: float) -> float:
         """Kill workers whose event loop is stuck. Time in which this process was stopped does not count."""

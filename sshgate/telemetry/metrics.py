@@ -36,7 +36,7 @@ SESSION_STAGES = (Stage.CLAIM, Stage.ENTER, Stage.LAUNCH, Stage.FIRST_BYTE)
 # Kinds of metrics that only grow, and the metrics of several workers that are not added up.
 COUNTED = ("counter", "histogram")
 SMALLEST = ("sshgate_draining", "process_start_time_seconds")
-LARGEST = ("sshgate_info", "sshgate_sandboxes", "process_max_fds")
+LARGEST = ("sshgate_info", "sshgate_sandboxes", "process_open_fds", "process_max_fds")
 
 log = structlog.get_logger("sshgate.metrics")
 

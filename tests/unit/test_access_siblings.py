@@ -11,7 +11,11 @@ from typing import Any
 
 import uvloop
 
-from sshgate.access.siblings import PAGE_BYTES, PARENT, REPORTS, Inboxes, SharedPage, Siblings, send
+from sshgate.access.siblings import PAGE_BYTES, PARENT, REPORTS, Inboxes, SharedPage, Siblings, receive, send
+from sshgate.server.sharing import SharedReport
+from sshgate.telemetry.metrics import Metrics
+from sshgate.telemetry.readiness import Readiness
+from tests.unit.test_web_login import logins
 
 LIMIT = 20.0
 
@@ -168,6 +172,59 @@ def test_questions_are_answered_by_those_that_can_within_the_time() -> None:
             third.answers("double", never)
             assert await first.ask("double", 21, seconds=0.5) == {1: 42}
             assert not first._asked
+
+    uvloop.run(work())
+
+
+def test_a_message_that_cannot_be_read_is_passed_over_and_its_connection_closed() -> None:
+    boxes = Inboxes(1)
+    ours, theirs = socket.socketpair()
+    socket.send_fds(boxes.to_workers[0], [b"\xc1"], [theirs.fileno()])
+    theirs.close()
+    assert send(boxes.to_workers[0], PARENT, "gone", 7)
+    assert receive(boxes.inboxes[0]) == (PARENT, "gone", None, 7)
+    assert ours.recv(1) == b""
+    ours.close()
+    boxes.close()
+
+
+def test_a_worker_that_still_starts_is_not_ready_and_has_no_metrics() -> None:
+    async def work() -> None:
+        async def fine() -> None: ...
+
+        async with workers(Inboxes(2), 0, 1) as (first, second):
+            mine, theirs = Readiness(fine), Readiness(fine)
+            theirs.serving = True
+            report = SharedReport(mine, Metrics(), first, 0)
+            assert "starting" in str(await report.why_not())
+            SharedReport(theirs, Metrics(), second, 0)
+            assert await report.why_not() is None
+            assert b"\nsshgate_workers 2.0\n" in await report.metrics()
+            theirs.draining = True
+            assert "starting" in str(await report.why_not())
+
+    uvloop.run(work())
+
+
+def test_failed_logins_of_the_longest_names_reach_all_and_wrong_links_are_not_asked_about() -> None:
+    async def work() -> None:
+        boxes = Inboxes(2)
+        async with workers(boxes, 0, 1) as (first, second):
+            here = logins(siblings=first)
+            there = Observed(second)
+            second.handle("web login failed", lambda _, value: there.reports.append(value))
+            for number in range(400):
+                await here.by_password("\N{GRINNING FACE}" * 300, "", f"192.0.{number // 250}.{number % 250}")
+            await eventually(800, lambda: len(there.reports))
+            asked: list[str] = []
+
+            async def take(ticket: str) -> None:
+                asked.append(ticket)
+
+            second.answers("web link taken", take)
+            for ticket in ("x" * 32, "x" * 33, "x" * 60_000, "\N{GRINNING FACE}" * 32):
+                await here.by_link(ticket, "192.0.2.1")
+            assert asked == ["x" * 32]
 
     uvloop.run(work())
 

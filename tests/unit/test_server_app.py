@@ -1,8 +1,11 @@
-"""A drain in which a part is broken: it is seen, and the sessions that run are still waited for."""
+"""Drains with broken parts, which are seen and still wait for sessions; signals; workers that cannot be started."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from sshgate.config.model import Access, Address, Config, SandboxPlace, Ssh
 from sshgate.server import app
 from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends
+from sshgate.server.workers import CUT, DRAIN, Parent
 
 
 class BrokenFrontend:
@@ -84,3 +88,48 @@ async def test_a_front_end_that_cannot_close_leaves_none_of_the_others_open(tmp_
     with pytest.raises(KeyError):
         await frontends.close()
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize("by_parent", [False, True])
+async def test_a_worker_is_cut_by_its_parent_only(by_parent: bool) -> None:
+    """A service manager ends all processes at once, and the kernel ends a worker whose parent dies."""
+    stop = app._stop_signals(by_parent)
+    came: list[int] = []
+    try:
+        for number in (signal.SIGTERM, signal.SIGTERM, *([DRAIN, signal.SIGTERM, CUT] if by_parent else [])):
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(0.05)
+        while not stop.empty():
+            came.append(stop.get_nowait())
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, DRAIN, CUT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+    assert came == [signal.SIGTERM, CUT if by_parent else signal.SIGTERM]
+
+
+def test_a_worker_that_cannot_be_forked_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    config = Config(
+        ssh=Ssh(listen=Address("127.0.0.1", 0), host_keys=tmp_path / "host"),
+        access=Access(authorized_keys=tmp_path / "users"),
+        workers=2,
+    )
+    parent = Parent(config, None, lambda *_: 0)
+    parent._began = True
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            parent._start(1)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    assert [(line["event"], line["seconds"]) for line in lines] == [
+        ("worker.unstarted", 0.25),
+        ("worker.unstarted", 0.5),
+    ]
+    assert parent._workers[1].due > time.monotonic()
+    assert (parent._workers[1].pid, parent._workers[1].restarts, parent._status) == (None, -1, 0)
+    parent._boxes.close()
+    for one in parent._reserved:
+        one.close()

@@ -205,6 +205,8 @@ def test_workers_add_up_but_for_what_each_counts_for_all() -> None:
     assert found["sshgate_logins_total"] == 7
     assert found["sshgate_web_sockets"] == found["sshgate_api_seconds_count"] == 3
     assert (found["sshgate_info"], found["sshgate_sandboxes"], found["sshgate_draining"]) == (1, 7, 0)
+    # The limit is each process's own.
+    assert found["process_open_fds"] < 1.5 * _values(_worker(0, 0).text())["process_open_fds"]
 
 
 def test_counters_outlive_a_worker_and_gauges_do_not() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 import subprocess
@@ -11,16 +12,20 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp.web import RequestHandler
 
 from sshgate.access.key_line import fingerprint_of
 from sshgate.access.siblings import Inboxes, Siblings
 from sshgate.config.model import Access, Address, Config, Limits, SandboxPlace, Ssh, Tls, Web
 from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends
+from sshgate.stream.turns import Budget
 from tests.rig.ssh import make_key
-from webshim.credentials import Principal, load
+from webshim.credentials import Principal, Signer, load
+from webshim.handover import Handover
 
 USERS = ["ann", "bob", "cyd", "dan"]
 ANSWER_SECONDS = 10.0
@@ -131,6 +136,123 @@ async def test_a_pipelined_request_of_another_worker_is_refused_and_harms_nobody
             assert (status, body["error"]["code"]) == (503, "unavailable")  # type: ignore[index]
             assert await reader.read() == b""
             writer.close()
+
+
+async def test_half_a_pipelined_head_is_not_lost(tmp_path: Path) -> None:
+    async with pair(tmp_path) as workers:
+        first = next(user for user in USERS if workers.owner(user) == 0)
+        second = next(user for user in USERS if workers.owner(user) == 1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", workers.ports[0])
+        head = workers.head(second)
+        writer.write(workers.head(first) + head[:20])
+        assert (await answer(reader))[0] == 200
+        await asyncio.sleep(0.05)
+        writer.write(head[20:])
+        assert (await answer(reader))[0] == 503
+        writer.close()
+
+
+async def test_a_request_that_comes_in_the_turn_after_an_answer_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a proxy that uses its connection for the next user as soon as it has the answer."""
+    following: list[bytes] = []
+    finish = RequestHandler.finish_response
+
+    async def finished(connection: RequestHandler, *args: Any) -> Any:
+        done = await finish(connection, *args)
+        if following:
+            asyncio.get_running_loop().call_soon(connection.data_received, following.pop())
+        return done
+
+    monkeypatch.setattr(RequestHandler, "finish_response", finished)
+    async with pair(tmp_path) as workers:
+        first = next(user for user in USERS if workers.owner(user) == 0)
+        second = next(user for user in USERS if workers.owner(user) == 1)
+        following.append(workers.head(second))
+        reader, writer = await asyncio.open_connection("127.0.0.1", workers.ports[0])
+        writer.write(workers.head(first))
+        for user in (first, second):
+            status, body = await answer(reader)
+            assert (status, body["user"]) == (200, user)
+        writer.close()
+
+
+async def test_a_head_costs_one_check_of_a_signature_and_is_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, charge = Signer.read, Budget.charge
+    checked: list[str] = []
+    charged: list[float] = []
+
+    def counted(signer: Signer, use: Any, word: str) -> Principal | None:
+        checked.append(word)
+        return read(signer, use, word)
+
+    def noted(budget: Budget, seconds: float) -> None:
+        charged.append(seconds)
+        charge(budget, seconds)
+
+    monkeypatch.setattr(Signer, "read", counted)
+    monkeypatch.setattr(Budget, "charge", noted)
+    async with pair(tmp_path) as workers:
+        user = next(user for user in USERS if workers.owner(user) == 1)
+        wrong = f"{workers.name}=x; ".encode() * 300
+        reader, writer = await asyncio.open_connection("127.0.0.1", workers.ports[0])
+        writer.write(workers.head(user).replace(b"Cookie: ", b"Cookie: " + wrong))
+        status, body = await answer(reader)
+        assert (status, body["user"]) == (200, user)
+        # At both workers, and for the answer.
+        assert len(checked) == 3
+        assert len(charged) == 2
+        writer.close()
+
+
+async def test_a_long_head_moves_nowhere(tmp_path: Path) -> None:
+    async with pair(tmp_path) as workers:
+        for user in USERS:
+            reader, writer = await asyncio.open_connection("127.0.0.1", workers.ports[0])
+            long = b"".join(b"A%d: %s\r\n" % (number, b"a" * 8000) for number in range(5))
+            writer.write(workers.head(user)[:-2] + long + b"\r\n")
+            assert (await answer(reader))[0] == (503 if workers.owner(user) else 200)
+            writer.close()
+
+
+async def test_a_client_that_leaves_with_its_request_leaves_nothing_to_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its head and the end of its TLS come in one segment."""
+    copies: list[Handover] = []
+    copy = Handover._copy
+
+    async def copied(handover: Handover, *args: Any) -> None:
+        await copy(handover, *args)
+        copies.append(handover)
+
+    monkeypatch.setattr(Handover, "_copy", copied)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(received, sent)
+    async with pair(tmp_path, certificate(tmp_path)) as workers, asyncio.timeout(ANSWER_SECONDS):
+        user = next(user for user in USERS if workers.owner(user) == 1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", workers.ports[0])
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(sent.read())
+                received.write(await reader.read(1 << 16))
+        client.write(workers.head(user))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.unwrap()
+        writer.write(sent.read())
+        while await reader.read(1 << 16):
+            pass
+        writer.close()
+        while not copies or copies[0]._copied:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_a_head_without_an_end_is_cut(tmp_path: Path) -> None:

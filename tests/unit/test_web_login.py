@@ -16,6 +16,7 @@ from sshgate.access import ledger
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.identity import Certified, Identity, LoginName, Restrictions
 from sshgate.access.ledger import Ledger, MemoryUserRecords
+from sshgate.access.siblings import Siblings
 from sshgate.config.model import Address, Tls, Web
 from sshgate.errors import BadRequest, Denied, GateError, Unavailable
 from sshgate.session.subsystems.registry import SubsystemRequest
@@ -45,10 +46,12 @@ class Keys(Keyring):
         return self.allowed if certificate == SHOWN else None
 
 
-def logins(keys: Keys | None = None, ledger: Ledger | None = None, **web: object) -> Logins:
+def logins(
+    keys: Keys | None = None, ledger: Ledger | None = None, siblings: Siblings | None = None, **web: object
+) -> Logins:
     settings = dataclasses.replace(Web(public_url="https://term.example/shell"), **web)  # type: ignore[arg-type]
     place = PublicEndpoint(settings, Address("0.0.0.0", 31000))
-    return Logins(settings, keys or Keys(), Signer(b"k" * 32), place, ledger)
+    return Logins(settings, keys or Keys(), Signer(b"k" * 32), place, ledger, siblings)
 
 
 def identity(method: str = "publickey", login: str = "alice", **restrictions: Any) -> Identity:
