@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from sshgate.errors import ProgramMissing, StartFailed
 from sshgate.sandbox import launcher
@@ -39,8 +40,9 @@ async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False)
     probe = sandbox.probe(fresh)
     process = await sandbox.start(argv if probe is None else launcher.looking(argv, probe), terminal)
     try:
-        async with asyncio.timeout(MARK_SECONDS + (probe.seconds if probe is not None else 0)):
-            process.pid, verdict = await _mark(process)
+        async with asyncio.timeout(MARK_SECONDS) as limit:
+            # Only once the launcher runs, it may look for a while: a node that starts nothing is not waited for.
+            process.pid, verdict = await _mark(process, lambda: _extend(limit, probe.seconds if probe else 0))
         if probe is not None:
             await sandbox.judge(verdict)
     except TimeoutError as error:
@@ -116,8 +118,16 @@ def _end_mark(process: Process, program: launcher.Program, no_input: bool) -> by
     return expect(no_input) if expect is not None else None
 
 
-async def _mark(process: Process) -> tuple[int, Verdict]:
+def _extend(limit: asyncio.Timeout, seconds: float) -> None:
+    until = limit.when()
+    assert until is not None
+    limit.reschedule(until + seconds)
+
+
+async def _mark(process: Process, begun: Callable[[], None]) -> tuple[int, Verdict]:
+    """Read up to the mark; ``begun`` is called once, when the launcher has printed its first byte."""
     mark = launcher.ReadyMark()
+    first = True
     complaint = b""
     complained = 0
     while (chunk := await process.read()) is not None:
@@ -128,6 +138,9 @@ async def _mark(process: Process) -> tuple[int, Verdict]:
             if complained > LONGEST_TALK:
                 raise StartFailed("the sandbox's /bin/sh complains without an end.")
             continue
+        if first:
+            first = False
+            begun()
         try:
             pid = mark.feed(data)
         except ValueError as error:

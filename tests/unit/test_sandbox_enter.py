@@ -12,7 +12,7 @@ from sshgate.errors import StartFailed
 from sshgate.sandbox import enter as launch
 from sshgate.sandbox import launcher
 from sshgate.sandbox.launcher import Program
-from sshgate.sandbox.probe import Verdict
+from sshgate.sandbox.probe import Probe, Verdict
 from sshgate.sandbox.side_execs import LONGEST_TALK, ExecLimits, SideExecs, dismiss
 from sshgate.stream.interfaces import STDERR, STDOUT, Process, Request, Shell
 from sshgate.stream.terminal import Terminal
@@ -90,3 +90,24 @@ async def test_the_terminals_mark_is_found_among_other_output() -> None:
     process.output.put(b"a" * 4000, STDOUT)
     process.output.put(b"b" + launcher.TERMINAL_MARK + b"c" * 9000, STDOUT)
     assert await _terminal(process) == b"a" * 4000 + b"b" + b"c" * 9000
+
+
+class Looking(Place):
+    """A sandbox whose launchers have to look at an address first."""
+
+    def probe(self, parked: bool) -> Probe:  # type: ignore[override]
+        return Probe("", "", 2)
+
+
+@pytest.mark.parametrize(("first", "waits"), [(b"", 0.1), (b"\x01", 2.1)])
+async def test_a_node_that_starts_nothing_is_not_waited_for_as_long_as_a_launcher_that_looks(
+    first: bytes, waits: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "MARK_SECONDS", 0.1)
+    process = TestProcess()
+    if first:
+        process.output.put(first, STDOUT)
+    began = time.monotonic()
+    with pytest.raises(StartFailed):
+        await launch.park(Looking(process), None)  # type: ignore[arg-type]
+    assert waits <= time.monotonic() - began < waits + 1.9
