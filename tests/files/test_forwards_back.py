@@ -192,8 +192,8 @@ def test_the_agent_comes_back_after_the_relay_was_killed(user: Ssh, agent: str, 
     with master(there, tmp_path, *options) as control:
         assert b"ED25519" in there.run("ssh-add -l", options=(*control, *options), environ=environ).out
         assert there.run("pkill python3", options=control).status == 0
-        ended = until(lambda: there.run("ssh-add -l", options=(*control, *options), environ=environ), 20)
-        assert b"ED25519" in ended.out, ended.both
+        again = (*control, *options)
+        until(lambda: b"ED25519" in there.run("ssh-add -l", options=again, environ=environ).out, 20, "the agent again")
         assert there.run("end", options=("-s",)).status == 0
 
 
