@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.browser.conftest import Enter
 from tests.browser.test_hands import PHONE
 from tests.rig.browser import Door, Tab
+from tests.rig.waiting import until
 
 CELL = 4  # a column within the link
 
@@ -111,5 +112,5 @@ def test_the_port_of_a_named_sandbox_is_reached_by_ssh(door: Door, enter: Enter)
     tab.page.mouse.click(*_point(tab))
     tab.page.keyboard.up("Control")
     tab.page.click("#port-copy")
-    command = tab.page.evaluate("() => navigator.clipboard.readText()")
+    command = until(lambda: tab.page.evaluate("() => navigator.clipboard.readText()"), 5, "a copy")
     assert command == f"ssh -p {door.gateway.port} -L 8080:localhost:8080 dev=ports@127.0.0.1"
