@@ -23,6 +23,8 @@ from typing import Any
 import msgspec
 import structlog
 
+from sshgate.stream.tasks import TaskSet
+
 # The parent's number as a sender, and the boxes' places: workers are 0, 1, ...
 PARENT = -1
 # Bytes of one message; larger than anything that is sent, and smaller than a socket's buffer.
@@ -129,7 +131,7 @@ class Siblings:
         self._asked: dict[int, asyncio.Future[Any]] = {}
         # At random, so that an answer to this worker's predecessor is not taken for one to this.
         self._numbers = itertools.count(secrets.randbits(48))
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._flushing: asyncio.Handle | None = None
         self._beating: asyncio.TimerHandle | None = None
 
@@ -277,9 +279,7 @@ class Siblings:
                     if (handler := self._handlers.get(topic)) is not None:
                         handler(sender, one)
             case "ask":
-                task = asyncio.get_running_loop().create_task(self._answer(sender, *value))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._tasks.start(self._answer(sender, *value))
             case "answer":
                 if (asked := self._asked.get(value[0])) is not None and not asked.done():
                     asked.set_result(value[1])

@@ -77,10 +77,10 @@ async def test_a_signal_of_one_channel_leaves_the_others_alone(user: Ssh) -> Non
 
 def test_a_lost_terminal_hangs_up_what_ran_on_it(user: Ssh, tmp_path: Path) -> None:
     with master(user, tmp_path) as control:
-        program = "trap 'echo hung up >/tmp/told; exit' HUP; echo up; while :; do sleep 0.1; done"
+        program = "trap 'echo hung up >/tmp/hung-up; exit' HUP; echo up; while :; do sleep 0.1; done"
         with session(user, program, "-tt", *control) as (_, line):
             assert line == "up"
-        output = until(lambda: user.run("cat /tmp/told 2>/dev/null", options=control).out, 20, "the hang-up")
+        output = until(lambda: user.run("cat /tmp/hung-up 2>/dev/null", options=control).out, 20, "the hang-up")
         assert output == b"hung up\n"
 
 
