@@ -219,7 +219,8 @@ class Connection(BudgetedReader):
             self._desk.malformed(self.peer, "a PROXY header from an address that web.proxy_protocol does not list")
             self.force_close()
         elif self._router is None or not (self._head or self._between_requests):
-            if (current := self._current_request) is not None and current.content.is_eof():
+            # Without data aiohttp calls it, to go on with what it has kept of this request.
+            if data and (current := self._current_request) is not None and current.content.is_eof():
                 self._router = None  # pipelined
             super().data_received(data)
         else:

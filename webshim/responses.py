@@ -61,6 +61,9 @@ def refused(refusal: Refusal) -> web.Response:
     """Return the JSON response for a refusal."""
     response = answer({"error": {"code": refusal.code, "message": str(refusal)}, **refusal.more}, refusal.status)
     response.headers.update(refusal.headers or {})
+    if response.headers.get("Connection") == "close":
+        # By the header alone only the client would close.
+        response.force_close()
     return response
 
 

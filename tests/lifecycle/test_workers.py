@@ -189,7 +189,7 @@ def test_failures_of_a_source_count_at_all_workers(place: Place) -> None:
     wrong = place.user(gateway, "nobody")
     assert [wrong.run("true").status for _ in range(3)] == [255] * 3
     # Without the rig's own connection, which only waits for the port.
-    assert sum(bool(one.get("failures")) for one in records(gateway)) == 3
+    until(lambda: sum(bool(one.get("failures")) for one in records(gateway)) == 3, 10, "three reports")
     # Three times 10 s, wherever they were: each worker refuses.
     refused = [place.user(gateway).run("true") for _ in range(10)]
     assert {one.status for one in refused} == {255}

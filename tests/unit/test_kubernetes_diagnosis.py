@@ -59,6 +59,12 @@ def test_a_failed_pod_says_why(status: dict[str, Any], sentence: str) -> None:
         assert sentence in judged.reason
 
 
+def test_a_pod_that_gave_way_to_another_says_so() -> None:
+    ended = deleted(pod(conditions=[Condition("DisruptionTarget", "True", "PreemptionByScheduler", "preempted")]), HOUR)
+    assert ended.phase == "ended"
+    assert "preempted" in ended.reason
+
+
 def test_a_pod_out_of_memory_says_so() -> None:
     state = ContainerState(terminated=Terminated(exit_code=137, reason="OOMKilled"))
     assert "more memory than it may have" in classify(pod(state, phase="Failed"), "i", HOUR).reason

@@ -261,3 +261,23 @@ async def test_a_head_without_an_end_is_cut(tmp_path: Path) -> None:
         writer.write(b"GET / HTTP/1.1\r\nA: " + b"a" * (1 << 20))
         assert b" 400 " in await reader.readline()
         writer.close()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_a_request_after_one_with_a_body_moves(tmp_path: Path, pieces: int) -> None:
+    """As when a page logs in and goes on by the same connection."""
+    async with pair(tmp_path) as workers:
+        for user in USERS:
+            for port in workers.ports:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                body = b'{"link": "wrong"}'
+                head = b"POST /api/login HTTP/1.1\r\nOrigin: http://127.0.0.1:99\r\nContent-Type: application/json\r\n"
+                head += b"Host: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+                for part in (head, body) if pieces == 2 else (head + body,):
+                    writer.write(part)
+                    await asyncio.sleep(0.01)
+                assert (await answer(reader))[0] == 401
+                writer.write(workers.head(user))
+                status, found = await answer(reader)
+                assert (status, found.get("user")) == (200, user)
+                writer.close()

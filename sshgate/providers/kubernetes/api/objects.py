@@ -79,8 +79,8 @@ class Condition(Object):
     last_transition_time: str | None = None
 
 
-# Whether it is ready, and that it has no node.
-_CONDITIONS = {("Ready", "True"), ("PodScheduled", "False")}
+# Whether it is ready, that it has no node, and that the cluster is ending it.
+_CONDITIONS = {("Ready", "True"), ("PodScheduled", "False"), ("DisruptionTarget", "True")}
 
 
 class PodSpec(Object):

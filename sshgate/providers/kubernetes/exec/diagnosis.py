@@ -134,6 +134,10 @@ class StartupErrors:
 
 
 def _removed(pod: Pod) -> PodPhase:
+    disruption = next((one for one in pod.status.conditions if one.type == "DisruptionTarget"), None)
+    if disruption is not None:
+        # A drained node, a taint, or pods of higher priority that the scheduler found no other room for.
+        return PodPhase("ended", f"the cluster ended the sandbox: {quoted(disruption.message or disruption.reason)}")
     name = pod.metadata.labels.get(NAME)
     if name is not None:
         return PodPhase("ended", f"the sandbox {name!r} was ended.")
