@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from tests.lifecycle.place import Place, names, staying
 from tests.rig.gateway import Gateway, free_port, nothing_left
 from tests.rig.scrape import Scraped, events, get
 from tests.rig.waiting import until
+from tests.rig.web import Tab, browser
 
 pytestmark = pytest.mark.cluster
 
@@ -157,6 +159,24 @@ def test_a_killed_parent_leaves_nothing(place: Place) -> None:
         nothing_left(below, 30)
     assert of_worker(gateway, "stopped") == {1: 1, 2: 1}
     until(lambda: not place.pods(), 30, "no pods")
+
+
+async def test_a_page_works_whichever_worker_its_connections_reach(place: Place) -> None:
+    """Login, session and socket, as a browser does it: on one connection where it can."""
+    port = free_port()
+    gateway = two(place, web={"listen": f"127.0.0.1:{port}", "secret": "web"})
+    dev = place.user(gateway)
+    for number in range(8):
+        link = (await asyncio.to_thread(dev.run, "web", options=("-s",))).out.decode()
+        async with browser(f"http://127.0.0.1:{port}") as page:
+            await page.login(link.split()[0])
+            session = await page.new()
+            tab = Tab(page, session["id"])
+            await tab.open(session["ticket"])
+            await tab.type(f"echo {number}-$((6 * 7)); exit\n".encode())
+            await tab.until(lambda: tab.messages("exit"), "exit")  # noqa: B023
+            assert f"{number}-42".encode() in tab.text
+            await tab.leave()
 
 
 def test_a_change_of_the_settings_reaches_all_workers(place: Place) -> None:
