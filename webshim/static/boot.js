@@ -9,9 +9,11 @@
   Object.assign(globalThis, { loginTicket: found && found[1] });
 
   const page = new URL(document.currentScript?.dataset["page"] ?? "", document.baseURI).href;
-  /** @type {Set<EventTarget | null>} */
-  const lost = new Set();
-  document.addEventListener("error", ({ target }) => lost.add(target), { capture: true });
+  /** Which parts have arrived or not: a style has a `sheet` in both cases. @type {Map<EventTarget | null, boolean>} */
+  const arrived = new Map();
+  for (const kind of ["load", "error"]) {
+    document.addEventListener(kind, ({ target }) => arrived.set(target, kind === "load"), { capture: true });
+  }
 
   /** Another address of the same file: browsers remember a module that did not arrive. @param {string} url @param {number} attempt */
   const address = (url, attempt) => (attempt ? url.replace(/\/at\/(\w+)[^/]*\//, `/at/$1-${attempt}/`) : url);
@@ -40,8 +42,8 @@
         link = next;
       }
       return new Promise((resolve, reject) => {
-        if (link.sheet) resolve(null);
-        if (lost.has(link)) reject(new Error(link.href));
+        if (arrived.get(link) === true) resolve(null);
+        if (arrived.get(link) === false) reject(new Error(link.href));
         link.addEventListener("load", resolve);
         link.addEventListener("error", reject);
       });
