@@ -1,0 +1,111 @@
+"""Who asks the broker, what for, and how it is refused; and what meters and egress handlers have to be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sshgate.stream.interfaces import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The sandbox that a connection comes from. The gateway vouches for it; nothing in it is the sandbox's word."""
+
+    user: str
+    groups: tuple[str, ...]
+    """Those of ``limits.groups`` that the user is in."""
+    profile: str
+    sandbox: str
+    """Its id in logs and events."""
+    uid: str
+    """Differs from every earlier sandbox with the same id."""
+    name: str | None
+    """The name of a named sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One request to a model that may be made, as far as the rules have looked at it."""
+
+    caller: Caller
+    provider: str
+    """``anthropic``, ``openai`` or ``gemini``."""
+    path: str
+    """Without the provider's prefix and the query."""
+    model: str
+    """As the client asked for it; empty for a list of models."""
+    stream: bool
+    """Whether the answer is a stream of events."""
+    size: int
+    """Bytes of its body."""
+
+
+class Refused(Exception):
+    """A request that is answered here and never reaches the provider.
+
+    Args:
+        sentence: what the agent's user reads: what is wrong, and what to do.
+        status: of HTTP.
+        headers: more headers of the answer.
+    """
+
+    def __init__(self, sentence: str, status: int = 403, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.status = status
+        self.headers = dict(headers or {})
+
+
+class Observer(Protocol):
+    """Looks at one answer while it passes. It cannot change or delay it, so both methods must be quick."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the answer's body, as the sandbox gets them."""
+
+    def finish(self) -> Mapping[str, str | int | float]:
+        """The answer is over, or has broken. Called once. Returns fields for the event of the request."""
+
+
+class Meter(Protocol):
+    """Decides whether a request may still be paid for, and counts what it costs."""
+
+    async def admit(self, request: ModelRequest) -> None:
+        """Called before the provider is asked. Raises ``Refused``."""
+
+    def observe(self, request: ModelRequest, status: int, headers: Mapping[str, str]) -> Observer:
+        """Return what looks at the answer with this status and these headers of the provider."""
+
+
+class Unmetered:
+    """The ``Meter`` that admits everything and counts nothing."""
+
+    async def admit(self, request: ModelRequest) -> None:
+        """See ``Meter``."""
+
+    def observe(self, request: ModelRequest, status: int, headers: Mapping[str, str]) -> Observer:
+        """See ``Meter``."""
+        return _NoObserver()
+
+
+class _NoObserver:
+    def feed(self, data: bytes) -> None:
+        pass
+
+    def finish(self) -> Mapping[str, str | int | float]:
+        return {}
+
+
+EgressHandler = Callable[[Stream, Caller], Awaitable[None]]
+"""Answers a connection that begins with CONNECT or with a request for a whole URL; it reads them itself.
+
+It closes the stream. ``GateError`` is reported; cancellation closes both ends.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Keys that a user has brought for one sandbox, by provider. In memory only; never shown by ``repr``."""
+
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
