@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
+from sshgate.config.model import Config
 from sshgate.stream.interfaces import Stream
 
 
@@ -103,9 +105,24 @@ EgressHandler = Callable[[Stream, Caller], Awaitable[None]]
 It closes the stream. ``GateError`` is reported; cancellation closes both ends.
 """
 
+NO_KEYS: Mapping[str, str] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """Keys that a user has brought for one sandbox, by provider. In memory only; never shown by ``repr``."""
 
-    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+class BrokerConnections(Protocol):
+    """What answers connections from sandboxes: the broker itself, or the connection to one in another process."""
+
+    async def open(self) -> None:
+        """Prepare, once, before any other call. Raises ``GateError``."""
+
+    async def serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
+        """Answer one connection to its end, and close it. Never raises. Cancelling closes it.
+
+        Args:
+            brought: the keys that the sandbox's user has brought, by provider.
+        """
+
+    def reconfigure(self, config: Config) -> None:
+        """Use other settings for what begins later."""
+
+    async def close(self) -> None:
+        """Close what is open."""

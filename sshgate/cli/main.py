@@ -81,6 +81,30 @@ def serve(file: Path, workers: int | None) -> None:
     sys.exit(app.run(config, file=file, given=given))
 
 
+@main.command()
+@_CONFIG
+@click.option("--listen", help="The address to listen on, where gateways find the broker by another one.")
+def broker(file: Path, listen: str | None) -> None:
+    """Run the broker as a process of its own, which gateways reach at broker.listen.
+
+    It alone has the keys of models. It reads the gateways' settings file, of which it uses models, broker, profiles,
+    limits.groups, telemetry and log. SIGTERM or Ctrl-C stops it as it does a gateway.
+
+    Exit status: 0 after a signal, 1 if it cannot start, 2 if the settings are not valid.
+    """
+    config = _load(file)
+    if listen is not None:
+        from sshgate.config.values import address
+
+        try:
+            config = replace(config, broker=replace(config.broker, listen=address(listen)))
+        except ValueError as error:
+            _fail(f"sshgate: --listen: {error}.", 2)
+    from sshgate.server import broker as process
+
+    sys.exit(process.run(config, file))
+
+
 @main.command("try")
 @click.option(
     "-p", "--port", type=click.IntRange(0, 65_535), default=2222, show_default=True, help="0 picks a free port."

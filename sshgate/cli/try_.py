@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.key_line import fingerprint_of
-from sshgate.config.model import Access, Address, Config, Limits, Log, Profile, SandboxPlace, Ssh, Web
+from sshgate.broker.keys import VARIABLES
+from sshgate.config.model import Access, Address, Config, Limits, Log, Model, Profile, Provider, SandboxPlace, Ssh, Web
 from sshgate.errors import ConfigError, Unavailable
 from sshgate.server import app
 from sshgate.server.frontends import Frontends
@@ -45,14 +46,15 @@ def run(port: int, keys: Path) -> int:
         GateError: The port is taken, or ``keys`` cannot be used.
     """
     _check_port(port)
-    config = replace(prepare(port, keys), web=Web(listen=_web_address(port), secret=keys / "web"))
+    offered = offer_models(prepare(port, keys))
+    config = replace(offered, web=Web(listen=_web_address(port), secret=keys / "web"))
 
     def on_ready(frontends: Frontends) -> None:
         assert frontends.web is not None
         public = base64.b64decode(_development_key(_private_key(keys)).split()[1])
         identity = Identity(LoginName(USER), "publickey", fingerprint_of(public), HOST)
         link = frontends.web.login_link(identity, LINK_SECONDS)
-        print(invitation(frontends.addresses[0].port, keys, link), flush=True)
+        print(invitation(frontends.addresses[0].port, keys, link, models_offered(config)), flush=True)
 
     return app.run(config, on_ready)
 
@@ -88,7 +90,37 @@ def prepare(port: int, keys: Path) -> Config:
     )
 
 
-def invitation(port: int, keys: Path, link: str) -> str:
+def offer_models(config: Config) -> Config:
+    """Offer sandboxes the models whose keys are in this process's environment, and take the keys out of it.
+
+    The broker adds a key outside to what a sandbox asks. It is kept in memory only, in a file without a name.
+    """
+    models: dict[Provider, Model] = {}
+    for variable, provider in VARIABLES.items():
+        key = os.environ.pop(variable, "").strip()
+        if key and provider not in models:
+            file = os.memfd_create(provider)
+            os.write(file, key.encode())
+            models[provider] = Model(keys=Path(f"/proc/self/fd/{file}"))
+    profiles = {name: replace(profile, models=tuple(models)) for name, profile in config.profiles.items()}
+    return replace(config, models=replace(config.models, **models), profiles=profiles)
+
+
+def models_offered(config: Config) -> str:
+    """Return what the instructions add where models are offered; empty if none is."""
+    names = config.profiles["default"].models
+    if not names:
+        return ""
+    variables = ", ".join(
+        name for name, provider in VARIABLES.items() if provider in names and name != "GOOGLE_API_KEY"
+    )
+    return f"""
+{variables}: agents in a sandbox reach {", ".join(names)} through http://{HOST}:{config.broker.port} of their own. The
+key stays in this process: no sandbox has it, and `claude` starts without a question.
+"""
+
+
+def invitation(port: int, keys: Path, link: str, more: str = "") -> str:
     """Return the instructions that are printed at the start. Their commands work in a shell in this directory."""
     key, known = _ssh_word(_private_key(keys)), _ssh_word(keys / "known_hosts")
     identity = ["-i", key] if key == str(_private_key(keys)) else ["-o", f"IdentityFile={key}"]
@@ -119,7 +151,7 @@ from every connection, as remote editors do, log in as {USER}=NAME. With these l
 `{ALIAS}` is such a sandbox:
 
 {textwrap.indent(_config_block(port, keys.resolve()), "  ")}
-
+{more}
 Ctrl-C here stops the gateway and removes every sandbox.
 """
 

@@ -208,6 +208,10 @@ class Forward:
     """``-A``: any program in the sandbox can then sign with the user's keys while the user is connected."""
 
 
+Provider = Literal["anthropic", "openai", "gemini"]
+"""A provider of models, or rather its protocol."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """A named kind of sandbox."""
@@ -243,11 +247,53 @@ class Profile:
     home: Home | None = None
     """Named sandboxes of this profile get a persistent home (Kubernetes only); ``None``: they get none."""
     forward: Forward = Forward()
+    models: tuple[Provider, ...] = ()
+    """Providers of models (see ``Models``) that programs in it reach through the broker. Needs python3 in the image."""
     limits: ProfileLimits = ProfileLimits()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
     """A raw pod spec fragment, merged last; lists are merged by ``name``. The container is called ``shell``."""
     binds: tuple[Path, ...] = ()
     """Local provider only: directories of this machine that are mounted writable at the same path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A provider of models, as the broker reaches it."""
+
+    upstream: str | None = None
+    """The base URL, without ``/v1``, of the provider or of any server with its protocol; ``None``: the provider's."""
+    keys: Path | None = None
+    """A file with the API key, or a directory with a file for each user. Read again when it changes. ``None``: only the
+    keys that users bring (``SendEnv ANTHROPIC_API_KEY``), which come before those of files."""
+    allow: tuple[str, ...] = ("*",)
+    """Patterns of the models that may be asked."""
+    server_tools: tuple[str, ...] = ()
+    """Tools that the provider itself may run, such as ``web_search``; ``mcp`` for servers that it connects to, ``url``
+    for images and documents that it fetches. Each of these can carry data out of a sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The providers of models. Their keys never enter a sandbox; ``None``: not offered."""
+
+    anthropic: Model | None = None
+    openai: Model | None = None
+    gemini: Model | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What answers, outside, a port on the loopback of sandboxes."""
+
+    port: int = 4711
+    """The port in sandboxes."""
+    listen: Address | None = None
+    """Where ``sshgate broker`` listens and gateways find it; ``None``: each gateway is its own broker."""
+    secret: Path = Path("keys/broker")
+    """A file with 32 random bytes or more that both know. Used only with ``listen``."""
+    connections: int = 2048
+    """Open connections of all sandboxes together."""
+    connections_per_sandbox: int = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +407,8 @@ class Config:
     """``None``: no web server."""
     sandbox: SandboxPlace = SandboxPlace()
     network: Network = Network()
+    models: Models = Models()
+    broker: Broker = Broker()
     profiles: Mapping[str, Profile] = field(default_factory=lambda: {"default": Profile()})
     limits: Limits = Limits()
     log: Log = Log()

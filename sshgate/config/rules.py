@@ -12,6 +12,7 @@ from sshgate.config.model import (
     Config,
     Home,
     Limits,
+    Model,
     Network,
     Profile,
     Proxy,
@@ -39,6 +40,8 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (SandboxPlace, "namespace"): values.dns_label,
     (SandboxPlace, "gateway"): values.dns_label,
     (Network, "probe"): values.probe,
+    (Model, "upstream"): values.upstream,
+    (Model, "server_tools"): values.server_tool,
     (Web, "public_url"): values.public_url,
     (Proxy, "addresses"): values.network,
     (Proxy, "secret_header"): values.header,
@@ -69,6 +72,7 @@ def resolve_paths(config: Config, here: Path) -> Config:
         config,
         ssh=replace(config.ssh, host_keys=here / config.ssh.host_keys),
         access=replace(config.access, authorized_keys=here / config.access.authorized_keys),
+        broker=replace(config.broker, secret=here / config.broker.secret),
     )
 
 
@@ -101,12 +105,55 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield from _web(config.web, local)
     if config.telemetry.traces is not None and not config.telemetry.traces.endpoint:
         yield ("telemetry.traces",), "telemetry.traces: name the collector, such as endpoint: http://127.0.0.1:4318"
+    yield from _models(config)
     for name, profile in config.profiles.items():
         if profile.binds and not local:
             yield (
                 (f"profiles.{name}.binds",),
                 f"profiles.{name}.binds: only the local provider has it; use pod_overrides.volumes",
             )
+
+
+def _models(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    if config.broker.port > 65_535:
+        yield ("broker.port",), f"broker.port: {config.broker.port} is not a port"
+    elif config.broker.port < 1024:
+        yield ("broker.port",), "broker.port: programs in a sandbox cannot listen below 1024: write 4711"
+    if config.broker.listen is not None and not config.broker.secret.is_file():
+        yield (
+            ("broker.secret", "broker.listen"),
+            (
+                f"broker.secret: there is no file {config.broker.secret}: make one with "
+                "`head -c 32 /dev/urandom | base64`, and give it to gateways and `sshgate broker`"
+            ),
+        )
+    for provider in ("anthropic", "openai", "gemini"):
+        model = getattr(config.models, provider)
+        # With a broker of its own, the gateway has no keys.
+        if model is not None and model.keys is not None and config.broker.listen is None and not model.keys.exists():
+            yield (
+                (f"models.{provider}.keys",),
+                f"models.{provider}.keys: there is no file or directory {model.keys}",
+            )
+    for name, profile in config.profiles.items():
+        for provider in profile.models:
+            if getattr(config.models, provider) is None:
+                yield (
+                    (f"profiles.{name}.models",),
+                    (
+                        f"profiles.{name}.models: there is no models.{provider}: write models: {{{provider}: {{keys: "
+                        "FILE}}, or {} for keys that users bring"
+                    ),
+                )
+        for variable in profile.environment:
+            if profile.models and values.is_credential(variable):
+                yield (
+                    (f"profiles.{name}.environment", f"profiles.{name}.models"),
+                    (
+                        f"profiles.{name}.environment: {variable} would hand a key to every program in its sandboxes: "
+                        "put it into the file that models names as keys"
+                    ),
+                )
 
 
 def workers_error(config: Config) -> str | None:
@@ -153,6 +200,10 @@ def ignored_settings(config: Config) -> list[str]:
     found = []
     if config.network.probe != "auto" and config.sandbox.provider == "local":
         found.append("network.probe has no effect with local sandboxes: no network policy applies to them")
+    used = {provider for profile in config.profiles.values() for provider in profile.models}
+    for provider in ("anthropic", "openai", "gemini"):
+        if getattr(config.models, provider) is not None and provider not in used:
+            found.append(f"models.{provider} has no effect: no profile lists it in its models")
     for name, profile in config.profiles.items():
         if profile.warm and config.sandbox.provider == "local":
             found.append(f"profiles.{name}.warm has no effect with local sandboxes: each starts in some 65 ms")

@@ -32,6 +32,7 @@ _HOST_NAME = re.compile(
 _URL_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)*/?\Z")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_CREDENTIAL = re.compile(r"[A-Z0-9_]+_(API_KEY|AUTH_TOKEN|OAUTH_TOKEN)|ANTHROPIC_CUSTOM_HEADERS\Z")
 # A user's name is also the name of the file with their keys. `+` and `=` are separators in login names.
 # `a.b@c`, `a_` and `_a` are names; `.`, `..` and `-x` are not.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}\Z")
@@ -154,6 +155,34 @@ def collector(text: str) -> str:
         return public_url(text)
     except ValueError:  # not chained and not quoted: the text may hold a password
         raise ValueError("this is no address of a collector: write http://host:4318 or https://host/path") from None
+
+
+def upstream(text: str) -> str:
+    """Check the base URL of a provider of models; returned without a trailing slash. The error never quotes the text.
+
+    Keys go there: it is https, but for this machine and for services of the cluster (``NAME.NAMESPACE.svc``).
+    """
+    try:
+        url = urlsplit(public_url(text))
+    except ValueError:  # not chained and not quoted: the text may hold a password
+        raise ValueError("this is no address of a provider: write https://host or https://host/path") from None
+    host = url.hostname or ""
+    inside = host.endswith((".svc", ".svc.cluster.local")) or is_loopback(Address(host, 0))
+    if url.scheme != "https" and not inside:
+        raise ValueError(f"keys and prompts would cross the network to {host} in the clear: write https://{host}")
+    return text.rstrip("/")
+
+
+def server_tool(text: str) -> str:
+    """Check the name of a tool that a provider runs, such as ``web_search``."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", text):
+        raise ValueError(f"{text!r} is no tool's name: write one such as web_search, or mcp, or url")
+    return text
+
+
+def is_credential(variable: str) -> bool:
+    """Whether a variable of this name holds a key or token of a provider of models."""
+    return _CREDENTIAL.match(variable) is not None
 
 
 def share(text: str) -> float:

@@ -17,7 +17,7 @@ from sshgate.forwarding.destinations import Agent, Destination, Listening, Tcp
 from sshgate.forwarding.inside import CHUNK, HEAD, WINDOW
 from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.interfaces import Sandbox
-from sshgate.sandbox.launcher import Program, quote
+from sshgate.sandbox.launcher import RESIDENT_MARK, Program, quote
 from sshgate.stream import turns
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDOUT, Exec, Process, Request
@@ -42,11 +42,7 @@ log = structlog.get_logger("sshgate.forwarding")
 
 _SOURCE = Path(inside.__file__).read_bytes()
 # -I and -S: faster, and files in the sandbox cannot change what is imported.
-_START = (
-    "command -v python3 >/dev/null 2>&1&&exec python3 -IS -c "
-    + quote(b"exec(open(0,'rb',closefd=False).read(%d))" % len(_SOURCE)).decode()
-    + ";echo none"
-)
+_CODE = f"exec(open(0,'rb',closefd=False).read({len(_SOURCE)}))"
 
 Frame = tuple[int, int, bytes]
 """The kind, the stream's number, and the payload."""
@@ -91,6 +87,7 @@ class Relay:
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._listeners: dict[int, Accepted] = {}
         self._closed = False
+        self._ended = Event()
         self._tasks = TaskSet()
 
     def __repr__(self) -> str:
@@ -98,10 +95,14 @@ class Relay:
         return f"<Relay {len(self._streams)} streams, {len(self._listeners)} listeners, {self._outbox!r}{state}>"
 
     @classmethod
-    async def start(cls, sandbox: Sandbox, stream_ended: Callable[[], None] = lambda: None) -> Relay:
+    async def start(
+        cls, sandbox: Sandbox, stream_ended: Callable[[], None] = lambda: None, resident: bool = False
+    ) -> Relay:
         """Start a relay and wait for its first answer. Cancelling ends it.
 
-        ``stream_ended`` is called when a stream or listener has ended.
+        Args:
+            stream_ended: called when a stream or listener has ended.
+            resident: it belongs to the sandbox: it is no program that keeps the sandbox.
 
         Raises:
             NoRelay: the sandbox has no python3 that can run it.
@@ -109,7 +110,7 @@ class Relay:
         """
         process = await park(sandbox, None)
         try:
-            await launch(process, Program(Request(Exec(_START.encode())), shell="/bin/sh"))
+            await launch(process, Program(Request(Exec(_start(resident))), shell="/bin/sh"))
             await process.write(_SOURCE)
             async with asyncio.timeout(HELLO_SECONDS):
                 rest = await _hello(process)
@@ -173,6 +174,10 @@ class Relay:
         if self._listeners.pop(number, None) is not None:
             self.send(frame(inside.CLOSE, number))
             self._stream_ended()
+
+    async def wait_ended(self) -> None:
+        """Return when the relay has ended."""
+        await self._ended.wait()
 
     async def close(self) -> None:
         """End the relay with all its streams. Idempotent; never raises."""
@@ -243,6 +248,7 @@ class Relay:
 
     def _lose(self) -> None:
         self._closed = True
+        self._ended.set()
         self._outbox.discard()
         for answer in self._answers.values():
             if not answer.done():
@@ -412,6 +418,12 @@ class FrameReader:
             yield kind, number, data[at + HEAD.size : end]
             at = end
         self._rest = data[at:]
+
+
+def _start(resident: bool) -> bytes:
+    """The command that starts a relay."""
+    code = f"{RESIDENT_MARK}\n{_CODE}" if resident else _CODE
+    return b"command -v python3 >/dev/null 2>&1&&exec python3 -IS -c " + quote(code.encode()) + b";echo none"
 
 
 async def _hello(process: Process) -> bytes:

@@ -36,6 +36,8 @@ class Sandbox(Protocol):
 
     id: str
     """Its name for logs and operators; on Kubernetes the pod's name."""
+    uid: str
+    """Differs from that of every earlier sandbox with the same id."""
     warm: bool
     """Whether it was ready before a login asked for it."""
     aside: SideExecs

@@ -61,7 +61,10 @@ FOREVER = "2147483647"
 """Seconds for which the process that keeps a sandbox running sleeps; it is recognized by this number."""
 
 RESIDENT_MARK = "#sshgate-hold"
-"""The first line of the program that keeps sessions in a sandbox, by which it is recognized among its processes."""
+"""The first line of programs of ours that belong to a sandbox: what keeps sessions, and the relay of the broker's port.
+
+They are recognized by it among the sandbox's processes, and do not keep it.
+"""
 
 UNTAKEN = 256 * 1024
 """Bytes of a program's output that the gateway reads from the network at most while its client does not read."""

@@ -93,16 +93,18 @@ def anything_argv() -> tuple[str, ...]:
     """The command that prints a word when any program runs in a sandbox without clients, besides this one.
 
     What keeps the sandbox running does not count: process 1 and a `sleep` of ``FOREVER`` seconds. Nor do zombies, nor
-    what a hang-up would end in a terminal of ours: its gateway was killed, and the node keeps the terminal.
+    what a hang-up would end in a terminal of ours: its gateway was killed, and the node keeps the terminal. Nor does
+    what has ``RESIDENT_MARK``, and the launcher that is its parent.
     """
     # Our programs have no parent in the sandbox. Fields of /proc/PID/stat after the name: 1 the state, 2 the parent, 4
     # the session, 5 the terminal. `read` drops the NULs between the words of a command line.
     script = (
         f"{_IGNORES_HANGUP}"
-        't=;b=;h=;for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
-        f'b="$b $2";c=;read -r c <"${{f%stat}}cmdline";[ "$c" = "python3-IS-c{RESIDENT_MARK}" ]&&h="$h $p";'
+        't=;b=;h=;k=;for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;'
+        "p=${f#/proc/};p=${p%/stat};set -- ${s##*)};"
+        f'b="$b $2";c=;read -r c <"${{f%stat}}cmdline";[ "$c" = "python3-IS-c{RESIDENT_MARK}" ]&&h="$h $p"&&k="$k $2";'
         '[ "$2" = 0 ]&&[ "$5" != 0 ]&&t="$t $p";done 2>/dev/null;'
-        "for d in /proc/[0-9]*;do p=${d#/proc/};case $p in 1|$$)continue;;esac;"
+        'for d in /proc/[0-9]*;do p=${d#/proc/};case $p in 1|$$)continue;;esac;case "$k " in *" $p "*)continue;;esac;'
         'read -r s <"$d/stat"||continue;set -- ${s##*)};[ "$1" = Z ]&&continue;'
         'case "$t " in *" $4 "*)ignores_hangup $p||continue;;esac;'
         'c=;read -r c <"$d/cmdline";[ "$c" = "sleep$0" ]&&continue;case "$h " in *" $p "*)continue;;*" $2 "*)'

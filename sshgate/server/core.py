@@ -5,11 +5,13 @@ from __future__ import annotations
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.limits import Admission, share
 from sshgate.access.siblings import Siblings
+from sshgate.broker.caller import BrokerConnections
 from sshgate.config.load import node_address
 from sshgate.config.model import Config, Limits
 from sshgate.sandbox.interfaces import Provider
 from sshgate.server.sharing import share_counts
 from sshgate.session.gateway import Gateway
+from sshgate.session.ports import Ports
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 from sshgate.session.subsystems.sandboxes import SandboxSubsystems, add_ssh_config_to
 from sshgate.session.subsystems.sessions import SessionSubsystems
@@ -41,7 +43,11 @@ class Core:
         add_ssh_config_to(self.subsystems, node_address())
         # The Kubernetes provider counts pods over all gateways. Local sandboxes are counted by this process.
         counted = self.admission if config.sandbox.provider == "local" else None
-        self.gateway = Gateway(self.provider, config.profiles, counted, self.subsystems, self.telemetry, serve_files)
+        self.broker = make_broker(config, self.telemetry)
+        self.ports = Ports(self.broker, config)
+        self.gateway = Gateway(
+            self.provider, config.profiles, counted, self.subsystems, self.telemetry, serve_files, self.ports
+        )
 
         self._register_gauges(self.telemetry.metrics)
         if siblings is not None:
@@ -57,6 +63,8 @@ class Core:
         self.config = config
         self.admission.limits = self._own_limits()
         self.gateway.profiles = config.profiles
+        self.broker.reconfigure(config)
+        self.ports.reconfigure(config)
         self.provider.reconfigure(config.profiles, config.limits)
 
     async def _receipt(self, request: SubsystemRequest) -> str:
@@ -83,10 +91,24 @@ class Core:
 
     async def __aenter__(self) -> Core:
         await self.provider.open()
+        await self.broker.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.ports.close()
+        await self.broker.close()
         await self.provider.close()
+
+
+def make_broker(config: Config, telemetry: Telemetry) -> BrokerConnections:
+    """Create the broker of this process, or the connection to the one in another process."""
+    if config.broker.listen is not None:
+        from sshgate.broker.remote import RemoteBroker
+
+        return RemoteBroker(config.broker)
+    from sshgate.broker.server import Broker
+
+    return Broker(config, telemetry.events)
 
 
 def make_provider(config: Config, telemetry: Telemetry, siblings: Siblings | None) -> Provider:

@@ -29,6 +29,7 @@ from sshgate.session import held, notices
 from sshgate.session.claims import Claims, PendingSandbox, SpeculativeClaim
 from sshgate.session.forwards import Forwards
 from sshgate.session.notices import Progress, Terminals
+from sshgate.session.ports import Ports, PortUse
 from sshgate.session.subsystems.registry import SubsystemHandlers
 from sshgate.session.timers import SessionTimer, run_with_limits
 from sshgate.stream.bridge import Traffic, bridge
@@ -74,8 +75,10 @@ class Gateway:
         subsystems: SubsystemHandlers | None = None,
         telemetry: Telemetry | None = None,
         file_server: FileServer | None = None,
+        ports: Ports | None = None,
     ) -> None:
-        """``admission`` counts each user's sandboxes; ``None`` if the provider does."""
+        """``admission`` counts each user's sandboxes; ``None`` if the provider does. ``ports``: the broker's."""
+        self.ports = ports
         self.file_server = file_server
         self.file_limits = FileLimits()
         self.provider = provider
@@ -218,8 +221,9 @@ class Login:
         if await self._answered(request, client, events):
             return
         telemetry = self._gateway.telemetry
-        granted = self._grant(request)
-        program = self._program(granted)
+        port = PortUse(self._gateway.ports, self.identity.user, self._grant(request))
+        granted = port.granted
+        program = self._program(granted, port.defaults)
         wanted = held.wish(self.identity, granted)
         events = events.with_fields(profile=granted.profile.name, asks=request_kind(granted.request))
         events.with_fields(**request_fields(granted)).emit(Code.SESSION_START)
@@ -231,7 +235,7 @@ class Login:
             self.forwards.session(granted) as place,
         ):
             async with progress.show():
-                work = _enter(pending, granted, events, timings, client, wanted)
+                work = _enter(pending, granted, events, timings, client, wanted, port)
                 wait = await wait_for_sandbox(client, work, interruptible=terminal is not None)
             if wait is None:
                 events.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
@@ -243,6 +247,7 @@ class Login:
             traffic = Traffic(partial(self._first_byte, granted, timings))
             try:
                 await self.forwards.wait_for_listeners()
+                await port.ready(client)
                 program = await self._with_agent(granted, program, sandbox, client)
                 buffered_input, eof = (
                     (wait.buffered_input, wait.eof) if terminal is not None else await read_available(client)
@@ -352,9 +357,10 @@ class Login:
         clock = SessionClock(granted.profile.limits, time.monotonic(), interactive, left, running_keeps=True)
         return SessionTimer(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
 
-    def _program(self, granted: Grant) -> Program:
+    def _program(self, granted: Grant, defaults: Mapping[str, str]) -> Program:
         who = self.identity
-        environment: dict[str, bytes] = {name: text.encode() for name, text in granted.profile.environment.items()}
+        ours = {**defaults, **granted.profile.environment}
+        environment: dict[str, bytes] = {name: text.encode() for name, text in ours.items()}
         if who.server_port:  # the connection is SSH
             ends = f"{who.source} {who.source_port} {who.server} {who.server_port}"
             environment["SSH_CLIENT"] = f"{who.source} {who.source_port} {who.server_port}".encode()
@@ -439,11 +445,13 @@ async def _enter(
     timings: Timings,
     client: Client,
     wanted: Wish | None,
+    port: PortUse,
 ) -> tuple[Sandbox, Process]:
     sandbox = await pending.get()
     timings.how = pending.source
     timings.mark(Stage.CLAIM)
     events.emit(Code.CLAIM, sandbox=sandbox.id, how=pending.source, scope=granted.scope, name=granted.name)
+    port.open(sandbox)
     process = await held.enter(sandbox, granted, wanted, client)
     timings.mark(Stage.ENTER)
     return sandbox, process

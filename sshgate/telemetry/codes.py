@@ -51,6 +51,10 @@ class Code(StrEnum):
     FORWARD_REFUSED = "forward.refused"
     FORWARD_END = "forward.end"
 
+    # One request to a model, through the broker.
+    MODEL_REQUEST = "model.request"
+    MODEL_REFUSED = "model.refused"
+
     # The web front end.
     WEB_LOGIN = "web.login"
     WEB_LOGOUT = "web.logout"
@@ -74,6 +78,7 @@ LEVELS: Mapping[Code, int] = {
     Code.CLAIM_LOST: logging.DEBUG,
     Code.REAPED: logging.WARNING,
     Code.FORWARD_REFUSED: logging.WARNING,
+    Code.MODEL_REFUSED: logging.WARNING,
     Code.WEB_REFUSED: logging.WARNING,
     Code.WEB_MALFORMED: logging.WARNING,
 }

@@ -133,3 +133,18 @@ def test_ctrl_c_with_a_session_open_ends_both(tmp_path: Path) -> None:
             assert session.wait(PATIENCE) == 255
             assert tried.running.wait(PATIENCE) == 0
         assert "Traceback" not in tried.complaints
+
+
+def test_a_key_of_its_environment_is_offered_and_gets_into_no_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-canary-of-try")
+    with trial(tmp_path) as tried:
+        assert "reach anthropic through" in tried.output
+        line = tried.lines("ssh")[0]
+        found = tried.paste(f'{line} \'env; tr "\\0" "\\n" </proc/1/environ; cat /proc/*/environ\'')
+        assert b"ANTHROPIC_BASE_URL=http://127.0.0.1:4711/anthropic" in found.stdout, found.stderr
+        assert b"canary-of-try" not in found.stdout
+        asked = "curl -s -o /dev/null -w %{http_code} -I http://127.0.0.1:4711/anthropic"
+        assert tried.paste(f"{line} '{asked} || python3 -c \"print(200)\"'").stdout.strip()[:3] == b"200"
+        assert "canary-of-try" not in tried.output + tried.complaints

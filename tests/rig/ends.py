@@ -93,7 +93,7 @@ class TestSandbox:
     """A sandbox in which nothing is started; subclasses start what they like."""
 
     __test__ = False
-    id = "test"
+    id = uid = "test"
     warm = True
     hostname = "sandbox"
     usable = True

@@ -329,6 +329,37 @@ def test_a_number_of_workers_that_cannot_be_used_is_refused(text: str, sentence:
     assert sentence in loaded
 
 
+WRONG_MODELS = [
+    ("models: {anthropic: {keys: nowhere}}", "models.anthropic.keys: there is no file or directory"),
+    ("models: {anthropic: {upstream: http://llm.example}}", "in the clear: write https://llm.example"),
+    ("models: {anthropic: {upstream: 'https://a:secret@b'}}", "this is no address of a provider"),
+    ("models: {anthropic: {server_tools: [Web Search]}}", "is no tool's name"),
+    ("profiles: {default: {models: [openai]}}", "there is no models.openai: write models: {openai: {keys: FILE}}"),
+    ("profiles: {default: {models: [antropic]}}", "profiles.default.models[0]"),
+    (
+        "models: {anthropic: {}}\nprofiles: {default: {models: [anthropic], environment: {OPENAI_API_KEY: x}}}",
+        "OPENAI_API_KEY would hand a key to every program",
+    ),
+    ("broker: {port: 80}", "cannot listen below 1024"),
+    ("broker: {listen: '127.0.0.1:4712', secret: nowhere}", "broker.secret: there is no file"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), WRONG_MODELS)
+def test_models_that_would_leak_a_key_or_cannot_work_are_refused(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(text, HERE)
+    assert sentence in str(raised.value)
+    assert "secret@" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["https://llm.example/team", "http://127.0.0.1:8080", "http://litellm.ai.svc:4000"])
+def test_upstreams_that_keys_may_be_sent_to(url: str) -> None:
+    config = read(f"models: {{anthropic: {{upstream: '{url}'}}}}\nprofiles: {{default: {{models: [anthropic]}}}}")
+    assert config.models.anthropic is not None
+    assert config.models.anthropic.upstream == url
+
+
 # --- the example ---
 
 

@@ -63,7 +63,7 @@ class Room:
 
     def __init__(self, record: Record, broken: bool) -> None:
         self.aside = SideExecs(self.start, ExecLimits(), "dev")
-        self.id = record.name
+        self.id = self.uid = record.name
         self.broken = broken
         self.started: list[Launcher] = []
         self.left: dict[bool, Process] = {}

@@ -32,7 +32,7 @@ class Room:
 
     def __init__(self, number: int, owner: Rooms) -> None:
         self.aside = SideExecs(self.start, ExecLimits(), "dev")
-        self.id = f"room{number}"
+        self.id = self.uid = f"room{number}"
         self.usable = True
         self.busy = False
         self.looks = 0

@@ -55,7 +55,7 @@ class LocalSandbox:
 
         Raises ``OSError`` if a process cannot be opened; the caller then ends them.
         """
-        self.id = name
+        self.id = self.uid = name
         self.order = order
         self.made = time.monotonic()
         self.aside = SideExecs(self.start, limits, order.user)

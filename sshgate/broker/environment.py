@@ -1,0 +1,86 @@
+"""The variables by which agents in a sandbox find the broker, and those of clients that must not get there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sshgate.broker.keys import VARIABLES, brought_key
+from sshgate.config.model import Profile
+from sshgate.config.values import is_credential
+
+PLACEHOLDER = "sshgate"
+"""What stands for a key in a sandbox. Agents want one; the broker removes it."""
+
+# By provider: where it is found, and what makes its agents start without a question.
+_ROUTES: Mapping[str, Mapping[str, str]] = {
+    "anthropic": {"ANTHROPIC_BASE_URL": "{base}/anthropic", "ANTHROPIC_AUTH_TOKEN": PLACEHOLDER},
+    "openai": {
+        "OPENAI_BASE_URL": "{base}/openai/v1", "OPENAI_API_BASE": "{base}/openai/v1", "OPENAI_API_KEY": PLACEHOLDER,
+    },
+    "gemini": {"GOOGLE_GEMINI_BASE_URL": "{base}/gemini", "GEMINI_API_KEY": PLACEHOLDER},
+}  # fmt: skip
+_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+    "anthropic": {
+        # Else the title of every first prompt is asked of the dearest model.
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "claude-haiku-4-5",
+        # Off where the base URL is not the provider's.
+        "ENABLE_TOOL_SEARCH": "true",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL": "1",
+        "DISABLE_UPDATES": "1",
+        # No question whether the directory is trusted, which is not documented, and none about themes and the like.
+        "CLAUDE_CODE_SANDBOXED": "1",
+        "IS_DEMO": "1",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A client's environment without credentials, the keys among them by provider, and sentences for the user."""
+
+    environment: Mapping[str, bytes]
+    keys: Mapping[str, str]
+    sentences: tuple[str, ...]
+
+
+def routes(profile: Profile, port: int) -> dict[str, str]:
+    """The variables that lead agents to the broker. Neither a client nor the profile can set them otherwise."""
+    if not profile.models:
+        return {}
+    base = f"http://127.0.0.1:{port}"
+    found = {"SSHGATE_BROKER": base}
+    for provider in profile.models:
+        found |= {name: text.format(base=base) for name, text in _ROUTES[provider].items()}
+    return found
+
+
+def defaults(profile: Profile) -> dict[str, str]:
+    """More variables for agents, which the profile and a client may set otherwise."""
+    return {name: text for provider in profile.models for name, text in _DEFAULTS.get(provider, {}).items()}
+
+
+def without_credentials(environment: Mapping[str, bytes], profile: Profile) -> Brought:
+    """Take the credentials out of a client's environment, in a profile with models."""
+    kept: dict[str, bytes] = {}
+    keys: dict[str, str] = {}
+    sentences: list[str] = []
+    for name, value in environment.items():
+        if not is_credential(name):
+            kept[name] = value
+            continue
+        if not value or value == PLACEHOLDER.encode():
+            continue
+        provider = VARIABLES.get(name, "")
+        try:
+            key = brought_key(value)
+        except ValueError as error:
+            sentences.append(f"{name}: {error}")
+            continue
+        if key is not None and provider in profile.models:
+            keys[provider] = key
+            sentences.append(f"your {name} stays outside: the broker adds it to what this sandbox asks {provider}.")
+        else:
+            sentences.append(f"your {name} was not passed on: no key gets into a sandbox of this profile.")
+    return Brought(kept, keys, tuple(sentences))

@@ -1,0 +1,319 @@
+"""Requests to models: what comes from a sandbox is looked at, loses its credentials and goes on with the key added.
+
+Body and unknown headers pass as they are, and so does the answer, each piece as it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from sshgate.broker import protocols
+from sshgate.broker.caller import Caller, Meter, ModelRequest, Refused
+from sshgate.broker.keys import Keys
+from sshgate.broker.protocols import LONGEST_BODY, PROTOCOLS, Asked, Protocol
+from sshgate.config.model import Config, Model
+from sshgate.config.values import matches
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import EventContext, Events, Stranger, Value
+from sshgate.telemetry.timings import since
+
+# Seconds for a sandbox to send a request's body.
+BODY_SECONDS = 60.0
+# Bytes of bodies that are held at a time, of one sandbox and of all.
+BODIES_OF_ONE = 64 << 20
+BODIES = 256 << 20
+# Larger bodies are parsed in a thread: it takes 1.5 ms.
+PARSED_AT_ONCE = 256 * 1024
+# Seconds. Providers send pings in a stream; an answer in one piece may take ten minutes.
+TIMES = aiohttp.ClientTimeout(total=3600, sock_connect=20, sock_read=660)
+# Refusals of one sandbox that are reported within a minute: an agent may repeat them endlessly.
+REFUSALS_A_MINUTE = 60
+LONGEST_MODEL = 200
+# Bytes of a provider's answer that wait for a sandbox that does not read.
+ANSWER_BUFFER = 32 * 1024
+
+_NOT_RETURNED = frozenset(
+    {
+        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+        "set-cookie", "set-cookie2", "alt-svc", "strict-transport-security", "www-authenticate", "proxy-authenticate",
+    }
+)  # fmt: skip
+_VALUE = re.compile(r"[\w.,:@%+~-]*\Z", re.ASCII)
+# aiohttp would add these to a request without them.
+_UNASKED = ("Content-Type", "User-Agent", "Accept")
+
+
+class _Body:
+    """The body of one request. Its bytes count among those that are held until ``release``."""
+
+    def __init__(self, held: Counter[str], caller: Caller) -> None:
+        self.data = b""
+        self._held = held
+        self._key = f"{caller.sandbox} {caller.uid}"
+        self._size = 0
+
+    def grow(self, size: int) -> None:
+        """Count more bytes. Raises ``Refused`` where they are too many."""
+        self._size += size
+        self._held[self._key] += size
+        if self._size > LONGEST_BODY:
+            raise _too_large()
+        if self._held[self._key] > BODIES_OF_ONE or self._held.total() > BODIES:
+            raise Refused("too many large requests at a time; try again in a moment.", 529)
+
+    def release(self) -> None:
+        """Drop the bytes. Idempotent."""
+        self.data = b""
+        self._held[self._key] -= self._size
+        self._size = 0
+        if self._held[self._key] <= 0:
+            del self._held[self._key]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Whose connection it is, and the keys that the user has brought for this sandbox."""
+
+    caller: Caller
+    brought: Mapping[str, str]
+
+
+class ModelProxy:
+    """Answers the requests to models of all sandboxes. ``open`` it first, ``close`` it last."""
+
+    def __init__(self, config: Config, events: Events, meter: Meter) -> None:
+        self._config = config
+        self._events = events
+        self._meter = meter
+        self._keys = Keys()
+        self._held: Counter[str] = Counter()
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<ModelProxy {self._held.total()} bytes of bodies>"
+
+    async def open(self) -> None:
+        """Prepare connections to providers. No cookie is kept, and no proxy of the environment is used."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            timeout=TIMES,
+            read_bufsize=ANSWER_BUFFER,
+            skip_auto_headers=_UNASKED,
+        )
+
+    async def close(self) -> None:
+        """Close all connections to providers."""
+        if self._session is not None:
+            await self._session.close()
+
+    def reconfigure(self, config: Config) -> None:
+        """Use other settings for later requests."""
+        self._config = config
+
+    def refused(self, source: Source, reason: str, status: int, provider: str = "", path: str = "") -> None:
+        """Report a request that was answered here."""
+        self._context(source.caller).emit(
+            Code.MODEL_REFUSED, provider=provider or None, path=path[:LONGEST_MODEL] or None, status=status,
+            reason=reason, stranger=Stranger(f"{source.caller.sandbox} {source.caller.uid}", REFUSALS_A_MINUTE),
+        )  # fmt: skip
+
+    async def answer(self, request: web.BaseRequest, source: Source) -> web.StreamResponse:
+        """Answer one request. Cancelling it ends the provider's answer as well."""
+        raw = request.raw_path
+        _, _, rest = raw.partition("/")
+        name, _, tail = rest.partition("?")[0].partition("/")
+        protocol = PROTOCOLS.get(name) if raw.startswith("/") else None
+        try:
+            return await self._answer(request, source, protocol, f"/{tail}")
+        except Refused as error:
+            self.refused(source, error.sentence, error.status, name if protocol else "", raw.partition("?")[0])
+            return refusal(protocol, error)
+
+    async def _answer(
+        self, request: web.BaseRequest, source: Source, protocol: Protocol | None, path: str
+    ) -> web.StreamResponse:
+        if protocol is None:
+            raise Refused("nothing is offered under this path; see the variable ANTHROPIC_BASE_URL and its like.", 404)
+        model = self._model(protocol, source.caller)
+        if request.method == "HEAD" and path == "/":
+            return web.Response()  # Claude Code's question whether anybody is there
+        query = _query(request.raw_path.partition("?")[2])
+        if request.method in ("GET", "HEAD") and protocol.gets.fullmatch(path):
+            if request.can_read_body:
+                raise Refused("a request for a list of models has no body; nothing was sent.", 400)
+            nothing = _Body(self._held, source.caller)
+            asked = Asked("", False, frozenset())
+            return await self._forward(request, source, protocol, model, path, query, asked, nothing)
+        if request.method != "POST" or not protocol.posts.fullmatch(path):
+            raise Refused(f"{request.method} {path[:80]} is not passed on; only requests to models are.", 404)
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Refused("a compressed body cannot be looked at; send it as it is.", 415)
+        body = _Body(self._held, source.caller)
+        try:
+            await self._read(request, body)
+            if len(body.data) > PARSED_AT_ONCE:
+                asked = await asyncio.to_thread(protocols.asked, protocol, path, body.data)
+            else:
+                asked = protocols.asked(protocol, path, body.data)
+            self._check(protocol, model, asked)
+            return await self._forward(request, source, protocol, model, path, query, asked, body)
+        finally:
+            body.release()
+
+    def _model(self, protocol: Protocol, caller: Caller) -> Model:
+        profile = self._config.profiles.get(caller.profile)
+        model: Model | None = getattr(self._config.models, protocol.name)
+        if profile is None or model is None or protocol.name not in profile.models:
+            raise Refused(
+                f"the profile {caller.profile!r} has no {protocol.name}; ask your operator to list it in its models."
+            )
+        return model
+
+    def _check(self, protocol: Protocol, model: Model, asked: Asked) -> None:
+        if not matches(asked.model, model.allow):
+            raise Refused(
+                f"the model {asked.model[:LONGEST_MODEL]!r} is not allowed here; allowed are: {', '.join(model.allow)}."
+            )
+        if forbidden := sorted(asked.tools - set(model.server_tools)):
+            raise Refused(
+                f"{', '.join(forbidden)[:LONGEST_MODEL]} would run outside the sandbox, at the provider, and is not "
+                f"allowed here (models.{protocol.name}.server_tools)."
+            )
+
+    async def _read(self, request: web.BaseRequest, body: _Body) -> None:
+        """Read the body of a request into ``body``. Raises ``Refused`` where it is too large or too slow."""
+        if (request.content_length or 0) > LONGEST_BODY:
+            raise _too_large()
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        pieces = []
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while piece := await request.content.readany():
+                    body.grow(len(piece))
+                    pieces.append(piece)
+        except TimeoutError:
+            raise Refused(f"the request did not arrive within {BODY_SECONDS:g} s.", 408) from None
+        body.data = b"".join(pieces)
+
+    async def _forward(
+        self,
+        request: web.BaseRequest,
+        source: Source,
+        protocol: Protocol,
+        model: Model,
+        path: str,
+        query: str,
+        asked: Asked,
+        body: _Body,
+    ) -> web.StreamResponse:
+        caller = source.caller
+        key = self._keys.of(protocol.name, model, caller.user, source.brought)
+        wanted = ModelRequest(caller, protocol.name, path, asked.model, asked.stream, len(body.data))
+        if asked.model:
+            await self._meter.admit(wanted)
+        headers = CIMultiDict(protocols.passed(request.headers))
+        headers[protocol.key_header] = protocol.key_prefix + key
+        headers["Accept-Encoding"] = "identity"  # a meter has to read it
+        url = URL(f"{(model.upstream or protocol.upstream).rstrip('/')}{path}{query}", encoded=True)
+        events = self._context(caller).with_fields(
+            provider=protocol.name, model=asked.model[:LONGEST_MODEL] or None, bytes_in=wanted.size
+        )
+        assert self._session is not None
+        began = time.monotonic()
+        try:
+            response = await self._session.request(
+                request.method, url, headers=headers, data=body.data or None, allow_redirects=False
+            )
+        except TimeoutError:
+            raise Refused(
+                f"{protocol.name} did not answer in time; try again.", 504, {"x-should-retry": "true"}
+            ) from None
+        except (aiohttp.ClientError, OSError, ValueError):
+            # The text of these errors may hold the address, with the query.
+            raise Refused(f"{protocol.name} cannot be reached; try again.", 502, {"x-should-retry": "true"}) from None
+        try:
+            if 300 <= response.status < 400:
+                raise Refused(f"{protocol.name} answered with a redirect, which is not followed.", 502)
+            body.release()  # it has been sent
+            return await self._carry(request, response, wanted, events, began)
+        finally:
+            response.close()
+
+    async def _carry(
+        self,
+        request: web.BaseRequest,
+        response: aiohttp.ClientResponse,
+        wanted: ModelRequest,
+        events: EventContext,
+        began: float,
+    ) -> web.StreamResponse:
+        """Pass the provider's answer on, each piece as it comes."""
+        headers = CIMultiDict((key, text) for key, text in response.headers.items() if key.lower() not in _NOT_RETURNED)
+        answer = web.StreamResponse(status=response.status, reason=response.reason, headers=headers)
+        observer = self._meter.observe(wanted, response.status, response.headers)
+        carried, whole = 0, False
+        try:
+            await answer.prepare(request)
+            async for piece in response.content.iter_any():
+                carried += len(piece)
+                observer.feed(piece)
+                await answer.write(piece)
+            whole = True
+        except (aiohttp.ClientError, TimeoutError):
+            # The sandbox must not take the part that came for the whole.
+            request.protocol.force_close()
+        finally:
+            found: dict[str, Value] = dict(observer.finish())
+            events.with_fields(**found).emit(
+                Code.MODEL_REQUEST,
+                status=response.status,
+                bytes_out=carried,
+                whole=whole,
+                seconds=since(began),
+            )
+        return answer
+
+    def _context(self, caller: Caller) -> EventContext:
+        return self._events.context(user=caller.user, profile=caller.profile, sandbox=caller.sandbox, name=caller.name)
+
+
+def refusal(protocol: Protocol | None, error: Refused) -> web.Response:
+    """The answer to a request that is not passed on, in the form of the provider's own errors."""
+    headers = {"x-should-retry": "false"} | error.headers
+    body: Any = protocols.failure(protocol, error.status, error.sentence)
+    response = web.json_response(body, status=error.status, headers=headers)
+    response.force_close()  # its body may not have been read
+    return response
+
+
+def _query(text: str) -> str:
+    """Return what of a query goes on, with its question mark; the key of Gemini's clients is dropped."""
+    kept = []
+    for part in filter(None, text.split("&")):
+        name, _, value = part.partition("=")
+        if name == protocols.QUERY_KEY:
+            continue
+        if name not in protocols.QUERY or not _VALUE.match(value):
+            raise Refused("this query is not passed on.", 400)
+        kept.append(part)
+    return f"?{'&'.join(kept)}" if kept else ""
+
+
+def _too_large() -> Refused:
+    return Refused(f"the request has more than {LONGEST_BODY >> 20} MiB; nothing was sent.", 413)

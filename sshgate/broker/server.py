@@ -1,0 +1,162 @@
+"""The broker: one connection from a sandbox after the other, each to what answers it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any, cast
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from sshgate.broker.caller import NO_KEYS, Caller, EgressHandler, Meter, Refused, Unmetered
+from sshgate.broker.models import ModelProxy, Source, refusal
+from sshgate.broker.sockets import LIMIT, SocketStream, begin
+from sshgate.config.model import Config
+from sshgate.sandbox.shares import Shares
+from sshgate.stream.interfaces import Stream
+from sshgate.stream.splice import splice
+from sshgate.stream.tasks import TaskSet, cancel
+from sshgate.telemetry.events import Events
+
+# Seconds for the first bytes of a connection, and between two requests on one.
+FIRST_SECONDS = 60.0
+KEEPALIVE_SECONDS = 300.0
+# Seconds for which the rest of a refused request's body is read and dropped, so that the answer arrives.
+LINGER_SECONDS = 5.0
+# Bytes of a request's head: its first line, one header, and the number of headers.
+LONGEST_LINE = 4096
+LONGEST_HEADER = 8190
+MOST_HEADERS = 100
+# The shortest beginning by which the two kinds of connections are recognized: a method and a blank.
+_EGRESS = re.compile(rb"CONNECT |[A-Z]{1,10} +[a-zA-Z][a-zA-Z0-9+.-]*:")
+_SHORTEST = 16
+
+log = structlog.get_logger("sshgate.broker")
+_NO_LOG: Any = None  # aiohttp's own type does not allow it
+
+
+class Broker:
+    """Answers connections in this process; ``BrokerConnections``.
+
+    Args:
+        meter: counts what requests to models cost.
+        egress: answers CONNECT and requests for whole URLs; ``None``: they are refused.
+    """
+
+    def __init__(
+        self, config: Config, events: Events, meter: Meter | None = None, egress: EgressHandler | None = None
+    ) -> None:
+        self._models = ModelProxy(config, events, meter if meter is not None else Unmetered())
+        self._egress = egress
+        self._places = Shares(config.broker.connections, config.broker.connections_per_sandbox)
+        self._server: web.Server | None = None
+        self._tasks = TaskSet()
+
+    def __repr__(self) -> str:
+        return f"<Broker {self._places!r}, {self._models!r}>"
+
+    async def open(self) -> None:
+        await self._models.open()
+        # A request whose sandbox has gone is not paid for any longer.
+        self._server = web.Server(self._answer, handler_cancellation=True)
+
+    def reconfigure(self, config: Config) -> None:
+        self._models.reconfigure(config)
+
+    async def close(self) -> None:
+        await self._tasks.cancel()
+        if self._server is not None:
+            await self._server.shutdown(0)
+        await self._models.close()
+
+    async def serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
+        task = self._tasks.start(self._serve(stream, Source(caller, brought)))
+        try:
+            await asyncio.wait({task})
+        finally:
+            await cancel(task)
+
+    async def _serve(self, stream: Stream, source: Source) -> None:
+        place = f"{source.caller.sandbox} {source.caller.uid}"
+        try:
+            if not self._places.take(place):
+                error = Refused("this sandbox has too many connections open; close some.", 529)
+                self._models.refused(source, error.sentence, error.status)
+                await stream.write(_bare(error))
+                return
+            try:
+                async with asyncio.timeout(FIRST_SECONDS):
+                    first, begun = await begin(stream, _SHORTEST)
+                if self._egress is not None and _EGRESS.match(first):
+                    await self._egress(begun, source.caller)
+                elif first:
+                    await self._http(begun, source)
+            finally:
+                self._places.release(place)
+        except TimeoutError:
+            pass
+        finally:
+            stream.close()
+
+    async def _http(self, stream: Stream, source: Source) -> None:
+        assert self._server is not None
+        ours, theirs = socket.socketpair()
+        connection = _Connection(self._server, self._models, source)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, theirs)
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LIMIT)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        await splice(stream, SocketStream(reader, writer))
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self._models.answer(request, cast(_Connection, request.protocol).source)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's protocol object of one connection, which knows whose it is."""
+
+    def __init__(self, server: web.Server, models: ModelProxy, source: Source) -> None:
+        super().__init__(
+            server, loop=asyncio.get_running_loop(), keepalive_timeout=KEEPALIVE_SECONDS, tcp_keepalive=False,
+            access_log=_NO_LOG, max_line_size=LONGEST_LINE, max_field_size=LONGEST_HEADER, max_headers=MOST_HEADERS,
+            lingering_time=LINGER_SECONDS, auto_decompress=False,
+        )  # fmt: skip
+        self.source = source
+        self._models = models
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        # A malformed request is the sandbox's fault: aiohttp would log a traceback with its bytes for each.
+        if not isinstance(kw.get("exc_info"), (HttpProcessingError, web.RequestPayloadError, ConnectionError)):
+            log.error("broker.broken", exc_info=kw.get("exc_info"))
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        self.log_exception(exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun")
+        ours = isinstance(exc, (HttpProcessingError, web.RequestPayloadError))
+        error = (
+            Refused("this request cannot be understood; nothing was sent.", 400)
+            if ours
+            else Refused("an error inside the broker; try again.", 500)
+        )
+        self._models.refused(self.source, error.sentence, error.status)
+        return refusal(None, error)
+
+
+def _bare(error: Refused) -> bytes:
+    body = b'{"type":"error","error":{"type":"overloaded_error","message":"sshgate: %s"}}' % error.sentence.encode()
+    head = f"HTTP/1.1 {error.status} Overloaded\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Connection: close\r\n\r\n" + body

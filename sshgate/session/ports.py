@@ -1,0 +1,213 @@
+"""The broker's port in sandboxes: a listener on their loopback, whose connections the broker answers outside.
+
+A port belongs to the sandbox, not to a login: it is opened for the first session, and stays as long as the sandbox and
+this gateway do. Where another gateway has it open already, this one takes it when that one is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from sshgate.access.policy import Grant
+from sshgate.broker import environment
+from sshgate.broker.caller import BrokerConnections, Caller
+from sshgate.config.model import Broker, Config
+from sshgate.config.values import matches
+from sshgate.errors import GateError
+from sshgate.forwarding.destinations import Tcp
+from sshgate.forwarding.relay import ConnectFailed, NoRelay, Relay, RelayStream
+from sshgate.sandbox.interfaces import Sandbox
+from sshgate.session import notices
+from sshgate.stream.interfaces import Client
+from sshgate.stream.tasks import Event, TaskSet, cancel
+
+# How long a program's start waits for the port. It takes as long as python3's start, some 50 ms.
+READY_SECONDS = 5.0
+# Pauses before a relay that did not start, or has ended, is started again. After the last one it is given up, until
+# the next session.
+PAUSES = (0.2, 1.0, 2.0, 5.0, 10.0, 20.0)
+# Seconds between two attempts to listen, where the port is in use.
+LISTEN_AGAIN = 2.0
+# Connections beyond those of ``broker.connections_per_sandbox``, which the broker refuses with a sentence.
+MOST_MORE = 8
+# Seconds after which a relay has run long enough that its end is no failure to start.
+STEADY_SECONDS = 60.0
+
+
+class Ports:
+    """The ports of one gateway. ``close`` them before the provider."""
+
+    def __init__(self, broker: BrokerConnections, config: Config) -> None:
+        self._broker = broker
+        self._config = config
+        self._ports: dict[tuple[str, str], _Port] = {}
+
+    def __repr__(self) -> str:
+        return f"<Ports {len(self._ports)}>"
+
+    def reconfigure(self, config: Config) -> None:
+        """Use other settings for ports that are opened later."""
+        self._config = config
+
+    @property
+    def number(self) -> int:
+        """The port in sandboxes."""
+        return self._config.broker.port
+
+    def open(self, sandbox: Sandbox, user: str, granted: Grant, keys: Mapping[str, str]) -> _Port:
+        """Open the sandbox's port, without waiting; if it is open, only add the keys that the user has brought."""
+        key = sandbox.id, sandbox.uid
+        port = self._ports.get(key)
+        if port is None:
+            groups = self._config.limits.groups
+            theirs = tuple(name for name, group in groups.items() if matches(user, group.users))
+            caller = Caller(user, theirs, granted.profile.name, sandbox.id, sandbox.uid, granted.name)
+            port = self._ports[key] = _Port(
+                self._broker, caller, self._config.broker, granted.profile.limits.max_lifetime
+            )
+        port.open(sandbox, keys, lambda: self._ports.pop(key, None))
+        return port
+
+    async def close(self) -> None:
+        """Close all ports. Their connections end. Never raises."""
+        ports, self._ports = list(self._ports.values()), {}
+        await asyncio.gather(*(port.close() for port in ports))
+
+
+class PortUse:
+    """One session's use of the port. In a profile without models it changes nothing and does nothing.
+
+    ``ports``: ``None`` if the gateway has no broker.
+    """
+
+    def __init__(self, ports: Ports | None, user: str, granted: Grant) -> None:
+        self._ports = ports
+        self._user = user
+        self._port: _Port | None = None
+        self._sentences: tuple[str, ...] = ()
+        self._keys: Mapping[str, str] = {}
+        self.granted = granted
+        """The grant, without credentials, and with the variables that lead to the broker."""
+        if ports is not None and granted.profile.models:
+            client = environment.without_credentials(granted.request.environment, granted.profile)
+            ours = environment.without_credentials(granted.environment, granted.profile)
+            routes = environment.routes(granted.profile, ports.number)
+            asked = {name: value for name, value in client.environment.items() if name not in routes}
+            added = {**ours.environment, **{name: text.encode() for name, text in routes.items()}}
+            self.granted = replace(granted, request=replace(granted.request, environment=asked), environment=added)
+            self._keys = {**client.keys, **ours.keys}
+            self._sentences = client.sentences + ours.sentences
+
+    @property
+    def defaults(self) -> Mapping[str, str]:
+        """Variables that the profile and the client may set otherwise."""
+        return environment.defaults(self.granted.profile) if self._ports is not None else {}
+
+    def open(self, sandbox: Sandbox) -> None:
+        """Begin to open the port, beside the start of the session's program."""
+        if self._ports is not None and self.granted.profile.models:
+            self._port = self._ports.open(sandbox, self._user, self.granted, self._keys)
+
+    async def ready(self, client: Client) -> None:
+        """Wait for the port, ``READY_SECONDS`` at most; on a terminal, show what the user should know of it."""
+        if self._port is None:
+            return
+        problem = await self._port.ready()
+        if self.granted.request.terminal is not None:
+            for sentence in (*self._sentences, *([problem] if problem else [])):
+                await notices.say(client, self.granted.request, sentence)
+
+
+class _Port:
+    """The port of one sandbox, and the relay that listens on it."""
+
+    def __init__(self, broker: BrokerConnections, caller: Caller, settings: Broker, lifetime: float) -> None:
+        self._broker = broker
+        self._caller = caller
+        self._number = settings.port
+        self._most = settings.connections_per_sandbox + MOST_MORE
+        self._lifetime = lifetime
+        self._keys: dict[str, str] = {}
+        self._problem: str | None = None
+        self._known = Event()
+        self._task: asyncio.Task[None] | None = None
+        self._sandbox: Sandbox | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._tasks = TaskSet()
+
+    def __repr__(self) -> str:
+        return f"<_Port {self._number} of {self._caller.sandbox} {len(self._tasks)} connections>"
+
+    def open(self, sandbox: Sandbox, keys: Mapping[str, str], ended: Callable[[], object]) -> None:
+        """Open it if it is not. ``ended`` is called once the sandbox has gone."""
+        self._sandbox = sandbox
+        self._keys |= keys
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._task is None or self._task.done():
+            self._known.clear()
+            self._task = asyncio.create_task(self._run(ended))
+
+    async def ready(self) -> str | None:
+        """Wait until it is open. Returns what is wrong, as a sentence for the user."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                await self._known.wait()
+        return self._problem
+
+    async def close(self) -> None:
+        """Close it, and its connections. Never raises."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._task is not None:
+            await cancel(self._task)
+        await self._tasks.cancel()
+
+    async def _run(self, ended: Callable[[], object]) -> None:
+        failures = 0
+        loop = asyncio.get_running_loop()
+        while self._sandbox is not None and self._sandbox.usable and failures < len(PAUSES):
+            began = loop.time()
+            try:
+                relay = await Relay.start(self._sandbox, resident=True)
+            except NoRelay:
+                self._know("the image has no python3, so that no agent here reaches a model; install it there.")
+                return
+            except GateError as error:
+                self._know(f"no model can be reached yet: {error}")
+            else:
+                try:
+                    await self._listen(relay)
+                finally:
+                    await relay.close()
+            failures = 0 if loop.time() - began > STEADY_SECONDS else failures + 1
+            await asyncio.sleep(PAUSES[max(0, failures - 1)])
+        # Whether a named sandbox without clients is there, is not known here. Its keys must be, if its user comes back.
+        there = self._sandbox is not None and self._sandbox.usable
+        self._expiry = loop.call_later(self._lifetime if there else 0, ended)
+
+    async def _listen(self, relay: Relay) -> None:
+        """Listen until the relay has ended."""
+        while relay.alive:
+            try:
+                await relay.listen(Tcp("127.0.0.1", self._number), self._accepted)
+            except ConnectFailed as error:
+                # By another gateway, or by a program of the user.
+                self._know(f"port {self._number} of the sandbox: {error}")
+                await asyncio.sleep(LISTEN_AGAIN)
+            else:
+                self._know(None)
+                await relay.wait_ended()
+
+    def _know(self, problem: str | None) -> None:
+        self._problem = problem
+        self._known.set()
+
+    def _accepted(self, stream: RelayStream, host: str, port: int) -> None:
+        if len(self._tasks) < self._most:
+            self._tasks.start(self._broker.serve(stream, self._caller, self._keys))
+        else:
+            stream.close()

@@ -1,0 +1,117 @@
+"""What the body of a request asks of the provider besides an answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sshgate.broker.caller import Refused
+from sshgate.broker.protocols import ANTHROPIC, GEMINI, OPENAI, Protocol, asked, failure
+
+MESSAGES = "/v1/messages"
+GENERATE = "/v1beta/models/gemini-2:generateContent"
+RESPONSES = "/v1/responses"
+
+
+def tools(protocol: Protocol, path: str, **content: Any) -> set[str]:
+    return set(asked(protocol, path, json.dumps({"model": "m", **content}).encode()).tools)
+
+
+def user(*blocks: Any) -> list[Any]:
+    return [{"role": "user", "content": list(blocks)}]
+
+
+IMAGE = {"type": "image", "source": {"type": "url", "url": "https://evil.example/?secret"}}
+STORED = {"type": "document", "source": {"type": "file", "file_id": "f"}}
+OF_ANTHROPIC: list[tuple[dict[str, Any], set[str]]] = [
+    ({}, set()),
+    ({"tools": [{"name": "mine"}, {"type": "custom"}, {"type": "bash_20250124"}, {"type": "memory_20250818"}]}, set()),
+    ({"tools": [{"type": "tool_search_tool_regex_20251119"}]}, set()),
+    ({"tools": [{"type": "web_search_20250305"}]}, {"web_search"}),
+    ({"tools": [{"type": "web_fetch_20250910"}, {"type": "code_execution_20250825"}]}, {"web_fetch", "code_execution"}),
+    ({"tools": [{"type": "mcp_toolset"}]}, {"mcp"}),
+    ({"tools": [{"type": ["web_fetch"]}]}, {"unknown!"}),
+    ({"tools": {"type": "web_fetch_20250910"}}, {"unknown!"}),
+    ({"tools": ["web_fetch"]}, {"unknown!"}),
+    ({"mcp_servers": [{"url": "https://evil.example"}]}, {"mcp"}),
+    ({"mcp_servers": []}, set()),
+    ({"container": {"skills": [{}]}}, {"code_execution"}),
+    ({"messages": user(IMAGE)}, {"url"}),
+    ({"messages": user({"type": "tool_result", "content": [IMAGE]})}, {"url"}),
+    ({"messages": user(STORED)}, {"files"}),
+    ({"messages": user({"type": "container_upload", "file_id": "f"})}, {"files"}),
+    ({"messages": user({"type": "image", "source": {"type": "base64", "data": "aa"}})}, set()),
+    # What a tool was given is text to the provider.
+    ({"messages": user({"type": "tool_use", "input": IMAGE})}, set()),
+    ({"messages": [{"role": "user", "content": "hi"}]}, set()),
+]
+OF_OPENAI: list[tuple[dict[str, Any], set[str]]] = [
+    ({"tools": [{"type": "function"}, {"type": "custom"}, {"type": "local_shell"}]}, set()),
+    ({"tools": [{"type": "mcp", "server_url": "https://evil.example"}]}, {"mcp"}),
+    ({"tools": [{"type": "web_search_preview_2025_03_11"}]}, {"web_search_preview"}),
+    ({"tools": [{"type": "code_interpreter"}, {"type": "file_search"}]}, {"code_interpreter", "file_search"}),
+    ({"web_search_options": {}}, {"web_search"}),
+    ({"prompt": {"id": "p"}}, {"stored_prompt"}),
+    ({"input": user({"type": "input_image", "image_url": "https://evil.example"})}, {"url"}),
+    ({"input": user({"type": "input_image", "image_url": "data:image/png;base64,aa"})}, set()),
+    ({"messages": user({"type": "image_url", "image_url": {"url": "https://evil.example"}})}, {"url"}),
+    ({"input": user({"type": "input_file", "file_id": "f"})}, {"files"}),
+    ({"input": "hi"}, set()),
+]
+OF_GEMINI: list[tuple[dict[str, Any], set[str]]] = [
+    ({"tools": [{"functionDeclarations": []}]}, set()),
+    ({"tools": [{"googleSearch": {}}]}, {"google_search"}),
+    ({"tools": {"url_context": {}}}, {"url_context"}),
+    ({"tools": [{"codeExecution": {}}]}, {"code_execution"}),
+    ({"tools": [{"mcpServers": []}]}, {"mcp"}),
+    ({"contents": [{"parts": [{"fileData": {"fileUri": "https://evil.example"}}]}]}, {"url"}),
+    ({"contents": {"parts": {"file_data": {}}}}, {"url"}),
+    ({"generateContentRequest": {"tools": [{"googleSearch": {}}]}}, {"google_search"}),
+    ({"cachedContent": "cachedContents/x"}, {"files"}),
+]
+
+
+@pytest.mark.parametrize(("content", "found"), OF_ANTHROPIC)
+def test_what_anthropic_would_run(content: dict[str, Any], found: set[str]) -> None:
+    assert tools(ANTHROPIC, MESSAGES, **content) == found
+
+
+@pytest.mark.parametrize(("content", "found"), OF_OPENAI)
+def test_what_openai_would_run(content: dict[str, Any], found: set[str]) -> None:
+    assert tools(OPENAI, RESPONSES, **content) == found
+
+
+@pytest.mark.parametrize(("content", "found"), OF_GEMINI)
+def test_what_google_would_run(content: dict[str, Any], found: set[str]) -> None:
+    assert tools(GEMINI, GENERATE, **content) == found
+
+
+AMBIGUOUS = [
+    b'{"model": "a", "model": "b"}',
+    b'{"model": "a", "mcp_servers": [], "mcp_serv\\u0065rs": [1]}',
+    b'{"model": "a", "tools": [{"type": "custom", "type": "web_fetch_1"}]}',
+    b"[]", b"", b"null", b'{"model": 3}', b"{}", b'{"model": ""}', b"{" * 9, b'{"model": "a"} {}',
+    b"[" * 100_000, "{}".encode("utf-16"), b'\xef\xbb\xbf{"model": "a"}', b'{"model": "\xff"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", AMBIGUOUS)
+def test_what_two_readers_could_understand_differently_is_refused(body: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        asked(ANTHROPIC, MESSAGES, body)
+    assert refused.value.status == 400
+
+
+def test_googles_model_is_in_the_path() -> None:
+    found = asked(GEMINI, "/v1beta/models/gemini-2:streamGenerateContent", b'{"model": "other"}')
+    assert (found.model, found.stream) == ("gemini-2", True)
+
+
+def test_errors_have_the_providers_form() -> None:
+    assert failure(ANTHROPIC, 403, "no.") == {
+        "type": "error", "error": {"type": "permission_error", "message": "sshgate: no."},
+    }  # fmt: skip
+    assert failure(OPENAI, 429, "no.")["error"]["type"] == "rate_limit_error"
+    assert failure(GEMINI, 404, "no.")["error"] == {"code": 404, "message": "sshgate: no.", "status": "NOT_FOUND"}

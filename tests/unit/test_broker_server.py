@@ -1,0 +1,352 @@
+"""What the provider gets of a request, what the sandbox gets of an answer, and what gets nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import hashlib
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from sshgate.broker.caller import Caller
+from sshgate.broker.server import Broker
+from sshgate.broker.sockets import LIMIT, SocketStream
+from sshgate.config import model as settings
+from sshgate.config.model import Config, Model, Models, Profile
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events, Record
+from tests.rig.messages import ANSWER, FakeApi, fake_api
+
+KEY = "sk-ant-api03-canary-of-the-operator"
+CALLER = Caller("dev", ("staff",), "default", "pod-1", "uid-1", None)
+HI = {"model": "claude-test", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with fake_api() as running:
+        yield running
+
+
+class Sandbox:
+    """A broker, and connections to it as one sandbox has them."""
+
+    def __init__(self, broker: Broker, records: list[Record]) -> None:
+        self.broker = broker
+        self.records = records
+        self.brought: dict[str, str] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        mine, its = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=its, limit=LIMIT)
+        self.tasks.add(asyncio.create_task(self.broker.serve(SocketStream(reader, writer), CALLER, self.brought)))
+        return await asyncio.open_connection(sock=mine)
+
+    async def raw(self, request: bytes) -> bytes:
+        """Send these bytes, and return all that is answered before the connection ends or is silent."""
+        reader, writer = await self.connect()
+        writer.write(request)
+        answer = b""
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(3):
+                while data := await reader.read(65536):
+                    answer += data
+                    if b'"error"' in answer:
+                        break
+        writer.close()
+        return answer
+
+    async def post(
+        self, path: str, body: Any = HI, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """One request with aiohttp's client; status, body and headers of the answer."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+        class Connector(aiohttp.BaseConnector):
+            async def _create_connection(connector, *_: Any) -> Any:  # noqa: N805
+                mine, its = socket.socketpair()
+                reader, writer = await asyncio.open_connection(sock=its, limit=LIMIT)
+                serving = self.broker.serve(SocketStream(reader, writer), CALLER, self.brought)
+                self.tasks.add(asyncio.create_task(serving))
+                loop = asyncio.get_running_loop()
+                made = aiohttp.client_proto.ResponseHandler(loop=loop)
+                await loop.connect_accepted_socket(lambda: made, mine)
+                return made
+
+        async with (
+            aiohttp.ClientSession(connector=Connector(), auto_decompress=False) as session,
+            session.post(f"http://127.0.0.1:4711{path}", data=content, headers=headers) as response,
+        ):
+            return response.status, await response.read(), dict(response.headers)
+
+    def refusals(self) -> list[Record]:
+        return [one for one in self.records if one.code is Code.MODEL_REFUSED]
+
+
+@contextlib.asynccontextmanager
+async def sandbox(api: FakeApi, tmp_path: Path, **changes: Any) -> AsyncIterator[Sandbox]:
+    keys = tmp_path / "key"
+    keys.write_text(KEY + "\n")
+    base = {"upstream": api.url, "keys": keys}
+    anthropic = Model(**{**base, "allow": ("claude-*",), **changes})
+    other = Model(**base)  # type: ignore[arg-type]
+    config = Config(
+        models=Models(anthropic, other, other),
+        profiles={"default": Profile(models=("anthropic", "openai", "gemini"))},
+        broker=settings.Broker(connections_per_sandbox=5),
+    )
+    records: list[Record] = []
+    broker = Broker(config, Events(records.append))
+    await broker.open()
+    made = Sandbox(broker, records)
+    try:
+        yield made
+    finally:
+        await broker.close()
+        await asyncio.gather(*made.tasks)
+
+
+async def test_the_provider_gets_our_key_alone_and_the_same_body(api: FakeApi, tmp_path: Path) -> None:
+    body = json.dumps(HI | {"unknown": [1, 2, {"a": "ü"}]}, indent=3).encode()
+    headers = {
+        "x-api-key": "theirs", "Authorization": "Bearer theirs", "Cookie": "a=theirs", "Proxy-Authorization": "theirs",
+        "x-goog-api-key": "theirs", "api-key": "theirs", "X-Auth-Token": "theirs", "X-HTTP-Method-Override": "DELETE",
+        "X-Forwarded-For": "1.2.3.4", "Accept-Encoding": "gzip, br", "anthropic-beta": "one,two",
+        "anthropic-version": "2023-06-01", "x-claude-code-session-id": "s", "X-Made-Up": "kept",
+        "Content-Type": "application/json",
+    }  # fmt: skip
+    async with sandbox(api, tmp_path) as one:
+        status, answer, _ = await one.post("/anthropic/v1/messages?beta=true", body, headers)
+    assert (status, json.loads(answer)["content"][0]["text"]) == (200, ANSWER)
+    (received,) = api.received
+    assert received.target == "/v1/messages?beta=true"
+    assert hashlib.sha256(received.body).digest() == hashlib.sha256(body).digest()
+    assert received.header("x-api-key") == [KEY]
+    assert not any("theirs" in value for _, value in received.headers)
+    assert received.header("host") == [f"127.0.0.1:{api.port}"]
+    assert received.header("accept-encoding") == ["identity"]
+    for name in ("anthropic-beta", "anthropic-version", "x-claude-code-session-id", "X-Made-Up"):
+        assert received.header(name) == [headers[name]]
+    for name in ("X-HTTP-Method-Override", "X-Forwarded-For", "Cookie", "Authorization"):
+        assert received.header(name) == []
+    (event,) = [record for record in one.records if record.code is Code.MODEL_REQUEST]
+    assert event.fields["model"] == "claude-test"
+    assert event.fields["bytes_in"] == len(body)
+    assert event.fields["whole"] is True
+    assert KEY not in str(one.records)
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "value"),
+    [
+        ("/openai/v1/chat/completions", "authorization", f"Bearer {KEY}"),
+        ("/openai/v1/responses", "authorization", f"Bearer {KEY}"),
+        ("/gemini/v1beta/models/gemini-x:streamGenerateContent?alt=sse&key=theirs", "x-goog-api-key", KEY),
+    ],
+)
+async def test_each_provider_gets_the_key_its_own_way(
+    api: FakeApi, tmp_path: Path, path: str, header: str, value: str
+) -> None:
+    async with sandbox(api, tmp_path) as one:
+        status, _, _ = await one.post(path, {"model": "m", "contents": []}, {"authorization": "Bearer theirs"})
+    assert status == 200
+    assert api.received[0].header(header) == [value]
+    assert "theirs" not in str(api.received)
+
+
+async def test_an_answer_passes_without_its_cookies(api: FakeApi, tmp_path: Path) -> None:
+    async with sandbox(api, tmp_path) as one:
+        _, _, headers = await one.post("/anthropic/v1/messages")
+    assert headers["request-id"] == "req_1"
+    assert "Set-Cookie" not in headers
+
+
+async def test_a_stream_is_not_held_up(api: FakeApi, tmp_path: Path) -> None:
+    """What the provider has sent arrives while the provider waits."""
+    import threading
+
+    gate = api.held["hold me"] = threading.Event()
+    body = json.dumps(HI | {"stream": True, "system": "hold me"}).encode()
+    async with sandbox(api, tmp_path) as one:
+        reader, writer = await one.connect()
+        writer.write(
+            b"POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        async with asyncio.timeout(10):
+            await reader.readuntil(ANSWER.encode())
+            gate.set()
+            await reader.readuntil(b"message_stop")
+        writer.close()
+
+
+async def test_a_stream_that_breaks_is_not_taken_for_a_whole_one(api: FakeApi, tmp_path: Path) -> None:
+    api.pieces, api.cut_after = 9, 3
+    async with sandbox(api, tmp_path) as one:
+        with pytest.raises(aiohttp.ClientError):
+            await one.post("/anthropic/v1/messages", HI | {"stream": True})
+    (event,) = [record for record in one.records if record.code is Code.MODEL_REQUEST]
+    assert event.fields["whole"] is False
+
+
+async def test_a_sandbox_that_leaves_ends_the_providers_work(api: FakeApi, tmp_path: Path) -> None:
+    api.pieces, api.pause = 1000, 0.01
+    body = json.dumps(HI | {"stream": True}).encode()
+    async with sandbox(api, tmp_path) as one:
+        reader, writer = await one.connect()
+        writer.write(
+            b"POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        await reader.readuntil(b"content_block_delta")
+        writer.close()
+        async with asyncio.timeout(5):
+            while not api.gone:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+LARGE = b'{"model": "claude-x", "a": "' + b"x" * (9 << 20) + b'"}'
+MCP = json.dumps(HI | {"mcp_servers": [{"url": "https://evil.example"}]}).encode()
+POST = b"POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\n"
+SMALL = json.dumps(HI).encode()
+SMUGGLED = {
+    "both lengths": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+    "absolute form": b"GET http://169.254.169.254/latest/meta-data HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n",
+    "absolute form to a provider": POST.replace(b" /", b" http://x/") + b"Content-Length: 2\r\n\r\n{}",
+    "connect": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n",
+    "9 MB": POST + b"Content-Length: %d\r\n\r\n" % len(LARGE) + LARGE,
+    "9 MB in pieces": POST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(LARGE) + LARGE + b"\r\n0\r\n\r\n",
+    "a long head": POST + b"X: " + b"x" * 20000 + b"\r\n\r\n",
+    "many headers": POST + b"X: x\r\n" * 500 + b"\r\n",
+    "no http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello",
+    "mcp": POST + b"Content-Length: %d\r\n\r\n" % len(MCP) + MCP,
+    "compressed": POST + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(SMALL, 1, mtime=0))
+    + gzip.compress(SMALL, 1, mtime=0),
+    "get of messages": b"GET /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\n\r\n",
+    "put": b"PUT /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+    "models with a body": b"GET /anthropic/v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SMUGGLED)
+async def test_what_smuggles_reaches_nobody_and_is_one_event(api: FakeApi, tmp_path: Path, kind: str) -> None:
+    async with sandbox(api, tmp_path) as one:
+        answer = await one.raw(SMUGGLED[kind])
+        assert answer.split()[1].startswith(b"4"), answer[:200]
+        assert b"sshgate: " in answer
+        await asyncio.sleep(0.05)
+        assert api.received == []
+        assert len(one.refusals()) == 1, one.records
+
+
+PATHS = [
+    "/anthropic/v1/files", "/anthropic/v1/messages/batches", "/anthropic/v1/skills", "/anthropic/v1/organizations/me",
+    "/anthropic/v1/messages/../files", "/anthropic//v1/messages", "/anthropic/v1/%6dessages", "/anthropic/v1/messages/",
+    "/anthropic/v1/messages%2f..%2ffiles", "/anthropic/v1/messages;x", "/openai/v1/files", "/openai/v1/assistants",
+    "/openai/v1/responses/resp_1", "/gemini/v1beta/files", "/gemini/v1beta/models/x:batchGenerateContent",
+    "/gemini/upload/v1beta/files", "/", "/other/v1/messages", "/anthropic/v1/messages?api_key=x",
+    "/gemini/v1beta/models/x:generateContent?$fields=a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_other_paths_are_not_passed_on(api: FakeApi, tmp_path: Path, path: str) -> None:
+    async with sandbox(api, tmp_path) as one:
+        answer = await one.raw(
+            b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(SMALL)) + SMALL
+        )
+        assert answer.split()[1] in (b"404", b"400"), answer
+        assert api.received == []
+        assert len(one.refusals()) == 1
+
+
+async def test_a_redirect_is_not_followed(api: FakeApi, tmp_path: Path) -> None:
+    api.redirect = f"{api.url}/elsewhere"
+    async with sandbox(api, tmp_path) as one:
+        status, _, headers = await one.post("/anthropic/v1/messages")
+    assert status == 502
+    assert "Location" not in headers
+    assert len(api.received) == 1
+
+
+async def test_an_allowed_tool_of_the_provider_passes(api: FakeApi, tmp_path: Path) -> None:
+    body = HI | {"tools": [{"type": "web_search_20250305", "name": "web_search"}, {"name": "mine", "input_schema": {}}]}
+    async with sandbox(api, tmp_path, server_tools=("web_search",)) as one:
+        assert (await one.post("/anthropic/v1/messages", body))[0] == 200
+    async with sandbox(api, tmp_path) as one:
+        status, answer, headers = await one.post("/anthropic/v1/messages", body)
+    assert status == 403
+    assert json.loads(answer)["error"]["type"] == "permission_error"
+    assert b"web_search would run outside the sandbox" in answer
+    assert headers["x-should-retry"] == "false"
+
+
+async def test_only_the_models_that_are_allowed(api: FakeApi, tmp_path: Path) -> None:
+    async with sandbox(api, tmp_path) as one:
+        status, answer, _ = await one.post("/anthropic/v1/messages", HI | {"model": "gpt-5"})
+    assert status == 403
+    assert b"allowed are: claude-*" in answer
+    assert api.received == []
+
+
+async def test_keys_are_read_again_and_each_user_has_their_own(api: FakeApi, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    async with sandbox(api, tmp_path, keys=keys) as one:
+        status, answer, _ = await one.post("/anthropic/v1/messages")
+        assert (status, b"no key of anthropic for you" in answer) == (401, True)
+        for key in ("first", "second"):
+            (keys / "dev").write_text(key)
+            await one.post("/anthropic/v1/messages")
+        (keys / "dev").write_text("two lines\nof text")
+        assert (await one.post("/anthropic/v1/messages"))[0] == 503
+    assert [asked.header("x-api-key") for asked in api.received] == [["first"], ["second"]]
+
+
+async def test_a_key_that_its_user_has_brought_comes_first(api: FakeApi, tmp_path: Path) -> None:
+    async with sandbox(api, tmp_path) as one:
+        one.brought["anthropic"] = "mine"
+        await one.post("/anthropic/v1/messages")
+    assert api.received[0].header("x-api-key") == ["mine"]
+
+
+async def test_without_a_key_the_answer_is_what_to_do(api: FakeApi, tmp_path: Path) -> None:
+    async with sandbox(api, tmp_path, keys=None) as one:
+        status, answer, _ = await one.post("/anthropic/v1/messages")
+    assert status == 401
+    assert b"SendEnv=ANTHROPIC_API_KEY" in answer
+
+
+async def test_a_provider_that_is_not_there_is_an_error_that_names_no_address(tmp_path: Path) -> None:
+    async with sandbox(FakeApi(port=1), tmp_path) as one:
+        status, answer, _ = await one.post("/anthropic/v1/messages")
+    assert status == 502
+    assert b"127.0.0.1" not in answer
+
+
+async def test_connections_of_a_sandbox_are_bounded(api: FakeApi, tmp_path: Path) -> None:
+    async with sandbox(api, tmp_path) as one:
+        held = [await one.connect() for _ in range(5)]
+        await asyncio.sleep(0.05)
+        assert b"too many connections" in await one.raw(b"GET /anthropic/v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _, writer in held:
+            writer.close()
+        await asyncio.sleep(0.1)
+        assert b"claude-test" in await one.raw(
+            b"GET /anthropic/v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+
+
+async def test_claude_codes_first_question_is_answered_here(api: FakeApi, tmp_path: Path) -> None:
+    async with sandbox(api, tmp_path) as one:
+        answer = await one.raw(b"HEAD /anthropic HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert api.received == []
+    assert one.records == []
