@@ -1,0 +1,223 @@
+"""The connection between a gateway and a broker in another process.
+
+The broker begins with a challenge. The gateway answers with a preamble that states whose connection it is,
+encrypted and authenticated (AES-GCM) with a key made of the secret that both have, and bound to the challenge: who
+records one cannot use it again. What follows are the bytes from the sandbox and those to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from sshgate.broker.caller import NO_KEYS, BrokerConnections, Caller
+from sshgate.broker.sockets import LIMIT, SocketStream
+from sshgate.config.model import Broker as Settings
+from sshgate.config.model import Config
+from sshgate.errors import ConfigError
+from sshgate.stream.interfaces import Stream
+from sshgate.stream.splice import splice
+from sshgate.stream.tasks import TaskSet, cancel
+
+HELLO = b"sshgate broker 1\n"
+CHALLENGE = 16
+NONCE = 12
+SHORTEST_SECRET = 32
+# Bytes of a preamble. Names are short, and a user brings a few keys of 4 KiB at most.
+LONGEST_PREAMBLE = 32 * 1024
+PREAMBLE_SECONDS = 5.0
+# Connections that have not shown yet that they come from a gateway.
+MOST_UNPROVEN = 256
+# How long a sandbox's connection waits for a broker that is being replaced. Agents wait as long.
+WAIT_SECONDS = 25.0
+AGAIN_SECONDS = 0.5
+CONNECT_SECONDS = 5.0
+
+log = structlog.get_logger("sshgate.broker")
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the key that is made of the secret in a file. Raises ``ConfigError``."""
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError([f"broker.secret: {path} cannot be read: {error.strerror}."]) from error
+    if len(secret) < SHORTEST_SECRET:
+        raise ConfigError([f"broker.secret: {path} has fewer than {SHORTEST_SECRET} bytes."])
+    return hashlib.sha256(b"sshgate broker preamble\0" + secret).digest()
+
+
+def seal(key: bytes, challenge: bytes, caller: Caller, brought: Mapping[str, str]) -> bytes:
+    """Return the preamble of one connection."""
+    facts = {
+        "user": caller.user, "groups": list(caller.groups), "profile": caller.profile, "sandbox": caller.sandbox,
+        "uid": caller.uid, "name": caller.name, "keys": dict(brought),
+    }  # fmt: skip
+    nonce = os.urandom(NONCE)
+    sealed = nonce + AESGCM(key).encrypt(nonce, json.dumps(facts).encode(), HELLO + challenge)
+    return len(sealed).to_bytes(4, "big") + sealed
+
+
+def unseal(key: bytes, challenge: bytes, sealed: bytes) -> tuple[Caller, dict[str, str]]:
+    """Return what a preamble says, without its length. Raises ``ValueError`` if no gateway has made it for this."""
+    try:
+        plain = AESGCM(key).decrypt(sealed[:NONCE], sealed[NONCE:], HELLO + challenge)
+    except InvalidTag:
+        raise ValueError("not by a gateway") from None
+    facts: dict[str, Any] = json.loads(plain)
+    names = [facts[field] for field in ("profile", "sandbox", "uid", "name")]
+    caller = Caller(facts["user"], tuple(facts["groups"]), *names)
+    return caller, facts["keys"]
+
+
+class RemoteBroker:
+    """A gateway's ``BrokerConnections`` to ``sshgate broker``."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ``ConfigError`` if the secret cannot be used."""
+        assert settings.listen is not None
+        self._address = settings.listen
+        self._key = read_secret(settings.secret)
+        self._tasks = TaskSet()
+
+    def __repr__(self) -> str:
+        return f"<RemoteBroker at {self._address}, {len(self._tasks)} connections>"
+
+    async def open(self) -> None:
+        """Do nothing: each connection of a sandbox makes one to the broker, which may not run yet."""
+
+    def reconfigure(self, config: Config) -> None:
+        """Do nothing: the broker reads its settings itself."""
+
+    async def close(self) -> None:
+        await self._tasks.cancel()
+
+    async def serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
+        task = self._tasks.start(self._serve(stream, caller, brought))
+        try:
+            await asyncio.wait({task})
+        finally:
+            await cancel(task)
+
+    async def _serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str]) -> None:
+        try:
+            broker = await self._connect(caller, brought)
+            if broker is not None:
+                await splice(stream, broker)
+        finally:
+            stream.close()
+
+    async def _connect(self, caller: Caller, brought: Mapping[str, str]) -> SocketStream | None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + WAIT_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    return await self._attempt(caller, brought)
+            except (OSError, TimeoutError, EOFError, ValueError) as error:
+                if loop.time() > until:
+                    log.warning("broker.unreachable", address=str(self._address), reason=type(error).__name__)
+                    return None
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _attempt(self, caller: Caller, brought: Mapping[str, str]) -> SocketStream:
+        reader, writer = await asyncio.open_connection(self._address.host, self._address.port, limit=LIMIT)
+        try:
+            hello = await reader.readexactly(len(HELLO) + CHALLENGE)
+            if not hello.startswith(HELLO):
+                raise ValueError("not a broker")
+            writer.write(seal(self._key, hello[len(HELLO) :], caller, brought))
+            await writer.drain()
+        except BaseException:
+            writer.close()
+            raise
+        return SocketStream(reader, writer)
+
+
+class BrokerListener:
+    """The listening half, in ``sshgate broker``: hands on the connections that gateways have proven to be theirs."""
+
+    def __init__(self, settings: Settings, broker: BrokerConnections) -> None:
+        """Raises ``ConfigError`` if the secret cannot be used."""
+        assert settings.listen is not None
+        self._address = settings.listen
+        self._key = read_secret(settings.secret)
+        self._broker = broker
+        self._unproven = 0
+        self._server: asyncio.Server | None = None
+        self._tasks = TaskSet()
+
+    def __repr__(self) -> str:
+        return f"<BrokerListener {self._address}, {len(self._tasks)} connections>"
+
+    async def open(self) -> None:
+        """Start to listen. Raises ``ConfigError`` if the address cannot be bound."""
+        try:
+            self._server = await asyncio.start_server(
+                self._came, self._address.host, self._address.port, limit=LIMIT, backlog=1024
+            )
+        except OSError as error:
+            raise ConfigError(
+                [f"cannot listen on {self._address}: {error.strerror or error}; choose another broker.listen."]
+            ) from error
+
+    def stop_accepting(self) -> None:
+        """Accept no more connections. Gateways try again, and find the next broker."""
+        if self._server is not None:
+            self._server.close()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all connections have ended, ``seconds`` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._tasks.join()
+
+    async def close(self) -> None:
+        """Cut the remaining connections."""
+        self.stop_accepting()
+        await self._tasks.cancel()
+
+    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._unproven >= MOST_UNPROVEN:
+            writer.close()
+        else:
+            self._unproven += 1
+            self._tasks.start(self._serve(reader, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            try:
+                async with asyncio.timeout(PREAMBLE_SECONDS):
+                    caller, brought = await self._proven(reader, writer)
+            finally:
+                self._unproven -= 1
+        except (OSError, TimeoutError, EOFError):
+            writer.close()
+        except (ValueError, KeyError, TypeError):
+            log.warning("broker.stranger", address=str((writer.get_extra_info("peername") or ("?",))[0]))
+            writer.close()
+        else:
+            await self._broker.serve(SocketStream(reader, writer), caller, brought)
+        finally:
+            writer.close()
+
+    async def _proven(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[Caller, dict[str, str]]:
+        challenge = os.urandom(CHALLENGE)
+        writer.write(HELLO + challenge)
+        await writer.drain()
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        if not NONCE < length <= LONGEST_PREAMBLE:
+            raise ValueError("no preamble")
+        return unseal(self._key, challenge, await reader.readexactly(length))

@@ -1,0 +1,91 @@
+"""``sshgate broker``: the broker in a process of its own, the only one that has keys and a way to providers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+from sshgate.broker.remote import BrokerListener
+from sshgate.broker.server import Broker
+from sshgate.config.model import Config
+from sshgate.errors import ConfigError, GateError
+from sshgate.server.reload import ConfigReloader
+from sshgate.stream.tasks import cancel, first_of
+from sshgate.telemetry import Telemetry
+from sshgate.telemetry import log as logs
+from sshgate.telemetry.audit import AuditFile
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.readiness import Readiness
+
+log = structlog.get_logger("sshgate.broker")
+
+
+def run(config: Config, file: Path) -> int:
+    """Serve until SIGTERM or SIGINT, then drain for ``ssh.drain``. A second signal cuts what is open.
+
+    Returns:
+        The exit status. Errors are printed to stderr.
+    """
+    logs.configure(config.log)
+    try:
+        asyncio.run(serve(config, file))
+    except GateError as error:
+        print(f"sshgate: {error}", file=sys.stderr)
+        return error.status if error.status != 255 else 1
+    return 0
+
+
+async def serve(config: Config, file: Path) -> None:
+    """Open everything, serve until a signal, drain, and close. Raises ``GateError`` if it cannot start."""
+    if config.broker.listen is None:
+        raise ConfigError(["broker.listen: name the address, such as 0.0.0.0:4712, at which gateways find the broker."])
+    for provider in ("anthropic", "openai", "gemini"):
+        model = getattr(config.models, provider)
+        if model is not None and model.keys is not None and not model.keys.exists():
+            log.warning("broker.no_keys", provider=provider, keys=str(model.keys))
+    telemetry = Telemetry()
+    broker = Broker(config, telemetry.events)
+    listener = BrokerListener(config.broker, broker)
+    stop: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.put_nowait, number)
+
+    async def apply(wanted: Config) -> None:
+        broker.reconfigure(wanted)
+
+    async with AsyncExitStack() as stack:
+        await broker.open()
+        stack.push_async_callback(broker.close)
+        if config.telemetry.audit is not None:
+            audit = AuditFile(config.telemetry.audit)
+            stack.callback(audit.close)
+            telemetry.events.add(audit)
+        readiness = Readiness(_nothing)
+        if config.telemetry.listen is not None:
+            from sshgate.telemetry.health import HealthServer, OwnReport
+
+            health = HealthServer(config.telemetry.listen, OwnReport(readiness, telemetry.metrics))
+            await health.open()
+            stack.push_async_callback(health.close)
+        await listener.open()
+        stack.push_async_callback(listener.close)
+        reloader = ConfigReloader(file, config, apply, telemetry.events, given={"broker": config.broker})
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request_reload)
+        stack.push_async_callback(cancel, asyncio.create_task(reloader.run()))
+        readiness.serving = True
+        telemetry.events.emit(Code.SERVING, addresses=str(config.broker.listen), provider="broker")
+        await stop.get()
+        readiness.draining = True
+        listener.stop_accepting()
+        await first_of(listener.drain(config.ssh.drain), stop.get())
+    telemetry.events.report_omitted()
+    telemetry.events.emit(Code.STOPPED)
+
+
+async def _nothing() -> None:
+    """The broker can always answer: that a provider cannot be reached is each request's own matter."""

@@ -1,0 +1,135 @@
+"""The connection between a gateway and a broker in another process: who may make one, and what it carries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sshgate.broker import remote
+from sshgate.broker.caller import NO_KEYS, Caller
+from sshgate.broker.remote import BrokerListener, RemoteBroker, read_secret, seal, unseal
+from sshgate.broker.sockets import LIMIT, SocketStream
+from sshgate.config.model import Address, Broker, Config
+from sshgate.errors import ConfigError
+from sshgate.stream.interfaces import Stream
+
+CALLER = Caller("dev", ("staff", "all"), "default", "pod-1", "uid-1", "work")
+KEYS = {"anthropic": "sk-brought"}
+
+
+class Echo:
+    """A broker that answers what it was sent, in capitals, and remembers who asked."""
+
+    def __init__(self) -> None:
+        self.served: list[tuple[Caller, Mapping[str, str]]] = []
+
+    async def open(self) -> None: ...
+
+    def reconfigure(self, config: Config) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
+        self.served.append((caller, brought))
+        while (data := await stream.read()) is not None:
+            await stream.write(data.upper())
+        stream.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Broker:
+    (tmp_path / "secret").write_bytes(os.urandom(32).hex().encode())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return Broker(listen=Address("127.0.0.1", probe.getsockname()[1]), secret=tmp_path / "secret")
+
+
+@contextlib.asynccontextmanager
+async def listening(settings: Broker) -> AsyncIterator[Echo]:
+    echo = Echo()
+    listener = BrokerListener(settings, echo)
+    await listener.open()
+    try:
+        yield echo
+    finally:
+        await listener.close()
+
+
+async def exchanged(broker: RemoteBroker, data: bytes) -> bytes:
+    mine, its = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=its, limit=LIMIT)
+    serving = asyncio.create_task(broker.serve(SocketStream(reader, writer), CALLER, KEYS))
+    reader, writer = await asyncio.open_connection(sock=mine)
+    writer.write(data)
+    writer.write_eof()
+    answer = await reader.read()
+    writer.close()
+    await serving
+    return answer
+
+
+async def test_it_carries_who_asks_the_keys_and_the_bytes(settings: Broker) -> None:
+    async with listening(settings) as echo:
+        assert await exchanged(RemoteBroker(settings), b"hello" * 50_000) == b"HELLO" * 50_000
+    assert echo.served == [(CALLER, KEYS)]
+
+
+async def test_a_broker_that_comes_late_is_waited_for(settings: Broker) -> None:
+    asking = asyncio.create_task(exchanged(RemoteBroker(settings), b"hello"))
+    await asyncio.sleep(0.7)
+    async with listening(settings):
+        assert await asking == b"HELLO"
+
+
+async def test_without_a_broker_the_connection_ends(settings: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "WAIT_SECONDS", 0.2)
+    assert await exchanged(RemoteBroker(settings), b"hello") == b""
+
+
+async def test_another_secret_opens_nothing(settings: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "WAIT_SECONDS", 0.2)
+    (tmp_path / "other").write_bytes(b"x" * 40)
+    async with listening(settings) as echo:
+        assert await exchanged(RemoteBroker(replace(settings, secret=tmp_path / "other")), b"hello") == b""
+    assert echo.served == []
+
+
+STRANGERS = [b"", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x05abcde", b"\xff" * 50, b"\0\0\0\x40" + b"x" * 64]
+
+
+@pytest.mark.parametrize("data", STRANGERS)
+async def test_a_stranger_is_cut_and_gets_nowhere(settings: Broker, data: bytes) -> None:
+    async with listening(settings) as echo:
+        reader, writer = await asyncio.open_connection("127.0.0.1", settings.listen.port if settings.listen else 0)
+        await reader.readexactly(len(remote.HELLO) + remote.CHALLENGE)
+        writer.write(data)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+    assert echo.served == []
+
+
+def test_a_preamble_is_good_for_one_challenge_and_shows_nothing(settings: Broker) -> None:
+    key = read_secret(settings.secret)
+    sealed = seal(key, b"1" * 16, CALLER, KEYS)[4:]
+    assert unseal(key, b"1" * 16, sealed) == (CALLER, KEYS)
+    assert b"dev" not in sealed
+    assert b"sk-brought" not in sealed
+    for challenge, text in ((b"2" * 16, sealed), (b"1" * 16, sealed[:-1] + b"x"), (b"1" * 16, sealed[:10])):
+        with pytest.raises(ValueError, match="not by a gateway"):
+            unseal(key, challenge, text)
+
+
+def test_a_short_secret_is_refused(settings: Broker) -> None:
+    settings.secret.write_bytes(b"short\n")
+    with pytest.raises(ConfigError, match="fewer than 32 bytes"):
+        RemoteBroker(settings)
