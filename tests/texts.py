@@ -20,6 +20,7 @@ SHORTEST_MODULE = 60
 # Modules of the product that are shorter all the same, each with its reason. Others belong into their one user.
 SHORT = {
     "sshgate/config/private_names.py": "for asyncssh and aiohttp",
+    "sshgate/hold/replies.py": "pure; a part of the resident",
     "sshgate/lifecycle/admission.py": "pure; for the registry and for homes",
     "sshgate/providers/kubernetes/api/private.py": "a table, apart because it is checked before aiohttp is imported",
     "sshgate/sandbox/temporary.py": "for both providers",

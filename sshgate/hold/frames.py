@@ -25,7 +25,7 @@ SIZE = struct.Struct(">HHHH")
 class Kind:
     """The kinds of frames: first those from the gateway, then those from the resident."""
 
-    JOIN, INPUT, RESIZE, SIGNAL, ALIVE, PING, LIST, END = range(1, 9)
+    JOIN, INPUT, RESIZE, SIGNAL, ALIVE, PING, LIST, END, REPORTED = range(1, 10)
     JOINED, FAILED, SCREEN, OUTPUT, TAKEN, ENDED, PROBE, PONG, LISTED = range(101, 110)
 
 
@@ -44,7 +44,11 @@ class Attachment:
         self.size = (80, 24, 0, 0)
         self.offset = 0
         self.joined = False
+        # The socket of the client's agent; the beginning of what may be an answer of its terminal.
+        self.agent = ""
+        self.begun = b""
         self.last_frame = time.monotonic()
+        self.finished = False
         self.last = False
         # A login that waits for signs of life: who has not answered yet, until when, and with what it came.
         self.waits: list[Attachment] = []

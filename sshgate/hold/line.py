@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sshgate.errors import GateError, StartFailed
-from sshgate.hold import frames, resident, screen, terminal
+from sshgate.hold import frames, replies, resident, screen, terminal
 from sshgate.hold.frames import HEAD, HELLO, SIZE
 from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.interfaces import Sandbox
@@ -29,6 +30,7 @@ LONGEST = 64 * 1024
 # Bytes of frames that wait for the exec: above this, only input that was promised a place is queued.
 OUTBOX_HIGH = 256 * 1024
 
+_HELLO = re.compile(rb"sshgate hold [0-9]{1,9}\n")
 MISSING = b"sshgate hold starts\n"
 """Printed by the program that attaches where no resident runs: its source follows."""
 
@@ -40,7 +42,7 @@ Taker = Callable[[int, bytes], Iterator[None]]
 def _source() -> bytes:
     """The resident's program: its modules in one, without their imports of each other."""
     text = ["from __future__ import annotations\n"]
-    for module in (modes, frames, screen, terminal, resident):
+    for module in (modes, replies, frames, screen, terminal, resident):
         lines = Path(str(module.__file__)).read_text().splitlines(keepends=True)
         for node in ast.parse("".join(lines)).body:
             ours = isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in (
@@ -124,6 +126,10 @@ class NoResident(GateError):
     code = "missing"
 
 
+class OtherVersion(NoResident):
+    """The sandbox's sessions are kept by a resident with which this version of sshgate cannot speak."""
+
+
 class SessionGone(StartFailed):
     """The session to be resumed does not exist any more."""
 
@@ -167,7 +173,8 @@ class Line:
         """Attach to the sandbox's resident. Where there is none, start ``source``; without it return ``None``.
 
         Raises:
-            NoResident: the sandbox has no python3 that can run it, or it has one of another version.
+            NoResident: the sandbox has no python3 that can run it.
+            OtherVersion: it has one of another version.
             StartFailed: it does not answer; otherwise as ``Sandbox.start``.
         """
         process = await park(sandbox, None)
@@ -264,8 +271,12 @@ async def _hello(process: Process, source: bytes) -> bytes | None:
                 return None
             await process.write(source)
             seen = b""
-        elif HELLO in seen:
-            return seen.partition(HELLO)[2]
+        elif found := _HELLO.search(seen):
+            if found[0] != HELLO:
+                raise OtherVersion(
+                    "the sandbox's sessions were begun by another version of sshgate, and only that can join them."
+                )
+            return seen[found.end() :]
     raise NoResident("the sandbox has no python3 that could keep sessions; install python3 in its image.")
 
 

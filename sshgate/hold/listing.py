@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from sshgate.config.values import is_label
 from sshgate.errors import StartFailed
+from sshgate.hold.answers import ending_of, printable
 from sshgate.hold.frames import Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError
-from sshgate.hold.process import ending_of, printable
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.stream.terminal import LARGEST
 

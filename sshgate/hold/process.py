@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sshgate.config.values import is_label
 from sshgate.errors import GateError, LimitReached, StartFailed
+from sshgate.hold.answers import Past, is_id, offset_of, outcome_of, parsed, past_of, printable
 from sshgate.hold.frames import OFFSET, Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError, SessionGone, packed
 from sshgate.hold.screen import put_back
@@ -21,7 +22,7 @@ from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program, held_script
 from sshgate.sandbox.process import END_OF_TRANSMISSION
 from sshgate.stream.flow import Flow
-from sshgate.stream.interfaces import STDOUT, Break, Control, Exited, Lost, Outcome, Resize, Shell, Signal, Signalled
+from sshgate.stream.interfaces import STDOUT, Break, Control, Lost, Outcome, Resize, Shell, Signal
 from sshgate.stream.modes import Modes
 from sshgate.stream.tasks import Event, TaskSet, cancel
 from sshgate.stream.terminal import TerminalSize
@@ -44,6 +45,8 @@ SOON_SECONDS = 5.0
 MOST_SOON = 5
 # Seconds that the last input has to be taken when a client leaves.
 LEAVE_SECONDS = 0.5
+# Seconds that the resident has to take note of what its client knows; on a busy node an exec is slow.
+REPORT_SECONDS = 3.0
 # Seconds in which a client that has ended its input may turn out to have left.
 EOF_SECONDS = 0.5
 LARGEST_PID = 1 << 22
@@ -77,15 +80,8 @@ class Wish:
     """Sessions in one sandbox at most."""
     reattach: float = 60.0
     """Seconds for which a broken connection to the sandbox is opened again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """A session that ended while nobody was attached."""
-
-    name: str
-    program: str
-    ending: str
+    agents: bool = False
+    """Whether agents are forwarded: SSH_AUTH_SOCK leads to that of the client that came last."""
 
 
 class HeldProcess:
@@ -122,6 +118,9 @@ class HeldProcess:
         self._joined: asyncio.Future[None] | None = None
         self._last_frame = 0.0
         self._line_open = False
+        self._scripted = False
+        self._agent = ""
+        self._answered = Event()
         self._probes = TaskSet()
         self._task: asyncio.Task[None] | None = None
 
@@ -149,7 +148,12 @@ class HeldProcess:
         """
         terminal = program.request.terminal
         assert terminal is not None
-        self._size = terminal.size
+        self._size, self._scripted = terminal.size, terminal.scripted
+        if self._wish.agents:
+            # The variable is the session's own, because an agent's socket goes with its login.
+            environment = dict(program.environment)
+            self._agent = os.fsdecode(environment.pop("SSH_AUTH_SOCK", b""))
+            program = replace(program, environment=environment)
         asks = program.request.kind
         command = getattr(asks, "command", b"").decode("utf-8", "replace")
         await self._join({
@@ -159,6 +163,7 @@ class HeldProcess:
             "shell": isinstance(asks, Shell),
             "detached": self._wish.detached,
             "most": self._wish.most,
+            "agents": self._wish.agents,
             "script": held_script(program).decode("latin-1"),
         })  # fmt: skip
         self._task = asyncio.create_task(self._keep())
@@ -197,8 +202,9 @@ class HeldProcess:
                 return
 
     async def write_eof(self) -> None:
-        """See ``Process``. A client that only leaves has ended its input as well, which must not end the session."""
-        await asyncio.sleep(EOF_SECONDS)
+        """See ``Process``. A terminal whose window is closed ends its input as well, which must not end the session."""
+        if not self._scripted:
+            await asyncio.sleep(EOF_SECONDS)
         await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
 
     async def control(self, control: Control) -> None:
@@ -217,6 +223,16 @@ class HeldProcess:
         await self._finished.wait()
         assert self._outcome is not None
         return self._outcome
+
+    async def report(self, *sessions: str) -> None:
+        """The client knows how these sessions have ended, or this one. Others are not told of them again."""
+        if self._line is None:
+            return
+        self._answered.clear()
+        self._line.send(Kind.REPORTED, " ".join(sessions or (self._session,)).encode())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPORT_SECONDS):
+                await self._answered.wait()
 
     async def close(self) -> None:
         """Leave the session, which goes on, after what was typed last was taken. Idempotent; never raises."""
@@ -252,6 +268,7 @@ class HeldProcess:
         wish |= {
             "client": self._client,
             "from": self._wish.source,
+            "agent": self._agent,
             "size": [size.columns, size.rows, size.pixel_width, size.pixel_height],
         }
         self._joined = asyncio.get_running_loop().create_future()
@@ -297,7 +314,8 @@ class HeldProcess:
         assert line is not None
         pinging = asyncio.create_task(self._ping(line))
         try:
-            while self._outcome is None and await line.read(self._take):
+            # After the session's end too: the resident waits for the report.
+            while await line.read(self._take):
                 # What the client does not read stays in the pipes, and stops the program in the end.
                 await self._room.wait()
         finally:
@@ -368,21 +386,23 @@ class HeldProcess:
         if kind in (Kind.OUTPUT, Kind.SCREEN):
             yield from self._shown(kind, payload)
         elif kind == Kind.TAKEN:
-            self._taken(_offset(payload))
+            self._taken(offset_of(payload))
         elif kind == Kind.PROBE:
             if not len(self._probes):
                 self._probes.start(self._answer_probe())
         elif kind == Kind.ENDED:
-            self._end(_outcome(payload))
+            self._end(outcome_of(payload))
         elif kind == Kind.JOINED:
             self._begin(payload)
         elif kind == Kind.FAILED:
             self._refuse(payload)
-        elif kind != Kind.PONG:
+        elif kind == Kind.PONG:
+            self._answered.set()
+        else:
             raise ProtocolError("a frame that no resident sends")
 
     def _shown(self, kind: int, payload: bytes) -> Iterator[None]:
-        offset, data = _offset(payload), payload[OFFSET.size :]
+        offset, data = offset_of(payload), payload[OFFSET.size :]
         # Before the answer to JOIN nothing would hold it back while the client does not read.
         if self._joined is None or not self._joined.done() or not self._session or self._outcome is not None:
             raise ProtocolError("output without a session")
@@ -415,12 +435,12 @@ class HeldProcess:
 
     def _begin(self, payload: bytes) -> None:
         """Take JOINED. Raises ``ProtocolError`` if it is not what a resident sends."""
-        answer = _parsed(payload, dict)
+        answer = parsed(payload, dict)
         joined, name, session, pid = self._joined, answer.get("name"), answer.get("id"), answer.get("pid")
         offset, received = answer.get("offset"), answer.get("received")
         if joined is None or joined.done() or not isinstance(name, str) or not is_label(name):
             raise ProtocolError("an answer without a session")
-        if not isinstance(session, str) or len(session) > 64 or (self._session and session != self._session):
+        if not is_id(session) or (self._session and session != self._session):
             raise ProtocolError("another session")
         if type(pid) is not int or not 1 < pid <= LARGEST_PID or type(offset) is not int or type(received) is not int:
             raise ProtocolError("an answer without numbers")
@@ -428,7 +448,7 @@ class HeldProcess:
             self._offset = max(0, offset)
             self.made = answer.get("made") is True
             past = answer.get("past")
-            self.past = [_past(one) for one in past[:MOST_PAST]] if isinstance(past, list) else []
+            self.past = [past_of(one) for one in past[:MOST_PAST]] if isinstance(past, list) else []
         elif offset != self._offset:
             raise ProtocolError("another offset")
         self.name, self._session, self.pid = name, session, pid
@@ -450,49 +470,3 @@ class HeldProcess:
         else:
             error = StartFailed(f"the sandbox cannot start a session: {printable(reason[:80])}.")
         self._joined.set_exception(error)
-
-
-def _offset(payload: bytes) -> int:
-    if len(payload) < OFFSET.size:
-        raise ProtocolError("a frame without its offset")
-    number: int = OFFSET.unpack_from(payload)[0]
-    return number
-
-
-def _parsed(payload: bytes, kind: type) -> Any:
-    try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError("no JSON") from error
-    if not isinstance(value, kind):
-        raise ProtocolError("other JSON")
-    return value
-
-
-def _outcome(payload: bytes) -> Outcome:
-    value = _parsed(payload, list)
-    if len(value) != 2 or type(value[1]) is not int or not 0 <= value[1] <= 255:
-        raise ProtocolError("no status")
-    if value[0] == "exit":
-        return Exited(value[1])
-    try:
-        return Signalled(signal.Signals(value[1]).name.removeprefix("SIG"))
-    except ValueError as error:
-        raise ProtocolError("no signal") from error
-
-
-def ending_of(status: object) -> str:
-    """Return how a session ended, in two words. Raises ``ProtocolError``."""
-    outcome = _outcome(json.dumps(status).encode())
-    return f"status {outcome.status}" if isinstance(outcome, Exited) else f"signal {getattr(outcome, 'name', '')}"
-
-
-def _past(one: object) -> Past:
-    if not isinstance(one, dict) or not isinstance(name := one.get("name"), str) or not is_label(name):
-        raise ProtocolError("no past session")
-    return Past(name, printable(str(one.get("program")))[:80], ending_of(one.get("status")))
-
-
-def printable(text: str) -> str:
-    """Return the start of a stranger's text without control characters."""
-    return "".join(one for one in text[:200] if one.isprintable())

@@ -203,11 +203,12 @@ class Resident(Watcher):
         session = one.session
         if session is not None:
             session.attached.remove(one)
+            session.point_agent()
             session.detached = session.used = time.time()
             if session.active is one:
                 session.active = None
                 if session.attached:
-                    self.activate(session.attached[-1], session)
+                    session.activate(session.attached[-1])
         for waiting in list(self.attachments):
             if one in waiting.waits:
                 waiting.waits.remove(one)
@@ -244,7 +245,7 @@ class Resident(Watcher):
             self.watch(one.outgoing, select.EPOLLOUT if one.output else 0, one)
 
     def fill(self, one: Attachment, session: Session) -> None:
-        """Queue output of the session, and its end after the last."""
+        """Queue output of the session, and its end after the last: that counts once the client has it."""
         if one.offset < session.start:
             self.show(one, session)
         while one.offset < session.end and len(one.output) < OUTBOX:
@@ -252,10 +253,9 @@ class Resident(Watcher):
             data = bytes(session.ring[at : at + CHUNK])
             self.send(one, Kind.OUTPUT, OFFSET.pack(one.offset) + data)
             one.offset += len(data)
-        if session.status is not None and one.offset == session.end and not one.last:
+        if session.status is not None and one.offset == session.end and not one.finished:
             self.send(one, Kind.ENDED, json.dumps(session.status).encode())
-            one.last = True
-            session.reported = True
+            one.finished = True
 
     def show(self, one: Attachment, session: Session) -> None:
         """Queue what a fresh terminal is shown first, and go on at the end of the output."""
@@ -303,7 +303,7 @@ class Resident(Watcher):
         if kind == Kind.JOIN:
             self.join(one, json.loads(payload.decode()))
         elif kind == Kind.LIST:
-            listed = [each.describe() for each in [*self.sessions.values(), *self.ended] if not each.reported]
+            listed = [each.describe() for each in [*self.sessions.values(), *self.unreported()]]
             self.send(one, Kind.LISTED, json.dumps(listed).encode())
             one.last = True
         elif kind == Kind.END:
@@ -322,14 +322,21 @@ class Resident(Watcher):
                     waiting.waits.remove(one)
                     if not waiting.waits:
                         self.decide(waiting)
+        elif kind == Kind.REPORTED:
+            ids = payload.decode().split()
+            for each in self.ended:
+                each.reported |= each.id in ids
+            self.send(one, Kind.PONG)
+            one.last = session is not None and session.reported
         elif session is None or session.status is not None:
             return
         elif kind == Kind.INPUT:
-            session.type(one.client, OFFSET.unpack_from(payload)[0], payload[OFFSET.size :])
-            self.activate(one, session)
+            session.type(one, OFFSET.unpack_from(payload)[0], payload[OFFSET.size :])
+            if one.client in session.taken and session.taken[one.client] != one.reported and not one.owes_since:
+                one.owes_since = time.monotonic()
         elif kind == Kind.RESIZE:
             one.size = SIZE.unpack(payload)
-            self.activate(one, session)
+            session.activate(one)
         elif kind == Kind.SIGNAL:
             name = payload.decode()
             session.signal(name[1:], foreground=name[:1] == "f")
@@ -340,6 +347,7 @@ class Resident(Watcher):
         one.wish = wish
         one.client = str(wish["client"])
         one.source = str(wish["from"])
+        one.agent = str(wish.get("agent") or "")
         columns, rows, width, height = map(int, wish["size"])
         one.size = (columns, rows, width, height)
         if wish["how"] == "auto" and all(each.attached for each in self.sessions.values()):
@@ -390,9 +398,7 @@ class Resident(Watcher):
         one.session = session
         session.attached.append(one)
         received = session.remember(one.client)
-        past = [] if not made else [each for each in self.ended if not each.reported][-8:]
-        for each in past:
-            each.reported = True
+        past = self.unreported()[-8:] if made else []
         fresh = not made and not resumed
         one.offset = session.end if fresh else min(int(one.wish.get("offset", 0)), session.end)
         answer = {
@@ -401,21 +407,17 @@ class Resident(Watcher):
         }  # fmt: skip
         self.send(one, Kind.JOINED, json.dumps(answer).encode())
         if not resumed or session.active is None:
-            self.activate(one, session)
+            session.activate(one)
+        session.point_agent()
         if fresh:
             self.show(one, session)
         elif resumed and session.status is None and one.wish.get("redraw"):
             session.redraw()
         one.joined = True
 
-    def activate(self, one: Attachment, session: Session) -> None:
-        """The client that was active last decides the size."""
-        session.active = one
-        session.used = time.time()
-        if session.size != one.size:
-            session.size = one.size
-            session.redraw_at = 0.0
-            session.set_size()
+    def unreported(self) -> list[Session]:
+        """The ended sessions of which no client knows."""
+        return [each for each in self.ended if not each.reported and not each.attached]
 
     def begin(self, one: Attachment, name: str, wish: dict[str, Any]) -> Session:
         if not name:
@@ -423,6 +425,7 @@ class Resident(Watcher):
             name = next(str(number) for number in range(1, 10_000) if str(number) not in taken)
         session = Session(name, str(wish["program"])[:80], bool(wish["shell"]), float(wish["detached"]))
         session.size = one.size
+        session.agent = self.directory + "/agent-" + session.id if wish.get("agents") else ""
         session.begin(str(wish["script"]).encode("latin-1"), self.directory)
         self.sessions[name] = session
         self.watch(session.master, select.EPOLLIN, session)
@@ -474,6 +477,7 @@ class Resident(Watcher):
             del self.sessions[session.name]
             self.ended.append(session)
             del self.ended[:-ENDED_KEPT]
+            session.point_agent()
             for one in list(session.attached):
                 self.flush(one)
 

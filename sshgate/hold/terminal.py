@@ -11,6 +11,7 @@ import termios
 import time
 
 from sshgate.hold.frames import MYPY, Attachment
+from sshgate.hold.replies import without_answers
 from sshgate.hold.screen import title
 from sshgate.stream.modes import Modes
 
@@ -64,6 +65,8 @@ class Session:
         self.created = self.used = self.last_output = self.detached = time.time()
         self.redraw_at = 0.0
         self.given_up: list[str] = []
+        self.agent = ""
+        """The program's SSH_AUTH_SOCK, a link of the session's own; ``""`` where agents are not forwarded."""
 
     @property
     def end(self) -> int:
@@ -81,6 +84,7 @@ class Session:
 
     def describe(self) -> dict[str, object]:
         return {
+            "id": self.id,
             "name": self.name,
             "program": self.program,
             "title": (title(bytes(self.ring)) or self.old_title)[:80],
@@ -136,6 +140,8 @@ class Session:
                 os.dup2(slave, fd)
             os.dup2(file, 3)
             environment = {name: text for name, text in os.environ.items() if name not in NOT_PASSED}
+            if self.agent:
+                environment["SSH_AUTH_SOCK"] = self.agent
             os.execve("/bin/sh", ["sh", "-c", START], environment)
         finally:
             os._exit(127)
@@ -184,14 +190,49 @@ class Session:
         self.start = self.end
         self.ring = bytearray()
 
-    def type(self, client: str, offset: int, data: bytes) -> None:
-        """Queue input of a client, except what it has sent before."""
+    def type(self, one: Attachment, offset: int, data: bytes) -> None:
+        """Queue input of a client, except what it has sent before, and what its terminal answers if it is not active.
+
+        A query of the program reaches the terminals of all clients, and must have one answer.
+        """
+        client = one.client
         received = self.received.get(client, 0)
         data = data[max(0, received - offset) :]
-        if data and offset <= received:
-            self.received[client] = received + len(data)
+        if not data or offset > received:
+            return
+        self.received[client] = received + len(data)
+        data, one.begun = one.begun + data, b""
+        if one is not self.active:
+            size = len(data)
+            data, one.begun = without_answers(data)
+            self.taken[client] = self.taken.get(client, 0) + size - len(data) - len(one.begun)
+        if data:
             self.typed.append((client, data))
             self.typed_size += len(data)
+            self.activate(one)
+
+    def activate(self, one: Attachment) -> None:
+        """The client that was active last decides the size."""
+        self.active = one
+        self.used = time.time()
+        if self.size != one.size:
+            self.size = one.size
+            self.redraw_at = 0.0
+            self.set_size()
+
+    def point_agent(self) -> None:
+        """Let SSH_AUTH_SOCK of the program lead to the agent of the client that came last and has one."""
+        if not self.agent:
+            return
+        found = [one.agent for one in self.attached if one.agent and self.status is None]
+        try:
+            if found:
+                os.symlink(found[-1], self.agent + "+")  # noqa: PTH211
+                os.rename(self.agent + "+", self.agent)  # noqa: PTH104
+            else:
+                os.unlink(self.agent)  # noqa: PTH108
+        except OSError:
+            pass
 
     def write(self) -> set[str]:
         """Write what was typed. Returns the clients whose input was taken."""

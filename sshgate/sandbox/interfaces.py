@@ -180,6 +180,13 @@ class NamedSandboxes(Protocol):
             GateError: as ``Provider.create`` and ``admit``.
         """
 
+    async def find(self, order: Order) -> Sandbox | None:
+        """The sandbox ``order.name`` of this user for a look, ``None`` if there is none.
+
+        Unlike ``join`` this is no use of it: the time for which it is kept without clients goes on. Raises
+        ``Unavailable``.
+        """
+
     async def list(self, user: str | None) -> list[Listed]:
         """The sandboxes of this user, also ephemeral ones, oldest first; ``None``: of all. Raises ``Unavailable``."""
 

@@ -277,8 +277,7 @@ class Login:
                     if alive and process.pid is not None and self._sandbox_remains(granted, cut):
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:
-                    await process.close()
-                    await held.leave(process, client)  # also where this is cancelled: the terminal is put back
+                    await held.leave(process, client, outcome)
             ended = events.with_fields(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
             if isinstance(granted.request.kind, Subsystem):
                 ended.emit(Code.FILE_TRANSFER)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 from dataclasses import replace
 
 from sshgate.access.identity import Identity
 from sshgate.access.policy import Grant
 from sshgate.errors import BadRequest
-from sshgate.hold.line import NoResident
+from sshgate.forwarding.destinations import offers_agent
+from sshgate.hold.line import NoResident, OtherVersion
 from sshgate.hold.process import HeldProcess, Wish
 from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.session import notices
-from sshgate.stream.interfaces import STDOUT, Client, Process, Shell, Subsystem
+from sshgate.stream.interfaces import STDOUT, Client, Exited, Outcome, Process, Shell, Signalled, Subsystem
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext
 
@@ -41,7 +42,8 @@ def wish(identity: Identity, granted: Grant) -> Wish | None:
             )
         return None
     limits = profile.limits
-    settings = Wish("new", "", identity.source, limits.detached, limits.sessions, limits.reattach)
+    agents = offers_agent(profile.forward, identity.restrictions)
+    settings = Wish("new", "", identity.source, limits.detached, limits.sessions, limits.reattach, agents)
     if session is not None and session != NEW:
         return replace(settings, how="named", name=session)
     # A command is something new to run; only a shell is as good as the one that was left.
@@ -52,7 +54,8 @@ def wish(identity: Identity, granted: Grant) -> Wish | None:
 async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: Client) -> Process:
     """Get what becomes the program: a parked launcher, or an attachment to the sandbox's resident.
 
-    Without python3 in the sandbox the program is not held. Raises as ``park``.
+    Where the sandbox has no python3, or a resident of another version, the program is not held; who asked for a session
+    by name, or has some there, gets to know. Raises as ``park``.
     """
     if wanted is not None:
 
@@ -60,8 +63,11 @@ async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: C
             look = getattr(client, "alive", None)
             return look is None or bool(await look())
 
-        with contextlib.suppress(NoResident):
+        try:
             return await HeldProcess.attach(sandbox, wanted, alive)
+        except NoResident as error:
+            if wanted.how == "named" or isinstance(error, OtherVersion):
+                await notices.say(client, granted.request, f"this program is not held: {error}")
     return await park(sandbox, granted.request.terminal)
 
 
@@ -75,10 +81,26 @@ async def begin(process: Process, program: Program, no_input: bool, client: Clie
         await notices.say(
             client, program.request, f"session {past.name} ({past.program}) ended while you were away: {past.ending}."
         )
+    if process.past:
+        await process.report(*(past.id for past in process.past))
     return b""
 
 
-async def leave(process: Process, client: Client) -> None:
-    """Bring the terminal of a client that is still there back to how it was."""
+async def leave(process: Process, client: Client, outcome: Outcome | None) -> None:
+    """Close a process. If it is held, report its end, and bring the client's terminal back to how it was."""
+    try:
+        if isinstance(process, HeldProcess) and isinstance(outcome, Exited | Signalled) and not await _gone(client):
+            await process.report()
+    finally:
+        await process.close()
     if isinstance(process, HeldProcess) and (undone := process.put_back()):
         await notices.write(client, undone, STDOUT)
+
+
+async def _gone(client: Client) -> bool:
+    try:
+        async with asyncio.timeout(0):
+            await client.wait_closed()
+    except TimeoutError:
+        return False
+    return True

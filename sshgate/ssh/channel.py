@@ -226,7 +226,9 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         term = term_type or ""
         if len(term) > LONGEST_TERM or not TERM_NAME.match(term):
             term = "xterm" if term else "dumb"
-        self._terminal = Terminal(term, TerminalSize.of(*term_size), dict(term_modes))
+        # OpenSSH sends neither without a terminal of its own; who has one sends at least its size.
+        scripted = not term_modes and not any(term_size)
+        self._terminal = Terminal(term, TerminalSize.of(*term_size), dict(term_modes), scripted)
         # Not when the channel opens: it may be for a subsystem of the gateway, and would waste a warm sandbox.
         self._start_speculative_claim()
         return True

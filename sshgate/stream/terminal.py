@@ -39,12 +39,14 @@ class TerminalSize:
 class Terminal:
     """The pseudo-terminal that a client asks for.
 
-    ``modes`` maps opcodes of RFC 4254 section 8 to values, as the client sent them.
+    ``modes`` maps opcodes of RFC 4254 section 8 to values, as the client sent them. ``scripted``: the client itself has
+    no terminal (`ssh -tt` in a script), so the end of its input is never the end of a window.
     """
 
     term: str = "xterm"
     size: TerminalSize = TerminalSize()
     modes: Mapping[int, int] = field(default_factory=dict)
+    scripted: bool = False
 
 
 # --- terminal modes (RFC 4254 section 8) ---

@@ -13,15 +13,16 @@ import pytest
 
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.errors import LimitReached
+from sshgate.hold import listing
 from sshgate.hold.frames import Kind
-from sshgate.hold.line import Line
+from sshgate.hold.line import Line, NoResident
 from sshgate.hold.process import GONE, HeldProcess, Wish
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.interfaces import Order, Provider, Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import Break, Exec, Exited, Lost, Request, Resize, Shell, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
-from tests.contract.kubernetes_namespace import namespace
+from tests.contract.kubernetes_namespace import BUSYBOX, namespace
 from tests.contract.programs import run
 from tests.rig.cluster import IMAGE, RUNTIME_CLASS
 
@@ -196,6 +197,7 @@ async def test_the_end_of_a_session_that_nobody_saw_is_reported_once(sandbox: Sa
             await asyncio.sleep(0.1)
     again = await come(sandbox)
     assert [(one.name, one.ending) for one in again.process.past] == [("build", "status 5")]
+    await again.process.report(*(one.id for one in again.process.past))
     third = await come(sandbox, wish=NEW)
     assert third.process.past == []
     await again.process.close()
@@ -269,3 +271,47 @@ async def test_a_hundred_megabytes_pour_out_while_a_client_comes(sandbox: Sandbo
     await again.everything()
     assert await again.process.wait() == Exited(0)
     await again.process.close()
+
+
+async def test_an_end_of_which_its_client_did_not_know_is_reported_to_the_next(sandbox: Sandbox) -> None:
+    """Its client left at the moment of its end: the gateway got the status, and the client did not."""
+    leaves = await come(sandbox, b"exit 5", wish=Wish("named", "build"))
+    await leaves.everything()
+    assert await leaves.process.wait() == Exited(5)
+    await leaves.process.close()
+    stays = await come(sandbox, b"exit 6", wish=Wish("named", "other"))
+    assert [(one.name, one.ending) for one in stays.process.past] == [("build", "status 5")]
+    await stays.everything()
+    await stays.process.report()
+    await stays.process.close()
+    assert [(one["name"], one["status"]) for one in await listed(sandbox)] == [("build", ["exit", 5])]
+
+
+async def test_sessions_are_looked_at_without_a_use_of_the_sandbox(provider: Provider) -> None:
+    profile = Profile(image=IMAGE, runtime_class=RUNTIME_CLASS)
+    order = Order(profile, "alice", secrets.token_hex(5), secrets.token_hex(3))
+    assert await provider.named.find(order) is None
+    attachment = await provider.named.join(order, lambda text: None, lambda: lambda: None)
+    client = await come(attachment.sandbox, b"echo up; sleep 60", wish=Wish("named", "build"))
+    await client.until(b"up")
+    await client.process.close()
+    await attachment.leave()
+    async with asyncio.timeout(20):
+        while [one.state for one in await provider.named.list("alice")] != ["detached"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        found = await provider.named.find(order)
+        assert found is not None
+        assert [one.name for one in await listing.sessions(found)] == ["build"]
+    assert [one.state for one in await provider.named.list("alice")] == ["detached"]
+    await provider.named.end("alice", order.name or "")
+
+
+@pytest.mark.cluster
+async def test_an_image_without_python3_says_so() -> None:
+    async with namespace() as place, place.provider() as provider:
+        made = await provider.create(Order(Profile(image=BUSYBOX), "alice", secrets.token_hex(5)), lambda text: None)
+        with pytest.raises(NoResident, match="no python3 that could keep sessions; install python3 in its image"):
+            await listing.sessions(made)
+        with pytest.raises(NoResident):
+            await HeldProcess.attach(made, NEW, alive)
+        await made.delete()

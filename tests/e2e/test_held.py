@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,13 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
 from tests.rig.scrape import events
-from tests.rig.ssh import Ssh
+from tests.rig.ssh import Ssh, end, environment
 from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
 TTY = ("-tt",)
 PROFILES: dict[str, Any] = {
+    "agent": {"extends": "default", "forward": {"agent": True}},
     "default": {"hold": "named"},
     "unheld": {"extends": "default", "hold": "never"},
     "fleeting": {"extends": "default", "limits": {"detached": "1s"}},
@@ -195,6 +197,44 @@ def test_an_idle_shell_goes_and_a_running_program_keeps_the_sandbox(dev: Ssh) ->
 
     until(lambda: "idle" not in names(), 60, "the sandbox of the idle shell being ended")
     assert "busy" in names()
+
+
+def test_the_end_of_a_scripts_input_ends_its_program_and_a_closed_window_does_not(dev: Ssh) -> None:
+    work = dev.as_user("dev=work")
+    done = work.run("cat; echo ov''er", options=TTY, stdin=b"some input\n")
+    assert (done.status, done.out.count(b"some input"), b"over" in done.out) == (0, 2, True)
+    with on(work) as terminal:
+        terminal.enter("echo u''p")
+        terminal.expect(b"up")
+    time.sleep(1)
+    with on(work) as terminal:
+        terminal.expect(b"up")
+        terminal.enter("exit")
+        terminal.until_end()
+
+
+def test_the_agent_of_the_program_is_that_of_the_last_client(dev: Ssh, tmp_path: Path) -> None:
+    """Begun without an agent, joined with one."""
+    work = dev.as_user("dev+agent=work")
+    with on(work) as terminal:
+        terminal.enter("ssh-add -l; echo stat''us $?")
+        terminal.expect(b"status 2")
+    path = str(tmp_path / "agent")
+    running = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: Path(path).exists(), 10, "the agent")
+        subprocess.run(["ssh-add", "-q", dev.key], check=True, env=environment(SSH_AUTH_SOCK=path))
+        with OnTerminal(
+            work.argv(options=("-tt", "-A", "-o", f"IdentityAgent={path}")), environ={"SSH_AUTH_SOCK": path}
+        ) as terminal:
+            terminal.enter("clear; ssh-add -l; echo stat''us $?")
+            terminal.expect(b"ED25519.*status 0")
+    finally:
+        end(running)
+    with on(work) as terminal:
+        terminal.enter("clear; ssh-add -l; echo stat''us $?; exit")
+        terminal.expect(b"status 2")
+        terminal.until_end()
 
 
 def _children(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 
 from sshgate.errors import LimitReached, StartFailed
 from sshgate.hold.frames import HEAD, OFFSET, Kind
-from sshgate.hold.line import LONGEST, Line
+from sshgate.hold.line import LONGEST, Line, OtherVersion, _hello
 from sshgate.hold.process import INPUT_CHUNK, KEPT_INPUT, TAMPERED, HeldProcess, Wish
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
@@ -125,7 +125,8 @@ async def test_a_frame_that_is_too_long_is_not_waited_for(held: HeldProcess, far
 @pytest.mark.parametrize(
     "changes",
     [{"name": "x\x1b[2J"}, {"name": 5}, {"id": None}, {"pid": 1}, {"pid": -5}, {"pid": 2**40}, {"pid": True},
-     {"offset": "0"}, {"received": 9}, {"past": [1]}, {"past": [{"status": ["exit", "x"]}]}],
+     {"offset": "0"}, {"received": 9}, {"past": [1]}, {"past": [{"status": ["exit", "x"]}]}, {"id": "a b"},
+     {"past": [{"name": "x", "program": "p", "status": ["exit", 1]}]}],
     ids=str,
 )  # fmt: skip
 async def test_a_lie_in_the_answer_is_a_failed_start(held: HeldProcess, far: Exec, changes: dict[str, Any]) -> None:
@@ -222,3 +223,37 @@ async def test_output_that_comes_before_the_answer_to_a_resumption_ends_the_sess
     far.output.put_nowait(None)
     assert await ended(held) == Lost(TAMPERED)
     assert again.closed
+
+
+async def test_an_end_is_reported_and_a_resident_that_takes_no_note_is_not_waited_for(
+    held: HeldProcess, far: Exec
+) -> None:
+    await launched(held, far)
+    far.send(Kind.ENDED, b'["exit", 3]')
+    assert await ended(held) == Exited(3)
+    reporting = asyncio.create_task(held.report())
+    async with asyncio.timeout(5):
+        while HEAD.pack(Kind.REPORTED, 16) + b"a" * 16 not in far.written:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        far.send(Kind.PONG)
+        await reporting
+        await held.report()
+
+
+@pytest.mark.parametrize("scripted", [False, True])
+async def test_the_end_of_input_waits_only_where_it_may_be_that_of_a_window(
+    held: HeldProcess, far: Exec, scripted: bool
+) -> None:
+    far.answer()
+    await held.launch(Program(Request(Shell(), Terminal(scripted=scripted))))
+    ending = asyncio.create_task(held.write_eof())
+    await asyncio.sleep(0.1)
+    assert far.written.endswith(b"\x04") is scripted
+    ending.cancel()
+
+
+async def test_a_resident_of_another_version_is_a_sentence_at_once(far: Exec) -> None:
+    far.output.put_nowait(b"sshgate hold 12\n")
+    async with asyncio.timeout(5):
+        with pytest.raises(OtherVersion, match="begun by another version"):
+            await _hello(far, b"")

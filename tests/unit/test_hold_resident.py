@@ -233,3 +233,77 @@ def test_who_stays_attached_types_on_after_many_others_came_and_went(
         one.control.close()
     stays.type(b"second\n")
     stays.until(Kind.OUTPUT, lambda payload: b"second" in payload)
+
+
+def test_only_the_active_client_answers_the_program(attach: Callable[[], Attached]) -> None:
+    first, second = attach(), attach()
+    name = first.join("stty raw -echo; echo up; exec cat -v")["name"]
+    second.join(how="named", name=name)
+    first.until(Kind.OUTPUT, lambda payload: b"up" in payload)
+    for one in (first, second):
+        one.type(b"\x1b[?62;22c\x1b]11;rgb:0/0/0\x07")
+    second.until(Kind.OUTPUT, lambda payload: b"rgb" in payload)
+    # What is dropped is taken as well: its client may send more.
+    first.until(Kind.TAKEN, lambda payload: OFFSET.unpack(payload)[0] == first.typed)
+    first.type(b"\x1b[?62;2")
+    first.type(b"2cx")
+    second.until(Kind.OUTPUT, lambda payload: payload.endswith(b"x"))
+    second.take()
+    assert second.output.partition(b"up\n")[2] == b"^[[?62;22c^[]11;rgb:0/0/0^Gx"
+    first.type(b"\x1b[?62;22c")  # who has typed is the active one from then on
+    second.type(b"\x1b[?62;22c")
+    second.take()
+    assert second.output.endswith(b"^Gx^[[?62;22c")
+
+
+def test_the_agent_is_that_of_the_client_that_came_last(attach: Callable[[], Attached], place: Path) -> None:
+    def agent() -> Path:
+        return Path(shown.until(Kind.OUTPUT, lambda payload: b"agent-" in payload)[OFFSET.size :].decode().strip())
+
+    shown = attach()
+    name = shown.join("echo $SSH_AUTH_SOCK; exec cat", agents=True, agent="/tmp/one")["name"]
+    assert agent().parent == place
+    assert agent().readlink() == Path("/tmp/one")
+    second, third = attach(), attach()
+    second.join(how="named", name=name, agent="/tmp/two")
+    third.join(how="named", name=name)
+    assert agent().readlink() == Path("/tmp/two")
+    second.control.shutdown(socket.SHUT_RDWR)
+    while not second.ended:
+        second.take()
+    third.type(b"\n")
+    shown.take()
+    assert agent().readlink() == Path("/tmp/one")
+    third.type(b"\x04")
+    shown.until(Kind.ENDED)
+    assert not agent().is_symlink()
+
+
+def test_an_end_counts_as_reported_once_a_client_says_so(attach: Callable[[], Attached]) -> None:
+    def unreported() -> list[str]:
+        asking = attach()
+        asking.send(Kind.LIST)
+        return [one["name"] for one in json.loads(asking.until(Kind.LISTED))]
+
+    def gone(one: Attached) -> None:
+        one.control.shutdown(socket.SHUT_RDWR)
+        while not one.ended:
+            one.take()
+
+    lost, got = attach(), attach()
+    lost.join("exit 3", how="named", name="lost")
+    got_id = got.join("exit 4", how="named", name="got")["id"]
+    for one in (lost, got):
+        one.until(Kind.ENDED)
+    got.send(Kind.REPORTED, got_id.encode())
+    got.until(Kind.PONG)
+    for one in (lost, got):
+        gone(one)
+    assert unreported() == ["lost"]
+    after = attach()
+    (past,) = after.join()["past"]
+    assert (past["name"], past["status"]) == ("lost", ["exit", 3])
+    assert "lost" in unreported()
+    after.send(Kind.REPORTED, past["id"].encode())
+    after.until(Kind.PONG)
+    assert "lost" not in unreported()

@@ -38,7 +38,7 @@ from sshgate.providers.kubernetes.names import Names
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
-from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order
+from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import ExecLimits
 
 # How long a login waits until the previous sandbox of the same name is gone; usually a second or two.
@@ -134,6 +134,17 @@ class KubernetesNamed:
         async with self._locks.alone(labels.named_pod(order.user, order.name)):
             record, made = await self._one(order.name, order, notice, admit)
             return await self._attach(record, order, notice, made)
+
+    @failures.raised_as(Unavailable)
+    async def find(self, order: Order) -> Sandbox | None:
+        assert order.name is not None
+        record = await self._look(order.user, order.name)
+        if record is None or not record.counts or record.user_hash != labels.user_hash(order.user):
+            return None
+        here = self._here.get(record.name)
+        if here is not None and here.sandbox.uid == record.uid and here.sandbox.usable:
+            return here.sandbox
+        return await self._sandbox(record, order, lambda text: None)
 
     @failures.raised_as(Unavailable)
     async def list(self, user: str | None) -> list[Listed]:
@@ -326,19 +337,19 @@ class KubernetesNamed:
     async def _attach(self, record: Record, order: Order, notice: Notice, made: bool) -> Attachment:
         here = self._here.get(record.name)
         if here is None or here.sandbox.uid != record.uid or not here.sandbox.usable:
-            pod = self._known(record.name)
-            if pod is None or pod.metadata.uid != record.uid:
-                pod = await self._api.get_pod(record.name)
-            fence = self._fence.of(pod, order.profile, new=made)
-            sandbox = KubernetesSandbox(
-                self._api, pod, order.profile, self._discard, self._limits, order.user, notice, fence
-            )
-            here = self._here[record.name] = Here(sandbox, made)
+            here = self._here[record.name] = Here(await self._sandbox(record, order, notice, made), made)
         here.count += 1
         expires = record.expires_at
         limit = podspec.lifetime(order.profile)
         left = limit if expires is None else max(0.0, expires - self._registry.now.wall)
         return Attached(here, made, left, partial(self._left, record.name, here))
+
+    async def _sandbox(self, record: Record, order: Order, notice: Notice, made: bool = False) -> KubernetesSandbox:
+        pod = self._known(record.name)
+        if pod is None or pod.metadata.uid != record.uid:
+            pod = await self._api.get_pod(record.name)
+        fence = self._fence.of(pod, order.profile, new=made)
+        return KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice, fence)
 
     def _left(self, name: str, here: Here) -> None:
         """A channel has left; the last one starts the detaching."""

@@ -55,6 +55,11 @@ class LocalNamed:
                 )
             return _Attached(kept, made)
 
+    async def find(self, order: Order) -> Sandbox | None:
+        assert order.name is not None
+        kept = self._kept.get((order.user, order.name))
+        return kept.sandbox if kept is not None and kept.sandbox.usable else None
+
     async def list(self, user: str | None) -> list[Listed]:
         kept = {one.sandbox: one for one in self._kept.values()}
         found = [one for one in self._sandboxes if one.usable and user in (None, one.order.user)]

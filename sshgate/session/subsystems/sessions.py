@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from sshgate.access.policy import sandbox_name
 from sshgate.config.model import Profile
-from sshgate.errors import BadRequest, GateError, LimitReached, NoSuchSandbox
+from sshgate.errors import BadRequest, GateError, NoSuchSandbox
 from sshgate.hold import listing
 from sshgate.hold.listing import HeldSession
 from sshgate.lifecycle.clocks import span
@@ -98,15 +98,10 @@ class SessionSubsystems:
         if profile is None:
             raise NoSuchSandbox(f"you have no sandbox {name!r}; `ssh -s USER@HOST sandboxes` lists yours.")
 
-        def none() -> Callable[[], None]:
-            raise LimitReached("it has just ended.")
-
-        order = Order(profile, user, secrets.token_hex(5), name)
-        attachment = await self._provider.named.join(order, lambda text: None, none)
-        try:
-            return await ask(attachment.sandbox)
-        finally:
-            await attachment.leave()
+        sandbox = await self._provider.named.find(Order(profile, user, secrets.token_hex(5), name))
+        if sandbox is None:
+            raise NoSuchSandbox("it has just ended.")
+        return await ask(sandbox)
 
 
 def _row(sandbox: str, one: HeldSession) -> tuple[str, ...]:

@@ -1,0 +1,83 @@
+"""What a resident says in its frames, parsed as a stranger's words. Pure."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from sshgate.config.values import is_label
+from sshgate.hold.frames import OFFSET
+from sshgate.hold.line import ProtocolError
+from sshgate.stream.interfaces import Exited, Outcome, Signalled
+
+# Characters of a session's id at most; ours have 16.
+LONGEST_ID = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A session that ended while nobody was attached."""
+
+    id: str
+    name: str
+    program: str
+    ending: str
+
+
+def offset_of(payload: bytes) -> int:
+    """Return the offset that a frame begins with. Raises ``ProtocolError``."""
+    if len(payload) < OFFSET.size:
+        raise ProtocolError("a frame without its offset")
+    number: int = OFFSET.unpack_from(payload)[0]
+    return number
+
+
+def parsed(payload: bytes, kind: type) -> Any:
+    """Parse JSON of this type. Raises ``ProtocolError``."""
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("no JSON") from error
+    if not isinstance(value, kind):
+        raise ProtocolError("other JSON")
+    return value
+
+
+def outcome_of(payload: bytes) -> Outcome:
+    """Return how a program has ended. Raises ``ProtocolError``."""
+    value = parsed(payload, list)
+    if len(value) != 2 or type(value[1]) is not int or not 0 <= value[1] <= 255:
+        raise ProtocolError("no status")
+    if value[0] == "exit":
+        return Exited(value[1])
+    try:
+        return Signalled(signal.Signals(value[1]).name.removeprefix("SIG"))
+    except ValueError as error:
+        raise ProtocolError("no signal") from error
+
+
+def ending_of(status: object) -> str:
+    """Return how a session ended, in two words. Raises ``ProtocolError``."""
+    outcome = outcome_of(json.dumps(status).encode())
+    return f"status {outcome.status}" if isinstance(outcome, Exited) else f"signal {getattr(outcome, 'name', '')}"
+
+
+def is_id(value: object) -> bool:
+    """Return whether this can be the id of a session."""
+    return isinstance(value, str) and value.isalnum() and len(value) <= LONGEST_ID
+
+
+def past_of(one: object) -> Past:
+    """Return an ended session. Raises ``ProtocolError``."""
+    if not isinstance(one, dict) or not isinstance(name := one.get("name"), str) or not is_label(name):
+        raise ProtocolError("no past session")
+    if not is_id(one.get("id")):
+        raise ProtocolError("a past session without its id")
+    return Past(one["id"], name, printable(str(one.get("program")))[:80], ending_of(one.get("status")))
+
+
+def printable(text: str) -> str:
+    """Return the start of a stranger's text without control characters."""
+    return "".join(one for one in text[:200] if one.isprintable())
