@@ -49,6 +49,10 @@ class MemoryUserRecords:
         """See ``UserRecords``."""
         return dict(self._texts)
 
+    async def read(self, user: str) -> str:
+        """See ``UserRecords``."""
+        return self._texts.get(user, "")
+
     async def change(self, user: str, change: Callable[[str], str]) -> str:
         """See ``UserRecords``."""
         self._texts[user] = change(self._texts.get(user, ""))
@@ -58,7 +62,7 @@ class MemoryUserRecords:
 class FileUserRecords:
     """A ``UserRecords`` in one JSON file with mode 0600, which several gateways on one machine may share.
 
-    The file is created by the first write. Both methods run in a thread and raise ``Unavailable`` when the file
+    The file is created by the first write. All methods run in a thread and raise ``Unavailable`` when the file
     cannot be used. Cancelling ``change`` does not stop the thread: the write may still happen.
     """
 
@@ -71,6 +75,10 @@ class FileUserRecords:
     async def all(self) -> Mapping[str, str]:
         """See ``UserRecords``."""
         return await asyncio.to_thread(self._read)
+
+    async def read(self, user: str) -> str:
+        """See ``UserRecords``."""
+        return (await self.all()).get(user, "")
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
         """See ``UserRecords``."""

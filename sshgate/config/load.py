@@ -19,7 +19,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sshgate.config import values
-from sshgate.config.model import Address, Config, Profile, Share
+from sshgate.config.model import Address, Config, Dollars, Profile, Share
 from sshgate.config.rules import CHECKS, MAY_BE_ZERO, MUST_BE, cross_field_errors, resolve_paths, resolve_section_paths
 from sshgate.config.values import is_label
 from sshgate.config.yaml_nodes import (
@@ -209,6 +209,8 @@ class _Walker:
             return truth_of(node)
         if hint is Share:
             return values.share(node.value)
+        if hint is Dollars:
+            return values.dollars(node.value)
         if hint is Address:
             return values.address(node.value)
         if hint is Path:

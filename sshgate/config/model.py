@@ -213,6 +213,33 @@ Provider = Literal["anthropic", "openai", "gemini"]
 
 
 @dataclass(frozen=True, slots=True)
+class Egress:
+    """Names that a sandbox may connect to through the proxy on its own loopback, without a network of its own."""
+
+    allow: tuple[str, ...] = ()
+    """``name``, ``*.name`` (every name below it), either with ``:port`` (without: 443), or a preset: ``@pypi``,
+    ``@npm``, ``@debian``, ``@github``, ``@golang``, ``@crates``. TLS only, but ``http://`` where a port is given."""
+    private: tuple[str, ...] = ()
+    """Networks of private addresses that a listed name may stand for, such as that of a mirror in the company."""
+    log: bool = True
+    """Emit an event for each allowed connection. Refused ones always have one."""
+
+
+Dollars = NewType("Dollars", float)
+"""An amount of money."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent on models, by ``models.prices``; ``None``: any amount. Requests under way may exceed it."""
+
+    user_day_usd: Dollars | None = None
+    """Of one user within a day (UTC), in all sandboxes."""
+    sandbox_usd: Dollars | None = None
+    """Of one sandbox, as long as it lives."""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A named kind of sandbox."""
 
@@ -247,13 +274,22 @@ class Profile:
     home: Home | None = None
     """Named sandboxes of this profile get a persistent home (Kubernetes only); ``None``: they get none."""
     forward: Forward = Forward()
+    egress: Egress | None = None
+    """``None``: there is no proxy. What the sandbox's own network reaches is not affected. Needs python3 in it."""
     models: tuple[Provider, ...] = ()
     """Providers of models (see ``Models``) that programs in it reach through the broker. Needs python3 in the image."""
+    budget: Budget = Budget()
+    """Of each user in this profile, beside ``models.budget``."""
     limits: ProfileLimits = ProfileLimits()
     pod_overrides: Mapping[str, Any] = field(default_factory=dict)
     """A raw pod spec fragment, merged last; lists are merged by ``name``. The container is called ``shell``."""
     binds: tuple[Path, ...] = ()
     """Local provider only: directories of this machine that are mounted writable at the same path."""
+
+    @property
+    def brokered(self) -> bool:
+        """Whether its sandboxes have the broker's port."""
+        return bool(self.models) or self.egress is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +315,9 @@ class Models:
     anthropic: Model | None = None
     openai: Model | None = None
     gemini: Model | None = None
+    prices: Path | None = None
+    """A file of prices, of the form of ``sshgate/broker/prices.yaml``; ``None``: that one."""
+    budget: Budget = Budget()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from sshgate.config import values
+from sshgate.config import host_names, values
 from sshgate.config.model import (
     Access,
     Config,
+    Egress,
     Home,
     Limits,
     Model,
+    Models,
     Network,
     Profile,
     Proxy,
@@ -47,6 +49,8 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Proxy, "secret_header"): values.header,
     (Proxy, "user_header"): values.header,
     (Traces, "endpoint"): values.collector,
+    (Egress, "allow"): host_names.pattern,
+    (Egress, "private"): values.network,
     (Profile, "shell"): values.absolute,
     (Profile, "image"): values.image,
     (Resources, "requests"): values.quantity,
@@ -58,6 +62,7 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
 MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
     (Access, "user_ca"): Path.is_file,
     (SandboxPlace, "kubeconfig"): Path.is_file,
+    (Models, "prices"): Path.is_file,
     (Tls, "cert"): Path.is_file,
     (Tls, "key"): Path.is_file,
     (Proxy, "secret_file"): Path.is_file,

@@ -192,6 +192,13 @@ def share(text: str) -> float:
     return float(text)
 
 
+def dollars(text: str) -> float:
+    """Parse an amount of money, such as ``20`` or ``0.50``."""
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,4})?", text) or float(text) == 0:
+        raise ValueError(f"{text!r} is no amount in US dollars: write 20 or 0.50")
+    return float(text)
+
+
 def network(text: str) -> str:
     """Check an IP address or network, such as ``10.0.0.0/8``."""
     try:

@@ -216,6 +216,9 @@ class UserRecords(Protocol):
     async def all(self) -> Mapping[str, str]:
         """Return the texts of all users, by user name. Raises ``GateError`` when the storage cannot be read."""
 
+    async def read(self, user: str) -> str:
+        """Return a user's text; empty if there is none. Raises ``GateError`` when the storage cannot be read."""
+
     async def change(self, user: str, change: Callable[[str], str]) -> str:
         """Atomically replace a user's text, also against other gateways, and return the new text.
 
@@ -244,6 +247,10 @@ class Provider(Protocol):
     @property
     def user_records(self) -> UserRecords | None:
         """Where gateways share what they record of users; ``None``: each keeps it on its own machine."""
+
+    @property
+    def spending_records(self) -> UserRecords | None:
+        """Where gateways share what users have spent on models; ``None``: each keeps it in memory."""
 
     async def open(self) -> None:
         """Prepare, once, before any other call: read credentials, check that sandboxes can be made.

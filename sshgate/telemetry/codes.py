@@ -55,6 +55,10 @@ class Code(StrEnum):
     MODEL_REQUEST = "model.request"
     MODEL_REFUSED = "model.refused"
 
+    # One connection that a sandbox asked of the broker.
+    EGRESS_ALLOWED = "egress.allowed"
+    EGRESS_REFUSED = "egress.refused"
+
     # The web front end.
     WEB_LOGIN = "web.login"
     WEB_LOGOUT = "web.logout"
@@ -79,6 +83,7 @@ LEVELS: Mapping[Code, int] = {
     Code.REAPED: logging.WARNING,
     Code.FORWARD_REFUSED: logging.WARNING,
     Code.MODEL_REFUSED: logging.WARNING,
+    Code.EGRESS_REFUSED: logging.WARNING,
     Code.WEB_REFUSED: logging.WARNING,
     Code.WEB_MALFORMED: logging.WARNING,
 }

@@ -29,6 +29,8 @@ API_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ASKS = ("shell", "exec", "sftp")
 # The error codes (errors.py) with which a session can fail.
 FAILURES = ("internal", "denied", "limit", "request", "no_sandbox", "start", "missing", "unavailable", "cancelled")
+# Kinds of tokens of models, as the event has them.
+TOKENS = ("input", "cache_read", "cache_write", "output")
 # Stages that a connection passes once, and those of each of its sessions. Between them the client takes its time.
 CONNECTION_STAGES = (Stage.KEY_EXCHANGE, Stage.AUTHENTICATION)
 SESSION_STAGES = (Stage.CLAIM, Stage.ENTER, Stage.LAUNCH, Stage.FIRST_BYTE)
@@ -99,6 +101,10 @@ class Metrics:
         self._lost = self._counter("sshgate_claims_lost", "Claims of a warm sandbox that another gateway won.")
         self._reaped = self._counter("sshgate_reaped", "Sandboxes removed because nobody held them.")
         self._forwards = self._counter("sshgate_forwards_ended", "Forwarded connections and listeners.", "outcome")
+        self._models = self._counter("sshgate_model_requests", "Requests to models.", "provider", "outcome")
+        self._tokens = self._counter("sshgate_model_tokens", "Tokens of models.", "provider", "kind")
+        self._usd = self._counter("sshgate_model_usd", "What models have cost, by the prices in use.", "provider")
+        self._egress = self._counter("sshgate_egress", "Connections that sandboxes asked for by name.", "outcome")
         self._web = self._counter("sshgate_web_logins", "Logins of browsers.", "outcome")
         self._sockets = Gauge("sshgate_web_sockets", "Open sockets of browsers.", registry=self.registry)
         self._requests = self._counter("sshgate_api_requests", "Requests to the API server.", "verb", "outcome")
@@ -199,6 +205,14 @@ class Metrics:
                 self._forwards.labels("ended").inc()
             case Code.FORWARD_REFUSED:
                 self._forwards.labels("refused").inc()
+            case Code.MODEL_REQUEST:
+                self._model_request(fields)
+            case Code.MODEL_REFUSED:
+                self._models.labels(str(fields.get("provider", "none")), "refused").inc()
+            case Code.EGRESS_ALLOWED:
+                self._egress.labels("allowed").inc()
+            case Code.EGRESS_REFUSED:
+                self._egress.labels("refused").inc()
             case Code.WEB_LOGIN:
                 self._web.labels("accepted").inc()
             case Code.WEB_OPEN:
@@ -207,6 +221,14 @@ class Metrics:
                 self._sockets.dec()
             case Code.WEB_REFUSED:
                 self._web.labels("refused").inc()
+
+    def _model_request(self, fields: Mapping[str, str | int | float | bool]) -> None:
+        provider = str(fields.get("provider", "none"))
+        failed, whole = int(fields.get("status", 0)) >= 400, bool(fields.get("whole"))
+        self._models.labels(provider, "failed" if failed else "answered" if whole else "broken").inc()
+        for kind in TOKENS:
+            self._tokens.labels(provider, kind).inc(int(fields.get(f"{kind}_tokens", 0)))
+        self._usd.labels(provider).inc(float(fields.get("usd", 0.0)))
 
     # --- internals ---
 

@@ -218,3 +218,18 @@ def test_counters_outlive_a_worker_and_gauges_do_not() -> None:
     found = _values(summed([(successor.snapshot(), True), (other, True)]))
     assert (found["sshgate_logins_total"], found["sshgate_web_sockets"]) == (8, 1)
     assert found["sshgate_api_seconds_count"] == 3
+
+
+def test_models_are_counted_by_provider_and_without_users() -> None:
+    metrics = Metrics()
+    events = Events(metrics.observe)
+    answered = {"provider": "anthropic", "user": "ada", "whole": True, "usd": 0.25, "input_tokens": 7}
+    for more in ({"status": 200}, {"status": 200, "whole": False}, {"status": 529}):
+        events.dispatch(Code.MODEL_REQUEST, {**answered, **more}, None, None, None, None)
+    events.emit(Code.MODEL_REFUSED, provider="anthropic", user="ada")
+    text = metrics.text().decode()
+    for outcome in ("answered", "broken", "failed", "refused"):
+        assert f'sshgate_model_requests_total{{outcome="{outcome}",provider="anthropic"}} 1.0' in text
+    assert 'sshgate_model_tokens_total{kind="input",provider="anthropic"} 21.0' in text
+    assert 'sshgate_model_usd_total{provider="anthropic"} 0.75' in text
+    assert "ada" not in text

@@ -39,7 +39,7 @@ from sshgate.providers.kubernetes.liveness import PORT, free_name
 from sshgate.providers.kubernetes.named import KubernetesNamed
 from sshgate.providers.kubernetes.pods import Pods, record_of
 from sshgate.providers.kubernetes.podspec import Owner
-from sshgate.providers.kubernetes.user_records import LeaseUserRecords
+from sshgate.providers.kubernetes.user_records import SPENT, LeaseUserRecords
 from sshgate.sandbox.interfaces import Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import ExecLimits
 from sshgate.telemetry.codes import Code
@@ -101,6 +101,7 @@ class KubernetesProvider:
         self.registry.leader = lambda: self.heartbeat.leads
         self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
         self.user_records = LeaseUserRecords(self.api)
+        self.spending_records = LeaseUserRecords(self.api, SPENT)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
         self.named = KubernetesNamed(
             self.api, self.registry, self.owner, self.homes, self._known, self._allocator, self._limits, self._fence

@@ -56,6 +56,7 @@ class LocalProvider:
         self.named = LocalNamed(self.create, self._sandboxes)
         self.homes = None
         self.user_records = None
+        self.spending_records = None
 
     def __repr__(self) -> str:
         return f"<LocalProvider {len(self._sandboxes)} sandboxes>"
