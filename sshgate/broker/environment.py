@@ -47,27 +47,35 @@ class Brought:
 
 def routes(profile: Profile, port: int) -> dict[str, str]:
     """The variables that lead agents to the broker. Neither a client nor the profile can set them otherwise."""
-    if not profile.models:
+    if not profile.brokered:
         return {}
     base = f"http://127.0.0.1:{port}"
     found = {"SSHGATE_BROKER": base}
     for provider in profile.models:
         found |= {name: text.format(base=base) for name, text in _ROUTES[provider].items()}
-    return found
+    return found | (_proxy(base) if profile.egress is not None else {})
+
+
+def _proxy(base: str) -> dict[str, str]:
+    """The variables by which programs find the proxy. Some read the names in capitals, some the others."""
+    found = {"http_proxy": base, "https_proxy": base, "no_proxy": "localhost,127.0.0.1,::1"}
+    return found | {name.upper(): text for name, text in found.items()}
 
 
 def defaults(profile: Profile) -> dict[str, str]:
     """More variables for agents, which the profile and a client may set otherwise."""
-    return {name: text for provider in profile.models for name, text in _DEFAULTS.get(provider, {}).items()}
+    found = {name: text for provider in profile.models for name, text in _DEFAULTS.get(provider, {}).items()}
+    # Else `fetch` of Node, and what is built on it, knows no proxy.
+    return found | ({"NODE_USE_ENV_PROXY": "1"} if profile.egress is not None else {})
 
 
 def without_credentials(environment: Mapping[str, bytes], profile: Profile) -> Brought:
-    """Take the credentials out of a client's environment, in a profile with models."""
+    """Take the credentials out of a client's environment, in a profile with models; in others they pass."""
     kept: dict[str, bytes] = {}
     keys: dict[str, str] = {}
     sentences: list[str] = []
     for name, value in environment.items():
-        if not is_credential(name):
+        if not profile.models or not is_credential(name):
             kept[name] = value
             continue
         if not value or value == PLACEHOLDER.encode():

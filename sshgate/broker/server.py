@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 from collections.abc import Mapping
@@ -66,6 +67,12 @@ class Broker:
 
     def reconfigure(self, config: Config) -> None:
         self._models.reconfigure(config)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until no connection is open, ``seconds`` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._tasks.join()
 
     async def close(self) -> None:
         await self._tasks.cancel()

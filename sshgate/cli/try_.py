@@ -11,6 +11,7 @@ import socket
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -103,7 +104,8 @@ def offer_models(config: Config) -> Config:
             os.write(file, key.encode())
             models[provider] = Model(keys=Path(f"/proc/self/fd/{file}"))
     profiles = {name: replace(profile, models=tuple(models)) for name, profile in config.profiles.items()}
-    return replace(config, models=replace(config.models, **models), profiles=profiles)
+    offered: dict[str, Any] = {str(provider): model for provider, model in models.items()}
+    return replace(config, models=replace(config.models, **offered), profiles=profiles)
 
 
 def models_offered(config: Config) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import structlog
 
+from sshgate.broker.link import Linked, Links
 from sshgate.broker.remote import BrokerListener
-from sshgate.broker.server import Broker
 from sshgate.config.model import Config
 from sshgate.errors import ConfigError, GateError
+from sshgate.server.brokering import Brokering
 from sshgate.server.reload import ConfigReloader
 from sshgate.stream.tasks import cancel, first_of
 from sshgate.telemetry import Telemetry
@@ -49,18 +50,20 @@ async def serve(config: Config, file: Path) -> None:
         if model is not None and model.keys is not None and not model.keys.exists():
             log.warning("broker.no_keys", provider=provider, keys=str(model.keys))
     telemetry = Telemetry()
-    broker = Broker(config, telemetry.events)
-    listener = BrokerListener(config.broker, broker)
+    links = Links()
+    brokering = Brokering(config, telemetry.events, links)
+    links.connected = brokering.connected
+    listener = BrokerListener(config.broker, Linked(brokering.connections, links))
     stop: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.put_nowait, number)
 
     async def apply(wanted: Config) -> None:
-        broker.reconfigure(wanted)
+        brokering.reconfigure(wanted)
 
     async with AsyncExitStack() as stack:
-        await broker.open()
-        stack.push_async_callback(broker.close)
+        await brokering.open()
+        stack.push_async_callback(brokering.close)
         if config.telemetry.audit is not None:
             audit = AuditFile(config.telemetry.audit)
             stack.callback(audit.close)
@@ -82,7 +85,10 @@ async def serve(config: Config, file: Path) -> None:
         await stop.get()
         readiness.draining = True
         listener.stop_accepting()
-        await first_of(listener.drain(config.ssh.drain), stop.get())
+        # Gateways link to the next broker as well. Their links to this one stay until all is written down.
+        await links.leave()
+        await first_of(brokering.drain(config.ssh.drain), stop.get())
+        await brokering.close()
     telemetry.events.report_omitted()
     telemetry.events.emit(Code.STOPPED)
 

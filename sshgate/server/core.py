@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from msgspec import convert
+
 from sshgate.access.authorized_keys import Keyring
+from sshgate.access.ledger import MemoryUserRecords
 from sshgate.access.limits import Admission, share
 from sshgate.access.siblings import Siblings
-from sshgate.broker.caller import BrokerConnections
+from sshgate.broker.budget import KeptRecords
+from sshgate.broker.egress_counts import Destination, joined
 from sshgate.config.load import node_address
 from sshgate.config.model import Config, Limits
 from sshgate.sandbox.interfaces import Provider
+from sshgate.server.brokering import Brokering, RemoteBrokering
 from sshgate.server.sharing import share_counts
 from sshgate.session.gateway import Gateway
 from sshgate.session.ports import Ports
+from sshgate.session.subsystems.egress import add_egress_to
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 from sshgate.session.subsystems.sandboxes import SandboxSubsystems, add_ssh_config_to
 from sshgate.session.subsystems.sessions import SessionSubsystems
+from sshgate.session.subsystems.usage import add_usage_to
 from sshgate.ssh.sftp import serve_files
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.metrics import Metrics
@@ -43,8 +53,10 @@ class Core:
         add_ssh_config_to(self.subsystems, node_address())
         # The Kubernetes provider counts pods over all gateways. Local sandboxes are counted by this process.
         counted = self.admission if config.sandbox.provider == "local" else None
-        self.broker = make_broker(config, self.telemetry)
-        self.ports = Ports(self.broker, config)
+        self.brokering = make_brokering(config, self.telemetry, self.provider)
+        self.ports = Ports(self.brokering.connections, config)
+        add_usage_to(self.subsystems, self.brokering.spent, lambda: self.brokering.prices.date)
+        add_egress_to(self.subsystems, self._connected)
         self.gateway = Gateway(
             self.provider, config.profiles, counted, self.subsystems, self.telemetry, serve_files, self.ports
         )
@@ -53,6 +65,7 @@ class Core:
         if siblings is not None:
             share_counts(self.admission, siblings)
             siblings.answers("receipt", self._receipts_of)
+            siblings.answers("egress", self._connected_here)
 
     def _own_limits(self) -> Limits:
         one = self.siblings
@@ -63,7 +76,7 @@ class Core:
         self.config = config
         self.admission.limits = self._own_limits()
         self.gateway.profiles = config.profiles
-        self.broker.reconfigure(config)
+        self.brokering.reconfigure(config)
         self.ports.reconfigure(config)
         self.provider.reconfigure(config.profiles, config.limits)
 
@@ -74,6 +87,17 @@ class Core:
 
     async def _receipts_of(self, user: str) -> list[tuple[float, str]]:
         return self.telemetry.receipts.of(user)
+
+    async def _connected(self, user: str, name: str | None) -> Mapping[str, Sequence[Destination]]:
+        found = await self.brokering.connected(user, name)
+        if self.siblings is None or self.config.broker.listen is not None:
+            return found
+        answers = await self.siblings.ask("egress", [user, name])
+        return joined([found, *(convert(one, dict[str, list[Destination]]) for one in answers.values())])
+
+    async def _connected_here(self, asked: list[str]) -> dict[str, list[dict[str, object]]]:
+        found = await self.brokering.connected(*asked)
+        return {name: [asdict(one) for one in listed] for name, listed in found.items()}
 
     def _register_gauges(self, metrics: Metrics) -> None:
         admission, gateway = self.admission, self.gateway
@@ -91,24 +115,21 @@ class Core:
 
     async def __aenter__(self) -> Core:
         await self.provider.open()
-        await self.broker.open()
+        await self.brokering.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.ports.close()
-        await self.broker.close()
+        await self.brokering.close()
         await self.provider.close()
 
 
-def make_broker(config: Config, telemetry: Telemetry) -> BrokerConnections:
+def make_brokering(config: Config, telemetry: Telemetry, provider: Provider) -> Brokering | RemoteBrokering:
     """Create the broker of this process, or the connection to the one in another process."""
+    records = KeptRecords(provider.spending_records or MemoryUserRecords())
     if config.broker.listen is not None:
-        from sshgate.broker.remote import RemoteBroker
-
-        return RemoteBroker(config.broker)
-    from sshgate.broker.server import Broker
-
-    return Broker(config, telemetry.events)
+        return RemoteBrokering(config, records)
+    return Brokering(config, telemetry.events, records)
 
 
 def make_provider(config: Config, telemetry: Telemetry, siblings: Siblings | None) -> Provider:

@@ -78,7 +78,7 @@ class Ports:
 
 
 class PortUse:
-    """One session's use of the port. In a profile without models it changes nothing and does nothing.
+    """One session's use of the port. In a profile that does not use the broker it changes and does nothing.
 
     ``ports``: ``None`` if the gateway has no broker.
     """
@@ -91,7 +91,7 @@ class PortUse:
         self._keys: Mapping[str, str] = {}
         self.granted = granted
         """The grant, without credentials, and with the variables that lead to the broker."""
-        if ports is not None and granted.profile.models:
+        if ports is not None and granted.profile.brokered:
             client = environment.without_credentials(granted.request.environment, granted.profile)
             ours = environment.without_credentials(granted.environment, granted.profile)
             routes = environment.routes(granted.profile, ports.number)
@@ -108,7 +108,7 @@ class PortUse:
 
     def open(self, sandbox: Sandbox) -> None:
         """Begin to open the port, beside the start of the session's program."""
-        if self._ports is not None and self.granted.profile.models:
+        if self._ports is not None and self.granted.profile.brokered:
             self._port = self._ports.open(sandbox, self._user, self.granted, self._keys)
 
     async def ready(self, client: Client) -> None:

@@ -22,7 +22,7 @@ from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import Events
+from sshgate.telemetry.events import Events, Value
 from sshgate.telemetry.metrics import FAILURES, Metrics, summed
 from sshgate.telemetry.timings import Stage, Timings
 
@@ -223,7 +223,7 @@ def test_counters_outlive_a_worker_and_gauges_do_not() -> None:
 def test_models_are_counted_by_provider_and_without_users() -> None:
     metrics = Metrics()
     events = Events(metrics.observe)
-    answered = {"provider": "anthropic", "user": "ada", "whole": True, "usd": 0.25, "input_tokens": 7}
+    answered: dict[str, Value] = {"provider": "anthropic", "user": "ada", "whole": True, "usd": 0.25, "input_tokens": 7}
     for more in ({"status": 200}, {"status": 200, "whole": False}, {"status": 529}):
         events.dispatch(Code.MODEL_REQUEST, {**answered, **more}, None, None, None, None)
     events.emit(Code.MODEL_REFUSED, provider="anthropic", user="ada")

@@ -1,0 +1,153 @@
+"""Connections by name from inside a sandbox, what models cost there, and budgets, as users and operators see them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.e2e.test_models import ASK, broker_process, events
+from tests.rig.gateway import Gateway, free_port
+from tests.rig.messages import ANSWER, FakeApi, fake_api
+from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
+from tests.unit.outside_world import web_server
+
+# Fetches an http:// address through the proxy of the environment, and prints status and text.
+FETCH = """python3 -c '
+import http.client, os, sys, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ["http_proxy"])
+connection = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=20)
+connection.request("GET", sys.argv[1])
+answer = connection.getresponse()
+print(answer.status, answer.read().decode().strip())
+' """
+# The address that `localhost` stands for is no public one: an exception, as for a mirror in a company.
+PRIVATE = ["127.0.0.0/8", "::1/128"]
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[FakeApi]:
+    with fake_api() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    root = tmp_path_factory.mktemp("site")
+    (root / "file").write_text("from outside")
+    with web_server(root) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def brokered(
+    make_gateway: MakeGateway, provider: str, api: FakeApi, site: int, tmp_path_factory: pytest.TempPathFactory
+) -> Gateway:
+    place = tmp_path_factory.mktemp("settings")
+    (place / "key").write_text("sk-ant-api03-x")
+    # An answer of the stand-in costs some cents by these.
+    (place / "prices.yaml").write_text("date: 2026-11-29\nanthropic: {claude: {input: 1000, output: 1000}}\n")
+    return make_gateway(
+        provider,
+        models={
+            "anthropic": {"upstream": api.url, "keys": str(place / "key")},
+            "prices": str(place / "prices.yaml"),
+        },
+        profiles={
+            "default": {"models": ["anthropic"], "egress": {"allow": [f"localhost:{site}"], "private": PRIVATE}},
+            "small": {"extends": "default", "budget": {"sandbox_usd": 0.01}},
+            "strict": {"extends": "default", "egress": {"allow": [f"localhost:{site}"], "private": []}},
+        },
+        telemetry={"audit": "audit"},
+    )
+
+
+@pytest.fixture
+def user(brokered: Gateway, user_at: Callable[[Gateway], Ssh]) -> Ssh:
+    return user_at(brokered)
+
+
+def verb(user: Ssh, *words: str) -> Any:
+    return json.loads(user.run(" ".join(words), options=("-s",)).out)
+
+
+def test_a_listed_name_is_fetched_and_another_is_refused_with_the_line_to_ask_for(
+    user: Ssh, brokered: Gateway, site: int
+) -> None:
+    named = user.as_user("dev=egress")
+    assert named.run(f"{FETCH} http://localhost:{site}/file").out == b"200 from outside\n"
+    refused = named.run(f"{FETCH} http://evil.example/").out.decode()
+    assert refused.startswith("403 sshgate: evil.example at port 80 is not on the list of this sandbox.")
+    assert 'profiles.default.egress.allow: ["evil.example:80"]' in refused
+    assert named.run(f"{FETCH} http://169.254.169.254/").out.startswith(b"403 ")
+    listed = verb(named, "egress", "--json")
+    assert [(one["sandbox"], one["host"], one["port"], one["refused"], one["count"]) for one in listed] == [
+        ("egress", "localhost", site, None, 1),
+        ("egress", "evil.example", 80, "not listed", 1),
+        ("egress", "169.254.169.254", 80, "no name", 1),
+    ]
+    assert listed[0]["bytes_down"] > len("from outside")
+    table = named.run("egress", options=("-s",)).out.decode()
+    assert "refused: not listed" in table
+    (event,) = [one for one in events(brokered, "egress.refused") if one["host"] == "evil.example"]
+    assert (event["user"], event["name"], event["reason"]) == ("dev", "egress", "not listed")
+    assert [one["host"] for one in events(brokered, "egress.allowed")][-1:] == ["localhost"]
+    named.run("end", options=("-s",))
+
+
+def test_a_name_that_stands_for_a_private_address_is_refused(user: Ssh, site: int) -> None:
+    refused = user.as_user("dev+strict").run(f"{FETCH} http://localhost:{site}/file").out
+    assert refused.startswith(b"403 sshgate: localhost stands for "), refused
+
+
+def test_usage_has_what_models_cost_by_sandbox_and_model(user: Ssh, brokered: Gateway) -> None:
+    named = user.as_user("dev=spent")
+    assert named.run(f"{ASK} claude-x hello").out.decode().strip() == ANSWER
+    found = verb(user, "usage", "--json")
+    (row,) = [one for one in found["today"]["by"] if one["sandbox"] == "spent"]
+    assert row["requests"] == 1
+    assert row["usd"] == (row["input_tokens"] + row["cache_read_tokens"] / 10 + row["output_tokens"]) / 1000
+    assert found["this_month"]["usd"] >= row["usd"] > 0
+    event = events(brokered, "model.request")[-1]
+    assert (event["usd"], event["output_tokens"]) == (row["usd"], row["output_tokens"])
+    assert "spent" in user.run("usage", options=("-s",)).out.decode()
+    named.run("end", options=("-s",))
+
+
+def test_a_used_up_budget_is_a_sentence_in_the_agents_window(user: Ssh, api: FakeApi) -> None:
+    small = user.as_user("dev+small=poor")
+    assert small.run(f"{ASK} claude-x hello").out.decode().strip() == ANSWER
+    asked = len(api.asked())
+    refused = small.run(f"{ASK} claude-x again").out.decode()
+    assert refused.startswith("429 sshgate: the budget of this sandbox is used up: $0.0"), refused
+    assert len(api.asked()) == asked
+    small.run("end", options=("-s",))
+
+
+@pytest.mark.local
+def test_a_broker_of_its_own_counts_for_all_gateways_and_is_replaced_without_loss(
+    local: None, api: FakeApi, site: int, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("0123456789abcdef" * 4)
+    (tmp_path / "key").write_text("sk-ant-api03-x")
+    settings: dict[str, Any] = {
+        "models": {"anthropic": {"upstream": api.url, "keys": str(tmp_path / "key")}, "budget": {"user_day_usd": 5}},
+        "broker": {"listen": f"127.0.0.1:{free_port()}", "secret": str(tmp_path / "secret")},
+        "profiles": {
+            "default": {"models": ["anthropic"], "egress": {"allow": [f"localhost:{site}"], "private": PRIVATE}}
+        },
+    }
+    own = {**settings, "sandbox": {"provider": "local"}, "ssh": {"listen": "127.0.0.1:2222", "drain": "1s"}}
+    user = user_at(gateway("local", **settings))
+    for turn in (1, 2):
+        with broker_process(tmp_path, own):
+            until(lambda: user.run(f"{ASK} claude-x hi").out.decode().strip() == ANSWER, 30, "a turn")
+            assert user.run(f"{FETCH} http://localhost:{site}/file").out == b"200 from outside\n"
+            until(lambda: verb(user, "egress", "--json")[0]["count"] == 1, 30, "counts")
+        # What the broker has counted was written down when it ended.
+        assert verb(user, "usage", "--json")["today"]["requests"] >= turn
