@@ -47,6 +47,9 @@ class Sandbox(Protocol):
     def usable(self) -> bool:
         """Whether a program could still be started in it, as far as is known."""
 
+    async def exists(self) -> bool:
+        """Ask the provider whether it is there still, and not about to go. Raises ``GateError`` without an answer."""
+
     @property
     def hostname(self) -> str:
         """The host name that programs in it observe; empty where that is the node's."""

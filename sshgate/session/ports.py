@@ -26,9 +26,8 @@ from sshgate.stream.tasks import Event, TaskSet, cancel
 
 # How long a program's start waits for the port. It takes as long as python3's start, some 50 ms.
 READY_SECONDS = 5.0
-# Pauses before a relay that did not start, or has ended, is started again. After the last one it is given up, until
-# the next session.
-PAUSES = (0.2, 1.0, 2.0, 5.0, 10.0, 20.0)
+# Seconds before a relay that did not start, or has ended, is started again; the last one is repeated.
+PAUSES = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 # Seconds between two attempts to listen, where the port is in use.
 LISTEN_AGAIN = 2.0
 # Connections beyond those of ``broker.connections_per_sandbox``, which the broker refuses with a sentence.
@@ -66,7 +65,7 @@ class Ports:
             theirs = tuple(name for name, group in groups.items() if matches(user, group.users))
             caller = Caller(user, theirs, granted.profile.name, sandbox.id, sandbox.uid, granted.name)
             port = self._ports[key] = _Port(
-                self._broker, caller, self._config.broker, granted.profile.limits.max_lifetime
+                self._broker, caller, sandbox, self._config.broker, granted.profile.limits.max_lifetime
             )
         port.open(sandbox, keys, lambda: self._ports.pop(key, None))
         return port
@@ -124,7 +123,9 @@ class PortUse:
 class _Port:
     """The port of one sandbox, and the relay that listens on it."""
 
-    def __init__(self, broker: BrokerConnections, caller: Caller, settings: Broker, lifetime: float) -> None:
+    def __init__(
+        self, broker: BrokerConnections, caller: Caller, sandbox: Sandbox, settings: Broker, lifetime: float
+    ) -> None:
         self._broker = broker
         self._caller = caller
         self._number = settings.port
@@ -134,7 +135,7 @@ class _Port:
         self._problem: str | None = None
         self._known = Event()
         self._task: asyncio.Task[None] | None = None
-        self._sandbox: Sandbox | None = None
+        self._sandbox = sandbox
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks = TaskSet()
 
@@ -167,40 +168,41 @@ class _Port:
         await self._tasks.cancel()
 
     async def _run(self, ended: Callable[[], object]) -> None:
-        failures = 0
         loop = asyncio.get_running_loop()
-        while self._sandbox is not None and self._sandbox.usable and failures < len(PAUSES):
+        until = loop.time() + self._lifetime
+        failures, there = 0, True
+        while there and loop.time() < until:
             began = loop.time()
             try:
-                relay = await Relay.start(self._sandbox, resident=True)
+                # Of a sandbox that nobody is logged in to, only the provider knows; another may have its name by now.
+                there = not failures or await self._sandbox.exists()
+                if there:
+                    await self._listen(await Relay.start(self._sandbox, resident=True))
             except NoRelay:
                 self._know("the image has no python3, so that no agent here reaches a model; install it there.")
-                return
+                break
             except GateError as error:
                 self._know(f"no model can be reached yet: {error}")
-            else:
-                try:
-                    await self._listen(relay)
-                finally:
-                    await relay.close()
-            failures = 0 if loop.time() - began > STEADY_SECONDS else failures + 1
-            await asyncio.sleep(PAUSES[max(0, failures - 1)])
-        # Whether a named sandbox without clients is there, is not known here. Its keys must be, if its user comes back.
-        there = self._sandbox is not None and self._sandbox.usable
-        self._expiry = loop.call_later(self._lifetime if there else 0, ended)
+            failures = 1 if loop.time() - began > STEADY_SECONDS else failures + 1
+            await asyncio.sleep(PAUSES[min(failures, len(PAUSES)) - 1] if there else 0)
+        # Until it has certainly gone, the keys are kept for when its user comes back.
+        self._expiry = loop.call_later(max(0.0, until - loop.time()) if there else 0, ended)
 
     async def _listen(self, relay: Relay) -> None:
-        """Listen until the relay has ended."""
-        while relay.alive:
-            try:
-                await relay.listen(Tcp("127.0.0.1", self._number), self._accepted)
-            except ConnectFailed as error:
-                # By another gateway, or by a program of the user.
-                self._know(f"port {self._number} of the sandbox: {error}")
-                await asyncio.sleep(LISTEN_AGAIN)
-            else:
-                self._know(None)
-                await relay.wait_ended()
+        """Listen until the relay has ended, and close it."""
+        try:
+            while relay.alive:
+                try:
+                    await relay.listen(Tcp("127.0.0.1", self._number), self._accepted)
+                except ConnectFailed as error:
+                    # By another gateway, or by a program of the user.
+                    self._know(f"port {self._number} of the sandbox: {error}")
+                    await asyncio.sleep(LISTEN_AGAIN)
+                else:
+                    self._know(None)
+                    await relay.wait_ended()
+        finally:
+            await relay.close()
 
     def _know(self, problem: str | None) -> None:
         self._problem = problem

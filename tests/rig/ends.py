@@ -105,6 +105,9 @@ class TestSandbox:
     async def forget(self) -> None:
         pass
 
+    async def exists(self) -> bool:
+        return self.usable
+
     async def addresses(self) -> tuple[str, ...]:
         return ()
 

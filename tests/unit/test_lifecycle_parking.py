@@ -91,6 +91,9 @@ class Room:
     def leave(self, terminal: bool, process: Process) -> None:
         self.left[terminal] = process
 
+    async def exists(self) -> bool:
+        return self.usable
+
     async def forget(self) -> None:
         self.forgotten = True
 

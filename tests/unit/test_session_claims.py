@@ -48,6 +48,9 @@ class Room:
     def parked(self, terminal: bool) -> Process | None:
         return None
 
+    async def exists(self) -> bool:
+        return self.usable
+
     async def forget(self) -> None:
         pass
 

@@ -10,7 +10,7 @@ from functools import partial
 from sshgate.config.model import Profile
 from sshgate.errors import GateError, StartFailed
 from sshgate.providers.kubernetes.api.client import ApiServer
-from sshgate.providers.kubernetes.api.errors import raised_as
+from sshgate.providers.kubernetes.api.errors import NotFound, raised_as
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.api.websocket import RemoteSocket
 from sshgate.providers.kubernetes.exec import diagnosis, remotecommand
@@ -94,6 +94,14 @@ class KubernetesSandbox:
     @property
     def usable(self) -> bool:
         return not self._deleted and not self.phase.over
+
+    async def exists(self) -> bool:
+        # Nobody observes a named sandbox here once its channels have left, and another pod may have its name by then.
+        try:
+            pod = await self._api.get_pod(self.id)
+        except NotFound:
+            return False
+        return self.usable and pod.metadata.uid == self.uid and pod.metadata.deletion_timestamp is None
 
     def adopt(self, order: Order, notice: Notice) -> None:
         """This warm pod has been claimed: use the order's user, and its profile, whose limits may have changed."""

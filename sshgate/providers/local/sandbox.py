@@ -79,6 +79,9 @@ class LocalSandbox:
     def usable(self) -> bool:
         return not self._deleted
 
+    async def exists(self) -> bool:
+        return not self._deleted
+
     async def addresses(self) -> tuple[str, ...]:
         return ()  # its network has only loopback
 
