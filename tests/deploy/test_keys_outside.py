@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.rig.cluster import Namespace
 from tests.rig.gateway import Gateway, configured
 from tests.rig.messages import ANSWER, FakeApi, fake_api
 from tests.rig.ssh import Ssh
+from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -121,3 +123,22 @@ def test_a_users_own_key_is_nowhere_either(agent: Ssh, brokered: Gateway, closed
     assert ANSWER.encode() in agent.run("claude -p hi </dev/null", limit=120).out
     assert {value for one in api.received for value in one.header("x-api-key")} == {BROUGHT}
     nowhere(BROUGHT, agent, brokered, closed)
+
+
+def test_claude_on_a_terminal_asks_for_permission_and_nothing_else(agent: Ssh, api: FakeApi) -> None:
+    """No question about themes, trust or a key comes before the first prompt."""
+    api.tool = "touch /tmp/done-by-claude"
+    try:
+        with OnTerminal(agent.argv("claude", options=("-tt",)), columns=100, rows=40) as terminal:
+            shown = terminal.expect(b"shortcuts", limit=60).string
+            assert b"theme" not in shown
+            assert b"trust" not in shown
+            terminal.type("do it")
+            time.sleep(0.5)
+            terminal.type("\r")
+            terminal.expect(rb"Do\W.{0,40}want.{0,40}proceed", limit=60)
+            terminal.type("\r")
+            terminal.expect(ANSWER.split()[-1].encode(), limit=60)
+    finally:
+        api.tool = None
+    assert agent.run("ls /tmp/done-by-claude").status == 0

@@ -48,6 +48,8 @@ class FakeApi:
     cut_after: int | None = None
     """Deltas after which the connection is cut."""
     redirect: str | None = None
+    tool: str | None = None
+    """A command that the first answer to a question asks to run, by the tool Bash."""
     held: dict[str, threading.Event] = field(default_factory=dict)
     """By the word that a body has to hold: the answer goes on after two deltas once this is set."""
     gone: int = 0
@@ -98,6 +100,24 @@ class FakeApi:
         """The events of a streamed answer."""
         start = whole(asked) | {"content": [], "stop_reason": None}
         yield {"type": "message_start", "message": start}
+        if (
+            self.tool is not None
+            and "Bash" in json.dumps(asked.get("tools"))
+            and "tool_result" not in json.dumps(asked)
+        ):
+            block = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {}}
+            text = json.dumps({"command": self.tool, "description": "what was asked"})
+            yield {"type": "content_block_start", "index": 0, "content_block": block}
+            yield {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "input_json_delta", "partial_json": text},
+            }
+            yield {"type": "content_block_stop", "index": 0}
+            end = {"stop_reason": "tool_use", "stop_sequence": None}
+            yield {"type": "message_delta", "delta": end, "usage": {"output_tokens": 5}}
+            yield {"type": "message_stop"}
+            return
         yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
         for piece in range(self.pieces):
             text = ANSWER if piece == 0 else " "

@@ -1,0 +1,71 @@
+"""The broker's port in a named sandbox while its gateways die: an agent's turn ends well."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lifecycle.conftest import MakeReplica, UserAt
+from tests.rig.cluster import Namespace
+from tests.rig.gateway import nothing_left
+from tests.rig.messages import ANSWER, FakeApi, fake_api
+from tests.rig.waiting import until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+KEY = "sk-ant-api03-of-two-gateways"
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with fake_api() as running:
+        yield running
+
+
+@pytest.fixture
+def settings(api: FakeApi, tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "key").write_text(KEY)
+    return {
+        "models": {"anthropic": {"upstream": api.url, "keys": str(tmp_path / "key")}},
+        "profiles": {"default": {"models": ["anthropic"]}},
+    }
+
+
+def test_another_gateway_takes_the_port_of_one_that_was_killed_in_a_stream(
+    space: Namespace, replica: MakeReplica, user: UserAt, api: FakeApi, settings: dict[str, Any]
+) -> None:
+    """Claude Code asks again by itself, and its turn ends as if nothing had been."""
+    one, two = replica(**settings), replica(**settings)
+    here, there = user("dev", one).as_user("dev=work"), user("dev", two).as_user("dev=work")
+    with here.running() as first:
+        gate = api.held["long"] = threading.Event()  # the first answer does not end
+        agent = there.start("claude -p 'a long one' </dev/null")
+        until(lambda: bool(api.asked()), 60, "the first request")
+        del api.held["long"]
+        nothing_left(one.kill())
+        out, err = agent.communicate(timeout=120)
+        assert ANSWER.encode() in out, (out, err)
+        assert {value for received in api.received for value in received.header("x-api-key")} == {KEY}
+        assert len(api.asked()) > 1
+        gate.set()
+        first.kill()
+    assert there.run("end", options=("-s",)).status == 0
+    until(lambda: not space.living(), 30, "the end of it")
+
+
+def test_an_agent_that_nobody_watches_goes_on_when_its_user_comes_back_by_another_gateway(
+    space: Namespace, replica: MakeReplica, user: UserAt, api: FakeApi, settings: dict[str, Any]
+) -> None:
+    one, two = replica(**settings), replica(**settings)
+    here, there = user("dev", one).as_user("dev=work"), user("dev", two).as_user("dev=work")
+    assert here.run("true").status == 0
+    nothing_left(one.kill())
+    with there.running():
+        ended = there.run("claude -p hi </dev/null", limit=120)
+        assert ANSWER.encode() in ended.out, ended.both
+    assert there.run("end", options=("-s",)).status == 0
+    until(lambda: not space.living(), 30, "the end of it")
