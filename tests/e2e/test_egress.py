@@ -151,3 +151,34 @@ def test_a_broker_of_its_own_counts_for_all_gateways_and_is_replaced_without_los
             until(lambda: verb(user, "egress", "--json")[0]["count"] == 1, 30, "counts")
         # What the broker has counted was written down when it ended.
         assert verb(user, "usage", "--json")["today"]["requests"] >= turn
+
+
+@pytest.mark.cluster
+def test_a_budget_holds_over_gateways_and_restarts(
+    cluster: Path, api: FakeApi, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], tmp_path: Path
+) -> None:
+    """Of a profile of its own: the same user has spent something in other tests today."""
+    (tmp_path / "key").write_text("sk-ant-api03-x")
+    (tmp_path / "prices.yaml").write_text("date: 2026-11-29\nanthropic: {claude: {input: 1000, output: 1000}}\n")
+    settings: dict[str, Any] = {
+        "models": {
+            "anthropic": {"upstream": api.url, "keys": str(tmp_path / "key")},
+            "prices": str(tmp_path / "prices.yaml"),
+        },
+        "profiles": {"default": {}, "held": {"models": ["anthropic"], "budget": {"user_day_usd": 0.03}}},
+    }
+    first, second = (user_at(gateway("kubernetes", **settings)).as_user("dev+held=budget") for _ in range(2))
+    for _ in range(2):
+        assert first.run(f"{ASK} claude-x hi").out.decode().strip() == ANSWER
+    assert first.run(f"{ASK} claude-x hi").out.startswith(b"429 sshgate: your budget of today in 'held' is used up")
+
+    def spent() -> bool:
+        rows = verb(second, "usage", "--json")["today"]["by"]
+        return any(one["sandbox"] == "budget" and one["requests"] == 2 for one in rows)
+
+    until(spent, 30, "the other gateway's charges")
+    other = second.as_user("dev+held")
+    assert other.run(f"{ASK} claude-x hi").out.startswith(b"429 ")
+    restarted = user_at(gateway("kubernetes", **settings)).as_user("dev+held")
+    assert restarted.run(f"{ASK} claude-x hi").out.startswith(b"429 ")
+    first.run("end", options=("-s",))
