@@ -257,10 +257,11 @@ class Resident(Watcher):
             self.send(one, Kind.ENDED, json.dumps(session.status).encode())
             one.finished = True
 
-    def show(self, one: Attachment, session: Session) -> None:
+    def show(self, one: Attachment, session: Session, narrower: bool = False) -> None:
         """Queue what a fresh terminal is shown first, and go on at the end of the output."""
-        whole = session.start == 0
-        shown, redraw = first_shown(session.modes, bytes(session.ring), whole, one.size[1])
+        shown, redraw = first_shown(
+            session.modes, bytes(session.ring), session.start == 0, one.size[1], session.old_title, narrower
+        )
         one.offset = session.end
         for at in range(0, len(shown), CHUNK):
             self.send(one, Kind.SCREEN, OFFSET.pack(one.offset) + shown[at : at + CHUNK])
@@ -406,11 +407,12 @@ class Resident(Watcher):
             "received": received, "offset": one.offset, "past": [each.describe() for each in past],
         }  # fmt: skip
         self.send(one, Kind.JOINED, json.dumps(answer).encode())
+        narrower = one.size[0] < session.size[0]
         if not resumed or session.active is None:
             session.activate(one)
         session.point_agent()
         if fresh:
-            self.show(one, session)
+            self.show(one, session, narrower)
         elif resumed and session.status is None and one.wish.get("redraw"):
             session.redraw()
         one.joined = True

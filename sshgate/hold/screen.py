@@ -28,7 +28,10 @@ _UNWANTED = re.compile(
 _SHOWN = (b"0", b"1", b"2", b"8")
 _COLOURS = (b"4", *(b"%d" % number for number in range(10, 20)))
 _TITLE = re.compile(rb"\x1b\][02];([^\x07\x1b]{0,512})(?:\x07|\x1b\\)")
-_TO_MAIN = re.compile(rb"\x1b\[\?(?:47|1047|1049)l")
+_TO_MAIN = re.compile(rb"\x1b\[\?(?:[0-9;]{0,32};)?(?:47|1047|1049)l")
+_TO_ALTERNATE = re.compile(rb"\x1b\[\?(?:47|1047|1049)(?:;[0-9;]{0,32})?h")
+# A program that draws again in place goes up line by line. Counts of lines are wrong once longer ones are wrapped.
+_IN_PLACE = re.compile(rb"\x1b\[[0-2]?K\x1b\[[0-9]{0,3}A|\x1b\[[0-9]{0,3}A\r?\x1b\[[0-2]?[JK]")
 
 
 def quiet(data: bytes) -> bytes:
@@ -50,7 +53,9 @@ def title(data: bytes) -> str:
     return found[1].decode("utf-8", "replace") if found else ""
 
 
-def first_shown(before: Modes, data: bytes, whole: bool, rows: int) -> tuple[bytes, bool]:
+def first_shown(
+    before: Modes, data: bytes, whole: bool, rows: int, old_title: str = "", narrower: bool = False
+) -> tuple[bytes, bool]:
     """Return what makes a used terminal look as if it had shown all the output, and whether a redraw is needed.
 
     The lines that the terminal shows go to its scrollback first.
@@ -60,7 +65,10 @@ def first_shown(before: Modes, data: bytes, whole: bool, rows: int) -> tuple[byt
         data: the last output.
         whole: whether ``data`` is all there was.
         rows: the terminal's height.
+        old_title: the title before ``data``.
+        narrower: whether the terminal has fewer columns than that for which the output was made.
     """
+    named = title(data) or old_title
     modes = Modes()
     modes.feed(before.sequences())
     if len(data) > REPLAY:
@@ -71,6 +79,8 @@ def first_shown(before: Modes, data: bytes, whole: bool, rows: int) -> tuple[byt
     latest.feed(modes.sequences())
     latest.feed(data)
     clear = b"\x1b[22;0t\x1b[0m\x1b[999;1H" + b"\n" * rows + b"\x1b[H\x1b[2J"
+    if named:
+        clear += b"\x1b]2;" + named.encode() + b"\x07"
     if modes.alternate:
         # The output updates a screen that is lost, up to the return to the main one.
         left = [found.end() for found in _TO_MAIN.finditer(data)]
@@ -83,7 +93,16 @@ def first_shown(before: Modes, data: bytes, whole: bool, rows: int) -> tuple[byt
         cut = data.find(b"\n", 0, LONGEST_LINE) + 1
         modes.feed(data[:cut])
         data = data[cut:]
-    return clear + modes.sequences() + quiet(data), latest.alternate or not whole
+    shown = clear + modes.sequences()
+    if not latest.alternate:
+        if narrower and _IN_PLACE.search(data):
+            return shown + b"\x1b[?7l" + quiet(data) + b"\x1b[?7h" * latest.wraps, not whole
+        return shown + quiet(data), not whole
+    # What the program has left on the main screen is there when it ends; itself it draws again.
+    entered = [found.start() for found in _TO_ALTERNATE.finditer(data)]
+    main = data[: entered[-1]] if entered else b""
+    modes.feed(main)
+    return shown + quiet(main) + modes.undone() + latest.sequences(), True
 
 
 def put_back(modes: Modes, joined: bool) -> bytes:

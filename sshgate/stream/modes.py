@@ -73,6 +73,11 @@ class Modes:
         """Whether the alternate screen is active."""
         return any(self._set.get(mode, False) for mode in _ALTERNATE)
 
+    @property
+    def wraps(self) -> bool:
+        """Whether lines that are too long are wrapped."""
+        return self._set.get(7, True)
+
     def feed(self, data: bytes) -> None:
         """Process the next output. Escape sequences may be split between calls."""
         if b"\x1b" not in data and not self._rest:

@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from tests.rig.ssh import environment
 
@@ -45,7 +46,7 @@ class OnTerminal:
         finally:
             os.close(theirs)
 
-    def __enter__(self) -> OnTerminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

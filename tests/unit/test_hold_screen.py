@@ -81,3 +81,28 @@ def test_the_terminal_is_put_back() -> None:
     assert not after.alternate
     assert undone.endswith(b"\x1b[23;0t")
     assert put_back(Modes(), joined=False) == b""
+
+
+def test_the_main_screen_is_behind_a_full_screen_program_and_the_title_is_there() -> None:
+    data = b"$ vim\r\n\x1b[?2004h\x1b]0;first\x07\x1b[?1049h\x1b]2;the title\x07\x1b[5;5Hdrawn\x1b[?2004l"
+    shown, redraw = first_shown(Modes(), data, whole=True, rows=24)
+    assert redraw
+    assert b"\x1b]2;the title\x07" in shown
+    assert b"drawn" not in shown
+    main, _, alternate = shown.partition(b"\x1b[?1049h")
+    assert b"$ vim\r\n\x1b[?2004h" in main
+    assert main.endswith(b"\x1b[?2004l")
+    assert alternate == b""
+
+
+def test_lines_that_are_drawn_in_place_are_not_wrapped_by_a_narrower_window() -> None:
+    frames = b"one\r\ntwo\x1b[2K\x1b[1A\x1b[2K\x1b[Gone"
+    narrow, _ = first_shown(Modes(), frames, whole=True, rows=24, narrower=True)
+    assert narrow.endswith(b"\x1b[?7l" + frames + b"\x1b[?7h")
+    for data, narrower in ((frames, False), (b"long lines\r\n" * 9, True)):
+        assert first_shown(Modes(), data, whole=True, rows=24, narrower=narrower)[0].endswith(data)
+
+
+@pytest.mark.parametrize("piece", [b"\x1b[1A", b"\x1b[?1;", b"\x1b[K\x1b[1", b"\x1b[?1049"])
+def test_what_is_shown_first_is_found_in_time(piece: bytes) -> None:
+    first_shown(Modes(), piece * (1_000_000 // len(piece)), whole=True, rows=24, narrower=True)
