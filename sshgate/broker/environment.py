@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sshgate.broker.keys import VARIABLES, brought_key
 from sshgate.config.model import Profile
 from sshgate.config.values import is_credential
+from sshgate.sandbox.launcher import quote
 
 PLACEHOLDER = "sshgate"
 """What stands for a key in a sandbox. Agents want one; the broker removes it."""
@@ -67,6 +69,42 @@ def defaults(profile: Profile) -> dict[str, str]:
     found = {name: text for provider in profile.models for name, text in _DEFAULTS.get(provider, {}).items()}
     # Else `fetch` of Node, and what is built on it, knows no proxy.
     return found | ({"NODE_USE_ENV_PROXY": "1"} if profile.egress is not None else {})
+
+
+def files(profile: Profile, port: int) -> dict[str, str]:
+    """The settings files of agents that do not follow variables alone, by their paths in the home directory.
+
+    Claude Code's background agents take the address from there only; so does Codex.
+    """
+    found: dict[str, str] = {}
+    variables = routes(profile, port)
+    if "anthropic" in profile.models:
+        ours = {**_DEFAULTS["anthropic"], **{name: variables[name] for name in _ROUTES["anthropic"]}}
+        found[".claude/settings.json"] = json.dumps({"env": ours}, indent=2)
+        options = {"baseURL": f"{variables['ANTHROPIC_BASE_URL']}/v1", "apiKey": PLACEHOLDER}
+        opencode = {"provider": {"anthropic": {"options": options}}}
+        found[".config/opencode/opencode.json"] = json.dumps(opencode, indent=2)
+    if "openai" in profile.models:
+        found[".codex/config.toml"] = (
+            'model_provider = "sshgate"\n[model_providers.sshgate]\nname = "sshgate"\n'
+            f'base_url = "{variables["OPENAI_BASE_URL"]}"\nenv_key = "OPENAI_API_KEY"\n'
+            'wire_api = "responses"\nsupports_websockets = false\n'
+        )
+    if "gemini" in profile.models:
+        found[".gemini/settings.json"] = json.dumps(
+            {"security": {"auth": {"selectedType": "gemini-api-key"}}}, indent=2
+        )
+    return found
+
+
+def script(profile: Profile, port: int) -> bytes:
+    """A shell command that writes those files, each where its user has none."""
+    commands = [
+        b'f="$HOME"/%s;[ -e "$f" ]||{ mkdir -p "${f%%/*}"&&printf "%%s\\n" %s >"$f";};'
+        % (path.encode(), quote(text.encode()))
+        for path, text in files(profile, port).items()
+    ]
+    return b"(umask 077;set -C;%s) 2>/dev/null;" % b"".join(commands) if commands else b""
 
 
 def without_credentials(environment: Mapping[str, bytes], profile: Profile) -> Brought:

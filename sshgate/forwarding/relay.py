@@ -96,13 +96,13 @@ class Relay:
 
     @classmethod
     async def start(
-        cls, sandbox: Sandbox, stream_ended: Callable[[], None] = lambda: None, resident: bool = False
+        cls, sandbox: Sandbox, stream_ended: Callable[[], None] = lambda: None, resident: bytes | None = None
     ) -> Relay:
         """Start a relay and wait for its first answer. Cancelling ends it.
 
         Args:
             stream_ended: called when a stream or listener has ended.
-            resident: it belongs to the sandbox: it is no program that keeps the sandbox.
+            resident: it belongs to the sandbox, which it does not keep; this shell command runs before it.
 
         Raises:
             NoRelay: the sandbox has no python3 that can run it.
@@ -420,10 +420,15 @@ class FrameReader:
         self._rest = data[at:]
 
 
-def _start(resident: bool) -> bytes:
+def _start(resident: bytes | None) -> bytes:
     """The command that starts a relay."""
-    code = f"{RESIDENT_MARK}\n{_CODE}" if resident else _CODE
-    return b"command -v python3 >/dev/null 2>&1&&exec python3 -IS -c " + quote(code.encode()) + b";echo none"
+    code = f"{RESIDENT_MARK}\n{_CODE}" if resident is not None else _CODE
+    return (
+        (resident or b"")
+        + b"command -v python3 >/dev/null 2>&1&&exec python3 -IS -c "
+        + quote(code.encode())
+        + b";echo none"
+    )
 
 
 async def _hello(process: Process) -> bytes:

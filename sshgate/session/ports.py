@@ -14,7 +14,7 @@ from dataclasses import replace
 from sshgate.access.policy import Grant
 from sshgate.broker import environment
 from sshgate.broker.caller import BrokerConnections, Caller
-from sshgate.config.model import Broker, Config
+from sshgate.config.model import Broker, Config, Profile
 from sshgate.config.values import matches
 from sshgate.errors import GateError
 from sshgate.forwarding.destinations import Tcp
@@ -64,9 +64,7 @@ class Ports:
             groups = self._config.limits.groups
             theirs = tuple(name for name, group in groups.items() if matches(user, group.users))
             caller = Caller(user, theirs, granted.profile.name, sandbox.id, sandbox.uid, granted.name)
-            port = self._ports[key] = _Port(
-                self._broker, caller, sandbox, self._config.broker, granted.profile.limits.max_lifetime
-            )
+            port = self._ports[key] = _Port(self._broker, caller, sandbox, self._config.broker, granted.profile)
         port.open(sandbox, keys, lambda: self._ports.pop(key, None))
         return port
 
@@ -124,13 +122,14 @@ class _Port:
     """The port of one sandbox, and the relay that listens on it."""
 
     def __init__(
-        self, broker: BrokerConnections, caller: Caller, sandbox: Sandbox, settings: Broker, lifetime: float
+        self, broker: BrokerConnections, caller: Caller, sandbox: Sandbox, settings: Broker, profile: Profile
     ) -> None:
         self._broker = broker
         self._caller = caller
         self._number = settings.port
         self._most = settings.connections_per_sandbox + MOST_MORE
-        self._lifetime = lifetime
+        self._lifetime = profile.limits.max_lifetime
+        self._before = environment.script(profile, settings.port)
         self._keys: dict[str, str] = {}
         self._problem: str | None = None
         self._known = Event()
@@ -177,7 +176,7 @@ class _Port:
                 # Of a sandbox that nobody is logged in to, only the provider knows; another may have its name by now.
                 there = not failures or await self._sandbox.exists()
                 if there:
-                    await self._listen(await Relay.start(self._sandbox, resident=True))
+                    await self._listen(await Relay.start(self._sandbox, resident=self._before))
             except NoRelay:
                 self._know("the image has no python3, so that no agent here reaches a model; install it there.")
                 break

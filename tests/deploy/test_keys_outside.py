@@ -75,7 +75,8 @@ def brokered(closed: Namespace, api: FakeApi, tmp_path_factory: pytest.TempPathF
     made = configured(
         tmp_path_factory.mktemp("gateway"), closed,
         models={"anthropic": {"upstream": api.url, "keys": str(keys)}},
-        profiles={"default": {"models": ["anthropic"]}}, telemetry={"audit": "audit"},
+        profiles={"default": {"models": ["anthropic"], "resources": {"limits": {"memory": "2Gi"}}}},
+        telemetry={"audit": "audit"},
     )  # fmt: skip
     made.start()
     yield made
@@ -142,3 +143,14 @@ def test_claude_on_a_terminal_asks_for_permission_and_nothing_else(agent: Ssh, a
     finally:
         api.tool = None
     assert agent.run("ls /tmp/done-by-claude").status == 0
+
+
+def test_an_agent_in_the_background_needs_no_login(agent: Ssh, api: FakeApi) -> None:
+    """Its daemon does not have the shell's variables."""
+    assert agent.run("mkdir -p work; cd work; claude --bg 'say hi' </dev/null", limit=60).status == 0
+    until(lambda: len(api.asked()) > 1, 60, "its requests")
+    state = until(
+        lambda: agent.run("grep -h name ~/.claude/jobs/*/state.json | grep -i well").out, 60, "its turn's end"
+    )
+    assert b"all is well" in state
+    assert {value for one in api.received for value in one.header("x-api-key")} == {CANARY}
