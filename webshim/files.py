@@ -116,8 +116,10 @@ class Files:
             raise Refusal(429, "limit", f"{busy} transfers of this session are under way; wait for one.")
 
         async def run(login: Login) -> None:
-            words = {"s": str(login.shell_pid or "self"), "p": path if path.startswith("/") else f"./{path}", **more}
-            text = "".join(f"{name}={shlex.quote(word)}\n" for name, word in words.items()) + script
+            words = {"s": str(login.shell_pid or "self"), **more}
+            text = (
+                "".join(f"{name}={shlex.quote(word)}\n" for name, word in words.items()) + f"p={_word(path)}\n" + script
+            )
             await login.run(Request(Exec(f"exec /bin/sh -c {shlex.quote(text)}".encode())), client)
 
         self._busy[session.id] = busy + 1
@@ -130,6 +132,13 @@ class Files:
             self._busy[session.id] -= 1
             if not self._busy[session.id]:
                 del self._busy[session.id]
+
+
+def _word(path: str) -> str:
+    """Return a shell word for a path: absolute, below the home, or relative to the working directory."""
+    if path.startswith("~/"):
+        return f'"$HOME"/{shlex.quote(path[2:])}'
+    return shlex.quote(path if path.startswith("/") else f"./{path}")
 
 
 def _path(request: web.Request) -> str:

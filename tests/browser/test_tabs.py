@@ -90,3 +90,31 @@ def test_the_bar_of_a_state_covers_nothing(door: Door, enter: Enter) -> None:
     assert bar is not None
     assert rows is not None
     assert rows["y"] + rows["height"] <= bar["y"]
+
+
+def test_no_tab_is_out_of_reach(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """More than fit: the wheel moves the row, and one button lists them all. Labels use the room that there is."""
+    tab = visitors(door, viewport={"width": 1000, "height": 600}).tab().open(door.link())
+    make = """async (count) => {
+      for (; count > 0; count -= 1)
+        await fetch("api/sessions", {method: "POST", headers: {"Content-Type": "application/json"}, body: "{}"});
+    }"""
+    tab.page.evaluate(make, 2)
+    tab.page.reload()
+    tab.wait_state("connected")
+    assert tab.page.locator("#all-tabs").is_hidden()
+    cut = "() => [...document.querySelectorAll('#tabs .label')].some((one) => one.scrollWidth > one.clientWidth)"
+    assert not tab.page.evaluate(cut)
+    tab.page.evaluate(make, 12)
+    tab.page.evaluate(LOOK_AGAIN)
+    tab.page.locator("#tabs .tab").nth(13).wait_for()
+    tab.page.locator("#all-tabs").wait_for()
+    tab.page.hover("#tabs .tab")
+    tab.page.mouse.wheel(0, 10_000)
+    until(lambda: tab.page.evaluate("() => document.getElementById('tabs').scrollLeft > 0"), PATIENCE, "a moved row")
+    tab.page.click("#all-tabs")
+    rows = tab.page.locator("#tab-list:popover-open li")
+    assert rows.count() == 14
+    rows.nth(13).locator("button").first.click()
+    tab.wait_state("connected")
+    tab.page.locator("#tabs .tab").nth(13).locator("[aria-selected=true]").wait_for()

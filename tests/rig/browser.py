@@ -108,7 +108,7 @@ class Tab:
             self.page.fill("#new-name", name or "")
             self.page.click("#new-dialog .primary")
         # The session that was shown before is connected too.
-        self.page.locator("#tabs .tab").nth(before).wait_for()
+        self.page.locator("#tabs .tab").nth(before).wait_for(state="attached")
         return self.wait_state("connected")
 
     def sessions(self) -> list[str]:

@@ -1,5 +1,6 @@
 /** The page's questions: each opens a dialog of index.html and gives its answer. */
 
+import { copy } from "./clipboard.js";
 import { byId } from "./dom.js";
 
 /**
@@ -58,4 +59,22 @@ export async function askForPath() {
   const path = byId("download-path");
   if ((await asked("download-dialog")) !== "open") return null;
   return path.value.trim() || null;
+}
+
+/** What a person pastes into a field, where the page itself may not read the clipboard. @returns {Promise<string | null>} */
+export async function askForText() {
+  /** @type {HTMLTextAreaElement} */
+  const field = byId("paste-text");
+  field.value = "";
+  return (await asked("paste-dialog")) === "paste" ? field.value : null;
+}
+
+/** The terminal's text as the browser selects and copies it. @param {string} text */
+export async function offerText(text) {
+  const shown = byId("select-text");
+  const answer = asked("select-dialog");
+  shown.textContent = text;
+  shown.scrollTop = shown.scrollHeight;
+  if ((await answer) === "copy") await copy(text);
+  shown.textContent = "";
 }

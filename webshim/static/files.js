@@ -50,6 +50,7 @@ export async function download(id, path) {
     if (!response.ok) throw refusal(response.status, await response.text());
     const name = path.split("/").at(-1) ?? "file";
     const size = Number(response.headers.get("Content-Length") ?? Infinity);
+    notify(`Downloading ${name}${Number.isFinite(size) ? ` (${amount(size)})` : ""}.`);
     if (size <= SMALL_BYTES) {
       saveBlob(await response.blob(), name);
     } else {

@@ -1,37 +1,44 @@
-/** The row of keys that a phone's keyboard has not. Ctrl and Alt hold for the next key. */
+/** Two rows of keys that a phone's keyboard has not, and two more behind them. Ctrl and Alt hold for the next key. */
 
 import { harmless, pasted } from "./clipboard.js";
+import { askForText } from "./dialogs.js";
 import { byId, element } from "./dom.js";
-import { notify } from "./notices.js";
 
 const ESCAPE = "\x1b";
-
+// As on a keyboard: what is held down comes again after HOLD, then each REPEAT.
+const HOLD_MS = 400;
+const REPEAT_MS = 70;
 const SIGNS = ["|", "/", "-", "~"];
-/** @type {Record<string, {label: string, letter: string}>} */
-const ARROWS = {
-  "←": { label: "Left", letter: "D" },
-  "↓": { label: "Down", letter: "B" },
-  "↑": { label: "Up", letter: "A" },
-  "→": { label: "Right", letter: "C" },
-};
 
 export class KeyBar {
   /** @param {() => import("./terminal.js").Screen | null} current */
   constructor(current) {
     this._current = current;
     this._held = { Ctrl: holdable("Ctrl"), Alt: holdable("Alt") };
+    const more = holdable("⋯", "More keys");
     const bar = byId("keybar");
-    const button = (/** @type {string} */ label, /** @type {() => void} */ press, aria = label) =>
-      element("button", { type: "button", "aria-label": aria, on: { click: press } }, label);
-    bar.append(
-      button("Esc", () => this._send(ESCAPE), "Escape"),
-      button("Tab", () => this._send("\t")),
-      this._held.Ctrl,
-      this._held.Alt,
-      ...Object.entries(ARROWS).map(([sign, { label, letter }]) => button(sign, () => this._arrow(letter), label)),
-      ...SIGNS.map((sign) => button(sign, () => this._send(sign))),
-      button("Paste", () => void this._paste()),
-    );
+    const key = (/** @type {string} */ sign, /** @type {string} */ name, /** @type {string} */ sent) =>
+      button(sign, name, () => this._send(sent));
+    const held = (/** @type {string} */ sign, /** @type {string} */ name, /** @type {string} */ sent) =>
+      repeating(sign, name, () => this._send(sent));
+    const cursor = (/** @type {string} */ sign, /** @type {string} */ name, /** @type {string} */ letter) =>
+      repeating(sign, name, () => this._move(letter));
+    const first = [
+      key("Esc", "Esc", ESCAPE), key("Tab", "Tab", "\t"), key("⇧Tab", "Shift Tab", `${ESCAPE}[Z`),
+      this._held.Ctrl, this._held.Alt, button("Paste", "Paste", () => void this._paste()), cursor("↑", "Up", "A"),
+      key("^C", "Control C", "\x03"), ...SIGNS.map((sign) => key(sign, sign, sign)),
+      cursor("←", "Left", "D"), cursor("↓", "Down", "B"), cursor("→", "Right", "C"),
+    ];
+    const others = [
+      held("PgUp", "PgUp", `${ESCAPE}[5~`), cursor("Home", "Home", "H"), held("Del", "Del", `${ESCAPE}[3~`),
+      ...["P", "Q", "R", "S"].map((letter, index) => key(`F${index + 1}`, `F${index + 1}`, `${ESCAPE}O${letter}`)),
+      held("PgDn", "PgDn", `${ESCAPE}[6~`), cursor("End", "End", "F"),
+      ...[15, 17, 18, 19, 20, 21].map((code, index) => key(`F${index + 5}`, `F${index + 5}`, `${ESCAPE}[${code}~`)),
+    ];
+    for (const one of others) one.className = "other";
+    more.classList.add("more");
+    more.addEventListener("click", () => bar.classList.toggle("others", isHeld(more)));
+    bar.append(...first, more, ...others);
     // A press must not take the focus: the phone's keyboard would go.
     bar.addEventListener("pointerdown", (event) => event.preventDefault());
   }
@@ -55,23 +62,55 @@ export class KeyBar {
     this._current()?.terminal.input(text, true);
   }
 
-  /** @param {string} letter */
-  _arrow(letter) {
+  /** @param {string} letter of an arrow, Home or End */
+  _move(letter) {
     const application = this._current()?.terminal.modes.applicationCursorKeysMode;
     const control = letGo(this._held.Ctrl);
     this._send(control ? `${ESCAPE}[1;5${letter}` : ESCAPE + (application ? "O" : "[") + letter);
   }
 
   async _paste() {
-    const text = await pasted();
-    if (text === null) notify("This browser does not let the page read the clipboard; paste with a long press.");
-    else this._current()?.terminal.paste(harmless(text));
+    // Without TLS, or without the person's consent, the browser gives the clipboard only to a field.
+    const text = (await pasted()) ?? (await askForText());
+    if (text) this._current()?.terminal.paste(harmless(text));
   }
 }
 
-/** @param {string} label */
-function holdable(label) {
-  const made = element("button", { type: "button", "aria-pressed": "false" }, label);
+/**
+ * @param {string} sign
+ * @param {string} name
+ * @param {() => void} press
+ */
+function button(sign, name, press) {
+  return element("button", { type: "button", "aria-label": name, on: { click: press } }, sign);
+}
+
+/**
+ * A key that comes again while it is held.
+ *
+ * @param {string} sign
+ * @param {string} name
+ * @param {() => void} press
+ */
+function repeating(sign, name, press) {
+  let timer = 0;
+  const again = (/** @type {number} */ after) => {
+    timer = setTimeout(() => (press(), again(REPEAT_MS)), after);
+  };
+  // A click that no pointer has made: of a keyboard, or of a screen reader.
+  const made = button(sign, name, () => {});
+  made.addEventListener("click", ({ detail }) => detail === 0 && press());
+  made.addEventListener("pointerdown", () => (press(), again(HOLD_MS)));
+  for (const end of ["pointerup", "pointercancel", "pointerleave"]) made.addEventListener(end, () => clearTimeout(timer));
+  return made;
+}
+
+/**
+ * @param {string} sign
+ * @param {string} [name]
+ */
+function holdable(sign, name = sign) {
+  const made = element("button", { type: "button", "aria-label": name, "aria-pressed": "false" }, sign);
   made.addEventListener("click", () => made.setAttribute("aria-pressed", String(!isHeld(made))));
   return made;
 }

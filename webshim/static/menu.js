@@ -37,3 +37,15 @@ export function fillMenu(me) {
   onChange(show);
   show();
 }
+
+/** On a phone: the header's buttons, by name, behind one of them. */
+export function fillMore() {
+  const more = byId("more");
+  /** @type {NodeListOf<HTMLButtonElement>} */
+  const choices = more.querySelectorAll("[data-press]");
+  const stands = (/** @type {HTMLButtonElement} */ { dataset }) => byId(dataset["press"] ?? "");
+  more.addEventListener("beforetoggle", () => {
+    for (const choice of choices) choice.disabled = stands(choice).matches(":disabled, [hidden] *");
+  });
+  for (const choice of choices) choice.addEventListener("click", () => (more.hidePopover(), stands(choice).click()));
+}

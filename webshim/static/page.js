@@ -9,7 +9,7 @@ import { Home } from "./home.js";
 import { takePageKeys } from "./keys.js";
 import { askAboutPort } from "./links.js";
 import { followLoginLinks, loggedIn, takeTicket } from "./login.js";
-import { fillMenu } from "./menu.js";
+import { fillMenu, fillMore } from "./menu.js";
 import { complain } from "./notices.js";
 import { Session } from "./session.js";
 import { applyTheme } from "./settings.js";
@@ -266,6 +266,7 @@ async function begin(ticket) {
   followLoginLinks();
   const me = await loggedIn(ticket);
   fillMenu(me);
+  fillMore();
   byId("loading").hidden = true;
   byId("frame").hidden = false;
   const page = new Page(me);

@@ -101,6 +101,7 @@ export class Session {
   async create() {
     this._end();
     this.id = null;
+    this._ended = undefined;
     this._become("starting");
     this._bar.show("Starting …", [], { dim: false, soon: true });
     const size = this.screen?.size ?? {};
@@ -339,7 +340,8 @@ export class Session {
 
 /** @param {{code: number | null, signal: string | null, reason: string | null} | undefined} exit */
 function ending(exit) {
-  if (exit?.reason) return asSentence(exit.reason);
-  if (exit?.signal) return `Ended by signal ${exit.signal}.`;
-  return exit?.code ? `Ended with status ${exit.code}.` : "Ended.";
+  if (exit === undefined) return "The gateway has closed this session; how it ended is not known.";
+  if (exit.reason) return asSentence(exit.reason);
+  if (exit.signal) return `Ended by signal ${exit.signal}.`;
+  return exit.code ? `Ended with status ${exit.code}.` : "Ended.";
 }

@@ -1,6 +1,6 @@
 /** The row of tabs (the ARIA pattern: one of them is in the tab order, arrow keys go along, Delete closes). */
 
-import { byId, element, icon } from "./dom.js";
+import { byId, element, icon, iconButton } from "./dom.js";
 
 /**
  * @typedef {object} Tab
@@ -8,6 +8,9 @@ import { byId, element, icon } from "./dom.js";
  * @property {HTMLElement} button
  * @property {HTMLElement} label
  * @property {HTMLElement} panel
+ * @property {Looks} looks
+ *
+ * @typedef {{label: string, state: string, spoken: string}} Looks
  */
 
 export class Tabs {
@@ -22,6 +25,14 @@ export class Tabs {
     /** @type {Tab[]} */
     this._tabs = [];
     this._list.addEventListener("keydown", (event) => this._key(event));
+    // A wheel turns in one direction; the row goes in the other.
+    this._list.addEventListener("wheel", ({ deltaX, deltaY }) => void (deltaX || (this._list.scrollLeft += deltaY)), { passive: true });
+    this._all = byId("all-tabs");
+    byId("tab-list").addEventListener("beforetoggle", (event) => {
+      if (/** @type {ToggleEvent} */ (event).newState === "open") this._fillAll();
+    });
+    this._measuring = 0;
+    new ResizeObserver(() => this._measureSoon()).observe(this._list);
   }
 
   /** @type {HTMLElement | null} */
@@ -55,7 +66,8 @@ export class Tabs {
     panel.setAttribute("aria-labelledby", button.id);
     panel.hidden = true;
     this._list.append(holder);
-    this._tabs.push({ holder, button, label, panel });
+    this._tabs.push({ holder, button, label, panel, looks: { label: "", state: "", spoken: "" } });
+    this._measureSoon();
   }
 
   /** @param {HTMLElement | null} panel null: none of them */
@@ -69,6 +81,7 @@ export class Tabs {
       delete tab.holder.dataset["news"];
       tab.holder.scrollIntoView({ block: "nearest", inline: "nearest" });
     }
+    this._describeAll();
     this._selected(panel);
   }
 
@@ -78,6 +91,7 @@ export class Tabs {
     const [gone] = this._tabs.splice(index, 1);
     gone.holder.remove();
     panel.remove();
+    this._measureSoon();
     if (gone.panel.hidden) return;
     const next = this._tabs[Math.min(index, this._tabs.length - 1)];
     if (next) this.select(next.panel);
@@ -86,14 +100,18 @@ export class Tabs {
 
   /**
    * @param {HTMLElement} panel
-   * @param {{label: string, state: string, spoken: string}} looks
+   * @param {Looks} looks
    */
-  describe(panel, { label, state, spoken }) {
+  describe(panel, looks) {
+    const { label, state, spoken } = looks;
     const tab = this._find(panel);
+    tab.looks = looks;
     tab.label.textContent = label;
     tab.button.title = `${label}: ${spoken}`;
     tab.button.setAttribute("aria-label", `${label}, ${spoken}`);
     tab.holder.dataset["state"] = state;
+    if (!panel.hidden) this._describeAll();
+    this._measureSoon();
   }
 
   /**
@@ -115,7 +133,39 @@ export class Tabs {
   /** Put the keyboard on the row. */
   focus() {
     const chosen = this._tabs.find(({ panel }) => !panel.hidden);
-    (chosen?.button ?? byId("new-session")).focus();
+    const wanted = chosen?.button ?? byId("new-session");
+    (wanted.checkVisibility() ? wanted : this._all).focus();
+  }
+
+  /** The button for all tabs: on a phone it is the one tab in sight; elsewhere it is there when not all tabs are. */
+  _describeAll() {
+    const label = this._tabs.find(({ panel }) => !panel.hidden)?.looks.label ?? "Home";
+    const words = this._all.querySelector(".label");
+    if (words) words.textContent = label;
+    this._all.setAttribute("aria-label", `All tabs; this is ${label}`);
+  }
+
+  _measureSoon() {
+    cancelAnimationFrame(this._measuring);
+    this._measuring = requestAnimationFrame(() => {
+      this._all.classList.toggle("needed", this._list.scrollWidth > this._list.clientWidth + 1);
+    });
+  }
+
+  _fillAll() {
+    const list = byId("tab-list");
+    const row = (/** @type {Tab} */ { panel, looks: { label, state, spoken } }) => {
+      const go = (/** @type {() => void} */ act) => () => (list.hidePopover(), act());
+      const choose = element(
+        "button",
+        { type: "button", "aria-current": String(!panel.hidden), on: { click: go(() => this.select(panel)) } },
+        element("span", { className: "dot" }),
+        element("span", { className: "label" }, label),
+        element("span", { className: "small" }, spoken),
+      );
+      return element("li", { "data-state": state }, choose, iconButton(`Close ${label}`, "close", go(() => this._closing(panel))));
+    };
+    list.querySelector("ul")?.replaceChildren(...this._tabs.map(row));
   }
 
   /** @param {HTMLElement} panel */

@@ -8,6 +8,7 @@ import { acceptCopies, filterPastes } from "./clipboard.js";
 import { links } from "./links.js";
 import { onChange, settings, shownTheme } from "./settings.js";
 import { THEMES } from "./themes.js";
+import { Touch } from "./touch.js";
 
 const FONTS = 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
 const SCROLLBACK = 10_000;
@@ -46,6 +47,14 @@ export class Screen {
     this.terminal.open(box);
     this.terminal.textarea?.setAttribute("aria-label", "Terminal input. Control Shift E leaves the terminal.");
     filterPastes(box, this.terminal);
+    // Of several lines that a keyboard commits at once, xterm.js takes the text between their ends only.
+    this.terminal.textarea?.addEventListener("beforeinput", (event) => {
+      const text = /^insert(LineBreak|Paragraph)$/.test(event.inputType) ? "\n" : event.inputType === "insertText" && event.data;
+      if (!text || !text.includes("\n")) return;
+      event.preventDefault();
+      this.terminal.input(text.replaceAll(/\r?\n/g, "\r"), true);
+    });
+    new Touch(this);
     this._observer = new ResizeObserver(() => this._fitSoon());
     this._observer.observe(box);
     this._unwatch = onChange(() => this._restyle());
@@ -191,8 +200,8 @@ function looks() {
     fontSize,
     lineHeight: lineHeight(fontSize),
     theme: THEMES[theme],
-    // Programs choose their colours for a dark ground.
-    minimumContrastRatio: theme === "light" ? 4.5 : 1,
+    // Programs choose their colours for a dark ground; on ours, black would be lost.
+    minimumContrastRatio: theme === "light" ? 4.5 : 2.5,
     screenReaderMode: screenReader,
   };
 }
