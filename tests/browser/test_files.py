@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from tests.browser.conftest import Enter
-from tests.rig.browser import Door, Tab
+from tests.rig.browser import PATIENCE, Door, Tab
+from tests.rig.waiting import until
 
 BIG = 24 << 20
 
@@ -48,10 +49,12 @@ def test_upload_and_download_keep_every_byte(either: Door, enter: Enter, tmp_pat
 
 
 def test_a_dropped_file_is_uploaded(door: Door, enter: Enter) -> None:
-    """Dragging onto the terminal; the name may hold what it likes."""
+    """Dragging onto the terminal; the name may hold what it likes, and is typed as the shell reads it."""
     tab = enter(door)
     tab.page.evaluate(DROP, {"name": "it's a file.svg", "url": "icons.svg"})
     tab.notice("Uploaded it's a file.svg")
+    until(lambda: tab.lines()[-1].rstrip().endswith(r"'it'\''s a file.svg'"), PATIENCE, "the name")
+    tab.page.keyboard.press("Control+C")
     content = (Path(__file__).parents[2] / "webshim" / "static" / "icons.svg").read_bytes()
     _digest(tab, "*file.svg", hashlib.sha256(content).hexdigest())
     with tab.page.expect_download() as expected:
@@ -66,6 +69,7 @@ def test_a_file_dropped_beside_the_terminal_does_not_leave_the_page(door: Door, 
     tab = enter(door)
     tab.page.evaluate(DROP, {"name": "beside", "url": "icons.svg", "where": "tabs"})
     tab.notice("Uploaded beside")
+    assert tab.lines()[-1].rstrip().endswith("$"), "the name is typed only for the terminal"
 
 
 def test_an_upload_asks_before_it_replaces_and_keeps_the_mode(either: Door, enter: Enter, tmp_path: Path) -> None:
@@ -93,3 +97,15 @@ def test_a_file_that_is_not_there_is_a_sentence(door: Door, visitors: object, en
     tab.page.keyboard.press("Enter")
     tab.notice("/nothing/here was not downloaded")
     tab.run("echo on", "on")
+
+
+def test_a_path_below_the_home_and_a_download_that_says_so(door: Door, enter: Enter) -> None:
+    """As a shell would read it, from any working directory."""
+    tab = enter(door)
+    tab.run("echo at home >~/letter; cd /tmp; pwd", "/tmp")
+    with tab.page.expect_download() as expected:
+        tab.page.click("#download")
+        tab.page.fill("#download-path", "~/letter")
+        tab.page.keyboard.press("Enter")
+    assert Path(expected.value.path()).read_text() == "at home\n"
+    tab.notice("Downloading letter (8 bytes).")

@@ -55,19 +55,38 @@ export function harmless(text) {
   return text.replaceAll(/[\x1b\x9b]/g, "");
 }
 
+/** Pictures on the clipboard: Ctrl+Shift+V is "as plain text" for the browser, and brings none. @returns {Promise<File[]>} */
+async function pictures() {
+  try {
+    const found = [];
+    for (const item of await navigator.clipboard.read()) {
+      const type = item.types.find((one) => one.startsWith("image/"));
+      if (type) found.push(new File([await item.getType(type)], "picture", { type }));
+    }
+    return found;
+  } catch {
+    return [];
+  }
+}
+
 /**
+ * What is pasted by key or menu, before xterm.js has it.
+ *
  * @param {HTMLElement} box
- * @param {import("./vendor/xterm.js").Terminal} terminal
+ * @param {(text: string) => void} text
+ * @param {(files: File[]) => void} files those that come without a text
  */
-export function filterPastes(box, terminal) {
+export function takePastes(box, text, files) {
   box.addEventListener(
     "paste",
     (event) => {
-      const text = event.clipboardData?.getData("text/plain");
-      if (!text) return;
+      const words = event.clipboardData?.getData("text/plain");
+      const carried = [...(event.clipboardData?.files ?? [])];
       event.preventDefault();
       event.stopPropagation();
-      terminal.paste(harmless(text));
+      if (words) text(words);
+      else if (carried.length) files(carried);
+      else void pictures().then((found) => found.length && files(found));
     },
     { capture: true },
   );

@@ -3,6 +3,9 @@
 import { copy } from "./clipboard.js";
 import { byId } from "./dom.js";
 
+const PREVIEW_LINES = 8;
+const PREVIEW_CHARACTERS = 800;
+
 /**
  * @param {string} id
  * @returns {Promise<string>} the value of the button; `cancel` for Escape
@@ -67,6 +70,18 @@ export async function askForText() {
   const field = byId("paste-text");
   field.value = "";
   return (await asked("paste-dialog")) === "paste" ? field.value : null;
+}
+
+/**
+ * @param {string} text
+ * @param {boolean} runs whether the program runs each line as it comes
+ */
+export async function askToPaste(text, runs) {
+  const lines = text.trimEnd().split(/\r\n|\r|\n/);
+  byId("ask-paste-title").textContent = `Paste ${lines.length > 1 ? `${lines.length} lines` : `${text.length} characters`}?`;
+  byId("ask-paste-words").textContent = runs ? "The program would run them one after the other as they come." : "That is a lot of text.";
+  byId("ask-paste-text").textContent = lines.slice(0, PREVIEW_LINES).join("\n").slice(0, PREVIEW_CHARACTERS);
+  return (await asked("ask-paste-dialog")) === "paste";
 }
 
 /** The terminal's text as the browser selects and copies it. @param {string} text */

@@ -13,25 +13,26 @@ const EXISTS = 412;
  * @param {Iterable<File>} files
  */
 export async function upload(id, files) {
-  for (const file of files) {
-    await uploadOne(id, file, false);
-  }
+  for (const file of files) await uploadTo(id, file, file.name, () => {});
 }
 
 /**
  * @param {string} id
  * @param {File} file
- * @param {boolean} replace a file of this name that is there
+ * @param {string} path in the sandbox
+ * @param {() => void} uploaded it is there
+ * @param {boolean} [replace] a file of this name that is there
  */
-async function uploadOne(id, file, replace) {
-  const row = new Transfer(`Uploading ${file.name}`);
+export async function uploadTo(id, file, path, uploaded, replace = false) {
+  const row = new Transfer(`Uploading ${path}`);
   try {
-    await send(id, file, row, replace);
-    notify(`Uploaded ${file.name} (${amount(file.size)}).`);
+    await send(id, file, path, row, replace);
+    notify(`Uploaded ${path} (${amount(file.size)}).`);
+    uploaded();
   } catch (error) {
     if (error instanceof Refused && error.status === EXISTS) {
-      notify(`${file.name} is there already.`, { label: "Replace", act: () => void uploadOne(id, file, true) });
-    } else if (!row.cancelled) complain(`${file.name} was not uploaded. ${sentence(error)}`);
+      notify(`${path} is there already.`, { label: "Replace", act: () => void uploadTo(id, file, path, uploaded, true) });
+    } else if (!row.cancelled) complain(`${path} was not uploaded. ${sentence(error)}`);
   } finally {
     row.remove();
   }
@@ -65,11 +66,12 @@ export async function download(id, path) {
 /**
  * @param {string} id
  * @param {File} file
+ * @param {string} path
  * @param {Transfer} row
  * @param {boolean} replace
  * @returns {Promise<void>}
  */
-function send(id, file, row, replace) {
+function send(id, file, path, row, replace) {
   // fetch tells no progress of what it sends.
   const request = new XMLHttpRequest();
   row.onCancel(() => request.abort());
@@ -81,7 +83,7 @@ function send(id, file, row, replace) {
       if (request.status < 300) resolve();
       else reject(refusal(request.status, request.responseText));
     });
-    request.open("PUT", fileUrl(id, file.name));
+    request.open("PUT", fileUrl(id, path));
     request.setRequestHeader("Content-Type", "application/octet-stream");
     if (!replace) request.setRequestHeader("If-None-Match", "*");
     request.send(file);
@@ -107,10 +109,15 @@ function save(url, name) {
   element("a", { href: url, download: name }).click();
 }
 
+/** Those under way: leaving the page would cut them. @type {Set<Transfer>} */
+const underWay = new Set();
+window.addEventListener("beforeunload", (event) => underWay.size && event.preventDefault());
+
 /** A notice with a bar, while something is under way. */
 class Transfer {
   /** @param {string} text */
   constructor(text) {
+    underWay.add(this);
     this.cancelled = false;
     this._bar = element("progress", { max: 1, "aria-label": text });
     /** @type {() => void} */
@@ -134,6 +141,7 @@ class Transfer {
   }
 
   remove() {
+    underWay.delete(this);
     this._row.remove();
   }
 }
@@ -142,10 +150,10 @@ class Transfer {
  * Files dropped anywhere on the page go to the session that is shown; a browser would leave the page and show them.
  *
  * @param {HTMLElement} panels
- * @param {(files: File[]) => void} dropped
+ * @param {(files: File[], typed: boolean) => void} dropped `typed`: on the terminal, whose program is to learn of them
  */
 export function takeDrops(panels, dropped) {
-  const hint = element("div", { className: "drop", hidden: true }, "Drop to upload to the working directory");
+  const hint = element("div", { className: "drop", hidden: true }, "Drop to upload and to type the name (with Alt: to upload only)");
   panels.append(hint);
   const carriesFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
   document.addEventListener("dragover", (event) => {
@@ -164,7 +172,8 @@ export function takeDrops(panels, dropped) {
     if (items.some((item) => item.webkitGetAsEntry()?.isDirectory)) {
       complain("A folder cannot be uploaded as it is; pack it into one file first.");
     } else {
-      dropped([...(event.dataTransfer?.files ?? [])]);
+      const typed = event.target instanceof Element && panels.contains(event.target) && !event.altKey;
+      dropped([...(event.dataTransfer?.files ?? [])], typed);
     }
   });
 }

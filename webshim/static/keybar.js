@@ -1,6 +1,6 @@
 /** Two rows of keys that a phone's keyboard has not, and two more behind them. Ctrl and Alt hold for the next key. */
 
-import { harmless, pasted } from "./clipboard.js";
+import { pasted } from "./clipboard.js";
 import { askForText } from "./dialogs.js";
 import { byId, element } from "./dom.js";
 
@@ -72,7 +72,7 @@ export class KeyBar {
   async _paste() {
     // Without TLS, or without the person's consent, the browser gives the clipboard only to a field.
     const text = (await pasted()) ?? (await askForText());
-    if (text) this._current()?.terminal.paste(harmless(text));
+    if (text) await this._current()?.paste(text);
   }
 }
 

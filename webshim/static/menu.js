@@ -1,8 +1,8 @@
 /** The menu of settings, and who is logged in. */
 
 import { call } from "./api.js";
-import { byId } from "./dom.js";
-import { MAC } from "./keys.js";
+import { byId, element } from "./dom.js";
+import { HELP, MAC } from "./keys.js";
 import { change, onChange, settings } from "./settings.js";
 
 /** @param {import("./api.js").Me} me */
@@ -16,11 +16,14 @@ export function fillMenu(me) {
   byId("option-row").hidden = !MAC;
   /** @type {HTMLInputElement} */
   const reader = byId("screen-reader");
+  /** @type {HTMLInputElement} */
+  const pasteWarning = byId("paste-warning");
   const show = () => {
     byId("font-size").textContent = String(settings().fontSize);
     theme.value = settings().theme;
     bell.value = settings().bell;
     option.value = settings().option;
+    pasteWarning.checked = settings().pasteWarning;
     reader.checked = settings().screenReader;
   };
   byId("font-smaller").addEventListener("click", () => change({ fontSize: settings().fontSize - 1 }));
@@ -28,12 +31,14 @@ export function fillMenu(me) {
   theme.addEventListener("change", () => change({ theme: /** @type {any} */ (theme.value) }));
   bell.addEventListener("change", () => change({ bell: /** @type {any} */ (bell.value) }));
   option.addEventListener("change", () => change({ option: /** @type {any} */ (option.value) }));
+  pasteWarning.addEventListener("change", () => change({ pasteWarning: pasteWarning.checked }));
   reader.addEventListener("change", () => change({ screenReader: reader.checked }));
   // A login by the proxy in front of the gateway comes with each request: it can be ended only there.
   const proxied = me.method === "proxy";
   byId("user").textContent = proxied ? `${me.user}, logged in by a proxy: log out there` : me.user;
   byId("logout").hidden = proxied;
   byId("logout").addEventListener("click", () => void call("logout", "POST", {}).finally(() => location.reload()));
+  for (const [keys, words] of HELP) byId("key-help").append(element("dt", {}, keys), element("dd", {}, words));
   onChange(show);
   show();
 }

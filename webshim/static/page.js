@@ -1,5 +1,6 @@
 /** The page: who is logged in, which sessions there are, which one is shown. */
 
+import { typeDropped } from "./agentinput.js";
 import { call, sentence } from "./api.js";
 import { askForPath, askForSession, askToClose } from "./dialogs.js";
 import { byId } from "./dom.js";
@@ -51,7 +52,10 @@ class Page {
     this._home = new Home((described) => this._reopen(described), () => this._refresh());
     this._keybar = new KeyBar(() => this.shown?.screen ?? null);
     this._bindButtons();
-    takeDrops(this._panels, (files) => this._upload(files));
+    takeDrops(this._panels, (files, typed) => {
+      if (typed && this.shown) this.shown.typeFiles(files, typeDropped);
+      else this._upload(files);
+    });
     window.addEventListener("pagehide", () => {
       leaveTab();
       this.sessions.forEach((session) => session.leave());

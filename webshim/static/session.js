@@ -1,10 +1,12 @@
 /** One session in its panel: a terminal, its line to the gateway, and what the two tell each other. */
 
+import { typePasted } from "./agentinput.js";
 import { asSentence, call, Refused, sentence } from "./api.js";
 import { ring } from "./bell.js";
 import { Connection } from "./connection.js";
 import { element } from "./dom.js";
 import { takeKeys } from "./keys.js";
+import { complain } from "./notices.js";
 import { Playback } from "./playback.js";
 import { SearchBar } from "./search.js";
 import { StateBar } from "./statebar.js";
@@ -128,6 +130,17 @@ export class Session {
     this.screen?.dispose();
   }
 
+  /**
+   * Upload files, and type their paths for the program.
+   *
+   * @param {File[]} files
+   * @param {typeof typePasted} how
+   */
+  typeFiles(files, how) {
+    if (this.id !== null && this.screen && this.state === "connected") void how(this.id, files, this.screen.terminal);
+    else complain("There is no running session here to upload to.");
+  }
+
   /** The page goes: what the terminal holds is the fastest way back. */
   leave() {
     this._playback?.snapshot();
@@ -139,6 +152,7 @@ export class Session {
       resized: (size) => this._playback?.restoring || this._connection?.tell({ type: "resize", ...size }),
       titled: (title) => this._titled(title),
       local: (url) => this._page.openPort(url, this.name),
+      pasted: (files) => this.typeFiles(files, typePasted),
       rang: () => (ring(this.panel), this._page.noticed(this)),
     });
     takeKeys(screen.terminal, this._page.actions);

@@ -6,6 +6,7 @@
  * @property {"system" | "light" | "dark"} theme
  * @property {"flash" | "sound" | "off"} bell
  * @property {"none" | "left" | "right" | "both"} option which Option key of a Mac is Meta; the others type letters
+ * @property {boolean} pasteWarning whether a paste that would run, or is long, is asked about
  * @property {boolean} screenReader whether what is printed is read out
  */
 
@@ -13,7 +14,7 @@ const KEY = "sshgate.settings";
 const FONT_SIZES = { least: 8, most: 32 };
 
 /** @type {Settings} */
-const DEFAULTS = { fontSize: 14, theme: "system", bell: "flash", option: "none", screenReader: false };
+const DEFAULTS = { fontSize: 14, theme: "system", bell: "flash", option: "none", pasteWarning: true, screenReader: false };
 const CHOICES = {
   theme: ["system", "light", "dark"],
   bell: ["flash", "sound", "off"],
@@ -86,13 +87,14 @@ function load() {
  * @param {Settings} read
  * @returns {Settings}
  */
-function valid({ fontSize, theme, bell, option, screenReader }) {
+function valid({ fontSize, theme, bell, option, pasteWarning, screenReader }) {
   const size = Number.isFinite(fontSize) ? Math.round(fontSize) : DEFAULTS.fontSize;
   return {
     fontSize: Math.min(Math.max(size, FONT_SIZES.least), FONT_SIZES.most),
     theme: CHOICES.theme.includes(theme) ? theme : DEFAULTS.theme,
     bell: CHOICES.bell.includes(bell) ? bell : DEFAULTS.bell,
     option: CHOICES.option.includes(option) ? option : DEFAULTS.option,
+    pasteWarning: pasteWarning !== false,
     screenReader: screenReader === true,
   };
 }

@@ -4,7 +4,8 @@ import { FitAddon } from "./vendor/addon-fit.js";
 import { Unicode11Addon } from "./vendor/addon-unicode11.js";
 import { WebLinksAddon } from "./vendor/addon-web-links.js";
 import { Terminal } from "./vendor/xterm.js";
-import { acceptCopies, filterPastes } from "./clipboard.js";
+import { acceptCopies, harmless, takePastes } from "./clipboard.js";
+import { askToPaste } from "./dialogs.js";
 import { links } from "./links.js";
 import { onChange, settings, shownTheme } from "./settings.js";
 import { THEMES } from "./themes.js";
@@ -15,6 +16,8 @@ const SCROLLBACK = 10_000;
 // Less of a character than this is missed by nobody.
 const CUT_PIXELS = 0.2;
 const MOUSE_REPORT = "\x1b[<";
+// More than this is pasted only after a question.
+const LONG_PASTE = 5000;
 const encoder = new TextEncoder();
 
 /**
@@ -24,6 +27,7 @@ const encoder = new TextEncoder();
  * @property {(title: string) => void} titled
  * @property {() => void} rang
  * @property {(url: URL) => void} local a link to the sandbox itself was opened
+ * @property {(files: File[]) => void} pasted files without a text
  */
 
 export class Screen {
@@ -46,7 +50,7 @@ export class Screen {
     this._load(listener);
     this.terminal.open(box);
     this.terminal.textarea?.setAttribute("aria-label", "Terminal input. Control Shift E leaves the terminal.");
-    filterPastes(box, this.terminal);
+    takePastes(box, (text) => void this.paste(text), listener.pasted);
     // Of several lines that a keyboard commits at once, xterm.js takes the text between their ends only.
     this.terminal.textarea?.addEventListener("beforeinput", (event) => {
       const text = /^insert(LineBreak|Paragraph)$/.test(event.inputType) ? "\n" : event.inputType === "insertText" && event.data;
@@ -98,6 +102,18 @@ export class Screen {
    */
   _say(listener, bytes) {
     if (!this.muted) listener.input(bytes);
+  }
+
+  /**
+   * What a person pastes. Lines that would run one after the other as they come are asked about first.
+   *
+   * @param {string} text
+   */
+  async paste(text) {
+    const pasted = harmless(text);
+    const runs = !this.terminal.modes.bracketedPasteMode && /[\r\n]./s.test(pasted.trimEnd());
+    if (settings().pasteWarning && (runs || pasted.length > LONG_PASTE) && !(await askToPaste(pasted, runs))) return;
+    this.terminal.paste(pasted);
   }
 
   get size() {
