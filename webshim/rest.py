@@ -132,7 +132,13 @@ class Rest:
             "method": principal.method,
             "expires": principal.expires,
             "profiles": [
-                {"name": each.name, "detached": each.limits.detached, "idle": each.limits.idle} for each in allowed
+                {
+                    "name": each.name,
+                    "description": each.description,
+                    "detached": each.limits.detached,
+                    "idle": each.limits.idle,
+                }
+                for each in allowed
             ],
             "limits": {"sessions": self._state.web.sessions_per_user},
             "ssh_port": self._state.ssh_port,

@@ -121,7 +121,7 @@ class WebServer:
         self._siblings = siblings
         self._handover: Handover | None = None
         self._drain = config.ssh.drain
-        self._ssh_port = config.ssh.listen.port
+        self._ssh_port = config.ssh.public_port or config.ssh.listen.port
         self._keyring = keyring
         self._admission = admission
         self._gateway = gateway

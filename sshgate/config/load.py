@@ -318,7 +318,7 @@ class _Walker:
             if extended in (*chain, name):
                 self.wrong(parent, f"{where}: a circle: {' -> '.join((*chain, name, extended))}")
             elif extended in nodes:
-                base = self._profile(extended, nodes, read, (*chain, name))
+                base = replace(self._profile(extended, nodes, read, (*chain, name)), description="")
             else:
                 others = [other for other in nodes if other != name]
                 self.wrong(parent, f"{where}: there is no profile {extended!r}{suggestion(extended, others)}")

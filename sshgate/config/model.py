@@ -28,6 +28,9 @@ class Ssh:
     """The SSH front end."""
 
     listen: Address = Address("0.0.0.0", 2222)
+    public_port: int | None = None
+    """The port that users connect to, if another one than that of ``listen`` leads there (a node port, a balancer). For
+    the commands that the page and ``ssh -s USER@HOST config`` show; ``None``: no other."""
     host_keys: Path = Path("keys/host")
     """A directory. If it holds no host key, an ed25519 and an RSA key are created in it."""
     login_grace: float = 120.0
@@ -245,6 +248,8 @@ class Profile:
 
     name: str = "default"
     """The profile's key in ``profiles``; it cannot be set as a field in the file."""
+    description: str = ""
+    """A few words for users who choose a profile on the page. Not inherited by ``extends``."""
     image: str = "claudecode-sandbox:latest"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "Never"
     scope: Literal["channel", "connection"] = "connection"

@@ -32,6 +32,7 @@ MAY_BE_ZERO = frozenset(
 )
 # Each has a port at which other gateways ask whether it lives; the manifests open as many.
 MOST_WORKERS = 32
+LAST_PORT = 65_535
 # Checks of strings and of the strings in lists and mappings; they raise ``ValueError``.
 CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Ssh, "proxy_protocol"): values.network,
@@ -51,6 +52,7 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Traces, "endpoint"): values.collector,
     (Egress, "allow"): host_names.pattern,
     (Egress, "private"): values.network,
+    (Profile, "description"): values.description,
     (Profile, "shell"): values.absolute,
     (Profile, "image"): values.image,
     (Resources, "requests"): values.quantity,
@@ -106,6 +108,8 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 f"to others: write 127.0.0.1:{config.ssh.listen.port}, or provider: kubernetes"
             ),
         )
+    if (config.ssh.public_port or 1) > LAST_PORT:
+        yield ("ssh.public_port",), f"ssh.public_port: {config.ssh.public_port} is no port: the last one is {LAST_PORT}"
     if config.web is not None:
         yield from _web(config.web, local)
     if config.telemetry.traces is not None and not config.telemetry.traces.endpoint:

@@ -47,6 +47,9 @@ FORBIDDEN_VARIABLES = (
 A client could use them to change which code a program runs, even that of a forced command.
 """
 
+# Characters of a profile's description.
+LONGEST_DESCRIPTION = 120
+
 
 def is_user(text: str) -> bool:
     """Whether ``text`` can name a user: 1-128 of A-Z, a-z, 0-9 and ``._@-``, not beginning with ``.@-``."""
@@ -255,6 +258,13 @@ def image(text: str) -> str:
     """Check that an image reference is not empty and has no blanks. The rest is left to the container runtime."""
     if not text or re.search(r"\s", text):
         raise ValueError(f"{text!r} is no image name: write name:tag or registry/name:tag")
+    return text
+
+
+def description(text: str) -> str:
+    """Check a text that is shown in one line."""
+    if len(text) > LONGEST_DESCRIPTION or not text.isprintable():
+        raise ValueError(f"a description is one line of at most {LONGEST_DESCRIPTION} characters")
     return text
 
 

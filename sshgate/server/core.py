@@ -50,7 +50,7 @@ class Core:
         self.subsystems.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
         SandboxSubsystems(self.provider).add_to(self.subsystems)
         SessionSubsystems(self.provider, lambda: self.gateway.profiles).add_to(self.subsystems)
-        add_ssh_config_to(self.subsystems, node_address())
+        add_ssh_config_to(self.subsystems, node_address(), config.ssh.public_port)
         # The Kubernetes provider counts pods over all gateways. Local sandboxes are counted by this process.
         counted = self.admission if config.sandbox.provider == "local" else None
         self.brokering = make_brokering(config, self.telemetry, self.provider)

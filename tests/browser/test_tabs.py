@@ -118,3 +118,40 @@ def test_no_tab_is_out_of_reach(door: Door, visitors: Callable[..., Visitor]) ->
     rows.nth(13).locator("button").first.click()
     tab.wait_state("connected")
     tab.page.locator("#tabs .tab").nth(13).locator("[aria-selected=true]").wait_for()
+
+
+def test_tabs_have_names_that_tell_them_apart(door: Door, enter: Enter) -> None:
+    """The program's title, the sandbox's name, and numbers for those that would be alike."""
+    tab = enter(door)
+    labels = tab.page.locator("#tabs .label")
+    assert labels.all_text_contents() == ["default"]
+    tab.new_session().prompt()
+    assert labels.all_text_contents() == ["default 1", "default 2"]
+    assert tab.page.title() == "default 2 · sshgate"
+    tab.type(r"printf '\033]0;build\007'" + "\n")
+    until(lambda: labels.all_text_contents() == ["default", "build"], PATIENCE, "a title")
+    tab.new_session(profile="default", name="work").prompt()
+    assert labels.all_text_contents() == ["default", "build", "work"]
+    tab.type(r"printf '\033]0;vim\007'" + "\n")
+    until(lambda: labels.all_text_contents() == ["default", "build", "vim · work"], PATIENCE, "a title and a name")
+
+
+def test_profiles_are_described_where_they_are_chosen_and_ssh_has_its_public_port(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], visitors: Callable[..., Visitor]
+) -> None:
+    """Words from the settings; and behind another port the commands that the page shows have that one."""
+    port = free_port()
+    profiles = {"default": {"description": "Plain."}, "gpu": {"extends": "default", "description": "One GPU, <64> GB."}}
+    served = gateway("local", web=web(port), profiles=profiles, ssh={"public_port": 30022})
+    door = Door(served, f"http://127.0.0.1:{port}/", user_at(served))
+    visitor = visitors(door)
+    waiting = visitor.tab("401").open()
+    assert waiting.page.locator("#login-command").text_content() == "ssh -p 30022 -s YOU@127.0.0.1 web"
+    waiting.page.close()
+    assert "Port 30022" in door.ssh.run("config", options=("-s",)).both
+    tab = visitor.tab().open(door.link())
+    tab.page.click("#choose-session")
+    assert tab.page.locator("#new-about").text_content() == "Plain."
+    tab.page.select_option("#new-profile", "gpu")
+    assert tab.page.locator("#new-about").text_content() == "One GPU, <64> GB."
+    tab.page.keyboard.press("Escape")

@@ -78,6 +78,7 @@ def test_an_heir_has_its_parents_settings_and_its_own() -> None:
             node_selector: {accelerator: nvidia-t4}
             resources: {limits: {nvidia.com/gpu: "1"}}
           default:
+            description: The usual one.
             image: mine:1
             warm: 2
             resources: {limits: {cpu: 4, memory: null}}
@@ -92,6 +93,7 @@ def test_an_heir_has_its_parents_settings_and_its_own() -> None:
     assert huge.node_selector == {"accelerator": "nvidia-t4"}
     assert (huge.limits.start, huge.limits.idle) == (300.0, 1800.0)
     assert config.profiles["default"].node_selector == {}
+    assert [profile.description for profile in config.profiles.values()] == ["", "The usual one.", ""]
 
 
 def test_raw_fragments_stay_as_they_are_and_merge_at_every_depth() -> None:
@@ -155,7 +157,7 @@ def test_every_mistake_is_reported_at_once_with_its_line() -> None:
         ("login_grace: 3s", "it belongs under 'ssh:'"),
         ("ssh: {idle: 3s}", "it belongs under a profile's 'limits:'"),
         ("profiles: {a: {name: b}}", "profiles.a.name: unknown key"),
-        ("ssh: {qqqqq: 1}", "known here: listen, host_keys"),
+        ("ssh: {qqqqq: 1}", "known here: listen, public_port, host_keys"),
         # YAML's traps
         ("ssh: {banner: no}", 'YAML reads no as a truth value: write "no" in quotes'),
         ("profiles: {a: {image: 1.10}}", 'YAML reads 1.10 as a number: write "1.10" in quotes'),
@@ -205,6 +207,10 @@ def test_every_mistake_is_reported_at_once_with_its_line() -> None:
         ("profiles: {a: {environment: {A-B: c}}}", "cannot be the name of an environment variable"),
         ("profiles: {a: {resources: {limits: {memory: 4GB}}}}", "no Kubernetes quantity"),
         ("profiles: {a: {home: {size: big}}}", "no Kubernetes quantity"),
+        ('profiles: {a: {description: "two\\nlines"}}', "a description is one line"),
+        (f"profiles: {{a: {{description: {'x' * 121}}}}}", "at most 120 characters"),
+        ("ssh: {public_port: 65536}", "65536 is no port"),
+        ("ssh: {public_port: 0}", "ssh.public_port"),
         # profiles
         ("profiles: {Big: {}}", "'Big' cannot name a profile"),
         ("profiles: {a: {extends: b}}", "there is no profile 'b'"),

@@ -16,7 +16,7 @@
  * @typedef {object} Me
  * @property {string} user
  * @property {string} method
- * @property {{name: string, detached: number}[]} profiles
+ * @property {{name: string, description: string, detached: number}[]} profiles
  * @property {number} ssh_port
  */
 

@@ -88,8 +88,8 @@ export class Connection {
   }
 
   /** @param {object} frame */
-  tell(frame) {
-    this._socket?.tell(frame);
+  send(frame) {
+    this._socket?.send(frame);
   }
 
   /**
@@ -107,7 +107,7 @@ export class Connection {
   _ping() {
     if (!this._attached) return;
     clearTimeout(this._probe);
-    this._socket?.tell({ type: "ping", id: 1 });
+    this._socket?.send({ type: "ping", id: 1 });
     this._probe = setTimeout(() => {
       this._silent = true;
       this._listener.staged("silent", "", QUIET_SECONDS + SILENT_SECONDS);
@@ -130,7 +130,7 @@ export class Connection {
   parsed(offset) {
     if (offset - this._acked < ACK_STEP) return;
     this._acked = offset;
-    this.tell({ type: "ack", offset });
+    this.send({ type: "ack", offset });
   }
 
   /** For good. */
@@ -158,7 +158,7 @@ export class Connection {
   _attach(socket, [ticket, tab], takeOver) {
     const { cols, rows } = this._listener.size();
     const from = this._listener.held();
-    socket.tell({ type: "attach", session: this._id, ticket, tab, cols, rows, from, take_over: takeOver });
+    socket.send({ type: "attach", session: this._id, ticket, tab, cols, rows, from, take_over: takeOver });
   }
 
   /** @param {any} frame */

@@ -30,7 +30,7 @@ export function asked(id) {
 }
 
 /**
- * @param {{name: string}[]} profiles
+ * @param {{name: string, description: string}[]} profiles
  * @param {{profile: string | null, name: string | null}} [before] what was wanted, and is to be another
  * @returns {Promise<{profile: string | null, name: string | null} | null>} no profile: the sandbox's own, or the default
  */
@@ -44,11 +44,19 @@ export async function askForSession(profiles, before) {
     profile.append(new Option("usual", ""), ...profiles.map((one) => new Option(one.name, one.name)));
     // Who may not have the default must say which, or name one.
     if (profiles[0]?.name !== "default") profile.selectedIndex = 1;
+    profile.addEventListener("change", () => describe(profiles));
   }
   if (before) profile.value = before.profile ?? "";
+  describe(profiles);
   name.value = before?.name ?? "";
   if ((await asked("new-dialog")) !== "open") return null;
   return { profile: profile.value || null, name: name.value.trim() || null };
+}
+
+/** The words for the chosen profile; the usual one is the first. @param {{name: string, description: string}[]} profiles */
+function describe(profiles) {
+  const { value } = /** @type {HTMLSelectElement} */ (byId("new-profile"));
+  byId("new-about").textContent = (profiles.find(({ name }) => name === value) ?? profiles[0])?.description ?? "";
 }
 
 /** @returns {Promise<string>} `end`, `leave` or `cancel` */

@@ -96,6 +96,7 @@ class Page {
     this.sessions.delete(session.panel);
     session.dispose();
     this._tabs.remove(session.panel);
+    this._describeTabs();
   }
 
   async _refresh() {
@@ -137,6 +138,7 @@ class Page {
         actions: this._actions,
       },
       wanted,
+      this._freeNumber(),
     );
     this.sessions.set(session.panel, session);
     this._panels.append(session.panel);
@@ -156,13 +158,29 @@ class Page {
     if (!session) byId("first-session").focus();
   }
 
+  /** The smallest number that no tab has. */
+  _freeNumber() {
+    const taken = new Set([...this.sessions.values()].map(({ number }) => number));
+    let free = 1;
+    while (taken.has(free)) free += 1;
+    return free;
+  }
+
+  /** What a session is called among all that have a tab. @param {Session} session */
+  _nameOf({ label, number }) {
+    return [...this.sessions.values()].filter((other) => other.label === label).length > 1 ? `${label} ${number}` : label;
+  }
+
+  /** Another label of one may make those of others alike, or no longer. */
+  _describeTabs() {
+    for (const each of this.sessions.values()) {
+      this._tabs.describe(each.panel, { label: this._nameOf(each), state: each.state, spoken: SPOKEN[each.state] ?? each.state });
+    }
+  }
+
   /** @param {Session} session */
   _changed(session) {
-    this._tabs.describe(session.panel, {
-      label: session.label,
-      state: session.state,
-      spoken: SPOKEN[session.state] ?? session.state,
-    });
+    this._describeTabs();
     if (session === this.shown) {
       this._remember();
       this._describe();
@@ -176,7 +194,7 @@ class Page {
   /** The window's title, and which tools are of use. */
   _describe() {
     const { shown } = this;
-    document.title = shown ? `${shown.label} · sshgate` : "sshgate";
+    document.title = shown ? `${this._nameOf(shown)} · sshgate` : "sshgate";
     byId("tools").hidden = shown === undefined;
     for (const name of ["upload", "download"]) {
       /** @type {HTMLButtonElement} */ (byId(name)).disabled = shown?.state !== "connected";

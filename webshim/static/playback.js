@@ -14,12 +14,12 @@ export class Playback {
 
   /**
    * @param {import("./terminal.js").Screen} screen
-   * @param {(frame: object) => void} tell
+   * @param {(frame: object) => void} send
    * @param {(offset: number) => void} parsed everything below the offset is on the screen
    */
-  constructor(screen, tell, parsed) {
+  constructor(screen, send, parsed) {
     this._screen = screen;
-    this._tell = tell;
+    this._send = send;
     this._parsedUpTo = parsed;
     this._snapshots = new Snapshots(screen.terminal);
   }
@@ -72,7 +72,7 @@ export class Playback {
     if (data === null) return;
     this._wanted = false;
     this._told = this._parsed;
-    this._tell({ type: "snapshot", offset: this._parsed, ...this._screen.size, data });
+    this._send({ type: "snapshot", offset: this._parsed, ...this._screen.size, data });
   }
 
   /** @param {number} offset */
@@ -91,6 +91,6 @@ export class Playback {
     this._screen.fit();
     const fitted = this._screen.size;
     // A size that did not change tells nothing by itself.
-    if (size.cols === fitted.cols && size.rows === fitted.rows) this._tell({ type: "resize", ...fitted });
+    if (size.cols === fitted.cols && size.rows === fitted.rows) this._send({ type: "resize", ...fitted });
   }
 }

@@ -43,9 +43,12 @@ export class Session {
   /**
    * @param {Page} page
    * @param {{profile: string | null, name: string | null}} wanted
+   * @param {number} number
    */
-  constructor(page, { profile, name }) {
+  constructor(page, { profile, name }, number) {
     made += 1;
+    /** Tells it apart from others of the same label. */
+    this.number = number;
     this._page = page;
     this.profile = profile;
     this.name = name;
@@ -63,9 +66,9 @@ export class Session {
     this._ahead = [];
   }
 
-  /** What its tab is called. */
+  /** What its tab is called: the program's title, and the sandbox's name. Two of one label are told apart by the page. */
   get label() {
-    return this.title || this.name || this.profile || "session";
+    return [this.title, this.name].filter(Boolean).join(" · ") || this.profile || "session";
   }
 
   get live() {
@@ -149,14 +152,14 @@ export class Session {
   _makeScreen() {
     const screen = new Screen(this.box, {
       input: (bytes) => this._typed(bytes),
-      resized: (size) => this._playback?.restoring || this._connection?.tell({ type: "resize", ...size }),
+      resized: (size) => this._playback?.restoring || this._connection?.send({ type: "resize", ...size }),
       titled: (title) => this._titled(title),
       local: (url) => this._page.openPort(url, this.name),
       pasted: (files) => this.typeFiles(files, typePasted),
       rang: () => (ring(this.panel), this._page.noticed(this)),
     });
     takeKeys(screen.terminal, this._page.actions);
-    this._playback = new Playback(screen, (frame) => this._connection?.tell(frame), (offset) => this._connection?.parsed(offset));
+    this._playback = new Playback(screen, (frame) => this._connection?.send(frame), (offset) => this._connection?.parsed(offset));
     return screen;
   }
 
@@ -203,7 +206,7 @@ export class Session {
     // textContent and JSON take it as it is; characters that are not seen have no place in a tab.
     this.title = title.replaceAll(/\p{C}/gu, "").slice(0, LONGEST_TITLE);
     this._page.changed(this);
-    if (!this._playback?.restoring) this._connection?.tell({ type: "title", text: this.title });
+    if (!this._playback?.restoring) this._connection?.send({ type: "title", text: this.title });
   }
 
   /** @param {any} frame */

@@ -34,7 +34,7 @@ export class Socket {
   }
 
   /** @param {object} frame */
-  tell(frame) {
+  send(frame) {
     if (this.open) this._socket.send(JSON.stringify(frame));
   }
 

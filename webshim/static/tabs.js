@@ -105,6 +105,7 @@ export class Tabs {
   describe(panel, looks) {
     const { label, state, spoken } = looks;
     const tab = this._find(panel);
+    if (JSON.stringify(tab.looks) === JSON.stringify(looks)) return;
     tab.looks = looks;
     tab.label.textContent = label;
     tab.button.title = `${label}: ${spoken}`;

@@ -100,16 +100,17 @@ def ssh_config_block(login: LoginName, host: str, port: int, *more: str) -> str:
     return f"Host {ALIAS}\n" + "".join(f"  {line}\n" for line in lines)
 
 
-def add_ssh_config_to(subsystems: SubsystemHandlers, node: str | None) -> None:
+def add_ssh_config_to(subsystems: SubsystemHandlers, node: str | None, port: int | None = None) -> None:
     """Register the subsystem `config`, which prints the block for the user who has logged in.
 
     Args:
         node: The address for the block when the gateway runs in a pod; ``None``: the address the client connected to.
+        port: The port for the block; ``None``: the one the client connected to.
     """
 
     async def config(request: SubsystemRequest) -> str:
         who = request.identity
-        return REMARK + ssh_config_block(who.login, node or who.server or "HOST", who.server_port or 22)
+        return REMARK + ssh_config_block(who.login, node or who.server or "HOST", port or who.server_port or 22)
 
     subsystems.add("config", config, "lines for ~/.ssh/config by which editors find the same sandbox again")
 
