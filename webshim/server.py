@@ -37,6 +37,7 @@ from webshim.protocol import Close
 from webshim.public_endpoint import PublicEndpoint
 from webshim.responses import SCHEME, add_headers, errors_as_json
 from webshim.rest import Rest, health
+from webshim.sessionevents import SessionEvents
 from webshim.state import WebState
 
 # Idle connections must not hold places; a browser just opens a new one.
@@ -61,6 +62,7 @@ def build(state: WebState, pages: Pages) -> web.Application:
     app.on_response_prepare.append(add_headers)
     rest = Rest(state)
     files = Files(state, rest)
+    events = SessionEvents(state)
     described = OPENAPI.read_bytes()
 
     async def index(request: web.Request) -> web.Response:
@@ -89,6 +91,7 @@ def build(state: WebState, pages: Pages) -> web.Application:
         app.router.add_get(f"{api}/me", rest.me)
         app.router.add_post(f"{api}/login", rest.login)
         app.router.add_post(f"{api}/logout", rest.logout)
+        app.router.add_get(f"{api}/events", events.get, allow_head=False)
         app.router.add_get(f"{api}/sessions", rest.list)
         app.router.add_post(f"{api}/sessions", rest.create)
         app.router.add_get(api + "/sessions/{id}", rest.show)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import Control, Exited, Lost, Outcome, Resize, Signalled
 from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TerminalSize
+from webshim.attention import Attention
 from webshim.credentials import Principal
 from webshim.output import Output, Start
 from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broken, Close, Snapshot, clean
@@ -58,6 +60,10 @@ class Ending:
         return {"code": self.code, "signal": self.signal, "reason": self.reason, **started}
 
 
+def _nobody() -> None:
+    """Called for changes that nobody watches."""
+
+
 class WebSession:
     """One program of one user, with or without a browser attached.
 
@@ -76,6 +82,9 @@ class WebSession:
         self.kept = 0.0
         """Seconds for which it stays listed after its end."""
         self.title = ""
+        self.attention = Attention()
+        self.changed: Callable[[], None] = _nobody
+        """Called whenever the summary may be another. The registry sets it."""
         self.output = Output()
         self.viewer: Viewer | None = None
         self.ending: Ending | None = None
@@ -130,6 +139,7 @@ class WebSession:
             "cols": self.size.columns,
             "rows": self.size.rows,
             "title": self.title,
+            "attention": self.attention.summary(),
             "exit": ending and ending.summary(),
         }
 
@@ -147,6 +157,8 @@ class WebSession:
         start = self.output.begin(frame.offset, frame.cols, frame.rows)
         self.viewer = viewer
         self.sized = True
+        self.attention.forget()
+        self.changed()
         viewer.acked = start.offset
         if before is not None:
             before.end(Close.TAKEN_OVER, "another tab has taken over")
@@ -161,6 +173,7 @@ class WebSession:
         if self.viewer is viewer:
             self.viewer = None
             self._room.set()
+            self.changed()
 
     def type(self, data: bytes) -> None:
         """Queue input for the program. Raises ``Broken`` if more than ``INPUT_LIMIT`` bytes would wait."""
@@ -174,6 +187,7 @@ class WebSession:
         size = TerminalSize.of(columns, rows)
         if size != self.size:
             self.size = size
+            self.changed()
             self._sizes.clear()
             self._sizes.append(size)
             self._controlled.set()
@@ -209,7 +223,13 @@ class WebSession:
         if self.viewer is not None:
             self.viewer.wake()
 
+    def named(self, title: str) -> None:
+        """Set the title."""
+        self.title = title
+        self.changed()
+
     def _leave(self) -> None:
+        self.changed()
         self._gone.set()
         self._room.set()
         self._input.discard()
@@ -233,6 +253,8 @@ class WebSession:
         self.output.append(data)
         if self.viewer is not None:
             self.viewer.wake()
+        elif self.attention.feed(data):
+            self.changed()
         while self._full():
             self._room.clear()
             await self._room.wait()
@@ -251,6 +273,7 @@ class WebSession:
         if not self.running:
             # The core asks for controls only once the program runs.
             self.running = True
+            self.changed()
             if self.viewer is not None:
                 self.viewer.wake()
         if self._settle:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from sshgate.access.policy import grant
 from sshgate.errors import LimitReached
 from sshgate.session.interfaces import Gateway, Login
 from sshgate.stream.interfaces import Request, Shell
-from sshgate.stream.tasks import TaskSet
+from sshgate.stream.tasks import Event, TaskSet
 from sshgate.stream.terminal import Terminal, TerminalSize
 from webshim.credentials import Principal
 from webshim.session import WebSession
@@ -43,6 +44,7 @@ class Sessions:
         self._logins: dict[str, Login] = {}
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._background: dict[str, TaskSet] = {}
+        self._watched: dict[str, set[Event]] = {}
 
     def __repr__(self) -> str:
         attached = sum(session.viewer is not None for session in self._sessions.values())
@@ -65,6 +67,22 @@ class Sessions:
         """Return the session with this id if it belongs to this user, else ``None``."""
         session = self._sessions.get(session_id)
         return session if session is not None and session.user == user else None
+
+    @contextmanager
+    def watched(self, user: str) -> Iterator[Event]:
+        """Yield an event that is set whenever a session of this user has changed, or there is another or one less."""
+        event = Event()
+        self._watched.setdefault(user, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._watched[user].discard(event)
+            if not self._watched[user]:
+                del self._watched[user]
+
+    def _changed(self, user: str) -> None:
+        for event in self._watched.get(user, ()):
+            event.set()
 
     def create(
         self, owner: Principal, source: str, profile: str | None, name: str | None, size: TerminalSize | None
@@ -94,7 +112,9 @@ class Sessions:
             self._forget(ended[0])
         session = WebSession(secrets.token_urlsafe(18), identity, owner, granted.profile.name, size or TerminalSize())
         session.kept = granted.profile.limits.detached
+        session.changed = partial(self._changed, session.user)
         self._sessions[session.id] = session
+        session.changed()
         if size is not None:
             self.begin(session)
         asyncio.get_running_loop().call_later(UNATTENDED_SECONDS, self._unattended, session)
@@ -104,6 +124,7 @@ class Sessions:
         """Start the session's program. No effect if it was started, or the session has ended."""
         if not session.begun and session.ending is None:
             session.begun = True
+            session.changed()
             self._runs[session.id] = asyncio.create_task(self._run(session))
 
     def end(self, session: WebSession, reason: str) -> None:
@@ -151,7 +172,9 @@ class Sessions:
         return True
 
     def end_unattended(self) -> None:
-        """End all sessions to which no socket is attached."""
+        """End all sessions to which no socket is attached, and the streams of events."""
+        for user in list(self._watched):
+            self._changed(user)
         for session in self.all():
             if session.viewer is None:
                 self.end(session, "the gateway was shut down.")
@@ -198,3 +221,4 @@ class Sessions:
     def _forget(self, session: WebSession) -> None:
         if self._sessions.get(session.id) is session:
             del self._sessions[session.id]
+            session.changed()

@@ -280,7 +280,7 @@ class Socket:
             case Ping(id):
                 return encode("pong", id=id)
             case Title(title):
-                session.title = title
+                session.named(title)
             case Attach():
                 raise Broken("attach is the first frame, once")
         return None

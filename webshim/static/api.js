@@ -9,6 +9,7 @@
  * @property {boolean} attached
  * @property {string} title
  * @property {number} created in seconds since 1970
+ * @property {{at: number, text: string} | null} attention wanted by its program while nobody was attached
  * @property {{code: number | null, signal: string | null, reason: string | null} | null} exit
  */
 

@@ -60,11 +60,12 @@ export class Home {
 }
 
 /** @param {Described} described */
-function words({ profile, name, title, state, attached, created, exit }) {
+function words({ profile, name, title, state, attached, attention, created, exit }) {
   const called = title || name || profile;
   const age = `${since(Date.now() / 1000 - created)} old`;
   if (state === "ended") return `${called}: ended. ${exit?.reason ? asSentence(exit.reason) : ""}`.trim();
-  return `${called}: ${state}, ${attached ? "open in another tab" : "not open"}, ${age}`;
+  const calls = attention ? `, calls for attention${attention.text && `: ${attention.text}`}` : "";
+  return `${called}: ${state}, ${attached ? "open in another tab" : "not open"}, ${age}${calls}`;
 }
 
 /** @param {number} seconds */

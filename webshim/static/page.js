@@ -2,9 +2,11 @@
 
 import { typeDropped } from "./agentinput.js";
 import { call, sentence } from "./api.js";
+import { markIcon, showOnDesktop, watched } from "./attention.js";
 import { askForPath, askForSession, askToClose } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { download, takeDrops, upload } from "./files.js";
+import { follow } from "./follow.js";
 import { followViewport, KeyBar } from "./keybar.js";
 import { Home } from "./home.js";
 import { takePageKeys } from "./keys.js";
@@ -21,6 +23,7 @@ const SHOWN_KEY = "sshgate.shown";
 const LEFT_KEY = "sshgate.left";
 const REFRESH_MS = 20_000;
 const NOTICED_MS = 300;
+const RANG = "The bell rang.";
 /** @type {Record<string, string>} */
 const SPOKEN = { idle: "not attached", elsewhere: "open in another tab" };
 
@@ -45,6 +48,12 @@ class Page {
       turn: (step) => this._tabs.turn(step),
     };
     takePageKeys(this._actions);
+    /** Ended from here: the gateway lists them until they are cleaned up. @type {Set<string>} */
+    this._done = new Set();
+    /** When each session's call was noticed. @type {Map<string, number>} */
+    this._noticed = new Map();
+    /** Whether one without a tab has called since the home page was looked at. */
+    this._callsFromHome = false;
     /** @type {Map<HTMLElement, Session>} */
     this.sessions = new Map();
     this._panels = byId("panels");
@@ -61,7 +70,7 @@ class Page {
       this.sessions.forEach((session) => session.leave());
     });
     document.addEventListener("visibilitychange", () => void this._refresh());
-    window.addEventListener("focus", () => void this._refresh());
+    window.addEventListener("focus", () => (this._lookedAt(), void this._refresh()));
     setInterval(() => void this._refresh(), REFRESH_MS);
   }
 
@@ -71,10 +80,29 @@ class Page {
     return panel ? this.sessions.get(panel) : undefined;
   }
 
-  /** Tabs for the sessions that the server has, but for those that ended, or that this tab was to leave running. */
   async list() {
-    /** @type {{sessions: import("./api.js").Described[]}} */
     const { sessions } = await call("sessions");
+    if (!this._making) this._take(sessions);
+  }
+
+  /** The list has changed. @param {import("./api.js").Described[]} sessions */
+  followed(sessions) {
+    if (this._making) setTimeout(() => void this._refresh(), NOTICED_MS);
+    else this._take(sessions);
+  }
+
+  /** One that is being made has no id yet: in a list it would be taken for another. */
+  get _making() {
+    return [...this.sessions.values()].some(({ state, id }) => state === "starting" && id === null);
+  }
+
+  /**
+   * Tabs for the sessions that the server has, but for those that ended, or that this tab was to leave running.
+   *
+   * @param {import("./api.js").Described[]} listed
+   */
+  _take(listed) {
+    const sessions = listed.filter(({ id }) => !this._done.has(id));
     const known = new Set([...this.sessions.values()].map(({ id }) => id));
     const shown = sessionStorage.getItem(SHOWN_KEY);
     for (const described of sessions) {
@@ -89,6 +117,42 @@ class Page {
       else if (session.id !== shown) this._drop(session);
     }
     this._home.show(sessions.filter(({ id }) => ![...this.sessions.values()].some((session) => session.id === id)));
+    for (const described of sessions) this._attend(described);
+  }
+
+  /** A session's program has called while nobody was attached. @param {import("./api.js").Described} described */
+  _attend(described) {
+    const { id, title, name, profile, attention, attached } = described;
+    if (attention === null || attached || attention.at <= (this._noticed.get(id) ?? 0)) return;
+    this._noticed.set(id, attention.at);
+    const session = [...this.sessions.values()].find((session) => session.id === id);
+    if (session) {
+      this._called(session, attention.text);
+      return;
+    }
+    this._callsFromHome = this.shown !== undefined || !watched();
+    this._describe();
+    showOnDesktop(id, title || name || profile, attention.text || RANG, () => this._reopen(described));
+  }
+
+  /**
+   * @param {Session} session
+   * @param {string} text
+   */
+  _called(session, text) {
+    if (session === this.shown && watched()) return;
+    session.waits = true;
+    this._changed(session);
+    this._describe();
+    if (session.id !== null) showOnDesktop(session.id, this._nameOf(session), text || RANG, () => this._tabs.select(session.panel));
+  }
+
+  /** The person sees what is shown. */
+  _lookedAt() {
+    if (this.shown) this.shown.waits = false;
+    else this._callsFromHome = false;
+    this._describeTabs();
+    this._describe();
   }
 
   /** @param {Session} session its tab goes */
@@ -100,8 +164,7 @@ class Page {
   }
 
   async _refresh() {
-    // One that is being made has no id yet: it would be taken for another.
-    if (document.hidden || [...this.sessions.values()].some(({ state, id }) => state === "starting" && id === null)) return;
+    if (document.hidden || this._making) return;
     try {
       await this.list();
     } catch {
@@ -129,7 +192,7 @@ class Page {
     const session = new Session(
       {
         changed: (session) => this._changed(session),
-        noticed: ({ panel }) => this._tabs.mark(panel),
+        called: (session, text) => this._called(session, text),
         close: ({ panel }) => void this._close(panel),
         withHeldKeys: (typed) => this._keybar.apply(typed),
         change: (session) => void this._change(session),
@@ -154,7 +217,7 @@ class Page {
     byId("welcome").hidden = session !== undefined;
     session?.shown();
     this._remember();
-    this._describe();
+    this._lookedAt();
     if (!session) byId("first-session").focus();
   }
 
@@ -174,7 +237,8 @@ class Page {
   /** Another label of one may make those of others alike, or no longer. */
   _describeTabs() {
     for (const each of this.sessions.values()) {
-      this._tabs.describe(each.panel, { label: this._nameOf(each), state: each.state, spoken: SPOKEN[each.state] ?? each.state });
+      const { state, waits, progress } = each;
+      this._tabs.describe(each.panel, { label: this._nameOf(each), state, spoken: SPOKEN[state] ?? state, waits, progress });
     }
   }
 
@@ -194,7 +258,9 @@ class Page {
   /** The window's title, and which tools are of use. */
   _describe() {
     const { shown } = this;
-    document.title = shown ? `${this._nameOf(shown)} · sshgate` : "sshgate";
+    const waiting = this._callsFromHome || [...this.sessions.values()].some(({ waits }) => waits);
+    document.title = `${waiting ? "● " : ""}${shown ? `${this._nameOf(shown)} · ` : ""}sshgate`;
+    markIcon(waiting);
     byId("tools").hidden = shown === undefined;
     for (const name of ["upload", "download"]) {
       /** @type {HTMLButtonElement} */ (byId(name)).disabled = shown?.state !== "connected";
@@ -208,6 +274,7 @@ class Page {
     const answer = session.live ? await askToClose() : "end";
     if (answer === "cancel") return session.screen?.focus();
     this.sessions.delete(panel);
+    if (answer === "end" && session.id) this._done.add(session.id);
     if (answer === "leave" && session.id) sessionStorage.setItem(LEFT_KEY, JSON.stringify([...left(), session.id]));
     try {
       if (answer === "end") await session.end();
@@ -222,8 +289,9 @@ class Page {
   /** A tab for one that runs without. @param {import("./api.js").Described} described */
   _reopen(described) {
     sessionStorage.setItem(LEFT_KEY, JSON.stringify(left().filter((id) => id !== described.id)));
-    const session = this._add(described);
-    session.adopt(described);
+    // A notification may be older than its tab.
+    let session = [...this.sessions.values()].find(({ id }) => id === described.id);
+    if (!session) (session = this._add(described)).adopt(described);
     this._tabs.select(session.panel);
   }
 
@@ -294,6 +362,7 @@ async function begin(ticket) {
   const page = new Page(me);
   await page.list();
   page.restore();
+  follow(me.user, (sessions) => page.followed(sessions));
   // For the browser's console, and for tests.
   Object.assign(globalThis, { sshgate: page });
 }

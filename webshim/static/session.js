@@ -1,6 +1,7 @@
 /** One session in its panel: a terminal, its line to the gateway, and what the two tell each other. */
 
 import { typePasted } from "./agentinput.js";
+import { watch } from "./attention.js";
 import { asSentence, call, Refused, sentence } from "./api.js";
 import { ring } from "./bell.js";
 import { Connection } from "./connection.js";
@@ -19,7 +20,7 @@ const LONGEST_TITLE = 200;
  *
  * @typedef {object} Page what a session needs of the page
  * @property {(session: Session) => void} changed its label or state is another
- * @property {(session: Session) => void} noticed it rang, or ended
+ * @property {(session: Session, text: string) => void} called it wants to be noticed: it rang (no text), sent a notification, or ended
  * @property {(session: Session) => void} close the person wants its tab gone
  * @property {(typed: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>} withHeldKeys
  * @property {(session: Session) => void} change the person wants another profile or name for it
@@ -53,6 +54,10 @@ export class Session {
     this.profile = profile;
     this.name = name;
     this.title = "";
+    /** Whether it has called since it was looked at. */
+    this.waits = false;
+    /** What its program has reported of its work. @type {number | null} */
+    this.progress = null;
     /** @type {string | null} */
     this.id = null;
     /** @type {State} */
@@ -156,7 +161,14 @@ export class Session {
       titled: (title) => this._titled(title),
       local: (url) => this._page.openPort(url, this.name),
       pasted: (files) => this.typeFiles(files, typePasted),
-      rang: () => (ring(this.panel), this._page.noticed(this)),
+      rang: () => (ring(this.panel), this._page.called(this, "")),
+    });
+    watch(screen.terminal, () => !screen.muted, {
+      called: (text) => this._page.called(this, text),
+      progressed: (percent) => {
+        this.progress = percent;
+        this._page.changed(this);
+      },
     });
     takeKeys(screen.terminal, this._page.actions);
     this._playback = new Playback(screen, (frame) => this._connection?.send(frame), (offset) => this._connection?.parsed(offset));
@@ -306,7 +318,7 @@ export class Session {
       return;
     }
     this._become("ended");
-    this._page.noticed(this);
+    this._page.called(this, ending(this._ended));
     this._bar.show(`${ending(this._ended)} Enter starts again.`, [
       { label: "Start again", act: () => void this.create() },
       { label: "Close", act: () => this._page.close(this) },
@@ -339,7 +351,7 @@ export class Session {
   /** @param {string} words */
   _notStarted(words) {
     this._become("failed");
-    this._page.noticed(this);
+    this._page.called(this, words);
     this._bar.show(words, [
       { label: "Try again", act: () => void this.create() },
       { label: "Change …", act: () => this._page.change(this) },
@@ -350,6 +362,7 @@ export class Session {
   /** @param {State} state */
   _become(state) {
     this.state = state;
+    if (state === "ended" || state === "failed") this.progress = null;
     this.panel.dataset["state"] = state;
     this._page.changed(this);
   }

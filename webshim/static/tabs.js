@@ -10,7 +10,12 @@ import { byId, element, icon, iconButton } from "./dom.js";
  * @property {HTMLElement} panel
  * @property {Looks} looks
  *
- * @typedef {{label: string, state: string, spoken: string}} Looks
+ * @typedef {object} Looks
+ * @property {string} label
+ * @property {string} state
+ * @property {string} spoken the state in words
+ * @property {boolean} waits whether it wants to be noticed
+ * @property {number | null} progress in percent
  */
 
 export class Tabs {
@@ -66,7 +71,7 @@ export class Tabs {
     panel.setAttribute("aria-labelledby", button.id);
     panel.hidden = true;
     this._list.append(holder);
-    this._tabs.push({ holder, button, label, panel, looks: { label: "", state: "", spoken: "" } });
+    this._tabs.push({ holder, button, label, panel, looks: { label: "", state: "", spoken: "", waits: false, progress: null } });
     this._measureSoon();
   }
 
@@ -78,7 +83,6 @@ export class Tabs {
       tab.button.setAttribute("aria-selected", String(chosen));
       tab.button.tabIndex = chosen || (panel === null && tab === this._tabs[0]) ? 0 : -1;
       if (!chosen) continue;
-      delete tab.holder.dataset["news"];
       tab.holder.scrollIntoView({ block: "nearest", inline: "nearest" });
     }
     this._describeAll();
@@ -103,25 +107,20 @@ export class Tabs {
    * @param {Looks} looks
    */
   describe(panel, looks) {
-    const { label, state, spoken } = looks;
+    const { label, state, progress } = looks;
     const tab = this._find(panel);
     if (JSON.stringify(tab.looks) === JSON.stringify(looks)) return;
     tab.looks = looks;
+    const more = [looks.waits ? "calls for attention" : "", progress === null ? "" : `${progress} % done`];
+    const spoken = [looks.spoken, ...more].filter(Boolean).join(", ");
     tab.label.textContent = label;
     tab.button.title = `${label}: ${spoken}`;
     tab.button.setAttribute("aria-label", `${label}, ${spoken}`);
     tab.holder.dataset["state"] = state;
+    tab.holder.classList.toggle("waits", looks.waits);
+    tab.holder.style.setProperty("--progress", `${progress ?? 0}%`);
     if (!panel.hidden) this._describeAll();
     this._measureSoon();
-  }
-
-  /**
-   * Mark a tab in the background: something happened there.
-   *
-   * @param {HTMLElement} panel
-   */
-  mark(panel) {
-    if (panel.hidden) this._find(panel).holder.dataset["news"] = "";
   }
 
   /** @param {1 | -1} step */
@@ -155,7 +154,7 @@ export class Tabs {
 
   _fillAll() {
     const list = byId("tab-list");
-    const row = (/** @type {Tab} */ { panel, looks: { label, state, spoken } }) => {
+    const row = (/** @type {Tab} */ { panel, looks: { label, state, spoken, waits } }) => {
       const go = (/** @type {() => void} */ act) => () => (list.hidePopover(), act());
       const choose = element(
         "button",
@@ -164,7 +163,7 @@ export class Tabs {
         element("span", { className: "label" }, label),
         element("span", { className: "small" }, spoken),
       );
-      return element("li", { "data-state": state }, choose, iconButton(`Close ${label}`, "close", go(() => this._closing(panel))));
+      return element("li", { "data-state": state, className: waits ? "waits" : "" }, choose, iconButton(`Close ${label}`, "close", go(() => this._closing(panel))));
     };
     list.querySelector("ul")?.replaceChildren(...this._tabs.map(row));
   }

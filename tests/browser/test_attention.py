@@ -1,0 +1,107 @@
+"""Programs that want to be noticed, and lists that follow what happens elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from tests.browser.conftest import Enter
+from tests.rig.browser import PATIENCE, Door, Visitor
+from tests.rig.waiting import until
+
+# What the page shows on the desktop. A browser without a head has no desktop; which it would be asked for is kept.
+DESKTOP = """
+globalThis.shownOnDesktop = [];
+globalThis.Notification = class extends EventTarget {
+  static permission = "granted";
+  constructor(title, {body, tag}) { super(); shownOnDesktop.push({title, body, tag, shown: this}); }
+  close() {}
+};
+Document.prototype.hasFocus = () => !globalThis.looksElsewhere;
+"""
+LOOKS_ELSEWHERE = (
+    "(elsewhere) => (globalThis.looksElsewhere = elsewhere, elsewhere || dispatchEvent(new Event('focus')))"
+)
+
+
+def test_a_notification_reaches_tab_title_icon_and_desktop(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """OSC 9, 777, 99 and the bell of a tab that is not shown, or while the person looks elsewhere; seen is seen."""
+    tab = visitors(door).tab()
+    tab.page.add_init_script(DESKTOP)
+    tab.open(door.link()).new_session().prompt()
+    tab.type(r"sleep 2; printf '\033]777;notify;Claude;waits for you\007'" + "\n")
+    tab.new_session().prompt()
+    tab.page.locator("#tabs .tab.waits").wait_for()
+    assert tab.page.title().startswith("● ")
+    assert "favicon-waiting" in (tab.page.get_attribute("link[rel=icon]", "href") or "")
+    assert "calls for attention" in (tab.page.locator("#tabs [role=tab]").first.get_attribute("aria-label") or "")
+    tab.page.keyboard.press("Control+Shift+BracketLeft")
+    until(lambda: not tab.page.title().startswith("●"), PATIENCE, "a plain title")
+    assert tab.page.locator("#tabs .tab.waits").count() == 0
+    assert "favicon-waiting" not in (tab.page.get_attribute("link[rel=icon]", "href") or "")
+    assert tab.page.evaluate("() => shownOnDesktop.length") == 0
+
+
+def test_a_notification_reaches_the_desktop_while_the_person_looks_elsewhere(
+    door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    """OSC 9 and 99 of the tab that is shown; looking back takes the mark away."""
+    tab = visitors(door).tab()
+    tab.page.add_init_script(DESKTOP)
+    tab.open(door.link()).new_session()
+
+    def shown(text: str) -> bool:
+        return text in tab.page.evaluate("() => shownOnDesktop.map(({body}) => body)")
+
+    for sequence, text in ((r"\033]9;green\007", "green"), (r"\033]99;i=1;ready\033\\", "ready")):
+        tab.prompt().type(f"sleep 1; printf '{sequence}'; sleep 6\n")
+        tab.page.evaluate(LOOKS_ELSEWHERE, True)
+        until(partial(shown, text), PATIENCE, text)
+        assert tab.page.title().startswith("● ")
+        tab.page.evaluate(LOOKS_ELSEWHERE, False)
+        assert not tab.page.title().startswith("● ")
+
+
+def test_progress_is_on_the_tab(door: Door, enter: Enter) -> None:
+    """OSC 9;4, as ConEmu and systemd have it."""
+    tab = enter(door)
+    tab.type(r"printf '\033]9;4;1;42\007'" + "\n")
+    button = tab.page.locator("#tabs [role=tab]")
+    until(lambda: "42 % done" in (button.get_attribute("aria-label") or ""), PATIENCE, "a share")
+    tab.type(r"printf '\033]9;4;0\007'" + "\n")
+    until(lambda: "done" not in (button.get_attribute("aria-label") or ""), PATIENCE, "no share")
+
+
+def test_a_session_that_nobody_looks_at_calls_too(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """Left running: the home page says what it wants, and the title has the mark."""
+    tab = visitors(door).tab().open(door.link()).new_session().prompt()
+    tab.type("sleep 3; printf '\\033]9;bu%s is green\\007' ild; exec sleep 1000\n")
+    tab.new_session().prompt()
+    tab.page.keyboard.press("Control+Shift+BracketLeft")
+    tab.page.keyboard.press("Control+Shift+E")
+    tab.page.keyboard.press("Delete")
+    tab.page.get_by_role("button", name="Leave it running").click()
+    until(lambda: tab.page.title().startswith("● "), PATIENCE, "the mark")
+    tab.page.get_by_role("button", name="Home").click()
+    tab.page.locator("#running:visible li", has_text="calls for attention: build is green").wait_for()
+    assert not tab.page.title().startswith("● ")
+
+
+def test_lists_follow_what_happens_elsewhere(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """Another window has a tab more, and one less, without being looked at; one stream serves both windows."""
+    visitor = visitors(door)
+    tab = visitor.tab().open(door.link()).new_session().prompt()
+    other = visitor.tab().open()
+    other.says("open in another tab")
+    tab.new_session().prompt()
+    other.page.locator("#tabs .tab").nth(1).wait_for()
+    identity = tab.page.evaluate("() => sshgate.shown.id")
+    tab.page.evaluate("(id) => fetch(`api/sessions/${id}`, {method: 'DELETE'})", identity)
+    until(lambda: other.page.locator("#tabs .tab").count() == 1, PATIENCE, "one tab less")
+    # The tab that reads the stream goes; the other takes its place.
+    tab.page.close()
+    made = (
+        """() => fetch("api/sessions", {method: "POST", headers: {"Content-Type": "application/json"}, body: "{}"})"""
+    )
+    other.page.evaluate(made)
+    other.page.locator("#tabs .tab").nth(1).wait_for()

@@ -1,0 +1,110 @@
+"""``GET api/events``: a stream of a user's sessions, sent at each change, so that pages need not ask for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import msgspec
+from aiohttp import web
+
+from sshgate.stream.tasks import Event, TaskSet
+from webshim.connection import connection_of
+from webshim.responses import Refusal
+from webshim.state import WebState
+
+# A browser has one stream for all its tabs.
+STREAMS_PER_USER = 20
+# Changes within this time are sent as one.
+PAUSE_SECONDS = 0.3
+# So often something is sent in any case: proxies end what is silent.
+SILENT_SECONDS = 20.0
+# A client that takes nothing for this long is given up.
+STALLED_SECONDS = 20.0
+# What a browser waits before it connects again, in milliseconds.
+HEAD = b"retry: 3000\n\n"
+
+
+class SessionEvents:
+    """The handler of the route. All streams end when the gateway drains; one ends with its login."""
+
+    def __init__(self, state: WebState) -> None:
+        self._state = state
+        self._open: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<SessionEvents {self._open.total()} streams>"
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """Send the list of sessions, and again after each change, until the client leaves. Raises ``Refusal``."""
+        state = self._state
+        principal = await state.principal(request)
+        state.check_open()
+        user = principal.user
+        if self._open[user] >= STREAMS_PER_USER:
+            raise Refusal(429, "limit", f"you have {STREAMS_PER_USER} streams of events open; close some of them.")
+        connection = connection_of(request)
+        # As for WebSockets: streams are counted by user.
+        connection.upgraded()
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        response.force_close()
+        self._open[user] += 1
+        with state.sessions.watched(user) as changed:
+            stream, tasks = _Stream(changed), TaskSet()
+            tasks.start(stream.cut_at(connection.lost))
+            try:
+                with state.transferring(stream, principal, state.source(request)):
+                    await response.prepare(request)
+                    await self._serve(user, stream, response)
+            except TimeoutError:
+                if request.transport is not None:
+                    request.transport.abort()
+            except ConnectionError:
+                pass
+            finally:
+                self._open[user] -= 1
+                if not self._open[user]:
+                    del self._open[user]
+                await tasks.cancel()
+        return response
+
+    async def _serve(self, user: str, stream: _Stream, response: web.StreamResponse) -> None:
+        sent = b""
+        await _write(response, HEAD)
+        while not stream.over and not self._state.draining:
+            stream.changed.clear()
+            listed = msgspec.json.encode({"sessions": [session.summary() for session in self._state.sessions.of(user)]})
+            await _write(response, b":\n\n" if listed == sent else b"event: sessions\ndata: " + listed + b"\n\n")
+            sent = listed
+            try:
+                async with asyncio.timeout(SILENT_SECONDS):
+                    await stream.changed.wait()
+            except TimeoutError:
+                continue
+            if not stream.over:
+                await asyncio.sleep(PAUSE_SECONDS)
+
+
+class _Stream:
+    """One stream; a ``state.Transfer``, so that it ends with its login."""
+
+    def __init__(self, changed: Event) -> None:
+        self.changed = changed
+        self.over = False
+
+    def cut(self) -> None:
+        self.over = True
+        self.changed.set()
+
+    async def cut_at(self, lost: Event) -> None:
+        """Cut when the connection is lost."""
+        await lost.wait()
+        self.cut()
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    """Raises ``TimeoutError`` for a client that does not read, and ``ConnectionError`` for one that has left."""
+    async with asyncio.timeout(STALLED_SECONDS):
+        await response.write(data)

@@ -1,0 +1,106 @@
+/** Programs that want to be noticed: what they send, and how it is shown to somebody who looks elsewhere. */
+
+import { notify } from "./notices.js";
+
+// A program that calls without end is noticed this often.
+const PAUSE_MS = 5000;
+// A command that took longer is worth a word when it ends.
+const LONG_MS = 10_000;
+const LONGEST_TEXT = 200;
+const ASKED_KEY = "sshgate.notifications";
+// States of OSC 9;4 that have a share: in progress, failed, paused.
+const SHARES = ["1", "2", "4"];
+
+/**
+ * @typedef {object} Listener
+ * @property {(text: string) => void} called the program wants to be noticed
+ * @property {(percent: number | null) => void} progressed
+ */
+
+/**
+ * Notifications by OSC 9 (iTerm2), 777 (urxvt) and 99 (kitty); progress by OSC 9;4; ends of long commands by OSC 133.
+ *
+ * @param {import("./vendor/xterm.js").Terminal} terminal
+ * @param {() => boolean} live false while old output is replayed
+ * @param {Listener} listener
+ */
+export function watch(terminal, live, listener) {
+  let began = 0;
+  const call = (/** @type {string} */ text) => {
+    const shown = text.replaceAll(/\p{C}/gu, "").slice(0, LONGEST_TEXT).trim();
+    if (shown && live()) listener.called(shown);
+    return true;
+  };
+  terminal.parser.registerOscHandler(9, (content) => {
+    const [kind, state, share] = content.split(";");
+    if (kind !== "4") return /^\d+$/.test(kind) ? true : call(content);
+    const percent = Math.min(100, Math.max(0, Number(share) || 0));
+    listener.progressed(SHARES.includes(state) ? percent : null);
+    return true;
+  });
+  terminal.parser.registerOscHandler(777, (content) => {
+    const [kind, ...texts] = content.split(";");
+    return kind === "notify" && call(texts.filter(Boolean).join(": "));
+  });
+  terminal.parser.registerOscHandler(99, (content) => call(content.slice(content.indexOf(";") + 1)));
+  terminal.parser.registerOscHandler(133, (content) => {
+    const [kind, status] = content.split(";");
+    const took = performance.now() - began;
+    if (kind === "C") began = performance.now();
+    if (kind === "D" && began && took > LONG_MS) call(`A command has ended after ${Math.round(took / 1000)} s${status && status !== "0" ? ` with status ${status}` : ""}.`);
+    if (kind === "D") began = 0;
+    return true;
+  });
+}
+
+/** Whether the person looks at this page now. */
+export function watched() {
+  return !document.hidden && document.hasFocus();
+}
+
+/** Who was shown last, so that none is shown without end. @type {Map<string, number>} */
+const shownAt = new Map();
+
+/**
+ * A word on the desktop, where the person has allowed it and looks elsewhere. The first time they are asked whether to.
+ *
+ * @param {string} id the session
+ * @param {string} title
+ * @param {string} text
+ * @param {() => void} open the person wants to see it
+ */
+export function showOnDesktop(id, title, text, open) {
+  if (!("Notification" in globalThis) || !isSecureContext) return;
+  if (Notification.permission === "default") offer();
+  const now = performance.now();
+  if (Notification.permission !== "granted" || watched() || now - (shownAt.get(id) ?? -PAUSE_MS) < PAUSE_MS) return;
+  shownAt.set(id, now);
+  try {
+    // Other tabs may show the same: the tag makes it one.
+    const shown = new Notification(title, { body: text, tag: `sshgate.${id}` });
+    shown.addEventListener("click", () => (window.focus(), open(), shown.close()));
+  } catch {
+    // Some phones have it only for service workers.
+  }
+}
+
+function offer() {
+  if (localStorage.getItem(ASKED_KEY)) return;
+  if (!watched()) {
+    window.addEventListener("focus", offer, { once: true });
+    return;
+  }
+  localStorage.setItem(ASKED_KEY, "asked");
+  const act = () => void Notification.requestPermission();
+  notify("A program calls for attention. Show this on the desktop while you look elsewhere?", { label: "Allow", act });
+}
+
+/** The window's icon has a dot while something waits. @param {boolean} waiting */
+export function markIcon(waiting) {
+  const icon = document.querySelector("link[rel=icon]");
+  const plain = icon?.getAttribute("data-plain") ?? icon?.getAttribute("href") ?? "";
+  const wanted = waiting ? plain.replace("favicon.svg", "favicon-waiting.svg") : plain;
+  if (!icon || icon.getAttribute("href") === wanted) return;
+  icon.setAttribute("data-plain", plain);
+  icon.setAttribute("href", wanted);
+}
