@@ -96,7 +96,7 @@ def test_a_container_runtime_that_was_killed_costs_no_named_sandbox(
     try:
         with without("containerd"):
             # Not by what was attached before: by a login that tries to enter it anew, for as long as one tries.
-            until(lambda: b"cannot be entered" in work.run("true", limit=30).err, 60, "a sentence for who logs in")
+            until(lambda: b"cannot be entered" in work.run("true", limit=60).err, 90, "a sentence for who logs in")
         finish(clients)
         until(lambda: pods(space) == before, WITHIN, "the removal of the sessions' own sandboxes")
         until(lambda: work.run(KEPT).out == b"sleep 611 ", 60, "the program that was left running")
