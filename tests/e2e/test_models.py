@@ -178,9 +178,8 @@ def test_a_client_cannot_lead_agents_elsewhere(user: Ssh, variable: str) -> None
     assert ended.out.strip() in (b"http://127.0.0.1:4711/anthropic", b"sshgate")
 
 
-def test_claude_code_answers_without_a_question(user: Ssh, brokered: Gateway, api: FakeApi, provider: str) -> None:
-    if provider == "local":
-        pytest.skip("Claude Code is in the image of pods")
+@pytest.mark.parametrize("provider", ["kubernetes"], indirect=True)  # Claude Code is in the image
+def test_claude_code_answers_without_a_question(user: Ssh, brokered: Gateway, api: FakeApi) -> None:
     ended = user.run("claude -p hi </dev/null", limit=90)
     assert ANSWER.encode() in ended.out, ended.both
     assert {value for one in api.received for value in one.header("x-api-key")} == {CANARY}

@@ -41,7 +41,7 @@ def test_an_unknown_subsystem_is_refused_with_those_there_are_and_makes_no_sandb
     before = len(desk.events("sandbox.claim"))
     ended = desk.ask(word)
     assert (ended.status, ended.out) == (126, b"")
-    assert f"there is no subsystem '{word}' here; see `ssh -s USER@HOST help`: config, delete-home, end, " in ended.both
+    assert f"there is no subsystem '{word}' here; see `ssh -s USER@HOST help`: config, delete-home, " in ended.both
     assert len(desk.events("sandbox.claim")) == before
 
 
