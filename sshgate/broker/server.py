@@ -98,9 +98,11 @@ class Broker:
             try:
                 async with asyncio.timeout(FIRST_SECONDS):
                     first, begun = await begin(stream, _SHORTEST)
-                if self._egress is not None and _EGRESS.match(first):
+                outside, empty = self._egress is not None and _EGRESS.match(first) is not None, not first
+                del first  # the beginning of a prompt, which is not kept while the answer comes
+                if outside and self._egress is not None:
                     await self._egress(begun, source.caller)
-                elif first:
+                elif not empty:
                     await self._http(begun, source)
             finally:
                 self._places.release(place)

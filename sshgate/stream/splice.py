@@ -58,4 +58,5 @@ class _Pump:
         while (data := await self._source.read()) is not None:
             self.carried += len(data)
             await self._sink.write(data)
+            del data  # up to 32 KiB, which are not kept while nothing comes
         await self._sink.write_eof()
