@@ -196,6 +196,36 @@ def test_the_api_server_accepts_the_one_namespace_whole(schemas: Schemas, namesp
     assert len(_accepted(rendered(tmp_path))) == len(things)
 
 
+COMPONENTS = manifests.ROOT / "manifests/components"
+
+
+def test_the_broker_has_no_account_and_the_gateway_no_way_to_the_internet(tmp_path: Path) -> None:
+    manifests.write_overlay(tmp_path, components=[COMPONENTS / "broker", COMPONENTS / "no-network"])
+    things = list(yaml.safe_load_all(rendered(tmp_path)))
+    pod = only(things, "Deployment", "broker")["spec"]["template"]
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    secrets = [volume["secret"]["secretName"] for volume in pod["spec"]["volumes"] if "secret" in volume]
+    assert secrets == ["sshgate-models", "sshgate-broker", "sshgate-keys"]
+    (keys,) = (volume for volume in pod["spec"]["volumes"] if volume["name"] == "keys")
+    assert {item["key"] for item in keys["secret"]["items"]} == {"web.crt"}
+    gateway = only(things, "Deployment", "gateway")["spec"]["template"]["spec"]
+    assert "sshgate-models" not in json.dumps(gateway)
+    policies = {thing["metadata"]["name"]: thing["spec"] for thing in things if thing["kind"] == "NetworkPolicy"}
+    assert policies["sandboxes"]["egress"] == []
+    assert "ipBlock" not in json.dumps(policies["gateway"]["egress"])
+    assert policies["gateway"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "sshgate"}
+    (internet,) = (rule for rule in policies["broker"]["egress"] if "ipBlock" in json.dumps(rule))
+    assert {port["port"] for port in internet["ports"]} == {80, 443}
+
+
+@pytest.mark.cluster
+def test_the_api_server_accepts_the_broker(schemas: Schemas, namespaces: None, tmp_path: Path) -> None:
+    manifests.write_overlay(tmp_path, components=[COMPONENTS / "broker", COMPONENTS / "no-network"])
+    things = list(yaml.safe_load_all(rendered(tmp_path)))
+    assert not {called(thing): found for thing in things if (found := schemas.mistakes(thing))}
+    assert len(_accepted(rendered(tmp_path))) == len(things)
+
+
 def test_the_files_name_no_machine_and_no_registry() -> None:
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "manifests"], cwd=ROOT, check=True,
                             capture_output=True, text=True).stdout.split()  # fmt: skip
