@@ -72,6 +72,7 @@ class _Account:
         self.writing: list[Charge] = []
         """Charges of a write that is not known to have been done. It is repeated with the same number."""
         self.number = 0
+        """Of the write that ``writing`` belongs to, or of the last one."""
         self.read_at: float | None = None
         self.used_at = 0.0
         self.lock = asyncio.Lock()
@@ -96,6 +97,8 @@ class Accounts:
         self._instance = instance
         self._clock = clock
         self._users: dict[str, _Account] = {}
+        # Of all users, and never begun again: a record takes a number that it had before for the same write.
+        self._number = 0
         self._warnings = RateLimit()
 
     def __repr__(self) -> str:
@@ -164,7 +167,8 @@ class Accounts:
         async with account.lock:
             if not account.writing:
                 account.writing, account.pending = list(account.pending.values()), {}
-                account.number += 1
+                self._number += 1
+                account.number = self._number
             charges, number, now = account.writing, account.number, self._clock()
             async with asyncio.timeout(READ_SECONDS):
                 text = await self._records.add(user, self._instance, number, charges, now)

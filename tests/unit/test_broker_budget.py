@@ -257,6 +257,29 @@ async def test_charges_are_written_together(monkeypatch: pytest.MonkeyPatch) -> 
     assert (row.requests, row.nano) == (20, 20 * COST)
 
 
+async def test_charges_after_a_quiet_time_are_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "FLUSH_SECONDS", 0.01)
+    clock, records = Clock(), Away()
+    gateway = Gateway(records, "a", clock)
+    running = asyncio.create_task(gateway.accounts.run())
+
+    async def written(nano: int) -> None:
+        async with asyncio.timeout(10):
+            while Record.of(await records.read("ada")).day_nano < nano:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    for turns in (1, 2):
+        await gateway.turn()
+        await written(turns * COST)
+    clock.now += budget.IDLE_SECONDS + 1
+    async with asyncio.timeout(10):
+        while "0 users" not in repr(gateway.accounts):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await gateway.turn()
+    await written(3 * COST)
+    running.cancel()
+
+
 async def test_what_is_written_has_a_bound() -> None:
     """A Lease may have 256 KiB of annotations, and a user any number of sandboxes and models."""
     clock, records = Clock(), MemoryUserRecords()
