@@ -1,8 +1,8 @@
 """The HTTP proxy of a sandbox: connections to the names that its profile lists, and to nothing else.
 
 ``CONNECT name:port`` and ``http://`` addresses. The name is looked up here, once, and the address that was judged is
-the one that is connected to. Through CONNECT passes only TLS that asks for the very name, and at port 80 plain HTTP as
-well. Nothing is decrypted.
+the one that is connected to. Through CONNECT passes only TLS that asks for the very name; plain HTTP is passed on one
+request at a time. Nothing is decrypted.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ LINGER_BYTES = 1 << 20
 LONGEST_REPORT = 253
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-# First bytes of a TLS handshake, for the port at which it need not be TLS.
-_TLS = b"\x16\x03"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +138,8 @@ class EgressProxy:
             )
         if isinstance(asked, Fetch) and asked.port == HTTPS:
             raise _Refused(403, "no TLS", f"at port {HTTPS} only TLS is allowed: use https://{host}/.")
+        if isinstance(asked, Connect) and asked.port == HTTP:
+            raise _Refused(403, "no TLS", f"a tunnel has to be TLS: ask for http://{host}/ without CONNECT.")
         try:
             return await connect(host, asked.port, self._resolve, egress.private)
         except Unreachable as error:
@@ -158,7 +158,7 @@ class EgressProxy:
         def judged(refused: str | None) -> None:
             self._report(caller, Attempt(name, asked.port, refused))
 
-        return await splice(_Checked(stream, rest, name, asked.port != HTTP, judged), server)
+        return await splice(_Checked(stream, rest, name, judged), server)
 
 
 class _Checked:
@@ -167,17 +167,13 @@ class _Checked:
     Args:
         first: What was already read.
         name: The name that TLS has to ask for.
-        only_tls: Nothing but TLS may pass.
         judged: Called once, with a few words if it is refused.
     """
 
-    def __init__(
-        self, stream: Stream, first: bytes, name: str, only_tls: bool, judged: Callable[[str | None], None]
-    ) -> None:
+    def __init__(self, stream: Stream, first: bytes, name: str, judged: Callable[[str | None], None]) -> None:
         self._stream = stream
         self._first = first
         self._name = name
-        self._only_tls = only_tls
         self._judged = judged
         self._passed = False
         self._cut = Event()
@@ -204,10 +200,8 @@ class _Checked:
         """Read until it can be judged. Returns why it is refused, and the bytes."""
         data, self._first = self._first, b""
         try:
-            async with asyncio.timeout(HELLO_SECONDS if self._only_tls else None):
+            async with asyncio.timeout(HELLO_SECONDS):
                 while True:
-                    if data and not self._only_tls and not _TLS.startswith(data[:2]):
-                        return None, data
                     try:
                         hello = client_hello(data)
                     except NotTls:

@@ -244,6 +244,17 @@ async def test_plain_requests_do_not_go_to_the_port_of_tls() -> None:
         writer.close()
 
 
+async def test_there_is_no_tunnel_to_the_port_of_plain_http() -> None:
+    """Through it anything could pass, such as another host's name in a second request."""
+    async with proxy([f"{NAME}:80"], {NAME: [["127.0.0.1"]]}) as one:
+        answer, reader, writer = await one.ask(f"CONNECT {NAME}:80 HTTP/1.1")
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert f"http://{NAME}/".encode() in await reader.read()
+        writer.close()
+        assert one.judged == [(NAME, 80, "no TLS")]
+        assert one.names.asked == []
+
+
 @pytest.mark.parametrize(
     ("head", "status"),
     [
