@@ -215,7 +215,7 @@ class Metering:
         """Refuse a request whose budget is used up. Raises ``Refused``."""
         caller = request.caller
         limit = self._limits(caller)
-        if limit == Limit() or not is_paid(request):
+        if limit == Limit() or not request.paid:
             return
         try:
             record = await self._accounts.of(caller.user)
@@ -259,7 +259,7 @@ class Observation:
         self._request = request
         self._charge = charge
         self._meter: Meter | None = None
-        if status < 300 and is_paid(request):
+        if status < 300 and request.paid:
             events = headers.get("Content-Type", "").lower().startswith("text/event-stream")
             plain = headers.get("Content-Encoding", "identity").lower() == "identity"
             self._meter = Meter(request.provider, request.model, request.size, events, plain)
@@ -275,11 +275,6 @@ class Observation:
     def finish(self) -> Mapping[str, str | int | float]:
         """See ``caller.Observer``."""
         return {} if self._meter is None else self._charge(self._request, self._meter)
-
-
-def is_paid(request: ModelRequest) -> bool:
-    """Whether a model answers it: lists of models and counts of tokens are free."""
-    return bool(request.model) and not request.path.lower().endswith(("count_tokens", "counttokens"))
 
 
 def _sentence(over: Exceeded) -> str:

@@ -43,6 +43,11 @@ class ModelRequest:
     size: int
     """Bytes of its body."""
 
+    @property
+    def paid(self) -> bool:
+        """Whether a model answers it: lists of models and counts of tokens are free."""
+        return bool(self.model) and not self.path.lower().endswith(("count_tokens", "counttokens"))
+
 
 class Refused(Exception):
     """A request that is answered here and never reaches the provider.

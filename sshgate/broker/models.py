@@ -39,7 +39,11 @@ PARSED_AT_ONCE = 256 * 1024
 TIMES = aiohttp.ClientTimeout(total=3600, sock_connect=20, sock_read=660)
 # Refusals of one sandbox that are reported within a minute: an agent may repeat them endlessly.
 REFUSALS_A_MINUTE = 60
+# The same for lists of models and counts of tokens.
+FREE_A_MINUTE = 60
 LONGEST_MODEL = 200
+# Errors before the first byte of a request has left.
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError)
 # Bytes of a provider's answer that wait for a sandbox that does not read.
 ANSWER_BUFFER = 32 * 1024
 
@@ -240,13 +244,21 @@ class ModelProxy:
             response = await self._session.request(
                 request.method, url, headers=headers, data=body.data or None, allow_redirects=False
             )
-        except TimeoutError:
-            raise Refused(
-                f"{protocol.name} did not answer in time; try again.", 504, {"x-should-retry": "true"}
-            ) from None
-        except (aiohttp.ClientError, OSError, ValueError):
-            # The text of these errors may hold the address, with the query.
-            raise Refused(f"{protocol.name} cannot be reached; try again.", 502, {"x-should-retry": "true"}) from None
+        except BaseException as error:
+            if not isinstance(error, _UNSENT):
+                # The prompt may have been read, and is billed then: the end of an answer that has not begun.
+                self._report(events, wanted, began, status=0, bytes_out=0, whole=False,
+                             **self._meter.observe(wanted, 200, {}).finish())  # fmt: skip
+            if isinstance(error, TimeoutError):
+                raise Refused(
+                    f"{protocol.name} did not answer in time; try again.", 504, {"x-should-retry": "true"}
+                ) from None
+            if isinstance(error, aiohttp.ClientError | OSError | ValueError):
+                # The text of these errors may hold the address, with the query.
+                raise Refused(
+                    f"{protocol.name} cannot be reached; try again.", 502, {"x-should-retry": "true"}
+                ) from None
+            raise
         try:
             if 300 <= response.status < 400:
                 raise Refused(f"{protocol.name} answered with a redirect, which is not followed.", 502)
@@ -279,15 +291,16 @@ class ModelProxy:
             # The sandbox must not take the part that came for the whole.
             request.protocol.force_close()
         finally:
-            found: dict[str, Value] = dict(observer.finish())
-            events.with_fields(**found).emit(
-                Code.MODEL_REQUEST,
-                status=response.status,
-                bytes_out=carried,
-                whole=whole,
-                seconds=since(began),
+            self._report(
+                events, wanted, began, status=response.status, bytes_out=carried, whole=whole, **observer.finish()
             )
         return answer
+
+    def _report(self, events: EventContext, wanted: ModelRequest, began: float, **fields: Value) -> None:
+        caller = wanted.caller
+        # What is paid for has an end. What is free an agent may repeat endlessly.
+        free = None if wanted.paid else Stranger(f"{caller.sandbox} {caller.uid}", FREE_A_MINUTE)
+        events.with_fields(**fields).emit(Code.MODEL_REQUEST, seconds=since(began), stranger=free)
 
     def _context(self, caller: Caller) -> EventContext:
         return self._events.context(user=caller.user, profile=caller.profile, sandbox=caller.sandbox, name=caller.name)

@@ -8,14 +8,15 @@ import gzip
 import hashlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from sshgate.broker.caller import Caller
+from sshgate.broker import models
+from sshgate.broker.caller import Caller, Meter, ModelRequest, Observer, Unmetered
 from sshgate.broker.server import Broker
 from sshgate.broker.sockets import LIMIT, SocketStream
 from sshgate.config import model as settings
@@ -92,7 +93,7 @@ class Sandbox:
 
 
 @contextlib.asynccontextmanager
-async def sandbox(api: FakeApi, tmp_path: Path, **changes: Any) -> AsyncIterator[Sandbox]:
+async def sandbox(api: FakeApi, tmp_path: Path, meter: Meter | None = None, **changes: Any) -> AsyncIterator[Sandbox]:
     keys = tmp_path / "key"
     keys.write_text(KEY + "\n")
     base = {"upstream": api.url, "keys": keys}
@@ -104,7 +105,7 @@ async def sandbox(api: FakeApi, tmp_path: Path, **changes: Any) -> AsyncIterator
         broker=settings.Broker(connections_per_sandbox=5),
     )
     records: list[Record] = []
-    broker = Broker(config, Events(records.append))
+    broker = Broker(config, Events(records.append), meter)
     await broker.open()
     made = Sandbox(broker, records)
     try:
@@ -329,6 +330,90 @@ async def test_a_provider_that_is_not_there_is_an_error_that_names_no_address(tm
         status, answer, _ = await one.post("/anthropic/v1/messages")
     assert status == 502
     assert b"127.0.0.1" not in answer
+
+
+@contextlib.asynccontextmanager
+async def silent(answers: bool) -> AsyncIterator[tuple[FakeApi, asyncio.Event]]:
+    """A provider that takes a request and keeps silent, or hangs up. The event: it has one."""
+    asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        while answers and await reader.read(65536):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield FakeApi(port=server.sockets[0].getsockname()[1]), asked
+
+
+class Charged(Unmetered):
+    """Counts the answers that are over."""
+
+    def __init__(self) -> None:
+        self.over: list[ModelRequest] = []
+
+    def observe(self, request: ModelRequest, status: int, headers: Mapping[str, str]) -> Observer:
+        over = self.over
+
+        class Once:
+            def feed(self, data: bytes) -> None:
+                pass
+
+            def finish(self) -> dict[str, str | int | float]:
+                over.append(request)
+                return {"usd": 0.5, "estimated": True}
+
+        return Once()
+
+
+@pytest.mark.parametrize("end", ["the sandbox leaves", "the provider hangs up", "the provider is slow"])
+async def test_a_request_without_an_answer_is_paid_for(
+    tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider has read the prompt; an agent that always leaves early would work for nothing."""
+    if end == "the provider is slow":
+        monkeypatch.setattr(models, "TIMES", aiohttp.ClientTimeout(sock_read=0.2))
+    charged = Charged()
+    async with silent(end != "the provider hangs up") as (api, asked), sandbox(api, tmp_path, charged) as one:
+        if end == "the sandbox leaves":
+            _, writer = await one.connect()
+            writer.write(POST + b"Content-Length: %d\r\n\r\n" % len(SMALL) + SMALL)
+            async with asyncio.timeout(10):
+                await asked.wait()
+            writer.close()
+            await asyncio.gather(*one.tasks)
+        else:
+            assert (await one.post("/anthropic/v1/messages"))[0] == (502 if "hangs" in end else 504)
+        async with asyncio.timeout(10):
+            while not charged.over:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    (event,) = [record for record in one.records if record.code is Code.MODEL_REQUEST]
+    assert (event.fields["whole"], event.fields["usd"], event.fields["model"]) == (False, 0.5, "claude-test")
+    assert len(charged.over) == 1
+
+
+async def test_a_request_that_was_never_sent_is_free(tmp_path: Path) -> None:
+    charged = Charged()
+    async with sandbox(FakeApi(port=1), tmp_path, charged) as one:
+        await one.post("/anthropic/v1/messages")
+    assert charged.over == []
+    assert [record.code for record in one.records] == [Code.MODEL_REFUSED]
+
+
+async def test_free_requests_do_not_fill_the_audit(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "FREE_A_MINUTE", 2)
+    async with sandbox(api, tmp_path) as one:
+        for _ in range(4):
+            await one.post("/anthropic/v1/messages/count_tokens")
+        for _ in range(4):
+            await one.post("/anthropic/v1/messages")
+    paths = [record for record in one.records if record.code is Code.MODEL_REQUEST]
+    assert len(paths) == 2 + 4
 
 
 async def test_connections_of_a_sandbox_are_bounded(api: FakeApi, tmp_path: Path) -> None:
