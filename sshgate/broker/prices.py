@@ -23,7 +23,11 @@ NANO = 1_000_000_000
 _PER_MILLION = NANO // 1_000_000
 # `us.anthropic.claude-opus-4-5-20251101-v1:0`, `models/gemini-3-flash`, `anthropic/claude-opus-4-5`.
 _LEAD = re.compile(r".*/|(?:[a-z]{2,6}\.)?anthropic\.")
-_ENDS = ("", "-", "@", ":", "_")
+# What a model's name may have after the name in the file: a date, or other words for the same model. `gpt-5-pro` is
+# another model than `gpt-5`.
+_END = re.compile(
+    r"(-\d{8}|-\d{4}-\d\d-\d\d|-\d{3,4}|-(chat-)?latest|-preview(-\d\d-\d{2,4})?)?(-v\d+)?([@:].*)?", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +70,31 @@ class Prices:
             self._models = {provider: _models(read.pop(provider, None) or {}) for provider in PROVIDERS}
             if read:
                 raise ValueError(f"{next(iter(read))}: unknown; there are {', '.join(PROVIDERS)}")
+            if not any(self._models.values()):
+                raise ValueError("it has the price of no model")
         except OSError as error:
             raise ConfigError([f"{path}: cannot be read: {error.strerror}."]) from error
         except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError([f"{self._where}: this is no file of prices: {error}."]) from error
-        self._dearest = {provider: _dearest(models.values()) for provider, models in self._models.items()}
+        all_of_them = _dearest(price for models in self._models.values() for price in models.values())
+        self._dearest = {
+            provider: _dearest(models.values() if models else [all_of_them])
+            for provider, models in self._models.items()
+        }
 
     def __repr__(self) -> str:
         return f"<Prices of {self.date}, {sum(map(len, self._models.values()))} models>"
 
-    def of(self, provider: str, model: str) -> Price | None:
-        """Return the price of a model; of one that is not listed, the dearest of its provider.
-
-        ``None`` if the file has no price for the provider at all.
-        """
+    def of(self, provider: str, model: str) -> Price:
+        """Return the price of a model; of one that is not listed, the dearest of its provider, or else of all."""
         name = _LEAD.sub("", model.lower())
-        models = self._models.get(provider, {})
-        fitting = [known for known in models if name.startswith(known) and name[len(known) :][:1] in _ENDS]
-        return models[max(fitting, key=len)] if fitting else self._dearest.get(provider)
+        models = self._models[provider]
+        fitting = [known for known in models if name.startswith(known) and _END.fullmatch(name, len(known))]
+        return models[max(fitting, key=len)] if fitting else self._dearest[provider]
 
     def cost(self, provider: str, usage: Usage) -> int:
         """Return the nanodollars for this usage, rounded up."""
-        price = self.of(provider, usage.model)
-        return price.cost(usage) if price is not None else 0
+        return self.of(provider, usage.model).cost(usage)
 
 
 def _models(read: Mapping[str, Any]) -> dict[str, Price]:
@@ -126,10 +132,8 @@ def _money(where: str, value: Any) -> Fraction:
     return Fraction(str(value)) * _PER_MILLION
 
 
-def _dearest(prices: Iterable[Price]) -> Price | None:
+def _dearest(prices: Iterable[Price]) -> Price:
     every = [one for price in prices for one in (price, price.above[1] if price.above else price)]
-    if not every:
-        return None
     return Price(
         *(max(getattr(one, name) for one in every) for name in
           ("input", "output", "cache_read", "cache_write", "cache_write_hour"))

@@ -286,7 +286,7 @@ async def test_what_is_written_has_a_bound() -> None:
     gateway = Gateway(records, "a", clock)
     for number in range(400):
         caller = Caller("ada", (), "default", f"sandbox-{number}", f"uid-{number:032}", f"name-{number}")
-        answer = ANSWER.replace(b"claude-opus-4-5", b"claude-opus-4-5-" + b"%080d" % (number % 50))
+        answer = ANSWER.replace(b"claude-opus-4-5", b"claude-opus-4-5@" + b"%080d" % (number % 50))
         await gateway.turn(caller, answer)
         if number % 40 == 0:
             await gateway.accounts.flush()

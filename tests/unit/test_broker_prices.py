@@ -49,19 +49,31 @@ def test_a_long_prompt_costs_more_in_all_its_tokens(tmp_path: Path) -> None:
         ("CLAUDE-A@20260101", "claude-a"),
         ("us.anthropic.claude-a-20260101-v1:0", "claude-a"),
         ("anthropic/claude-a", "claude-a"),
+        ("claude-a-2026-01-31", "claude-a"),
+        ("claude-a-latest", "claude-a"),
+        ("claude-a-preview-01-2026", "claude-a"),
+        ("claude-a:free", "claude-a"),
+        ("claude-a-pro", None),
+        ("claude-a-pro-20260101", None),
+        ("claude-a-2", None),
+        ("claude-a_x", None),
+        ("claude-a\n", None),
         ("claude-abc", None),
         ("brand-new", None),
     ],
 )
-def test_models_are_found_by_the_beginning_of_their_names(tmp_path: Path, model: str, listed: str | None) -> None:
+def test_models_are_found_by_their_names_without_dates(tmp_path: Path, model: str, listed: str | None) -> None:
     own = prices(tmp_path)
     price = own.of("anthropic", model)
-    assert price is not None
     if listed is not None:
         assert price == own.of("anthropic", listed)
     else:
         assert price.input == 6000, "the dearest of its provider"
         assert price.output == 30_000
+
+
+def test_a_provider_that_the_file_lacks_is_not_free(tmp_path: Path) -> None:
+    assert prices(tmp_path).of("openai", "gpt").output == 30_000
 
 
 @pytest.mark.parametrize(
@@ -75,6 +87,7 @@ def test_models_are_found_by_the_beginning_of_their_names(tmp_path: Path, model:
         ("date: 2026-01-31\nopenai: {gpt: {input: true, output: 1}}\n", "gpt: input: write dollars"),
         ("date: 2026-01-31\nopenai: {gpt: {input: 1, output: 1, tax: 1}}\n", "gpt: tax: unknown"),
         ("date: 2026-01-31\nopenai: {gpt: {input: 1, output: 1, above: {input: 1}}}\n", "gpt: above: write the number"),
+        ("date: 2026-01-31\nopenai: {}\n", "the price of no model"),
         ("- x\n", "no file of prices"),
         ("a: [\n", "no file of prices"),
     ],
@@ -94,11 +107,9 @@ def test_the_prices_of_this_version_have_a_date_and_every_provider() -> None:
     assert own.date >= datetime.date(2026, 11, 29)
     for provider in PROVIDERS:
         price = own.of(provider, "brand-new")
-        assert price is not None
         assert price.output > price.input > price.cache_read > 0 or price.cache_read == price.input
     haiku, opus = own.of("anthropic", "claude-haiku-4-5-20251001"), own.of("anthropic", "claude-opus-4-5-20251101")
-    assert haiku is not None
-    assert opus is not None
+    assert own.of("openai", "gpt-5-pro-2025-10-06").output == 120_000
     assert [int(one) for one in (haiku.input, haiku.cache_read, haiku.cache_write, haiku.output)] == [
         1000, 100, 1250, 5000,
     ]  # fmt: skip
