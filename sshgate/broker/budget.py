@@ -17,15 +17,18 @@ from sshgate.broker.caller import Caller, ModelRequest, Refused
 from sshgate.broker.meter import Meter
 from sshgate.broker.prices import NANO, Prices
 from sshgate.broker.usage import Charge, Exceeded, Limit, Record, added, exceeded
-from sshgate.errors import GateError
+from sshgate.errors import GateError, Unavailable
 from sshgate.sandbox.interfaces import UserRecords
 from sshgate.telemetry.rate_limit import RateLimit
 
 # Seconds between two writes of one user's charges, and how old another gateway's may be where a budget is checked.
 FLUSH_SECONDS = 5.0
 FRESH_SECONDS = 10.0
-# Seconds that a check waits for the records.
+# Seconds that a check waits for the records, and for which no other one tries after a failure.
 READ_SECONDS = 8.0
+TRY_SECONDS = 3.0
+# Users whose charges are written at a time.
+WRITES = 16
 # Seconds without a request after which a user's record is dropped from memory.
 IDLE_SECONDS = 900.0
 
@@ -74,6 +77,8 @@ class _Account:
         self.number = 0
         """Of the write that ``writing`` belongs to, or of the last one."""
         self.read_at: float | None = None
+        self.failed: tuple[float, Exception] | None = None
+        """When the last read or write failed, and why."""
         self.used_at = 0.0
         self.lock = asyncio.Lock()
 
@@ -124,11 +129,16 @@ class Accounts:
         account = self._account(user)
         async with account.lock:
             now = self._clock()
-            if account.read_at is None or not 0 <= now - account.read_at < age:
+            if account.failed is not None and 0 <= now - account.failed[0] < TRY_SECONDS:
+                # Else each of the requests that have waited for this one would wait as long again.
+                if account.read_at is None:
+                    raise Unavailable(str(account.failed[1]))
+            elif account.read_at is None or not 0 <= now - account.read_at < age:
                 try:
                     async with asyncio.timeout(READ_SECONDS):
                         text = await self._records.read(user)
                 except (GateError, TimeoutError) as error:
+                    account.failed = (self._clock(), error)
                     if account.read_at is None:
                         raise
                     self._warn(error)
@@ -137,7 +147,7 @@ class Accounts:
                     if account.writing and known is not None and known.number >= account.number:
                         account.writing = []  # the write without an answer was done
                     account.take(text, now)
-                    account.read_at = now
+                    account.read_at, account.failed = now, None
         account.record.turn(self._clock())
         return account.record
 
@@ -153,15 +163,21 @@ class Accounts:
 
     async def flush(self) -> None:
         """Write all charges down that are not yet. Never raises; what cannot be written stays for the next time."""
-        for user, account in list(self._users.items()):
-            if account.pending or account.writing:
+        places = asyncio.Semaphore(WRITES)
+
+        async def write(user: str, account: _Account) -> None:
+            async with places:
                 try:
                     await self._write(user, account)
                 except (GateError, TimeoutError) as error:
+                    account.failed = (self._clock(), error)
                     self._warn(error)
                 except Exception:
-                    # Whatever it is, the end of this loop would leave all further charges unwritten.
+                    # Whatever it is, the end of the loop would leave all further charges unwritten.
                     log.exception("usage.unwritten")
+
+        waiting = [(user, one) for user, one in self._users.items() if one.pending or one.writing]
+        await asyncio.gather(*(write(user, account) for user, account in waiting))
 
     async def _write(self, user: str, account: _Account) -> None:
         async with account.lock:
@@ -174,7 +190,7 @@ class Accounts:
                 text = await self._records.add(user, self._instance, number, charges, now)
             account.writing = []
             account.take(text, now)
-            account.read_at = now
+            account.read_at, account.failed = now, None
 
     def _account(self, user: str) -> _Account:
         account = self._users.get(user)

@@ -17,7 +17,8 @@ from sshgate.broker.meter import Usage
 
 # Rows of one day or month: sandboxes times models. Beyond it, new ones are counted together.
 MOST_ROWS = 60
-# Sandboxes whose sum is remembered for their own budget; the one that was quiet for longest goes first.
+# Sandboxes whose sum is remembered for their own budget. Of the half that was quiet for longest, the one that has spent
+# least goes first: new sandboxes must not make one forgotten whose budget is used up.
 MOST_SANDBOXES = 60
 # Gateway instances whose last number is remembered. One that is forgotten has ended long ago.
 MOST_WRITERS = 24
@@ -131,10 +132,19 @@ class Record(msgspec.Struct, omit_defaults=True):
             before = self.sandboxes.get(charge.uid)
             self.sandboxes[charge.uid] = Sum((before.nano if before else 0) + row.nano, charge.at)
         while len(self.sandboxes) > MOST_SANDBOXES:
-            del self.sandboxes[min(self.sandboxes, key=lambda uid: self.sandboxes[uid].at)]
+            quiet = sorted(self.sandboxes, key=lambda uid: self.sandboxes[uid].at)[: MOST_SANDBOXES // 2]
+            del self.sandboxes[min(quiet, key=lambda uid: self.sandboxes[uid].nano)]
 
     def turn(self, now: float) -> None:
-        """Begin a new day or month, if it is one. A clock that goes back does not bring the old one again."""
+        """Begin a new day or month, if it is one. A clock that goes back does not bring the old one again.
+
+        A day that no right clock can have written was written by a wrong one. What it has counted counts today: without
+        that, nothing would be counted until that day comes.
+        """
+        if self.day > day_of(now + 86_400):
+            self.day = day_of(now)
+        if self.month > month_of(now + 86_400):
+            self.month = month_of(now)
         if day_of(now) > self.day:
             self.day, self.today, self.profiles = day_of(now), [], {}
         if month_of(now) > self.month:

@@ -151,6 +151,32 @@ async def test_a_new_day_does_not_give_a_sandbox_its_budget_back() -> None:
     assert await gateway.turns() == 0
 
 
+@pytest.mark.parametrize("days", [2, 40, 400])
+async def test_a_clock_that_was_wrong_once_does_not_end_the_budgets(days: int) -> None:
+    clock, records = Clock(), MemoryUserRecords()
+    wrong = Clock()
+    wrong.now += days * 86_400
+    other = Gateway(records, "wrong", wrong)
+    await other.turn()
+    await other.accounts.flush()
+    gateway = Gateway(records, "a", clock, user_day=3 * COST)
+    assert await gateway.turns() == 2, "what was counted under the wrong date is counted today"
+    await gateway.accounts.flush()
+    record = Record.of(await records.read("ada"))
+    assert (record.day, record.month) == ("2026-12-01", "2026-12")
+    assert sum(row.nano for row in record.this_month) == 3 * COST
+
+
+async def test_many_new_sandboxes_do_not_make_a_spent_one_forgotten() -> None:
+    clock, records = Clock(), MemoryUserRecords()
+    gateway = Gateway(records, "a", clock, sandbox=2 * COST)
+    assert await gateway.turns() == 2
+    for number in range(200):
+        clock.now += 60
+        await gateway.turn(Caller("ada", (), "default", f"sandbox-{number}", f"uid-new-{number}", None))
+    assert await gateway.turns() == 0
+
+
 async def test_a_cent_with_fifty_streams_at_once_is_exceeded_by_no_more_than_these() -> None:
     gateway = Gateway(MemoryUserRecords(), "a", Clock(), user_day=NANO // 100)
     admitted = 0
@@ -231,6 +257,50 @@ async def test_records_that_were_never_read_refuse_where_there_is_a_budget() -> 
         await Gateway(records, "a", Clock(), user_day=1).metering.admit(request())
     assert refused.value.headers["x-should-retry"] == "true"
     await Gateway(records, "a", Clock()).metering.admit(request())
+
+
+async def test_records_that_hang_hold_up_no_more_than_the_first_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API server that does not answer: fifty requests wait as long as one."""
+
+    class Hanging(Away):
+        async def read(self, user: str) -> str:
+            self.reads += 1
+            if self.away:
+                await asyncio.sleep(60)
+            return await MemoryUserRecords.read(self, user)
+
+    monkeypatch.setattr(budget, "READ_SECONDS", 0.2)
+    clock, records = Clock(), Hanging()
+    gateway = Gateway(records, "a", clock, user_day=NANO)
+    await gateway.turn()
+    records.away = True
+    clock.now += budget.FRESH_SECONDS
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(gateway.metering.admit(request()) for _ in range(50)))
+    assert records.reads == 2
+    clock.now += budget.TRY_SECONDS
+    records.away = False
+    await gateway.metering.admit(request())
+    assert records.reads == 3
+
+
+async def test_a_write_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(MemoryUserRecords):
+        async def change(self, user: str, change: Callable[[str], str]) -> str:
+            if user != "ada":
+                await asyncio.sleep(60)
+            return await super().change(user, change)
+
+    monkeypatch.setattr(budget, "READ_SECONDS", 2.0)
+    records = Hanging()
+    gateway = Gateway(records, "a", Clock())
+    for user in ("bob", "eve", "ada"):
+        await gateway.turn(Caller(user, (), "default", "sandbox-1", "uid-1", "work"))
+    flushing = asyncio.create_task(gateway.accounts.flush())
+    async with asyncio.timeout(1):
+        while not await records.read("ada"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await flushing
 
 
 async def test_many_checks_at_once_read_once() -> None:
