@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sshgate.broker.keys import VARIABLES, brought_key
@@ -55,7 +55,20 @@ def routes(profile: Profile, port: int) -> dict[str, str]:
     found = {"SSHGATE_BROKER": base}
     for provider in profile.models:
         found |= {name: text.format(base=base) for name, text in _ROUTES[provider].items()}
-    return found | (_proxy(base) if profile.egress is not None else {})
+    return found | _git(profile.git, base) | (_proxy(base) if profile.egress is not None else {})
+
+
+def _git(hosts: Sequence[str], base: str) -> dict[str, str]:
+    """The variables by which git asks the broker instead of these hosts, also where an address is one for ssh."""
+    pairs = [
+        (f"url.{base}/git/{host}/.insteadOf", address)
+        for host in hosts
+        for address in (f"https://{host}/", f"git@{host}:", f"ssh://git@{host}/")
+    ]
+    found = {"GIT_CONFIG_COUNT": str(len(pairs))} if pairs else {}
+    for number, (key, value) in enumerate(pairs):
+        found |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return found
 
 
 def _proxy(base: str) -> dict[str, str]:

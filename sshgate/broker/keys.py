@@ -11,7 +11,7 @@ from sshgate.broker.caller import Refused
 from sshgate.config.values import is_user
 
 if TYPE_CHECKING:
-    from sshgate.config.model import Model, Provider
+    from sshgate.config.model import GitHost, Model, Provider
 
 # Bytes of a file with a key. Keys have some hundred.
 LONGEST_KEY = 4096
@@ -54,15 +54,22 @@ class Keys:
                 f"there is no key for {provider} here: log in again with `ssh -o SendEnv={variable}`, the variable "
                 "being set on your machine; it stays outside the sandbox.", 401
             )  # fmt: skip
-        place = model.keys
+        return self._operators(model.keys, user, f"key of {provider}", 401)
+
+    def of_git(self, name: str, host: GitHost, user: str) -> str:
+        """Return the token for this user at a server of git. Raises ``Refused`` as ``of`` does."""
+        # 401 would make git ask for a name and a password.
+        return self._operators(host.keys or Path(), user, f"token of {name}", 403)
+
+    def _operators(self, place: Path, user: str, what: str, missing: int) -> str:
         try:
             if place.is_dir():
                 place = place / user if is_user(user) else place / "/nobody"
             return self._of_file(place)
         except FileNotFoundError:
-            raise Refused(f"your operator has no key of {provider} for you; ask them for one.", 401) from None
+            raise Refused(f"your operator has no {what} for you; ask them for one.", missing) from None
         except (OSError, ValueError):
-            raise Refused(f"your operator's key of {provider} cannot be read; ask them to look at it.", 503) from None
+            raise Refused(f"your operator's {what} cannot be read; ask them to look at it.", 503) from None
 
     def _of_file(self, path: Path) -> str:
         with path.open("rb") as file:

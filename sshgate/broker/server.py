@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from sshgate.broker.caller import NO_KEYS, Caller, EgressHandler, Meter, Refused, Unmetered
+from sshgate.broker.git import PREFIX, GitProxy
 from sshgate.broker.models import ModelProxy, Source, refusal
 from sshgate.broker.sockets import LIMIT, SocketStream, begin
 from sshgate.config.model import Config
@@ -52,6 +53,7 @@ class Broker:
         self, config: Config, events: Events, meter: Meter | None = None, egress: EgressHandler | None = None
     ) -> None:
         self._models = ModelProxy(config, events, meter if meter is not None else Unmetered())
+        self._git = GitProxy(config, events)
         self._egress = egress
         self._places = Shares(config.broker.connections, config.broker.connections_per_sandbox)
         self._server: web.Server | None = None
@@ -62,11 +64,13 @@ class Broker:
 
     async def open(self) -> None:
         await self._models.open()
+        await self._git.open()
         # A request whose sandbox has gone is not paid for any longer.
         self._server = web.Server(self._answer, handler_cancellation=True)
 
     def reconfigure(self, config: Config) -> None:
         self._models.reconfigure(config)
+        self._git.reconfigure(config)
 
     async def drain(self, seconds: float) -> None:
         """Wait until no connection is open, ``seconds`` at most."""
@@ -79,6 +83,7 @@ class Broker:
         if self._server is not None:
             await self._server.shutdown(0)
         await self._models.close()
+        await self._git.close()
 
     async def serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
         task = self._tasks.start(self._serve(stream, Source(caller, brought)))
@@ -125,7 +130,10 @@ class Broker:
         await splice(stream, SocketStream(reader, writer))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self._models.answer(request, cast(_Connection, request.protocol).source)
+        source = cast(_Connection, request.protocol).source
+        if request.raw_path.startswith(PREFIX):
+            return await self._git.answer(request, source.caller)
+        return await self._models.answer(request, source)
 
 
 class _Connection(web.RequestHandler):

@@ -281,6 +281,8 @@ class Profile:
     forward: Forward = Forward()
     egress: Egress | None = None
     """``None``: there is no proxy. What the sandbox's own network reaches is not affected. Needs python3 in it."""
+    git: tuple[str, ...] = ()
+    """Hosts of ``git`` that programs in it clone from, fetch from and push to, by https."""
     models: tuple[Provider, ...] = ()
     """Providers of models (see ``Models``) that programs in it reach through the broker. Needs python3 in the image."""
     budget: Budget = Budget()
@@ -294,7 +296,7 @@ class Profile:
     @property
     def brokered(self) -> bool:
         """Whether its sandboxes have the broker's port."""
-        return bool(self.models) or self.egress is not None
+        return bool(self.models or self.git) or self.egress is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +325,20 @@ class Models:
     prices: Path | None = None
     """A file of prices, of the form of ``sshgate/broker/prices.yaml``; ``None``: that one."""
     budget: Budget = Budget()
+
+
+@dataclass(frozen=True, slots=True)
+class GitHost:
+    """A server of git over https, whose token stays outside."""
+
+    keys: Path | None = None
+    """A file with a token, or with ``USER:TOKEN``; or a directory with such a file for each user. Required."""
+    upstream: str | None = None
+    """The base URL; ``None``: ``https://HOST``."""
+    allow: tuple[str, ...] = ("*",)
+    """Patterns of the repositories, such as ``team/*``."""
+    push: bool = True
+    """Whether ``git push`` is passed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,6 +468,8 @@ class Config:
     sandbox: SandboxPlace = SandboxPlace()
     network: Network = Network()
     models: Models = Models()
+    git: Mapping[str, GitHost] = field(default_factory=dict)
+    """By the host's name."""
     broker: Broker = Broker()
     profiles: Mapping[str, Profile] = field(default_factory=lambda: {"default": Profile()})
     limits: Limits = Limits()

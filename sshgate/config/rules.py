@@ -11,6 +11,7 @@ from sshgate.config.model import (
     Access,
     Config,
     Egress,
+    GitHost,
     Home,
     Limits,
     Model,
@@ -51,6 +52,7 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Proxy, "user_header"): values.header,
     (Traces, "endpoint"): values.collector,
     (Egress, "allow"): host_names.pattern,
+    (GitHost, "upstream"): values.upstream,
     (Egress, "private"): values.network,
     (Profile, "description"): values.description,
     (Profile, "shell"): values.absolute,
@@ -115,6 +117,7 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     if config.telemetry.traces is not None and not config.telemetry.traces.endpoint:
         yield ("telemetry.traces",), "telemetry.traces: name the collector, such as endpoint: http://127.0.0.1:4318"
     yield from _models(config)
+    yield from _git(config)
     for name, profile in config.profiles.items():
         if profile.binds and not local:
             yield (
@@ -163,6 +166,18 @@ def _models(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                         "put it into the file that models names as keys"
                     ),
                 )
+
+
+def _git(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    for host, one in config.git.items():
+        if host_names.canonical(host) != host:
+            yield (f"git.{host}", "git"), f"git.{host}: {host!r} is no name of a host: write it as in github.com"
+        if one.keys is None:
+            yield (f"git.{host}", "git"), f"git.{host}.keys: name the file with the token"
+    for name, profile in config.profiles.items():
+        for host in profile.git:
+            if host not in config.git:
+                yield (f"profiles.{name}.git",), f"profiles.{name}.git: there is no git.{host}: write it with its keys"
 
 
 def workers_error(config: Config) -> str | None:

@@ -26,7 +26,7 @@ POLL_SECONDS = 2.0
 # Reloadable settings: whole sections, or single settings of a section. All others require a restart.
 LIVE = frozenset(
     {
-        "profiles", "limits", "models",
+        "profiles", "limits", "models", "git",
         "ssh.login_grace", "ssh.keepalive", "ssh.keepalive_count", "ssh.banner", "ssh.greeting", "ssh.rekey_bytes",
         "ssh.rekey_seconds", "ssh.channels_per_connection", "ssh.drain", "ssh.fast_path",
         "access.accept_env", "access.accept_env_forced",

@@ -58,6 +58,8 @@ class Code(StrEnum):
     # One connection that a sandbox asked of the broker.
     EGRESS_ALLOWED = "egress.allowed"
     EGRESS_REFUSED = "egress.refused"
+    GIT_REQUEST = "git.request"
+    GIT_REFUSED = "git.refused"
 
     # The web front end.
     WEB_LOGIN = "web.login"
@@ -84,6 +86,7 @@ LEVELS: Mapping[Code, int] = {
     Code.FORWARD_REFUSED: logging.WARNING,
     Code.MODEL_REFUSED: logging.WARNING,
     Code.EGRESS_REFUSED: logging.WARNING,
+    Code.GIT_REFUSED: logging.WARNING,
     Code.WEB_REFUSED: logging.WARNING,
     Code.WEB_MALFORMED: logging.WARNING,
 }

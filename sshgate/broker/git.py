@@ -1,0 +1,186 @@
+"""git over https with a token that stays outside: ``/git/HOST/OWNER/NAME`` on the port, by git's ``insteadOf``.
+
+Only what ``git clone``, ``fetch`` and ``push`` ask of a server passes (gitprotocol-http). The token is added here; what
+the sandbox sends as a credential is not among the headers that go on.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from sshgate.broker.caller import Caller, Refused
+from sshgate.broker.keys import Keys
+from sshgate.config.model import Config, GitHost
+from sshgate.config.values import matches
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import EventContext, Events, Stranger
+from sshgate.telemetry.timings import since
+
+PREFIX = "/git/"
+UPLOAD, RECEIVE = "git-upload-pack", "git-receive-pack"
+# Seconds. A server may count and compress objects for minutes before it sends a byte.
+TIMES = aiohttp.ClientTimeout(total=3600, sock_connect=20, sock_read=600)
+BUFFER = 64 * 1024
+LONGEST_REPOSITORY = 200
+
+_PATH = re.compile(
+    r"/git/(?P<host>[A-Za-z0-9.-]+)/(?P<repository>\w[\w.-]*(?:/\w[\w.-]*){1,4})/"
+    rf"(?P<asked>info/refs|{UPLOAD}|{RECEIVE})\Z",
+    re.ASCII,
+)
+_QUERY = re.compile(rf"service=({UPLOAD}|{RECEIVE})\Z")
+_SENT = (
+    "Accept",
+    "Accept-Encoding",
+    "Content-Type",
+    "Content-Encoding",
+    "Content-Length",
+    "Git-Protocol",
+    "User-Agent",
+)
+_RETURNED = ("Content-Type", "Content-Encoding", "Cache-Control", "Expires", "Pragma")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    host: str
+    repository: str
+    path: str
+    service: str
+
+
+class GitProxy:
+    """Answers the git requests of all sandboxes. ``open`` it first, ``close`` it last."""
+
+    def __init__(self, config: Config, events: Events) -> None:
+        self._config = config
+        self._events = events
+        self._keys = Keys()
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<GitProxy to {', '.join(self._config.git) or 'nowhere'}>"
+
+    async def open(self) -> None:
+        """Prepare connections to servers."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
+            auto_decompress=False, timeout=TIMES, read_bufsize=BUFFER, skip_auto_headers=("Accept", "Content-Type"),
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def reconfigure(self, config: Config) -> None:
+        """Use other settings for later requests."""
+        self._config = config
+
+    async def answer(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
+        """Answer one request. Cancelling it ends the server's answer as well."""
+        events = self._events.context(
+            user=caller.user, profile=caller.profile, sandbox=caller.sandbox, name=caller.name
+        )
+        try:
+            asked = _asked(request)
+            events = events.with_fields(host=asked.host, repository=asked.repository, service=asked.service)
+            return await self._forward(request, asked, self._host(asked, caller), caller, events)
+        except Refused as error:
+            stranger = Stranger(f"{caller.sandbox} {caller.uid}")
+            events.emit(Code.GIT_REFUSED, status=error.status, reason=error.sentence, stranger=stranger)
+            # git shows a plain text as the server's own words.
+            response = web.Response(status=error.status, text=f"sshgate: {error.sentence}\n")
+            response.force_close()
+            return response
+
+    def _host(self, asked: _Asked, caller: Caller) -> GitHost:
+        profile, host = self._config.profiles.get(caller.profile), self._config.git.get(asked.host)
+        if profile is None or host is None or asked.host not in profile.git:
+            raise Refused(f"there is no token for {asked.host} here; ask your operator (git, profiles.*.git).")
+        if not matches(asked.repository.lower().removesuffix(".git"), [one.lower() for one in host.allow]):
+            raise Refused(f"{asked.repository} is not among the repositories allowed here (git.{asked.host}.allow).")
+        if asked.service == RECEIVE and not host.push:
+            raise Refused(f"pushing to {asked.host} is not allowed here (git.{asked.host}.push).")
+        return host
+
+    async def _forward(
+        self, request: web.BaseRequest, asked: _Asked, host: GitHost, caller: Caller, events: EventContext
+    ) -> web.StreamResponse:
+        token = self._keys.of_git(asked.host, host, caller.user)
+        login = token if ":" in token else f"x-access-token:{token}"
+        headers = {name: request.headers[name] for name in _SENT if name in request.headers}
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+        base = (host.upstream or f"https://{asked.host}").rstrip("/")
+        counted = [0, 0]
+
+        async def body() -> AsyncIterator[bytes]:
+            async for piece in request.content.iter_any():
+                counted[0] += len(piece)
+                yield piece
+
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        assert self._session is not None
+        began = time.monotonic()
+        try:
+            response = await self._session.request(
+                request.method, URL(f"{base}{asked.path}", encoded=True), headers=headers,
+                data=body() if request.method == "POST" else None, allow_redirects=False,
+            )  # fmt: skip
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            raise Refused(f"{asked.host} cannot be reached; try again.", 502) from None
+        try:
+            if response.status == 401:
+                raise Refused(f"{asked.host} does not take your operator's token; ask them for another.")
+            if 300 <= response.status < 400:
+                raise Refused(
+                    f"{asked.host} answered with a redirect, which is not followed; has it been renamed?", 502
+                )
+            answer = web.StreamResponse(
+                status=response.status,
+                headers={one: response.headers[one] for one in _RETURNED if one in response.headers},
+            )
+            await answer.prepare(request)
+            whole = False
+            try:
+                async for piece in response.content.iter_any():
+                    counted[1] += len(piece)
+                    await answer.write(piece)
+                whole = True
+            except (aiohttp.ClientError, TimeoutError):
+                # The sandbox must not take the part that came for the whole.
+                request.protocol.force_close()
+            finally:
+                events.emit(
+                    Code.GIT_REQUEST, status=response.status, bytes_in=counted[0], bytes_out=counted[1], whole=whole,
+                    seconds=since(began),
+                )  # fmt: skip
+            return answer
+        finally:
+            response.close()
+
+
+def _asked(request: web.BaseRequest) -> _Asked:
+    """Read what is asked for. Raises ``Refused`` for all that clone, fetch and push do not ask."""
+    path, _, query = request.raw_path.partition("?")
+    found = _PATH.match(path)
+    service = _QUERY.match(query) if found and found["asked"] == "info/refs" else None
+    refs = found is not None and service is not None and request.method == "GET" and not request.can_read_body
+    pack = found is not None and found["asked"] != "info/refs" and not query and request.method == "POST"
+    if found is None or not (refs or pack):
+        raise Refused("only what git's clone, fetch and push ask is passed on.", 404)
+    asked, repository = found["asked"], found["repository"]
+    if len(repository) > LONGEST_REPOSITORY:
+        raise Refused("this is no repository's name.", 404)
+    suffix = f"?{query}" if query else ""
+    return _Asked(found["host"].lower(), repository, f"/{repository}/{asked}{suffix}", service[1] if service else asked)
