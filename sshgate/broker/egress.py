@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sshgate.broker.caller import Caller
 from sshgate.broker.hello import LONGEST_HELLO, UNRECOGNIZED_NAME, Hello, NotTls, client_hello
-from sshgate.broker.outside import Resolve, Unreachable, connect
+from sshgate.broker.outside import Lookups, Resolve, Unreachable, connect
 from sshgate.broker.proxy_head import LONGEST_HEAD, BadHead, Connect, Fetch, answer, parse
 from sshgate.broker.sockets import SocketStream
 from sshgate.config.host_names import HTTP, HTTPS, Rules, canonical, wish
@@ -74,11 +74,11 @@ class EgressProxy:
 
     def __init__(self, policy: Callable[[Caller], Egress | None], resolve: Resolve, report: Report) -> None:
         self._policy = policy
-        self._resolve = resolve
+        self._lookups = Lookups(resolve)
         self._report = report
 
     def __repr__(self) -> str:
-        return f"<EgressProxy by {self._resolve!r}>"
+        return f"<EgressProxy {self._lookups!r}>"
 
     async def serve(self, stream: Stream, caller: Caller) -> None:
         """Serve one connection from a sandbox, to its end. Closes the stream. Never raises for what the peer sends.
@@ -141,7 +141,7 @@ class EgressProxy:
         if isinstance(asked, Connect) and asked.port == HTTP:
             raise _Refused(403, "no TLS", f"a tunnel has to be TLS: ask for http://{host}/ without CONNECT.")
         try:
-            return await connect(host, asked.port, self._resolve, egress.private)
+            return await connect(host, asked.port, caller.user, self._lookups, egress.private)
         except Unreachable as error:
             if error.refused:
                 raise _Refused(403, "private address", f"{error}; see egress.private.") from None

@@ -10,13 +10,16 @@ from ipaddress import ip_address, ip_network
 
 from sshgate.broker.addresses import Address, public, within
 from sshgate.broker.sockets import LIMIT, SocketStream
+from sshgate.sandbox.shares import Shares
+from sshgate.stream.tasks import TaskSet
 
 LOOKUP_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 # Addresses of one name that are tried.
 MOST_ADDRESSES = 4
-# Lookups at a time: the system's resolver blocks a thread for each.
+# Lookups at a time, and of one user: the system's resolver blocks a thread for each.
 LOOKUPS = 16
+LOOKUPS_OF_ONE = 8
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 """Looks up all addresses of a name. Raises ``OSError`` if there are none."""
@@ -59,21 +62,52 @@ def _look_up(name: str) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-async def connect(name: str, port: int, resolve: Resolve, private: Iterable[str] = ()) -> SocketStream:
+class Lookups:
+    """Lookups of names for all users, of whom none can keep the others from theirs by names that nobody answers."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._places = Shares(LOOKUPS, LOOKUPS_OF_ONE)
+        self._asking: dict[str, asyncio.Task[Sequence[Address]]] = {}
+        self._tasks = TaskSet()
+
+    def __repr__(self) -> str:
+        return f"<Lookups of {len(self._asking)} names by {self._resolve!r}>"
+
+    async def of(self, name: str, user: str) -> Sequence[Address]:
+        """Return the addresses of a name; none if there are none, or no answer comes within ``LOOKUP_SECONDS``."""
+        asking = self._asking.get(name)
+        if asking is None:
+            asking = self._asking[name] = self._tasks.start(self._ask(name, user))
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                return await asyncio.shield(asking)
+        except TimeoutError:
+            return ()
+
+    async def _ask(self, name: str, user: str) -> Sequence[Address]:
+        # Its place is taken until the resolver has answered, however long nobody waits for that any more.
+        try:
+            async with self._places.hold(user):
+                return await self._resolve(name)
+        except (OSError, UnicodeError):
+            return ()
+        finally:
+            del self._asking[name]
+
+
+async def connect(name: str, port: int, user: str, lookups: Lookups, private: Iterable[str] = ()) -> SocketStream:
     """Connect to a name. It is looked up once; none of its addresses may be private or special.
 
     Args:
         name: In the form of ``config.host_names.canonical``.
+        user: For whom.
         private: Networks whose addresses are allowed although they are not public.
 
     Raises:
         Unreachable: It has no addresses, a forbidden one, or none that answers.
     """
-    try:
-        async with asyncio.timeout(LOOKUP_SECONDS):
-            addresses = list(await resolve(name))
-    except (OSError, UnicodeError, TimeoutError):
-        addresses = []
+    addresses = await lookups.of(name, user)
     if not addresses:
         raise Unreachable(f"{name} has no address")
     networks = [ip_network(one) for one in private]

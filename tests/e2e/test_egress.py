@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,19 @@ def test_a_used_up_budget_is_a_sentence_in_the_agents_window(user: Ssh, api: Fak
     refused = small.run(f"{ASK} claude-x again").out.decode()
     assert refused.startswith("429 sshgate: the budget of this sandbox is used up: $0.0"), refused
     assert len(api.asked()) == asked
+    small.run("end", options=("-s",))
+
+
+def test_a_used_up_budget_reads_well_in_claude_code(user: Ssh, provider: str) -> None:
+    """Word for word and at once: it does not try again."""
+    if provider == "local":
+        pytest.skip("Claude Code is in the image of pods")
+    small = user.as_user("dev+small=claude")
+    assert ANSWER.encode() in small.run("claude -p hi </dev/null", limit=90).out
+    began = time.monotonic()
+    refused = small.run("claude -p hi </dev/null", limit=90)
+    assert b"the budget of this sandbox is used up: $" in refused.out + refused.err, refused.both
+    assert time.monotonic() - began < 60
     small.run("end", options=("-s",))
 
 

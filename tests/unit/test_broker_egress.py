@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from sshgate.broker import outside
+from sshgate.broker.addresses import Address
 from sshgate.broker.hello import UNRECOGNIZED_NAME
-from sshgate.broker.outside import SystemResolver
-from tests.unit.outside_world import LOOPBACK, Proxy, authority, proxy, web_server
+from sshgate.broker.outside import LOOKUPS, Lookups, SystemResolver
+from tests.unit.outside_world import LOOPBACK, Names, Proxy, authority, proxy, web_server
 from tests.unit.test_broker_hello import hello_of
 
 NAME = "packages.example"
@@ -299,3 +302,32 @@ async def test_the_machines_own_resolver_finds_addresses() -> None:
             await resolve("nowhere.invalid")
     finally:
         resolve.close()
+
+
+async def test_names_that_nobody_answers_hold_up_no_other_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "LOOKUP_SECONDS", 0.5)
+    never = asyncio.Event()
+    asked: list[str] = []
+
+    async def resolve(name: str) -> list[Address]:
+        asked.append(name)
+        if name.startswith("slow"):
+            await never.wait()
+        return [ip_address("127.0.0.1")]
+
+    lookups = Lookups(resolve)
+    slow = [asyncio.create_task(lookups.of(f"slow{number}.example", "eve")) for number in range(100)]
+    await asyncio.sleep(0.05)
+    assert len(asked) < LOOKUPS, "there is room for others"
+    assert list(await lookups.of("a.example", "ada")) == [ip_address("127.0.0.1")]
+    assert {tuple(found) for found in await asyncio.gather(*slow)} == {()}
+    assert list(await lookups.of("b.example", "ada")) == [ip_address("127.0.0.1")]
+    never.set()
+
+
+async def test_a_name_is_looked_up_once_for_all_who_ask_at_the_same_time() -> None:
+    names = Names({"a.example": [["127.0.0.1"]]})
+    lookups = Lookups(names)
+    found = await asyncio.gather(*(lookups.of("a.example", user) for user in ("ada", "eve", "ada")))
+    assert [list(one) for one in found] == [[ip_address("127.0.0.1")]] * 3
+    assert names.asked == ["a.example"]
