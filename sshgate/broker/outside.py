@@ -68,20 +68,20 @@ class Lookups:
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
         self._places = Shares(LOOKUPS, LOOKUPS_OF_ONE)
-        self._asking: dict[str, asyncio.Task[Sequence[Address]]] = {}
+        self._open: dict[str, asyncio.Task[Sequence[Address]]] = {}
         self._tasks = TaskSet()
 
     def __repr__(self) -> str:
-        return f"<Lookups of {len(self._asking)} names by {self._resolve!r}>"
+        return f"<Lookups of {len(self._open)} names by {self._resolve!r}>"
 
     async def of(self, name: str, user: str) -> Sequence[Address]:
         """Return the addresses of a name; none if there are none, or no answer comes within ``LOOKUP_SECONDS``."""
-        asking = self._asking.get(name)
-        if asking is None:
-            asking = self._asking[name] = self._tasks.start(self._ask(name, user))
+        lookup = self._open.get(name)
+        if lookup is None:
+            lookup = self._open[name] = self._tasks.start(self._ask(name, user))
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
-                return await asyncio.shield(asking)
+                return await asyncio.shield(lookup)
         except TimeoutError:
             return ()
 
@@ -93,7 +93,7 @@ class Lookups:
         except (OSError, UnicodeError):
             return ()
         finally:
-            del self._asking[name]
+            del self._open[name]
 
 
 async def connect(name: str, port: int, user: str, lookups: Lookups, private: Iterable[str] = ()) -> SocketStream:
