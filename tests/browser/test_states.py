@@ -14,13 +14,14 @@ import pytest
 
 from tests.browser.conftest import web
 from tests.browser.test_hands import PHONE
+from tests.browser.test_touch import Fingers
 from tests.conftest import MakeGateway
 from tests.rig.browser import Door, Tab, Visitor
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.relay import Relay
 from tests.rig.ssh import Ssh
 
-LARGEST = 100_000
+LARGEST = 150_000
 SIGHT = (
     r"PS1='\[\e[32m\]you@sandbox\[\e[0m\]:\[\e[34m\]\W\[\e[0m\]\$ '; cd /tmp; mkdir -p src docs; touch README.md; "
     r"clear; ls -l --color=always --time-style=+ /etc/ | sed -n '2,11p'"
@@ -99,6 +100,7 @@ def test_every_state_is_shown_and_leads_on(
     tab.page.select_option("#theme", "light")
     keep(tab, "settings-light")
     tab.page.keyboard.press("Escape")
+    keep(tab, "terminal-light")
     tab.page.locator(".panel:visible .xterm").click()
     tab.prompt().type("exit 3\n")
     tab.says("Ended with status 3.")
@@ -109,6 +111,18 @@ def test_every_state_is_shown_and_leads_on(
     phone.type(f"{SIGHT.replace('2,11p', '2,6p')}\n")
     phone.prompt()
     keep(phone, "phone")
+    phone.page.tap("#all-tabs")
+    keep(phone, "phone-tabs")
+    phone.page.keyboard.press("Escape")
+    Fingers(phone).press(0.8)
+    phone.page.locator("#select-dialog[open]").wait_for()
+    keep(phone, "phone-select")
+    phone.page.keyboard.press("Escape")
+    phone.page.evaluate("() => document.getElementById('menu').showPopover()")
+    phone.page.select_option("#theme", "light")
+    phone.page.keyboard.press("Escape")
+    phone.page.get_by_role("button", name="More keys").tap()
+    keep(phone, "phone-light")
 
 
 def test_output_survives_a_lost_network_exactly_once(
