@@ -173,6 +173,11 @@ async def test_a_page_works_whichever_worker_its_connections_reach(place: Place)
             session = await page.new()
             tab = Tab(page, session["id"])
             await tab.open(session["ticket"])
+            # On a connection of its own, while the socket has another one.
+            async with page.http.get(f"{page.url}/api/events") as events:
+                while not (line := await events.content.readline()).startswith(b"data: "):
+                    assert line
+                assert session["id"].encode() in line
             await tab.type(f"echo {number}-$((6 * 7)); exit\n".encode())
             await tab.until(lambda: tab.messages("exit"), "exit")  # noqa: B023
             assert f"{number}-42".encode() in tab.text
