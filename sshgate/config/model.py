@@ -256,9 +256,9 @@ class Profile:
     """``connection``: one sandbox for all channels of a connection. ``channel``: a new one for each channel."""
     shell: str = "/bin/bash"
     """The login shell. If the image lacks it, the account's shell is used, then /bin/sh."""
-    hold: Literal["named", "always", "never"] = "never"
-    """Programs on terminals outlive their clients, and the next login joins them: in named sandboxes, or in all. Needs
-    python3 in the image."""
+    hold: Literal["named", "always", "never"] = "named"
+    """Programs on terminals outlive their clients, and the next login joins them: in named sandboxes, or in all. Where
+    the image has no python3, they do not."""
     allow: tuple[str, ...] = ("*",)
     """Patterns of the users who may use this profile."""
     resources: Resources = Resources()

@@ -61,6 +61,11 @@ def ratio(name: str, unit: str, ours: Samples, baseline: Samples, most: float | 
     return Row(name, unit, ours, baseline, figure, " ".join(filter(None, bounds)), met)
 
 
+def p99(values: list[float]) -> float:
+    """The value below which 99 of 100 are."""
+    return statistics.quantiles(values, n=100)[98]
+
+
 def seconds(work: Callable[[], object]) -> float:
     """How long one call takes."""
     start = time.perf_counter()

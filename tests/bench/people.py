@@ -24,7 +24,7 @@ from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import Exec, Process, Request
 from sshgate.stream.terminal import Terminal
-from tests.bench.measure import Row, Samples, in_turn, ratio
+from tests.bench.measure import Row, Samples, in_turn, p99, ratio
 from tests.bench.scene import Scene
 from tests.rig.cluster import IMAGE
 from tests.rig.gateway import Gateway
@@ -47,7 +47,7 @@ Press = Callable[[bytes], Awaitable[object]]
 
 def typists(scene: Scene, runs: int) -> Row:
     """People who type at once: through ssh and the gateway, and over as many bare execs."""
-    _, ssh = scene.gateway("kubernetes")
+    _, ssh = scene.gateway("kubernetes", hold="never")
     ours, base = Samples(f"ssh -tt, {PEOPLE[-1]} people: p99"), Samples("exec websockets: p99")
     medians = [Samples("ssh: p50"), Samples("exec: p50")]
 
@@ -63,9 +63,9 @@ def typists(scene: Scene, runs: int) -> Row:
                 for side, samples, middle, found in zip(
                     ("exec", "ssh "), (base, ours), medians[::-1], echoes, strict=True
                 ):
-                    p50, p99 = statistics.median(found), _p99(found)
-                    print(f"typists    {people} people, {side}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {len(found)} keys")
-                    samples.values, middle.values = [p99], [p50]
+                    p50, late = statistics.median(found), p99(found)
+                    print(f"typists    {people} people, {side}: p50 {p50:.2f} ms, p99 {late:.2f} ms, {len(found)} keys")
+                    samples.values, middle.values = [late], [p50]
 
     uvloop.run(all_sizes())
     added, middle = ours.median - base.median, medians[0].median - medians[1].median
@@ -162,10 +162,6 @@ async def _type(presses: list[Press], seconds: float = TURN_SECONDS) -> list[flo
     return echoes
 
 
-def _p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100)[98]
-
-
 # --- workers ---
 
 
@@ -248,7 +244,7 @@ async def _flooded(gateway: Gateway, ssh: Ssh, runs: int) -> list[float]:
                 assert flood.stdin is not None
                 flood.stdin.write(b"\n")
             # As long as a flood goes on.
-            found.append(_p99(await _type([_press(client) for client in clients], 2.0)))
+            found.append(p99(await _type([_press(client) for client in clients], 2.0)))
             await asyncio.gather(*(flood.communicate() for flood in floods))
     finally:
         for client in clients:
@@ -295,7 +291,7 @@ def _sockets(pid: int) -> set[str]:
 
 
 def _pair(scene: Scene, workers: int) -> tuple[Gateway, Ssh]:
-    return scene.gateway("kubernetes", workers=workers)
+    return scene.gateway("kubernetes", workers=workers, hold="never")
 
 
 ROWS: dict[str, Callable[[Scene, int], Row]] = {

@@ -21,7 +21,7 @@ from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import Exec, Request
 from sshgate.stream.terminal import Terminal
-from tests.bench import files, page, people, warm, web
+from tests.bench import files, held, page, people, warm, web
 from tests.bench.fence import fence
 from tests.bench.forwards import forward, forward_first
 from tests.bench.gateways import gateways
@@ -178,6 +178,7 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "forward-first": forward_first,
     **files.ROWS,
     **people.ROWS,
+    **held.ROWS,
 }
 
 

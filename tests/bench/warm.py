@@ -77,7 +77,7 @@ def prompt(scene: Scene, runs: int) -> Row:
 
     def log_in() -> float:
         fill(scene, gateway, POOL)
-        return _first_byte(ssh)
+        return first_byte(ssh)
 
     in_turn(runs, (ours, log_in), (base, lambda: _timed(exec_true)))
     return ratio("warm-prompt", "s", ours, base, most=0.5, least=None)
@@ -239,7 +239,7 @@ def _timed(argv: Sequence[str | bytes]) -> float:
     return seconds(lambda: subprocess.run(argv, stdin=subprocess.DEVNULL, check=True, env=environment()))
 
 
-def _first_byte(ssh: Ssh) -> float:
+def first_byte(ssh: Ssh) -> float:
     """From the start of the client on a terminal of its own to the first thing it shows."""
     ours, theirs = pty.openpty()
     start = time.perf_counter()
