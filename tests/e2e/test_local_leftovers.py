@@ -45,7 +45,7 @@ SCENES: dict[str, tuple[tuple[str, ...], Callable[[OnTerminal], None]]] = {
 
 @pytest.fixture
 def served(gateway: Callable[..., Gateway]) -> Gateway:
-    return gateway("local")
+    return gateway("local", profiles={"default": {"hold": "never"}})
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def crowd(make_gateway: MakeGateway, namespace: Namespace, user_at: Callable[[Ga
     gateway = make_gateway(
         "kubernetes",
         telemetry={"listen": f"127.0.0.1:{health}"},
-        profiles={"default": {"resources": {"limits": {"memory": "3Gi"}}}},
+        profiles={"default": {"hold": "never", "resources": {"limits": {"memory": "3Gi"}}}},
     )
     made = Crowd(gateway, user_at(gateway).as_user("dev=crowd"), health, namespace)
     made.login()

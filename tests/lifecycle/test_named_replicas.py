@@ -72,7 +72,7 @@ def test_a_named_sandbox_outlives_a_gateway_that_stops(space: Namespace, replica
 def test_a_terminal_of_a_killed_gateway_keeps_no_sandbox_and_what_it_left_running_does(
     space: Namespace, replica: MakeReplica, user: UserAt
 ) -> None:
-    short = {"default": {"limits": {"detached": "10s"}}}
+    short = {"default": {"hold": "never", "limits": {"detached": "10s"}}}
     other = replica(profiles=short)  # it leads, or will
     killed = replica(profiles=short)
     idle, kept = (user("dev", killed).as_user(f"dev={name}") for name in ("idle", "kept"))
