@@ -24,6 +24,9 @@ SLACK = 256 * 1024
 # Input is not read from any client while more than this waits for the program.
 TYPED = 256 * 1024
 READ = 64 * 1024
+# A terminal gives 4 KiB at most. After as much as this it is read again at once, so often at most: a frame costs more.
+MUCH = 1024
+READS = 16
 # Bytes of output that are read after the end of the program at most: others may have its terminal open.
 DRAIN = 1 << 20
 # Clients whose taken input is remembered.
@@ -147,18 +150,21 @@ class Session:
             os._exit(127)
 
     def read(self) -> bool:
-        """Read output once. Returns whether the terminal is still open."""
-        try:
-            data = os.read(self.master, READ)
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            # EIO: no process has the terminal open any more.
-            if error.errno != errno.EIO:
-                raise
-            return False
-        self.append(data)
-        return bool(data)
+        """Read output, up to a bound. Returns whether the terminal is still open."""
+        for _ in range(READS):
+            try:
+                data = os.read(self.master, READ)
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                # EIO: no process has the terminal open any more.
+                if error.errno != errno.EIO:
+                    raise
+                return False
+            self.append(data)
+            if len(data) < MUCH:
+                return bool(data)
+        return True
 
     def drain(self) -> None:
         """Read what is left after the program's end, and close the terminal."""
