@@ -123,14 +123,14 @@ def back(scene: Scene, runs: int) -> Row:
 def bulk(scene: Scene, runs: int) -> Row:
     """64 MiB of output through a terminal."""
     held, plain = _both(scene)
-    command = f"stty raw; head -c {BULK} /dev/zero"
+    command = f"stty raw -echo; head -c {BULK} /dev/zero"
 
     def rate(user: Ssh) -> float:
         began = time.perf_counter()
         done = subprocess.run(
             user.argv(command, options=("-tt", "-n")), stdout=-1, stderr=-3, check=True, env=environment()
         )
-        assert len(done.stdout) == BULK
+        assert len(done.stdout) == BULK, (len(done.stdout), done.stdout.strip(b"\0")[:200])
         return BULK / MIB / (time.perf_counter() - began)
 
     ours, base = Samples("held: 64 MiB from a terminal"), Samples("not held")
