@@ -162,6 +162,10 @@ class Attachment(Protocol):
         """
 
 
+Unattended = tuple[str, str, str]
+"""A named sandbox without clients: its user, its name and its profile."""
+
+
 class NamedSandboxes(Protocol):
     """The named sandboxes. A name is looked up among one user's sandboxes only, never among another's."""
 
@@ -181,6 +185,12 @@ class NamedSandboxes(Protocol):
         Raises:
             BadRequest: it exists with another profile, and the user asked for one (``order.chosen``).
             GateError: as ``Provider.create`` and ``admit``.
+        """
+
+    def unattended(self) -> Sequence[Unattended]:
+        """Those without clients that this gateway has to look after: none, or all where it is the leader.
+
+        As far as is known, without asking.
         """
 
     async def find(self, order: Order) -> Sandbox | None:

@@ -54,7 +54,7 @@ class Core:
         # The Kubernetes provider counts pods over all gateways. Local sandboxes are counted by this process.
         counted = self.admission if config.sandbox.provider == "local" else None
         self.brokering = make_brokering(config, self.telemetry, self.provider)
-        self.ports = Ports(self.brokering.connections, config)
+        self.ports = Ports(self.brokering.connections, config, self.provider.named)
         add_usage_to(self.subsystems, self.brokering.spent, lambda: self.brokering.prices.date)
         add_egress_to(self.subsystems, self._connected)
         self.gateway = Gateway(
@@ -116,6 +116,7 @@ class Core:
     async def __aenter__(self) -> Core:
         await self.provider.open()
         await self.brokering.open()
+        self.ports.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

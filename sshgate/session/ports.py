@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from sshgate.config.values import matches
 from sshgate.errors import GateError
 from sshgate.forwarding.destinations import Tcp
 from sshgate.forwarding.relay import ConnectFailed, NoRelay, Relay, RelayStream
-from sshgate.sandbox.interfaces import Sandbox
+from sshgate.sandbox.interfaces import NamedSandboxes, Order, Sandbox
 from sshgate.session import notices
 from sshgate.stream.interfaces import Client
 from sshgate.stream.tasks import Event, TaskSet, cancel
@@ -30,18 +31,28 @@ READY_SECONDS = 5.0
 PAUSES = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 # Seconds between two attempts to listen, where the port is in use.
 LISTEN_AGAIN = 2.0
+# Seconds between looks for sandboxes whose port nobody keeps open, and before the next look at one that somebody does.
+LOOK_SECONDS = 10.0
+IN_USE_SECONDS = 60.0
 # Connections beyond those of ``broker.connections_per_sandbox``, which the broker refuses with a sentence.
 MOST_MORE = 8
 # Seconds after which a relay has run long enough that its end is no failure to start.
 STEADY_SECONDS = 60.0
 
 
+class _InUse(Exception):
+    """Another gateway has the port open, of a sandbox that no session here uses."""
+
+
 class Ports:
     """The ports of one gateway. ``close`` them before the provider."""
 
-    def __init__(self, broker: BrokerConnections, config: Config) -> None:
+    def __init__(self, broker: BrokerConnections, config: Config, named: NamedSandboxes | None = None) -> None:
+        """``named``: those of them that nobody is logged in to get a port, too, if no gateway keeps it open."""
         self._broker = broker
         self._config = config
+        self._named = named
+        self._looking: asyncio.Task[None] | None = None
         self._ports: dict[tuple[str, str], _Port] = {}
 
     def __repr__(self) -> str:
@@ -56,20 +67,45 @@ class Ports:
         """The port in sandboxes."""
         return self._config.broker.port
 
+    def start(self) -> None:
+        """Begin to look for sandboxes whose gateway has died while nobody was logged in, and open their ports."""
+        if self._named is not None:
+            self._looking = asyncio.create_task(self._look(self._named))
+
+    async def _look(self, named: NamedSandboxes) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            known = {(port.caller.user, port.caller.name) for port in self._ports.values()}
+            for user, name, profile in named.unattended():
+                configured = self._config.profiles.get(profile)
+                if configured is None or not configured.brokered or (user, name) in known:
+                    continue
+                with contextlib.suppress(GateError):
+                    sandbox = await named.find(Order(configured, user, secrets.token_hex(5), name))
+                    if sandbox is not None:
+                        self._open(sandbox, user, configured, name, {}, attended=False)
+
     def open(self, sandbox: Sandbox, user: str, granted: Grant, keys: Mapping[str, str]) -> _Port:
         """Open the sandbox's port, without waiting; if it is open, only add the keys that the user has brought."""
+        return self._open(sandbox, user, granted.profile, granted.name, keys, attended=True)
+
+    def _open(
+        self, sandbox: Sandbox, user: str, profile: Profile, name: str | None, keys: Mapping[str, str], attended: bool
+    ) -> _Port:
         key = sandbox.id, sandbox.uid
         port = self._ports.get(key)
         if port is None:
             groups = self._config.limits.groups
             theirs = tuple(name for name, group in groups.items() if matches(user, group.users))
-            caller = Caller(user, theirs, granted.profile.name, sandbox.id, sandbox.uid, granted.name)
-            port = self._ports[key] = _Port(self._broker, caller, sandbox, self._config.broker, granted.profile)
-        port.open(sandbox, keys, lambda: self._ports.pop(key, None))
+            caller = Caller(user, theirs, profile.name, sandbox.id, sandbox.uid, name)
+            port = self._ports[key] = _Port(self._broker, caller, sandbox, self._config.broker, profile)
+        port.open(sandbox, keys, lambda: self._ports.pop(key, None), attended)
         return port
 
     async def close(self) -> None:
         """Close all ports. Their connections end. Never raises."""
+        if self._looking is not None:
+            await cancel(self._looking)
         ports, self._ports = list(self._ports.values()), {}
         await asyncio.gather(*(port.close() for port in ports))
 
@@ -125,12 +161,13 @@ class _Port:
         self, broker: BrokerConnections, caller: Caller, sandbox: Sandbox, settings: Broker, profile: Profile
     ) -> None:
         self._broker = broker
-        self._caller = caller
+        self.caller = caller
         self._number = settings.port
         self._most = settings.connections_per_sandbox + MOST_MORE
         self._lifetime = profile.limits.max_lifetime
         self._before = environment.script(profile, settings.port)
         self._keys: dict[str, str] = {}
+        self._wanted = Event()
         self._problem: str | None = None
         self._known = Event()
         self._task: asyncio.Task[None] | None = None
@@ -139,10 +176,15 @@ class _Port:
         self._tasks = TaskSet()
 
     def __repr__(self) -> str:
-        return f"<_Port {self._number} of {self._caller.sandbox} {len(self._tasks)} connections>"
+        return f"<_Port {self._number} of {self.caller.sandbox} {len(self._tasks)} connections>"
 
-    def open(self, sandbox: Sandbox, keys: Mapping[str, str], ended: Callable[[], object]) -> None:
-        """Open it if it is not. ``ended`` is called once the sandbox has gone."""
+    def open(self, sandbox: Sandbox, keys: Mapping[str, str], ended: Callable[[], object], attended: bool) -> None:
+        """Open it if it is not. ``ended`` is called once the sandbox has gone.
+
+        ``attended``: a session of this gateway wants it; else it is given up where it is in use already.
+        """
+        if attended:
+            self._wanted.set()
         self._sandbox = sandbox
         self._keys |= keys
         if self._expiry is not None:
@@ -177,6 +219,11 @@ class _Port:
                 there = not failures or await self._sandbox.exists()
                 if there:
                     await self._listen(await Relay.start(self._sandbox, resident=self._before))
+            except _InUse:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(IN_USE_SECONDS):
+                        await self._wanted.wait()
+                there = self._wanted.is_set()
             except NoRelay:
                 self._know("the image has no python3, so that no agent here reaches a model; install it there.")
                 break
@@ -196,6 +243,8 @@ class _Port:
                 except ConnectFailed as error:
                     # By another gateway, or by a program of the user.
                     self._know(f"port {self._number} of the sandbox: {error}")
+                    if not self._wanted.is_set():
+                        raise _InUse from error
                     await asyncio.sleep(LISTEN_AGAIN)
                 else:
                     self._know(None)
@@ -209,6 +258,6 @@ class _Port:
 
     def _accepted(self, stream: RelayStream, host: str, port: int) -> None:
         if len(self._tasks) < self._most:
-            self._tasks.start(self._broker.serve(stream, self._caller, self._keys))
+            self._tasks.start(self._broker.serve(stream, self.caller, self._keys))
         else:
             stream.close()

@@ -57,6 +57,21 @@ def test_another_gateway_takes_the_port_of_one_that_was_killed_in_a_stream(
     until(lambda: not space.living(), 30, "the end of it")
 
 
+def test_an_agent_that_nobody_watches_goes_on_when_its_gateway_was_killed(
+    space: Namespace, replica: MakeReplica, user: UserAt, api: FakeApi, settings: dict[str, Any]
+) -> None:
+    """The other gateway opens the port although nobody logs in."""
+    one, two = replica(**settings), replica(**settings)
+    here, there = user("dev", one).as_user("dev=work"), user("dev", two).as_user("dev=work")
+    assert here.run("nohup sh -c 'sleep 5; claude -p alone' >/tmp/answer 2>&1 </dev/null & sleep 0.3").status == 0
+    nothing_left(one.kill())
+    until(lambda: any(b"alone" in received.body for received in api.asked()), 120, "its request")
+    answered = until(lambda: there.run("grep well /tmp/answer").out, 60, "its answer")
+    assert ANSWER.encode() in answered
+    assert there.run("end", options=("-s",)).status == 0
+    until(lambda: not space.living(), 30, "the end of it")
+
+
 def test_an_agent_that_nobody_watches_goes_on_when_its_user_comes_back_by_another_gateway(
     space: Namespace, replica: MakeReplica, user: UserAt, api: FakeApi, settings: dict[str, Any]
 ) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from sshgate.errors import GateError, StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.claim import MOST_UNKNOWN
 from sshgate.lifecycle.join import Join, Make, Wait, join
-from sshgate.lifecycle.records import Record
+from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.registry import LOOK_AFTER, Registry
 from sshgate.lifecycle.requests import Answer, Delete, attach_patch, detach_patch, named_annotations
 from sshgate.providers.kubernetes import podspec
@@ -38,7 +38,7 @@ from sshgate.providers.kubernetes.names import Names
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
-from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox
+from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox, Unattended
 from sshgate.sandbox.side_execs import ExecLimits
 
 # How long a login waits until the previous sandbox of the same name is gone; usually a second or two.
@@ -134,6 +134,15 @@ class KubernetesNamed:
         async with self._locks.alone(labels.named_pod(order.user, order.name)):
             record, made = await self._one(order.name, order, notice, admit)
             return await self._attach(record, order, notice, made)
+
+    def unattended(self) -> Sequence[Unattended]:
+        registry = self._registry
+        found = registry.cache.claimed(registry.now) if registry.cache.synced and registry.leads else []
+        return [
+            (one.user, one.sandbox, one.profile)
+            for one in found
+            if one.sandbox and one.user and one.counts and one.stage is Stage.READY and not one.attached
+        ]
 
     @failures.raised_as(Unavailable)
     async def find(self, order: Order) -> Sandbox | None:

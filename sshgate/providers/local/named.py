@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from weakref import WeakValueDictionary
 
 from sshgate.errors import BadRequest
 from sshgate.lifecycle.occupancy import Occupancy
 from sshgate.providers.local.sandbox import LocalSandbox
-from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox
+from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox, Unattended
 from sshgate.stream.tasks import cancel
 
 Make = Callable[[Order, Notice], Awaitable[LocalSandbox]]
@@ -59,6 +59,9 @@ class LocalNamed:
         assert order.name is not None
         kept = self._kept.get((order.user, order.name))
         return kept.sandbox if kept is not None and kept.sandbox.usable else None
+
+    def unattended(self) -> Sequence[Unattended]:
+        return []  # they end with their gateway, which has opened what they need
 
     async def list(self, user: str | None) -> list[Listed]:
         kept = {one.sandbox: one for one in self._kept.values()}
