@@ -69,7 +69,8 @@ class Access:
     """Public keys of certificate authorities, one per line; ``None``: only those of ``cert-authority`` key lines."""
     accept_env: tuple[str, ...] = (
         "LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "NO_COLOR", "TZ",
-        "GIT_PROTOCOL", "ANTHROPIC_*", "CLAUDE_*", "SSHGATE_PROFILE", "SSHGATE_NAME", "SSHGATE_RECEIPT",
+        "GIT_PROTOCOL", "ANTHROPIC_*", "CLAUDE_*", "OPENAI_API_KEY", "GEMINI_API_KEY",
+        "SSHGATE_PROFILE", "SSHGATE_NAME", "SSHGATE_RECEIPT",
     )  # fmt: skip
     """Patterns of the variables that a client may set. TERM is part of the terminal request instead."""
     accept_env_forced: tuple[str, ...] = ("LANG", "LC_*", "TZ", "TERM", "COLORTERM", "NO_COLOR", "GIT_PROTOCOL")
