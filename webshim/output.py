@@ -24,12 +24,15 @@ class Start:
     """``None``: the page resumes with what its terminal shows already."""
     redraw: bool = False
     """The terminal's state was lost: the program must be made to redraw."""
+    screen: bytes = b""
+    """Bytes that belong to the snapshot: the page writes them first."""
 
 
 class Output:
     """A ring buffer of the last output, and the latest snapshot. Offsets count all bytes of output from 0.
 
-    ``limit`` is the size in bytes; the last chunk is always kept whole, even if it is larger.
+    ``limit`` is the size in bytes; the last chunk is always kept whole, even if it is larger. Where a held session was
+    joined, the output before is not known here, only perhaps the screen that it led to (``restart``).
     """
 
     def __init__(self, limit: int = RING_BYTES) -> None:
@@ -38,8 +41,12 @@ class Output:
         self._offsets: deque[int] = deque()
         self._modes = Modes()  # the modes at the start of the ring
         self._snapshot: Snapshot | None = None
+        self._base = 0
+        self._screen: bytes | None = b""
         self.end = 0
         """The offset of the next byte."""
+        self.restarts = 0
+        """How often the output was begun anew: what a viewer was sent before does not lead to it."""
 
     def __repr__(self) -> str:
         snapshot = f", snapshot at {self._snapshot.offset}" if self._snapshot is not None else ""
@@ -52,8 +59,31 @@ class Output:
 
     @property
     def snapshot_offset(self) -> int:
-        """The offset of the latest snapshot; 0 without one, since the terminal is empty there."""
-        return self._snapshot.offset if self._snapshot is not None else 0
+        """The offset of the latest snapshot; without one that of the beginning, where the terminal's state is known."""
+        return self._snapshot.offset if self._snapshot is not None else self._base
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing is known here that an empty terminal could begin with."""
+        return self._screen is None and self._snapshot is None
+
+    def resume(self, offset: int) -> None:
+        """Begin at an offset whose terminal only the page has."""
+        self._begin_anew(offset, None)
+
+    def restart(self, offset: int, screen: bytes, modes: bytes) -> None:
+        """Begin anew at an offset, where a terminal shows ``screen``, after which it has these modes."""
+        self._begin_anew(offset, screen)
+        self._modes.feed(modes)
+        self.restarts += 1
+
+    def _begin_anew(self, offset: int, screen: bytes | None) -> None:
+        self._chunks.clear()
+        self._offsets.clear()
+        self._modes = Modes()
+        self._snapshot = None
+        self._base = self.end = offset
+        self._screen = screen
 
     def append(self, data: bytes) -> None:
         """Append output. As few of the oldest chunks as possible are dropped."""
@@ -68,6 +98,8 @@ class Output:
         while len(self._chunks) > 1 and self.end - self._offsets[0] > self._limit:
             self._offsets.popleft()
             self._modes.feed(self._chunks.popleft())
+            if self._screen:
+                self._screen = None  # output after it is lost, and it would only take memory
 
     def read(self, offset: int, most: int) -> bytes:
         """Return at most ``most`` bytes from ``offset`` on; empty at the end.
@@ -100,8 +132,9 @@ class Output:
     def begin(self, offset: int | None, columns: int, rows: int) -> Start:
         """Decide where a page begins.
 
-        In this order: resume at ``offset`` if the ring has it; the latest snapshot; an empty terminal if the ring has
-        all output; else a terminal with the right modes, and a redraw by the program.
+        In this order: resume at ``offset`` if the ring has it; the latest snapshot; an empty terminal, or the screen of
+        the beginning, if the ring has all output since; else a terminal with the right modes, and a redraw by the
+        program.
 
         Args:
             offset: the page's terminal holds the output below it; ``None``: it is empty.
@@ -112,8 +145,8 @@ class Output:
             return Start(offset)
         if self._snapshot is not None and self._snapshot.offset >= self.start:
             return Start(self._snapshot.offset, self._snapshot)
-        if self.start == 0:
-            return Start(0, Snapshot(0, columns, rows, ""))
+        if self.start == self._base and self._screen is not None:
+            return Start(self._base, Snapshot(self._base, columns, rows, ""), screen=self._screen)
         return self._lost(columns, rows)
 
     def _lost(self, columns: int, rows: int) -> Start:

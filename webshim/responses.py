@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from sshgate.errors import Denied, GateError, LimitReached, Unavailable
+from sshgate.errors import BadRequest, Denied, GateError, LimitReached, NoSuchSandbox, Unavailable
 
 # xterm.js needs inline styles. Scripts, fonts and connections are allowed from our own origin only.
 CONTENT_SECURITY_POLICY = (
@@ -100,6 +100,10 @@ def _of_gate(error: GateError) -> Refusal:
     message = str(error)
     if isinstance(error, Denied):
         return Refusal(403, "denied", message)
+    if isinstance(error, BadRequest):
+        return Refusal(400, "request", message)
+    if isinstance(error, NoSuchSandbox):
+        return Refusal(404, "not_found", message)
     if isinstance(error, LimitReached):
         return Refusal(429, "limit", message)
     if isinstance(error, Unavailable):

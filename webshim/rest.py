@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Annotated, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from sshgate.access.connections import network_of
-from sshgate.config.values import matches
+from sshgate.config.values import is_label, matches
 from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Stranger
@@ -45,10 +47,15 @@ class LoginBody(Struct):
 
 
 class CreateBody(Struct):
-    """The session to create. With ``cols`` and ``rows`` its program starts at once."""
+    """The session to create. With ``cols`` and ``rows`` its program starts at once.
+
+    ``session`` is a held session of the sandbox ``name``. ``held`` is its id, if the page has shown it before.
+    """
 
     profile: str | None = None
     name: str | None = None
+    session: str | None = None
+    held: Annotated[str, Meta(max_length=64)] | None = None
     cols: Columns | None = None
     rows: Rows | None = None
 
@@ -58,6 +65,7 @@ class Rest:
 
     def __init__(self, state: WebState) -> None:
         self._state = state
+        self._looks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # --- login ---
 
@@ -155,7 +163,12 @@ class Rest:
         if (body.cols is None) != (body.rows is None):
             raise Refusal(400, "request", "give both of cols and rows, or neither.")
         size = TerminalSize.of(body.cols, body.rows) if body.cols is not None and body.rows is not None else None
-        session = state.sessions.create(principal, state.source(request), body.profile or None, body.name or None, size)
+        if body.session and (not body.name or not is_label(body.session)):
+            raise Refusal(400, "request", "a held session is named by the name of its sandbox and its own.")
+        session = state.sessions.create(
+            principal, state.source(request), body.profile or None, body.name or None, size, body.session or None,
+            (body.held if body.session else None) or "",
+        )  # fmt: skip
         response = answer({**session.summary(), "ticket": self._ticket(session)}, 201)
         response.headers["Location"] = f"{state.base(request)}/api/sessions/{session.id}"
         return response
@@ -181,6 +194,22 @@ class Rest:
         session = self._state.sessions.get(principal.user, request.match_info["id"])
         if session is not None:
             await self._state.sessions.removed(session)
+        return web.Response(status=204)
+
+    async def held(self, request: web.Request) -> web.Response:
+        """GET api/held-sessions."""
+        user = (await self._state.principal(request)).user
+        # Each look is an exec in each sandbox.
+        async with self._looks.setdefault(user, asyncio.Lock()):
+            found = await self._state.gateway.held.of(user, holding=True)
+        sessions = [{"sandbox": one.sandbox, **asdict(each)} for one in found for each in one.sessions]
+        return answer({"sessions": sessions, "errors": {one.sandbox: one.error for one in found if one.error}})
+
+    async def end_held(self, request: web.Request) -> web.Response:
+        """DELETE api/held-sessions/SANDBOX/NAME."""
+        user, name = (await self._state.principal(request)).user, request.match_info["name"]
+        if await self._state.gateway.held.end(user, request.match_info["sandbox"], name):
+            self._state.events.emit(Code.HELD_END, user=user, name=name, by="user")
         return web.Response(status=204)
 
     async def own(self, request: web.Request) -> WebSession:

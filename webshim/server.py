@@ -97,6 +97,8 @@ def build(state: WebState, pages: Pages) -> web.Application:
         app.router.add_get(api + "/sessions/{id}", rest.show)
         app.router.add_delete(api + "/sessions/{id}", rest.delete)
         app.router.add_post(api + "/sessions/{id}/ticket", rest.ticket)
+        app.router.add_get(f"{api}/held-sessions", rest.held)
+        app.router.add_delete(api + "/held-sessions/{sandbox}/{name}", rest.end_held)
         app.router.add_get(api + "/sessions/{id}/files", files.get, allow_head=False)
         app.router.add_put(api + "/sessions/{id}/files", files.put)
     return app

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sshgate.access.identity import Identity
+from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Place
 from sshgate.stream.flow import Flow
-from sshgate.stream.interfaces import Control, Exited, Lost, Outcome, Resize, Signalled
+from sshgate.stream.interfaces import STDERR, Control, Exited, Lost, Outcome, Resize, Signalled
 from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TerminalSize
 from webshim.attention import Attention
@@ -23,6 +24,10 @@ from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broke
 REDRAW_SECONDS = 0.1
 # The line that says why a start failed is within this many bytes from the end.
 LAST_LINE_BYTES = 1000
+NOTICE_CHARACTERS = 300
+# A held session is left after this time without a viewer: enough for a reload or a short loss of the network.
+LEAVE_SECONDS = 20.0
+LEFT = "nobody was here; the session goes on without this page."
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
@@ -36,6 +41,9 @@ class Viewer(Protocol):
 
     def wake(self) -> None:
         """Notify the viewer that output, or the state or taken input of the session, has changed."""
+
+    async def alive(self) -> bool:
+        """Return whether the page answers. Waits without a limit."""
 
     def end(self, code: int, reason: str) -> None:
         """Close the socket with this WebSocket close code. Only the first call counts."""
@@ -70,9 +78,21 @@ class WebSession:
     The socket passes input and window sizes by plain method calls. Output goes into ``output``, from which the viewer
     reads it. At most one viewer is attached. The core uses the methods of ``stream.interfaces.Client``; after the end
     of the session they discard output.
+
+    If the program is held (``place``), this is one client of it: it leaves when no viewer is there, and the program goes
+    on. Offsets are those of the program's whole output, the same at every gateway, so what the gateway says is not a
+    part of it: it is in ``notice``.
     """
 
-    def __init__(self, session_id: str, identity: Identity, owner: Principal, profile: str, size: TerminalSize) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        identity: Identity,
+        owner: Principal,
+        profile: str,
+        size: TerminalSize,
+        place: Place | None = None,
+    ) -> None:
         self.id = session_id
         self.identity = identity
         self.owner = owner
@@ -85,6 +105,12 @@ class WebSession:
         self.attention = Attention()
         self.changed: Callable[[], None] = _nobody
         """Called whenever the summary may be another. The registry sets it."""
+        self.place = place
+        """Set if the program is to be held."""
+        self.notice = ""
+        """What the gateway says now, if the program is to be held."""
+        self.left = False
+        """Whether it has left a held session, which goes on."""
         self.output = Output()
         self.viewer: Viewer | None = None
         self.ending: Ending | None = None
@@ -103,6 +129,7 @@ class WebSession:
         self._room = Event()
         self._paused = False
         self._gone = Event()
+        self._leaving: asyncio.TimerHandle | None = None
         self._reason: str | None = None
 
     def __repr__(self) -> str:
@@ -140,8 +167,15 @@ class WebSession:
             "rows": self.size.rows,
             "title": self.title,
             "attention": self.attention.summary(),
+            "held": self.held,
             "exit": ending and ending.summary(),
         }
+
+    @property
+    def held(self) -> dict[str, str] | None:
+        """The name and the id of the held session; ``None`` if the program is not held, or not yet."""
+        place = self.place
+        return {"name": place.name, "id": place.id} if place is not None and place.name else None
 
     # --- from the socket ---
 
@@ -154,8 +188,12 @@ class WebSession:
         before = self.viewer
         if before is not None and before.tab != viewer.tab and not frame.take_over:
             raise Broken("this session is open in another tab", "attached", Close.ATTACHED)
+        if self.place is not None and self.place.id and not self.begun and frame.offset is not None:
+            self.place.offset = frame.offset
+            self.output.resume(frame.offset)
         start = self.output.begin(frame.offset, frame.cols, frame.rows)
         self.viewer = viewer
+        self._stay()
         self.sized = True
         self.attention.forget()
         self.changed()
@@ -174,6 +212,9 @@ class WebSession:
             self.viewer = None
             self._room.set()
             self.changed()
+            if self.place is not None:
+                self._stay()
+                self._leaving = asyncio.get_running_loop().call_later(LEAVE_SECONDS, self.leave)
 
     def type(self, data: bytes) -> None:
         """Queue input for the program. Raises ``Broken`` if more than ``INPUT_LIMIT`` bytes would wait."""
@@ -215,10 +256,17 @@ class WebSession:
             self._reason = self._reason or reason
             self._leave()
 
+    def leave(self) -> bool:
+        """Leave the held session, which goes on. Returns false if there is none that would."""
+        if self.ending is None and self.held is not None and self.identity.login.name is not None:
+            self.left = True
+            self._leave()
+        return self.left
+
     def over(self) -> None:
         """Report that the session does not run (any more) and the core has cleaned up."""
         if self.ending is None:
-            self.ending = Ending(reason=self._reason or "this session has ended.")
+            self.ending = Ending(reason=self._reason or (LEFT if self.left else "this session has ended."))
         self._leave()
         if self.viewer is not None:
             self.viewer.wake()
@@ -228,7 +276,12 @@ class WebSession:
         self.title = title
         self.changed()
 
+    def _stay(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+
     def _leave(self) -> None:
+        self._stay()
         self.changed()
         self._gone.set()
         self._room.set()
@@ -250,10 +303,18 @@ class WebSession:
         """Append output. Waits while the viewer has too much to acknowledge; without a viewer it never waits."""
         if self.ending is not None:
             return
-        self.output.append(data)
+        if self.place is not None and stream == STDERR:
+            text = _SEQUENCE.sub("", data[:LAST_LINE_BYTES].decode("utf-8", "replace"))
+            self.notice = clean(text, NOTICE_CHARACTERS).removeprefix("sshgate: ").strip()
+        elif stream == SCREEN:
+            offset, length = SCREEN_HEAD.unpack_from(data)
+            end = SCREEN_HEAD.size + length
+            self.output.restart(offset, data[end:], data[SCREEN_HEAD.size : end])
+        else:
+            self.output.append(data)
         if self.viewer is not None:
             self.viewer.wake()
-        elif self.attention.feed(data):
+        elif stream != SCREEN and self.attention.feed(data):
             self.changed()
         while self._full():
             self._room.clear()
@@ -287,6 +348,13 @@ class WebSession:
         self._settle = bool(self._sizes)
         return Resize(size)
 
+    async def alive(self) -> bool:
+        """Return whether somebody is at the page; else leave. Somebody else who logs in wants the held session."""
+        if self.viewer is None:
+            self.leave()
+            return False
+        return await self.viewer.alive()
+
     async def wait_closed(self) -> None:
         await self._gone.wait()
 
@@ -310,6 +378,8 @@ class WebSession:
         return Ending(reason=outcome.reason, start=not self.running)
 
     def _last_line(self) -> str:
+        if self.place is not None:
+            return self.notice
         end = self.output.end
         text = self.output.read(max(self.output.start, end - LAST_LINE_BYTES), LAST_LINE_BYTES).decode(
             "utf-8", "replace"

@@ -14,6 +14,8 @@ import structlog
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.policy import grant
 from sshgate.errors import LimitReached
+from sshgate.hold.wishes import Place
+from sshgate.session import held
 from sshgate.session.interfaces import Gateway, Login
 from sshgate.stream.interfaces import Request, Shell
 from sshgate.stream.tasks import Event, TaskSet
@@ -60,13 +62,13 @@ class Sessions:
         return list(self._sessions.values())
 
     def of(self, user: str) -> list[WebSession]:
-        """Return a user's sessions, oldest first."""
-        return [session for session in self._sessions.values() if session.user == user]
+        """Return a user's sessions, oldest first. Those that are leaving a held one are gone already."""
+        return [session for session in self._sessions.values() if session.user == user and not session.left]
 
     def get(self, user: str, session_id: str) -> WebSession | None:
         """Return the session with this id if it belongs to this user, else ``None``."""
         session = self._sessions.get(session_id)
-        return session if session is not None and session.user == user else None
+        return session if session is not None and session.user == user and not session.left else None
 
     @contextmanager
     def watched(self, user: str) -> Iterator[Event]:
@@ -85,7 +87,14 @@ class Sessions:
             event.set()
 
     def create(
-        self, owner: Principal, source: str, profile: str | None, name: str | None, size: TerminalSize | None
+        self,
+        owner: Principal,
+        source: str,
+        profile: str | None,
+        name: str | None,
+        size: TerminalSize | None,
+        session: str | None = None,
+        held_id: str = "",
     ) -> WebSession:
         """Create a session. If nobody attaches within ``UNATTENDED_SECONDS``, it ends.
 
@@ -95,30 +104,37 @@ class Sessions:
             profile: the requested profile; ``None``: the default.
             name: the name of a sandbox; ``None``: a new one for this session.
             size: starts the program at once, on a terminal of this size; ``None``: it starts at the first attach.
+            session: the name of a held session in that sandbox, which is joined, or begun; ``None``: one is begun.
+            held_id: the id of the held session that a page has shown already: it goes on there.
 
         Raises:
+            BadRequest: ``session`` is given, and the profile holds none.
             Denied: the policy refuses the profile or the name.
             LimitReached: the user has too many sessions, and none of them has ended.
         """
-        identity = Identity(LoginName(owner.user, profile, name), f"web-{owner.method}", owner.proof, source)
-        granted = grant(
-            identity, Request(Shell()), self._gateway.profiles, partial(self._gateway.existing_profile, owner.user)
-        )
+        identity = Identity(LoginName(owner.user, profile, name, session), f"web-{owner.method}", owner.proof, source)
+        asks = Request(Shell(), Terminal(TERM))
+        granted = grant(identity, asks, self._gateway.profiles, partial(self._gateway.existing_profile, owner.user))
+        place: Place | None = Place(held_id)
+        if held.wish(identity, granted, place) is None:
+            place = None
         mine = self.of(owner.user)
         if len(mine) >= self._most:
             ended = [session for session in mine if session.state == "ended"]
             if not ended:
                 raise LimitReached(f"you have {len(mine)} of {self._most} sessions; end one and try again.")
             self._forget(ended[0])
-        session = WebSession(secrets.token_urlsafe(18), identity, owner, granted.profile.name, size or TerminalSize())
-        session.kept = granted.profile.limits.detached
-        session.changed = partial(self._changed, session.user)
-        self._sessions[session.id] = session
-        session.changed()
+        made = WebSession(
+            secrets.token_urlsafe(18), identity, owner, granted.profile.name, size or TerminalSize(), place
+        )
+        made.kept = granted.profile.limits.detached
+        made.changed = partial(self._changed, made.user)
+        self._sessions[made.id] = made
+        made.changed()
         if size is not None:
-            self.begin(session)
-        asyncio.get_running_loop().call_later(UNATTENDED_SECONDS, self._unattended, session)
-        return session
+            self.begin(made)
+        asyncio.get_running_loop().call_later(UNATTENDED_SECONDS, self._unattended, made)
+        return made
 
     def begin(self, session: WebSession) -> None:
         """Start the session's program. No effect if it was started, or the session has ended."""
@@ -128,7 +144,7 @@ class Sessions:
             self._runs[session.id] = asyncio.create_task(self._run(session))
 
     def end(self, session: WebSession, reason: str) -> None:
-        """End a session, with a reason for the page.
+        """End a session, with a reason for the page. A held one goes on, unless its ``place.ends``.
 
         If a program runs, this returns before the core has cleaned up.
         """
@@ -141,10 +157,13 @@ class Sessions:
                 self._forget(session)
 
     async def removed(self, session: WebSession) -> None:
-        """End a session, wait until its sandbox is cleaned up, and remove it from the registry.
+        """End a session, also a held one, wait until its sandbox is cleaned up, and remove it from the registry.
 
         If cancelled, the session still ends, but stays listed for its ``detached`` time.
         """
+        if session.place is not None:
+            # A sandbox without a name is deleted, with all that runs in it.
+            session.place.ends = session.identity.login.name is not None
         self.end(session, "this session was ended.")
         if (run := self._runs.get(session.id)) is not None:
             await asyncio.wait({run})
@@ -211,11 +230,15 @@ class Sessions:
         finally:
             del self._runs[session.id]
             session.over()
-            if session.id in self._sessions:
+            if session.left:
+                self._forget(session)
+            elif session.id in self._sessions:
                 asyncio.get_running_loop().call_later(session.kept, self._forget, session)
 
     def _unattended(self, session: WebSession) -> None:
         if not session.sized and session.ending is None:
+            if session.place is not None:
+                session.place.ends = session.place.made
             self.end(session, "nobody came for this session.")
 
     def _forget(self, session: WebSession) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
@@ -62,9 +63,12 @@ class WebSocket(web.WebSocketResponse):
     """
 
     _connection: Connection | None = None
+    heard: Event
+    """Set by each message and pong."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(autoping=False, **options)
+        self.heard = Event()
 
     async def receive(self, timeout: float | None = None) -> WSMessage:
         """Return the next message that is not a ping or pong. Raises ``TimeoutError`` after ``timeout`` seconds."""
@@ -74,7 +78,9 @@ class WebSocket(web.WebSocketResponse):
         while (message := await super().receive()).type in (WSMsgType.PING, WSMsgType.PONG):
             if message.type is WSMsgType.PING:
                 await self.pong(message.data)
+            self.heard.set()
             await self.spent(PING_COST)
+        self.heard.set()
         return message
 
     async def spent(self, seconds: float) -> None:
@@ -137,6 +143,8 @@ class Socket:
         self._began = 0
         self._sent_taken = 0
         self._sent_state = ""
+        self._sent_notice = ""
+        self._restarts = 0
         self._frames: list[str] = []
         self._more = Event()
         self._ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
@@ -151,6 +159,16 @@ class Socket:
     def wake(self) -> None:
         """See ``session.Viewer``."""
         self._more.set()
+
+    async def alive(self) -> bool:
+        """See ``session.Viewer``. A browser answers a ping by itself."""
+        self._websocket.heard.clear()
+        try:
+            await self._websocket.ping()
+        except (ConnectionError, RuntimeError):
+            return False
+        await self._websocket.heard.wait()
+        return True
 
     def end(self, code: int, reason: str) -> None:
         """See ``session.Viewer``."""
@@ -235,20 +253,28 @@ class Socket:
         self.tab = frame.tab
         start = session.attach(self, frame)
         self._began = session.received
+        self._greet(session, start)
+        if start.snapshot is None and session.output.blank:
+            self.send(encode("snapshot_wanted"))
+        self._sessions.begin(session)
+        return session, start
+
+    def _greet(self, session: WebSession, start: Start) -> None:
+        """Queue what the page begins with, also where the output begins anew."""
         self._sent = start.offset
+        self._restarts = session.output.restarts
+        self._sent_state = session.state
         resumed = start.snapshot is None
         self.send(encode(
             "hello", session=session.id, state=session.state, start="resume" if resumed else "snapshot",
             offset=start.offset, until=session.output.end, cols=session.size.columns, rows=session.size.rows,
-            profile=session.profile, name=session.identity.login.name,
+            profile=session.profile, name=session.identity.login.name, held=session.held,
         ))  # fmt: skip
-        self._sent_state = session.state
         if (snapshot := start.snapshot) is not None:
+            screen = {"screen": b64encode(start.screen).decode()} if start.screen else {}
             self.send(encode(
-                "snapshot", offset=snapshot.offset, cols=snapshot.cols, rows=snapshot.rows, data=snapshot.data
+                "snapshot", offset=snapshot.offset, cols=snapshot.cols, rows=snapshot.rows, data=snapshot.data, **screen
             ))  # fmt: skip
-        self._sessions.begin(session)
-        return session, start
 
     # --- from the page ---
 
@@ -308,8 +334,16 @@ class Socket:
         send = self._websocket.send_bytes
         output = session.output
         while True:
-            while self._frames:
+            if self._restarts != output.restarts:
+                began = time.monotonic()
+                start = output.begin(None, session.size.columns, session.size.rows)
+                self.acked = start.offset
+                self._greet(session, start)
+                # A resident may send screens without end.
+                await self._websocket.spent(time.monotonic() - began)
+            if self._frames:
                 await self._websocket.send_str(self._frames.pop(0))
+                continue
             most = min(SEND_BYTES, self.acked + WINDOW_HIGH - self._sent)
             if most > 0 and (data := output.read(self._sent, most)):
                 self._sent += len(data)
@@ -318,7 +352,7 @@ class Socket:
             self._more.clear()
             if await self._send_changes(session):
                 return
-            if not self._frames and (most <= 0 or self._sent == output.end):
+            if self._restarts == output.restarts and not self._frames and (most <= 0 or self._sent == output.end):
                 await self._more.wait()
 
     async def _send_changes(self, session: WebSession) -> bool:
@@ -330,7 +364,10 @@ class Socket:
         state = session.state
         if state != self._sent_state and state == "running":
             self._sent_state = state
-            await self._websocket.send_str(encode("state", state=state))
+            await self._websocket.send_str(encode("state", state=state, held=session.held))
+        if session.notice != self._sent_notice:
+            self._sent_notice = session.notice
+            await self._websocket.send_str(encode("notice", text=session.notice))
         if (ending := session.ending) is None or self._sent < session.output.end:
             return False
         await self._websocket.send_str(encode("exit", **ending.summary()))

@@ -9,20 +9,21 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from sshgate.config.values import is_label
 from sshgate.errors import GateError, LimitReached, StartFailed
 from sshgate.hold.answers import Past, is_id, offset_of, outcome_of, parsed, past_of, printable
 from sshgate.hold.frames import OFFSET, Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError, SessionGone, packed
-from sshgate.hold.screen import put_back
+from sshgate.hold.screen import for_empty, put_back
+from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program, held_script
 from sshgate.sandbox.process import END_OF_TRANSMISSION
 from sshgate.stream.flow import Flow
-from sshgate.stream.interfaces import STDOUT, Break, Control, Lost, Outcome, Resize, Shell, Signal
+from sshgate.stream.interfaces import STDERR, STDOUT, Break, Control, Lost, Outcome, Resize, Shell, Signal
 from sshgate.stream.modes import Modes
 from sshgate.stream.tasks import Event, TaskSet, cancel
 from sshgate.stream.terminal import TerminalSize
@@ -52,7 +53,12 @@ EOF_SECONDS = 0.5
 LARGEST_PID = 1 << 22
 # Sessions that have ended meanwhile and are reported to one login.
 MOST_PAST = 8
+# Bytes of a screen at most. It has up to 256 KiB of output, and the modes.
+LARGEST_SCREEN = 512 * 1024
+# Seconds that a program has to end after it was hung up.
+END_SECONDS = 3.0
 
+CONNECTED = b"\r\x1b[2K"
 REOPENING = b"\r\nsshgate: the connection to the sandbox broke; your program runs on, connecting again...\r\n"
 TAMPERED = "what keeps this session in the sandbox broke its rules; the session may run on, log in again to see."
 SILENT = "this client showed no sign of life when you logged in again; the session goes on there."
@@ -60,28 +66,6 @@ GONE = "the session is gone: what kept it in the sandbox was ended."
 
 Alive = Callable[[], Awaitable[bool]]
 """Returns whether the client shows a sign of life; may wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """Which session a login wants.
-
-    ``how``: ``auto`` joins the detached session that was used last, else begins one; ``named`` joins or begins the
-    session ``name``; ``new`` begins one.
-    """
-
-    how: Literal["auto", "named", "new"]
-    name: str = ""
-    source: str = ""
-    """The client's address, for ``sessions``."""
-    detached: float = 600.0
-    """Seconds for which an idle shell is kept without a client."""
-    most: int = 20
-    """Sessions in one sandbox at most."""
-    reattach: float = 60.0
-    """Seconds for which a broken connection to the sandbox is opened again."""
-    agents: bool = False
-    """Whether agents are forwarded: SSH_AUTH_SOCK leads to that of the client that came last."""
 
 
 class HeldProcess:
@@ -106,6 +90,9 @@ class HeldProcess:
         self._session = ""
         self._size = TerminalSize()
         self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
+        # Of a client with a place: the screen whose frames are coming, and the last whole one, in the flow as one byte.
+        self._drawn = bytearray()
+        self._screen = b""
         self._room = Event()
         self._room.set()
         self._modes = Modes()
@@ -138,6 +125,11 @@ class HeldProcess:
         """
         return cls(sandbox, await Line.open(sandbox), wish, alive)
 
+    @property
+    def session(self) -> str:
+        """The session's id, after ``launch``."""
+        return self._session
+
     async def launch(self, program: Program) -> None:
         """Join the wished session, or begin one that runs ``program``. The screen comes by ``read``.
 
@@ -156,16 +148,20 @@ class HeldProcess:
             program = replace(program, environment=environment)
         asks = program.request.kind
         command = getattr(asks, "command", b"").decode("utf-8", "replace")
-        await self._join({
-            "how": self._wish.how,
-            "name": self._wish.name,
-            "program": printable(command) if command else "shell",
-            "shell": isinstance(asks, Shell),
-            "detached": self._wish.detached,
-            "most": self._wish.most,
-            "agents": self._wish.agents,
-            "script": held_script(program).decode("latin-1"),
-        })  # fmt: skip
+        if self._wish.how == "resume":
+            await self._join({"how": "resume", "id": self._wish.id, "offset": self._wish.offset})
+            self._send(Kind.RESIZE, packed(self._size))
+        else:
+            await self._join({
+                "how": self._wish.how,
+                "name": self._wish.name,
+                "program": printable(command) if command else "shell",
+                "shell": isinstance(asks, Shell),
+                "detached": self._wish.detached,
+                "most": self._wish.most,
+                "agents": self._wish.agents,
+                "script": held_script(program).decode("latin-1"),
+            })  # fmt: skip
         self._task = asyncio.create_task(self._keep())
 
     # --- Process ---
@@ -176,7 +172,10 @@ class HeldProcess:
         if chunk is None:
             self._finished.set()
             return None
-        return STDOUT, chunk[1]
+        if chunk[0] == SCREEN:
+            screen, self._screen = self._screen, b""
+            return SCREEN, screen
+        return (STDERR if chunk[0] == STDERR else STDOUT), chunk[1]
 
     async def write(self, data: bytes) -> None:
         """See ``Process``. While the exec is opened again, up to ``KEPT_INPUT`` bytes are kept."""
@@ -248,6 +247,15 @@ class HeldProcess:
             await cancel(self._task)
         await self._probes.cancel()
         await self._drop_line()
+
+    async def end(self) -> None:
+        """Hang up the session's program, and wait ``END_SECONDS`` at most for its end, which is then reported."""
+        self._send(Kind.SIGNAL, b"h")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                while await self.read() is not None:
+                    pass
+                await self.report()
 
     def put_back(self) -> bytes:
         """Return what brings the client's terminal back to how it was before it attached."""
@@ -333,14 +341,16 @@ class HeldProcess:
 
     async def _attach_again(self) -> bool:
         """Open another exec, and go on from the offsets. Returns whether that succeeded in time."""
-        self._flow.put(REOPENING)
+        placed = self._wish.placed
+        self._flow.put(REOPENING, STDERR if placed else 0)
         until = time.monotonic() + self._wish.reattach
         attempt = 0
         while self._sandbox.usable:
             try:
                 async with asyncio.timeout(until - time.monotonic()):
                     self._line = await Line.open(self._sandbox)
-                await self._join({"how": "resume", "id": self._session, "offset": self._offset, "redraw": True})
+                redraw = not placed or bool(self._drawn)
+                await self._join({"how": "resume", "id": self._session, "offset": self._offset, "redraw": redraw})
             except TimeoutError:
                 return False
             except GateError as error:
@@ -358,6 +368,8 @@ class HeldProcess:
             for at in range(0, len(self._unacknowledged), INPUT_CHUNK):
                 piece = bytes(self._unacknowledged[at : at + INPUT_CHUNK])
                 self._send(Kind.INPUT, OFFSET.pack(self._acknowledged + at) + piece)
+            if placed:
+                self._flow.put(CONNECTED, STDERR)
             return True
         return False
 
@@ -414,10 +426,25 @@ class HeldProcess:
             raise ProtocolError("a screen from before")
         else:
             self._offset = offset
+        if kind == Kind.OUTPUT and self._drawn:
+            self._put_screen(offset)
         for at in range(0, len(data), STEP):
             self._modes.feed(data[at : at + STEP])
             yield
-        self._flow.put(data)
+        if kind == Kind.OUTPUT or not self._wish.placed:
+            self._flow.put(data)
+        else:
+            self._drawn += data
+            if len(self._drawn) > LARGEST_SCREEN:
+                raise ProtocolError("a screen that is too large")
+
+    def _put_screen(self, offset: int) -> None:
+        """A screen is complete when output follows, which may be empty. It stands for all output before it."""
+        self._flow.drop()
+        modes = self._modes.sequences()
+        self._screen = SCREEN_HEAD.pack(offset, len(modes)) + modes + for_empty(bytes(self._drawn))
+        self._drawn.clear()
+        self._flow.put(b"s", SCREEN)
 
     def _taken(self, taken: int) -> None:
         count = taken - self._acknowledged
@@ -445,6 +472,8 @@ class HeldProcess:
         if type(pid) is not int or not 1 < pid <= LARGEST_PID or type(offset) is not int or type(received) is not int:
             raise ProtocolError("an answer without numbers")
         if not self._session:
+            if self._wish.how == "resume" and (session, offset) != (self._wish.id, self._wish.offset):
+                raise ProtocolError("another session or offset")
             self._offset = max(0, offset)
             self.made = answer.get("made") is True
             past = answer.get("past")

@@ -265,6 +265,7 @@ class Resident(Watcher):
         one.offset = session.end
         for at in range(0, len(shown), CHUNK):
             self.send(one, Kind.SCREEN, OFFSET.pack(one.offset) + shown[at : at + CHUNK])
+        self.send(one, Kind.OUTPUT, OFFSET.pack(one.offset))  # the screen is complete
         if redraw and session.status is None:
             session.redraw()
 
@@ -340,7 +341,7 @@ class Resident(Watcher):
             session.activate(one)
         elif kind == Kind.SIGNAL:
             name = payload.decode()
-            session.signal(name[1:], foreground=name[:1] == "f")
+            session.hang_up() if name == "h" else session.signal(name[1:], foreground=name[:1] == "f")
 
     # --- joining ---
 

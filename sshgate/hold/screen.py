@@ -28,6 +28,7 @@ _UNWANTED = re.compile(
 _SHOWN = (b"0", b"1", b"2", b"8")
 _COLOURS = (b"4", *(b"%d" % number for number in range(10, 20)))
 _TITLE = re.compile(rb"\x1b\][02];([^\x07\x1b]{0,512})(?:\x07|\x1b\\)")
+_CLEAR = re.compile(rb"\A\x1b\[22;0t\x1b\[0m\x1b\[999;1H\n*\x1b\[H\x1b\[2J")
 _TO_MAIN = re.compile(rb"\x1b\[\?(?:[0-9;]{0,32};)?(?:47|1047|1049)l")
 _TO_ALTERNATE = re.compile(rb"\x1b\[\?(?:47|1047|1049)(?:;[0-9;]{0,32})?h")
 # A program that draws again in place goes up line by line. Counts of lines are wrong once longer ones are wrapped.
@@ -103,6 +104,11 @@ def first_shown(
     main = data[: entered[-1]] if entered else b""
     modes.feed(main)
     return shown + quiet(main) + modes.undone() + latest.sequences(), True
+
+
+def for_empty(shown: bytes) -> bytes:
+    """Return ``first_shown`` for a terminal that is empty: nothing has to be moved away first."""
+    return _CLEAR.sub(b"", shown, count=1)
 
 
 def put_back(modes: Modes, joined: bool) -> bytes:

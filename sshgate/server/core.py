@@ -49,7 +49,6 @@ class Core:
         self.subsystems = SubsystemHandlers()
         self.subsystems.add("receipt", self._receipt, "where the time of your last logins went, stage by stage")
         SandboxSubsystems(self.provider).add_to(self.subsystems)
-        SessionSubsystems(self.provider, lambda: self.gateway.profiles).add_to(self.subsystems)
         add_ssh_config_to(self.subsystems, node_address(), config.ssh.public_port)
         # The Kubernetes provider counts pods over all gateways. Local sandboxes are counted by this process.
         counted = self.admission if config.sandbox.provider == "local" else None
@@ -60,6 +59,7 @@ class Core:
         self.gateway = Gateway(
             self.provider, config.profiles, counted, self.subsystems, self.telemetry, serve_files, self.ports
         )
+        SessionSubsystems(self.gateway.held).add_to(self.subsystems)
 
         self._register_gauges(self.telemetry.metrics)
         if siblings is not None:

@@ -17,7 +17,8 @@ from sshgate.access.policy import Grant, grant
 from sshgate.config.model import Profile
 from sshgate.errors import Cancelled, GateError, ProgramMissing
 from sshgate.forwarding.destinations import offers_agent
-from sshgate.hold.process import HeldProcess, Wish
+from sshgate.hold.process import HeldProcess
+from sshgate.hold.wishes import Wish
 from sshgate.lifecycle.clocks import SessionClock
 from sshgate.sandbox.enter import has_sftp_server
 from sshgate.sandbox.interfaces import Provider, Sandbox
@@ -28,6 +29,7 @@ from sshgate.sandbox.shell_files import ShellFiles
 from sshgate.session import held, notices
 from sshgate.session.claims import Claims, PendingSandbox, SpeculativeClaim
 from sshgate.session.forwards import Forwards
+from sshgate.session.held_sessions import HeldSessions
 from sshgate.session.notices import Progress, Terminals
 from sshgate.session.ports import Ports, PortUse
 from sshgate.session.subsystems.registry import SubsystemHandlers
@@ -85,6 +87,7 @@ class Gateway:
         self.subsystems = subsystems if subsystems is not None else SubsystemHandlers()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.profiles = profiles
+        self.held = HeldSessions(provider, lambda: self.profiles)
         self.admission = admission
         self.sessions = 0
         self.terminals = Terminals()
@@ -224,7 +227,7 @@ class Login:
         port = PortUse(self._gateway.ports, self.identity.user, self._grant(request))
         granted = port.granted
         program = self._program(granted, port.defaults)
-        wanted = held.wish(self.identity, granted)
+        wanted = held.wish(self.identity, granted, held.place_of(client))
         events = events.with_fields(profile=granted.profile.name, asks=request_kind(granted.request))
         events.with_fields(**request_fields(granted)).emit(Code.SESSION_START)
         telemetry.receipts.add(self.identity.user, timings)
@@ -277,7 +280,7 @@ class Login:
                     if alive and process.pid is not None and self._sandbox_remains(granted, cut):
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:
-                    await held.leave(process, client, outcome)
+                    await held.leave(process, client, outcome, events)
             ended = events.with_fields(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
             if isinstance(granted.request.kind, Subsystem):
                 ended.emit(Code.FILE_TRANSFER)

@@ -10,7 +10,8 @@ from sshgate.access.policy import Grant
 from sshgate.errors import BadRequest
 from sshgate.forwarding.destinations import offers_agent
 from sshgate.hold.line import NoResident, OtherVersion
-from sshgate.hold.process import HeldProcess, Wish
+from sshgate.hold.process import HeldProcess
+from sshgate.hold.wishes import Place, Wish
 from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
@@ -23,10 +24,16 @@ NEW = "new"
 """The name of a session, in a login name, that always begins one."""
 
 
-def wish(identity: Identity, granted: Grant) -> Wish | None:
+def place_of(client: Client) -> Place | None:
+    """Return the place of a client that has one."""
+    return getattr(client, "place", None)
+
+
+def wish(identity: Identity, granted: Grant, place: Place | None = None) -> Wish | None:
     """Return which held session is wanted; ``None``: the program is not held.
 
     Held are programs on terminals. Those of a forced command are not: its key must not reach another program.
+    A client with a ``place`` names the session that it wants; without a name it begins one.
 
     Raises:
         BadRequest: the login name has a session, and the profile holds none.
@@ -42,12 +49,16 @@ def wish(identity: Identity, granted: Grant) -> Wish | None:
             )
         return None
     limits = profile.limits
-    agents = offers_agent(profile.forward, identity.restrictions)
-    settings = Wish("new", "", identity.source, limits.detached, limits.sessions, limits.reattach, agents)
+    settings = Wish(
+        "new", "", identity.source, limits.detached, limits.sessions, limits.reattach, agents=offers_agent(
+            profile.forward, identity.restrictions), placed=place is not None,
+    )  # fmt: skip
+    if place is not None and place.id and place.offset is not None:
+        return replace(settings, how="resume", id=place.id, offset=place.offset)
     if session is not None and session != NEW:
         return replace(settings, how="named", name=session)
     # A command is something new to run; only a shell is as good as the one that was left.
-    joins = session is None and isinstance(request.kind, Shell)
+    joins = session is None and isinstance(request.kind, Shell) and place is None
     return replace(settings, how="auto") if joins else settings
 
 
@@ -77,28 +88,43 @@ async def begin(process: Process, program: Program, no_input: bool, client: Clie
     if not isinstance(process, HeldProcess):
         return await launch(process, program, no_input=no_input)
     await process.launch(program)
+    if (place := place_of(client)) is not None:
+        place.id, place.name, place.made = process.session, process.name, process.made
+    sentences = []
     for past in process.past:
         events.emit(Code.HELD_END, name=past.name, ending=past.ending)
-        await notices.say(
-            client, program.request, f"session {past.name} ({past.program}) ended while you were away: {past.ending}."
-        )
+        sentences.append(f"session {past.name} ({past.program}) ended while you were away: {past.ending}.")
+    # A page shows one sentence at a time.
+    for sentence in sentences if place is None else [" ".join(sentences)] * bool(sentences):
+        await notices.say(client, program.request, sentence)
     if process.past:
         await process.report(*(past.id for past in process.past))
     return b""
 
 
-async def leave(process: Process, client: Client, outcome: Outcome | None) -> None:
-    """Close a process. If it is held, report its end, and bring the client's terminal back to how it was."""
+async def leave(process: Process, client: Client, outcome: Outcome | None, events: EventContext) -> None:
+    """Close a process. If it is held, report its end, and bring the client's terminal back to how it was.
+
+    A held session is ended only if its client asks for that; otherwise it is there for the next login.
+    """
+    place = place_of(client)
     try:
-        if isinstance(process, HeldProcess) and isinstance(outcome, Exited | Signalled) and not await _gone(client):
+        if not isinstance(process, HeldProcess):
+            return
+        if place is not None and place.ends:
+            events.emit(Code.HELD_END, name=process.name, by="user")
+            await process.end()
+        elif isinstance(outcome, Exited | Signalled) and not await _gone(client):
             await process.report()
     finally:
         await process.close()
-    if isinstance(process, HeldProcess) and (undone := process.put_back()):
-        await notices.write(client, undone, STDOUT)
+        if isinstance(process, HeldProcess) and place is None and (undone := process.put_back()):
+            await notices.write(client, undone, STDOUT)
 
 
 async def _gone(client: Client) -> bool:
+    if not getattr(client, "attached", True):
+        return True
     try:
         async with asyncio.timeout(0):
             await client.wait_closed()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sshgate.access.identity import Identity
 from sshgate.config.model import Profile
 from sshgate.forwarding.destinations import Destination
+from sshgate.session.held_sessions import HeldSessions
 from sshgate.stream.interfaces import Client, OpenReverseChannel, Request, Stream
 
 
@@ -80,6 +81,10 @@ class Gateway(Protocol):
     @property
     def profiles(self) -> Mapping[str, Profile]:
         """By name; the policy decides who may use which."""
+
+    @property
+    def held(self) -> HeldSessions:
+        """The held sessions of all users' sandboxes."""
 
     def existing_profile(self, user: str, name: str) -> str | None:
         """Return the profile of the user's existing sandbox with this name; ``None`` if there is none."""

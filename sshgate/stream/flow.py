@@ -78,11 +78,15 @@ class Flow:
 
     def discard(self) -> None:
         """Drop what is queued, mark the end, and resume the source if it is paused."""
+        self._eof = True
+        self.drop()
+        self._wake()
+
+    def drop(self) -> None:
+        """Drop what is queued, and resume the source if it is paused."""
         self._chunks.clear()
         self.size = 0
-        self._eof = True
         self._relieve()
-        self._wake()
 
     async def get(self) -> tuple[int, bytes] | None:
         """Return the next bytes of one stream, with neighbouring chunks joined up to ``most``; ``None`` after the end.

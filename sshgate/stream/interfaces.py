@@ -163,7 +163,8 @@ class Process(Protocol):
 class Client(Protocol):
     """One front end of a process: an SSH channel or a browser's session.
 
-    A client that users can leave and return to has an attribute ``attached``: whether somebody is connected now.
+    A client that users can leave and return to has an attribute ``attached``: whether somebody is connected now. One
+    that keeps its place in a held session has ``place`` (``hold.wishes.Place``).
     """
 
     async def read(self) -> bytes | None:

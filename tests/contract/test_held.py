@@ -16,7 +16,8 @@ from sshgate.errors import LimitReached
 from sshgate.hold import listing
 from sshgate.hold.frames import Kind
 from sshgate.hold.line import Line, NoResident
-from sshgate.hold.process import GONE, HeldProcess, Wish
+from sshgate.hold.process import GONE, HeldProcess
+from sshgate.hold.wishes import Wish
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.interfaces import Order, Provider, Sandbox
 from sshgate.sandbox.launcher import Program

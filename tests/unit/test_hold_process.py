@@ -12,7 +12,8 @@ import pytest
 from sshgate.errors import LimitReached, StartFailed
 from sshgate.hold.frames import HEAD, OFFSET, Kind
 from sshgate.hold.line import LONGEST, Line, OtherVersion, _hello
-from sshgate.hold.process import INPUT_CHUNK, KEPT_INPUT, TAMPERED, HeldProcess, Wish
+from sshgate.hold.process import INPUT_CHUNK, KEPT_INPUT, LARGEST_SCREEN, TAMPERED, HeldProcess
+from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import STDOUT, Control, Exited, Lost, Outcome, Request, Shell, Signalled
@@ -257,3 +258,56 @@ async def test_a_resident_of_another_version_is_a_sentence_at_once(far: Exec) ->
     async with asyncio.timeout(5):
         with pytest.raises(OtherVersion, match="begun by another version"):
             await _hello(far, b"")
+
+
+@pytest.fixture
+async def placed(far: Exec) -> AsyncIterator[HeldProcess]:
+    """Of a client that keeps its place."""
+
+    async def alive() -> bool:
+        return True
+
+    made = HeldProcess(cast(Sandbox, Gone()), Line(far, b""), Wish("named", "build", placed=True), alive)
+    yield made
+    await made.close()
+
+
+async def test_a_screen_comes_whole_and_stands_for_what_was_not_read_yet(placed: HeldProcess, far: Exec) -> None:
+    await launched(placed, far)
+    far.send(Kind.OUTPUT, OFFSET.pack(0) + b"old")
+    far.send(Kind.SCREEN, OFFSET.pack(900) + b"\x1b[22;0t\x1b[0m\x1b[999;1H\n\n\x1b[H\x1b[2Jfirst\x1b[?2004h")
+    far.send(Kind.SCREEN, OFFSET.pack(900) + b" second")
+    far.send(Kind.OUTPUT, OFFSET.pack(900))
+    far.send(Kind.OUTPUT, OFFSET.pack(900) + b"new")
+    await asyncio.sleep(0.1)
+    assert await placed.read() == (SCREEN, SCREEN_HEAD.pack(900, 8) + b"\x1b[?2004hfirst\x1b[?2004h second")
+    assert await placed.read() == (STDOUT, b"new")
+
+
+async def test_screens_without_an_end_take_bounded_memory(placed: HeldProcess, far: Exec) -> None:
+    await launched(placed, far)
+    for _ in range(LARGEST_SCREEN // LONGEST + 2):
+        far.send(Kind.SCREEN, OFFSET.pack(1) + bytes(LONGEST - 8))
+    assert await ended(placed) == Lost(TAMPERED)
+
+
+async def test_a_flood_of_screens_leaves_the_last(placed: HeldProcess, far: Exec) -> None:
+    await launched(placed, far)
+    for number in range(1, 200):
+        far.send(Kind.SCREEN, OFFSET.pack(number) + b"%d" % number)
+        far.send(Kind.OUTPUT, OFFSET.pack(number))
+    await asyncio.sleep(0.2)
+    assert await placed.read() == (SCREEN, SCREEN_HEAD.pack(199, 0) + b"199")
+
+
+@pytest.mark.parametrize("changes", [{"offset": 99}, {"offset": 101}, {"id": "b" * 16}], ids=str)
+async def test_a_session_is_resumed_where_the_client_was_or_not_at_all(far: Exec, changes: dict[str, Any]) -> None:
+    async def alive() -> bool:
+        return True
+
+    wish = Wish("resume", placed=True, id="a" * 16, offset=100)
+    made = HeldProcess(cast(Sandbox, Gone()), Line(far, b""), wish, alive)
+    far.answer(**{"offset": 100, "made": False, **changes})
+    with pytest.raises(StartFailed):
+        await launched(made, far)
+    await made.close()

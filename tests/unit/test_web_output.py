@@ -122,3 +122,33 @@ def test_a_reset_forgets_modes_and_a_fresh_terminal_needs_none() -> None:
     assert modes.sequences() == b"\x1b=\x1b[?1049h\x1b[?1002h\x1b[?1006h\x1b[6 q"
     modes.feed(b"\x1bc")
     assert (modes.sequences(), modes.alternate) == (b"", False)
+
+
+def test_output_that_was_joined_begins_with_its_screen_until_the_ring_loses_what_follows() -> None:
+    output = Output(10_000)
+    output.restart(5_000, b"\x1b[?2004hscreen", b"\x1b[?2004h")
+    output.append(b"later")
+    assert output.restarts == 1
+    start = output.begin(None, 80, 24)
+    assert (start.offset, start.screen, start.redraw) == (5_000, b"\x1b[?2004hscreen", False)
+    assert output.read(start.offset, 100) == b"later"
+    assert output.begin(5_003, 80, 24).snapshot is None
+    assert output.begin(4_999, 80, 24).offset == 5_000
+    for _ in range(5):
+        output.append(b"x" * 4_000)
+    start = output.begin(None, 80, 24)
+    assert (start.screen, start.redraw) == (b"", True)
+    assert start.snapshot is not None
+    assert start.snapshot.data == "\x1b[?2004h"
+
+
+def test_output_that_only_a_page_knows_is_lost_without_its_snapshot() -> None:
+    output = Output()
+    output.resume(700)
+    assert output.blank
+    assert output.begin(700, 80, 24).snapshot is None
+    output.append(b"more")
+    assert output.begin(None, 80, 24).redraw
+    assert output.keep(screen(702))
+    assert not output.blank
+    assert output.begin(None, 80, 24).offset == 702

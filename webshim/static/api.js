@@ -8,9 +8,16 @@
  * @property {"new" | "starting" | "running" | "ended"} state
  * @property {boolean} attached
  * @property {string} title
+ * @property {Held | null} held
  * @property {number} created in seconds since 1970
  * @property {{at: number, text: string} | null} attention wanted by its program while nobody was attached
  * @property {{code: number | null, signal: string | null, reason: string | null} | null} exit
+ */
+
+/**
+ * @typedef {object} Held the session in its sandbox that outlives gateways
+ * @property {string} name
+ * @property {string} id empty until the session was joined
  */
 
 /**

@@ -31,6 +31,8 @@ const NO_SUCH_TICKET = 4404;
  *
  * @typedef {object} Listener
  * @property {() => {cols: number, rows: number}} size
+ * @property {() => Promise<{id: string, ticket: string} | null>} rejoined the gateway does not know the session, which may
+ *   go on without it; null: it is gone
  * @property {() => number | null} held the offset up to which the terminal holds the output; null: nothing
  * @property {(stage: Stage, words: string, seconds: number) => void} staged `words` is a sentence, or empty
  * @property {(frame: any) => void} told a control frame that is the session's
@@ -68,7 +70,7 @@ export class Connection {
   connect({ ticket: first = null, takeOver = false } = {}) {
     this._forget();
     this._listener.staged("connecting", "", 0);
-    const wanted = first === null ? ticket(this._id) : Promise.resolve(first);
+    const wanted = first === null ? this._ticket() : Promise.resolve(first);
     wanted.catch((error) => this._socket === socket && this._noTicket(error));
     const socket = new Socket({
       opened: () => void Promise.all([wanted, tabId]).then((given) => this._attach(socket, given, takeOver), () => {}),
@@ -77,6 +79,17 @@ export class Connection {
       closed: (code) => this._closed(code),
     });
     this._socket = socket;
+  }
+
+  async _ticket() {
+    try {
+      return await ticket(this._id);
+    } catch (error) {
+      const again = error instanceof Refused && error.status === 404 ? await this._listener.rejoined() : null;
+      if (again === null) throw error;
+      this._id = again.id;
+      return again.ticket;
+    }
   }
 
   /** Try now what would be tried later; make sure that a socket which seems open is. */

@@ -69,7 +69,7 @@ function words({ profile, name, title, state, attached, attention, created, exit
 }
 
 /** @param {number} seconds */
-function since(seconds) {
+export function since(seconds) {
   if (seconds < HOUR) return `${Math.max(1, Math.round(seconds / MINUTE))} min`;
   return seconds < 2 * DAY ? `${Math.round(seconds / HOUR)} h` : `${Math.round(seconds / DAY)} days`;
 }

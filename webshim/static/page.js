@@ -8,6 +8,7 @@ import { byId } from "./dom.js";
 import { download, takeDrops, upload } from "./files.js";
 import { follow } from "./follow.js";
 import { followViewport, KeyBar } from "./keybar.js";
+import { HeldList } from "./held.js";
 import { Home } from "./home.js";
 import { takePageKeys } from "./keys.js";
 import { askAboutPort } from "./links.js";
@@ -59,6 +60,12 @@ class Page {
     this._panels = byId("panels");
     this._tabs = new Tabs((panel) => this._show(panel), (panel) => void this._close(panel));
     this._home = new Home((described) => this._reopen(described), () => this._refresh());
+    /** @type {import("./api.js").Described[]} */
+    this._listed = [];
+    this._held = new HeldList(
+      (sandbox, name) => this.create({ profile: null, name: sandbox, held: { name, id: "" } }),
+      (sandbox, name) => [...this._listed, ...this.sessions.values()].some((one) => one.name === sandbox && one.held?.name === name),
+    );
     this._keybar = new KeyBar(() => this.shown?.screen ?? null);
     this._bindButtons();
     takeDrops(this._panels, (files, typed) => {
@@ -116,6 +123,7 @@ class Page {
       if (described) session.adopt(described);
       else if (session.id !== shown) this._drop(session);
     }
+    this._listed = sessions.filter(({ state }) => state !== "ended");
     this._home.show(sessions.filter(({ id }) => ![...this.sessions.values()].some((session) => session.id === id)));
     for (const described of sessions) this._attend(described);
   }
@@ -180,14 +188,14 @@ class Page {
     else this._show(null);
   }
 
-  /** @param {{profile: string | null, name: string | null}} [wanted] */
+  /** @param {{profile: string | null, name: string | null, held?: import("./api.js").Held}} [wanted] */
   create(wanted = { profile: null, name: null }) {
     const session = this._add(wanted);
     this._tabs.select(session.panel);
     void session.create();
   }
 
-  /** @param {{profile: string | null, name: string | null}} wanted */
+  /** @param {{profile: string | null, name: string | null, held?: import("./api.js").Held | null}} wanted */
   _add(wanted) {
     const session = new Session(
       {
@@ -218,7 +226,9 @@ class Page {
     session?.shown();
     this._remember();
     this._lookedAt();
-    if (!session) byId("first-session").focus();
+    if (session) return;
+    byId("first-session").focus();
+    void this._held.look();
   }
 
   /** The smallest number that no tab has. */

@@ -39,8 +39,8 @@ export class Playback {
     if (start === "snapshot" || until > offset) this._mute(true);
   }
 
-  /** @param {{offset: number, cols: number, rows: number, data: string}} snapshot */
-  restore({ offset, cols, rows, data }) {
+  /** @param {{offset: number, cols: number, rows: number, data: string, screen?: string}} snapshot */
+  restore({ offset, cols, rows, data, screen = "" }) {
     const { terminal } = this._screen;
     this.held = offset;
     // What was written before is parsed first; only then the terminal is empty.
@@ -49,6 +49,7 @@ export class Playback {
       this._snapshots.forget();
       terminal.resize(cols, rows);
     });
+    terminal.write(Uint8Array.from(atob(screen), (byte) => byte.charCodeAt(0)));
     terminal.write(data, () => this._reached(offset));
   }
 

@@ -43,16 +43,17 @@ export class Session {
 
   /**
    * @param {Page} page
-   * @param {{profile: string | null, name: string | null}} wanted
+   * @param {{profile: string | null, name: string | null, held?: import("./api.js").Held | null}} wanted
    * @param {number} number
    */
-  constructor(page, { profile, name }, number) {
+  constructor(page, { profile, name, held = null }, number) {
     made += 1;
     /** Tells it apart from others of the same label. */
     this.number = number;
     this._page = page;
     this.profile = profile;
     this.name = name;
+    this.held = held;
     this.title = "";
     /** Whether it has called since it was looked at. */
     this.waits = false;
@@ -102,8 +103,8 @@ export class Session {
    *
    * @param {import("./api.js").Described} described
    */
-  adopt({ id, profile, name, title }) {
-    Object.assign(this, { id, profile, name, title });
+  adopt({ id, profile, name, title, held }) {
+    Object.assign(this, { id, profile, name, title, held: held ?? this.held });
     this._page.changed(this);
   }
 
@@ -115,14 +116,29 @@ export class Session {
     this._become("starting");
     this._bar.show("Starting …", [], { dim: false, soon: true });
     const size = this.screen?.size ?? {};
-    const wanted = { ...(this.profile && { profile: this.profile }), ...(this.name && { name: this.name }), ...size };
     try {
-      const { ticket, ...described } = await call("sessions", "POST", wanted);
+      const { ticket, ...described } = await this._made(size);
       this.adopt(described);
       this._connect({ ticket });
     } catch (error) {
       this._failed(error);
     }
+  }
+
+  /** @param {object} more */
+  _made(more) {
+    const { profile, name, held } = this;
+    const joined = name && held && { session: held.name, ...(held.id && { held: held.id }) };
+    return call("sessions", "POST", { ...(profile && { profile }), ...(name && { name }), ...joined, ...more });
+  }
+
+  /** Join it again by another gateway, which does not know of this page. */
+  async _rejoined() {
+    if (!this.held || !this.name) return null;
+    const { id, ticket } = await this._made({});
+    this.id = id;
+    this._page.changed(this);
+    return { id, ticket };
   }
 
   /** End it on the server, with its sandbox unless that is a named one. */
@@ -183,6 +199,7 @@ export class Session {
       playback.forget();
       this._connection = new Connection(id, {
         size: () => screen.size,
+        rejoined: () => this._rejoined(),
         held: () => playback.held,
         staged: (stage, words, seconds) => this._staged(stage, words, seconds),
         told: (frame) => this._told(frame),
@@ -227,6 +244,7 @@ export class Session {
       case "hello":
         this.profile = frame.profile;
         this.name = frame.name;
+        this.held = frame.held ?? this.held;
         this._playback?.begin(frame);
         this._running(frame.state);
         break;
@@ -237,7 +255,12 @@ export class Session {
         this._playback?.snapshotSoon();
         break;
       case "state":
+        this.held = frame.held;
         this._running(frame.state);
+        break;
+      case "notice":
+        if (frame.text) this._bar.show(asSentence(frame.text), [{ label: "OK", act: () => this._bar.hide() }], { dim: false });
+        else this._bar.hide();
         break;
       case "exit":
         this._ended = frame;
@@ -313,14 +336,16 @@ export class Session {
 
   _finished() {
     this._end();
+    // A program that has ended is not joined again; one that the gateway has only lost goes on.
+    if (this._ended?.code != null || this._ended?.signal) this.held = null;
     if (this._ended?.start) {
       this._notStarted(ending(this._ended));
       return;
     }
     this._become("ended");
     this._page.called(this, ending(this._ended));
-    this._bar.show(`${ending(this._ended)} Enter starts again.`, [
-      { label: "Start again", act: () => void this.create() },
+    this._bar.show(`${ending(this._ended)} Enter ${this.held ? "joins it" : "starts"} again.`, [
+      { label: this.held ? "Join again" : "Start again", act: () => void this.create() },
       { label: "Close", act: () => this._page.close(this) },
     ], { dim: false });
   }

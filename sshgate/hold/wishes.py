@@ -1,0 +1,58 @@
+"""What a client wants of the resident of a sandbox, and where it was in its session."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+SCREEN = 3
+"""The stream of a screen, for a client with a place."""
+SCREEN_HEAD = struct.Struct(">QH")
+"""A screen begins with the offset of the output that follows, and the length of the modes that are next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which session a login wants.
+
+    ``how``: ``auto`` joins the detached session that was used last, else begins one; ``named`` joins or begins the
+    session ``name``; ``new`` begins one; ``resume`` goes on at ``offset`` of the session with this ``id``.
+    """
+
+    how: Literal["auto", "named", "new", "resume"]
+    name: str = ""
+    source: str = ""
+    """The client's address, for ``sessions``."""
+    detached: float = 600.0
+    """Seconds for which an idle shell is kept without a client."""
+    most: int = 20
+    """Sessions in one sandbox at most."""
+    reattach: float = 60.0
+    """Seconds for which a broken connection to the sandbox is opened again."""
+    agents: bool = False
+    """Whether agents are forwarded: SSH_AUTH_SOCK leads to that of the client that came last."""
+    placed: bool = False
+    """Whether the client keeps its place: see ``Place``."""
+    id: str = ""
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class Place:
+    """The place of a client in a held session, which outlives gateways: a browser's page has it.
+
+    Such a client has it as its attribute ``place``. It gets the program's output alone as STDOUT, so that bytes can be
+    counted; a screen as SCREEN, for an empty terminal; and sentences as STDERR.
+    """
+
+    id: str = ""
+    """The session that it is or was in; empty: none."""
+    offset: int | None = None
+    """Its terminal has shown the output below it; ``None``: its terminal is empty."""
+    ends: bool = False
+    """Whether the session is to end when the client leaves."""
+    name: str = ""
+    """The session's name, once it is joined."""
+    made: bool = False
+    """Whether it was begun by joining."""

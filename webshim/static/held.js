@@ -1,0 +1,68 @@
+/** Sessions that go on in the person's sandboxes, whatever began them, a browser or ssh. */
+
+import { call, sentence } from "./api.js";
+import { byId, element } from "./dom.js";
+import { since } from "./home.js";
+import { complain } from "./notices.js";
+
+/**
+ * @typedef {object} HeldSession
+ * @property {string} sandbox
+ * @property {string} name
+ * @property {string} program
+ * @property {string} title
+ * @property {string} state `attached from ADDRESS`, `detached`, or `ended: …`
+ * @property {number} age in seconds
+ */
+
+export class HeldList {
+  /**
+   * @param {(sandbox: string, name: string) => void} open a tab for it
+   * @param {(sandbox: string, name: string) => boolean} known the page shows it already
+   */
+  constructor(open, known) {
+    this._open = open;
+    this._known = known;
+  }
+
+  /** Ask again. Each look costs the sandboxes something, so this is for when a person comes to see it. */
+  async look() {
+    try {
+      /** @type {{sessions: HeldSession[]}} */
+      const { sessions } = await call("held-sessions");
+      this._show(sessions.filter(({ sandbox, name }) => !this._known(sandbox, name)));
+    } catch {
+      this._show([]); // what the page is at is said elsewhere
+    }
+  }
+
+  /** @param {HeldSession[]} sessions */
+  _show(sessions) {
+    byId("held").hidden = sessions.length === 0;
+    byId("held-list").replaceChildren(...sessions.map((one) => this._row(one)));
+  }
+
+  /** @param {HeldSession} held */
+  _row({ sandbox, name, program, title, state, age }) {
+    const words = `${sandbox}=${name}: ${title || program}, ${state}, ${since(age)} old`;
+    const button = (/** @type {string} */ label, /** @type {() => void} */ act) =>
+      element("button", { type: "button", className: "button", "aria-label": `${label}: ${words}`, on: { click: act } }, label);
+    const buttons = state.startsWith("ended")
+      ? []
+      : [button("Open", () => this._open(sandbox, name)), button("End", () => void this._end(sandbox, name))];
+    return element("li", {}, element("span", { title: words }, words), ...buttons);
+  }
+
+  /**
+   * @param {string} sandbox
+   * @param {string} name
+   */
+  async _end(sandbox, name) {
+    try {
+      await call(`held-sessions/${encodeURIComponent(sandbox)}/${encodeURIComponent(name)}`, "DELETE");
+    } catch (error) {
+      complain(sentence(error));
+    }
+    await this.look();
+  }
+}
