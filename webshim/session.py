@@ -79,9 +79,9 @@ class WebSession:
     reads it. At most one viewer is attached. The core uses the methods of ``stream.interfaces.Client``; after the end
     of the session they discard output.
 
-    If the program is held (``place``), this is one client of it: it leaves when no viewer is there, and the program goes
-    on. Offsets are those of the program's whole output, the same at every gateway, so what the gateway says is not a
-    part of it: it is in ``notice``.
+    If the program is held (``place``), this is one client of it: it leaves when no viewer is there, and the program
+    goes on. Offsets are those of the program's whole output, the same at every gateway, so what the gateway says is not
+    a part of it: it is in ``notice``.
     """
 
     def __init__(

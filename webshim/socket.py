@@ -338,6 +338,7 @@ class Socket:
                 began = time.monotonic()
                 start = output.begin(None, session.size.columns, session.size.rows)
                 self.acked = start.offset
+                session.acknowledged()
                 self._greet(session, start)
                 # A resident may send screens without end.
                 await self._websocket.spent(time.monotonic() - began)

@@ -82,10 +82,6 @@ class Gateway(Protocol):
     def profiles(self) -> Mapping[str, Profile]:
         """By name; the policy decides who may use which."""
 
-    @property
-    def held(self) -> HeldSessions:
-        """The held sessions of all users' sandboxes."""
-
     def existing_profile(self, user: str, name: str) -> str | None:
         """Return the profile of the user's existing sandbox with this name; ``None`` if there is none."""
 
@@ -95,3 +91,11 @@ class Gateway(Protocol):
         Args:
             together: All channels share one sandbox, even if the profile gives every channel its own.
         """
+
+
+class HoldingGateway(Gateway, Protocol):
+    """A gateway that also knows what is held."""
+
+    @property
+    def held(self) -> HeldSessions:
+        """The held sessions of all users' sandboxes."""

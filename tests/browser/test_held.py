@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ HELD: dict[str, Any] = {"default": {"hold": "named"}}
 
 
 @pytest.fixture
-def door(local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]) -> Iterator[Door]:
+def door(local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]) -> Door:
     """A page whose named sandboxes hold sessions."""
     port = free_port()
     made = gateway("local", web=web(port), profiles=HELD)
-    yield Door(made, f"http://127.0.0.1:{port}/", user_at(made))
+    return Door(made, f"http://127.0.0.1:{port}/", user_at(made))
 
 
 def held_row(tab: Tab, text: str) -> Any:

@@ -197,7 +197,9 @@ class Tab:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
-            raise AssertionError(f"no {what} within {limit:g} s: {self.text[-300:]!r} {self.frames[-3:]}") from None
+            raise AssertionError(
+                f"no {what} within {limit:g} s: {self.text[-300:]!r} {str(self.frames[-3:])[:2000]}"
+            ) from None
 
     async def see(self, text: bytes, limit: float = LIMIT) -> None:
         """Wait for text on the terminal."""
