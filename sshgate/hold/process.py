@@ -55,8 +55,9 @@ LARGEST_PID = 1 << 22
 MOST_PAST = 8
 # Bytes of a screen at most. It has up to 256 KiB of output, and the modes.
 LARGEST_SCREEN = 512 * 1024
-# Seconds that a program has to end after it was hung up.
-END_SECONDS = 3.0
+# How often a program is hung up, and the seconds that it has to end each time.
+END_TRIES = 3
+END_SECONDS = 1.0
 
 CONNECTED = b"\r\x1b[2K"
 REOPENING = b"\r\nsshgate: the connection to the sandbox broke; your program runs on, connecting again...\r\n"
@@ -78,6 +79,8 @@ class HeldProcess:
         self.pid: int | None = None
         self.name = ""
         """The session's name, after ``launch``."""
+        self.session = ""
+        """Its id, after ``launch``."""
         self.made = False
         """Whether ``launch`` has begun the session."""
         self.past: list[Past] = []
@@ -87,7 +90,6 @@ class HeldProcess:
         self._wish = wish
         self._alive = alive
         self._client = secrets.token_hex(16)
-        self._session = ""
         self._size = TerminalSize()
         self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
         # Of a client with a place: the screen whose frames are coming, and the last whole one, in the flow as one byte.
@@ -124,11 +126,6 @@ class HeldProcess:
             GateError: as ``Line.open``.
         """
         return cls(sandbox, await Line.open(sandbox), wish, alive)
-
-    @property
-    def session(self) -> str:
-        """The session's id, after ``launch``."""
-        return self._session
 
     async def launch(self, program: Program) -> None:
         """Join the wished session, or begin one that runs ``program``. The screen comes by ``read``.
@@ -228,7 +225,7 @@ class HeldProcess:
         if self._line is None:
             return
         self._answered.clear()
-        self._line.send(Kind.REPORTED, " ".join(sessions or (self._session,)).encode())
+        self._line.send(Kind.REPORTED, " ".join(sessions or (self.session,)).encode())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REPORT_SECONDS):
                 await self._answered.wait()
@@ -249,17 +246,19 @@ class HeldProcess:
         await self._drop_line()
 
     async def end(self) -> None:
-        """Hang up the session's program, and wait ``END_SECONDS`` at most for its end, which is then reported."""
-        self._send(Kind.SIGNAL, b"h")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_SECONDS):
-                while await self.read() is not None:
-                    pass
+        """Hang up the session's program, wait a moment for its end, and report that."""
+        for _ in range(END_TRIES):  # a shell that is just starting may miss the first one
+            self._send(Kind.SIGNAL, b"h")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    while await self.read():
+                        pass
                 await self.report()
+                break
 
     def put_back(self) -> bytes:
         """Return what brings the client's terminal back to how it was before it attached."""
-        return put_back(self._modes, bool(self._session) and not self.made)
+        return put_back(self._modes, bool(self.session) and not self.made)
 
     # --- the exec ---
 
@@ -289,7 +288,7 @@ class HeldProcess:
         except TimeoutError as error:
             raise StartFailed("what keeps sessions in the sandbox did not answer within 20 s; try again.") from error
         except ProtocolError as error:
-            raise (SessionGone if self._session else StartFailed)(TAMPERED) from error
+            raise (SessionGone if self.session else StartFailed)(TAMPERED) from error
         self._joined.result()
         self._last_frame = time.monotonic()
 
@@ -350,7 +349,7 @@ class HeldProcess:
                 async with asyncio.timeout(until - time.monotonic()):
                     self._line = await Line.open(self._sandbox)
                 redraw = not placed or bool(self._drawn)
-                await self._join({"how": "resume", "id": self._session, "offset": self._offset, "redraw": redraw})
+                await self._join({"how": "resume", "id": self.session, "offset": self._offset, "redraw": redraw})
             except TimeoutError:
                 return False
             except GateError as error:
@@ -416,7 +415,7 @@ class HeldProcess:
     def _shown(self, kind: int, payload: bytes) -> Iterator[None]:
         offset, data = offset_of(payload), payload[OFFSET.size :]
         # Before the answer to JOIN nothing would hold it back while the client does not read.
-        if self._joined is None or not self._joined.done() or not self._session or self._outcome is not None:
+        if self._joined is None or not self._joined.done() or not self.session or self._outcome is not None:
             raise ProtocolError("output without a session")
         if kind == Kind.OUTPUT:
             if offset != self._offset:
@@ -467,11 +466,11 @@ class HeldProcess:
         offset, received = answer.get("offset"), answer.get("received")
         if joined is None or joined.done() or not isinstance(name, str) or not is_label(name):
             raise ProtocolError("an answer without a session")
-        if not is_id(session) or (self._session and session != self._session):
+        if not is_id(session) or (self.session and session != self.session):
             raise ProtocolError("another session")
         if type(pid) is not int or not 1 < pid <= LARGEST_PID or type(offset) is not int or type(received) is not int:
             raise ProtocolError("an answer without numbers")
-        if not self._session:
+        if not self.session:
             if self._wish.how == "resume" and (session, offset) != (self._wish.id, self._wish.offset):
                 raise ProtocolError("another session or offset")
             self._offset = max(0, offset)
@@ -480,7 +479,7 @@ class HeldProcess:
             self.past = [past_of(one) for one in past[:MOST_PAST]] if isinstance(past, list) else []
         elif offset != self._offset:
             raise ProtocolError("another offset")
-        self.name, self._session, self.pid = name, session, pid
+        self.name, self.session, self.pid = name, session, pid
         self._taken(received)
         joined.set_result(None)
 
