@@ -35,7 +35,9 @@ class Wish:
     placed: bool = False
     """Whether the client keeps its place: see ``Place``."""
     id: str = ""
+    """The session to go on in, for ``resume``."""
     offset: int = 0
+    """Where in its output."""
 
 
 @dataclass(slots=True)
