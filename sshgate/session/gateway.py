@@ -29,9 +29,9 @@ from sshgate.sandbox.shell_files import ShellFiles
 from sshgate.session import held, notices
 from sshgate.session.claims import Claims, PendingSandbox, SpeculativeClaim
 from sshgate.session.forwards import Forwards
-from sshgate.session.held_sessions import HeldSessions
 from sshgate.session.notices import Progress, Terminals
 from sshgate.session.ports import Ports, PortUse
+from sshgate.session.subsystems.held_sessions import HeldSessions
 from sshgate.session.subsystems.registry import SubsystemHandlers
 from sshgate.session.timers import SessionTimer, run_with_limits
 from sshgate.stream.bridge import Traffic, bridge

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from sshgate.access.identity import Identity
 from sshgate.config.model import Profile
 from sshgate.forwarding.destinations import Destination
-from sshgate.session.held_sessions import HeldSessions
+from sshgate.session.subsystems.held_sessions import HeldSessions
 from sshgate.stream.interfaces import Client, OpenReverseChannel, Request, Stream
 
 

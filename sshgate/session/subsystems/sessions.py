@@ -9,7 +9,7 @@ from sshgate.access.policy import sandbox_name
 from sshgate.errors import BadRequest, NoSuchSandbox
 from sshgate.hold.listing import HeldSession
 from sshgate.lifecycle.clocks import span
-from sshgate.session.held_sessions import HeldSessions
+from sshgate.session.subsystems.held_sessions import HeldSessions
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 from sshgate.session.subsystems.sandboxes import table
 from sshgate.telemetry.codes import Code
