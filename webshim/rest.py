@@ -201,7 +201,7 @@ class Rest:
         user = (await self._state.principal(request)).user
         # Each look is an exec in each sandbox.
         async with self._looks.setdefault(user, asyncio.Lock()):
-            found = await self._state.gateway.held.of(user, holding=True)
+            found = await self._state.gateway.held.of(user, held_only=True)
         sessions = [{"sandbox": one.sandbox, **asdict(each)} for one in found for each in one.sessions]
         return answer({"sessions": sessions, "errors": {one.sandbox: one.error for one in found if one.error}})
 

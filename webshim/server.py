@@ -22,7 +22,7 @@ from sshgate.access.siblings import Siblings
 from sshgate.config.load import node_address
 from sshgate.config.model import Address, Config, Tls, Web
 from sshgate.errors import ConfigError
-from sshgate.session.interfaces import HoldingGateway
+from sshgate.session.interfaces import SessionGateway
 from sshgate.session.subsystems.registry import SubsystemHandlers
 from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.codes import Code
@@ -115,7 +115,7 @@ class WebServer:
         config: Config,
         keyring: Keyring,
         admission: Connections,
-        gateway: HoldingGateway,
+        gateway: SessionGateway,
         subsystems: SubsystemHandlers,
         events: Events,
         ledger: Ledger,

@@ -63,12 +63,12 @@ class WebSocket(web.WebSocketResponse):
     """
 
     _connection: Connection | None = None
-    heard: Event
+    answered: Event
     """Set by each message and pong."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(autoping=False, **options)
-        self.heard = Event()
+        self.answered = Event()
 
     async def receive(self, timeout: float | None = None) -> WSMessage:
         """Return the next message that is not a ping or pong. Raises ``TimeoutError`` after ``timeout`` seconds."""
@@ -78,9 +78,9 @@ class WebSocket(web.WebSocketResponse):
         while (message := await super().receive()).type in (WSMsgType.PING, WSMsgType.PONG):
             if message.type is WSMsgType.PING:
                 await self.pong(message.data)
-            self.heard.set()
+            self.answered.set()
             await self.spent(PING_COST)
-        self.heard.set()
+        self.answered.set()
         return message
 
     async def spent(self, seconds: float) -> None:
@@ -162,12 +162,12 @@ class Socket:
 
     async def alive(self) -> bool:
         """See ``session.Viewer``. A browser answers a ping by itself."""
-        self._websocket.heard.clear()
+        self._websocket.answered.clear()
         try:
             await self._websocket.ping()
         except (ConnectionError, RuntimeError):
             return False
-        await self._websocket.heard.wait()
+        await self._websocket.answered.wait()
         return True
 
     def end(self, code: int, reason: str) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 from sshgate.access.connections import network_of, origin_of
 from sshgate.access.siblings import Siblings
 from sshgate.config.model import Web
-from sshgate.session.interfaces import HoldingGateway
+from sshgate.session.interfaces import SessionGateway
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Stranger
 from sshgate.telemetry.rate_limit import RateLimit
@@ -44,7 +44,7 @@ class WebState:
     def __init__(
         self,
         web: Web,
-        gateway: HoldingGateway,
+        gateway: SessionGateway,
         logins: Logins,
         endpoint: PublicEndpoint,
         events: Events,

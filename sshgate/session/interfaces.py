@@ -93,7 +93,7 @@ class Gateway(Protocol):
         """
 
 
-class HoldingGateway(Gateway, Protocol):
+class SessionGateway(Gateway, Protocol):
     """A gateway that also knows what is held."""
 
     @property

@@ -37,11 +37,11 @@ class HeldSessions:
         self._provider = provider
         self._profiles = profiles
 
-    async def of(self, user: str, only: str | None = None, holding: bool = False) -> list[Listed]:
+    async def of(self, user: str, only: str | None = None, held_only: bool = False) -> list[Listed]:
         """Ask the user's sandboxes, or the one of this name. What an answer lacks is in its ``error``.
 
         Args:
-            holding: leave out the sandboxes whose profile holds no sessions now.
+            held_only: leave out the sandboxes whose profile holds no sessions now.
 
         Raises:
             NoSuchSandbox: there is none of this name.
@@ -50,7 +50,7 @@ class HeldSessions:
         names = [one.name for one in listed if one.name is not None and only in (None, one.name)]
         if only is not None and not names:
             raise _none(only)
-        if holding:
+        if held_only:
             names = [name for name in names if (profile := self._profile(user, name)) and profile.hold != "never"]
         places = asyncio.Semaphore(AT_ONCE)
 
