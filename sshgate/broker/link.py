@@ -33,6 +33,10 @@ LONGEST_LINE = 4 << 20
 # Questions of the other side that are worked on at a time; more are read later.
 AT_ONCE = 64
 ANSWER_SECONDS = 8.0
+# Seconds for a gateway's answer if there is another one to ask.
+NEXT_SECONDS = 2.5
+# Seconds between two questions whether the other side is still there.
+PING_SECONDS = 10.0
 AGAIN_SECONDS = 1.0
 
 Connected = Callable[[str, str | None], Awaitable[Mapping[str, Sequence[Destination]]]]
@@ -57,8 +61,12 @@ _name = msgspec.json.Decoder(tuple[str, str | None]).decode
 _destinations = msgspec.json.Decoder(dict[str, list[Destination]]).decode
 
 
+class _Silent(Unavailable):
+    """There was no answer, not even an error."""
+
+
 class Peer:
-    """One side of a link. ``run`` it until the other side has gone."""
+    """One side of a link. ``run`` it until the other side has gone, or has not answered a ping."""
 
     def __init__(self, stream: Stream, handlers: Handlers) -> None:
         self._stream = stream
@@ -75,6 +83,7 @@ class Peer:
     async def run(self) -> None:
         """Answer the other side until it has closed, or breaks the protocol. Closes the stream. Never raises."""
         rest = bytearray()
+        self._tasks.start(self._watch())
         try:
             while (data := await self._stream.read()) is not None:
                 rest += data
@@ -92,8 +101,19 @@ class Peer:
                 waiting.cancel()
             await self._tasks.cancel()
 
-    async def ask(self, do: str, of: Any) -> bytes:
-        """Ask the other side. Returns the answer, as JSON.
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            try:
+                await self.ask("ping", None)
+            except _Silent:
+                self._stream.close()
+                return
+            except Unavailable:
+                pass  # an error is an answer: it is there
+
+    async def ask(self, do: str, of: Any, seconds: float | None = None) -> bytes:
+        """Ask the other side. Returns the answer, as JSON. ``seconds``: at most; ``None``: ``ANSWER_SECONDS``.
 
         Raises:
             Unavailable: it has gone, does not answer, or answers with an error.
@@ -103,11 +123,11 @@ class Peer:
         waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asked[number] = waiting
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS if seconds is None else seconds):
                 await self._send(_Line(number, do, msgspec.Raw(_encode(of))))
                 await asyncio.wait({waiting})
         except TimeoutError:
-            raise Unavailable("the other process does not answer.") from None
+            raise _Silent("the other process does not answer.") from None
         finally:
             del self._asked[number]
         if waiting.cancelled():
@@ -116,7 +136,9 @@ class Peer:
 
     async def _take(self, data: bytes) -> None:
         line = _line(data)
-        if line.do:
+        if line.do == "ping":
+            await self._send(_Line(line.id))
+        elif line.do:
             await self._places.acquire()
             self._tasks.start(self._handle(line))
         elif (waiting := self._asked.get(line.id)) is not None and not waiting.done():
@@ -173,16 +195,22 @@ class Links:
 
     async def read(self, user: str) -> str:
         """See ``SpendingRecords``."""
-        return _text(await self._newest().ask("read", user))
+        return _text(await self._ask("read", user))
 
     async def add(self, user: str, writer: str, number: int, charges: Sequence[Charge], now: float) -> str:
         """See ``SpendingRecords``."""
-        return _text(await self._newest().ask("add", (user, writer, number, charges, now)))
+        return _text(await self._ask("add", (user, writer, number, charges, now)))
 
-    def _newest(self) -> Peer:
-        if not self._peers:
-            raise Unavailable("no gateway is linked to the broker.")
-        return self._peers[-1]
+    async def _ask(self, do: str, of: Any) -> bytes:
+        """Ask the newest gateway, and the one before it if that fails. An addition made twice counts once."""
+        failed = Unavailable("no gateway is linked to the broker.")
+        peers = self._peers[::-1]
+        for peer in peers:
+            try:
+                return await peer.ask(do, of, NEXT_SECONDS if peer is not peers[-1] else None)
+            except Unavailable as error:
+                failed = error
+        raise failed
 
 
 class Linked:

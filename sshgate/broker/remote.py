@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sshgate.broker.caller import NO_KEYS, BrokerConnections, Caller
-from sshgate.broker.sockets import LIMIT, SocketStream
+from sshgate.broker.sockets import LIMIT, SocketStream, watch
 from sshgate.config.model import Broker as Settings
 from sshgate.config.model import Config
 from sshgate.errors import ConfigError
@@ -133,6 +133,7 @@ class RemoteBroker:
     async def _attempt(self, caller: Caller, brought: Mapping[str, str]) -> SocketStream:
         reader, writer = await asyncio.open_connection(self._address.host, self._address.port, limit=LIMIT)
         try:
+            watch(writer)
             hello = await reader.readexactly(len(HELLO) + CHALLENGE)
             if not hello.startswith(HELLO):
                 raise ValueError("not a broker")
@@ -214,6 +215,7 @@ class BrokerListener:
     async def _proven(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[Caller, dict[str, str]]:
+        watch(writer)
         challenge = os.urandom(CHALLENGE)
         writer.write(HELLO + challenge)
         await writer.drain()

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 from sshgate.stream.interfaces import CHUNK, Stream
 
+# Seconds after which a peer that is gone without a word is taken for gone: its machine is off, or the network is cut.
+GONE_SECONDS = 20
 # Bytes that a socket's reader buffers. Kept small: each open connection may hold twice as many.
 LIMIT = 16 * 1024
+
+
+def watch(writer: asyncio.StreamWriter) -> None:
+    """Have the system close a connection within ``GONE_SECONDS`` after its peer's machine is gone."""
+    connected: socket.socket = writer.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, GONE_SECONDS // 2),
+        (socket.TCP_KEEPINTVL, GONE_SECONDS // 4),
+        (socket.TCP_KEEPCNT, 2),
+        (socket.TCP_USER_TIMEOUT, GONE_SECONDS * 1000),
+    ):
+        connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class SocketStream:

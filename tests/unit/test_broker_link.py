@@ -18,7 +18,7 @@ from sshgate.broker.caller import Caller
 from sshgate.broker.egress_counts import Destination
 from sshgate.broker.link import GatewayLinks, Linked, Links, Peer
 from sshgate.broker.remote import BrokerListener, RemoteBroker
-from sshgate.broker.sockets import LIMIT, SocketStream
+from sshgate.broker.sockets import GONE_SECONDS, LIMIT, SocketStream
 from sshgate.config.model import Address, Broker
 from sshgate.errors import Unavailable
 from tests.unit.test_broker_budget import COST, Clock, Gateway
@@ -161,6 +161,70 @@ async def test_a_peer_that_breaks_the_protocol_is_cut(sent: bytes) -> None:
     async with asyncio.timeout(20):
         await running
     far.close()
+
+
+async def test_a_peer_that_keeps_silent_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is off sends no end of the connection."""
+    monkeypatch.setattr(link, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(link, "ANSWER_SECONDS", 0.1)
+    ours, theirs = socket.socketpair()
+    near, far = [SocketStream(*await asyncio.open_connection(sock=one, limit=LIMIT)) for one in (ours, theirs)]
+    async with asyncio.timeout(20):
+        await Peer(near, {}).run()
+    far.close()
+
+
+async def test_a_link_that_is_quiet_stays(settings: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "PING_SECONDS", 0.02)
+    async with broker(settings) as links, gateway(settings, MemoryUserRecords()):
+        await linked(links)
+        (peer,) = links._peers
+        await asyncio.sleep(0.3)
+        assert links._peers == [peer]
+        assert peer._number > 3
+
+
+async def test_a_gateway_that_hangs_is_not_the_only_one_that_is_asked(
+    settings: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(MemoryUserRecords):
+        async def read(self, user: str) -> str:
+            await asyncio.sleep(60)
+            return ""
+
+    class Away(MemoryUserRecords):
+        async def read(self, user: str) -> str:
+            raise Unavailable("the API server is away.")
+
+    monkeypatch.setattr(link, "NEXT_SECONDS", 0.2)
+    async with broker(settings) as links, gateway(settings, MemoryUserRecords()):
+        await linked(links)
+        async with gateway(settings, Away()), gateway(settings, Hanging()):
+            await linked(links, 3)
+            assert await links.read("ada") == ""
+
+
+async def test_both_ends_notice_a_machine_that_is_gone(settings: Broker) -> None:
+    """The system closes such a connection; an idle one would be taken for open for hours."""
+    found = []
+    made = SocketStream.__init__
+
+    def note(stream: SocketStream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        made(stream, reader, writer)
+        one = writer.get_extra_info("socket")
+        if one.family == socket.AF_INET:
+            found.append(
+                (
+                    one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                    one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+                )
+            )
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SocketStream, "__init__", note)
+        async with broker(settings) as links, gateway(settings, MemoryUserRecords()):
+            await linked(links)
+    assert found == [(1, GONE_SECONDS * 1000)] * 2
 
 
 async def test_questions_that_are_not_known_are_answered() -> None:
