@@ -121,6 +121,8 @@ class Meter:
                 for one in whole if isinstance(whole, list) else [whole]:
                     self._read(one)
                 self._final = self._counted
+                if not self._counted:
+                    self._skipped += len(self._line)
         else:
             self._skipped += len(self._line)
         if not self._final:
@@ -184,6 +186,7 @@ class Meter:
         if not isinstance(found, dict):
             return False
         usage = self._usage
+        found = _with_iterations(found)
         usage.input = _number(found, "input_tokens", usage.input)
         usage.cache_read = _number(found, "cache_read_input_tokens", usage.cache_read)
         usage.output = _number(found, "output_tokens", usage.output)
@@ -249,6 +252,17 @@ class Meter:
 def _number(found: Mapping[str, Any], name: str, otherwise: int) -> int:
     value = found.get(name)
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else otherwise
+
+
+def _with_iterations(found: dict[str, Any]) -> dict[str, Any]:
+    """The usage with the sums of its iterations, all of which are billed; its own numbers are those of the last one."""
+    every = _dicts(found.get("iterations"))
+    sums = {
+        name: max(_number(found, name, 0), sum(_number(one, name, 0) for one in every))
+        for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+        if any(name in one for one in every)
+    }
+    return found | sums if sums else found
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

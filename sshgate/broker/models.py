@@ -194,8 +194,8 @@ class ModelProxy:
             )
         if forbidden := sorted(asked.tools - set(model.server_tools)):
             raise Refused(
-                f"{', '.join(forbidden)[:LONGEST_MODEL]} would run outside the sandbox, at the provider, and is not "
-                f"allowed here (models.{protocol.name}.server_tools)."
+                f"{', '.join(forbidden)[:LONGEST_MODEL]} would run outside the sandbox, at the provider, or cost "
+                f"extra, and is not allowed here (models.{protocol.name}.server_tools)."
             )
 
     async def _read(self, request: web.BaseRequest, body: _Body) -> None:
@@ -322,7 +322,8 @@ def _query(text: str) -> str:
         name, _, value = part.partition("=")
         if name == protocols.QUERY_KEY:
             continue
-        if name not in protocols.QUERY or not _VALUE.match(value):
+        # A third form of Gemini's answers is binary, and no meter reads it.
+        if name not in protocols.QUERY or not _VALUE.match(value) or (name == "alt" and value not in ("sse", "json")):
             raise Refused("this query is not passed on.", 400)
         kept.append(part)
     return f"?{'&'.join(kept)}" if kept else ""

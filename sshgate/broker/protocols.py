@@ -32,6 +32,7 @@ _FORWARDED = re.compile(r"x-(forwarded|real|original|amz)-.*\Z")
 _ANTHROPIC_CLIENT = re.compile(r"custom\Z|(bash|text_editor|computer|memory|tool_search_tool_\w+)_\d{8}\Z")
 _OPENAI_CLIENT = frozenset({"function", "custom", "local_shell", "apply_patch", "computer_use_preview"})
 _GEMINI_CLIENT = frozenset({"function_declarations", "computer_use"})
+_USUAL_TIERS = ("auto", "default", "standard", "standard_only", "flex")
 _DATED = re.compile(r"_\d{4}_\d{2}_\d{2}\Z|_\d{8}\Z")
 
 
@@ -84,7 +85,7 @@ class Asked:
     model: str
     stream: bool
     tools: frozenset[str]
-    """What the provider itself would run or fetch, by the names of ``models.NAME.server_tools``."""
+    """What the provider itself would run, fetch or charge extra for, by the names of ``models.NAME.server_tools``."""
 
 
 def asked(protocol: Protocol, path: str, body: bytes) -> Asked:
@@ -106,7 +107,20 @@ def asked(protocol: Protocol, path: str, body: bytes) -> Asked:
         raise Refused("the request names no model; nothing was sent.", 400)
     stream = content.get("stream") is True or ":stream" in path
     reader = {"anthropic": _anthropic, "openai": _openai, "gemini": _gemini}[protocol.name]
-    return Asked(model, stream, frozenset(reader(content)))
+    return Asked(model, stream, frozenset((*reader(content), *_dearer(content))))
+
+
+def _dearer(content: dict[str, Any]) -> Iterator[str]:
+    """What makes an answer cost more than the prices of its model, or lets nobody see what it has cost."""
+    named = {_snake(name): value for name, value in content.items()}
+    if named.get("speed") not in (None, "standard"):
+        yield "fast"
+    if str(named.get("service_tier") or "auto").lower() not in _USUAL_TIERS:
+        yield "priority"
+    if named.get("inference_geo") not in (None, "global"):
+        yield "inference_geo"
+    if named.get("background"):
+        yield "background"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

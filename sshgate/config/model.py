@@ -313,7 +313,9 @@ class Model:
     """Patterns of the models that may be asked."""
     server_tools: tuple[str, ...] = ()
     """Tools that the provider itself may run, such as ``web_search``; ``mcp`` for servers that it connects to, ``url``
-    for images and documents that it fetches. Each of these can carry data out of a sandbox."""
+    for images and documents that it fetches. Each of these can carry data out of a sandbox. Also what costs more than
+    ``models.prices`` has: ``fast``, ``priority`` (a service tier), ``inference_geo``, ``background`` (its cost is never
+    known), and what such tools cost by use."""
 
 
 @dataclass(frozen=True, slots=True)

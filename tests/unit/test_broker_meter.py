@@ -197,6 +197,25 @@ def test_chat_without_numbers_is_estimated() -> None:
     assert counted("chat", [sse(call, "[DONE]")]) == Usage("asked-for", 100, output=10, estimated=True)
 
 
+def test_a_plain_answer_without_numbers_counts_by_its_size() -> None:
+    meter = Meter("openai", "gpt-5", 400, events=False)
+    meter.feed(b'{"id": "resp_1", "output": "' + b"x" * 4000 + b'"}')
+    usage = meter.finish()
+    assert (usage.input, usage.estimated) == (100, True)
+    assert usage.output > 1000
+
+
+def test_all_iterations_of_one_answer_are_billed() -> None:
+    one = {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3500}
+    two = {"type": "message", "input_tokens": 23_000, "output_tokens": 1000, "cache_read_input_tokens": 5}
+    meter = Meter("anthropic", "claude-opus-4-5", 400, events=False)
+    meter.feed(
+        json.dumps({"usage": {"input_tokens": 23_000, "output_tokens": 1000, "iterations": [one, two]}}).encode()
+    )
+    usage = meter.finish()
+    assert (usage.input, usage.output, usage.cache_read) == (203_000, 4500, 5)
+
+
 def test_an_answer_that_cannot_be_read_counts_by_its_size() -> None:
     meter = Meter("anthropic", "m", 400, events=True, readable=False)
     meter.feed(bytes(4000))

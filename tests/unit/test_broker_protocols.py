@@ -46,6 +46,9 @@ OF_ANTHROPIC: list[tuple[dict[str, Any], set[str]]] = [
     # What a tool was given is text to the provider.
     ({"messages": user({"type": "tool_use", "input": IMAGE})}, set()),
     ({"messages": [{"role": "user", "content": "hi"}]}, set()),
+    ({"speed": "standard", "service_tier": "standard_only", "inference_geo": "global"}, set()),
+    ({"speed": "fast"}, {"fast"}),
+    ({"inference_geo": "us"}, {"inference_geo"}),
 ]
 OF_OPENAI: list[tuple[dict[str, Any], set[str]]] = [
     ({"tools": [{"type": "function"}, {"type": "custom"}, {"type": "local_shell"}]}, set()),
@@ -59,6 +62,11 @@ OF_OPENAI: list[tuple[dict[str, Any], set[str]]] = [
     ({"messages": user({"type": "image_url", "image_url": {"url": "https://evil.example"}})}, {"url"}),
     ({"input": user({"type": "input_file", "file_id": "f"})}, {"files"}),
     ({"input": "hi"}, set()),
+    ({"input": "hi", "service_tier": "flex", "background": False}, set()),
+    ({"input": "hi", "service_tier": "priority"}, {"priority"}),
+    ({"input": "hi", "service_tier": ["priority"]}, {"priority"}),
+    ({"input": "hi", "background": True}, {"background"}),
+    ({"input": "hi", "background": 1}, {"background"}),
 ]
 OF_GEMINI: list[tuple[dict[str, Any], set[str]]] = [
     ({"tools": [{"functionDeclarations": []}]}, set()),
@@ -70,6 +78,7 @@ OF_GEMINI: list[tuple[dict[str, Any], set[str]]] = [
     ({"contents": {"parts": {"file_data": {}}}}, {"url"}),
     ({"generateContentRequest": {"tools": [{"googleSearch": {}}]}}, {"google_search"}),
     ({"cachedContent": "cachedContents/x"}, {"files"}),
+    ({"serviceTier": "PRIORITY"}, {"priority"}),
 ]
 
 

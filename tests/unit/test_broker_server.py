@@ -253,7 +253,8 @@ PATHS = [
     "/anthropic/v1/messages%2f..%2ffiles", "/anthropic/v1/messages;x", "/openai/v1/files", "/openai/v1/assistants",
     "/openai/v1/responses/resp_1", "/gemini/v1beta/files", "/gemini/v1beta/models/x:batchGenerateContent",
     "/gemini/upload/v1beta/files", "/", "/other/v1/messages", "/anthropic/v1/messages?api_key=x",
-    "/gemini/v1beta/models/x:generateContent?$fields=a",
+    "/gemini/v1beta/models/x:generateContent?$fields=a", "/gemini/v1beta/models/x:generateContent?alt=proto",
+    "/gemini/v1beta/models/x:generateContent?alt=media",
 ]  # fmt: skip
 
 
