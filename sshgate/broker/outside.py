@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 from sshgate.broker.addresses import Address, public, within
 from sshgate.broker.sockets import LIMIT, SocketStream
@@ -17,6 +19,9 @@ LOOKUP_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 # Addresses of one name that are tried.
 MOST_ADDRESSES = 4
+# The machine's own names: `localhost`, and those that an operator has added.
+HOSTS = Path("/etc/hosts")
+LONGEST_HOSTS = 1 << 20
 # Lookups at a time, and of one user: the system's resolver blocks a thread for each.
 LOOKUPS = 16
 LOOKUPS_OF_ONE = 8
@@ -54,12 +59,28 @@ class SystemResolver:
 
 
 def _look_up(name: str) -> list[str]:
-    try:
-        # The root's dot keeps the search list of resolv.conf out: `example.org.corp.example` is another name.
-        found = socket.getaddrinfo(f"{name}.", None, type=socket.SOCK_STREAM)
-    except OSError:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    own = _in_hosts(name)
+    if own:
+        return own
+    # The root's dot keeps the search list of resolv.conf out: `example.org.corp.example` is another name. With it the
+    # system does not find names of its file of hosts.
+    found = socket.getaddrinfo(f"{name}.", None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _in_hosts(name: str) -> list[str]:
+    try:
+        with HOSTS.open() as file:
+            lines = file.read(LONGEST_HOSTS).splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    found = []
+    for line in lines:
+        address, *names = line.partition("#")[0].lower().split() or [""]
+        if name in names:
+            with contextlib.suppress(ValueError):
+                found.append(str(ip_address(address.partition("%")[0])))
+    return found
 
 
 class Lookups:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -292,6 +294,37 @@ async def test_a_profile_without_egress_refuses_everything() -> None:
         answer, _, writer = await one.ask(f"CONNECT {NAME}:443 HTTP/1.1")
         writer.close()
         assert answer.startswith(b"HTTP/1.1 403 ")
+
+
+async def test_the_search_list_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`api.example` that does not exist must not become `api.example.corp.example`."""
+    asked = []
+    look_up = socket.getaddrinfo
+
+    def note(name: str, *rest: Any, **more: Any) -> Any:
+        asked.append(name)
+        return look_up(name, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", note)
+    resolve = SystemResolver()
+    try:
+        with pytest.raises(OSError, match=r"Errno"):
+            await resolve("nowhere.invalid")
+    finally:
+        resolve.close()
+    assert asked == ["nowhere.invalid."]
+
+
+async def test_the_machines_file_of_hosts_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "HOSTS", tmp_path / "hosts")
+    (tmp_path / "hosts").write_text(
+        "# 10.0.0.9 mirror.example\n10.0.0.1\tMirror.example other # x\nfe80::1%eth0 mirror.example\nx mirror.example"
+    )
+    resolve = SystemResolver()
+    try:
+        assert [str(one) for one in await resolve("mirror.example")] == ["10.0.0.1", "fe80::1"]
+    finally:
+        resolve.close()
 
 
 async def test_the_machines_own_resolver_finds_addresses() -> None:
