@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sshgate.broker.caller import Caller
-from sshgate.broker.hello import LONGEST_HELLO, UNRECOGNIZED_NAME, Hello, NotTls, client_hello
+from sshgate.broker.hello import LONGEST_HELLO, UNRECOGNIZED_NAME, Hello, NotTls, SecondHello, client_hello
 from sshgate.broker.outside import Lookups, Resolve, Unreachable, connect
 from sshgate.broker.proxy_head import LONGEST_HEAD, BadHead, Connect, Fetch, answer, parse
 from sshgate.broker.sockets import SocketStream
@@ -30,6 +30,8 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES = 1 << 20
 # Characters of a name that nobody lists, as reported.
 LONGEST_REPORT = 253
+# Stands for the name in a request that cannot be understood.
+NO_HOST = "(none)"
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -47,6 +49,8 @@ class Attempt:
     bytes_down: int = 0
     ended: bool = False
     """The second report of an allowed one, with its bytes."""
+    tls_name: str | None = None
+    """The name that TLS asked for instead of ``host``."""
 
 
 Report = Callable[[Caller, Attempt], None]
@@ -98,6 +102,7 @@ class EgressProxy:
         except TimeoutError:
             return
         except BadHead as error:
+            self._report(caller, Attempt(NO_HOST, 0, "no request"))
             await _answer(stream, answer(error.status, "Bad Request", f"{error}."))
             return
         host = canonical(asked.host)
@@ -114,10 +119,9 @@ class EgressProxy:
             return
         name = str(host)
         try:
-            up, down = await self._carry(stream, server, caller, name, asked, rest)
+            await self._carry(stream, server, caller, name, asked, rest)
         finally:
             server.close()
-        self._report(caller, Attempt(name, asked.port, None, up, down, ended=True))
 
     async def _connect(self, caller: Caller, host: str | None, asked: Connect | Fetch) -> SocketStream:
         """Judge a request and connect. Raises ``_Refused`` and ``Unreachable``."""
@@ -149,16 +153,22 @@ class EgressProxy:
 
     async def _carry(
         self, stream: Stream, server: SocketStream, caller: Caller, name: str, asked: Connect | Fetch, rest: bytes
-    ) -> tuple[int, int]:
+    ) -> None:
+        allowed = False
+
+        def judged(refused: str | None, tls_name: str | None = None) -> None:
+            nonlocal allowed
+            allowed |= refused is None
+            self._report(caller, Attempt(name, asked.port, refused, tls_name=tls_name))
+
         if isinstance(asked, Fetch):
-            self._report(caller, Attempt(name, asked.port, None))
-            return await _fetch(stream, server, asked, rest)
-        await stream.write(_ESTABLISHED)
-
-        def judged(refused: str | None) -> None:
-            self._report(caller, Attempt(name, asked.port, refused))
-
-        return await splice(_Checked(stream, rest, name, judged), server)
+            judged(None)
+            up, down = await _fetch(stream, server, asked, rest)
+        else:
+            await stream.write(_ESTABLISHED)
+            up, down = await splice(_Checked(stream, rest, name, judged), server)
+        if allowed:
+            self._report(caller, Attempt(name, asked.port, None, up, down, ended=True))
 
 
 class _Checked:
@@ -167,54 +177,73 @@ class _Checked:
     Args:
         first: What was already read.
         name: The name that TLS has to ask for.
-        judged: Called once, with a few words if it is refused.
+        judged: Called with a few words if it is refused, and the name that was asked for instead. Called again where it
+            asks for another name later.
     """
 
-    def __init__(self, stream: Stream, first: bytes, name: str, judged: Callable[[str | None], None]) -> None:
+    def __init__(
+        self, stream: Stream, first: bytes, name: str, judged: Callable[[str | None, str | None], None]
+    ) -> None:
         self._stream = stream
         self._first = first
         self._name = name
         self._judged = judged
-        self._passed = False
+        self._second: SecondHello | None = None
         self._cut = Event()
 
     def __repr__(self) -> str:
-        return f"<_Checked {self._name} {'passed' if self._passed else 'open'}, {self._stream!r}>"
+        return f"<_Checked {self._name} {'open' if self._second is None else 'passed'}, {self._stream!r}>"
 
     async def read(self) -> bytes | None:
-        if self._passed:
-            return await self._stream.read()
-        if self._cut.is_set():
-            return None
-        refused, data = await self._look()
-        self._judged(refused)
-        if refused is None:
-            self._passed = True
-            return data or None
-        if refused != "no TLS":
-            await self._stream.write(UNRECOGNIZED_NAME)
-        self._cut.set()
+        while not self._cut.is_set():
+            try:
+                passed, hello = await self._next()
+            except NotTls:
+                await self._refuse("no TLS")
+                break
+            if hello is not None and (refused := self._verdict(hello)) is not None:
+                await self._refuse(refused, hello.server)
+                break
+            if hello is not None and passed is not None and self._second is None:
+                self._judged(None, None)
+                self._second = SecondHello(hello.early)
+                # What came behind it is looked at as what comes later.
+                passed, self._first = passed[: hello.size], passed[hello.size :]
+            if passed is None or passed:
+                return passed
         return None
 
-    async def _look(self) -> tuple[str | None, bytes]:
-        """Read until it can be judged. Returns why it is refused, and the bytes."""
+    async def _next(self) -> tuple[bytes | None, Hello | None]:
+        """Return the next bytes that may pass if the name in the hello is the right one. Raises ``NotTls``."""
+        if self._second is None:
+            return await self._look()
+        data = self._first or await self._stream.read()
+        self._first = b""
+        return (data, None) if data is None or self._second.over else self._second.feed(data)
+
+    async def _refuse(self, words: str, tls_name: str | None = None) -> None:
+        self._judged(words, tls_name)
+        if words != "no TLS":
+            await self._stream.write(UNRECOGNIZED_NAME)
+        self._cut.set()
+
+    async def _look(self) -> tuple[bytes | None, Hello | None]:
+        """Read until there is a whole ClientHello. Returns all bytes, and it."""
         data, self._first = self._first, b""
         try:
             async with asyncio.timeout(HELLO_SECONDS):
-                while True:
-                    try:
-                        hello = client_hello(data)
-                    except NotTls:
-                        return "no TLS", data
-                    if hello is not None:
-                        return self._verdict(hello), data
+                while (hello := client_hello(data)) is None:
                     more = await self._stream.read() if len(data) <= 2 * LONGEST_HELLO else None
-                    if more is None:
+                    if more is None and not data:
                         # A client that leaves before it has sent anything has done nothing wrong.
-                        return ("no TLS" if data else None), data
+                        self._judged(None, None)
+                        return None, None
+                    if more is None:
+                        raise NotTls("an end within the ClientHello")
                     data += more
         except TimeoutError:
-            return "no TLS", data
+            raise NotTls("no ClientHello in time") from None
+        return data, hello
 
     def _verdict(self, hello: Hello) -> str | None:
         if hello.server is None:

@@ -102,7 +102,7 @@ class EgressCounts:
         if attempt.refused is None:
             context.emit(Code.EGRESS_ALLOWED, stranger=stranger)
         else:
-            context.emit(Code.EGRESS_REFUSED, stranger=stranger, reason=attempt.refused)
+            context.emit(Code.EGRESS_REFUSED, stranger=stranger, reason=attempt.refused, tls_name=attempt.tls_name)
 
     def forget(self, uid: str) -> None:
         """The sandbox has ended."""

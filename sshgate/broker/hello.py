@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # A ClientHello of today has 300 to 2,000 bytes, the key shares of post-quantum cryptography included.
 LONGEST_HELLO = 16 * 1024
@@ -14,6 +14,11 @@ UNRECOGNIZED_NAME = bytes.fromhex("15030100020270")
 _HANDSHAKE = 22
 _CLIENT_HELLO = 1
 _SERVER_NAME = 0
+_EARLY_DATA = 42
+# Records that a server passes over before a second ClientHello: change_cipher_spec, alerts, and early data.
+_CHANGE, _ALERT, _APPLICATION = 20, 21, 23
+# Bytes of a handshake record by which a ClientHello is told from an encrypted message of TLS 1.2.
+_BEGINNING = 6
 _HOST_NAME = 0
 
 
@@ -22,6 +27,10 @@ class Hello:
     """A whole ClientHello. ``server``: the name in it, as sent; ``None`` if there is none."""
 
     server: str | None
+    early: bool = False
+    """Whether early data may follow it."""
+    size: int = field(default=0, compare=False)
+    """Bytes of its records."""
 
 
 class NotTls(ValueError):
@@ -36,33 +45,91 @@ def client_hello(data: bytes) -> Hello | None:
     Raises:
         NotTls: This is something else, is malformed, or is longer than ``LONGEST_HELLO``.
     """
-    message = _message(data)
-    if message is None:
+    found = _message(data)
+    if found is None:
         return None
+    message, size = found
     take = _Take(message)
     take.skip(2 + 32)  # version, random
     take.vector(1)  # session id
     take.vector(2)  # cipher suites
     take.vector(1)  # compression methods
     if not take.left:
-        return Hello(None)
+        return Hello(None, size=size)
     extensions = _Take(take.vector(2))
     if take.left:
         raise NotTls("bytes after the extensions")
-    found: list[str | None] = []
+    names: list[str | None] = []
+    early = False
     while extensions.left:
         kind = extensions.number(2)
         body = extensions.vector(2)
         if kind == _SERVER_NAME:
-            found.append(_server_name(body))
+            names.append(_server_name(body))
+        early |= kind == _EARLY_DATA
     # A server might take the other one of two.
-    if len(found) > 1:
+    if len(names) > 1:
         raise NotTls("two names of servers")
-    return Hello(found[0] if found else None)
+    return Hello(names[0] if names else None, early, size)
 
 
-def _message(data: bytes) -> bytes | None:
-    """Join the fragments of the first handshake message; ``None`` if its end is not there yet."""
+class SecondHello:
+    """Looks for another ClientHello in what a client sends after its first one: a server may ask for one, and goes by
+    the name in it.
+
+    Args:
+        early: ``Hello.early`` of the first one.
+    """
+
+    def __init__(self, early: bool) -> None:
+        self.over = False
+        """None can come any more: everything passes."""
+        self._skipped = (_CHANGE, _ALERT, _APPLICATION) if early else (_CHANGE, _ALERT)
+        self._kept = b""
+        self._left = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, Hello | None]:
+        """Take the next bytes. Returns those that may go on, and the second ClientHello if it is there.
+
+        Raises:
+            NotTls: There is one, and it is malformed or too long.
+        """
+        data, self._kept = self._kept + data, b""
+        at = 0
+        while not self.over:
+            step = min(self._left, len(data) - at)
+            at, self._left = at + step, self._left - step
+            size = int.from_bytes(data[at + 3 : at + 5])
+            beginning = data[at + 5 : at + 5 + min(size, _BEGINNING)]
+            if len(data) - at < 5:
+                break
+            if data[at] in self._skipped:
+                self._left = 5 + size
+            elif data[at] != _HANDSHAKE:
+                self.over = True
+            elif len(beginning) < min(size, _BEGINNING):
+                break
+            elif size >= _BEGINNING and (beginning[0] != _CLIENT_HELLO or beginning[1] > 2 or beginning[4] != 3):
+                self.over = True  # another message of TLS 1.2, or an encrypted one
+            else:
+                hello = client_hello(data[at:])
+                if hello is None:
+                    if len(data) - at > 2 * LONGEST_HELLO:
+                        raise NotTls("a ClientHello that is too long")
+                    break
+                self.over = True
+                return data, hello
+        if self.over:
+            return data, None
+        self._kept = data[at:]
+        return data[:at], None
+
+
+def _message(data: bytes) -> tuple[bytes, int] | None:
+    """Join the fragments of the first handshake message; ``None`` if its end is not there yet.
+
+    Returns it without its header, and the size of its records.
+    """
     joined = bytearray()
     at = 0
     for _ in range(MOST_RECORDS):
@@ -85,7 +152,7 @@ def _message(data: bytes) -> bytes | None:
                 # More handshake bytes in the same record cannot be: the server has to answer first.
                 if len(joined) > 4 + wanted:
                     raise NotTls("bytes after the ClientHello")
-                return bytes(joined[4:])
+                return bytes(joined[4:]), at + 5 + size
         if len(data) < at + 5 + size:
             return None
         at += 5 + size

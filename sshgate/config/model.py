@@ -226,7 +226,7 @@ class Egress:
     private: tuple[str, ...] = ()
     """Networks of private addresses that a listed name may stand for, such as that of a mirror in the company."""
     log: bool = True
-    """Emit an event for each allowed connection. Refused ones always have one."""
+    """Emit an event for each allowed connection. Refused ones have one, up to a rate for each sandbox."""
 
 
 Dollars = NewType("Dollars", float)

@@ -18,7 +18,7 @@ from sshgate.broker.addresses import Address
 from sshgate.broker.hello import UNRECOGNIZED_NAME
 from sshgate.broker.outside import LOOKUPS, Lookups, SystemResolver
 from tests.unit.outside_world import LOOPBACK, Names, Proxy, authority, proxy, web_server
-from tests.unit.test_broker_hello import hello_of
+from tests.unit.test_broker_hello import hello_of, made, server_names
 
 NAME = "packages.example"
 
@@ -202,6 +202,55 @@ async def test_bytes_after_connect_reach_the_server_once_they_have_passed() -> N
         assert await reader.read() == b""
         writer.close()
         assert got == [sent + b"more"]
+
+
+CHANGE = b"\x14\x03\x03\0\x01\x01"
+EARLY = b"\x17\x03\x03\0\x05early"
+
+
+def with_early_data(name: str) -> bytes:
+    return made(server_names(name.encode()) + b"\0\x2a\0\0")
+
+
+@pytest.mark.parametrize("pipelined", [True, False])
+@pytest.mark.parametrize(
+    ("first", "between"),
+    [(hello_of(NAME), b""), (hello_of(NAME), CHANGE), (with_early_data(NAME), EARLY + EARLY + CHANGE)],
+    ids=["at once", "after a change of ciphers", "after early data"],
+)
+async def test_a_second_hello_is_looked_at_as_the_first(first: bytes, between: bytes, pipelined: bool) -> None:
+    """A server may ask for one (HelloRetryRequest), and goes by the name in it."""
+    async with echo() as (port, got), proxy([f"{NAME}:{port}"], {NAME: [["127.0.0.1"]]}) as one:
+        for name, words in ((NAME, None), ("evil.example", "other TLS name")):
+            second = hello_of(name)
+            _, reader, writer = await one.ask(
+                f"CONNECT {NAME}:{port} HTTP/1.1", first + between + second if pipelined else b""
+            )
+            if not pipelined:
+                writer.write(first)
+                assert await reader.readexactly(len(first)) == first
+                for byte in between + second:
+                    writer.write(bytes([byte]))
+                    await asyncio.sleep(0)
+            rest = (b"" if not pipelined else first) + between
+            if words is None:
+                assert await reader.readexactly(len(rest + second)) == rest + second
+                assert one.judged == [(NAME, port, None)]
+            else:
+                with contextlib.suppress(ConnectionError):
+                    assert UNRECOGNIZED_NAME in await asyncio.wait_for(reader.read(), 20)
+                assert one.judged[-1] == (NAME, port, words)
+                assert [attempt.tls_name for attempt in one.attempts if attempt.refused] == [name]
+                assert second[:20] not in got[-1]
+            writer.close()
+            await asyncio.sleep(0.05)
+
+
+async def test_what_is_no_request_is_reported() -> None:
+    async with proxy([NAME], {}) as one:
+        _, _, writer = await one.ask("GET /file HTTP/1.1")
+        writer.close()
+        assert one.judged == [("(none)", 0, "no request")]
 
 
 async def test_a_plain_request_reaches_its_server_and_no_second_one_behind_it() -> None:
