@@ -334,16 +334,17 @@ class Socket:
         send = self._websocket.send_bytes
         output = session.output
         while True:
+            if self._frames:
+                # Before anything new is queued: a resident may send screens faster than they are sent here.
+                await self._websocket.send_str(self._frames.pop(0))
+                continue
             if self._restarts != output.restarts:
                 began = time.monotonic()
                 start = output.begin(None, session.size.columns, session.size.rows)
                 self.acked = start.offset
                 session.acknowledged()
                 self._greet(session, start)
-                # A resident may send screens without end.
                 await self._websocket.spent(time.monotonic() - began)
-            if self._frames:
-                await self._websocket.send_str(self._frames.pop(0))
                 continue
             most = min(SEND_BYTES, self.acked + WINDOW_HIGH - self._sent)
             if most > 0 and (data := output.read(self._sent, most)):
