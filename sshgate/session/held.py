@@ -66,7 +66,7 @@ async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: C
     """Get what becomes the program: a parked launcher, or an attachment to the sandbox's resident.
 
     Where the sandbox has no python3, or a resident of another version, the program is not held; who asked for a session
-    by name, or has some there, gets to know. Raises as ``park``.
+    by name, or has some there, gets to know. Raises as ``park``; also ``NoResident``, if a session was to be resumed.
     """
     # A client that can be left and has no place in a held session would end without ending its program.
     if wanted is not None and (hasattr(client, "place") or not hasattr(client, "attached")):
@@ -78,6 +78,8 @@ async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: C
         try:
             return await HeldProcess.attach(sandbox, wanted, alive)
         except NoResident as error:
+            if wanted.how == "resume":
+                raise  # another program would write on the old screen
             if wanted.how == "named" or isinstance(error, OtherVersion):
                 await notices.say(client, granted.request, f"this program is not held: {error}")
     return await park(sandbox, granted.request.terminal)
