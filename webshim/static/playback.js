@@ -34,7 +34,8 @@ export class Playback {
 
   /** @param {{start: "resume" | "snapshot", offset: number, until: number}} hello */
   begin({ start, offset, until }) {
-    this.held = offset;
+    // Before its snapshot is here, the terminal does not hold what is below the offset.
+    this.held = start === "snapshot" ? null : offset;
     this._until = until;
     if (start === "snapshot" || until > offset) this._mute(true);
   }

@@ -337,7 +337,7 @@ export class Session {
   _finished() {
     this._end();
     // A program that has ended is not joined again; one that the gateway has only lost goes on.
-    if (this._ended?.code != null || this._ended?.signal) this.held = null;
+    if (!this._ended?.start && (this._ended?.code != null || this._ended?.signal)) this.held = null;
     if (this._ended?.start) {
       this._notStarted(ending(this._ended));
       return;
