@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from sshgate.config.values import is_label
+from sshgate.errors import GateError, LimitReached, StartFailed
 from sshgate.hold.frames import OFFSET
-from sshgate.hold.line import ProtocolError
+from sshgate.hold.line import ProtocolError, SessionGone
 from sshgate.stream.interfaces import Exited, Outcome, Signalled
 
 # Characters of a session's id at most; ours have 16.
 LONGEST_ID = 64
+# A page counts in doubles.
+LARGEST_OFFSET = 1 << 53
+
+SILENT = "this client showed no sign of life when you logged in again; the session goes on there."
+GONE = "the session is gone: what kept it in the sandbox was ended."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ def offset_of(payload: bytes) -> int:
     if len(payload) < OFFSET.size:
         raise ProtocolError("a frame without its offset")
     number: int = OFFSET.unpack_from(payload)[0]
+    if number > LARGEST_OFFSET:
+        raise ProtocolError("an offset that no output has")
     return number
 
 
@@ -62,6 +70,19 @@ def ending_of(status: object) -> str:
     """Return how a session ended, in two words. Raises ``ProtocolError``."""
     outcome = outcome_of(json.dumps(status).encode())
     return f"status {outcome.status}" if isinstance(outcome, Exited) else f"signal {getattr(outcome, 'name', '')}"
+
+
+def refusal_of(payload: bytes, most: int) -> GateError:
+    """Return why a wish to join was refused, where ``most`` sessions may be."""
+    reason = payload.decode("ascii", "replace")
+    if reason == "full":
+        return LimitReached(
+            f"this sandbox has {most} sessions, as many as it may; end one: "
+            "`ssh -s USER=NAME=SESSION@HOST end-session`."
+        )
+    if reason in ("gone", "silent"):
+        return SessionGone(GONE if reason == "gone" else SILENT)
+    return StartFailed(f"the sandbox cannot start a session: {printable(reason[:80])}.")
 
 
 def is_id(value: object) -> bool:

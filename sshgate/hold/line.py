@@ -19,7 +19,7 @@ from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import RESIDENT_MARK, Program, quote
 from sshgate.stream import modes, turns
 from sshgate.stream.flow import Flow
-from sshgate.stream.interfaces import STDOUT, Exec, Process, Request
+from sshgate.stream.interfaces import STDOUT, Exec, Lost, Process, Request
 from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TerminalSize
 
@@ -31,6 +31,7 @@ LONGEST = 64 * 1024
 OUTBOX_HIGH = 256 * 1024
 
 _HELLO = re.compile(rb"sshgate hold [0-9]{1,9}\n")
+NONE = b"none\n"
 MISSING = b"sshgate hold starts\n"
 """Printed by the program that attaches where no resident runs: its source follows."""
 
@@ -261,7 +262,11 @@ async def _hello(process: Process, source: bytes) -> bytes | None:
     """Wait for the resident's first line; send its source if that is missing. Returns the output after the line."""
     seen = b""
     length = 0
-    while (chunk := await process.read()) is not None and length <= LONGEST:
+    while length <= LONGEST:
+        if (chunk := await process.read()) is None:
+            if isinstance(await process.wait(), Lost) and not seen.endswith(NONE):
+                raise StartFailed("the connection to the sandbox broke; try again.")
+            break
         length += len(chunk[1])
         if chunk[0] != STDOUT:
             continue

@@ -13,8 +13,19 @@ from dataclasses import replace
 from typing import Any
 
 from sshgate.config.values import is_label
-from sshgate.errors import GateError, LimitReached, StartFailed
-from sshgate.hold.answers import Past, is_id, offset_of, outcome_of, parsed, past_of, printable
+from sshgate.errors import GateError, StartFailed
+from sshgate.hold.answers import (
+    GONE,
+    LARGEST_OFFSET,
+    Past,
+    is_id,
+    offset_of,
+    outcome_of,
+    parsed,
+    past_of,
+    printable,
+    refusal_of,
+)
 from sshgate.hold.frames import OFFSET, Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError, SessionGone, packed
 from sshgate.hold.screen import for_empty, put_back
@@ -62,8 +73,6 @@ END_SECONDS = 1.0
 CONNECTED = b"\r\x1b[2K"
 REOPENING = b"\r\nsshgate: the connection to the sandbox broke; your program runs on, connecting again...\r\n"
 TAMPERED = "what keeps this session in the sandbox broke its rules; the session may run on, log in again to see."
-SILENT = "this client showed no sign of life when you logged in again; the session goes on there."
-GONE = "the session is gone: what kept it in the sandbox was ended."
 
 Alive = Callable[[], Awaitable[bool]]
 """Returns whether the client shows a sign of life; may wait."""
@@ -94,6 +103,7 @@ class HeldProcess:
         self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
         # Of a client with a place: the screen whose frames are coming, and the last whole one, in the flow as one byte.
         self._drawn = bytearray()
+        self._drawing = False
         self._screen = b""
         self._room = Event()
         self._room.set()
@@ -106,7 +116,7 @@ class HeldProcess:
         self._finished = Event()
         self._joined: asyncio.Future[None] | None = None
         self._last_frame = 0.0
-        self._line_open = False
+        self._line_open = self._reopened = False
         self._scripted = False
         self._agent = ""
         self._answered = Event()
@@ -147,7 +157,6 @@ class HeldProcess:
         command = getattr(asks, "command", b"").decode("utf-8", "replace")
         if self._wish.how == "resume":
             await self._join({"how": "resume", "id": self._wish.id, "offset": self._wish.offset})
-            self._send(Kind.RESIZE, packed(self._size))
         else:
             await self._join({
                 "how": self._wish.how,
@@ -348,7 +357,9 @@ class HeldProcess:
             try:
                 async with asyncio.timeout(until - time.monotonic()):
                     self._line = await Line.open(self._sandbox)
-                redraw = not placed or bool(self._drawn)
+                redraw = not placed or self._drawing
+                self._drawn.clear()
+                self._drawing = False
                 await self._join({"how": "resume", "id": self.session, "offset": self._offset, "redraw": redraw})
             except TimeoutError:
                 return False
@@ -363,11 +374,11 @@ class HeldProcess:
                 await asyncio.sleep(pause)
                 attempt += 1
                 continue
-            self._send(Kind.RESIZE, packed(self._size))
             for at in range(0, len(self._unacknowledged), INPUT_CHUNK):
                 piece = bytes(self._unacknowledged[at : at + INPUT_CHUNK])
                 self._send(Kind.INPUT, OFFSET.pack(self._acknowledged + at) + piece)
             if placed:
+                self._reopened = True
                 self._flow.put(CONNECTED, STDERR)
             return True
         return False
@@ -417,16 +428,19 @@ class HeldProcess:
         # Before the answer to JOIN nothing would hold it back while the client does not read.
         if self._joined is None or not self._joined.done() or not self.session or self._outcome is not None:
             raise ProtocolError("output without a session")
-        if kind == Kind.OUTPUT:
+        if kind == Kind.OUTPUT and not self._drawing:
             if offset != self._offset:
                 raise ProtocolError("output from another offset")
-            self._offset += len(data)
         elif offset < self._offset:
             raise ProtocolError("a screen from before")
-        else:
+        if kind == Kind.OUTPUT:
+            if self._drawing:
+                self._put_screen(offset)
+            self._offset = offset + len(data)
+        elif not self._wish.placed:
             self._offset = offset
-        if kind == Kind.OUTPUT and self._drawn:
-            self._put_screen(offset)
+        elif not self._drawing:
+            self._drawing, self._modes = True, Modes()
         for at in range(0, len(data), STEP):
             self._modes.feed(data[at : at + STEP])
             yield
@@ -443,7 +457,10 @@ class HeldProcess:
         modes = self._modes.sequences()
         self._screen = SCREEN_HEAD.pack(offset, len(modes)) + modes + for_empty(bytes(self._drawn))
         self._drawn.clear()
+        self._drawing = False
         self._flow.put(b"s", SCREEN)
+        if self._reopened:
+            self._flow.put(CONNECTED, STDERR)  # may just have been dropped
 
     def _taken(self, taken: int) -> None:
         count = taken - self._acknowledged
@@ -468,13 +485,18 @@ class HeldProcess:
             raise ProtocolError("an answer without a session")
         if not is_id(session) or (self.session and session != self.session):
             raise ProtocolError("another session")
-        if type(pid) is not int or not 1 < pid <= LARGEST_PID or type(offset) is not int or type(received) is not int:
+        if type(pid) is not int or not 1 < pid <= LARGEST_PID or type(received) is not int:
             raise ProtocolError("an answer without numbers")
+        if type(offset) is not int or not 0 <= offset <= LARGEST_OFFSET:
+            raise ProtocolError("an answer without an offset")
         if not self.session:
             if self._wish.how == "resume" and (session, offset) != (self._wish.id, self._wish.offset):
                 raise ProtocolError("another session or offset")
-            self._offset = max(0, offset)
             self.made = answer.get("made") is True
+            # An empty terminal holds nothing until its screen is whole, which may be after another exec.
+            fresh = self._wish.placed and self._wish.how != "resume"
+            self._drawing = fresh and offset > 0
+            self._offset = 0 if fresh else offset
             past = answer.get("past")
             self.past = [past_of(one) for one in past[:MOST_PAST]] if isinstance(past, list) else []
         elif offset != self._offset:
@@ -484,17 +506,6 @@ class HeldProcess:
         joined.set_result(None)
 
     def _refuse(self, payload: bytes) -> None:
-        reason = payload.decode("ascii", "replace")
         if self._joined is None or self._joined.done():
             raise ProtocolError("a refusal of nothing")
-        error: GateError
-        if reason == "full":
-            error = LimitReached(
-                f"this sandbox has {self._wish.most} sessions, as many as it may; end one: "
-                "`ssh -s USER=NAME=SESSION@HOST end-session`."
-            )
-        elif reason in ("gone", "silent"):
-            error = SessionGone(GONE if reason == "gone" else SILENT)
-        else:
-            error = StartFailed(f"the sandbox cannot start a session: {printable(reason[:80])}.")
-        self._joined.set_exception(error)
+        self._joined.set_exception(refusal_of(payload, self._wish.most))

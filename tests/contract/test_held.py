@@ -14,9 +14,10 @@ import pytest
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.errors import LimitReached
 from sshgate.hold import listing
+from sshgate.hold.answers import GONE
 from sshgate.hold.frames import Kind
 from sshgate.hold.line import Line, NoResident
-from sshgate.hold.process import GONE, HeldProcess
+from sshgate.hold.process import HeldProcess
 from sshgate.hold.wishes import Wish
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.interfaces import Order, Provider, Sandbox

@@ -11,12 +11,20 @@ import pytest
 
 from sshgate.errors import LimitReached, StartFailed
 from sshgate.hold.frames import HEAD, OFFSET, Kind
-from sshgate.hold.line import LONGEST, Line, OtherVersion, _hello
-from sshgate.hold.process import INPUT_CHUNK, KEPT_INPUT, LARGEST_SCREEN, TAMPERED, HeldProcess
+from sshgate.hold.line import LONGEST, Line, NoResident, OtherVersion, _hello
+from sshgate.hold.process import (
+    CONNECTED,
+    INPUT_CHUNK,
+    KEPT_INPUT,
+    LARGEST_SCREEN,
+    REOPENING,
+    TAMPERED,
+    HeldProcess,
+)
 from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
-from sshgate.stream.interfaces import STDOUT, Control, Exited, Lost, Outcome, Request, Shell, Signalled
+from sshgate.stream.interfaces import STDERR, STDOUT, Control, Exited, Lost, Outcome, Request, Shell, Signalled
 from sshgate.stream.terminal import Terminal
 
 JOINED = {"name": "1", "id": "a" * 16, "pid": 42, "made": True, "received": 0, "offset": 0, "past": []}
@@ -126,7 +134,8 @@ async def test_a_frame_that_is_too_long_is_not_waited_for(held: HeldProcess, far
 @pytest.mark.parametrize(
     "changes",
     [{"name": "x\x1b[2J"}, {"name": 5}, {"id": None}, {"pid": 1}, {"pid": -5}, {"pid": 2**40}, {"pid": True},
-     {"offset": "0"}, {"received": 9}, {"past": [1]}, {"past": [{"status": ["exit", "x"]}]}, {"id": "a b"},
+     {"offset": "0"}, {"offset": -1}, {"offset": 2**53 + 1},
+     {"received": 9}, {"past": [1]}, {"past": [{"status": ["exit", "x"]}]}, {"id": "a b"},
      {"past": [{"name": "x", "program": "p", "status": ["exit", 1]}]}],
     ids=str,
 )  # fmt: skip
@@ -311,3 +320,58 @@ async def test_a_session_is_resumed_where_the_client_was_or_not_at_all(far: Exec
     with pytest.raises(StartFailed):
         await launched(made, far)
     await made.close()
+
+
+async def again(placed: HeldProcess, far: Exec, monkeypatch: pytest.MonkeyPatch, offset: int) -> Exec:
+    """Lose the exec, and answer the next one."""
+    other = Exec()
+
+    async def opened(sandbox: Sandbox) -> Line:
+        other.answer(offset=offset, made=False)
+        return Line(other, b"")
+
+    monkeypatch.setattr(Line, "open", opened)
+    monkeypatch.setattr(Gone, "usable", True)
+    far.output.put_nowait(None)
+    await asyncio.sleep(0.1)
+    return other
+
+
+async def test_a_screen_that_was_cut_off_counts_for_nothing(
+    placed: HeldProcess, far: Exec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far.answer(offset=900, made=False)
+    await placed.launch(Program(Request(Shell(), Terminal())))
+    far.send(Kind.SCREEN, OFFSET.pack(900) + b"half of\x1b[?2004h")
+    await asyncio.sleep(0.05)
+    other = await again(placed, far, monkeypatch, 0)
+    assert b'"offset": 0' in other.written
+    other.send(Kind.SCREEN, OFFSET.pack(950) + b"whole")
+    other.send(Kind.OUTPUT, OFFSET.pack(950))
+    other.send(Kind.OUTPUT, OFFSET.pack(950) + b"new")
+    await asyncio.sleep(0.1)
+    assert await placed.read() == (SCREEN, SCREEN_HEAD.pack(950, 0) + b"whole")
+    # It took what is above with it, and the client must know that it is connected.
+    assert await placed.read() == (STDERR, CONNECTED)
+    assert await placed.read() == (STDOUT, b"new")
+
+
+async def test_after_a_screen_that_was_cut_off_output_comes_from_its_beginning(
+    placed: HeldProcess, far: Exec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far.answer(offset=900, made=False)
+    await placed.launch(Program(Request(Shell(), Terminal())))
+    other = await again(placed, far, monkeypatch, 0)
+    other.send(Kind.OUTPUT, OFFSET.pack(0) + b"all")
+    assert await placed.read() == (STDERR, REOPENING + CONNECTED)
+    assert await placed.read() == (STDOUT, b"all")
+
+
+@pytest.mark.parametrize(("last", "kind"), [(b"none\n", NoResident), (b"sshgate hold", StartFailed)])
+async def test_an_exec_that_breaks_does_not_count_as_a_sandbox_without_python(
+    far: Exec, last: bytes, kind: type[Exception]
+) -> None:
+    far.output.put_nowait(last)
+    far.output.put_nowait(None)
+    with pytest.raises(kind):
+        await _hello(far, b"")
