@@ -28,6 +28,7 @@ NOTICE_CHARACTERS = 300
 # A held session is left after this time without a viewer: enough for a reload or a short loss of the network.
 LEAVE_SECONDS = 20.0
 LEFT = "nobody was here; the session goes on without this page."
+ERASED_LINE = b"\r\x1b[2K"
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
@@ -261,6 +262,10 @@ class WebSession:
         if self.ending is None and self.held is not None and self.identity.login.name is not None:
             self.left = True
             self._leave()
+        elif self.ending is None and self.viewer is None and self.place is not None and self.held is None:
+            # Its start takes long: it is left once it is held.
+            self._stay()
+            self._leaving = asyncio.get_running_loop().call_later(LEAVE_SECONDS, self.leave)
         return self.left
 
     def over(self) -> None:
@@ -304,7 +309,8 @@ class WebSession:
         if self.ending is not None:
             return
         if self.place is not None and stream == STDERR:
-            text = _SEQUENCE.sub("", data[:LAST_LINE_BYTES].decode("utf-8", "replace"))
+            last = data.rpartition(ERASED_LINE)[2]  # chunks are joined
+            text = _SEQUENCE.sub("", last[:LAST_LINE_BYTES].decode("utf-8", "replace"))
             self.notice = clean(text, NOTICE_CHARACTERS).removeprefix("sshgate: ").strip()
         elif stream == SCREEN:
             offset, length = SCREEN_HEAD.unpack_from(data)
@@ -351,8 +357,9 @@ class WebSession:
     async def alive(self) -> bool:
         """Return whether somebody is at the page; else leave. Somebody else who logs in wants the held session."""
         if self.viewer is None:
-            self.leave()
-            return False
+            if self.sized:
+                self.leave()
+            return not self.sized  # its first socket is still to come
         return await self.viewer.alive()
 
     async def wait_closed(self) -> None:
