@@ -192,8 +192,10 @@ class Rest:
         """DELETE api/sessions/ID."""
         principal = await self._state.principal(request)
         session = self._state.sessions.get(principal.user, request.match_info["id"])
-        if session is not None:
-            await self._state.sessions.removed(session)
+        if session is not None and not await self._state.sessions.removed(session):
+            assert session.place is not None
+            assert session.identity.login.name is not None
+            await self._end_held(session.user, session.identity.login.name, session.place.name)
         return web.Response(status=204)
 
     async def held(self, request: web.Request) -> web.Response:
@@ -208,9 +210,12 @@ class Rest:
     async def end_held(self, request: web.Request) -> web.Response:
         """DELETE api/held-sessions/SANDBOX/NAME."""
         user, name = (await self._state.principal(request)).user, request.match_info["name"]
-        if await self._state.gateway.held.end(user, request.match_info["sandbox"], name):
-            self._state.events.emit(Code.HELD_END, user=user, name=name, by="user")
+        await self._end_held(user, request.match_info["sandbox"], name)
         return web.Response(status=204)
+
+    async def _end_held(self, user: str, sandbox: str, name: str) -> None:
+        if await self._state.gateway.held.end(user, sandbox, name):
+            self._state.events.emit(Code.HELD_END, user=user, name=name, by="user")
 
     async def own(self, request: web.Request) -> WebSession:
         """Authenticate the request and return the session in its path. Raises ``Refusal``."""

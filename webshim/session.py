@@ -178,6 +178,16 @@ class WebSession:
         place = self.place
         return {"name": place.name, "id": place.id} if place is not None and place.name else None
 
+    @property
+    def until(self) -> int:
+        """The output below this offset is old for a page that begins now."""
+        return max(self.output.end, self.replayed)
+
+    @property
+    def replayed(self) -> int:
+        """The output below this offset is from before the held session was joined."""
+        return self.place.replayed if self.place is not None else 0
+
     # --- from the socket ---
 
     def attach(self, viewer: Viewer, frame: Attach) -> Start:

@@ -156,18 +156,22 @@ class Sessions:
             if not session.sized:
                 self._forget(session)
 
-    async def removed(self, session: WebSession) -> None:
+    async def removed(self, session: WebSession) -> bool:
         """End a session, also a held one, wait until its sandbox is cleaned up, and remove it from the registry.
 
-        If cancelled, the session still ends, but stays listed for its ``detached`` time.
+        If cancelled, the session still ends, but stays listed for its ``detached`` time. Returns false if a held
+        program may go on: the connection to its sandbox was lost, or it takes its time.
         """
         if session.place is not None:
             # A sandbox without a name is deleted, with all that runs in it.
             session.place.ends = session.identity.login.name is not None
+        ran = session.ending is None
         self.end(session, "this session was ended.")
         if (run := self._runs.get(session.id)) is not None:
             await asyncio.wait({run})
         self._forget(session)
+        place = session.place
+        return not (ran and place is not None and place.ends and place.name and not place.ended)
 
     async def in_background(self, session: WebSession, run: Callable[[Login], Coroutine[Any, Any, None]]) -> bool:
         """Run something else in the session's sandbox, and wait for it.
@@ -238,7 +242,7 @@ class Sessions:
     def _unattended(self, session: WebSession) -> None:
         if not session.sized and session.ending is None:
             if session.place is not None:
-                session.place.ends = session.place.made
+                session.place.unwanted = True
             self.end(session, "nobody came for this session.")
 
     def _forget(self, session: WebSession) -> None:

@@ -145,6 +145,7 @@ class Socket:
         self._sent_state = ""
         self._sent_notice = ""
         self._restarts = 0
+        self._replayed = 0
         self._frames: list[str] = []
         self._more = Event()
         self._ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
@@ -263,11 +264,12 @@ class Socket:
         """Queue what the page begins with, also where the output begins anew."""
         self._sent = start.offset
         self._restarts = session.output.restarts
+        self._replayed = session.replayed
         self._sent_state = session.state
         resumed = start.snapshot is None
         self.send(encode(
             "hello", session=session.id, state=session.state, start="resume" if resumed else "snapshot",
-            offset=start.offset, until=session.output.end, cols=session.size.columns, rows=session.size.rows,
+            offset=start.offset, until=session.until, cols=session.size.columns, rows=session.size.rows,
             profile=session.profile, name=session.identity.login.name, held=session.held,
         ))  # fmt: skip
         if (snapshot := start.snapshot) is not None:
@@ -346,7 +348,13 @@ class Socket:
                 self._greet(session, start)
                 await self._websocket.spent(time.monotonic() - began)
                 continue
+            if self._replayed != session.replayed:
+                self._replayed = session.replayed
+                await self._websocket.send_str(encode("replay", until=self._replayed))
+                continue
             most = min(SEND_BYTES, self.acked + WINDOW_HIGH - self._sent)
+            if self._sent < self._replayed:
+                most = min(most, self._replayed - self._sent)  # what is new begins a message, and is answered
             if most > 0 and (data := output.read(self._sent, most)):
                 self._sent += len(data)
                 await send(data)

@@ -11,10 +11,14 @@ from sshgate.config.values import is_label
 from sshgate.errors import GateError, LimitReached, StartFailed
 from sshgate.hold.frames import OFFSET
 from sshgate.hold.line import ProtocolError, SessionGone
+from sshgate.hold.terminal import RING
 from sshgate.stream.interfaces import Exited, Outcome, Signalled
 
 # Characters of a session's id at most; ours have 16.
 LONGEST_ID = 64
+LARGEST_PID = 1 << 22
+# Sessions that have ended meanwhile and are reported to one login.
+MOST_PAST = 8
 # A page counts in doubles.
 LARGEST_OFFSET = 1 << 53
 
@@ -30,6 +34,37 @@ class Past:
     name: str
     program: str
     ending: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The answer to a wish to join. ``end`` is the offset at which the output ends now."""
+
+    name: str
+    id: str
+    pid: int
+    received: int
+    offset: int
+    end: int
+    made: bool
+    past: list[Past]
+
+
+def joined_of(payload: bytes) -> Joined:
+    """Return what a client has joined. Raises ``ProtocolError``."""
+    answer = parsed(payload, dict)
+    name, session, pid, received = (answer.get(key) for key in ("name", "id", "pid", "received"))
+    offset, end, past = answer.get("offset"), answer.get("end"), answer.get("past")
+    if not isinstance(name, str) or not is_label(name) or not isinstance(session, str) or not is_id(session):
+        raise ProtocolError("an answer without a session")
+    if type(pid) is not int or not 1 < pid <= LARGEST_PID or type(received) is not int:
+        raise ProtocolError("an answer without numbers")
+    if type(offset) is not int or not 0 <= offset <= LARGEST_OFFSET:
+        raise ProtocolError("an answer without an offset")
+    # What is further on comes as a screen.
+    until = min(end, offset + 2 * RING) if type(end) is int else offset
+    ended = [past_of(one) for one in past[:MOST_PAST]] if isinstance(past, list) else []
+    return Joined(name, session, pid, received, offset, until, answer.get("made") is True, ended)
 
 
 def offset_of(payload: bytes) -> int:

@@ -20,6 +20,8 @@ from sshgate.stream.terminal import LARGEST
 MOST = 128
 # Seconds for an answer.
 ANSWER_SECONDS = 10.0
+# Seconds until a session that was hung up is looked for again.
+END_PAUSES = (0.1, 0.5, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,17 @@ async def sessions(sandbox: Sandbox) -> list[HeldSession]:
 
 
 async def end(sandbox: Sandbox, name: str) -> bool:
-    """Hang up a session. Returns whether there is one of this name. Raises as ``sessions``."""
-    return await _ask(sandbox, Kind.END, name.encode()) is not None
+    """Hang up a session until it has ended. Returns whether there was one of this name.
+
+    Raises ``StartFailed`` if its program does not end; otherwise as ``sessions``.
+    """
+    found = False
+    for pause in END_PAUSES:  # a shell that is just starting may miss the first one
+        if await _ask(sandbox, Kind.END, name.encode()) is None:
+            return found
+        found = True
+        await asyncio.sleep(pause)
+    raise StartFailed(f"the program of session {name} was hung up and goes on; end it by a signal, or end its sandbox.")
 
 
 async def _ask(sandbox: Sandbox, kind: int, payload: bytes = b"") -> bytes | None:

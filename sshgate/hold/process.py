@@ -12,20 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from sshgate.config.values import is_label
 from sshgate.errors import GateError, StartFailed
-from sshgate.hold.answers import (
-    GONE,
-    LARGEST_OFFSET,
-    Past,
-    is_id,
-    offset_of,
-    outcome_of,
-    parsed,
-    past_of,
-    printable,
-    refusal_of,
-)
+from sshgate.hold.answers import GONE, Past, joined_of, offset_of, outcome_of, printable, refusal_of
 from sshgate.hold.frames import OFFSET, Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError, SessionGone, packed
 from sshgate.hold.screen import for_empty, put_back
@@ -61,9 +49,6 @@ LEAVE_SECONDS = 0.5
 REPORT_SECONDS = 3.0
 # Seconds in which a client that has ended its input may turn out to have left.
 EOF_SECONDS = 0.5
-LARGEST_PID = 1 << 22
-# Sessions that have ended meanwhile and are reported to one login.
-MOST_PAST = 8
 # Bytes of a screen at most. It has up to 256 KiB of output, and the modes.
 LARGEST_SCREEN = 512 * 1024
 # How often a program is hung up, and the seconds that it has to end each time.
@@ -94,6 +79,8 @@ class HeldProcess:
         """Whether ``launch`` has begun the session."""
         self.past: list[Past] = []
         """Sessions that ended while nobody was attached."""
+        self.replayed = 0
+        """The output below this offset is from before ``launch``: nothing of it waits for an answer."""
         self._sandbox = sandbox
         self._line: Line | None = line
         self._wish = wish
@@ -254,8 +241,8 @@ class HeldProcess:
         await self._probes.cancel()
         await self._drop_line()
 
-    async def end(self) -> None:
-        """Hang up the session's program, wait a moment for its end, and report that."""
+    async def end(self) -> bool:
+        """Hang up the session's program, wait a moment for its end, and report that. Returns whether it has ended."""
         for _ in range(END_TRIES):  # a shell that is just starting may miss the first one
             self._send(Kind.SIGNAL, b"h")
             with contextlib.suppress(TimeoutError):
@@ -264,6 +251,7 @@ class HeldProcess:
                         pass
                 await self.report()
                 break
+        return self._outcome is not None and not isinstance(self._outcome, Lost)
 
     def put_back(self) -> bytes:
         """Return what brings the client's terminal back to how it was before it attached."""
@@ -478,31 +466,23 @@ class HeldProcess:
 
     def _begin(self, payload: bytes) -> None:
         """Take JOINED. Raises ``ProtocolError`` if it is not what a resident sends."""
-        answer = parsed(payload, dict)
-        joined, name, session, pid = self._joined, answer.get("name"), answer.get("id"), answer.get("pid")
-        offset, received = answer.get("offset"), answer.get("received")
-        if joined is None or joined.done() or not isinstance(name, str) or not is_label(name):
-            raise ProtocolError("an answer without a session")
-        if not is_id(session) or (self.session and session != self.session):
+        answer, joined = joined_of(payload), self._joined
+        if joined is None or joined.done() or (self.session and answer.id != self.session):
             raise ProtocolError("another session")
-        if type(pid) is not int or not 1 < pid <= LARGEST_PID or type(received) is not int:
-            raise ProtocolError("an answer without numbers")
-        if type(offset) is not int or not 0 <= offset <= LARGEST_OFFSET:
-            raise ProtocolError("an answer without an offset")
         if not self.session:
-            if self._wish.how == "resume" and (session, offset) != (self._wish.id, self._wish.offset):
+            resumes = self._wish.how == "resume"
+            if resumes and (answer.id, answer.offset) != (self._wish.id, self._wish.offset):
                 raise ProtocolError("another session or offset")
-            self.made = answer.get("made") is True
+            self.made, self.past = answer.made, answer.past
+            self.replayed = answer.end if resumes else 0
             # An empty terminal holds nothing until its screen is whole, which may be after another exec.
-            fresh = self._wish.placed and self._wish.how != "resume"
-            self._drawing = fresh and offset > 0
-            self._offset = 0 if fresh else offset
-            past = answer.get("past")
-            self.past = [past_of(one) for one in past[:MOST_PAST]] if isinstance(past, list) else []
-        elif offset != self._offset:
+            fresh = self._wish.placed and not resumes
+            self._drawing = fresh and answer.offset > 0
+            self._offset = 0 if fresh else answer.offset
+        elif answer.offset != self._offset:
             raise ProtocolError("another offset")
-        self.name, self.session, self.pid = name, session, pid
-        self._taken(received)
+        self.name, self.session, self.pid = answer.name, answer.id, answer.pid
+        self._taken(answer.received)
         joined.set_result(None)
 
     def _refuse(self, payload: bytes) -> None:

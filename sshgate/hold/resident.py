@@ -405,7 +405,7 @@ class Resident(Watcher):
         one.offset = session.end if fresh else min(int(one.wish.get("offset", 0)), session.end)
         answer = {
             "name": session.name, "id": session.id, "pid": session.pid, "made": made,
-            "received": received, "offset": one.offset, "past": [each.describe() for each in past],
+            "received": received, "offset": one.offset, "end": session.end, "past": [each.describe() for each in past],
         }  # fmt: skip
         self.send(one, Kind.JOINED, json.dumps(answer).encode())
         narrower = one.size[0] < session.size[0]

@@ -56,5 +56,9 @@ class Place:
     """Whether the session is to end when the client leaves."""
     name: str = ""
     """The session's name, once it is joined."""
-    made: bool = False
-    """Whether it was begun by joining."""
+    replayed: int = 0
+    """The output below it is from before it was joined: nothing of it waits for an answer."""
+    unwanted: bool = False
+    """Whether the session is to end when the client leaves, if it was begun by joining."""
+    ended: bool = False
+    """Whether the session has ended because it was to end."""

@@ -91,7 +91,7 @@ async def begin(process: Process, program: Program, no_input: bool, client: Clie
         return await launch(process, program, no_input=no_input)
     await process.launch(program)
     if (place := place_of(client)) is not None:
-        place.id, place.name, place.made = process.session, process.name, process.made
+        place.id, place.name, place.replayed = process.session, process.name, process.replayed
     sentences = []
     for past in process.past:
         events.emit(Code.HELD_END, name=past.name, ending=past.ending)
@@ -113,9 +113,10 @@ async def leave(process: Process, client: Client, outcome: Outcome | None, event
     try:
         if not isinstance(process, HeldProcess):
             return
-        if place is not None and place.ends:
-            events.emit(Code.HELD_END, name=process.name, by="user")
-            await process.end()
+        if place is not None and (place.ends or (place.unwanted and process.made)):
+            place.ended = await process.end()
+            if place.ended:
+                events.emit(Code.HELD_END, name=process.name, by="user")
         elif isinstance(outcome, Exited | Signalled) and not await _gone(client):
             await process.report()
     finally:

@@ -159,6 +159,10 @@ async def test_without_a_page_it_is_left_and_joined_by_the_next_login(page: Brow
     assert (again.hello["start"], again.hello["offset"]) == ("resume", offset)
     await again.see(b"still there\r\n")
     assert b"begun\r\n" not in again.text
+    # Queries in what it has missed must not be answered late.
+    (replay,) = again.messages("replay")
+    assert offset is not None
+    assert replay["until"] > offset + len(b"still there\r\n")
 
 
 async def test_what_the_resident_has_lost_meanwhile_is_shown_as_a_screen(page: Browser, dev: Ssh) -> None:
@@ -204,6 +208,22 @@ async def test_deleting_it_ends_the_program(page: Browser, served: Gateway, dev:
     assert await tab.closed() == 1000
     assert (await page.ask("DELETE", "api/held-sessions/work/again"))[0] == 204
     assert (await page.ask("DELETE", "api/held-sessions/none/again"))[0] == 404
+
+
+async def test_a_program_that_a_hang_up_does_not_end_is_not_reported_as_ended(
+    page: Browser, served: Gateway, dev: Ssh
+) -> None:
+    tab = await shell(page, session="stays")
+    await tab.type(b"trap '' HUP; echo tra''pped\n")
+    await tab.see(b"trapped\r\n")
+
+    def ends() -> list[dict[str, Any]]:
+        found = [one for one in events(served.place / "audit.jsonl") if one["event"] == "session.held_end"]
+        return [one for one in found if one["name"] == "stays"]
+
+    assert (await page.ask("DELETE", f"api/sessions/{tab.session}"))[0] != 204
+    assert ends() == []
+    assert [one["name"] for one in await listed(dev)] == ["stays"]
 
 
 async def test_names_are_checked_and_unheld_profiles_hold_none(page: Browser) -> None:

@@ -40,6 +40,13 @@ export class Playback {
     if (start === "snapshot" || until > offset) this._mute(true);
   }
 
+  /** A held session was joined again: what comes below the offset is old. @param {number} until */
+  replay(until) {
+    if (this.held === null || until <= this.held) return;
+    this._until = Math.max(until, this._until);
+    this._mute(true);
+  }
+
   /** @param {{offset: number, cols: number, rows: number, data: string, screen?: string}} snapshot */
   restore({ offset, cols, rows, data, screen = "" }) {
     const { terminal } = this._screen;

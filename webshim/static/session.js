@@ -251,6 +251,9 @@ export class Session {
       case "snapshot":
         this._playback?.restore(frame);
         break;
+      case "replay":
+        this._playback?.replay(frame.until);
+        break;
       case "snapshot_wanted":
         this._playback?.snapshotSoon();
         break;
