@@ -16,6 +16,10 @@ from sshgate.telemetry.events import Events, Stranger
 MOST_DESTINATIONS = 50
 # Of all sandboxes together. Beyond it, what has been quiet for longest is forgotten.
 MOST_IN_ALL = 50_000
+# Seconds after its last connection for which a sandbox is remembered.
+QUIET_SECONDS = 86_400.0
+# Destinations that a user gets to see.
+MOST_LISTED = 500
 OTHERS = "(others)"
 
 
@@ -38,6 +42,7 @@ class _Sandbox:
         self.caller = caller
         self.destinations: dict[tuple[str, int, str | None], Destination] = {}
         self.refused = 0
+        self.last = 0.0
 
     def destination(self, attempt: Attempt) -> Destination:
         key = (attempt.host, attempt.port, attempt.refused)
@@ -82,9 +87,9 @@ class EgressCounts:
         self._size += len(sandbox.destinations) - before
         one.bytes_up += attempt.bytes_up
         one.bytes_down += attempt.bytes_down
-        one.last = self._clock()
-        while self._size > MOST_IN_ALL:
-            self.forget(next(iter(self._sandboxes)))
+        one.last = sandbox.last = self._clock()
+        while self._size > MOST_IN_ALL or next(iter(self._sandboxes.values())).last < one.last - QUIET_SECONDS:
+            self._forget(next(iter(self._sandboxes)))
         if not attempt.ended:
             one.count += 1
             self._emit(caller, attempt)
@@ -104,22 +109,22 @@ class EgressCounts:
         else:
             context.emit(Code.EGRESS_REFUSED, stranger=stranger, reason=attempt.refused, tls_name=attempt.tls_name)
 
-    def forget(self, uid: str) -> None:
-        """The sandbox has ended."""
-        sandbox = self._sandboxes.pop(uid, None)
-        if sandbox is not None:
-            self._size -= len(sandbox.destinations)
+    def _forget(self, uid: str) -> None:
+        self._size -= len(self._sandboxes.pop(uid).destinations)
 
     def of(self, user: str, name: str | None = None) -> dict[str, list[Destination]]:
         """Return the destinations of a user's sandboxes, or of the one of this name, by the sandboxes' names.
 
-        Most used ones first. Sandboxes without a name have their id.
+        Most used ones first. Sandboxes without a name have their id. Beyond ``MOST_LISTED``, those that were quiet for
+        longest are left out.
         """
         found: dict[str, list[Destination]] = {}
-        for sandbox in self._sandboxes.values():
+        left = MOST_LISTED
+        for sandbox in reversed(self._sandboxes.values()):
             caller = sandbox.caller
-            if caller.user == user and name in (None, caller.name):
-                rows = in_order(sandbox.destinations.values())
+            if left > 0 and caller.user == user and name in (None, caller.name):
+                rows = in_order(sandbox.destinations.values())[:left]
+                left -= len(rows)
                 found.setdefault(caller.name or caller.sandbox, []).extend(rows)
         return found
 

@@ -56,6 +56,8 @@ class Broker:
         self._git = GitProxy(config, events)
         self._egress = egress
         self._places = Shares(config.broker.connections, config.broker.connections_per_sandbox)
+        # One user may have many sandboxes: these together leave room for those of others.
+        self._users = Shares(config.broker.connections, max(1, config.broker.connections // 2))
         self._server: web.Server | None = None
         self._tasks = TaskSet()
 
@@ -95,8 +97,9 @@ class Broker:
     async def _serve(self, stream: Stream, source: Source) -> None:
         place = f"{source.caller.sandbox} {source.caller.uid}"
         try:
-            if not self._places.take(place):
-                error = Refused("this sandbox has too many connections open; close some.", 529)
+            whose = self._take(place, source.caller.user)
+            if whose is not None:
+                error = Refused(f"{whose} too many connections open; close some.", 529)
                 self._models.refused(source, error.sentence, error.status)
                 await stream.write(_bare(error))
                 return
@@ -111,10 +114,20 @@ class Broker:
                     await self._http(begun, source)
             finally:
                 self._places.release(place)
+                self._users.release(source.caller.user)
         except TimeoutError:
             pass
         finally:
             stream.close()
+
+    def _take(self, place: str, user: str) -> str | None:
+        """Take a place for a connection; else return who has too many."""
+        if not self._places.take(place):
+            return "this sandbox has"
+        if not self._users.take(user):
+            self._places.release(place)
+            return "your sandboxes together have"
+        return None
 
     async def _http(self, stream: Stream, source: Source) -> None:
         assert self._server is not None

@@ -69,8 +69,23 @@ async def test_all_sandboxes_together_have_a_bound() -> None:
             counted.report(caller, Attempt(f"{host}.example", 443, None))
     assert counted._size <= egress_counts.MOST_IN_ALL
     assert "s0" not in counted.of("ada")
-    counted.forget("u1004")
-    assert "s1004" not in counted.of("ada")
+    listed = counted.of("ada")
+    assert sum(map(len, listed.values())) == egress_counts.MOST_LISTED
+    assert "s1004" in listed
+
+
+async def test_a_sandbox_that_was_quiet_for_a_day_is_forgotten() -> None:
+    now = 1000.0
+    counted = EgressCounts(Events(), lambda caller: Egress(), lambda: now)
+    counted.report(CALLER, Attempt("a.example", 443, None))
+    now += egress_counts.QUIET_SECONDS
+    other = Caller("ada", (), "default", "s2", "u2", None)
+    counted.report(other, Attempt("a.example", 443, None))
+    assert set(counted.of("ada")) == {"work", "s2"}
+    now += 1
+    counted.report(other, Attempt("a.example", 443, None))
+    assert set(counted.of("ada")) == {"s2"}
+    assert counted._size == 1
 
 
 async def test_allowed_connections_have_no_event_where_the_log_is_off() -> None:

@@ -430,6 +430,34 @@ async def test_connections_of_a_sandbox_are_bounded(api: FakeApi, tmp_path: Path
         )
 
 
+async def test_one_users_sandboxes_leave_room_for_others() -> None:
+    broker = Broker(Config(broker=settings.Broker(connections=16, connections_per_sandbox=3)), Events())
+    await broker.open()
+    serving: list[asyncio.Task[None]] = []
+    held: list[asyncio.StreamWriter] = []
+
+    async def connect(user: str, number: int) -> asyncio.StreamReader:
+        mine, its = socket.socketpair()
+        caller = Caller(user, (), "default", f"pod-{number}", f"uid-{number}", None)
+        stream = SocketStream(*await asyncio.open_connection(sock=its, limit=LIMIT))
+        serving.append(asyncio.create_task(broker.serve(stream, caller)))
+        reader, writer = await asyncio.open_connection(sock=mine)
+        held.append(writer)
+        return reader
+
+    readers = [await connect("eve", number) for number in range(12)]
+    async with asyncio.timeout(10):
+        assert b"your sandboxes together have too many" in await readers[-1].read()
+    other = await connect("ada", 100)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await other.read()
+    for writer in held:
+        writer.close()
+    await asyncio.gather(*serving)
+    await broker.close()
+
+
 async def test_claude_codes_first_question_is_answered_here(api: FakeApi, tmp_path: Path) -> None:
     async with sandbox(api, tmp_path) as one:
         answer = await one.raw(b"HEAD /anthropic HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
