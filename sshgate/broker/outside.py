@@ -8,6 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
+from itertools import zip_longest
 from pathlib import Path
 
 from sshgate.broker.addresses import Address, public, within
@@ -117,6 +118,13 @@ class Lookups:
             del self._open[name]
 
 
+def _by_turns(addresses: Sequence[Address]) -> list[Address]:
+    """The two families by turns: where one does not work, four addresses of it would be all that is tried."""
+    first = [one for one in addresses if one.version == addresses[0].version]
+    other = [one for one in addresses if one.version != addresses[0].version]
+    return [one for pair in zip_longest(first, other) for one in pair if one is not None]
+
+
 async def connect(name: str, port: int, user: str, lookups: Lookups, private: Iterable[str] = ()) -> SocketStream:
     """Connect to a name. It is looked up once; none of its addresses may be private or special.
 
@@ -136,7 +144,7 @@ async def connect(name: str, port: int, user: str, lookups: Lookups, private: It
     for address in addresses:
         if not public(address) and not within(address, networks):
             raise Unreachable(f"{name} stands for {address}, which is no public address", refused=True)
-    for address in addresses[:MOST_ADDRESSES]:
+    for address in _by_turns(addresses)[:MOST_ADDRESSES]:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 # A numeric address: nothing is looked up again.

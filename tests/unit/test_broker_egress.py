@@ -338,6 +338,12 @@ async def test_a_server_that_is_not_there_is_no_refusal() -> None:
         assert one.judged == [(NAME, port, None), ("nowhere.example", 443, None)]
 
 
+def test_both_families_of_addresses_are_tried() -> None:
+    six, four = [ip_address(f"2600::{one}") for one in range(1, 7)], [ip_address("93.184.216.34")]
+    assert outside._by_turns([*six, *four])[:3] == [six[0], four[0], six[1]]
+    assert outside._by_turns([*four, *six])[:3] == [four[0], six[0], six[1]]
+
+
 async def test_a_profile_without_egress_refuses_everything() -> None:
     async with proxy([], {}, LOOPBACK) as one:
         answer, _, writer = await one.ask(f"CONNECT {NAME}:443 HTTP/1.1")
