@@ -32,6 +32,8 @@ const LONGEST_TITLE = 200;
 let made = 0;
 
 export class Session {
+  /** The gateway has announced its end. */
+  _draining = false;
   /** Made when the panel is first shown: a terminal needs a box that has a size. @type {Screen | undefined} */
   screen;
   /** @type {Playback | undefined} */
@@ -245,6 +247,7 @@ export class Session {
         this.profile = frame.profile;
         this.name = frame.name;
         this.held = frame.held ?? this.held;
+        this._draining = false;
         this._playback?.begin(frame);
         this._running(frame.state);
         break;
@@ -262,6 +265,7 @@ export class Session {
         this._running(frame.state);
         break;
       case "notice":
+        if (this._draining) break; // the bar says what follows from it
         if (frame.text) this._bar.show(asSentence(frame.text), [{ label: "OK", act: () => this._bar.hide() }], { dim: false });
         else this._bar.hide();
         break;
@@ -269,6 +273,7 @@ export class Session {
         this._ended = frame;
         break;
       case "drain":
+        this._draining = true;
         this._bar.show("The gateway is restarting; this page will reconnect.", [], { dim: false });
         break;
     }
