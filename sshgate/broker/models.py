@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,9 @@ BODY_SECONDS = 60.0
 # Bytes of bodies that are held at a time, of one sandbox and of all.
 BODIES_OF_ONE = 64 << 20
 BODIES = 256 << 20
-# Larger bodies are parsed in a thread: it takes 1.5 ms.
-PARSED_AT_ONCE = 256 * 1024
+# Larger bodies are parsed in one of few threads. The largest of these takes 10 ms, whatever is in it.
+PARSED_AT_ONCE = 64 * 1024
+PARSERS = 2
 # Seconds. Providers send pings in a stream; an answer in one piece may take ten minutes.
 TIMES = aiohttp.ClientTimeout(total=3600, sock_connect=20, sock_read=660)
 # Refusals of one sandbox that are reported within a minute: an agent may repeat them endlessly.
@@ -50,6 +52,7 @@ ANSWER_BUFFER = 32 * 1024
 _NOT_RETURNED = frozenset(
     {
         "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+        "anthropic-organization-id", "openai-organization", "openai-project",  # of the key's owner
         "set-cookie", "set-cookie2", "alt-svc", "strict-transport-security", "www-authenticate", "proxy-authenticate",
     }
 )  # fmt: skip
@@ -103,6 +106,10 @@ class ModelProxy:
         self._keys = Keys()
         self._held: Counter[str] = Counter()
         self._session: aiohttp.ClientSession | None = None
+        self.closing = False
+        """Whether connections are to end after the next answer."""
+        # Not those of the loop: names are looked up in these.
+        self._parsers = ThreadPoolExecutor(PARSERS, "body")
 
     def __repr__(self) -> str:
         return f"<ModelProxy {self._held.total()} bytes of bodies>"
@@ -121,6 +128,7 @@ class ModelProxy:
 
     async def close(self) -> None:
         """Close all connections to providers."""
+        self._parsers.shutdown(wait=False, cancel_futures=True)
         if self._session is not None:
             await self._session.close()
 
@@ -164,13 +172,14 @@ class ModelProxy:
             return await self._forward(request, source, protocol, model, path, query, asked, nothing)
         if request.method != "POST" or not protocol.posts.fullmatch(path):
             raise Refused(f"{request.method} {path[:80]} is not passed on; only requests to models are.", 404)
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        if any(text.lower() != "identity" for text in request.headers.getall("Content-Encoding", [])):
             raise Refused("a compressed body cannot be looked at; send it as it is.", 415)
         body = _Body(self._held, source.caller)
         try:
             await self._read(request, body)
             if len(body.data) > PARSED_AT_ONCE:
-                asked = await asyncio.to_thread(protocols.asked, protocol, path, body.data)
+                loop = asyncio.get_running_loop()
+                asked = await loop.run_in_executor(self._parsers, protocols.asked, protocol, path, body.data)
             else:
                 asked = protocols.asked(protocol, path, body.data)
             self._check(protocol, model, asked)
@@ -231,7 +240,11 @@ class ModelProxy:
         wanted = ModelRequest(caller, protocol.name, path, asked.model, asked.stream, len(body.data))
         if asked.model:
             await self._meter.admit(wanted)
-        headers = CIMultiDict(protocols.passed(request.headers))
+        headers = CIMultiDict(protocols.passed(request.headers, model.upstream is not None))
+        try:
+            "".join(headers.values()).encode()  # aiohttp would leave out what is not
+        except UnicodeError:
+            raise Refused("a header of the request is not UTF-8; nothing was sent.", 400) from None
         headers[protocol.key_header] = protocol.key_prefix + key
         headers["Accept-Encoding"] = "identity"  # a meter has to read it
         url = URL(f"{(model.upstream or protocol.upstream).rstrip('/')}{path}{query}", encoded=True)
@@ -262,6 +275,10 @@ class ModelProxy:
         try:
             if 300 <= response.status < 400:
                 raise Refused(f"{protocol.name} answered with a redirect, which is not followed.", 502)
+            if response.status in (401, 403):
+                # Its own words may hold the key, or say whose it is.
+                whose = "that you brought" if protocol.name in source.brought else "of your operator; ask them"
+                raise Refused(f"{protocol.name} does not accept the key {whose} ({response.status}).", response.status)
             body.release()  # it has been sent
             return await self._carry(request, response, wanted, events, began)
         finally:
@@ -278,6 +295,8 @@ class ModelProxy:
         """Pass the provider's answer on, each piece as it comes."""
         headers = CIMultiDict((key, text) for key, text in response.headers.items() if key.lower() not in _NOT_RETURNED)
         answer = web.StreamResponse(status=response.status, reason=response.reason, headers=headers)
+        if self.closing:
+            answer.force_close()
         observer = self._meter.observe(wanted, response.status, response.headers)
         carried, whole = 0, False
         try:

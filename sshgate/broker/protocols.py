@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from sshgate.broker.caller import Refused
 
 # Bytes of a request's body. A prompt that fills a model's context has some 5 MB; images come on top.
 LONGEST_BODY = 8 << 20
+# Lists, objects, strings and commas of a body. The parser does not let other threads run; so many take it 0.1 s.
+MOST_PARTS = 400_000
 # What a query may hold. Anything else could be another name of the key, or change what the provider does.
 QUERY = frozenset({"beta", "alt", "limit", "after", "after_id", "before_id", "order", "pageSize", "pageToken"})
 # The key of Gemini's clients in the query; it is dropped.
@@ -26,6 +28,8 @@ _DROPPED = frozenset(
         "x-http-method", "x-http-method-override", "x-method-override",
     }
 )  # fmt: skip
+# By which services between here and a provider are led elsewhere: dropped where such a service may be asked.
+_LEADS = re.compile(r"(helicone|x-portkey|cf-aig|x-litellm)-.*\Z")
 _CREDENTIAL = re.compile(r"(.*[-_])?(authori[sz]ation|authenticate|api-?key|cookie2?|token|secret|password)\Z")
 _FORWARDED = re.compile(r"x-(forwarded|real|original|amz)-.*\Z")
 # Tools that the client runs. Their names carry a date, except the first ones.
@@ -33,7 +37,13 @@ _ANTHROPIC_CLIENT = re.compile(r"custom\Z|(bash|text_editor|computer|memory|tool
 _OPENAI_CLIENT = frozenset({"function", "custom", "local_shell", "apply_patch", "computer_use_preview"})
 _GEMINI_CLIENT = frozenset({"function_declarations", "computer_use"})
 _USUAL_TIERS = ("auto", "default", "standard", "standard_only", "flex")
+# Of an item of OpenAI's: what a function was given or takes, and where a text is from.
+_OPENAI_FREE = frozenset({"arguments", "parameters", "inputschema", "annotations"})
 _DATED = re.compile(r"_\d{4}_\d{2}_\d{2}\Z|_\d{8}\Z")
+
+
+# A model in a path. Its first character is no dot, so that it is no segment that leads elsewhere.
+_NAME = r"[A-Za-z0-9_@:-][A-Za-z0-9_.@:-]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +61,32 @@ class Protocol:
 
 ANTHROPIC = Protocol(
     "anthropic", "https://api.anthropic.com", "x-api-key", "",
-    re.compile(r"/v1/messages(/count_tokens)?"), re.compile(r"/v1/models(/[\w.@:-]+)?"),
+    re.compile(r"/v1/messages(/count_tokens)?"), re.compile(rf"/v1/models(/{_NAME})?"),
 )  # fmt: skip
 OPENAI = Protocol(
     "openai", "https://api.openai.com", "authorization", "Bearer ",
-    re.compile(r"/v1/(responses(/compact)?|chat/completions)"), re.compile(r"/v1/models(/[\w.@:-]+)?"),
+    re.compile(r"/v1/(responses(/compact)?|chat/completions)"), re.compile(rf"/v1/models(/{_NAME})?"),
 )  # fmt: skip
 GEMINI = Protocol(
     "gemini", "https://generativelanguage.googleapis.com", "x-goog-api-key", "",
-    re.compile(r"/v1(beta)?/models/(?P<model>[\w.@-]+):(generateContent|streamGenerateContent|countTokens)"),
-    re.compile(r"/v1(beta)?/models(/[\w.@-]+)?"),
+    re.compile(rf"/v1(beta)?/models/(?P<model>{_NAME}):(generateContent|streamGenerateContent|countTokens)"),
+    re.compile(rf"/v1(beta)?/models(/{_NAME})?"),
 )  # fmt: skip
 PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (ANTHROPIC, OPENAI, GEMINI)}
 
 
-def passed(headers: Mapping[str, str] | Any) -> Iterator[tuple[str, str]]:
+def passed(headers: Mapping[str, str] | Any, upstream: bool = False) -> Iterator[tuple[str, str]]:
     """The headers of a request that go on to the provider, in their order; unknown ones are among them.
 
-    ``headers`` has an ``items`` that may yield a name more than once.
+    ``headers`` has an ``items`` that may yield a name more than once. ``upstream``: an address of the operator's own is
+    asked instead of the provider's.
     """
     pairs = list(headers.items())
     named = {name.strip().lower() for key, value in pairs if key.lower() == "connection" for name in value.split(",")}
     for key, value in pairs:
         name = key.lower()
-        if name not in _DROPPED and name not in named and not _CREDENTIAL.match(name) and not _FORWARDED.match(name):
+        dropped = name in _DROPPED or name in named or _CREDENTIAL.match(name) or _FORWARDED.match(name)
+        if not dropped and not (upstream and _LEADS.match(name)):
             yield key, value
 
 
@@ -89,17 +101,25 @@ class Asked:
 
 
 def asked(protocol: Protocol, path: str, body: bytes) -> Asked:
-    """Read the body of a request to a model. Takes 0.2 ms for 88 KB and 25 ms for 5 MB.
+    """Read the body of a request to a model. Takes 0.2 ms for 88 KB, 25 ms for 5 MB, and 0.2 s at most.
 
     Raises:
         Refused: it is not a JSON object, or different readers could understand it differently.
     """
+    if _parts(body) > MOST_PARTS:
+        raise Refused(f"the request's body has more than {MOST_PARTS} parts; nothing was sent.", 413)
     try:
         content = json.loads(body.decode("utf-8"), object_pairs_hook=_object)
     except (ValueError, RecursionError):
         raise Refused("the request's body is not plain JSON, each name once; nothing was sent.", 400) from None
     if not isinstance(content, dict):
         raise Refused("the request's body is not a JSON object; nothing was sent.", 400)
+    folded = _folded(content)
+    if protocol is GEMINI:
+        content = folded
+    elif any(name != name.lower() for name in content):
+        # A reader that takes Tools for tools would find others than this one.
+        raise Refused("the request's body has a name in capitals; nothing was sent.", 400)
     found = protocol.posts.fullmatch(path)
     by_path = found.groupdict().get("model") if found is not None else None
     model = content.get("model") if by_path is None else by_path
@@ -130,6 +150,41 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def _parts(body: bytes) -> int:
+    """About how much a JSON parser would make of the body. Costs 40 ms at most, however the body is made."""
+    outside = body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"', MOST_PARTS)
+    return len(outside) + sum(text.count(b"[") + text.count(b"{") + text.count(b",") for text in outside[::2])
+
+
+def _fold(name: str) -> str:
+    """One form of a name for readers that tell neither capitals nor ``_`` apart: ``fileData`` is ``file_data``."""
+    return name.replace("_", "").lower()
+
+
+def _folded(content: dict[str, Any]) -> dict[str, Any]:
+    folded = {_fold(name): value for name, value in content.items()}
+    if len(folded) != len(content):
+        raise Refused("the request's body has a name twice, in two spellings; nothing was sent.", 400)
+    return folded
+
+
+def _objects(value: Any, free: Callable[[dict[str, Any]], Container[str]]) -> Iterator[dict[str, Any]]:
+    """All objects in a value, at any depth, with their names folded.
+
+    ``free`` returns an object's names that hold what a tool was given, which is text to the provider.
+    """
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting += one
+        elif isinstance(one, dict):
+            names = _folded(one)
+            yield names
+            passed_over = free(names)
+            waiting += [inner for name, inner in names.items() if name not in passed_over]
+
+
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
@@ -157,23 +212,21 @@ def _anthropic(content: dict[str, Any]) -> Iterator[str]:
         yield "mcp"
     if content.get("container"):
         yield "code_execution"
-    blocks = list(_list(content.get("system")))
-    for message in _list(content.get("messages")):
-        blocks += _list(message.get("content")) if isinstance(message, dict) else []
-    for block in blocks:
-        nested = _list(block.get("content")) if isinstance(block, dict) else []
-        for one in (block, *nested):
-            yield from _fetched(one)
+    for block in _objects([content.get("system"), content.get("messages")], _given):
+        yield from _fetched(block)
 
 
-def _fetched(block: Any) -> Iterator[str]:
+def _given(block: dict[str, Any]) -> Container[str]:
+    return ("input",) if str(block.get("type")).endswith("tool_use") else ()
+
+
+def _fetched(block: dict[str, Any]) -> Iterator[str]:
     """What a provider would fetch for a part of a message: a URL, or a file that was stored with it."""
-    if not isinstance(block, dict):
-        return
-    if block.get("type") in ("image", "document", "search_result") and isinstance(source := block.get("source"), dict):
-        if source.get("type") == "url" or "url" in source:
+    source = block.get("source")
+    for one in (block, *([_folded(source)] if isinstance(source, dict) else [])):
+        if one.get("type") == "url" or (one is not block and "url" in one):
             yield "url"
-        if source.get("type") == "file" or "file_id" in source:
+        if one.get("type") == "file" or (one is not block and "fileid" in one):
             yield "files"
     if block.get("type") == "container_upload":
         yield "files"
@@ -187,24 +240,21 @@ def _openai(content: dict[str, Any]) -> Iterator[str]:
         yield "web_search"
     if content.get("prompt") is not None:
         yield "stored_prompt"  # it may bring tools of its own
-    messages = [*_list(content.get("messages")), *_list(content.get("input"))]
-    for message in messages:
-        if not isinstance(message, dict):
-            continue
-        if message.get("type") == "item_reference":
+    if content.get("previous_response_id") is not None or content.get("conversation") is not None:
+        yield "stored_items"
+    for block in _objects([content.get("messages"), content.get("input")], lambda _: _OPENAI_FREE):
+        if block.get("type") == "item_reference":
             yield "stored_items"
-        for block in (*_list(message.get("content")), *_list(message.get("output"))):
-            if not isinstance(block, dict):
-                continue
-            image = block.get("image_url")
-            address = image.get("url") if isinstance(image, dict) else image
-            if address is not None and not str(address).startswith("data:"):
-                yield "url"
-            if block.get("file_url") is not None:
-                yield "url"
-            stored = block.get("file")
-            if block.get("file_id") is not None or (isinstance(stored, dict) and stored.get("file_id") is not None):
-                yield "files"
+        if block.get("tools") is not None:
+            yield from (_plain(kind) for kind in _types(block["tools"]) if kind not in _OPENAI_CLIENT)
+        image = block.get("imageurl")
+        address = image.get("url") if isinstance(image, dict) else image
+        if address is not None and not str(address).startswith("data:"):
+            yield "url"
+        if block.get("fileurl") is not None:
+            yield "url"
+        if block.get("fileid") is not None:
+            yield "files"
 
 
 def _snake(name: str) -> str:
@@ -212,24 +262,21 @@ def _snake(name: str) -> str:
 
 
 def _gemini(content: dict[str, Any]) -> Iterator[str]:
-    content = {_snake(name): value for name, value in content.items()}
-    inner = content.get("generate_content_request")
+    """``content``: with its names folded."""
+    inner = content.get("generatecontentrequest")
     if isinstance(inner, dict):  # countTokens may hold a whole request
-        yield from _gemini(inner)
+        yield from _gemini(_folded(inner))
     tools = content.get("tools")
     for tool in tools if isinstance(tools, list) else [tools] if tools is not None else []:
         for name in tool if isinstance(tool, dict) else ["unknown!"]:
             if (plain := _snake(name)) not in _GEMINI_CLIENT:
                 yield "mcp" if plain.startswith("mcp") else plain
-    if content.get("cached_content") is not None:
+    if content.get("cachedcontent") is not None:
         yield "files"
-    contents = content.get("contents")
-    places = [*(contents if isinstance(contents, list) else [contents]), content.get("system_instruction")]
-    for place in places:
-        parts = place.get("parts") if isinstance(place, dict) else None
-        for part in parts if isinstance(parts, list) else [parts]:
-            if isinstance(part, dict) and any(_snake(name) == "file_data" for name in part):
-                yield "url"
+    places = [content.get("contents"), content.get("systeminstruction")]
+    for block in _objects(places, lambda _: ("args", "response")):
+        if "filedata" in block:
+            yield "url"
 
 
 def failure(protocol: Protocol | None, status: int, sentence: str) -> dict[str, Any]:

@@ -35,6 +35,9 @@ class Received:
         return parsed
 
 
+HEADERS = {"Set-Cookie": "a=b", "request-id": "req_1", "anthropic-organization-id": "o", "openai-project": "p"}
+
+
 @dataclass
 class FakeApi:
     """What it was asked, and how it answers. Each attribute may be changed while it runs."""
@@ -48,6 +51,8 @@ class FakeApi:
     cut_after: int | None = None
     """Deltas after which the connection is cut."""
     redirect: str | None = None
+    denied: int | None = None
+    """The status of all answers, which repeat the request's headers."""
     tool: str | None = None
     """A command that the first answer to a question asks to run, by the tool Bash."""
     held: dict[str, threading.Event] = field(default_factory=dict)
@@ -69,13 +74,15 @@ class FakeApi:
         self.received.append(Received(request.method, request.raw_path, headers, body))
         if self.redirect is not None:
             return web.Response(status=307, headers={"Location": self.redirect})
+        if self.denied is not None:
+            return web.json_response({"error": {"message": str(headers)}}, status=self.denied)
         if request.method != "POST":
             return web.json_response({"data": [{"id": "claude-test", "type": "model"}], "has_more": False})
         if request.path.endswith("count_tokens"):
             return web.json_response({"input_tokens": 7})
         asked = json.loads(body)
         if not asked.get("stream"):
-            return web.json_response(whole(asked), headers={"Set-Cookie": "a=b", "request-id": "req_1"})
+            return web.json_response(whole(asked), headers=HEADERS)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Set-Cookie": "a=b"})
         await response.prepare(request)
         try:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from sshgate.broker.caller import Refused
-from sshgate.broker.protocols import ANTHROPIC, GEMINI, OPENAI, Protocol, asked, failure
+from sshgate.broker.protocols import (
+    ANTHROPIC,
+    GEMINI,
+    LONGEST_BODY,
+    OPENAI,
+    PROTOCOLS,
+    Protocol,
+    asked,
+    failure,
+    passed,
+)
 
 MESSAGES = "/v1/messages"
 GENERATE = "/v1beta/models/gemini-2:generateContent"
@@ -41,6 +52,11 @@ OF_ANTHROPIC: list[tuple[dict[str, Any], set[str]]] = [
     ({"messages": user(IMAGE)}, {"url"}),
     ({"messages": user({"type": "tool_result", "content": [IMAGE]})}, {"url"}),
     ({"messages": user(STORED)}, {"files"}),
+    ({"messages": user({"type": "document", "source": {"type": "content", "content": [IMAGE]}})}, {"url"}),
+    ({"messages": user({"type": "tool_result", "content": [{"type": "search_result", "content": [IMAGE]}]})}, {"url"}),
+    ({"messages": user({"type": "image", "SOURCE": {"Type": "base64", "URL": "https://evil.example"}})}, {"url"}),
+    ({"messages": {"content": IMAGE}}, {"url"}),
+    ({"messages": user({"type": "text", "citations": [{"url": "https://example.org"}]})}, set()),
     ({"messages": user({"type": "container_upload", "file_id": "f"})}, {"files"}),
     ({"messages": user({"type": "image", "source": {"type": "base64", "data": "aa"}})}, set()),
     # What a tool was given is text to the provider.
@@ -61,6 +77,13 @@ OF_OPENAI: list[tuple[dict[str, Any], set[str]]] = [
     ({"input": user({"type": "input_image", "image_url": "data:image/png;base64,aa"})}, set()),
     ({"messages": user({"type": "image_url", "image_url": {"url": "https://evil.example"}})}, {"url"}),
     ({"input": user({"type": "input_file", "file_id": "f"})}, {"files"}),
+    ({"input": [{"type": "computer_call_output", "output": {"image_url": "https://evil.example"}}]}, {"url"}),
+    ({"input": [{"type": "computer_call_output", "output": {"file_id": "f"}}]}, {"files"}),
+    ({"input": [{"type": "function_call_output", "output": [{"file_url": "https://evil.example"}]}]}, {"url"}),
+    ({"input": [{"type": "tool_search_output", "tools": [{"type": "mcp"}]}]}, {"mcp"}),
+    ({"messages": user({"type": "file", "file": {"file_id": "f"}})}, {"files"}),
+    ({"previous_response_id": "r"}, {"stored_items"}),
+    ({"conversation": {"id": "c"}}, {"stored_items"}),
     ({"input": "hi"}, set()),
     ({"input": "hi", "service_tier": "flex", "background": False}, set()),
     ({"input": "hi", "service_tier": "priority"}, {"priority"}),
@@ -76,6 +99,8 @@ OF_GEMINI: list[tuple[dict[str, Any], set[str]]] = [
     ({"tools": [{"mcpServers": []}]}, {"mcp"}),
     ({"contents": [{"parts": [{"fileData": {"fileUri": "https://evil.example"}}]}]}, {"url"}),
     ({"contents": {"parts": {"file_data": {}}}}, {"url"}),
+    ({"contents": [{"parts": [{"functionResponse": {"parts": [{"fileData": {}}]}}]}]}, {"url"}),
+    ({"contents": [{"parts": [{"functionCall": {"args": {"fileData": 1, "file_data": 2}}}]}]}, set()),
     ({"generateContentRequest": {"tools": [{"googleSearch": {}}]}}, {"google_search"}),
     ({"cachedContent": "cachedContents/x"}, {"files"}),
     ({"serviceTier": "PRIORITY"}, {"priority"}),
@@ -111,6 +136,51 @@ def test_what_two_readers_could_understand_differently_is_refused(body: bytes) -
     with pytest.raises(Refused) as refused:
         asked(ANTHROPIC, MESSAGES, body)
     assert refused.value.status == 400
+
+
+SPELLED_TWICE: list[tuple[Protocol, str, dict[str, Any]]] = [
+    (ANTHROPIC, MESSAGES, {"Tools": []}),
+    (OPENAI, RESPONSES, {"toolS": []}),
+    (GEMINI, GENERATE, {"cachedContent": "x", "cached_content": None}),
+    (GEMINI, GENERATE, {"contents": [{"parts": [{"fileData": {}, "file_data": None}]}]}),
+    (ANTHROPIC, MESSAGES, {"messages": user({"source": {}, "Source": {}})}),
+]
+
+
+@pytest.mark.parametrize(("protocol", "path", "content"), SPELLED_TWICE)
+def test_a_name_in_two_spellings_is_refused(protocol: Protocol, path: str, content: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as refused:
+        tools(protocol, path, **content)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("filling", [b"[],", b"{},", b'"",', b"1,"])
+def test_a_body_of_many_small_parts_is_refused_before_it_is_parsed(filling: bytes) -> None:
+    body = b'{"model": "m", "a": [' + filling * (LONGEST_BODY // len(filling) - 20) + b"0]}"
+    began = time.process_time()
+    with pytest.raises(Refused) as refused:
+        asked(ANTHROPIC, MESSAGES, body)
+    assert refused.value.status == 413
+    assert time.process_time() - began < 1  # parsed, it takes several
+
+
+def test_a_long_text_is_no_part_of_many() -> None:
+    text = '[{,"\\' * (LONGEST_BODY // 12)
+    assert tools(ANTHROPIC, MESSAGES, messages=user({"type": "text", "text": text})) == set()
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/..", "ü", "a%2f", ""])
+def test_a_models_name_in_a_path_leads_nowhere_else(name: str) -> None:
+    for protocol in PROTOCOLS.values():
+        assert not protocol.gets.fullmatch(f"/v1/models/{name}")
+    assert not GEMINI.posts.fullmatch(f"/v1/models/{name}:generateContent")
+    assert GEMINI.posts.fullmatch("/v1/models/gemini-2.5-pro:generateContent")
+
+
+def test_headers_that_lead_a_service_elsewhere_do_not_reach_an_upstream() -> None:
+    headers = {"Helicone-Target-Url": "https://evil.example", "x-portkey-custom-host": "evil", "anthropic-beta": "a"}
+    assert dict(passed(headers, upstream=True)) == {"anthropic-beta": "a"}
+    assert dict(passed(headers)) == headers
 
 
 def test_googles_model_is_in_the_path() -> None:
