@@ -75,7 +75,10 @@ class Broker:
         self._git.reconfigure(config)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until no connection is open, ``seconds`` at most."""
+        """Close each connection once it has its answer, and wait until none is open, ``seconds`` at most."""
+        self._models.closing = True
+        if self._server is not None:
+            self._server.pre_shutdown()  # agents keep theirs for minutes
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._tasks.join()
@@ -140,13 +143,14 @@ class Broker:
             ours.close()
             theirs.close()
             raise
-        await splice(stream, SocketStream(reader, writer))
+        await splice(stream, _Inside(reader, writer, connection))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        source = cast(_Connection, request.protocol).source
+        connection = cast(_Connection, request.protocol)
+        connection.began()
         if request.raw_path.startswith(PREFIX):
-            return await self._git.answer(request, source.caller)
-        return await self._models.answer(request, source)
+            return await self._git.answer(request, connection.source.caller)
+        return await self._models.answer(request, connection.source)
 
 
 class _Connection(web.RequestHandler):
@@ -160,6 +164,40 @@ class _Connection(web.RequestHandler):
         )  # fmt: skip
         self.source = source
         self._models = models
+        self._first: asyncio.TimerHandle | None = None
+        self._answering = False
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # aiohttp has a limit between two requests, and none for the head of the first.
+        self._first = asyncio.get_running_loop().call_later(FIRST_SECONDS, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._has_begun()
+        self.lost.set()
+        super().connection_lost(exc)
+
+    def began(self) -> None:
+        """The head of a request has come."""
+        self._has_begun()
+        self._answering = True
+
+    async def finish_response(self, *args: Any, **kw: Any) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(*args, **kw)
+        self._answering = False
+        return finished
+
+    def close(self) -> None:
+        """End after the answer that is under way; at once if there is none."""
+        super().close()
+        if not self._answering:
+            self.force_close()  # aiohttp would only stop to read
+
+    def _has_begun(self) -> None:
+        if self._first is not None:
+            self._first.cancel()
+            self._first = None
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         # A malformed request is the sandbox's fault: aiohttp would log a traceback with its bytes for each.
@@ -184,6 +222,17 @@ class _Connection(web.RequestHandler):
         )
         self._models.refused(self.source, error.sentence, error.status)
         return refusal(None, error)
+
+
+class _Inside(SocketStream):
+    """The way to a connection. It is closed once that is, so that no sandbox holds its place by staying."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection) -> None:
+        super().__init__(reader, writer)
+        self._connection = connection
+
+    async def wait_closed(self) -> None:
+        await self._connection.lost.wait()
 
 
 def _bare(error: Refused) -> bytes:

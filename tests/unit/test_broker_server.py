@@ -167,7 +167,47 @@ async def test_an_answer_passes_without_its_cookies(api: FakeApi, tmp_path: Path
     async with sandbox(api, tmp_path) as one:
         _, _, headers = await one.post("/anthropic/v1/messages")
     assert headers["request-id"] == "req_1"
-    assert "Set-Cookie" not in headers
+    assert not {"Set-Cookie", "anthropic-organization-id", "openai-project"} & set(headers)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_what_a_provider_says_of_a_key_stays_outside(api: FakeApi, tmp_path: Path, status: int) -> None:
+    api.denied = status
+    async with sandbox(api, tmp_path) as one:
+        found, answer, _ = await one.post("/anthropic/v1/messages")
+    assert (found, KEY in answer.decode()) == (status, False)
+    assert b"does not accept the key of your operator" in answer
+    assert KEY in str(api.received)
+
+
+async def test_a_head_that_never_ends_does_not_hold_its_place(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sshgate.broker.server.FIRST_SECONDS", 0.2)
+    async with sandbox(api, tmp_path) as one:
+        reader, writer = await one.connect()
+        writer.write(b"POST /anthropic/v1/messages HTTP/1.1\r\nHost: ")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+            await asyncio.wait(one.tasks)  # though the sandbox keeps its end open
+        writer.close()
+        # It is for the head alone: an answer may take longer.
+        api.pieces, api.pause = 3, 0.2
+        assert b"message_stop" in (await one.post("/anthropic/v1/messages", HI | {"stream": True}))[1]
+
+
+async def test_a_drain_ends_with_the_answers_that_are_under_way(api: FakeApi, tmp_path: Path) -> None:
+    api.pieces, api.pause = 5, 0.1
+    async with sandbox(api, tmp_path) as one:
+        idle, kept = await one.connect()
+        kept.write(b"GET /anthropic/v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+        await idle.readuntil(b"claude-test")
+        busy = asyncio.create_task(one.post("/anthropic/v1/messages", HI | {"stream": True}))
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(10):
+            await one.broker.drain(60)
+        assert b"message_stop" in (await busy)[1]
+        kept.close()
 
 
 async def test_a_stream_is_not_held_up(api: FakeApi, tmp_path: Path) -> None:
@@ -230,6 +270,9 @@ SMUGGLED = {
     "mcp": POST + b"Content-Length: %d\r\n\r\n" % len(MCP) + MCP,
     "compressed": POST + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(SMALL, 1, mtime=0))
     + gzip.compress(SMALL, 1, mtime=0),
+    "compressed, in a second header": POST + b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\n"
+    + b"Content-Length: %d\r\n\r\n" % len(SMALL) + SMALL,
+    "a header that is not UTF-8": POST + b"X-A: \xff\r\nContent-Length: %d\r\n\r\n" % len(SMALL) + SMALL,
     "get of messages": b"GET /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\n\r\n",
     "put": b"PUT /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
     "models with a body": b"GET /anthropic/v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
