@@ -32,7 +32,9 @@ _HOST_NAME = re.compile(
 _URL_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)*/?\Z")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_CREDENTIAL = re.compile(r"[A-Z0-9_]+_(API_KEY|AUTH_TOKEN|OAUTH_TOKEN)|ANTHROPIC_CUSTOM_HEADERS\Z")
+_CREDENTIAL = re.compile(
+    r"[A-Z0-9_]+_(API_KEY|ACCESS_KEY|TOKEN|SECRET|PASSPHRASE)|AWS_BEARER_TOKEN_BEDROCK|ANTHROPIC_CUSTOM_HEADERS"
+)
 # A user's name is also the name of the file with their keys. `+` and `=` are separators in login names.
 # `a.b@c`, `a_` and `_a` are names; `.`, `..` and `-x` are not.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}\Z")
@@ -185,7 +187,7 @@ def server_tool(text: str) -> str:
 
 def is_credential(variable: str) -> bool:
     """Whether a variable of this name holds a key or token of a provider of models."""
-    return _CREDENTIAL.match(variable) is not None
+    return _CREDENTIAL.fullmatch(variable) is not None
 
 
 def share(text: str) -> float:

@@ -7,6 +7,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from sshgate.broker.environment import PLACEHOLDER, defaults, routes, script, without_credentials
 from sshgate.config.model import Profile
 
@@ -33,11 +35,32 @@ def test_credentials_of_a_client_are_taken_out() -> None:
     found = without_credentials(sent, ALL)
     assert found.environment == {"LANG": b"C", "ANTHROPIC_MODEL": b"opus"}
     assert found.keys == {"anthropic": "sk-mine", "openai": "sk-other"}
-    assert not any(b"sk-" in text.encode() for text in found.sentences)
+    assert not any("sk-" in text for text in (*found.sentences, *found.of_keys(False)))
+    assert found.of_keys(False)[0].startswith("your ANTHROPIC_API_KEY stays outside")
+    assert found.of_keys(True)[0].startswith("your ANTHROPIC_API_KEY is not used yet")
     (refused,) = [text for text in found.sentences if text.startswith("CLAUDE_CODE_OAUTH_TOKEN")]
     assert "subscription" in refused
     only = without_credentials(sent, Profile(models=("openai",)))
     assert only.keys == {"openai": "sk-other"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OPENAI_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_OAUTH_REFRESH_TOKEN",
+        "AWS_BEARER_TOKEN_BEDROCK", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "CLAUDE_CODE_CLIENT_KEY_PASSPHRASE",
+        "ANTHROPIC_CUSTOM_HEADERS",
+    ],
+)  # fmt: skip
+def test_a_variable_with_a_credential_is_taken_out(name: str) -> None:
+    assert without_credentials({name: b"x"}, ALL).environment == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["FOO_API_KEY_FILE", "ANTHROPIC_CUSTOM_HEADERS_X", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "ANTHROPIC_MODEL"]
+)
+def test_a_variable_that_only_looks_like_one_stays(name: str) -> None:
+    assert without_credentials({name: b"x"}, ALL).environment == {name: b"x"}
 
 
 def test_an_empty_variable_and_the_placeholder_are_no_keys() -> None:
