@@ -44,7 +44,19 @@ class Brought:
 
     environment: Mapping[str, bytes]
     keys: Mapping[str, str]
+    variables: Mapping[str, str]
+    """By the variable that held a key: its provider."""
     sentences: tuple[str, ...]
+    """What the user should know of the others."""
+
+    def of_keys(self, elsewhere: bool) -> tuple[str, ...]:
+        """What the user should know of the keys. ``elsewhere``: another gateway has the sandbox's port open."""
+        return tuple(
+            f"your {name} is not used yet: another gateway answers this sandbox, by the key of {provider} that it has."
+            if elsewhere
+            else f"your {name} stays outside: the broker adds it to what this sandbox asks {provider}."
+            for name, provider in self.variables.items()
+        )
 
 
 def routes(profile: Profile, port: int) -> dict[str, str]:
@@ -124,6 +136,7 @@ def without_credentials(environment: Mapping[str, bytes], profile: Profile) -> B
     """Take the credentials out of a client's environment, in a profile with models; in others they pass."""
     kept: dict[str, bytes] = {}
     keys: dict[str, str] = {}
+    variables: dict[str, str] = {}
     sentences: list[str] = []
     for name, value in environment.items():
         if not profile.models or not is_credential(name):
@@ -139,7 +152,7 @@ def without_credentials(environment: Mapping[str, bytes], profile: Profile) -> B
             continue
         if key is not None and provider in profile.models:
             keys[provider] = key
-            sentences.append(f"your {name} stays outside: the broker adds it to what this sandbox asks {provider}.")
+            variables[name] = provider
         else:
             sentences.append(f"your {name} was not passed on: no key gets into a sandbox of this profile.")
-    return Brought(kept, keys, tuple(sentences))
+    return Brought(kept, keys, variables, tuple(sentences))

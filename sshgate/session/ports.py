@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -30,7 +32,9 @@ READY_SECONDS = 5.0
 # Seconds before a relay that did not start, or has ended, is started again; the last one is repeated.
 PAUSES = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 # Seconds between two attempts to listen, where the port is in use.
-LISTEN_AGAIN = 2.0
+LISTEN_AGAIN = 5.0
+# What a relay says then.
+_IN_USE = os.strerror(errno.EADDRINUSE)
 # Seconds between looks for sandboxes whose port nobody keeps open, and before the next look at one that somebody does.
 LOOK_SECONDS = 10.0
 IN_USE_SECONDS = 60.0
@@ -120,8 +124,7 @@ class PortUse:
         self._ports = ports
         self._user = user
         self._port: _Port | None = None
-        self._sentences: tuple[str, ...] = ()
-        self._keys: Mapping[str, str] = {}
+        self._brought: tuple[environment.Brought, ...] = ()
         self.granted = granted
         """The grant, without credentials, and with the variables that lead to the broker."""
         if ports is not None and granted.profile.brokered:
@@ -131,8 +134,7 @@ class PortUse:
             asked = {name: value for name, value in client.environment.items() if name not in routes}
             added = {**ours.environment, **{name: text.encode() for name, text in routes.items()}}
             self.granted = replace(granted, request=replace(granted.request, environment=asked), environment=added)
-            self._keys = {**client.keys, **ours.keys}
-            self._sentences = client.sentences + ours.sentences
+            self._brought = client, ours
 
     @property
     def defaults(self) -> Mapping[str, str]:
@@ -142,7 +144,8 @@ class PortUse:
     def open(self, sandbox: Sandbox) -> None:
         """Begin to open the port, beside the start of the session's program."""
         if self._ports is not None and self.granted.profile.brokered:
-            self._port = self._ports.open(sandbox, self._user, self.granted, self._keys)
+            keys = {provider: key for one in self._brought for provider, key in one.keys.items()}
+            self._port = self._ports.open(sandbox, self._user, self.granted, keys)
 
     async def ready(self, client: Client) -> None:
         """Wait for the port, ``READY_SECONDS`` at most; on a terminal, show what the user should know of it."""
@@ -150,8 +153,11 @@ class PortUse:
             return
         problem = await self._port.ready()
         if self.granted.request.terminal is not None:
-            for sentence in (*self._sentences, *([problem] if problem else [])):
-                await notices.say(client, self.granted.request, sentence)
+            for one in self._brought:
+                for sentence in (*one.of_keys(self._port.elsewhere), *one.sentences):
+                    await notices.say(client, self.granted.request, sentence)
+            if problem:
+                await notices.say(client, self.granted.request, problem)
 
 
 class _Port:
@@ -169,6 +175,8 @@ class _Port:
         self._keys: dict[str, str] = {}
         self._wanted = Event()
         self._problem: str | None = None
+        self.elsewhere = False
+        """Whether another gateway has it open."""
         self._known = Event()
         self._task: asyncio.Task[None] | None = None
         self._sandbox = sandbox
@@ -241,12 +249,14 @@ class _Port:
                 try:
                     await relay.listen(Tcp("127.0.0.1", self._number), self._accepted)
                 except ConnectFailed as error:
-                    # By another gateway, or by a program of the user.
-                    self._know(f"port {self._number} of the sandbox: {error}")
+                    # In use by another gateway, which is no problem, or by a program of the user.
+                    self.elsewhere = _IN_USE in str(error)
+                    self._know(None if self.elsewhere else f"port {self._number} of the sandbox: {error}")
                     if not self._wanted.is_set():
                         raise _InUse from error
                     await asyncio.sleep(LISTEN_AGAIN)
                 else:
+                    self.elsewhere = False
                     self._know(None)
                     await relay.wait_ended()
         finally:

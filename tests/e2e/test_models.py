@@ -130,6 +130,13 @@ def test_a_key_that_its_user_brings_is_used_and_gets_nowhere(user: Ssh, brokered
     nowhere(user, brokered, BROUGHT)
 
 
+def test_the_key_of_a_provider_that_the_profile_lacks_does_not_get_in_either(user: Ssh) -> None:
+    key = {"OPENAI_API_KEY": "sk-" + BROUGHT[3:]}
+    ended = user.run("env; true", options=("-o", "SendEnv=OPENAI_API_KEY", "-tt"), environ=key)
+    assert key["OPENAI_API_KEY"] not in ended.both
+    assert "your OPENAI_API_KEY was not passed on" in ended.both
+
+
 def test_a_subscriptions_token_is_not_taken(user: Ssh, api: FakeApi) -> None:
     options = ("-o", "SendEnv=CLAUDE_CODE_OAUTH_TOKEN ANTHROPIC_API_KEY", "-tt")
     token = {"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-xx", "ANTHROPIC_API_KEY": "sk-ant-oat01-xx"}

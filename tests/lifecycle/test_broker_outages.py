@@ -72,6 +72,20 @@ def test_an_agent_that_nobody_watches_goes_on_when_its_gateway_was_killed(
     until(lambda: not space.living(), 30, "the end of it")
 
 
+def test_a_login_by_another_gateway_learns_that_its_key_is_not_used_yet(
+    space: Namespace, replica: MakeReplica, user: UserAt, settings: dict[str, Any]
+) -> None:
+    one, two = replica(**settings), replica(**settings)
+    here, there = user("dev", one).as_user("dev=work"), user("dev", two).as_user("dev=work")
+    options, key = ("-o", "SendEnv=ANTHROPIC_API_KEY", "-tt"), {"ANTHROPIC_API_KEY": "sk-ant-api03-mine"}
+    with here.running():
+        ended = there.run("true", options=options, environ=key)
+        assert "your ANTHROPIC_API_KEY is not used yet" in ended.both
+        assert "in use" not in ended.both
+    assert there.run("end", options=("-s",)).status == 0
+    until(lambda: not space.living(), 30, "the end of it")
+
+
 def test_an_agent_that_nobody_watches_goes_on_when_its_user_comes_back_by_another_gateway(
     space: Namespace, replica: MakeReplica, user: UserAt, api: FakeApi, settings: dict[str, Any]
 ) -> None:
