@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,13 +74,13 @@ class Keys:
 
     def _of_file(self, path: Path) -> str:
         with path.open("rb") as file:
-            found = path.stat()
+            found = os.fstat(file.fileno())  # of what is read: the path may lead to another file by now
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
             known = self._read.get(path)
             if known is not None and known[0] == stamp and found.st_size:
                 return known[1]
             text = file.read(LONGEST_KEY + 1).decode("ascii").strip()
-        if len(text) > LONGEST_KEY or not _KEY.match(text):
+        if len(text) > LONGEST_KEY or not _KEY.match(text) or text.startswith(_SUBSCRIPTION):
             raise ValueError("no key")
         if len(self._read) >= MOST_FILES:
             self._read.clear()

@@ -279,6 +279,16 @@ def _gemini(content: dict[str, Any]) -> Iterator[str]:
             yield "url"
 
 
+def bare(protocol: Protocol | None, error: Refused) -> bytes:
+    """A whole answer with such an error, for where no server of HTTP is."""
+    body = json.dumps(failure(protocol, error.status, error.sentence)).encode()
+    headers = {
+        "Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close", **error.headers,
+    }  # fmt: skip
+    lines = [f"HTTP/1.1 {error.status} Refused", *(f"{name}: {text}" for name, text in headers.items()), "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
 def failure(protocol: Protocol | None, status: int, sentence: str) -> dict[str, Any]:
     """The body of an error in the provider's own form, so that agents show the sentence; ``None``: of no provider."""
     text = f"sshgate: {sentence}"

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sshgate.broker.caller import NO_KEYS, BrokerConnections, Caller
-from sshgate.broker.sockets import LIMIT, SocketStream, watch
+from sshgate.broker.caller import NO_KEYS, BrokerConnections, Caller, Refused
+from sshgate.broker.protocols import PROTOCOLS, bare
+from sshgate.broker.sockets import LIMIT, SocketStream, begin, watch
 from sshgate.config.model import Broker as Settings
 from sshgate.config.model import Config
 from sshgate.errors import ConfigError
@@ -42,6 +44,12 @@ MOST_UNPROVEN = 256
 WAIT_SECONDS = 25.0
 AGAIN_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
+# Between two lines of the log that say so. Sandboxes decide how often they ask.
+LINE_SECONDS = 60.0
+# For the beginning of a request that is answered without a broker, and its bytes, from which the provider is known.
+ASKED_SECONDS = 5.0
+_ASKED = re.compile(rb"[A-Z]{1,10} /([a-z]+)/")
+_ASKED_BYTES = 24
 
 log = structlog.get_logger("sshgate.broker")
 
@@ -89,6 +97,7 @@ class RemoteBroker:
         self._address = settings.listen
         self._key = read_secret(settings.secret)
         self._tasks = TaskSet()
+        self._next_line = 0.0
 
     def __repr__(self) -> str:
         return f"<RemoteBroker at {self._address}, {len(self._tasks)} connections>"
@@ -114,6 +123,8 @@ class RemoteBroker:
             broker = await self._connect(caller, brought)
             if broker is not None:
                 await splice(stream, broker)
+            else:
+                await _say_away(stream)
         finally:
             stream.close()
 
@@ -126,7 +137,9 @@ class RemoteBroker:
                     return await self._attempt(caller, brought)
             except (OSError, TimeoutError, EOFError, ValueError) as error:
                 if loop.time() > until:
-                    log.warning("broker.unreachable", address=str(self._address), reason=type(error).__name__)
+                    if loop.time() >= self._next_line:
+                        self._next_line = loop.time() + LINE_SECONDS
+                        log.warning("broker.unreachable", address=str(self._address), reason=type(error).__name__)
                     return None
             await asyncio.sleep(AGAIN_SECONDS)
 
@@ -143,6 +156,18 @@ class RemoteBroker:
             writer.close()
             raise
         return SocketStream(reader, writer)
+
+
+async def _say_away(stream: Stream) -> None:
+    """Answer a request in the form of its provider, so that an agent shows the sentence and tries again."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ASKED_SECONDS):
+            first, _ = await begin(stream, _ASKED_BYTES)
+            if first:
+                found = _ASKED.match(first)
+                protocol = PROTOCOLS.get(found[1].decode()) if found is not None else None
+                error = Refused("the broker cannot be reached; try again in a moment.", 503, {"x-should-retry": "true"})
+                await stream.write(bare(protocol, error))
 
 
 class BrokerListener:

@@ -16,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from sshgate.broker.caller import NO_KEYS, Caller, EgressHandler, Meter, Refused, Unmetered
 from sshgate.broker.git import PREFIX, GitProxy
 from sshgate.broker.models import ModelProxy, Source, refusal
+from sshgate.broker.protocols import bare
 from sshgate.broker.sockets import LIMIT, SocketStream, begin
 from sshgate.config.model import Config
 from sshgate.sandbox.shares import Shares
@@ -104,7 +105,7 @@ class Broker:
             if whose is not None:
                 error = Refused(f"{whose} too many connections open; close some.", 529)
                 self._models.refused(source, error.sentence, error.status)
-                await stream.write(_bare(error))
+                await stream.write(bare(None, error))
                 return
             try:
                 async with asyncio.timeout(FIRST_SECONDS):
@@ -233,9 +234,3 @@ class _Inside(SocketStream):
 
     async def wait_closed(self) -> None:
         await self._connection.lost.wait()
-
-
-def _bare(error: Refused) -> bytes:
-    body = b'{"type":"error","error":{"type":"overloaded_error","message":"sshgate: %s"}}' % error.sentence.encode()
-    head = f"HTTP/1.1 {error.status} Overloaded\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return head.encode() + b"Connection: close\r\n\r\n" + body

@@ -92,7 +92,7 @@ def broker(file: Path, listen: str | None) -> None:
 
     Exit status: 0 after a signal, 1 if it cannot start, 2 if the settings are not valid.
     """
-    config = _load(file)
+    config = _load(file, of_broker=True)
     if listen is not None:
         from sshgate.config.values import address
 
@@ -265,10 +265,10 @@ def _password() -> str:
     return str(password)
 
 
-def _load(file: Path) -> Config:
+def _load(file: Path, of_broker: bool = False) -> Config:
     from sshgate.config.load import load
 
-    return load(file)
+    return load(file, of_broker)
 
 
 def _fail(sentence: str, status: int) -> NoReturn:

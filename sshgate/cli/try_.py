@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.key_line import fingerprint_of
-from sshgate.broker.keys import VARIABLES
+from sshgate.broker.keys import VARIABLES, brought_key
 from sshgate.config.model import Access, Address, Config, Limits, Log, Model, Profile, Provider, SandboxPlace, Ssh, Web
 from sshgate.errors import ConfigError, Unavailable
 from sshgate.server import app
@@ -47,7 +47,7 @@ def run(port: int, keys: Path) -> int:
         GateError: The port is taken, or ``keys`` cannot be used.
     """
     _check_port(port)
-    offered = offer_models(prepare(port, keys))
+    offered, about_models = offer_models(prepare(port, keys))
     config = replace(offered, web=Web(listen=_web_address(port), secret=keys / "web"))
 
     def on_ready(frontends: Frontends) -> None:
@@ -55,7 +55,7 @@ def run(port: int, keys: Path) -> int:
         public = base64.b64decode(_development_key(_private_key(keys)).split()[1])
         identity = Identity(LoginName(USER), "publickey", fingerprint_of(public), HOST)
         link = frontends.web.login_link(identity, LINK_SECONDS)
-        print(invitation(frontends.addresses[0].port, keys, link, models_offered(config)), flush=True)
+        print(invitation(frontends.addresses[0].port, keys, link, about_models), flush=True)
 
     return app.run(config, on_ready)
 
@@ -91,35 +91,36 @@ def prepare(port: int, keys: Path) -> Config:
     )
 
 
-def offer_models(config: Config) -> Config:
-    """Offer sandboxes the models whose keys are in this process's environment, and take the keys out of it.
+def offer_models(config: Config) -> tuple[Config, str]:
+    """Offer sandboxes the models whose keys are in this process's environment, which its children do not inherit.
 
-    The broker adds a key outside to what a sandbox asks. It is kept in memory only, in a file without a name.
+    The broker adds a key outside to what a sandbox asks. It is kept in memory only, in a file without a name. Returns
+    what the instructions say of it as well; empty where there is nothing to say.
     """
     models: dict[Provider, Model] = {}
+    variables, sentences = [], []
     for variable, provider in VARIABLES.items():
-        key = os.environ.pop(variable, "").strip()
-        if key and provider not in models:
+        text = os.environ.pop(variable, "")
+        try:
+            key = brought_key(text.encode("utf-8", "replace"))
+        except ValueError as error:
+            sentences.append(f"{variable}: {error}\n")
+            continue
+        if key is not None and provider not in models:
             file = os.memfd_create(provider)
             os.write(file, key.encode())
             models[provider] = Model(keys=Path(f"/proc/self/fd/{file}"))
+            variables.append(variable)
     profiles = {name: replace(profile, models=tuple(models)) for name, profile in config.profiles.items()}
     offered: dict[str, Any] = {str(provider): model for provider, model in models.items()}
-    return replace(config, models=replace(config.models, **offered), profiles=profiles)
-
-
-def models_offered(config: Config) -> str:
-    """Return what the instructions add where models are offered; empty if none is."""
-    names = config.profiles["default"].models
-    if not names:
-        return ""
-    variables = ", ".join(
-        name for name, provider in VARIABLES.items() if provider in names and name != "GOOGLE_API_KEY"
-    )
-    return f"""
-{variables}: agents in a sandbox reach {", ".join(names)} through http://{HOST}:{config.broker.port} of their own. The
-key stays in this process: no sandbox has it, and `claude` starts without a question.
-"""
+    config = replace(config, models=replace(config.models, **offered), profiles=profiles)
+    if models:
+        claude = ", and `claude` starts without a question" if "anthropic" in models else ""
+        sentences.append(
+            f"{', '.join(variables)}: agents in a sandbox reach {', '.join(models)} through\n"
+            f"http://{HOST}:{config.broker.port} of their own. No sandbox has the key{claude}.\n"
+        )
+    return config, "".join(f"\n{sentence}" for sentence in sentences)
 
 
 def invitation(port: int, keys: Path, link: str, more: str = "") -> str:

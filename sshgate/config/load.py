@@ -20,7 +20,15 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sshgate.config import values
 from sshgate.config.model import Address, Config, Dollars, Profile, Share
-from sshgate.config.rules import CHECKS, MAY_BE_ZERO, MUST_BE, cross_field_errors, resolve_paths, resolve_section_paths
+from sshgate.config.rules import (
+    CHECKS,
+    MAY_BE_ZERO,
+    MUST_BE,
+    OF_BROKER,
+    cross_field_errors,
+    resolve_paths,
+    resolve_section_paths,
+)
 from sshgate.config.values import is_label
 from sshgate.config.yaml_nodes import (
     TAG,
@@ -52,8 +60,11 @@ def node_address() -> str | None:
     return os.environ.get(NODE_VARIABLE) or None
 
 
-def load(path: Path) -> Config:
+def load(path: Path, of_broker: bool = False) -> Config:
     """Read a configuration file.
+
+    Args:
+        of_broker: Only the files that ``sshgate broker`` uses must exist.
 
     Raises:
         ConfigError: The file cannot be read or has mistakes. Holds all of them as ``FILE:LINE: sentence``, by line.
@@ -67,14 +78,15 @@ def load(path: Path) -> Config:
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ConfigError([f"{path}:{line}: this is not UTF-8 text."]) from error
-    return parse(text, path)
+    return parse(text, path, of_broker)
 
 
-def parse(text: str, path: Path) -> Config:
+def parse(text: str, path: Path, of_broker: bool = False) -> Config:
     """Parse the text of a configuration file.
 
     Args:
         path: The file's path, for error messages. Relative paths in ``text`` are resolved against its directory.
+        of_broker: As in ``load``.
 
     Raises:
         ConfigError: As in ``load``.
@@ -83,7 +95,7 @@ def parse(text: str, path: Path) -> Config:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError([syntax(error, text, path)]) from error
-    walker = _Walker(path.parent)
+    walker = _Walker(path.parent, of_broker)
     config = walker.config(root)
     if walker.mistakes:
         raise ConfigError([f"{path}:{line}: {sentence}" for line, sentence in sorted(set(walker.mistakes))])
@@ -93,7 +105,8 @@ def parse(text: str, path: Path) -> Config:
 class _Walker:
     """Reads YAML nodes by the type hints of the settings, and collects all mistakes instead of raising."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, of_broker: bool) -> None:
+        self._of_broker = of_broker
         self.mistakes: list[tuple[int, str]] = []
         self._directory = directory
         self._lines: dict[str, int] = {}
@@ -231,7 +244,7 @@ class _Walker:
             path = self._directory / Path(text).expanduser()
         except RuntimeError as error:
             raise InvalidValue(f"there is no home directory for {text.split('/')[0]!r}") from error
-        check = MUST_BE.get(at)
+        check = MUST_BE.get(at) if not self._of_broker or at in OF_BROKER else None
         try:
             missing = check is not None and not check(path)
         except OSError as error:

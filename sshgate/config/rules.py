@@ -74,6 +74,9 @@ MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
     (Profile, "binds"): Path.is_dir,
 }
 
+# Those that `sshgate broker` reads. It need not have the other files that the gateways' settings name.
+OF_BROKER = frozenset({(Models, "prices")})
+
 
 def resolve_paths(config: Config, here: Path) -> Config:
     """Resolve the default paths of ``config`` against ``here``, the directory of the configuration file."""

@@ -6,12 +6,14 @@ import asyncio
 import signal
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from sshgate.broker.link import Linked, Links
 from sshgate.broker.remote import BrokerListener
+from sshgate.config.load import load
 from sshgate.config.model import Config
 from sshgate.errors import ConfigError, GateError
 from sshgate.server.brokering import Brokering
@@ -77,7 +79,8 @@ async def serve(config: Config, file: Path) -> None:
             stack.push_async_callback(health.close)
         await listener.open()
         stack.push_async_callback(listener.close)
-        reloader = ConfigReloader(file, config, apply, telemetry.events, given={"broker": config.broker})
+        given, read = {"broker": config.broker}, partial(load, of_broker=True)
+        reloader = ConfigReloader(file, config, apply, telemetry.events, given=given, read=read)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request_reload)
         stack.push_async_callback(cancel, asyncio.create_task(reloader.run()))
         readiness.serving = True

@@ -47,6 +47,7 @@ class ConfigReloader:
             raises ``GateError`` (such as for unreadable host keys), the old configuration stays in force.
         interval: Seconds between checks for changes.
         given: Settings that stay as they are whatever the file has.
+        read: Reads the file.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ConfigReloader:
         events: Events,
         interval: float = POLL_SECONDS,
         given: Mapping[str, Any] = MappingProxyType({}),
+        read: Callable[[Path], Config] = load,
     ) -> None:
         self._file = file
         self._config = config
@@ -64,6 +66,7 @@ class ConfigReloader:
         self._events = events
         self._interval = interval
         self._given = given
+        self._read = read
         self._requested = asyncio.Event()
         self._last_stamp = self._stamp()
 
@@ -96,7 +99,7 @@ class ConfigReloader:
 
     async def _reload(self) -> None:
         try:
-            wanted = replace(await asyncio.to_thread(load, self._file), **self._given)
+            wanted = replace(await asyncio.to_thread(self._read, self._file), **self._given)
             config, live, later = split_reloadable(self._config, wanted)
             await self._apply(config)
         except ConfigError as error:

@@ -205,9 +205,7 @@ def test_the_broker_has_no_account_and_the_gateway_no_way_to_the_internet(tmp_pa
     pod = only(things, "Deployment", "broker")["spec"]["template"]
     assert pod["spec"]["automountServiceAccountToken"] is False
     secrets = [volume["secret"]["secretName"] for volume in pod["spec"]["volumes"] if "secret" in volume]
-    assert secrets == ["sshgate-models", "sshgate-broker", "sshgate-keys"]
-    (keys,) = (volume for volume in pod["spec"]["volumes"] if volume["name"] == "keys")
-    assert {item["key"] for item in keys["secret"]["items"]} == {"web.crt"}
+    assert secrets == ["sshgate-models", "sshgate-broker"]
     gateway = only(things, "Deployment", "gateway")["spec"]["template"]["spec"]
     assert "sshgate-models" not in json.dumps(gateway)
     policies = {thing["metadata"]["name"]: thing["spec"] for thing in things if thing["kind"] == "NetworkPolicy"}

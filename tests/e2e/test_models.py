@@ -228,6 +228,8 @@ def test_a_broker_of_its_own_has_the_keys_and_can_be_replaced(
     elsewhere = {"anthropic": {**models["anthropic"], "keys": "/nowhere/key"}}
     user = user_at(gateway("local", **{**common, "models": elsewhere}))
     api.received.clear()
+    # Files of the gateways are not where the broker is.
+    local_only["access"] = {"user_ca": "/nowhere/ca"}
     with broker_process(tmp_path, {**common, **local_only}):
         assert user.run(f"{ASK} claude-x hi").out.decode().strip() == ANSWER
     waiting = user.start(f"{ASK} claude-x later")

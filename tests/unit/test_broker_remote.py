@@ -88,16 +88,34 @@ async def test_a_broker_that_comes_late_is_waited_for(settings: Broker) -> None:
         assert await asking == b"HELLO"
 
 
-async def test_without_a_broker_the_connection_ends(settings: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("asked", "form"),
+    [
+        (b"POST /anthropic/v1/messages HTTP/1.1\r\n", b'{"type": "error"'),
+        (b"POST /openai/v1/responses HTTP/1.1\r\n", b'"code": "sshgate"'),
+        (b"POST /gemini/v1/models/x:countTokens HTTP/1.1\r\n", b'"status": "UNAVAILABLE"'),
+        (b"hello", b'{"type": "error"'),
+    ],
+)
+async def test_without_a_broker_the_answer_is_one_that_agents_try_again(
+    settings: Broker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: bytes, form: bytes
+) -> None:
     monkeypatch.setattr(remote, "WAIT_SECONDS", 0.2)
-    assert await exchanged(RemoteBroker(settings), b"hello") == b""
+    broker = RemoteBroker(settings)
+    for _ in range(2):
+        answer = await exchanged(broker, asked)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"x-should-retry: true" in answer
+        assert form in answer.partition(b"\r\n\r\n")[2]
+    assert "".join(capsys.readouterr()).count("broker.unreachable") == 1
+    assert await exchanged(broker, b"") == b""
 
 
 async def test_another_secret_opens_nothing(settings: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "WAIT_SECONDS", 0.2)
     (tmp_path / "other").write_bytes(b"x" * 40)
     async with listening(settings) as echo:
-        assert await exchanged(RemoteBroker(replace(settings, secret=tmp_path / "other")), b"hello") == b""
+        assert await exchanged(RemoteBroker(replace(settings, secret=tmp_path / "other")), b"hello") != b"HELLO"
     assert echo.served == []
 
 

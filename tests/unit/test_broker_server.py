@@ -352,6 +352,8 @@ async def test_keys_are_read_again_and_each_user_has_their_own(api: FakeApi, tmp
             await one.post("/anthropic/v1/messages")
         (keys / "dev").write_text("two lines\nof text")
         assert (await one.post("/anthropic/v1/messages"))[0] == 503
+        (keys / "dev").write_text("sk-ant-oat01-of-a-subscription")
+        assert (await one.post("/anthropic/v1/messages"))[0] == 503
     assert [asked.header("x-api-key") for asked in api.received] == [["first"], ["second"]]
 
 

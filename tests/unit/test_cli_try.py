@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shlex
 import shutil
 import subprocess
@@ -142,3 +143,17 @@ def test_the_line_to_paste_survives_odd_directories(name: str, absolute: bool, t
     for option, file in (("identityfile", "dev_ed25519"), ("userknownhostsfile", "known_hosts")):
         paths = [tmp_path / value.replace("%%", "%") for name, value in options if name == option]
         assert paths == [tmp_path / name / file]
+
+
+def test_the_keys_of_models_that_are_found_are_offered_and_named(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = {"ANTHROPIC_API_KEY": "sk-ant-oat01-x", "OPENAI_API_KEY": "", "GEMINI_API_KEY": "", "GOOGLE_API_KEY": "g"}
+    for name, text in sent.items():
+        monkeypatch.setenv(name, text)
+    config, text = try_.offer_models(try_.prepare(2222, keys))
+    assert config.profiles["default"].models == ("gemini",)
+    assert "GOOGLE_API_KEY: agents" in text
+    assert "ANTHROPIC_API_KEY: a claude.ai subscription's token is not taken" in text
+    assert "claude`" not in text
+    assert not set(sent) & set(os.environ)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-x")
+    assert "`claude` starts without a question" in try_.offer_models(try_.prepare(2222, keys))[1]
