@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ import aiohttp
 import pytest
 
 from sshgate.broker import models
-from sshgate.broker.caller import Caller, Meter, ModelRequest, Observer, Unmetered
+from sshgate.access.ledger import MemoryUserRecords
+from sshgate.broker.budget import KeptRecords
+from sshgate.broker.caller import BrokerConnections, Caller, Meter, ModelRequest, Observer, Unmetered
 from sshgate.broker.server import Broker
 from sshgate.broker.sockets import LIMIT, SocketStream
 from sshgate.config import model as settings
 from sshgate.config.model import Config, Model, Models, Profile
+from sshgate.server.brokering import Brokering
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Record
 from tests.rig.messages import ANSWER, FakeApi, fake_api
@@ -39,8 +42,11 @@ def api() -> Iterator[FakeApi]:
 class Sandbox:
     """A broker, and connections to it as one sandbox has them."""
 
-    def __init__(self, broker: Broker, records: list[Record]) -> None:
+    def __init__(
+        self, broker: BrokerConnections, records: list[Record], drain: Callable[[float], Awaitable[None]]
+    ) -> None:
         self.broker = broker
+        self.drain = drain
         self.records = records
         self.brought: dict[str, str] = {}
         self.tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +95,7 @@ class Sandbox:
             return response.status, await response.read(), dict(response.headers)
 
     def refusals(self) -> list[Record]:
-        return [one for one in self.records if one.code is Code.MODEL_REFUSED]
+        return [one for one in self.records if one.code in (Code.MODEL_REFUSED, Code.EGRESS_REFUSED)]
 
 
 @contextlib.asynccontextmanager
@@ -105,13 +111,19 @@ async def sandbox(api: FakeApi, tmp_path: Path, meter: Meter | None = None, **ch
         broker=settings.Broker(connections_per_sandbox=5),
     )
     records: list[Record] = []
-    broker = Broker(config, Events(records.append), meter)
-    await broker.open()
-    made = Sandbox(broker, records)
+    events = Events(records.append)
+    brokering = Brokering(config, events, KeptRecords(MemoryUserRecords()))
+    await brokering.open()
+    broker = brokering.connections
+    if meter is not None:
+        broker = Broker(config, events, meter)
+        await broker.open()
+    made = Sandbox(broker, records, brokering.drain)
     try:
         yield made
     finally:
         await broker.close()
+        await brokering.close()
         await asyncio.gather(*made.tasks)
 
 
@@ -205,7 +217,7 @@ async def test_a_drain_ends_with_the_answers_that_are_under_way(api: FakeApi, tm
         busy = asyncio.create_task(one.post("/anthropic/v1/messages", HI | {"stream": True}))
         await asyncio.sleep(0.2)
         async with asyncio.timeout(10):
-            await one.broker.drain(60)
+            await one.drain(60)
         assert b"message_stop" in (await busy)[1]
         kept.close()
 
