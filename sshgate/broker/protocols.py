@@ -37,8 +37,8 @@ _ANTHROPIC_CLIENT = re.compile(r"custom\Z|(bash|text_editor|computer|memory|tool
 _OPENAI_CLIENT = frozenset({"function", "custom", "local_shell", "apply_patch", "computer_use_preview"})
 _GEMINI_CLIENT = frozenset({"function_declarations", "computer_use"})
 _USUAL_TIERS = ("auto", "default", "standard", "standard_only", "flex")
-# Of an item of OpenAI's: what a function was given or takes, and where a text is from.
-_OPENAI_FREE = frozenset({"arguments", "parameters", "inputschema", "annotations"})
+# Of an item of OpenAI's: what a function or a command was given or takes, and where a text is from.
+_OPENAI_FREE = frozenset({"arguments", "parameters", "inputschema", "env", "annotations", "results"})
 _DATED = re.compile(r"_\d{4}_\d{2}_\d{2}\Z|_\d{8}\Z")
 
 
@@ -132,12 +132,12 @@ def asked(protocol: Protocol, path: str, body: bytes) -> Asked:
 
 def _dearer(content: dict[str, Any]) -> Iterator[str]:
     """What makes an answer cost more than the prices of its model, or lets nobody see what it has cost."""
-    named = {_snake(name): value for name, value in content.items()}
+    named = _folded(content)
     if named.get("speed") not in (None, "standard"):
         yield "fast"
-    if str(named.get("service_tier") or "auto").lower() not in _USUAL_TIERS:
+    if str(named.get("servicetier") or "auto").lower() not in _USUAL_TIERS:
         yield "priority"
-    if named.get("inference_geo") not in (None, "global"):
+    if named.get("inferencegeo") not in (None, "global"):
         yield "inference_geo"
     if named.get("background"):
         yield "background"

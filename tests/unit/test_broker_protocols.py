@@ -82,6 +82,8 @@ OF_OPENAI: list[tuple[dict[str, Any], set[str]]] = [
     ({"input": [{"type": "function_call_output", "output": [{"file_url": "https://evil.example"}]}]}, {"url"}),
     ({"input": [{"type": "tool_search_output", "tools": [{"type": "mcp"}]}]}, {"mcp"}),
     ({"messages": user({"type": "file", "file": {"file_id": "f"}})}, {"files"}),
+    ({"input": [{"type": "local_shell_call", "action": {"env": {"HTTP_PROXY": "", "http_proxy": ""}}}]}, set()),
+    ({"input": user({"type": "output_text", "annotations": [{"type": "file_citation", "file_id": "f"}]})}, set()),
     ({"previous_response_id": "r"}, {"stored_items"}),
     ({"conversation": {"id": "c"}}, {"stored_items"}),
     ({"input": "hi"}, set()),
