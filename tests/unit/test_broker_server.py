@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sshgate.broker import models
 from sshgate.access.ledger import MemoryUserRecords
+from sshgate.broker import models
 from sshgate.broker.budget import KeptRecords
 from sshgate.broker.caller import BrokerConnections, Caller, Meter, ModelRequest, Observer, Unmetered
 from sshgate.broker.server import Broker
