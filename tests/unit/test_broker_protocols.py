@@ -105,6 +105,7 @@ OF_GEMINI: list[tuple[dict[str, Any], set[str]]] = [
     ({"contents": [{"parts": [{"functionCall": {"args": {"fileData": 1, "file_data": 2}}}]}]}, set()),
     ({"generateContentRequest": {"tools": [{"googleSearch": {}}]}}, {"google_search"}),
     ({"cachedContent": "cachedContents/x"}, {"files"}),
+    ({"serviceTier": "priority"}, {"priority"}),
     ({"serviceTier": "PRIORITY"}, {"priority"}),
 ]
 
