@@ -58,6 +58,8 @@ export class Connection {
     this._attached = this._silent = false;
     this._settled = 0;
     this._retriedTicket = false;
+    /** @type {Promise<{id: string, ticket: string} | null> | null} */
+    this._rejoining = null;
     this._wake = new AbortController();
     const { signal } = this._wake;
     window.addEventListener("online", () => this.hurry(), { signal });
@@ -81,11 +83,17 @@ export class Connection {
     this._socket = socket;
   }
 
+  /** @returns {Promise<string>} */
   async _ticket() {
+    const id = this._id;
     try {
-      return await ticket(this._id);
+      return await ticket(id);
     } catch (error) {
-      const again = error instanceof Refused && error.status === 404 ? await this._listener.rejoined() : null;
+      if (!(error instanceof Refused) || error.status !== 404) throw error;
+      // Another try may have joined it meanwhile, or be about to.
+      if (this._id !== id) return this._ticket();
+      this._rejoining ??= this._listener.rejoined().finally(() => (this._rejoining = null));
+      const again = await this._rejoining;
       if (again === null) throw error;
       this._id = again.id;
       return again.ticket;
