@@ -1,4 +1,4 @@
-"""Held sessions on the page: those of ssh are listed and opened, and another gateway goes on with its own."""
+"""Held sessions on the page: those of ssh are listed, opened and ended."""
 
 from __future__ import annotations
 
