@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
 
 from sshgate.errors import LimitReached, StartFailed
+from sshgate.hold import listing, process
 from sshgate.hold.frames import HEAD, OFFSET, Kind
 from sshgate.hold.line import LONGEST, Line, NoResident, OtherVersion, _hello
 from sshgate.hold.process import (
@@ -24,6 +26,7 @@ from sshgate.hold.process import (
 from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
+from sshgate.session.held import enter
 from sshgate.stream.interfaces import STDERR, STDOUT, Control, Exited, Lost, Outcome, Request, Shell, Signalled
 from sshgate.stream.terminal import Terminal
 
@@ -375,3 +378,42 @@ async def test_an_exec_that_breaks_does_not_count_as_a_sandbox_without_python(
     far.output.put_nowait(None)
     with pytest.raises(kind):
         await _hello(far, b"")
+
+
+async def test_a_resumption_that_finds_no_resident_runs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def opened(sandbox: Sandbox) -> Line:
+        raise NoResident("no python3")
+
+    monkeypatch.setattr(Line, "open", opened)
+    wish = Wish("resume", placed=True, id="a" * 16, offset=100)
+    with pytest.raises(NoResident):
+        await enter(cast(Sandbox, Gone()), cast(Any, None), wish, cast(Any, None))
+
+
+@pytest.mark.parametrize(
+    ("answers", "result"), [(["none"], False), (["", "none"], True), (["", "", "none"], True), ([""] * 4, None)]
+)
+async def test_a_session_is_hung_up_until_it_has_ended(
+    monkeypatch: pytest.MonkeyPatch, answers: list[str], result: bool | None
+) -> None:
+    async def found(sandbox: Sandbox) -> Line:
+        far, answer = Exec(), answers.pop(0)
+        far.send(Kind.FAILED if answer else Kind.LISTED, answer.encode() or b"[]")
+        return Line(far, b"")
+
+    monkeypatch.setattr(Line, "find", found)
+    monkeypatch.setattr(listing, "END_PAUSES", (0.0,) * 4)
+    with pytest.raises(StartFailed, match="goes on") if result is None else nullcontext():
+        assert await listing.end(cast(Sandbox, Gone()), "build") is result
+    assert answers == []
+
+
+async def test_an_end_that_did_not_happen_is_no_end(
+    held: HeldProcess, monkeypatch: pytest.MonkeyPatch, far: Exec
+) -> None:
+    await launched(held, far)
+    monkeypatch.setattr(process, "END_SECONDS", 0.02)
+    assert not await held.end()
+    far.send(Kind.ENDED, b'["signal", 1]')
+    await asyncio.sleep(0.05)
+    assert await held.end()
