@@ -13,8 +13,10 @@ LONGEST = 2048
 CHARACTERS = 200
 # A program that rings without end is noticed this often.
 PAUSE_SECONDS = 1.0
-# An operating system command up to its end, which may be a BEL as well; or a bell.
-_FOUND = re.compile(rb"\x1b\]([^\x07\x1b]{0,%d})(?:\x07|\x1b\\)|\x07" % LONGEST)
+# An operating system command up to its end, which may be a BEL as well; one that is too long; or a bell.
+_FOUND = re.compile(rb"\x1b\](?:([^\x07\x1b]{0,%d})(?:\x07|\x1b\\)|[^\x07\x1b]*\x07)|(\x07)" % LONGEST)
+_END = re.compile(rb"\x07|(?=\x1b)")
+_UNENDED = re.compile(rb"\x1b\][^\x07\x1b]*\Z")
 _BEGUN = re.compile(rb"\x1b(?:\][^\x07\x1b]{0,%d}\x1b?)?\Z" % LONGEST)
 
 
@@ -25,10 +27,12 @@ class Attention:
     the title do not.
     """
 
-    __slots__ = ("_at", "_rest", "_text")
+    __slots__ = ("_at", "_found", "_rest", "_text", "_too_long")
 
     def __init__(self) -> None:
         self._rest = b""
+        self._too_long = False  # inside a command that is; the BEL at its end is no bell
+        self._found = 0.0
         self._at = 0.0
         self._text = ""
 
@@ -41,22 +45,30 @@ class Attention:
 
     def forget(self) -> None:
         """Somebody looks: what was found no longer counts."""
-        self._rest, self._at, self._text = b"", 0.0, ""
+        self._rest, self._too_long, self._at, self._text = b"", False, 0.0, ""
 
     def feed(self, data: bytes) -> bool:
         """Scan the next output; sequences may be split between calls. Returns whether the summary has changed."""
         if not self._rest and b"\x07" not in data and b"\x1b" not in data:
             return False
         data = self._rest + data
+        if self._too_long and (end := _END.search(data)) is not None:
+            data = data[end.end() :]
         begun = _BEGUN.search(data, max(0, len(data) - LONGEST - 3))
         self._rest = begun[0] if begun is not None else b""
+        last = data.rfind(b"\x1b")
+        self._too_long = begun is None and last >= 0 and _UNENDED.match(data, last) is not None
         text: str | None = None
         for found in _FOUND.finditer(data):
-            text = "" if found[1] is None else _notification(found[1]) or text
-        now = time.time()
-        if text is None or now - self._at < PAUSE_SECONDS:
+            if found[1] is not None:
+                text = _notification(found[1]) or text
+            elif found[2] is not None:
+                text = text or ""
+        now = time.monotonic()
+        paused = bool(self._at) and now - self._found < PAUSE_SECONDS
+        if text is None or (paused and text in ("", self._text)):  # a bell says less than a text
             return False
-        self._at, self._text = now, text
+        self._found, self._at, self._text = now, time.time(), text
         return True
 
 

@@ -252,15 +252,16 @@ class Socket:
         if session is None or ticket != Ticket(user, session.id):
             raise Broken("there is no such session, or its ticket is wrong, used or old", "not_found", Close.NOT_FOUND)
         self.tab = frame.tab
+        missed = session.attention.summary()  # attaching forgets it
         start = session.attach(self, frame)
         self._began = session.received
-        self._greet(session, start)
+        self._greet(session, start, missed)
         if start.snapshot is None and session.output.blank:
             self.send(encode("snapshot_wanted"))
         self._sessions.begin(session)
         return session, start
 
-    def _greet(self, session: WebSession, start: Start) -> None:
+    def _greet(self, session: WebSession, start: Start, missed: dict[str, object] | None = None) -> None:
         """Queue what the page begins with, also where the output begins anew."""
         self._sent = start.offset
         self._restarts = session.output.restarts
@@ -271,6 +272,7 @@ class Socket:
             "hello", session=session.id, state=session.state, start="resume" if resumed else "snapshot",
             offset=start.offset, until=session.until, cols=session.size.columns, rows=session.size.rows,
             profile=session.profile, name=session.identity.login.name, held=session.held,
+            attention=missed,
         ))  # fmt: skip
         if (snapshot := start.snapshot) is not None:
             screen = {"screen": b64encode(start.screen).decode()} if start.screen else {}

@@ -13,6 +13,7 @@ from tests.conftest import MakeGateway
 from tests.rig.browser import ARGUMENTS, CHROMIUM, PATIENCE, Door, Tab, Visitor
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.quiet_network import QuietNetwork
+from tests.rig.relay import Relay
 from tests.rig.ssh import Ssh
 
 Enter = Callable[..., Tab]
@@ -116,3 +117,11 @@ def _end_sessions(visitor: Visitor) -> None:
                 }"""
             )
             return
+
+
+@pytest.fixture(scope="module")
+def relay() -> Iterator[tuple[Relay, int]]:
+    """A stretch of network before the gateway, and the port that the gateway is to have."""
+    port = free_port()
+    with Relay(port) as stretch:
+        yield stretch, port

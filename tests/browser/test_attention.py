@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tests.browser.conftest import Enter
+from tests.browser.conftest import Enter, web
+from tests.conftest import MakeGateway
 from tests.rig.browser import PATIENCE, Door, Visitor
+from tests.rig.gateway import Gateway
+from tests.rig.relay import Relay
+from tests.rig.ssh import Ssh
 from tests.rig.waiting import until
 
 # What the page shows on the desktop. A browser without a head has no desktop; which it would be asked for is kept.
@@ -105,3 +109,51 @@ def test_lists_follow_what_happens_elsewhere(door: Door, visitors: Callable[...,
     )
     other.page.evaluate(made)
     other.page.locator("#tabs .tab").nth(1).wait_for()
+
+
+def test_a_call_made_while_the_line_is_lost_is_shown(
+    local: None,
+    gateway: MakeGateway,
+    user_at: Callable[[Gateway], Ssh],
+    visitors: Callable[..., Visitor],
+    relay: tuple[Relay, int],
+) -> None:
+    """The page resumes with output that it has not seen, whether the gateway had noticed the loss by then or not."""
+    network, port = relay
+    served = gateway("local", web=web(port, public_url=f"http://127.0.0.1:{network.port}/"))
+    door = Door(served, f"http://127.0.0.1:{network.port}/", user_at(served))
+    tab = visitors(door).tab("Failed to load resource", "WebSocket")
+    tab.page.add_init_script(DESKTOP)
+    tab.open(door.link()).new_session().prompt()
+    tab.type(r"sleep 2; printf '\033]9;gr%s\007' een; echo do''ne" + "\n")
+    tab.page.evaluate(LOOKS_ELSEWHERE, True)
+    network.cut()
+    tab.wait_state("reconnecting")
+    tab.page.wait_for_timeout(2500)
+    network.mend()
+    tab.wait_state("connected").wait_line("done")
+    until(lambda: tab.page.title().startswith("● "), 5, "the mark")
+    assert "green" in tab.page.evaluate("() => shownOnDesktop.map(({body}) => body)")
+
+
+def test_a_program_that_calls_without_end_changes_the_page_now_and_then(
+    door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    """Bells, notifications, progress and titles, 4000 times each."""
+    tab = visitors(door).tab()
+    tab.page.add_init_script(DESKTOP)
+    tab.open(door.link()).new_session().prompt()
+    tab.page.evaluate(LOOKS_ELSEWHERE, True)
+    tab.page.evaluate(
+        """() => {
+          const described = sshgate._describe.bind(sshgate);
+          globalThis.described = 0;
+          sshgate._describe = () => (globalThis.described++, described());
+        }"""
+    )
+    each = r"\a\033]9;call %d\a\033]9;4;1;%d\a\033]0;title %d\a"
+    tab.run(f"for i in $(seq 4000); do printf '{each}' $i $((i % 100)) $i; done; echo do''ne", "done")
+    tab.page.locator("#tabs .tab", has_text="title 4000").wait_for()
+    assert tab.page.title().startswith("● ")
+    assert len(tab.page.evaluate("() => shownOnDesktop")) <= 5
+    assert tab.page.evaluate("() => described") < 400

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,14 +39,6 @@ def keep(tmp_path: Path) -> Callable[[Tab, str], None]:
         assert file.stat().st_size < LARGEST, f"{name} is too large for the README"
 
     return keep
-
-
-@pytest.fixture(scope="module")
-def relay() -> Iterator[tuple[Relay, int]]:
-    """A stretch of network before the gateway, and the port that the gateway is to have."""
-    port = free_port()
-    with Relay(port) as stretch:
-        yield stretch, port
 
 
 def test_every_state_is_shown_and_leads_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from tests.browser.conftest import Enter
 from tests.browser.test_hands import PHONE
@@ -143,13 +144,23 @@ def test_the_rows_of_keys_have_what_programs_want(door: Door, enter: Enter) -> N
     until(lambda: tab.lines()[-1] == "^[[Z^[[15~^[[5~", PATIENCE, "three keys")
     tab.type("\n")
     left = tab.page.get_by_role("button", name="Left", exact=True)
-    left.dispatch_event("pointerdown")
+    for pointer in (1, 2):
+        left.dispatch_event("pointerdown", {"pointerId": pointer})
     until(lambda: "^[[D^[[D^[[D" in tab.lines()[-1], PATIENCE, "an arrow that is held")
-    left.dispatch_event("pointerup")
+    left.dispatch_event("pointerup", {"pointerId": 1})
     left.dispatch_event("click", {"detail": 1})
-    held = tab.lines()[-1]
-    time.sleep(0.6)
-    assert tab.lines()[-1] == held
+
+    def rests() -> None:
+        held = tab.lines()[-1]
+        time.sleep(0.6)
+        assert tab.lines()[-1] == held
+
+    rests()
+    left.dispatch_event("pointerdown")
+    tab.page.evaluate("() => dispatchEvent(new Event('blur'))")
+    rests()
+    left.dispatch_event("pointerdown", {"button": 2})
+    rests()
 
 
 def test_pasting_without_the_clipboard_is_by_a_field(door: Door, enter: Enter) -> None:
@@ -166,10 +177,19 @@ def test_pasting_without_the_clipboard_is_by_a_field(door: Door, enter: Enter) -
 
 
 def test_what_a_keyboard_commits_in_lines_keeps_its_lines(door: Door, enter: Enter) -> None:
-    """As dictation and the clipboard of a phone's keyboard do it."""
+    """As dictation does it, and a phone's keyboard; lines that would run are asked about, as in any paste."""
     tab = enter(door, **PHONE)
     tab.run("clear; echo cat''ted; cat >/tmp/lines; clear; cat /tmp/lines", "catted")
-    tab.page.context.new_cdp_session(tab.page).send("Input.insertText", {"text": "line1\nline2\n"})
+    commit = partial(tab.page.context.new_cdp_session(tab.page).send, "Input.insertText", {"text": "line1\nline2\n"})
+    dialog = tab.page.locator("#ask-paste-dialog[open]")
+    commit()
+    dialog.wait_for()
+    tab.page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert "line1" not in tab.lines()
+    commit()
+    dialog.get_by_role("heading", name="Paste 2 lines?").wait_for()
+    tab.page.keyboard.press("Enter")
     until(lambda: "line2" in tab.lines(), PATIENCE, "two lines")
     tab.page.keyboard.press("Control+D")
     tab.prompt()

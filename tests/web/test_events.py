@@ -68,6 +68,7 @@ async def test_each_change_of_a_session_is_an_event(page: Browser) -> None:
         await stream.until(lambda sessions: (mine(sessions).get("attention") or {}).get("text") == "green")
         again = Tab(page, made["id"])
         await again.open()
+        assert again.hello["attention"]["text"] == "green"
         await stream.until(lambda sessions: mine(sessions)["attention"] is None)
         await again.leave()
         await page.ask("DELETE", f"api/sessions/{made['id']}")

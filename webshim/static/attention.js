@@ -71,9 +71,10 @@ const shownAt = new Map();
  */
 export function showOnDesktop(id, title, text, open) {
   if (!("Notification" in globalThis) || !isSecureContext) return;
-  if (Notification.permission === "default") offer();
   const now = performance.now();
-  if (Notification.permission !== "granted" || watched() || now - (shownAt.get(id) ?? -PAUSE_MS) < PAUSE_MS) return;
+  if (now - (shownAt.get(id) ?? -PAUSE_MS) < PAUSE_MS) return;
+  if (Notification.permission === "default") offer();
+  if (Notification.permission !== "granted" || watched()) return;
   shownAt.set(id, now);
   try {
     // Other tabs may show the same: the tag makes it one.

@@ -94,14 +94,18 @@ function button(sign, name, press) {
  */
 function repeating(sign, name, press) {
   let timer = 0;
+  const stop = () => clearTimeout(timer);
   const again = (/** @type {number} */ after) => {
+    stop();
     timer = setTimeout(() => (press(), again(REPEAT_MS)), after);
   };
   // A click that no pointer has made: of a keyboard, or of a screen reader.
   const made = button(sign, name, () => {});
   made.addEventListener("click", ({ detail }) => detail === 0 && press());
-  made.addEventListener("pointerdown", () => (press(), again(HOLD_MS)));
-  for (const end of ["pointerup", "pointercancel", "pointerleave"]) made.addEventListener(end, () => clearTimeout(timer));
+  made.addEventListener("pointerdown", ({ button }) => button === 0 && (press(), again(HOLD_MS)));
+  for (const end of ["pointerup", "pointercancel", "pointerleave", "lostpointercapture"]) made.addEventListener(end, stop);
+  window.addEventListener("blur", stop);
+  document.addEventListener("visibilitychange", stop);
   return made;
 }
 

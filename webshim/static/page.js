@@ -131,7 +131,7 @@ class Page {
   /** A session's program has called while nobody was attached. @param {import("./api.js").Described} described */
   _attend(described) {
     const { id, title, name, profile, attention, attached } = described;
-    if (attention === null || attached || attention.at <= (this._noticed.get(id) ?? 0)) return;
+    if (!attention || attached || attention.at <= (this._noticed.get(id) ?? 0)) return;
     this._noticed.set(id, attention.at);
     const session = [...this.sessions.values()].find((session) => session.id === id);
     if (session) {
@@ -149,9 +149,11 @@ class Page {
    */
   _called(session, text) {
     if (session === this.shown && watched()) return;
-    session.waits = true;
-    this._changed(session);
-    this._describe();
+    if (!session.waits) {
+      session.waits = true;
+      this._changed(session);
+      this._describe();
+    }
     if (session.id !== null) showOnDesktop(session.id, this._nameOf(session), text || RANG, () => this._tabs.select(session.panel));
   }
 
@@ -201,6 +203,7 @@ class Page {
       {
         changed: (session) => this._changed(session),
         called: (session, text) => this._called(session, text),
+        missed: (described) => this._attend(described),
         close: ({ panel }) => void this._close(panel),
         withHeldKeys: (typed) => this._keybar.apply(typed),
         change: (session) => void this._change(session),

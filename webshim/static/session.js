@@ -14,6 +14,8 @@ import { StateBar } from "./statebar.js";
 import { Screen } from "./terminal.js";
 
 const LONGEST_TITLE = 200;
+// A program that sends titles or progress without end changes its tab this often.
+const PAUSE_MS = 100;
 
 /**
  * @typedef {"idle" | "starting" | "connected" | "reconnecting" | "elsewhere" | "ended" | "failed"} State
@@ -21,6 +23,7 @@ const LONGEST_TITLE = 200;
  * @typedef {object} Page what a session needs of the page
  * @property {(session: Session) => void} changed its label or state is another
  * @property {(session: Session, text: string) => void} called it wants to be noticed: it rang (no text), sent a notification, or ended
+ * @property {(described: any) => void} missed what it wanted while the line was lost
  * @property {(session: Session) => void} close the person wants its tab gone
  * @property {(typed: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>} withHeldKeys
  * @property {(session: Session) => void} change the person wants another profile or name for it
@@ -72,6 +75,11 @@ export class Session {
     this._connection = null;
     /** Typed before there is a line to the gateway. @type {Uint8Array<ArrayBuffer>[]} */
     this._ahead = [];
+    this._timer = 0;
+    /** @type {string | null} */
+    this._sent = null;
+    /** Whether what is replayed is new to this terminal. */
+    this._resumed = false;
   }
 
   /** What its tab is called: the program's title, and the sandbox's name. Two of one label are told apart by the page. */
@@ -173,19 +181,21 @@ export class Session {
   }
 
   _makeScreen() {
+    const live = () => !screen.muted || this._resumed;
     const screen = new Screen(this.box, {
       input: (bytes) => this._typed(bytes),
       resized: (size) => this._playback?.restoring || this._connection?.send({ type: "resize", ...size }),
       titled: (title) => this._titled(title),
       local: (url) => this._page.openPort(url, this.name),
       pasted: (files) => this.typeFiles(files, typePasted),
-      rang: () => (ring(this.panel), this._page.called(this, "")),
+      rang: () => live() && (ring(this.panel), this._page.called(this, "")),
     });
-    watch(screen.terminal, () => !screen.muted, {
+    watch(screen.terminal, live, {
       called: (text) => this._page.called(this, text),
       progressed: (percent) => {
+        if (percent === this.progress) return;
         this.progress = percent;
-        this._page.changed(this);
+        this._changedSoon();
       },
     });
     takeKeys(screen.terminal, this._page.actions);
@@ -236,8 +246,16 @@ export class Session {
   _titled(title) {
     // textContent and JSON take it as it is; characters that are not seen have no place in a tab.
     this.title = title.replaceAll(/\p{C}/gu, "").slice(0, LONGEST_TITLE);
-    this._page.changed(this);
-    if (!this._playback?.restoring) this._connection?.send({ type: "title", text: this.title });
+    this._changedSoon();
+  }
+
+  _changedSoon() {
+    this._timer ||= setTimeout(() => {
+      this._timer = 0;
+      this._page.changed(this);
+      if (this.title === this._sent || this.state !== "connected" || this._playback?.restoring) return;
+      this._connection?.send({ type: "title", text: (this._sent = this.title) });
+    }, PAUSE_MS);
   }
 
   /** @param {any} frame */
@@ -248,8 +266,10 @@ export class Session {
         this.name = frame.name;
         this.held = frame.held ?? this.held;
         this._draining = false;
+        this._resumed = frame.start === "resume";
         this._playback?.begin(frame);
         this._running(frame.state);
+        this._page.missed({ ...frame, id: this.id });
         break;
       case "snapshot":
         this._playback?.restore(frame);

@@ -53,10 +53,11 @@ export class Screen {
     takePastes(box, (text) => void this.paste(text), listener.pasted);
     // Of several lines that a keyboard commits at once, xterm.js takes the text between their ends only.
     this.terminal.textarea?.addEventListener("beforeinput", (event) => {
-      const text = /^insert(LineBreak|Paragraph)$/.test(event.inputType) ? "\n" : event.inputType === "insertText" && event.data;
-      if (!text || !text.includes("\n")) return;
+      const { inputType, data } = event;
+      if (/^insert(LineBreak|Paragraph)$/.test(inputType)) this.terminal.input("\r", true);
+      else if (inputType === "insertText" && data?.includes("\n")) void this.paste(data);
+      else return;
       event.preventDefault();
-      this.terminal.input(text.replaceAll(/\r?\n/g, "\r"), true);
     });
     new Touch(this);
     this._observer = new ResizeObserver(() => this._fitSoon());
@@ -81,7 +82,7 @@ export class Screen {
     terminal.onBinary((text) => this._say(listener, Uint8Array.from(text, (letter) => letter.charCodeAt(0) & 255)));
     terminal.onResize(({ cols, rows }) => listener.resized({ cols, rows }));
     terminal.onTitleChange((title) => listener.titled(title));
-    terminal.onBell(() => this.muted || listener.rang());
+    terminal.onBell(() => listener.rang());
   }
 
   /**
