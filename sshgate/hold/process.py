@@ -149,7 +149,7 @@ class HeldProcess:
                 "how": self._wish.how,
                 "name": self._wish.name,
                 "program": printable(command) if command else "shell",
-                "shell": isinstance(asks, Shell),
+                "shell": os.path.basename(program.shell) if isinstance(asks, Shell) else "",  # noqa: PTH119
                 "detached": self._wish.detached,
                 "most": self._wish.most,
                 "agents": self._wish.agents,

@@ -426,7 +426,7 @@ class Resident(Watcher):
         if not name:
             taken = {*self.sessions, *(each.name for each in self.ended)}
             name = next(str(number) for number in range(1, 10_000) if str(number) not in taken)
-        session = Session(name, str(wish["program"])[:80], bool(wish["shell"]), float(wish["detached"]))
+        session = Session(name, str(wish["program"])[:80], str(wish["shell"]), float(wish["detached"]))
         session.size = one.size
         session.agent = self.directory + "/agent-" + session.id if wish.get("agents") else ""
         session.begin(str(wish["script"]).encode("latin-1"), self.directory)

@@ -35,14 +35,17 @@ CLIENTS = 64
 REDRAW_SECONDS = 0.1
 # The script comes by descriptor 3, because one argument has 128 KiB at most.
 START = 'eval "$(cat <&3)"'
+# What a shell's process is called. Whatever else a session's process has become is a program.
+SHELLS = ("sh", "bash", "ash", "dash", "zsh", "fish", "ksh", "mksh", "tcsh", "csh", "busybox", "nu", "elvish", "xonsh")
+COMM = 15
 # Variables of the program that the resident was started by.
 NOT_PASSED = ("SHELL", "SHLVL", "PWD", "OLDPWD", "_")
 
 
 class Session:
-    """One program on a terminal. ``shell``: it is idle while it has no child."""
+    """One program on a terminal. ``shell``: the name of the shell, which can be idle; ``""`` for a command."""
 
-    def __init__(self, name: str, program: str, shell: bool, detached_limit: float) -> None:
+    def __init__(self, name: str, program: str, shell: str, detached_limit: float) -> None:
         self.id = os.urandom(8).hex()
         self.name = name
         self.program = program
@@ -66,6 +69,9 @@ class Session:
         self.ended_at = 0.0
         self.reported = False
         self.created = self.used = self.last_output = self.detached = time.time()
+        # Of a shell without clients: when it last worked, and what it and its ended children had used then.
+        self.busy_at = 0.0
+        self.work: tuple[str, ...] = ()
         self.redraw_at = 0.0
         self.given_up: list[str] = []
         self.agent = ""
@@ -307,23 +313,35 @@ class Session:
 
 
 def end_idle(sessions: Iterable[Session]) -> None:
-    """Hang up the shells that were detached for too long and run no program."""
+    """Hang up the shells that nobody came back to, and that did nothing for as long.
+
+    A shell works while it has a child, or has become another program; short-lived children and its own commands show
+    in its counters. One that works until after its client has left is kept for the whole time from then on.
+    """
     now = time.time()
     left = [one for one in sessions if one.shell and not one.attached and one.status is None]
-    idle = [one for one in left if now - one.detached > one.detached_limit]
-    parents = with_children() if idle else set()
-    for one in idle:
-        if one.pid not in parents:
+    parents, own = processes({one.pid for one in left}) if left else (set(), {})
+    for one in left:
+        name, work = own.get(one.pid, ("", ()))
+        if one.pid in parents or name not in (*SHELLS, one.shell[:COMM]) or work != one.work:
+            one.busy_at, one.work = now, work
+        elif now - max(one.detached, one.busy_at, one.last_output) > one.detached_limit:
             one.hang_up()
 
 
-def with_children() -> set[int]:
-    """The processes that have children."""
+def processes(pids: set[int]) -> tuple[set[int], dict[int, tuple[str, tuple[str, ...]]]]:
+    """The processes that have children; and of these ``pids`` the name, and counters that only grow by work."""
     parents = set()
-    for name in os.listdir("/proc"):  # noqa: PTH208
+    own = {}
+    for pid in os.listdir("/proc"):  # noqa: PTH208
         try:
-            with open("/proc/" + name + "/stat") as file:  # noqa: PTH123
-                parents.add(int(file.read().rpartition(")")[2].split()[1]))
+            with open("/proc/" + pid + "/stat") as file:  # noqa: PTH123
+                begin, _, rest = file.read().rpartition(")")
+            words = rest.split()
+            parents.add(int(words[1]))
+            if int(pid) in pids:
+                # Page faults of ended children; own time; time of ended children.
+                own[int(pid)] = begin.partition("(")[2], (words[8], *words[11:15])
         except (OSError, ValueError, IndexError):
             continue
-    return parents
+    return parents, own

@@ -32,7 +32,8 @@ def place_of(client: Client) -> Place | None:
 def wish(identity: Identity, granted: Grant, place: Place | None = None) -> Wish | None:
     """Return which held session is wanted; ``None``: the program is not held.
 
-    Held are programs on terminals. Those of a forced command are not: its key must not reach another program.
+    Held are programs on terminals. Those of a forced command are not: its key must not reach another program. Nor are
+    those of a script that names no session: its input is for a program of its own, not for the one that was left.
     A client with a ``place`` names the session that it wants; without a name it begins one.
 
     Raises:
@@ -41,6 +42,8 @@ def wish(identity: Identity, granted: Grant, place: Place | None = None) -> Wish
     profile, request, session = granted.profile, granted.request, identity.login.session
     holds = profile.hold == "always" or (profile.hold == "named" and granted.scope == "named")
     if request.terminal is None or isinstance(request.kind, Subsystem) or identity.restrictions.command is not None:
+        return None
+    if session is None and request.terminal.scripted:
         return None
     if not holds:
         if session is not None:

@@ -213,6 +213,19 @@ def test_the_end_of_a_scripts_input_ends_its_program_and_a_closed_window_does_no
         terminal.until_end()
 
 
+def test_a_scripts_input_is_typed_into_no_program_that_was_left(dev: Ssh) -> None:
+    work = dev.as_user("dev=work")
+    with on(work, "echo u''p; cat") as terminal:
+        terminal.expect(b"up")
+    done = work.run(options=TTY, stdin=b"echo de''ployed; exit 4\n")
+    assert (done.status, b"deployed" in done.out) == (4, True)
+    with on(work) as terminal:
+        terminal.expect(b"up")
+        assert b"ployed" not in terminal.output
+        terminal.type(b"\x04")
+        terminal.until_end()
+
+
 def test_the_agent_of_the_program_is_that_of_the_last_client(dev: Ssh, tmp_path: Path) -> None:
     """Begun without an agent, joined with one."""
     work = dev.as_user("dev+agent=work")

@@ -21,7 +21,11 @@ from sshgate.hold.frames import HEAD, HELLO, OFFSET, SIZE, Kind
 from sshgate.hold.line import SOURCE, FrameReader
 from sshgate.hold.terminal import RING
 
-MAIN = "import os,sys;s=open(0,'rb').read();g={'__name__':'x'};exec(compile(s,'resident','exec'),g);g['main'](%r,%d)"
+# It looks for idle shells more often than usual.
+MAIN = (
+    "import os,sys;s=open(0,'rb').read();g={'__name__':'x'};exec(compile(s,'resident','exec'),g);"
+    "g['LOOK_SECONDS']=.4;g['main'](%r,%d)"
+)
 
 
 class Attached:
@@ -48,7 +52,7 @@ class Attached:
     def join(self, script: str = "exec cat", **wish: Any) -> dict[str, Any]:
         usual = {
             "how": "new", "client": os.urandom(4).hex(), "from": "here", "size": [80, 24, 0, 0], "program": "p",
-            "shell": False, "detached": 600, "most": 20, "script": "exec 3<&-;" + script,
+            "shell": "", "detached": 600, "most": 20, "script": "exec 3<&-;" + script,
         }  # fmt: skip
         self.send(Kind.JOIN, json.dumps({**usual, **wish}).encode())
         answer: dict[str, Any] = json.loads(self.until(Kind.JOINED))
@@ -185,20 +189,31 @@ def test_a_client_that_does_not_read_stops_the_program_and_loses_nothing(attach:
     assert numbers == list(range(1, 400_001))
 
 
+BUSY = {
+    "a-child": "sleep 30;exit",
+    "another-program": "exec cat",
+    "short-children": "while :;do /bin/true;done",
+    "its-own-commands": "while :;do :;done",
+}
+
+
 def test_an_idle_shell_ends_when_nobody_came_back_and_a_busy_one_stays(attach: Callable[[], Attached]) -> None:
-    idle, busy, watching = attach(), attach(), attach()
-    idle.join("read x", shell=True, detached=0, how="named", name="idle")
-    busy.join("sleep 30;exit", shell=True, detached=0, how="named", name="busy")
-    idle.control.shutdown(socket.SHUT_RDWR)
-    busy.control.shutdown(socket.SHUT_RDWR)
+    for name, script in {"idle": "read x", "ends": "sleep 2.5;read x", **BUSY}.items():
+        one = attach()
+        one.join(script, shell="sh", detached=2 if name == "ends" else 0, how="named", name=name)
+        one.control.shutdown(socket.SHUT_RDWR)
     for _ in range(100):
         watching = attach()
         watching.send(Kind.LIST)
-        listed = {one["name"]: one["status"] for one in json.loads(watching.until(Kind.LISTED))}
-        if listed["idle"]:
+        listed = {one["name"]: one for one in json.loads(watching.until(Kind.LISTED))}
+        if listed["idle"]["status"] and listed["ends"]["status"]:
             break
         time.sleep(0.2)
-    assert listed == {"idle": ["signal", signal.SIGHUP], "busy": None}
+    for name in ("idle", "ends"):
+        assert listed[name]["status"] == ["signal", signal.SIGHUP]
+    assert {name: listed[name]["status"] for name in BUSY} == dict.fromkeys(BUSY)
+    # From the end of what had run on without a client, not from when that left.
+    assert listed["ends"]["ended"] - listed["ends"]["created"] > 2.5 + 2
 
 
 def test_sizes_are_those_of_the_last_active_client(attach: Callable[[], Attached]) -> None:
