@@ -75,7 +75,8 @@ class SessionEvents:
         await _write(response, HEAD)
         while not stream.over and not self._state.draining:
             stream.changed.clear()
-            listed = msgspec.json.encode({"sessions": [session.summary() for session in self._state.sessions.of(user)]})
+            sessions = [session.summary() for session in self._state.sessions.of(user)]
+            listed = msgspec.json.encode({"user": user, "sessions": sessions})
             await _write(response, b":\n\n" if listed == sent else b"event: sessions\ndata: " + listed + b"\n\n")
             sent = listed
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from playwright.sync_api import Route
 
 from tests.browser.conftest import Enter
 from tests.browser.test_keyboard import MAC
@@ -53,6 +54,28 @@ def test_a_pasted_picture_becomes_a_path(door: Door, enter: Enter) -> None:
     tab.type("od -An -c -N4 ")
     tab.page.keyboard.press("Enter")
     tab.wait_line(" 211   P   N   G")
+
+
+def test_a_path_is_not_typed_once_the_person_is_elsewhere(door: Door, enter: Enter) -> None:
+    """The upload ends after another tab was opened: a notice has its path, and no terminal does."""
+    tab = enter(door, permissions=CLIPBOARD)
+    held: list[Route] = []
+    tab.page.route(re.compile("/files"), held.append)
+    tab.page.evaluate(COPY_PICTURE)
+    tab.page.keyboard.press("Control+Shift+V")
+    until(lambda: held or tab.page.wait_for_timeout(50), PATIENCE, "an upload")
+    first = tab.page.evaluate("() => sshgate.shown.id")
+    tab.new_session().prompt()
+    held[0].continue_()
+    tab.notice("Uploaded /tmp/paste-")
+    typed = """(id) => {
+      const {buffer} = [...sshgate.sessions.values()].find((one) => one.id === id).screen.terminal;
+      const rows = [...Array(buffer.active.length).keys()];
+      return rows.map((row) => buffer.active.getLine(row).translateToString()).join("");
+    }"""
+    tab.page.wait_for_timeout(500)
+    assert "/tmp/paste-" not in tab.page.evaluate(typed, first)
+    assert not any("/tmp/paste-" in line for line in tab.lines())
 
 
 def test_lines_that_would_run_are_asked_about(door: Door, enter: Enter) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 from tests.browser.conftest import Enter, web
 from tests.conftest import MakeGateway
-from tests.rig.browser import PATIENCE, Door, Visitor
+from tests.rig.browser import PATIENCE, Door, Tab, Visitor
 from tests.rig.gateway import Gateway
 from tests.rig.relay import Relay
 from tests.rig.ssh import Ssh
@@ -26,6 +26,15 @@ Document.prototype.hasFocus = () => !globalThis.looksElsewhere;
 LOOKS_ELSEWHERE = (
     "(elsewhere) => (globalThis.looksElsewhere = elsewhere, elsewhere || dispatchEvent(new Event('focus')))"
 )
+# Less than the time after which a page asks by itself.
+SOON = 5
+
+
+def _by_events_only(tab: Tab) -> None:
+    """From now on the page's own questions for the list fail: what it learns, it learns from the stream."""
+    tab.page.route(
+        "**/api/sessions", lambda route: route.abort() if route.request.method == "GET" else route.continue_()
+    )
 
 
 def test_a_notification_reaches_tab_title_icon_and_desktop(door: Door, visitors: Callable[..., Visitor]) -> None:
@@ -78,37 +87,52 @@ def test_progress_is_on_the_tab(door: Door, enter: Enter) -> None:
 
 def test_a_session_that_nobody_looks_at_calls_too(door: Door, visitors: Callable[..., Visitor]) -> None:
     """Left running: the home page says what it wants, and the title has the mark."""
-    tab = visitors(door).tab().open(door.link()).new_session().prompt()
-    tab.type("sleep 3; printf '\\033]9;bu%s is green\\007' ild; exec sleep 1000\n")
+    tab = visitors(door).tab("Failed to load resource").open(door.link()).new_session().prompt()
+    _by_events_only(tab)
+    call = "printf '\\033]9;bu%s is {}\\007' ild"
+    tab.type(f"sleep 3; {call.format('green')}; sleep 4; {call.format('red')}; exec sleep 1000\n")
     tab.new_session().prompt()
     tab.page.keyboard.press("Control+Shift+BracketLeft")
     tab.page.keyboard.press("Control+Shift+E")
     tab.page.keyboard.press("Delete")
     tab.page.get_by_role("button", name="Leave it running").click()
-    until(lambda: tab.page.title().startswith("● "), PATIENCE, "the mark")
+    until(lambda: tab.page.title().startswith("● "), SOON, "the mark")
     tab.page.get_by_role("button", name="Home").click()
-    tab.page.locator("#running:visible li", has_text="calls for attention: build is green").wait_for()
+    tab.page.locator("#running:visible li", has_text="calls for attention: build is").wait_for(timeout=SOON * 1000)
     assert not tab.page.title().startswith("● ")
+    # What a row says changes around the focus.
+    tab.page.locator("#running li button").nth(1).focus()
+    tab.page.locator("#running:visible li", has_text="build is red").wait_for(timeout=2 * SOON * 1000)
+    assert "build is red" in (tab.page.locator("#running li button:focus").get_attribute("aria-label") or "")
 
 
 def test_lists_follow_what_happens_elsewhere(door: Door, visitors: Callable[..., Visitor]) -> None:
     """Another window has a tab more, and one less, without being looked at; one stream serves both windows."""
     visitor = visitors(door)
     tab = visitor.tab().open(door.link()).new_session().prompt()
-    other = visitor.tab().open()
+    other = visitor.tab("Failed to load resource").open()
     other.says("open in another tab")
+    _by_events_only(other)
     tab.new_session().prompt()
-    other.page.locator("#tabs .tab").nth(1).wait_for()
+    other.page.locator("#tabs .tab").nth(1).wait_for(timeout=SOON * 1000)
     identity = tab.page.evaluate("() => sshgate.shown.id")
     tab.page.evaluate("(id) => fetch(`api/sessions/${id}`, {method: 'DELETE'})", identity)
-    until(lambda: other.page.locator("#tabs .tab").count() == 1, PATIENCE, "one tab less")
+    until(lambda: other.page.locator("#tabs .tab").count() == 1, SOON, "one tab less")
     # The tab that reads the stream goes; the other takes its place.
     tab.page.close()
     made = (
         """() => fetch("api/sessions", {method: "POST", headers: {"Content-Type": "application/json"}, body: "{}"})"""
     )
     other.page.evaluate(made)
-    other.page.locator("#tabs .tab").nth(1).wait_for()
+    other.page.locator("#tabs .tab").nth(1).wait_for(timeout=SOON * 1000)
+
+
+def test_the_bell_of_a_tab_that_is_not_shown_marks_it(door: Door, enter: Enter) -> None:
+    """Output that holds a bell, and no more."""
+    tab = enter(door)
+    tab.type(r"sleep 1; printf '\a'" + "\n")
+    tab.new_session().prompt()
+    tab.page.locator("#tabs .tab.waits").wait_for(timeout=SOON * 1000)
 
 
 def test_a_call_made_while_the_line_is_lost_is_shown(

@@ -34,9 +34,10 @@ export function lineBreak(terminal) {
  * @param {string} id the session
  * @param {File[]} files
  * @param {import("./vendor/xterm.js").Terminal} terminal
+ * @param {() => boolean} here whether the person is still at it
  */
-export async function typeDropped(id, files, terminal) {
-  for (const file of files) await uploadTo(id, file, file.name, () => typePath(terminal, file.name));
+export async function typeDropped(id, files, terminal, here) {
+  for (const file of files) await uploadTo(id, file, file.name, () => here() && typePath(terminal, file.name));
 }
 
 /**
@@ -45,14 +46,15 @@ export async function typeDropped(id, files, terminal) {
  * @param {string} id the session
  * @param {File[]} files
  * @param {import("./vendor/xterm.js").Terminal} terminal
+ * @param {() => boolean} here whether the person is still at it
  */
-export async function typePasted(id, files, terminal) {
+export async function typePasted(id, files, terminal, here) {
   const begun = new Date();
   const moment = new Date(begun.getTime() - begun.getTimezoneOffset() * 60_000).toISOString().replaceAll(/[-:Z]/g, "").replaceAll(/[T.]/g, "-");
   for (const [index, file] of files.entries()) {
     const ending = ENDINGS[file.type] ?? /\.(\w{1,8})$/.exec(file.name)?.[1] ?? "bin";
     const path = `/tmp/paste-${moment}${index ? `-${index + 1}` : ""}.${ending}`;
-    await uploadTo(id, file, path, () => typePath(terminal, path));
+    await uploadTo(id, file, path, () => here() && typePath(terminal, path));
   }
 }
 

@@ -3,9 +3,12 @@
  * connections to one host. The tab that has the lock reads it, and passes it on to the others.
  */
 
+import { call } from "./api.js";
+
 const NAME = "sshgate.sessions";
-// The browser connects again by itself after a lost connection, not after a refusal.
-const REFUSED_MS = 20_000;
+// The browser connects again by itself after a lost connection, not after a refusal. Not all browsers at once.
+const REFUSED_MS = 2000;
+const SPREAD_MS = 3000;
 
 /**
  * Where a browser has no locks (without TLS, beyond loopback) there is no stream, and the page asks now and then.
@@ -15,16 +18,27 @@ const REFUSED_MS = 20_000;
  */
 export function follow(user, changed) {
   if (!navigator.locks) return;
-  const channel = new BroadcastChannel(NAME);
-  channel.addEventListener("message", ({ data }) => data.user === user && changed(data.sessions));
-  void navigator.locks.request(NAME, () => new Promise(() => read((sessions) => (channel.postMessage({ user, sessions }), changed(sessions)))));
+  // Another gateway may have a path of this host.
+  const name = `${NAME} ${document.baseURI} ${user}`;
+  const channel = new BroadcastChannel(name);
+  channel.addEventListener("message", ({ data }) => changed(data));
+  const both = (/** @type {import("./api.js").Described[]} */ sessions) => (channel.postMessage(sessions), changed(sessions));
+  void navigator.locks.request(name, () => new Promise(() => read(user, both)));
 }
 
-/** @param {(sessions: import("./api.js").Described[]) => void} changed */
-function read(changed) {
+/**
+ * @param {string} user
+ * @param {(sessions: import("./api.js").Described[]) => void} changed
+ */
+function read(user, changed) {
   const source = new EventSource("api/events");
-  source.addEventListener("sessions", ({ data }) => changed(JSON.parse(data).sessions));
+  source.addEventListener("sessions", ({ data }) => {
+    const event = JSON.parse(data);
+    if (event.user === user) changed(event.sessions);
+  });
   source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => read(changed), REFUSED_MS);
+    if (source.readyState !== EventSource.CLOSED) return;
+    call("me").catch((error) => error.status === 401 && location.reload());
+    setTimeout(() => read(user, changed), REFUSED_MS + Math.random() * SPREAD_MS);
   });
 }

@@ -18,34 +18,37 @@ export class Home {
   constructor(open, refresh) {
     this._open = open;
     this._refresh = refresh;
-    this._drawn = "";
+    /** @type {Map<string, Described>} */
+    this._sessions = new Map();
+    /** By the session's id: a row that stays keeps its focus, and the press that has begun. @type {Map<string, HTMLElement>} */
+    this._rows = new Map();
   }
 
   /** @param {Described[]} sessions those without a tab */
   show(sessions) {
-    const rows = sessions.map((described) => ({ described, words: words(described) }));
-    // What is as it was keeps its focus.
-    const drawn = JSON.stringify(rows.map(({ described, words }) => [described.id, words]));
-    if (drawn === this._drawn) return;
-    this._drawn = drawn;
-    byId("running").hidden = rows.length === 0;
-    byId("running-list").replaceChildren(...rows.map(({ described, words }) => this._row(described, words)));
+    const list = byId("running-list");
+    this._sessions = new Map(sessions.map((described) => [described.id, described]));
+    byId("running").hidden = sessions.length === 0;
+    for (const [id, row] of this._rows) if (!this._sessions.has(id) && this._rows.delete(id)) row.remove();
+    for (const [index, described] of sessions.entries()) {
+      const row = this._rows.get(described.id) ?? this._row(described.id);
+      describe(row, words(described));
+      if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
+    }
   }
 
-  /**
-   * @param {Described} described
-   * @param {string} words
-   */
-  _row(described, words) {
-    const button = (/** @type {string} */ label, /** @type {() => void} */ act) =>
-      element("button", { type: "button", className: "button", "aria-label": `${label}: ${words}`, on: { click: act } }, label);
-    return element(
-      "li",
-      {},
-      element("span", { title: words }, words),
-      button("Open", () => this._open(described)),
-      button("End", () => void this._end(described)),
-    );
+  /** @param {string} id */
+  _row(id) {
+    const button = (/** @type {string} */ label, /** @type {(described: Described) => unknown} */ act) => {
+      const press = () => {
+        const described = this._sessions.get(id);
+        if (described) void act(described);
+      };
+      return element("button", { type: "button", className: "button", on: { click: press } }, label);
+    };
+    const row = element("li", {}, element("span", {}), button("Open", this._open), button("End", (described) => this._end(described)));
+    this._rows.set(id, row);
+    return row;
   }
 
   /** @param {Described} described */
@@ -57,6 +60,18 @@ export class Home {
     }
     await this._refresh();
   }
+}
+
+/**
+ * @param {HTMLElement} row
+ * @param {string} words
+ */
+function describe(row, words) {
+  const [text, ...buttons] = row.children;
+  if (text.textContent === words) return;
+  text.textContent = words;
+  text.setAttribute("title", words);
+  for (const button of buttons) button.setAttribute("aria-label", `${button.textContent}: ${words}`);
 }
 
 /** @param {Described} described */

@@ -1,6 +1,5 @@
 /** The search bar over a terminal, from the newest line up: Enter to older matches, Shift+Enter to newer ones, Escape back. */
 
-import { SearchAddon } from "./vendor/addon-search.js";
 import { element, iconButton } from "./dom.js";
 
 const COVERED_ROWS = 3;
@@ -20,8 +19,8 @@ export class SearchBar {
    */
   constructor(panel, screen) {
     this._screen = screen;
-    this._addon = new SearchAddon();
-    screen.terminal.loadAddon(this._addon);
+    /** Fetched when it is first wanted. @type {import("./vendor/addon-search.js").SearchAddon | undefined} */
+    this._addon = undefined;
     this._field = element("input", {
       type: "search",
       "aria-label": "Search in the output",
@@ -41,7 +40,6 @@ export class SearchBar {
     /** Where the terminal was scrolled to, null for the bottom. @type {number | null} */
     this._before = null;
     this._count = element("span", { className: "count", role: "status" });
-    this._addon.onDidChangeResults(({ resultIndex, resultCount }) => this._tell(resultIndex, resultCount));
     this._bar = element(
       "div",
       { className: "search", role: "search", hidden: true },
@@ -55,6 +53,19 @@ export class SearchBar {
     panel.append(this._bar);
   }
 
+  async _load() {
+    const { SearchAddon } = (await import("./vendor/addon-search.js").catch(() => null)) ?? {};
+    if (this._addon) return;
+    if (!SearchAddon) {
+      this._count.textContent = "did not load";
+      return;
+    }
+    this._addon = new SearchAddon();
+    this._screen.terminal.loadAddon(this._addon);
+    this._addon.onDidChangeResults(({ resultIndex, resultCount }) => this._tell(resultIndex, resultCount));
+    if (!this._bar.hidden) this._find(false);
+  }
+
   open() {
     const { terminal } = this._screen;
     const { viewportY, baseY } = terminal.buffer.active;
@@ -65,13 +76,14 @@ export class SearchBar {
     if (selected && !selected.includes("\n")) this._field.value = selected;
     this._field.focus();
     this._field.select();
-    this._findNewest();
+    if (this._addon) this._findNewest();
+    else void this._load();
   }
 
   close() {
     const { terminal } = this._screen;
     this._bar.hidden = true;
-    this._addon.clearDecorations();
+    this._addon?.clearDecorations();
     this._screen.highlight(null);
     terminal.clearSelection();
     if (this._before === null) terminal.scrollToBottom();
@@ -88,7 +100,7 @@ export class SearchBar {
     made.addEventListener("click", () => {
       made.setAttribute("aria-pressed", String(made.getAttribute("aria-pressed") !== "true"));
       // The add-on keeps what it found for the same words otherwise.
-      this._addon.clearDecorations();
+      this._addon?.clearDecorations();
       this._findNewest();
     });
     return made;
@@ -112,6 +124,7 @@ export class SearchBar {
   _find(newer) {
     const pressed = Object.entries(this._toggles).map(([name, toggle]) => [name, toggle.getAttribute("aria-pressed") === "true"]);
     const options = { ...LOOKS, ...Object.fromEntries(pressed) };
+    if (!this._addon) return;
     if (!this._field.value) {
       this._addon.clearDecorations();
       this._count.textContent = "";

@@ -171,7 +171,14 @@ export class Session {
    * @param {typeof typePasted} how
    */
   typeFiles(files, how) {
-    if (this.id !== null && this.screen && this.state === "connected") void how(this.id, files, this.screen.terminal);
+    const { id, screen } = this;
+    const before = document.activeElement;
+    const here = () => {
+      const now = document.activeElement;
+      const free = now === document.body || now === before || this.box.contains(now);
+      return free && this.id === id && this.state === "connected" && !this.panel.hidden;
+    };
+    if (id !== null && screen && this.state === "connected") void how(id, files, screen.terminal, here);
     else complain("There is no running session here to upload to.");
   }
 
