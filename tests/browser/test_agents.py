@@ -60,7 +60,7 @@ def test_a_path_is_not_typed_once_the_person_is_elsewhere(door: Door, enter: Ent
     """The upload ends after another tab was opened: a notice has its path, and no terminal does."""
     tab = enter(door, permissions=CLIPBOARD)
     held: list[Route] = []
-    tab.page.route(re.compile("/files"), held.append)
+    tab.page.route(re.compile("/files"), lambda route: held.append(route))
     tab.page.evaluate(COPY_PICTURE)
     tab.page.keyboard.press("Control+Shift+V")
     until(lambda: held or tab.page.wait_for_timeout(50), PATIENCE, "an upload")
