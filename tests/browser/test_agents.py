@@ -63,7 +63,8 @@ def test_a_path_is_not_typed_once_the_person_is_elsewhere(door: Door, enter: Ent
     tab.page.route(re.compile("/files"), lambda route: held.append(route))
     tab.page.evaluate(COPY_PICTURE)
     tab.page.keyboard.press("Control+Shift+V")
-    until(lambda: held or tab.page.wait_for_timeout(50), PATIENCE, "an upload")
+    # The page's events are handled while it is asked something.
+    until(lambda: tab.page.title() and held, PATIENCE, "an upload")
     first = tab.page.evaluate("() => sshgate.shown.id")
     tab.new_session().prompt()
     held[0].continue_()
