@@ -1,17 +1,21 @@
-"""Held sessions on the page: those of ssh are listed, opened and ended."""
+"""Held sessions on the page: those of ssh are listed, opened and ended; another gateway goes on with its own."""
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.browser.conftest import web
 from tests.conftest import MakeGateway
+from tests.rig.balancer import Balancer
 from tests.rig.browser import PATIENCE, Door, Tab, Visitor
-from tests.rig.gateway import Gateway, free_port
-from tests.rig.ssh import Ssh
+from tests.rig.gateway import Gateway, free_port, nothing_left
+from tests.rig.ssh import Ssh, make_key
 from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
@@ -63,3 +67,38 @@ def test_home_ends_what_it_lists(door: Door, visitors: Callable[..., Visitor]) -
     held_row(tab, "work=build: ").get_by_role("button", name="End").click()
     until(lambda: held_row(tab, "work=build").get_by_role("button").count() == 0, PATIENCE, "its end")
     assert door.ssh.as_user("dev=work").run("end", options=("-s",)).status == 0
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_the_page_finds_another_gateway_when_its_own_is_killed(
+    gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], visitors: Callable[..., Visitor], tmp_path: Path
+) -> None:
+    """One address, as a Service has it; the terminal goes on where it was, within 5 s."""
+    ports = free_port(), free_port()
+    with Balancer([ports[0]]) as service:
+        section = {"public_url": f"http://127.0.0.1:{service.port}/", "secret": str(tmp_path / "web.secret")}
+        one = gateway("kubernetes", profiles=HELD, web=web(ports[0], **section))
+        two = gateway("kubernetes", profiles=HELD, web=web(ports[1], **section))
+        door = Door(one, section["public_url"], user_at(one))
+        # The page's login stands at both, by the key that made it; a second key is for ssh to the other one.
+        (tmp_path / "second").mkdir()
+        second = make_key(tmp_path / "second" / "id")
+        (two.users / "dev").write_text((one.users / "dev").read_text() + second + "\n")
+        # Requests fail while nobody is there, and the browser says so.
+        tab = visitors(door).tab("Failed to load resource", "WebSocket connection").open(door.link())
+        tab.new_session(name="work").prompt()
+        tab.type("for i in $(seq 1 500); do echo n-$i-; sleep 0.02; done; echo ov''er\n")
+        tab.wait_line("n-50-")
+        service.ports = [ports[1]]
+        began = time.monotonic()
+        nothing_left(one.kill())
+        tab.wait_state("reconnecting")
+        tab.wait_state("connected")
+        took = time.monotonic() - began
+        tab.wait_line("over")
+        shown = [int(found[1]) for line in tab.lines() if (found := re.fullmatch(r"n-(\d+)-", line))]
+        assert shown == list(range(1, 501))
+        assert took < 5
+        tab.run("echo on we go", "on we go")
+        assert Ssh(tmp_path / "second", two.port, "dev=work").run("end", options=("-s",)).status == 0

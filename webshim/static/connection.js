@@ -55,7 +55,7 @@ export class Connection {
     this._words = "";
     this._timer = 0;
     this._probe = 0;
-    this._attached = this._silent = false;
+    this._attached = this._silent = this._begun = false;
     this._settled = 0;
     this._retriedTicket = false;
     /** @type {Promise<{id: string, ticket: string} | null> | null} */
@@ -108,9 +108,13 @@ export class Connection {
     } else if (!this._silent) this._ping();
   }
 
-  /** @param {object} frame */
+  /**
+   * Before `attach`, which has the size of its moment, nothing may be sent: an open socket may still wait for its ticket.
+   *
+   * @param {object} frame
+   */
   send(frame) {
-    this._socket?.send(frame);
+    if (this._begun) this._socket?.send(frame);
   }
 
   /**
@@ -165,7 +169,7 @@ export class Connection {
     clearTimeout(this._probe);
     clearTimeout(this._settled);
     this._timer = this._probe = 0;
-    this._attached = this._silent = false;
+    this._attached = this._silent = this._begun = false;
     this._socket?.drop();
     this._socket = null;
     this._typing.restart();
@@ -179,6 +183,7 @@ export class Connection {
   _attach(socket, [ticket, tab], takeOver) {
     const { cols, rows } = this._listener.size();
     const from = this._listener.held();
+    this._begun = true;
     socket.send({ type: "attach", session: this._id, ticket, tab, cols, rows, from, take_over: takeOver });
   }
 
