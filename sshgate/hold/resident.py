@@ -352,7 +352,7 @@ class Resident(Watcher):
         one.agent = str(wish.get("agent") or "")
         columns, rows, width, height = map(int, wish["size"])
         one.size = (columns, rows, width, height)
-        if wish["how"] == "auto" and all(each.attached for each in self.sessions.values()):
+        if wish["how"] == "auto" and all(each.attached for each in self.sessions.values() if each.shell):
             # A session that seems attached may have lost its client without a sign.
             one.waits = [other for each in self.sessions.values() for other in each.attached]
             one.wait_until = time.monotonic() + PROBE_SECONDS
@@ -379,7 +379,7 @@ class Resident(Watcher):
             found = self.sessions.get(name)
         elif how == "auto":
             left = [each for each in self.sessions.values() if not each.attached]
-            found = max(left, key=lambda each: each.used) if left else None
+            found = max(left, key=lambda each: (bool(each.shell), each.used)) if left else None
         made = found is None
         if found is None:
             if len(self.sessions) >= int(wish["most"]):

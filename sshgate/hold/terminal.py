@@ -239,6 +239,10 @@ class Session:
         found = [one.agent for one in self.attached if one.agent and self.status is None]
         try:
             if found:
+                try:
+                    os.unlink(self.agent + "+")  # noqa: PTH108
+                except OSError:
+                    pass
                 os.symlink(found[-1], self.agent + "+")  # noqa: PTH211
                 os.rename(self.agent + "+", self.agent)  # noqa: PTH104
             else:

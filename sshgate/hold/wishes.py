@@ -16,8 +16,9 @@ SCREEN_HEAD = struct.Struct(">QH")
 class Wish:
     """Which session a login wants.
 
-    ``how``: ``auto`` joins the detached session that was used last, else begins one; ``named`` joins or begins the
-    session ``name``; ``new`` begins one; ``resume`` goes on at ``offset`` of the session with this ``id``.
+    ``how``: ``auto`` joins the detached shell that was used last, else the detached command, else begins a session;
+    ``named`` joins or begins the session ``name``; ``new`` begins one; ``resume`` goes on at ``offset`` of the session
+    with this ``id``.
     """
 
     how: Literal["auto", "named", "new", "resume"]

@@ -20,6 +20,8 @@ from sshgate.stream.interfaces import STDOUT, Client, Exited, Outcome, Process, 
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext
 
+# Seconds for a client's sign of life, so that its session's end counts as known to it.
+ANSWER_SECONDS = 2.0
 NEW = "new"
 """The name of a session, in a login name, that always begins one."""
 
@@ -120,12 +122,23 @@ async def leave(process: Process, client: Client, outcome: Outcome | None, event
             place.ended = await process.end()
             if place.ended:
                 events.emit(Code.HELD_END, name=process.name, by="user")
-        elif isinstance(outcome, Exited | Signalled) and not await _gone(client):
+        elif isinstance(outcome, Exited | Signalled) and not await _gone(client) and await _answers(client):
             await process.report()
     finally:
         await process.close()
         if isinstance(process, HeldProcess) and place is None and (undone := process.put_back()):
             await notices.write(client, undone, STDOUT)
+
+
+async def _answers(client: Client) -> bool:
+    """Whether a client has what it was sent, as far as can be known: it may sleep, and its connection seem whole."""
+    if (look := getattr(client, "alive", None)) is None:
+        return True
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return bool(await look())
+    except TimeoutError:
+        return False
 
 
 async def _gone(client: Client) -> bool:

@@ -117,6 +117,23 @@ def test_a_silent_client_is_given_up_after_two_seconds(dev: Ssh) -> None:
                 os.kill(pid, signal.SIGCONT)
 
 
+def test_a_client_that_sleeps_at_the_end_of_its_session_reads_the_status_at_the_next_login(dev: Ssh) -> None:
+    with on(dev.as_user("dev=work=sleeps"), "echo u''p; sleep 2; exit 5") as sleeping:
+        sleeping.expect(b"up")
+        clients = [*_children(sleeping.client.pid), sleeping.client.pid]
+        for pid in clients:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            until(lambda: "ended: status 5" in dev.run("sessions", options=("-s",)).both, 20, "its end")
+            with on(dev.as_user("dev=work")) as terminal:
+                terminal.expect(rb"session sleeps \(.*\) ended while you were away: status 5")
+                terminal.enter("exit")
+                terminal.until_end()
+        finally:
+            for pid in clients:
+                os.kill(pid, signal.SIGCONT)
+
+
 def test_a_client_terminal_is_put_back_when_the_session_is_killed(dev: Ssh) -> None:
     modes = r"printf '\033[?1049h\033[?1000;1006h\033[?2004h\033[?25l\033[>1u'; echo dr''awn; kill -9 $$"
     with on(dev.as_user("dev=work=draws")) as terminal:
@@ -173,8 +190,8 @@ def test_sessions_are_listed_and_ended(served: Gateway, dev: Ssh) -> None:
         terminal.enter("exit")
         terminal.until_end()
     assert dev.run("sessions", options=("-s",)).out == b"you have no held sessions.\n"
-    held = [one for one in events(served.place / "audit.jsonl") if one["event"] == "session.held_end"]
-    assert [(one["name"], one.get("ending"), one.get("by")) for one in held] == [
+    ends = [one for one in events(served.place / "audit.jsonl") if one["event"] == "session.held_end"]
+    assert [(one["name"], one.get("ending"), one.get("by")) for one in ends if one["name"] == "build"] == [
         ("build", None, "user"), ("build", "signal HUP", None),
     ]  # fmt: skip
     refused = dev.as_user("dev=work=none").run("end-session", options=("-s",))

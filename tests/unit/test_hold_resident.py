@@ -27,6 +27,8 @@ MAIN = (
     "g['LOOK_SECONDS']=.4;g['main'](%r,%d)"
 )
 
+USUAL = {"how": "new", "from": "here", "size": [80, 24, 0, 0], "program": "p", "shell": "", "detached": 600, "most": 20}
+
 
 class Attached:
     """One attachment: two pipes whose far ends the resident has."""
@@ -50,11 +52,8 @@ class Attached:
         os.write(self.to, HEAD.pack(kind, len(payload)) + payload)
 
     def join(self, script: str = "exec cat", **wish: Any) -> dict[str, Any]:
-        usual = {
-            "how": "new", "client": os.urandom(4).hex(), "from": "here", "size": [80, 24, 0, 0], "program": "p",
-            "shell": "", "detached": 600, "most": 20, "script": "exec 3<&-;" + script,
-        }  # fmt: skip
-        self.send(Kind.JOIN, json.dumps({**usual, **wish}).encode())
+        own = {"client": os.urandom(4).hex(), "script": "exec 3<&-;" + script}
+        self.send(Kind.JOIN, json.dumps({**USUAL, **own, **wish}).encode())
         answer: dict[str, Any] = json.loads(self.until(Kind.JOINED))
         return answer
 
@@ -214,6 +213,22 @@ def test_an_idle_shell_ends_when_nobody_came_back_and_a_busy_one_stays(attach: C
     assert {name: listed[name]["status"] for name in BUSY} == dict.fromkeys(BUSY)
     # From the end of what had run on without a client, not from when that left.
     assert listed["ends"]["ended"] - listed["ends"]["created"] > 2.5 + 2
+
+
+def test_a_shell_that_was_left_comes_before_a_command_that_was_left_later(attach: Callable[[], Attached]) -> None:
+    for name, shell in (("shell", "sh"), ("command", "")):
+        one = attach()
+        one.join("read x", shell=shell, how="named", name=name)
+        one.control.shutdown(socket.SHUT_RDWR)
+        while not one.ended:
+            one.take()
+    first, second = attach(), attach()
+    assert first.join(how="auto", shell="sh")["name"] == "shell"
+    # The first one may have lost its client without a sign, and is asked before a command is joined.
+    second.send(Kind.JOIN, json.dumps({**USUAL, "how": "auto", "client": "c"}).encode())
+    first.until(Kind.PROBE)
+    first.send(Kind.ALIVE)
+    assert json.loads(second.until(Kind.JOINED))["name"] == "command"
 
 
 def test_sizes_are_those_of_the_last_active_client(attach: Callable[[], Attached]) -> None:
