@@ -6,6 +6,8 @@ Also a part of the resident: standard library only, Python 3.7, nothing of ours.
 from __future__ import annotations
 
 import array
+import fcntl
+import os
 import select
 import socket
 import struct
@@ -16,7 +18,9 @@ MYPY = False
 if MYPY:
     from typing import Any
 
-HELLO = b"sshgate hold 1\n"
+# Its number changes with the frames: a resident of another version is not joined.
+HELLO = b"sshgate hold 2\n"
+FULL = b"sshgate hold full\n"
 HEAD = struct.Struct(">BI")
 OFFSET = struct.Struct(">Q")
 SIZE = struct.Struct(">HHHH")
@@ -59,6 +63,48 @@ class Attachment:
         self.wish: dict[str, Any] = {}
 
 
+class Listener:
+    """The socket of a resident in the directory of its user, and a lock that is held until the process ends."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.path = directory + "/socket"
+        self.lock = -1
+        self.inode = 0
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def open(self) -> None:
+        """Listen, also after what was there was deleted. Raises ``OSError``, also where another resident does."""
+        self.listener.close()
+        self.inode = 0
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+        try:
+            os.mkdir(self.directory, 0o700)  # noqa: PTH102  (pathlib takes longer to import than the rest)
+        except OSError:
+            pass
+        if os.lstat(self.directory).st_uid != os.getuid():
+            raise PermissionError(self.directory)
+        self.lock = os.open(self.directory + "/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            os.unlink(self.path)  # noqa: PTH108
+        except OSError:
+            pass
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(self.path)
+        self.listener.listen(64)
+        self.listener.setblocking(False)
+        self.inode = os.lstat(self.path).st_ino
+
+    def is_there(self) -> bool:
+        try:
+            return os.lstat(self.path).st_ino == self.inode
+        except OSError:
+            return False
+
+
 def received_pipes(control: socket.socket) -> list[int]:
     """The descriptors that a program hands over with its first byte."""
     fds = array.array("i")
@@ -70,6 +116,17 @@ def received_pipes(control: socket.socket) -> list[int]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return list(fds)
+
+
+def refuse(control: socket.socket, fds: list[int]) -> None:
+    """Close what an attachment brought that finds no place."""
+    try:
+        os.write(fds[1], FULL)  # a few bytes into an empty pipe
+    except (OSError, IndexError):
+        pass
+    for one in fds:
+        os.close(one)
+    control.close()
 
 
 class Watcher:

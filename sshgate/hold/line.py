@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sshgate.errors import GateError, StartFailed
 from sshgate.hold import frames, replies, resident, screen, terminal
-from sshgate.hold.frames import HEAD, HELLO, SIZE
+from sshgate.hold.frames import FULL, HEAD, HELLO, SIZE
 from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import RESIDENT_MARK, Program, quote
@@ -32,6 +32,7 @@ OUTBOX_HIGH = 256 * 1024
 
 _HELLO = re.compile(rb"sshgate hold [0-9]{1,9}\n")
 NONE = b"none\n"
+NO_PLACE = b"sshgate hold no place\n"
 MISSING = b"sshgate hold starts\n"
 """Printed by the program that attaches where no resident runs: its source follows."""
 
@@ -60,7 +61,10 @@ SOURCE = _source()
 
 # Looks for a resident in the directories of its user, else becomes one. Nobody else may have made the directory.
 _ATTACH = f"""{RESIDENT_MARK}
-import array,os,socket,stat,time
+import array,os,socket,stat,sys,time
+if sys.version_info<(3,7):
+    os.write(1,{NONE!r})
+    os._exit(0)
 N={len(SOURCE)}
 P=[p+"/.sshgate-%d"%os.getuid() for p in("/tmp","/dev/shm",os.environ.get("HOME","/tmp"))]
 def mine(p):
@@ -96,6 +100,7 @@ for p in P:
     if mine(p):
         break
 else:
+    os.write(1,{NO_PLACE!r})
     os._exit(1)
 r,w=os.pipe()
 if not os.fork():
@@ -282,6 +287,10 @@ async def _hello(process: Process, source: bytes) -> bytes | None:
                     "the sandbox's sessions were begun by another version of sshgate, and only that can join them."
                 )
             return seen[found.end() :]
+    if seen.endswith(FULL):
+        raise NoResident("the sandbox's sessions have as many clients as they may; close some.")
+    if seen.endswith(NO_PLACE):
+        raise NoResident("the sandbox's user can write neither to /tmp nor to /dev/shm nor to its home.")
     raise NoResident("the sandbox has no python3 that could keep sessions; install python3 in its image.")
 
 

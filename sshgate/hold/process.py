@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -153,7 +154,7 @@ class HeldProcess:
                 "detached": self._wish.detached,
                 "most": self._wish.most,
                 "agents": self._wish.agents,
-                "script": held_script(program).decode("latin-1"),
+                "script": base64.b64encode(held_script(program)).decode(),
             })  # fmt: skip
         self._task = asyncio.create_task(self._keep())
 

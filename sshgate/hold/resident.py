@@ -10,7 +10,7 @@ where it was, in both directions. A session whose active client does not read st
 
 from __future__ import annotations
 
-import fcntl
+import binascii
 import json
 import os
 import select
@@ -19,9 +19,9 @@ import socket
 import struct
 import time
 
-from sshgate.hold.frames import HEAD, MYPY, OFFSET, SIZE, Attachment, Kind, Watcher, received_pipes
+from sshgate.hold.frames import HEAD, MYPY, OFFSET, SIZE, Attachment, Kind, Listener, Watcher, received_pipes, refuse
 from sshgate.hold.screen import first_shown
-from sshgate.hold.terminal import TYPED, Session, end_idle
+from sshgate.hold.terminal import TYPED, Session, end_idle, listed
 
 if MYPY:
     from typing import Any
@@ -59,30 +59,27 @@ class Resident(Watcher):
         self.sessions: dict[str, Session] = {}
         self.ended: list[Session] = []
         self.attachments: list[Attachment] = []
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.entrance = Listener(directory)
         self.used = time.monotonic()
         self.looked = time.monotonic()
 
     def open(self) -> None:
-        """Listen. Raises ``OSError`` where another resident does."""
-        path = self.directory + "/socket"
-        lock = os.open(self.directory + "/lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the process ends
-        try:
-            os.unlink(path)  # noqa: PTH108  (pathlib takes longer to import than the rest)
-        except OSError:
-            pass
-        self.listener.bind(path)
-        self.listener.listen(64)
-        self.listener.setblocking(False)
-        self.watch(self.listener.fileno(), select.EPOLLIN, self.listener)
-        wake, wake_end = os.pipe()
-        os.set_blocking(wake, False)
+        """Listen, also again after the socket was deleted. Raises ``OSError``, also where another resident does."""
+        if (old := self.entrance.listener.fileno()) in self.masks:
+            self.unwatch(old)
+        self.entrance.open()
+        self.watch(self.entrance.listener.fileno(), select.EPOLLIN, self.entrance)
+        for session in self.sessions.values():
+            session.point_agent()
+
+    def notice_ends(self) -> None:
+        """Wake up when a program has ended."""
+        self.wake, wake_end = os.pipe()
+        os.set_blocking(self.wake, False)
         os.set_blocking(wake_end, False)
         signal.set_wakeup_fd(wake_end)
         signal.signal(signal.SIGCHLD, lambda number, where: None)
-        self.wake = wake
-        self.watch(wake, select.EPOLLIN, None)
+        self.watch(self.wake, select.EPOLLIN, None)
 
     def run(self) -> None:
         while self.sessions or self.attachments or self.ended or time.monotonic() - self.used < UNUSED_SECONDS:
@@ -107,7 +104,7 @@ class Resident(Watcher):
                 self.read_frames(owner)
             elif (fd == owner.outgoing and not events & select.EPOLLOUT) or fd == owner.control.fileno():
                 self.leave(owner)
-        elif fd == self.listener.fileno():
+        elif owner is self.entrance:
             self.accept()
         elif fd == self.wake:
             os.read(fd, 4096)
@@ -146,6 +143,11 @@ class Resident(Watcher):
                 self.leave(one)
         if self.looked + LOOK_SECONDS <= now:
             self.looked = now
+            if not self.entrance.is_there():
+                try:
+                    self.open()  # who cleans /tmp deletes it, and nobody could join the sessions again
+                except OSError:
+                    pass  # another resident is there, or the disk is full
             end_idle(self.sessions.values())
             # A gateway that has lost its exec may still come for the last output.
             over = time.time() - RESUMED_SECONDS
@@ -158,7 +160,7 @@ class Resident(Watcher):
 
     def accept(self) -> None:
         try:
-            control, _ = self.listener.accept()
+            control, _ = self.entrance.listener.accept()
         except OSError:
             return
         control.setblocking(False)
@@ -169,16 +171,12 @@ class Resident(Watcher):
         assert isinstance(control, socket.socket)
         self.unwatch(fd)
         fds = received_pipes(control)
-        full = len(fds) != 2 or len(self.attachments) >= ATTACHMENTS
-        for one in fds:
-            if full:
-                os.close(one)
-            else:
-                os.set_inheritable(one, False)
-                os.set_blocking(one, False)
-        if full:
-            control.close()
+        if len(fds) != 2 or len(self.attachments) >= ATTACHMENTS:
+            refuse(control, fds)
             return
+        for one in fds:
+            os.set_inheritable(one, False)
+            os.set_blocking(one, False)
         attachment = Attachment(control, fds[0], fds[1])
         self.attachments.append(attachment)
         self.watch(control.fileno(), select.EPOLLIN, attachment)
@@ -305,8 +303,7 @@ class Resident(Watcher):
         if kind == Kind.JOIN:
             self.join(one, json.loads(payload.decode()))
         elif kind == Kind.LIST:
-            listed = [each.describe() for each in [*self.sessions.values(), *self.unreported()]]
-            self.send(one, Kind.LISTED, json.dumps(listed).encode())
+            self.send(one, Kind.LISTED, listed([*self.sessions.values(), *reversed(self.unreported())]))
             one.last = True
         elif kind == Kind.END:
             found = self.sessions.get(payload.decode())
@@ -400,7 +397,10 @@ class Resident(Watcher):
         one.session = session
         session.attached.append(one)
         received = session.remember(one.client)
-        past = self.unreported()[-8:] if made else []
+        # One login at a time reports them.
+        past = [each for each in self.unreported() if each.reporter not in self.attachments][-8:] if made else []
+        for each in past:
+            each.reporter = one
         fresh = not made and not resumed
         one.offset = session.end if fresh else min(int(one.wish.get("offset", 0)), session.end)
         answer = {
@@ -429,7 +429,7 @@ class Resident(Watcher):
         session = Session(name, str(wish["program"])[:80], str(wish["shell"]), float(wish["detached"]))
         session.size = one.size
         session.agent = self.directory + "/agent-" + session.id if wish.get("agents") else ""
-        session.begin(str(wish["script"]).encode("latin-1"), self.directory)
+        session.begin(binascii.a2b_base64(wish["script"]), self.directory)
         self.sessions[name] = session
         self.watch(session.master, select.EPOLLIN, session)
         return session
@@ -493,6 +493,7 @@ def main(directory: str, ready: int) -> None:
         resident.open()
     except OSError:
         os._exit(0)  # another one was faster
+    resident.notice_ends()
     os.close(ready)
     resident.run()
     os._exit(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import struct
@@ -29,6 +30,8 @@ MUCH = 1024
 READS = 16
 # Bytes of output that are read after the end of the program at most: others may have its terminal open.
 DRAIN = 1 << 20
+# Bytes of a list; a gateway takes frames of 64 KiB.
+LARGEST_LIST = 60_000
 # Clients whose taken input is remembered.
 CLIENTS = 64
 # Seconds between two window changes that make a program redraw: it has to notice both.
@@ -68,6 +71,7 @@ class Session:
         self.status: tuple[str, int] | None = None
         self.ended_at = 0.0
         self.reported = False
+        self.reporter: Attachment | None = None
         self.created = self.used = self.last_output = self.detached = time.time()
         # Of a shell without clients: when it last worked, and what it and its ended children had used then.
         self.busy_at = 0.0
@@ -314,6 +318,19 @@ class Session:
             self.signal("HUP", foreground=True)
         self.signal("HUP", foreground=False)
         self.signal("CONT", foreground=False)
+
+
+def listed(sessions: Iterable[Session]) -> bytes:
+    """The sessions as JSON: the first of them that fit into one frame."""
+    texts = []
+    left = LARGEST_LIST
+    for one in sessions:
+        texts.append(json.dumps(one.describe()))
+        left -= len(texts[-1]) + 2
+        if left < 0:
+            del texts[-1]
+            break
+    return ("[" + ", ".join(texts) + "]").encode()
 
 
 def end_idle(sessions: Iterable[Session]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import base64
 import json
 import os
 import select
@@ -17,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from sshgate.hold.frames import HEAD, HELLO, OFFSET, SIZE, Kind
-from sshgate.hold.line import SOURCE, FrameReader
+from sshgate.hold.frames import FULL, HEAD, HELLO, OFFSET, SIZE, Kind
+from sshgate.hold.line import _ATTACH, LONGEST, NONE, SOURCE, FrameReader
 from sshgate.hold.terminal import RING
+from tests.rig.waiting import until
 
 # It looks for idle shells more often than usual.
 MAIN = (
@@ -33,7 +35,7 @@ USUAL = {"how": "new", "from": "here", "size": [80, 24, 0, 0], "program": "p", "
 class Attached:
     """One attachment: two pipes whose far ends the resident has."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, greeting: bytes = HELLO) -> None:
         self.control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.control.connect(str(directory / "socket"))
         theirs_in, self.to = os.pipe()
@@ -42,7 +44,7 @@ class Attached:
         self.control.sendmsg([b"p"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         os.close(theirs_in)
         os.close(theirs_out)
-        assert os.read(self.come, len(HELLO)) == HELLO
+        assert os.read(self.come, 64) == greeting
         self._reader = FrameReader()
         self.frames: list[tuple[int, bytes]] = []
         self.typed = 0
@@ -52,7 +54,7 @@ class Attached:
         os.write(self.to, HEAD.pack(kind, len(payload)) + payload)
 
     def join(self, script: str = "exec cat", **wish: Any) -> dict[str, Any]:
-        own = {"client": os.urandom(4).hex(), "script": "exec 3<&-;" + script}
+        own = {"client": os.urandom(4).hex(), "script": base64.b64encode(b"exec 3<&-;" + script.encode()).decode()}
         self.send(Kind.JOIN, json.dumps({**USUAL, **own, **wish}).encode())
         answer: dict[str, Any] = json.loads(self.until(Kind.JOINED))
         return answer
@@ -307,6 +309,61 @@ def test_the_agent_is_that_of_the_client_that_came_last(attach: Callable[[], Att
     third.type(b"\x04")
     shown.until(Kind.ENDED)
     assert not agent().is_symlink()
+
+
+def test_a_socket_that_was_deleted_comes_back(attach: Callable[[], Attached], place: Path) -> None:
+    one = attach()
+    name = one.join(agents=True, agent="/tmp/one")["name"]
+    for path in place.iterdir():
+        path.unlink()
+    place.rmdir()
+    until(lambda: (place / "socket").exists(), 10, "the socket")
+    assert attach().join(how="named", name=name)["made"] is False
+    assert [path.readlink() for path in place.glob("agent-*")] == [Path("/tmp/one")]
+
+
+def test_a_long_list_fits_into_a_frame_and_has_the_running_sessions_first(attach: Callable[[], Attached]) -> None:
+    title = "\U0001f600" * 80
+    for number in range(44):
+        one = attach()
+        script = f"printf '\\033]0;{title}\\007up'; " + ("exit" if number < 30 else "exec cat")
+        one.join(script, program=title)
+        one.until(Kind.ENDED if number < 30 else Kind.OUTPUT, lambda payload: b"up" in payload or b"exit" in payload)
+        one.control.shutdown(socket.SHUT_RDWR)
+    asking = attach()
+    asking.send(Kind.LIST)
+    answer = asking.until(Kind.LISTED)
+    assert len(answer) <= LONGEST
+    states = [one["status"] for one in json.loads(answer)]
+    assert states[:14] == [None] * 14
+    assert ["exit", 0] in states
+
+
+def test_one_login_at_a_time_reports_an_end(attach: Callable[[], Attached]) -> None:
+    ends, first, second, third = (attach() for _ in range(4))
+    ends.join("exit 3", how="named", name="ends")
+    ends.until(Kind.ENDED)
+    ends.control.shutdown(socket.SHUT_RDWR)
+    while not ends.ended:
+        ends.take()
+    assert [one["name"] for one in first.join()["past"]] == ["ends"]
+    assert second.join()["past"] == []
+    first.control.shutdown(socket.SHUT_RDWR)
+    while not first.ended:
+        first.take()
+    assert [one["name"] for one in third.join()["past"]] == ["ends"]
+
+
+def test_a_python_that_is_too_old_says_so_at_once() -> None:
+    old = "import sys;sys.version_info=(3,6,9)\n"
+    done = subprocess.run([sys.executable, "-IS", "-c", old + _ATTACH], stdin=-3, capture_output=True, timeout=10)
+    assert (done.stdout, done.returncode) == (NONE, 0)
+
+
+def test_an_attachment_too_many_reads_why(attach: Callable[[], Attached], place: Path) -> None:
+    for _ in range(64):
+        attach()
+    Attached(place, FULL).close()
 
 
 def test_an_end_counts_as_reported_once_a_client_says_so(attach: Callable[[], Attached]) -> None:
