@@ -38,7 +38,8 @@ def _both(scene: Scene) -> tuple[Ssh, Ssh]:
     for hold, name in (("named", "dev=named=new"), ("never", "dev=never")):
         _, ssh = scene.gateway("kubernetes", hold=hold)
         sides.append(ssh.as_user(name))
-        assert sides[-1].run("true").status == 0
+        done = sides[-1].run("true")
+        assert done.status == 0, done
     return sides[0], sides[1]
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -141,6 +142,16 @@ async def test_its_terminal_is_one(sandbox: Sandbox) -> None:
     assert re.fullmatch(r"/dev/pts/\d+", tty)
     assert (size, term) == ("24 123", f"xterm {tty}")
     await client.process.close()
+
+
+async def test_a_large_environment_reaches_it(sandbox: Sandbox) -> None:
+    values = {f"LARGE{number}": b"\xc3\xa9" * 60_000 for number in range(4)}
+    process = await HeldProcess.attach(sandbox, NEW, alive)
+    await process.launch(replace(program(b"printenv LARGE3 | wc -c"), environment=values))
+    client = Client(process)
+    await client.everything()
+    assert client.shown == b"120001\r\n"
+    await process.close()
 
 
 async def test_the_last_active_client_decides_the_size(sandbox: Sandbox) -> None:
