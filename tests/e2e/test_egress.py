@@ -130,10 +130,9 @@ def test_a_used_up_budget_is_a_sentence_in_the_agents_window(user: Ssh, api: Fak
     small.run("end", options=("-s",))
 
 
-def test_a_used_up_budget_reads_well_in_claude_code(user: Ssh, provider: str) -> None:
+@pytest.mark.parametrize("provider", ["kubernetes"], indirect=True)  # Claude Code is in the image
+def test_a_used_up_budget_reads_well_in_claude_code(user: Ssh) -> None:
     """Word for word and at once: it does not try again."""
-    if provider == "local":
-        pytest.skip("Claude Code is in the image of pods")
     small = user.as_user("dev+small=claude")
     assert ANSWER.encode() in small.run("claude -p hi </dev/null", limit=90).out
     began = time.monotonic()
