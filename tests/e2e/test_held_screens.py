@@ -25,7 +25,8 @@ PROGRAMS: dict[str, tuple[str, list[str]]] = {
     "vim, left": (TEXT + "PS1='$ ' exec bash --norc", ["ls -d /\r", "vim -nNu NONE -i NONE /tmp/text\r", "5G", ":q\r"]),
     "less": (TEXT + "exec less /tmp/text", ["  ", "/words\r"]),
     "tmux": (
-        TEXT + "exec tmux -L $$ -f /dev/null new 'head -50 /tmp/text; exec cat' ';' set status-right ''",
+        TEXT + "exec tmux -L $$ -f /dev/null new 'head -50 /tmp/text; exec cat' ';' "
+        "set status-right '' ';' setw automatic-rename off",
         ["some words"],
     ),
     "inline": ("exec python3 /tmp/inline.py 150", ["typed", "x"]),
@@ -56,6 +57,15 @@ def begin(work: Ssh, session: str, name: str) -> Drawn:
     return terminal
 
 
+def alike(held: Drawn, twin: Drawn) -> None:
+    """Both show the same, within some looks: on a busy machine a program may pause in the middle of a screen."""
+    for _ in range(4):
+        shown, wanted = held.drawn(), twin.drawn()
+        if shown == wanted:
+            return
+    assert shown == wanted
+
+
 # A frame that was wrapped by a narrower window spoils the twin's own screen, unless its program clears it.
 CASES = [(name, size) for name in PROGRAMS for size in SIZES if (name, size) != ("inline", "smaller")]
 
@@ -69,11 +79,10 @@ def test_the_screen_equals_that_of_a_twin(work: Ssh, name: str, size: str) -> No
         if size != "the same size":
             twin.resize(*SIZES[size])
         # Both react to the same key, so none of them is only a picture.
-        shown = held.drawn()
-        assert shown == twin.drawn()
+        alike(held, twin)
         for terminal in (held, twin):
             terminal.type("j")
-        assert held.drawn() == twin.drawn()
+        alike(held, twin)
 
 
 def test_top_is_the_same_for_who_stays_and_who_comes(work: Ssh) -> None:
@@ -81,7 +90,7 @@ def test_top_is_the_same_for_who_stays_and_who_comes(work: Ssh) -> None:
     with on(work, "top", "exec top -d 600") as twin:
         twin.drawn()
         with on(work, "top", "false") as held:
-            assert held.drawn() == twin.drawn()
+            alike(held, twin)
 
 
 def test_who_comes_to_a_full_screen_program_finds_the_shell_behind_it(work: Ssh) -> None:
@@ -93,7 +102,7 @@ def test_who_comes_to_a_full_screen_program_finds_the_shell_behind_it(work: Ssh)
         held.drawn(), twin.drawn()
         for terminal in (held, twin):
             terminal.type(":q\r")
-        assert held.drawn() == twin.drawn()
+        alike(held, twin)
 
 
 def test_frames_drawn_in_place_stay_in_place_in_a_narrower_window(work: Ssh) -> None:
