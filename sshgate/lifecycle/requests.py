@@ -82,6 +82,8 @@ class Claim:
     lifetime: float
     detached: float | None = None
     """Seconds for which a named sandbox is kept without clients; ``None`` writes nothing on the pod."""
+    profile: str | None = None
+    """By which the sandbox is used, also if the pod was kept ready for another profile of the same template."""
 
 
 def claim_patch(record: Record, claim: Claim, now: Now) -> Patch:
@@ -100,6 +102,8 @@ def claim_patch(record: Record, claim: Claim, now: Now) -> Patch:
         _add(_label(labels.USER), labels.user_hash(claim.user)),
         _add(_label(labels.SESSION), labels.label_value(claim.session)),
         _add(_label(labels.GATEWAY), labels.label_value(claim.gateway)),
+        # Who joins a named sandbox later gets what this profile allows.
+        *([_add(_label(labels.PROFILE), labels.label_value(claim.profile))] if claim.profile is not None else ()),
         *(_add(_note(key), value) for key, value in claim_annotations(claim, now).items()),
         _add("/spec/activeDeadlineSeconds", deadline(record, claim.lifetime, now)),
     ]

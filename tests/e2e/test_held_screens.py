@@ -67,7 +67,9 @@ def alike(held: Drawn, twin: Drawn) -> None:
 
 
 # A frame that was wrapped by a narrower window spoils the twin's own screen, unless its program clears it.
-CASES = [(name, size) for name in PROGRAMS for size in SIZES if (name, size) != ("inline", "smaller")]
+# Vim scrolls by each size on the way, and for who joins there is one more: the same text, some lines further.
+SPOILT = {("inline", "smaller"), ("vim", "wider")}
+CASES = [(name, size) for name in PROGRAMS for size in SIZES if (name, size) not in SPOILT]
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)

@@ -70,6 +70,20 @@ def test_a_name_takes_a_warm_sandbox_and_is_that_one_at_every_gateway(place: Pla
     until(lambda: not leases(place.space), 60, "the end of the name's Lease")
 
 
+def test_a_name_has_the_profile_it_was_begun_with_whichever_kept_the_pod_warm(place: Place) -> None:
+    """Pods of profiles that differ in what the gateway allows are the same, and each login may take any of them."""
+    wide = {"extends": "default", "forward": {"elsewhere": True}}
+    gateway = place.gateway(profile={"warm": 1}, profiles={"wide": wide})
+    place.filled(2)
+    for name in ("one", "two"):
+        assert place.user(gateway, f"dev={name}").run("true").status == 0
+    assert gateway.log().count('"how": "warm"') == 2
+    for name in ("one", "two"):
+        place.user(gateway, f"dev={name}").run(options=("-W", "192.0.2.1:9"))
+        verb(place, gateway, "end", f"dev={name}")
+    assert gateway.log().count("only the sandbox's own localhost can be reached here") == 2
+
+
 def test_what_was_parked_in_it_neither_shows_nor_keeps_it(place: Place) -> None:
     limits = {"detached": "1s"}
     gateway = place.gateway(profile={"warm": 1, "image": IMAGE, "shell": "/bin/bash", "limits": limits})

@@ -266,4 +266,7 @@ class PodAllocator:
 def claim_of(order: Order, owner: Owner) -> Claim:
     """The claim for this order, as it is written on the pod."""
     detached = order.profile.limits.detached if order.name is not None else None
-    return Claim(order.user, order.session, owner.gateway, owner.instance, podspec.lifetime(order.profile), detached)
+    return Claim(
+        order.user, order.session, owner.gateway, owner.instance, podspec.lifetime(order.profile), detached,
+        order.profile.name,
+    )  # fmt: skip
