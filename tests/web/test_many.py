@@ -30,7 +30,7 @@ async def test_a_thousand_idle_sockets_are_served_and_cost_little(
 ) -> None:
     gate = gateway(
         "local", web=section(sessions_per_user=MANY + 10), limits={"connections_per_source": 60},
-        profiles={"default": {"shell": "/bin/sh"}},
+        profiles={"default": {"shell": "/bin/sh", "hold": "never"}},
     )  # fmt: skip
     async with browser(address(gate)) as page:
         user = user_at(gate)
