@@ -69,10 +69,17 @@ def alike(held: Drawn, twin: Drawn) -> None:
 # A frame that was wrapped by a narrower window spoils the twin's own screen, unless its program clears it.
 # Vim scrolls by each size on the way, and for who joins there is one more: the same text, some lines further.
 SPOILT = {("inline", "smaller"), ("vim", "wider")}
-CASES = [(name, size) for name in PROGRAMS for size in SIZES if (name, size) not in SPOILT]
+# What a window's size changes is the same in a pod.
+CASES = [
+    pytest.param(provider, name, size, marks=getattr(pytest.mark, mark))
+    for provider, mark, sizes in (("local", "local", list(SIZES)), ("kubernetes", "cluster", ["the same size"]))
+    for name in PROGRAMS
+    for size in sizes
+    if (name, size) not in SPOILT
+]
 
 
-@pytest.mark.parametrize(("name", "size"), CASES)
+@pytest.mark.parametrize(("provider", "name", "size"), CASES, indirect=["provider"])
 def test_the_screen_equals_that_of_a_twin(work: Ssh, name: str, size: str) -> None:
     session = "".join(one for one in f"{name}-{size}" if one.isalnum() or one == "-")
     with begin(work, session, name):
