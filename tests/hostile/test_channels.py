@@ -178,7 +178,8 @@ async def test_every_terminal_size_is_made_possible(
     await guest.hear(MSG_CHANNEL_SUCCESS)
     guest.request(channel, b"exec", String(b"stty size"))
     assert (await guest.hear(MSG_CHANNEL_DATA))[1] == String(f"{size.rows} {size.columns}\r\n".encode())
-    assert door.programs.logins[0].requests[0].terminal == Terminal("xterm", size, {})
+    # Without modes and a size it is a client without a terminal of its own.
+    assert door.programs.logins[0].requests[0].terminal == Terminal("xterm", size, {}, scripted=not columns)
 
 
 async def test_requests_after_the_start_are_refused(guest: Peer) -> None:
