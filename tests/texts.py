@@ -13,8 +13,6 @@ ROOT = Path(__file__).resolve().parent.parent
 REGISTRY = re.compile(
     r"pypi\.or[g]|pythonhoste[d]|registry\.npmj[s]|proxy\.golan[g]|deb\.debia[n]|crates\.i[o]|repo1\.mave[n]"
 )
-# The names that settings mean by a word such as `@npm`: they cannot be written otherwise. Settings may name mirrors.
-NAMES_REGISTRIES = {"sshgate/config/egress_presets.yaml"}
 # A path of one machine.
 MACHINE = re.compile(r"(?<![\w.$~}-])/(root|work|farm)/\w")
 LONGEST_FILE = 500
@@ -59,7 +57,7 @@ def broken_rules(name: Path) -> list[str]:
         return []
     mistakes = []
     for number, line in enumerate(lines, 1):
-        if REGISTRY.search(line) and str(name) not in NAMES_REGISTRIES:
+        if REGISTRY.search(line):
             mistakes.append(f"{name}:{number}: names the host of a package registry")
         if MACHINE.search(line):
             mistakes.append(f"{name}:{number}: holds a path of one machine")

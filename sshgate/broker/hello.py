@@ -17,7 +17,7 @@ _SERVER_NAME = 0
 _EARLY_DATA = 42
 # Records that a server passes over before a second ClientHello: change_cipher_spec, alerts, and early data.
 _CHANGE, _ALERT, _APPLICATION = 20, 21, 23
-# Bytes of a handshake record by which a ClientHello is told from an encrypted message of TLS 1.2.
+# Bytes of a handshake record by which a ClientHello differs from an encrypted message of TLS 1.2.
 _BEGINNING = 6
 _HOST_NAME = 0
 

@@ -157,7 +157,7 @@ def _parts(body: bytes) -> int:
 
 
 def _fold(name: str) -> str:
-    """One form of a name for readers that tell neither capitals nor ``_`` apart: ``fileData`` is ``file_data``."""
+    """One form of a name for readers that ignore capitals and ``_``: ``fileData`` is ``file_data``."""
     return name.replace("_", "").lower()
 
 

@@ -1,7 +1,7 @@
 """The names that a sandbox may connect to: patterns of settings, and what they match. Pure.
 
 A pattern is ``name``, ``*.name`` (every name below it, at any depth), either with ``:port``, or a preset such as
-``@pypi``. Without a port it means 443. No pattern matches an address: whoever runs a name server would choose it.
+``@pypi``. Without a port it means 443. No pattern matches an address: the operator of the name server would choose it.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def pattern(text: str) -> str:
 def presets() -> Mapping[str, tuple[str, ...]]:
     """Return the presets by their names."""
     read = yaml.safe_load(files("sshgate.config").joinpath("egress_presets.yaml").read_text())
-    return {name: tuple(names) for name, names in read.items()}
+    return {name: tuple(".".join(labels) for labels in names) for name, names in read.items()}
 
 
 def wish(name: str, port: int) -> str:

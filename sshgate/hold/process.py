@@ -218,7 +218,7 @@ class HeldProcess:
         return self._outcome
 
     async def report(self, *sessions: str) -> None:
-        """The client knows how these sessions have ended, or this one. Others are not told of them again."""
+        """The client knows how these sessions have ended, or this one. They are not reported to others again."""
         if self._line is None:
             return
         self._answered.clear()

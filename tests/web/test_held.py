@@ -59,9 +59,9 @@ async def shell(page: Browser, **wanted: object) -> Tab:
 
 
 def held_of(tab: Tab) -> dict[str, str] | None:
-    """The held session, as the page was told last."""
-    told: list[dict[str, str] | None] = [frame["held"] for frame in tab.frames if "held" in frame]
-    return told[-1] if told else None
+    """The held session, as the page had it last."""
+    found: list[dict[str, str] | None] = [frame["held"] for frame in tab.frames if "held" in frame]
+    return found[-1] if found else None
 
 
 def screen(tab: Tab) -> bytes:

@@ -53,7 +53,7 @@ export class Session {
    */
   constructor(page, { profile, name, held = null }, number) {
     made += 1;
-    /** Tells it apart from others of the same label. */
+    /** Differs among those of one label. */
     this.number = number;
     this._page = page;
     this.profile = profile;
@@ -82,7 +82,7 @@ export class Session {
     this._resumed = false;
   }
 
-  /** What its tab is called: the program's title, and the sandbox's name. Two of one label are told apart by the page. */
+  /** What its tab is called: the program's title, and the sandbox's name. The page adds numbers to those of one label. */
   get label() {
     return [this.title, this.name].filter(Boolean).join(" · ") || this.profile || "session";
   }
