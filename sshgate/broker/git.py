@@ -18,6 +18,7 @@ from yarl import URL
 
 from sshgate.broker.caller import Caller, Refused
 from sshgate.broker.keys import Keys
+from sshgate.broker.sockets import carry
 from sshgate.config.model import Config, GitHost
 from sshgate.config.values import matches
 from sshgate.telemetry.codes import Code
@@ -150,16 +151,13 @@ class GitProxy:
                 status=response.status,
                 headers={one: response.headers[one] for one in _RETURNED if one in response.headers},
             )
-            await answer.prepare(request)
             whole = False
+
+            def feed(piece: bytes) -> None:
+                counted[1] += len(piece)
+
             try:
-                async for piece in response.content.iter_any():
-                    counted[1] += len(piece)
-                    await answer.write(piece)
-                whole = True
-            except (aiohttp.ClientError, TimeoutError):
-                # The sandbox must not take the part that came for the whole.
-                request.protocol.force_close()
+                whole = await carry(request, response, answer, feed)
             finally:
                 events.emit(
                     Code.GIT_REQUEST, status=response.status, bytes_in=counted[0], bytes_out=counted[1], whole=whole,

@@ -23,6 +23,7 @@ from sshgate.broker import protocols
 from sshgate.broker.caller import Caller, Meter, ModelRequest, Refused
 from sshgate.broker.keys import Keys
 from sshgate.broker.protocols import LONGEST_BODY, PROTOCOLS, Asked, Protocol
+from sshgate.broker.sockets import carry
 from sshgate.config.model import Config, Model
 from sshgate.config.values import matches
 from sshgate.telemetry.codes import Code
@@ -299,16 +300,14 @@ class ModelProxy:
             answer.force_close()
         observer = self._meter.observe(wanted, response.status, response.headers)
         carried, whole = 0, False
+
+        def feed(piece: bytes) -> None:
+            nonlocal carried
+            carried += len(piece)
+            observer.feed(piece)
+
         try:
-            await answer.prepare(request)
-            async for piece in response.content.iter_any():
-                carried += len(piece)
-                observer.feed(piece)
-                await answer.write(piece)
-            whole = True
-        except (aiohttp.ClientError, TimeoutError):
-            # The sandbox must not take the part that came for the whole.
-            request.protocol.force_close()
+            whole = await carry(request, response, answer, feed)
         finally:
             self._report(
                 events, wanted, began, status=response.status, bytes_out=carried, whole=whole, **observer.finish()

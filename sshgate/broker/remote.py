@@ -30,6 +30,7 @@ from sshgate.errors import ConfigError
 from sshgate.stream.interfaces import Stream
 from sshgate.stream.splice import splice
 from sshgate.stream.tasks import TaskSet, cancel
+from sshgate.telemetry.rate_limit import RateLimit
 
 HELLO = b"sshgate broker 1\n"
 CHALLENGE = 16
@@ -44,8 +45,6 @@ MOST_UNPROVEN = 256
 WAIT_SECONDS = 25.0
 AGAIN_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
-# Between two lines of the log that say so. Sandboxes decide how often they ask.
-LINE_SECONDS = 60.0
 # For the beginning of a request that is answered without a broker, and its bytes, from which the provider is known.
 ASKED_SECONDS = 5.0
 _ASKED = re.compile(rb"[A-Z]{1,10} /([a-z]+)/")
@@ -97,7 +96,7 @@ class RemoteBroker:
         self._address = settings.listen
         self._key = read_secret(settings.secret)
         self._tasks = TaskSet()
-        self._next_line = 0.0
+        self._warnings = RateLimit()  # sandboxes decide how often they ask
 
     def __repr__(self) -> str:
         return f"<RemoteBroker at {self._address}, {len(self._tasks)} connections>"
@@ -137,8 +136,7 @@ class RemoteBroker:
                     return await self._attempt(caller, brought)
             except (OSError, TimeoutError, EOFError, ValueError) as error:
                 if loop.time() > until:
-                    if loop.time() >= self._next_line:
-                        self._next_line = loop.time() + LINE_SECONDS
+                    if self._warnings.due(""):
                         log.warning("broker.unreachable", address=str(self._address), reason=type(error).__name__)
                     return None
             await asyncio.sleep(AGAIN_SECONDS)
@@ -180,6 +178,7 @@ class BrokerListener:
         self._key = read_secret(settings.secret)
         self._broker = broker
         self._unproven = 0
+        self._warnings = RateLimit()
         self._server: asyncio.Server | None = None
         self._tasks = TaskSet()
 
@@ -230,7 +229,9 @@ class BrokerListener:
         except (OSError, TimeoutError, EOFError):
             writer.close()
         except (ValueError, KeyError, TypeError):
-            log.warning("broker.stranger", address=str((writer.get_extra_info("peername") or ("?",))[0]))
+            address = str((writer.get_extra_info("peername") or ("?",))[0])
+            if self._warnings.due(address):
+                log.warning("broker.stranger", address=address)
             writer.close()
         else:
             await self._broker.serve(SocketStream(reader, writer), caller, brought)

@@ -1,10 +1,14 @@
-"""A connected socket as a ``Stream``, and a stream whose first bytes were read already."""
+"""A connected socket as a ``Stream``, a stream whose first bytes were read already, and an answer on its way."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
+
+import aiohttp
+from aiohttp import web
 
 from sshgate.stream.interfaces import CHUNK, Stream
 
@@ -25,6 +29,28 @@ def watch(writer: asyncio.StreamWriter) -> None:
         (socket.TCP_USER_TIMEOUT, GONE_SECONDS * 1000),
     ):
         connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def carry(
+    request: web.BaseRequest,
+    response: aiohttp.ClientResponse,
+    answer: web.StreamResponse,
+    feed: Callable[[bytes], None],
+) -> bool:
+    """Pass a server's answer on, each piece as it comes, and to ``feed`` as well.
+
+    Returns:
+        Whether it came whole. If not, the connection closes: the sandbox must not take the part for the whole.
+    """
+    try:
+        await answer.prepare(request)
+        async for piece in response.content.iter_any():
+            feed(piece)
+            await answer.write(piece)
+        return True
+    except (aiohttp.ClientError, TimeoutError):
+        request.protocol.force_close()
+        return False
 
 
 class SocketStream:

@@ -73,8 +73,7 @@ async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: C
     Where the sandbox has no python3, or a resident of another version, the program is not held; who asked for a session
     by name, or has some there, gets to know. Raises as ``park``; also ``NoResident``, if a session was to be resumed.
     """
-    # A client that can be left and has no place in a held session would end without ending its program.
-    if wanted is not None and (hasattr(client, "place") or not hasattr(client, "attached")):
+    if wanted is not None:
 
         async def alive() -> bool:
             look = getattr(client, "alive", None)

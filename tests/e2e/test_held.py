@@ -45,9 +45,7 @@ def dev(served: Gateway, user_at: Callable[[Gateway], Ssh]) -> Ssh:
 def ended(dev: Ssh) -> Iterator[None]:
     """What a test has made is ended after it."""
     yield
-    for line in dev.run("sandboxes", options=("-s",)).out.decode().splitlines()[1:]:
-        if (name := line.split()[0]) != "-":
-            assert dev.as_user(f"dev={name}").run("end", options=("-s",)).status == 0
+    dev.end_named()
 
 
 def on(ssh: Ssh, *command: str, columns: int = 80) -> OnTerminal:

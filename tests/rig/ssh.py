@@ -44,6 +44,12 @@ class Ssh:
         """The same client and key under another login name."""
         return Ssh(self.place, self.port, user, self.host)
 
+    def end_named(self) -> None:
+        """End all named sandboxes of this user."""
+        for line in self.run("sandboxes", options=("-s",)).out.decode().splitlines()[1:]:
+            if (name := line.split()[0]) != "-":
+                assert self.as_user(f"{self.user}={name}").run("end", options=("-s",)).status == 0
+
     def options(self) -> list[str]:
         """What every OpenSSH program is told here, as ``-o`` words."""
         settings = (
