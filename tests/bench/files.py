@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
@@ -19,7 +19,8 @@ from tests.rig.waiting import until
 SIZE = 256 << 20
 FILES = 10_000
 _CP = (sys.executable, "-m", "sshgate", "cp")
-_THERE = "/tmp/copy-"
+# Trees go to memory: ext4 makes files several times slower where many went a while ago.
+_TREES, _BULK = "/dev/shm", "/tmp"
 _numbers = count()
 
 
@@ -53,24 +54,24 @@ def sftp_put(scene: Scene, runs: int) -> Row:
 
 def cp_file(scene: Scene, runs: int) -> Row:
     """256 MiB into a pod by `sshgate cp` with its name, against `kubectl cp`: both go by the Kubernetes API."""
-    ours, base = _by_pod_name("256 MiB", _bulk(scene), scene, runs)
+    ours, base = _by_pod_name("256 MiB", _bulk(scene), _BULK, scene, runs)
     return ratio("cp-file", "copies/s", ours, base, most=None, least=1.0)
 
 
 def cp_tree(scene: Scene, runs: int) -> Row:
     """10,000 small files, otherwise the same."""
-    ours, base = _by_pod_name("10,000 files", _tree(scene), scene, runs)
+    ours, base = _by_pod_name("10,000 files", _tree(scene), _TREES, scene, runs)
     return ratio("cp-tree", "copies/s", ours, base, most=None, least=1.5)
 
 
 def cp_file_ssh(scene: Scene, runs: int) -> Row:
     """256 MiB by ssh and the gateway, which `kubectl cp` does without: measured, not judged."""
-    return _by_ssh("cp-file-ssh", "256 MiB", _bulk(scene), scene, runs)
+    return _by_ssh("cp-file-ssh", "256 MiB", _bulk(scene), _BULK, scene, runs)
 
 
 def cp_tree_ssh(scene: Scene, runs: int) -> Row:
     """10,000 small files, otherwise the same."""
-    return _by_ssh("cp-tree-ssh", "10,000 files", _tree(scene), scene, runs)
+    return _by_ssh("cp-tree-ssh", "10,000 files", _tree(scene), _TREES, scene, runs)
 
 
 def rsync_tree(scene: Scene, runs: int) -> Row:
@@ -95,39 +96,45 @@ def rsync_tree(scene: Scene, runs: int) -> Row:
     return ratio("rsync-tree", "files/s", ours, base, most=None, least=0.8)
 
 
-def _by_pod_name(what: str, source: Path, scene: Scene, runs: int) -> tuple[Samples, Samples]:
+def _by_pod_name(what: str, source: Path, to: str, scene: Scene, runs: int) -> tuple[Samples, Samples]:
     ours, base = Samples(f"sshgate cp by pod name, {what}"), Samples(f"kubectl cp, {what}")
     place = scene.namespace
-    by_us = [*_CP, "--kubeconfig", str(place.kubeconfig), "--namespace", place.name]
+    by_us = [*_CP, "--kubeconfig", str(place.kubeconfig), "--namespace", place.name, str(source)]
     in_turn(
         runs,
-        (ours, lambda: _copies([*by_us, str(source), f"pod/{BASE_POD}:{_THERE}{next(_numbers)}"])),
-        (base, lambda: _copies(_kubectl_cp(scene, source))),
+        (ours, lambda: _copies(to, lambda there: [*by_us, f"pod/{BASE_POD}:{there}"], scene.kubectl_exec())),
+        (base, lambda: _kubectl_copies(to, source, scene)),
     )
     return ours, base
 
 
-def _by_ssh(name: str, what: str, source: Path, scene: Scene, runs: int) -> Row:
+def _by_ssh(name: str, what: str, source: Path, to: str, scene: Scene, runs: int) -> Row:
     ours, base = Samples(f"sshgate cp by ssh, {what}"), Samples(f"kubectl cp, {what}")
     with _shared(scene) as (ssh, control):
         # Only ssh's options: the port is one of `sshgate cp` itself.
-        by_us = [*_CP, *control, "-F", "none", *ssh.options()[2:], "-p", str(ssh.port)]
+        by_us = [*_CP, *control, "-F", "none", *ssh.options()[2:], "-p", str(ssh.port), str(source)]
+        by_ssh = ssh.argv(options=control)[:-1]
         in_turn(
             runs,
-            (ours, lambda: _copies([*by_us, str(source), f"dev@127.0.0.1:{_THERE}{next(_numbers)}"])),
-            (base, lambda: _copies(_kubectl_cp(scene, source))),
+            (ours, lambda: _copies(to, lambda there: [*by_us, f"dev@127.0.0.1:{there}"], by_ssh)),
+            (base, lambda: _kubectl_copies(to, source, scene)),
         )
     return Row(name, "copies/s", ours, base, ours.median / base.median, "no target", met=True)
 
 
-def _kubectl_cp(scene: Scene, source: Path) -> list[str]:
+def _kubectl_copies(to: str, source: Path, scene: Scene) -> float:
     kubectl = scene.kubectl_exec()
-    return [*kubectl[: kubectl.index("exec")], "cp", str(source), f"{BASE_POD}:{_THERE}{next(_numbers)}"]
+    copy = [*kubectl[: kubectl.index("exec")], "cp", str(source)]
+    return _copies(to, lambda there: [*copy, f"{BASE_POD}:{there}"], kubectl)
 
 
-def _copies(command: list[str]) -> float:
-    """Copies in a second. What is copied stays until the pod goes: ext4 makes files slowly just after many went."""
-    return 1 / _time(command)
+def _copies(to: str, command: Callable[[str], list[str]], shell: list[str]) -> float:
+    """Copies in a second; what was copied is removed afterwards."""
+    there = f"{to}/copy-{next(_numbers)}"
+    try:
+        return 1 / _time(command(there))
+    finally:
+        subprocess.run([*shell, "rm", "-rf", there], check=True, env=environment())
 
 
 def _shared(scene: Scene) -> AbstractContextManager[tuple[Ssh, tuple[str, ...]]]:
