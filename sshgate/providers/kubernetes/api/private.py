@@ -6,6 +6,6 @@ WORKS = "3.14.5"
 # By module and class: what is read, set, called or overridden there, private or not documented.
 USED = {
     ("_websocket.helpers", ""): "websocket_mask",
-    ("client_proto", "ResponseHandler"): "_drain_helper connected read_timeout set_parser transport writing_paused",
+    ("client_proto", "ResponseHandler"): "set_parser",
     ("connector", "TCPConnector"): "_acquired _start_tls_connection _wrap_create_connection",
 }

@@ -1,8 +1,9 @@
 """A websocket client for execs, on top of aiohttp's connections.
 
-aiohttp's own client needs a queue, a task and an object per frame. Here a frame goes from the transport's callback
-directly to its reader, and back-pressure directly to the transport. Only this file uses the private parts of aiohttp
-that this needs; ``private`` lists them. docs/decisions/06-exec-websocket.md compares it with `websockets`.
+aiohttp opens the connection, so that execs share its idle ones. After the upgrade the transport is ours: aiohttp's
+websocket needs a queue, a task and an object per frame. Here a frame goes from the transport's callback directly to its
+reader, and back-pressure directly to the transport. Only this file uses the private parts of aiohttp that this needs;
+``private`` lists them. docs/decisions/06-exec-websocket.md compares it with `websockets`.
 
 Reading is paused on the TCP transport below TLS: uvloop's TLS transport drops undelivered data if the server closes
 while it is paused, and the TLS transports of both loops buffer up to 256 KiB more.
@@ -16,7 +17,6 @@ import hashlib
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -27,6 +27,7 @@ from aiohttp.client_proto import ResponseHandler
 from sshgate.providers.kubernetes.api import frames
 from sshgate.providers.kubernetes.api.frames import FrameParser, ProtocolError
 from sshgate.stream import turns
+from sshgate.stream.tasks import Event
 
 # Subprotocols of remotecommand. Only v5 can end the program's input.
 V5 = "v5.channel.k8s.io"
@@ -48,24 +49,7 @@ class Refused(Exception):
         self.body = body
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Wire:
-    """aiohttp's objects of an open connection; ``below`` is the TCP transport."""
-
-    response: aiohttp.ClientResponse
-    protocol: ResponseHandler
-    below: asyncio.Transport
-
-    @classmethod
-    def of(cls, response: aiohttp.ClientResponse) -> _Wire:
-        connection = response.connection
-        assert connection is not None
-        assert connection.protocol is not None
-        assert connection.transport is not None
-        return cls(response, connection.protocol, _below.get(connection.protocol, connection.transport))
-
-
-class RemoteSocket:
+class RemoteSocket(asyncio.Protocol):
     """An open remotecommand websocket. The caller of ``connect`` closes it.
 
     ``close`` drops all references: ended sessions are reference cycles, which the garbage collector may find only
@@ -73,36 +57,49 @@ class RemoteSocket:
     """
 
     __slots__ = (
-        "_at_end", "_budget", "_came", "_ended", "_parser", "_ping", "_reader_holds", "_turn_holds", "_wire",
-        "subprotocol",
+        "_at_end", "_below", "_budget", "_came", "_ended", "_parser", "_ping", "_protocol", "_reader_holds",
+        "_response", "_transport", "_turn_holds", "_writable", "subprotocol",
     )  # fmt: skip
 
     def __init__(self, response: aiohttp.ClientResponse, subprotocol: str) -> None:
         self.subprotocol = subprotocol
-        self._wire: _Wire | None = _Wire.of(response)
+        connection = response.connection
+        assert connection is not None
+        assert connection.protocol is not None
+        self._response: aiohttp.ClientResponse | None = response
+        self._protocol: ResponseHandler | None = None
+        self._transport: asyncio.Transport | None = connection.transport
+        self._below = _below.get(connection.protocol, connection.transport)
         self._budget = turns.budget(self._work_off, self._pause_for_turn, self._resume_for_turn, self._abort)
         self._parser: FrameParser | None = None
         self._ended: Callable[[], None] | None = None
         self._came: list[bytes] = []
         self._at_end = False
         self._ping: bytes | None = None
+        self._writable = Event()
+        self._writable.set()
         self._reader_holds = False
         self._turn_holds = False
 
     def __repr__(self) -> str:
-        return f"<RemoteSocket {self.subprotocol}{' closed' if self._wire is None else ''}>"
+        return f"<RemoteSocket {self.subprotocol}{' closed' if self._response is None else ''}>"
 
     def attach(self, message: Callable[[bytes, int, int], None], ended: Callable[[], None]) -> None:
         """Start delivering: ``message`` for each binary message (see ``FrameParser``), ``ended`` when it has ended."""
-        if (wire := self._wire) is None:
+        connection = self._response.connection if self._response is not None else None
+        protocol, transport = (connection.protocol, connection.transport) if connection is not None else (None, None)
+        if protocol is None or transport is None or transport.is_closing():
             ended()
+            self.close()
             return
         self._parser = FrameParser(message, self._control, self._over)
         self._ended = ended
-        wire.protocol.read_timeout = None
-        wire.protocol.set_parser(self, self)
-        if not wire.protocol.connected:
-            self.feed_eof()
+        # First what the server has sent together with the response; then the connection is no longer aiohttp's.
+        protocol.set_parser(self, None)
+        protocol.set_parser(None, None)
+        if self._transport is not None:
+            self._protocol = protocol
+            transport.set_protocol(self)
 
     async def send(self, *parts: bytes) -> None:
         """Send the parts as one binary message; returns when the transport has room for more.
@@ -111,11 +108,7 @@ class RemoteSocket:
         message is already buffered.
         """
         self.send_now(*parts)
-        if (wire := self._wire) is not None and wire.protocol.writing_paused:
-            try:
-                await wire.protocol._drain_helper()
-            except (aiohttp.ClientError, OSError):
-                pass  # `ended` reports it
+        await self._writable.wait()
 
     def send_now(self, *parts: bytes) -> None:
         """Send a small binary message without waiting for room."""
@@ -147,8 +140,8 @@ class RemoteSocket:
             self._pause_transport(False)
 
     def _pause_transport(self, pause: bool) -> None:
-        if (wire := self._wire) is not None and wire.protocol.connected:
-            wire.below.pause_reading() if pause else wire.below.resume_reading()
+        if (below := self._below) is not None:
+            below.pause_reading() if pause else below.resume_reading()
 
     def _over(self) -> bool:
         # A reader that takes no more is handed no more: of the smallest frames one read of the network has 60,000.
@@ -156,17 +149,17 @@ class RemoteSocket:
 
     def close(self) -> None:
         """Send a CLOSE frame and drop the connection without waiting for a reply. Idempotent."""
-        if (wire := self._wire) is not None:
+        if (response := self._response) is not None:
             self._write(frames.CLOSE, b"\x03\xe8")
-            self._wire = self._parser = self._ended = None
+            self._response = self._transport = self._below = self._parser = self._ended = None
             self._came = []
             self._budget.close()
-            wire.response.close()
+            self._writable.set()
+            response.close()
 
     def _write(self, opcode: int, *parts: bytes) -> None:
-        transport = self._wire.protocol.transport if self._wire is not None else None
         # A closing transport takes no more; `ended` will be called.
-        if transport is not None and not transport.is_closing():
+        if (transport := self._transport) is not None and not transport.is_closing():
             transport.write(masked(opcode, parts))
 
     def _control(self, opcode: int, payload: bytes) -> None:
@@ -186,7 +179,7 @@ class RemoteSocket:
             self._end()
         if self._ping is not None:
             # RFC 6455 section 5.5.3: answer only the latest ping; and none while the peer does not read.
-            if (wire := self._wire) is not None and not wire.protocol.writing_paused:
+            if self._writable.is_set():
                 self._write(frames.PONG, self._ping)
             self._ping = None
         if not parser.stopped and self._at_end:
@@ -201,24 +194,31 @@ class RemoteSocket:
             self._ended()
         self.close()
 
-    # --- called by aiohttp, for which this object is both the connection's parser and the parser's queue ---
+    # --- called by the transport, and by aiohttp with what came together with its response ---
 
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+    def data_received(self, data: bytes) -> None:
         if self._parser is not None:
             self._came.append(data)
             self._budget.schedule()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.data_received(data)
         return False, b""
 
-    def feed_eof(self) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
+        protocol, self._protocol, self._transport, self._below = self._protocol, None, None, None
+        if protocol is not None:
+            protocol.connection_lost(error)  # for this aiohttp waits before a client session is closed
+        self._writable.set()
         # Data received before is parsed first.
         self._at_end = True
         self._budget.schedule()
 
-    def set_exception(self, *_: Any) -> None:
-        self._end()
+    def pause_writing(self) -> None:
+        self._writable.clear()
 
-    def is_eof(self) -> bool:
-        return self._wire is None
+    def resume_writing(self) -> None:
+        self._writable.set()
 
 
 def masked(opcode: int, parts: Sequence[bytes]) -> bytearray:
