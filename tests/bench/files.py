@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
@@ -128,7 +128,7 @@ def _kubectl_copies(to: str, source: Path, scene: Scene) -> float:
     return _copies(to, lambda there: [*copy, f"{BASE_POD}:{there}"], kubectl)
 
 
-def _copies(to: str, command: Callable[[str], list[str]], shell: list[str]) -> float:
+def _copies(to: str, command: Callable[[str], list[str]], shell: Sequence[str | bytes]) -> float:
     """Copies in a second; what was copied is removed afterwards."""
     there = f"{to}/copy-{next(_numbers)}"
     try:
