@@ -11,8 +11,10 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+
+import structlog
 
 from sshgate.access.policy import Grant
 from sshgate.broker import environment
@@ -42,6 +44,8 @@ IN_USE_SECONDS = 60.0
 MOST_MORE = 8
 # Seconds after which a relay has run long enough that its end is no failure to start.
 STEADY_SECONDS = 60.0
+
+log = structlog.get_logger("sshgate.session")
 
 
 class _InUse(Exception):
@@ -79,15 +83,16 @@ class Ports:
     async def _look(self, named: NamedSandboxes) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            known = {(port.caller.user, port.caller.name) for port in self._ports.values()}
-            for user, name, profile in named.unattended():
-                configured = self._config.profiles.get(profile)
-                if configured is None or not configured.brokered or (user, name) in known:
-                    continue
-                with contextlib.suppress(GateError):
-                    sandbox = await named.find(Order(configured, user, secrets.token_hex(5), name))
-                    if sandbox is not None:
-                        self._open(sandbox, user, configured, name, {}, attended=False)
+            with _defects_logged():
+                known = {(port.caller.user, port.caller.name) for port in self._ports.values()}
+                for user, name, profile in named.unattended():
+                    configured = self._config.profiles.get(profile)
+                    if configured is None or not configured.brokered or (user, name) in known:
+                        continue
+                    with _defects_logged(), contextlib.suppress(GateError):
+                        sandbox = await named.find(Order(configured, user, secrets.token_hex(5), name))
+                        if sandbox is not None:
+                            self._open(sandbox, user, configured, name, {}, attended=False)
 
     def open(self, sandbox: Sandbox, user: str, granted: Grant, keys: Mapping[str, str]) -> _Port:
         """Open the sandbox's port, without waiting; if it is open, only add the keys that the user has brought."""
@@ -112,6 +117,15 @@ class Ports:
             await cancel(self._looking)
         ports, self._ports = list(self._ports.values()), {}
         await asyncio.gather(*(port.close() for port in ports))
+
+
+@contextlib.contextmanager
+def _defects_logged() -> Iterator[None]:
+    """The next look may succeed, and other sandboxes must not wait for that."""
+    try:
+        yield
+    except Exception:
+        log.exception("port.broken")
 
 
 class PortUse:
