@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
-from io import TextIOWrapper
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 import msgspec
@@ -20,8 +18,9 @@ log = structlog.get_logger("sshgate.audit")
 class AuditFile:
     """A sink of ``events.Events`` that appends to a file.
 
-    The file is reopened when it was moved, removed or replaced, so logrotate needs no signal. Events that cannot be
-    written are counted in ``lost`` and logged once until writing works again: a full disk must not lock users out.
+    The file is reopened when it was moved, removed or replaced, so logrotate needs no signal. Several workers may write
+    to one file: each line is one write. Events that cannot be written are counted in ``lost`` and logged once until
+    writing works again: a full disk must not lock users out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,8 +28,9 @@ class AuditFile:
         self._path = path
         self.lost = 0
         self._failing = False
+        self._torn = False
         try:
-            self._file = _Lines(path)
+            self._file = _opened(path)
         except OSError as error:
             raise ConfigError([f"{path}: cannot write the audit file: {error.strerror}."]) from error
 
@@ -39,9 +39,9 @@ class AuditFile:
 
     def __call__(self, record: Record) -> None:
         """Write one event. Never raises for a failed write."""
-        line = msgspec.json.encode({"at": round(record.at, 3), "event": record.code.value, **record.fields})
+        line = msgspec.json.encode({"at": round(record.at, 3), "event": record.code.value, **record.fields}) + b"\n"
         try:
-            self._file.write(line.decode())
+            self._append(line)
         except OSError as error:
             self.lost += 1
             if not self._failing:
@@ -50,29 +50,29 @@ class AuditFile:
         else:
             self._failing = False
 
+    def _append(self, line: bytes) -> None:
+        if not self._in_place():
+            file = _opened(self._path)
+            os.close(self._file)
+            self._file, self._torn = file, False
+        # After a line that did not fit on a full disk the next begins on a line of its own.
+        line = b"\n" * self._torn + line
+        written = os.write(self._file, line)
+        self._torn = written < len(line)
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _in_place(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file))
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        os.close(self._file)
 
 
-class _Lines(WatchedFileHandler):
-    """A ``WatchedFileHandler`` whose errors reach the caller."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, mode="a", encoding="utf-8")
-
-    def _open(self) -> TextIOWrapper:
-        # Called after each rotation too. Mode 0600 whatever the umask: the file holds who logged in, and from where.
-        return open(self.baseFilename, "a", encoding="utf-8", opener=_private)
-
-    def write(self, line: str) -> None:
-        """Append a line. Raises ``OSError``."""
-        self.emit(logging.LogRecord("audit", logging.INFO, "", 0, "%s", (line,), None))
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Re-raise. ``emit`` calls this in an ``except`` block; the default prints the error and continues."""
-        raise
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _opened(path: Path) -> int:
+    # Mode 0600 whatever the umask: the file holds who logged in, and from where.
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

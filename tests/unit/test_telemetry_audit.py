@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,46 @@ def test_every_file_that_it_makes_is_its_owners_alone(tmp_path: Path, umask: int
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
         (line,) = (tmp_path / name).read_text().splitlines()
         assert json.loads(line)["event"] == "stopped"
+
+
+# A worker that writes events of all sizes, the longest far beyond a buffer.
+_WORKER = """
+import sys
+from pathlib import Path
+from sshgate.telemetry.audit import AuditFile
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events
+
+audit = AuditFile(Path(sys.argv[1]))
+events = Events(audit)
+for number in range(int(sys.argv[3])):
+    text = "\N{GRINNING FACE}" * (number % 600)
+    events.emit(Code.LOGIN, worker=sys.argv[2], number=number, a=text, b=text, c=text, d=text, e=text)
+sys.exit(audit.lost)
+"""
+
+
+def test_two_workers_write_one_file_that_is_rotated_meanwhile(tmp_path: Path) -> None:
+    """No line is lost, doubled or torn, and every file is its owner's alone."""
+    path, lines = tmp_path / "audit.jsonl", 2500
+    argv = [sys.executable, "-c", _WORKER, str(path)]
+    writers = [subprocess.Popen([*argv, name, str(lines)]) for name in ("one", "two")]
+    rotated = 0
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            assert path.stat().st_mode & 0o777 == 0o600
+            path.rename(tmp_path / f"audit.{rotated}")
+            rotated += 1
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert rotated > 20
+    found: Counter[tuple[str, int]] = Counter()
+    for file in tmp_path.iterdir():
+        assert file.stat().st_mode & 0o777 == 0o600
+        text = file.read_bytes()
+        assert text.endswith(b"\n")
+        events = [json.loads(line) for line in text.splitlines()]
+        found.update((one["worker"], one["number"]) for one in events)
+    assert found == Counter((name, number) for name in ("one", "two") for number in range(lines))
 
 
 def test_a_file_that_cannot_be_written_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
