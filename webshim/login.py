@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import time
@@ -15,7 +16,7 @@ from sshgate.access.connections import origin_of
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.issued import Logout, Token
 from sshgate.access.ledger import Ledger, MemoryUserRecords
-from sshgate.access.siblings import Siblings
+from sshgate.access.siblings import PASSWORDS_AT_A_TIME, Siblings
 from sshgate.config.model import Web
 from sshgate.errors import BadRequest, Denied
 from sshgate.session.subsystems.registry import SubsystemRequest
@@ -27,8 +28,6 @@ from webshim.passwords import UsersFile
 from webshim.public_endpoint import PublicEndpoint
 
 LINK_SECONDS = 60.0
-# Each check of a password takes 64 MiB of memory for some tens of milliseconds.
-PASSWORDS_AT_A_TIME = 2
 # An address may fail for all users together this many times as often as for one user: enough for people who share
 # an address, too little for guessing user names.
 USERS_BEHIND_AN_ADDRESS = 5
@@ -74,10 +73,13 @@ class Logins:
         self._turns = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
         self._ledger = ledger if ledger is not None else Ledger(MemoryUserRecords())
         self._siblings = siblings
+        self._shared: contextlib.AbstractAsyncContextManager[None] = (
+            siblings.password_places() if siblings is not None else contextlib.nullcontext()
+        )
         if siblings is not None:
             siblings.answers(_TAKE, self._take_here)
             siblings.answers(_LOOK, self._look_here)
-            siblings.handle(_FAILED, lambda _, failed: self._count_failure(*failed))
+            siblings.handle(_FAILED, lambda _, key: self._failures.count(key))
 
     def __repr__(self) -> str:
         return f"<Logins {self._links!r}, {self._failures!r}, {self._ledger!r}>"
@@ -99,7 +101,7 @@ class Logins:
         key = f"link {origin_of(source)}"
         if wait := self._failures.wait(key, self._web.login_attempts):
             return Refused(wait)
-        self._failed(key, self._web.login_attempts)
+        self._failed(key)
         return Refused()
 
     async def invited(self, ticket: str) -> str | None:
@@ -111,20 +113,21 @@ class Logins:
         """Log in by a password. An unknown user takes the same time as a wrong password.
 
         Failures are throttled per user and address, and per address, so nobody can lock out a user from another
-        address. Only ``PASSWORDS_AT_A_TIME`` checks run at once, which bounds the guesses of all addresses together.
+        address. Only ``PASSWORDS_AT_A_TIME`` checks run at once in all workers, which bounds the guesses of all
+        addresses together.
         """
         origin, most = origin_of(source), self._web.login_attempts
         # Other workers get the key, so it must be short whatever somebody sends as a name.
         digest = hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
         limits = [(f"user {digest} {origin}", most), (f"all {origin}", most * USERS_BEHIND_AN_ADDRESS)]
-        async with self._turns:
+        async with self._turns, self._shared:
             # Checked here and not earlier: other attempts may have failed while this one was waiting.
             if wait := max(self._failures.wait(*limit) for limit in limits):
                 return Refused(wait)
             proof = await self._users.check(user, password) if self._users is not None else None
             if proof is None:
-                for limit in limits:
-                    self._failed(*limit)
+                for key, _ in limits:
+                    self._failed(key)
                 return Refused()
         return self._principal(user, "password", proof)
 
@@ -145,13 +148,10 @@ class Logins:
     async def _look_here(self, ticket: str) -> Principal | None:
         return self._links.look(ticket)
 
-    def _failed(self, key: str, most: int) -> None:
-        self._count_failure(key, most)
+    def _failed(self, key: str) -> None:
+        self._failures.count(key)
         if self._siblings is not None:
-            self._siblings.report(_FAILED, (key, most))
-
-    def _count_failure(self, key: str, most: int) -> None:
-        self._failures.due(key, most)
+            self._siblings.report(_FAILED, key)
 
     def by_proxy(self, user: str) -> Principal:
         """Return the principal for a user whom the trusted proxy has named. The caller has checked its secret."""

@@ -59,8 +59,7 @@ class Admission:
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
-        if limits.starts_per_minute != self._limits.starts_per_minute:
-            self._starts = Starts(limits.starts_per_minute)
+        self._starts.per_minute = limits.starts_per_minute
         self._limits = self.ssh.limits = self.web.limits = limits
 
     @property
@@ -118,6 +117,11 @@ class TokenBucket:
         self._tokens -= given
         return given
 
+    def charge(self, now: float) -> None:
+        """Take one token, even if there is none: the next ones are owed then."""
+        self._fill(now)
+        self._tokens -= 1
+
     def full(self, now: float) -> bool:
         """Whether it holds all its tokens, like a new one."""
         self._fill(now)
@@ -136,10 +140,12 @@ class TokenBucket:
 
 
 class Starts:
-    """Limits the starts per minute of each user in this gateway."""
+    """Limits the starts per minute of each user in this gateway. Workers report theirs to each other."""
 
     def __init__(self, per_minute: int | None) -> None:
         """``per_minute``: ``None`` means no limit."""
+        self.others: Callable[[str], None] | None = None
+        """Called with the user of each start, for the other workers of the same gateway."""
         self._per_minute = per_minute
         self._buckets: dict[str, TokenBucket] = {}
         # From this number on the full buckets are dropped: so each start pays for one other at most.
@@ -148,25 +154,47 @@ class Starts:
     def __repr__(self) -> str:
         return f"<Starts {len(self._buckets)} users, {self._per_minute or 'any number'} per minute>"
 
+    @property
+    def per_minute(self) -> int | None:
+        """The limit in force. Another one resets the count of recent starts."""
+        return self._per_minute
+
+    @per_minute.setter
+    def per_minute(self, per_minute: int | None) -> None:
+        if per_minute != self._per_minute:
+            self._per_minute, self._buckets = per_minute, {}
+
     def take(self, user: str, now: float) -> float:
         """Take one start. Returns 0.0, or the seconds until the next one if none is left. ``now`` is monotonic."""
         if self._per_minute is None:
             return 0.0
+        bucket = self._bucket(user, self._per_minute, now)
+        if not bucket.take(1, now):
+            return max(0.0, bucket.when(now) - now)
+        if self.others is not None:
+            self.others(user)
+        return 0.0
+
+    def taken_elsewhere(self, user: str, now: float) -> None:
+        """Another worker has let this user start. If both did at once, the user waits longer for the next one."""
+        if self._per_minute is not None:
+            self._bucket(user, self._per_minute, now).charge(now)
+
+    def _bucket(self, user: str, per_minute: int, now: float) -> TokenBucket:
         if len(self._buckets) >= self._most:
             self._buckets = {name: one for name, one in self._buckets.items() if name == user or not one.full(now)}
             self._most = max(100, 2 * len(self._buckets))
         bucket = self._buckets.get(user)
         if bucket is None:
-            bucket = self._buckets[user] = TokenBucket(self._per_minute / 60, self._per_minute, now)
-        return 0.0 if bucket.take(1, now) else max(0.0, bucket.when(now) - now)
+            bucket = self._buckets[user] = TokenBucket(per_minute / 60, per_minute, now)
+        return bucket
 
 
 def share(limits: Limits, worker: int, workers: int) -> Limits:
     """Return the limits of one of several workers of a gateway.
 
     The places of connections without a login are divided, at least one for each, so that all workers together give
-    strangers no more than one process would. ``starts_per_minute`` holds for each worker, as for each gateway. All
-    other limits are counted over all workers, or by the provider.
+    strangers no more than one process would. All other limits are counted over all workers, or by the provider.
     """
 
     def part(whole: int) -> int:

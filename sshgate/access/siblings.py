@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import array
 import asyncio
+import fcntl
 import hashlib
 import itertools
 import mmap
+import os
 import secrets
 import socket
 import struct
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
 
 import msgspec
@@ -37,6 +39,8 @@ REPORTS = 1000
 RETRY_SECONDS = 0.02
 ANSWER_SECONDS = 2.0
 BEAT_SECONDS = 1.0
+# Passwords that are checked at a time, over all workers: each takes 64 MiB of memory for some tens of milliseconds.
+PASSWORDS_AT_A_TIME = 2
 # The largest report of a worker's metrics: some thousand series.
 PAGE_BYTES = 1 << 20
 
@@ -73,6 +77,32 @@ class SharedPage:
         return text if zlib.crc32(text) == checksum else None
 
 
+class SharedPlaces:
+    """Few places for all workers together: ``async with`` waits for one. Those of a dead worker are free.
+
+    Waiting costs a look every ``RETRY_SECONDS``, so let only few wait at each worker. ``files``: one for each place.
+    """
+
+    def __init__(self, files: Sequence[int]) -> None:
+        # A lock belongs to an open file, and the parent's are open in all workers: so each opens them anew.
+        self._free = [os.open(f"/proc/self/fd/{one}", os.O_RDWR) for one in files]
+        self._taken: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"<SharedPlaces, {len(self._taken)} taken here>"
+
+    async def __aenter__(self) -> None:
+        while (place := next(filter(_locked, self._free), None)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(RETRY_SECONDS)
+        self._free.remove(place)
+        self._taken.append(place)
+
+    async def __aexit__(self, *_: object) -> None:
+        place = self._taken.pop()
+        fcntl.flock(place, fcntl.LOCK_UN)
+        self._free.append(place)
+
+
 class Inboxes:
     """The sockets and pages of all workers, and the parent's inbox. Made by the parent before it forks."""
 
@@ -84,6 +114,7 @@ class Inboxes:
         self.inboxes = [inbox for inbox, _ in pairs]
         self.to_workers = [outbox for _, outbox in pairs]
         self.pages = [SharedPage() for _ in range(workers)]
+        self.passwords = [os.memfd_create("sshgate passwords") for _ in range(PASSWORDS_AT_A_TIME)]
 
     def __repr__(self) -> str:
         return f"<Inboxes of {len(self.inboxes)} workers>"
@@ -92,6 +123,8 @@ class Inboxes:
         """Close all ends. What was sent and not read is lost."""
         for one in (self.parent, self.to_parent, *self.inboxes, *self.to_workers):
             one.close()
+        for file in self.passwords:
+            os.close(file)
 
     def clear(self, worker: int) -> None:
         """Drop what a worker that has died has not read, and close the connections in it."""
@@ -234,6 +267,10 @@ class Siblings:
     def _observe_taker(self, worker: int, value: Any) -> None:
         (self._takers.add if value[1] else self._takers.discard)(worker)
 
+    def password_places(self) -> SharedPlaces:
+        """Return the places of all workers for checks of passwords."""
+        return SharedPlaces(self._boxes.passwords)
+
     # --- the shared pages ---
 
     def page(self, worker: int) -> SharedPage:
@@ -320,6 +357,14 @@ class Siblings:
                     reports.popleft()
         if rest:
             self._flushing = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._flush)
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def send(outbox: socket.socket, sender: int, kind: str, value: Any, connection: int | None = None) -> bool:

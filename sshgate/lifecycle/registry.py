@@ -68,7 +68,7 @@ class Registry:
         self.time = ClusterTime(clock())
         self._clock = clock
         self._cluster = cluster
-        self._starts = Starts(limits.starts_per_minute)
+        self.starts = Starts(limits.starts_per_minute)
         self.leader: Callable[[], bool] | None = None
         """Whether this gateway was elected. ``None``: no election; the first of ``live_instances`` leads."""
         self._change: asyncio.Future[None] | None = None
@@ -78,8 +78,7 @@ class Registry:
 
     def limit(self, limits: Limits) -> None:
         """Use other limits from now on. A changed ``starts_per_minute`` resets the count of recent starts."""
-        if limits.starts_per_minute != self.limits.starts_per_minute:
-            self._starts = Starts(limits.starts_per_minute)
+        self.starts.per_minute = limits.starts_per_minute
         self.limits = limits
         self.notify()
 
@@ -135,7 +134,7 @@ class Registry:
 
     def admit(self, user: str, session: str) -> None:
         """Admit one more sandbox, to be made or claimed; it counts until ``end``. Raises ``LimitReached``."""
-        admit(self.cache, self.limits, self._starts, user, session, self.now)
+        admit(self.cache, self.limits, self.starts, user, session, self.now)
 
     def end(self, session: str, uid: str | None = None) -> None:
         """The session is over, and with it the sandbox ``uid``, which the caller deletes."""

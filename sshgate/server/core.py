@@ -17,7 +17,7 @@ from sshgate.config.load import node_address
 from sshgate.config.model import Config, Limits
 from sshgate.sandbox.interfaces import Provider
 from sshgate.server.brokering import Brokering, RemoteBrokering
-from sshgate.server.sharing import share_counts
+from sshgate.server.sharing import share_counts, share_events, share_starts
 from sshgate.session.gateway import Gateway
 from sshgate.session.ports import Ports
 from sshgate.session.subsystems.egress import add_egress_to
@@ -64,6 +64,7 @@ class Core:
         self._register_gauges(self.telemetry.metrics)
         if siblings is not None:
             share_counts(self.admission, siblings)
+            share_events(self.telemetry.events, siblings)
             siblings.answers("receipt", self._receipts_of)
             siblings.answers("egress", self._connected_here)
 
@@ -144,8 +145,11 @@ def make_provider(config: Config, telemetry: Telemetry, siblings: Siblings | Non
         return LocalProvider(config.sandbox)
     from sshgate.providers.kubernetes.provider import KubernetesProvider
 
-    return KubernetesProvider(
+    provider = KubernetesProvider(
         config.sandbox, config.profiles, config.limits, telemetry.metrics.api_request, telemetry.events,
         siblings.index if siblings is not None else None,
         config.network.probe,
     )  # fmt: skip
+    if siblings is not None:
+        share_starts(provider.registry.starts, siblings)
+    return provider

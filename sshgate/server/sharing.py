@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from sshgate.access.connections import Connections, Offence
-from sshgate.access.limits import Admission
+from sshgate.access.limits import Admission, Starts
 from sshgate.access.siblings import Siblings
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import Events
 from sshgate.telemetry.metrics import Metrics, summed
 from sshgate.telemetry.readiness import CHECK_SECONDS, Readiness
 
@@ -55,6 +58,18 @@ def share_counts(admission: Admission, siblings: Siblings) -> None:
     """Let the workers count the connections of both front ends together."""
     SharedCounts("ssh", admission.ssh, siblings)
     SharedCounts("web", admission.web, siblings)
+
+
+def share_starts(starts: Starts, siblings: Siblings) -> None:
+    """Let the workers count the starts of each user together."""
+    siblings.handle("sandbox started", lambda _, user: starts.taken_elsewhere(user, time.monotonic()))
+    starts.others = lambda user: siblings.report("sandbox started", user)
+
+
+def share_events(events: Events, siblings: Siblings) -> None:
+    """Let the workers count the events that strangers cause together."""
+    siblings.handle("stranger event", lambda _, value: events.passed_elsewhere(Code(value[0]), value[1]))
+    events.others = lambda code, network: siblings.report("stranger event", (code.value, network))
 
 
 class SharedReport:

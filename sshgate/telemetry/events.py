@@ -94,6 +94,8 @@ class Events:
         self._limits: dict[Code, RateLimit] = {}
         self._omitted: Counter[Code] = Counter()
         self.tracer: Tracer | None = None
+        self.others: Callable[[Code, str], None] | None = None
+        """Called with the code and the network of each event of a stranger that is passed on, for other workers."""
         self.emit = EventContext(self, {}).emit
         """Emits an event that shares no fields with others."""
 
@@ -135,12 +137,21 @@ class Events:
                 log.exception("event.undelivered", code=code.value)
 
     def _omits(self, code: Code, stranger: Stranger) -> bool:
-        if self._limits.setdefault(code, RateLimit(total=TOTAL)).due(stranger.network, stranger.each):
+        if self._limit(code).due(stranger.network, stranger.each):
+            if self.others is not None:
+                self.others(code, stranger.network)
             return False
         if not self._omitted:
             asyncio.get_running_loop().call_later(MINUTE, self.report_omitted)
         self._omitted[code] += 1
         return True
+
+    def _limit(self, code: Code) -> RateLimit:
+        return self._limits.setdefault(code, RateLimit(total=TOTAL))
+
+    def passed_elsewhere(self, code: Code, network: str) -> None:
+        """Another worker of this gateway has passed on an event of a stranger: it counts here as well."""
+        self._limit(code).count(network)
 
     def report_omitted(self) -> None:
         """Emit how many events were omitted since the last report, by code."""

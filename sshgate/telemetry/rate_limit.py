@@ -39,9 +39,13 @@ class RateLimit:
         """Return whether this key may pass now, and count it if so. ``times`` is as for ``wait``."""
         if self.wait(key, times) or (self._total is not None and self.wait(_ALL, self._total)):
             return False
+        self.count(key)
+        return True
+
+    def count(self, key: str) -> None:
+        """Count this key as one that has passed, whether or not it may: somebody else has decided."""
         since = self._now() - self._seconds
         for one in (key,) if self._total is None else (key, _ALL):
             self._passed[one] = [*(at for at in self._passed.pop(one, ()) if at > since), since + self._seconds]
         while len(self._passed) > MOST or next(iter(self._passed.values()))[-1] <= since:
             del self._passed[next(iter(self._passed))]
-        return True

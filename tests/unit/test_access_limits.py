@@ -133,6 +133,16 @@ def test_starts_are_counted_over_a_minute_and_come_back_one_by_one(made: Made) -
         admission.sandbox("dev")
 
 
+def test_what_two_workers_allow_at_once_is_paid_for_later() -> None:
+    starts = Starts(6)
+    assert [starts.take("eve", 0.0) for _ in range(6)] == [0.0] * 6
+    starts.taken_elsewhere("eve", 0.0)
+    assert starts.take("eve", 0.0) == pytest.approx(20, abs=0.1)
+    assert starts.take("ada", 0.0) == 0.0
+    starts.per_minute = 3
+    assert starts.take("eve", 0.0) == 0.0
+
+
 def test_members_that_a_group_gets_later_count_at_once() -> None:
     admission = Admission(Limits())
     admission.sandbox("s-anna")

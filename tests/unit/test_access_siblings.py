@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from sshgate.access.limits import Starts
 from sshgate.access.siblings import PAGE_BYTES, PARENT, REPORTS, Inboxes, SharedPage, Siblings, receive, send
-from sshgate.server.sharing import SharedReport
+from sshgate.server.sharing import SharedReport, share_events, share_starts
+from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import EACH, Events, Record, Stranger
 from sshgate.telemetry.metrics import Metrics
 from sshgate.telemetry.readiness import Readiness
 from tests.unit.test_web_login import logins
+from webshim.credentials import Principal
+from webshim.passwords import set_password
 
 LIMIT = 20.0
 
@@ -227,6 +234,60 @@ def test_failed_logins_of_the_longest_names_reach_all_and_wrong_links_are_not_as
             for ticket in ("x" * 32, "x" * 33, "x" * 60_000, "\N{GRINNING FACE}" * 32):
                 await here.by_link(ticket, "192.0.2.1")
             assert asked == ["x" * 32]
+
+    uvloop.run(work())
+
+
+def test_a_user_starts_no_more_sandboxes_than_at_one_process() -> None:
+    async def work() -> None:
+        async with workers(Inboxes(2), 0, 1) as both:
+            counts = [Starts(6), Starts(6)]
+            for starts, one in zip(counts, both, strict=True):
+                share_starts(starts, one)
+            started = 0
+            for number in range(20):
+                started += not counts[number % 2].take("eve", time.monotonic())
+                await asyncio.sleep(0.01)
+            assert started == 6
+            assert counts[1].take("ada", time.monotonic()) == 0.0
+
+    uvloop.run(work())
+
+
+def test_events_of_strangers_are_no_more_than_those_of_one_process() -> None:
+    async def work() -> None:
+        records: list[Record] = []
+        async with workers(Inboxes(2), 0, 1) as both:
+            emitters = [Events(records.append), Events(records.append)]
+            for events, one in zip(emitters, both, strict=True):
+                share_events(events, one)
+            for number in range(4 * EACH):
+                emitters[number % 2].emit(Code.CONNECTION_LIMIT, stranger=Stranger("192.0.2.1"))
+                await asyncio.sleep(0.002)
+            assert EACH <= len(records) <= EACH + 2
+            before = len(records)
+            emitters[0].emit(Code.CONNECTION_LIMIT, stranger=Stranger("192.0.2.2"))
+            assert len(records) == before + 1
+
+    uvloop.run(work())
+
+
+def test_passwords_are_checked_two_at_a_time_in_all_workers(tmp_path: Path) -> None:
+    set_password(tmp_path / "users", "alice", "correct horse")
+
+    async def work() -> None:
+        async with workers(Inboxes(2), 0, 1) as (first, second):
+            accounts = logins(siblings=first, users_file=tmp_path / "users")
+            others = second.password_places()
+            async with others:
+                # One is left.
+                assert isinstance(await accounts.by_password("alice", "correct horse", "192.0.2.1"), Principal)
+                async with others:
+                    third = asyncio.create_task(accounts.by_password("alice", "correct horse", "192.0.2.1"))
+                    await asyncio.wait([third], timeout=0.3)
+                    assert not third.done()
+                async with asyncio.timeout(LIMIT):
+                    assert isinstance(await third, Principal)
 
     uvloop.run(work())
 

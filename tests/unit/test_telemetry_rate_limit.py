@@ -29,6 +29,19 @@ def test_a_key_waits_until_its_first_pass_is_a_span_ago() -> None:
     assert limit.wait("a", 2) == 51
 
 
+def test_what_somebody_else_has_let_pass_counts_beyond_the_limit() -> None:
+    now = 0.0
+    limit = RateLimit(60.0, now=lambda: now)
+    assert limit.due("a", 2)
+    now = 10.0
+    limit.count("a")
+    now = 20.0
+    limit.count("a")
+    assert limit.wait("a", 2) == 51
+    now = 70.0
+    assert limit.due("a", 2)
+
+
 def test_strangers_with_many_addresses_fill_neither_memory_nor_log() -> None:
     now = 0.0
     limit = RateLimit(60.0, 1000, lambda: now)
