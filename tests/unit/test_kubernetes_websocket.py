@@ -47,6 +47,27 @@ async def test_a_closed_connection_is_freed_at_once(tmp_path: Path, ending: str)
         gc.enable()
 
 
+async def test_what_a_server_sends_before_it_closes_at_once_is_read(tmp_path: Path) -> None:
+    """As it does where the program cannot be started: the status and the end may come together with the upgrade."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=(V5,))
+        await socket.prepare(request)
+        await socket.send_bytes(b"\x03status")
+        assert request.transport is not None
+        request.transport.close()
+        return socket
+
+    received: list[bytes] = []
+    ended = asyncio.Event()
+    async with serve(answer, tmp_path) as served, connected(served) as api, asyncio.timeout(20):
+        socket = await api.websocket(api.path("pods", "x", "exec"), "command=true")
+        await asyncio.sleep(0.1)
+        socket.attach(lambda data, start, end: received.append(data[start:end]), ended.set)
+        await ended.wait()
+    assert received == [b"\x03status"]
+
+
 @pytest.mark.parametrize("sizes", [(0,), (2, 0, 123), (125,), (1, 125), (65_535,), (1, 65_535), (1, 1 << 20)])
 async def test_messages_arrive_as_they_were_sent(tmp_path: Path, sizes: tuple[int, ...]) -> None:
     """All three length forms of a frame (RFC 6455 section 5.2), each part of a message, and what follows it."""

@@ -87,8 +87,7 @@ class RemoteSocket(asyncio.Protocol):
     def attach(self, message: Callable[[bytes, int, int], None], ended: Callable[[], None]) -> None:
         """Start delivering: ``message`` for each binary message (see ``FrameParser``), ``ended`` when it has ended."""
         connection = self._response.connection if self._response is not None else None
-        protocol, transport = (connection.protocol, connection.transport) if connection is not None else (None, None)
-        if protocol is None or transport is None or transport.is_closing():
+        if connection is None or (protocol := connection.protocol) is None:
             ended()
             self.close()
             return
@@ -97,9 +96,13 @@ class RemoteSocket(asyncio.Protocol):
         # First what the server has sent together with the response; then the connection is no longer aiohttp's.
         protocol.set_parser(self, None)
         protocol.set_parser(None, None)
-        if self._transport is not None:
+        if self._transport is not None and connection.transport is not None:
             self._protocol = protocol
-            transport.set_protocol(self)
+            self._transport.set_protocol(self)
+        else:
+            # The server has closed it already: what it has sent is read all the same.
+            self._at_end = True
+            self._budget.schedule()
 
     async def send(self, *parts: bytes) -> None:
         """Send the parts as one binary message; returns when the transport has room for more.
