@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from functools import partial
 
 from sshgate.stream.interfaces import STDOUT, Control, Outcome, Process
 from sshgate.stream.tasks import Event
@@ -40,7 +40,8 @@ class Paced:
         self._room = Event()
         self._budget = budget()
         self._read: tuple[int, bytes] | None = None
-        self._counting: Iterator[None] = iter(())
+        self._counted = 0
+        self._more = False
 
     def __repr__(self) -> str:
         return f"<Paced {self._unanswered} unanswered, {self._process!r}>"
@@ -52,19 +53,24 @@ class Paced:
                 self._replies.count = False
                 self._room.set()
                 return None
-            self._counting = self._answered(self._read[1]) if self._read[0] == STDOUT else iter(())
-        await self._budget.run(self._counting)
+            self._counted = 0
+            # The budget, which costs as much as the counting of one answer, is for those who send many small ones.
+            self._more = self._count_some(*self._read)
+        if self._more:
+            await self._budget.run(iter(partial(self._count_some, *self._read), False))
+            self._more = False
         chunk, self._read = self._read, None
         return chunk
 
-    def _answered(self, data: bytes) -> Iterator[None]:
-        at = 0
-        while at < len(data) and self._replies.count:
-            answered, at = self._replies.take(data, at, AT_ONCE)
-            self._unanswered = max(0, self._unanswered - answered)
-            if self._unanswered <= FEW:
-                self._room.set()
-            yield
+    def _count_some(self, stream: int, data: bytes) -> bool:
+        """Count some answers. Returns whether there are more."""
+        if stream != STDOUT or not self._replies.count:
+            return False
+        answered, self._counted = self._replies.take(data, self._counted, AT_ONCE)
+        self._unanswered = max(0, self._unanswered - answered)
+        if self._unanswered <= FEW:
+            self._room.set()
+        return self._counted < len(data)
 
     async def write(self, data: bytes) -> None:
         at = 0
@@ -113,23 +119,25 @@ class _Packets:
 
     def take(self, data: bytes, start: int, most: int) -> tuple[int, int]:
         """Read from ``start`` until more than ``most`` packets would begin. Returns how many began, and the place."""
-        at, begun = start, 0
-        while at < len(data):
-            if self._rest:
-                step = min(self._rest, len(data) - at)
-                self._rest -= step
-                at += step
-                continue
+        at, begun, end = start, 0, len(data)
+        while at < end:
+            if self._rest >= end - at:
+                self._rest -= end - at
+                at = end
+                break
+            at += self._rest
+            self._rest = 0
             if not self._header and begun >= most:
                 break
-            step = min(4 - len(self._header), len(data) - at)
-            self._header += data[at : at + step]
-            at += step
-            if len(self._header) == 4:
-                self._rest, self._header = int.from_bytes(self._header, "big"), b""
-                begun += 1
-                if not SHORTEST_PACKET <= self._rest <= LONGEST_PACKET:
-                    self.count = False
-                    return begun, len(data)
+            header = self._header + data[at : at + 4 - len(self._header)]
+            at += len(header) - len(self._header)
+            if len(header) < 4:
+                self._header = header
+                break
+            self._rest, self._header = int.from_bytes(header, "big"), b""
+            begun += 1
+            if not SHORTEST_PACKET <= self._rest <= LONGEST_PACKET:
+                self.count = False
+                return begun, end
         self.total += begun
         return begun, at

@@ -170,7 +170,8 @@ class Budget:
             self._charged += seconds
             self._until -= seconds
         else:
-            self._account(seconds)
+            self._renew()
+            self._account(seconds, self._turns.clock())
 
     def close(self) -> None:
         """The peer has disconnected: stop calling ``work``, and let all waiting coroutines continue."""
@@ -298,11 +299,10 @@ class Budget:
 
     def _end(self) -> None:
         self._working = False
-        self._account(self._turns.clock() - self._began + self._charged)
-
-    def _account(self, seconds: float) -> None:
         now = self._turns.clock()
-        self._renew()
+        self._account(now - self._began + self._charged, now)
+
+    def _account(self, seconds: float, now: float) -> None:
         self._left -= seconds
         self._lately = self._used(now) + seconds
         self._at = now

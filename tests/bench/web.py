@@ -118,7 +118,7 @@ def key(scene: Scene, runs: int) -> Row:
 
 def memory(scene: Scene, runs: int) -> Row:
     """What the gateway's memory grows by for each idle session at a socket, all of them in one named sandbox."""
-    gateway, ssh = scene.gateway("kubernetes", web=True, warm=WARM, settle="0s")
+    gateway, ssh = scene.gateway("kubernetes", web=True, warm=WARM, settle="0s", hold="never")
     samples = Samples(f"resident memory per session, {SESSIONS} sockets")
 
     async def grow() -> float:
