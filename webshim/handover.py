@@ -14,20 +14,17 @@ from dataclasses import astuple
 from typing import Any
 from weakref import WeakSet
 
-import structlog
 from multidict import CIMultiDict
 
 from sshgate.access.proxy_header import Peer
 from sshgate.access.siblings import Siblings
 from sshgate.errors import LimitReached
-from sshgate.stream.tasks import TaskSet
+from sshgate.stream.tasks import TaskSet, within
 from webshim.connection import Connection, MakeConnection
 from webshim.state import WebState
 
 # What is given along with a connection; more is copied through this process.
 MOST_BYTES = 32 * 1024
-
-log = structlog.get_logger("sshgate.web")
 
 
 class Handover:
@@ -49,7 +46,6 @@ class Handover:
     # --- away from here ---
 
     def moved(self, connection: Connection, data: bytes) -> bool:
-        """See ``connection.Router``."""
         headers = _headers(data)
         user = self._state.user_in(connection.peer, headers)
         if user is None or (owner := self._siblings.owner(user)) == self._siblings.index:
@@ -127,12 +123,7 @@ class Handover:
         for connection in list(self._received):
             if connection.transport is not None:
                 connection.force_close()
-        lost = [end.lost.wait() for end in list(self._copied)]
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await asyncio.gather(*lost)
-        except TimeoutError:
-            pass
+        await within(max(0.0, seconds), asyncio.gather(*(end.lost.wait() for end in self._copied)))
 
     async def close(self) -> None:
         """Cut what is copied."""

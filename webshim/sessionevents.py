@@ -8,7 +8,7 @@ from collections import Counter
 import msgspec
 from aiohttp import web
 
-from sshgate.stream.tasks import Event, TaskSet
+from sshgate.stream.tasks import Event, TaskSet, within
 from webshim.connection import connection_of
 from webshim.responses import Refusal
 from webshim.state import WebState
@@ -79,12 +79,7 @@ class SessionEvents:
             listed = msgspec.json.encode({"user": user, "sessions": sessions})
             await _write(response, b":\n\n" if listed == sent else b"event: sessions\ndata: " + listed + b"\n\n")
             sent = listed
-            try:
-                async with asyncio.timeout(SILENT_SECONDS):
-                    await stream.changed.wait()
-            except TimeoutError:
-                continue
-            if not stream.over:
+            if await within(SILENT_SECONDS, stream.changed.wait()) and not stream.over:
                 await asyncio.sleep(PAUSE_SECONDS)
 
 

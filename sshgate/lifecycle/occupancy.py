@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
 from sshgate.config.model import ProfileLimits
 from sshgate.lifecycle.clocks import SessionClock, Warn
-from sshgate.stream.tasks import Event
+from sshgate.stream.tasks import Event, within
 
 # Seconds: sessions end themselves at the maximum lifetime and say why; the sandbox is deleted this much later.
 GRACE_SECONDS = 5.0
@@ -59,9 +57,7 @@ class Occupancy:
             if isinstance(what, Warn):
                 raise AssertionError("nobody is here to be warned")
             if when > time.monotonic():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(when - time.monotonic()):
-                        await self._changed.wait()
+                await within(when - time.monotonic(), self._changed.wait())
             elif not what.unless_busy:
                 return
             elif await busy():

@@ -21,7 +21,7 @@ from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Create, Delete
 from sshgate.lifecycle.schema import label_value
-from sshgate.stream.tasks import TaskSet
+from sshgate.stream.tasks import TaskSet, within
 from sshgate.telemetry.codes import Code
 
 # Seconds between a change and its pass: the login that caused it goes first, since a pod that starts is much work for
@@ -108,9 +108,7 @@ class PoolController:
             except Exception:
                 log.exception("pool.broken")
                 until = self._registry.now.mono + LONGEST
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(LONGEST, max(0.0, until - self._registry.now.mono))):
-                    await changed
+            await within(min(LONGEST, max(0.0, until - self._registry.now.mono)), changed)
             await asyncio.sleep(SHORTEST)
 
     def _look(self) -> float:

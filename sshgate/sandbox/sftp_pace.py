@@ -7,12 +7,10 @@ also bounds what waits in the sandbox. The bytes are not changed.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from functools import partial
 
 from sshgate.stream.interfaces import STDOUT, Control, Outcome, Process
-from sshgate.stream.tasks import Event
+from sshgate.stream.tasks import Event, within
 from sshgate.stream.turns import budget
 
 # Requests without an answer at most. OpenSSH's client itself has 64 at most.
@@ -89,9 +87,7 @@ class Paced:
         self._room.clear()
         if self._unanswered > FEW:
             before = self._replies.total
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FORGET_SECONDS):
-                    await self._room.wait()
+            await within(FORGET_SECONDS, self._room.wait())
             if self._replies.total == before:
                 self._unanswered = 0
 

@@ -20,7 +20,7 @@ from sshgate.broker.server import Broker
 from sshgate.broker.usage import Limit, Record
 from sshgate.config.model import Budget, Config, Dollars, Egress
 from sshgate.errors import ConfigError
-from sshgate.stream.tasks import cancel
+from sshgate.stream.tasks import cancel, within
 from sshgate.telemetry.events import Events
 
 # Seconds that the end of the process waits for charges to be written down.
@@ -51,9 +51,6 @@ class Brokering:
         self._broker = Broker(config, events, metering, proxy.serve)
         self.connections: BrokerConnections = self._broker
 
-    def __repr__(self) -> str:
-        return f"<Brokering {self.connections!r}, {self.accounts!r}, {self.counts!r}>"
-
     async def open(self) -> None:
         """Prepare, once. Raises ``GateError``."""
         await self.connections.open()
@@ -71,10 +68,7 @@ class Brokering:
         if self._writing is not None:
             await cancel(self._writing)
             self._writing = None
-            try:
-                async with asyncio.timeout(LAST_SECONDS):
-                    await self.accounts.flush()
-            except TimeoutError:
+            if not await within(LAST_SECONDS, self.accounts.flush()):
                 log.warning("usage.lost", seconds=LAST_SECONDS)
         self._resolver.close()
 
@@ -117,9 +111,6 @@ class RemoteBrokering:
         self.connections: BrokerConnections = RemoteBroker(config.broker)
         self._accounts = Accounts(records, secrets.token_hex(8))
         self._links = GatewayLinks(self.connections, records)
-
-    def __repr__(self) -> str:
-        return f"<RemoteBrokering {self.connections!r}, {self._links!r}>"
 
     async def open(self) -> None:
         """See ``Brokering``."""

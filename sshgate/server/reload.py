@@ -17,6 +17,7 @@ from typing import Any
 from sshgate.config.load import load
 from sshgate.config.model import Config
 from sshgate.errors import ConfigError, GateError
+from sshgate.stream.tasks import within
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
 
@@ -70,9 +71,6 @@ class ConfigReloader:
         self._requested = asyncio.Event()
         self._last_stamp = self._stamp()
 
-    def __repr__(self) -> str:
-        return f"<ConfigReloader {self._file}>"
-
     def request_reload(self) -> None:
         """Read the file again soon, whether or not it has changed. Returns at once."""
         self._requested.set()
@@ -80,9 +78,7 @@ class ConfigReloader:
     async def run(self) -> None:
         """Watch until cancelled. A failed reload never ends it."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._requested.wait()
+            await within(self._interval, self._requested.wait())
             try:
                 await self._check()
             except Exception as error:
@@ -133,7 +129,7 @@ def split_reloadable(old: Config, new: Config) -> tuple[Config, list[str], list[
     later: list[str] = []
     kept: dict[str, Any] = {}
     for name, before, after in _changed(old, new):
-        if name in LIVE or before is None or after is None or not _is_section(before):
+        if name in LIVE or before is None or after is None or not hasattr(before, "__dataclass_fields__"):
             (live if name in LIVE else later).append(name)
             kept[name] = after if name in LIVE else before
             continue
@@ -151,10 +147,6 @@ def _changed(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
         before, after = getattr(old, known.name), getattr(new, known.name)
         if before != after:
             yield known.name, before, after
-
-
-def _is_section(value: object) -> bool:
-    return hasattr(value, "__dataclass_fields__")
 
 
 def _stamp_of(path: Path) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh._asyncssh.fast_path import FastTransport
 from sshgate.ssh.connection import Connection
 from sshgate.ssh.options import connection_options
+from sshgate.stream.tasks import TaskSet, within
 from sshgate.telemetry.events import Events, to_log
 
 # How long cancelled sessions may take to inform their clients and to delete their sandboxes.
@@ -64,7 +65,7 @@ class SshServer:
         self._empty = asyncio.Event()
         self._empty.set()
         self._moved = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._turned_away: set[asyncio.Transport] = set()
         self.addresses: list[Address] = []
 
@@ -131,22 +132,18 @@ class SshServer:
 
     async def drain(self, seconds: float) -> None:
         """Wait until all sessions and forwards have ended and no login is under way, ``seconds`` at most."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._logins_done()
-                while running := [task for one in self._connections for task in one.work]:
-                    await asyncio.wait(running)
-        except TimeoutError:
+        if not await within(seconds, self._work_done()):
             log.warning("drain.over", sessions=self.sessions, channels=self.channels, seconds=seconds)
 
+    async def _work_done(self) -> None:
+        await within(LOGIN_SECONDS, self._logins_done())
+        while running := [task for one in self._connections for task in one.work]:
+            await asyncio.wait(running)
+
     async def _logins_done(self) -> None:
-        try:
-            async with asyncio.timeout(LOGIN_SECONDS):
-                while any(connection.is_open for connection in self._connections):
-                    self._moved.clear()
-                    await self._moved.wait()
-        except TimeoutError:
-            pass
+        while any(connection.is_open for connection in self._connections):
+            self._moved.clear()
+            await self._moved.wait()
 
     async def close(self) -> None:
         """Cancel the remaining sessions, disconnect their clients, and wait for the cleanup, for a bounded time."""
@@ -158,24 +155,14 @@ class SshServer:
             await asyncio.wait(cut, timeout=CUT_SECONDS)
         # This also protects sessions that have just ended by themselves: a client that receives the disconnect before
         # it has closed drops the exit status.
-        await self._all_gone(GOODBYE_SECONDS)
+        await within(GOODBYE_SECONDS, self._empty.wait())
         for connection in list(self._connections):
             connection.disconnect("The gateway is shutting down.")
-        await self._all_gone(GOODBYE_SECONDS)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CUT_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await within(GOODBYE_SECONDS, self._empty.wait())
+        await within(CUT_SECONDS, self._tasks.join())
+        await self._tasks.cancel()
         for transport in self._turned_away:
             transport.abort()
-
-    async def _all_gone(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._empty.wait()
-        except TimeoutError:
-            pass
 
     def _owner(self) -> Connection:
         connection = Connection(
@@ -192,13 +179,5 @@ class SshServer:
             self._empty.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
         self._moved.set()
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("task.broken", exc_info=error)
+        return self._tasks.start(work)

@@ -6,7 +6,7 @@ An exception that no caller can receive is passed to the event loop's exception 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator
 from typing import Any
 
 from sshgate.errors import GateError
@@ -46,6 +46,19 @@ async def all_of(*works: Coroutine[Any, Any, Any]) -> list[Any]:
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+async def within(seconds: float, work: Awaitable[object]) -> bool:
+    """Wait for ``work`` at most this long, then cancel it. Returns whether it has ended in time.
+
+    Raises what it raises, except ``TimeoutError``: then it has not ended in time.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except TimeoutError:
+        return False
+    return True
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -11,6 +11,7 @@ from importlib import import_module
 
 from sshgate.config.model import Traces
 from sshgate.errors import ConfigError
+from sshgate.stream.tasks import within
 from sshgate.telemetry.events import Events
 
 # Time for sending the last spans at shutdown. The rest is lost: traces must not delay the gateway's end further.
@@ -73,11 +74,11 @@ async def traced(settings: Traces, events: Events, pods: bool) -> AsyncIterator[
     finally:
         events.tracer = None
         spans.end()
-        await _within(FLUSH_SECONDS, traces.shutdown)
+        await within(FLUSH_SECONDS, _in_daemon_thread(traces.shutdown))
 
 
-async def _within(seconds: float, work: Callable[[], object]) -> None:
-    """Run blocking work in a thread, and return after ``seconds`` even if it has not finished.
+async def _in_daemon_thread(work: Callable[[], object]) -> None:
+    """Run blocking work, which goes on when this is cancelled.
 
     A daemon thread instead of asyncio's pool: threads of the pool are joined when the process ends.
     """
@@ -90,6 +91,4 @@ async def _within(seconds: float, work: Callable[[], object]) -> None:
             loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=run, daemon=True).start()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await done.wait()
+    await done.wait()

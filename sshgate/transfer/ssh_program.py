@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from sshgate.stream.interfaces import STDERR, STDOUT, Control, Exited, Lost, Outcome, Signalled
-from sshgate.stream.tasks import cancel
+from sshgate.stream.tasks import cancel, within
 from sshgate.transfer.locations import SshPath
 from sshgate.transfer.records import CHUNK
 
@@ -60,10 +60,8 @@ class SshProgram:
                 self._out = asyncio.create_task(self._stdout.read(CHUNK))
             if self._err is None and not self._err_ended:
                 self._err = asyncio.create_task(self._stderr.read(4096))
-            if self._err is not None and not self._out.done():
-                await asyncio.wait({self._out, self._err}, return_when=asyncio.FIRST_COMPLETED)
-            else:
-                await asyncio.wait({self._out})
+            running = [task for task in (self._out, self._err) if task is not None]
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             if self._err is not None and self._err.done():
                 data = self._take_err()
                 if data:
@@ -120,16 +118,12 @@ class SshProgram:
         """Close stdin and wait for ssh to end; after ``PATIENCE`` seconds terminate it, later kill it."""
         await cancel(*filter(None, (self._out, self._err)))
         self._stdin.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await self._child.wait()
         for end in (self._child.terminate, self._child.kill):
-            if self._child.returncode is not None:
+            if await within(PATIENCE, self._child.wait()):
                 break
             with contextlib.suppress(ProcessLookupError):
                 end()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self._child.wait()
+        else:
+            await within(PATIENCE, self._child.wait())
         transport: asyncio.SubprocessTransport = self._child._transport  # type: ignore[attr-defined]
         transport.close()

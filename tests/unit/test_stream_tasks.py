@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sshgate.errors import Unavailable
-from sshgate.stream.tasks import Event, TaskSet, all_of, cancel, first_of
+from sshgate.stream.tasks import Event, TaskSet, all_of, cancel, first_of, within
 
 
 @pytest.fixture
@@ -156,3 +156,12 @@ async def test_a_wait_for_an_event_that_is_cancelled_leaves_the_others_waiting()
     event.set()
     await second
     assert repr(event) == "<Event set, 0 waiting>"
+
+
+async def test_what_does_not_end_in_time_is_cancelled_and_has_cleaned_up() -> None:
+    cleaning = Cleaning()
+    assert not await within(0.01, cleaning.run())
+    assert cleaning.ended
+    assert await within(5, asyncio.sleep(0))
+    with pytest.raises(Unavailable):
+        await within(5, fail(Unavailable("gone")))

@@ -28,6 +28,7 @@ from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import Discard, KubernetesSandbox
 from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.side_execs import NOBODY, ExecLimits
+from sshgate.stream.tasks import TaskSet
 
 # If a warm pod is evicted to free quota for a login: seconds that this may take, seconds between tries, and how many
 # times to look again for one to evict.
@@ -69,7 +70,7 @@ class PodAllocator:
         self._sandboxes: dict[str, KubernetesSandbox] = {}
         self._sessions: dict[str, str] = {}
         self._warm: dict[str, KubernetesSandbox] = {}
-        self._evictions: set[asyncio.Task[bool]] = set()
+        self._evictions = TaskSet()
         self.parking = Parking(registry, kinds, self._enter, random.random)
 
     def __repr__(self) -> str:
@@ -235,9 +236,7 @@ class PodAllocator:
         if sandbox is not None:
             sandbox.observe(pod, gone)
             if sandbox.crowded_out():
-                eviction = asyncio.create_task(self.evict(1, placed=True))
-                self._evictions.add(eviction)
-                eviction.add_done_callback(self._evictions.discard)
+                self._evictions.start(self.evict(1, placed=True))
         elif not gone and self._orphaned(pod.metadata.uid):
             self._deleter.remove(name, pod.metadata.uid)
 
@@ -249,7 +248,7 @@ class PodAllocator:
 
     async def close(self) -> None:
         """Wait for the evictions under way."""
-        await asyncio.gather(*self._evictions, return_exceptions=True)
+        await self._evictions.join()
 
     def _orphaned(self, uid: str) -> bool:
         """Whether it is an ephemeral pod claimed by this instance for a session that does not exist.

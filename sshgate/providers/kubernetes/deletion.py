@@ -9,6 +9,7 @@ from collections.abc import Callable
 from sshgate.errors import GateError
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import Conflict, NotFound
+from sshgate.stream.tasks import cancel
 
 # Seconds that programs get after TERM. With 0 the object would go while the node may still run them.
 GRACE_SECONDS = 1
@@ -57,9 +58,7 @@ class PodDeleter:
         if self._tasks:
             await asyncio.wait(tuple(self._tasks.values()), timeout=seconds)
         left = dict(self._tasks)
-        for task in left.values():
-            task.cancel()
-        await asyncio.gather(*left.values(), return_exceptions=True)
+        await cancel(*left.values())
         return sorted({name for name, _ in left})
 
     def _done(self, pod: tuple[str, str | None], first: asyncio.Future[None]) -> None:

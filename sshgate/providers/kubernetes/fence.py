@@ -33,9 +33,10 @@ from sshgate.errors import GateError, StartFailed
 from sshgate.lifecycle.records import State
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import Forbidden, NotFound
-from sshgate.providers.kubernetes.api.objects import Listing, ListMeta, Object, Pod
+from sshgate.providers.kubernetes.api.objects import Listing, Object, Pod
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.sandbox.probe import Probe, Verdict
+from sshgate.stream.tasks import cancel
 
 # Seconds that launchers look before policies count as not enforced at all, and where they are known to be enforced.
 FIRST_SECONDS = 10
@@ -111,8 +112,7 @@ class Fence:
     async def close(self) -> None:
         """Stop looking."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel(self._task)
 
     def of(self, pod: Pod, profile: Profile, new: bool) -> PodFence:
         """The fence of one pod, kept until ``forget``. ``new``: no program of a user can have run in it yet."""
@@ -200,9 +200,9 @@ class Fence:
         path = f"/apis/networking.k8s.io/v1/namespaces/{self._api.namespace}/networkpolicies"
         try:
             found = await self._api.list_all(_policies, path, {}, "list network policies")
+            wanted = any("Egress" in one.spec.policy_types or one.spec.egress for one in found.items or ())
         except (Forbidden, NotFound):
-            found = Listing(metadata=ListMeta(), items=[_Policy(spec=_Spec(policy_types=["Egress"]))])
-        wanted = any("Egress" in one.spec.policy_types or one.spec.egress for one in found.items or ())
+            wanted = True
         if not wanted and (self._wanted or self._task is None):
             log.info("network.unrestricted", namespace=self._api.namespace, reason="no policy for what sandboxes send")
         self._wanted = wanted

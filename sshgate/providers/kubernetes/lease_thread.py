@@ -21,6 +21,7 @@ from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.leases import Leases
 from sshgate.providers.kubernetes.liveness import PORT, LivenessEndpoint, answering
 from sshgate.providers.kubernetes.podspec import Owner
+from sshgate.stream.tasks import within
 
 # As long as the kubelet waits for a pod whose /healthz does not answer: three probes, 20 s apart. A healthy loop is
 # blocked for a second at most, since work per iteration is bounded.
@@ -129,9 +130,7 @@ class LeaseRenewer:
         looked = time.monotonic()
         due = looked + RENEW
         while not self._over.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK):
-                    await self._over.wait()
+            await within(TICK, self._over.wait())
             now = time.monotonic()
             self._turns.look(now - looked)
             looked = now

@@ -24,6 +24,7 @@ import msgspec
 import structlog
 
 from sshgate.lifecycle.membership import Membership
+from sshgate.stream.tasks import cancel
 
 PORT = 9465
 """The port at which gateways in pods answer, their other workers at the next ones; the manifests open these."""
@@ -212,9 +213,7 @@ class LivenessProber:
 
     async def close(self) -> None:
         """Stop waiting for answers."""
-        for task in self._asked.values():
-            task.cancel()
-        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+        await cancel(*self._asked.values())
         self._asked.clear()
 
 

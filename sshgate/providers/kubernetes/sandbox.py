@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -23,7 +22,7 @@ from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.probe import Probe, Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs, dismiss
 from sshgate.stream.interfaces import Process, Resize
-from sshgate.stream.tasks import TaskSet
+from sshgate.stream.tasks import TaskSet, within
 from sshgate.stream.terminal import Terminal
 
 # When a pod has ended, its execs usually end by themselves with the true status; wait this long before `Lost`.
@@ -168,10 +167,7 @@ class KubernetesSandbox:
         if self._pod.spec.host_network:
             return ()  # they are the node's
         # The kubelet reports them some time after programs can already be started.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ADDRESS_SECONDS):
-                while not self._pod.status.pod_ips and self.usable:
-                    await self.changed()
+        await within(ADDRESS_SECONDS, self._until(lambda: bool(self._pod.status.pod_ips) or not self.usable))
         return tuple(one.ip for one in self._pod.status.pod_ips)
 
     async def delete(self) -> None:
@@ -290,11 +286,12 @@ class KubernetesSandbox:
         return await self.aside.gone(pid)
 
     async def _end_reason(self, seconds: float) -> str | None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not self.phase.over:
-                    await self.changed()
+        await within(seconds, self._until(lambda: self.phase.over))
         return self.phase.reason if self.phase.over else None
+
+    async def _until(self, so: Callable[[], bool]) -> None:
+        while not so():
+            await self.changed()
 
     def ended(self, process: ExecProcess) -> None:
         self._processes.discard(process)

@@ -67,7 +67,6 @@ class LocalProcess(SandboxProcess):
         self._program: int | None = None
         self._exited = Event()
         self._room: asyncio.Future[None] | None = None
-        self._closed = False
         self._reaped = False
         self._waking: asyncio.TimerHandle | None = None
         self._pidfd = os.pidfd_open(child)
@@ -131,9 +130,6 @@ class LocalProcess(SandboxProcess):
 
     async def close(self, reason: str = "the session was closed.") -> None:
         """See ``Process``. Closes the descriptors, sends no signal; ``wait`` reports ``reason`` if it had not ended."""
-        if self._closed:
-            return
-        self._closed = True
         self._drop_stdin()
         for descriptor in list(self._outputs):
             self._end_of(descriptor)
@@ -249,9 +245,7 @@ class LocalProcess(SandboxProcess):
         if descriptor is None:
             return
         self._loop.remove_writer(descriptor)
-        if descriptor in self._outputs:
-            self._stdin = None  # the terminal's master, which `_end_of` closes
-        else:
+        if descriptor not in self._outputs:  # else it is the terminal's master, which `_end_of` closes
             os.close(descriptor)
         self._wake()
 

@@ -18,7 +18,7 @@ from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDERR, STDOUT, Process
-from sshgate.stream.tasks import Event
+from sshgate.stream.tasks import Event, within
 from sshgate.stream.terminal import Terminal
 
 # How long `delete` waits until killed processes have been reaped.
@@ -162,10 +162,7 @@ class LocalSandbox:
                     await process.close("the sandbox has ended.")
             finally:
                 self._kill(self._first)
-        try:
-            async with asyncio.timeout(REAP_SECONDS):
-                await self._gone.wait()
-        except TimeoutError:
+        if not await within(REAP_SECONDS, self._gone.wait()):
             self._kill(self._pidfd)
 
     def _kill(self, pidfd: int) -> None:

@@ -19,7 +19,7 @@ from sshgate.providers.kubernetes.exec.diagnosis import PodPhase, StartupErrors,
 from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.sandbox.interfaces import Notice
 from sshgate.stream.interfaces import Lost
-from sshgate.stream.tasks import cancel
+from sshgate.stream.tasks import cancel, within
 
 # Pauses between attempts, seconds: an attempt takes 10-25 ms, a pod starts in about 350 ms.
 SHORTEST_PAUSE = 0.02
@@ -117,7 +117,7 @@ class ColdStart:
                     return process
                 if process is not None:
                     self._abandon(process)
-            await self._pause(pause if now.phase != "running" else SHORTEST_PAUSE)
+            await within(pause if now.phase != "running" else SHORTEST_PAUSE, self._pod.changed())
             pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
 
     def observe(self, event: Event, image: str) -> None:
@@ -194,12 +194,6 @@ class ColdStart:
         """Seconds since this condition was first observed."""
         now = self._clock()
         return now - self._since.setdefault(what, now)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait until the pod changes, at most ``seconds``."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._pod.changed()
 
 
 def _not_executable(reason: str) -> StartFailed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from sshgate.providers.kubernetes.exec.endmark import EndMark
 from sshgate.sandbox.launcher import UNTAKEN
 from sshgate.sandbox.process import SandboxProcess
 from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost, Outcome
-from sshgate.stream.tasks import Event
+from sshgate.stream.tasks import Event, cancel, within
 from sshgate.stream.terminal import TerminalSize
 
 # The longest stdin message. One of this size costs the API server and the node 5 % less than four shorter ones.
@@ -86,7 +85,7 @@ class ExecProcess(SandboxProcess):
         self._sent = 0
         self._size: TerminalSize | None = None
         self._resizing: asyncio.TimerHandle | None = None
-        self._saying_taken: asyncio.Future[None] | None = None
+        self._saying_taken: asyncio.Task[None] | None = None
         self._mark: EndMark | None = None
         self._hold_timers: dict[int, asyncio.TimerHandle] = {}
         self._stdin_waits = False
@@ -117,10 +116,7 @@ class ExecProcess(SandboxProcess):
 
     async def begun(self, seconds: float) -> bool:
         """Wait at most ``seconds`` for the first output or the end; returns whether either came."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._begun.wait()
-        return self._begun.is_set()
+        return await within(seconds, self._begun.wait()) or self._begun.is_set()
 
     async def read(self) -> tuple[int, bytes] | None:
         chunk = await self._flow.get()
@@ -179,8 +175,7 @@ class ExecProcess(SandboxProcess):
         self._flow.discard()
         self._finished.set()
         if self._saying_taken is not None:
-            self._saying_taken.cancel()
-            await asyncio.gather(self._saying_taken, return_exceptions=True)
+            await cancel(self._saying_taken)
 
     def lose(self, reason: str) -> None:
         """Close the connection and report ``Lost`` with this ``reason``. Does nothing if the process has ended."""
@@ -205,7 +200,7 @@ class ExecProcess(SandboxProcess):
             self._socket.send_now(remotecommand.STDIN_PREFIX, mark.mark)
         self._close_stdin()
         if self.pid is not None and not self._stdin_waits:
-            self._saying_taken = asyncio.ensure_future(self._send_acknowledgement(self.pid, delay))
+            self._saying_taken = asyncio.create_task(self._send_acknowledgement(self.pid, delay))
 
     async def _send_acknowledgement(self, pid: int, delay: float) -> None:
         while self._outcome is None:
