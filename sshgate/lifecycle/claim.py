@@ -58,7 +58,7 @@ class StartCold:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The API server does not answer: raise ``Unavailable``."""
+    """The API server does not answer, or others are faster each time: raise ``Unavailable``."""
 
 
 Step = TryPatch | GetPod | Won | StartCold | GiveUp

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sshgate.lifecycle.claim import MOST_UNKNOWN
+from sshgate.lifecycle.claim import MOST_UNKNOWN, GiveUp
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.requests import Answer
 
@@ -66,12 +66,7 @@ class Held:
     record: Record | None
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUpName:
-    """The API server does not answer, or others are faster each time: raise ``Unavailable``."""
-
-
-NameStep = TakeName | ReadName | LookAtHolder | DropName | Held | GiveUpName
+NameStep = TakeName | ReadName | LookAtHolder | DropName | Held | GiveUp
 
 
 class NameAttempt:
@@ -93,12 +88,12 @@ class NameAttempt:
     def answered(self, answer: Holder | Record | Answer) -> None:
         """Report the outcome of ``step``. Raises ``ValueError`` where that was no request."""
         step = self.step
-        if isinstance(step, (Held, GiveUpName)):
+        if isinstance(step, (Held, GiveUp)):
             raise ValueError(f"nothing was asked: {self!r}")
         if answer is Answer.UNKNOWN:
             self._unknown += 1
             again = step if isinstance(step, LookAtHolder) else ReadName()
-            self.step = again if self._unknown < MOST_UNKNOWN else GiveUpName()
+            self.step = again if self._unknown < MOST_UNKNOWN else GiveUp()
         elif isinstance(answer, Holder):
             ours = self._contender is not None and answer.pod_uid == self._contender.uid
             self.step = Held(self._contender) if ours else LookAtHolder(answer)
@@ -113,4 +108,4 @@ class NameAttempt:
     def _take(self) -> NameStep:
         assert self._contender is not None
         self._tries += 1
-        return TakeName(self._contender) if self._tries <= MOST_TRIES else GiveUpName()
+        return TakeName(self._contender) if self._tries <= MOST_TRIES else GiveUp()

@@ -140,26 +140,31 @@ class ListedHome:
     in_use: bool
 
 
-class Attachment(Protocol):
-    """One channel's use of a named sandbox. The caller of ``join`` calls ``leave``."""
+class Attachment:
+    """One channel's use of a named sandbox. The caller of ``join`` calls ``leave``.
 
-    @property
-    def sandbox(self) -> Sandbox:
-        """The sandbox. Other channels may share it, so the holder of an attachment never deletes it."""
+    Other channels may share the sandbox, so the holder of an attachment never deletes it.
 
-    @property
-    def made(self) -> bool:
-        """Whether the sandbox was made for this attachment."""
+    Args:
+        made: whether the sandbox was made for this attachment.
+        left: seconds that remained of the sandbox's maximum lifetime when it was joined.
+        leaving: called once, by ``leave``; must not raise.
+    """
 
-    @property
-    def left(self) -> float:
-        """Seconds that remained of the sandbox's maximum lifetime when it was joined."""
+    def __init__(self, sandbox: Sandbox, made: bool, left: float, leaving: Callable[[], None]) -> None:
+        self.sandbox = sandbox
+        self.made = made
+        self.left = left
+        self._leaving: Callable[[], None] | None = leaving
 
     async def leave(self) -> None:
         """End this channel's use. Idempotent; never raises.
 
         When the last channel leaves, the time for which the sandbox is kept without clients starts.
         """
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None:
+            leaving()
 
 
 Unattended = tuple[str, str, str]

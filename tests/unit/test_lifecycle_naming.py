@@ -10,11 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sshgate.lifecycle.claim import MOST_UNKNOWN
+from sshgate.lifecycle.claim import MOST_UNKNOWN, GiveUp
 from sshgate.lifecycle.naming import (
     MOST_TRIES,
     DropName,
-    GiveUpName,
     Held,
     Holder,
     LookAtHolder,
@@ -94,13 +93,13 @@ def test_it_gives_up_without_answers_and_where_others_are_faster_each_time() -> 
     attempt = NameAttempt(OURS)
     for _ in range(MOST_UNKNOWN):
         attempt.answered(Answer.UNKNOWN)
-    assert step(attempt) == GiveUpName()
+    assert step(attempt) == GiveUp()
     attempt, tries = NameAttempt(OURS), 0
     while isinstance(attempt.step, TakeName):
         tries += 1
         for answer in (Answer.REFUSED, Answer.MISSING):
             attempt.answered(answer)
-    assert (tries, step(attempt)) == (MOST_TRIES, GiveUpName())
+    assert (tries, step(attempt)) == (MOST_TRIES, GiveUp())
 
 
 @dataclass
@@ -156,7 +155,7 @@ class Naming(RuleBasedStateMachine):
 
     def after(self, login: Login) -> None:
         step = login.attempt.step
-        if isinstance(step, GiveUpName):
+        if isinstance(step, GiveUp):
             self.logins.remove(login)
         elif isinstance(step, Held):
             self.logins.remove(login)

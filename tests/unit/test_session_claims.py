@@ -95,18 +95,7 @@ class Named:
 
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         admit()
-        return Attached(await self._rooms.create(order, notice))
-
-
-class Attached:
-    left = 100.0
-    made = True
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.sandbox = sandbox
-
-    async def leave(self) -> None:
-        pass
+        return Attachment(await self._rooms.create(order, notice), made=True, left=100.0, leaving=lambda: None)
 
 
 def granted(

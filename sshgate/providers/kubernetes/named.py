@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from weakref import WeakValueDictionary
 
 from sshgate.errors import GateError, StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
@@ -29,7 +29,6 @@ from sshgate.providers.kubernetes.allocator import PodAllocator, claim_of
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Pod
-from sshgate.providers.kubernetes.attachments import Attached, Here, Locks, key_of
 from sshgate.providers.kubernetes.deletion import nothing_to_remove
 from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
@@ -40,6 +39,7 @@ from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox, Unattended
 from sshgate.sandbox.side_execs import ExecLimits
+from sshgate.stream.tasks import TaskSet, cancel, within
 
 # How long a login waits until the previous sandbox of the same name is gone; usually a second or two.
 GONE_SECONDS = 30.0
@@ -53,11 +53,24 @@ NAME_AFTER = 0.02
 UNUSED_PAUSES = (0.05, 0.3, 1.0, 3.0)
 
 
-class KubernetesNamed:
-    """The ``NamedSandboxes`` of one gateway.
+@dataclass(eq=False)
+class Here:
+    """A named sandbox, with the number of this gateway's channels in it."""
 
-    ``known`` returns a pod as the watch last showed it.
-    """
+    sandbox: KubernetesSandbox
+    made: bool
+    naming: asyncio.Task[None] | None = None
+    """Done when the name is written on its pod; ``None``: it is already."""
+    count: int = 0
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing runs in it: it was made here and not entered, or it will never run again."""
+        return not self.sandbox.used and (self.made or self.sandbox.phase.over)
+
+
+class KubernetesNamed:
+    """The ``NamedSandboxes`` of one gateway. ``known`` returns a pod as the watch last showed it."""
 
     outlast = True
 
@@ -82,36 +95,31 @@ class KubernetesNamed:
         self._limits = limits
         self._fence = fence
         self._here: dict[str, Here] = {}
-        self._locks = Locks()
+        # By `_key_of` or `schema.named_pod`: what is done with one name is done one after the other.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # The uids of pods that are known to have their name's Lease, beside those that were warm.
         self._leased: set[str] = set()
         # The pods that have their name here already and on the pod not yet, by the session that they are claimed for.
         self._fresh: dict[str, Record] = {}
-        self._detaching: set[asyncio.Task[None]] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._detaching = TaskSet()
+        self._sweeps = TaskSet()
 
     def __repr__(self) -> str:
         return f"<KubernetesNamed {len(self._here)} attached, {len(self._detaching)} detaching>"
 
     def start(self) -> None:
         """Start ``sweep`` every ``SWEEP_SECONDS``."""
-        self._task = asyncio.create_task(self._sweeping())
+        self._sweeps.start(self._sweeping())
 
     async def close(self, seconds: float) -> None:
         """Detach from all of them, within ``seconds``; the sandboxes keep running without this gateway."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._sweeps.cancel()
         for name, here in self._here.items():
             here.count = 0
             here.sandbox.abandon()
             self._detach_soon(name, here)
-        if self._detaching:
-            await asyncio.wait(tuple(self._detaching), timeout=seconds)
-        left = tuple(self._detaching)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await within(seconds, self._detaching.join())
+        await self._detaching.cancel()
 
     def observe(self, pod: Pod, gone: bool) -> None:
         """Take note of a change of a pod, or of its end (``gone``), from the watch."""
@@ -131,7 +139,7 @@ class KubernetesNamed:
     @failures.raised_as(StartFailed)
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         assert order.name is not None
-        async with self._locks.alone(labels.named_pod(order.user, order.name)):
+        async with self._alone(labels.named_pod(order.user, order.name)):
             record, made = await self._one(order.name, order, notice, admit)
             return await self._attach(record, order, notice, made)
 
@@ -157,10 +165,9 @@ class KubernetesNamed:
 
     @failures.raised_as(Unavailable)
     async def list(self, user: str | None) -> list[Listed]:
-        now = self._registry.now
-        cache = self._registry.cache
-        found = cache.of_user(user, now) if user is not None else cache.claimed(now)
+        cache, now = self._registry.cache, self._registry.now
         fresh = {record.uid: record for record in self._fresh.values()}
+        found = cache.of_user(user, now) if user is not None else cache.claimed(now)
         found = [fresh.get(record.uid, record) for record in found]
         return await list_sandboxes(self._api, found, self._homes, user, now)
 
@@ -245,7 +252,7 @@ class KubernetesNamed:
             return None, False
         except BaseException:
             if home is not None:
-                self._soon(self._undo(home, labels.named_pod(user, name)))
+                self._detaching.start(self._undo(home, labels.named_pod(user, name)))
             raise
         finally:
             # From now on the limits count the pod itself instead of the reservation.
@@ -257,7 +264,7 @@ class KubernetesNamed:
             holder = await self._holder(user, name, record)
         finally:
             if holder is None or holder.uid != record.uid:
-                self._soon(self._give_back(record))
+                self._detaching.start(self._give_back(record))
         return holder, holder is not None and holder.uid == record.uid
 
     async def _take_name(self, name: str, order: Order, sandbox: KubernetesSandbox) -> tuple[Record | None, bool]:
@@ -267,8 +274,7 @@ class KubernetesNamed:
             return await asyncio.shield(naming)
         except asyncio.CancelledError:
             await asyncio.wait((naming,), timeout=self._api.timeout)
-            naming.cancel()
-            await asyncio.gather(naming, return_exceptions=True)
+            await cancel(naming)
             here = self._here.get(sandbox.id)
             if here is not None and here.sandbox is sandbox:
                 self._detach_soon(sandbox.id, here)
@@ -288,7 +294,7 @@ class KubernetesNamed:
             return holder, False
         self._allocator.hand_over(sandbox, self._discard)
         self._fresh[order.session] = holder
-        naming = self._soon(self._write_name(holder, order.session))
+        naming = self._detaching.start(self._write_name(holder, order.session))
         self._here[sandbox.id] = Here(sandbox, True, naming)
         return holder, True
 
@@ -351,7 +357,7 @@ class KubernetesNamed:
         expires = record.expires_at
         limit = podspec.lifetime(order.profile)
         left = limit if expires is None else max(0.0, expires - self._registry.now.wall)
-        return Attached(here, made, left, partial(self._left, record.name, here))
+        return Attachment(here.sandbox, made, left, partial(self._left, record.name, here))
 
     async def _sandbox(self, record: Record, order: Order, notice: Notice, made: bool = False) -> KubernetesSandbox:
         pod = self._known(record.name)
@@ -367,25 +373,22 @@ class KubernetesNamed:
             self._detach_soon(name, here)
 
     def _detach_soon(self, name: str, here: Here | None) -> None:
-        self._soon(self._detach(name, here))
+        self._detaching.start(self._detach(name, here))
 
-    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._detaching.add(task)
-        task.add_done_callback(self._detaching.discard)
-        return task
+    def _alone(self, key: str) -> asyncio.Lock:
+        return self._locks.setdefault(key, asyncio.Lock())
 
     async def _undo(self, home: VolumeClaim, pod: str) -> None:
         """Delete a home that was created for this pod, unless the pod exists after all (a lost response)."""
         # Alone: the next login may have found the home already, and must not lose it while its pod is made.
-        async with self._locks.alone(pod):
+        async with self._alone(pod):
             with contextlib.suppress(GateError):
                 if await self._read(pod) is None:
                     await self._homes.undo(home)
 
     async def _give_back(self, record: Record) -> None:
         """Delete a pod that was just made and did not get its name, unless somebody has joined it after all."""
-        async with self._locks.alone(record.name):
+        async with self._alone(record.name):
             for pause in UNUSED_PAUSES:
                 if record.name in self._here or await self._delete_unused(record, "given up during the start"):
                     return
@@ -396,7 +399,7 @@ class KubernetesNamed:
         if here is not None and here.naming is not None:
             await asyncio.wait((here.naming,))
         known = registry.cache.named(name)
-        async with self._locks.alone(name if known is None else key_of(known)):
+        async with self._alone(name if known is None else _key_of(known)):
             now_here = self._here.get(name)
             if now_here is not None and (now_here.count or now_here is not here):
                 return  # a channel has joined meanwhile
@@ -423,7 +426,7 @@ class KubernetesNamed:
         """Detach from the pods that have an attachment of this gateway although it has no channel in them."""
         for record in self._registry.cache.attached(self._registry.instance, self._registry.now):
             here = self._here.get(record.name)
-            if key_of(record) not in self._locks and (here is None or not here.count):
+            if _key_of(record) not in self._locks and (here is None or not here.count):
                 self._detach_soon(record.name, here)
 
     async def _look(self, user: str, name: str) -> Record | None:
@@ -456,11 +459,11 @@ class KubernetesNamed:
         here = self._here.get(sandbox.id)
         if here is None or here.sandbox is not sandbox or not here.unused:
             return nothing_to_remove()
-        return asyncio.shield(self._soon(self._delete_failed(sandbox)))
+        return asyncio.shield(self._detaching.start(self._delete_failed(sandbox)))
 
     async def _delete_failed(self, sandbox: KubernetesSandbox) -> None:
         known = self._registry.cache.named(sandbox.id)
-        async with self._locks.alone(sandbox.id if known is None else key_of(known)):
+        async with self._alone(sandbox.id if known is None else _key_of(known)):
             here = self._here.get(sandbox.id)
             if here is None or here.sandbox is not sandbox or not here.unused:
                 return
@@ -482,6 +485,11 @@ class KubernetesNamed:
             return True
         registry.cache.expectations.delete(known.uid, registry.now.mono)
         return await registry.delete(Delete(known, reason, untouched=True))
+
+
+def _key_of(record: Record) -> str:
+    """The name of its pod if it had started cold."""
+    return record.name if record.sandbox is None else labels.pod_of(record.user_hash or "", record.sandbox)
 
 
 def _bearing(record: Record, user: str, name: str) -> Record:

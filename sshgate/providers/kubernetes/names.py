@@ -13,7 +13,8 @@ import msgspec
 
 from sshgate.errors import Unavailable
 from sshgate.lifecycle import schema as labels
-from sshgate.lifecycle.naming import DropName, GiveUpName, Held, Holder, LookAtHolder, NameAttempt, NameStep, TakeName
+from sshgate.lifecycle.claim import GiveUp
+from sshgate.lifecycle.naming import DropName, Held, Holder, LookAtHolder, NameAttempt, NameStep, TakeName
 from sshgate.lifecycle.records import Record, State
 from sshgate.lifecycle.registry import LOOK_AFTER, Registry
 from sshgate.lifecycle.requests import Answer
@@ -52,9 +53,6 @@ class Names:
         self._registry = registry
         self._root = f"/apis/coordination.k8s.io/v1/namespaces/{api.namespace}/leases"
 
-    def __repr__(self) -> str:
-        return f"<Names in {self._api.namespace}>"
-
     async def holder(self, user: str, name: str, contender: Record | None) -> Record | None:
         """The pod that has this name; if no other has, ``contender`` takes it. ``None``: there is no pod at all.
 
@@ -63,7 +61,7 @@ class Names:
         """
         attempt, lease, unanswered = NameAttempt(contender), labels.name_lease(user, name), 0
         while not isinstance(attempt.step, Held):
-            if isinstance(attempt.step, GiveUpName):
+            if isinstance(attempt.step, GiveUp):
                 raise Unavailable("the API server does not answer; try again in a moment.")
             if unanswered:
                 await asyncio.sleep(LOOK_AFTER[min(unanswered, len(LOOK_AFTER)) - 1])

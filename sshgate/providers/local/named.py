@@ -40,20 +40,19 @@ class LocalNamed:
         key = (order.user, order.name)
         async with self._making.setdefault(key, asyncio.Lock()):
             kept = self._kept.get(key)
-            made = False
             if kept is not None and not kept.sandbox.usable:
                 await self._forget(kept)
                 kept = None
+            made = kept is None
             if kept is None:
-                kept = await self._keep(order, notice, admit)
-                self._kept[key] = kept
-                made = True
+                kept = self._kept[key] = await self._keep(order, notice, admit)
             elif order.chosen and kept.order.profile.name != order.profile.name:
                 raise BadRequest(
                     f"your sandbox {order.name!r} has the profile {kept.order.profile.name!r}; "
                     f"log in without '+{order.profile.name}', or end it first."
                 )
-            return _Attached(kept, made)
+            kept.channels.enter()
+            return Attachment(kept.sandbox, made, kept.channels.left, kept.channels.leave)
 
     async def find(self, order: Order) -> Sandbox | None:
         assert order.name is not None
@@ -130,22 +129,6 @@ class _Kept:
         finally:
             release, self._release = self._release, lambda: None
             release()
-
-
-class _Attached:
-    """The ``Attachment`` of one channel."""
-
-    def __init__(self, kept: _Kept, made: bool) -> None:
-        self._kept: _Kept | None = kept
-        self.made = made
-        self.sandbox: Sandbox = kept.sandbox
-        self.left = kept.channels.left
-        kept.channels.enter()
-
-    async def leave(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.channels.leave()
 
 
 def _describe(sandbox: LocalSandbox, kept: _Kept | None) -> Listed:
