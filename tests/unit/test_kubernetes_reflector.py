@@ -16,7 +16,7 @@ from sshgate.errors import Unavailable
 from sshgate.providers.kubernetes.api import client
 from sshgate.providers.kubernetes.api.client import PAGE
 from sshgate.providers.kubernetes.api.objects import Pod
-from sshgate.providers.kubernetes.api.reflector import Reflector, pods
+from sshgate.providers.kubernetes.api.reflector import Reflector
 from tests.hostile.polling import until
 from tests.unit.apiserver import connected, pod, serve, status, stream
 
@@ -86,7 +86,7 @@ async def test_changes_are_delivered_once_and_in_order(tmp_path: Path) -> None:
     cluster, diary = Cluster(), Diary()
     cluster.items = [pod("a")]
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = pods(api, "x=y", diary.observe)
+        reflector = Reflector(api, "x=y", diary.observe)
         await reflector.start()
         cluster.send("ADDED", pod("b", "11"))
         cluster.send("MODIFIED", pod("a", "12"))
@@ -100,7 +100,7 @@ async def test_changes_are_delivered_once_and_in_order(tmp_path: Path) -> None:
 async def test_a_broken_watch_goes_on_from_the_last_bookmark(tmp_path: Path) -> None:
     cluster, diary = Cluster(), Diary()
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = Reflector(api, api.path("pods"), {}, Pod, diary.observe, jitter=lambda: -0.5)
+        reflector = Reflector(api, "", diary.observe, jitter=lambda: -0.5)
         await reflector.start()
         cluster.send("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "99"}})
         cluster.break_off()
@@ -124,7 +124,7 @@ async def test_trouble_ends_in_a_new_list_that_has_what_was_missed(tmp_path: Pat
     cluster, diary = Cluster(), Diary()
     cluster.items = [pod("a"), pod("b")]
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = Reflector(api, api.path("pods"), {}, Pod, diary.observe, jitter=lambda: -0.5)
+        reflector = Reflector(api, "", diary.observe, jitter=lambda: -0.5)
         await reflector.start()
         await diary.until("a new", "b new")
         cluster.items = [pod("b", "20"), pod("c", "21")]
@@ -140,7 +140,7 @@ async def test_a_pod_made_again_under_its_name_is_another_pod(tmp_path: Path) ->
     cluster, diary = Cluster(), Diary()
     cluster.items = [pod("a")]
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = pods(api, "", diary.observe)
+        reflector = Reflector(api, "", diary.observe)
         await reflector.start()
         again = pod("a", "12")
         again["metadata"]["uid"] = "another"
@@ -154,7 +154,7 @@ async def test_the_first_list_raises_why_it_fails(tmp_path: Path) -> None:
     cluster.broken_lists = 1
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
         with pytest.raises(Unavailable, match="HTTP 500"):
-            await pods(api, "", Diary().observe).start()
+            await Reflector(api, "", Diary().observe).start()
 
 
 async def test_a_watch_that_ends_at_once_again_and_again_is_asked_for_less_and_less_often(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ async def test_a_watch_that_ends_at_once_again_and_again_is_asked_for_less_and_l
     for _ in range(1000):
         cluster.break_off()
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = Reflector(api, api.path("pods"), {}, Pod, Diary().observe, jitter=lambda: 0.0)
+        reflector = Reflector(api, "", Diary().observe, jitter=lambda: 0.0)
         began = asyncio.get_running_loop().time()
         await reflector.start()
         await until(lambda: len(cluster.watched_from) >= 4)
@@ -180,7 +180,7 @@ async def test_an_observer_that_fails_once_gets_what_comes_after(tmp_path: Path)
         diary.observe(old, new)
 
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = Reflector(api, api.path("pods"), {}, Pod, observe, jitter=lambda: -0.5)
+        reflector = Reflector(api, "", observe, jitter=lambda: -0.5)
         await reflector.start()
         cluster.items = [pod("bad", "11"), pod("good", "12")]
         cluster.version = "12"
@@ -192,7 +192,7 @@ async def test_an_observer_that_fails_once_gets_what_comes_after(tmp_path: Path)
 async def test_a_list_is_reported_with_its_version(tmp_path: Path) -> None:
     cluster, reported = Cluster(), []
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = pods(api, "", Diary().observe, listed=lambda uids, version: reported.append((len(uids), version)))
+        reflector = Reflector(api, "", Diary().observe, lambda uids, version: reported.append((len(uids), version)))
         await reflector.start()
         await reflector.close()
     assert reported == [(0, "10")]
@@ -201,7 +201,7 @@ async def test_a_list_is_reported_with_its_version(tmp_path: Path) -> None:
 async def test_its_repr_says_what_is_wrong(tmp_path: Path) -> None:
     cluster, diary = Cluster(), Diary()
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = pods(api, "", diary.observe)
+        reflector = Reflector(api, "", diary.observe)
         await reflector.start()
         assert "0 known, watching" in repr(reflector)
         cluster.broken_lists = 1000
@@ -249,7 +249,7 @@ async def test_a_flood_of_changes_leaves_turns_of_the_loop_to_others(tmp_path: P
         return response
 
     async with serve(answer, tmp_path) as served, connected(served, api_timeout=20) as api:
-        reflector = pods(api, "", worker.observe)
+        reflector = Reflector(api, "", worker.observe)
         turning = asyncio.create_task(worker.turn())
         cluster.items = changes if source == "list" else []
         await reflector.start()
@@ -266,7 +266,7 @@ async def test_a_long_list_comes_in_pages_and_begins_anew_when_its_version_has_e
     cluster.expire = 1
     listed: list[int] = []
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
-        reflector = pods(api, "", diary.observe, lambda uids, version: listed.append(len(uids)))
+        reflector = Reflector(api, "", diary.observe, lambda uids, version: listed.append(len(uids)))
         await reflector.start()
         await reflector.close()
     assert (cluster.lists, listed) == (5, [2 * PAGE + 1])
@@ -279,7 +279,7 @@ async def test_a_list_that_expires_again_and_again_fails(tmp_path: Path) -> None
     cluster.expire = 1000
     async with serve(cluster.answer, tmp_path) as served, connected(served) as api:
         with pytest.raises(Unavailable, match="forgotten"):
-            await pods(api, "", Diary().observe).start()
+            await Reflector(api, "", Diary().observe).start()
     assert cluster.lists == 4
 
 

@@ -76,13 +76,9 @@ class Heartbeat:
         with contextlib.suppress(GateError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._leases.release(self._registry.instance)
-                await self._resign(await self._leases.all())
-
-    async def _resign(self, leases: Iterable[Lease]) -> None:
-        """Release the leader's Lease if we hold it, so that the next leader need not detect that we have ended."""
-        leader = _leader(leases)
-        if leader is not None and leader.spec.holder_identity == self._registry.instance:
-            await self._leases.resign(leader)
+                leader = _leader(await self._leases.all())
+                if leader is not None and leader.spec.holder_identity == self._registry.instance:
+                    await self._leases.resign(leader)
 
     async def leave(self) -> bool:
         """Close; returns whether no other gateway is left, and if so deletes our Lease and dead ones. Never raises.
@@ -130,8 +126,10 @@ class Heartbeat:
         self._prober.forget(but={*instances, *elsewhere})
         await self._elect(leader, holder, now)
         await self._prober.probe(membership, PROBE_SECONDS)
-        if self.leads:
-            await self._tidy(instance for instance in instances if instance not in elsewhere)
+        for instance in instances if self.leads else ():
+            # Once it owns nothing and every gateway has observed its end, nobody needs its Lease.
+            if instance not in elsewhere and membership.dead(instance) and membership.silent(instance):
+                await self._leases.forget(instance)
         self._registry.notify()
 
     async def _elect(self, leader: Lease | None, holder: str | None, now: float) -> None:
@@ -140,13 +138,6 @@ class Heartbeat:
                 await self._leases.lead(leader)
                 self._election.won(now)
                 log.info("leading", gateway=self._registry.instance, after=holder)
-
-    async def _tidy(self, unused: Iterable[str]) -> None:
-        """Delete the Leases of dead instances once they own nothing and every gateway has observed their end."""
-        membership = self._registry.membership
-        for instance in unused:
-            if membership.dead(instance) and membership.silent(instance):
-                await self._leases.forget(instance)
 
 
 def _leader(leases: Iterable[Lease]) -> Lease | None:

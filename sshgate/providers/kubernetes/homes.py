@@ -91,9 +91,6 @@ class KubernetesHomes:
         """Whether any profile has homes; if not, no request is ever sent."""
         return any(profile.home is not None for profile in self._profiles.values())
 
-    def __repr__(self) -> str:
-        return f"<KubernetesHomes {'of' if self.wanted else 'none in'} {self._api.namespace}>"
-
     async def prepare(self, order: Order) -> VolumeClaim | None:
         """Make sure that the home for this order exists and is unused.
 
@@ -115,7 +112,7 @@ class KubernetesHomes:
         made = claim if claim.metadata.annotations.get(UNUSED) == mark else None
         if made is None and UNUSED in claim.metadata.annotations:
             claim = await self._keep(claim)
-        if claim is None or claim.metadata.deletion_timestamp is not None:
+        if claim is None or _is_going(claim):
             raise StartFailed(f"your home {order.name!r} is being deleted; try again in a moment.")
         if users:
             await self.undo(made)
@@ -159,7 +156,7 @@ class KubernetesHomes:
         before = dict(self._making)
         self._making[name] = order.user
         try:
-            owners = {claim.metadata.name: _owner(claim) for claim in await self._kept(None) if _stays(claim)}
+            owners = {claim.metadata.name: _owner(claim) for claim in await self._kept(None) if not _is_going(claim)}
             owners |= {other: (labels.printable(user), labels.user_hash(user)) for other, user in before.items()}
             admit_home(self._limits(), order.user, owners.values())
             return await self._make(name, order, home, mark)
@@ -194,7 +191,7 @@ class KubernetesHomes:
         claim = await self._get(home_claim(user, name))
         if claim is None or claim.metadata.labels.get(labels.USER) != labels.user_hash(user):
             return False
-        if claim.metadata.deletion_timestamp is not None:
+        if _is_going(claim):
             return True
         if (await self._users()).get(claim.metadata.name):
             raise BadRequest(f"your home {name!r} is in use; end the sandbox first: `ssh -s USER={name}@HOST end`.")
@@ -257,8 +254,8 @@ class KubernetesHomes:
         return found
 
 
-def _stays(claim: VolumeClaim) -> bool:
-    return claim.metadata.deletion_timestamp is None
+def _is_going(claim: VolumeClaim) -> bool:
+    return claim.metadata.deletion_timestamp is not None
 
 
 def _owner(claim: VolumeClaim) -> tuple[str, str]:

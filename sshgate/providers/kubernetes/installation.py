@@ -16,29 +16,13 @@ from sshgate.providers.kubernetes.api.objects import Meta, Object
 log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 # For an exec by websocket, API servers check `create` from 1.35 on, `get` before.
-NEEDED = (
-    ("create", "pods", ""),
-    ("get", "pods", ""),
-    ("list", "pods", ""),
-    ("watch", "pods", ""),
-    ("patch", "pods", ""),
-    ("delete", "pods", ""),
-    ("get", "pods", "exec"),
-    ("create", "pods", "exec"),
-    ("create", "leases.coordination.k8s.io", ""),
-    ("list", "leases.coordination.k8s.io", ""),
-    ("patch", "leases.coordination.k8s.io", ""),
-    ("update", "leases.coordination.k8s.io", ""),
-    ("delete", "leases.coordination.k8s.io", ""),
-)
+NEEDED = {
+    "pods": ("create", "get", "list", "watch", "patch", "delete"),
+    "pods/exec": ("get", "create"),
+    "leases.coordination.k8s.io": ("create", "list", "patch", "update", "delete"),
+}
 # Needed only if a profile has homes.
-NEEDED_FOR_HOMES = (
-    ("create", "persistentvolumeclaims", ""),
-    ("get", "persistentvolumeclaims", ""),
-    ("list", "persistentvolumeclaims", ""),
-    ("patch", "persistentvolumeclaims", ""),
-    ("delete", "persistentvolumeclaims", ""),
-)
+NEEDED_FOR_HOMES = {"persistentvolumeclaims": ("create", "get", "list", "patch", "delete")}
 
 
 class _Answer(Object):
@@ -63,13 +47,10 @@ async def check_rights(api: ApiServer, homes: bool = False) -> None:
     Raises ``Unavailable`` with what is missing.
     """
     await _check_namespace(api)
-    needed = (*NEEDED, *(NEEDED_FOR_HOMES if homes else ()))
-    allowed = await asyncio.gather(*(_allowed(api, *right) for right in needed))
-    missing = [
-        f"{verb} {resource}{'/' + sub if sub else ''}"
-        for (verb, resource, sub), yes in zip(needed, allowed, strict=True)
-        if not yes
-    ]
+    needed = NEEDED | (NEEDED_FOR_HOMES if homes else {})
+    rights = [(verb, resource) for resource, uses in needed.items() for verb in uses]
+    allowed = await asyncio.gather(*(_allowed(api, *right) for right in rights))
+    missing = [" ".join(right) for right, yes in zip(rights, allowed, strict=True) if not yes]
     if missing:
         raise Unavailable(
             f"the gateway's role in the namespace {api.namespace!r} lacks: {', '.join(missing)}; "
@@ -98,7 +79,7 @@ async def find_anchor(api: ApiServer, name: str | None) -> dict[str, Any] | None
 
 async def _check_namespace(api: ApiServer) -> None:
     # A role in the namespace usually does not include reading the namespace itself; then skip the check.
-    if not await _allowed(api, "get", "namespaces", ""):
+    if not await _allowed(api, "get", "namespaces"):
         return
     try:
         await api.request("GET", f"/api/v1/namespaces/{api.namespace}", doing="look at the namespace")
@@ -108,7 +89,8 @@ async def _check_namespace(api: ApiServer) -> None:
         ) from error
 
 
-async def _allowed(api: ApiServer, verb: str, resource: str, subresource: str) -> bool:
+async def _allowed(api: ApiServer, verb: str, resource: str) -> bool:
+    resource, _, subresource = resource.partition("/")
     resource, _, group = resource.partition(".")
     attributes = {
         "namespace": api.namespace, "verb": verb, "group": group, "resource": resource, "subresource": subresource,

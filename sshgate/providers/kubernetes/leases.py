@@ -45,7 +45,6 @@ class Lease(Object):
 
 _leases = msgspec.json.Decoder(Listing[Lease])
 _endpoint_decoder = msgspec.json.Decoder(LivenessEndpoint)
-_endpoint_encoder = msgspec.json.Encoder()
 
 
 class Leases:
@@ -55,9 +54,6 @@ class Leases:
         self._api = api
         self._owner = owner
         self._root = f"/apis/coordination.k8s.io/v1/namespaces/{api.namespace}/leases"
-
-    def __repr__(self) -> str:
-        return f"<Leases of {self._owner.gateway}>"
 
     async def all(self) -> list[Lease]:
         """List the Leases of all instances, and the leader's."""
@@ -78,7 +74,7 @@ class Leases:
     async def announce(self, endpoint: LivenessEndpoint) -> None:
         """Create this instance's Lease; ``endpoint`` is where it answers liveness probes."""
         body = self._lease(f"{NAME_PREFIX}{self._owner.instance}", MEMBERSHIP)
-        where = _endpoint_encoder.encode(endpoint).decode()
+        where = msgspec.json.encode(endpoint).decode()
         body["metadata"]["annotations"] = {labels.ENDPOINT: where, labels.NAMES: BY_LEASE}
         with contextlib.suppress(Conflict):  # created by a request whose response was lost: the name is unique
             await self._post(body)

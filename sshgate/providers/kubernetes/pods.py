@@ -29,9 +29,6 @@ class Pods:
         self.unsure: set[str] = set()
         """Names of warm pods whose creation had no response. The watch removes a name when it shows the pod."""
 
-    def __repr__(self) -> str:
-        return f"<Pods of {self._api!r}>"
-
     async def make(self, create: Create) -> Record:
         profile = self._profiles.get(create.profile)
         if profile is None:

@@ -14,24 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sshgate.config.model import Home, Profile
+from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.records import warm_metadata
-from sshgate.lifecycle.schema import (  # fmt: skip
-    CLAIMED,
-    GATEWAY,
-    INSTANCE,
-    KUBELET_GRACE,
-    MANAGED_BY,
-    NAME,
-    PROFILE,
-    SESSION,
-    STATE,
-    TEMPLATE,
-    USER,
-    label_value,
-    named_pod,
-    printable,
-    user_hash,
-)
 from sshgate.providers.kubernetes.exec.remotecommand import CONTAINER
 from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.launcher import FOREVER
@@ -120,25 +104,26 @@ def claimed_pod(
         annotations: Added to those of the owner: when it was claimed, when it expires (``lifecycle.requests``).
     """
     spec = template(order.profile)
-    labels = labels_of(order.profile, spec, owner)
-    labels |= {STATE: CLAIMED, USER: user_hash(order.user), SESSION: label_value(order.session)}
+    marks, notes = warm_metadata(order.profile.name, template_hash(spec), owner.gateway, owner.instance)
+    marks |= {labels.STATE: labels.CLAIMED, labels.USER: labels.user_hash(order.user)}
+    marks[labels.SESSION] = labels.label_value(order.session)
     if order.name is not None:
-        labels[NAME] = label_value(order.name)
+        marks[labels.NAME] = labels.label_value(order.name)
         if order.profile.home is not None or not order.profile.warm:
             # Others may start warm, with the template's: then it is the same whether the pool was empty or not.
             spec["hostname"] = hostname(order.name)
         if order.profile.home is not None:
             spec = _with_home(spec, home_claim(order.user, order.name), order.profile.home)
     # Enforced by the kubelet, even if all gateways are dead.
-    spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)) + KUBELET_GRACE)
-    annotations = {USER: printable(order.user), INSTANCE: owner.instance, **(annotations or {})}
-    name = pod_name(order.user, suffix) if order.name is None else named_pod(order.user, order.name)
-    return manifest(name, spec, labels, annotations)
+    spec.setdefault("activeDeadlineSeconds", max(1, int(order.profile.limits.max_lifetime)) + labels.KUBELET_GRACE)
+    notes |= {labels.USER: labels.printable(order.user), **(annotations or {})}
+    name = pod_name(order.user, suffix) if order.name is None else labels.named_pod(order.user, order.name)
+    return manifest(name, spec, marks, notes)
 
 
 def home_claim(user: str, name: str) -> str:
     """The name of the volume claim for the home of this user's sandbox ``name``."""
-    return f"home-{named_pod(user, name)}"
+    return f"home-{labels.named_pod(user, name)}"
 
 
 _OF_THE_SHELL = ("image", "imagePullPolicy", "resources", "securityContext")
@@ -171,9 +156,9 @@ def _with_home(spec: dict[str, Any], claim: str, home: Home) -> dict[str, Any]:
 def warm_pod(profile: Profile, owner: Owner, name: str) -> dict[str, Any]:
     """The manifest of a warm pod. It has no deadline; the claim sets one."""
     spec = template(profile)
-    labels, annotations = warm_metadata(profile.name, template_hash(spec), owner.gateway, owner.instance)
+    metadata = warm_metadata(profile.name, template_hash(spec), owner.gateway, owner.instance)
     spec.pop("activeDeadlineSeconds", None)
-    return manifest(name, spec, {"app.kubernetes.io/name": "sshgate-sandbox", **labels}, annotations)
+    return manifest(name, spec, *metadata)
 
 
 def lifetime(profile: Profile) -> float:
@@ -183,20 +168,10 @@ def lifetime(profile: Profile) -> float:
     return min(limit, own) if isinstance(own, int) and own > 0 else limit
 
 
-def labels_of(profile: Profile, spec: Mapping[str, Any], owner: Owner) -> dict[str, str]:
-    """The labels of every claimed pod of this profile and gateway; ``spec`` is the template."""
-    return {
-        "app.kubernetes.io/name": "sshgate-sandbox",
-        MANAGED_BY: "sshgate",
-        PROFILE: label_value(profile.name),
-        TEMPLATE: template_hash(spec),
-        GATEWAY: label_value(owner.gateway),
-    }
-
-
-def manifest(name: str, spec: dict[str, Any], labels: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:
-    """A complete pod manifest."""
-    metadata = {"name": name, "labels": labels, "annotations": annotations}
+def manifest(name: str, spec: dict[str, Any], marks: dict[str, str], notes: dict[str, str]) -> dict[str, Any]:
+    """A complete pod manifest with these labels and annotations."""
+    marks = {"app.kubernetes.io/name": "sshgate-sandbox", **marks}
+    metadata = {"name": name, "labels": marks, "annotations": notes}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 

@@ -26,7 +26,7 @@ from sshgate.providers.kubernetes.allocator import PodAllocator
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer, Observe, unobserved
 from sshgate.providers.kubernetes.api.objects import Pod
-from sshgate.providers.kubernetes.api.reflector import Reflector, pods
+from sshgate.providers.kubernetes.api.reflector import Reflector
 from sshgate.providers.kubernetes.deletion import PodDeleter
 from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.heartbeat import Heartbeat
@@ -106,7 +106,7 @@ class KubernetesProvider:
         self.named = KubernetesNamed(
             self.api, self.registry, self.owner, self.homes, self._known, self._allocator, self._limits, self._fence
         )
-        self._reflector: Reflector[Pod] = pods(self.api, labels.SELECTOR, self._observe, self.registry.prune)
+        self._reflector = Reflector(self.api, labels.SELECTOR, self._observe, self.registry.prune)
 
     def __repr__(self) -> str:
         return f"<KubernetesProvider {self.owner.gateway}: {self._allocator!r}, {self._reflector!r}>"
@@ -215,16 +215,13 @@ class KubernetesProvider:
             self.registry.update(record_of(new))
         operator = ended_by(old, new)
         if operator is not None and self.heartbeat.leads:
-            self._emit_end(record_of(pod), operator)
+            record = record_of(pod)
+            self.registry.events.emit(
+                Code.SANDBOX_END, sandbox=record.name, user=record.user, profile=record.profile, name=record.sandbox,
+                by=f"operator {operator}", reason="ended by an operator",
+            )  # fmt: skip
         self.named.observe(pod, gone=new is None)
         self._allocator.observe(pod, gone=new is None)
-
-    def _emit_end(self, record: Record, operator: str) -> None:
-        by = f"operator {operator}"
-        self.registry.events.emit(
-            Code.SANDBOX_END, sandbox=record.name, user=record.user, profile=record.profile, name=record.sandbox,
-            by=by, reason="ended by an operator",
-        )  # fmt: skip
 
 
 def _machine_clock() -> Now:

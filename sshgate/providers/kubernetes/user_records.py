@@ -39,9 +39,6 @@ class LeaseUserRecords:
         self._text = labels.DOMAIN + kind
         self._root = f"/apis/coordination.k8s.io/v1/namespaces/{api.namespace}/leases"
 
-    def __repr__(self) -> str:
-        return f"<LeaseUserRecords of {_ABOUT[self._kind]} in {self._api.namespace}>"
-
     @raised_as(Unavailable)
     async def all(self) -> Mapping[str, str]:
         found = await self._list({"labelSelector": f"{PART}={self._kind}"})
@@ -50,7 +47,6 @@ class LeaseUserRecords:
 
     @raised_as(Unavailable)
     async def read(self, user: str) -> str:
-        """See ``UserRecords``."""
         return self._text_of(await self._list({"fieldSelector": f"metadata.name={self._name(user)}"}))
 
     @raised_as(Unavailable)

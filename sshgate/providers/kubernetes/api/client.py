@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -246,39 +246,29 @@ class ApiServer:
 
         Raises ``Unavailable`` without a response within ``timeout`` seconds, else what ``errors.failure`` returns.
         """
-        with self._observed(_verb(method, path)):
-            return await self._request(method, path, body, query, content, doing)
-
-    async def _request(
-        self, method: str, path: str, body: object, query: Mapping[str, str] | None, content: str, doing: str
-    ) -> bytes:
         data = None if body is None else _encoder.encode(body)
         headers = {"Accept": JSON} if data is None else {"Accept": JSON, "Content-Type": content}
         stale = renewed = False
-        try:
-            async with asyncio.timeout(self.timeout):
-                while True:
-                    try:
-                        return await self._once(method, path, query, data, headers, doing)
-                    except aiohttp.ServerDisconnectedError:
-                        if stale:
-                            raise
-                        stale = True
-                    except failures.Unauthenticated:
-                        if renewed or not await self._renew():
-                            raise
-                        renewed = True
-                    except failures.Invalid:
-                        if stale and method == "PATCH":
-                            # The first attempt, whose response was lost, may have been applied: its test fails now.
-                            raise failures.unreachable() from None
+        async with self._requesting(_verb(method, path)):
+            while True:
+                try:
+                    return await self._once(method, path, query, data, headers, doing)
+                except aiohttp.ServerDisconnectedError:
+                    if stale:
                         raise
-                    except _TooBusy as busy:
-                        await asyncio.sleep(busy.seconds)
-        except TimeoutError as error:
-            raise failures.silent(self.timeout) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise failures.unreachable() from error
+                    stale = True
+                except failures.Unauthenticated:
+                    if renewed or not await self._renew():
+                        raise
+                    renewed = True
+                except failures.Invalid:
+                    if stale and method == "PATCH":
+                        # The first attempt, whose response was lost, may have been applied: its test fails now.
+                        raise failures.unreachable() from None
+                    raise
+                except _TooBusy as busy:
+                    await asyncio.sleep(busy.seconds)
+        raise AssertionError("the loop has no other end")
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str], silence: float) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -287,14 +277,8 @@ class ApiServer:
         What the caller does with a line counts towards the watch's budget of the event loop (``stream.turns``), so it
         must not wait for anything. The iterator raises as ``request`` does.
         """
-        with self._observed("watch"):
-            try:
-                async with asyncio.timeout(self.timeout):
-                    response = await self._send("GET", path, query, None, {"Accept": JSON}, read=silence)
-            except TimeoutError as error:
-                raise failures.silent(self.timeout) from error
-            except (aiohttp.ClientError, OSError) as error:
-                raise failures.unreachable() from error
+        async with self._requesting("watch"):
+            response = await self._send("GET", path, query, None, {"Accept": JSON}, read=silence)
         try:
             if response.status != 200:
                 body = await response.content.read(1 << 20)
@@ -308,34 +292,32 @@ class ApiServer:
 
     async def websocket(self, path: str, query: str) -> RemoteSocket:
         """Open a remotecommand websocket. The caller closes it. Raises as ``request`` does."""
-        with self._observed(path.rpartition("/")[2]):
-            return await self._websocket(path, query)
-
-    async def _websocket(self, path: str, query: str) -> RemoteSocket:
         renewed = False
-        try:
-            async with asyncio.timeout(self.timeout):
-                while True:
-                    known, session = self._opened()
-                    url = f"{known.host}{path}?{query}"
-                    try:
-                        return await connect(session, url, await known.headers(), known.proxy, known.server_hostname)
-                    except Refused as refused:
-                        if refused.status != 401 or renewed or not await self._renew():
-                            status = failures.status_of(refused.body)
-                            raise failures.failure(refused.status, status, "enter the sandbox") from None
-                        renewed = True
-        except TimeoutError as error:
-            raise failures.silent(self.timeout) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise failures.unreachable() from error
+        async with self._requesting(path.rpartition("/")[2]):
+            while True:
+                known, session = self._opened()
+                url = f"{known.host}{path}?{query}"
+                try:
+                    return await connect(session, url, await known.headers(), known.proxy, known.server_hostname)
+                except Refused as refused:
+                    if refused.status != 401 or renewed or not await self._renew():
+                        status = failures.status_of(refused.body)
+                        raise failures.failure(refused.status, status, "enter the sandbox") from None
+                    renewed = True
+        raise AssertionError("the loop has no other end")
 
-    @contextlib.contextmanager
-    def _observed(self, verb: str) -> Iterator[None]:
-        began = time.monotonic()
-        outcome = "cancelled"
+    @contextlib.asynccontextmanager
+    async def _requesting(self, verb: str) -> AsyncIterator[None]:
+        """What the body asks has ``timeout`` seconds. Its failures become a ``GateError``, and are observed."""
+        began, outcome = time.monotonic(), "cancelled"
         try:
-            yield
+            try:
+                async with asyncio.timeout(self.timeout):
+                    yield
+            except TimeoutError as error:
+                raise failures.silent(self.timeout) from error
+            except (aiohttp.ClientError, OSError) as error:
+                raise failures.unreachable() from error
             outcome = "ok"
         except GateError as error:
             outcome = error.code

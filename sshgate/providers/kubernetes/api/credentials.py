@@ -61,9 +61,8 @@ async def read(place: SandboxPlace) -> Credentials:
         _load_service_account(configuration)
         tls, material = _tls(configuration)
     else:
-        paths = _kubeconfig_paths(place)
-        source = paths
-        tls, material = await _load_kubeconfig(configuration, paths, place)
+        source = str(place.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
+        tls, material = await _load_kubeconfig(configuration, source, place)
     return Credentials(
         host=str(configuration.host).rstrip("/"),
         tls=tls,
@@ -78,12 +77,6 @@ async def read(place: SandboxPlace) -> Credentials:
 def _in_cluster(place: SandboxPlace) -> bool:
     wants_file = place.kubeconfig is not None or place.context is not None
     return not wants_file and bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and SERVICE_ACCOUNT.exists()
-
-
-def _kubeconfig_paths(place: SandboxPlace) -> str:
-    if place.kubeconfig is not None:
-        return str(place.kubeconfig)
-    return os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 
 def _exists(paths: str) -> bool:
@@ -117,7 +110,8 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
     except TimeoutError as error:
         raise Unavailable(f"the credentials plug-in of {paths} did not answer in {place.api_timeout:g} s.") from error
     except kube_config.ConfigException as error:
-        raise Unavailable(f"the kubeconfig {paths} cannot be used: {_first_line(error)}") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise Unavailable(f"the kubeconfig {paths} cannot be used: {reason[:200]}") from error
     except Exception as error:
         # A malformed file makes the library raise all kinds of errors; their text may quote a secret.
         raise Unavailable(f"the kubeconfig {paths} cannot be used ({type(error).__name__}).") from error
@@ -141,8 +135,3 @@ def _tls(configuration: Any) -> tuple[ssl.SSLContext | None, str]:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context, material.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).splitlines()
-    return text[0][:200] if text else type(error).__name__

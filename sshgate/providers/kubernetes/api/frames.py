@@ -13,7 +13,7 @@ LARGEST_MESSAGE = 4 << 20
 # Frames between two checks of the budget.
 FRAMES = 8
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+CONTINUATION, BINARY, CLOSE, PING, PONG = 0x0, 0x2, 0x8, 0x9, 0xA
 FIN = 0x80
 _WHOLE_BINARY = FIN | BINARY
 

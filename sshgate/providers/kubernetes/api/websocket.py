@@ -70,7 +70,7 @@ class RemoteSocket(asyncio.Protocol):
         self._protocol: ResponseHandler | None = None
         self._transport: asyncio.Transport | None = connection.transport
         self._below = _below.get(connection.protocol, connection.transport)
-        self._budget = turns.budget(self._work_off, self._pause_for_turn, self._resume_for_turn, self._abort)
+        self._budget = turns.budget(self._work_off, self._pause_for_turn, self._resume_for_turn, lambda _: self._end())
         self._parser: FrameParser | None = None
         self._ended: Callable[[], None] | None = None
         self._came: list[bytes] = []
@@ -188,9 +188,6 @@ class RemoteSocket(asyncio.Protocol):
         if not parser.stopped and self._at_end:
             self._end()
         return parser.stopped and self._parser is not None and not self._reader_holds
-
-    def _abort(self, _: Exception) -> None:
-        self._end()
 
     def _end(self) -> None:
         if self._ended is not None:

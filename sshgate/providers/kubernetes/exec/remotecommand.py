@@ -20,8 +20,6 @@ from sshgate.stream.terminal import TerminalSize
 CONTAINER = "shell"
 
 STDIN = 0
-STDOUT = 1
-STDERR = 2
 STATUS = 3
 CLOSE = 255
 
