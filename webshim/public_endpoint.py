@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from hmac import compare_digest
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Protocol
 from urllib.parse import urlsplit
 
+from multidict import MultiMapping
+
+from sshgate.access.identity import comes_from
 from sshgate.config.model import Address, Proxy, Web
-from sshgate.config.values import is_loopback, is_user
+from sshgate.config.values import ip_of, is_loopback, is_user
 
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)+\Z")
 _PORTS = {"http": 80, "https": 443}
@@ -17,14 +18,8 @@ _PORTS = {"http": 80, "https": 443}
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
-class Headers(Protocol):
-    """The headers of a request. Names are case-insensitive and may occur several times."""
-
-    def get(self, name: str, default: str, /) -> str:
-        """Return the first value of a header, or ``default``."""
-
-    def getall(self, name: str, default: list[str], /) -> list[str]:
-        """Return all values of a header in order, or ``default``."""
+Headers = MultiMapping[str]
+"""The headers of a request."""
 
 
 class PublicEndpoint:
@@ -41,7 +36,6 @@ class PublicEndpoint:
             node: the address of the node whose ports are forwarded here, where that is not visible from inside (a pod).
         """
         self._proxy = web.proxy or Proxy()
-        self._networks = [_network(text) for text in self._proxy.addresses]
         self._secret = secret
         self._public = web.public_url
         self._scheme = "https" if web.tls is not None else "http"
@@ -64,7 +58,7 @@ class PublicEndpoint:
     @property
     def nameless_proxy(self) -> bool:
         """Whether a proxy with an unknown name terminates TLS. Clients that bypass it are served too, without TLS."""
-        return self._public is None and self._scheme == "http" and bool(self._networks) and not self._loopback
+        return self._public is None and self._scheme == "http" and bool(self._proxy.addresses) and not self._loopback
 
     def url_at(self, host: str) -> str:
         """The URL for a user who has reached this machine at ``host``, which counts if the public name is unknown."""
@@ -110,12 +104,7 @@ class PublicEndpoint:
 
     def trusted(self, peer: str) -> bool:
         """Return whether this address belongs to a trusted proxy."""
-        try:
-            address = ip_address(peer.partition("%")[0])
-        except ValueError:
-            return False
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self._networks)
+        return comes_from(peer, self._proxy.addresses)
 
     def source_of(self, peer: str, headers: Headers) -> str:
         """Return the client's address.
@@ -125,9 +114,7 @@ class PublicEndpoint:
         # Some proxies add their own header line after those of the client, so all lines are joined.
         forwarded = ",".join(headers.getall("X-Forwarded-For", [])) if self.trusted(peer) else ""
         for text in reversed([part.strip() for part in forwarded.split(",")]):
-            try:
-                ip_address(text)
-            except ValueError:
+            if ip_of(text) is None:
                 return peer
             peer = text
             if not self.trusted(peer):
@@ -159,6 +146,3 @@ def _only(headers: Headers, name: str) -> str:
     lines = headers.getall(name, [])
     return lines[0] if len(lines) == 1 else ""
 
-
-def _network(text: str) -> IPv4Network | IPv6Network:
-    return ip_network(text)

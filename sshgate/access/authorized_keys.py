@@ -11,12 +11,12 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sshgate.access.identity import Certified, Restrictions, comes_from
-from sshgate.access.key_line import KeyLine, LineRefused, parse
+from sshgate.access.key_line import KeyLine, LineRefused, fingerprint_of, parse
 from sshgate.config.values import is_user
 from sshgate.telemetry.rate_limit import RateLimit
 
@@ -95,10 +95,7 @@ class Keyring:
             source: the client's address, without a port.
             now: seconds since the epoch.
         """
-        for line in self._of(user).keys:
-            if line.blob == blob and not line.authority and line.allows(source, now):
-                return line.restrictions
-        return None
+        return self.holder(user, fingerprint_of(blob), source, now)
 
     def holder(self, user: str, fingerprint: str, source: str, now: float) -> Restrictions | None:
         """Like ``key``, for a key that was proven earlier, given by its ``SHA256:`` fingerprint."""
@@ -122,7 +119,7 @@ class Keyring:
             names: the principals of the certificate; only an authority that accepts one of them is returned.
                 ``None``: any authority with this key.
         """
-        return self._signer(user, lambda line: line.blob == blob, source, now, names)
+        return self._signer(user, fingerprint_of(blob), source, now, names)
 
     def certified(self, user: str, certificate: Certified, source: str, now: float) -> Restrictions | None:
         """Return the restrictions that now apply to a login made with this certificate; ``None``: it is over.
@@ -131,18 +128,14 @@ class Keyring:
         """
         if (certificate.ends is not None and now >= certificate.ends) or not comes_from(source, certificate.sources):
             return None
-
-        def signed(line: KeyLine) -> bool:
-            return line.fingerprint == certificate.authority
-
-        signer = self._signer(user, signed, source, now, frozenset(certificate.principals))
+        signer = self._signer(user, certificate.authority, source, now, frozenset(certificate.principals))
         return signer.restrictions if signer is not None else None
 
     def _signer(
-        self, user: str, signed: Callable[[KeyLine], bool], source: str, now: float, names: frozenset[str] | None
+        self, user: str, fingerprint: str, source: str, now: float, names: frozenset[str] | None
     ) -> Authority | None:
         for line in (*self._authorities().keys, *self._of(user).keys):
-            if line.authority and signed(line) and line.allows(source, now):
+            if line.authority and line.fingerprint == fingerprint and line.allows(source, now):
                 principals = line.principals if line.principals is not None else frozenset({user})
                 if names is None or names & principals:
                     return Authority(principals, line.restrictions)

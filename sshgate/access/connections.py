@@ -12,10 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_network
 from typing import Protocol, TypeVar
 
+from sshgate.access.identity import comes_from
 from sshgate.config.model import Limits, Penalties
+from sshgate.config.values import ip_of
 from sshgate.errors import LimitReached
 
 # The limit per source evicts only connections older than this, so that a burst of quick logins is not cut.
@@ -241,7 +243,7 @@ class Connections:
     # --- called by places ---
 
     def authenticated(self, place: ConnectionSlot, user: str) -> None:
-        """See ``Place.authenticated``."""
+        """See ``ConnectionSlot.authenticated``."""
         most = self.limits.connections_per_source
         if self._users[user, place.origin] + sum(at[user, place.origin] for at in self._elsewhere.values()) >= most:
             raise LimitReached(
@@ -255,14 +257,14 @@ class Connections:
         self._publish(user, place.origin)
 
     def failed(self, place: ConnectionSlot, offence: Offence) -> None:
-        """See ``Place.failed``."""
+        """See ``ConnectionSlot.failed``."""
         if self.limits.penalties is not None and not self._is_exempt(place.source):
             self._ledger.charge(place.origin, offence, self.limits.penalties)
             if self.others is not None:
                 self.others.charged(place.origin, offence)
 
     def left(self, place: ConnectionSlot) -> None:
-        """See ``Place.release``."""
+        """See ``ConnectionSlot.release``."""
         self.total -= 1
         if place.user is None:
             self._no_longer_waits(place)
@@ -306,8 +308,7 @@ class Connections:
             _take_one(self._networks, place.network)
 
     def _is_exempt(self, source: str) -> bool:
-        address = _address(source)
-        return address is not None and any(address in ip_network(text) for text in self.limits.penalty_exempt)
+        return comes_from(source, self.limits.penalty_exempt)
 
 
 def origin_of(source: str) -> str:
@@ -324,18 +325,10 @@ def network_of(source: str) -> str:
 
 
 def _prefix(source: str, bits: int) -> str:
-    address = _address(source)
+    address = ip_of(source)
     if isinstance(address, IPv6Address):
         return str(ip_network((address, bits), strict=False))
     return source if address is None else str(address)
-
-
-def _address(source: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(source.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _take_one(counter: Counter[K], key: K) -> None:

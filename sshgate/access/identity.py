@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from functools import lru_cache
+from ipaddress import ip_network
 
-from sshgate.config.values import is_label, is_user
+from sshgate.config.values import ip_of, is_label, is_user
+
+_network = lru_cache(maxsize=1024)(ip_network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +123,8 @@ def comes_from(source: str, networks: Iterable[str] | None) -> bool:
     """Return whether an address is in one of these networks. ``None`` allows any address."""
     if networks is None:
         return True
-    try:
-        address = ip_address(source)
-    except ValueError:
-        return False
-    return any(address in ip_network(network) for network in networks)
+    address = ip_of(source)
+    return address is not None and any(address in _network(network) for network in networks)
 
 
 def endpoint(name: object) -> tuple[str, int]:
@@ -135,8 +135,4 @@ def endpoint(name: object) -> tuple[str, int]:
     if not isinstance(name, tuple) or len(name) < 2:
         return "", 0
     host = str(name[0]).partition("%")[0]
-    try:
-        mapped = getattr(ip_address(host), "ipv4_mapped", None)
-    except ValueError:
-        mapped = None
-    return str(mapped or host), int(name[1])
+    return str(ip_of(host) or host), int(name[1])

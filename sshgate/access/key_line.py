@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from sshgate.access.identity import Restrictions
-from sshgate.config.values import is_variable
+from sshgate.config.values import ip_of, is_variable
 
 _ED25519 = "ssh-ed25519"
 _RSA = "ssh-rsa"
@@ -359,11 +359,8 @@ def _unmapped(network: Network) -> Network:
 
 
 def _from_matches(patterns: tuple[SourcePattern, ...], source: str) -> bool:
-    try:
-        address = ip_address(source.partition("%")[0])
-    except ValueError:
+    address = ip_of(source)
+    if address is None:
         return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
     matching = [pattern for pattern in patterns if pattern.matches(address)]
     return bool(matching) and not any(pattern.negated for pattern in matching)

@@ -13,14 +13,13 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address, ip_network
 
 import structlog
 
 from sshgate.access import proxy_header as proxyheader
 from sshgate.access import tls as tlsprotocol
 from sshgate.access.connections import network_of
-from sshgate.access.identity import endpoint
+from sshgate.access.identity import comes_from, endpoint
 from sshgate.access.proxy_header import Malformed, Peer
 from sshgate.config.model import Address
 from sshgate.errors import LimitReached
@@ -73,7 +72,7 @@ class Listener:
         self._made = made
         self._unmade = unmade
         self._events = events
-        self._proxies = [ip_network(text) for text in proxies]
+        self._proxies = proxies
         self._tls = tls
         self._shared = shared
         self._sockets: list[socket.socket] = []
@@ -136,9 +135,9 @@ class Listener:
         protocol: asyncio.Protocol | None = None
         source = ""
         try:
-            peer = peer_of(accepted)
+            peer = Peer(*endpoint(accepted.getpeername()), *endpoint(accepted.getsockname()))
             source = peer.source
-            if self._is_proxy(source):
+            if self._proxies and comes_from(source, self._proxies):
                 found = await self._from_header(accepted)
                 if found is proxyheader.CLOSED:
                     accepted.close()
@@ -154,14 +153,12 @@ class Listener:
             else:
                 await tlsprotocol.accept(accepted, made, self._tls, HANDSHAKE_SECONDS)
             return
-        except LimitReached:
-            pass
         except Malformed as error:
             self._refused(source, f"PROXY header: {error}")
         except ssl.SSLError as error:
             self._refused(source, f"TLS: {error.reason or 'handshake failed'}")
-        except OSError:
-            pass  # the peer has disconnected, or its TLS handshake timed out
+        except (OSError, LimitReached):
+            pass  # the peer has disconnected, or its TLS handshake timed out, or it is refused without a reply
         except asyncio.CancelledError:
             # Cancelled by ``Cut``, or because the loop is shutting down. Either way only the cleanup below is left.
             pass
@@ -187,12 +184,6 @@ class Listener:
             raise Malformed(f"none came within {HEADER_SECONDS:g} s") from None
         finally:
             self._headers -= 1
-
-    def _is_proxy(self, source: str) -> bool:
-        if not self._proxies:
-            return False
-        address = ip_address(source)
-        return any(address in network for network in self._proxies)
 
 
 def bind(wanted: Address, shared: bool) -> list[socket.socket]:
@@ -232,8 +223,3 @@ def refusal(setting: str, wanted: Address, error: OSError) -> str:
         return f"cannot listen on {wanted}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one."
     reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else error
     return f"cannot listen on {wanted}: {reason}; choose another address in {setting}."
-
-
-def peer_of(accepted: socket.socket) -> Peer:
-    """Return both ends of a socket's connection as the kernel knows them. Raises ``OSError``."""
-    return Peer(*endpoint(accepted.getpeername()), *endpoint(accepted.getsockname()))

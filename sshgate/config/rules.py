@@ -9,6 +9,7 @@ from pathlib import Path
 from sshgate.config import host_names, values
 from sshgate.config.model import (
     Access,
+    Address,
     Config,
     Egress,
     GitHost,
@@ -105,14 +106,8 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     local = config.sandbox.provider == "local"
     if clause := workers_error(config):
         yield ("workers", "sandbox.provider"), clause
-    if local and not values.is_loopback(config.ssh.listen):
-        yield (
-            ("ssh.listen", "sandbox.provider"),
-            (
-                f"ssh.listen: sandboxes on this machine itself are for its own users, and {config.ssh.listen} is open "
-                f"to others: write 127.0.0.1:{config.ssh.listen.port}, or provider: kubernetes"
-            ),
-        )
+    if local and (clause := _open_to_others("ssh.listen", config.ssh.listen)):
+        yield ("ssh.listen", "sandbox.provider"), clause
     if (config.ssh.public_port or 1) > LAST_PORT:
         yield ("ssh.public_port",), f"ssh.public_port: {config.ssh.public_port} is no port: the last one is {LAST_PORT}"
     if config.web is not None:
@@ -123,10 +118,18 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     yield from _git(config)
     for name, profile in config.profiles.items():
         if profile.binds and not local:
-            yield (
-                (f"profiles.{name}.binds",),
-                f"profiles.{name}.binds: only the local provider has it; use pod_overrides.volumes",
-            )
+            key = f"profiles.{name}.binds"
+            yield (key,), f"{key}: only the local provider has it; use pod_overrides.volumes"
+
+
+def _open_to_others(setting: str, listen: Address) -> str | None:
+    """Return why local sandboxes cannot be offered at this address, as a clause; ``None`` if they can."""
+    if values.is_loopback(listen):
+        return None
+    return (
+        f"{setting}: sandboxes on this machine itself are for its own users, and {listen} is open to others: write "
+        f"127.0.0.1:{listen.port}, or provider: kubernetes"
+    )
 
 
 def _models(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -135,40 +138,26 @@ def _models(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     elif config.broker.port < 1024:
         yield ("broker.port",), "broker.port: programs in a sandbox cannot listen below 1024: write 4711"
     if config.broker.listen is not None and not config.broker.secret.is_file():
-        yield (
-            ("broker.secret", "broker.listen"),
-            (
-                f"broker.secret: there is no file {config.broker.secret}: make one with "
-                "`head -c 32 /dev/urandom | base64`, and give it to gateways and `sshgate broker`"
-            ),
+        clause = (
+            f"broker.secret: there is no file {config.broker.secret}: make one with "
+            "`head -c 32 /dev/urandom | base64`, and give it to gateways and `sshgate broker`"
         )
+        yield ("broker.secret", "broker.listen"), clause
     for provider in ("anthropic", "openai", "gemini"):
-        model = getattr(config.models, provider)
+        model, key = getattr(config.models, provider), f"models.{provider}.keys"
         # With a broker of its own, the gateway has no keys.
         if model is not None and model.keys is not None and config.broker.listen is None and not model.keys.exists():
-            yield (
-                (f"models.{provider}.keys",),
-                f"models.{provider}.keys: there is no file or directory {model.keys}",
-            )
+            yield (key,), f"{key}: there is no file or directory {model.keys}"
     for name, profile in config.profiles.items():
+        models, environment = f"profiles.{name}.models", f"profiles.{name}.environment"
         for provider in profile.models:
             if getattr(config.models, provider) is None:
-                yield (
-                    (f"profiles.{name}.models",),
-                    (
-                        f"profiles.{name}.models: there is no models.{provider}: write models: {{{provider}: {{keys: "
-                        "FILE}}, or {} for keys that users bring"
-                    ),
-                )
+                example = f"models: {{{provider}: {{keys: FILE}}}}, or {{}} for keys that users bring"
+                yield (models,), f"{models}: there is no models.{provider}: write {example}"
         for variable in profile.environment:
             if profile.models and values.is_credential(variable):
-                yield (
-                    (f"profiles.{name}.environment", f"profiles.{name}.models"),
-                    (
-                        f"profiles.{name}.environment: {variable} would hand a key to every program in its sandboxes: "
-                        "put it into the file that models names as keys"
-                    ),
-                )
+                clause = f"{environment}: {variable} would hand a key to every program in its sandboxes"
+                yield (environment, models), f"{clause}: put it into the file that models names as keys"
 
 
 def _git(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -193,33 +182,18 @@ def workers_error(config: Config) -> str | None:
 
 
 def _web(web: Web, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:
-    open_to_others = not values.is_loopback(web.listen)
-    if local and open_to_others:
-        yield (
-            ("web.listen", "web"),
-            (
-                f"web.listen: sandboxes on this machine itself are for its own users, and {web.listen} is open to "
-                f"others: write 127.0.0.1:{web.listen.port}, or provider: kubernetes"
-            ),
-        )
-    elif open_to_others and web.tls is None and web.public_url is None and web.proxy is None:
-        yield (
-            ("web.listen", "web"),
-            (
-                f"web.listen: passwords and terminals would cross the network to {web.listen} in the clear: give tls, "
-                "or the proxy that does TLS"
-            ),
-        )
+    clause = _open_to_others("web.listen", web.listen)
+    if local and clause is not None:
+        yield ("web.listen", "web"), clause
+    elif clause is not None and web.tls is None and web.public_url is None and web.proxy is None:
+        clause = f"web.listen: passwords and terminals would cross the network to {web.listen} in the clear"
+        yield ("web.listen", "web"), f"{clause}: give tls, or the proxy that does TLS"
     if web.proxy is not None and not web.proxy.addresses:
         yield ("web.proxy",), "web.proxy: name the addresses that the proxy connects from"
     if web.proxy is not None and web.proxy.secret_file is not None and web.public_url is None:
-        yield (
-            ("web.proxy.secret_file", "web.proxy"),
-            (
-                "web.proxy.secret_file: with a proxy that logs people in, say web.public_url: else a page of any name "
-                "that is made to point at the proxy would count as ours"
-            ),
-        )
+        clause = "web.proxy.secret_file: with a proxy that logs people in, say web.public_url"
+        more = "else a page of any name that is made to point at the proxy would count as ours"
+        yield ("web.proxy.secret_file", "web.proxy"), f"{clause}: {more}"
 
 
 def ignored_settings(config: Config) -> list[str]:

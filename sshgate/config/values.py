@@ -7,9 +7,9 @@ is invalid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,7 +30,6 @@ _HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\Z"
 )
 _URL_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~-]+)*/?\Z")
-_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _CREDENTIAL = re.compile(
     r"[A-Z0-9_]+_(API_KEY|ACCESS_KEY|TOKEN|SECRET|PASSPHRASE)|AWS_BEARER_TOKEN_BEDROCK|ANTHROPIC_CUSTOM_HEADERS"
@@ -125,21 +124,24 @@ def probe(text: str) -> str:
     """Check what launchers are to look at: ``auto``, ``off``, or an IP address with a port."""
     if text not in ("auto", "off"):
         host = address(text).host
-        try:
-            ip_address(host)
-        except ValueError:
-            raise ValueError(f"{host!r} is no IP address: a name could not be looked up once it is closed") from None
+        if ip_of(host) is None:
+            raise ValueError(f"{host!r} is no IP address: a name could not be looked up once it is closed")
     return text
+
+
+def ip_of(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the IP address in ``text``, without a zone, and an IPv4-mapped one as IPv4; ``None`` if it is none."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (None if isinstance(address, IPv4Address) else address.ipv4_mapped) or address
 
 
 def is_loopback(listen: Address) -> bool:
     """Whether only this machine can reach the address. Of host names, only ``localhost`` counts: none is resolved."""
-    try:
-        parsed = ip_address(listen.host.partition("%")[0])
-    except ValueError:
-        return listen.host == "localhost"
-    mapped = None if isinstance(parsed, IPv4Address) else parsed.ipv4_mapped
-    return (mapped or parsed).is_loopback
+    parsed = ip_of(listen.host)
+    return parsed.is_loopback if parsed is not None else listen.host == "localhost"
 
 
 def public_url(text: str) -> str:
@@ -178,13 +180,6 @@ def upstream(text: str) -> str:
     return text.rstrip("/")
 
 
-def server_tool(text: str) -> str:
-    """Check the name of a tool that a provider runs, such as ``web_search``."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", text):
-        raise ValueError(f"{text!r} is no tool's name: write one such as web_search, or mcp, or url")
-    return text
-
-
 def is_credential(variable: str) -> bool:
     """Whether a variable of this name holds a key or token of a provider of models."""
     return _CREDENTIAL.fullmatch(variable) is not None
@@ -213,13 +208,6 @@ def network(text: str) -> str:
     return text
 
 
-def header(text: str) -> str:
-    """Check the name of an HTTP header."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", text):
-        raise ValueError(f"{text!r} cannot be the name of a header")
-    return text
-
-
 def quantity(text: str) -> str:
     """Check a Kubernetes resource quantity; returned unchanged."""
     quantity_value(text)
@@ -235,32 +223,28 @@ def quantity_value(text: str) -> float:
     return float(found[1]) * (_UNITS.get(unit) or float(f"1{unit}"))
 
 
-def variable(text: str) -> str:
-    """Check the name of an environment variable."""
-    if not is_variable(text):
-        raise ValueError(f"{text!r} cannot be the name of an environment variable")
-    return text
+def _matching(pattern: str | re.Pattern[str], clause: str) -> Callable[[str], str]:
+    """Return a check that all of a text matches the pattern; ``clause`` follows the text in the error."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text!r} {clause}")
+        return text
+
+    return check
 
 
-def dns_label(text: str) -> str:
-    """Check a DNS label (RFC 1123), as Kubernetes requires for namespaces; gateway names follow the same rule."""
-    if not _DNS_LABEL.match(text):
-        raise ValueError(f"{text!r} is no Kubernetes name: use 1-63 of a-z, 0-9 and inner '-'")
-    return text
-
-
-def absolute(text: str) -> str:
-    """Check an absolute path in the sandbox."""
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError(f"{text!r} is not a path that begins with /")
-    return text
-
-
-def image(text: str) -> str:
-    """Check that an image reference is not empty and has no blanks. The rest is left to the container runtime."""
-    if not text or re.search(r"\s", text):
-        raise ValueError(f"{text!r} is no image name: write name:tag or registry/name:tag")
-    return text
+server_tool = _matching(r"[a-z][a-z0-9_]*", "is no tool's name: write one such as web_search, or mcp, or url")
+"""Checks the name of a tool that a provider runs."""
+header = _matching(r"[A-Za-z][A-Za-z0-9-]*", "cannot be the name of a header")
+variable = _matching(_VARIABLE, "cannot be the name of an environment variable")
+# RFC 1123. Gateway names follow the same rule as Kubernetes' namespaces.
+dns_label = _matching(
+    r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "is no Kubernetes name: use 1-63 of a-z, 0-9 and inner '-'"
+)
+absolute = _matching(r"/[^\0]*", "is not a path that begins with /")
+image = _matching(r"\S+", "is no image name: write name:tag or registry/name:tag")
+"""Checks an image reference. All but blanks is left to the container runtime."""
 
 
 def description(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from sshgate.access.identity import Restrictions
-from sshgate.config.model import Forward, Profile
+from sshgate.config.model import Address, Forward, Profile
 from sshgate.errors import BadRequest, Denied
 
 # Bytes of a unix socket's path on Linux, without the closing NUL.
@@ -19,14 +19,8 @@ _HOST = re.compile(r"(?:[A-Za-z0-9_.:][A-Za-z0-9_.:%-]*)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Tcp:
+class Tcp(Address):
     """A TCP port on a host, whose name or address is as the client sent it (RFC 4254 section 7)."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
