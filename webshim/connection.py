@@ -101,16 +101,6 @@ class ConnectionAdmission(Protocol):
         """Report that this address has sent something that is not HTTP. ``reason`` is a phrase for the operator."""
 
 
-class Router(Protocol):
-    """Chooses the worker of each request."""
-
-    def moved(self, connection: Connection, data: bytes) -> bool:
-        """Move the connection to the worker that its next request belongs to, if that is another one.
-
-        ``data`` begins with the request's head. Returns whether the connection has moved; it must not be used then.
-        """
-
-
 class Connection(BudgetedReader):
     """One TCP connection, which holds a place until it ends. It is an ``access.connections.PendingLogin``.
 
@@ -124,18 +114,18 @@ class Connection(BudgetedReader):
         desk: ConnectionAdmission,
         peer: Peer,
         cut: Abort,
-        router: Router | None = None,
+        move: Move | None = None,
         **options: Any,
     ) -> None:
         """Raises ``LimitReached`` if it is not admitted. ``options`` are those of aiohttp's ``RequestHandler``.
 
-        ``router``: ``None`` if all requests belong to this process.
+        ``move``: ``None`` if all requests belong to this process.
         """
         super().__init__(server, **options)
         self.whole_peer = peer
         self.first = b""
         """What another worker has read of this connection already. Set it before ``connection_made``."""
-        self._router = router
+        self._move = move
         self._head = b""
         self._answered = 0
         self.peer = peer.source
@@ -195,7 +185,6 @@ class Connection(BudgetedReader):
         return int(self._request_in_progress)
 
     def make_room(self, seconds: float) -> None:
-        """See ``access.connections.PendingLogin``."""
         self._overdue.cancel()
         self._overdue = asyncio.get_running_loop().call_later(seconds, self._abort)
 
@@ -218,13 +207,13 @@ class Connection(BudgetedReader):
         if not self._request_count and is_header(data):
             self._desk.malformed(self.peer, "a PROXY header from an address that web.proxy_protocol does not list")
             self.force_close()
-        elif self._router is None or not (self._head or self._between_requests):
+        elif self._move is None or not (self._head or self._between_requests):
             # Without data aiohttp calls it, to go on with what it has kept of this request.
             if data and (current := self._current_request) is not None and current.content.is_eof():
-                self._router = None  # pipelined
+                self._move = None  # pipelined
             super().data_received(data)
         else:
-            self._route(self._router, data)
+            self._route(self._move, data)
 
     @property
     def _between_requests(self) -> bool:
@@ -240,7 +229,7 @@ class Connection(BudgetedReader):
         self._answered += bool(response.keep_alive and args[0].content.is_eof())
         return response, reset
 
-    def _route(self, router: Router, data: bytes) -> None:
+    def _route(self, move: Move, data: bytes) -> None:
         """Keep the head of a request until it is complete; then move the connection, or parse it here."""
         began = time.monotonic()
         self._head += data
@@ -249,12 +238,12 @@ class Connection(BudgetedReader):
             return
         data, self._head = self._head, b""
         short = 0 <= end < LONGEST_HEAD
-        moved = short and router.moved(self, data)
+        moved = short and move(self, data)
         self.budget.charge(time.monotonic() - began)
         if not moved:
             if not short or (len(data) > end + 4 and not _BODY.search(data, 0, end)):
                 # Too long, or pipelined: aiohttp may keep half of the next head, so the rest must be parsed here too.
-                self._router = None
+                self._move = None
             super().data_received(data)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
@@ -284,6 +273,12 @@ class Connection(BudgetedReader):
 
 MakeConnection = Callable[[Peer, Abort], Connection]
 """Makes the protocol object of a new connection. Raises ``LimitReached``."""
+
+Move = Callable[[Connection, bytes], bool]
+"""Moves a connection to the worker that its next request, whose head is given, belongs to, if that is another one.
+
+Returns whether it has moved; the connection must not be used then.
+"""
 
 
 def connection_of(request: web.Request) -> Connection:

@@ -64,9 +64,6 @@ class Signer:
             for purpose in get_args(Purpose)
         }
 
-    def __repr__(self) -> str:
-        return "<Signer>"
-
     def sign(self, purpose: Purpose, principal: Principal) -> str:
         """Return the signed text for a principal."""
         return self._serializers[purpose].dumps(principal)
@@ -100,9 +97,8 @@ def load(path: Path) -> Signer:
         except FileNotFoundError:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             key = _made(path)
-        if path.stat().st_mode & 0o077 and not os.access(path.parent, os.W_OK):
-            pass  # a mounted Secret, whose mode we cannot change
-        elif path.stat().st_mode & 0o077:
+        # Where we cannot write it is a mounted Secret, whose mode we cannot change.
+        if path.stat().st_mode & 0o077 and os.access(path.parent, os.W_OK):
             raise ConfigError([f"{path}: others can read the secret that logins are signed with (chmod 600)."])
     except OSError as error:
         raise ConfigError(

@@ -83,7 +83,7 @@ class Files:
         session = self._rest.own_of(principal, request)
         path = _path(request)
         download = _Download(request, path)
-        with self._state.transferring(download, principal, self._state.source(request)):
+        with self._state.transferring(download.cut, principal, self._state.source(request)):
             await self._run(session, download, path, _READ)
         answered = await download.completed()
         self._respond(session, "download", path, 0, answered.content_length or 0)
@@ -98,7 +98,7 @@ class Files:
         if (request.content_length or 0) > most:
             raise Refusal(413, "too_large", f"a file may have at most {most} bytes here.")
         upload = _Upload(request, most)
-        with self._state.transferring(upload, principal, self._state.source(request)):
+        with self._state.transferring(upload.cut, principal, self._state.source(request)):
             new = "new" if request.headers.get("If-None-Match") == "*" else ""
             await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark, o=new)
         size = upload.completed()
@@ -163,7 +163,7 @@ class _Transfer:
         self._refusal: Refusal | None = None
 
     def cut(self) -> None:
-        """Abort the transfer because its login is over; see ``state.Transfer``."""
+        """Abort the transfer because its login is over."""
         self._refusal = Refusal(401, "login", "your login is over.")
         self._gone.set()
 

@@ -28,7 +28,7 @@ MOST_BYTES = 32 * 1024
 
 
 class Handover:
-    """Both directions, for one worker's web front end: the ``connection.Router`` of its connections."""
+    """Both directions, for one worker's web front end."""
 
     def __init__(self, state: WebState, siblings: Siblings, make: MakeConnection) -> None:
         """``make``: Makes the protocol object of a connection that was handed to this worker."""
@@ -45,7 +45,8 @@ class Handover:
 
     # --- away from here ---
 
-    def moved(self, connection: Connection, data: bytes) -> bool:
+    def move(self, connection: Connection, data: bytes) -> bool:
+        """See ``connection.Move``."""
         headers = _headers(data)
         user = self._state.user_in(connection.peer, headers)
         if user is None or (owner := self._siblings.owner(user)) == self._siblings.index:

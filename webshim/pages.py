@@ -67,9 +67,6 @@ class Pages:
             text = _NAMED.sub(self._versioned, self._index.replace(PRELOAD_TAG, preloads))
             self._index = self._with_boot(text)
 
-    def __repr__(self) -> str:
-        return f"<Pages {len(self._parts)} files>"
-
     def index(self, base: str) -> web.Response:
         """Return the page with this base path, given without a trailing slash."""
         text = self._index.replace(BASE_TAG, f'<base href="{base}/">')

@@ -38,9 +38,6 @@ class UsersFile:
         # Checked for unknown users, so that they take the same time as known ones.
         self._nobody = _hasher.hash("nobody")
 
-    def __repr__(self) -> str:
-        return f"<UsersFile {len(self._hashes)} users>"
-
     async def check(self, user: str, password: str) -> str | None:
         """Check a password and return its proof (see ``proof``); ``None`` if it is wrong or the user is unknown.
 

@@ -17,7 +17,6 @@ _PORTS = {"http": 80, "https": 443}
 # Values of X-Forwarded-Proto. For a WebSocket, Traefik sends `ws` or `wss`.
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
-
 Headers = MultiMapping[str]
 """The headers of a request."""
 
@@ -145,4 +144,3 @@ def _only(headers: Headers, name: str) -> str:
     """Return a header that occurs exactly once, else an empty text: of two, one may come from the client."""
     lines = headers.getall(name, [])
     return lines[0] if len(lines) == 1 else ""
-

@@ -25,6 +25,15 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
+_STATUSES: Mapping[type[GateError], tuple[int, str]] = {
+    Denied: (403, "denied"),
+    BadRequest: (400, "request"),
+    NoSuchSandbox: (404, "not_found"),
+    LimitReached: (429, "limit"),
+    Unavailable: (503, "unavailable"),
+}
+"""Status and code of an error of the gateway; any other's are 502 and ``sandbox``."""
+
 SCHEME: web.AppKey[Callable[[web.Request], str]] = web.AppKey("scheme")
 """Returns the scheme that the browser of a request uses: ``http`` or ``https``."""
 
@@ -97,18 +106,8 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def _of_gate(error: GateError) -> Refusal:
-    message = str(error)
-    if isinstance(error, Denied):
-        return Refusal(403, "denied", message)
-    if isinstance(error, BadRequest):
-        return Refusal(400, "request", message)
-    if isinstance(error, NoSuchSandbox):
-        return Refusal(404, "not_found", message)
-    if isinstance(error, LimitReached):
-        return Refusal(429, "limit", message)
-    if isinstance(error, Unavailable):
-        return Refusal(503, "unavailable", message)
-    return Refusal(502, "sandbox", message)
+    status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), (502, "sandbox"))
+    return Refusal(*status, str(error))
 
 
 def _of_http(error: web.HTTPException) -> Refusal:

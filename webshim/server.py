@@ -210,8 +210,8 @@ class WebServer:
         assert self._runner is not None
         assert self._runner.server is not None
         return Connection(
-            self._runner.server, self, peer, cut, self._handover, loop=asyncio.get_running_loop(), access_log=None,
-            keepalive_timeout=KEEPALIVE_SECONDS,
+            self._runner.server, self, peer, cut, self._handover.move if self._handover is not None else None,
+            loop=asyncio.get_running_loop(), access_log=None, keepalive_timeout=KEEPALIVE_SECONDS,
         )  # fmt: skip
 
     def admit(self, peer: str, connection: Connection) -> ConnectionSlot | None:

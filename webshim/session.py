@@ -18,7 +18,7 @@ from sshgate.stream.terminal import TerminalSize
 from webshim.attention import Attention
 from webshim.credentials import Principal
 from webshim.output import Output, Start
-from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broken, Close, Snapshot, clean
+from webshim.protocol import INPUT_LIMIT, WINDOW_HIGH, WINDOW_LOW, Attach, Broken, Close, clean
 
 # Time between the two window changes that make a program redraw. It must notice both.
 REDRAW_SECONDS = 0.1
@@ -69,10 +69,6 @@ class Ending:
         return {"code": self.code, "signal": self.signal, "reason": self.reason, **started}
 
 
-def _nobody() -> None:
-    """Called for changes that nobody watches."""
-
-
 class WebSession:
     """One program of one user, with or without a browser attached.
 
@@ -104,7 +100,7 @@ class WebSession:
         """Seconds for which it stays listed after its end."""
         self.title = ""
         self.attention = Attention()
-        self.changed: Callable[[], None] = _nobody
+        self.changed: Callable[[], None] = lambda: None
         """Called whenever the summary may be another. The registry sets it."""
         self.place = place
         """Set if the program is to be held."""
@@ -247,10 +243,6 @@ class WebSession:
     def acknowledged(self) -> None:
         """Report that the viewer's ``acked`` has increased: the program may be able to write again."""
         self._room.set()
-
-    def keep(self, snapshot: Snapshot) -> None:
-        """Store a snapshot of the viewer's terminal; a useless one is ignored."""
-        self.output.keep(snapshot)
 
     def _redraw(self) -> None:
         size = self.size

@@ -55,7 +55,7 @@ class SessionEvents:
             stream, tasks = _Stream(changed), TaskSet()
             tasks.start(stream.cut_at(connection.lost))
             try:
-                with state.transferring(stream, principal, state.source(request)):
+                with state.transferring(stream.cut, principal, state.source(request)):
                     await response.prepare(request)
                     await self._serve(user, stream, response)
             except TimeoutError:
@@ -84,7 +84,7 @@ class SessionEvents:
 
 
 class _Stream:
-    """One stream; a ``state.Transfer``, so that it ends with its login."""
+    """One stream, which ends with its login."""
 
     def __init__(self, changed: Event) -> None:
         self.changed = changed

@@ -158,7 +158,6 @@ class Socket:
     # --- session.Viewer ---
 
     def wake(self) -> None:
-        """See ``session.Viewer``."""
         self._more.set()
 
     async def alive(self) -> bool:
@@ -172,7 +171,6 @@ class Socket:
         return True
 
     def end(self, code: int, reason: str) -> None:
-        """See ``session.Viewer``."""
         if not self._ended.done():
             self._ended.set_result((code, reason))
 
@@ -306,7 +304,7 @@ class Socket:
             case Snapshot() as snapshot:
                 if snapshot.offset > self._sent:
                     raise Broken("a snapshot of output that was not sent")
-                session.keep(snapshot)
+                session.output.keep(snapshot)
             case Ping(id):
                 return encode("pong", id=id)
             case Title(title):

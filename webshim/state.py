@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
@@ -29,13 +29,6 @@ TICKET_SECONDS = 30.0
 USED_SECONDS = 600.0
 # Sockets per user besides one for each session, since a socket that is being taken over still counts.
 SPARE_SOCKETS = 10
-
-
-class Transfer(Protocol):
-    """An upload or download in progress."""
-
-    def cut(self) -> None:
-        """Abort the transfer because its login is over. Returns at once; the transfer ends soon after."""
 
 
 class WebState:
@@ -66,7 +59,7 @@ class WebState:
         self.sessions = Sessions(gateway, web.sessions_per_user)
         self.tickets: OneTimeTokens[Ticket] = OneTimeTokens(TICKET_SECONDS)
         self.sockets: set[Socket] = set()
-        self._transfers: dict[Transfer, tuple[Principal, str]] = {}
+        self._transfers: dict[Callable[[], None], tuple[Principal, str]] = {}
         self._used = RateLimit(USED_SECONDS)
         self.draining = False
 
@@ -241,18 +234,18 @@ class WebState:
         ``over`` gets a principal and the client's address, and returns whether that login has ended.
         """
         self.close_sockets(lambda socket: over(socket.principal, socket.source), Close.LOGIN, reason)
-        for transfer, whose in list(self._transfers.items()):
+        for cut, whose in list(self._transfers.items()):
             if over(*whose):
-                transfer.cut()
+                cut()
 
     @contextmanager
-    def transferring(self, transfer: Transfer, principal: Principal, source: str) -> Iterator[None]:
-        """Register a transfer while the body runs, so that it is aborted when its login ends."""
-        self._transfers[transfer] = principal, source
+    def transferring(self, cut: Callable[[], None], principal: Principal, source: str) -> Iterator[None]:
+        """Call ``cut`` if the login ends while the body runs. It aborts a transfer, and returns at once."""
+        self._transfers[cut] = principal, source
         try:
             yield
         finally:
-            del self._transfers[transfer]
+            del self._transfers[cut]
 
     def drain(self, seconds: float) -> None:
         """Start to drain: accept nothing new, notify the pages, and end sessions to which nobody is attached.

@@ -46,15 +46,12 @@ class MemoryUserRecords:
         self._texts: dict[str, str] = {}
 
     async def all(self) -> Mapping[str, str]:
-        """See ``UserRecords``."""
         return dict(self._texts)
 
     async def read(self, user: str) -> str:
-        """See ``UserRecords``."""
         return self._texts.get(user, "")
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
-        """See ``UserRecords``."""
         self._texts[user] = change(self._texts.get(user, ""))
         return self._texts[user]
 
@@ -69,19 +66,13 @@ class FileUserRecords:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __repr__(self) -> str:
-        return f"<FileUserRecords {self._path}>"
-
     async def all(self) -> Mapping[str, str]:
-        """See ``UserRecords``."""
         return await asyncio.to_thread(self._read)
 
     async def read(self, user: str) -> str:
-        """See ``UserRecords``."""
         return (await self.all()).get(user, "")
 
     async def change(self, user: str, change: Callable[[str], str]) -> str:
-        """See ``UserRecords``."""
         return await asyncio.to_thread(self._changed, user, change)
 
     def _changed(self, user: str, change: Callable[[str], str]) -> str:

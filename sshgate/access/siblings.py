@@ -61,9 +61,6 @@ class SharedPage:
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, PAGE_BYTES)
 
-    def __repr__(self) -> str:
-        return f"<SharedPage, {len(self.read() or b'')} bytes>"
-
     def write(self, text: bytes) -> None:
         """Replace the text. One that is too long is dropped, and an empty one kept instead."""
         text = text if len(text) <= PAGE_BYTES - _HEAD.size else b""
@@ -116,9 +113,6 @@ class Inboxes:
         self.pages = [SharedPage() for _ in range(workers)]
         self.passwords = [os.memfd_create("sshgate passwords") for _ in range(PASSWORDS_AT_A_TIME)]
 
-    def __repr__(self) -> str:
-        return f"<Inboxes of {len(self.inboxes)} workers>"
-
     def close(self) -> None:
         """Close all ends. What was sent and not read is lost."""
         for one in (self.parent, self.to_parent, *self.inboxes, *self.to_workers):
@@ -150,12 +144,14 @@ class Siblings:
         self.count = len(boxes.inboxes)
         self.alive: set[int] = set()
         """The others that run, as far as this worker knows."""
+        self.pages = boxes.pages
+        """The workers' pages. Only its own worker writes to one."""
         self._boxes = boxes
         self._inbox = boxes.inboxes[index]
         self._published: dict[tuple[str, Hashable], Any] = {}
         self._pending: dict[int, dict[tuple[str, Hashable], Any]] = {}
         self._reports: dict[int, deque[tuple[str, Any]]] = {}
-        self._handlers: dict[str, Callable[[int, Any], None]] = {}
+        self._handlers: dict[str, Callable[[int, Any], object]] = {}
         self._answers: dict[str, Callable[[Any], Awaitable[Any]]] = {}
         self._takers: set[int] = set()
         self.handle(_TAKES, self._observe_taker)
@@ -194,7 +190,7 @@ class Siblings:
 
     # --- what all must know ---
 
-    def handle(self, topic: str, handler: Callable[[int, Any], None]) -> None:
+    def handle(self, topic: str, handler: Callable[[int, Any], object]) -> None:
         """Call ``handler(sender, value)`` for what others publish or report under ``topic``."""
         self._handlers[topic] = handler
 
@@ -270,12 +266,6 @@ class Siblings:
     def password_places(self) -> SharedPlaces:
         """Return the places of all workers for checks of passwords."""
         return SharedPlaces(self._boxes.passwords)
-
-    # --- the shared pages ---
-
-    def page(self, worker: int) -> SharedPage:
-        """Return a worker's page. Only that worker writes to it."""
-        return self._boxes.pages[worker]
 
     # --- internals ---
 

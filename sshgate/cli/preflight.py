@@ -34,7 +34,7 @@ def refusals(config: Config) -> list[str]:
 
 def _host_keys(directory: Path) -> Iterator[str]:
     if not any(directory.glob("ssh_host_*_key")):
-        place = _nearest(directory)
+        place = next(place for place in (directory, *directory.parents) if place.exists())
         if not os.access(place, os.W_OK | os.X_OK):
             yield f"ssh.host_keys: {directory} holds no host key, and none can be created: {place} is not writable."
         return
@@ -81,7 +81,3 @@ def _traces(settings: Traces) -> Iterator[str]:
         checked(settings)
     except ConfigError as error:
         yield from error.mistakes
-
-
-def _nearest(path: Path) -> Path:
-    return next(place for place in (path, *path.parents) if place.exists())

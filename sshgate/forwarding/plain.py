@@ -47,9 +47,6 @@ class PlainStream:
         self._ended = Event()
         self._closing: asyncio.Task[None] | None = None
 
-    def __repr__(self) -> str:
-        return f"<PlainStream {self._process!r}>"
-
     async def begin(self, program: Program) -> None:
         """Start the program. Returns at its first output, or when it has not ended within ``REFUSAL_SECONDS``.
 

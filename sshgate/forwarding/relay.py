@@ -79,19 +79,18 @@ class Relay:
         self._stream_ended = stream_ended
         self._reader = FrameReader()
         self._budget = turns.budget()
-        self._outbox = Flow(OUTBOX_HIGH, OUTBOX_LOW, self._pause, self._resume)
         self._room = Event()
         self._room.set()
+        self._outbox = Flow(OUTBOX_HIGH, OUTBOX_LOW, self._room.clear, self._room.set)
         self._numbers = count(1)
         self._streams: dict[int, RelayStream] = {}
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._listeners: dict[int, Accepted] = {}
-        self._closed = False
         self._ended = Event()
         self._tasks = TaskSet()
 
     def __repr__(self) -> str:
-        state = " closed" if self._closed else ""
+        state = " closed" if self._ended.is_set() else ""
         return f"<Relay {len(self._streams)} streams, {len(self._listeners)} listeners, {self._outbox!r}{state}>"
 
     @classmethod
@@ -128,7 +127,7 @@ class Relay:
     @property
     def alive(self) -> bool:
         """Whether the relay runs, so that streams can be opened."""
-        return not self._closed
+        return not self._ended.is_set()
 
     @property
     def streams(self) -> int:
@@ -189,7 +188,7 @@ class Relay:
         answer: asyncio.Future[bytes]
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         try:
-            if self._closed:
+            if self._ended.is_set():
                 raise ConnectFailed("the sandbox has ended")
             self.send(frame)
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -203,7 +202,7 @@ class Relay:
 
     def send(self, data: bytes) -> None:
         """Queue a frame without waiting for room; discard it once the relay has ended."""
-        if not self._closed:
+        if not self._ended.is_set():
             self._outbox.put(data)
 
     async def room(self) -> None:
@@ -216,12 +215,6 @@ class Relay:
         self._stream_ended()
 
     # --- its two tasks ---
-
-    def _pause(self) -> None:
-        self._room.clear()
-
-    def _resume(self) -> None:
-        self._room.set()
 
     async def _write(self) -> None:
         while (chunk := await self._outbox.get()) is not None:
@@ -247,7 +240,6 @@ class Relay:
             log.warning("relay.broken", output=_printable(complaint))
 
     def _lose(self) -> None:
-        self._closed = True
         self._ended.set()
         self._outbox.discard()
         for answer in self._answers.values():

@@ -404,15 +404,12 @@ class PodCache:
             visible=self._is_visible(record),
             reserved=uid in self._reserved,
             counted=self._reserved.get(uid) in self._sessions,
-            mine=record.state is State.WARM and record.usable and self._is_mine(uid),
+            mine=record.state is State.WARM and record.usable and is_mine(uid, self.instance, self._instances),
             unowned=ours and (reservation is None or (reservation.uid is not None and reservation.uid != uid)),
         )
 
     def _is_visible(self, record: Record) -> bool:
         return not record.deleting and not self.expectations.deleting(record.uid)
-
-    def _is_mine(self, uid: str) -> bool:
-        return is_mine(uid, self.instance, self._instances)
 
     def _expire(self, now: Now) -> None:
         """Forget what was expected or reserved too long ago. Every query that depends on it calls this first."""

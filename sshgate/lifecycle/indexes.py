@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from sshgate.config.values import matches
@@ -71,7 +72,7 @@ class Index(Generic[Group]):
     def until(self, group: Group, limit: float) -> Sequence[Key]:
         """The keys whose first part, a time, is at most ``limit``."""
         keys = self[group]
-        return keys[: bisect_right(keys, limit, key=_first)]
+        return keys[: bisect_right(keys, limit, key=itemgetter(0))]
 
 
 class Ranked(Index[tuple[Group, str]]):
@@ -322,7 +323,3 @@ def _add(counter: Counter[str], item: str, by: int) -> None:
     counter[item] += by
     if not counter[item]:
         del counter[item]
-
-
-def _first(key: Key) -> Any:
-    return key[0]

@@ -46,7 +46,8 @@ class Membership:
 
     def __init__(self, me: str) -> None:
         self._me = me
-        self._observed_time = 0.0
+        self.observed_time = 0.0
+        """Seconds in which we could have observed a renewal."""
         self._last: float | None = None
         self._values: dict[str, str] = {}
         self._renewals: dict[str, float] = {}
@@ -59,11 +60,6 @@ class Membership:
         alive = len(self.alive())
         return f"<Membership {alive} alive, {len({self._me, *self._renewals}) - alive} silent or gone>"
 
-    @property
-    def observed_time(self) -> float:
-        """Seconds in which we could have observed a renewal."""
-        return self._observed_time
-
     def observe(self, instance: str, value: str) -> None:
         """The Lease of ``instance`` was read; ``value`` is any text that changes with each renewal."""
         if self._values.get(instance) != value:
@@ -72,7 +68,7 @@ class Membership:
 
     def answered(self, instance: str) -> None:
         """The instance has shown that it lives: its silence starts again from 0."""
-        self._renewals[instance] = self._observed_time
+        self._renewals[instance] = self.observed_time
         self._left.discard(instance)
         self._vanished.discard(instance)
 
@@ -83,7 +79,7 @@ class Membership:
     def left(self, instance: str) -> None:
         """It has released its Lease. An instance never comes back, so it is dead at once."""
         self._left.add(instance)
-        self._renewals.setdefault(instance, self._observed_time)
+        self._renewals.setdefault(instance, self.observed_time)
 
     def count_time(self, now: float, instances: Iterable[str] = ()) -> None:
         """Count the time since the last call, in which the Leases could be read. ``now`` is monotonic.
@@ -92,10 +88,10 @@ class Membership:
         its Lease) starts now.
         """
         if self._last is not None and 0 <= now - self._last <= LONGEST_GAP:
-            self._observed_time += now - self._last
+            self.observed_time += now - self._last
         self._last = now
         for instance in instances:
-            self._renewals.setdefault(instance, self._observed_time)
+            self._renewals.setdefault(instance, self.observed_time)
 
     @property
     def all_name_by_lease(self) -> bool:
@@ -145,7 +141,7 @@ class Membership:
 
     def _silence(self, instance: str) -> float:
         renewed = self._renewals.get(instance)
-        return 0.0 if renewed is None else self._observed_time - renewed
+        return 0.0 if renewed is None else self.observed_time - renewed
 
 
 class Election:
@@ -174,11 +170,6 @@ class Election:
     def leads(self, now: float) -> bool:
         """Whether this gateway leads, as far as it knows."""
         return self._holder == self._me and self._looked is not None and now - self._looked <= STALE
-
-    @property
-    def holder(self) -> str | None:
-        """The gateway instance that leads; ``None`` where none does, or the Lease was not read yet."""
-        return self._holder
 
 
 def is_mine(uid: str, instance: str, instances: Collection[str]) -> bool:

@@ -131,10 +131,5 @@ def _named(one: CachedPod, membership: Membership, rules: Rules, now: Now) -> li
 
 def _is_starting(record: Record, membership: Membership) -> bool:
     """Whether it never had clients, is not ready, and the gateway that makes it lives."""
-    never = record.detached_at is None and record.last_seen is None
-    return (
-        never
-        and record.stage is not Stage.READY
-        and record.instance is not None
-        and not membership.dead(record.instance)
-    )
+    never = record.detached_at is None and record.last_seen is None and record.stage is not Stage.READY
+    return never and record.instance is not None and not membership.dead(record.instance)

@@ -113,9 +113,6 @@ class ShellFiles:
         self._names: tuple[object, int] | None = None
         self._page: tuple[object, int, list[tuple[bytes, Status]]] | None = None
 
-    def __repr__(self) -> str:
-        return f"<ShellFiles {self._process!r}>"
-
     async def begin(self) -> None:
         """Send the script of the operations. Raises ``OSError`` where the sandbox lacks the programs for them."""
         text = resources.files("sshgate.sandbox").joinpath("files.sh").read_text("ascii")

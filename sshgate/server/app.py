@@ -116,7 +116,12 @@ async def serve(
         refuse_public([config.ssh.listen, *([config.web.listen] if config.web is not None else [])])
     stop = _stop_signals(worker is not None)
     siblings = Siblings(worker.boxes, worker.index) if worker is not None else None
-    async with _siblings_open(siblings), Core(config, siblings) as core, _telemetry_open(config, core, worker):
+    async with AsyncExitStack() as stack:
+        if siblings is not None:
+            siblings.open()
+            stack.callback(siblings.close)
+        core = await stack.enter_async_context(Core(config, siblings))
+        await stack.enter_async_context(_telemetry_open(config, core, worker))
         events = core.telemetry.events
         frontends = Frontends(config, core)
         try:
@@ -143,19 +148,6 @@ async def serve(
             core.readiness.serving = False
         events.report_omitted()
         events.emit(Code.STOPPED)
-
-
-@asynccontextmanager
-async def _siblings_open(siblings: Siblings | None) -> AsyncIterator[None]:
-    """Exchange messages with the other workers while the body runs."""
-    if siblings is None:
-        yield
-        return
-    siblings.open()
-    try:
-        yield
-    finally:
-        siblings.close()
 
 
 @asynccontextmanager

@@ -73,9 +73,6 @@ class Frontends:
         self.addresses: list[Address] = []
         """The addresses that SSH is bound to: it comes last in ``_all``."""
 
-    def __repr__(self) -> str:
-        return f"<Frontends {self._all!r}>"
-
     async def listen(self) -> None:
         """Start to accept connections. If it raises ``GateError``, ``close`` shuts the front ends opened so far."""
         for frontend in self._all:

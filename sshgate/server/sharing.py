@@ -34,15 +34,10 @@ class SharedCounts:
         siblings.when_gone(connections.forget_worker)
         connections.others = self
 
-    def __repr__(self) -> str:
-        return f"<SharedCounts of {self._counted}>"
-
     def counted(self, user: str, origin: str, number: int) -> None:
-        """See ``Others``."""
         self._siblings.publish(self._counted, (user, origin), number)
 
     def charged(self, origin: str, offence: Offence) -> None:
-        """See ``Others``."""
         self._siblings.report(self._charged, (origin, offence.value))
 
     def _observe_count(self, worker: int, value: Any) -> None:
@@ -82,7 +77,7 @@ class SharedReport:
         self._readiness = readiness
         self._metrics = metrics
         self._siblings = siblings
-        self._page = siblings.page(siblings.index)
+        self._page = siblings.pages[siblings.index]
         if left := self._page.read():
             metrics.carry_on(left)
         metrics.reads("sshgate_workers", "Processes of this gateway that run.", (), lambda: {(): 1.0})
@@ -91,9 +86,6 @@ class SharedReport:
         )
         siblings.answers("ready", self._is_ready)
         siblings.answers("metrics", self._leave)
-
-    def __repr__(self) -> str:
-        return f"<SharedReport {self._siblings!r}>"
 
     async def why_not(self) -> str | None:
         """See ``HealthReport``: ready if one worker is."""
@@ -111,8 +103,7 @@ class SharedReport:
         await self._leave(None)
         answered = await self._siblings.ask("metrics", seconds=METRICS_SECONDS)
         running = {self._siblings.index, *(worker for worker, left in answered.items() if left)}
-        pages = range(self._siblings.count)
-        return summed((self._siblings.page(one).read() or b"", one in running) for one in pages)
+        return summed((page.read() or b"", one in running) for one, page in enumerate(self._siblings.pages))
 
     async def _leave(self, _: object) -> bool:
         self._page.write(self._metrics.snapshot())

@@ -6,6 +6,7 @@ imported. They are its children only: if it dies, the kernel sends them SIGTERM,
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -116,8 +117,9 @@ class Parent:
         last = time.monotonic()
         while self._running or (self._began and not self._stopping):
             select.select([woken, self._boxes.parent], [], [], self._wait())
-            while _drained(woken):
-                pass
+            with contextlib.suppress(BlockingIOError):
+                while woken.recv(4096):
+                    pass
             self._pass_on_signals()
             self._read_reports()
             self._collect()
@@ -295,10 +297,3 @@ def _preload(config: Config) -> None:
     gc.collect()
     # So that a collection in a worker does not copy the pages of what is here.
     gc.freeze()
-
-
-def _drained(end: socket.socket) -> bool:
-    try:
-        return len(end.recv(4096)) == 4096
-    except BlockingIOError:
-        return False

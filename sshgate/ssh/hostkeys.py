@@ -26,10 +26,6 @@ _KINDS: tuple[tuple[str, str, dict[str, int]], ...] = (
 _PATTERN = "ssh_host_*_key"
 
 
-class NoHostKeys(ConfigError):
-    """The directory holds no host key."""
-
-
 def load(directory: Path, make: bool = True) -> list[asyncssh.SSHKeyPair]:
     """Load all host keys of ``directory``, ed25519 first. Blocking.
 
@@ -37,13 +33,13 @@ def load(directory: Path, make: bool = True) -> list[asyncssh.SSHKeyPair]:
         make: Generate an ed25519 and an RSA key if there is none.
 
     Raises:
-        NoHostKeys: There is no key, and ``make`` is false.
-        ConfigError: Keys cannot be used (one sentence for each), or the directory cannot be read or written.
+        ConfigError: Keys cannot be used (one sentence for each), or the directory cannot be read or written. Or there
+            is no key, and ``make`` is false.
     """
     try:
         paths = sorted(directory.glob(_PATTERN))
         if not paths and not make:
-            raise NoHostKeys([f"{directory}: holds no host key."])
+            raise ConfigError([f"{directory}: holds no host key."])
         paths = paths or _make(directory)
     except OSError as error:
         raise ConfigError([f"{directory}: cannot keep host keys there: {error.strerror}."]) from error

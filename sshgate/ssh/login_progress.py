@@ -50,7 +50,6 @@ class LoginProgress:
         return good
 
     def make_room(self, seconds: float) -> None:
-        """See ``PendingLogin``."""
         self._stay()
         self._leaving = asyncio.get_running_loop().call_later(seconds, self._cut, MADE_ROOM)
 

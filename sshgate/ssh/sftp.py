@@ -268,30 +268,15 @@ class _Server:
         if refusal is not None:
             raise refusal
 
-    async def _remove(self, packet: Packet) -> None:
-        await self._files.act(b"removed", packet.path())
-
     async def _mkdir(self, packet: Packet) -> None:
         path, attrs = packet.path(), packet.attrs()
         await self._files.make_directory(path, 0o777 if attrs.mode is None else attrs.mode)
-
-    async def _rmdir(self, packet: Packet) -> None:
-        await self._files.act(b"undirectory", packet.path())
 
     async def _realpath(self, packet: Packet) -> bytes:
         return packets.one_name(await self._files.resolved(packet.path() or b"."))
 
     async def _readlink(self, packet: Packet) -> bytes:
         return packets.one_name(await self._files.target(packet.path()))
-
-    async def _rename(self, packet: Packet) -> None:
-        await self._files.act(b"renamed", packet.path(), packet.path())
-
-    async def _posix_rename(self, packet: Packet) -> None:
-        await self._files.act(b"replaced", packet.path(), packet.path())
-
-    async def _hardlink(self, packet: Packet) -> None:
-        await self._files.act(b"linked", packet.path(), packet.path())
 
     async def _symlink(self, packet: Packet) -> None:
         # OpenSSH's order of the two paths, which differs from the protocol's draft.
@@ -350,13 +335,24 @@ def _checked(offset: int) -> int:
 
 
 _Handler = Callable[[_Server, Packet], Awaitable[bytes | None]]
+
+
+def _acting(operation: bytes, paths: int) -> _Handler:
+    """Return the handler of a request that is one operation of files.sh on so many paths."""
+
+    def handle(server: _Server, packet: Packet) -> Awaitable[None]:
+        return server._files.act(operation, *(packet.path() for _ in range(paths)))
+
+    return handle
+
+
 _HANDLERS: dict[int | bytes, _Handler] = {
     3: _Server._open, 4: _Server._close, 5: _Server._read, 6: _Server._write, 7: _Server._lstat, 8: _Server._fstat,
-    9: _Server._setstat, 10: _Server._fsetstat, 11: _Server._opendir, 12: _Server._readdir, 13: _Server._remove,
-    14: _Server._mkdir, 15: _Server._rmdir, 16: _Server._realpath, 17: _Server._stat, 18: _Server._rename,
-    19: _Server._readlink, 20: _Server._symlink,
-    b"posix-rename@openssh.com": _Server._posix_rename, b"statvfs@openssh.com": _Server._statvfs,
-    b"fstatvfs@openssh.com": _Server._fstatvfs, b"hardlink@openssh.com": _Server._hardlink,
+    9: _Server._setstat, 10: _Server._fsetstat, 11: _Server._opendir, 12: _Server._readdir, 13: _acting(b"removed", 1),
+    14: _Server._mkdir, 15: _acting(b"undirectory", 1), 16: _Server._realpath, 17: _Server._stat,
+    18: _acting(b"renamed", 2), 19: _Server._readlink, 20: _Server._symlink,
+    b"posix-rename@openssh.com": _acting(b"replaced", 2), b"statvfs@openssh.com": _Server._statvfs,
+    b"fstatvfs@openssh.com": _Server._fstatvfs, b"hardlink@openssh.com": _acting(b"linked", 2),
     b"fsync@openssh.com": _Server._fsync, b"lsetstat@openssh.com": _Server._lsetstat,
     b"limits@openssh.com": _Server._limits, b"expand-path@openssh.com": _Server._expand,
     b"copy-data": _Server._copy_data,

@@ -44,21 +44,17 @@ class Flow:
         self._resume = resume
         # A deque would be 600 bytes larger, and it never holds many.
         self._chunks: list[tuple[int, bytes]] = []
-        self._eof = False
+        self.ended = False
+        """Whether the end was put in. Chunks may still be queued."""
         self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         state = " paused" if self.paused else ""
-        return f"<Flow {self.size}/{self.high} bytes{state}{' eof' if self._eof else ''}>"
-
-    @property
-    def ended(self) -> bool:
-        """Whether the end was put in. Chunks may still be queued."""
-        return self._eof
+        return f"<Flow {self.size}/{self.high} bytes{state}{' eof' if self.ended else ''}>"
 
     def put(self, data: bytes, stream: int = 0) -> None:
         """Queue a chunk. Empty chunks, and all chunks after the end, are dropped."""
-        if not data or self._eof:
+        if not data or self.ended:
             return
         last = self._chunks[-1] if self._chunks else None
         if last is not None and last[0] == stream and len(last[1]) + len(data) <= COALESCE_LIMIT:
@@ -73,12 +69,12 @@ class Flow:
 
     def put_eof(self) -> None:
         """Mark the end: the source will put nothing more."""
-        self._eof = True
+        self.ended = True
         self._wake()
 
     def discard(self) -> None:
         """Drop what is queued, mark the end, and resume the source if it is paused."""
-        self._eof = True
+        self.ended = True
         self.drop()
         self._wake()
 
@@ -94,7 +90,7 @@ class Flow:
         Waits until there are some. Cancellation loses nothing.
         """
         while not self._chunks:
-            if self._eof:
+            if self.ended:
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
             try:

@@ -25,6 +25,3 @@ class Telemetry:
         self.metrics.first_byte(timings, prompt)
         if self.events.tracer is not None:
             self.events.tracer.first_byte(timings)
-
-    def __repr__(self) -> str:
-        return f"<Telemetry {self.events!r}, {self.receipts!r}>"

@@ -99,9 +99,6 @@ class Events:
         self.emit = EventContext(self, {}).emit
         """Emits an event that shares no fields with others."""
 
-    def __repr__(self) -> str:
-        return f"<Events to {len(self._sinks)} sinks>"
-
     def add(self, sink: Sink) -> None:
         """Add a sink for later events."""
         self._sinks.append(sink)

@@ -33,11 +33,7 @@ class OwnReport:
         self._metrics = metrics
         self.why_not = readiness.why_not
 
-    def __repr__(self) -> str:
-        return f"<OwnReport {self._metrics!r}>"
-
     async def metrics(self) -> bytes:
-        """See ``HealthReport``."""
         return self._metrics.text()
 
 
@@ -58,9 +54,6 @@ class HealthServer:
             ]
         )
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=CLOSE_SECONDS)
-
-    def __repr__(self) -> str:
-        return f"<HealthServer on {self._listen}, {self._report!r}>"
 
     async def open(self) -> None:
         """Start to serve. Raises ``ConfigError`` if the address cannot be bound."""

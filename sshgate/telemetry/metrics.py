@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import add
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -18,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from sshgate import __version__
+from sshgate.stream.bridge import Traffic
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Record
 from sshgate.telemetry.timings import Stage, Timings
@@ -44,15 +44,6 @@ log = structlog.get_logger("sshgate.metrics")
 
 Reading = Callable[[], Mapping[tuple[str, ...], float]]
 """Returns the current values of a gauge by the values of its labels; ``{(): 3}`` without labels. Must not block."""
-
-
-class CarriedBytes(Protocol):
-    """Counts the bytes of one session, as ``bridge.Traffic`` does."""
-
-    up: int
-    """Bytes from the client."""
-    down: int
-    """Bytes to the client."""
 
 
 class _Family(msgspec.Struct, array_like=True):
@@ -88,7 +79,7 @@ class Metrics:
         self._carried: list[_Family] = []
         ProcessCollector(registry=self.registry)
         self._readings: dict[str, tuple[str, tuple[str, ...], Reading]] = {}
-        self._carrying: dict[int, CarriedBytes] = {}
+        self._carrying: dict[int, Traffic] = {}
         self._up = self._down = 0
         self._events = self._counter("sshgate_events", "Audit events by code.", "event")
         self._logins = self._counter(
@@ -118,7 +109,7 @@ class Metrics:
         _begin(self._failures, *FAILURES)
         _begin(self._claims, "warm", "cold", "joined")
         self.reads("sshgate_info", "The version that runs.", ("version",), lambda: {(__version__,): 1.0})
-        self.registry.register(_AtScrape(self))
+        self.registry.register(self)
 
     def __repr__(self) -> str:
         return f"<Metrics {len(self._carrying)} sessions carried, {len(self._readings)} readings>"
@@ -150,7 +141,7 @@ class Metrics:
         self._readings[name] = (about, labels, reading)
 
     @contextmanager
-    def carrying(self, traffic: CarriedBytes) -> Iterator[None]:
+    def carrying(self, traffic: Traffic) -> Iterator[None]:
         """Count the bytes of a session while the body runs, and add the final numbers to the total at its end."""
         self._carrying[id(traffic)] = traffic
         try:
@@ -238,8 +229,8 @@ class Metrics:
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, about, labels, buckets=buckets, registry=self.registry)
 
-    def at_scrape(self) -> Iterator[Metric]:
-        """Yield the metrics that are read at the scrape."""
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics that are read at the scrape, for prometheus_client."""
         carried = CounterMetricFamily("sshgate_bytes", "Bytes of sessions, in: from clients.", labels=["direction"])
         running = list(self._carrying.values())
         carried.add_metric(["in"], self._up + sum(traffic.up for traffic in running))
@@ -292,16 +283,6 @@ class _Summed:
 
     def collect(self) -> Iterator[Metric]:
         return (one.metric() for one in self._families)
-
-
-class _AtScrape:
-    """Collector for prometheus_client that yields the metrics read at a scrape."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        return self._metrics.at_scrape()
 
 
 def _begin(counter: Counter, *values: str) -> None:

@@ -57,9 +57,6 @@ class LoggedExporter(SpanExporter):
         self._status: int | None = None
         self._failing: str | None = None
 
-    def __repr__(self) -> str:
-        return f"<LoggedExporter {self._endpoint} {'works' if self._failing is None else 'fails'}>"
-
     def answered(self, response: requests.Response, *_: object, **__: object) -> None:
         """Response hook of ``requests``: remember the status of the collector's answer."""
         self._status = response.status_code

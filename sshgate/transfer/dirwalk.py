@@ -21,9 +21,6 @@ class DirectoryStack:
     def __init__(self, fd: int) -> None:
         self._levels: list[tuple[int, tuple[int, int]]] = [(fd, device_and_inode(fd))]
 
-    def __repr__(self) -> str:
-        return f"<DirectoryStack {self.depth} deep>"
-
     @property
     def depth(self) -> int:
         """The number of levels below the root."""

@@ -31,12 +31,13 @@ class Display:
         self.entries = 0
         self.size = 0
         self._json = as_json
-        self._wants_bar = bar
+        self.wants_totals = bar
+        """Whether the sender should count the files first, for the progress bar."""
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Display:
-        if self._wants_bar:
+        if self.wants_totals:
             self._progress = _bar()
             self._task = self._progress.add_task("", total=None)
             self._progress.start()
@@ -48,11 +49,6 @@ class Display:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-    @property
-    def wants_totals(self) -> bool:
-        """Whether the sender should count the files first, for the progress bar."""
-        return self._wants_bar
 
     def show(self, record: Record) -> None:
         """Advance the bar by one record of the copy."""

@@ -64,6 +64,8 @@ class Receiver:
     hexadecimal string for a temporary name.
     """
 
+    _budget: Budget  # set by `_begin`, before the first entry
+
     def __init__(self, writing: WriteOptions, report: Callable[[bytes, str], None], token: Callable[[], str]) -> None:
         self.writing = writing
         self.entries = 0
@@ -82,7 +84,6 @@ class Receiver:
         self._ignored_file = False
         self._offered: PartialFile | None = None
         self._compared: tuple[int, int] | None = None
-        self._budget: Budget | None = None
 
     def __repr__(self) -> str:
         return f"<Receiver {self.entries} entries, {self.size} bytes, {self.failed} failed>"
@@ -144,7 +145,7 @@ class Receiver:
 
     def _entry(self, record: Record) -> Record | None:
         if self._skipping:
-            self._skip(record)
+            self._skipping += isinstance(record, Enter) - isinstance(record, Leave)
             return None
         if self._file is not None or self._ignored_file:
             self._finish(record)
@@ -153,7 +154,6 @@ class Receiver:
             self._leave()
             return None
         directories = self._directories or self._begin(record)
-        assert self._budget is not None
         self._budget.charge_entry()
         name = getattr(record, "name", b"")
         try:
@@ -256,7 +256,6 @@ class Receiver:
         if self._offered is not None:
             self._offered.discard()
             self._offered = None
-        assert self._budget is not None
         if not self._resumes(record.size):
             raise ProtocolError("its records are in a wrong order")
         complete = open_existing(fd, name, os.O_RDONLY)
@@ -309,7 +308,6 @@ class Receiver:
             if not (self._ignored_file or self._skipping):
                 raise ProtocolError("its records are in a wrong order")
             return
-        assert self._budget is not None
         self._budget.charge(len(content))
         try:
             self._file.write(content)
@@ -321,7 +319,6 @@ class Receiver:
             self._drop(reason(error))
 
     def _whole(self, record: Whole, name: bytes, fd: int) -> None:
-        assert self._budget is not None
         self._budget.charge(len(record.content))
         write_whole(fd, self._temporary(name, 0), name, record, self.writing.mask, self._new[-1])
         self.entries += 1
@@ -331,7 +328,6 @@ class Receiver:
         """Apply a record within a file other than a chunk: a hole, or the file's end."""
         if isinstance(record, Hole):
             if self._file is not None:
-                assert self._budget is not None
                 self._file.hole(record.length)
                 self._budget.charge_hole(record.length)
             return
@@ -365,9 +361,6 @@ class Receiver:
             self._fail(self._file.name, why)
             self._file = None
             self._ignored_file = True
-
-    def _skip(self, record: Record) -> None:
-        self._skipping += isinstance(record, Enter) - isinstance(record, Leave)
 
     def _end(self) -> Done:
         if self._file is not None or self._entered or self._skipping or self._ignored_file:

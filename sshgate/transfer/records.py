@@ -16,7 +16,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Union, get_args
 
 _HEAD = struct.Struct(">BII")
 # The longest frame, and the content that fits into it. A large file is sent in frames of exactly this size, a power of
@@ -161,10 +161,7 @@ class ProtocolError(Exception):
     """The other end violates the protocol; nothing that it sends can be trusted. The text is a clause."""
 
 
-_KINDS: tuple[Any, ...] = (
-    Enter, Leave, File, Chunk, Hole, Sum, Broken, Symlink, Hardlink, Offer, Have, Same, Problem, Totals, End, Done,
-    Whole,
-)  # fmt: skip
+_KINDS: tuple[Any, ...] = get_args(Record)
 _TAGS = {kind: tag for tag, kind in enumerate(_KINDS)}
 _CHUNK_TAG = _TAGS[Chunk]
 

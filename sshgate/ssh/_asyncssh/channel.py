@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import asyncssh
 from asyncssh.channel import SSHChannel, SSHForwardChannel
@@ -13,15 +13,6 @@ from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 from sshgate.forwarding.destinations import Tcp, Unix
 from sshgate.ssh._asyncssh.incoming import LONGEST_REQUEST
 from sshgate.stream.tasks import Event
-
-if TYPE_CHECKING:
-    _Channel = SSHChannel[bytes]
-    _ServerChannel = asyncssh.SSHServerChannel[bytes]
-    _ForwardChannel = SSHForwardChannel[bytes]
-else:
-    _Channel = SSHChannel
-    _ServerChannel = asyncssh.SSHServerChannel
-    _ForwardChannel = SSHForwardChannel
 
 # Data that arrives while a channel is paused is joined up to this size.
 COALESCE_LIMIT = 32 * 1024
@@ -62,7 +53,7 @@ async def wait_writable(gone: Event, *rooms: Event) -> None:
         await full.wait()
 
 
-class BoundedChannel(_Channel):
+class BoundedChannel(SSHChannel[bytes]):
     """A channel of any kind, with bounds on what its client makes it keep."""
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
@@ -95,7 +86,7 @@ class BoundedChannel(_Channel):
         """Do nothing, as in ``Transport``."""
 
 
-class AsyncsshSessionChannel(BoundedChannel, _ServerChannel):
+class AsyncsshSessionChannel(BoundedChannel, asyncssh.SSHServerChannel[bytes]):
     """A session channel that sends the exit status after the output, and bounds what its client can queue."""
 
     _end_requests: tuple[tuple[bytes, bytes], ...] = ()
@@ -196,7 +187,7 @@ class ForwardSession(Protocol):
         """The client has closed the channel. Bytes that it sent before may follow."""
 
 
-class AsyncsshForwardChannel(BoundedChannel, _ForwardChannel):
+class AsyncsshForwardChannel(BoundedChannel, SSHForwardChannel[bytes]):
     """The channel of one forwarded connection of any kind."""
 
     def set_inbound_peer_names(self, *names: object) -> None:
