@@ -364,6 +364,10 @@ class WebSession:
             return not self.sized  # its first socket is still to come
         return await self.viewer.alive()
 
+    def taken(self) -> int | None:
+        """Return how much the page has parsed while output waits for it; ``None``: it has all, or is not there."""
+        return self.viewer.acked if self.viewer is not None and self.output.end > self.viewer.acked else None
+
     async def wait_closed(self) -> None:
         await self._gone.wait()
 

@@ -171,6 +171,8 @@ class ProfileLimits:
     """Seconds to wait for a node with room. Raise it if a cluster autoscaler adds nodes."""
     sessions: int = 20
     """Held sessions in one sandbox (see ``Profile.hold``)."""
+    sessions_per_user: int = 100
+    """Held sessions of one user in all their named sandboxes, as these say at a login that begins one."""
     reattach: float = 60.0
     """Seconds for which the connection to a held session is opened again when it breaks."""
 
@@ -275,8 +277,9 @@ class Profile:
     settle: float = 3.0
     """Seconds for which a pod must be ready before a login can claim it, unless a launcher parked in it has found the
     network policy in force; see ``network.probe``."""
-    parked: tuple[Literal["terminal", "pipe"], ...] = ("terminal", "pipe")
-    """Launchers parked in each warm sandbox; an empty list: each program is started by an exec of its own."""
+    parked: tuple[Literal["terminal", "pipe", "resident"], ...] = ("terminal", "pipe", "resident")
+    """Launchers parked in each warm sandbox; an empty list: each program is started by an exec of its own. The
+    resident, which keeps held sessions, waits only where one can begin in a warm sandbox (see ``hold``)."""
     home: Home | None = None
     """Named sandboxes of this profile get a persistent home (Kubernetes only); ``None``: they get none."""
     forward: Forward = Forward()

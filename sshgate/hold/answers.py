@@ -107,13 +107,18 @@ def ending_of(status: object) -> str:
     return f"status {outcome.status}" if isinstance(outcome, Exited) else f"signal {getattr(outcome, 'name', '')}"
 
 
-def refusal_of(payload: bytes, most: int) -> GateError:
-    """Return why a wish to join was refused, where ``most`` sessions may be."""
+def refusal_of(payload: bytes, most: int, of_user: int = 0) -> GateError:
+    """Return why a wish to join was refused, where ``most`` sessions may be, or its user may have ``of_user``."""
     reason = payload.decode("ascii", "replace")
+    if reason == "full" and of_user:
+        return LimitReached(
+            f"you have {of_user} sessions in your sandboxes, as many as you may: `ssh -s USER@HOST sessions` lists "
+            "them, and `ssh -s USER=NAME=SESSION@HOST end-session` ends one."
+        )
     if reason == "full":
         return LimitReached(
-            f"this sandbox has {most} sessions, as many as it may; end one: "
-            "`ssh -s USER=NAME=SESSION@HOST end-session`."
+            f"this sandbox has {most} sessions, as many as it may: `ssh -s USER=NAME@HOST sessions` lists them, "
+            "and `ssh -s USER=NAME=SESSION@HOST end-session` ends one."
         )
     if reason in ("gone", "silent"):
         return SessionGone(GONE if reason == "gone" else SILENT)

@@ -18,12 +18,18 @@ MYPY = False
 if MYPY:
     from typing import Any
 
-# Its number changes with the frames: a resident of another version is not joined.
+# Its number changes with the frames: a resident of another version is not joined. Listing and ending sessions never
+# change, so that every version can do that.
 HELLO = b"sshgate hold 2\n"
 FULL = b"sshgate hold full\n"
 HEAD = struct.Struct(">BI")
 OFFSET = struct.Struct(">Q")
 SIZE = struct.Struct(">HHHH")
+
+
+# Seconds without any frame of an attachment; of one that has joined nothing, because launchers wait as long.
+SILENT_SECONDS = 60.0
+PARKED_SECONDS = 3600.0
 
 
 class Kind:
@@ -62,6 +68,18 @@ class Attachment:
         self.reported = 0
         self.wish: dict[str, Any] = {}
 
+    def close(self) -> None:
+        for fd in (self.incoming, self.outgoing):
+            try:
+                os.set_blocking(fd, True)  # the launcher has the same open files
+            except OSError:
+                pass
+            os.close(fd)
+        self.control.close()
+
+    def is_silent(self, now: float) -> bool:
+        return now - self.last_frame > (PARKED_SECONDS if self.session is None else SILENT_SECONDS)
+
 
 class Listener:
     """The socket of a resident in the directory of its user, and a lock that is held until the process ends."""
@@ -88,6 +106,8 @@ class Listener:
             raise PermissionError(self.directory)
         self.lock = os.open(self.directory + "/lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(self.lock, 0)
+        os.write(self.lock, HELLO)
         try:
             os.unlink(self.path)  # noqa: PTH108
         except OSError:

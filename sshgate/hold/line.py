@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from sshgate.config.values import is_label
 from sshgate.errors import GateError, StartFailed
 from sshgate.hold import frames, replies, resident, screen, terminal
-from sshgate.hold.frames import FULL, HEAD, HELLO, SIZE
+from sshgate.hold.frames import FULL, HEAD, HELLO, SIZE, Kind
 from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import RESIDENT_MARK, Program, quote
 from sshgate.stream import modes, turns
 from sshgate.stream.flow import Flow
-from sshgate.stream.interfaces import STDOUT, Exec, Lost, Process, Request
+from sshgate.stream.interfaces import STDOUT, Exec, Exited, Lost, Process, Request
 from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TerminalSize
 
 # Seconds for the resident's first line. python3 starts in some 20 ms, on a very busy node in seconds.
 HELLO_SECONDS = 20.0
+# Seconds for an answer about its sessions.
+ANSWER_SECONDS = 10.0
+# Sessions of another version that a sentence names.
+MOST_NAMED = 5
 # Bytes of a frame's payload at most. A resident of ours never sends more.
 LONGEST = 64 * 1024
 # Bytes of frames that wait for the exec: above this, only input that was promised a place is queued.
@@ -59,9 +65,11 @@ def _source() -> bytes:
 
 SOURCE = _source()
 
-# Looks for a resident in the directories of its user, else becomes one. Nobody else may have made the directory.
+# Looks for a resident in the directories of its user, else becomes one. Nobody else may have made the directory. With
+# an argument, a resident of another version is ended first. `_socket`: what `socket` imports takes longer than the rest.
 _ATTACH = f"""{RESIDENT_MARK}
-import array,os,socket,stat,sys,time
+import array,os,stat,sys,time
+import _socket as socket
 if sys.version_info<(3,7):
     os.write(1,{NONE!r})
     os._exit(0)
@@ -73,10 +81,18 @@ def mine(p):
         return stat.S_ISDIR(s.st_mode) and s.st_uid==os.getuid() and not s.st_mode&63
     except OSError:
         return False
+def ended(p,s):
+    if open(p+"/lock","rb").read(64)=={HELLO!r}:
+        return False
+    os.kill(array.array("i",s.getsockopt(socket.SOL_SOCKET,socket.SO_PEERCRED,12))[0],9)
+    time.sleep(.1)
+    return True
 def attach(p):
     s=socket.socket(socket.AF_UNIX,socket.SOCK_STREAM)
     try:
         s.connect(p+"/socket")
+        if sys.argv[1:] and ended(p,s):
+            return
     except OSError:
         return
     s.sendmsg([b"p"],[(socket.SOL_SOCKET,socket.SCM_RIGHTS,array.array("i",[0,1]))])
@@ -123,7 +139,7 @@ for i in range(40):
 os._exit(1)
 """
 # -I and -S: faster, and files in the sandbox cannot change what is imported.
-_START = "command -v python3 >/dev/null 2>&1&&exec python3 -IS -c " + quote(_ATTACH.encode()).decode() + ";echo none"
+_START = "command -v python3 >/dev/null 2>&1&&exec python3 -IS -c " + quote(_ATTACH.encode()).decode()
 
 
 class NoResident(GateError):
@@ -133,7 +149,7 @@ class NoResident(GateError):
 
 
 class OtherVersion(NoResident):
-    """The sandbox's sessions are kept by a resident with which this version of sshgate cannot speak."""
+    """Sessions run that are kept by a resident with which this version of sshgate cannot speak."""
 
 
 class SessionGone(StartFailed):
@@ -170,34 +186,94 @@ class Line:
 
         Raises as ``find``.
         """
-        line = await cls.find(sandbox, SOURCE)
-        assert line is not None
+        parked = sandbox.parked("resident")
+        if parked is not None:
+            return cls(parked, b"")
+        return await cls.fresh(sandbox)
+
+    @classmethod
+    async def fresh(cls, sandbox: Sandbox, to_park: bool = False) -> Line:
+        """As ``open``, by an exec of its own.
+
+        A resident of another version that keeps nothing is replaced. Raises as ``find``, and ``OtherVersion``.
+        """
+        line, hello = await cls._begin(sandbox, SOURCE, to_park)
+        if hello != HELLO:
+            try:
+                names = [str(one["name"])[:80] for one in json.loads(await line.ask(Kind.LIST)) if not one["status"]]
+            except (ValueError, TypeError, KeyError, RecursionError, ProtocolError) as error:
+                raise NoResident("what keeps sessions in the sandbox broke its rules.") from error
+            finally:
+                await line.close()
+            if not names:
+                line, hello = await cls._begin(sandbox, SOURCE, to_park, replaces=True)
+            if hello != HELLO:
+                await line.close()
+                raise OtherVersion(_other_version(names))
         return line
 
     @classmethod
-    async def find(cls, sandbox: Sandbox, source: bytes = b"") -> Line | None:
-        """Attach to the sandbox's resident. Where there is none, start ``source``; without it return ``None``.
+    async def find(cls, sandbox: Sandbox) -> Line | None:
+        """Attach to the sandbox's resident, of whichever version, to list or end sessions; ``None``: there is none.
 
         Raises:
             NoResident: the sandbox has no python3 that can run it.
-            OtherVersion: it has one of another version.
             StartFailed: it does not answer; otherwise as ``Sandbox.start``.
         """
-        process = await park(sandbox, None)
+        line, hello = await cls._begin(sandbox, b"")
+        if hello:
+            return line
+        await line.close()
+        return None
+
+    @classmethod
+    async def _begin(
+        cls, sandbox: Sandbox, source: bytes, to_park: bool = False, replaces: bool = False
+    ) -> tuple[Line, bytes]:
+        start = _START + " replace" * replaces + ";echo none"
+        process = await park(sandbox, None, fresh=to_park, plain=None if to_park else ("/bin/sh", "-c", start))
         try:
-            await launch(process, Program(Request(Exec(_START.encode())), shell="/bin/sh"))
+            if process.pid is not None:
+                await launch(process, Program(Request(Exec(start.encode())), shell="/bin/sh"))
             async with asyncio.timeout(HELLO_SECONDS):
-                rest = await _hello(process, source)
+                hello, rest = await _hello(process, source)
         except TimeoutError as error:
             await process.close()
             raise StartFailed("what keeps sessions in the sandbox did not answer within 20 s; try again.") from error
         except BaseException:
             await process.close()
             raise
-        if rest is None:
-            await process.close()
-            return None
-        return cls(process, rest)
+        return cls(process, rest), hello
+
+    def take(self) -> Process:
+        """Give up the exec, which has joined nothing and printed nothing but its first line, to be parked."""
+        self._writer.cancel()
+        self._budget.close()
+        return self._process
+
+    async def ask(self, kind: int, payload: bytes = b"") -> bytes | None:
+        """Send what one LISTED answers. Returns its payload; ``None``: there is no such session.
+
+        Raises:
+            StartFailed: no answer comes.
+            ProtocolError: no resident answers like this.
+        """
+        answers: list[bytes | None] = []
+
+        def take(found: int, answer: bytes) -> Iterator[None]:
+            answers.append(answer if found == Kind.LISTED else None)
+            yield
+
+        self.send(kind, payload)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while not answers and await self.read(take):
+                    pass
+        except TimeoutError as error:
+            raise StartFailed("what keeps sessions in the sandbox does not answer; try again.") from error
+        if not answers:
+            raise StartFailed("what keeps sessions in the sandbox was ended; try again.")
+        return answers[0]
 
     def send(self, kind: int, payload: bytes = b"") -> None:
         """Queue a frame."""
@@ -263,13 +339,30 @@ class FrameReader:
         self._rest = data[at:]
 
 
-async def _hello(process: Process, source: bytes) -> bytes | None:
-    """Wait for the resident's first line; send its source if that is missing. Returns the output after the line."""
+async def park_resident(sandbox: Sandbox) -> Process | None:
+    """Start a resident in a warm sandbox and attach to it, to be parked. ``None``: the sandbox cannot have one.
+
+    Raises as ``Line.find``. Cancelling ends the exec.
+    """
+    try:
+        line = await Line.fresh(sandbox, to_park=True)
+    except NoResident:
+        return None
+    return line.take()
+
+
+async def _hello(process: Process, source: bytes) -> tuple[bytes, bytes]:
+    """Wait for the resident's first line; send its source if that is missing.
+
+    Returns the line, empty where nothing runs and there is no source, and the output after it.
+    """
     seen = b""
     length = 0
     while length <= LONGEST:
         if (chunk := await process.read()) is None:
-            if isinstance(await process.wait(), Lost) and not seen.endswith(NONE):
+            # An API server may report a broken connection as success.
+            outcome = await process.wait()
+            if (isinstance(outcome, Lost) or outcome == Exited(0)) and not seen.endswith((NONE, FULL)):
                 raise StartFailed("the connection to the sandbox broke; try again.")
             break
         length += len(chunk[1])
@@ -278,20 +371,24 @@ async def _hello(process: Process, source: bytes) -> bytes | None:
         seen += chunk[1]
         if seen == MISSING:
             if not source:
-                return None
+                return b"", b""
             await process.write(source)
             seen = b""
         elif found := _HELLO.search(seen):
-            if found[0] != HELLO:
-                raise OtherVersion(
-                    "the sandbox's sessions were begun by another version of sshgate, and only that can join them."
-                )
-            return seen[found.end() :]
+            return found[0], seen[found.end() :]
     if seen.endswith(FULL):
         raise NoResident("the sandbox's sessions have as many clients as they may; close some.")
     if seen.endswith(NO_PLACE):
         raise NoResident("the sandbox's user can write neither to /tmp nor to /dev/shm nor to its home.")
     raise NoResident("the sandbox has no python3 that could keep sessions; install python3 in its image.")
+
+
+def _other_version(names: list[str]) -> str:
+    listed = ", ".join(one if is_label(one) else "?" for one in names[:MOST_NAMED]) or "some"
+    return (
+        f"sessions of another version of sshgate run in the sandbox ({listed}), which only that one can join; "
+        "end them by `ssh -s USER=NAME=SESSION@HOST end-session`."
+    )
 
 
 def packed(size: TerminalSize) -> bytes:

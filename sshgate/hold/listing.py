@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sshgate.config.values import is_label
@@ -18,8 +17,6 @@ from sshgate.stream.terminal import LARGEST
 
 # Sessions of one sandbox that are listed, running and ended ones.
 MOST = 128
-# Seconds for an answer.
-ANSWER_SECONDS = 10.0
 # Seconds until a session that was hung up is looked for again.
 END_PAUSES = (0.1, 0.5, 1.0, 1.0)
 
@@ -68,30 +65,15 @@ async def end(sandbox: Sandbox, name: str) -> bool:
 
 
 async def _ask(sandbox: Sandbox, kind: int, payload: bytes = b"") -> bytes | None:
-    answers: list[bytes | None] = []
-
-    def take(found: int, answer: bytes) -> Iterator[None]:
-        answers.append(answer if found == Kind.LISTED else None)
-        yield
-
+    line = await Line.find(sandbox)
+    if line is None:
+        return None
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            line = await Line.find(sandbox)
-            if line is None:
-                return None
-            try:
-                line.send(kind, payload)
-                while not answers and await line.read(take):
-                    pass
-            except ProtocolError as error:
-                raise NoResident("what keeps sessions in the sandbox broke its rules.") from error
-            finally:
-                await line.close()
-    except TimeoutError as error:
-        raise StartFailed("what keeps sessions in the sandbox does not answer; try again.") from error
-    if not answers:
-        raise StartFailed("what keeps sessions in the sandbox was ended; try again.")
-    return answers[0]
+        return await line.ask(kind, payload)
+    except ProtocolError as error:
+        raise NoResident("what keeps sessions in the sandbox broke its rules.") from error
+    finally:
+        await line.close()
 
 
 def _parsed(answer: bytes, now: float) -> list[HeldSession]:

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from sshgate.hold.answers import GONE, Past, joined_of, offset_of, outcome_of, p
 from sshgate.hold.frames import OFFSET, Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError, SessionGone, packed
 from sshgate.hold.screen import for_empty, put_back
+from sshgate.hold.signs import Alive, Signs, Taken, nothing_known
 from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program, held_script
@@ -25,7 +26,7 @@ from sshgate.sandbox.process import END_OF_TRANSMISSION
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDERR, STDOUT, Break, Control, Lost, Outcome, Resize, Shell, Signal
 from sshgate.stream.modes import Modes
-from sshgate.stream.tasks import Event, TaskSet, cancel
+from sshgate.stream.tasks import Event, cancel
 from sshgate.stream.terminal import TerminalSize
 
 # Bytes of output buffered for the client.
@@ -60,9 +61,6 @@ CONNECTED = b"\r\x1b[2K"
 REOPENING = b"\r\nsshgate: the connection to the sandbox broke; your program runs on, connecting again...\r\n"
 TAMPERED = "what keeps this session in the sandbox broke its rules; the session may run on, log in again to see."
 
-Alive = Callable[[], Awaitable[bool]]
-"""Returns whether the client shows a sign of life; may wait."""
-
 
 class HeldProcess:
     """One client's end of a held session. The caller of ``attach`` closes it; the session goes on.
@@ -70,7 +68,9 @@ class HeldProcess:
     When the exec breaks, it is opened again, and input and output go on where they were, exactly once.
     """
 
-    def __init__(self, sandbox: Sandbox, line: Line, wish: Wish, alive: Alive) -> None:
+    def __init__(
+        self, sandbox: Sandbox, line: Line, wish: Wish, alive: Alive, taken: Taken = nothing_known
+    ) -> None:
         self.pid: int | None = None
         self.name = ""
         """The session's name, after ``launch``."""
@@ -85,7 +85,6 @@ class HeldProcess:
         self._sandbox = sandbox
         self._line: Line | None = line
         self._wish = wish
-        self._alive = alive
         self._client = secrets.token_hex(16)
         self._size = TerminalSize()
         self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
@@ -108,7 +107,7 @@ class HeldProcess:
         self._scripted = False
         self._agent = ""
         self._answered = Event()
-        self._probes = TaskSet()
+        self._signs = Signs(alive, taken, lambda: self._send(Kind.ALIVE))
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -116,14 +115,16 @@ class HeldProcess:
         return f"<HeldProcess {self.name} {self._flow!r} {len(self._unacknowledged)} bytes not taken, {state}>"
 
     @classmethod
-    async def attach(cls, sandbox: Sandbox, wish: Wish, alive: Alive) -> HeldProcess:
+    async def attach(
+        cls, sandbox: Sandbox, wish: Wish, alive: Alive, taken: Taken = nothing_known
+    ) -> HeldProcess:
         """Attach to the resident of a sandbox. No session is joined yet. Cancelling ends the exec.
 
         Raises:
             NoResident: the sandbox has no python3 for it.
             GateError: as ``Line.open``.
         """
-        return cls(sandbox, await Line.open(sandbox), wish, alive)
+        return cls(sandbox, await Line.open(sandbox), wish, alive, taken)
 
     async def launch(self, program: Program) -> None:
         """Join the wished session, or begin one that runs ``program``. The screen comes by ``read``.
@@ -239,7 +240,7 @@ class HeldProcess:
         self._finished.set()
         if self._task is not None:
             await cancel(self._task)
-        await self._probes.cancel()
+        await self._signs.close()
         await self._drop_line()
 
     async def end(self) -> bool:
@@ -322,7 +323,7 @@ class HeldProcess:
             # After the session's end too: the resident waits for the report.
             while await line.read(self._take):
                 # What the client does not read stays in the pipes, and stops the program in the end.
-                await self._room.wait()
+                await self._signs.room(self._room)
         finally:
             await cancel(pinging)
             await self._drop_line()
@@ -399,8 +400,7 @@ class HeldProcess:
         elif kind == Kind.TAKEN:
             self._taken(offset_of(payload))
         elif kind == Kind.PROBE:
-            if not len(self._probes):
-                self._probes.start(self._answer_probe())
+            self._signs.ask()
         elif kind == Kind.ENDED:
             self._end(outcome_of(payload))
         elif kind == Kind.JOINED:
@@ -461,10 +461,6 @@ class HeldProcess:
         del self._unacknowledged[:count]
         self._input_room.set()
 
-    async def _answer_probe(self) -> None:
-        if await self._alive():
-            self._send(Kind.ALIVE)
-
     def _begin(self, payload: bytes) -> None:
         """Take JOINED. Raises ``ProtocolError`` if it is not what a resident sends."""
         answer, joined = joined_of(payload), self._joined
@@ -489,4 +485,4 @@ class HeldProcess:
     def _refuse(self, payload: bytes) -> None:
         if self._joined is None or self._joined.done():
             raise ProtocolError("a refusal of nothing")
-        self._joined.set_exception(refusal_of(payload, self._wish.most))
+        self._joined.set_exception(refusal_of(payload, self._wish.most, self._wish.of_user))

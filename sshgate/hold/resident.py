@@ -42,11 +42,12 @@ ENDED_KEPT = 32
 GIVEN_UP_KEPT = 64
 # Seconds for which an ended session can be resumed.
 RESUMED_SECONDS = 120.0
-# Seconds: for a sign of life when somebody logs in; without any frame of an attachment.
+# Seconds for a sign of life when somebody logs in.
 PROBE_SECONDS = 2.0
-SILENT_SECONDS = 60.0
-# Seconds: a resident without sessions and attachments ends; how often idle shells are looked for.
+# Seconds: a resident without sessions and attachments ends, soon if it never had a session (its warm sandbox was claimed
+# for something else); how often idle shells are looked for.
 UNUSED_SECONDS = 600.0
+NEVER_USED_SECONDS = 3.0
 LOOK_SECONDS = 5.0
 
 
@@ -61,6 +62,7 @@ class Resident(Watcher):
         self.attachments: list[Attachment] = []
         self.entrance = Listener(directory)
         self.used = time.monotonic()
+        self.keeps = NEVER_USED_SECONDS
         self.looked = time.monotonic()
 
     def open(self) -> None:
@@ -82,7 +84,7 @@ class Resident(Watcher):
         self.watch(self.wake, select.EPOLLIN, None)
 
     def run(self) -> None:
-        while self.sessions or self.attachments or self.ended or time.monotonic() - self.used < UNUSED_SECONDS:
+        while self.sessions or self.attachments or self.ended or time.monotonic() - self.used < self.keeps:
             for fd, events in self.epoll.poll(self.until_due()):
                 self.ready(fd, events)
             self.due()
@@ -117,6 +119,8 @@ class Resident(Watcher):
     def until_due(self) -> float:
         now = time.monotonic()
         due = [self.looked + LOOK_SECONDS]
+        if not self.ended:
+            due.append(self.used + self.keeps)
         due += [session.redraw_at for session in self.sessions.values() if session.redraw_at]
         due += [one.wait_until for one in self.attachments if one.waits]
         due += [one.owes_since + ACK_SECONDS for one in self.attachments if one.owes_since and len(one.output) < OUTBOX]
@@ -139,7 +143,7 @@ class Resident(Watcher):
                         del silent.session.given_up[:-GIVEN_UP_KEPT]
                     self.leave(silent)
                 self.decide(one)
-            elif now - one.last_frame > SILENT_SECONDS:
+            elif one.is_silent(now):
                 self.leave(one)
         if self.looked + LOOK_SECONDS <= now:
             self.looked = now
@@ -191,13 +195,7 @@ class Resident(Watcher):
         for fd in (one.incoming, one.outgoing, one.control.fileno()):
             if fd in self.masks:
                 self.unwatch(fd)
-        for fd in (one.incoming, one.outgoing):
-            try:
-                os.set_blocking(fd, True)  # the launcher has the same open files
-            except OSError:
-                pass
-            os.close(fd)
-        one.control.close()
+        one.close()
         session = one.session
         if session is not None:
             session.attached.remove(one)
@@ -429,8 +427,10 @@ class Resident(Watcher):
         session = Session(name, str(wish["program"])[:80], str(wish["shell"]), float(wish["detached"]))
         session.size = one.size
         session.agent = self.directory + "/agent-" + session.id if wish.get("agents") else ""
+        session.begun_with_agent = bool(session.agent and one.agent)
         session.begin(binascii.a2b_base64(wish["script"]), self.directory)
         self.sessions[name] = session
+        self.keeps = UNUSED_SECONDS
         self.watch(session.master, select.EPOLLIN, session)
         return session
 

@@ -79,7 +79,9 @@ class Session:
         self.redraw_at = 0.0
         self.given_up: list[str] = []
         self.agent = ""
-        """The program's SSH_AUTH_SOCK, a link of the session's own; ``""`` where agents are not forwarded."""
+        """The program's SSHGATE_AGENT, a link of the session's own; ``""`` where agents are not forwarded."""
+        self.begun_with_agent = False
+        """Whether it is its SSH_AUTH_SOCK as well."""
 
     @property
     def end(self) -> int:
@@ -154,6 +156,8 @@ class Session:
             os.dup2(file, 3)
             environment = {name: text for name, text in os.environ.items() if name not in NOT_PASSED}
             if self.agent:
+                environment["SSHGATE_AGENT"] = self.agent
+            if self.begun_with_agent:
                 environment["SSH_AUTH_SOCK"] = self.agent
             os.execve("/bin/sh", ["sh", "-c", START], environment)
         finally:
@@ -237,7 +241,7 @@ class Session:
             self.set_size()
 
     def point_agent(self) -> None:
-        """Let SSH_AUTH_SOCK of the program lead to the agent of the client that came last and has one."""
+        """Let SSHGATE_AGENT of the program lead to the agent of the client that came last and has one."""
         if not self.agent:
             return
         found = [one.agent for one in self.attached if one.agent and self.status is None]

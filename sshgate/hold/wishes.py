@@ -28,11 +28,13 @@ class Wish:
     detached: float = 600.0
     """Seconds for which an idle shell is kept without a client."""
     most: int = 20
-    """Sessions in one sandbox at most."""
+    """Sessions in this sandbox at most."""
+    of_user: int = 0
+    """Sessions of the user in all sandboxes at most, where that leaves this one fewer; 0: it does not."""
     reattach: float = 60.0
     """Seconds for which a broken connection to the sandbox is opened again."""
     agents: bool = False
-    """Whether agents are forwarded: SSH_AUTH_SOCK leads to that of the client that came last."""
+    """Whether agents are forwarded: SSHGATE_AGENT leads to that of the client that came last."""
     placed: bool = False
     """Whether the client keeps its place: see ``Place``."""
     id: str = ""

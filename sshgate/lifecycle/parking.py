@@ -9,9 +9,9 @@ is handed out with its sandbox.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -20,19 +20,19 @@ from sshgate.lifecycle.indexes import Index
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.sandbox.enter import park
-from sshgate.sandbox.interfaces import Sandbox
+from sshgate.sandbox.interfaces import Kind, Sandbox
 from sshgate.sandbox.side_execs import dismiss
 from sshgate.stream.interfaces import Process
 from sshgate.stream.tasks import TaskSet
 from sshgate.stream.terminal import Terminal
-
-Kind = Literal["terminal", "pipe"]
 
 # Seconds, varied by a quarter: the kubelet closes an exec without traffic after 4 h, many load balancers after 1 h.
 # Each launcher is replaced before that.
 RENEW = 2400.0
 # Seconds until a sandbox in which parking failed is tried again. A login that claims it starts its own launcher.
 AGAIN = 30.0
+# A resident that has ended soon after its start so often is not started again.
+EARLY_ENDS = 3
 # Execs that are started at a time, so that logins take precedence on the nodes.
 AT_ONCE = 4
 
@@ -42,8 +42,8 @@ log = structlog.get_logger("sshgate.lifecycle")
 class ParkableSandbox(Sandbox, Protocol):
     """A warm sandbox in which launchers can be parked."""
 
-    def leave(self, terminal: bool, process: Process) -> None:
-        """Give the sandbox a parked launcher: ``parked(terminal)`` returns it, and the sandbox closes it otherwise."""
+    def leave(self, kind: Kind, process: Process) -> None:
+        """Give the sandbox a parked launcher: ``parked(kind)`` returns it, and the sandbox closes it otherwise."""
 
     @property
     def fenced(self) -> bool:
@@ -59,6 +59,8 @@ class _ParkingPlace:
 
     sandbox: ParkableSandbox
     waiting: dict[Kind, _ParkedLauncher] = field(default_factory=dict)
+    without_resident: bool = False
+    early_ends: int = 0
     tried: float = float("-inf")
     task: asyncio.Task[None] | None = None
 
@@ -80,6 +82,7 @@ class Parking:
         registry: Registry,
         kinds: Mapping[str, Sequence[Kind]],
         enter: Callable[[Record], ParkableSandbox | None],
+        attach: Callable[[Sandbox], Awaitable[Process | None]],
         jitter: Callable[[], float],
     ) -> None:
         """Nothing is parked before the first ``look``.
@@ -88,11 +91,13 @@ class Parking:
             kinds: what to park, by profile.
             enter: the sandbox of a pod; ``None`` where there is none, for now or for good: its profile was removed,
                 or its pod is not known yet or any more.
+            attach: starts a sandbox's resident and attaches to it; ``None``: it cannot have one.
             jitter: a random number from 0 to 1.
         """
         self._registry = registry
         self._kinds = kinds
         self._enter = enter
+        self._attach = attach
         self._jitter = jitter
         self._places: dict[str, _ParkingPlace] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -175,6 +180,8 @@ class Parking:
                 self._changed.add(uid)
                 return mono + AGAIN
             place = self._places[uid] = _ParkingPlace(sandbox)
+        if place.without_resident:
+            kinds = [kind for kind in kinds if kind != "resident"]
         missing = [kind for kind in kinds if kind not in place.waiting]
         due = [kind for kind, one in place.waiting.items() if one.until <= mono]
         if place.task is None and (missing or due):
@@ -195,7 +202,10 @@ class Parking:
         try:
             for kind in kinds:
                 async with self._room:
-                    process = await park(place.sandbox, Terminal() if kind == "terminal" else None, fresh=True)
+                    process = await self._park(place.sandbox, kind)
+                if process is None:
+                    place.without_resident = True
+                    continue
                 self._left(place, record.uid, kind, process)
                 if place.sandbox.fenced:
                     self._registry.cache.fence(record.uid)
@@ -209,6 +219,11 @@ class Parking:
         finally:
             place.task = None
 
+    async def _park(self, sandbox: Sandbox, kind: Kind) -> Process | None:
+        if kind == "resident":
+            return await self._attach(sandbox)
+        return await park(sandbox, Terminal() if kind == "terminal" else None, fresh=True)
+
     def _left(self, place: _ParkingPlace, uid: str, kind: Kind, process: Process) -> None:
         old = place.waiting.pop(kind, None)
         if old is not None:
@@ -217,12 +232,17 @@ class Parking:
         until = self._registry.now.mono + RENEW * (0.75 + self._jitter() / 2)
         watch = asyncio.create_task(self._see_end(place, uid, kind, process))
         place.waiting[kind] = _ParkedLauncher(process, until, watch)
-        place.sandbox.leave(kind == "terminal", process)
+        place.sandbox.leave(kind, process)
 
     async def _see_end(self, place: _ParkingPlace, uid: str, kind: Kind, process: Process) -> None:
         """A parked launcher prints nothing, so anything that can be read means that it is of no more use."""
+        parked = self._registry.now.mono
         await process.read()
         place.waiting.pop(kind, None)
+        if kind == "resident" and self._registry.now.mono - parked < AGAIN:
+            # The image's python3 may be such that a resident ends soon, each time.
+            place.early_ends += 1
+            place.without_resident = place.early_ends >= EARLY_ENDS
         self._closing.start(process.close())
         self._wake(uid)
 

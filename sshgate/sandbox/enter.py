@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sshgate.errors import ProgramMissing, StartFailed
 from sshgate.sandbox import launcher
@@ -19,7 +19,9 @@ MARK_SECONDS = 15.0
 LONGEST_COMPLAINT = 1000
 
 
-async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False) -> Process:
+async def park(
+    sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False, plain: Sequence[str] | None = None
+) -> Process:
     """Get a launcher that has reported its process id and waits for its command line.
 
     A launcher that is parked in the sandbox is used first, unless ``fresh`` asks for one to be parked. No byte of a
@@ -28,16 +30,20 @@ async def park(sandbox: Sandbox, terminal: Terminal | None, fresh: bool = False)
 
     Args:
         terminal: the terminal of a new launcher; ``None``: pipes.
+        plain: a program of ours that is started instead, without the launcher's mark, if nothing has to be looked at
+            first. The process has no ``pid`` then.
 
     Raises:
         ProgramMissing: the sandbox has no POSIX shell.
         StartFailed: the shell does not answer, or ended; otherwise as ``Sandbox.start``.
     """
-    parked = None if fresh else sandbox.parked(terminal is not None)
+    parked = None if fresh else sandbox.parked("pipe" if terminal is None else "terminal")
     if parked is not None:
         return parked
     argv = launcher.PARKED_ARGV if fresh else launcher.ARGV
     probe = sandbox.probe(fresh)
+    if plain is not None and probe is None:
+        return await sandbox.start(plain, None)
     process = await sandbox.start(argv if probe is None else launcher.looking(argv, probe), terminal)
     try:
         async with asyncio.timeout(MARK_SECONDS) as limit:

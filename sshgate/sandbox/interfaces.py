@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -11,6 +11,9 @@ from sshgate.sandbox.probe import Probe, Verdict
 from sshgate.sandbox.side_execs import SideExecs
 from sshgate.stream.interfaces import Process
 from sshgate.stream.terminal import Terminal
+
+Kind = Literal["terminal", "pipe", "resident"]
+"""What can be parked in a sandbox: a launcher with a terminal or on pipes, or an exec attached to its resident."""
 
 Notice = Callable[[str], None]
 """Called with a short progress text while a sandbox starts (``pulling image``); must not block."""
@@ -57,8 +60,8 @@ class Sandbox(Protocol):
     async def addresses(self) -> tuple[str, ...]:
         """Its own addresses, without loopback. Waits a moment if they are not known yet; may be empty."""
 
-    def parked(self, terminal: bool) -> Process | None:
-        """Take a launcher parked in it, with a terminal or on pipes; ``None``: there is none. The caller closes it."""
+    def parked(self, kind: Kind) -> Process | None:
+        """Take what is parked in it; ``None``: there is none of this kind. The caller closes it."""
 
     async def forget(self) -> None:
         """End the launchers parked in it. Programs can still be started. Never raises."""
@@ -191,6 +194,9 @@ class NamedSandboxes(Protocol):
             BadRequest: it exists with another profile, and the user asked for one (``order.chosen``).
             GateError: as ``Provider.create`` and ``admit``.
         """
+
+    def names(self, user: str) -> Collection[str]:
+        """The names of this user's sandboxes, as far as is known, without asking."""
 
     def unattended(self) -> Sequence[Unattended]:
         """Those without clients that this gateway has to look after: none, or all where it is the leader.

@@ -238,7 +238,7 @@ class Login:
             self.forwards.session(granted) as place,
         ):
             async with progress.show():
-                work = _enter(pending, granted, events, timings, client, wanted, port)
+                work = _enter(pending, granted, events, timings, client, partial(self._limited, granted, wanted), port)
                 wait = await wait_for_sandbox(client, work, interruptible=terminal is not None)
             if wait is None:
                 events.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
@@ -291,6 +291,9 @@ class Login:
                 await notices.say(client, granted.request, outcome.reason)
             if outcome is not None:
                 await client.finish(outcome)
+
+    async def _limited(self, granted: Grant, wanted: Wish | None) -> Wish | None:
+        return wanted if wanted is None else await self._gateway.held.limited(self.identity.user, granted, wanted)
 
     def _sandbox_remains(self, granted: Grant, cut: bool) -> bool:
         """Return whether the sandbox outlives this session; if not, its programs need no (slow) hang-up."""
@@ -446,7 +449,7 @@ async def _enter(
     events: EventContext,
     timings: Timings,
     client: Client,
-    wanted: Wish | None,
+    limit: Callable[[], Awaitable[Wish | None]],
     port: PortUse,
 ) -> tuple[Sandbox, Process]:
     sandbox = await pending.get()
@@ -454,7 +457,7 @@ async def _enter(
     timings.mark(Stage.CLAIM)
     events.emit(Code.CLAIM, sandbox=sandbox.id, how=pending.source, scope=granted.scope, name=granted.name)
     port.open(sandbox)
-    process = await held.enter(sandbox, granted, wanted, client)
+    process = await held.enter(sandbox, granted, await limit(), client)
     timings.mark(Stage.ENTER)
     return sandbox, process
 

@@ -11,6 +11,7 @@ from sshgate.errors import BadRequest
 from sshgate.forwarding.destinations import offers_agent
 from sshgate.hold.line import NoResident, OtherVersion
 from sshgate.hold.process import HeldProcess
+from sshgate.hold.signs import nothing_known
 from sshgate.hold.wishes import Place, Wish
 from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.interfaces import Sandbox
@@ -80,7 +81,7 @@ async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: C
             return look is None or bool(await look())
 
         try:
-            return await HeldProcess.attach(sandbox, wanted, alive)
+            return await HeldProcess.attach(sandbox, wanted, alive, getattr(client, "taken", nothing_known))
         except NoResident as error:
             if wanted.how == "resume":
                 raise  # another program would write on the old screen

@@ -104,9 +104,10 @@ def prompt(scene: Scene, runs: int) -> Row:
 
 
 def back(scene: Scene, runs: int) -> Row:
-    """Log in again to a shell with a long history: until the first byte of its screen; beside a prompt not held."""
+    """Log in again to a shell with a long history: until the first byte of its screen, beside a login to no sandbox."""
     held, plain = _both(scene)
-    ours, base = Samples("coming back: first byte of the screen"), Samples("not held: first byte of a prompt")
+    ours, base = Samples("coming back: first byte of the screen"), Samples("login, and a list of the verbs")
+    prompt = Samples("not held: first byte of a prompt")
     with subprocess.Popen(held.argv(options=("-tt",)), stdin=-1, stdout=-1, stderr=-3, env=environment()) as client:
         assert client.stdin is not None
         assert client.stdout is not None
@@ -118,12 +119,19 @@ def back(scene: Scene, runs: int) -> Row:
 
     returning = held.as_user("dev=named")
 
-    def once(user: Ssh) -> float:
+    def once(user: Ssh, *command: str, options: tuple[str, ...] = ()) -> float:
         until(lambda: b" attached " not in returning.run("sessions", options=("-s",)).out, 20, "nobody being there")
-        return warm.first_byte(user) * 1000
+        return warm.first_byte(user, *command, options=options) * 1000
 
-    in_turn(runs, (ours, lambda: once(returning)), (base, lambda: once(plain)))
-    return Row("held-back", "ms", ours, base, ours.median, "at most 60 ms", ours.median <= 60)
+    in_turn(
+        runs,
+        (ours, lambda: once(returning)),
+        (base, lambda: once(returning, "help", options=("-s",))),
+        (prompt, lambda: once(plain)),
+    )
+    added = ours.median - base.median
+    target = f"at most 60 ms beyond the login; a new prompt, not held: {prompt.median - base.median:.0f}"
+    return Row("held-back", "ms", ours, base, added, target, added <= 60)
 
 
 def bulk(scene: Scene, runs: int) -> Row:

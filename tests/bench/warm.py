@@ -85,7 +85,7 @@ def prompt(scene: Scene, runs: int) -> Row:
 
 def memory(scene: Scene, runs: int) -> Row:
     """What the gateway's memory grows by for each warm pod with both launchers parked."""
-    samples = Samples(f"resident memory per warm pod, {LARGE} pods with two launchers each against 1")
+    samples = Samples(f"resident memory per warm pod, {LARGE} pods with three launchers each against 1")
     sizes = []
     for size in (1, 1 + LARGE):
         gateway, _ = scene.gateway("kubernetes", warm=size, refill_per_minute=1200)
@@ -208,12 +208,14 @@ async def _ready_pods(provider: KubernetesProvider, profile: Profile, node: str,
 
 
 def fill(scene: Scene, gateway: Gateway, size: int) -> None:
-    """Wait until the pool is full and two launchers wait in each of its pods."""
-    until(lambda: _launchers(scene, gateway) >= 2 * size, 90, f"a pool of {size} with its launchers")
+    """Wait until the pool is full and all that is parked waits in each of its pods."""
+    # Two launchers, and for held sessions another one, its program at the resident, and the resident.
+    each = 2 if gateway.settings["profiles"]["default"].get("hold") == "never" else 5
+    until(lambda: _parked(scene, gateway) >= each * size, 90, f"a pool of {size} with all that is parked")
 
 
-def _launchers(scene: Scene, gateway: Gateway) -> int:
-    """The launchers that wait in the ready warm pods of a gateway's namespace, as the pods themselves tell."""
+def _parked(scene: Scene, gateway: Gateway) -> int:
+    """The processes that wait in the ready warm pods of a gateway's namespace, as the pods themselves tell."""
     space = replace(scene.namespace, name=gateway.settings["sandbox"]["namespace"])
     ready = [
         pod
@@ -222,7 +224,7 @@ def _launchers(scene: Scene, gateway: Gateway) -> int:
         and "deletionTimestamp" not in pod["metadata"]
         and any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
     ]
-    script = "grep -lz '[_]_l' /proc/[0-9]*/cmdline 2>/dev/null | wc -l"
+    script = r"grep -lz '[_]_l\|^#sshgate-hol[d]' /proc/[0-9]*/cmdline 2>/dev/null | wc -l"
     report = [space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", script) for pod in ready]
     # An exec that ends at once sometimes prints nothing: whoever waits looks again.
     return sum(int(text) for text in report if text.strip())
@@ -239,11 +241,12 @@ def _timed(argv: Sequence[str | bytes]) -> float:
     return seconds(lambda: subprocess.run(argv, stdin=subprocess.DEVNULL, check=True, env=environment()))
 
 
-def first_byte(ssh: Ssh) -> float:
+def first_byte(ssh: Ssh, *command: str, options: tuple[str, ...] = ()) -> float:
     """From the start of the client on a terminal of its own to the first thing it shows."""
     ours, theirs = pty.openpty()
     start = time.perf_counter()
-    client = subprocess.Popen(ssh.argv(), stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=environment())
+    argv = ssh.argv(*command, options=options)
+    client = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=environment())
     try:
         os.close(theirs)
         assert os.read(ours, 1)

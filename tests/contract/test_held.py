@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -14,15 +15,16 @@ import pytest
 
 from sshgate.config.model import Profile, SandboxPlace
 from sshgate.errors import LimitReached
-from sshgate.hold import listing
+from sshgate.hold import line, listing
 from sshgate.hold.answers import GONE
-from sshgate.hold.frames import Kind
-from sshgate.hold.line import Line, NoResident
+from sshgate.hold.frames import HELLO, Kind
+from sshgate.hold.line import Line, NoResident, OtherVersion, park_resident
 from sshgate.hold.process import HeldProcess
-from sshgate.hold.wishes import Wish
+from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.interfaces import Order, Provider, Sandbox
 from sshgate.sandbox.launcher import Program
+from sshgate.sandbox.side_execs import DISMISS_SECONDS, dismiss
 from sshgate.stream.interfaces import Break, Exec, Exited, Lost, Request, Resize, Shell, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.contract.kubernetes_namespace import BUSYBOX, namespace
@@ -31,6 +33,9 @@ from tests.rig.cluster import IMAGE, RUNTIME_CLASS
 
 AUTO = Wish("auto", source="192.0.2.1")
 NEW = Wish("new")
+# The length of the numbers from 1 to 13,000,000, a line each.
+LENGTH = 9 * 2 + 90 * 3 + 900 * 4 + 9_000 * 5 + 90_000 * 6 + 900_000 * 7 + 9_000_000 * 8 + 3_000_001 * 9
+OTHER = HELLO.replace(b"2", b"1")
 
 
 @pytest.fixture(
@@ -107,11 +112,11 @@ async def listed(sandbox: Sandbox) -> list[dict[str, object]]:
         found.append(payload)
         return []
 
-    line = await Line.open(sandbox)
-    line.send(Kind.LIST)
+    asked = await Line.open(sandbox)
+    asked.send(Kind.LIST)
     while not found:
-        assert await line.read(take)  # type: ignore[arg-type]
-    await line.close()
+        assert await asked.read(take)  # type: ignore[arg-type]
+    await asked.close()
     value: list[dict[str, object]] = json.loads(found[0])
     return value
 
@@ -275,15 +280,110 @@ async def test_a_resident_that_its_user_kills_ends_its_sessions_with_a_sentence(
 
 
 async def test_a_hundred_megabytes_pour_out_while_a_client_comes(sandbox: Sandbox) -> None:
-    first = await come(sandbox, b"head -c 30000000 /dev/zero | tr '\\0' x; echo; echo done-$((1+1)); read x")
+    """What it gets is the output from the offset of its screen on; others have their turns meanwhile."""
+    first = await come(sandbox, b"stty -opost; seq 1 13000000; read x", wish=Wish("named", "pours"))
+    await first.until(b"100000\n")
     await first.process.close()
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0)
+            longest = max(longest, time.monotonic() - began)
+
+    ticking = asyncio.create_task(tick())
+    again = await HeldProcess.attach(sandbox, Wish("named", "pours", placed=True), alive)
+    await again.launch(program())
+    offset, found, count = 0, hashlib.sha256(), 0
+    async with asyncio.timeout(60):
+        while offset + count < LENGTH:
+            chunk = await again.read()
+            assert chunk is not None
+            if chunk[0] == SCREEN:
+                assert not count
+                offset = SCREEN_HEAD.unpack_from(chunk[1])[0]
+            else:
+                found.update(chunk[1])
+                count += len(chunk[1])
+    ticking.cancel()
+    assert not again.made
+    assert 0 < offset < LENGTH
+    every = await asyncio.to_thread(lambda: "".join(f"{number}\n" for number in range(1, 13_000_001)).encode())
+    assert (len(every), found.digest()) == (LENGTH, hashlib.sha256(every[offset:]).digest())
+    assert longest < 1, "the loop was not held up"
+    await again.write(b"\n")
+    async with asyncio.timeout(20):
+        while await again.read():
+            pass
+    assert await again.wait() == Exited(0)
+    await again.close()
+
+
+async def test_ten_clients_come_and_go_and_who_stays_loses_nothing(sandbox: Sandbox) -> None:
+    count = b"stty -opost; for i in $(seq 1 500); do echo line $i of the output; sleep 0.01; done; read x"
+    stays = await come(sandbox, count, wish=Wish("named", "work"))
+    until = time.monotonic() + 5
+
+    async def come_and_go(number: int) -> int:
+        times = 0
+        while time.monotonic() < until:
+            one = await come(sandbox, wish=Wish("named", "work"), columns=60 + number)
+            await one.until(b"line ")
+            await one.process.close()
+            times += 1
+        return times
+
+    times = await asyncio.gather(*(come_and_go(number) for number in range(10)))
+    assert min(times) > 0
+    await stays.until(b"line 500 of the output\n")
+    assert stays.shown.decode().splitlines() == [f"line {number} of the output" for number in range(1, 501)]
+    async with asyncio.timeout(10):
+        while [one.state for one in await listing.sessions(sandbox)] != ["attached from "]:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    await stays.process.write(b"\n")
+    await stays.everything()
+    assert await stays.process.wait() == Exited(0)
+    await stays.process.close()
+
+
+async def test_after_an_upgrade_sessions_of_the_other_version_are_named_and_can_be_ended(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(line, "SOURCE", line.SOURCE.replace(HELLO.strip(), OTHER.strip()))
+        older.setattr(line, "HELLO", OTHER)
+        old = await come(sandbox, b"echo up; sleep 600", wish=Wish("named", "build"))
+        await old.until(b"up")
+        await old.process.close()
+    with pytest.raises(OtherVersion, match=r"sessions of another version of sshgate run in the sandbox \(build\)"):
+        await come(sandbox)
+    assert [(one.name, one.state) for one in await listing.sessions(sandbox)] == [("build", "detached")]
+    assert await listing.end(sandbox, "build")
+    fresh = await come(sandbox, b"echo new; read x")  # what keeps nothing any more is replaced
+    await fresh.until(b"new")
+    await fresh.process.close()
     again = await come(sandbox)
-    assert again.process.name == first.process.name
-    await again.until(b"done-2")
-    await again.process.write(b"\n")
-    await again.everything()
-    assert await again.process.wait() == Exited(0)
+    assert again.process.name == fresh.process.name
     await again.process.close()
+
+
+async def test_a_resident_that_waits_has_nobody_until_a_login_takes_it_or_it_is_let_go(sandbox: Sandbox) -> None:
+    parked = await park_resident(sandbox)
+    assert parked is not None
+    assert await listed(sandbox) == []
+    taken = HeldProcess(sandbox, Line(parked, b""), NEW, alive)
+    await taken.launch(program(b"echo up; exit 3"))
+    client = Client(taken)
+    await client.until(b"up")
+    await client.everything()
+    assert await taken.wait() == Exited(3)
+    await taken.close()
+    unused = await park_resident(sandbox)
+    assert unused is not None
+    async with asyncio.timeout(DISMISS_SECONDS - 1):
+        await dismiss(unused)
 
 
 async def test_an_end_of_which_its_client_did_not_know_is_reported_to_the_next(sandbox: Sandbox) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
+from tests.rig.relay import Relay
 from tests.rig.scrape import events
 from tests.rig.ssh import Ssh, end, environment
 from tests.rig.terminal import OnTerminal
@@ -28,6 +30,7 @@ PROFILES: dict[str, Any] = {
     "unheld": {"extends": "default", "hold": "never"},
     "fleeting": {"extends": "default", "limits": {"detached": "1s"}},
     "few": {"extends": "default", "limits": {"sessions": 1}},
+    "two": {"extends": "default", "limits": {"sessions_per_user": 2}},
 }
 
 
@@ -115,6 +118,22 @@ def test_a_silent_client_is_given_up_after_two_seconds(dev: Ssh) -> None:
                 os.kill(pid, signal.SIGCONT)
 
 
+def test_a_slow_client_that_its_program_floods_is_not_given_up(dev: Ssh) -> None:
+    """Its answer comes behind all output that waits for it, but it takes some of that."""
+    with Relay(dev.port, slow=64 * 1024) as relay, on(replace(dev, port=relay.port, user="dev=work")) as slow:
+        slow.enter("echo u''p; yes | head -c 50000000; read x")
+        slow.expect(b"up")
+        slow.drain(1)
+        with on(dev.as_user("dev=work")) as other:
+            other.enter("echo oth''er; exit")
+            other.expect(b"other")
+            assert other.until_end() == 0
+        (work,) = json.loads(dev.run("sessions", "--json", options=("-s",)).out)
+        assert [one["state"].split()[0] for one in work["sessions"]] == ["attached"]
+        slow.drain(0.5)
+        assert b"no sign of life" not in slow.output
+
+
 def test_a_client_that_sleeps_at_the_end_of_its_session_reads_the_status_at_the_next_login(dev: Ssh) -> None:
     with on(dev.as_user("dev=work=sleeps"), "echo u''p; sleep 2; exit 5") as sleeping:
         sleeping.expect(b"up")
@@ -161,11 +180,33 @@ def test_what_is_not_held_is_as_before(dev: Ssh) -> None:
 
 def test_a_sandbox_has_so_many_sessions(dev: Ssh) -> None:
     few = dev.as_user("dev+few=few")
-    with on(few) as terminal:
-        terminal.enter("echo o''ne")
+    for _ in range(2):  # one that has ended is in nobody's way
+        with on(few, "echo do''ne") as terminal:
+            terminal.expect(b"done")
+            assert terminal.until_end() == 0
+    with on(few, "echo o''ne; sleep 600") as terminal:
         terminal.expect(b"one")
-        full = dev.as_user("dev+few=few=new").run("true", options=TTY)
-        assert "this sandbox has 1 sessions, as many as it may" in full.both
+    with on(few, "echo tw''o") as terminal:
+        terminal.expect(b"this sandbox has 1 sessions, as many as it may: `ssh -s USER=NAME@HOST sessions` lists them")
+        assert terminal.until_end() != 0
+    (left,) = json.loads(few.run("sessions", "--json", options=("-s",)).out)[0]["sessions"]
+    done = dev.as_user(f"dev=few={left['name']}").run("end-session", options=("-s",))
+    assert done.status == 0, done.both
+    with on(few, "echo th''ree") as terminal:
+        terminal.expect(b"three")
+
+
+def test_a_user_has_so_many_sessions_in_all_sandboxes(dev: Ssh) -> None:
+    one, two = dev.as_user("dev+two=one"), dev.as_user("dev+two=two")
+    for user in (one, two):
+        with on(user, "echo u''p; sleep 600") as terminal:
+            terminal.expect(b"up")
+    with on(two, "echo th''ree") as terminal:
+        terminal.expect(b"you have 2 sessions in your sandboxes, as many as you may: `ssh -s USER@HOST sessions`")
+        assert terminal.until_end() != 0
+    assert dev.as_user("dev=one=1").run("end-session", options=("-s",)).status == 0
+    with on(two, "echo th''ree") as terminal:
+        terminal.expect(b"three")
 
 
 def test_sessions_are_listed_and_ended(served: Gateway, dev: Ssh) -> None:
@@ -242,9 +283,11 @@ def test_a_scripts_input_is_typed_into_no_program_that_was_left(dev: Ssh) -> Non
 
 
 def test_the_agent_of_the_program_is_that_of_the_last_client(dev: Ssh, tmp_path: Path) -> None:
-    """Begun without an agent, joined with one."""
+    """Begun without an agent, joined with one: SSH_AUTH_SOCK is what it was, SSHGATE_AGENT leads to it."""
     work = dev.as_user("dev+agent=work")
     with on(work) as terminal:
+        terminal.enter('echo "agent: ${SSH_AUTH_SOCK-unset}"; export SSH_AUTH_SOCK=$SSHGATE_AGENT')
+        terminal.expect(b"agent: unset")
         terminal.enter("ssh-add -l; echo stat''us $?")
         terminal.expect(b"status 2")
     path = str(tmp_path / "agent")

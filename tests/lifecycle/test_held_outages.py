@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -70,6 +71,12 @@ def test_another_gateway_shows_all_of_it_after_the_first_was_killed(
     here, there = user("dev", one).as_user("dev=work"), user("dev", two).as_user("dev=work")
     with on(here) as terminal:
         terminal.enter(COUNT)
+        terminal.expect(b"n-20-", limit=60)
+        with on(there.as_user("dev=work=1")) as other:  # both gateways at once
+            other.expect(b"n-1-.*n-30-", limit=60)
+            terminal.expect(b"n-40-", limit=60)
+            (held,) = json.loads(there.run("sessions", "--json", options=("-s",)).out)[0]["sessions"]
+            assert held["state"] == "attached from 127.0.0.1, 127.0.0.1"
         terminal.expect(b"n-50-", limit=60)
         nothing_left(one.kill())
         assert terminal.until_end() == 255

@@ -20,6 +20,7 @@ from tests.lifecycle.place import Place, mark, names, note
 from tests.rig.cluster import IMAGE, Namespace
 from tests.rig.gateway import Gateway, nothing_left
 from tests.rig.ssh import Ended
+from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -90,7 +91,33 @@ def test_what_was_parked_in_it_neither_shows_nor_keeps_it(place: Place) -> None:
     place.filled(1)
     gone = "until [ $(grep -lz '[_]_l' /proc/[0-9]*/cmdline 2>/dev/null | wc -l) = 1 ]; do sleep 0.1; done"
     assert place.user(gateway, "dev=work").run(gone).status == 0, "only the launcher that is the program's parent"
+    resident = "until ! grep -lzq '^#sshgate-hol[d]' /proc/[0-9]*/cmdline 2>/dev/null; do sleep 0.1; done"
+    assert place.user(gateway, "dev=work").run(resident, limit=20).status == 0, "what was to keep held sessions"
     until(lambda: not place.pods(labels.CLAIMED), 60, "the end of the one that nobody came back to")
+
+
+def test_a_held_session_begins_at_the_resident_that_waited_for_it(place: Place) -> None:
+    """It was there before anybody had logged in, and its program has the login's names and home all the same."""
+    gateway = place.gateway(profile={"warm": 1, "image": IMAGE, "shell": "/bin/bash", "hold": "named"})
+    residents = "grep -lz '^#sshgate-hol[d]' /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | sort -n | xargs echo"
+    (pod,) = place.filled(1)
+
+    def inside() -> str:
+        return place.space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", residents).strip()
+
+    until(lambda: len(inside().split()) == 2, 20, "the resident, and the program that is attached to it")
+    before = inside()
+    with OnTerminal(place.user(gateway, "dev=work").argv(options=("-tt",))) as terminal:
+        terminal.enter("echo in $SSHGATE_NAME, $SSHGATE_USER $HOME $PWD; " + residents)
+        found = terminal.expect(rb"in work, dev (\S+) (\S+)\r\n([0-9 ]+)\r\n")
+        assert found[1] == found[2]
+        assert found[3].decode().split() == before.split()
+    with OnTerminal(place.user(gateway, "dev=work").argv(options=("-tt",))) as terminal:
+        terminal.expect(b"in work")
+        terminal.enter("exit")
+        assert terminal.until_end() == 0
+    assert gateway.log().count('"how": "warm"') == 1
+    verb(place, gateway, "end", "dev=work")
 
 
 def test_one_with_a_home_or_without_a_pool_is_called_after_its_name(place: Place) -> None:

@@ -41,7 +41,7 @@ def test_programs_in_a_warm_sandbox_have_their_terminal_size_environment_and_sta
     gateway = place.gateway(profile={"warm": 4, "image": IMAGE, "shell": "/bin/bash"})
     ssh = place.user(gateway)
     place.filled(4)
-    until(lambda: _parked(place) == 8, 20, "two launchers in each of four sandboxes")
+    until(lambda: _parked(place) == 12, 20, "three launchers in each of four sandboxes")
     output = ssh.run("stty size; echo $LANG; tty; exit 7", options=("-tt", "-o", "SetEnv=LANG=C.UTF-8"))
     assert output.status == 7
     assert b"C.UTF-8" in output.out

@@ -115,7 +115,7 @@ class TestSandbox:
 
     async def judge(self, verdict: Verdict) -> None: ...
 
-    def parked(self, terminal: bool) -> Process | None:
+    def parked(self, kind: str) -> Process | None:
         return None
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 
 CHUNK = 1 << 16
+# Of a slow one: bytes that are passed on at a time, and the receive buffer in front of it.
+PIECE, BUFFER = 4096, 32 * 1024
 
 
 class Relay:
-    """Passes every connection to its own port on to ``target``, until it is cut. Takes over the ``listener``."""
+    """Passes every connection to its own port on to ``target``, until it is cut. Takes over the ``listener``.
 
-    def __init__(self, target: int, listener: socket.socket | None = None) -> None:
+    ``slow``: bytes a second at most that come back.
+    """
+
+    def __init__(self, target: int, listener: socket.socket | None = None, slow: int | None = None) -> None:
         self._target = target
+        self._slow = slow
         self._lock = threading.Lock()
         self._cut = False
         self._open: set[socket.socket] = set()
@@ -64,18 +71,23 @@ class Relay:
                 try:
                     if self._cut:
                         raise OSError
-                    far = socket.create_connection(("127.0.0.1", self._target))
+                    far = socket.socket()
+                    if self._slow is not None:
+                        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+                    far.connect(("127.0.0.1", self._target))
                 except OSError:
                     near.close()
                     continue
                 self._open |= {near, far}
-            self._start(self._pass, near, far)
-            self._start(self._pass, far, near)
+            self._start(self._pass, near, far, None)
+            self._start(self._pass, far, near, self._slow)
 
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pass(self, source: socket.socket, sink: socket.socket, slow: int | None) -> None:
         with contextlib.suppress(OSError):
-            while chunk := source.recv(CHUNK):
+            while chunk := source.recv(CHUNK if slow is None else PIECE):
                 sink.sendall(chunk)
+                if slow is not None:
+                    time.sleep(len(chunk) / slow)
             sink.shutdown(socket.SHUT_WR)
         with self._lock:
             # The second of the two directions closes both.

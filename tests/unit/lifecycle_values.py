@@ -16,6 +16,10 @@ from sshgate.lifecycle.schema import user_hash
 START = 1_000_000.0
 
 
+async def nothing_attached(_: object) -> None:
+    """For a ``Parking`` of which nothing is asked."""
+
+
 def at(seconds: float) -> Now:
     return Now(START + seconds, seconds)
 

@@ -265,11 +265,32 @@ async def test_the_end_of_input_waits_only_where_it_may_be_that_of_a_window(
     ending.cancel()
 
 
-async def test_a_resident_of_another_version_is_a_sentence_at_once(far: Exec) -> None:
+@pytest.mark.parametrize(
+    ("answer", "error", "sentence"),
+    [
+        (b'[{"name": "build", "status": null}]', OtherVersion, r"\(build\)"),
+        (b'[{"name": "\\u001b[2J", "status": null}, {"name": "x", "status": null}]', OtherVersion, r"\(\?, x\)"),
+        (b'[{"status": null}]', NoResident, "broke its rules"),
+        (b"{", NoResident, "broke its rules"),
+        (b"[" * 60_000, NoResident, "broke its rules"),
+        (b"7", NoResident, "broke its rules"),
+    ],
+)
+async def test_a_resident_of_another_version_is_a_sentence_whatever_it_answers(
+    far: Exec, monkeypatch: pytest.MonkeyPatch, answer: bytes, error: type[NoResident], sentence: str
+) -> None:
     far.output.put_nowait(b"sshgate hold 12\n")
+    assert await _hello(far, b"") == (b"sshgate hold 12\n", b"")
+
+    async def begin(*_: object) -> tuple[Line, bytes]:
+        return Line(far, b""), b"sshgate hold 12\n"
+
+    monkeypatch.setattr(Line, "_begin", begin)
+    far.send(Kind.LISTED, answer)
     async with asyncio.timeout(5):
-        with pytest.raises(OtherVersion, match="begun by another version"):
-            await _hello(far, b"")
+        with pytest.raises(error, match=sentence):
+            await Line.fresh(cast(Sandbox, Gone()))
+    assert far.closed
 
 
 @pytest.fixture

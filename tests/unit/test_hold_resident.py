@@ -293,7 +293,8 @@ def test_the_agent_is_that_of_the_client_that_came_last(attach: Callable[[], Att
         return Path(shown.until(Kind.OUTPUT, lambda payload: b"agent-" in payload)[OFFSET.size :].decode().strip())
 
     shown = attach()
-    name = shown.join("echo $SSH_AUTH_SOCK; exec cat", agents=True, agent="/tmp/one")["name"]
+    script = 'test "$SSH_AUTH_SOCK" = "$SSHGATE_AGENT" && echo $SSHGATE_AGENT; exec cat'
+    name = shown.join(script, agents=True, agent="/tmp/one")["name"]
     assert agent().parent == place
     assert agent().readlink() == Path("/tmp/one")
     second, third = attach(), attach()

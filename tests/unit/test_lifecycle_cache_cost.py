@@ -23,7 +23,7 @@ from sshgate.lifecycle.reap_plan import Rules, orphans, reap
 from sshgate.lifecycle.records import Record, Stage
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Claim
-from tests.unit.lifecycle_values import at, claimed, warm
+from tests.unit.lifecycle_values import at, claimed, nothing_attached, warm
 from tests.unit.test_lifecycle_reaper import Pods
 
 NODES = 20
@@ -53,7 +53,7 @@ class World:
         self.refiller = Refiller(lambda: f"new{next(self.numbers)}", lambda: 0.5)
         self.targets = [Target("default", "t1", pods // 2), Target("gpu", "t2", 0)]
         # Nothing is parked, so that no event loop is needed: looking is what is measured.
-        self.parking = Parking(self.registry, {}, lambda _: None, lambda: 0.5)
+        self.parking = Parking(self.registry, {}, lambda _: None, nothing_attached, lambda: 0.5)
         self.seconds = 100.0
 
     def _pod(self, number: int) -> Record:

@@ -12,11 +12,12 @@ import pytest
 from sshgate.config.model import Limits
 from sshgate.errors import StartFailed
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.parking import AGAIN, RENEW, Kind, Parking
+from sshgate.lifecycle.parking import AGAIN, EARLY_ENDS, RENEW, Parking
 from sshgate.lifecycle.records import Record
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Answer, Create, Delete, Patch
 from sshgate.sandbox import launcher
+from sshgate.sandbox.interfaces import Kind, Sandbox
 from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDOUT, Control, Exited, Outcome, Process
@@ -66,7 +67,7 @@ class Room:
         self.id = self.uid = record.name
         self.broken = broken
         self.started: list[Launcher] = []
-        self.left: dict[bool, Process] = {}
+        self.left: dict[Kind, Process] = {}
         self.forgotten = False
 
     async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
@@ -85,11 +86,11 @@ class Room:
 
     async def judge(self, verdict: Verdict) -> None: ...
 
-    def parked(self, terminal: bool) -> Process | None:
-        return self.left.pop(terminal, None)
+    def parked(self, kind: Kind) -> Process | None:
+        return self.left.pop(kind, None)
 
-    def leave(self, terminal: bool, process: Process) -> None:
-        self.left[terminal] = process
+    def leave(self, kind: Kind, process: Process) -> None:
+        self.left[kind] = process
 
     async def exists(self) -> bool:
         return self.usable
@@ -123,13 +124,14 @@ class World:
     def __init__(self) -> None:
         self.time = at(0)
         self.broken = False
-        self.watched = True
+        self.watched = self.python = True
+        self.attached = 0
         self.faults: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: self.faults.append(fault))
         self.rooms: list[Room] = []
         self.registry = Registry("me", Limits(), Nowhere(), self.now)
         self.profiles: dict[str, Sequence[Kind]] = {"default": ("terminal", "pipe")}
-        self.parking = Parking(self.registry, self.profiles, self._enter, lambda: 0.5)
+        self.parking = Parking(self.registry, self.profiles, self._enter, self._attach, lambda: 0.5)
         self.registry.replace([])
 
     def now(self) -> Now:
@@ -143,6 +145,10 @@ class World:
             return None
         self.rooms.append(Room(record, self.broken))
         return self.rooms[-1]
+
+    async def _attach(self, sandbox: Sandbox) -> Process | None:
+        self.attached += 1
+        return await sandbox.start(launcher.PARKED_ARGV, None) if self.python else None
 
     async def look(self) -> None:
         """Look, and let everything that begins come to rest."""
@@ -164,7 +170,7 @@ async def test_a_ready_warm_sandbox_gets_one_launcher_of_each_kind_and_no_more(w
         await world.look()
     assert world.parking.count == 2
     assert len(world.rooms[0].started) == 2
-    assert set(world.rooms[0].left) == {True, False}
+    assert set(world.rooms[0].left) == {"terminal", "pipe"}
 
 
 async def test_only_warm_sandboxes_of_the_own_slice_have_launchers(world: World) -> None:
@@ -183,7 +189,7 @@ async def test_a_claimed_sandbox_is_handed_out_with_what_waits_in_it(world: Worl
     world.registry.update(claimed("a", version="2"))
     await world.look()
     assert room is world.rooms[0]
-    assert set(world.rooms[0].left) == {True, False}
+    assert set(world.rooms[0].left) == {"terminal", "pipe"}
     assert not world.rooms[0].forgotten
     assert not any(one.closed for one in world.rooms[0].started)
     assert world.parking.count == 0
@@ -259,7 +265,7 @@ async def test_launchers_of_a_kind_that_is_configured_no_longer_are_let_go(world
     world.profiles["default"] = ("terminal",)
     await world.look()
     assert [room.forgotten for room in world.rooms] == [True, False]
-    assert set(world.rooms[1].left) == {True}
+    assert set(world.rooms[1].left) == {"terminal"}
     assert world.parking.count == 1
     world.profiles["default"] = ()
     await world.look()
@@ -276,3 +282,28 @@ async def test_a_profile_that_is_removed_during_a_failed_attempt_faults_nothing(
     gc.collect()
     assert world.faults == []
     assert repr(world.parking) == "<Parking 0 launchers in 0 sandboxes>"
+
+
+async def test_an_exec_at_its_resident_waits_in_a_sandbox_that_can_have_one(world: World) -> None:
+    world.profiles["default"] = ("terminal", "pipe", "resident")
+    world.registry.update(warm("a"))
+    await world.look()
+    assert set(world.rooms[0].left) == {"terminal", "pipe", "resident"}
+    assert world.attached == 1
+    world.python = False
+    world.registry.update(warm("b"))
+    for _ in range(3):
+        await world.look()
+        world.pass_time(AGAIN + 1)
+    assert set(world.rooms[1].left) == {"terminal", "pipe"}
+    assert world.attached == 2, "it is tried once"
+
+
+async def test_a_resident_that_ends_soon_each_time_is_not_started_for_ever(world: World) -> None:
+    world.profiles["default"] = ("resident",)
+    world.registry.update(warm("a"))
+    for _ in range(EARLY_ENDS + 3):
+        await world.look()
+        for one in world.rooms[0].started:
+            one.drop()
+    assert world.attached == EARLY_ENDS

@@ -12,7 +12,7 @@ from sshgate.lifecycle.parking import Parking
 from sshgate.lifecycle.pool import UNFILLED_SECONDS, PoolController
 from sshgate.lifecycle.pool_plan import Target
 from sshgate.lifecycle.registry import Registry
-from tests.unit.lifecycle_values import START, warm
+from tests.unit.lifecycle_values import START, nothing_attached, warm
 from tests.unit.test_lifecycle_reaper import Pods
 
 
@@ -21,7 +21,7 @@ async def test_pools_that_the_leader_does_not_fill_are_named_once() -> None:
     registry = Registry("me", Limits(), Pods(), lambda: Now(START + seconds, seconds))
     registry.leader = lambda: False
     registry.replace([warm("a", template="t1"), warm("b", template="old", profile="gpu")])
-    parking = Parking(registry, {}, lambda _: None, lambda: 0.5)
+    parking = Parking(registry, {}, lambda _: None, nothing_attached, lambda: 0.5)
     targets = [Target("default", "t1", 1), Target("gpu", "t2", 1), Target("none", "t3", 0)]
     pools = PoolController(registry, [one for one in targets if one.size], parking, lambda: "x", lambda: 0.5)
     with capture_logs() as logs:

@@ -47,7 +47,7 @@ class Place:
 
     async def judge(self, verdict: Verdict) -> None: ...
 
-    def parked(self, terminal: bool) -> None:
+    def parked(self, kind: str) -> None:
         return None
 
     async def start(self, *_: object) -> Process:

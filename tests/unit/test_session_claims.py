@@ -45,7 +45,7 @@ class Room:
 
     async def judge(self, verdict: Verdict) -> None: ...
 
-    def parked(self, terminal: bool) -> Process | None:
+    def parked(self, kind: str) -> Process | None:
         return None
 
     async def exists(self) -> bool:

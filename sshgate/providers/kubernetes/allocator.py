@@ -11,8 +11,9 @@ from typing import Any
 
 from sshgate.config.model import Profile
 from sshgate.errors import LimitReached, Unavailable
+from sshgate.hold.line import park_resident
 from sshgate.lifecycle.claim import ClaimAttempt
-from sshgate.lifecycle.parking import Kind, Parking
+from sshgate.lifecycle.parking import Parking
 from sshgate.lifecycle.pool_plan import evict_for_login
 from sshgate.lifecycle.records import Record, State
 from sshgate.lifecycle.registry import Registry
@@ -71,7 +72,7 @@ class PodAllocator:
         self._sessions: dict[str, str] = {}
         self._warm: dict[str, KubernetesSandbox] = {}
         self._evictions = TaskSet()
-        self.parking = Parking(registry, kinds, self._enter, random.random)
+        self.parking = Parking(registry, kinds, self._enter, park_resident, random.random)
 
     def __repr__(self) -> str:
         return f"<PodAllocator {len(self._sandboxes)} sandboxes, {len(self._warm)} warm entered>"

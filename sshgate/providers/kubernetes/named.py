@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakValueDictionary
@@ -142,6 +142,11 @@ class KubernetesNamed:
         async with self._alone(labels.named_pod(order.user, order.name)):
             record, made = await self._one(order.name, order, notice, admit)
             return await self._attach(record, order, notice, made)
+
+    def names(self, user: str) -> Collection[str]:
+        found = [*self._registry.cache.of_user(user, self._registry.now), *self._fresh.values()]
+        mine = [one for one in found if one.counts and one.user_hash == labels.user_hash(user)]
+        return {one.sandbox for one in mine if one.sandbox is not None}
 
     def unattended(self) -> Sequence[Unattended]:
         registry = self._registry

@@ -15,7 +15,6 @@ from sshgate.config.model import Limits, Profile, SandboxPlace
 from sshgate.errors import GateError, StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.clocks import Now
-from sshgate.lifecycle.parking import Kind
 from sshgate.lifecycle.pool import PoolController
 from sshgate.lifecycle.pool_plan import Target
 from sshgate.lifecycle.reaper import Reaper
@@ -40,7 +39,7 @@ from sshgate.providers.kubernetes.named import KubernetesNamed
 from sshgate.providers.kubernetes.pods import Pods, record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.user_records import SPENT, LeaseUserRecords
-from sshgate.sandbox.interfaces import Notice, Order, Sandbox
+from sshgate.sandbox.interfaces import Kind, Notice, Order, Sandbox
 from sshgate.sandbox.side_execs import ExecLimits
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
@@ -162,7 +161,7 @@ class KubernetesProvider:
         self._templates.clear()
         self._templates.update((name, podspec.template_hash(podspec.template(one))) for name, one in profiles.items())
         self._kinds.clear()
-        self._kinds.update((name, one.parked) for name, one in profiles.items())
+        self._kinds.update((name, parked_kinds(one)) for name, one in profiles.items())
         self._targets[:] = [
             Target(name, self._templates[name], one.warm, one.refill_per_minute)
             for name, one in profiles.items()
@@ -222,6 +221,12 @@ class KubernetesProvider:
             )  # fmt: skip
         self.named.observe(pod, gone=new is None)
         self._allocator.observe(pod, gone=new is None)
+
+
+def parked_kinds(profile: Profile) -> tuple[Kind, ...]:
+    """Return what to park in warm pods of a profile. Where no held program can begin in one, no resident waits."""
+    held = profile.hold == "always" or (profile.hold == "named" and profile.home is None)
+    return tuple(kind for kind in profile.parked if held or kind != "resident")
 
 
 def _machine_clock() -> Now:

@@ -18,7 +18,7 @@ from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.providers.kubernetes.exec.queue import StartSlot, StartSlots
 from sshgate.providers.kubernetes.exec.remotecommand import CONTAINER
 from sshgate.providers.kubernetes.fence import PodFence
-from sshgate.sandbox.interfaces import Notice, Order
+from sshgate.sandbox.interfaces import Kind, Notice, Order
 from sshgate.sandbox.probe import Probe, Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs, dismiss
 from sshgate.stream.interfaces import Process, Resize
@@ -73,7 +73,7 @@ class KubernetesSandbox:
         self.warm = False
         self.used = False
         """Whether this gateway has started a program in it for its user."""
-        self._parked: dict[bool, Process] = {}
+        self._parked: dict[Kind, Process] = {}
         self._undoing = TaskSet()
         self._crowded = False
         self._entered = False
@@ -114,11 +114,11 @@ class KubernetesSandbox:
         """Another owner deletes its pod from now on."""
         self._discard = discard
 
-    def leave(self, terminal: bool, process: Process) -> None:
-        self._parked[terminal] = process
+    def leave(self, kind: Kind, process: Process) -> None:
+        self._parked[kind] = process
 
-    def parked(self, terminal: bool) -> Process | None:
-        process = self._parked.pop(terminal, None)
+    def parked(self, kind: Kind) -> Process | None:
+        process = self._parked.pop(kind, None)
         if process not in self._processes:
             return None
         self.used = True

@@ -59,6 +59,9 @@ class LocalNamed:
         kept = self._kept.get((order.user, order.name))
         return kept.sandbox if kept is not None and kept.sandbox.usable else None
 
+    def names(self, user: str) -> Collection[str]:
+        return [name for owner, name in self._kept if owner == user]
+
     def unattended(self) -> Sequence[Unattended]:
         return []  # they end with their gateway, which has opened what they need
 

@@ -14,7 +14,7 @@ from sshgate.errors import Unavailable
 from sshgate.providers.local import bubblewrap, cgroup
 from sshgate.providers.local.process import LocalProcess, set_size
 from sshgate.providers.local.system import handles, open_terminal, restore_owner, spawn
-from sshgate.sandbox.interfaces import Order
+from sshgate.sandbox.interfaces import Kind, Order
 from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.stream.interfaces import STDERR, STDOUT, Process
@@ -85,7 +85,7 @@ class LocalSandbox:
     async def addresses(self) -> tuple[str, ...]:
         return ()  # its network has only loopback
 
-    def parked(self, terminal: bool) -> Process | None:
+    def parked(self, kind: Kind) -> Process | None:
         return None  # entering a tree takes a few milliseconds
 
     async def forget(self) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from sshgate.access.policy import Grant
 from sshgate.config.model import Profile
 from sshgate.errors import GateError, NoSuchSandbox
 from sshgate.hold import listing
 from sshgate.hold.listing import HeldSession
+from sshgate.hold.wishes import Wish
 from sshgate.sandbox.interfaces import Order, Provider, Sandbox
 
 # Sandboxes of one request that are asked at a time.
 AT_ONCE = 4
+# Seconds for the answer of each when its sessions are counted for a login.
+COUNT_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -36,6 +40,7 @@ class HeldSessions:
     def __init__(self, provider: Provider, profiles: Callable[[], Mapping[str, Profile]]) -> None:
         self._provider = provider
         self._profiles = profiles
+        self._counting: dict[tuple[str, str], asyncio.Task[int]] = {}
 
     async def of(self, user: str, only: str | None = None, held_only: bool = False) -> list[Listed]:
         """Ask the user's sandboxes, or the one of this name. What an answer lacks is in its ``error``.
@@ -52,12 +57,37 @@ class HeldSessions:
             raise _none(only)
         if held_only:
             names = [name for name in names if (profile := self._profile(user, name)) and profile.hold != "never"]
+        return await self._ask_all(user, names)
+
+    async def limited(self, user: str, granted: Grant, wanted: Wish) -> Wish:
+        """Return a wish that lets its sandbox have no more sessions than its user may have in all named ones.
+
+        The others are asked only if they could have too many, and count as far as they answer.
+        """
+        limit, name = granted.profile.limits.sessions_per_user, granted.name
+        others = [other for other in self._provider.named.names(user) if other != name]
+        profiles = [self._profile(user, other) for other in others]
+        if name is None or wanted.how == "resume" or wanted.most + sum(_most(one) for one in profiles) <= limit:
+            return wanted
+        counting = self._counting.get((user, name))
+        if counting is None:  # many logins at once cause one round of questions
+            counting = self._counting[user, name] = asyncio.create_task(self._count(user, others))
+            counting.add_done_callback(lambda _: self._counting.pop((user, name)))
+        left = max(0, limit - await asyncio.shield(counting))
+        return replace(wanted, most=left, of_user=limit) if left < wanted.most else wanted
+
+    async def _count(self, user: str, names: Iterable[str]) -> int:
+        found = await self._ask_all(user, [one for one in names if _most(self._profile(user, one))], COUNT_SECONDS)
+        return sum(not each.state.startswith("ended") for one in found for each in one.sessions)
+
+    async def _ask_all(self, user: str, names: Iterable[str], seconds: float | None = None) -> list[Listed]:
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(name: str) -> Listed:
             async with places:
                 try:
-                    return Listed(name, await self._ask(user, name, listing.sessions))
+                    async with asyncio.timeout(seconds):
+                        return Listed(name, await self._ask(user, name, listing.sessions))
                 except (GateError, TimeoutError) as error:
                     return Listed(name, [], str(error) or "the sandbox does not answer.")
 
@@ -84,6 +114,11 @@ class HeldSessions:
         if sandbox is None:
             raise NoSuchSandbox("it has just ended.")
         return await ask(sandbox)
+
+
+def _most(profile: Profile | None) -> int:
+    """The number of sessions that a sandbox of this profile may have."""
+    return 0 if profile is None or profile.hold == "never" else profile.limits.sessions
 
 
 def _none(name: str) -> NoSuchSandbox:

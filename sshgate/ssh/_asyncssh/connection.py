@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import socket
+import sys
 from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
@@ -51,6 +52,10 @@ WAITING_REQUESTS = 250
 # Packets that wait for the end of a key exchange. Channels stop writing meanwhile, so these are replies.
 MAX_DEFERRED = 4096
 
+# Where Linux's struct tcp_info has tcpi_bytes_acked and tcpi_notsent_bytes (since 4.6; before, the answer is shorter).
+BYTES_ACKED = slice(120, 128)
+BYTES_NOT_SENT = slice(144, 148)
+
 # OpenSSH's PROTOCOL, section 1.9.
 MSG_PING, MSG_PONG = 192, 193
 
@@ -79,6 +84,21 @@ class Transport(UserAuth):
         except asyncssh.Error:
             return False
         return self._transport is not None
+
+    def taken(self) -> int | None:
+        """Return how much the client's TCP has confirmed, while output waits that it could not be sent yet.
+
+        ``None``: none waits, or that cannot be known.
+        """
+        sock = self.get_extra_info("socket")
+        if sock is None or sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+            return None
+        try:
+            known = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_NOT_SENT.stop)
+        except OSError:
+            return None
+        waiting = int.from_bytes(known[BYTES_NOT_SENT], sys.byteorder) + self.waiting_output
+        return int.from_bytes(known[BYTES_ACKED], sys.byteorder) if waiting else None
 
     @property
     def open_sessions(self) -> int:
