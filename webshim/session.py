@@ -364,7 +364,7 @@ class WebSession:
             return not self.sized  # its first socket is still to come
         return await self.viewer.alive()
 
-    def taken(self) -> int | None:
+    def progress(self) -> int | None:
         """Return how much the page has parsed while output waits for it; ``None``: it has all, or is not there."""
         return self.viewer.acked if self.viewer is not None and self.output.end > self.viewer.acked else None
 

@@ -18,7 +18,7 @@ from sshgate.hold.answers import GONE, Past, joined_of, offset_of, outcome_of, p
 from sshgate.hold.frames import OFFSET, Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError, SessionGone, packed
 from sshgate.hold.screen import for_empty, put_back
-from sshgate.hold.signs import Alive, Signs, Taken, nothing_known
+from sshgate.hold.signs import Alive, Progress, Signs, nothing_known
 from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program, held_script
@@ -69,7 +69,7 @@ class HeldProcess:
     """
 
     def __init__(
-        self, sandbox: Sandbox, line: Line, wish: Wish, alive: Alive, taken: Taken = nothing_known
+        self, sandbox: Sandbox, line: Line, wish: Wish, alive: Alive, progress: Progress = nothing_known
     ) -> None:
         self.pid: int | None = None
         self.name = ""
@@ -107,7 +107,7 @@ class HeldProcess:
         self._scripted = False
         self._agent = ""
         self._answered = Event()
-        self._signs = Signs(alive, taken, lambda: self._send(Kind.ALIVE))
+        self._signs = Signs(alive, progress, lambda: self._send(Kind.ALIVE))
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -116,7 +116,7 @@ class HeldProcess:
 
     @classmethod
     async def attach(
-        cls, sandbox: Sandbox, wish: Wish, alive: Alive, taken: Taken = nothing_known
+        cls, sandbox: Sandbox, wish: Wish, alive: Alive, progress: Progress = nothing_known
     ) -> HeldProcess:
         """Attach to the resident of a sandbox. No session is joined yet. Cancelling ends the exec.
 
@@ -124,7 +124,7 @@ class HeldProcess:
             NoResident: the sandbox has no python3 for it.
             GateError: as ``Line.open``.
         """
-        return cls(sandbox, await Line.open(sandbox), wish, alive, taken)
+        return cls(sandbox, await Line.open(sandbox), wish, alive, progress)
 
     async def launch(self, program: Program) -> None:
         """Join the wished session, or begin one that runs ``program``. The screen comes by ``read``.

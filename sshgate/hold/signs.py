@@ -23,21 +23,21 @@ ASKED_EVERY = 3
 Alive = Callable[[], Awaitable[bool]]
 """Returns whether the client shows a sign of life; may wait."""
 
-Taken = Callable[[], int | None]
+Progress = Callable[[], int | None]
 """Returns a number that grows while the client takes output; ``None``: none waits, or that cannot be known."""
 
 
 def nothing_known() -> int | None:
-    """The ``Taken`` of a client about which nothing is known."""
+    """The ``Progress`` of a client about which nothing is known."""
     return None
 
 
 class Signs:
     """Reports one client's signs of life by ``report``. The owner calls ``close``."""
 
-    def __init__(self, alive: Alive, taken: Taken, report: Callable[[], None]) -> None:
+    def __init__(self, alive: Alive, progress: Progress, report: Callable[[], None]) -> None:
         self._alive = alive
-        self._taken = taken
+        self._progress = progress
         self._report = report
         self._last: int | None = None
         self._answers = TaskSet()
@@ -50,7 +50,7 @@ class Signs:
         """Ask the client for one, unless that is being done."""
         self._ask()
         if not len(self._watches):
-            self._last = self._taken()
+            self._last = self._progress()
             self._watches.start(self._watch())
 
     async def room(self, room: Event) -> None:
@@ -77,7 +77,7 @@ class Signs:
             self._answers.start(self._answer())
 
     def _look(self) -> None:
-        before, self._last = self._last, self._taken()
+        before, self._last = self._last, self._progress()
         if before is not None and self._last is not None and self._last > before:
             self._report()
 

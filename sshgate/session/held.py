@@ -81,7 +81,7 @@ async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: C
             return look is None or bool(await look())
 
         try:
-            return await HeldProcess.attach(sandbox, wanted, alive, getattr(client, "taken", nothing_known))
+            return await HeldProcess.attach(sandbox, wanted, alive, getattr(client, "progress", nothing_known))
         except NoResident as error:
             if wanted.how == "resume":
                 raise  # another program would write on the old screen

@@ -327,9 +327,9 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         """Wait for a sign of life of the client. Returns false once the connection has ended."""
         return await self._transport.answers()
 
-    def taken(self) -> int | None:
+    def progress(self) -> int | None:
         """Return a number that grows while the client takes output that waits for it; ``None``: none is known to."""
-        return self._transport.taken()
+        return self._transport.progress()
 
     async def finish(self, outcome: Outcome) -> None:
         self._end(outcome)

@@ -85,7 +85,7 @@ class Transport(UserAuth):
             return False
         return self._transport is not None
 
-    def taken(self) -> int | None:
+    def progress(self) -> int | None:
         """Return how much the client's TCP has confirmed, while output waits that it could not be sent yet.
 
         ``None``: none waits, or that cannot be known.
