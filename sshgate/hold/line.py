@@ -66,7 +66,7 @@ def _source() -> bytes:
 SOURCE = _source()
 
 # Looks for a resident in the directories of its user, else becomes one. Nobody else may have made the directory. With
-# an argument, a resident of another version is ended first. `_socket`: what `socket` imports takes longer than the rest.
+# an argument, a resident of another version without programs is ended first. `_socket`: what `socket` imports takes longer than the rest.
 _ATTACH = f"""{RESIDENT_MARK}
 import array,os,stat,sys,time
 import _socket as socket
@@ -84,7 +84,13 @@ def mine(p):
 def ended(p,s):
     if open(p+"/lock","rb").read(64)=={HELLO!r}:
         return False
-    os.kill(array.array("i",s.getsockopt(socket.SOL_SOCKET,socket.SO_PEERCRED,12))[0],9)
+    i=array.array("i",s.getsockopt(socket.SOL_SOCKET,socket.SO_PEERCRED,12))[0]
+    try:
+        if open("/proc/%d/task/%d/children"%(i,i)).read():
+            return False
+    except OSError:
+        pass
+    os.kill(i,9)
     time.sleep(.1)
     return True
 def attach(p):
