@@ -66,7 +66,8 @@ def _source() -> bytes:
 SOURCE = _source()
 
 # Looks for a resident in the directories of its user, else becomes one. Nobody else may have made the directory. With
-# an argument, a resident of another version without programs is ended first. `_socket`: what `socket` imports takes longer than the rest.
+# an argument, a resident of another version without programs is ended first. `_socket` is quicker: `socket` imports
+# more than all the rest.
 _ATTACH = f"""{RESIDENT_MARK}
 import array,os,stat,sys,time
 import _socket as socket

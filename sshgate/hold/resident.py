@@ -44,8 +44,8 @@ GIVEN_UP_KEPT = 64
 RESUMED_SECONDS = 120.0
 # Seconds for a sign of life when somebody logs in.
 PROBE_SECONDS = 2.0
-# Seconds: a resident without sessions and attachments ends, soon if it never had a session (its warm sandbox was claimed
-# for something else); how often idle shells are looked for.
+# Seconds: a resident without sessions and attachments ends, soon if it never had a session, as where a warm sandbox was
+# claimed for something else; how often idle shells are looked for.
 UNUSED_SECONDS = 600.0
 NEVER_USED_SECONDS = 3.0
 LOOK_SECONDS = 5.0
