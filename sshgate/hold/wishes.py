@@ -29,8 +29,6 @@ class Wish:
     """Seconds for which an idle shell is kept without a client."""
     most: int = 20
     """Sessions in this sandbox at most."""
-    of_user: int = 0
-    """Sessions of the user in all sandboxes at most, where that leaves this one fewer; 0: it does not."""
     reattach: float = 60.0
     """Seconds for which a broken connection to the sandbox is opened again."""
     agents: bool = False
@@ -41,6 +39,8 @@ class Wish:
     """The session to go on in, for ``resume``."""
     offset: int = 0
     """Where in its output."""
+    of_user: int = 0
+    """Sessions of the user in all sandboxes at most, where that leaves this one fewer; 0: it does not."""
 
 
 @dataclass(slots=True)

@@ -148,7 +148,11 @@ class World:
 
     async def _attach(self, sandbox: Sandbox) -> Process | None:
         self.attached += 1
-        return await sandbox.start(launcher.PARKED_ARGV, None) if self.python else None
+        if not self.python:
+            return None
+        process = await sandbox.start(launcher.PARKED_ARGV, None)
+        assert await process.read()
+        return process
 
     async def look(self) -> None:
         """Look, and let everything that begins come to rest."""
