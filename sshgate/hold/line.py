@@ -207,7 +207,8 @@ class Line:
         line, hello = await cls._begin(sandbox, SOURCE, to_park)
         if hello != HELLO:
             try:
-                names = [str(one["name"])[:80] for one in json.loads(await line.ask(Kind.LIST)) if not one["status"]]
+                listed = json.loads(await line.ask(Kind.LIST) or b"")
+                names = [str(one["name"])[:80] for one in listed if not one["status"]]
             except (ValueError, TypeError, KeyError, RecursionError, ProtocolError) as error:
                 raise NoResident("what keeps sessions in the sandbox broke its rules.") from error
             finally:

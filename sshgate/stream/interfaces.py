@@ -164,8 +164,8 @@ class Client(Protocol):
     """One front end of a process: an SSH channel or a browser's session.
 
     A client that users can leave and return to has an attribute ``attached``: whether somebody is connected now. One
-    that keeps its place in a held session has ``place`` (``hold.wishes.Place``). One whose signs of life can be known has
-    ``alive`` and ``progress`` (``hold.signs``).
+    that keeps its place in a held session has ``place`` (``hold.wishes.Place``). One whose signs of life can be known
+    has ``alive`` and ``progress`` (``hold.signs``).
     """
 
     async def read(self) -> bytes | None:

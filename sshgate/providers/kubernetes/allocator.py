@@ -27,7 +27,7 @@ from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import Discard, KubernetesSandbox
-from sshgate.sandbox.interfaces import Notice, Order
+from sshgate.sandbox.interfaces import Kind, Notice, Order
 from sshgate.sandbox.side_execs import NOBODY, ExecLimits
 from sshgate.stream.tasks import TaskSet
 
