@@ -40,6 +40,9 @@ class Named:
     def profile(self, user: str, name: str) -> str | None:
         return None
 
+    def names(self, user: str) -> list[str]:
+        raise AssertionError
+
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         raise AssertionError
 

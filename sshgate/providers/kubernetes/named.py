@@ -125,16 +125,14 @@ class KubernetesNamed:
         """Take note of a change of a pod, or of its end (``gone``), from the watch."""
         if gone:
             self._leased.discard(pod.metadata.uid)
-        here = self._here.get(pod.metadata.name)
-        if here is not None:
+        if (here := self._here.get(pod.metadata.name)) is not None:
             here.sandbox.observe(pod, gone)
 
     # --- NamedSandboxes ---
 
     def profile(self, user: str, name: str) -> str | None:
         record = self._cached(user, name)
-        theirs = record is not None and record.user_hash == labels.user_hash(user)
-        return record.profile if record is not None and theirs else None
+        return record.profile if record is not None and record.user_hash == labels.user_hash(user) else None
 
     @failures.raised_as(StartFailed)
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
@@ -173,8 +171,7 @@ class KubernetesNamed:
         cache, now = self._registry.cache, self._registry.now
         fresh = {record.uid: record for record in self._fresh.values()}
         found = cache.of_user(user, now) if user is not None else cache.claimed(now)
-        found = [fresh.get(record.uid, record) for record in found]
-        return await list_sandboxes(self._api, found, self._homes, user, now)
+        return await list_sandboxes(self._api, [fresh.get(one.uid, one) for one in found], self._homes, user, now)
 
     @failures.raised_as(Unavailable)
     async def end(self, user: str, name: str) -> str | None:
@@ -405,8 +402,7 @@ class KubernetesNamed:
             await asyncio.wait((here.naming,))
         known = registry.cache.named(name)
         async with self._alone(name if known is None else _key_of(known)):
-            now_here = self._here.get(name)
-            if now_here is not None and (now_here.count or now_here is not here):
+            if (now_here := self._here.get(name)) is not None and (now_here.count or now_here is not here):
                 return  # a channel has joined meanwhile
             self._here.pop(name, None)
             if here is not None:
