@@ -52,13 +52,13 @@ def typists(scene: Scene, runs: int) -> Row:
     medians = [Samples("ssh: p50"), Samples("exec: p50")]
 
     async def all_sizes() -> None:
-        async with _bare_execs(scene) as add_bare, _terminals(ssh) as add_terminals:
+        async with _bare_execs(scene) as add_bare, terminals(ssh) as add_terminals:
             for people in PEOPLE:
                 sides = [await add_bare(people), await add_terminals(people)]
                 echoes: list[list[float]] = [[], []]
                 for turn in range(3):
                     for presses, found in zip(sides, echoes, strict=True):
-                        typed = await _type(presses)
+                        typed = await type_at_once(presses)
                         found += typed if turn else []
                 for side, samples, middle, found in zip(
                     ("exec", "ssh "), (base, ours), medians[::-1], echoes, strict=True
@@ -108,7 +108,7 @@ async def _bare_execs(scene: Scene) -> AsyncIterator[Callable[[int], Awaitable[l
 
 
 @asynccontextmanager
-async def _terminals(ssh: Ssh) -> AsyncIterator[Callable[[int], Awaitable[list[Press]]]]:
+async def terminals(ssh: Ssh) -> AsyncIterator[Callable[[int], Awaitable[list[Press]]]]:
     """Starts ssh clients until there are so many; each has a terminal that echoes keys."""
     clients: list[asyncio.subprocess.Process] = []
 
@@ -146,7 +146,7 @@ def _press(client: asyncio.subprocess.Process) -> Press:
     return pressed
 
 
-async def _type(presses: list[Press], seconds: float = TURN_SECONDS) -> list[float]:
+async def type_at_once(presses: list[Press], seconds: float = TURN_SECONDS) -> list[float]:
     """All type, each at their own moments; milliseconds of each echo."""
     echoes: list[float] = []
     over = time.perf_counter() + seconds
@@ -244,7 +244,7 @@ async def _flooded(gateway: Gateway, ssh: Ssh, runs: int) -> list[float]:
                 assert flood.stdin is not None
                 flood.stdin.write(b"\n")
             # As long as a flood goes on.
-            found.append(p99(await _type([_press(client) for client in clients], 2.0)))
+            found.append(p99(await type_at_once([_press(client) for client in clients], 2.0)))
             await asyncio.gather(*(flood.communicate() for flood in floods))
     finally:
         for client in clients:

@@ -21,7 +21,7 @@ from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import Exec, Request
 from sshgate.stream.terminal import Terminal
-from tests.bench import files, held, page, people, warm, web
+from tests.bench import files, held, models, page, people, warm, web
 from tests.bench.fence import fence
 from tests.bench.forwards import forward, forward_first
 from tests.bench.gateways import gateways
@@ -179,6 +179,7 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     **files.ROWS,
     **people.ROWS,
     **held.ROWS,
+    **models.ROWS,
 }
 
 

@@ -6,9 +6,10 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sshgate.lifecycle.membership import RENEW
 from tests.rig import cluster
@@ -20,6 +21,8 @@ from tests.rig.sshd import sshd
 LIMITS = {"sandboxes_per_user": 300, "sandboxes": 500, "connections_per_source": 500, "unauthenticated": 500}
 BASE_POD = "baseline"
 
+T = TypeVar("T")
+
 
 class Scene:
     """Everything that rows share, made when first asked for and removed at the end."""
@@ -29,6 +32,7 @@ class Scene:
         self.place = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="sshgate-bench-")))
         self._namespace: Namespace | None = None
         self._users: dict[str, tuple[Gateway, Ssh]] = {}
+        self._shared: dict[Any, Any] = {}
 
     def __enter__(self) -> Scene:
         return self
@@ -51,6 +55,13 @@ class Scene:
         """Another one, with nothing in it."""
         return self._stack.enter_context(cluster.namespace())
 
+    def shared(self, make: Callable[[Scene], AbstractContextManager[T]]) -> T:
+        """What this makes; the same for every row."""
+        if make not in self._shared:
+            self._shared[make] = self._stack.enter_context(make(self))
+        made: T = self._shared[make]
+        return made
+
     def gateway(
         self,
         provider: str,
@@ -58,13 +69,14 @@ class Scene:
         telemetry: dict[str, Any] | None = None,
         policy: dict[str, Any] | None = None,
         workers: int = 1,
+        sections: dict[str, Any] | None = None,
         **profile: Any,
     ) -> tuple[Gateway, Ssh]:
         """A running gateway and a user at it; the same for the same question. ``web``: with the browser's door;
-        ``policy``: in a namespace of its own with this NetworkPolicy."""
-        key = repr((provider, web, telemetry, policy, workers, sorted(profile.items())))
+        ``policy``: in a namespace of its own with this NetworkPolicy; ``sections``: more of its settings."""
+        key = repr((provider, web, telemetry, policy, workers, sections, sorted(profile.items())))
         if key not in self._users:
-            self._users[key] = self._start(provider, web, telemetry or {}, policy, workers, profile)
+            self._users[key] = self._start(provider, web, telemetry or {}, policy, workers, sections or {}, profile)
         return self._users[key]
 
     def _start(
@@ -74,6 +86,7 @@ class Scene:
         telemetry: dict[str, Any],
         policy: dict[str, Any] | None,
         workers: int,
+        sections: dict[str, Any],
         profile: dict[str, Any],
     ) -> tuple[Gateway, Ssh]:
         place = Path(tempfile.mkdtemp(dir=self.place))
@@ -97,6 +110,7 @@ class Scene:
             "log": {"level": "error"},
             "telemetry": telemetry,
             "workers": workers,
+            **sections,
         }
         if web:
             settings["web"] = {"listen": f"127.0.0.1:{free_port()}", "sessions_per_user": 500}

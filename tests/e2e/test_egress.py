@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeGateway
-from tests.e2e.test_models import ASK, broker_process, events
+from tests.e2e.test_models import ASK, events
+from tests.rig.broker import broker_process
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.messages import ANSWER, FakeApi, fake_api
 from tests.rig.ssh import Ssh

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import MakeGateway
+from tests.rig.broker import broker_process
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.messages import ANSWER, FakeApi, fake_api
 from tests.rig.ssh import Ssh
@@ -194,23 +191,6 @@ def test_claude_code_answers_without_a_question(user: Ssh, brokered: Gateway, ap
     nowhere(user, brokered, CANARY)
     (refused,) = (user.run("claude -p --model gpt-9 hi </dev/null", limit=90),)
     assert b"is not allowed here" in refused.out + refused.err, refused.both
-
-
-@contextmanager
-def broker_process(place: Path, settings: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    """``sshgate broker`` with these settings, once it listens."""
-    file = place / "broker.yaml"
-    file.write_text(yaml.safe_dump(settings))
-    with (place / "broker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sshgate", "broker", "--config", str(file)], stdout=log, stderr=log, cwd=place
-        )
-    try:
-        until(lambda: "serving" in (place / "broker.log").read_text(), 30, "the broker")
-        yield process
-    finally:
-        process.terminate()
-        assert process.wait(20) == 0
 
 
 @pytest.mark.local

@@ -1,4 +1,7 @@
-"""A broker with what answers its egress, as in production, and connections to it as one sandbox has them."""
+"""A broker with what answers its egress, as in production, and connections to it as one sandbox has them.
+
+And ``sshgate broker`` as a process.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import yaml
 
 from sshgate.access.ledger import MemoryUserRecords
 from sshgate.broker.budget import KeptRecords
@@ -23,6 +29,7 @@ from sshgate.server.brokering import Brokering
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Record
 from tests.rig.messages import FakeApi
+from tests.rig.waiting import until
 
 KEY = "sk-ant-api03-canary-of-the-operator"
 CALLER = Caller("dev", ("staff",), "default", "pod-1", "uid-1", None)
@@ -115,3 +122,20 @@ async def sandbox(api: FakeApi, tmp_path: Path, meter: Meter | None = None, **ch
         await broker.close()
         await brokering.close()
         await asyncio.gather(*made.tasks)
+
+
+@contextlib.contextmanager
+def broker_process(place: Path, settings: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    """``sshgate broker`` with these settings, once it listens."""
+    file = place / "broker.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    with (place / "broker.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sshgate", "broker", "--config", str(file)], stdout=log, stderr=log, cwd=place
+        )
+    try:
+        until(lambda: "serving" in (place / "broker.log").read_text(), 30, "the broker")
+        yield process
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
