@@ -282,9 +282,13 @@ class Profile:
     resident, which keeps held sessions, waits only where one can begin in a warm sandbox (see ``hold``)."""
     home: Home | None = None
     """Named sandboxes of this profile get a persistent home (Kubernetes only); ``None``: they get none."""
+    network: Literal["policy", "none"] = "policy"
+    """``policy``: its sandboxes reach what the network policies of their namespace allow. ``none``: nothing, names (DNS)
+    included, by the label ``sshgate.dev/network: none``, for which the manifests have a policy. Local sandboxes never
+    have a network."""
     forward: Forward = Forward()
     egress: Egress | None = None
-    """``None``: there is no proxy. What the sandbox's own network reaches is not affected. Needs python3 in it."""
+    """``None``: there is no proxy. It closes nothing by itself; see ``network``. Needs python3 in the image."""
     git: tuple[str, ...] = ()
     """Hosts of ``git`` that programs in it clone from, fetch from and push to, by https."""
     models: tuple[Provider, ...] = ()

@@ -197,7 +197,7 @@ def _web(web: Web, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def ignored_settings(config: Config) -> list[str]:
-    """Return one clause for each setting that is given but has no effect."""
+    """Return one clause for each setting that is given but has no effect, or not the one that it seems to have."""
     found = []
     if config.network.probe != "auto" and config.sandbox.provider == "local":
         found.append("network.probe has no effect with local sandboxes: no network policy applies to them")
@@ -208,6 +208,13 @@ def ignored_settings(config: Config) -> list[str]:
     for name, profile in config.profiles.items():
         if profile.warm and config.sandbox.provider == "local":
             found.append(f"profiles.{name}.warm has no effect with local sandboxes: each starts in some 65 ms")
+        if profile.network == "none" and config.sandbox.provider == "local":
+            found.append(f"profiles.{name}.network has no effect with local sandboxes: none of them has a network")
+        if profile.egress is not None and profile.network != "none" and config.sandbox.provider != "local":
+            found.append(
+                f"profiles.{name}.egress closes nothing by itself: its sandboxes reach past it what the network policies "
+                "allow; write network: none"
+            )
         if profile.home is not None and config.sandbox.provider == "local":
             found.append(f"profiles.{name}.home has no effect with local sandboxes: they keep nothing")
     return found

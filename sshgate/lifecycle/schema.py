@@ -29,6 +29,8 @@ NAME = DOMAIN + "name"
 """The name of a named sandbox; ephemeral ones have none."""
 SESSION = DOMAIN + "session"
 """The id of the claim, which has one pod: after a patch without an answer it shows whose the pod is."""
+NETWORK = DOMAIN + "network"
+"""``none`` on pods without a network, by which the network policies know them; others have no such label."""
 GATEWAY = DOMAIN + "gateway"
 """The name of the gateway that made or claimed it, for people. Decisions use ``INSTANCE``."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sshgate.config.rules import MOST_WORKERS
-from sshgate.lifecycle.schema import MANAGED, MANAGED_BY
+from sshgate.lifecycle.schema import MANAGED, MANAGED_BY, NETWORK
 from tests.deploy.network import Connection, Place, allowed
 from tests.rig.manifests import GATEWAY_NAMESPACE, NAMES, SANDBOX_NAMESPACE, objects, only
 
@@ -15,6 +15,7 @@ GATEWAYS = [name for name in NAMES if name != "platform"]
 
 MARKS = {MANAGED_BY: MANAGED, "app.kubernetes.io/name": "sshgate-sandbox"}
 SANDBOX = Place("10.42.0.20", SANDBOX_NAMESPACE, MARKS)
+WITHOUT = Place("10.42.0.22", SANDBOX_NAMESPACE, {**MARKS, NETWORK: "none"})
 NEIGHBOUR = Place("10.42.1.21", SANDBOX_NAMESPACE, MARKS)
 DNS = Place("10.42.0.3", "kube-system", {"k8s-app": "kube-dns"})
 METRICS = Place("10.42.0.4", "kube-system", {"k8s-app": "metrics-server"})
@@ -91,6 +92,11 @@ CLOSED = [
     ("the gateway reaches another application", Connection(GATEWAY, PAPERS, 8080)),
     ("a user reaches another port of the gateway", Connection(USER, GATEWAY, 8080)),
     ("another application reads the gateway's metrics", Connection(PAPERS, GATEWAY, 9464)),
+    ("a sandbox without a network asks for names", Connection(WITHOUT, DNS, 53, "UDP")),
+    ("a sandbox without a network reaches the internet", Connection(WITHOUT, INTERNET, 443)),
+    ("a sandbox without a network uses IPv6", Connection(WITHOUT, INTERNET_6, 443)),
+    ("a sandbox without a network reaches its neighbour", Connection(WITHOUT, SANDBOX, 8080)),
+    ("a neighbour reaches a sandbox without a network", Connection(NEIGHBOUR, WITHOUT, 8080)),
 ]
 
 

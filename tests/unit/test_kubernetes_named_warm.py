@@ -32,7 +32,7 @@ from tests.unit.lifecycle_values import at
 from tests.unit.modelled_cluster import Cluster, Refused, record_from
 
 PROFILE = Profile(warm=2, settle=0.0)
-TEMPLATE = podspec.template_hash(podspec.template(PROFILE))
+TEMPLATE = podspec.template_hash(PROFILE)
 
 
 class Kept:

@@ -181,20 +181,29 @@ def test_merging_changes_neither_side() -> None:
 # --- the template's hash ---
 
 
-def digest(profile: Profile) -> str:
-    return podspec.template_hash(podspec.template(profile))
-
-
 def test_the_hash_follows_the_spec_and_nothing_else() -> None:
     profile = Profile(node_selector={"a": "1", "b": "2"})
-    assert digest(profile) == digest(replace(profile, name="other", warm=7, allow=("x",)))
-    assert digest(profile) == digest(replace(profile, node_selector={"b": "2", "a": "1"}))
-    assert digest(profile) != digest(replace(profile, image="other:1"))
-    assert digest(profile) != digest(replace(profile, pod_overrides={"priorityClassName": "low"}))
+    assert podspec.template_hash(profile) == podspec.template_hash(replace(profile, name="other", warm=7, allow=("x",)))
+    assert podspec.template_hash(profile) == podspec.template_hash(replace(profile, node_selector={"b": "2", "a": "1"}))
+    assert podspec.template_hash(profile) != podspec.template_hash(replace(profile, image="other:1"))
+    assert podspec.template_hash(profile) != podspec.template_hash(replace(profile, pod_overrides={"priorityClassName": "low"}))
 
 
 def test_every_pod_of_a_profile_has_the_hash_of_its_template_for_every_user() -> None:
     profile = Profile()
     labels = [pod(profile, user)["metadata"]["labels"] for user in ("alice", "bob")]
     labels.append(pod(profile, name="work")["metadata"]["labels"])
-    assert {label[keys.TEMPLATE] for label in labels} == {digest(profile)}
+    assert {label[keys.TEMPLATE] for label in labels} == {podspec.template_hash(profile)}
+
+
+def test_pods_without_a_network_have_a_label_that_policies_know_and_are_no_others() -> None:
+    """Also where overrides make their specs alike: a warm pod with a network is never claimed for a login without."""
+    none = Profile(network="none")
+    warm = podspec.warm_pod(none, OWNER, "sshgate-warm-default-1")
+    for one in (pod(none), pod(none, name="work"), warm):
+        assert one["metadata"]["labels"][keys.NETWORK] == "none"
+        assert one["spec"]["dnsConfig"] == {"nameservers": ["127.0.0.1"]}
+    assert keys.NETWORK not in pod(Profile())["metadata"]["labels"]
+    alike = replace(none, pod_overrides={"dnsPolicy": None, "dnsConfig": None})
+    assert podspec.template(alike) == podspec.template(Profile())
+    assert podspec.template_hash(alike) != podspec.template_hash(Profile())

@@ -76,6 +76,9 @@ def template(profile: Profile) -> dict[str, Any]:
         },
         "terminationGracePeriodSeconds": GRACE_SECONDS,
     }
+    if profile.network == "none":
+        # A name that is looked up all the same is unknown at once: nobody answers there. Else it takes half a minute.
+        spec |= {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["127.0.0.1"]}}
     if profile.node_selector:
         spec["nodeSelector"] = dict(profile.node_selector)
     if profile.tolerations:
@@ -87,9 +90,11 @@ def template(profile: Profile) -> dict[str, Any]:
     return merged
 
 
-def template_hash(spec: Mapping[str, Any]) -> str:
-    """A hash of the spec, twelve hex digits; warm pods of another hash are outdated."""
-    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def template_hash(profile: Profile) -> str:
+    """A hash of what its pods have in common, twelve hex digits; warm pods of another hash are outdated."""
+    canonical = json.dumps(
+        {**template(profile), **_network(profile)}, sort_keys=True, separators=(",", ":"), ensure_ascii=True
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
@@ -104,7 +109,7 @@ def claimed_pod(
         annotations: Added to those of the owner: when it was claimed, when it expires (``lifecycle.requests``).
     """
     spec = template(order.profile)
-    marks, notes = warm_metadata(order.profile.name, template_hash(spec), owner.gateway, owner.instance)
+    marks, notes = _metadata(order.profile, owner)
     marks |= {labels.STATE: labels.CLAIMED, labels.USER: labels.user_hash(order.user)}
     marks[labels.SESSION] = labels.label_value(order.session)
     if order.name is not None:
@@ -156,9 +161,18 @@ def _with_home(spec: dict[str, Any], claim: str, home: Home) -> dict[str, Any]:
 def warm_pod(profile: Profile, owner: Owner, name: str) -> dict[str, Any]:
     """The manifest of a warm pod. It has no deadline; the claim sets one."""
     spec = template(profile)
-    metadata = warm_metadata(profile.name, template_hash(spec), owner.gateway, owner.instance)
     spec.pop("activeDeadlineSeconds", None)
-    return manifest(name, spec, *metadata)
+    return manifest(name, spec, *_metadata(profile, owner))
+
+
+def _metadata(profile: Profile, owner: Owner) -> tuple[dict[str, str], dict[str, str]]:
+    """The labels and annotations of a new warm pod, on which a claimed one has more."""
+    marks, notes = warm_metadata(profile.name, template_hash(profile), owner.gateway, owner.instance)
+    return marks | _network(profile), notes
+
+
+def _network(profile: Profile) -> dict[str, str]:
+    return {labels.NETWORK: profile.network} if profile.network == "none" else {}
 
 
 def lifetime(profile: Profile) -> float:

@@ -159,7 +159,7 @@ class KubernetesProvider:
         self.profiles.clear()
         self.profiles.update(profiles)
         self._templates.clear()
-        self._templates.update((name, podspec.template_hash(podspec.template(one))) for name, one in profiles.items())
+        self._templates.update((name, podspec.template_hash(one)) for name, one in profiles.items())
         self._kinds.clear()
         self._kinds.update((name, parked_kinds(one)) for name, one in profiles.items())
         self._targets[:] = [
