@@ -130,6 +130,9 @@ class EgressProxy:
             raise _Refused(
                 403, "no name", f"{asked.host[:LONGEST_REPORT]!r} is no name: addresses are not connected to."
             )
+        if isinstance(asked, Fetch) and asked.port != HTTP:
+            where = host if asked.port == HTTPS else f"{host}:{asked.port}"
+            raise _Refused(403, "no TLS", f"at port {asked.port} only TLS is allowed: use https://{where}/.")
         line = f'profiles.{caller.profile}.egress.allow: ["{wish(host, asked.port)}"]'
         # Programs such as pip show the first line of the answer and nothing else.
         brief = f'sshgate: not in egress.allow: "{wish(host, asked.port)}"'
@@ -140,8 +143,6 @@ class EgressProxy:
                 f"{host} at port {asked.port} is not on the list of this sandbox. Ask your operator for {line}.",
                 brief,
             )
-        if isinstance(asked, Fetch) and asked.port == HTTPS:
-            raise _Refused(403, "no TLS", f"at port {HTTPS} only TLS is allowed: use https://{host}/.")
         if isinstance(asked, Connect) and asked.port == HTTP:
             raise _Refused(403, "no TLS", f"a tunnel has to be TLS: ask for http://{host}/ without CONNECT.")
         try:

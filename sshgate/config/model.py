@@ -224,7 +224,7 @@ class Egress:
 
     allow: tuple[str, ...] = ()
     """``name``, ``*.name`` (every name below it), either with ``:port`` (without: 443), or a preset: ``@pypi``,
-    ``@npm``, ``@debian``, ``@github``, ``@golang``, ``@crates``. TLS only, but ``http://`` where a port is given."""
+    ``@npm``, ``@debian``, ``@github``, ``@golang``, ``@crates``. TLS only, but ``http://`` at port 80."""
     private: tuple[str, ...] = ()
     """Networks of private addresses that a listed name may stand for, such as that of a mirror in the company."""
     log: bool = True

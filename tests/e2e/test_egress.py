@@ -17,16 +17,25 @@ from tests.rig.gateway import Gateway, free_port
 from tests.rig.messages import ANSWER, FakeApi, fake_api
 from tests.rig.ssh import Ssh
 from tests.rig.waiting import until
-from tests.unit.outside_world import web_server
+from tests.unit.outside_world import authority, web_server
 
-# Fetches an http:// address through the proxy of the environment, and prints status and text.
+# Fetches an address through the proxy of the environment, and prints status and text.
 FETCH = """python3 -c '
-import http.client, os, sys, urllib.parse
-proxy = urllib.parse.urlsplit(os.environ["http_proxy"])
-connection = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=20)
-connection.request("GET", sys.argv[1])
-answer = connection.getresponse()
-print(answer.status, answer.read().decode().strip())
+import os, socket, ssl, sys, urllib.parse
+proxy, asked = map(urllib.parse.urlsplit, (os.environ["http_proxy"], sys.argv[1]))
+def answer(s, line):
+    s.sendall(line.encode() + b"\\r\\n\\r\\n")
+    file = s.makefile("rb", 0)
+    status = file.readline().split()[1].decode()
+    while file.readline().strip(): pass
+    return status, file
+s = socket.create_connection((proxy.hostname, proxy.port), 20)
+tunnel = asked.scheme == "https"
+status, file = answer(s, f"CONNECT {asked.netloc} HTTP/1.1" if tunnel else f"GET {sys.argv[1]} HTTP/1.1")
+if tunnel and status == "200":
+    s = ssl._create_unverified_context().wrap_socket(s, server_hostname=asked.hostname)
+    status, file = answer(s, f"GET {asked.path} HTTP/1.0")
+print(status, file.read().decode().strip())
 ' """
 # The address that `localhost` stands for is no public one: an exception, as for a mirror in a company.
 PRIVATE = ["127.0.0.0/8", "::1/128"]
@@ -42,7 +51,8 @@ def api() -> Iterator[FakeApi]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     root = tmp_path_factory.mktemp("site")
     (root / "file").write_text("from outside")
-    with web_server(root) as port:
+    _, context = authority(tmp_path_factory.mktemp("authority"), ["localhost"])
+    with web_server(root, context) as port:
         yield port
 
 
@@ -82,7 +92,7 @@ def test_a_listed_name_is_fetched_and_another_is_refused_with_the_line_to_ask_fo
     user: Ssh, brokered: Gateway, site: int
 ) -> None:
     named = user.as_user("dev=egress")
-    assert named.run(f"{FETCH} http://localhost:{site}/file").out == b"200 from outside\n"
+    assert named.run(f"{FETCH} https://localhost:{site}/file").out == b"200 from outside\n"
     refused = named.run(f"{FETCH} http://evil.example/").out.decode()
     assert refused.startswith("403 sshgate: evil.example at port 80 is not on the list of this sandbox.")
     assert 'profiles.default.egress.allow: ["evil.example:80"]' in refused
@@ -103,7 +113,7 @@ def test_a_listed_name_is_fetched_and_another_is_refused_with_the_line_to_ask_fo
 
 
 def test_a_name_that_stands_for_a_private_address_is_refused(user: Ssh, site: int) -> None:
-    refused = user.as_user("dev+strict").run(f"{FETCH} http://localhost:{site}/file").out
+    refused = user.as_user("dev+strict").run(f"{FETCH} https://localhost:{site}/file").out
     assert refused.startswith(b"403 sshgate: localhost stands for "), refused
 
 
@@ -161,7 +171,7 @@ def test_a_broker_of_its_own_counts_for_all_gateways_and_is_replaced_without_los
     for turn in (1, 2):
         with broker_process(tmp_path, own):
             until(lambda: user.run(f"{ASK} claude-x hi").out.decode().strip() == ANSWER, 30, "a turn")
-            assert user.run(f"{FETCH} http://localhost:{site}/file").out == b"200 from outside\n"
+            assert user.run(f"{FETCH} https://localhost:{site}/file").out == b"200 from outside\n"
             until(lambda: verb(user, "egress", "--json")[0]["count"] == 1, 30, "counts")
         # What the broker has counted was written down when it ended.
         assert verb(user, "usage", "--json")["today"]["requests"] >= turn

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sshgate.broker import outside
+from sshgate.broker import egress, outside
 from sshgate.broker.addresses import Address
 from sshgate.broker.hello import UNRECOGNIZED_NAME
 from sshgate.broker.outside import LOOKUPS, Lookups, SystemResolver
@@ -253,8 +253,9 @@ async def test_what_is_no_request_is_reported() -> None:
         assert one.judged == [("(none)", 0, "no request")]
 
 
-async def test_a_plain_request_reaches_its_server_and_no_second_one_behind_it() -> None:
+async def test_a_plain_request_reaches_its_server_and_no_second_one_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async with echo() as (port, got), proxy([f"{NAME}:{port}"], {NAME: [["127.0.0.1"]]}) as one:
+        monkeypatch.setattr(egress, "HTTP", port)  # 80 is for root
         smuggled = b"GET http://evil.example/ HTTP/1.1\r\n\r\n"
         reader, writer = await one.open()
         head = f"POST http://{NAME}:{port}/x HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 4\r\n\r\n"
@@ -270,8 +271,9 @@ async def test_a_plain_request_reaches_its_server_and_no_second_one_behind_it() 
         assert one.judged == [(NAME, port, None)]
 
 
-async def test_a_file_is_fetched_by_http(site: Path) -> None:
+async def test_a_file_is_fetched_by_http(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with web_server(site) as port:
+        monkeypatch.setattr(egress, "HTTP", port)
         async with proxy([f"{NAME}:{port}"], {NAME: [["127.0.0.1"]]}) as one:
             answer, reader, writer = await one.ask(f"GET http://{NAME}:{port}/file HTTP/1.1\r\nHost: {NAME}")
             assert b" 200 OK" in answer
@@ -290,12 +292,15 @@ async def test_plain_requests_need_their_port_on_the_list(target: str) -> None:
         assert one.names.asked == []
 
 
-async def test_plain_requests_do_not_go_to_the_port_of_tls() -> None:
-    async with proxy([NAME], {NAME: [["127.0.0.1"]]}) as one:
-        answer, reader, writer = await one.ask(f"GET http://{NAME}:443/ HTTP/1.1")
+@pytest.mark.parametrize("port", ["", ":8443"])
+async def test_plain_requests_go_to_no_other_port_than_80(port: str) -> None:
+    async with proxy([f"{NAME}{port}"], {NAME: [["127.0.0.1"]]}) as one:
+        answer, reader, writer = await one.ask(f"GET http://{NAME}{port or ':443'}/ HTTP/1.1")
         assert answer.startswith(b"HTTP/1.1 403 ")
-        assert f"https://{NAME}/".encode() in await reader.read()
+        assert f"https://{NAME}{port}/".encode() in await reader.read()
         writer.close()
+        assert [refused for *_, refused in one.judged] == ["no TLS"]
+        assert one.names.asked == []
 
 
 async def test_there_is_no_tunnel_to_the_port_of_plain_http() -> None:

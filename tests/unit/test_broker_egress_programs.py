@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from sshgate.broker import egress
 from tests.unit.outside_world import Proxy, authority, proxy, web_server
 
 HOST = "packages.example"
@@ -66,10 +67,11 @@ def home(tmp_path: Path) -> Path:
 
 
 @needs("curl")
-async def test_curl(tmp_path: Path, site: Path, home: Path) -> None:
+async def test_curl(tmp_path: Path, site: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (site / "file").write_text("from outside")
     ca, context = authority(tmp_path, [HOST])
     with web_server(site, context) as port, web_server(site) as plain:
+        monkeypatch.setattr(egress, "HTTP", plain)  # 80 is for root
         async with proxy([f"{HOST}:{port}", f"{HOST}:{plain}"], {HOST: [["127.0.0.1"]]}) as one:
             curl = ("curl", "-sS", "--fail-with-body", "--cacert", str(ca))
             assert await run(one, home, [*curl, f"https://{HOST}:{port}/file"]) == "from outside"
@@ -149,7 +151,7 @@ async def test_git(tmp_path: Path, site: Path, home: Path) -> None:
 
 
 @needs("apt-get")
-async def test_apt(tmp_path: Path, site: Path, home: Path) -> None:
+async def test_apt(tmp_path: Path, site: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages = b"Package: thing\nVersion: 1.0\nArchitecture: all\nFilename: ./thing.deb\nSize: 1\nDescription: x\n"
     (site / "Packages").write_bytes(packages)
     (site / "Packages.gz").write_bytes(gzip.compress(packages))
@@ -162,6 +164,7 @@ async def test_apt(tmp_path: Path, site: Path, home: Path) -> None:
         (home / name).mkdir(parents=True)
     (home / "state" / "status").touch()
     with web_server(site) as port:
+        monkeypatch.setattr(egress, "HTTP", port)
         (home / "etc" / "sources.list").write_text(f"deb [trusted=yes] http://{HOST}:{port}/ ./\n")
         settings: Mapping[str, Path | str] = {
             "Dir::Etc": home / "etc", "Dir::State": home / "state", "Dir::State::status": home / "state" / "status",

@@ -186,7 +186,9 @@ def test_the_hash_follows_the_spec_and_nothing_else() -> None:
     assert podspec.template_hash(profile) == podspec.template_hash(replace(profile, name="other", warm=7, allow=("x",)))
     assert podspec.template_hash(profile) == podspec.template_hash(replace(profile, node_selector={"b": "2", "a": "1"}))
     assert podspec.template_hash(profile) != podspec.template_hash(replace(profile, image="other:1"))
-    assert podspec.template_hash(profile) != podspec.template_hash(replace(profile, pod_overrides={"priorityClassName": "low"}))
+    assert podspec.template_hash(profile) != podspec.template_hash(
+        replace(profile, pod_overrides={"priorityClassName": "low"})
+    )
 
 
 def test_every_pod_of_a_profile_has_the_hash_of_its_template_for_every_user() -> None:
