@@ -66,6 +66,8 @@ class GitProxy:
         self._events = events
         self._keys = Keys()
         self._session: aiohttp.ClientSession | None = None
+        self.closing = False
+        """Whether connections are to end after the next answer."""
 
     def __repr__(self) -> str:
         return f"<GitProxy to {', '.join(self._config.git) or 'nowhere'}>"
@@ -151,6 +153,8 @@ class GitProxy:
                 status=response.status,
                 headers={one: response.headers[one] for one in _RETURNED if one in response.headers},
             )
+            if self.closing:
+                answer.force_close()
             whole = False
 
             def feed(piece: bytes) -> None:

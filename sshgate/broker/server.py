@@ -77,7 +77,7 @@ class Broker:
 
     async def drain(self, seconds: float) -> None:
         """Close each connection once it has its answer, and wait until none is open, ``seconds`` at most."""
-        self._models.closing = True
+        self._models.closing = self._git.closing = True
         if self._server is not None:
             self._server.pre_shutdown()  # agents keep theirs for minutes
         with contextlib.suppress(TimeoutError):

@@ -283,8 +283,8 @@ class Profile:
     home: Home | None = None
     """Named sandboxes of this profile get a persistent home (Kubernetes only); ``None``: they get none."""
     network: Literal["policy", "none"] = "policy"
-    """``policy``: its sandboxes reach what the network policies of their namespace allow. ``none``: nothing, names (DNS)
-    included, by the label ``sshgate.dev/network: none``, for which the manifests have a policy. Local sandboxes never
+    """``policy``: its sandboxes reach what the network policies of their namespace allow. ``none``: nothing, not even
+    names (DNS), by the label ``sshgate.dev/network: none``, for which the manifests have a policy. Local sandboxes never
     have a network."""
     forward: Forward = Forward()
     egress: Egress | None = None

@@ -212,7 +212,7 @@ def ignored_settings(config: Config) -> list[str]:
             found.append(f"profiles.{name}.network has no effect with local sandboxes: none of them has a network")
         if profile.egress is not None and profile.network != "none" and config.sandbox.provider != "local":
             found.append(
-                f"profiles.{name}.egress closes nothing by itself: its sandboxes reach past it what the network policies "
+                f"profiles.{name}.egress closes nothing by itself: its sandboxes reach besides what network policies "
                 "allow; write network: none"
             )
         if profile.home is not None and config.sandbox.provider == "local":

@@ -84,6 +84,7 @@ class Sandbox:
     port: int
     profile: Profile
     records: list[Record]
+    broker: Broker
 
     async def git(self, *argv: str, fails: bool = False) -> str:
         environment = {
@@ -122,7 +123,7 @@ async def sandbox(
 
         listener = await asyncio.start_server(came, "127.0.0.1", 0, limit=LIMIT)
         try:
-            yield Sandbox(tmp_path / "home", listener.sockets[0].getsockname()[1], profile, records), upstream
+            yield Sandbox(tmp_path / "home", listener.sockets[0].getsockname()[1], profile, records, broker), upstream
         finally:
             listener.close()
             await broker.close()
@@ -191,6 +192,22 @@ async def test_only_what_git_asks_is_passed_on(tmp_path: Path, line: str) -> Non
         assert answer.split()[1] in (b"403", b"404"), answer
         assert upstream.seen == []
         assert one.records[-1].code is Code.GIT_REFUSED
+
+
+async def test_an_answer_within_a_drain_is_the_last_of_its_connection(tmp_path: Path) -> None:
+    asked = f"GET /git/{HOST}/team/thing.git/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    async with sandbox(tmp_path) as (one, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(asked)
+        assert b"close" not in (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).lower()
+        await asyncio.wait_for(one.broker.drain(20), 20)
+        late, another = await asyncio.open_connection("127.0.0.1", one.port)
+        another.write(asked)
+        answer = await asyncio.wait_for(late.read(), 20)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in answer.lower()
+        writer.close()
+        another.close()
 
 
 async def test_a_wrong_token_and_a_redirect_are_explained(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sshgate.config import values
 from sshgate.config.load import load, parse
 from sshgate.config.model import Address, Config, Group, Home, Profile, Proxy, Share, Tls, Traces, Web
+from sshgate.config.rules import ignored_settings
 from sshgate.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -364,6 +365,24 @@ def test_upstreams_that_keys_may_be_sent_to(url: str) -> None:
     config = read(f"models: {{anthropic: {{upstream: '{url}'}}}}\nprofiles: {{default: {{models: [anthropic]}}}}")
     assert config.models.anthropic is not None
     assert config.models.anthropic.upstream == url
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("profiles: {default: {egress: {allow: ['@pypi']}}}", "profiles.default.egress closes nothing by itself"),
+        ("profiles: {default: {egress: {allow: ['@pypi']}, network: none}}", None),
+        (
+            "ssh: {listen: '127.0.0.1:1'}\nsandbox: {provider: local}\n"
+            "profiles: {default: {egress: {}, network: none}}",
+            "profiles.default.network has no effect with local sandboxes",
+        ),
+    ],
+)
+def test_a_setting_that_does_not_do_what_it_seems_to_is_hinted_at(text: str, sentence: str | None) -> None:
+    found = ignored_settings(read(text))
+    assert [one for one in found if sentence is None or sentence not in one] == []
+    assert bool(found) is (sentence is not None)
 
 
 # --- the example ---
