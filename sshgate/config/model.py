@@ -284,8 +284,8 @@ class Profile:
     """Named sandboxes of this profile get a persistent home (Kubernetes only); ``None``: they get none."""
     network: Literal["policy", "none"] = "policy"
     """``policy``: its sandboxes reach what the network policies of their namespace allow. ``none``: nothing, not even
-    names (DNS), by the label ``sshgate.dev/network: none``, for which the manifests have a policy. Local sandboxes never
-    have a network."""
+    names (DNS), by the label ``sshgate.dev/network: none``, for which the manifests have a policy. Local sandboxes have
+    no network in any case."""
     forward: Forward = Forward()
     egress: Egress | None = None
     """``None``: there is no proxy. It closes nothing by itself; see ``network``. Needs python3 in the image."""

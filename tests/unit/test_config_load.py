@@ -373,8 +373,7 @@ def test_upstreams_that_keys_may_be_sent_to(url: str) -> None:
         ("profiles: {default: {egress: {allow: ['@pypi']}}}", "profiles.default.egress closes nothing by itself"),
         ("profiles: {default: {egress: {allow: ['@pypi']}, network: none}}", None),
         (
-            "ssh: {listen: '127.0.0.1:1'}\nsandbox: {provider: local}\n"
-            "profiles: {default: {egress: {}, network: none}}",
+            "{ssh: {listen: '127.0.0.1:1'}, sandbox: {provider: local}, profiles: {default: {network: none}}}",
             "profiles.default.network has no effect with local sandboxes",
         ),
     ],
