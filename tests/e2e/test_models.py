@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 
 from tests.conftest import MakeGateway
 from tests.rig.broker import broker_process
 from tests.rig.gateway import Gateway, free_port
+from tests.rig.library import connection
 from tests.rig.messages import ANSWER, FakeApi, fake_api
-from tests.rig.ssh import Ssh
+from tests.rig.ssh import Ssh, environment
 from tests.rig.waiting import until
 
 CANARY = "sk-ant-api03-operators-canary-5f1c"
@@ -30,6 +33,21 @@ try:
         print(json.load(answer)["content"][0]["text"])
 except urllib.error.HTTPError as error:
     print(error.code, json.load(error)["error"]["message"])
+' """
+# A hundred streams at once; prints how many of them came whole.
+STREAMS = """python3 -c '
+import asyncio, json, os, urllib.parse
+url = urllib.parse.urlsplit(os.environ["ANTHROPIC_BASE_URL"])
+asked = {"model": "claude-x", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+body = json.dumps(asked)
+head = f"POST {url.path}/v1/messages HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\nContent-Length: {len(body)}"
+async def stream():
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(f"{head}\\r\\n\\r\\n{body}".encode())
+    return b"message_stop" in await reader.read()
+async def main():
+    print(sum(await asyncio.gather(*(stream() for _ in range(100)))))
+asyncio.run(main())
 ' """
 # Prints where a text, put together there, is found: in environments and command lines of processes, and files.
 SEARCH = """python3 -c '
@@ -174,6 +192,37 @@ def test_an_answer_arrives_as_it_comes(user: Ssh, api: FakeApi) -> None:
     gate.set()
     out, _ = client.communicate(timeout=30)
     assert b"end" in out
+
+
+@pytest.mark.parametrize("provider", ["kubernetes"], indirect=True)
+def test_a_hundred_streams_at_once_come_whole_while_twenty_people_type(user: Ssh, api: FakeApi) -> None:
+    named = user.as_user("dev=many")
+
+    async def person(made: asyncssh.SSHClientConnection) -> asyncssh.SSHClientProcess[bytes]:
+        process = await made.create_process("stty raw -echo; echo ready; exec cat", term_type="xterm", encoding=None)
+        await process.stdout.readuntil(b"ready\n")
+        return process
+
+    async def everybody() -> bytes:
+        async with asyncio.timeout(60), connection(named) as made:
+            people = [await person(made) for _ in range(20)]
+            argv = named.argv(STREAMS)
+            streams = await asyncio.create_subprocess_exec(*argv, stdin=-3, stdout=-1, env=environment())
+            await asyncio.to_thread(until, lambda: len(api.asked()) == 100, 30, "all streams")
+            for _ in range(20):
+                for process in people:
+                    process.stdin.write(b"x")
+                assert [await process.stdout.readexactly(1) for process in people] == [b"x"] * 20
+            assert streams.returncode is None
+            api.pause = 0.0
+            return (await streams.communicate())[0]
+
+    api.pieces, api.pause = 1000, 0.05
+    try:
+        assert asyncio.run(everybody()) == b"100\n"
+    finally:
+        api.pieces, api.pause = 3, 0.0
+        named.run("end", options=("-s",))
 
 
 @pytest.mark.parametrize("variable", ["ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN"])

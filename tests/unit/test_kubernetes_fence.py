@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from sshgate.config.model import Profile
 from sshgate.errors import GateError, StartFailed
@@ -226,6 +227,39 @@ async def test_a_configured_address_is_always_waited_for(tmp_path: Path) -> None
     space = Namespace(CLOSES)
     async with fenced(tmp_path, space, "off") as fence:
         assert (await find(fence, space, Verdict.OPEN))[0] is None
+
+
+ALL = {"policyTypes": ["Egress"], "egress": [{"ports": [{"port": 443}]}]}
+OTHERS = ALL | {"podSelector": {"matchExpressions": [{"key": labels.NETWORK, "operator": "NotIn", "values": ["none"]}]}}
+THEIRS = {"podSelector": {"matchLabels": {labels.NETWORK: "none"}}, "policyTypes": ["Ingress", "Egress"]}
+
+
+@pytest.mark.parametrize(
+    ("specs", "open_"),
+    [
+        ([OTHERS, THEIRS], False),
+        ([{"policyTypes": ["Egress"]}], False),
+        (None, False),
+        ([ALL, THEIRS], True),
+        ([OTHERS], True),
+        ([], True),
+        ([OTHERS, THEIRS | {"policyTypes": ["Ingress"]}], True),
+    ],
+)
+async def test_policies_that_let_a_pod_without_a_network_out_are_warned_of(
+    specs: list[dict[str, Any]] | None, open_: bool, tmp_path: Path
+) -> None:
+    """As after an update of the gateway without its manifests."""
+    space = Namespace()
+    space.specs = specs
+    async with fenced(tmp_path, space) as fence:
+        made = space.pod()
+        made.metadata.labels[labels.NETWORK] = "none"
+        with capture_logs() as logged:
+            fence.of(made, Profile(name="none", network="none"), new=True)
+            fence.of(made, Profile(name="none", network="none"), new=True)
+            fence.of(space.pod(), ONE, new=True)
+        assert [line["event"] for line in logged] == ["network.open"] * open_
 
 
 async def test_where_the_image_cannot_look_the_first_program_waits_for_the_time_to_settle(tmp_path: Path) -> None:

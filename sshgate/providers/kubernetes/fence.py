@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -37,6 +38,7 @@ from sshgate.providers.kubernetes.api.objects import Listing, Object, Pod
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.sandbox.probe import Probe, Verdict
 from sshgate.stream.tasks import cancel
+from sshgate.telemetry.rate_limit import RateLimit
 
 # Seconds that launchers look before policies count as not enforced at all, and where they are known to be enforced.
 FIRST_SECONDS = 10
@@ -52,9 +54,33 @@ CONFIRMED = 3
 log = structlog.get_logger("sshgate.sandbox.kubernetes")
 
 
+class _Expression(Object):
+    key: str = ""
+    operator: str = ""
+    values: list[str] = msgspec.field(default_factory=list)
+
+
+class _Selector(Object):
+    match_labels: dict[str, str] = msgspec.field(default_factory=dict)
+    match_expressions: list[_Expression] = msgspec.field(default_factory=list)
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            (labels.get(one.key) in one.values if one.values else one.key in labels)
+            is (one.operator in ("In", "Exists"))
+            for one in self.match_expressions
+        )
+
+
 class _Spec(Object):
+    pod_selector: _Selector = msgspec.field(default_factory=_Selector)
     policy_types: list[str] = msgspec.field(default_factory=list)
     egress: list[msgspec.Raw] = msgspec.field(default_factory=list)
+
+    @property
+    def restricts(self) -> bool:
+        """Whether it is about what pods send."""
+        return "Egress" in self.policy_types or bool(self.egress)
 
 
 class _Policy(Object):
@@ -97,6 +123,8 @@ class Fence:
         self._found: defaultdict[str, _Found] = defaultdict(_Found)
         self._pods: dict[str, PodFence] = {}
         self._task: asyncio.Task[None] | None = None
+        self._policies: list[_Spec] | None = None
+        self._warnings = RateLimit()
 
     def __repr__(self) -> str:
         return f"<Fence {dict(self._found)}>" if self._wanted else "<Fence nothing to wait for>"
@@ -116,9 +144,23 @@ class Fence:
 
     def of(self, pod: Pod, profile: Profile, new: bool) -> PodFence:
         """The fence of one pod, kept until ``forget``. ``new``: no program of a user can have run in it yet."""
+        if profile.network == "none" and self._lets_out(pod) and self._warnings.due(profile.name):
+            log.warning(
+                "network.open",
+                profile=profile.name,
+                reason=f"it has network: none, and the policies of {self._api.namespace} let out what its pods send; "
+                "apply the manifests of this version, or a policy of your own by their label",
+            )
         found = self._pods.setdefault(pod.metadata.uid, PodFence(self, pod, profile, new))
         found.new &= new
         return found
+
+    def _lets_out(self, pod: Pod) -> bool:
+        """Whether the policies, as far as they are known, let the pod send anything: those that select it add up."""
+        if self._policies is None:
+            return False
+        selecting = [one for one in self._policies if one.restricts and one.pod_selector.selects(pod.metadata.labels)]
+        return not selecting or any(one.egress for one in selecting)
 
     def forget(self, uid: str) -> None:
         """The pod is gone."""
@@ -200,9 +242,10 @@ class Fence:
         path = f"/apis/networking.k8s.io/v1/namespaces/{self._api.namespace}/networkpolicies"
         try:
             found = await self._api.list_all(_policies, path, {}, "list network policies")
-            wanted = any("Egress" in one.spec.policy_types or one.spec.egress for one in found.items or ())
+            self._policies = [one.spec for one in found.items or ()]
+            wanted = any(one.restricts for one in self._policies)
         except (Forbidden, NotFound):
-            wanted = True
+            self._policies, wanted = None, True
         if not wanted and (self._wanted or self._task is None):
             log.info("network.unrestricted", namespace=self._api.namespace, reason="no policy for what sandboxes send")
         self._wanted = wanted
