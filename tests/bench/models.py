@@ -104,7 +104,7 @@ class _Provider(FakeApi):
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Route:
     """How programs in a user's sandboxes get to the provider."""
 
     name: str
@@ -141,9 +141,9 @@ class _Parts:
     """The process `sshgate broker`."""
     own_gateway: Gateway
     gateway: Gateway
-    own: _Way
-    inside: _Way
-    direct: _Way
+    own: _Route
+    inside: _Route
+    direct: _Route
 
 
 @contextmanager
@@ -166,30 +166,30 @@ def _parts(scene: Scene) -> Iterator[_Parts]:
             own_gateway, asks = scene.gateway("kubernetes", sections=own, **profile)
             gateway, answers = scene.gateway("kubernetes", sections=models, **profile)
             node = scene.namespace.kubectl("get", "pod", BASE_POD, "--output=jsonpath={.status.hostIP}")
-            ways = (
-                _Way("own process", asks, "127.0.0.1", 4711, "/anthropic"),
-                _Way("in the gateway", answers, "127.0.0.1", 4711, "/anthropic"),
-                _Way("direct", asks, node, api.port, ""),
+            routes = (
+                _Route("own process", asks, "127.0.0.1", 4711, "/anthropic"),
+                _Route("in the gateway", answers, "127.0.0.1", 4711, "/anthropic"),
+                _Route("direct", asks, node, api.port, ""),
             )
-            yield _Parts(api, site, broker.pid, own_gateway, gateway, *ways)
+            yield _Parts(api, site, broker.pid, own_gateway, gateway, *routes)
 
 
 def events(scene: Scene, runs: int) -> Row:
     """One event of a stream, from the provider to a program in a sandbox."""
     parts = scene.shared(_parts)
-    ways = (parts.own, parts.inside, parts.direct)
-    found: dict[tuple[str, int], list[list[float]]] = {(way.name, size): [] for size in SIZES for way in ways}
+    routes = (parts.own, parts.inside, parts.direct)
+    found: dict[tuple[str, int], list[list[float]]] = {(route.name, size): [] for size in SIZES for route in routes}
 
-    async def read(way: _Way, size: int) -> list[float]:
-        readers = (way.run(f"agent-{one}", READER, EACH, SECONDS * RATE, 100) for one in range(size // EACH))
+    async def read(route: _Route, size: int) -> list[float]:
+        readers = (route.run(f"agent-{one}", READER, EACH, SECONDS * RATE, 100) for one in range(size // EACH))
         return [figure for figures in await asyncio.gather(*readers) for figure in figures]
 
     for size in SIZES:
         for turn in range(min(runs, 4) + 1):
-            for way in ways:
-                figures = uvloop.run(read(way, size))
+            for route in routes:
+                figures = uvloop.run(read(route, size))
                 if turn:
-                    found[way.name, size].append(figures)
+                    found[route.name, size].append(figures)
     medians, late = {}, {}
     for (name, size), turns in found.items():
         every = [figure for figures in turns for figure in figures]
@@ -210,10 +210,10 @@ def events(scene: Scene, runs: int) -> Row:
 def request(scene: Scene, runs: int) -> Row:
     """A small request on a connection that is open."""
     parts = scene.shared(_parts)
-    ours, inside, base = (Samples(f"a request, {way.name}") for way in (parts.own, parts.inside, parts.direct))
+    ours, inside, base = (Samples(f"a request, {route.name}") for route in (parts.own, parts.inside, parts.direct))
 
-    def asking(way: _Way) -> Callable[[], float]:
-        return lambda: statistics.median(uvloop.run(way.run("agent-0", ASKER, REQUESTS))[1:])
+    def asking(route: _Route) -> Callable[[], float]:
+        return lambda: statistics.median(uvloop.run(route.run("agent-0", ASKER, REQUESTS))[1:])
 
     in_turn(runs, (ours, asking(parts.own)), (inside, asking(parts.inside)), (base, asking(parts.direct)))
     target = f"at most 3 ms, {parts.inside.name}: {inside.median:.2f}"
@@ -221,9 +221,9 @@ def request(scene: Scene, runs: int) -> Row:
 
 
 @asynccontextmanager
-async def _streams(api: _Provider, way: _Way, number: int, each: int, size: int) -> AsyncIterator[None]:
+async def _streams(api: _Provider, route: _Route, number: int, each: int, size: int) -> AsyncIterator[None]:
     """Open streams beside the body, ``each`` in a sandbox."""
-    readers = [await way.start(f"agent-{one}", READER, each, 3600 * RATE, size) for one in range(number // each)]
+    readers = [await route.start(f"agent-{one}", READER, each, 3600 * RATE, size) for one in range(number // each)]
     try:
         await asyncio.to_thread(until, lambda: api.open == number, 120, f"{number} streams")
         yield
@@ -263,11 +263,11 @@ def memory(scene: Scene, runs: int) -> Row:
     # Processes that have had streams have room for others: these have had none.
     with _parts(scene) as parts:
 
-        async def grow(way: _Way, *memories: Callable[[], int]) -> list[float]:
-            async with _streams(parts.api, way, SANDBOXES, 1, PROMPT):
+        async def grow(route: _Route, *memories: Callable[[], int]) -> list[float]:
+            async with _streams(parts.api, route, SANDBOXES, 1, PROMPT):
                 pass
             before = [memory() for memory in memories]
-            async with _streams(parts.api, way, SANDBOXES * OPEN, OPEN, PROMPT):
+            async with _streams(parts.api, route, SANDBOXES * OPEN, OPEN, PROMPT):
                 await asyncio.sleep(1)
                 number = SANDBOXES * OPEN
                 return [(memory() - old) / number / 1024 for memory, old in zip(memories, before, strict=True)]

@@ -217,7 +217,7 @@ def test_a_hundred_streams_at_once_come_whole_while_twenty_people_type(user: Ssh
             api.pause = 0.0
             return (await streams.communicate())[0]
 
-    api.pieces, api.pause = 1000, 0.05
+    api.pieces, api.pause = 400, 0.05
     try:
         assert asyncio.run(everybody()) == b"100\n"
     finally:
