@@ -194,8 +194,8 @@ def events(scene: Scene, runs: int) -> Row:
     for (name, size), turns in found.items():
         every = [figure for figures in turns for figure in figures]
         medians[name, size], late[name, size] = statistics.median(every), p99(every)
-        figures = f"p50 {statistics.median(every):.2f} ms, p99 {p99(every):.2f} ms, {len(every)} events"
-        print(f"models-events {size} streams, {name}: {figures}", flush=True)
+        summary = f"p50 {statistics.median(every):.2f} ms, p99 {p99(every):.2f} ms, {len(every)} events"
+        print(f"models-events {size} streams, {name}: {summary}", flush=True)
     small = SIZES[0]
     ours, base = (
         Samples(f"an event, {small} streams, {name}: p50", [statistics.median(one) for one in found[name, small]])
