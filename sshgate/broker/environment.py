@@ -35,6 +35,8 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "CLAUDE_CODE_SANDBOXED": "1",
         "IS_DEMO": "1",
     },
+    # Without it Gemini CLI ends where it has no terminal to ask on.
+    "gemini": {"GEMINI_CLI_TRUST_WORKSPACE": "true"},
 }
 
 

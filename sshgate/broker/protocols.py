@@ -193,13 +193,19 @@ def _plain(tool: str) -> str:
     return _DATED.sub("", tool) or tool
 
 
-def _types(tools: Any) -> Iterator[str]:
-    """The types of tools; of one that is no object, a name that nobody can have allowed."""
+def _types(tools: Any, within: str | None = None) -> Iterator[str]:
+    """The types of tools; of one that is no object, a name that nobody can have allowed.
+
+    ``within``: the type of what is no tool but holds some, one level deep (Codex's are in ``namespace``).
+    """
     if tools is not None and not isinstance(tools, list):
         yield "unknown!"
     for tool in _list(tools):
         kind = tool.get("type", "custom") if isinstance(tool, dict) else "unknown!"
-        yield kind if isinstance(kind, str) else "custom" if kind is None else "unknown!"
+        if within is not None and kind == within and isinstance(tool.get("tools"), list):
+            yield from _types(tool["tools"])
+        else:
+            yield kind if isinstance(kind, str) else "custom" if kind is None else "unknown!"
 
 
 def _anthropic(content: dict[str, Any]) -> Iterator[str]:
@@ -233,7 +239,7 @@ def _fetched(block: dict[str, Any]) -> Iterator[str]:
 
 
 def _openai(content: dict[str, Any]) -> Iterator[str]:
-    for kind in _types(content.get("tools")):
+    for kind in _types(content.get("tools"), "namespace"):
         if kind not in _OPENAI_CLIENT:
             yield _plain(kind)
     if content.get("web_search_options") is not None or "search" in str(content.get("model")):
@@ -246,7 +252,7 @@ def _openai(content: dict[str, Any]) -> Iterator[str]:
         if block.get("type") == "item_reference":
             yield "stored_items"
         if block.get("tools") is not None:
-            yield from (_plain(kind) for kind in _types(block["tools"]) if kind not in _OPENAI_CLIENT)
+            yield from (_plain(kind) for kind in _types(block["tools"], "namespace") if kind not in _OPENAI_CLIENT)
         image = block.get("imageurl")
         address = image.get("url") if isinstance(image, dict) else image
         if address is not None and not str(address).startswith("data:"):

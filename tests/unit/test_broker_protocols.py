@@ -69,6 +69,13 @@ OF_ANTHROPIC: list[tuple[dict[str, Any], set[str]]] = [
 OF_OPENAI: list[tuple[dict[str, Any], set[str]]] = [
     ({"tools": [{"type": "function"}, {"type": "custom"}, {"type": "local_shell"}]}, set()),
     ({"tools": [{"type": "mcp", "server_url": "https://evil.example"}]}, {"mcp"}),
+    # As Codex 0.171 has them, there in an item of the input.
+    ({"tools": [{"type": "namespace", "tools": [{"type": "function"}, {"type": "custom"}]}]}, set()),
+    ({"input": [{"type": "additional_tools", "tools": [{"type": "namespace", "tools": [{"type": "custom"}]}]}]}, set()),
+    ({"tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}]}, {"web_search"}),
+    ({"tools": [{"type": "namespace", "tools": [{"type": "namespace", "tools": []}]}]}, {"namespace"}),
+    ({"tools": [{"type": "namespace"}]}, {"namespace"}),
+    ({"input": [{"tools": [{"type": "namespace", "tools": [{"type": "mcp"}]}]}]}, {"mcp"}),
     ({"tools": [{"type": "web_search_preview_2025_03_11"}]}, {"web_search_preview"}),
     ({"tools": [{"type": "code_interpreter"}, {"type": "file_search"}]}, {"code_interpreter", "file_search"}),
     ({"web_search_options": {}}, {"web_search"}),
