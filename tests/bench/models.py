@@ -109,22 +109,28 @@ class _Route:
 
     name: str
     ssh: Ssh
+    sandboxes: str
+    """What their names begin with. Two gateways never share one: its port would belong to the first."""
     host: str
     port: int
     path: str
 
-    async def run(self, sandbox: str, program: str, *words: object) -> list[float]:
-        """Run a program in a named sandbox; what it prints."""
-        client = await self.start(sandbox, program, *words)
+    def user(self, number: int) -> Ssh:
+        """The user of one sandbox."""
+        return self.ssh.as_user(f"dev={self.sandboxes}-{number}")
+
+    async def run(self, number: int, program: str, *words: object) -> list[float]:
+        """Run a program in a sandbox; what it prints."""
+        client = await self.start(number, program, *words)
         out, _ = await client.communicate()
         figures: list[float] = json.loads(out)
         return figures
 
-    async def start(self, sandbox: str, program: str, *words: object) -> asyncio.subprocess.Process:
+    async def start(self, number: int, program: str, *words: object) -> asyncio.subprocess.Process:
         """Start it, with the provider's address and these words as arguments."""
         arguments = map(str, ("-c", program, self.host, self.port, self.path, *words))
         return await asyncio.create_subprocess_exec(
-            *self.ssh.as_user(f"dev={sandbox}").argv(f"python3 {shlex.join(arguments)}"),
+            *self.user(number).argv(f"python3 {shlex.join(arguments)}"),
             stdin=-3,
             stdout=-1,
             env=environment(),
@@ -167,9 +173,9 @@ def _parts(scene: Scene) -> Iterator[_Parts]:
             gateway, answers = scene.gateway("kubernetes", sections=models, **profile)
             node = scene.namespace.kubectl("get", "pod", BASE_POD, "--output=jsonpath={.status.hostIP}")
             routes = (
-                _Route("own process", asks, "127.0.0.1", 4711, "/anthropic"),
-                _Route("in the gateway", answers, "127.0.0.1", 4711, "/anthropic"),
-                _Route("direct", asks, node, api.port, ""),
+                _Route("own process", asks, f"own-{site}", "127.0.0.1", 4711, "/anthropic"),
+                _Route("in the gateway", answers, f"in-{site}", "127.0.0.1", 4711, "/anthropic"),
+                _Route("direct", asks, f"own-{site}", node, api.port, ""),
             )
             yield _Parts(api, site, broker.pid, own_gateway, gateway, *routes)
 
@@ -181,7 +187,7 @@ def events(scene: Scene, runs: int) -> Row:
     found: dict[tuple[str, int], list[list[float]]] = {(route.name, size): [] for size in SIZES for route in routes}
 
     async def read(route: _Route, size: int) -> list[float]:
-        readers = (route.run(f"agent-{one}", READER, EACH, SECONDS * RATE, 100) for one in range(size // EACH))
+        readers = (route.run(one, READER, EACH, SECONDS * RATE, 100) for one in range(size // EACH))
         return [figure for figures in await asyncio.gather(*readers) for figure in figures]
 
     for size in SIZES:
@@ -213,7 +219,7 @@ def request(scene: Scene, runs: int) -> Row:
     ours, inside, base = (Samples(f"a request, {route.name}") for route in (parts.own, parts.inside, parts.direct))
 
     def asking(route: _Route) -> Callable[[], float]:
-        return lambda: statistics.median(uvloop.run(route.run("agent-0", ASKER, REQUESTS))[1:])
+        return lambda: statistics.median(uvloop.run(route.run(0, ASKER, REQUESTS))[1:])
 
     in_turn(runs, (ours, asking(parts.own)), (inside, asking(parts.inside)), (base, asking(parts.direct)))
     target = f"at most 3 ms, {parts.inside.name}: {inside.median:.2f}"
@@ -223,7 +229,7 @@ def request(scene: Scene, runs: int) -> Row:
 @asynccontextmanager
 async def _streams(api: _Provider, route: _Route, number: int, each: int, size: int) -> AsyncIterator[None]:
     """Open streams beside the body, ``each`` in a sandbox."""
-    readers = [await route.start(f"agent-{one}", READER, each, 3600 * RATE, size) for one in range(number // each)]
+    readers = [await route.start(one, READER, each, 3600 * RATE, size) for one in range(number // each)]
     try:
         await asyncio.to_thread(until, lambda: api.open == number, 120, f"{number} streams")
         yield
@@ -284,8 +290,8 @@ def download(scene: Scene, runs: int) -> Row:
     parts = scene.shared(_parts)
     fetch = "curl -sk -o /dev/null -w '%{size_download} %{speed_download}'"
 
-    def rate(ssh: Ssh, how: str, port: int, *options: str) -> Callable[[], float]:
-        user, command = ssh.as_user("dev=agent-0"), f"{fetch} {how} https://localhost:{port}/file"
+    def rate(route: _Route, how: str, port: int, *options: str) -> Callable[[], float]:
+        user, command = route.user(0), f"{fetch} {how} https://localhost:{port}/file"
 
         def once() -> float:
             done = user.run(command, options=options, limit=120)
@@ -300,9 +306,9 @@ def download(scene: Scene, runs: int) -> Row:
     base = Samples("over ssh -R")
     in_turn(
         runs,
-        (ours, rate(parts.inside.ssh, *proxied)),
-        (own, rate(parts.own.ssh, *proxied)),
-        (base, rate(parts.inside.ssh, "--noproxy '*'", BACK, "-R", f"127.0.0.1:{BACK}:127.0.0.1:{parts.site}")),
+        (ours, rate(parts.inside, *proxied)),
+        (own, rate(parts.own, *proxied)),
+        (base, rate(parts.inside, "--noproxy '*'", BACK, "-R", f"127.0.0.1:{BACK}:127.0.0.1:{parts.site}")),
     )
     print(f"egress-download {own.what}: {own.median:.4g} ({own.spread}) MiB/s", flush=True)
     return ratio("egress-download", "MiB/s", ours, base, most=None, least=0.8)
