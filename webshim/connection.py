@@ -174,6 +174,7 @@ class Connection(BudgetedReader):
 
     def upgraded(self) -> None:
         """The connection has become a WebSocket: sockets are counted by user, not by source. Releases the place."""
+        self._overdue.cancel()
         if self._slot is not None:
             self._slot.release()
 

@@ -18,8 +18,8 @@ from itsdangerous import BadData, URLSafeSerializer
 from sshgate.access.identity import Certified
 from sshgate.errors import ConfigError
 
-Method = Literal["link", "password", "proxy", "token"]
-Purpose = Literal["cookie", "token"]
+Method = Literal["link", "password", "proxy", "token", "share"]
+Purpose = Literal["cookie", "token", "share"]
 
 _BYTES = 32
 _LONGEST = 2048
@@ -51,7 +51,8 @@ class Principal:
 
 
 class Signer:
-    """Signs principals and checks signatures. The purpose is part of the signature: a cookie is not a valid token."""
+    """Signs principals and checks signatures. The purpose is part of the signature: a cookie is not a valid token,
+    nor is a link to a session."""
 
     def __init__(self, key: bytes) -> None:
         principals: Any = SimpleNamespace(

@@ -98,7 +98,10 @@ class Logins:
         principal = self._links.take(ticket) or await self._elsewhere(_TAKE, ticket)
         if principal is not None and self.stands(principal, source):
             return principal
-        key = f"link {origin_of(source)}"
+        return self.failed(f"link {origin_of(source)}")
+
+    def failed(self, key: str) -> Refused:
+        """Count a failed attempt of this key, and return it with the time to wait."""
         if wait := self._failures.wait(key, self._web.login_attempts):
             return Refused(wait)
         self._failed(key)
@@ -197,7 +200,7 @@ class Logins:
 
     def _lost(self, principal: Principal) -> bool:
         issued = self._ledger.of(principal.user)
-        return issued.lost(principal.id, principal.issued, token=principal.method == "token")
+        return issued.lost(principal.id, principal.issued, token=principal.method in ("token", "share"))
 
     def stands(self, principal: Principal, source: str) -> bool:
         """Return whether the proof of a login still holds. Expiry and logout are not checked; see ``alive``.
@@ -205,7 +208,7 @@ class Logins:
         The key or certificate must still be accepted from ``source``, the password be unchanged, the token not
         revoked, or the proxy still be configured with a secret.
         """
-        if principal.method == "token" and self._lost(principal):
+        if principal.method in ("token", "share") and self._lost(principal):
             return False
         if principal.method == "password":
             return self._users is not None and secrets.compare_digest(
@@ -266,12 +269,16 @@ class Logins:
         return f"{self._signer.sign('token', principal)}\n# Authorization: Bearer ..., {about}\n"
 
     def _by_ssh(self, identity: Identity, method: Method, lifetime: float) -> Principal:
+        if identity.login != LoginName(identity.user) and identity.restrictions.whole:
+            raise BadRequest("log in by your plain name for this; profile and name are chosen in the browser.")
+        return self.proven(identity, method, lifetime)
+
+    def proven(self, identity: Identity, method: Method, lifetime: float) -> Principal:
+        """Return a principal that stands as long as the key or certificate of this login. Raises ``GateError``."""
         if not identity.restrictions.terminal:
             raise Denied("your key does not allow terminals, so it opens no browser either.")
         if not identity.restrictions.whole:
             raise Denied("your key is for one command or sandbox only, so it opens no browser.")
-        if identity.login != LoginName(identity.user):
-            raise BadRequest("log in by your plain name for this; profile and name are chosen in the browser.")
         principal = self._principal(identity.user, method, identity.fingerprint, lifetime)
         shown = identity.certificate
         if shown is None:
@@ -304,7 +311,7 @@ class TokenSubsystems:
         await self._ledger.refresh()
         now = time.time()
         alive = [one for one in self._ledger.of(request.identity.user).tokens.values() if one.ends > now]
-        listed = sorted((one for one in alive if not one.revoked), key=lambda one: one.made)
+        listed = sorted((one for one in alive if not one.revoked and one.shared is None), key=lambda one: one.made)
         return token_table(listed, now) if listed else "you have no tokens.\n"
 
     async def revoke(self, request: SubsystemRequest) -> str:

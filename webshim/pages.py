@@ -15,7 +15,8 @@ from aiohttp import web
 from webshim.responses import CONTENT_SECURITY_POLICY
 
 STATIC = Path(__file__).parent / "static"
-INDEX = "index.html"
+# The pages. Nothing of the second is for who has logged in.
+INDEX, WATCH = "index.html", "watch.html"
 # This tag in the page is replaced by one with the real base path.
 BASE_TAG = '<base href="/">'
 # All files are also served below VERSIONS/VERSION/. Relative imports stay within that version.
@@ -23,11 +24,11 @@ VERSIONS = "at"
 IMMUTABLE = "public, max-age=31536000, immutable"
 _NAMED = re.compile(r'\b(href|src|data-page)="([^"#]+)')
 _IMPORTED = re.compile(r'^(?:import|export)\b[^;"]*"\./([^"]+)"', re.MULTILINE)
-BOOT, ENTRY = "boot.js", "page.js"
+BOOT = "boot.js"
 # This script is sent within the page: nothing else has arrived when it runs.
 _BOOT_SOURCE = re.compile(rf' src="[^"]*{BOOT}"></script>')
-# This tag is replaced by one for each module that ENTRY imports, so that they are requested all at once.
-PRELOAD_TAG = '<link rel="modulepreload" href="page.js">'
+# This tag is replaced by one for each module that its own imports, so that they are requested all at once.
+_PRELOAD = re.compile(r'<link rel="modulepreload" href="([^"]+)">')
 _TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -56,20 +57,15 @@ class Pages:
         self._parts = {
             path.relative_to(root).as_posix(): _part(path) for path in sorted(root.rglob("*")) if _is_part(path)
         }
-        index = self._parts.get(INDEX)
         tags = "".join(f"{name} {part.tag} " for name, part in self._parts.items())
         self.version = hashlib.sha256(tags.encode()).hexdigest()[:16]
         """A hash over all files. They refer to each other, so a page must never load files of two versions."""
-        self._index = index.content.decode() if index is not None else _UNBUILT
         self._policy = CONTENT_SECURITY_POLICY
-        if index is not None:
-            preloads = "\n    ".join(PRELOAD_TAG.replace(ENTRY, name) for name in self._modules(ENTRY))
-            text = _NAMED.sub(self._versioned, self._index.replace(PRELOAD_TAG, preloads))
-            self._index = self._with_boot(text)
+        self._pages = {name: self._page(name) for name in (INDEX, WATCH)}
 
-    def index(self, base: str) -> web.Response:
-        """Return the page with this base path, given without a trailing slash."""
-        text = self._index.replace(BASE_TAG, f'<base href="{base}/">')
+    def index(self, base: str, name: str = INDEX) -> web.Response:
+        """Return a page with this base path, given without a trailing slash."""
+        text = self._pages[name].replace(BASE_TAG, f'<base href="{base}/">')
         headers = {"Cache-Control": "no-cache", "Content-Security-Policy": self._policy, "Vary": "Accept-Encoding"}
         response = web.Response(text=text, content_type="text/html", headers=headers)
         response.enable_compression()
@@ -77,8 +73,8 @@ class Pages:
 
     @property
     def names(self) -> list[str]:
-        """The names of all files except the page itself."""
-        return [name for name in self._parts if name != INDEX]
+        """The names of all files except the pages themselves."""
+        return [name for name in self._parts if name not in (INDEX, WATCH)]
 
     def part(self, name: str, request: web.Request) -> web.Response:
         """Return one file. If the request's path has the current version, as in the page, it is cached for good.
@@ -98,6 +94,16 @@ class Pages:
         if request.headers.get("If-None-Match") == tag:
             return web.Response(status=304, headers=headers)
         return web.Response(body=content, headers=headers)
+
+    def _page(self, name: str) -> str:
+        if name not in self._parts:
+            return _UNBUILT
+
+        def preloads(tag: re.Match[str]) -> str:
+            return "\n    ".join(tag[0].replace(tag[1], module) for module in self._modules(tag[1]))
+
+        text = _PRELOAD.sub(preloads, self._parts[name].content.decode())
+        return self._with_boot(_NAMED.sub(self._versioned, text))
 
     def _modules(self, name: str) -> list[str]:
         """Return a module and all that it imports at once, directly or not."""

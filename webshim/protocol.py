@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -39,7 +39,7 @@ class Close:
     """WebSocket close codes (RFC 6455 section 7.4; from 4000 on our own).
 
     LOGIN: the login is over. NOT_FOUND: no such session, or its ticket is invalid. LATE: no attach frame came in time.
-    ATTACHED: the session is open in another tab. TAKEN_OVER: another tab has taken it over.
+    ATTACHED: the session is open in another tab. TAKEN_OVER: another tab has taken it over. FULL: a limit is reached.
     """
 
     ENDED = 1000
@@ -52,6 +52,7 @@ class Close:
     LATE = 4408
     ATTACHED = 4409
     TAKEN_OVER = 4410
+    FULL = 4429
 
 
 class Broken(Exception):
@@ -78,6 +79,12 @@ class Attach(Struct, tag="attach", frozen=True, rename={"offset": "from"}):
     rows: Rows
     offset: Offset | None = None
     take_over: bool = False
+
+
+class Watch(Struct, tag="watch", frozen=True):
+    """The first frame of a socket that watches a session by a link, whose secret this is."""
+
+    share: Annotated[str, Meta(min_length=1, max_length=2048)]
 
 
 class Resize(Struct, tag="resize", frozen=True):
@@ -116,20 +123,34 @@ class Title(Struct, tag="title", frozen=True):
 
 Frame = Attach | Resize | Ack | Snapshot | Ping | Title
 
+WatcherFrame = Watch | Ack | Ping
+
 _decoder: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(Frame)
+_watcher_decoder: msgspec.json.Decoder[WatcherFrame] = msgspec.json.Decoder(WatcherFrame)
+
+F = TypeVar("F")
 
 
 def parse(text: str) -> Frame:
     """Parse a text frame. Raises ``Broken`` for anything that is not a valid frame."""
-    try:
-        frame = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise Broken(f"this is no control frame: {_words(error)}") from error
+    frame = _decoded(_decoder, text)
     if isinstance(frame, Snapshot) and len(frame.data.encode("utf-8", "replace")) > SNAPSHOT_BYTES:
         raise Broken(f"a snapshot holds at most {SNAPSHOT_BYTES} bytes", close=Close.TOO_BIG)
     if isinstance(frame, Title):
         return Title(clean(frame.text, TITLE_CHARACTERS))
     return frame
+
+
+def parse_watcher(text: str) -> WatcherFrame:
+    """Parse a text frame from a page that watches. Raises ``Broken`` for anything else: it decides nothing."""
+    return _decoded(_watcher_decoder, text)
+
+
+def _decoded(decoder: msgspec.json.Decoder[F], text: str) -> F:
+    try:
+        return decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Broken(f"this is no control frame: {_words(error)}") from error
 
 
 def clean(text: str, longest: int) -> str:

@@ -32,13 +32,15 @@ from webshim.credentials import load as load_signer
 from webshim.files import Files
 from webshim.handover import Handover
 from webshim.login import Logins, TokenSubsystems
-from webshim.pages import VERSIONS, Pages
+from webshim.pages import VERSIONS, WATCH, Pages
 from webshim.protocol import Close
 from webshim.public_endpoint import PublicEndpoint
 from webshim.responses import SCHEME, add_headers, errors_as_json
 from webshim.rest import Rest, health
 from webshim.sessionevents import SessionEvents
+from webshim.shares import Shares
 from webshim.state import WebState
+from webshim.watching import Watchers
 
 # Idle connections must not hold places; a browser just opens a new one.
 KEEPALIVE_SECONDS = 15.0
@@ -68,6 +70,9 @@ def build(state: WebState, pages: Pages) -> web.Application:
     async def index(request: web.Request) -> web.Response:
         return pages.index(state.base(request))
 
+    async def watch(request: web.Request) -> web.Response:
+        return pages.index(state.base(request), WATCH)
+
     def part(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answered(request: web.Request) -> web.Response:
             return pages.part(name, request)
@@ -84,6 +89,8 @@ def build(state: WebState, pages: Pages) -> web.Application:
         for name in pages.names:
             app.router.add_get(f"{base}/{quote(name)}", part(name))
             app.router.add_get(f"{base}/{VERSIONS}/{{version}}/{quote(name)}", part(name))
+        app.router.add_get(f"{base}/watch", watch)
+        app.router.add_get(f"{base}/watch/socket", state.watch, allow_head=False)
         app.router.add_get(f"{base}/healthz", health)
         app.router.add_get(f"{base}/terminal", state.terminal, allow_head=False)
         api = f"{base}/api"
@@ -183,7 +190,11 @@ class WebServer:
             raise ConfigError([refusal("web.listen", wanted, error)]) from error
         place = PublicEndpoint(self._web, bound[0], secret, node_address())
         logins = Logins(self._web, self._keyring, signer, place, self._ledger, self._siblings)
-        self._state = WebState(self._web, self._gateway, logins, place, self._events, self._ssh_port, self._siblings)
+        shares = Shares(self._web, logins, signer, self._ledger, place, self._gateway.held)
+        watchers = Watchers(shares, self._gateway.held, self._events)
+        self._state = WebState(
+            self._web, self._gateway, logins, place, self._events, watchers, self._ssh_port, self._siblings
+        )
         self._runner = web.AppRunner(build(self._state, pages), access_log=None, shutdown_timeout=GOODBYE_SECONDS)
         await self._runner.setup()
         self._subsystems.add("web", logins.web, "a link that opens a browser's session, once, within a minute")
@@ -191,6 +202,7 @@ class WebServer:
         tokens = TokenSubsystems(self._ledger)
         self._subsystems.add("tokens", tokens.list, "your tokens: id, age, time left, from where and by which key")
         self._subsystems.add("revoke-token", tokens.revoke, "the end of a token, and of what was opened by it", "ID")
+        shares.add_to(self._subsystems)
         if self._siblings is not None:
             self._handover = Handover(self._state, self._siblings, self._connection)
         self._listener.start()

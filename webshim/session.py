@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sshgate.access.identity import Identity
+from sshgate.hold.answers import State
 from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Place
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDERR, Control, Exited, Lost, Outcome, Resize, Signalled
@@ -108,6 +109,8 @@ class WebSession:
         """What the gateway says now, if the program is to be held."""
         self.left = False
         """Whether it has left a held session, which goes on."""
+        self.watchers: tuple[str, ...] = ()
+        """The addresses of who watches the held session by a link."""
         self.output = Output()
         self.viewer: Viewer | None = None
         self.ending: Ending | None = None
@@ -355,6 +358,12 @@ class WebSession:
         size = self._sizes.pop(0)
         self._settle = bool(self._sizes)
         return Resize(size)
+
+    def changed_there(self, state: State) -> None:
+        """Take note of the state of the held session, as its resident reports it."""
+        self.watchers = state.watchers
+        if self.viewer is not None:
+            self.viewer.wake()
 
     async def alive(self) -> bool:
         """Return whether somebody is at the page; else leave. Somebody else who logs in wants the held session."""

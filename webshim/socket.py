@@ -122,21 +122,22 @@ class Ticket:
     session: str
 
 
-class Socket:
+class SessionSocket:
     """The server's end of a WebSocket: a ``session.Viewer``. ``run`` serves it from the upgrade to the close."""
 
-    def __init__(self, principal: Principal, source: str, sessions: Sessions, tickets: OneTimeTokens[Ticket]) -> None:
+    def __init__(self, principal: Principal, source: str, largest: int = TEXT_BYTES) -> None:
+        """``largest``: bytes of a message at most."""
         self.principal = principal
         self.source = source
         self.tab = ""
         self.acked = 0
+        self.error = ""
+        """The code of the error frame that says why the server ends the socket; empty: none does."""
         self.ended = ""
         """The close code and reason, for the operator; empty while the socket is open."""
-        self._sessions = sessions
-        self._tickets = tickets
         self._session: WebSession | None = None
         self._websocket = WebSocket(
-            protocols=(SUBPROTOCOL,), heartbeat=PING_SECONDS, max_msg_size=TEXT_BYTES, compress=False,
+            protocols=(SUBPROTOCOL,), heartbeat=PING_SECONDS, max_msg_size=largest, compress=False,
             timeout=CLOSE_SECONDS,
         )  # fmt: skip
         self._sent = 0
@@ -144,6 +145,7 @@ class Socket:
         self._sent_taken = 0
         self._sent_state = ""
         self._sent_notice = ""
+        self._sent_watchers: tuple[str, ...] = ()
         self._restarts = 0
         self._replayed = 0
         self._frames: list[str] = []
@@ -211,7 +213,7 @@ class Socket:
         return cast(_Ending, ending)
 
     async def _wait_ended(self) -> _Ending:
-        return *await asyncio.shield(self._ended), ""
+        return *await asyncio.shield(self._ended), self.error
 
     async def _close(self, request: web.Request, code: int, reason: str, error: str) -> None:
         websocket = self._websocket
@@ -228,7 +230,7 @@ class Socket:
 
     # --- the first frame ---
 
-    async def _attached(self) -> tuple[WebSession, Start]:
+    async def _first_frame(self) -> str:
         try:
             message = await self._websocket.receive(ATTACH_SECONDS)
         except TimeoutError:
@@ -241,23 +243,11 @@ class Socket:
             # The login has ended meanwhile: the socket must not start a session or take one over.
             code, reason = self._ended.result()
             raise Broken(reason, "ended", code)
-        frame = parse(message.data)
-        if not isinstance(frame, Attach):
-            raise Broken("the first frame must be attach")
-        ticket = self._tickets.take(frame.ticket)
-        user = self.principal.user
-        session = self._sessions.get(user, frame.session)
-        if session is None or ticket != Ticket(user, session.id):
-            raise Broken("there is no such session, or its ticket is wrong, used or old", "not_found", Close.NOT_FOUND)
-        self.tab = frame.tab
-        missed = session.attention.summary()  # attaching forgets it
-        start = session.attach(self, frame)
-        self._began = session.received
-        self._greet(session, start, missed)
-        if start.snapshot is None and session.output.blank:
-            self.send(encode("snapshot_wanted"))
-        self._sessions.begin(session)
-        return session, start
+        return str(message.data)
+
+    async def _attached(self) -> tuple[WebSession, Start]:
+        """Take the first frame, and attach to the session that it names. Raises ``Broken``."""
+        raise NotImplementedError
 
     def _greet(self, session: WebSession, start: Start, missed: dict[str, object] | None = None) -> None:
         """Queue what the page begins with, also where the output begins anew."""
@@ -286,13 +276,16 @@ class Socket:
             if message.type is WSMsgType.BINARY:
                 if len(message.data) > BINARY_BYTES:
                     raise Broken(f"a frame of input holds at most {BINARY_BYTES} bytes", close=Close.TOO_BIG)
-                session.type(message.data)
+                self._type(session, message.data)
             elif message.type is WSMsgType.TEXT:
                 reply = self._obey(session, message.data)
             await self._websocket.spent(time.monotonic() - began)
             if reply:
                 # Wait for the reply to be sent: a client that does not read its replies is not read from either.
                 await self._websocket.send_str(reply)
+
+    def _type(self, session: WebSession, data: bytes) -> None:
+        session.type(data)
 
     def _obey(self, session: WebSession, text: str) -> str | None:
         """Carry out a frame and return the reply, if it has one."""
@@ -378,10 +371,41 @@ class Socket:
         if session.notice != self._sent_notice:
             self._sent_notice = session.notice
             await self._websocket.send_str(encode("notice", text=session.notice))
+        if session.watchers != self._sent_watchers:
+            self._sent_watchers = session.watchers
+            await self._websocket.send_str(encode("watchers", sources=session.watchers))
         if (ending := session.ending) is None or self._sent < session.output.end:
             return False
         await self._websocket.send_str(encode("exit", **ending.summary()))
         return True
+
+
+class Socket(SessionSocket):
+    """The socket of a page whose user has logged in."""
+
+    def __init__(self, principal: Principal, source: str, sessions: Sessions, tickets: OneTimeTokens[Ticket]) -> None:
+        super().__init__(principal, source)
+        self._sessions = sessions
+        self._tickets = tickets
+
+    async def _attached(self) -> tuple[WebSession, Start]:
+        frame = parse(await self._first_frame())
+        if not isinstance(frame, Attach):
+            raise Broken("the first frame must be attach")
+        ticket = self._tickets.take(frame.ticket)
+        user = self.principal.user
+        session = self._sessions.get(user, frame.session)
+        if session is None or ticket != Ticket(user, session.id):
+            raise Broken("there is no such session, or its ticket is wrong, used or old", "not_found", Close.NOT_FOUND)
+        self.tab = frame.tab
+        missed = session.attention.summary()  # attaching forgets it
+        start = session.attach(self, frame)
+        self._began = session.received
+        self._greet(session, start, missed)
+        if start.snapshot is None and session.output.blank:
+            self.send(encode("snapshot_wanted"))
+        self._sessions.begin(session)
+        return session, start
 
 
 async def _ending(work: Coroutine[Any, Any, None]) -> _Ending:

@@ -18,11 +18,12 @@ from sshgate.telemetry.rate_limit import RateLimit
 from webshim.connection import connection_of
 from webshim.credentials import OneTimeTokens, Principal
 from webshim.login import Logins
-from webshim.protocol import Close, encode
+from webshim.protocol import SUBPROTOCOL, Close, encode
 from webshim.public_endpoint import Headers, PublicEndpoint
 from webshim.responses import Refusal
 from webshim.sessions import Sessions
 from webshim.socket import Socket, Ticket
+from webshim.watching import Watchers
 
 TICKET_SECONDS = 30.0
 # The use of a token is reported at most this often per token and source.
@@ -41,6 +42,7 @@ class WebState:
         logins: Logins,
         endpoint: PublicEndpoint,
         events: Events,
+        watchers: Watchers,
         ssh_port: int = 22,
         siblings: Siblings | None = None,
     ) -> None:
@@ -56,6 +58,7 @@ class WebState:
         self.gateway = gateway
         self.logins = logins
         self.place = endpoint
+        self.watchers = watchers
         self.sessions = Sessions(gateway, web.sessions_per_user)
         self.tickets: OneTimeTokens[Ticket] = OneTimeTokens(TICKET_SECONDS)
         self.sockets: set[Socket] = set()
@@ -201,10 +204,7 @@ class WebState:
     async def terminal(self, request: web.Request) -> web.StreamResponse:
         """Serve a WebSocket until it closes. Refusals are HTTP responses, before the upgrade."""
         principal = await self.principal(request)
-        offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-        if request.headers.get("Upgrade", "").lower() != "websocket" or "sshgate.v1" not in offered:
-            raise Refusal(400, "request", "this is a WebSocket with the subprotocol sshgate.v1.")
-        self.check_open()
+        self._check_upgrade(request)
         mine = sum(socket.principal.user == principal.user for socket in self.sockets)
         if mine >= self.web.sessions_per_user + SPARE_SOCKETS:
             raise Refusal(429, "limit", f"you have {mine} sockets open; close some of them.")
@@ -221,6 +221,18 @@ class WebState:
             self.events.emit(Code.WEB_END, user=principal.user, source=source, reason=socket.ended)
             if self.draining:
                 self.sessions.end_unattended()
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        """Serve a WebSocket of somebody who watches by a link until it closes. It needs no login, and gives none."""
+        self.check_origin(request)
+        self._check_upgrade(request)
+        return await self.watchers.socket(request, self.source(request)).run(request)
+
+    def _check_upgrade(self, request: web.Request) -> None:
+        offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        if request.headers.get("Upgrade", "").lower() != "websocket" or SUBPROTOCOL not in offered:
+            raise Refusal(400, "request", "this is a WebSocket with the subprotocol sshgate.v1.")
+        self.check_open()
 
     def close_sockets(self, which: Callable[[Socket], bool], code: int, reason: str) -> None:
         """Close all sockets for which ``which`` is true. Their sessions continue detached."""
@@ -255,6 +267,7 @@ class WebState:
         self.draining = True
         for socket in self.sockets:
             socket.send(encode("drain", seconds=seconds))
+        self.watchers.restart()
         self.sessions.end_unattended()
 
     def recheck(self) -> None:
@@ -262,6 +275,7 @@ class WebState:
 
         Sockets and transfers that came by another login of the same user go on.
         """
+        self.watchers.recheck()
         self.logged_out(lambda principal, source: not self.logins.alive(principal, source), "login is over")
         for session in self.sessions.all():
             if session.ending is None and not self.logins.stands(session.owner, session.identity.source):

@@ -15,8 +15,19 @@ MOST_LOGOUTS = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """The one held session that a link shows. Another session of the same name has another ``id``."""
+
+    sandbox: str
+    session: str
+    id: str
+    types: bool
+    """Whether who opens the link may type."""
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token for programs that was issued. Times are seconds since the epoch."""
+    """A bearer token for programs, or a link to a session, that was issued. Times are seconds since the epoch."""
 
     id: str
     made: float
@@ -26,6 +37,8 @@ class Token:
     key: str
     """The fingerprint of the key that requested it."""
     revoked: bool = False
+    shared: Shared | None = None
+    """Set for a link: what it is good for, and that it is no token for programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,7 @@ class Issued:
         if len(kept.tokens) >= MOST_TOKENS:
             soonest = min(one.ends for one in kept.tokens.values())
             raise LimitReached(
-                f"you have made {MOST_TOKENS} tokens whose time is not over; another can be made in "
+                f"you have made {MOST_TOKENS} tokens and links whose time is not over; another can be made in "
                 f"{(soonest - now) / 3600:.0f} h."
             )
         return replace(kept, tokens={**kept.tokens, token.id: token})

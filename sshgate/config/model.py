@@ -117,6 +117,8 @@ class Web:
     """Seconds until a browser has to log in again."""
     token_lifetime: float = 30 * 86_400.0
     """Seconds until a program's API token expires."""
+    share_lifetime: float = 86_400.0
+    """The most seconds for which a link shows a held session to others; 0: nobody can make one."""
     sessions_per_user: int = 20
     """Sessions of one user at the same time, including ended ones whose result was not viewed yet."""
     login_attempts: int = 10

@@ -30,7 +30,20 @@ from sshgate.config.model import (
 
 # All other numbers must be more than 0.
 MAY_BE_ZERO = frozenset(
-    {"idle", "detached", "drain", "keepalive", "warm", "settle", "authfail", "noauth", "grace_exceeded", "crash", "min"}
+    {
+        "idle",
+        "detached",
+        "drain",
+        "keepalive",
+        "warm",
+        "settle",
+        "authfail",
+        "noauth",
+        "grace_exceeded",
+        "crash",
+        "min",
+        "share_lifetime",
+    }
 )
 # Each has a port at which other gateways ask whether it lives; the manifests open as many.
 MOST_WORKERS = 32

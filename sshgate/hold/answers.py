@@ -13,10 +13,12 @@ from sshgate.hold.frames import OFFSET
 from sshgate.hold.line import ProtocolError, SessionGone
 from sshgate.hold.terminal import RING
 from sshgate.stream.interfaces import Exited, Outcome, Signalled
+from sshgate.stream.terminal import LARGEST
 
 # Characters of a session's id at most; ours have 16.
 LONGEST_ID = 64
 LARGEST_PID = 1 << 22
+MOST_WATCHERS = 64
 # Sessions that have ended meanwhile and are reported to one login.
 MOST_PAST = 8
 # A page counts in doubles.
@@ -65,6 +67,33 @@ def joined_of(payload: bytes) -> Joined:
     until = min(end, offset + 2 * RING) if type(end) is int else offset
     ended = [past_of(one) for one in past[:MOST_PAST]] if isinstance(past, list) else []
     return Joined(name, session, pid, received, offset, until, answer.get("made") is True, ended)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a session is at besides its output: its size, and the addresses of who watches it."""
+
+    columns: int
+    rows: int
+    watchers: tuple[str, ...]
+
+
+def state_of(payload: bytes) -> State:
+    """Return the state of a session. Raises ``ProtocolError``."""
+    answer = parsed(payload, dict)
+    size = answer.get("size")
+    if not isinstance(size, list) or len(size) != 2 or any(type(one) is not int for one in size):
+        raise ProtocolError("a state without a size")
+    columns, rows = (min(max(1, one), LARGEST) for one in size)
+    return State(columns, rows, watchers_of(answer))
+
+
+def watchers_of(answer: dict[str, Any]) -> tuple[str, ...]:
+    """Return from where a session is watched; an older resident lets nobody watch. Raises ``ProtocolError``."""
+    sources = answer.get("watchers", [])
+    if not isinstance(sources, list):
+        raise ProtocolError("no list of watchers")
+    return tuple(printable(str(one))[:45] for one in sources[:MOST_WATCHERS])
 
 
 def offset_of(payload: bytes) -> int:
@@ -120,6 +149,8 @@ def refusal_of(payload: bytes, most: int, of_user: int = 0) -> GateError:
             f"this sandbox has {most} sessions, as many as it may: `ssh -s USER=NAME@HOST sessions` lists them, "
             "and `ssh -s USER=NAME=SESSION@HOST end-session` ends one."
         )
+    if reason == "watched":
+        return LimitReached("this sandbox is watched by as many people as may; try again later.")
     if reason in ("gone", "silent"):
         return SessionGone(GONE if reason == "gone" else SILENT)
     return StartFailed(f"the sandbox cannot start a session: {printable(reason[:80])}.")

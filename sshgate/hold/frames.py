@@ -36,7 +36,7 @@ class Kind:
     """The kinds of frames: first those from the gateway, then those from the resident."""
 
     JOIN, INPUT, RESIZE, SIGNAL, ALIVE, PING, LIST, END, REPORTED = range(1, 10)
-    JOINED, FAILED, SCREEN, OUTPUT, TAKEN, ENDED, PROBE, PONG, LISTED = range(101, 110)
+    JOINED, FAILED, SCREEN, OUTPUT, TAKEN, ENDED, PROBE, PONG, LISTED, STATE = range(101, 111)
 
 
 class Attachment:
@@ -54,6 +54,9 @@ class Attachment:
         self.size = (80, 24, 0, 0)
         self.offset = 0
         self.joined = False
+        # Whether it only watches; and what it knows of its session's `state`.
+        self.watches = False
+        self.states = -1
         # The socket of the client's agent; the beginning of what may be an answer of its terminal.
         self.agent = ""
         self.begun = b""

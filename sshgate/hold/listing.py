@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sshgate.config.values import is_label
 from sshgate.errors import StartFailed
-from sshgate.hold.answers import ending_of, printable
+from sshgate.hold.answers import ending_of, is_id, printable, watchers_of
 from sshgate.hold.frames import Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError
 from sshgate.sandbox.interfaces import Sandbox
@@ -37,6 +37,14 @@ class HeldSession:
     """Since its last output."""
     left: float
     """Since the last client left or the program ended; 0 while a client is there."""
+    id: str
+    watchers: tuple[str, ...]
+    """The addresses of who watches it by a link."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether its program has ended."""
+        return self.state.startswith("ended")
 
 
 async def sessions(sandbox: Sandbox) -> list[HeldSession]:
@@ -93,6 +101,8 @@ def _session(one: dict[str, object], now: float) -> HeldSession:
     size, sources, status, name = one["size"], one["from"], one["status"], one["name"]
     if not isinstance(size, list) or not isinstance(sources, list) or not isinstance(name, str) or not is_label(name):
         raise TypeError("no session")
+    if not is_id(one["id"]):
+        raise TypeError("no id")
     if status is not None:
         state, left = f"ended: {ending_of(status)}", since("ended")
     elif sources:
@@ -102,4 +112,6 @@ def _session(one: dict[str, object], now: float) -> HeldSession:
     program, title = (printable(str(one[key]))[:80] for key in ("program", "title"))
     columns, rows = (min(max(0, int(number)), LARGEST) for number in size)
     quiet, age = since("last_output"), since("created")
-    return HeldSession(name, program, title, state, age, columns, rows, quiet, left)
+    return HeldSession(
+        name, program, title, state, age, columns, rows, quiet, left, str(one["id"]), watchers_of(one)
+    )  # fmt: skip

@@ -9,12 +9,12 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from sshgate.errors import GateError, StartFailed
-from sshgate.hold.answers import GONE, Past, joined_of, offset_of, outcome_of, printable, refusal_of
+from sshgate.hold.answers import GONE, Past, State, joined_of, offset_of, outcome_of, printable, refusal_of, state_of
 from sshgate.hold.frames import OFFSET, Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError, SessionGone, packed
 from sshgate.hold.screen import for_empty, put_back
@@ -82,6 +82,8 @@ class HeldProcess:
         """Sessions that ended while nobody was attached."""
         self.replayed = 0
         """The output below this offset is from before ``launch``: nothing of it waits for an answer."""
+        self.changed: Callable[[State], None] = lambda state: None
+        """Called with each new state of the session; set it before ``launch``. Must not raise."""
         self._sandbox = sandbox
         self._line: Line | None = line
         self._wish = wish
@@ -144,8 +146,9 @@ class HeldProcess:
             program = replace(program, environment=environment)
         asks = program.request.kind
         command = getattr(asks, "command", b"").decode("utf-8", "replace")
-        if self._wish.how == "resume":
-            await self._join({"how": "resume", "id": self._wish.id, "offset": self._wish.offset})
+        if self._wish.id:
+            at = {"offset": self._wish.offset} if self._wish.how == "resume" else {}
+            await self._join({"how": self._wish.how, "id": self._wish.id, **at})
         else:
             await self._join({
                 "how": self._wish.how,
@@ -273,6 +276,8 @@ class HeldProcess:
         size = self._size
         wish |= {
             "client": self._client,
+            "states": True,
+            "types": self._wish.types,
             "from": self._wish.source,
             "agent": self._agent,
             "size": [size.columns, size.rows, size.pixel_width, size.pixel_height],
@@ -350,7 +355,8 @@ class HeldProcess:
                 redraw = not placed or self._drawing
                 self._drawn.clear()
                 self._drawing = False
-                await self._join({"how": "resume", "id": self.session, "offset": self._offset, "redraw": redraw})
+                how = "watch" if self._wish.how == "watch" else "resume"
+                await self._join({"how": how, "id": self.session, "offset": self._offset, "redraw": redraw})
             except TimeoutError:
                 return False
             except GateError as error:
@@ -409,6 +415,8 @@ class HeldProcess:
             self._refuse(payload)
         elif kind == Kind.PONG:
             self._answered.set()
+        elif kind == Kind.STATE:
+            self.changed(state_of(payload))
         else:
             raise ProtocolError("a frame that no resident sends")
 
@@ -468,7 +476,7 @@ class HeldProcess:
             raise ProtocolError("another session")
         if not self.session:
             resumes = self._wish.how == "resume"
-            if resumes and (answer.id, answer.offset) != (self._wish.id, self._wish.offset):
+            if (self._wish.id or answer.id) != answer.id or (resumes and answer.offset != self._wish.offset):
                 raise ProtocolError("another session or offset")
             self.made, self.past = answer.made, answer.past
             self.replayed = answer.end if resumes else 0

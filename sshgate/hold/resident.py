@@ -21,7 +21,7 @@ import time
 
 from sshgate.hold.frames import HEAD, MYPY, OFFSET, SIZE, Attachment, Kind, Listener, Watcher, received_pipes, refuse
 from sshgate.hold.screen import first_shown
-from sshgate.hold.terminal import TYPED, Session, end_idle, listed
+from sshgate.hold.terminal import TYPED, Session, end_idle, listed, wished
 
 if MYPY:
     from typing import Any
@@ -36,6 +36,9 @@ LONGEST_FRAME = 2 << 20
 ACK_SECONDS = 0.05
 ACK_BYTES = 16 * 1024
 ATTACHMENTS = 64
+# Of them, those that watch: they must leave room for the user. Seconds between two redraws on their account.
+WATCHERS = 24
+WATCHERS_PAUSE = 5.0
 # Ended sessions whose status is kept until it was reported.
 ENDED_KEPT = 32
 # Clients of one session that showed no sign of life and must not come back by themselves.
@@ -153,6 +156,9 @@ class Resident(Watcher):
                 except OSError:
                     pass  # another resident is there, or the disk is full
             end_idle(self.sessions.values())
+            for session in self.sessions.values():
+                if session.owes_redraw:
+                    session.redraw(WATCHERS_PAUSE)
             # A gateway that has lost its exec may still come for the last output.
             over = time.time() - RESUMED_SECONDS
             self.ended = [each for each in self.ended if each.attached or not each.reported or each.ended_at > over]
@@ -198,13 +204,7 @@ class Resident(Watcher):
         one.close()
         session = one.session
         if session is not None:
-            session.attached.remove(one)
-            session.point_agent()
-            session.detached = session.used = time.time()
-            if session.active is one:
-                session.active = None
-                if session.attached:
-                    session.activate(session.attached[-1])
+            session.without(one)
         for waiting in list(self.attachments):
             if one in waiting.waits:
                 waiting.waits.remove(one)
@@ -222,6 +222,9 @@ class Resident(Watcher):
         session = one.session
         while one in self.attachments:
             if one.joined and session is not None and len(one.output) < OUTBOX:
+                if one.wish.get("states") and one.states != session.states:
+                    one.states = session.states
+                    self.send(one, Kind.STATE, session.state())
                 if one.owes_since:
                     self.acknowledge(one, session)
                 self.fill(one, session)
@@ -255,6 +258,8 @@ class Resident(Watcher):
 
     def show(self, one: Attachment, session: Session, narrower: bool = False) -> None:
         """Queue what a fresh terminal is shown first, and go on at the end of the output."""
+        if one.watches:
+            one.size = session.size
         shown, redraw = first_shown(
             session.modes, bytes(session.ring), session.start == 0, one.size[1], session.old_title, narrower
         )
@@ -263,7 +268,7 @@ class Resident(Watcher):
             self.send(one, Kind.SCREEN, OFFSET.pack(one.offset) + shown[at : at + CHUNK])
         self.send(one, Kind.OUTPUT, OFFSET.pack(one.offset))  # the screen is complete
         if redraw and session.status is None:
-            session.redraw()
+            session.redraw(WATCHERS_PAUSE if one.watches else 0.0)
 
     # --- frames ---
 
@@ -298,6 +303,8 @@ class Resident(Watcher):
 
     def frame(self, one: Attachment, kind: int, payload: bytes) -> None:
         session = one.session
+        if one.watches and kind not in (Kind.INPUT, Kind.PING):
+            return  # whoever watches decides nothing
         if kind == Kind.JOIN:
             self.join(one, json.loads(payload.decode()))
         elif kind == Kind.LIST:
@@ -360,41 +367,33 @@ class Resident(Watcher):
         """Carry out a wish to join, once nothing has to be waited for."""
         one.waits = []
         wish = one.wish
-        how, name = wish["how"], str(wish.get("name") or "")
-        found: Session | None = None
-        if how == "resume":
-            found = next((each for each in [*self.sessions.values(), *self.ended] if each.id == wish["id"]), None)
-            if found is None:
-                self.fail(one, "gone")
-                return
-            if one.client in found.given_up:
-                self.fail(one, "silent")
-                return
-        elif how == "named":
-            found = self.sessions.get(name)
-        elif how == "auto":
-            left = [each for each in self.sessions.values() if not each.attached]
-            found = max(left, key=lambda each: (bool(each.shell), each.used)) if left else None
+        one.watches = wish["how"] == "watch"
+        if one.watches and sum(each.watches for each in self.attachments) > WATCHERS:
+            self.fail(one, "watched")
+            return
+        found, refusal = wished(one, self.sessions, self.ended)
+        if refusal:
+            self.fail(one, refusal)
+            return
         made = found is None
         if found is None:
             if len(self.sessions) >= int(wish["most"]):
                 self.fail(one, "full")
                 return
             try:
-                found = self.begin(one, name if how == "named" else "", wish)
+                found = self.begin(one, str(wish["name"]) if wish["how"] == "named" else "", wish)
             except OSError as error:
                 self.fail(one, "start " + (error.strerror or "failed"))
                 return
         self.attach(one, found, made)
 
     def attach(self, one: Attachment, session: Session, made: bool) -> None:
-        resumed = one.wish["how"] == "resume"
-        for other in list(session.attached):
+        resumed = one.wish["how"] == "resume" or (one.watches and "offset" in one.wish)
+        for other in session.attached + session.watchers:
             if other.client == one.client:
                 self.leave(other)  # its exec was lost, and this one replaces it
         one.session = session
-        session.attached.append(one)
-        received = session.remember(one.client)
+        received = session.take_in(one)
         # One login at a time reports them.
         past = [each for each in self.unreported() if each.reporter not in self.attachments][-8:] if made else []
         for each in past:
@@ -407,11 +406,12 @@ class Resident(Watcher):
         }  # fmt: skip
         self.send(one, Kind.JOINED, json.dumps(answer).encode())
         narrower = one.size[0] < session.size[0]
-        if not resumed or session.active is None:
-            session.activate(one)
-        session.point_agent()
+        if not one.watches:
+            if not resumed or session.active is None:
+                session.activate(one)
+            session.point_agent()
         if fresh:
-            self.show(one, session, narrower)
+            self.show(one, session, narrower and not one.watches)
         elif resumed and session.status is None and one.wish.get("redraw"):
             session.redraw()
         one.joined = True
@@ -446,7 +446,7 @@ class Resident(Watcher):
 
     def write_terminal(self, session: Session) -> None:
         clients = session.write()
-        for one in session.attached:
+        for one in session.attached + session.watchers:
             if one.client in clients and not one.owes_since:
                 one.owes_since = time.monotonic()
 
@@ -466,7 +466,7 @@ class Resident(Watcher):
             free = active is None or not active.joined or session.end - active.offset < BEHIND
             self.watch(session.master, select.EPOLLIN * free | select.EPOLLOUT * bool(session.typed), session)
         full = session.typed_size > TYPED
-        for one in session.attached:
+        for one in session.attached + session.watchers:
             self.watch(one.incoming, 0 if full else select.EPOLLIN, one)
 
     def reap(self) -> None:

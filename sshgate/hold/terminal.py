@@ -67,6 +67,9 @@ class Session:
         self.received: dict[str, int] = {}
         self.taken: dict[str, int] = {}
         self.attached: list[Attachment] = []
+        # Who watches by a link: nothing of the session depends on them. The count grows with each change of `state`.
+        self.watchers: list[Attachment] = []
+        self.states = 0
         self.active: Attachment | None = None
         self.status: tuple[str, int] | None = None
         self.ended_at = 0.0
@@ -76,7 +79,8 @@ class Session:
         # Of a shell without clients: when it last worked, and what it and its ended children had used then.
         self.busy_at = 0.0
         self.work: tuple[str, ...] = ()
-        self.redraw_at = 0.0
+        self.redraw_at = self.redrawn = 0.0
+        self.owes_redraw = False
         self.given_up: list[str] = []
         self.agent = ""
         """The program's SSHGATE_AGENT, a link of the session's own; ``""`` where agents are not forwarded."""
@@ -104,6 +108,7 @@ class Session:
             "program": self.program,
             "title": (title(bytes(self.ring)) or self.old_title)[:80],
             "from": [one.source for one in self.attached[:4]],
+            "watchers": [one.source for one in self.watchers],
             "size": list(self.size[:2]),
             "created": self.created,
             "detached": 0.0 if self.attached else self.detached,
@@ -111,6 +116,35 @@ class Session:
             "last_output": self.last_output,
             "status": list(self.status) if self.status else None,
         }
+
+    def state(self) -> bytes:
+        """What clients know besides the output: the size, and who watches."""
+        return json.dumps({"size": self.size[:2], "watchers": [one.source for one in self.watchers]}).encode()
+
+    # --- clients ---
+
+    def take_in(self, one: Attachment) -> int:
+        """Add a client, or one that watches. Returns how many bytes of its input have come."""
+        if not one.watches:
+            self.attached.append(one)
+            return self.remember(one.client)
+        self.watchers.append(one)
+        self.states += 1
+        return self.remember(one.client) if one.wish.get("types") else 0
+
+    def without(self, one: Attachment) -> None:
+        """Take note that a client has left."""
+        if one.watches:
+            self.watchers.remove(one)
+            self.states += 1
+            return
+        self.attached.remove(one)
+        self.point_agent()
+        self.detached = self.used = time.time()
+        if self.active is one:
+            self.active = None
+            if self.attached:
+                self.activate(self.attached[-1])
 
     # --- the program ---
 
@@ -216,6 +250,8 @@ class Session:
         A query of the program reaches the terminals of all clients, and must have one answer.
         """
         client = one.client
+        if one.watches and not one.wish.get("types"):
+            return
         received = self.received.get(client, 0)
         data = data[max(0, received - offset) :]
         if not data or offset > received:
@@ -232,11 +268,14 @@ class Session:
             self.activate(one)
 
     def activate(self, one: Attachment) -> None:
-        """The client that was active last decides the size."""
-        self.active = one
+        """The client that was active last decides the size; one that watches never does."""
         self.used = time.time()
+        if one.watches:
+            return
+        self.active = one
         if self.size != one.size:
             self.size = one.size
+            self.states += 1
             self.redraw_at = 0.0
             self.set_size()
 
@@ -283,7 +322,7 @@ class Session:
         """A client has attached. Returns how many bytes of its input have come; forget those that are gone."""
         received = self.received.pop(client, 0)
         self.received[client] = received
-        here = {one.client for one in self.attached}
+        here = {one.client for one in self.attached + self.watchers}
         left = [one for one in self.received if one != client and one not in here]
         for gone in left[: max(0, len(self.received) - CLIENTS)]:
             del self.received[gone]
@@ -297,10 +336,15 @@ class Session:
         if self.master >= 0:
             fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, width, height))
 
-    def redraw(self) -> None:
-        """Make the program redraw, by two window changes."""
+    def redraw(self, pause: float = 0.0) -> None:
+        """Make the program redraw, by two window changes; later, if the last time was less than ``pause`` ago."""
+        now = time.monotonic()
+        self.owes_redraw = now - self.redrawn < pause
+        if self.owes_redraw:
+            return
+        self.redrawn = now
         self.set_size(other=True)
-        self.redraw_at = time.monotonic() + REDRAW_SECONDS
+        self.redraw_at = now + REDRAW_SECONDS
 
     def signal(self, name: str, foreground: bool) -> None:
         """Send a signal to the program's process group, or to the foreground group of its terminal."""
@@ -322,6 +366,21 @@ class Session:
             self.signal("HUP", foreground=True)
         self.signal("HUP", foreground=False)
         self.signal("CONT", foreground=False)
+
+
+def wished(one: Attachment, sessions: dict[str, Session], ended: list[Session]) -> tuple[Session | None, str]:
+    """The session that a client wants, if there is one, and why it cannot have it."""
+    wish = one.wish
+    if wish["how"] in ("resume", "watch"):
+        known = [*sessions.values(), *(ended if wish["how"] == "resume" else ())]
+        found = next((each for each in known if each.id == wish["id"]), None)
+        if found is None:
+            return None, "gone"
+        return found, "silent" if one.client in found.given_up else ""
+    if wish["how"] == "named":
+        return sessions.get(str(wish["name"])), ""
+    left = [each for each in sessions.values() if not each.attached] if wish["how"] == "auto" else []
+    return (max(left, key=lambda each: (bool(each.shell), each.used)) if left else None), ""
 
 
 def listed(sessions: Iterable[Session]) -> bytes:

@@ -18,10 +18,10 @@ class Wish:
 
     ``how``: ``auto`` joins the detached shell that was used last, else the detached command, else begins a session;
     ``named`` joins or begins the session ``name``; ``new`` begins one; ``resume`` goes on at ``offset`` of the session
-    with this ``id``.
+    with this ``id``; ``watch`` only looks at it.
     """
 
-    how: Literal["auto", "named", "new", "resume"]
+    how: Literal["auto", "named", "new", "resume", "watch"]
     name: str = ""
     source: str = ""
     """The client's address, for ``sessions``."""
@@ -36,11 +36,13 @@ class Wish:
     placed: bool = False
     """Whether the client keeps its place: see ``Place``."""
     id: str = ""
-    """The session to go on in, for ``resume``."""
+    """The session to go on in, for ``resume``, or to look at, for ``watch``."""
     offset: int = 0
     """Where in its output."""
     of_user: int = 0
     """Sessions of the user in all sandboxes at most, where that leaves this one fewer; 0: it does not."""
+    types: bool = False
+    """Whether what somebody who watches types reaches the program."""
 
 
 @dataclass(slots=True)

@@ -94,6 +94,8 @@ async def begin(process: Process, program: Program, no_input: bool, client: Clie
     """Turn it into the program, or join the session. Returns output that was read meanwhile. Raises as ``launch``."""
     if not isinstance(process, HeldProcess):
         return await launch(process, program, no_input=no_input)
+    if (notice := getattr(client, "changed_there", None)) is not None:
+        process.changed = notice
     await process.launch(program)
     if (place := place_of(client)) is not None:
         place.id, place.name, place.replayed = process.session, process.name, process.replayed

@@ -92,10 +92,10 @@ class Browser:
         found: str = answer["ticket"]
         return found
 
-    async def socket(self, **headers: str) -> aiohttp.ClientWebSocketResponse:
+    async def socket(self, path: str = "/terminal", **headers: str) -> aiohttp.ClientWebSocketResponse:
         """An upgraded socket that has sent nothing yet."""
         return await self.http.ws_connect(
-            self.url.replace("http", "ws", 1) + "/terminal",
+            self.url.replace("http", "ws", 1) + path,
             protocols=("sshgate.v1",),
             headers={"Origin": self.origin, **self.headers, **headers},
             max_msg_size=0,
@@ -137,6 +137,14 @@ class Tab:
         self.hello, self.snapshot, self.code = {}, None, None
         await self.send("attach", session=self.session, ticket=ticket, tab=self.tab, cols=cols, rows=rows,
                         take_over=take_over, **{"from": self.offset})  # fmt: skip
+        self._reader = asyncio.create_task(self._read(self.socket))
+        await self.until(lambda: self._greeted() or self.code is not None, "hello")
+
+    async def watch(self, secret: str) -> None:
+        """Watch by a link, without a login; returns after ``hello`` or when the socket was closed instead."""
+        self.socket = await self.browser.socket("/watch/socket")
+        self.hello, self.snapshot, self.code = {}, None, None
+        await self.send("watch", share=secret)
         self._reader = asyncio.create_task(self._read(self.socket))
         await self.until(lambda: self._greeted() or self.code is not None, "hello")
 

@@ -12,6 +12,7 @@ import pytest
 
 from sshgate.errors import LimitReached, StartFailed
 from sshgate.hold import listing, process
+from sshgate.hold.answers import State
 from sshgate.hold.frames import HEAD, OFFSET, Kind
 from sshgate.hold.line import LONGEST, Line, NoResident, OtherVersion, _hello
 from sshgate.hold.process import (
@@ -118,6 +119,9 @@ HOSTILE: dict[str, tuple[int, bytes]] = {
     "deep JSON": (Kind.ENDED, b"[" * 60_000),
     "a second session": (Kind.JOINED, json.dumps(JOINED).encode()),
     "a refusal of nothing": (Kind.FAILED, b"full"),
+    "a state without a size": (Kind.STATE, b'{"watchers": []}'),
+    "a size of words": (Kind.STATE, b'{"size": ["a", 1]}'),
+    "watchers that are no list": (Kind.STATE, b'{"size": [80, 24], "watchers": 5}'),
 }
 
 
@@ -126,6 +130,34 @@ async def test_a_lie_ends_the_session(held: HeldProcess, far: Exec, name: str) -
     await launched(held, far)
     far.send(*HOSTILE[name])
     assert await ended(held) == Lost(TAMPERED)
+
+
+async def test_a_state_is_cut_to_what_a_terminal_and_a_page_can_show(held: HeldProcess, far: Exec) -> None:
+    states: list[State] = []
+    held.changed = states.append
+    await launched(held, far)
+    sources = ["\x1b[2J192.0.2.7", "x" * 999, *("y",) * 999]
+    far.send(Kind.STATE, json.dumps({"size": [10**9, -1], "watchers": sources}).encode())
+    async with asyncio.timeout(5):
+        while not states:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (states[0].columns, states[0].rows, len(states[0].watchers)) == (65_535, 1, 64)
+    assert states[0].watchers[:2] == ("[2J192.0.2.7", "x" * 45)
+
+
+async def test_who_watches_is_after_a_lost_exec_still_who_watches(far: Exec, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def alive() -> bool:
+        return True
+
+    wish = Wish("watch", placed=True, id="a" * 16)
+    made = HeldProcess(cast(Sandbox, Gone()), Line(far, b""), wish, alive)
+    far.answer(made=False)
+    await made.launch(Program(Request(Shell(), Terminal())))
+    other = await again(made, far, monkeypatch, 0)
+    await asyncio.sleep(0.1)
+    for one in (far, other):
+        assert json.loads(one.written[HEAD.size :][: HEAD.unpack_from(one.written)[1]])["how"] == "watch"
+    await made.close()
 
 
 async def test_a_frame_that_is_too_long_is_not_waited_for(held: HeldProcess, far: Exec) -> None:

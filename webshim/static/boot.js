@@ -1,12 +1,12 @@
 /**
- * Sent within the page itself, so it runs before anything else has arrived: takes the login's ticket out of the address,
+ * Sent within the page itself, so it runs before anything else has arrived: takes the link's secret out of the address,
  * and sees to it that a part which does not arrive is requested again, and is missed in words.
  */
 (() => {
   const WAITS_MS = [500, 2000];
-  const found = /^#login=(.+)$/.exec(location.hash);
-  if (found) history.replaceState(null, "", location.pathname + location.search);
-  Object.assign(globalThis, { loginTicket: found && found[1] });
+  const [, kind, secret] = /^#(login|watch)=(.+)$/.exec(location.hash) ?? [];
+  if (secret) history.replaceState(null, "", location.pathname + location.search);
+  Object.assign(globalThis, { loginTicket: kind === "login" ? secret : null, watchSecret: kind === "watch" ? secret : null });
 
   const page = new URL(document.currentScript?.dataset["page"] ?? "", document.baseURI).href;
   /** Which parts have arrived or not: a style has a `sheet` in both cases. @type {Map<EventTarget | null, boolean>} */

@@ -12,6 +12,7 @@ import { complain } from "./notices.js";
  * @property {string} program
  * @property {string} title
  * @property {string} state `attached from ADDRESS`, `detached`, or `ended: …`
+ * @property {string[]} watchers the addresses of who watches it by a link
  * @property {number} age in seconds
  */
 
@@ -43,8 +44,9 @@ export class HeldList {
   }
 
   /** @param {HeldSession} held */
-  _row({ sandbox, name, program, title, state, age }) {
-    const words = `${sandbox}=${name}: ${title || program}, ${state}, ${since(age)} old`;
+  _row({ sandbox, name, program, title, state, watchers, age }) {
+    const watched = watchers.length ? `, watched from ${watchers.join(", ")}` : "";
+    const words = `${sandbox}=${name}: ${title || program}, ${state}${watched}, ${since(age)} old`;
     const button = (/** @type {string} */ label, /** @type {() => void} */ act) =>
       element("button", { type: "button", className: "button", "aria-label": `${label}: ${words}`, on: { click: act } }, label);
     const buttons = state.startsWith("ended")

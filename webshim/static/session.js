@@ -70,6 +70,8 @@ export class Session {
     this.state = "idle";
     this.box = element("div", { className: "terminal" });
     this.panel = element("section", { className: "panel", id: `session-${made}` }, this.box);
+    this._watchers = element("p", { className: "watchers", hidden: true, role: "status" });
+    this.panel.append(this._watchers);
     this._bar = new StateBar(this.panel, () => this.screen?.focus());
     /** @type {Connection | null} */
     this._connection = null;
@@ -273,6 +275,7 @@ export class Session {
         this.name = frame.name;
         this.held = frame.held ?? this.held;
         this._draining = false;
+        this._watchedFrom([]);
         this._resumed = frame.start === "resume";
         this._playback?.begin(frame);
         this._running(frame.state);
@@ -296,6 +299,9 @@ export class Session {
         if (frame.text) this._bar.show(asSentence(frame.text), [{ label: "OK", act: () => this._bar.hide() }], { dim: false });
         else this._bar.hide();
         break;
+      case "watchers":
+        this._watchedFrom(frame.sources);
+        break;
       case "exit":
         this._ended = frame;
         break;
@@ -304,6 +310,12 @@ export class Session {
         this._bar.show("The gateway is restarting; this page will reconnect.", [], { dim: false });
         break;
     }
+  }
+
+  /** @param {string[]} sources the addresses of who watches by a link */
+  _watchedFrom(sources) {
+    this._watchers.hidden = sources.length === 0;
+    this._watchers.textContent = `Watched from ${sources.join(", ")}`;
   }
 
   /** @param {string} state */

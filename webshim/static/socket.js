@@ -9,9 +9,12 @@
  */
 
 export class Socket {
-  /** @param {Receiver} receiver */
-  constructor(receiver) {
-    const url = new URL("terminal", document.baseURI);
+  /**
+   * @param {Receiver} receiver
+   * @param {string} [path]
+   */
+  constructor(receiver, path = "terminal") {
+    const url = new URL(path, document.baseURI);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     this._socket = new WebSocket(url, "sshgate.v1");
     this._socket.binaryType = "arraybuffer";

@@ -31,6 +31,9 @@ const encoder = new TextEncoder();
  */
 
 export class Screen {
+  /** Whether a program may offer something for the clipboard. */
+  copies = true;
+
   /**
    * @param {HTMLElement} box
    * @param {Listener} listener
@@ -74,7 +77,7 @@ export class Screen {
     terminal.options.linkHandler = links(terminal, listener.local, true);
     const plain = links(terminal, listener.local, false);
     terminal.loadAddon(new WebLinksAddon(plain.activate, plain));
-    acceptCopies(terminal, () => !this.muted);
+    acceptCopies(terminal, () => this.copies && !this.muted);
     // Private of xterm.js 6.0, told just before `onData` of what a person has typed or pasted; a test shows a change.
     /** @type {any} */ (terminal)._core.coreService.onUserInput(() => (this._byHand = true));
     terminal.onData((text) => this._said(listener, text));

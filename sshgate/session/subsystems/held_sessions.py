@@ -12,9 +12,16 @@ from sshgate.access.policy import Grant
 from sshgate.config.model import Profile
 from sshgate.errors import GateError, NoSuchSandbox
 from sshgate.hold import listing
+from sshgate.hold.answers import GONE
+from sshgate.hold.line import Line, SessionGone
 from sshgate.hold.listing import HeldSession
+from sshgate.hold.process import HeldProcess
 from sshgate.hold.wishes import Wish
 from sshgate.sandbox.interfaces import Order, Provider, Sandbox
+from sshgate.sandbox.launcher import Program
+from sshgate.stream.interfaces import Client, Outcome, Request, Shell
+from sshgate.stream.tasks import first_of
+from sshgate.stream.terminal import Terminal
 
 # Sandboxes of one request that are asked at a time.
 AT_ONCE = 4
@@ -102,6 +109,30 @@ class HeldSessions:
         """
         return await self._ask(user, name, lambda sandbox: listing.end(sandbox, session))
 
+    async def named(self, user: str, name: str, session: str) -> HeldSession:
+        """Return a session of a sandbox by its name.
+
+        Raises:
+            NoSuchSandbox: there is none, or it has ended.
+            GateError: the sandbox does not answer.
+        """
+        for one in await self._ask(user, name, listing.sessions):
+            if one.name == session and not one.ended:
+                return one
+        raise NoSuchSandbox(f"you have no session {session!r} there; `ssh -s USER={name}@HOST sessions` lists them.")
+
+    async def watch(self, user: str, name: str, wish: Wish, client: Client) -> Outcome:
+        """Show a session of a sandbox to a client until the client leaves or the session ends. No sandbox is claimed.
+
+        The client's input reaches the program only if the wish ``types``; its window never counts. Cancelling leaves.
+
+        Raises:
+            NoSuchSandbox: there is no such sandbox.
+            SessionGone: it has no such session.
+            GateError: it does not answer, or has as many watchers as it may.
+        """
+        return await self._ask(user, name, lambda sandbox: _watch(sandbox, wish, client))
+
     def _profile(self, user: str, name: str) -> Profile | None:
         return self._profiles().get(self._provider.named.profile(user, name) or "")
 
@@ -119,6 +150,38 @@ class HeldSessions:
 def _most(profile: Profile | None) -> int:
     """The number of sessions that a sandbox of this profile may have."""
     return 0 if profile is None or profile.hold == "never" else profile.limits.sessions
+
+
+async def _watch(sandbox: Sandbox, wish: Wish, client: Client) -> Outcome:
+    # Who looks does not begin anything where no resident runs.
+    line = await Line.find(sandbox)
+    if line is None:
+        raise SessionGone(GONE)
+    process = HeldProcess(sandbox, line, wish, _alive)
+    try:
+        process.changed = getattr(client, "changed_there", process.changed)
+        await process.launch(Program(Request(Shell(), Terminal()), shell="/bin/sh"))
+        await first_of(_show(process, client), client.wait_closed(), _type(process, client))
+    finally:
+        await process.close()
+    return await process.wait()
+
+
+async def _alive() -> bool:
+    """Nobody waits for a sign of life of who watches."""
+    return True
+
+
+async def _show(process: HeldProcess, client: Client) -> None:
+    while (chunk := await process.read()) is not None:
+        await client.write(*chunk)
+
+
+async def _type(process: HeldProcess, client: Client) -> None:
+    while (data := await client.read()) is not None:
+        await process.write(data)
+    # The end of its input is not the end of the program's.
+    await client.wait_closed()
 
 
 def _none(name: str) -> NoSuchSandbox:

@@ -25,7 +25,7 @@ class SubsystemRequest:
     events: EventContext
     """Emits the handler's events, with the connection, the user and the session."""
     word: str = ""
-    """The argument after the subsystem's name; empty if there is none."""
+    """The arguments after the subsystem's name, with one space between them; empty if there are none."""
 
 
 SubsystemHandler = Callable[[SubsystemRequest], Awaitable[str]]
@@ -58,7 +58,7 @@ class SubsystemHandlers:
 
         Args:
             about: One line for ``help``.
-            takes: The name of its argument; empty if it takes none.
+            takes: The names of its arguments, of which all may be missing; empty if it takes none.
 
         Raises:
             ValueError: The name is already in use.
@@ -84,9 +84,9 @@ class SubsystemHandlers:
         if known is None:
             there = ", ".join(sorted([*self._known, FILES]))
             raise BadRequest(f"there is no subsystem {name[:40]!r} here; see `ssh -s USER@HOST help`: {there}.")
-        if len(words) > (1 if known.takes else 0):
+        if len(words) > len(known.takes.split()):
             raise BadRequest(f"say just `ssh -s USER@HOST {f'{name} {known.takes}'.strip()}`.")
-        text = await known.handler(SubsystemRequest(identity, request, events, words[0] if words else ""))
+        text = await known.handler(SubsystemRequest(identity, request, events, " ".join(words)))
         events.emit(Code.VERB, name=name)
         return text
 

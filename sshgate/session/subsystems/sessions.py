@@ -68,4 +68,5 @@ class SessionSubsystems:
 def _row(sandbox: str, one: HeldSession) -> tuple[str, ...]:
     size = f"{one.columns}x{one.rows}"
     since = span(one.left) if one.left else "-"
-    return (sandbox, one.name, one.program, one.title or "-", one.state, since, span(one.age), size, span(one.quiet))
+    state = f"{one.state}; watched from {', '.join(one.watchers)}" if one.watchers else one.state
+    return (sandbox, one.name, one.program, one.title or "-", state, since, span(one.age), size, span(one.quiet))

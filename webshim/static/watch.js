@@ -1,0 +1,180 @@
+/** The page of who watches a session by a link: one terminal, no login. What may be done is decided by the server. */
+
+import { asSentence } from "./api.js";
+import { Backoff } from "./backoff.js";
+import { byId, element } from "./dom.js";
+import { Playback } from "./playback.js";
+import { applyTheme, settings } from "./settings.js";
+import { Socket } from "./socket.js";
+import { StateBar } from "./statebar.js";
+import { Screen } from "./terminal.js";
+import { Typing } from "./typing.js";
+
+// For a reload of this browser tab; the address never has it for long.
+const KEY = "sshgate.watch";
+const ACK_STEP = 64 << 10;
+const SMALLEST_FONT = 6;
+const SETTLED_MS = 5000;
+/** Closed with a reason that another try does not change: a link that ended, a rule, a limit. */
+const FINAL = [1000, 1008, 1009, 4401, 4429];
+
+/** A terminal of the session's size, whatever the window's: its letters become smaller until it fits. */
+class WatchedScreen extends Screen {
+  // The program is somebody else's.
+  copies = false;
+  _cols = 80;
+  _rows = 24;
+
+  /** @param {{cols: number, rows: number}} size */
+  sized({ cols, rows }) {
+    this._cols = cols;
+    this._rows = rows;
+    this.fit();
+  }
+
+  fit() {
+    const room = this.box.clientWidth && this.box.clientHeight ? this._fit.proposeDimensions() : undefined;
+    if (this.muted || !room?.cols || !room.rows) return;
+    const { fontSize = SMALLEST_FONT } = this.terminal.options;
+    const fitting = Math.floor(fontSize * Math.min(room.cols / this._cols, room.rows / this._rows));
+    const wanted = Math.max(SMALLEST_FONT, Math.min(settings().fontSize, fitting));
+    if (wanted !== fontSize) this.terminal.options.fontSize = wanted;
+    this.terminal.resize(this._cols, this._rows);
+  }
+}
+
+class Watching {
+  /** @param {string} share */
+  constructor(share) {
+    this._share = share;
+    this._backoff = new Backoff();
+    this._types = false;
+    this._words = "";
+    this._acked = 0;
+    this._settled = 0;
+    const box = element("div", { className: "terminal" });
+    const panel = element("section", { className: "panel" }, box);
+    byId("panels").append(panel);
+    this._bar = new StateBar(panel, () => this._screen.focus());
+    this._screen = new WatchedScreen(box, {
+      input: (bytes) => this._types && this._typing.push(bytes),
+      resized: () => {},
+      titled: () => {},
+      local: () => this._bar.warn("This link leads into the sandbox; only its owner can open it."),
+      pasted: () => {},
+      rang: () => {},
+    });
+    this._screen.terminal.options.disableStdin = true;
+    this._playback = new Playback(this._screen, () => {}, (offset) => this._parsed(offset));
+    /** @type {Socket | null} */
+    this._socket = null;
+    this._typing = new Typing((frame) => this._socket?.type(frame));
+    this._screen.show();
+    // For tests, as the other page has it.
+    Object.assign(globalThis, { sshgate: { shown: { screen: this._screen } } });
+  }
+
+  connect() {
+    this._bar.show("Connecting …", [], { soon: true });
+    this._words = "";
+    this._playback.forget();
+    const socket = new Socket(
+      {
+        opened: () => socket.send({ type: "watch", share: this._share }),
+        told: (frame) => this._told(frame),
+        printed: (bytes) => this._playback.printed(bytes),
+        closed: (code) => this._closed(code),
+      },
+      "watch/socket",
+    );
+    this._socket = socket;
+  }
+
+  /** @param {number} offset */
+  _parsed(offset) {
+    if (offset - this._acked < ACK_STEP) return;
+    this._acked = offset;
+    this._socket?.send({ type: "ack", offset });
+  }
+
+  /** @param {any} frame */
+  _told(frame) {
+    switch (frame.type) {
+      case "watching":
+        this._about(frame);
+        break;
+      case "hello":
+        this._bar.hide();
+        this._acked = frame.offset;
+        this._settled ||= setTimeout(() => this._backoff.reset(), SETTLED_MS);
+        this._playback.begin(frame);
+        this._screen.sized(frame);
+        this._typing.begin();
+        break;
+      case "snapshot":
+        this._playback.restore(frame);
+        break;
+      case "size":
+        this._screen.sized(frame);
+        break;
+      case "taken":
+        this._typing.taken(frame.offset);
+        break;
+      case "error":
+        this._words = frame.message;
+        break;
+      case "exit":
+        this._words = frame.reason ?? "the session has ended, and this link with it.";
+    }
+  }
+
+  /** @param {{owner: string, name: string, session: string, types: boolean, ends: number}} frame */
+  _about({ owner, name, session, types, ends }) {
+    this._types = types;
+    this._screen.terminal.options.disableStdin = !types;
+    const may = types ? "you may type" : "read-only";
+    const until = new Date(ends * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    byId("about").textContent = `${owner} shows you ${name}=${session}, ${may}, until ${until}.`;
+    document.title = `${name}=${session} of ${owner} (${may})`;
+  }
+
+  /** @param {number} code */
+  _closed(code) {
+    clearTimeout(this._settled);
+    this._settled = 0;
+    this._socket = null;
+    this._typing.restart();
+    const words = asSentence(this._words || "the gateway has closed this link.");
+    if (FINAL.includes(code)) {
+      this._bar.show(words, [{ label: "Try again", act: () => location.reload() }]);
+      return;
+    }
+    const seconds = this._backoff.take();
+    setTimeout(() => this.connect(), seconds * 1000);
+    this._bar.show("The connection is lost. Trying again in", [], { seconds: Math.ceil(seconds) });
+  }
+}
+
+/** What the link has brought, which boot.js has taken out of the address; else that of before a reload. */
+function secret() {
+  const { watchSecret } = /** @type {{watchSecret?: string | null}} */ (globalThis);
+  Object.assign(globalThis, { watchSecret: null });
+  try {
+    if (watchSecret) sessionStorage.setItem(KEY, watchSecret);
+    return watchSecret ?? sessionStorage.getItem(KEY);
+  } catch {
+    return watchSecret ?? null;
+  }
+}
+
+applyTheme();
+// Another link in the same tab changes the fragment only: the page begins again with it.
+window.addEventListener("hashchange", () => location.hash.startsWith("#watch=") && location.reload());
+const share = secret();
+if (share === null) {
+  byId("loading-text").textContent = "This page needs the whole link that its owner has sent you.";
+} else {
+  byId("loading").hidden = true;
+  byId("frame").hidden = false;
+  new Watching(share).connect();
+}
