@@ -49,6 +49,12 @@ def is_our_own() -> bool:
     return "cluster: node" in status
 
 
+def audit_log() -> str:
+    """What gateways have asked of the API server, as it wrote it down; empty where it does not."""
+    state = Path(os.environ.get("SSHGATE_CLUSTER_DIR", "/var/lib/sshgate-cluster"))
+    return "".join(file.read_text() for file in state.glob("log/audit*.log"))
+
+
 def component(verb: str, name: str) -> None:
     """``stop`` or ``start`` a part of the one-node cluster; returns when it is so."""
     subprocess.run([COMMAND, f"{verb}-component", name], check=True, capture_output=True, timeout=120)

@@ -23,6 +23,7 @@ def test_the_variables_lead_to_the_port_and_hold_no_key() -> None:
     assert found["GOOGLE_GEMINI_BASE_URL"] == "http://127.0.0.1:4711/gemini"
     assert {value for name, value in found.items() if "KEY" in name or "TOKEN" in name} == {PLACEHOLDER}
     assert routes(NONE, 4711) == defaults(NONE) == {}
+    assert defaults(Profile(models=("gemini",)))["GEMINI_CLI_TRUST_WORKSPACE"] == "true"
     assert script(NONE, 4711) == b""
 
 
