@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeGateway
+from tests.rig.cluster import BUSYBOX
 from tests.rig.gateway import Gateway
 from tests.rig.relay import Relay
 from tests.rig.scrape import events
@@ -29,6 +30,7 @@ PROFILES: dict[str, Any] = {
     "default": {"hold": "named"},
     "unheld": {"extends": "default", "hold": "never"},
     "fleeting": {"extends": "default", "limits": {"detached": "1s"}},
+    "bare": {"extends": "default", "image": BUSYBOX, "shell": "/bin/sh"},
     "few": {"extends": "default", "limits": {"sessions": 1}},
     "two": {"extends": "default", "limits": {"sessions_per_user": 2}},
 }
@@ -207,6 +209,18 @@ def test_a_user_has_so_many_sessions_in_all_sandboxes(dev: Ssh) -> None:
     assert dev.as_user("dev=one=1").run("end-session", options=("-s",)).status == 0
     with on(two, "echo th''ree") as terminal:
         terminal.expect(b"three")
+
+
+@pytest.mark.parametrize("provider", ["kubernetes"], indirect=True)  # local sandboxes have this machine's programs
+def test_who_has_no_python3_reads_why_nothing_is_held(dev: Ssh) -> None:
+    why = "no python3 that could keep sessions; install python3 in its image"
+    with on(dev.as_user("dev+bare=work")) as terminal:
+        terminal.enter("echo he''re")
+        terminal.expect(b"here\r\n")
+        listed = dev.run("sessions", options=("-s",))
+        assert (listed.status, "work: " in listed.both, why in listed.both) == (0, True, True), listed.both
+    with on(dev.as_user("dev+bare=work=build")) as terminal:
+        terminal.expect(b"this program is not held: .*" + why.encode())
 
 
 def test_sessions_are_listed_and_ended(served: Gateway, dev: Ssh) -> None:

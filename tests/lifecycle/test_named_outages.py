@@ -1,11 +1,13 @@
-"""What an outage of the cluster's own parts does to named sandboxes: nothing that lasts."""
+"""What an outage of the cluster's own parts does to named sandboxes, and to what is held there: nothing that lasts."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Self
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.lifecycle.conftest import MakeReplica, UserAt
 from tests.rig.cluster import Namespace, component
 from tests.rig.gateway import nothing_left
 from tests.rig.ssh import Ssh
+from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(240)]
@@ -57,6 +60,48 @@ def finish(clients: list[subprocess.Popen[bytes]]) -> None:
         client.communicate()
 
 
+class Counted:
+    """A held session whose program counts, and repeats each line that is typed: all of it, once, or not."""
+
+    PROGRAM = (
+        "stty -echo; (i=0; while sleep 0.05; do i=$((i+1)); echo n-$i-; done) & "
+        'while read line; do echo "t-$line-"; done; exit 4'
+    )
+
+    def __init__(self, work: Ssh) -> None:
+        self.typed: list[str] = []
+        self._shown = ""
+        self._terminal = OnTerminal(work.argv(options=("-tt",)))
+        self._terminal.enter(self.PROGRAM)
+
+    def __enter__(self) -> Self:
+        self._upto(b"n-10-\r\n")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._terminal.__exit__(None, None, None)
+
+    def _upto(self, pattern: bytes) -> None:
+        found = self._terminal.expect(pattern, limit=60)
+        self._shown += found.string[: found.end()].decode()
+
+    def type(self, word: str) -> None:
+        self._terminal.enter(word)
+        self.typed.append(word)
+
+    def goes_on(self) -> None:
+        """Its client is the same, and has all that was shown and typed so far."""
+        self.type(f"word-{len(self.typed)}")
+        self._upto(f"t-{self.typed[-1]}-\r\n".encode())
+        self._upto(rb"n-\d+-\r\n")
+        shown = re.sub(r"\r\nsshgate: [^\n]*\n|\r\x1b\[2K", "", self._shown)
+        shown = shown[shown.index("n-1-") :]
+        numbers = [int(one) for one in re.findall(r"n-(\d+)-", shown)]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert re.findall(r"t-(\S+)-", shown) == self.typed
+        assert self._terminal.client.poll() is None
+
+
 @pytest.mark.usefixtures("own_cluster")
 def test_an_api_server_that_was_away_costs_no_named_sandbox_and_leaves_no_orphan(
     space: Namespace, replica: MakeReplica, user: UserAt
@@ -67,19 +112,21 @@ def test_an_api_server_that_was_away_costs_no_named_sandbox_and_leaves_no_orphan
     assert work.run(START).status == 0
     before = pods(space)
     clients = [attached(work), *(attached(dev) for _ in range(2)), attached(eve)]
-    try:
+    with ExitStack() as stack:
+        stack.callback(finish, clients)
+        counted = stack.enter_context(Counted(work))
         with without("apiserver"):
+            counted.type("meanwhile")
             # Longer than a gateway may be silent: nobody is to be taken for dead meanwhile.
             assert [client.wait(60) for client in clients] == [255] * 4
             until(lambda: work.run("true", limit=30).status == 255, 5, "a sentence for who logs in meanwhile")
             subprocess.run(["sleep", f"{OUTAGE:g}"], check=True)
+        counted.goes_on()
         until(lambda: pods(space) == before, WITHIN, "the removal of the sessions' own sandboxes")
         assert work.run(KEPT).out == b"sleep 611 "
         assert pods(space) == before
         assert work.run("end", options=("-s",)).status == 0
         until(lambda: not pods(space), 30, "the end of it")
-    finally:
-        finish(clients)
 
 
 @pytest.mark.usefixtures("own_cluster")
