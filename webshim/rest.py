@@ -12,7 +12,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from sshgate.access.connections import network_of
-from sshgate.config.values import is_label, matches
+from sshgate.config.values import is_given, is_label, matches
 from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Stranger
@@ -50,12 +50,14 @@ class CreateBody(Struct):
     """The session to create. With ``cols`` and ``rows`` its program starts at once.
 
     ``session`` is a held session of the sandbox ``name``. ``held`` is its id, if the page has shown it before.
+    ``lasting``: a sandbox without a name gets one where sessions are held, by which other gateways find it.
     """
 
     profile: str | None = None
     name: str | None = None
     session: str | None = None
     held: Annotated[str, Meta(max_length=64)] | None = None
+    lasting: bool = False
     cols: Columns | None = None
     rows: Rows | None = None
 
@@ -165,9 +167,11 @@ class Rest:
         size = TerminalSize.of(body.cols, body.rows) if body.cols is not None and body.rows is not None else None
         if body.session and (not body.name or not is_label(body.session)):
             raise Refusal(400, "request", "a held session is named by the name of its sandbox and its own.")
+        if body.session and is_given(body.name) and state.gateway.existing_profile(principal.user, body.name) is None:
+            raise Refusal(404, "not_found", "this session has ended, and its sandbox with it.")
         session = state.sessions.create(
             principal, state.source(request), body.profile or None, body.name or None, size, body.session or None,
-            (body.held if body.session else None) or "",
+            (body.held if body.session else None) or "", body.lasting,
         )  # fmt: skip
         response = answer({**session.summary(), "ticket": self._ticket(session)}, 201)
         response.headers["Location"] = f"{state.base(request)}/api/sessions/{session.id}"

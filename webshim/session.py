@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sshgate.access.identity import Identity
+from sshgate.config.values import is_given
 from sshgate.hold.answers import State
 from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Place
 from sshgate.stream.flow import Flow
@@ -177,6 +178,17 @@ class WebSession:
         place = self.place
         return {"name": place.name, "id": place.id} if place is not None and place.name else None
 
+    def waits_in(self, sandbox: str | None, held_id: str) -> bool:
+        """Whether it waits, without a viewer, in the held session of this id of a sandbox."""
+        place = self.place
+        here = bool(held_id) and place is not None and place.id == held_id and self.identity.login.name == sandbox
+        return here and self.viewer is None and self.ending is None
+
+    @property
+    def given(self) -> bool:
+        """Whether the gateway has named its sandbox, which ends with it: without a viewer it stays, to be listed."""
+        return is_given(self.identity.login.name)
+
     @property
     def until(self) -> int:
         """The output below this offset is old for a page that begins now."""
@@ -222,7 +234,7 @@ class WebSession:
             self.viewer = None
             self._room.set()
             self.changed()
-            if self.place is not None:
+            if self.place is not None and not self.given:
                 self._stay()
                 self._leaving = asyncio.get_running_loop().call_later(LEAVE_SECONDS, self.leave)
 

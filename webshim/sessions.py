@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import structlog
 
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.policy import grant
+from sshgate.config.values import given_name
 from sshgate.errors import LimitReached
 from sshgate.hold.wishes import Place
 from sshgate.session import held
@@ -95,8 +97,10 @@ class Sessions:
         size: TerminalSize | None,
         session: str | None = None,
         held_id: str = "",
+        lasting: bool = False,
     ) -> WebSession:
-        """Create a session. If nobody attaches within ``UNATTENDED_SECONDS``, it ends.
+        """Create a session, or return that of ``held_id`` which waits here. A new one ends if nobody attaches within
+        ``UNATTENDED_SECONDS``.
 
         Args:
             owner: the user, and the login that the session depends on.
@@ -106,19 +110,29 @@ class Sessions:
             size: starts the program at once, on a terminal of this size; ``None``: it starts at the first attach.
             session: the name of a held session in that sandbox, which is joined, or begun; ``None``: one is begun.
             held_id: the id of the held session that a page has shown already: it goes on there.
+            lasting: without ``name``, the sandbox gets one where sessions are held: other gateways find it by that.
 
         Raises:
             BadRequest: ``session`` is given, and the profile holds none.
             Denied: the policy refuses the profile or the name.
             LimitReached: the user has too many sessions, and none of them has ended.
         """
-        identity = Identity(LoginName(owner.user, profile, name, session), f"web-{owner.method}", owner.proof, source)
+        login = LoginName(owner.user, profile, name, session)
+        identity = Identity(login, f"web-{owner.method}", owner.proof, source)
         asks = Request(Shell(), Terminal(TERM))
-        granted = grant(identity, asks, self._gateway.profiles, partial(self._gateway.existing_profile, owner.user))
+        usual = partial(self._gateway.existing_profile, owner.user)
+        granted = grant(identity, asks, self._gateway.profiles, usual)
+        if lasting and name is None and granted.profile.hold != "never":
+            identity = replace(identity, login=replace(login, name=given_name(secrets.token_bytes(5))))
+            granted = grant(identity, asks, self._gateway.profiles, usual)
         place: Place | None = Place(held_id)
         if held.wish(identity, granted, place) is None:
             place = None
         mine = self.of(owner.user)
+        # The page may have been here before, and at another gateway meanwhile.
+        waiting = [one for one in mine if one.owner.id == owner.id and one.waits_in(name, held_id)]
+        if waiting:
+            return waiting[0]
         if len(mine) >= self._most:
             ended = [session for session in mine if session.state == "ended"]
             if not ended:
@@ -171,7 +185,8 @@ class Sessions:
             await asyncio.wait({run})
         self._forget(session)
         place = session.place
-        return not (ran and place is not None and place.ends and place.name and not place.ended)
+        lives = ran and place is not None and place.ends and place.name and not place.ended
+        return not lives or session.given
 
     async def in_background(self, session: WebSession, run: Callable[[Login], Coroutine[Any, Any, None]]) -> bool:
         """Run something else in the session's sandbox, and wait for it.

@@ -280,4 +280,6 @@ class WebState:
         for session in self.sessions.all():
             if session.ending is None and not self.logins.stands(session.owner, session.identity.source):
                 self.events.emit(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")
+                if session.place is not None and session.given:
+                    session.place.ends = True
                 self.sessions.end(session, "your login is not valid any more.")

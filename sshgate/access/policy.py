@@ -8,7 +8,7 @@ from typing import Literal
 
 from sshgate.access.identity import Identity
 from sshgate.config.model import Profile
-from sshgate.config.values import is_label, matches
+from sshgate.config.values import is_given, is_label, matches
 from sshgate.errors import Denied
 from sshgate.sandbox.launcher import USUAL_SFTP_SERVER
 from sshgate.stream.interfaces import Exec, Request, Shell, Subsystem
@@ -59,6 +59,8 @@ def grant(
     asked_for = _chosen(identity, request, "SSHGATE_PROFILE", identity.login.profile)
     known = usual(name) if name is not None and asked_for is None else None
     profile = _profile(identity, asked_for or (known if known in profiles else None) or "default", profiles)
+    if is_given(name):
+        profile = replace(profile, home=None)  # nobody would come back to it
     ours = {**_original_command(identity, request), **identity.restrictions.environment}
     asked = replace(request, environment={key: text for key, text in environment.items() if key not in ours})
     return Grant(

@@ -14,6 +14,7 @@ import msgspec
 
 from sshgate.broker.caller import Caller
 from sshgate.broker.meter import Usage
+from sshgate.config.values import is_given
 
 # Rows of one day or month: sandboxes times models. Beyond it, new ones are counted together.
 MOST_ROWS = 60
@@ -68,10 +69,10 @@ class Charge:
     def of(cls, caller: Caller, usage: Usage, nano: int, at: float) -> Charge:
         """Return the charge for one request, which has cost ``nano`` nanodollars."""
         written = usage.cache_write + usage.cache_write_hour
+        name = NAMELESS if caller.name is None or is_given(caller.name) else caller.name
         row = Row(
-            caller.name or NAMELESS, usage.model, 1, usage.input, usage.cache_read, written, usage.output, nano,
-            int(usage.estimated),
-        )  # fmt: skip
+            name, usage.model, 1, usage.input, usage.cache_read, written, usage.output, nano, int(usage.estimated)
+        )
         return cls(row, caller.uid, caller.profile, at)
 
     @property

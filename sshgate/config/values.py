@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from sshgate.config.model import Address
@@ -39,6 +39,8 @@ _CREDENTIAL = re.compile(
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}\Z")
 # Profile and sandbox names become Kubernetes label values and parts of pod names.
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
+# The page knows this pattern as well (webshim/static/api.js).
+_GIVEN = re.compile(r"web-[0-9a-f]{10}\Z")
 
 FORBIDDEN_VARIABLES = (
     "LD_*", "PATH", "BASH_*", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "SHELL", "HOME", "USER", "LOGNAME"
@@ -60,6 +62,16 @@ def is_user(text: str) -> bool:
 def is_label(text: str) -> bool:
     """Whether ``text`` can name a profile or a sandbox: 1-40 of a-z, 0-9 and inner ``-``."""
     return _LABEL.match(text) is not None
+
+
+def given_name(random: bytes) -> str:
+    """The name of a sandbox whose user gave none; ``random`` are five bytes."""
+    return f"web-{random.hex()}"
+
+
+def is_given(name: str | None) -> TypeGuard[str]:
+    """Whether a sandbox has this name from the gateway. Such a sandbox ends with its session, and has no home."""
+    return name is not None and _GIVEN.match(name) is not None
 
 
 def is_variable(text: str) -> bool:

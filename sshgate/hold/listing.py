@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from sshgate.config.values import is_label
-from sshgate.errors import StartFailed
+from sshgate.errors import GateError, StartFailed
 from sshgate.hold.answers import ending_of, is_id, printable, watchers_of
 from sshgate.hold.frames import Kind
 from sshgate.hold.line import Line, NoResident, ProtocolError
@@ -56,6 +56,19 @@ async def sessions(sandbox: Sandbox) -> list[HeldSession]:
     """
     answer = await _ask(sandbox, Kind.LIST)
     return [] if answer is None else _parsed(answer, time.time())
+
+
+async def running(sandbox: Sandbox, but: str = "") -> bool:
+    """Return whether a session runs in a sandbox; true where that cannot be found out.
+
+    The one with the name ``but`` counts only if it has a client.
+    """
+    try:
+        found = await sessions(sandbox)
+    except GateError:
+        return True
+    living = [one for one in found if not one.state.startswith("ended")]
+    return any(one.name != but or one.state != "detached" for one in living)
 
 
 async def end(sandbox: Sandbox, name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant
+from sshgate.errors import GateError
 from sshgate.lifecycle.occupancy import Occupancy
 from sshgate.sandbox.interfaces import Attachment, NamedSandboxes, Notice, Order, Provider, Sandbox
 from sshgate.stream.tasks import cancel
@@ -23,6 +24,8 @@ Create = Callable[[Order, Notice], Coroutine[Any, Any, Sandbox]]
 
 # A channel without a request for this long will hardly make one.
 UNUSED_SECONDS = 10.0
+# Seconds after each failed attempt to delete a named sandbox that is over.
+END_PAUSES = (0.5, 2.0, 5.0)
 
 
 class PendingSandbox:
@@ -32,6 +35,8 @@ class PendingSandbox:
     """How it was obtained, valid after ``get``: ``warm``, ``cold`` or ``joined`` (it existed already)."""
     remaining_lifetime: float | None = None
     """Seconds of its maximum lifetime that remained when the channel got it; ``None``: all of it."""
+    over = False
+    """Whether a named sandbox is deleted when the channel leaves."""
 
     def __init__(self, holder: _Holder, order: Order, notice: Notice, speculative: SpeculativeClaim | None) -> None:
         self.order = order
@@ -113,10 +118,15 @@ class Claims:
         order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
         if granted.name is not None:
             named = _NamedSandbox(self._provider.named, self._admission)
+            pending = PendingSandbox(named, order, notice, speculative)
             try:
-                yield PendingSandbox(named, order, notice, speculative)
+                yield pending
             finally:
-                await named.leave()
+                try:
+                    if pending.over:
+                        await self._end(order)
+                finally:
+                    await named.leave()
         elif granted.scope == "connection":
             shared = self._shared.get(granted.profile.name)
             if shared is None:
@@ -130,6 +140,21 @@ class Claims:
                 yield PendingSandbox(own, order, notice, speculative)
             finally:
                 await own.delete()
+
+    async def _end(self, order: Order) -> None:
+        """Delete a named sandbox. If the provider does not answer, it goes once nothing runs in it."""
+        assert order.name is not None
+        began = time.monotonic()
+        for pause in END_PAUSES:
+            try:
+                sandbox = await self._provider.named.end(order.user, order.name)
+            except GateError:
+                await asyncio.sleep(pause)
+                continue
+            if sandbox is not None:
+                ended = self._events.with_fields(session=order.session, sandbox=sandbox, profile=order.profile.name)
+                ended.emit(Code.SANDBOX_END, seconds=since(began))
+            return
 
     async def close(self) -> None:
         """Delete the shared sandboxes of the connection and an unused speculative claim. Never raises."""

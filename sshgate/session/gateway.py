@@ -15,6 +15,7 @@ from sshgate.access.identity import Identity
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant, grant
 from sshgate.config.model import Profile
+from sshgate.config.values import is_given
 from sshgate.errors import Cancelled, GateError, ProgramMissing
 from sshgate.forwarding.destinations import offers_agent
 from sshgate.hold.process import HeldProcess
@@ -237,6 +238,8 @@ class Login:
             self._claims.sandbox(granted, session, progress.say, speculative) as pending,
             self.forwards.session(granted) as place,
         ):
+            # What a page begins is over as well if it does not start.
+            pending.over = is_given(granted.name) and wanted is not None and wanted.placed and wanted.how == "new"
             async with progress.show():
                 work = _enter(pending, granted, events, timings, client, partial(self._limited, granted, wanted), port)
                 wait = await wait_for_sandbox(client, work, interruptible=terminal is not None)
@@ -244,6 +247,7 @@ class Login:
                 events.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
                 return
             sandbox, process = wait.result
+            pending.over = False
             place.entered(sandbox)
             outcome: Outcome | None = None
             cut = False
@@ -281,6 +285,7 @@ class Login:
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:
                     await held.leave(process, client, outcome, events)
+                    pending.over = is_given(granted.name) and await held.is_over(sandbox, process, client, outcome)
             ended = events.with_fields(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
             if isinstance(granted.request.kind, Subsystem):
                 ended.emit(Code.FILE_TRANSFER)

@@ -9,6 +9,7 @@ from sshgate.access.identity import Identity
 from sshgate.access.policy import Grant
 from sshgate.errors import BadRequest
 from sshgate.forwarding.destinations import offers_agent
+from sshgate.hold import listing
 from sshgate.hold.line import NoResident, OtherVersion
 from sshgate.hold.process import HeldProcess
 from sshgate.hold.signs import nothing_known
@@ -17,6 +18,7 @@ from sshgate.sandbox.enter import launch, park
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.session import notices
+from sshgate.session.timers import Expired
 from sshgate.stream.interfaces import STDOUT, Client, Exited, Outcome, Process, Shell, Signalled, Subsystem
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext
@@ -130,6 +132,21 @@ async def leave(process: Process, client: Client, outcome: Outcome | None, event
         await process.close()
         if isinstance(process, HeldProcess) and place is None and (undone := process.put_back()):
             await notices.write(client, undone, STDOUT)
+
+
+async def is_over(sandbox: Sandbox, process: Process, client: Client, outcome: Outcome | None) -> bool:
+    """Return whether a sandbox that the gateway named is over when this client leaves.
+
+    It is if the page ends it, and once the session has ended or nobody came back in time; not if others are there.
+    """
+    place = place_of(client)
+    if not isinstance(process, HeldProcess):
+        return place is not None
+    if place is not None and (place.ends or (place.unwanted and process.made)):
+        return True
+    if isinstance(outcome, Exited | Signalled) or not process.session:
+        return not await listing.running(sandbox)
+    return isinstance(outcome, Expired) and place is not None and not await listing.running(sandbox, process.name)
 
 
 async def _answers(client: Client) -> bool:

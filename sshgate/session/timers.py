@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, cast
 
 from sshgate.lifecycle.clocks import SessionClock, Warn
@@ -14,6 +15,11 @@ from sshgate.stream.tasks import first_of
 
 # Interval at which traffic is sampled, which is also the precision of the idle time.
 LOOK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expired(Lost):
+    """A time limit has ended the session."""
 
 
 class SessionTimer:
@@ -76,6 +82,6 @@ class SessionTimer:
 
 
 async def run_with_limits(line: Coroutine[Any, Any, Outcome | None], timekeeper: SessionTimer) -> Outcome | None:
-    """Run ``line`` and return its result, or cancel it and return ``Lost`` when a time limit is reached first."""
+    """Run ``line`` and return its result, or cancel it and return ``Expired`` when a time limit is reached first."""
     first, result = await first_of(line, timekeeper.wait_until_expired())
-    return cast("Outcome | None", result) if first == 0 else Lost(f"this session ended: {result}.")
+    return cast("Outcome | None", result) if first == 0 else Expired(f"this session ended: {result}.")

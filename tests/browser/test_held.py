@@ -15,7 +15,7 @@ from tests.conftest import MakeGateway
 from tests.rig.balancer import Balancer
 from tests.rig.browser import PATIENCE, Door, Tab, Visitor
 from tests.rig.gateway import Gateway, free_port, nothing_left
-from tests.rig.ssh import Ssh, make_key
+from tests.rig.ssh import Ssh
 from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
@@ -74,25 +74,29 @@ def test_home_ends_what_it_lists(door: Door, visitors: Callable[..., Visitor]) -
 def test_the_page_finds_another_gateway_when_its_own_is_killed(
     gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], visitors: Callable[..., Visitor], tmp_path: Path
 ) -> None:
-    """One address, as a Service has it; the terminal goes on where it was, within 5 s."""
+    """One address, as a Service has it; the terminal goes on where it was, within 5 s, and after a reload."""
     ports = free_port(), free_port()
     with Balancer([ports[0]]) as service:
         section = {"public_url": f"http://127.0.0.1:{service.port}/", "secret": str(tmp_path / "web.secret")}
         one = gateway("kubernetes", profiles=HELD, web=web(ports[0], **section))
         two = gateway("kubernetes", profiles=HELD, web=web(ports[1], **section))
         door = Door(one, section["public_url"], user_at(one))
-        # The page's login stands at both, by the key that made it; a second key is for ssh to the other one.
-        (tmp_path / "second").mkdir()
-        second = make_key(tmp_path / "second" / "id")
-        (two.users / "dev").write_text((one.users / "dev").read_text() + second + "\n")
+        # The page's login stands at both, by the key that made it.
+        (two.users / "dev").write_text((one.users / "dev").read_text())
         # Requests fail while nobody is there, and the browser says so.
         tab = visitors(door).tab("Failed to load resource", "WebSocket connection").open(door.link())
-        tab.new_session(name="work").prompt()
+        tab.new_session().prompt()
         tab.type("for i in $(seq 1 500); do echo n-$i-; sleep 0.02; done; echo ov''er\n")
         tab.wait_line("n-50-")
+        # Loaded again, by the other gateway.
+        tab.page.goto("about:blank")
+        service.cut()
         service.ports = [ports[1]]
+        tab.open().wait_state("connected")
+        tab.wait_line("n-50-")
+        service.ports = [ports[0]]
         began = time.monotonic()
-        nothing_left(one.kill())
+        nothing_left(two.kill())
         tab.wait_state("reconnecting")
         tab.wait_state("connected")
         took = time.monotonic() - began
@@ -101,4 +105,8 @@ def test_the_page_finds_another_gateway_when_its_own_is_killed(
         assert shown == list(range(1, 501))
         assert took < 5
         tab.run("echo on we go", "on we go")
-        assert Ssh(tmp_path / "second", two.port, "dev=work").run("end", options=("-s",)).status == 0
+        assert tab.sessions() == ["connected"]
+        assert b"web-" in door.ssh.run("sandboxes", options=("-s",)).out
+        tab.type("exit\n")
+        tab.wait_state("ended")
+        until(lambda: b"web-" not in door.ssh.run("sandboxes", options=("-s",)).out, PATIENCE, "the end of its sandbox")

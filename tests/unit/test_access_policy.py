@@ -6,7 +6,7 @@ import pytest
 
 from sshgate.access.identity import Identity, LoginName, Restrictions
 from sshgate.access.policy import Grant, grant
-from sshgate.config.model import Profile
+from sshgate.config.model import Home, Profile
 from sshgate.errors import Denied
 from sshgate.stream.interfaces import Exec, Request, Shell, Subsystem
 from sshgate.stream.terminal import Terminal
@@ -29,6 +29,15 @@ def test_a_plain_login_gets_the_default_profile() -> None:
     got = granted()
     assert (got.profile, got.scope, got.request, got.name) == (PROFILES["default"], "connection", SHELL, None)
     assert got.environment == {}
+
+
+def test_a_sandbox_that_the_gateway_named_has_no_home() -> None:
+    """Nobody comes back to that name."""
+    identity = Identity(LoginName("bob", name="web-0123456789"), "web-link", "", "192.0.2.1")
+    got = grant(identity, SHELL, {"default": Profile(home=Home())})
+    assert (got.scope, got.profile) == ("named", Profile())
+    own = Identity(LoginName("bob", name="web-012345678"), "web-link", "", "192.0.2.1")
+    assert grant(own, SHELL, {"default": Profile(home=Home())}).profile.home == Home()
 
 
 @pytest.mark.parametrize("login", ["alice+gpu", "team-7+gpu"])

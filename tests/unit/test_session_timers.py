@@ -6,9 +6,9 @@ import asyncio
 
 from sshgate.config.model import ProfileLimits
 from sshgate.lifecycle.clocks import SessionClock
-from sshgate.session.timers import SessionTimer, run_with_limits
+from sshgate.session.timers import Expired, SessionTimer, run_with_limits
 from sshgate.stream.bridge import Traffic
-from sshgate.stream.interfaces import Exited, Lost
+from sshgate.stream.interfaces import Exited
 
 
 class _Scene:
@@ -45,7 +45,7 @@ async def test_a_terminal_is_warned_five_and_one_minutes_before_the_end() -> Non
 
 async def test_the_line_ends_first_or_the_time_does() -> None:
     scene = _Scene(ProfileLimits(max_lifetime=1.0, idle=0))
-    assert await run_with_limits(asyncio.sleep(60, Exited(0)), scene.keeper) == Lost(
+    assert await run_with_limits(asyncio.sleep(60, Exited(0)), scene.keeper) == Expired(
         "this session ended: its time is over."
     )
     calm = SessionTimer(SessionClock(ProfileLimits(), 0.0, True), Traffic(), scene._warn, scene._is_busy, lambda: 0.0)

@@ -104,6 +104,43 @@ async def test_a_session_begun_in_the_browser_is_listed_and_joined_by_ssh_and_ba
     await tab.see(b"now ssh\r\n")
 
 
+def sandboxes(dev: Ssh) -> bytes:
+    return dev.run("sandboxes", options=("-s",)).out
+
+
+async def test_a_session_without_a_name_is_held_and_its_sandbox_ends_with_it(page: Browser, dev: Ssh) -> None:
+    made, other = await page.new(lasting=True), await page.new(lasting=True)
+    name = made["name"]
+    assert re.fullmatch("web-[0-9a-f]{10}", name)
+    tab, second = Tab(page, made["id"]), Tab(page, other["id"])
+    await tab.open(made["ticket"])
+    await second.open(other["ticket"])
+    await tab.until(lambda: held_of(tab), "held session")
+    held = held_of(tab)
+    assert held is not None
+    await tab.type(b"mark=browser; echo be''gun\n")
+    await tab.see(b"begun\r\n")
+    await asyncio.to_thread(
+        joined_by_ssh, dev.as_user(f"dev={name}={held['name']}"), "echo it is $mark", b"is browser\r"
+    )
+    # Ended by its user, and by its program.
+    await second.until(lambda: held_of(second), "held session")
+    assert (await page.ask("DELETE", f"api/sessions/{second.session}"))[0] == 204
+    assert other["name"].encode() not in await asyncio.to_thread(sandboxes, dev)
+    await tab.type(b"exit 6\n")
+    assert await tab.closed() == 1000
+    assert tab.messages("exit")[0]["code"] == 6
+
+    async def gone() -> bool:
+        return name.encode() not in await asyncio.to_thread(sandboxes, dev)
+
+    await eventually(gone)
+    wanted = {"name": name, "session": held["name"], "held": held["id"]}
+    status, answer = await page.ask("POST", "api/sessions", wanted)
+    assert (status, answer["error"]["message"]) == (404, "this session has ended, and its sandbox with it.")
+    assert (await page.new(profile="unheld", lasting=True))["name"] is None
+
+
 async def test_a_session_begun_by_ssh_goes_on_in_the_browser(page: Browser, dev: Ssh) -> None:
     work = dev.as_user("dev=work=build")
     await asyncio.to_thread(joined_by_ssh, work, "mark=ssh; seq -f line-%g 1 300; echo ou''t", b"out\r\n")

@@ -110,6 +110,15 @@ export function fileUrl(id, path) {
   return `api/sessions/${encodeURIComponent(id)}/files?path=${encodeURIComponent(path)}`;
 }
 
+/**
+ * The name that a person gave a sandbox; null where the gateway did (`is_given` in config/values.py).
+ *
+ * @param {string | null} name
+ */
+export function ownName(name) {
+  return name && /^web-[0-9a-f]{10}$/.test(name) ? null : name;
+}
+
 /** @param {string} text as programs and the gateway write it: without a capital, perhaps without a stop */
 export function asSentence(text) {
   const begun = text.charAt(0).toUpperCase() + text.slice(1);

@@ -1,5 +1,6 @@
 /** The page's questions: each opens a dialog of index.html and gives its answer. */
 
+import { ownName } from "./api.js";
 import { copy } from "./clipboard.js";
 import { byId } from "./dom.js";
 
@@ -48,7 +49,7 @@ export async function askForSession(profiles, before) {
   }
   if (before) profile.value = before.profile ?? "";
   describe(profiles);
-  name.value = before?.name ?? "";
+  name.value = ownName(before?.name ?? null) ?? "";
   if ((await asked("new-dialog")) !== "open") return null;
   return { profile: profile.value || null, name: name.value.trim() || null };
 }

@@ -16,6 +16,49 @@ import { complain } from "./notices.js";
  * @property {number} age in seconds
  */
 
+/**
+ * @typedef {object} Place where a tab's session is held
+ * @property {string | null} id the page's own, at the gateway that it had then
+ * @property {string} profile
+ * @property {string} name
+ * @property {import("./api.js").Held} held
+ * @property {string} title
+ */
+
+const PLACES_KEY = "sshgate.places";
+
+/**
+ * The page goes: remember where the sessions of its tabs are held.
+ *
+ * @param {Iterable<import("./session.js").Session>} sessions
+ */
+export function rememberPlaces(sessions) {
+  const places = [...sessions].filter(({ state, name, held }) => !["ended", "failed"].includes(state) && name && held?.name);
+  const words = places.map(({ id, profile, name, held, title }) => ({ id, profile, name, held, title }));
+  sessionStorage.setItem(PLACES_KEY, JSON.stringify(words));
+}
+
+/**
+ * What the tabs showed before a reload, and this gateway has no session for; only what still runs.
+ *
+ * @param {(sandbox: string, name: string) => boolean} known
+ * @returns {Promise<Place[]>}
+ */
+export async function recallPlaces(known) {
+  try {
+    /** @type {Place[]} */
+    const kept = JSON.parse(sessionStorage.getItem(PLACES_KEY) ?? "[]");
+    const places = kept.filter(({ name, held }) => !known(name, held.name));
+    if (places.length === 0) return [];
+    /** @type {{sessions: HeldSession[]}} */
+    const { sessions } = await call("held-sessions");
+    const running = new Set(sessions.filter(({ state }) => !state.startsWith("ended")).map(({ sandbox, name }) => `${sandbox}=${name}`));
+    return places.filter(({ name, held }) => running.has(`${name}=${held.name}`));
+  } catch {
+    return []; // the list on the home page has them
+  }
+}
+
 export class HeldList {
   /**
    * @param {(sandbox: string, name: string) => void} open a tab for it

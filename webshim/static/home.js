@@ -1,6 +1,6 @@
 /** What a person comes back to: the sessions that run without a tab of this page. */
 
-import { asSentence, call, sentence } from "./api.js";
+import { asSentence, call, ownName, sentence } from "./api.js";
 import { byId, element } from "./dom.js";
 import { complain } from "./notices.js";
 
@@ -76,7 +76,7 @@ function describe(row, words) {
 
 /** @param {Described} described */
 function words({ profile, name, title, state, attached, attention, created, exit }) {
-  const called = title || name || profile;
+  const called = title || ownName(name) || profile;
   const age = `${since(Date.now() / 1000 - created)} old`;
   if (state === "ended") return `${called}: ended. ${exit?.reason ? asSentence(exit.reason) : ""}`.trim();
   const calls = attention ? `, calls for attention${attention.text && `: ${attention.text}`}` : "";

@@ -1,14 +1,14 @@
 /** The page: who is logged in, which sessions there are, which one is shown. */
 
 import { typeDropped } from "./agentinput.js";
-import { call, sentence } from "./api.js";
+import { call, ownName, sentence } from "./api.js";
 import { markIcon, showOnDesktop, watched } from "./attention.js";
 import { askForPath, askForSession, askToClose } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { download, takeDrops, upload } from "./files.js";
 import { follow } from "./follow.js";
 import { followViewport, KeyBar } from "./keybar.js";
-import { HeldList } from "./held.js";
+import { HeldList, recallPlaces, rememberPlaces } from "./held.js";
 import { Home } from "./home.js";
 import { takePageKeys } from "./keys.js";
 import { askAboutPort } from "./links.js";
@@ -64,7 +64,7 @@ class Page {
     this._listed = [];
     this._held = new HeldList(
       (sandbox, name) => this.create({ profile: null, name: sandbox, held: { name, id: "" } }),
-      (sandbox, name) => [...this._listed, ...this.sessions.values()].some((one) => one.name === sandbox && one.held?.name === name),
+      (sandbox, name) => this._knows(sandbox, name),
     );
     this._keybar = new KeyBar(() => this.shown?.screen ?? null);
     this._bindButtons();
@@ -113,13 +113,16 @@ class Page {
     const known = new Set([...this.sessions.values()].map(({ id }) => id));
     const shown = sessionStorage.getItem(SHOWN_KEY);
     for (const described of sessions) {
-      const { id, state } = described;
+      const { id, state, name, held } = described;
       const wanted = !left().includes(id) && (state !== "ended" || id === shown);
-      if (!known.has(id) && wanted) this._add(described).adopt(described);
+      // One that this page is about to join again, by another id.
+      const here = held !== null && [...this.sessions.values()].some((one) => one.name === name && one.held?.name === held.name);
+      if (!known.has(id) && wanted && !here) this._add(described).adopt(described);
     }
     const alive = new Map(sessions.filter(({ state }) => state !== "ended").map((one) => [one.id, one]));
-    for (const session of [...this.sessions.values()].filter(({ state }) => state === "idle")) {
-      const described = session.id === null ? undefined : alive.get(session.id);
+    for (const session of this.sessions.values()) {
+      if (session.state !== "idle" || session.id === null) continue;
+      const described = alive.get(session.id);
       if (described) session.adopt(described);
       else if (session.id !== shown) this._drop(session);
     }
@@ -140,7 +143,7 @@ class Page {
     }
     this._callsFromHome = this.shown !== undefined || !watched();
     this._describe();
-    showOnDesktop(id, title || name || profile, attention.text || RANG, () => this._reopen(described));
+    showOnDesktop(id, title || ownName(name) || profile, attention.text || RANG, () => this._reopen(described));
   }
 
   /**
@@ -182,22 +185,39 @@ class Page {
     }
   }
 
-  /** Show what was shown before a reload, or the first one. */
-  restore() {
+  /** Show what was shown before a reload, or the first one. What this gateway does not know is joined when it is shown. */
+  async restore() {
+    const shown = sessionStorage.getItem(SHOWN_KEY);
+    let last;
+    for (const place of await recallPlaces((sandbox, name) => this._knows(sandbox, name))) {
+      const session = this._add(place);
+      if (place.id === shown) last = session;
+    }
     const all = [...this.sessions.values()];
-    const session = all.find(({ id }) => id === sessionStorage.getItem(SHOWN_KEY)) ?? all[0];
+    const session = last ?? all.find(({ id }) => id === shown) ?? all[0];
     if (session) this._tabs.select(session.panel);
     else this._show(null);
+    // Not earlier: what is remembered is to be read first.
+    const remember = () => rememberPlaces(this.sessions.values());
+    window.addEventListener("pagehide", remember);
+    document.addEventListener("visibilitychange", () => document.hidden && remember());
+  }
+
+  /**
+   * @param {string} sandbox
+   * @param {string} name of a held session in it
+   */
+  _knows(sandbox, name) {
+    return [...this._listed, ...this.sessions.values()].some((one) => one.name === sandbox && one.held?.name === name);
   }
 
   /** @param {{profile: string | null, name: string | null, held?: import("./api.js").Held}} [wanted] */
   create(wanted = { profile: null, name: null }) {
     const session = this._add(wanted);
     this._tabs.select(session.panel);
-    void session.create();
   }
 
-  /** @param {{profile: string | null, name: string | null, held?: import("./api.js").Held | null}} wanted */
+  /** @param {{profile: string | null, name: string | null, held?: import("./api.js").Held | null, title?: string}} wanted */
   _add(wanted) {
     const session = new Session(
       {
@@ -374,7 +394,7 @@ async function begin(ticket) {
   byId("frame").hidden = false;
   const page = new Page(me);
   await page.list();
-  page.restore();
+  await page.restore();
   follow(me.user, (sessions) => page.followed(sessions));
   // For the browser's console, and for tests.
   Object.assign(globalThis, { sshgate: page });

@@ -2,7 +2,7 @@
 
 import { typePasted } from "./agentinput.js";
 import { watch } from "./attention.js";
-import { asSentence, call, Refused, sentence } from "./api.js";
+import { asSentence, call, ownName, Refused, sentence } from "./api.js";
 import { ring } from "./bell.js";
 import { Connection } from "./connection.js";
 import { element } from "./dom.js";
@@ -48,10 +48,10 @@ export class Session {
 
   /**
    * @param {Page} page
-   * @param {{profile: string | null, name: string | null, held?: import("./api.js").Held | null}} wanted
+   * @param {{profile: string | null, name: string | null, held?: import("./api.js").Held | null, title?: string}} wanted
    * @param {number} number
    */
-  constructor(page, { profile, name, held = null }, number) {
+  constructor(page, { profile, name, held = null, title = "" }, number) {
     made += 1;
     /** Differs among those of one label. */
     this.number = number;
@@ -59,7 +59,7 @@ export class Session {
     this.profile = profile;
     this.name = name;
     this.held = held;
-    this.title = "";
+    this.title = title;
     /** Whether it has called since it was looked at. */
     this.waits = false;
     /** What its program has reported of its work. @type {number | null} */
@@ -86,18 +86,20 @@ export class Session {
 
   /** What its tab is called: the program's title, and the sandbox's name. The page adds numbers to those of one label. */
   get label() {
-    return [this.title, this.name].filter(Boolean).join(" · ") || this.profile || "session";
+    return [this.title, ownName(this.name)].filter(Boolean).join(" · ") || this.profile || "session";
   }
 
   get live() {
     return this.id !== null && this.state !== "ended" && this.state !== "failed";
   }
 
-  /** Its panel is visible now. What needs a visible box is made only here. */
+  /** Its panel is visible now. What needs a visible box is made only here, and what the server does not have yet. */
   shown() {
     this.screen ??= this._makeScreen();
     this.screen.show();
-    if (this.state === "idle" && this.id !== null) this._connect();
+    if (this.state !== "idle") return;
+    if (this.id !== null) this._connect();
+    else void this.create();
   }
 
   hidden() {
@@ -125,6 +127,8 @@ export class Session {
     this._end();
     this.id = null;
     this._ended = undefined;
+    // The sandbox that the gateway named has ended with its session.
+    if (!this.held) this.name = ownName(this.name);
     this._become("starting");
     this._bar.show("Starting …", [], { dim: false, soon: true });
     const size = this.screen?.size ?? {};
@@ -141,7 +145,8 @@ export class Session {
   _made(more) {
     const { profile, name, held } = this;
     const joined = name && held && { session: held.name, ...(held.id && { held: held.id }) };
-    return call("sessions", "POST", { ...(profile && { profile }), ...(name && { name }), ...joined, ...more });
+    const lasting = name ? {} : { lasting: true };
+    return call("sessions", "POST", { ...lasting, ...(profile && { profile }), ...(name && { name }), ...joined, ...more });
   }
 
   /** Join it again by another gateway, which does not know of this page. */
@@ -397,10 +402,11 @@ export class Session {
     ], { dim: false });
   }
 
-  /** The gateway no longer knows it. A named sandbox is joined by its name; any other is lost. */
+  /** The gateway no longer knows it. A sandbox that has a name from its user is joined by that; any other is lost. */
   _gone() {
     this._end();
-    if (this.name !== null && this.state === "reconnecting") {
+    if (ownName(this.name) === null) this.held = null;
+    else if (this.state === "reconnecting") {
       void this.create();
       return;
     }
@@ -417,6 +423,7 @@ export class Session {
       this._page.login();
       return;
     }
+    if (error instanceof Refused && error.status === 404) this.held = null; // what it was to join is gone
     this._notStarted(sentence(error));
   }
 

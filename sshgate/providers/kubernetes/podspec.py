@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sshgate.config.model import Home, Profile
+from sshgate.config.values import is_given
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.records import warm_metadata
 from sshgate.providers.kubernetes.exec.remotecommand import CONTAINER
@@ -114,7 +115,7 @@ def claimed_pod(
     marks[labels.SESSION] = labels.label_value(order.session)
     if order.name is not None:
         marks[labels.NAME] = labels.label_value(order.name)
-        if order.profile.home is not None or not order.profile.warm:
+        if order.profile.home is not None or not (order.profile.warm or is_given(order.name)):
             # Others may start warm, with the template's: then it is the same whether the pool was empty or not.
             spec["hostname"] = hostname(order.name)
         if order.profile.home is not None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sshgate.access.policy import Grant
 from sshgate.config.model import Profile
+from sshgate.config.values import is_given
 from sshgate.errors import GateError, NoSuchSandbox
 from sshgate.hold import listing
 from sshgate.hold.answers import GONE
@@ -101,13 +102,22 @@ class HeldSessions:
         return list(await asyncio.gather(*(one(name) for name in names)))
 
     async def end(self, user: str, name: str, session: str) -> bool:
-        """End a session of a sandbox. Returns whether there was one of this name.
+        """End a session of a sandbox, and the sandbox if the gateway named it and nothing else is held there.
+
+        Returns whether there was one of this name.
 
         Raises:
             NoSuchSandbox: there is no such sandbox.
             GateError: it does not answer.
         """
-        return await self._ask(user, name, lambda sandbox: listing.end(sandbox, session))
+
+        async def end(sandbox: Sandbox) -> bool:
+            found = await listing.end(sandbox, session)
+            if is_given(name) and not await listing.running(sandbox):
+                await self._provider.named.end(user, name)
+            return found
+
+        return await self._ask(user, name, end)
 
     async def named(self, user: str, name: str, session: str) -> HeldSession:
         """Return a session of a sandbox by its name.
