@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.rig.cluster import COMMAND, Namespace, component
 from tests.rig.gateway import Gateway, nothing_left
 from tests.rig.processes import descendants
 from tests.rig.ssh import Ssh
+from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
 # The client that vanishes without a word: keepalive questions, and a second for the rest.
@@ -176,6 +178,42 @@ def test_nothing_is_left_behind_a_cut_network(
         trace.gone(15)
         assert time.monotonic() - cut > 1  # it was the silence that told, not a reset
         client.kill()
+
+
+@pytest.mark.cluster
+def test_a_held_session_is_joined_while_its_client_is_in_a_black_hole(
+    gateway: Callable[..., Gateway], user_at: Callable[[Gateway], Ssh], far_away: tuple[list[str], str]
+) -> None:
+    """What half an hour of silence is to `keepalive: 30s` is some seconds here. Then the client is back, and ends."""
+    enter, _ = far_away
+    served = gateway("kubernetes", host="10.213.77.1", ssh={"keepalive": "2s", "keepalive_count": 2})
+    dev = replace(user_at(served), host="10.213.77.1")
+    work = dev.as_user("dev=work").argv(options=("-tt",))
+
+    def packets(verb: str) -> None:
+        for way in ("INPUT", "OUTPUT"):
+            subprocess.run([*enter, "iptables", "--wait", verb, way, "--jump", "DROP"], check=True)
+
+    ended = served.log().count("connection.end")
+    with OnTerminal([*enter, *work]) as far:
+        far.enter("echo be''gun; cat")
+        far.expect(b"begun")
+        packets("--append")
+        far.type("into the hole\r")
+        with OnTerminal(work) as other:
+            other.expect(b"begun")
+            other.type(b"\x03")
+            other.expect(rb"\^C.*\$ ")  # else what is typed goes with the key
+            other.enter("echo ba''ck; read line")
+            other.expect(b"back\r\n")
+            until(lambda: served.log().count("connection.end") > ended, 20, "the end of the silent connection")
+            packets("--delete")
+            assert far.until_end(40) == 255
+            other.enter("")
+            other.enter("exit 3")
+            assert other.until_end() == 3
+            assert b"hole" not in other.output
+    dev.end_named()
 
 
 @pytest.mark.cluster
