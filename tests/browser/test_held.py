@@ -15,6 +15,7 @@ from tests.conftest import MakeGateway
 from tests.rig.balancer import Balancer
 from tests.rig.browser import PATIENCE, Door, Tab, Visitor
 from tests.rig.gateway import Gateway, free_port, nothing_left
+from tests.rig.messages import ANSWER, fake_api
 from tests.rig.ssh import Ssh
 from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
@@ -110,3 +111,57 @@ def test_the_page_finds_another_gateway_when_its_own_is_killed(
         tab.type("exit\n")
         tab.wait_state("ended")
         until(lambda: b"web-" not in door.ssh.run("sandboxes", options=("-s",)).out, PATIENCE, "the end of its sandbox")
+
+
+@pytest.mark.cluster  # Claude Code is in the image
+@pytest.mark.usefixtures("cluster")
+def test_claude_code_is_begun_by_ssh_goes_on_in_the_browser_and_is_ended_by_ssh(
+    gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], visitors: Callable[..., Visitor], tmp_path: Path
+) -> None:
+    """The real one, against a provider on this machine; and one in the background, which nobody is attached to."""
+    port = free_port()
+    (tmp_path / "key").write_text("sk-ant-api03-canary")
+    with fake_api() as api:
+        models = {"anthropic": {"upstream": api.url, "keys": str(tmp_path / "key")}}
+        agents = {"default": {"models": ["anthropic"], "resources": {"limits": {"memory": "2Gi"}}}}
+        made = gateway("kubernetes", web=web(port), models=models, profiles=agents)
+        door = Door(made, f"http://127.0.0.1:{port}/", user_at(made))
+        work = door.ssh.as_user("dev=work=agent")
+
+        def asked(words: str) -> bool:
+            return any(words.encode() in one.body for one in api.asked())
+
+        with OnTerminal(work.argv(options=("-tt",)), columns=100, rows=40) as terminal:
+            terminal.enter("mkdir -p work; cd work; PS1='$ '; claude --bg 'work alone'; claude")
+            terminal.expect(b"shortcuts", limit=60)
+            terminal.type("asked by ssh")
+            terminal.expect(b"ssh")
+            time.sleep(0.5)  # else Enter counts as pasted
+            terminal.type("\r")
+            terminal.expect(ANSWER.split()[-1].encode(), limit=60)
+        tab = visitors(door).tab().open(door.link())
+        held_row(tab, "work=agent: ").get_by_role("button", name="Open").click()
+        tab.wait_state("connected")
+
+        def answers() -> int:
+            return sum(ANSWER in line for line in tab.lines())
+
+        until(lambda: answers() == 1, PATIENCE, "what ssh had seen")
+        tab.type("asked by the page")
+        until(lambda: any("asked by the page" in line for line in tab.lines()), PATIENCE, "what was typed")
+        tab.page.wait_for_timeout(500)
+        tab.type("\n")
+        until(lambda: answers() == 2, 60, "another answer")
+        assert asked("asked by ssh")
+        assert asked("asked by the page")
+        until(lambda: asked("work alone"), 60, "the one in the background")
+        tab.page.close()
+        with OnTerminal(work.argv(options=("-tt",)), columns=100, rows=40) as terminal:
+            terminal.expect(b"page.*" + ANSWER.split()[-1].encode())
+            terminal.type("/exit")
+            time.sleep(0.5)
+            terminal.type("\r")
+            terminal.expect(rb"\$ ")
+            terminal.enter("until grep -qi 'all is well' ~/.claude/jobs/*/state.json; do sleep 0.2; done; exit 6")
+            assert terminal.until_end(60) == 6
+        assert work.as_user("dev=work").run("end", options=("-s",)).status == 0
