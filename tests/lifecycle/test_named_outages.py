@@ -122,6 +122,10 @@ def test_an_api_server_that_was_away_costs_no_named_sandbox_and_leaves_no_orphan
             until(lambda: work.run("true", limit=30).status == 255, 5, "a sentence for who logs in meanwhile")
             subprocess.run(["sleep", f"{OUTAGE:g}"], check=True)
         counted.goes_on()
+        for name in ("containerd", "kubelet"):
+            with without(name):
+                counted.type(f"without-{name}")
+            counted.goes_on()
         until(lambda: pods(space) == before, WITHIN, "the removal of the sessions' own sandboxes")
         assert work.run(KEPT).out == b"sleep 611 "
         assert pods(space) == before
