@@ -29,6 +29,8 @@ BOOT = "boot.js"
 _BOOT_SOURCE = re.compile(rf' src="[^"]*{BOOT}"></script>')
 # This tag is replaced by one for each module that its own imports, so that they are requested all at once.
 _PRELOAD = re.compile(r'<link rel="modulepreload" href="([^"]+)">')
+# What is written for the readers of our own modules is not sent; empty lines stay, so that errors name the right one.
+_COMMENT = re.compile(rb"^[ \t]*(?:/\*(?:(?!\*/).)*\*/|//[^\n]*)[ \t]*$", re.MULTILINE | re.DOTALL)
 _TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -55,7 +57,9 @@ class Pages:
 
     def __init__(self, root: Path = STATIC) -> None:
         self._parts = {
-            path.relative_to(root).as_posix(): _part(path) for path in sorted(root.rglob("*")) if _is_part(path)
+            path.relative_to(root).as_posix(): _part(path, own=path.parent == root)
+            for path in sorted(root.rglob("*"))
+            if _is_part(path)
         }
         tags = "".join(f"{name} {part.tag} " for name, part in self._parts.items())
         self.version = hashlib.sha256(tags.encode()).hexdigest()[:16]
@@ -131,8 +135,10 @@ def _is_part(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".") and path.suffix not in (".py", ".pyc")
 
 
-def _part(path: Path) -> _Part:
+def _part(path: Path, own: bool) -> _Part:
     content = path.read_bytes()
+    if own and path.suffix in (".js", ".css"):
+        content = _COMMENT.sub(lambda found: b"\n" * found[0].count(b"\n"), content)
     kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     charset = "; charset=utf-8" if kind.startswith(("text/", "image/svg")) else ""
     packed = gzip.compress(content, mtime=0)

@@ -91,7 +91,7 @@ def visitors(chromium: Browser, network: QuietNetwork) -> Iterator[Callable[...,
             one.verify()
     finally:
         for one in made:
-            _end_sessions(one)
+            end_sessions(one)
             one.context.close()
 
 
@@ -105,7 +105,8 @@ def enter(visitors: Callable[..., Visitor]) -> Enter:
     return enter
 
 
-def _end_sessions(visitor: Visitor) -> None:
+def end_sessions(visitor: Visitor) -> None:
+    """Those of the person, whatever began them."""
     for tab in visitor.tabs:
         if not tab.page.is_closed():
             tab.page.evaluate(

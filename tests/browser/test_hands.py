@@ -78,7 +78,7 @@ def test_names_and_roles_are_there_for_a_screen_reader(door: Door, enter: Enter)
     """The tabs, the tools and the states have names; in screen reader mode the output is text."""
     tab = enter(door)
     tree = tab.page.locator("body").aria_snapshot()
-    for wanted in ('tablist "Sessions"', 'button "New session"', 'button "Settings"', 'button "Search"'):
+    for wanted in ('tablist "Terminals"', 'button "New terminal"', 'button "Settings"', 'button "Search"'):
         assert wanted in tree, tree
     tab.page.evaluate("() => localStorage.setItem('sshgate.settings', JSON.stringify({screenReader: true}))")
     tab.page.reload()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.browser.conftest import Enter
-from tests.rig.browser import PATIENCE, Door, Tab
+from tests.rig.browser import PATIENCE, Door, Tab, Visitor
 from tests.rig.waiting import until
 
 MAC = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0"
@@ -81,3 +83,53 @@ def test_option_types_letters_on_a_mac_unless_it_is_chosen_as_meta(
         _option_l(tab, location)
     tab.type("\n")
     until(lambda: tab.lines()[-1] == typed, PATIENCE, typed)
+
+
+def test_a_whole_visit_by_keyboard_alone(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """A named terminal, its search, leaving it, opening it again from home, ending it, another theme, logging out."""
+    tab = visitors(door).tab("401").open(door.link())
+    keyboard = tab.page.keyboard
+
+    def go(wanted: str, key: str = "Tab", most: int = 30) -> None:
+        for _ in range(most):
+            if tab.page.evaluate("(wanted) => document.activeElement.matches(wanted)", wanted):
+                return
+            keyboard.press(key)
+        raise AssertionError(f"{wanted} is not reached by {key}")
+
+    go("#choose-session")
+    keyboard.press("Enter")
+    go("#new-name")
+    tab.type("byhand\n")
+    tab.wait_state("connected").run("echo here", "here")
+    keyboard.press("Control+Shift+F")
+    tab.type("here")
+    tab.page.locator(".search .count", has_text="of").wait_for()
+    go(".search [aria-label^=Close]")
+    keyboard.press("Enter")
+    keyboard.press("Control+Shift+E")
+    keyboard.press("Delete")
+    go("[value=leave]")
+    keyboard.press("Enter")
+    tab.page.locator("#running:visible li").wait_for()
+    go("#running-list button")
+    keyboard.press("Enter")
+    tab.wait_state("connected").wait_line("here")
+    keyboard.press("Control+Shift+E")
+    go("#menu-button")
+    keyboard.press("Enter")
+    go("#theme")
+    tab.type("Li")
+    tab.page.locator("html[data-theme=light]").wait_for()
+    keyboard.press("Escape")
+    keyboard.press("Control+Shift+E")
+    keyboard.press("Delete")
+    go("[value=end]")
+    keyboard.press("Enter")
+    tab.page.locator("#welcome:visible").wait_for()
+    go("#menu-button", "Shift+Tab")
+    keyboard.press("Enter")
+    go("#logout")
+    keyboard.press("Enter")
+    tab.page.locator("#login:visible").wait_for()
+    go("#login-copy")

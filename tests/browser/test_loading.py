@@ -82,8 +82,8 @@ def test_a_part_that_is_lost_once_is_requested_again(door: Door, visitors: Calla
 def test_any_part_that_is_lost_leaves_words_and_a_button(door: Door, visitors: Callable[..., Visitor]) -> None:
     """Never a blank page, and never a ticket in the address."""
     visitor = visitors(door)
-    parts = ["page.js", "keybar.js", "addon-fit.js", "page.css", "parts.css", "xterm.css", "icons.svg", "favicon.svg"]
-    for part in parts:
+    parts = "page.js keybar.js addon-fit.js page.css parts.css xterm.css icons.svg favicon.svg mono-400.woff2"
+    for part in parts.split():
         tab = _without(visitor, part)
         tab.page.goto(door.link())
         tab.page.wait_for_function(WORDS_AND_A_BUTTON)

@@ -207,7 +207,7 @@ def test_the_header_fits_the_smallest_phone(door: Door, enter: Enter) -> None:
         assert box["x"] + box["width"] <= 320
     tab.type(r"printf '\033]0;first one\007'" + "\n")
     tab.page.locator("#all-tabs", has_text="first one").wait_for()
-    tab.page.get_by_role("button", name="New session").tap()
+    tab.page.get_by_role("button", name="New terminal").tap()
     tab.page.locator("#tabs .tab").nth(1).wait_for(state="attached")
     tab.wait_state("connected").prompt()
     tab.page.locator("#all-tabs").tap()

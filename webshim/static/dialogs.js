@@ -93,6 +93,15 @@ export async function askToPaste(text, runs) {
   return (await asked("ask-paste-dialog")) === "paste";
 }
 
+/** A line of text with a button that copies it. @param {string} name of both @param {string} line */
+export function offerLine(name, line) {
+  byId(`${name}-command`).textContent = line;
+  const button = byId(`${name}-copy`);
+  button.addEventListener("click", async () => {
+    if (await copy(line)) button.textContent = "Copied";
+  });
+}
+
 /** The terminal's text as the browser selects and copies it. @param {string} text */
 export async function offerText(text) {
   const shown = byId("select-text");

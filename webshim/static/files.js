@@ -153,7 +153,7 @@ class Transfer {
  * @param {(files: File[], typed: boolean) => void} dropped `typed`: on the terminal, whose program is to learn of them
  */
 export function takeDrops(panels, dropped) {
-  const hint = element("div", { className: "drop", hidden: true }, "Drop to upload and to type the name (with Alt: to upload only)");
+  const hint = element("div", { className: "drop", hidden: true }, element("span", {}, "Drop to upload and to type the name (with Alt: to upload only)"));
   panels.append(hint);
   const carriesFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
   document.addEventListener("dragover", (event) => {

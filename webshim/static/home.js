@@ -80,7 +80,7 @@ function words({ profile, name, title, state, attached, attention, created, exit
   const age = `${since(Date.now() / 1000 - created)} old`;
   if (state === "ended") return `${called}: ended. ${exit?.reason ? asSentence(exit.reason) : ""}`.trim();
   const calls = attention ? `, calls for attention${attention.text && `: ${attention.text}`}` : "";
-  return `${called}: ${state}, ${attached ? "open in another tab" : "not open"}, ${age}${calls}`;
+  return `${called}: ${state}, ${attached ? "open in another window" : "not open"}, ${age}${calls}`;
 }
 
 /** @param {number} seconds */

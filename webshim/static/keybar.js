@@ -15,7 +15,7 @@ export class KeyBar {
   constructor(current) {
     this._current = current;
     this._held = { Ctrl: holdable("Ctrl"), Alt: holdable("Alt") };
-    const more = holdable("⋯", "More keys");
+    const more = holdable("…", "More keys");
     const bar = byId("keybar");
     const key = (/** @type {string} */ sign, /** @type {string} */ name, /** @type {string} */ sent) =>
       button(sign, name, () => this._send(sent));

@@ -5,6 +5,7 @@
 
 import { lineBreak } from "./agentinput.js";
 import { copy } from "./clipboard.js";
+import { notify } from "./notices.js";
 import { settings } from "./settings.js";
 
 export const MAC = /Mac|iPad|iPhone/.test(navigator.userAgent);
@@ -21,7 +22,7 @@ export const HELP = [
   [MAC ? "⌘F" : "Ctrl+Shift+F", "search"],
   ...(MAC ? [["⌘K", "clear"]] : []),
   ["Shift+Enter", "a new line, where the program takes one"],
-  ["Ctrl+Shift+Enter", "new session"],
+  ["Ctrl+Shift+Enter", "new terminal"],
   ["Ctrl+Shift+[, ]", "other tab"],
   ["Ctrl+Shift+E", "leave the terminal"],
   ["Delete", "on a tab: close it"],
@@ -145,6 +146,6 @@ function isPasteKey({ ctrlKey, shiftKey, altKey, metaKey, code }) {
 
 /** @param {import("./vendor/xterm.js").Terminal} terminal */
 function take(terminal) {
-  void copy(terminal.getSelection());
+  void copy(terminal.getSelection()).then((copied) => copied && notify("Copied."));
   terminal.clearSelection();
 }

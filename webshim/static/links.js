@@ -36,6 +36,11 @@ export function links(terminal, local, disguised) {
   };
 }
 
+/** @param {number} port of ssh @returns {string} the command's beginning */
+export function ssh(port) {
+  return port === 22 ? "ssh" : `ssh -p ${port}`;
+}
+
 /**
  * How a port of the sandbox is reached: by ssh from the viewer's machine.
  *
@@ -45,7 +50,7 @@ export function links(terminal, local, disguised) {
  */
 export async function askAboutPort(url, login, port) {
   const there = url.port || (url.protocol === "https:" ? "443" : "80");
-  const command = `ssh -p ${port} -L ${there}:localhost:${there} ${login}@${location.hostname}`;
+  const command = `${ssh(port)} -L ${there}:localhost:${there} ${login}@${location.hostname}`;
   byId("port-text").textContent =
     login === null
       ? `This is port ${there} of the sandbox, not of your machine. Only a named sandbox can be reached by ssh.`

@@ -1,9 +1,9 @@
 /** Logging in: by the ticket of a link, or by name and password. */
 
 import { call, Refused, sentence } from "./api.js";
-import { copy } from "./clipboard.js";
-import { asked } from "./dialogs.js";
+import { asked, offerLine } from "./dialogs.js";
 import { byId } from "./dom.js";
+import { ssh } from "./links.js";
 
 /** The link's ticket, which boot.js has taken out of the address; null when there is none. */
 export function takeTicket() {
@@ -82,11 +82,7 @@ function ask({ ways, sshPort }, complaint) {
   const form = byId("login-form");
   form.hidden = !ways.includes("password");
   byId("login-link").hidden = !ways.includes("link");
-  const command = `ssh ${sshPort === 22 ? "" : `-p ${sshPort} `}-s YOU@${location.hostname} web`;
-  byId("login-command").textContent = command;
-  byId("login-copy").addEventListener("click", async () => {
-    if (await copy(command)) byId("login-copy").textContent = "Copied";
-  });
+  offerLine("login", `${ssh(sshPort)} -s YOU@${location.hostname} web`);
   const alone = comeAlong();
   complain(complaint);
   byId("loading").hidden = true;

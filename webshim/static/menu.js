@@ -2,7 +2,9 @@
 
 import { call } from "./api.js";
 import { byId, element } from "./dom.js";
+import { offerLine } from "./dialogs.js";
 import { HELP, MAC } from "./keys.js";
+import { ssh } from "./links.js";
 import { change, onChange, settings } from "./settings.js";
 
 /** @param {import("./api.js").Me} me */
@@ -38,9 +40,21 @@ export function fillMenu(me) {
   byId("user").textContent = proxied ? `${me.user}, logged in by a proxy: log out there` : me.user;
   byId("logout").hidden = proxied;
   byId("logout").addEventListener("click", () => void call("logout", "POST", {}).finally(() => location.reload()));
-  for (const [keys, words] of HELP) byId("key-help").append(element("dt", {}, keys), element("dd", {}, words));
+  fillKeys("key-help");
   onChange(show);
   show();
+}
+
+/** What stands on the home page however much runs. @param {import("./api.js").Me} me */
+export function fillHome({ user, ssh_port }) {
+  offerLine("own", `${ssh(ssh_port)} ${user}@${location.hostname}`);
+  byId("who").textContent = `Logged in as ${user}.`;
+  fillKeys("home-keys");
+}
+
+/** @param {string} id of a list */
+function fillKeys(id) {
+  for (const [keys, words] of HELP) byId(id).append(element("dt", {}, keys), element("dd", {}, words));
 }
 
 /** On a phone: the header's buttons, by name, behind one of them. */

@@ -13,12 +13,13 @@ import { Home } from "./home.js";
 import { takePageKeys } from "./keys.js";
 import { askAboutPort } from "./links.js";
 import { followLoginLinks, loggedIn, takeTicket } from "./login.js";
-import { fillMenu, fillMore } from "./menu.js";
+import { fillHome, fillMenu, fillMore } from "./menu.js";
 import { complain } from "./notices.js";
 import { Session } from "./session.js";
 import { applyTheme } from "./settings.js";
 import { leaveTab } from "./tabid.js";
 import { Tabs } from "./tabs.js";
+import { typeface } from "./themes.js";
 
 const SHOWN_KEY = "sshgate.shown";
 const LEFT_KEY = "sshgate.left";
@@ -26,7 +27,7 @@ const REFRESH_MS = 20_000;
 const NOTICED_MS = 300;
 const RANG = "The bell rang.";
 /** @type {Record<string, string>} */
-const SPOKEN = { idle: "not attached", elsewhere: "open in another tab" };
+const SPOKEN = { idle: "not attached", elsewhere: "elsewhere, in another window" };
 
 /** @returns {string[]} the sessions that have no tab here, by the person's choice */
 function left() {
@@ -371,7 +372,7 @@ class Page {
   _upload(files) {
     const { shown } = this;
     if (shown?.id && shown.state === "connected") void upload(shown.id, files);
-    else complain("There is no running session here to upload to.");
+    else complain("No sandbox runs here to upload to.");
   }
 
   async _download() {
@@ -387,8 +388,9 @@ async function begin(ticket) {
   applyTheme();
   followViewport();
   followLoginLinks();
-  const me = await loggedIn(ticket);
+  const [me] = await Promise.all([loggedIn(ticket), typeface()]);
   fillMenu(me);
+  fillHome(me);
   fillMore();
   byId("loading").hidden = true;
   byId("frame").hidden = false;

@@ -1,8 +1,7 @@
-/** The search bar over a terminal, from the newest line up: Enter to older matches, Shift+Enter to newer ones, Escape back. */
+/** The search bar above a terminal, from the newest line up: Enter to older matches, Shift+Enter to newer ones, Escape back. */
 
 import { element, iconButton } from "./dom.js";
 
-const COVERED_ROWS = 3;
 const LOOKS = {
   decorations: {
     matchBackground: "#6b5a1e",
@@ -71,6 +70,7 @@ export class SearchBar {
     const { viewportY, baseY } = terminal.buffer.active;
     if (this._bar.hidden) this._before = viewportY === baseY ? null : viewportY;
     this._bar.hidden = false;
+    this._screen.fit(); // now, not with the next frame: what is found is scrolled to
     this._screen.highlight(LOOKS.decorations.activeMatchBackground);
     const selected = terminal.getSelection();
     if (selected && !selected.includes("\n")) this._field.value = selected;
@@ -82,10 +82,12 @@ export class SearchBar {
 
   close() {
     const { terminal } = this._screen;
-    this._bar.hidden = true;
+    // First: with another size the add-on would search again.
     this._addon?.clearDecorations();
-    this._screen.highlight(null);
     terminal.clearSelection();
+    this._bar.hidden = true;
+    this._screen.fit();
+    this._screen.highlight(null);
     if (this._before === null) terminal.scrollToBottom();
     else terminal.scrollToLine(this._before);
     this._screen.focus();
@@ -96,7 +98,7 @@ export class SearchBar {
    * @param {string} label
    */
   _toggle(sign, label) {
-    const made = element("button", { type: "button", className: "toggle", title: label, "aria-label": label, "aria-pressed": "false" }, sign);
+    const made = element("button", { type: "button", className: "toggle", title: label, "aria-label": `${label} ${sign}`, "aria-pressed": "false" }, sign);
     made.addEventListener("click", () => {
       made.setAttribute("aria-pressed", String(made.getAttribute("aria-pressed") !== "true"));
       // The add-on keeps what it found for the same words otherwise.
@@ -135,18 +137,7 @@ export class SearchBar {
       else this._addon.findPrevious(this._field.value, options);
     } catch {
       this._count.textContent = "no pattern";
-      return;
     }
-    this._uncover();
-  }
-
-  /** A match under this bar is none that one sees. */
-  _uncover() {
-    const { terminal } = this._screen;
-    const line = terminal.getSelectionPosition()?.start.y;
-    if (line === undefined) return;
-    const row = line - terminal.buffer.active.viewportY;
-    if (row >= 0 && row < COVERED_ROWS) terminal.scrollLines(row - COVERED_ROWS);
   }
 
   /**

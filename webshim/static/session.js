@@ -86,7 +86,7 @@ export class Session {
 
   /** What its tab is called: the program's title, and the sandbox's name. The page adds numbers to those of one label. */
   get label() {
-    return [this.title, ownName(this.name)].filter(Boolean).join(" · ") || this.profile || "session";
+    return [this.title, ownName(this.name)].filter(Boolean).join(" · ") || this.profile || "terminal";
   }
 
   get live() {
@@ -186,7 +186,7 @@ export class Session {
       return free && this.id === id && this.state === "connected" && !this.panel.hidden;
     };
     if (id !== null && screen && this.state === "connected") void how(id, files, screen.terminal, here);
-    else complain("There is no running session here to upload to.");
+    else complain("No sandbox runs here to upload to.");
   }
 
   /** The page goes: what the terminal holds is the fastest way back. */
@@ -343,7 +343,7 @@ export class Session {
    */
   _staged(stage, words, seconds) {
     const takeOver = { label: "Take over", act: () => this._connect({ takeOver: true }) };
-    const again = { label: "New session", act: () => void this.create() };
+    const again = { label: "New terminal", act: () => void this.create() };
     switch (stage) {
       case "connecting":
         this._become(this.state === "reconnecting" ? "reconnecting" : "starting");
@@ -368,11 +368,11 @@ export class Session {
         return;
       case "elsewhere":
         this._become("elsewhere");
-        this._bar.show("This session is open in another tab.", [takeOver]);
+        this._bar.show("This terminal is open in another window.", [takeOver]);
         return;
       case "taken":
         this._become("elsewhere");
-        this._bar.show("Another tab has taken over this session.", [{ ...takeOver, label: "Take it back" }]);
+        this._bar.show("Another window has taken over this terminal.", [{ ...takeOver, label: "Take it back" }]);
         return;
       case "login":
         this._page.login();
@@ -382,7 +382,7 @@ export class Session {
         return;
       case "refused":
         this._become("failed");
-        this._bar.show(words || "The gateway has refused this session.", [again]);
+        this._bar.show(words || "The gateway has refused this terminal.", [again]);
     }
   }
 
@@ -411,8 +411,8 @@ export class Session {
       return;
     }
     this._become("ended");
-    this._bar.show("This session is gone. Enter starts a new one.", [
-      { label: "New session", act: () => void this.create() },
+    this._bar.show("This terminal is gone. Enter starts a new one.", [
+      { label: "New terminal", act: () => void this.create() },
       { label: "Close", act: () => this._page.close(this) },
     ]);
   }
@@ -449,7 +449,7 @@ export class Session {
 
 /** @param {{code: number | null, signal: string | null, reason: string | null} | undefined} exit */
 function ending(exit) {
-  if (exit === undefined) return "The gateway has closed this session; how it ended is not known.";
+  if (exit === undefined) return "The gateway has closed this terminal; how it ended is not known.";
   if (exit.reason) return asSentence(exit.reason);
   if (exit.signal) return `Ended by signal ${exit.signal}.`;
   return exit.code ? `Ended with status ${exit.code}.` : "Ended.";

@@ -1,7 +1,5 @@
 /** The terminal's state as text that draws it again: the serialize add-on, and what it leaves out. */
 
-import { SerializeAddon } from "./vendor/addon-serialize.js";
-
 // The server takes 256 KiB as UTF-8.
 const LARGEST_BYTES = 256 << 10;
 // Lines above the screen; fewer, where they are too long. Each costs time in which nothing is drawn.
@@ -20,9 +18,21 @@ export class Snapshots {
   /** @param {import("./vendor/xterm.js").Terminal} terminal */
   constructor(terminal) {
     this._terminal = terminal;
-    this._serialize = new SerializeAddon();
-    terminal.loadAddon(this._serialize);
+    /** Fetched with the first key: before it a first load would wait. @type {import("./vendor/addon-serialize.js").SerializeAddon | undefined} */
+    this._serialize = undefined;
+    const typed = terminal.onData(() => (typed.dispose(), void this._load()));
+    this._loading = false;
     this._watch(terminal);
+  }
+
+  async _load() {
+    if (this._loading) return;
+    this._loading = true;
+    // Without it the gateway has the program draw anew.
+    const { SerializeAddon } = (await import("./vendor/addon-serialize.js").catch(() => null)) ?? {};
+    if (!SerializeAddon) return;
+    this._serialize = new SerializeAddon();
+    this._terminal.loadAddon(this._serialize);
   }
 
   /**
@@ -31,7 +41,8 @@ export class Snapshots {
    * @returns {string | null}
    */
   take() {
-    if (!this._between()) return null;
+    void this._load();
+    if (!this._serialize || !this._between()) return null;
     for (const scrollback of SCROLLBACKS) {
       const text = this._serialize.serialize({ scrollback }) + this._rest();
       if (new TextEncoder().encode(text).length <= LARGEST_BYTES) return text;

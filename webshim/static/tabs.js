@@ -2,11 +2,15 @@
 
 import { byId, element, icon, iconButton } from "./dom.js";
 
+// Of these the sign says enough.
+const QUIET_STATES = ["idle", "connected"];
+
 /**
  * @typedef {object} Tab
  * @property {HTMLElement} holder
  * @property {HTMLElement} button
  * @property {HTMLElement} label
+ * @property {HTMLElement} word what it is at, where that is not the usual
  * @property {HTMLElement} panel
  * @property {Looks} looks
  *
@@ -52,11 +56,14 @@ export class Tabs {
    */
   add(panel) {
     const label = element("span", { className: "label" });
+    const word = element("span", { className: "word" });
     const button = element(
       "button",
       { type: "button", role: "tab", id: `tab-${panel.id}`, "aria-controls": panel.id, "aria-selected": "false", tabIndex: -1 },
       element("span", { className: "dot" }),
       label,
+      " ", // a word of its own for who reads it
+      word,
     );
     // For the pointer only: the keyboard has Delete on the tab itself, and a tab holds nothing that can be focused.
     const close = element(
@@ -71,7 +78,7 @@ export class Tabs {
     panel.setAttribute("aria-labelledby", button.id);
     panel.hidden = true;
     this._list.append(holder);
-    this._tabs.push({ holder, button, label, panel, looks: { label: "", state: "", spoken: "", waits: false, progress: null } });
+    this._tabs.push({ holder, button, label, word, panel, looks: { label: "", state: "", spoken: "", waits: false, progress: null } });
     this._measureSoon();
   }
 
@@ -114,6 +121,7 @@ export class Tabs {
     const more = [looks.waits ? "calls for attention" : "", progress === null ? "" : `${progress} % done`];
     const spoken = [looks.spoken, ...more].filter(Boolean).join(", ");
     tab.label.textContent = label;
+    tab.word.textContent = QUIET_STATES.includes(state) ? "" : state;
     tab.button.title = `${label}: ${spoken}`;
     tab.button.setAttribute("aria-label", `${label}, ${spoken}`);
     tab.holder.dataset["state"] = state;

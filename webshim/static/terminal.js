@@ -8,10 +8,9 @@ import { acceptCopies, harmless, takePastes } from "./clipboard.js";
 import { askToPaste } from "./dialogs.js";
 import { links } from "./links.js";
 import { onChange, settings, shownTheme } from "./settings.js";
-import { THEMES } from "./themes.js";
+import { FONTS, THEMES } from "./themes.js";
 import { Touch } from "./touch.js";
 
-const FONTS = 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
 const SCROLLBACK = 10_000;
 // Less of a character than this is missed by nobody.
 const CUT_PIXELS = 0.2;

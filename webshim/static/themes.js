@@ -1,4 +1,15 @@
-/** The terminal's colours in the two themes; the page's own are in page.css. */
+/** The typeface, and the terminal's colours in the two themes; the page's own are in page.css. */
+
+const TYPEFACE = '"JetBrains Mono"';
+export const FONTS = `${TYPEFACE}, ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace`;
+const FONT_MS = 3000;
+
+/** A terminal measures the typeface when it is made: this waits for it, not for ever. @returns {Promise<unknown>} */
+export function typeface() {
+  const late = new Promise((go) => setTimeout(go, FONT_MS));
+  const loads = [400, 700].map((weight) => document.fonts.load(`${weight} 14px ${TYPEFACE}`).catch(() => {}));
+  return Promise.race([Promise.all(loads), late]);
+}
 
 /** @type {Record<"light" | "dark", import("./vendor/xterm.js").ITheme>} */
 export const THEMES = {
@@ -9,6 +20,9 @@ export const THEMES = {
     cursorAccent: "#11141a",
     selectionBackground: "#33507a",
     selectionInactiveBackground: "#2a3344",
+    scrollbarSliderBackground: "#98a3b540",
+    scrollbarSliderHoverBackground: "#98a3b570",
+    scrollbarSliderActiveBackground: "#98a3b5a0",
     black: "#2b313d",
     red: "#ff7b85",
     green: "#8fd694",
@@ -33,6 +47,9 @@ export const THEMES = {
     cursorAccent: "#fcfcfa",
     selectionBackground: "#b9d7f7",
     selectionInactiveBackground: "#dfe6ee",
+    scrollbarSliderBackground: "#59627340",
+    scrollbarSliderHoverBackground: "#59627370",
+    scrollbarSliderActiveBackground: "#596273a0",
     black: "#22262e",
     red: "#b3202c",
     green: "#1f7a33",

@@ -8,6 +8,7 @@ import { applyTheme, settings } from "./settings.js";
 import { Socket } from "./socket.js";
 import { StateBar } from "./statebar.js";
 import { Screen } from "./terminal.js";
+import { typeface } from "./themes.js";
 import { Typing } from "./typing.js";
 
 // For a reload of this browser tab; the address never has it for long.
@@ -176,5 +177,5 @@ if (share === null) {
 } else {
   byId("loading").hidden = true;
   byId("frame").hidden = false;
-  new Watching(share).connect();
+  void typeface().then(() => new Watching(share).connect());
 }
