@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,29 @@ def test_a_killed_worker_takes_its_own_sessions_only_and_is_begun_anew(place: Pl
     assert [user.run("true").status for _ in range(4)] == [0] * 4
 
 
+def test_a_worker_that_hangs_is_killed_and_begun_anew(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is stopped for good, so its event loop turns no more; the limit for that is shorter here."""
+    (tmp_path / "sitecustomize.py").write_text("from sshgate.server import workers\nworkers.HUNG_SECONDS = 6.0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    gateway = two(place)
+    first = workers(gateway)
+    with staying(*[place.user(gateway)] * 4) as clients:
+        sides = [worker_of(gateway, pod) for pod in names(place.pods(labels.CLAIMED))]
+        began = time.monotonic()
+        os.kill(first[1], signal.SIGSTOP)
+        until(lambda: len(workers(gateway)) == 2 and workers(gateway)[1] != first[1], 30, "both workers serving")
+        assert time.monotonic() - began > 4
+        assert workers(gateway)[2] == first[2]
+        # Sessions of the other one go on, those of the hung one end.
+        until(lambda: sum(one.poll() is None for one in clients) == sides.count(2), 10, "the end of its sessions")
+    (hung,) = (one for one in records(gateway) if one["event"] == "worker.hung")
+    assert hung["number"] == 1
+    user = place.user(gateway)
+    assert [user.run("true").status for _ in range(4)] == [0] * 4
+
+
 def test_a_worker_that_is_ended_drains_and_is_begun_anew(place: Place) -> None:
     gateway = two(place)
     first = workers(gateway)
@@ -227,6 +251,16 @@ def test_a_user_has_no_more_connections_than_at_one_process(place: Place) -> Non
     with staying(user, user, user):
         assert {user.run("true").status for _ in range(6)} == {255}
     until(lambda: user.run("true").status == 0, 20, "a login again")
+
+
+def test_a_user_starts_no_more_sandboxes_than_at_one_process(place: Place) -> None:
+    gateway = two(place, limits={"starts_per_minute": 4})
+    began = time.monotonic()
+    answers = [place.user(gateway).run("true").err for _ in range(10)]
+    started = answers.count(b"")
+    assert 4 <= started <= 4 + (time.monotonic() - began) / 15
+    assert set(of_worker(gateway, "connection.login")) == {1, 2}
+    assert sum(b"starts_per_minute" in one for one in answers) == 10 - started
 
 
 def test_a_gateway_on_a_port_in_use_does_not_start(place: Place) -> None:
