@@ -25,7 +25,7 @@ done; echo $through $last'"""
 
 def fence(scene: Scene, runs: int) -> Row:
     """Cold and warm logins, one by one and 30 at once, in a namespace with the policy of the manifests."""
-    policy = yaml.safe_load((ROOT / "manifests/base/sandboxes/network.yaml").read_text())
+    policy = next(yaml.safe_load_all((ROOT / "manifests/base/sandboxes/network.yaml").read_text()))
     every = Samples("last connection to the API server after a program's first instruction")
     pool: dict[str, Any] = {"warm": AT_ONCE, "refill_per_minute": 1200}
     for kind, profile in (("cold", {}), ("warm", pool)):

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LOGINS = int(os.environ.get("SSHGATE_FENCE_LOGINS", "20"))
 AT_ONCE = 5
-POLICY = yaml.safe_load((ROOT / "manifests/base/sandboxes/network.yaml").read_text())
+POLICY = next(yaml.safe_load_all((ROOT / "manifests/base/sandboxes/network.yaml").read_text()))
 API_SERVER = "10.43.0.1:443"
 # Tries every 10 ms for 3 s, from the first instruction on; a try that gets no answer keeps no other one waiting.
 TRIES = """bash -c '
