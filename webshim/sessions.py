@@ -185,8 +185,8 @@ class Sessions:
             await asyncio.wait({run})
         self._forget(session)
         place = session.place
-        lives = ran and place is not None and place.ends and place.name and not place.ended
-        return not lives or session.given
+        alive = ran and place is not None and place.ends and place.name and not place.ended
+        return not alive or session.given
 
     async def in_background(self, session: WebSession, run: Callable[[Login], Coroutine[Any, Any, None]]) -> bool:
         """Run something else in the session's sandbox, and wait for it.
