@@ -84,11 +84,11 @@ def prompt(scene: Scene, runs: int) -> Row:
 
 
 def memory(scene: Scene, runs: int) -> Row:
-    """What the gateway's memory grows by for each warm pod with both launchers parked."""
-    samples = Samples(f"resident memory per warm pod, {LARGE} pods with three launchers each against 1")
+    """What the gateway's memory grows by for each warm pod with both launchers parked, and nothing that keeps sessions."""
+    samples = Samples(f"resident memory per warm pod, {LARGE} pods with two launchers each against 1")
     sizes = []
     for size in (1, 1 + LARGE):
-        gateway, _ = scene.gateway("kubernetes", warm=size, refill_per_minute=1200)
+        gateway, _ = scene.gateway("kubernetes", warm=size, refill_per_minute=1200, hold="never")
         fill(scene, gateway, size)
         sizes.append(gateway.memory)
         gateway.stop()
