@@ -84,7 +84,7 @@ def prompt(scene: Scene, runs: int) -> Row:
 
 
 def memory(scene: Scene, runs: int) -> Row:
-    """What the gateway's memory grows by for each warm pod with both launchers parked, and nothing that keeps sessions."""
+    """What the gateway's memory grows by for each warm pod with two launchers, where nothing keeps sessions."""
     samples = Samples(f"resident memory per warm pod, {LARGE} pods with two launchers each against 1")
     sizes = []
     for size in (1, 1 + LARGE):
