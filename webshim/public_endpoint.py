@@ -113,9 +113,9 @@ class PublicEndpoint:
         # Some proxies add their own header line after those of the client, so all lines are joined.
         forwarded = ",".join(headers.getall("X-Forwarded-For", [])) if self.trusted(peer) else ""
         for text in reversed([part.strip() for part in forwarded.split(",")]):
-            if ip_of(text) is None:
+            if (address := ip_of(text)) is None:
                 return peer
-            peer = text
+            peer = str(address)
             if not self.trusted(peer):
                 return peer
         return peer

@@ -17,6 +17,7 @@ import os
 import secrets
 import socket
 import struct
+import time
 import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -34,7 +35,7 @@ LARGEST = 128 * 1024
 # Values in one message, and messages read in one turn of the event loop.
 BATCH = 300
 MESSAGES = 64
-# Reports for one worker that are kept while it does not read. Beyond it the oldest are dropped.
+# Reports of one topic for one worker that are kept while it does not read. Beyond it the oldest are dropped.
 REPORTS = 1000
 RETRY_SECONDS = 0.02
 ANSWER_SECONDS = 2.0
@@ -84,11 +85,15 @@ class SharedPlaces:
         # A lock belongs to an open file, and the parent's are open in all workers: so each opens them anew.
         self._free = [os.open(f"/proc/self/fd/{one}", os.O_RDWR) for one in files]
         self._taken: list[int] = []
+        self._again = 0.0
 
     def __repr__(self) -> str:
         return f"<SharedPlaces, {len(self._taken)} taken here>"
 
     async def __aenter__(self) -> None:
+        # A worker that has just given one back lets the others look first, or its queue would keep them out.
+        if (left := self._again - time.monotonic()) > 0:
+            await asyncio.sleep(left)
         while (place := next(filter(_locked, self._free), None)) is None:  # noqa: ASYNC110
             await asyncio.sleep(RETRY_SECONDS)
         self._free.remove(place)
@@ -98,6 +103,7 @@ class SharedPlaces:
         place = self._taken.pop()
         fcntl.flock(place, fcntl.LOCK_UN)
         self._free.append(place)
+        self._again = time.monotonic() + 1.5 * RETRY_SECONDS
 
 
 class Inboxes:
@@ -150,7 +156,7 @@ class Siblings:
         self._inbox = boxes.inboxes[index]
         self._published: dict[tuple[str, Hashable], Any] = {}
         self._pending: dict[int, dict[tuple[str, Hashable], Any]] = {}
-        self._reports: dict[int, deque[tuple[str, Any]]] = {}
+        self._reports: dict[int, dict[str, deque[Any]]] = {}
         self._handlers: dict[str, Callable[[int, Any], object]] = {}
         self._answers: dict[str, Callable[[Any], Awaitable[Any]]] = {}
         self._takers: set[int] = set()
@@ -214,7 +220,7 @@ class Siblings:
     def report(self, topic: str, value: Any) -> None:
         """Let those that run now know of something that has happened. Each gets it once, or not at all."""
         for worker in self.alive:
-            self._reports.setdefault(worker, deque(maxlen=REPORTS)).append((topic, value))
+            self._reports.setdefault(worker, {}).setdefault(topic, deque(maxlen=REPORTS)).append(value)
         self._schedule()
 
     # --- questions ---
@@ -333,11 +339,12 @@ class Siblings:
         self._flushing = None
         rest = False
         for worker in self.alive:
-            pending, reports = self._pending.get(worker, {}), self._reports.get(worker, deque())
-            while pending or reports:
+            pending, topics = self._pending.get(worker, {}), self._reports.get(worker, {})
+            while pending or topics:
                 keys = list(itertools.islice(pending, BATCH))
-                events = list(itertools.islice(reports, BATCH))
-                batch = [*((topic, (key, pending[topic, key])) for topic, key in keys), *events]
+                topic, reports = next(iter(topics.items()), ("", deque()))
+                events = [(topic, value) for value in itertools.islice(reports, BATCH)]
+                batch = [*((of, (key, pending[of, key])) for of, key in keys), *events]
                 if not send(self._boxes.to_workers[worker], self.index, "batch", batch):
                     rest = True
                     break
@@ -345,6 +352,8 @@ class Siblings:
                     del pending[one]
                 for _ in events:
                     reports.popleft()
+                if not reports:
+                    topics.pop(topic, None)
         if rest:
             self._flushing = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._flush)
 

@@ -133,6 +133,9 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         if profile.binds and not local:
             key = f"profiles.{name}.binds"
             yield (key,), f"{key}: only the local provider has it; use pod_overrides.volumes"
+        if profile.network == "none" and profile.pod_overrides.get("hostNetwork"):
+            key = f"profiles.{name}.network"
+            yield (key,), f"{key}: no network policy applies to a pod with hostNetwork, so it cannot be none"
 
 
 def _open_to_others(setting: str, listen: Address) -> str | None:

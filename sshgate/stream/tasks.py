@@ -155,10 +155,11 @@ class TaskSet:
             await asyncio.wait(self._tasks)
 
     async def cancel(self) -> None:
-        """Cancel all tasks and wait until they have ended."""
-        for task in self._tasks:
-            task.cancel()
-        await self.join()
+        """Cancel all tasks, those started meanwhile too, and wait until they have ended."""
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -51,9 +51,9 @@ class AuditFile:
             self._failing = False
 
     def _append(self, line: bytes) -> None:
-        if not self._in_place():
+        if self._file < 0 or not self._in_place():
             file = _opened(self._path)
-            os.close(self._file)
+            self.close()
             self._file, self._torn = file, False
         # After a line that did not fit on a full disk the next begins on a line of its own.
         line = b"\n" * self._torn + line
@@ -69,8 +69,10 @@ class AuditFile:
             return False
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file. A later event, as of a stream that the gateway's end cuts, opens it again."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
 
 def _opened(path: Path) -> int:

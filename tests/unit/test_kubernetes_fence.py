@@ -94,7 +94,10 @@ async def confirm(fence: Fence, space: Namespace) -> None:
         fence._found["one"].at -= AGAIN
 
 
-@pytest.mark.parametrize("specs", [(), ({"policyTypes": ["Ingress"]},)])
+NONE = {"podSelector": {"matchLabels": {labels.NETWORK: "none"}}, "policyTypes": ["Egress"]}
+
+
+@pytest.mark.parametrize("specs", [(), ({"policyTypes": ["Ingress"]},), (NONE,)])
 async def test_without_a_policy_for_what_goes_out_nothing_waits(specs: Any, tmp_path: Path) -> None:
     space = Namespace(*specs)
     async with fenced(tmp_path, space) as fence:
@@ -234,6 +237,7 @@ OTHERS = ALL | {"podSelector": {"matchExpressions": [{"key": labels.NETWORK, "op
 THEIRS = {"podSelector": {"matchLabels": {labels.NETWORK: "none"}}, "policyTypes": ["Ingress", "Egress"]}
 
 
+@pytest.mark.parametrize("setting", ["auto", "off", "[fd00::1]:443"])
 @pytest.mark.parametrize(
     ("specs", "open_"),
     [
@@ -247,12 +251,12 @@ THEIRS = {"podSelector": {"matchLabels": {labels.NETWORK: "none"}}, "policyTypes
     ],
 )
 async def test_policies_that_let_a_pod_without_a_network_out_are_warned_of(
-    specs: list[dict[str, Any]] | None, open_: bool, tmp_path: Path
+    specs: list[dict[str, Any]] | None, open_: bool, setting: str, tmp_path: Path
 ) -> None:
     """As after an update of the gateway without its manifests."""
     space = Namespace()
     space.specs = specs
-    async with fenced(tmp_path, space) as fence:
+    async with fenced(tmp_path, space, setting) as fence:
         made = space.pod()
         made.metadata.labels[labels.NETWORK] = "none"
         with capture_logs() as logged:

@@ -165,3 +165,18 @@ async def test_what_does_not_end_in_time_is_cancelled_and_has_cleaned_up() -> No
     assert await within(5, asyncio.sleep(0))
     with pytest.raises(Unavailable):
         await within(5, fail(Unavailable("gone")))
+
+
+async def test_a_set_that_is_cancelled_does_not_wait_for_what_is_started_meanwhile() -> None:
+    tasks = TaskSet()
+
+    async def start_another() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            tasks.start(asyncio.sleep(60))
+
+    tasks.start(start_another())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await tasks.cancel()

@@ -81,3 +81,14 @@ def test_two_workers_write_one_file_that_is_rotated_meanwhile(tmp_path: Path) ->
 def test_a_file_that_cannot_be_written_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write the audit file"):
         AuditFile(tmp_path / "missing" / "audit.jsonl")
+
+
+def test_an_event_after_the_end_is_written_and_closes_nothing_of_others(tmp_path: Path) -> None:
+    audit = AuditFile(tmp_path / "audit.jsonl")
+    audit.close()
+    with (tmp_path / "other").open("w") as other:  # has the number of the closed file
+        Events(audit).emit(Code.STOPPED)
+        os.fstat(other.fileno())
+    audit.close()
+    audit.close()
+    assert (tmp_path / "audit.jsonl").read_text().count("\n") == 1

@@ -105,6 +105,7 @@ def test_only_a_proxy_is_believed() -> None:
     [
         ("1.1.1.1, 203.0.113.7", "203.0.113.7"), ("1.1.1.1, 203.0.113.7, 10.9.9.9", "203.0.113.7"), ("", "10.0.0.1"),
         ("1.1.1.1, nonsense", "10.0.0.1"), ("10.0.0.7", "10.0.0.7"), ("2001:db8::1", "2001:db8::1"),
+        ("1.1.1.1%x y", "1.1.1.1"),
     ],
 )  # fmt: skip
 def test_the_client_is_the_last_address_that_is_no_proxy(forwarded: str, source: str) -> None:

@@ -32,6 +32,7 @@ from sshgate.config.model import Profile
 from sshgate.config.values import address
 from sshgate.errors import GateError, StartFailed
 from sshgate.lifecycle.records import State
+from sshgate.lifecycle.schema import NETWORK
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import Forbidden, NotFound
 from sshgate.providers.kubernetes.api.objects import Listing, Object, Pod
@@ -133,9 +134,12 @@ class Fence:
         """Look at the namespace's policies, now and every minute. Raises as ``ApiServer.request`` does."""
         if self._setting == "auto":
             await self._look()
-            self._task = asyncio.create_task(self._looking())
-        elif self._setting == "off":
-            log.info("network.unrestricted", reason="network.probe is off: no program waits for a network policy")
+        else:
+            if self._setting == "off":
+                log.info("network.unrestricted", reason="network.probe is off: no program waits for a network policy")
+            with contextlib.suppress(GateError):
+                await self._look()  # for profiles without a network
+        self._task = asyncio.create_task(self._looking())
 
     async def close(self) -> None:
         """Stop looking."""
@@ -145,12 +149,14 @@ class Fence:
     def of(self, pod: Pod, profile: Profile, new: bool) -> PodFence:
         """The fence of one pod, kept until ``forget``. ``new``: no program of a user can have run in it yet."""
         if profile.network == "none" and self._lets_out(pod) and self._warnings.due(profile.name):
-            log.warning(
-                "network.open",
-                profile=profile.name,
-                reason=f"it has network: none, and the policies of {self._api.namespace} let out what its pods send; "
-                "apply the manifests of this version, or a policy of your own by their label",
-            )
+            if NETWORK in pod.metadata.labels:
+                reason = (
+                    f"it has network: none, and the policies of {self._api.namespace} let out what its pods send; "
+                    "apply the manifests of this version, or a policy of your own by their label"
+                )
+            else:
+                reason = f"{pod.metadata.name} began before it had network: none; end that sandbox to close its network"
+            log.warning("network.open", profile=profile.name, reason=reason)
         found = self._pods.setdefault(pod.metadata.uid, PodFence(self, pod, profile, new))
         found.new &= new
         return found
@@ -161,6 +167,14 @@ class Fence:
             return False
         selecting = [one for one in self._policies if one.restricts and one.pod_selector.selects(pod.metadata.labels)]
         return not selecting or any(one.egress for one in selecting)
+
+    def concerns(self, pod: Pod) -> bool:
+        """Whether a policy may restrict what this pod sends; where that is not known, it may."""
+        return (
+            self._configured is not None
+            or self._policies is None
+            or any(one.restricts and one.pod_selector.selects(pod.metadata.labels) for one in self._policies)
+        )
 
     def forget(self, uid: str) -> None:
         """The pod is gone."""
@@ -246,6 +260,8 @@ class Fence:
             wanted = any(one.restricts for one in self._policies)
         except (Forbidden, NotFound):
             self._policies, wanted = None, True
+        if self._setting != "auto":
+            return
         if not wanted and (self._wanted or self._task is None):
             log.info("network.unrestricted", namespace=self._api.namespace, reason="no policy for what sandboxes send")
         self._wanted = wanted
@@ -273,7 +289,7 @@ class PodFence:
     def probe(self, parked: bool) -> Probe | None:
         """See ``Sandbox.probe``."""
         # Where a program of the user was let in without proof, the next one need not wait for any.
-        done = self.stands or self._passed
+        done = self.stands or self._passed or not self._fence.concerns(self._pod)
         probe = None if done else self._fence.probe(self._profile.name, parked, self.new)
         self._parked = parked
         self.looking = probe is not None

@@ -96,9 +96,11 @@ class RemoteSocket(asyncio.Protocol):
         # First what the server has sent together with the response; then the connection is no longer aiohttp's.
         protocol.set_parser(self, None)
         protocol.set_parser(None, None)
-        if self._transport is not None and connection.transport is not None:
+        transport = connection.transport
+        # TLS that is closing may have scheduled `connection_lost` of aiohttp's object: ours would never be called.
+        if self._transport is not None and transport is not None and not transport.is_closing():
             self._protocol = protocol
-            self._transport.set_protocol(self)
+            transport.set_protocol(self)
         else:
             # The server has closed it already: what it has sent is read all the same.
             self._at_end = True
