@@ -191,7 +191,8 @@ class WebServer:
         place = PublicEndpoint(self._web, bound[0], secret, node_address())
         logins = Logins(self._web, self._keyring, signer, place, self._ledger, self._siblings)
         shares = Shares(self._web, logins, signer, self._ledger, place, self._gateway.held)
-        watchers = Watchers(shares, self._gateway.held, self._events)
+        workers = self._siblings.count if self._siblings is not None else 1
+        watchers = Watchers(shares, self._gateway.held, self._events, workers)
         self._state = WebState(
             self._web, self._gateway, logins, place, self._events, watchers, self._ssh_port, self._siblings
         )

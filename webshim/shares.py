@@ -48,7 +48,14 @@ class Share:
 
 
 class BadShare(Exception):
-    """A link that shows nothing. The message is one sentence for who has opened it."""
+    """A link that shows nothing. The message is one sentence for who has opened it.
+
+    ``principal`` is that of a link that was signed here, for the operator.
+    """
+
+    def __init__(self, reason: str, principal: Principal | None = None) -> None:
+        super().__init__(reason)
+        self.principal = principal
 
 
 class Shares:
@@ -89,11 +96,18 @@ class Shares:
             await self._ledger.look_up(principal.user, principal.id)
         token = self._ledger.of(principal.user).tokens.get(principal.id)
         if token is None or token.shared is None:
-            raise BadShare(EXPIRED if principal.expires <= time.time() else REVOKED)
-        share = Share(principal, token.source, token.shared)
+            raise BadShare(EXPIRED if principal.expires <= time.time() else REVOKED, principal)
+        shared = token.shared
+        ends = self._ends(principal.issued, principal.expires)
+        owner = replace(principal, expires=ends, proof=shared.proof, certificate=shared.certificate)
+        share = Share(owner, token.source, shared)
         if reason := self.over(share):
-            raise BadShare(reason)
+            raise BadShare(reason, principal)
         return share
+
+    def _ends(self, made: float, ends: float) -> float:
+        """Return when a link ends: operators may have shortened the longest time since."""
+        return min(ends, made + self._web.share_lifetime)
 
     def over(self, share: Share) -> str:
         """Return why a link is good no longer, as a sentence; empty: it is."""
@@ -116,7 +130,8 @@ class Shares:
         principal = self._logins.proven(who, "share", seconds)
         found = await self._held.named(who.user, name, session)
         principal = replace(principal, id=secrets.token_hex(8))
-        shared = Shared(name, session, found.id, types)
+        shared = Shared(name, session, found.id, types, principal.proof, principal.certificate)
+        principal = replace(principal, proof="", certificate=None)  # anybody can read what is in a link
         token = Token(
             principal.id, principal.issued, principal.expires, who.source, who.fingerprint, shared=shared
         )  # fmt: skip
@@ -208,4 +223,5 @@ class Shares:
         await self._ledger.refresh()
         now = time.time()
         tokens = sorted(self._ledger.of(request.identity.user).tokens.values(), key=lambda one: one.made)
-        return [(one, one.shared) for one in tokens if one.shared is not None and not one.revoked and one.ends > now]
+        links = [replace(one, ends=self._ends(one.made, one.ends)) for one in tokens if one.shared is not None]
+        return [(one, one.shared) for one in links if one.shared is not None and not one.revoked and one.ends > now]

@@ -255,6 +255,7 @@ class SessionSocket:
         self._restarts = session.output.restarts
         self._replayed = session.replayed
         self._sent_state = session.state
+        self._sent_watchers = ()  # the page begins anew with them too
         resumed = start.snapshot is None
         self.send(encode(
             "hello", session=session.id, state=session.state, start="resume" if resumed else "snapshot",

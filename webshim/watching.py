@@ -32,7 +32,7 @@ from webshim.session import WebSession
 from webshim.shares import BadShare, Share, Shares
 from webshim.socket import SessionSocket
 
-# Who watches at once at one gateway: each is an exec in a sandbox.
+# Who watches at once at one gateway: each is an exec in a sandbox. Each worker takes its part of them.
 MOST_BY_LINK = 8
 MOST_BY_USER = 16
 MOST = 128
@@ -43,6 +43,7 @@ LARGEST_COLUMNS, LARGEST_ROWS = 1000, 500
 # Seconds for which a broken connection to the sandbox is opened again; then the page comes back.
 REATTACH_SECONDS = 20.0
 ENDED = "the session has ended, and this link with it."
+RESTARTS = "the gateway restarts"
 UNREACHABLE = "the session has ended, or cannot be reached now."
 NOBODY = Principal("", "share", "", "", 0.0, 0.0)
 
@@ -66,6 +67,8 @@ class Watchers:
     shares: Shares
     held: HeldSessions
     events: Events
+    workers: int = 1
+    draining: bool = False
     sockets: set[WatcherSocket] = field(default_factory=set)
     opened: RateLimit = field(default_factory=RateLimit)
 
@@ -75,14 +78,17 @@ class Watchers:
 
     @contextmanager
     def watching(self, socket: WatcherSocket, share: Share) -> Iterator[None]:
-        """Count a socket while the body runs. Raises ``Broken`` if a limit is reached."""
+        """Count a socket while the body runs. Raises ``Broken`` if a limit is reached, or the gateway drains."""
+        if self.draining:
+            raise Broken(RESTARTS, "unavailable", Close.RESTART)
         here = [one.share for one in self.sockets if one.share is not None]
         by_link = sum(one.id == share.id for one in here)
         by_user = sum(one.principal.user == share.principal.user for one in here)
-        if by_link >= MOST_BY_LINK or by_user >= MOST_BY_USER or len(here) >= MOST:
-            raise Broken("as many people watch as may; try again later.", "limit", Close.FULL)
-        if not self.opened.due(share.id, MOST_OPENED):
-            raise Broken("this link was opened too often just now; try again in a minute.", "limit", Close.FULL)
+        full = ((by_link, MOST_BY_LINK), (by_user, MOST_BY_USER), (len(here), MOST))
+        if any(count >= self._part(most) for count, most in full):
+            raise self._too_many(socket, share, "as many people watch as may; try again later.")
+        if not self.opened.due(share.id, self._part(MOST_OPENED)):
+            raise self._too_many(socket, share, "this link was opened too often just now; try again in a minute.")
         shared = share.shared
         events = self.events.context(user=share.principal.user, id=share.id, source=socket.source)
         socket.share = share
@@ -96,11 +102,18 @@ class Watchers:
             self.sockets.discard(socket)
             events.emit(Code.SHARE_CLOSED, reason=socket.why)
 
-    def refused(self, source: str, reason: str) -> None:
-        """Report a link that was not accepted."""
+    def _part(self, most: int) -> int:
+        return max(1, most // self.workers)
+
+    def _too_many(self, socket: WatcherSocket, share: Share, reason: str) -> Broken:
+        self.refused(socket.source, reason, share.principal)
+        return Broken(reason, "limit", Close.FULL)
+
+    def refused(self, source: str, reason: str, principal: Principal | None) -> None:
+        """Report a link that was not accepted; ``principal``: its own, if it was one of ours."""
         self.events.emit(
             Code.WEB_REFUSED, stranger=Stranger(network_of(source), 1), reason=f"link to a session: {reason}",
-            source=source,
+            source=source, user=principal.user if principal else None, id=principal.id if principal else None,
         )  # fmt: skip
 
     def recheck(self) -> None:
@@ -110,9 +123,10 @@ class Watchers:
                 socket.cut(Close.LOGIN, reason)
 
     def restart(self) -> None:
-        """End all sockets: their pages find the next gateway."""
+        """End all sockets, also those whose link is still looked up: their pages find the next gateway."""
+        self.draining = True
         for socket in self.sockets:
-            socket.end(Close.RESTART, "the gateway restarts")
+            socket.end(Close.RESTART, RESTARTS)
 
 
 class WatcherSocket(SessionSocket):
@@ -155,7 +169,7 @@ class WatcherSocket(SessionSocket):
         try:
             share = await self._watchers.shares.opened(frame.share, self.source)
         except BadShare as error:
-            self._watchers.refused(self.source, str(error))
+            self._watchers.refused(self.source, str(error), error.principal)
             raise Broken(str(error), "ended", Close.LOGIN) from error
         except GateError as error:
             raise Broken(str(error), "unavailable", Close.RESTART) from error

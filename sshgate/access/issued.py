@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from sshgate.access.identity import Certified
 from sshgate.errors import LimitReached
 
 # Per user, including revoked tokens: each is kept until it would have expired.
@@ -23,6 +24,9 @@ class Shared:
     id: str
     types: bool
     """Whether who opens the link may type."""
+    proof: str = ""
+    """What must stay true of its owner, as ``webshim.credentials.Principal.proof``. The link does not show it."""
+    certificate: Certified | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import array
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 import time
@@ -57,6 +58,8 @@ class Attachment:
         # Whether it only watches; and what it knows of its session's `state`.
         self.watches = False
         self.states = -1
+        # When one that watches was last shown a screen.
+        self.screen_at = 0.0
         # The socket of the client's agent; the beginning of what may be an answer of its terminal.
         self.agent = ""
         self.begun = b""
@@ -79,6 +82,17 @@ class Attachment:
                 pass
             os.close(fd)
         self.control.close()
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        self.output += HEAD.pack(kind, len(payload)) + payload
+
+    def fail(self, code: str) -> None:
+        self.send(Kind.FAILED, code.encode())
+        self.last = True
+
+    def is_slow(self) -> bool:
+        """Whether it watches, and output that it has not had is kept no longer."""
+        return self.watches and self.joined and self.offset < self.session.start
 
     def is_silent(self, now: float) -> bool:
         return now - self.last_frame > (PARKED_SECONDS if self.session is None else SILENT_SECONDS)
@@ -173,6 +187,15 @@ class Watcher:
             # Without interest it is unregistered: epoll always reports a hang-up.
             self.epoll.unregister(fd)
         self.masks[fd] = mask
+
+    def notice_ends(self) -> None:
+        """Wake up when a program has ended."""
+        self.wake, wake_end = os.pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(wake_end, False)
+        signal.set_wakeup_fd(wake_end)
+        signal.signal(signal.SIGCHLD, lambda number, where: None)
+        self.watch(self.wake, select.EPOLLIN, None)
 
     def unwatch(self, fd: int) -> None:
         self.watch(fd, 0, None)

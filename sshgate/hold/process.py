@@ -350,12 +350,15 @@ class HeldProcess:
         attempt = 0
         while self._sandbox.usable:
             try:
+                how = "watch" if self._wish.how == "watch" else "resume"
                 async with asyncio.timeout(until - time.monotonic()):
-                    self._line = await Line.open(self._sandbox)
+                    # Who watches begins nothing where no resident runs.
+                    self._line = await (Line.find if how == "watch" else Line.open)(self._sandbox)
+                if self._line is None:
+                    raise SessionGone(GONE)
                 redraw = not placed or self._drawing
                 self._drawn.clear()
                 self._drawing = False
-                how = "watch" if self._wish.how == "watch" else "resume"
                 await self._join({"how": how, "id": self.session, "offset": self._offset, "redraw": redraw})
             except TimeoutError:
                 return False

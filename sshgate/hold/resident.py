@@ -36,9 +36,11 @@ LONGEST_FRAME = 2 << 20
 ACK_SECONDS = 0.05
 ACK_BYTES = 16 * 1024
 ATTACHMENTS = 64
-# Of them, those that watch: they must leave room for the user. Seconds between two redraws on their account.
+# Of them, those that watch: they must leave room for the user. Seconds between two redraws on their account; and, for
+# each of them, between two screens of one that falls behind: a screen takes some 50 ms.
 WATCHERS = 24
 WATCHERS_PAUSE = 5.0
+SCREEN_PAUSE = 0.5
 # Ended sessions whose status is kept until it was reported.
 ENDED_KEPT = 32
 # Clients of one session that showed no sign of life and must not come back by themselves.
@@ -67,6 +69,7 @@ class Resident(Watcher):
         self.used = time.monotonic()
         self.keeps = NEVER_USED_SECONDS
         self.looked = time.monotonic()
+        self.pause = 0.0
 
     def open(self) -> None:
         """Listen, also again after the socket was deleted. Raises ``OSError``, also where another resident does."""
@@ -76,15 +79,6 @@ class Resident(Watcher):
         self.watch(self.entrance.listener.fileno(), select.EPOLLIN, self.entrance)
         for session in self.sessions.values():
             session.point_agent()
-
-    def notice_ends(self) -> None:
-        """Wake up when a program has ended."""
-        self.wake, wake_end = os.pipe()
-        os.set_blocking(self.wake, False)
-        os.set_blocking(wake_end, False)
-        signal.set_wakeup_fd(wake_end)
-        signal.signal(signal.SIGCHLD, lambda number, where: None)
-        self.watch(self.wake, select.EPOLLIN, None)
 
     def run(self) -> None:
         while self.sessions or self.attachments or self.ended or time.monotonic() - self.used < self.keeps:
@@ -127,12 +121,14 @@ class Resident(Watcher):
         due += [session.redraw_at for session in self.sessions.values() if session.redraw_at]
         due += [one.wait_until for one in self.attachments if one.waits]
         due += [one.owes_since + ACK_SECONDS for one in self.attachments if one.owes_since and len(one.output) < OUTBOX]
+        due += [one.screen_at + self.pause for one in self.attachments if one.is_slow() and len(one.output) < OUTBOX]
         return max(0.0, min(due) - now)
 
     def due(self) -> None:
         now = time.monotonic()
         if self.sessions or self.attachments:
             self.used = now
+        self.pause = SCREEN_PAUSE * sum(one.watches for one in self.attachments)
         for session in self.sessions.values():
             if session.redraw_at and session.redraw_at <= now:
                 session.redraw_at = 0.0
@@ -211,20 +207,11 @@ class Resident(Watcher):
                 if not waiting.waits or (session is not None and not session.attached):
                     self.decide(waiting)
 
-    def send(self, one: Attachment, kind: int, payload: bytes = b"") -> None:
-        one.output += HEAD.pack(kind, len(payload)) + payload
-
-    def fail(self, one: Attachment, code: str) -> None:
-        self.send(one, Kind.FAILED, code.encode())
-        one.last = True
-
     def flush(self, one: Attachment) -> None:
         session = one.session
         while one in self.attachments:
             if one.joined and session is not None and len(one.output) < OUTBOX:
-                if one.wish.get("states") and one.states != session.states:
-                    one.states = session.states
-                    self.send(one, Kind.STATE, session.state())
+                self.send_state(one, session)
                 if one.owes_since:
                     self.acknowledge(one, session)
                 self.fill(one, session)
@@ -243,30 +230,38 @@ class Resident(Watcher):
         if one in self.attachments:
             self.watch(one.outgoing, select.EPOLLOUT if one.output else 0, one)
 
+    def send_state(self, one: Attachment, session: Session) -> None:
+        if one.wish.get("states") and one.states != session.states:
+            one.states = session.states
+            one.send(Kind.STATE, session.state())
+
     def fill(self, one: Attachment, session: Session) -> None:
         """Queue output of the session, and its end after the last: that counts once the client has it."""
         if one.offset < session.start:
+            if one.is_slow() and session.status is None and one.screen_at + self.pause > time.monotonic():
+                return  # who has a link may read slowly, which must not cost others much
             self.show(one, session)
         while one.offset < session.end and len(one.output) < OUTBOX:
             at = one.offset - session.start
             data = bytes(session.ring[at : at + CHUNK])
-            self.send(one, Kind.OUTPUT, OFFSET.pack(one.offset) + data)
+            one.send(Kind.OUTPUT, OFFSET.pack(one.offset) + data)
             one.offset += len(data)
         if session.status is not None and one.offset == session.end and not one.finished:
-            self.send(one, Kind.ENDED, json.dumps(session.status).encode())
+            one.send(Kind.ENDED, json.dumps(session.status).encode())
             one.finished = True
 
     def show(self, one: Attachment, session: Session, narrower: bool = False) -> None:
         """Queue what a fresh terminal is shown first, and go on at the end of the output."""
         if one.watches:
             one.size = session.size
+            one.screen_at = time.monotonic()
         shown, redraw = first_shown(
             session.modes, bytes(session.ring), session.start == 0, one.size[1], session.old_title, narrower
         )
         one.offset = session.end
         for at in range(0, len(shown), CHUNK):
-            self.send(one, Kind.SCREEN, OFFSET.pack(one.offset) + shown[at : at + CHUNK])
-        self.send(one, Kind.OUTPUT, OFFSET.pack(one.offset))  # the screen is complete
+            one.send(Kind.SCREEN, OFFSET.pack(one.offset) + shown[at : at + CHUNK])
+        one.send(Kind.OUTPUT, OFFSET.pack(one.offset))  # the screen is complete
         if redraw and session.status is None:
             session.redraw(WATCHERS_PAUSE if one.watches else 0.0)
 
@@ -308,18 +303,18 @@ class Resident(Watcher):
         if kind == Kind.JOIN:
             self.join(one, json.loads(payload.decode()))
         elif kind == Kind.LIST:
-            self.send(one, Kind.LISTED, listed([*self.sessions.values(), *reversed(self.unreported())]))
+            one.send(Kind.LISTED, listed([*self.sessions.values(), *reversed(self.unreported())]))
             one.last = True
         elif kind == Kind.END:
             found = self.sessions.get(payload.decode())
             if found is None:
-                self.fail(one, "none")
+                one.fail("none")
             else:
                 found.hang_up()
-                self.send(one, Kind.LISTED, b"[]")
+                one.send(Kind.LISTED, b"[]")
                 one.last = True
         elif kind == Kind.PING:
-            self.send(one, Kind.PONG)
+            one.send(Kind.PONG)
         elif kind == Kind.ALIVE:
             for waiting in list(self.attachments):
                 if one in waiting.waits:
@@ -330,7 +325,7 @@ class Resident(Watcher):
             ids = payload.decode().split()
             for each in self.ended:
                 each.reported |= each.id in ids
-            self.send(one, Kind.PONG)
+            one.send(Kind.PONG)
             one.last = session is not None and session.reported
         elif session is None or session.status is not None:
             return
@@ -359,7 +354,7 @@ class Resident(Watcher):
             one.waits = [other for each in self.sessions.values() for other in each.attached]
             one.wait_until = time.monotonic() + PROBE_SECONDS
             for other in one.waits:
-                self.send(other, Kind.PROBE)
+                other.send(Kind.PROBE)
         if not one.waits:
             self.decide(one)
 
@@ -369,21 +364,21 @@ class Resident(Watcher):
         wish = one.wish
         one.watches = wish["how"] == "watch"
         if one.watches and sum(each.watches for each in self.attachments) > WATCHERS:
-            self.fail(one, "watched")
+            one.fail("watched")
             return
         found, refusal = wished(one, self.sessions, self.ended)
         if refusal:
-            self.fail(one, refusal)
+            one.fail(refusal)
             return
         made = found is None
         if found is None:
             if len(self.sessions) >= int(wish["most"]):
-                self.fail(one, "full")
+                one.fail("full")
                 return
             try:
                 found = self.begin(one, str(wish["name"]) if wish["how"] == "named" else "", wish)
             except OSError as error:
-                self.fail(one, "start " + (error.strerror or "failed"))
+                one.fail("start " + (error.strerror or "failed"))
                 return
         self.attach(one, found, made)
 
@@ -404,7 +399,8 @@ class Resident(Watcher):
             "name": session.name, "id": session.id, "pid": session.pid, "made": made,
             "received": received, "offset": one.offset, "end": session.end, "past": [each.describe() for each in past],
         }  # fmt: skip
-        self.send(one, Kind.JOINED, json.dumps(answer).encode())
+        one.send(Kind.JOINED, json.dumps(answer).encode())
+        self.send_state(one, session)  # before the first screen: it is laid out for this size
         narrower = one.size[0] < session.size[0]
         if not one.watches:
             if not resumed or session.active is None:
@@ -413,7 +409,7 @@ class Resident(Watcher):
         if fresh:
             self.show(one, session, narrower and not one.watches)
         elif resumed and session.status is None and one.wish.get("redraw"):
-            session.redraw()
+            session.redraw(WATCHERS_PAUSE if one.watches else 0.0)
         one.joined = True
 
     def unreported(self) -> list[Session]:
@@ -457,7 +453,7 @@ class Resident(Watcher):
         if late or one.output or one.offset < session.end or taken - one.reported >= ACK_BYTES:
             one.owes_since = 0.0
             one.reported = taken
-            self.send(one, Kind.TAKEN, OFFSET.pack(taken))
+            one.send(Kind.TAKEN, OFFSET.pack(taken))
 
     def update(self, session: Session) -> None:
         """Read the terminal while the active client keeps up, or while nobody is there."""

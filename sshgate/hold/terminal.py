@@ -66,6 +66,8 @@ class Session:
         # Bytes of each client's input that have come, and those of them that the program's terminal has taken.
         self.received: dict[str, int] = {}
         self.taken: dict[str, int] = {}
+        # Of these clients, those that watch: they are forgotten first, however many come.
+        self.guests: set[str] = set()
         self.attached: list[Attachment] = []
         # Who watches by a link: nothing of the session depends on them. The count grows with each change of `state`.
         self.watchers: list[Attachment] = []
@@ -130,7 +132,10 @@ class Session:
             return self.remember(one.client)
         self.watchers.append(one)
         self.states += 1
-        return self.remember(one.client) if one.wish.get("types") else 0
+        if not one.wish.get("types"):
+            return 0
+        self.guests.add(one.client)
+        return self.remember(one.client)
 
     def without(self, one: Attachment) -> None:
         """Take note that a client has left."""
@@ -324,9 +329,11 @@ class Session:
         self.received[client] = received
         here = {one.client for one in self.attached + self.watchers}
         left = [one for one in self.received if one != client and one not in here]
+        left.sort(key=lambda one: one not in self.guests)
         for gone in left[: max(0, len(self.received) - CLIENTS)]:
             del self.received[gone]
             self.taken.pop(gone, None)
+            self.guests.discard(gone)
         return received
 
     def set_size(self, other: bool = False) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from sshgate.errors import LimitReached, StartFailed
 from sshgate.hold import listing, process
-from sshgate.hold.answers import State
+from sshgate.hold.answers import GONE, State
 from sshgate.hold.frames import HEAD, OFFSET, Kind
 from sshgate.hold.line import LONGEST, Line, NoResident, OtherVersion, _hello
 from sshgate.hold.process import (
@@ -153,10 +153,18 @@ async def test_who_watches_is_after_a_lost_exec_still_who_watches(far: Exec, mon
     made = HeldProcess(cast(Sandbox, Gone()), Line(far, b""), wish, alive)
     far.answer(made=False)
     await made.launch(Program(Request(Shell(), Terminal())))
-    other = await again(made, far, monkeypatch, 0)
+    other = await again(made, far, monkeypatch, 0, "find")
     await asyncio.sleep(0.1)
     for one in (far, other):
         assert json.loads(one.written[HEAD.size :][: HEAD.unpack_from(one.written)[1]])["how"] == "watch"
+
+    async def none(sandbox: Sandbox) -> None:
+        return None
+
+    # Where no resident runs any more, it does not start one.
+    monkeypatch.setattr(Line, "find", none)
+    other.output.put_nowait(None)
+    assert await ended(made) == Lost(GONE)
     await made.close()
 
 
@@ -378,7 +386,9 @@ async def test_a_session_is_resumed_where_the_client_was_or_not_at_all(far: Exec
     await made.close()
 
 
-async def again(placed: HeldProcess, far: Exec, monkeypatch: pytest.MonkeyPatch, offset: int) -> Exec:
+async def again(
+    placed: HeldProcess, far: Exec, monkeypatch: pytest.MonkeyPatch, offset: int, how: str = "open"
+) -> Exec:
     """Lose the exec, and answer the next one."""
     other = Exec()
 
@@ -386,7 +396,7 @@ async def again(placed: HeldProcess, far: Exec, monkeypatch: pytest.MonkeyPatch,
         other.answer(offset=offset, made=False)
         return Line(other, b"")
 
-    monkeypatch.setattr(Line, "open", opened)
+    monkeypatch.setattr(Line, how, opened)
     monkeypatch.setattr(Gone, "usable", True)
     far.output.put_nowait(None)
     await asyncio.sleep(0.1)

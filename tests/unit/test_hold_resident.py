@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import array
-import base64
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -14,116 +11,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sshgate.hold.frames import FULL, HEAD, HELLO, OFFSET, SIZE, Kind
-from sshgate.hold.line import _ATTACH, LONGEST, NONE, SOURCE, FrameReader
+from sshgate.hold.frames import FULL, HEAD, OFFSET, SIZE, Kind
+from sshgate.hold.line import _ATTACH, LONGEST, NONE
 from sshgate.hold.terminal import RING
+from tests.rig.resident import USUAL, Attached, attaching, running
 from tests.rig.waiting import until
 
-# It looks for idle shells more often than usual.
-MAIN = (
-    "import os,sys;s=open(0,'rb').read();g={'__name__':'x'};exec(compile(s,'resident','exec'),g);"
-    "g['LOOK_SECONDS']=.4;g['main'](%r,%d)"
-)
-
-USUAL = {"how": "new", "from": "here", "size": [80, 24, 0, 0], "program": "p", "shell": "", "detached": 600, "most": 20}
-
-
-class Attached:
-    """One attachment: two pipes whose far ends the resident has."""
-
-    def __init__(self, directory: Path, greeting: bytes = HELLO) -> None:
-        self.control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.control.connect(str(directory / "socket"))
-        theirs_in, self.to = os.pipe()
-        self.come, theirs_out = os.pipe()
-        rights = array.array("i", [theirs_in, theirs_out])
-        self.control.sendmsg([b"p"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        os.close(theirs_in)
-        os.close(theirs_out)
-        assert os.read(self.come, 64) == greeting
-        self._reader = FrameReader()
-        self.frames: list[tuple[int, bytes]] = []
-        self.typed = 0
-        self.ended = False
-
-    def send(self, kind: int, payload: bytes = b"") -> None:
-        os.write(self.to, HEAD.pack(kind, len(payload)) + payload)
-
-    def join(self, script: str = "exec cat", **wish: Any) -> dict[str, Any]:
-        own = {"client": os.urandom(4).hex(), "script": base64.b64encode(b"exec 3<&-;" + script.encode()).decode()}
-        self.send(Kind.JOIN, json.dumps({**USUAL, **own, **wish}).encode())
-        answer: dict[str, Any] = json.loads(self.until(Kind.JOINED))
-        return answer
-
-    def type(self, data: bytes) -> None:
-        self.send(Kind.INPUT, OFFSET.pack(self.typed) + data)
-        self.typed += len(data)
-
-    def take(self, seconds: float = 0.2) -> None:
-        """Take what comes within this time."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and select.select([self.come], [], [], left)[0]:
-            data = os.read(self.come, 1 << 16)
-            if not data:
-                self.ended = True
-                return
-            self.frames += self._reader.feed(data)
-
-    def until(self, kind: int, matches: Callable[[bytes], bool] = lambda payload: True) -> bytes:
-        for _ in range(150):
-            for found, payload in self.frames:
-                if found == kind and matches(payload):
-                    return payload
-            assert not self.ended, self.frames
-            self.take(0.1)
-        raise AssertionError(f"no {kind}, but {self.frames[-5:]}")
-
-    @property
-    def output(self) -> bytes:
-        return b"".join(payload[OFFSET.size :] for kind, payload in self.frames if kind in (Kind.OUTPUT, Kind.SCREEN))
-
-    def close(self) -> None:
-        os.close(self.to)
-        os.close(self.come)
-        self.control.close()
-
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path
-
-
-@pytest.fixture
-def resident(place: Path) -> Iterator[subprocess.Popen[bytes]]:
-    ready, theirs = os.pipe()
-    command = [sys.executable, "-IS", "-c", MAIN % (str(place), theirs)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs]) as process:
-        os.close(theirs)
-        assert process.stdin is not None
-        process.stdin.write(SOURCE)
-        process.stdin.close()
-        assert os.read(ready, 1) == b""
-        os.close(ready)
+def resident(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with running(tmp_path) as process:
         yield process
-        process.kill()
 
 
 @pytest.fixture
-def attach(resident: subprocess.Popen[bytes], place: Path) -> Iterator[Callable[[], Attached]]:
-    made: list[Attached] = []
-
-    def one() -> Attached:
-        made.append(Attached(place))
-        return made[-1]
-
-    yield one
-    assert resident.poll() is None
-    for each in made:
-        each.close()
+def attach(resident: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Callable[[], Attached]]:
+    with attaching(resident, tmp_path) as one:
+        yield one
 
 
 def test_what_is_typed_again_is_taken_once(attach: Callable[[], Attached]) -> None:
@@ -288,14 +195,14 @@ def test_only_the_active_client_answers_the_program(attach: Callable[[], Attache
     assert second.output.endswith(b"^Gx^[[?62;22c")
 
 
-def test_the_agent_is_that_of_the_client_that_came_last(attach: Callable[[], Attached], place: Path) -> None:
+def test_the_agent_is_that_of_the_client_that_came_last(attach: Callable[[], Attached], tmp_path: Path) -> None:
     def agent() -> Path:
         return Path(shown.until(Kind.OUTPUT, lambda payload: b"agent-" in payload)[OFFSET.size :].decode().strip())
 
     shown = attach()
     script = 'test "$SSH_AUTH_SOCK" = "$SSHGATE_AGENT" && echo $SSHGATE_AGENT; exec cat'
     name = shown.join(script, agents=True, agent="/tmp/one")["name"]
-    assert agent().parent == place
+    assert agent().parent == tmp_path
     assert agent().readlink() == Path("/tmp/one")
     second, third = attach(), attach()
     second.join(how="named", name=name, agent="/tmp/two")
@@ -312,15 +219,15 @@ def test_the_agent_is_that_of_the_client_that_came_last(attach: Callable[[], Att
     assert not agent().is_symlink()
 
 
-def test_a_socket_that_was_deleted_comes_back(attach: Callable[[], Attached], place: Path) -> None:
+def test_a_socket_that_was_deleted_comes_back(attach: Callable[[], Attached], tmp_path: Path) -> None:
     one = attach()
     name = one.join(agents=True, agent="/tmp/one")["name"]
-    for path in place.iterdir():
+    for path in tmp_path.iterdir():
         path.unlink()
-    place.rmdir()
-    until(lambda: (place / "socket").exists(), 10, "the socket")
+    tmp_path.rmdir()
+    until(lambda: (tmp_path / "socket").exists(), 10, "the socket")
     assert attach().join(how="named", name=name)["made"] is False
-    assert [path.readlink() for path in place.glob("agent-*")] == [Path("/tmp/one")]
+    assert [path.readlink() for path in tmp_path.glob("agent-*")] == [Path("/tmp/one")]
 
 
 def test_a_long_list_fits_into_a_frame_and_has_the_running_sessions_first(attach: Callable[[], Attached]) -> None:
@@ -361,10 +268,10 @@ def test_a_python_that_is_too_old_says_so_at_once() -> None:
     assert (done.stdout, done.returncode) == (NONE, 0)
 
 
-def test_an_attachment_too_many_reads_why(attach: Callable[[], Attached], place: Path) -> None:
+def test_an_attachment_too_many_reads_why(attach: Callable[[], Attached], tmp_path: Path) -> None:
     for _ in range(64):
         attach()
-    Attached(place, FULL).close()
+    Attached(tmp_path, FULL).close()
 
 
 def test_an_end_counts_as_reported_once_a_client_says_so(attach: Callable[[], Attached]) -> None:
@@ -395,74 +302,3 @@ def test_an_end_counts_as_reported_once_a_client_says_so(attach: Callable[[], At
     after.send(Kind.REPORTED, past["id"].encode())
     after.until(Kind.PONG)
     assert "lost" not in unreported()
-
-
-def state_of(one: Attached) -> dict[str, Any]:
-    found = [payload for kind, payload in one.frames if kind == Kind.STATE]
-    state: dict[str, Any] = json.loads(found[-1]) if found else {}
-    return state
-
-
-def test_who_watches_types_nothing_and_decides_no_size(attach: Callable[[], Attached]) -> None:
-    owner, watcher = attach(), attach()
-    joined = owner.join("trap 'stty size' WINCH;echo up;while read line;do echo got $line;done", states=True)
-    owner.until(Kind.OUTPUT, lambda payload: b"up" in payload)
-    answer = watcher.join(how="watch", id=joined["id"], size=[20, 5, 0, 0], states=True, **{"from": "192.0.2.7"})
-    assert (answer["made"], answer["id"]) == (False, joined["id"])
-    watcher.until(Kind.SCREEN, lambda payload: b"up" in payload)
-    watcher.type(b"not this\n")
-    for kind, payload in (
-        (Kind.RESIZE, SIZE.pack(10, 10, 0, 0)), (Kind.SIGNAL, b"h"), (Kind.SIGNAL, b"gKILL"), (Kind.END, b"1"),
-        (Kind.REPORTED, joined["id"].encode()), (Kind.JOIN, b"{}"),
-    ):  # fmt: skip
-        watcher.send(kind, payload)
-    owner.type(b"this\n")
-    watcher.until(Kind.OUTPUT, lambda payload: b"got this" in payload)
-    owner.take()
-    assert b"not this" not in owner.output
-    assert b"24 80" not in owner.output
-    assert state_of(owner) == state_of(watcher) == {"size": [80, 24], "watchers": ["192.0.2.7"]}
-    watcher.control.shutdown(socket.SHUT_RDWR)
-    owner.until(Kind.STATE, lambda payload: json.loads(payload)["watchers"] == [])
-
-
-def test_who_may_type_types_and_its_terminal_answers_nothing(attach: Callable[[], Attached]) -> None:
-    owner, watcher = attach(), attach()
-    joined = owner.join("stty -echo;echo up;while read line;do echo got $line;done", states=True)
-    owner.until(Kind.OUTPUT, lambda payload: b"up" in payload)
-    watcher.join(how="watch", id=joined["id"], types=True, size=[20, 5, 0, 0])
-    watcher.type(b"\x1b[?62;4c\x1b[1;1Rhe\x1b[Ollo\n")
-    owner.until(Kind.OUTPUT, lambda payload: b"got hello\r\n" in payload)
-    assert state_of(owner)["size"] == [80, 24]
-
-
-def test_who_only_watches_keeps_nothing_and_is_not_in_the_way(attach: Callable[[], Attached]) -> None:
-    owner, watcher, list_one, back = attach(), attach(), attach(), attach()
-    joined = owner.join("echo up;exec cat", shell="sh")
-    watcher.join(how="watch", id=joined["id"])
-    owner.control.shutdown(socket.SHUT_RDWR)
-    while not owner.ended:
-        owner.take(0.1)
-    list_one.send(Kind.LIST)
-    (one,) = json.loads(list_one.until(Kind.LISTED))
-    assert (one["from"], one["watchers"], one["detached"] > 0) == ([], ["here"], True)
-    assert back.join(how="auto", shell="sh")["id"] == joined["id"]
-    other = attach()
-    other.send(Kind.JOIN, json.dumps({**USUAL, "how": "watch", "id": "none", "client": "x"}).encode())
-    assert other.until(Kind.FAILED) == b"gone"
-
-
-def test_many_who_watch_leave_room_and_do_not_make_a_program_redraw_all_the_time(
-    attach: Callable[[], Attached],
-) -> None:
-    owner = attach()
-    joined = owner.join("trap 'echo drawn' WINCH;printf '\\033[?1049hup';while :;do sleep .05;done")
-    owner.until(Kind.OUTPUT, lambda payload: b"up" in payload)
-    for _ in range(24):
-        attach().join(how="watch", id=joined["id"])
-    late = attach()
-    late.send(Kind.JOIN, json.dumps({**USUAL, "how": "watch", "id": joined["id"], "client": "x"}).encode())
-    assert late.until(Kind.FAILED) == b"watched"
-    owner.take(1.5)
-    assert 1 <= owner.output.count(b"drawn") <= 4
-    attach().join()

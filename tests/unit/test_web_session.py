@@ -92,3 +92,15 @@ async def test_a_session_whose_page_goes_during_its_start_is_left_once_it_is_hel
     await asyncio.sleep(0.12)
     assert session.left
     assert not await session.alive()
+
+
+async def test_a_page_that_begins_anew_is_given_who_watches_again(session: WebSession) -> None:
+    socket = Socket(OWNER, "127.0.0.1", cast(Any, None), cast(Any, None))
+    wire = Wire(session, 0)
+    wire.socket, socket._websocket = socket, cast(Any, wire)
+    start = session.attach(socket, Attach("id", "ticket", "tab", 80, 24, None, False))
+    session.watchers = ("192.0.2.7",)
+    for _ in range(2):
+        socket._greet(session, start)
+        await socket._send_changes(session)
+    assert sum("192.0.2.7" in one for one in wire.sent) == 2

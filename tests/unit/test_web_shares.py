@@ -18,29 +18,37 @@ from webshim.public_endpoint import PublicEndpoint
 from webshim.shares import EXPIRED, REVOKED, TAKEN_AWAY, WRONG, BadShare, Shares
 
 SIGNER = Signer(b"k" * 32)
-SHARED = Shared("work", "build", "0123456789abcdef", types=False)
+SHARED = Shared("work", "build", "0123456789abcdef", False, "SHA256:key")
+
+
+class Held:
+    """A sandbox with one session."""
+
+    async def named(self, user: str, sandbox: str, name: str) -> Any:
+        return dataclasses.replace(SHARED, session=name)
 
 
 class Desk:
     """Shares over a ledger in memory, and links that are made past `share`."""
 
-    def __init__(self) -> None:
-        web = Web(public_url="https://term.example")
+    def __init__(self, **settings: Any) -> None:
+        web = Web(public_url="https://term.example", **settings)
         place = PublicEndpoint(web, Address("0.0.0.0", 31000))
         self.keys = Keys()
         self.ledger = Ledger(MemoryUserRecords())
         self.logins = Logins(web, self.keys, SIGNER, place, self.ledger)
-        self.shares = Shares(web, self.logins, SIGNER, self.ledger, place, cast(Any, None))
+        self.shares = Shares(web, self.logins, SIGNER, self.ledger, place, cast(Any, Held()))
 
     async def link(self, seconds: float = 600.0, purpose: Purpose = "share", shared: Shared | None = SHARED) -> str:
         now = time.time()
-        made = Principal("alice", "share", "SHA256:key", f"id-{now}", now, now + seconds)
+        made = Principal("alice", "share", "", f"id-{now}", now, now + seconds)
         await self.ledger.issue("alice", Token(made.id, now, now + 600, HERE, "SHA256:key", shared=shared))
         return SIGNER.sign(purpose, made)
 
     async def refusal(self, word: str, source: str = "198.51.100.9") -> str:
         with pytest.raises(BadShare) as refused:
             await self.shares.opened(word, source)
+        assert refused.value.principal == SIGNER.read("share", word)  # for the operator
         return str(refused.value)
 
 
@@ -56,6 +64,34 @@ async def test_a_link_is_good_until_its_end_its_revocation_or_the_end_of_its_key
     await desk.ledger.revoke("alice", share.id)
     assert desk.shares.over(share) == REVOKED
     assert await desk.refusal(word) == REVOKED
+
+
+@pytest.mark.parametrize("method", ["publickey", "certificate"])
+async def test_a_link_rests_on_the_key_that_made_it_and_does_not_show_it(method: str) -> None:
+    desk = Desk()
+    printed = await desk.shares.share(question(identity(method, "alice=work=build")))
+    word = printed.splitlines()[0].partition("#watch=")[2]
+    readable = SIGNER.read("share", word)  # but for the signature, anybody can
+    assert readable is not None
+    assert (readable.proof, readable.certificate) == ("", None)
+    owner = (await desk.shares.opened(word, "198.51.100.9")).principal
+    assert owner.proof == ("cert SHA256:key" if method == "certificate" else "SHA256:key")
+    assert (owner.certificate is not None) == (method == "certificate")
+    desk.keys.allowed = None
+    assert await desk.refusal(word) == TAKEN_AWAY
+
+
+async def test_a_shorter_longest_time_ends_links_that_were_made_before() -> None:
+    for most, left in ((0.0, 0), (60.0, 60)):
+        desk = Desk(share_lifetime=most)
+        word = await desk.link()
+        if left:
+            share = await desk.shares.opened(word, "198.51.100.9")
+            assert share.principal.expires == share.principal.issued + left
+            assert (await desk.shares.listed(question(identity()))).splitlines()[1].split()[4] != "10m"
+        else:
+            assert await desk.refusal(word) == EXPIRED
+            assert await desk.shares.listed(question(identity())) == "you have no links to sessions.\n"
 
 
 async def test_what_was_signed_for_something_else_is_no_link_and_a_link_is_nothing_else() -> None:

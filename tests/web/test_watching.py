@@ -158,7 +158,7 @@ async def test_a_link_shows_a_session_live_at_any_gateway_until_it_is_revoked(
     assert {one["user"] for one in mine} == {"dev"}
     codes = [one["event"] for one in mine]
     assert {one: codes.count(one) for one in codes} == {
-        "share.created": 1, "share.opened": 3, "share.closed": 3, "share.revoked": 1,
+        "share.created": 1, "share.opened": 3, "share.closed": 3, "share.revoked": 1, "web.refused": 1,
     }  # fmt: skip
     assert secret not in (served[0].place / "audit.jsonl").read_text()
 

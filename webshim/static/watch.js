@@ -61,7 +61,12 @@ class Watching {
       input: (bytes) => this._types && this._typing.push(bytes),
       resized: () => {},
       titled: () => {},
-      local: () => this._bar.warn("This link leads into the sandbox; only its owner can open it."),
+      local: () =>
+        this._bar.show(
+          "This link leads into the sandbox; only its owner can open it.",
+          [{ label: "OK", act: () => this._bar.hide() }],
+          { dim: false },
+        ),
       pasted: () => {},
       rang: () => {},
     });
