@@ -31,7 +31,7 @@ from sshgate.stream.terminal import Terminal
 RENEW = 2400.0
 # Seconds until a sandbox in which parking failed is tried again. A login that claims it starts its own launcher.
 AGAIN = 30.0
-# A resident that has ended soon after its start so often is not started again.
+# A resident that has not started, or has ended soon after that, so often is not started again.
 EARLY_ENDS = 3
 # Execs that are started at a time, so that logins take precedence on the nodes.
 AT_ONCE = 4
@@ -63,6 +63,11 @@ class _ParkingPlace:
     early_ends: int = 0
     tried: float = float("-inf")
     task: asyncio.Task[None] | None = None
+
+    def count_early_end(self) -> None:
+        """A resident has not started, or not lasted: the image's python3 may be such that each time."""
+        self.early_ends += 1
+        self.without_resident = self.early_ends >= EARLY_ENDS
 
 
 @dataclass(eq=False)
@@ -202,9 +207,10 @@ class Parking:
         try:
             for kind in kinds:
                 async with self._room:
-                    process = await self._park(place.sandbox, kind)
+                    process = await self._park(place, kind)
                 if process is None:
                     place.without_resident = True
+                    self._dismiss(place, kind)
                     continue
                 self._left(place, record.uid, kind, process)
                 if place.sandbox.fenced:
@@ -212,23 +218,36 @@ class Parking:
             place.tried = float("-inf")
         except GateError as error:
             log.debug("parking.failed", sandbox=record.name, reason=str(error))
+            if place.without_resident:
+                self._dismiss(place, "resident")
             # The sandbox may have recorded that it cannot be entered: replace it, so that a login tries for itself.
             fresh = self._enter(record) if self._places.get(record.uid) is place else None
             if fresh is not None:
+                # What is parked in the old one would not be handed out with the new one.
+                self._unwatch(place)
+                self._closing.start(place.sandbox.forget())
                 place.sandbox = fresh
         finally:
             place.task = None
 
-    async def _park(self, sandbox: Sandbox, kind: Kind) -> Process | None:
-        if kind == "resident":
-            return await self._attach(sandbox)
-        return await park(sandbox, Terminal() if kind == "terminal" else None, fresh=True)
+    async def _park(self, place: _ParkingPlace, kind: Kind) -> Process | None:
+        if kind != "resident":
+            return await park(place.sandbox, Terminal() if kind == "terminal" else None, fresh=True)
+        try:
+            return await self._attach(place.sandbox)
+        except GateError:
+            place.count_early_end()
+            raise
 
-    def _left(self, place: _ParkingPlace, uid: str, kind: Kind, process: Process) -> None:
+    def _dismiss(self, place: _ParkingPlace, kind: Kind) -> None:
+        """End the launcher of this kind that waits, if any."""
         old = place.waiting.pop(kind, None)
         if old is not None:
             old.watch.cancel()
             self._closing.start(dismiss(old.process))
+
+    def _left(self, place: _ParkingPlace, uid: str, kind: Kind, process: Process) -> None:
+        self._dismiss(place, kind)
         until = self._registry.now.mono + RENEW * (0.75 + self._jitter() / 2)
         watch = asyncio.create_task(self._see_end(place, uid, kind, process))
         place.waiting[kind] = _ParkedLauncher(process, until, watch)
@@ -240,9 +259,7 @@ class Parking:
         await process.read()
         place.waiting.pop(kind, None)
         if kind == "resident" and self._registry.now.mono - parked < AGAIN:
-            # The image's python3 may be such that a resident ends soon, each time.
-            place.early_ends += 1
-            place.without_resident = place.early_ends >= EARLY_ENDS
+            place.count_early_end()
         self._closing.start(process.close())
         self._wake(uid)
 
@@ -252,8 +269,11 @@ class Parking:
         self._closing.start(place.sandbox.forget())
 
     def _stop(self, place: _ParkingPlace) -> None:
+        self._unwatch(place)
+        if place.task is not None:
+            place.task.cancel()
+
+    def _unwatch(self, place: _ParkingPlace) -> None:
         for one in place.waiting.values():
             one.watch.cancel()
         place.waiting.clear()
-        if place.task is not None:
-            place.task.cancel()

@@ -125,6 +125,7 @@ class World:
         self.time = at(0)
         self.broken = False
         self.watched = self.python = True
+        self.failing = False
         self.attached = 0
         self.faults: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: self.faults.append(fault))
@@ -148,6 +149,8 @@ class World:
 
     async def _attach(self, sandbox: Sandbox) -> Process | None:
         self.attached += 1
+        if self.failing:
+            raise StartFailed("no.")
         if not self.python:
             return None
         process = await sandbox.start(launcher.PARKED_ARGV, None)
@@ -311,3 +314,31 @@ async def test_a_resident_that_ends_soon_each_time_is_not_started_for_ever(world
         for one in world.rooms[0].started:
             one.drop()
     assert world.attached == EARLY_ENDS
+
+
+async def test_a_resident_that_never_starts_is_not_tried_for_ever_and_leaves_no_launcher_behind(world: World) -> None:
+    world.profiles["default"] = ("terminal", "resident")
+    world.failing = True
+    world.registry.update(warm("a"))
+    for _ in range(EARLY_ENDS + 3):
+        await world.look()
+        world.pass_time(AGAIN + 1)
+    assert world.attached == EARLY_ENDS
+    # A launcher in a sandbox that was replaced is not handed out with the new one.
+    assert [room.forgotten for room in world.rooms] == [True] * EARLY_ENDS + [False]
+    assert set(world.rooms[-1].left) == {"terminal"}
+    assert world.parking.count == 1
+
+
+async def test_a_resident_that_cannot_be_renewed_is_let_go(world: World) -> None:
+    world.profiles["default"] = ("resident",)
+    world.registry.update(warm("a"))
+    await world.look()
+    world.python = False
+    world.pass_time(RENEW * 1.3)
+    for _ in range(3):
+        await world.look()
+    assert world.attached == 2
+    assert world.rooms[0].started[0].closed
+    assert world.parking.count == 0
+    assert world.parking.look() > world.time.mono
