@@ -26,7 +26,7 @@ from sshgate.stream.terminal import Terminal
 
 # Sandboxes of one request that are asked at a time.
 AT_ONCE = 4
-# Seconds for the answer of each when its sessions are counted for a login.
+# Seconds for the answers of all when a login's sessions are counted.
 COUNT_SECONDS = 5.0
 
 T = TypeVar("T")
@@ -74,8 +74,8 @@ class HeldSessions:
         """
         limit, name = granted.profile.limits.sessions_per_user, granted.name
         others = [other for other in self._provider.named.names(user) if other != name]
-        profiles = [self._profile(user, other) for other in others]
-        if name is None or wanted.how == "resume" or wanted.most + sum(_most(one) for one in profiles) <= limit:
+        guess = wanted.most + sum(self._guess(user, other) for other in others)
+        if name is None or wanted.how == "resume" or guess <= limit:
             return wanted
         counting = self._counting.get((user, name))
         if counting is None:  # many logins at once cause one round of questions
@@ -83,6 +83,11 @@ class HeldSessions:
             counting.add_done_callback(lambda _: self._counting.pop((user, name)))
         left = max(0, limit - await asyncio.shield(counting))
         return replace(wanted, most=left, of_user=limit) if left < wanted.most else wanted
+
+    def _guess(self, user: str, name: str) -> int:
+        """How many sessions a sandbox may have. One that the gateway named: one, or tabs would ask each other's."""
+        most = _most(self._profile(user, name))
+        return min(1, most) if is_given(name) else most
 
     async def _count(self, user: str, names: Iterable[str]) -> int:
         found = await self._ask_all(user, [one for one in names if _most(self._profile(user, one))], COUNT_SECONDS)
@@ -92,12 +97,11 @@ class HeldSessions:
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(name: str) -> Listed:
-            async with places:
-                try:
-                    async with asyncio.timeout(seconds):
-                        return Listed(name, await self._ask(user, name, listing.sessions))
-                except (GateError, TimeoutError) as error:
-                    return Listed(name, [], str(error) or "the sandbox does not answer.")
+            try:
+                async with asyncio.timeout(seconds), places:
+                    return Listed(name, await self._ask(user, name, listing.sessions))
+            except (GateError, TimeoutError) as error:
+                return Listed(name, [], str(error) or "the sandbox does not answer.")
 
         return list(await asyncio.gather(*(one(name) for name in names)))
 
@@ -113,7 +117,7 @@ class HeldSessions:
 
         async def end(sandbox: Sandbox) -> bool:
             found = await listing.end(sandbox, session)
-            if is_given(name) and not await listing.running(sandbox):
+            if found and is_given(name) and not await listing.running(sandbox):
                 await self._provider.named.end(user, name)
             return found
 
