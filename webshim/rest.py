@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -13,6 +14,7 @@ from msgspec import Meta, Struct
 
 from sshgate.access.connections import network_of
 from sshgate.config.values import is_given, is_label, matches
+from sshgate.errors import NoSuchSandbox
 from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Stranger
@@ -199,7 +201,8 @@ class Rest:
         if session is not None and not await self._state.sessions.removed(session):
             assert session.place is not None
             assert session.identity.login.name is not None
-            await self._end_held(session.user, session.identity.login.name, session.place.name)
+            with contextlib.suppress(NoSuchSandbox):
+                await self._end_held(session.user, session.identity.login.name, session.place.name)
         return web.Response(status=204)
 
     async def held(self, request: web.Request) -> web.Response:

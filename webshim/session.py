@@ -182,7 +182,7 @@ class WebSession:
         """Whether it waits, without a viewer, in the held session of this id of a sandbox."""
         place = self.place
         here = bool(held_id) and place is not None and place.id == held_id and self.identity.login.name == sandbox
-        return here and self.viewer is None and self.ending is None
+        return here and self.viewer is None and self.ending is None and not self._gone.is_set()
 
     @property
     def given(self) -> bool:

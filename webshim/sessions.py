@@ -14,7 +14,7 @@ import structlog
 
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.policy import grant
-from sshgate.config.values import given_name
+from sshgate.config.values import given_name, is_given
 from sshgate.errors import LimitReached
 from sshgate.hold.wishes import Place
 from sshgate.session import held
@@ -186,7 +186,9 @@ class Sessions:
         self._forget(session)
         place = session.place
         alive = ran and place is not None and place.ends and place.name and not place.ended
-        return not alive or session.given
+        name = session.identity.login.name
+        # With the sandbox everything in it is gone.
+        return not alive or (is_given(name) and self._gateway.existing_profile(session.user, name) is None)
 
     async def in_background(self, session: WebSession, run: Callable[[Login], Coroutine[Any, Any, None]]) -> bool:
         """Run something else in the session's sandbox, and wait for it.

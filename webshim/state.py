@@ -281,5 +281,5 @@ class WebState:
             if session.ending is None and not self.logins.stands(session.owner, session.identity.source):
                 self.events.emit(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")
                 if session.place is not None and session.given:
-                    session.place.ends = True
+                    session.place.forsaken = True
                 self.sessions.end(session, "your login is not valid any more.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -67,8 +68,15 @@ async def running(sandbox: Sandbox, but: str = "") -> bool:
         found = await sessions(sandbox)
     except GateError:
         return True
-    living = [one for one in found if not one.state.startswith("ended")]
-    return any(one.name != but or one.state != "detached" for one in living)
+    return any(not one.ended and (one.name != but or one.state != "detached") for one in found)
+
+
+async def others(sandbox: Sandbox, but: str = "") -> bool:
+    """Return whether a session of another name than ``but`` runs in a sandbox; false where that cannot be found out."""
+    try:
+        return any(not one.ended and one.name != but for one in await sessions(sandbox))
+    except GateError:
+        return False
 
 
 async def end(sandbox: Sandbox, name: str) -> bool:
@@ -83,6 +91,13 @@ async def end(sandbox: Sandbox, name: str) -> bool:
         found = True
         await asyncio.sleep(pause)
     raise StartFailed(f"the program of session {name} was hung up and goes on; end it by a signal, or end its sandbox.")
+
+
+async def end_detached(sandbox: Sandbox, name: str) -> None:
+    """Hang up a session if no client is in it. Where that cannot be done, it goes on."""
+    with contextlib.suppress(GateError):
+        if any(one.name == name and one.state == "detached" for one in await sessions(sandbox)):
+            await end(sandbox, name)
 
 
 async def _ask(sandbox: Sandbox, kind: int, payload: bytes = b"") -> bytes | None:

@@ -65,5 +65,7 @@ class Place:
     """The output below it is from before it was joined: nothing of it waits for an answer."""
     unwanted: bool = False
     """Whether the session is to end when the client leaves, if it was begun by joining."""
+    forsaken: bool = False
+    """Whether its login is over: the session is to end when the client leaves, if nobody else is in it."""
     ended: bool = False
     """Whether the session has ended because it was to end."""

@@ -24,8 +24,8 @@ Create = Callable[[Order, Notice], Coroutine[Any, Any, Sandbox]]
 
 # A channel without a request for this long will hardly make one.
 UNUSED_SECONDS = 10.0
-# Seconds after each failed attempt to delete a named sandbox that is over.
-END_PAUSES = (0.5, 2.0, 5.0)
+# Seconds before each attempt to delete a named sandbox that is over.
+END_PAUSES = (0.0, 0.5, 2.0)
 
 
 class PendingSandbox:
@@ -37,6 +37,8 @@ class PendingSandbox:
     """Seconds of its maximum lifetime that remained when the channel got it; ``None``: all of it."""
     over = False
     """Whether a named sandbox is deleted when the channel leaves."""
+    over_if_made = False
+    """Whether it is deleted then if this channel has made it: until that is known, others may be in it."""
 
     def __init__(self, holder: _Holder, order: Order, notice: Notice, speculative: SpeculativeClaim | None) -> None:
         self.order = order
@@ -123,7 +125,7 @@ class Claims:
                 yield pending
             finally:
                 try:
-                    if pending.over:
+                    if pending.over or (pending.over_if_made and pending.source != "joined"):
                         await self._end(order)
                 finally:
                     await named.leave()
@@ -146,10 +148,10 @@ class Claims:
         assert order.name is not None
         began = time.monotonic()
         for pause in END_PAUSES:
+            await asyncio.sleep(pause)
             try:
                 sandbox = await self._provider.named.end(order.user, order.name)
             except GateError:
-                await asyncio.sleep(pause)
                 continue
             if sandbox is not None:
                 ended = self._events.with_fields(session=order.session, sandbox=sandbox, profile=order.profile.name)

@@ -239,7 +239,8 @@ class Login:
             self.forwards.session(granted) as place,
         ):
             # What a page begins is over as well if it does not start.
-            pending.over = is_given(granted.name) and wanted is not None and wanted.placed and wanted.how == "new"
+            begins = wanted is not None and wanted.placed and wanted.how == "new"
+            pending.over_if_made = begins and is_given(granted.name)
             async with progress.show():
                 work = _enter(pending, granted, events, timings, client, partial(self._limited, granted, wanted), port)
                 wait = await wait_for_sandbox(client, work, interruptible=terminal is not None)
@@ -247,7 +248,7 @@ class Login:
                 events.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
                 return
             sandbox, process = wait.result
-            pending.over = False
+            pending.over_if_made = False
             place.entered(sandbox)
             outcome: Outcome | None = None
             cut = False

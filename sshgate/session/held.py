@@ -25,6 +25,8 @@ from sshgate.telemetry.events import EventContext
 
 # Seconds for a client's sign of life, so that its session's end counts as known to it.
 ANSWER_SECONDS = 2.0
+# Seconds in which a client that has moved to another gateway gets the end of its session there.
+READ_SECONDS = 3.0
 NEW = "new"
 """The name of a session, in a login name, that always begins one."""
 
@@ -141,12 +143,20 @@ async def is_over(sandbox: Sandbox, process: Process, client: Client, outcome: O
     """
     place = place_of(client)
     if not isinstance(process, HeldProcess):
-        return place is not None
+        return place is not None and not await listing.others(sandbox)
     if place is not None and (place.ends or (place.unwanted and process.made)):
-        return True
+        return not await listing.others(sandbox, process.name)
     if isinstance(outcome, Exited | Signalled) or not process.session:
+        if outcome is not None and await _gone(client):
+            await asyncio.sleep(READ_SECONDS)
         return not await listing.running(sandbox)
-    return isinstance(outcome, Expired) and place is not None and not await listing.running(sandbox, process.name)
+    if place is None or not (place.forsaken or isinstance(outcome, Expired)):
+        return False
+    if not await listing.running(sandbox, process.name):
+        return True
+    if place.forsaken:
+        await listing.end_detached(sandbox, process.name)
+    return False
 
 
 async def _answers(client: Client) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 
 from sshgate.config.model import Profile, SandboxPlace
+from sshgate.config.values import given_name
 from sshgate.errors import LimitReached
 from sshgate.hold import line, listing
 from sshgate.hold.answers import GONE
@@ -25,6 +26,7 @@ from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.interfaces import Order, Provider, Sandbox
 from sshgate.sandbox.launcher import Program
 from sshgate.sandbox.side_execs import DISMISS_SECONDS, dismiss
+from sshgate.session.subsystems.held_sessions import HeldSessions
 from sshgate.stream.interfaces import Break, Exec, Exited, Lost, Request, Resize, Shell, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.contract.kubernetes_namespace import BUSYBOX, namespace
@@ -417,6 +419,29 @@ async def test_sessions_are_looked_at_without_a_use_of_the_sandbox(provider: Pro
         assert [one.name for one in await listing.sessions(found)] == ["build"]
     assert [one.state for one in await provider.named.list("alice")] == ["detached"]
     await provider.named.end("alice", order.name or "")
+
+
+async def test_a_sandbox_that_the_gateway_named_stays_for_others_and_for_a_session_that_was_not_found(
+    provider: Provider,
+) -> None:
+    profile = Profile(image=IMAGE, runtime_class=RUNTIME_CLASS)
+    order = Order(profile, "alice", secrets.token_hex(5), given_name(secrets.token_bytes(5)))
+    name = order.name or ""
+    attachment = await provider.named.join(order, lambda text: None, lambda: lambda: None)
+    sandbox = attachment.sandbox
+    assert not await listing.others(sandbox)
+    held = HeldSessions(provider, lambda: {profile.name: profile})
+    assert not await held.end("alice", name, "other")
+    assert provider.named.profile("alice", name) is not None
+    client = await come(sandbox, b"echo up; sleep 60", wish=Wish("named", "build"))
+    await client.until(b"up")
+    assert await listing.others(sandbox)
+    assert await listing.others(sandbox, "other")
+    assert not await listing.others(sandbox, "build")
+    await client.process.close()
+    assert await held.end("alice", name, "build")
+    await attachment.leave()
+    assert provider.named.profile("alice", name) is None
 
 
 @pytest.mark.cluster

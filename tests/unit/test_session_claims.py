@@ -92,10 +92,16 @@ class Named:
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+        self.made = True
+        self.ended = 0
 
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         admit()
-        return Attachment(await self._rooms.create(order, notice), made=True, left=100.0, leaving=lambda: None)
+        return Attachment(await self._rooms.create(order, notice), made=self.made, left=100.0, leaving=lambda: None)
+
+    async def end(self, user: str, name: str) -> str | None:
+        self.ended += 1
+        return None
 
 
 def granted(
@@ -233,3 +239,17 @@ async def test_each_channel_uses_its_own_claim_and_hears_of_its_own_sandbox() ->
             assert (one.source, two.source) == ("warm", "joined")
             assert rooms.made == 1
     assert heard == ["starting"]
+
+
+async def test_one_that_goes_with_who_has_made_it_stays_for_others() -> None:
+    rooms = Rooms()
+    named = cast(Named, rooms.named)
+    async with claims(rooms) as mine:
+        async with mine.sandbox(granted("work"), "s1", print) as pending:
+            pending.over_if_made = True  # the client left before it was known whose it is
+        assert named.ended == 0
+        for named.made, ended in ((False, 0), (True, 1)):
+            async with mine.sandbox(granted("work"), "s2", print) as pending:
+                pending.over_if_made = True
+                await get(pending)
+            assert named.ended == ended

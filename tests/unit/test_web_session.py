@@ -104,3 +104,11 @@ async def test_a_page_that_begins_anew_is_given_who_watches_again(session: WebSe
         socket._greet(session, start)
         await socket._send_changes(session)
     assert sum("192.0.2.7" in one for one in wire.sent) == 2
+
+
+async def test_a_session_that_is_ending_waits_for_no_page(session: WebSession) -> None:
+    assert session.place is not None
+    session.place.id = "here"
+    assert session.waits_in("work", "here")
+    session.end("this session was ended.")
+    assert not session.waits_in("work", "here")

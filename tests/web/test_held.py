@@ -141,6 +141,21 @@ async def test_a_session_without_a_name_is_held_and_its_sandbox_ends_with_it(pag
     assert (await page.new(profile="unheld", lasting=True))["name"] is None
 
 
+async def test_who_ends_a_tab_ends_no_other_session_in_its_sandbox(page: Browser, dev: Ssh) -> None:
+    made = await page.new(lasting=True)
+    name, tab = made["name"], Tab(page, made["id"])
+    await tab.open(made["ticket"])
+    await tab.until(lambda: held_of(tab), "held session")
+    await asyncio.to_thread(joined_by_ssh, dev.as_user(f"dev={name}=build"), "echo be''gun", b"begun\r")
+    # One that begins in it, and is given up during the start.
+    late = await page.new(name=name, cols=80, rows=24)
+    assert (await page.ask("DELETE", f"api/sessions/{late['id']}"))[0] == 204
+    assert (await page.ask("DELETE", f"api/sessions/{tab.session}"))[0] == 204
+    assert [one["name"] for one in await listed(dev) if not one["state"].startswith("ended")] == ["build"]
+    assert (await page.ask("DELETE", f"api/held-sessions/{name}/build"))[0] == 204
+    assert name.encode() not in await asyncio.to_thread(sandboxes, dev)
+
+
 async def test_a_session_begun_by_ssh_goes_on_in_the_browser(page: Browser, dev: Ssh) -> None:
     work = dev.as_user("dev=work=build")
     await asyncio.to_thread(joined_by_ssh, work, "mark=ssh; seq -f line-%g 1 300; echo ou''t", b"out\r\n")

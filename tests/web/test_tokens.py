@@ -26,6 +26,11 @@ async def ask(user: Ssh, *words: str) -> Ended:
     return await asyncio.to_thread(user.run, *words, options=("-s",))
 
 
+def running(user: Ssh) -> list[dict[str, Any]]:
+    found = json.loads(user.run("sessions", "--json", options=("-s",)).out)
+    return [one for each in found for one in each["sessions"] if not one["state"].startswith("ended")]
+
+
 async def answered(gate: Gateway, word: str) -> int:
     headers = {"Authorization": f"Bearer {word}"}
     async with aiohttp.ClientSession() as http, http.get(f"{address(gate)}/api/me", headers=headers) as answer:
@@ -106,18 +111,26 @@ async def test_what_is_taken_away_stays_so_everywhere_and_over_a_restart(
 async def test_a_revoked_token_ends_the_sessions_that_it_made(
     gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
 ) -> None:
-    gate = gateway("local", web=section(), telemetry={"audit": "audit"})
+    gate = gateway("local", profiles={"default": {"hold": "named"}}, web=section(), telemetry={"audit": "audit"})
     user = user_at(gate)
     word = await asyncio.to_thread(token, user)
     headers = {"Authorization": f"Bearer {word}"}
     async with aiohttp.ClientSession(headers=headers) as http:
-        body = {"cols": 80, "rows": 24}
-        async with http.post(f"{address(gate)}/api/sessions", json=body) as answer:
-            assert answer.status == 201
-        await eventually(lambda: asyncio.to_thread(lambda: bool(events_of(gate, "sandbox.claim"))))
+
+        async def begin(**wanted: object) -> Any:
+            body = {"cols": 80, "rows": 24, **wanted}
+            async with http.post(f"{address(gate)}/api/sessions", json=body) as answer:
+                assert answer.status == 201
+                return (await answer.json())["name"]
+
+        await begin()
+        await begin(lasting=True)
+        await begin(name=await begin(lasting=True))
+        await eventually(lambda: asyncio.to_thread(lambda: len(running(user)) == 3))
         (issued,) = events_of(gate, "web.token_issued")
         assert (await ask(user, "revoke-token", issued["id"])).status == 0
-        await eventually(lambda: asyncio.to_thread(lambda: bool(events_of(gate, "sandbox.end"))), 10)
+        await eventually(lambda: asyncio.to_thread(lambda: len(events_of(gate, "sandbox.end")) >= 2), 10)
+        await eventually(lambda: asyncio.to_thread(lambda: running(user) == []), 10)
 
 
 @pytest.mark.local

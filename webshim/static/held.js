@@ -26,6 +26,7 @@ import { complain } from "./notices.js";
  */
 
 const PLACES_KEY = "sshgate.places";
+const LOOK_MS = 5000;
 
 /**
  * The page goes: remember where the sessions of its tabs are held.
@@ -50,9 +51,10 @@ export async function recallPlaces(known) {
     const kept = JSON.parse(sessionStorage.getItem(PLACES_KEY) ?? "[]");
     const places = kept.filter(({ name, held }) => !known(name, held.name));
     if (places.length === 0) return [];
-    /** @type {{sessions: HeldSession[]}} */
-    const { sessions } = await call("held-sessions");
-    const running = new Set(sessions.filter(({ state }) => !state.startsWith("ended")).map(({ sandbox, name }) => `${sandbox}=${name}`));
+    /** @type {{sessions: HeldSession[]} | null} */
+    const found = await Promise.race([call("held-sessions"), new Promise((late) => setTimeout(late, LOOK_MS, null))]);
+    if (!found) return places; // a sandbox does not answer; the others' tabs need not wait for it
+    const running = new Set(found.sessions.filter(({ state }) => !state.startsWith("ended")).map(({ sandbox, name }) => `${sandbox}=${name}`));
     return places.filter(({ name, held }) => running.has(`${name}=${held.name}`));
   } catch {
     return []; // the list on the home page has them

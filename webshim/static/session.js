@@ -125,10 +125,10 @@ export class Session {
   /** Make a new one on the server, with this panel's size. The panel is visible. */
   async create() {
     this._end();
+    // The sandbox that the gateway named has ended with its session.
+    if (this.id !== null && !this.held) this.name = ownName(this.name);
     this.id = null;
     this._ended = undefined;
-    // The sandbox that the gateway named has ended with its session.
-    if (!this.held) this.name = ownName(this.name);
     this._become("starting");
     this._bar.show("Starting …", [], { dim: false, soon: true });
     const size = this.screen?.size ?? {};
