@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import web
+from tests.browser.test_links import _point
 from tests.conftest import MakeGateway
 from tests.rig.browser import PATIENCE, Door, Visitor
 from tests.rig.gateway import Gateway, free_port
@@ -42,6 +43,15 @@ def test_a_stranger_watches_and_the_owner_knows_it(door: Door, visitors: Callabl
     owner.run("echo on''ly", "only")
     stranger.wait_line("only")
     assert not any("strange" in line for line in owner.lines())
+    owner.run("clear; echo http://local''host:8080/", "http://localhost:8080/")
+    stranger.wait_line("http://localhost:8080/")
+    stranger.page.keyboard.down("Control")
+    stranger.page.mouse.click(*_point(stranger))
+    stranger.page.keyboard.up("Control")
+    stranger.says("only its owner can open it")
+    stranger.press("OK")
+    stranger.page.locator(".state").wait_for(state="hidden")
+    owner.run("echo on''ly", "only")
     # A reload goes on; another address of the gateway is no login.
     stranger.page.reload()
     stranger.page.locator(".panel:visible").wait_for()

@@ -61,12 +61,7 @@ class Watching {
       input: (bytes) => this._types && this._typing.push(bytes),
       resized: () => {},
       titled: () => {},
-      local: () =>
-        this._bar.show(
-          "This link leads into the sandbox; only its owner can open it.",
-          [{ label: "OK", act: () => this._bar.hide() }],
-          { dim: false },
-        ),
+      local: () => this._leadsInside(),
       pasted: () => {},
       rang: () => {},
     });
@@ -78,6 +73,13 @@ class Watching {
     this._screen.show();
     // For tests, as the other page has it.
     Object.assign(globalThis, { sshgate: { shown: { screen: this._screen } } });
+  }
+
+  _leadsInside() {
+    const words = "This link leads into the sandbox; only its owner can open it.";
+    // Without a connection the bar says that already, and what can be done.
+    if (this._socket === null) this._bar.warn(words);
+    else this._bar.show(words, [{ label: "OK", act: () => this._bar.hide() }], { dim: false });
   }
 
   connect() {
