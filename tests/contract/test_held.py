@@ -438,7 +438,10 @@ async def test_a_sandbox_that_the_gateway_named_stays_for_others_and_for_a_sessi
     assert await listing.others(sandbox)
     assert await listing.others(sandbox, "other")
     assert not await listing.others(sandbox, "build")
+    assert await listing.running(sandbox, "build"), "a client is in it"
+    await listing.end_detached(sandbox, "build")
     await client.process.close()
+    assert not await listing.running(sandbox, "build")
     assert await held.end("alice", name, "build")
     await attachment.leave()
     assert provider.named.profile("alice", name) is None
