@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -68,6 +69,24 @@ def test_home_ends_what_it_lists(door: Door, visitors: Callable[..., Visitor]) -
     held_row(tab, "work=build: ").get_by_role("button", name="End").click()
     until(lambda: held_row(tab, "work=build").get_by_role("button").count() == 0, PATIENCE, "its end")
     assert door.ssh.as_user("dev=work").run("end", options=("-s",)).status == 0
+
+
+def test_tabs_come_back_although_a_sandbox_does_not_answer_and_a_typed_name_counts(
+    door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    with OnTerminal(door.ssh.as_user("dev=work=build").argv(options=("-tt",))) as terminal:
+        terminal.enter("mark=ssh; echo be''gun")
+        terminal.expect(b"begun\r\n")
+    tab = visitors(door).tab()
+    place = {"id": None, "profile": "default", "name": "work", "held": {"name": "build", "id": ""}, "title": ""}
+    kept = json.dumps(json.dumps([place]))
+    tab.page.add_init_script(f"sessionStorage.setItem('sshgate.places', {kept})")
+    tab.page.route("**/api/held-sessions", lambda route: None)
+    tab.open(door.link()).wait_state("connected").run("echo it is $mark", "it is ssh")
+    tab.new_session(name="web-0123456789").prompt()
+    assert b"web-0123456789" in door.ssh.run("sandboxes", options=("-s",)).out
+    for name in ("work", "web-0123456789"):
+        assert door.ssh.as_user(f"dev={name}").run("end", options=("-s",)).status == 0
 
 
 @pytest.mark.cluster
