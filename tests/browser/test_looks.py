@@ -9,16 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Route
 
 from tests.browser.conftest import end_sessions, web
 from tests.browser.test_hands import PHONE
 from tests.browser.test_touch import Fingers
 from tests.conftest import MakeGateway
-from tests.rig.browser import Door, Tab, Visitor
+from tests.rig.browser import PATIENCE, Door, Tab, Visitor
 from tests.rig.gateway import Gateway
 from tests.rig.looks import THEMES, Looks, compare, shoot
 from tests.rig.relay import Relay
 from tests.rig.ssh import Ssh
+from tests.rig.waiting import until
 
 STATIC = Path(__file__).parents[2] / "webshim/static"
 STILL = {"reduced_motion": "reduce"}
@@ -185,6 +187,21 @@ def test_the_typeface_is_there_and_has_every_sign(door: Door, visitors: Callable
         sorted(signs),
     )
     assert not others
+
+
+def test_a_typeface_that_comes_late_is_measured(door: Door, visitors: Callable[..., Visitor]) -> None:
+    tab = visitors(door).tab()
+    held: list[Route] = []
+    tab.page.route("**/fonts/*", lambda route: held.append(route))
+    tab.page.goto(door.link(), wait_until="domcontentloaded")
+    tab.page.locator("#welcome:visible").wait_for()
+    tab.new_session()
+    width = "({options, _core}) => _core._charSizeService.width / options.fontSize"
+    width = f"() => ({width})(sshgate.shown.screen.terminal)"
+    assert round(tab.page.evaluate(width), 3) != 0.6
+    for route in held:
+        route.continue_()
+    until(lambda: round(tab.page.evaluate(width), 3) == 0.6, PATIENCE, "the measures of its own typeface")
 
 
 def test_one_line_goes_through_the_bar(door: Door, visitors: Callable[..., Visitor]) -> None:

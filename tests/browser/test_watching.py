@@ -52,6 +52,15 @@ def test_a_stranger_watches_and_the_owner_knows_it(door: Door, visitors: Callabl
     stranger.press("OK")
     stranger.page.locator(".state").wait_for(state="hidden")
     owner.run("echo on''ly", "only")
+    stranger.page.keyboard.press("Control+Shift+E")
+    assert stranger.page.evaluate("() => document.activeElement.id") == "about"
+    owner.page.keyboard.press("Control+Shift+F")
+    search = owner.page.locator(".search").bounding_box()
+    watchers = owner.page.locator(".watchers").bounding_box()
+    assert search
+    assert watchers
+    assert watchers["y"] > search["y"] + search["height"]
+    owner.page.keyboard.press("Escape")
     # A reload goes on; another address of the gateway is no login.
     stranger.page.reload()
     stranger.page.locator(".panel:visible").wait_for()

@@ -1,6 +1,6 @@
 /** Sessions that go on in the person's sandboxes, whatever began them, a browser or ssh. */
 
-import { call, sentence } from "./api.js";
+import { call, ownName, sentence } from "./api.js";
 import { byId, element } from "./dom.js";
 import { since } from "./home.js";
 import { complain } from "./notices.js";
@@ -31,34 +31,50 @@ const LOOK_MS = 5000;
 /**
  * The page goes: remember where the sessions of its tabs are held.
  *
+ * @param {string} user the next one in this browser tab may be another
  * @param {Iterable<import("./session.js").Session>} sessions
  */
-export function rememberPlaces(sessions) {
+export function rememberPlaces(user, sessions) {
   const places = [...sessions].filter(({ state, name, held }) => !["ended", "failed"].includes(state) && name && held?.name);
-  const words = places.map(({ id, profile, name, held, title }) => ({ id, profile, name, held, title }));
-  sessionStorage.setItem(PLACES_KEY, JSON.stringify(words));
+  const kept = places.map(({ id, profile, name, held, title }) => ({ id, profile, name, held, title }));
+  sessionStorage.setItem(PLACES_KEY, JSON.stringify({ user, kept }));
 }
 
 /**
  * What the tabs showed before a reload, and this gateway has no session for; only what still runs.
  *
+ * @param {string} user
  * @param {(sandbox: string, name: string) => boolean} known
  * @returns {Promise<Place[]>}
  */
-export async function recallPlaces(known) {
+export async function recallPlaces(user, known) {
+  const unknown = (/** @type {Place} */ { name, held }) => !known(name, held.name);
   try {
-    /** @type {Place[]} */
-    const kept = JSON.parse(sessionStorage.getItem(PLACES_KEY) ?? "[]");
-    const places = kept.filter(({ name, held }) => !known(name, held.name));
-    if (places.length === 0) return [];
-    /** @type {{sessions: HeldSession[]} | null} */
-    const found = await Promise.race([call("held-sessions"), new Promise((late) => setTimeout(late, LOOK_MS, null))]);
-    if (!found) return places; // a sandbox does not answer; the others' tabs need not wait for it
-    const running = new Set(found.sessions.filter(({ state }) => !state.startsWith("ended")).map(({ sandbox, name }) => `${sandbox}=${name}`));
-    return places.filter(({ name, held }) => running.has(`${name}=${held.name}`));
+    /** @type {{user: string, kept: Place[]}} */
+    const last = JSON.parse(sessionStorage.getItem(PLACES_KEY) ?? "{}");
+    if (last.user !== user) return [];
+    const places = last.kept.filter(unknown);
+    // A sandbox may not answer; the others' tabs need not wait for it.
+    const late = new Promise((late) => setTimeout(late, LOOK_MS, places));
+    return (await Promise.race([goingOn(places), late]).catch(() => places)).filter(unknown);
   } catch {
     return []; // the list on the home page has them
   }
+}
+
+/**
+ * Those whose session a sandbox still holds. A sandbox that does not answer now is not over.
+ *
+ * @template {{name: string | null, held: import("./api.js").Held | null}} One
+ * @param {One[]} places
+ * @returns {Promise<One[]>}
+ */
+export async function goingOn(places) {
+  if (!places.some(({ held }) => held)) return [];
+  /** @type {{sessions: HeldSession[], errors: Record<string, string>}} */
+  const { sessions, errors } = await call("held-sessions");
+  const running = new Set(sessions.filter(({ state }) => !state.startsWith("ended")).map(({ sandbox, name }) => `${sandbox}=${name}`));
+  return places.filter(({ name, held }) => name && held && (Object.hasOwn(errors, name) || running.has(`${name}=${held.name}`)));
 }
 
 export class HeldList {
@@ -91,7 +107,8 @@ export class HeldList {
   /** @param {HeldSession} held */
   _row({ sandbox, name, program, title, state, watchers, age }) {
     const watched = watchers.length ? `, watched from ${watchers.join(", ")}` : "";
-    const words = `${sandbox}=${name}: ${title || program}, ${state}${watched}, ${since(age)} old`;
+    const called = ownName(sandbox) ? `${sandbox}=${name}: ` : "";
+    const words = `${called}${title || program}, ${state}${watched}, ${since(age)} old`;
     const button = (/** @type {string} */ label, /** @type {() => void} */ act) =>
       element("button", { type: "button", className: "button", "aria-label": `${label}: ${words}`, on: { click: act } }, label);
     const buttons = state.startsWith("ended")

@@ -8,7 +8,7 @@ import { byId } from "./dom.js";
 import { download, takeDrops, upload } from "./files.js";
 import { follow } from "./follow.js";
 import { followViewport, KeyBar } from "./keybar.js";
-import { HeldList, recallPlaces, rememberPlaces } from "./held.js";
+import { goingOn, HeldList, recallPlaces, rememberPlaces } from "./held.js";
 import { Home } from "./home.js";
 import { takePageKeys } from "./keys.js";
 import { askAboutPort } from "./links.js";
@@ -56,6 +56,7 @@ class Page {
     this._noticed = new Map();
     /** Whether one without a tab has called since the home page was looked at. */
     this._callsFromHome = false;
+    this._asking = false;
     /** @type {Map<HTMLElement, Session>} */
     this.sessions = new Map();
     this._panels = byId("panels");
@@ -122,14 +123,38 @@ class Page {
     }
     const alive = new Map(sessions.filter(({ state }) => state !== "ended").map((one) => [one.id, one]));
     for (const session of this.sessions.values()) {
-      if (session.state !== "idle" || session.id === null) continue;
-      const described = alive.get(session.id);
+      if (session.state !== "idle") continue;
+      const same = [...alive.values()].find(({ name, held }) => held && name === session.name && held.name === session.held?.name);
+      const described = alive.get(session.id ?? "") ?? same;
       if (described) session.adopt(described);
-      else if (session.id !== shown) this._drop(session);
     }
-    this._listed = sessions.filter(({ state }) => state !== "ended");
+    this._listed = [...alive.values()];
+    void this._forsake([...this.sessions.values()].filter((session) => this._unlisted(session) && session.id !== shown));
     this._home.show(sessions.filter(({ id }) => ![...this.sessions.values()].some((session) => session.id === id)));
     for (const described of sessions) this._attend(described);
+  }
+
+  /** A tab that is not attached, whose id this gateway does not have. @param {Session} session */
+  _unlisted({ state, id }) {
+    return state === "idle" && id !== null && !this._listed.some((one) => one.id === id);
+  }
+
+  /** Their tabs go, but for what a sandbox holds: another gateway has had that, and it is joined when it is shown. @param {Session[]} sessions */
+  async _forsake(sessions) {
+    if (this._asking || sessions.length === 0) return;
+    this._asking = true;
+    try {
+      const on = await goingOn(sessions);
+      for (const session of sessions) {
+        if (this.sessions.get(session.panel) !== session || !this._unlisted(session)) continue;
+        if (on.includes(session)) session.id = null;
+        else this._drop(session);
+      }
+    } catch {
+      // The next list asks again.
+    } finally {
+      this._asking = false;
+    }
   }
 
   /** A session's program has called while nobody was attached. @param {import("./api.js").Described} described */
@@ -188,18 +213,20 @@ class Page {
 
   /** Show what was shown before a reload, or the first one. What this gateway does not know is joined when it is shown. */
   async restore() {
+    const { user } = this._me;
     const shown = sessionStorage.getItem(SHOWN_KEY);
-    let last;
-    for (const place of await recallPlaces((sandbox, name) => this._knows(sandbox, name))) {
+    let last = [...this.sessions.values()].find(({ id }) => id === shown);
+    if (last) this._tabs.select(last.panel);
+    for (const place of await recallPlaces(user, (sandbox, name) => this._knows(sandbox, name))) {
       const session = this._add(place);
       if (place.id === shown) last = session;
     }
-    const all = [...this.sessions.values()];
-    const session = last ?? all.find(({ id }) => id === shown) ?? all[0];
-    if (session) this._tabs.select(session.panel);
-    else this._show(null);
+    const session = last ?? [...this.sessions.values()][0];
+    // A person may have opened one meanwhile.
+    if (session && !this.shown) this._tabs.select(session.panel);
+    else if (!session) this._show(null);
     // Not earlier: what is remembered is to be read first.
-    const remember = () => rememberPlaces(this.sessions.values());
+    const remember = () => rememberPlaces(user, this.sessions.values());
     window.addEventListener("pagehide", remember);
     document.addEventListener("visibilitychange", () => document.hidden && remember());
   }

@@ -90,7 +90,8 @@ export class Session {
   }
 
   get live() {
-    return this.id !== null && this.state !== "ended" && this.state !== "failed";
+    if (this.id === null) return this.state === "idle" && this.held !== null;
+    return this.state !== "ended" && this.state !== "failed";
   }
 
   /** Its panel is visible now. What needs a visible box is made only here, and what the server does not have yet. */
@@ -160,9 +161,10 @@ export class Session {
 
   /** End it on the server, with its sandbox unless that is a named one. */
   async end() {
-    const { id } = this;
+    const { id, name, held, live } = this;
     this._end();
     if (id !== null) await call(`sessions/${encodeURIComponent(id)}`, "DELETE");
+    else if (live && name && held) await call(`held-sessions/${encodeURIComponent(name)}/${encodeURIComponent(held.name)}`, "DELETE");
   }
 
   /** Let go of it; on the server it goes on. */

@@ -8,7 +8,7 @@ import { acceptCopies, harmless, takePastes } from "./clipboard.js";
 import { askToPaste } from "./dialogs.js";
 import { links } from "./links.js";
 import { onChange, settings, shownTheme } from "./settings.js";
-import { FONTS, THEMES } from "./themes.js";
+import { FONTS, THEMES, TYPEFACE } from "./themes.js";
 import { Touch } from "./touch.js";
 
 const SCROLLBACK = 10_000;
@@ -65,6 +65,8 @@ export class Screen {
     this._observer = new ResizeObserver(() => this._fitSoon());
     this._observer.observe(box);
     this._unwatch = onChange(() => this._restyle());
+    this._life = new AbortController();
+    document.fonts.addEventListener("loadingdone", (event) => this._typefaceCame(event), this._life);
   }
 
   /** @param {Listener} listener */
@@ -167,6 +169,7 @@ export class Screen {
   dispose() {
     this._observer.disconnect();
     this._unwatch();
+    this._life.abort();
     this.hide();
     this.terminal.dispose();
   }
@@ -174,6 +177,15 @@ export class Screen {
   /** The colour of what is selected while the focus is elsewhere. @param {string | null} colour null: the theme's */
   highlight(colour) {
     this._highlight = colour;
+    this._restyle();
+  }
+
+  /** After all: xterm.js has measured another one, and measures again only after a change. @param {FontFaceSetLoadEvent} event */
+  _typefaceCame({ fontfaces }) {
+    if (!fontfaces.some(({ family }) => TYPEFACE.includes(family))) return;
+    this.terminal.options.fontFamily = "monospace";
+    this.terminal.options.fontFamily = FONTS;
+    this.terminal.clearTextureAtlas();
     this._restyle();
   }
 

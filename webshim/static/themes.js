@@ -1,6 +1,6 @@
 /** The typeface, and the terminal's colours in the two themes; the page's own are in page.css. */
 
-const TYPEFACE = '"JetBrains Mono"';
+export const TYPEFACE = '"JetBrains Mono"';
 export const FONTS = `${TYPEFACE}, ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace`;
 const FONT_MS = 3000;
 

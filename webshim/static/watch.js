@@ -3,6 +3,7 @@
 import { asSentence } from "./api.js";
 import { Backoff } from "./backoff.js";
 import { byId, element } from "./dom.js";
+import { takeKeys } from "./keys.js";
 import { Playback } from "./playback.js";
 import { applyTheme, settings } from "./settings.js";
 import { Socket } from "./socket.js";
@@ -66,6 +67,9 @@ class Watching {
       rang: () => {},
     });
     this._screen.terminal.options.disableStdin = true;
+    const none = () => {};
+    const leave = () => ([...panel.querySelectorAll("button")].find((one) => one.checkVisibility()) ?? byId("about")).focus();
+    takeKeys(this._screen.terminal, { search: none, create: none, turn: none, leave });
     this._playback = new Playback(this._screen, () => {}, (offset) => this._parsed(offset));
     /** @type {Socket | null} */
     this._socket = null;
