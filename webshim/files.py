@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shlex
-from typing import NoReturn
+from collections import Counter
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 from aiohttp import web
@@ -14,6 +15,8 @@ from sshgate.session.interfaces import Login
 from sshgate.stream.interfaces import STDERR, Control, Exec, Exited, Lost, Outcome, Request
 from sshgate.stream.tasks import Event
 from sshgate.telemetry.codes import Code
+from webshim import directories
+from webshim.credentials import Principal
 from webshim.protocol import clean
 from webshim.responses import Refusal, answer
 from webshim.rest import Rest
@@ -21,9 +24,12 @@ from webshim.session import WebSession
 from webshim.state import WebState
 
 LONGEST_PATH = 4096
+# Entries of a directory that may be left out before a part of its list.
+FURTHEST = 1_000_000
 # Digits in the size of a file.
 LONGEST_NUMBER = 19
 AT_A_TIME = 8
+AT_A_TIME_PER_USER = 24
 # How much of a script's stderr is kept, and how much of that is shown to the user.
 COMPLAINT_BYTES = 2000
 COMPLAINT_CHARACTERS = 200
@@ -38,9 +44,16 @@ _READ = (
     + '[ -e "$p" ] || exit 44\n[ -f "$p" ] || exit 45\n[ -r "$p" ] || exit 46\n'
     + 'n=$(size "$p") && echo "$n" && exec head -c "$n" "$p"\n'
 )
+_PACK = (
+    _HERE
+    + '[ -e "$p" ] || exit 44\n[ -d "$p" ] || exit 45\n[ -r "$p" ] || exit 46\n'
+    + 'command -v tar >/dev/null || { echo "there is no tar in the sandbox." >&2; exit 50; }\n'
+    + 'cd "$p" && echo 0 && exec tar -cf - .\n'
+)
 _WRITE = (
     _HERE
     + _SIZE
+    + '[ -z "$k" ] || mkdir -p "${p%/*}" 2>/dev/null\n'
     + 'd=${p%/*}; [ -d "${d:-/}" ] || exit 44\n[ ! -d "$p" ] || exit 45\n[ -z "$o" ] || [ ! -e "$p" ] || exit 43\n'
     # Write to a temporary file and rename it, so that a partial file never has the requested name. The traps remove it
     # when the script is ended, also right after mktemp.
@@ -75,19 +88,34 @@ class Files:
     def __init__(self, state: WebState, rest: Rest) -> None:
         self._state = state
         self._rest = rest
-        self._busy: dict[str, int] = {}
+        self._busy: Counter[str] = Counter()
+        self._busy_users: Counter[str] = Counter()
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """Download a file."""
+        """Download a file, or a directory as a tar archive, or list a part of a directory."""
         principal = await self._state.principal(request)
         session = self._rest.own_of(principal, request)
-        path = _path(request)
-        download = _Download(request, path)
+        if request.query.get("list"):
+            return await self._list(request, principal, session)
+        packed = request.query.get("as") == "tar"
+        path = _directory(request) if packed else _path(request)
+        name = f"{path.rpartition('/')[2].strip('.') or 'files'}.tar" if packed else path
+        download = _Download(request, name, packed)
         with self._state.transferring(download.cut, principal, self._state.source(request)):
-            await self._run(session, download, path, _READ)
+            await self._run(session, download, path, _PACK if packed else _READ)
         answered = await download.completed()
-        self._respond(session, "download", path, 0, answered.content_length or 0)
+        self._respond(session, "download", path, 0, download.sent)
         return answered
+
+    async def _list(self, request: web.Request, principal: Principal, session: WebSession) -> web.Response:
+        path, start = _directory(request), request.query.get("from", "0")
+        if not start.isdecimal() or len(start) > 9 or int(start) > FURTHEST:
+            raise Refusal(400, "request", "from is the number of entries to leave out.")
+        listing = _Listing(request)
+        with self._state.transferring(listing.cut, principal, self._state.source(request)):
+            script = _HERE + directories.LIST
+            await self._run(session, listing, path, script, f=start, n=str(directories.PAGE), m=listing.mark)
+        return answer({**listing.completed(), "from": int(start)})
 
     async def put(self, request: web.Request) -> web.Response:
         """Upload a file. It appears under its name only when it is complete; with ``If-None-Match: *``, only if new."""
@@ -100,7 +128,8 @@ class Files:
         upload = _Upload(request, most)
         with self._state.transferring(upload.cut, principal, self._state.source(request)):
             new = "new" if request.headers.get("If-None-Match") == "*" else ""
-            await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark, o=new)
+            make = "make" if request.query.get("parents") else ""
+            await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark, o=new, k=make)
         size = upload.completed()
         self._respond(session, "upload", path, size, 0)
         return answer({"path": path, "bytes": size}, 201)
@@ -111,27 +140,32 @@ class Files:
         )
 
     async def _run(self, session: WebSession, client: _Transfer, path: str, script: str, **more: str) -> None:
-        busy = self._busy.get(session.id, 0)
+        busy = self._busy[session.id]
         if busy >= AT_A_TIME:
             raise Refusal(429, "limit", f"{busy} transfers of this session are under way; wait for one.")
+        if self._busy_users[session.user] >= AT_A_TIME_PER_USER:
+            raise Refusal(429, "limit", f"{AT_A_TIME_PER_USER} transfers of yours are under way; wait for one.")
 
         async def run(login: Login) -> None:
-            words = {"s": str(login.shell_pid or "self"), **more}
+            words = {"s": str(login.shell_pid(session) or "self"), **more}
             text = (
                 "".join(f"{name}={shlex.quote(word)}\n" for name, word in words.items()) + f"p={_word(path)}\n" + script
             )
             await login.run(Request(Exec(f"exec /bin/sh -c {shlex.quote(text)}".encode())), client)
 
-        self._busy[session.id] = busy + 1
+        counts = ((self._busy, session.id), (self._busy_users, session.user))
+        for counter, key in counts:
+            counter[key] += 1
         try:
             if not await self._state.sessions.in_background(session, run):
                 raise Refusal(
                     409, "conflict", "this session has no sandbox now; wait until it runs, or begin a new one."
                 )
         finally:
-            self._busy[session.id] -= 1
-            if not self._busy[session.id]:
-                del self._busy[session.id]
+            for counter, key in counts:
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
 
 
 def _word(path: str) -> str:
@@ -141,10 +175,22 @@ def _word(path: str) -> str:
     return shlex.quote(path if path.startswith("/") else f"./{path}")
 
 
+def _directory(request: web.Request) -> str:
+    """Return the path of a directory, which may end in slashes; without one the working directory."""
+    path = request.query.get("path", "") or "."
+    return _text(path.rstrip("/") or "/" if path != "~/" else path)
+
+
 def _path(request: web.Request) -> str:
     path = request.query.get("path", "")
-    if not path or "\0" in path or path.endswith("/") or len(path.encode("utf-8", "replace")) > LONGEST_PATH:
+    if not path or path.endswith("/"):
         raise Refusal(400, "request", "give the path of a file: ?path=NAME.")
+    return _text(path)
+
+
+def _text(path: str) -> str:
+    if "\0" in path or len(path.encode("utf-8", "replace")) > LONGEST_PATH:
+        raise Refusal(400, "request", "that is no path.")
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -210,10 +256,14 @@ class _Transfer:
 
 
 class _Download(_Transfer):
-    """A download. The script writes the file's size in the first line, then its bytes."""
+    """A download. The script writes the file's size in the first line, then its bytes.
 
-    def __init__(self, request: web.Request, path: str) -> None:
+    ``packed``: the bytes are made as they are sent, so that nobody knows their number.
+    """
+
+    def __init__(self, request: web.Request, path: str, packed: bool = False) -> None:
         super().__init__(request)
+        self._packed = packed
         name = clean(path.rpartition("/")[2], 255)
         plain = "".join(c if c.isascii() and c not in '"\\' else "_" for c in name)
         self._response = web.StreamResponse(headers={
@@ -223,6 +273,8 @@ class _Download(_Transfer):
         })  # fmt: skip
         self._head = b""
         self._left: int | None = None
+        self.sent = 0
+        """Bytes of the file so far."""
 
     async def _report(self, data: bytes) -> None:
         if self._left is None:
@@ -230,10 +282,13 @@ class _Download(_Transfer):
             line, newline, data = self._head.partition(b"\n")
             if not newline and len(line) <= LONGEST_NUMBER:
                 return
-            self._left = self._response.content_length = _number(line)
+            self._left = _number(line)
+            if not self._packed:
+                self._response.content_length = self._left
             await self._response.prepare(self._request)
         if data:
-            self._left -= len(data)
+            self._left -= 0 if self._packed else len(data)
+            self.sent += len(data)
             await self._response.write(data)
 
     async def completed(self) -> web.StreamResponse:
@@ -250,6 +305,32 @@ class _Download(_Transfer):
             # Abort, so that the client notices that the file is incomplete.
             self._request.transport.abort()
         return self._response
+
+
+class _Listing(_Transfer):
+    """A part of a directory's list; see ``directories``."""
+
+    def __init__(self, request: web.Request) -> None:
+        super().__init__(request)
+        self.mark = secrets.token_hex(16)
+        self._output = bytearray()
+
+    async def _report(self, data: bytes) -> None:
+        self._output += data
+        if len(self._output) > directories.LONGEST_OUTPUT:
+            raise _no_list()
+
+    def completed(self) -> dict[str, Any]:
+        """Return the list. Raises ``Refusal``."""
+        self._check()
+        try:
+            return directories.parse(bytes(self._output), self.mark)
+        except directories.Nonsense:
+            raise _no_list() from None
+
+
+def _no_list() -> Refusal:
+    return Refusal(502, "sandbox", "the sandbox answered with something else than a list.")
 
 
 class _Upload(_Transfer):

@@ -15,19 +15,21 @@ from msgspec import Meta, Struct
 from sshgate.access.connections import network_of
 from sshgate.config.values import is_given, is_label, matches
 from sshgate.errors import NoSuchSandbox
+from sshgate.session.subsystems.sandboxes import end_named
 from sshgate.stream.terminal import TerminalSize
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Stranger
 from webshim.connection import connection_of
 from webshim.credentials import Principal
 from webshim.login import Refused
-from webshim.protocol import Columns, Rows
+from webshim.protocol import Columns, Rows, clean
 from webshim.responses import Refusal, answer
 from webshim.session import WebSession
 from webshim.socket import Ticket
 from webshim.state import WebState
 
 BODY_SECONDS = 10.0
+LONGEST_LABEL = 80
 
 B = TypeVar("B", bound=Struct)
 
@@ -53,6 +55,7 @@ class CreateBody(Struct):
 
     ``session`` is a held session of the sandbox ``name``. ``held`` is its id, if the page has shown it before.
     ``lasting``: a sandbox without a name gets one where sessions are held, by which other gateways find it.
+    ``beside`` is another session, in whose sandbox this one is to be.
     """
 
     profile: str | None = None
@@ -60,8 +63,15 @@ class CreateBody(Struct):
     session: str | None = None
     held: Annotated[str, Meta(max_length=64)] | None = None
     lasting: bool = False
+    beside: str | None = None
     cols: Columns | None = None
     rows: Rows | None = None
+
+
+class ChangeBody(Struct):
+    """What is to be another of a session."""
+
+    label: Annotated[str, Meta(max_length=1000)]
 
 
 class Rest:
@@ -171,9 +181,18 @@ class Rest:
             raise Refusal(400, "request", "a held session is named by the name of its sandbox and its own.")
         if body.session and is_given(body.name) and state.gateway.existing_profile(principal.user, body.name) is None:
             raise Refusal(404, "not_found", "this session has ended, and its sandbox with it.")
+        profile, name, beside = body.profile or None, body.name or None, None
+        if body.beside:
+            if size is None or profile or name or body.session:
+                raise Refusal(400, "request", "a session beside another has a size, and nothing else to choose.")
+            there = self._own(principal, body.beside)
+            profile, name = there.identity.login.profile, there.identity.login.name
+            beside = state.sessions.login_of(there)
+            if beside is None:
+                raise Refusal(409, "conflict", "that session has no sandbox now; wait until it runs.")
         session = state.sessions.create(
-            principal, state.source(request), body.profile or None, body.name or None, size, body.session or None,
-            (body.held if body.session else None) or "", body.lasting,
+            principal, state.source(request), profile, name, size, body.session or None,
+            (body.held if body.session else None) or "", body.lasting and beside is None, beside,
         )  # fmt: skip
         response = answer({**session.summary(), "ticket": self._ticket(session)}, 201)
         response.headers["Location"] = f"{state.base(request)}/api/sessions/{session.id}"
@@ -205,6 +224,31 @@ class Rest:
                 await self._end_held(session.user, session.identity.login.name, session.place.name)
         return web.Response(status=204)
 
+    async def change(self, request: web.Request) -> web.Response:
+        """PATCH api/sessions/ID."""
+        session = await self.own(request)
+        label = clean((await _body(request, ChangeBody)).label, LONGEST_LABEL).strip()
+        if label != session.label:
+            session.rename(label)
+        return answer(session.summary())
+
+    async def sandboxes(self, request: web.Request) -> web.Response:
+        """GET api/sandboxes."""
+        user = (await self._state.principal(request)).user
+        # Each look requests the usage of all of them.
+        async with self._looks.setdefault(user, asyncio.Lock()):
+            listed = await self._state.gateway.provider.named.list(user)
+        # Those that the gateway has named are found by their sessions.
+        named = [one for one in listed if one.name is not None and not is_given(one.name)]
+        fields = ("name", "profile", "state", "age", "left", "cpu", "memory", "home")
+        return answer({"sandboxes": [{field: getattr(one, field) for field in fields} for one in named]})
+
+    async def end_sandbox(self, request: web.Request) -> web.Response:
+        """DELETE api/sandboxes/NAME."""
+        user, named = (await self._state.principal(request)).user, self._state.gateway.provider.named
+        await end_named(named, user, request.match_info["name"], self._state.events.context(user=user))
+        return web.Response(status=204)
+
     async def held(self, request: web.Request) -> web.Response:
         """GET api/held-sessions."""
         user = (await self._state.principal(request)).user
@@ -230,7 +274,10 @@ class Rest:
 
     def own_of(self, principal: Principal, request: web.Request) -> WebSession:
         """Return the session in the request's path; raises ``Refusal`` (404) unless it belongs to this principal."""
-        session = self._state.sessions.get(principal.user, request.match_info["id"])
+        return self._own(principal, request.match_info["id"])
+
+    def _own(self, principal: Principal, session_id: str) -> WebSession:
+        session = self._state.sessions.get(principal.user, session_id)
         if session is None:
             raise Refusal(404, "not_found", "there is no such session.")
         return session

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +31,9 @@ NOTICE_CHARACTERS = 300
 LEAVE_SECONDS = 20.0
 LEFT = "nobody was here; the session goes on without this page."
 ERASED_LINE = b"\r\x1b[2K"
-_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+# Where the cursor is put somewhere, a program draws the whole screen, and no line is the last one.
+_DRAWN = re.compile(rb"\x1b\[[0-9;]*[Hf]")
 
 
 class Viewer(Protocol):
@@ -39,6 +41,8 @@ class Viewer(Protocol):
 
     tab: str
     """The id of the browser's tab, which may reattach without ``take_over``."""
+    source: str
+    """The address that it comes from."""
     acked: int
     """The page has parsed the output below this offset. The session sets it when it attaches the viewer."""
 
@@ -101,6 +105,10 @@ class WebSession:
         self.kept = 0.0
         """Seconds for which it stays listed after its end."""
         self.title = ""
+        self.label = ""
+        """What its user calls it."""
+        self.ends: Callable[[], Mapping[str, float]] = dict
+        """Returns when its clocks end it, by monotonic time. The registry sets it."""
         self.attention = Attention()
         self.changed: Callable[[], None] = lambda: None
         """Called whenever the summary may be another. The registry sets it."""
@@ -163,10 +171,14 @@ class WebSession:
             "name": self.identity.login.name,
             "state": self.state,
             "attached": self.viewer is not None,
+            "source": self.viewer.source if self.viewer is not None else None,
             "created": self.created,
             "cols": self.size.columns,
             "rows": self.size.rows,
             "title": self.title,
+            "label": self.label,
+            "last": self._last() if self.viewer is None and self.running else "",
+            "ends": {clock: round(time.time() + at - time.monotonic(), -1) for clock, at in self.ends().items()},
             "attention": self.attention.summary(),
             "held": self.held,
             "exit": ending and ending.summary(),
@@ -298,6 +310,11 @@ class WebSession:
         self.title = title
         self.changed()
 
+    def rename(self, label: str) -> None:
+        """Set what its user calls it."""
+        self.label = label
+        self.changed()
+
     def _stay(self) -> None:
         if self._leaving is not None:
             self._leaving.cancel()
@@ -412,11 +429,12 @@ class WebSession:
         return Ending(reason=outcome.reason, start=not self.running)
 
     def _last_line(self) -> str:
-        if self.place is not None:
-            return self.notice
-        end = self.output.end
-        text = self.output.read(max(self.output.start, end - LAST_LINE_BYTES), LAST_LINE_BYTES).decode(
-            "utf-8", "replace"
-        )
-        lines = [clean(_SEQUENCE.sub("", line), LAST_LINE_BYTES) for line in re.split("[\r\n]+", text)]
-        return next((line.removeprefix("sshgate: ") for line in reversed(lines) if line.strip()), "")
+        return self.notice if self.place is not None else self._last().removeprefix("sshgate: ")
+
+    def _last(self) -> str:
+        """Return the last line of the output that is not empty; none if the program draws the whole screen."""
+        data = self.output.read(max(self.output.start, self.output.end - LAST_LINE_BYTES), LAST_LINE_BYTES)
+        if _DRAWN.search(data):
+            return ""
+        lines = [_SEQUENCE.sub("", line) for line in re.split("[\r\n]+", data.decode("utf-8", "replace"))]
+        return next((clean(line, LAST_LINE_BYTES) for line in reversed(lines) if line.strip()), "")

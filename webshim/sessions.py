@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,6 +47,8 @@ class Sessions:
         self._most = most
         self._sessions: dict[str, WebSession] = {}
         self._logins: dict[str, Login] = {}
+        # How many sessions are in each login's sandbox.
+        self._inside: Counter[Login] = Counter()
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._background: dict[str, TaskSet] = {}
         self._watched: dict[str, set[Event]] = {}
@@ -98,6 +101,7 @@ class Sessions:
         session: str | None = None,
         held_id: str = "",
         lasting: bool = False,
+        beside: Login | None = None,
     ) -> WebSession:
         """Create a session, or return that of ``held_id`` which waits here. A new one ends if nobody attaches within
         ``UNATTENDED_SECONDS``.
@@ -111,6 +115,8 @@ class Sessions:
             session: the name of a held session in that sandbox, which is joined, or begun; ``None``: one is begun.
             held_id: the id of the held session that a page has shown already: it goes on there.
             lasting: without ``name``, the sandbox gets one where sessions are held: other gateways find it by that.
+            beside: the login of another session, as ``login_of`` has it, which this one shares, and so its sandbox.
+                It needs a ``size``, so that it begins at once.
 
         Raises:
             BadRequest: ``session`` is given, and the profile holds none.
@@ -143,12 +149,23 @@ class Sessions:
         )
         made.kept = granted.profile.limits.detached
         made.changed = partial(self._changed, made.user)
+        if beside is not None:
+            self._enter(made, beside)
         self._sessions[made.id] = made
         made.changed()
         if size is not None:
             self.begin(made)
         asyncio.get_running_loop().call_later(UNATTENDED_SECONDS, self._unattended, made)
         return made
+
+    def login_of(self, session: WebSession) -> Login | None:
+        """Return the login of a session that is in its sandbox; ``None`` if it is not there yet, or any more."""
+        return self._logins.get(session.id) if session.running and session.ending is None else None
+
+    def _enter(self, session: WebSession, login: Login) -> None:
+        self._logins[session.id] = login
+        session.ends = partial(login.ends, session)
+        self._inside[login] += 1
 
     def begin(self, session: WebSession) -> None:
         """Start the session's program. No effect if it was started, or the session has ended."""
@@ -163,7 +180,7 @@ class Sessions:
         If a program runs, this returns before the core has cleaned up.
         """
         session.end(reason)
-        if (login := self._logins.get(session.id)) is not None:
+        if (login := self._logins.get(session.id)) is not None and self._inside[login] == 1:
             login.disconnected()
         if session.id not in self._runs:
             session.over()
@@ -177,8 +194,10 @@ class Sessions:
         program may go on: the connection to its sandbox was lost, or it takes its time.
         """
         if session.place is not None:
-            # A sandbox without a name is deleted, with all that runs in it.
-            session.place.ends = session.identity.login.name is not None
+            # A sandbox without a name is deleted, with all that runs in it, when its last session ends.
+            login = self._logins.get(session.id)
+            shared = login is not None and self._inside[login] > 1
+            session.place.ends = session.identity.login.name is not None or shared
         ran = session.ending is None
         self.end(session, "this session was ended.")
         if (run := self._runs.get(session.id)) is not None:
@@ -199,8 +218,8 @@ class Sessions:
         Returns:
             False if the session has no sandbox (yet, or any more); then nothing was run.
         """
-        login = self._logins.get(session.id)
-        if login is None or not session.running or session.ending is not None:
+        login = self.login_of(session)
+        if login is None:
             return False
         task = self._background.setdefault(session.id, TaskSet()).start(run(login))
         try:
@@ -233,7 +252,10 @@ class Sessions:
             await asyncio.wait(runs, timeout=CUT_SECONDS)
 
     async def _run(self, session: WebSession) -> None:
-        login = self._logins[session.id] = self._gateway.login(session.identity, together=True)
+        login = self._logins.get(session.id)
+        if login is None:
+            login = self._gateway.login(session.identity, together=True)
+            self._enter(session, login)
         terminal = Terminal(TERM, session.size)
         try:
             await login.run(Request(Shell(), terminal, {"COLORTERM": b"truecolor"}), session)
@@ -247,7 +269,10 @@ class Sessions:
             del self._logins[session.id]
             # Work that still uses the sandbox must end first: without a sandbox it would make the login claim another.
             await self._background.pop(session.id, TaskSet()).cancel()
-            await login.close()
+            self._inside[login] -= 1
+            if not self._inside[login]:
+                del self._inside[login]
+                await login.close()
         finally:
             del self._runs[session.id]
             session.over()

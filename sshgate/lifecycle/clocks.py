@@ -100,6 +100,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
+    clock: str
     reason: str
     ends: float
     length: float
@@ -184,18 +185,27 @@ class SessionClock:
                 due = [lead for lead in WARNINGS if limit.ends - lead <= now]
                 self._warned[limit.reason] = limit.ends - min(due, default=WARNINGS[0])
 
+    def ends(self) -> dict[str, float]:
+        """When each clock that runs now ends the session: ``lifetime``, and ``idle`` or ``detached``.
+
+        A program that runs then may put off the last two.
+        """
+        return {limit.clock: limit.ends for limit in self._limits_now()}
+
     def _limits_now(self) -> list[_Limit]:
         here = self._detached is None and self._terminal
         length = self._limits.max_lifetime
-        found = [_Limit("its time is over", self._started + self._lifetime, length, here, unless_busy=False)]
+        ends = self._started + self._lifetime
+        found = [_Limit("lifetime", "its time is over", ends, length, here, unless_busy=False)]
         if self._detached is not None:
             # A session without a client cannot be idle.
             ends = self._detached + self._limits.detached
             looked = self._running_keeps
-            found.append(_Limit("nobody came back", ends, self._limits.detached, warned=False, unless_busy=looked))
+            length = self._limits.detached
+            found.append(_Limit("detached", "nobody came back", ends, length, warned=False, unless_busy=looked))
         elif self._terminal and self._limits.idle > 0:
             ends = self._active + self._limits.idle
-            found.append(_Limit("it was idle", ends, self._limits.idle, warned=True, unless_busy=True))
+            found.append(_Limit("idle", "it was idle", ends, self._limits.idle, warned=True, unless_busy=True))
         return found
 
     def _event(self, limit: _Limit, now: float) -> tuple[float, Warn | End]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -36,7 +37,7 @@ class PendingSandbox:
     remaining_lifetime: float | None = None
     """Seconds of its maximum lifetime that remained when the channel got it; ``None``: all of it."""
     over = False
-    """Whether a named sandbox is deleted when the channel leaves."""
+    """Whether a named sandbox is deleted when the channel leaves, unless the connection has others in it."""
     over_if_made = False
     """Whether it is deleted then if this channel has made it: until that is known, others may be in it."""
 
@@ -78,6 +79,8 @@ class Claims:
         self._admission = admission
         self._user = user
         self._shared: dict[str, _SharedSandbox] = {}
+        # How many channels are in each named sandbox, or on their way.
+        self._inside: Counter[str] = Counter()
         self._speculative: SpeculativeClaim | None = None
 
     def start_speculative_claim(self, granted: Grant, session: str) -> None:
@@ -121,11 +124,15 @@ class Claims:
         if granted.name is not None:
             named = _NamedSandbox(self._provider.named, self._admission)
             pending = PendingSandbox(named, order, notice, speculative)
+            self._inside[granted.name] += 1
             try:
                 yield pending
             finally:
+                self._inside[granted.name] -= 1
                 try:
-                    if pending.over or (pending.over_if_made and pending.source != "joined"):
+                    # The connection's other channels stay in it, such as second shells.
+                    over = pending.over or (pending.over_if_made and pending.source != "joined")
+                    if over and not self._inside[granted.name]:
                         await self._end(order)
                 finally:
                     await named.leave()

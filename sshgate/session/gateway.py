@@ -7,16 +7,16 @@ import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from sshgate.access.identity import Identity
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant, grant
 from sshgate.config.model import Profile
 from sshgate.config.values import is_given
-from sshgate.errors import Cancelled, GateError, ProgramMissing
+from sshgate.errors import GateError, ProgramMissing
 from sshgate.forwarding.destinations import offers_agent
 from sshgate.hold.process import HeldProcess
 from sshgate.hold.wishes import Wish
@@ -35,6 +35,7 @@ from sshgate.session.ports import Ports, PortUse
 from sshgate.session.subsystems.held_sessions import HeldSessions
 from sshgate.session.subsystems.registry import SubsystemHandlers
 from sshgate.session.timers import SessionTimer, run_with_limits
+from sshgate.session.waiting import read_available, wait_for_sandbox
 from sshgate.stream.bridge import Traffic, bridge
 from sshgate.stream.interfaces import (
     STDOUT,
@@ -55,11 +56,6 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext, Value
 from sshgate.telemetry.timings import Stage, Timings
 
-T = TypeVar("T")
-
-INTERRUPT = b"\x03"
-# Bytes that are read before the prompt comes. Further input stays in the client's window.
-TYPED_AHEAD = 4096
 # How long a session's end waits for its hang-up. That takes 3 s once its script runs; in a crowd it waits for a place.
 HANG_UP_SECONDS = 15.0
 
@@ -130,8 +126,8 @@ class Login:
 
     def __init__(self, gateway: Gateway, identity: Identity, together: bool = False) -> None:
         self.identity = identity
-        self.shell_pid: int | None = None
-        """Process id, in its sandbox, of the last program with a terminal. Web file transfers use its directory."""
+        self._shells: dict[Client, int | None] = {}
+        self._timers: dict[Client, SessionTimer] = {}
         self._gateway = gateway
         self._together = together
         self._disconnected = Event()
@@ -180,6 +176,14 @@ class Login:
             self._gateway.sessions -= 1
             if speculative is not None:
                 await speculative.cancel()
+
+    def shell_pid(self, client: Client) -> int | None:
+        """Return the process id, in its sandbox, of this client's program; ``None`` while it has none."""
+        return self._shells.get(client)
+
+    def ends(self, client: Client) -> Mapping[str, float]:
+        """Return when this client's session ends, by monotonic time and by clock; see ``SessionClock.ends``."""
+        return self._timers[client].ends() if client in self._timers else {}
 
     def start_speculative_claim(self) -> None:
         """Claim a sandbox for a channel that has a terminal but no program yet. Never raises."""
@@ -266,8 +270,7 @@ class Login:
                     # No second program will come, or maybe by another gateway: parked launchers would only use memory,
                     # show in its `ps`, and keep a named sandbox.
                     self._tasks.start(sandbox.forget())
-                if terminal is not None:
-                    self.shell_pid = process.pid
+                self._shells[client] = process.pid
                 asks = granted.request.kind
                 serve = partial(self._files, asks) if isinstance(asks, Subsystem) else bridge
                 line = serve(client, process, traffic, buffered_input, eof, initial_output)
@@ -278,6 +281,8 @@ class Login:
                 cut = True
                 raise
             finally:
+                self._shells.pop(client, None)
+                self._timers.pop(client, None)
                 # A held session is left alone: it is there for the next login.
                 alive = (outcome is None or isinstance(outcome, Lost)) and not isinstance(process, HeldProcess)
                 try:
@@ -366,7 +371,8 @@ class Login:
             return not known or await sandbox.aside.busy(process.pid or 0)
 
         clock = SessionClock(granted.profile.limits, time.monotonic(), interactive, left, running_keeps=True)
-        return SessionTimer(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
+        timer = SessionTimer(clock, traffic, warn, busy, present=lambda: getattr(client, "attached", True))
+        return self._timers.setdefault(client, timer)
 
     def _program(self, granted: Grant, defaults: Mapping[str, str]) -> Program:
         who = self.identity
@@ -394,59 +400,6 @@ class Login:
             await notices.say(client, granted.request, f"no agent forwarding: {error}")
             return program
         return replace(program, environment={**program.environment, "SSH_AUTH_SOCK": path})
-
-
-# --- waiting for a sandbox while the client may disconnect, press Ctrl-C or type ahead ---
-
-
-@dataclass
-class WaitResult(Generic[T]):
-    """The awaited result, the input that was read meanwhile, and whether input has ended."""
-
-    result: T
-    buffered_input: bytes = b""
-    eof: bool = False
-
-
-async def wait_for_sandbox(client: Client, work: Coroutine[Any, Any, T], interruptible: bool) -> WaitResult[T] | None:
-    """Await ``work`` while watching the client; return ``None`` if the client disconnects first.
-
-    If anything else ends first, or the caller is cancelled, ``work`` is cancelled and its cleanup is awaited.
-
-    Args:
-        interruptible: Whether Ctrl-C ends the wait; true for terminals. Only then is input read.
-
-    Raises:
-        Cancelled: The user pressed Ctrl-C.
-        Exception: What ``work`` raises.
-    """
-    waited: WaitResult[Any] = WaitResult(None)
-    watchers = [client.wait_closed(), *([_typed(client, waited)] if interruptible else [])]
-    first, waited.result = await first_of(work, *watchers)
-    return waited if first == 0 else None
-
-
-async def read_available(client: Client) -> tuple[bytes, bool]:
-    """Return input that has already arrived, and whether input has ended. Does not wait."""
-    try:
-        async with asyncio.timeout(0):
-            data = await client.read()
-    except TimeoutError:
-        return b"", False
-    return data or b"", data is None
-
-
-async def _typed(client: Client, waited: WaitResult[Any]) -> None:
-    """Collect typed input. Never returns; raises ``Cancelled`` at Ctrl-C."""
-    while len(waited.buffered_input) < TYPED_AHEAD and not waited.eof:
-        data = await client.read()
-        if data is None:
-            waited.eof = True
-        elif INTERRUPT in data:
-            raise Cancelled("interrupted while the sandbox was starting.")
-        else:
-            waited.buffered_input += data
-    await asyncio.Future()
 
 
 async def _enter(

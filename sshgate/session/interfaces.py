@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sshgate.access.identity import Identity
 from sshgate.config.model import Profile
 from sshgate.forwarding.destinations import Destination
+from sshgate.sandbox.interfaces import Provider
 from sshgate.session.subsystems.held_sessions import HeldSessions
 from sshgate.stream.interfaces import Client, OpenReverseChannel, Request, Stream
 
@@ -47,12 +48,15 @@ class Forwards(Protocol):
 class Login(Protocol):
     """One authenticated connection, or one session of a browser."""
 
-    shell_pid: int | None
-    """Process id, in its sandbox, of the last program with a terminal; ``None`` while there is none."""
-
     @property
     def forwards(self) -> Forwards:
         """What the connection forwards."""
+
+    def shell_pid(self, client: Client) -> int | None:
+        """Return the process id, in its sandbox, of this client's program; ``None`` while it has none."""
+
+    def ends(self, client: Client) -> Mapping[str, float]:
+        """Return when this client's session ends: monotonic time by clock, ``lifetime``, ``idle`` or ``detached``."""
 
     def start_speculative_claim(self) -> None:
         """A channel has a terminal but no program yet: claim a sandbox in advance. Never raises."""
@@ -94,7 +98,11 @@ class Gateway(Protocol):
 
 
 class SessionGateway(Gateway, Protocol):
-    """A gateway that also knows what is held."""
+    """A gateway that also knows what is held, and which sandboxes there are."""
+
+    @property
+    def provider(self) -> Provider:
+        """What makes sandboxes."""
 
     @property
     def held(self) -> HeldSessions:

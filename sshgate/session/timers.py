@@ -69,6 +69,11 @@ class SessionTimer:
             elif not what.unless_busy or self._clock.next_event(self._look()) == event:
                 return what.reason  # nobody has come back or typed while `busy` ran
 
+    def ends(self) -> dict[str, float]:
+        """Return when each clock that runs now ends the session; see ``SessionClock.ends``."""
+        self._look()
+        return self._clock.ends()
+
     def _look(self) -> float:
         now = self._now()
         total = self._traffic.up + self._traffic.down

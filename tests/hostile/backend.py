@@ -66,7 +66,12 @@ class ProgramLogin:
         self.running = 0
         self.closed = False
         self.forwards = NoForwards()
-        self.shell_pid: int | None = None
+
+    def shell_pid(self, client: Client) -> int | None:
+        return None
+
+    def ends(self, client: Client) -> dict[str, float]:
+        return {}
 
     def start_speculative_claim(self) -> None:
         pass

@@ -88,6 +88,15 @@ def test_a_detached_session_ends_unless_somebody_comes_back() -> None:
     assert session.next_event(500.0) == (2000.0, Warn(5, "it was idle", unless_busy=True))
 
 
+def test_each_clock_that_runs_says_when_it_ends_the_session() -> None:
+    session = clock()
+    session.active(100.0)
+    assert session.ends() == {"lifetime": 8 * 3600.0, "idle": 1900.0}
+    session.detached(200.0)
+    assert session.ends() == {"lifetime": 8 * 3600.0, "detached": 800.0}
+    assert clock(terminal=False).ends() == {"lifetime": 8 * 3600.0}
+
+
 def test_a_clock_that_goes_back_stands_still() -> None:
     session = clock()
     session.active(1000.0)

@@ -101,6 +101,7 @@ class Named:
 
     async def end(self, user: str, name: str) -> str | None:
         self.ended += 1
+        self._rooms.there.clear()
         return None
 
 
@@ -185,6 +186,25 @@ async def test_one_that_has_ended_is_replaced_for_the_next_channel() -> None:
             assert (await get(two)).id == "room2"
             assert two.source == "warm"
         assert admission.sandboxes == 1
+
+
+async def test_a_named_one_that_is_over_goes_with_the_last_channel_that_is_in_it() -> None:
+    """Also if that one is not in it yet; another connection's channels do not keep it."""
+    rooms = Rooms()
+    async with claims(rooms) as mine:
+        async with mine.sandbox(granted("work"), "s1", print) as one:
+            await one.get()
+            async with mine.sandbox(granted("work"), "s2", print) as two:
+                two.over = True
+            assert rooms.there
+            one.over = True
+        assert not rooms.there
+    async with claims(rooms) as mine, claims(rooms) as others:
+        async with mine.sandbox(granted("work"), "s3", print) as three:
+            await three.get()
+            async with others.sandbox(granted("work"), "s4", print) as four:
+                four.over = True
+        assert not rooms.there
 
 
 async def test_what_remains_of_its_lifetime_is_what_a_later_channel_gets() -> None:

@@ -156,6 +156,38 @@ async def test_who_ends_a_tab_ends_no_other_session_in_its_sandbox(page: Browser
     assert name.encode() not in await asyncio.to_thread(sandboxes, dev)
 
 
+async def test_a_second_shell_that_is_ended_leaves_the_first_and_its_sandbox(page: Browser, dev: Ssh) -> None:
+    """Also one that is ended while it starts; the last one that is ended takes the sandbox with it."""
+    made = await page.new(lasting=True)
+    tab = Tab(page, made["id"])
+    await tab.open(made["ticket"])
+    await tab.until(lambda: held_of(tab), "held session")
+    beside = await page.new(beside=made["id"])
+    assert (await page.ask("DELETE", f"api/sessions/{beside['id']}"))[0] == 204
+    await tab.type(b"mark=first; echo st''ill\n")
+    await tab.see(b"still\r\n")
+
+    async def another(**wanted: object) -> Tab:
+        begun = await page.new(**wanted)
+        opened = Tab(page, begun["id"])
+        await opened.open(begun["ticket"])
+        await opened.until(lambda: held_of(opened), "held session")
+        return opened
+
+    # By a login of its own, as a page that was away for long comes back.
+    name = (held_of(await another(beside=made["id"])) or {})["name"]
+    again = await another(name=made["name"], session=name)
+    assert (await page.ask("DELETE", f"api/sessions/{again.session}"))[0] == 204
+    await tab.type(b"echo not ov''er\n")
+    await tab.see(b"not over\r\n")
+    second = await another(beside=made["id"])
+    assert (await page.ask("DELETE", f"api/sessions/{made['id']}"))[0] == 204
+    await second.type(b"echo al''one\n")
+    await second.see(b"alone\r\n")
+    assert (await page.ask("DELETE", f"api/sessions/{second.session}"))[0] == 204
+    assert made["name"].encode() not in await asyncio.to_thread(sandboxes, dev)
+
+
 async def test_a_session_begun_by_ssh_goes_on_in_the_browser(page: Browser, dev: Ssh) -> None:
     work = dev.as_user("dev=work=build")
     await asyncio.to_thread(joined_by_ssh, work, "mark=ssh; seq -f line-%g 1 300; echo ou''t", b"out\r\n")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import tarfile
 from collections.abc import Callable
+from typing import Any
 
 from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
@@ -216,3 +218,109 @@ async def test_an_upload_that_breaks_off_leaves_nothing(page: Browser) -> None:
     await tab.type(b"while ls -A | grep -q .; do sleep 0.05; done; echo no''thing\n")
     await tab.see(b"nothing\r\n")
     assert reader is not None
+
+
+async def test_a_second_shell_is_in_the_same_sandbox_and_outlives_the_first(page: Browser) -> None:
+    """Each has a directory for its files; the sandbox is deleted with the last of them."""
+    first = await _shell(page)
+    await first.type(b"mkdir /tmp/here; cd /tmp/here; echo 1 >mark; echo do''ne\n")
+    await first.see(b"done\r\n")
+    session = await page.new(beside=first.session)
+    second = Tab(page, session["id"])
+    await second.open(session["ticket"])
+    await second.type(b"cat /tmp/here/mark; echo re''ad\n")
+    await second.see(b"1\r\nread\r\n")
+    assert await page.ask("GET", f"api/sessions/{first.session}/files?path=mark") == (200, 1)
+    assert (await page.ask("GET", f"api/sessions/{second.session}/files?path=mark"))[0] == 404
+    assert (await page.ask("DELETE", f"api/sessions/{first.session}"))[0] == 204
+    await second.type(b"echo st''ill\n")
+    await second.see(b"still\r\n")
+    third = await page.new(beside=second.session)
+    assert (await page.ask("DELETE", f"api/sessions/{second.session}"))[0] == 204
+    tab = Tab(page, third["id"])
+    await tab.open(third["ticket"])
+    await tab.type(b"cat /tmp/here/mark; exit\n")
+    await tab.see(b"1\r\n")
+    assert await tab.closed() == 1000
+    size = {"cols": 80, "rows": 24}
+    assert (await page.ask("POST", "api/sessions", {"beside": third["id"], **size}))[0] == 409
+    assert (await page.ask("POST", "api/sessions", {"beside": second.session, **size}))[0] == 404
+    assert (await page.ask("POST", "api/sessions", {"beside": third["id"]}))[0] == 400
+    assert (await page.ask("POST", "api/sessions", {"beside": third["id"], "name": "work", **size}))[0] == 400
+
+
+async def test_a_session_is_renamed_and_says_its_last_line_and_its_clocks(page: Browser) -> None:
+    """Only by its user; what is kept of a name is bounded and printable."""
+    tab = await _shell(page)
+    path = f"api/sessions/{tab.session}"
+    assert (await page.ask("PATCH", path, {"label": "the\x1b build" + 200 * "x"}))[1]["label"] == "the build" + 71 * "x"
+    assert (await page.ask("PATCH", path, {"label": 2000 * "x"}))[0] == 400
+    assert (await page.ask("PATCH", "api/sessions/other", {"label": "x"}))[0] == 404
+    _, now = await page.ask("GET", path)
+    assert (now["source"], now["last"]) == ("127.0.0.1", "")
+    assert set(now["ends"]) == {"lifetime", "idle"}
+    await tab.type(b"printf '\\033]0;title\\007\\033[1mbo''ld\\033[0m\\n'\n")
+    await tab.see(b"\x1b[0m\r\n")
+    await tab.leave()
+    await eventually(lambda: _is(page, path, "source", None))
+    _, now = await page.ask("GET", path)
+    assert now["last"] in {"bold", "$ "}
+    await eventually(lambda: _has(page, path, "detached"))
+
+
+async def _is(page: Browser, path: str, field: str, value: object) -> bool:
+    return bool((await page.ask("GET", path))[1][field] == value)
+
+
+async def _has(page: Browser, path: str, clock: str) -> bool:
+    return clock in (await page.ask("GET", path))[1]["ends"]
+
+
+async def test_named_sandboxes_are_listed_and_ended(page: Browser) -> None:
+    """Those of their user, with what is known of each."""
+    session = await page.new(name="kept")
+    tab = Tab(page, session["id"])
+    await tab.open(session["ticket"])
+    await tab.until(lambda: b"$ " in tab.text or b"# " in tab.text, "prompt")
+
+    async def listed() -> list[Any]:
+        _, found = await page.ask("GET", "api/sandboxes")
+        return [each for each in found["sandboxes"] if each["name"] == "kept"]
+
+    async def attached() -> bool:
+        return [each["state"] for each in await listed()] == ["attached"]
+
+    await eventually(attached)
+    (one,) = await listed()
+    assert one["profile"] == "default"
+    assert one["left"] > 60
+    assert (await page.ask("DELETE", "api/sandboxes/kept"))[0] == 204
+    assert await tab.closed() == 1000
+    assert (await page.ask("DELETE", "api/sandboxes/kept"))[0] == 404
+    assert await listed() == []
+
+
+async def test_directories_are_listed_and_packed_for_their_user_only(page: Browser) -> None:
+    """Where the shell is, by any kind of path; a file is no directory; parents are made when that is requested."""
+    tab = await _shell(page)
+    await tab.type(b"mkdir -p /tmp/d/e; cd /tmp/d; echo x >'a b'; echo do''ne\n")
+    await tab.see(b"done\r\n")
+    path = f"api/sessions/{tab.session}/files?list=1"
+    status, found = await page.ask("GET", path)
+    assert (status, found["path"], found["total"]) == (200, "/tmp/d", 2)
+    first = found["entries"][0]
+    assert (first["name"], first["kind"], first["size"]) == ("a b", "file", 2)
+    assert [(await page.ask("GET", f"{path}&path={each}"))[1]["path"] for each in ("e", "/tmp/d/e/", "/", ".")] == [
+        "/tmp/d/e", "/tmp/d/e", "/", "/tmp/d"
+    ]  # fmt: skip
+    for each, refused in (("a%20b", 400), ("nothing", 404), ("e&from=x", 400), ("e&from=99999999", 400), ("%00", 400)):
+        assert (await page.ask("GET", f"{path}&path={each}"))[0] == refused
+    files = f"api/sessions/{tab.session}/files"
+    assert (await page.ask("PUT", f"{files}?path=new/deep/one", b"1"))[0] == 404
+    assert (await page.ask("PUT", f"{files}?path=new/deep/one&parents=1", b"1"))[0] == 201
+    assert await page.ask("GET", f"{files}?path=new/deep/one") == (200, 1)
+    async with page.http.get(f"{page.url}/{files}?path=/tmp/d&as=tar") as got:
+        assert got.headers["Content-Disposition"].startswith('attachment; filename="d.tar"')
+        with tarfile.open(fileobj=io.BytesIO(await got.read())) as archive:
+            names = archive.getnames()
+    assert sorted(names) == [".", "./a b", "./e", "./new", "./new/deep", "./new/deep/one"]

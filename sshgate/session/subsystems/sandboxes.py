@@ -14,9 +14,10 @@ from sshgate.access.issued import Token
 from sshgate.access.policy import sandbox_name
 from sshgate.errors import BadRequest, NoSuchSandbox
 from sshgate.lifecycle.clocks import span
-from sshgate.sandbox.interfaces import Homes, Listed, ListedHome, Provider
+from sshgate.sandbox.interfaces import Homes, Listed, ListedHome, NamedSandboxes, Provider
 from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
 from sshgate.telemetry.codes import Code
+from sshgate.telemetry.events import EventContext
 from sshgate.telemetry.timings import since
 
 MEBI = 1 << 20
@@ -51,14 +52,7 @@ class SandboxSubsystems:
     async def end(self, request: SubsystemRequest) -> str:
         """End the named sandbox of the login name. Raises ``BadRequest`` without a name, and ``NoSuchSandbox``."""
         name = _named(request, "end")
-        named, user = self._provider.named, request.identity.user
-        profile = named.profile(user, name)
-        began = time.monotonic()
-        ended = await named.end(user, name)
-        if ended is None:
-            raise NoSuchSandbox(f"you have no sandbox {name!r}; `ssh -s USER@HOST sandboxes` lists yours.")
-        events = request.events.with_fields(sandbox=ended, profile=profile, name=name)
-        events.emit(Code.SANDBOX_END, by="user", reason="ended by its user", seconds=since(began))
+        await end_named(self._provider.named, request.identity.user, name, request.events)
         return f"sandbox {name!r} has ended.\n"
 
     async def homes(self, request: SubsystemRequest) -> str:
@@ -81,6 +75,17 @@ class SandboxSubsystems:
         if self._provider.homes is None:
             raise BadRequest("there are no homes here: sandboxes on one machine keep nothing.")
         return self._provider.homes
+
+
+async def end_named(named: NamedSandboxes, user: str, name: str, events: EventContext) -> None:
+    """End a named sandbox for its user. Raises ``NoSuchSandbox`` and ``Unavailable``."""
+    profile = named.profile(user, name)
+    began = time.monotonic()
+    ended = await named.end(user, name)
+    if ended is None:
+        raise NoSuchSandbox(f"you have no sandbox {name!r}; `ssh -s USER@HOST sandboxes` lists yours.")
+    events = events.with_fields(sandbox=ended, profile=profile, name=name)
+    events.emit(Code.SANDBOX_END, by="user", reason="ended by its user", seconds=since(began))
 
 
 def _named(request: SubsystemRequest, command: str) -> str:

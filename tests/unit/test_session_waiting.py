@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sshgate.errors import Cancelled, StartFailed
-from sshgate.session.gateway import TYPED_AHEAD, wait_for_sandbox
+from sshgate.session.waiting import TYPED_AHEAD, wait_for_sandbox
 from tests.rig.ends import TestClient
 
 
