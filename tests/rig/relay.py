@@ -68,15 +68,12 @@ class Relay:
             except OSError:
                 return
             with self._lock:
-                try:
-                    if self._cut:
-                        raise OSError
-                    far = socket.socket()
-                    if self._slow is not None:
-                        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-                    far.connect(("127.0.0.1", self._target))
-                except OSError:
+                far = socket.socket()
+                if self._slow is not None:
+                    far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+                if self._cut or far.connect_ex(("127.0.0.1", self._target)):
                     near.close()
+                    far.close()
                     continue
                 self._open |= {near, far}
             self._start(self._pass, near, far, None)
