@@ -8,7 +8,7 @@ from typing import Any
 
 PAGE = 500
 """Entries of one answer."""
-LONGEST_OUTPUT = 1 << 20
+LONGEST_OUTPUT = PAGE * (255 + 85) + 8192
 """Bytes of the script's output that are read: more than PAGE names and paths can have."""
 
 # Runs in any POSIX shell with a `stat`. $p is the directory, $f the entries to leave out, $n how many follow, $m a mark

@@ -186,6 +186,8 @@ class Rest:
             if size is None or profile or name or body.session:
                 raise Refusal(400, "request", "a session beside another has a size, and nothing else to choose.")
             there = self._own(principal, body.beside)
+            if (there.owner.proof, there.owner.method) != (principal.proof, principal.method):
+                raise Refusal(409, "conflict", "that session belongs to another login; begin one without it.")
             profile, name = there.identity.login.profile, there.identity.login.name
             beside = state.sessions.login_of(there)
             if beside is None:
@@ -246,7 +248,7 @@ class Rest:
     async def end_sandbox(self, request: web.Request) -> web.Response:
         """DELETE api/sandboxes/NAME."""
         user, named = (await self._state.principal(request)).user, self._state.gateway.provider.named
-        await end_named(named, user, request.match_info["name"], self._state.events.context(user=user))
+        await end_named(named, user, _sandbox(request, "name"), self._state.events.context(user=user))
         return web.Response(status=204)
 
     async def held(self, request: web.Request) -> web.Response:
@@ -261,7 +263,7 @@ class Rest:
     async def end_held(self, request: web.Request) -> web.Response:
         """DELETE api/held-sessions/SANDBOX/NAME."""
         user, name = (await self._state.principal(request)).user, request.match_info["name"]
-        await self._end_held(user, request.match_info["sandbox"], name)
+        await self._end_held(user, _sandbox(request, "sandbox"), name)
         return web.Response(status=204)
 
     async def _end_held(self, user: str, sandbox: str, name: str) -> None:
@@ -284,6 +286,13 @@ class Rest:
 
     def _ticket(self, session: WebSession) -> str:
         return self._state.tickets.issue(Ticket(session.user, session.id))
+
+
+def _sandbox(request: web.Request, part: str) -> str:
+    """Return a sandbox's name from the request's path. Raises ``Refusal`` (404): none can be called that."""
+    if not is_label(name := request.match_info[part]):
+        raise Refusal(404, "not_found", "there is no such sandbox.")
+    return name
 
 
 async def _body(request: web.Request, kind: type[B]) -> B:

@@ -190,11 +190,16 @@ class WebSession:
         place = self.place
         return {"name": place.name, "id": place.id} if place is not None and place.name else None
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it has been ended or left, although the core may still be cleaning up."""
+        return self.ending is not None or self._gone.is_set()
+
     def waits_in(self, sandbox: str | None, held_id: str) -> bool:
         """Whether it waits, without a viewer, in the held session of this id of a sandbox."""
         place = self.place
         here = bool(held_id) and place is not None and place.id == held_id and self.identity.login.name == sandbox
-        return here and self.viewer is None and self.ending is None and not self._gone.is_set()
+        return here and self.viewer is None and not self.leaving
 
     @property
     def given(self) -> bool:

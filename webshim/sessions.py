@@ -160,7 +160,7 @@ class Sessions:
 
     def login_of(self, session: WebSession) -> Login | None:
         """Return the login of a session that is in its sandbox; ``None`` if it is not there yet, or any more."""
-        return self._logins.get(session.id) if session.running and session.ending is None else None
+        return self._logins.get(session.id) if session.running and not session.leaving else None
 
     def _enter(self, session: WebSession, login: Login) -> None:
         self._logins[session.id] = login

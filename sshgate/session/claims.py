@@ -15,6 +15,7 @@ from sshgate.access.policy import Grant
 from sshgate.errors import GateError
 from sshgate.lifecycle.occupancy import Occupancy
 from sshgate.sandbox.interfaces import Attachment, NamedSandboxes, Notice, Order, Provider, Sandbox
+from sshgate.stream.interfaces import Shell
 from sshgate.stream.tasks import cancel
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext
@@ -81,6 +82,8 @@ class Claims:
         self._shared: dict[str, _SharedSandbox] = {}
         # How many channels are in each named sandbox, or on their way.
         self._inside: Counter[str] = Counter()
+        # Those that a channel has left as over while others of the connection were in them.
+        self._over: set[str] = set()
         self._speculative: SpeculativeClaim | None = None
 
     def start_speculative_claim(self, granted: Grant, session: str) -> None:
@@ -124,16 +127,23 @@ class Claims:
         if granted.name is not None:
             named = _NamedSandbox(self._provider.named, self._admission)
             pending = PendingSandbox(named, order, notice, speculative)
-            self._inside[granted.name] += 1
+            name, asks = granted.name, granted.request
+            # The connection's other channels stay in it, such as second shells; but no transfer keeps what is over.
+            counts = asks.terminal is not None or isinstance(asks.kind, Shell)
+            self._inside[name] += counts
             try:
                 yield pending
             finally:
-                self._inside[granted.name] -= 1
+                self._inside[name] -= counts
                 try:
-                    # The connection's other channels stay in it, such as second shells.
-                    over = pending.over or (pending.over_if_made and pending.source != "joined")
-                    if over and not self._inside[granted.name]:
-                        await self._end(order)
+                    over = pending.over or (pending.over_if_made and (pending.source != "joined" or name in self._over))
+                    if self._inside[name]:
+                        self._over |= {name} if over else set()
+                    else:
+                        del self._inside[name]
+                        self._over.discard(name)
+                        if over:
+                            await self._end(order)
                 finally:
                     await named.leave()
         elif granted.scope == "connection":

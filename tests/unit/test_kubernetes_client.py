@@ -322,3 +322,17 @@ async def test_a_broken_kubeconfig_is_a_sentence(tmp_path: Path, text: str) -> N
         await ApiServer(SandboxPlace(kubeconfig=path)).open()
     with pytest.raises(Unavailable, match="there is no kubeconfig"):
         await ApiServer(SandboxPlace(kubeconfig=tmp_path / "missing")).open()
+
+
+async def test_a_name_is_one_part_of_the_path(tmp_path: Path) -> None:
+    """Whatever a user calls a sandbox, the request is about a pod of the namespace."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.raw_path)
+        return status(404)
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        with pytest.raises(GateError):
+            await api.get_pod("x/../../secrets/y?watch=true&z")
+    assert asked == ["/api/v1/namespaces/test/pods/x%2F..%2F..%2Fsecrets%2Fy%3Fwatch=true&z"]

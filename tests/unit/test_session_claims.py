@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Literal, cast
 
 import pytest
@@ -18,7 +19,7 @@ from sshgate.sandbox.interfaces import Admit, Attachment, NamedSandboxes, Notice
 from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
 from sshgate.session.claims import Claims, PendingSandbox
-from sshgate.stream.interfaces import STDOUT, Exited, Process, Request, Shell
+from sshgate.stream.interfaces import STDOUT, Exec, Exited, Process, Request, Shell
 from sshgate.stream.terminal import Terminal
 from sshgate.telemetry.events import Events, to_log
 from tests.rig.ends import TestProcess
@@ -205,6 +206,26 @@ async def test_a_named_one_that_is_over_goes_with_the_last_channel_that_is_in_it
             async with others.sandbox(granted("work"), "s4", print) as four:
                 four.over = True
         assert not rooms.there
+
+
+async def test_a_transfer_keeps_nothing_that_is_over_nor_does_a_shell_that_never_starts() -> None:
+    rooms = Rooms()
+    transfers = replace(granted("work"), request=Request(Exec(b"tar")))
+    async with claims(rooms) as mine, mine.sandbox(transfers, "s1", print) as transfer:
+        await transfer.get()
+        async with mine.sandbox(granted("work"), "s2", print) as shell:
+            shell.over = True
+        assert not rooms.there
+    async with claims(rooms) as mine:
+        async with mine.sandbox(granted("work"), "s3", print) as late:
+            late.over_if_made = True
+            async with mine.sandbox(granted("work"), "s4", print) as first:
+                await first.get()
+                first.over = True
+            assert rooms.there
+        assert not rooms.there
+        assert not mine._inside
+        assert not mine._over
 
 
 async def test_what_remains_of_its_lifetime_is_what_a_later_channel_gets() -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -191,9 +192,8 @@ class ApiServer:
 
     def path(self, resource: str, name: str | None = None, subresource: str | None = None) -> str:
         """The URL path of a core/v1 object or collection in the namespace."""
-        return "/".join(
-            part for part in ("/api/v1/namespaces", self.namespace, resource, name, subresource) if part is not None
-        )
+        parts = [quote(part, safe="") for part in (self.namespace, resource, name, subresource) if part is not None]
+        return "/".join(["/api/v1/namespaces", *parts])
 
     # --- requests ---
 
