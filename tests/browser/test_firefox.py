@@ -62,7 +62,7 @@ def test_a_visit_in_a_second_engine(door: Door, firefox: Firefox) -> None:
     firefox.press("Escape")
     assert firefox.evaluate("sshgate.sessions.size") == 1
 
-    firefox.evaluate("void location.reload()")
-    firefox.wait("globalThis.sshgate?.shown?.state === 'connected'")
+    firefox.evaluate("void (globalThis.before = true, location.reload())")
+    firefox.wait("!globalThis.before && globalThis.sshgate?.shown?.state === 'connected'")
     line(firefox, "secondengine")
     firefox.evaluate("sshgate.shown.end()")

@@ -79,7 +79,7 @@ def test_tabs_come_back_although_a_sandbox_does_not_answer_and_a_typed_name_coun
         terminal.expect(b"begun\r\n")
     tab = visitors(door).tab()
     place = {"id": None, "profile": "default", "name": "work", "held": {"name": "build", "id": ""}, "title": ""}
-    kept = json.dumps(json.dumps([place]))
+    kept = json.dumps(json.dumps({"user": "dev", "kept": [place]}))
     tab.page.add_init_script(f"sessionStorage.setItem('sshgate.places', {kept})")
     tab.page.route("**/api/held-sessions", lambda route: None)
     tab.open(door.link()).wait_state("connected").run("echo it is $mark", "it is ssh")
