@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from sshgate.access.connections import take_one
 from sshgate.session.interfaces import Login
 from sshgate.stream.interfaces import STDERR, Control, Exec, Exited, Lost, Outcome, Request
 from sshgate.stream.tasks import Event
@@ -163,9 +164,7 @@ class Files:
                 )
         finally:
             for counter, key in counts:
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
+                take_one(counter, key)
 
 
 def _word(path: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from sshgate.access.connections import take_one
 from sshgate.access.identity import Identity, LoginName
 from sshgate.access.policy import grant
 from sshgate.config.values import given_name, is_given
@@ -269,9 +270,8 @@ class Sessions:
             del self._logins[session.id]
             # Work that still uses the sandbox must end first: without a sandbox it would make the login claim another.
             await self._background.pop(session.id, TaskSet()).cancel()
-            self._inside[login] -= 1
-            if not self._inside[login]:
-                del self._inside[login]
+            take_one(self._inside, login)
+            if login not in self._inside:
                 await login.close()
         finally:
             del self._runs[session.id]

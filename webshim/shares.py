@@ -129,12 +129,10 @@ class Shares:
             raise BadRequest(f"say which session: {USAGE[4:]}")
         principal = self._logins.proven(who, "share", seconds)
         found = await self._held.named(who.user, name, session)
-        principal = replace(principal, id=secrets.token_hex(8))
         shared = Shared(name, session, found.id, types, principal.proof, principal.certificate)
-        principal = replace(principal, proof="", certificate=None)  # anybody can read what is in a link
-        token = Token(
-            principal.id, principal.issued, principal.expires, who.source, who.fingerprint, shared=shared
-        )  # fmt: skip
+        # Anybody can read what is in a link.
+        principal = replace(principal, id=secrets.token_hex(8), proof="", certificate=None)
+        token = Token(principal.id, principal.issued, principal.expires, who.source, who.fingerprint, shared=shared)
         await self._ledger.issue(who.user, token)
         lasts = principal.expires - principal.issued
         request.events.emit(

@@ -269,8 +269,8 @@ class Connections:
         if place.user is None:
             self._no_longer_waits(place)
         else:
-            _take_one(self._users, (place.user, place.origin))
-            _take_one(self._known, place.origin)
+            take_one(self._users, (place.user, place.origin))
+            take_one(self._known, place.origin)
             self._publish(place.user, place.origin)
 
     # --- other workers ---
@@ -304,8 +304,8 @@ class Connections:
     def _no_longer_waits(self, place: ConnectionSlot) -> None:
         self._leaving.pop(place, None)
         if self._waiting.pop(place, place) is None:
-            _take_one(self._origins, place.origin)
-            _take_one(self._networks, place.network)
+            take_one(self._origins, place.origin)
+            take_one(self._networks, place.network)
 
     def _is_exempt(self, source: str) -> bool:
         return comes_from(source, self.limits.penalty_exempt)
@@ -331,7 +331,7 @@ def _prefix(source: str, bits: int) -> str:
     return source if address is None else str(address)
 
 
-def _take_one(counter: Counter[K], key: K) -> None:
+def take_one(counter: Counter[K], key: K) -> None:
     """Subtract one and drop keys that reach zero, so the counter does not grow beyond what is open."""
     counter[key] -= 1
     if counter[key] <= 0:

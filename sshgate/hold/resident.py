@@ -299,7 +299,7 @@ class Resident(Watcher):
     def frame(self, one: Attachment, kind: int, payload: bytes) -> None:
         session = one.session
         if one.watches and kind not in (Kind.INPUT, Kind.PING):
-            return  # whoever watches decides nothing
+            return  # who watches decides nothing
         if kind == Kind.JOIN:
             self.join(one, json.loads(payload.decode()))
         elif kind == Kind.LIST:

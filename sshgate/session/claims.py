@@ -137,13 +137,13 @@ class Claims:
                 self._inside[name] -= counts
                 try:
                     over = pending.over or (pending.over_if_made and (pending.source != "joined" or name in self._over))
-                    if self._inside[name]:
-                        self._over |= {name} if over else set()
-                    else:
+                    if not self._inside[name]:
                         del self._inside[name]
                         self._over.discard(name)
                         if over:
                             await self._end(order)
+                    elif over:
+                        self._over.add(name)
                 finally:
                     await named.leave()
         elif granted.scope == "connection":

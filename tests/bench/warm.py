@@ -215,7 +215,7 @@ def fill(scene: Scene, gateway: Gateway, size: int) -> None:
 
 
 def _parked(scene: Scene, gateway: Gateway) -> int:
-    """The processes that wait in the ready warm pods of a gateway's namespace, as the pods themselves tell."""
+    """The processes that wait in the ready warm pods of a gateway's namespace, by what /proc in them lists."""
     space = replace(scene.namespace, name=gateway.settings["sandbox"]["namespace"])
     ready = [
         pod

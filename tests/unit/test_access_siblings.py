@@ -247,7 +247,7 @@ def test_a_user_starts_no_more_sandboxes_than_at_one_process() -> None:
             started = 0
             for number in range(20):
                 started += not counts[number % 2].take("eve", time.monotonic())
-                await both[number % 2].ask("anything")  # whoever answers has read what came before
+                await both[number % 2].ask("anything")  # a worker that answers has read what came before
             assert started == 6
             assert counts[1].take("ada", time.monotonic()) == 0.0
 

@@ -35,7 +35,7 @@ const NO_SUCH_TICKET = 4404;
  *   go on without it; null: it is gone
  * @property {() => number | null} held the offset up to which the terminal holds the output; null: nothing
  * @property {(stage: Stage, words: string, seconds: number) => void} staged `words` is a sentence, or empty
- * @property {(frame: any) => void} told a control frame that is the session's
+ * @property {(frame: any) => void} control a control frame that is the session's
  * @property {(bytes: Uint8Array) => void} printed
  */
 
@@ -76,7 +76,7 @@ export class Connection {
     wanted.catch((error) => this._socket === socket && this._noTicket(error));
     const socket = new Socket({
       opened: () => void Promise.all([wanted, tabId]).then((given) => this._attach(socket, given, takeOver), () => {}),
-      told: (frame) => this._told(frame),
+      control: (frame) => this._control(frame),
       printed: (bytes) => (this._answered(), this._listener.printed(bytes)),
       closed: (code) => this._closed(code),
     });
@@ -188,7 +188,7 @@ export class Connection {
   }
 
   /** @param {any} frame */
-  _told(frame) {
+  _control(frame) {
     this._answered();
     switch (frame.type) {
       case "pong":
@@ -206,12 +206,12 @@ export class Connection {
         this._retriedTicket = false;
         // A gateway that lets go at once must not be asked twice a second.
         this._settled = setTimeout(() => this._backoff.reset(), SETTLED_SECONDS * 1000);
-        this._listener.told(frame);
+        this._listener.control(frame);
         this._listener.staged("attached", "", 0);
         this._typing.begin();
         return;
       default:
-        this._listener.told(frame);
+        this._listener.control(frame);
     }
   }
 

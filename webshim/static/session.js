@@ -230,7 +230,7 @@ export class Session {
         rejoined: () => this._rejoined(),
         held: () => playback.held,
         staged: (stage, words, seconds) => this._staged(stage, words, seconds),
-        told: (frame) => this._told(frame),
+        control: (frame) => this._control(frame),
         printed: (bytes) => playback.printed(bytes),
       });
     }
@@ -275,7 +275,7 @@ export class Session {
   }
 
   /** @param {any} frame */
-  _told(frame) {
+  _control(frame) {
     switch (frame.type) {
       case "hello":
         this.profile = frame.profile;

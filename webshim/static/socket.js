@@ -3,7 +3,7 @@
 /**
  * @typedef {object} Receiver
  * @property {() => void} opened
- * @property {(frame: any) => void} told a control frame
+ * @property {(frame: any) => void} control a control frame
  * @property {(bytes: Uint8Array) => void} printed
  * @property {(code: number) => void} closed once, and nothing after it
  */
@@ -25,7 +25,7 @@ export class Socket {
     this._socket.addEventListener(
       "message",
       ({ data }) => {
-        if (typeof data === "string") receiver.told(JSON.parse(data));
+        if (typeof data === "string") receiver.control(JSON.parse(data));
         else receiver.printed(new Uint8Array(data));
       },
       { signal },

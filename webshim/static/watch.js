@@ -93,7 +93,7 @@ class Watching {
     const socket = new Socket(
       {
         opened: () => socket.send({ type: "watch", share: this._share }),
-        told: (frame) => this._told(frame),
+        control: (frame) => this._control(frame),
         printed: (bytes) => this._playback.printed(bytes),
         closed: (code) => this._closed(code),
       },
@@ -110,7 +110,7 @@ class Watching {
   }
 
   /** @param {any} frame */
-  _told(frame) {
+  _control(frame) {
     switch (frame.type) {
       case "watching":
         this._about(frame);

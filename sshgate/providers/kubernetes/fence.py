@@ -163,18 +163,18 @@ class Fence:
 
     def _lets_out(self, pod: Pod) -> bool:
         """Whether the policies, as far as they are known, let the pod send anything: those that select it add up."""
-        if self._policies is None:
-            return False
-        selecting = [one for one in self._policies if one.restricts and one.pod_selector.selects(pod.metadata.labels)]
-        return not selecting or any(one.egress for one in selecting)
+        found = self._restricting(pod)
+        return found is not None and (not found or any(one.egress for one in found))
 
     def concerns(self, pod: Pod) -> bool:
         """Whether a policy may restrict what this pod sends; where that is not known, it may."""
-        return (
-            self._configured is not None
-            or self._policies is None
-            or any(one.restricts and one.pod_selector.selects(pod.metadata.labels) for one in self._policies)
-        )
+        return self._configured is not None or self._restricting(pod) != []
+
+    def _restricting(self, pod: Pod) -> list[_Spec] | None:
+        """The policies that restrict what this pod sends; ``None``: they are not known."""
+        if self._policies is None:
+            return None
+        return [one for one in self._policies if one.restricts and one.pod_selector.selects(pod.metadata.labels)]
 
     def forget(self, uid: str) -> None:
         """The pod is gone."""

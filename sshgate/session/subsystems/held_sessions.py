@@ -91,7 +91,7 @@ class HeldSessions:
 
     async def _count(self, user: str, names: Iterable[str]) -> int:
         found = await self._ask_all(user, [one for one in names if _most(self._profile(user, one))], COUNT_SECONDS)
-        return sum(not each.state.startswith("ended") for one in found for each in one.sessions)
+        return sum(not each.ended for one in found for each in one.sessions)
 
     async def _ask_all(self, user: str, names: Iterable[str], seconds: float | None = None) -> list[Listed]:
         places = asyncio.Semaphore(AT_ONCE)
