@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import pytest
 
 from tests.rig import cluster as rig_cluster
 from tests.rig.cluster import Namespace
-from tests.rig.gateway import Gateway, configured
+from tests.rig.gateway import Gateway, configured, running
 from tests.rig.ssh import Ssh, make_key
 
 # A slow machine is no fault of the code.
@@ -25,13 +26,40 @@ hypothesis.settings.load_profile("sshgate")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# SIGTERM tidies up first, as ^C does: namespaces, gateways and files with a token would stay.
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _tidy_up(*_: object) -> None:
+    """SIGTERM ends the tests as ^C does: else namespaces, gateways and files with a token would stay.
+
+    A second one must not end that half-way: it comes where a whole group of processes is ended, and its first one too.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    raise KeyboardInterrupt
+
+
+signal.signal(signal.SIGTERM, _tidy_up)
 
 PROVIDERS = [
     pytest.param("local", marks=pytest.mark.local),
     pytest.param("kubernetes", marks=pytest.mark.cluster),
 ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers beside each other take file after file: those that take long come first, and none is last alone."""
+    if hasattr(config, "workerinput"):
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        count = Counter(item.path for item in items)
+        items.sort(key=lambda item: (-slow[item.path], -count[item.path]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What fails on a busy machine only is found by the logs of the gateways."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"gateway {one.place.name}, last lines", one.last_lines()) for one in running()]
+    return report
 
 
 class MakeGateway(Protocol):

@@ -1,7 +1,7 @@
 """The last lines of a test run: what could not run and why, what failed, and the count. Sets the exit status.
 
-Arguments: the directory of junit files, the value of $CI, and the layers that failed. The directory may also hold
-``unable``, a line for each thing that was not to be had, and ``times``, seconds and a name on each line.
+Arguments: the directory of junit files, and the value of $CI. The directory may also hold ``unable``, a line for each
+thing that was not to be had, ``failed``, a line for each layer, and ``times``, seconds and a name on each line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Case(NamedTuple):
     reason: str = ""
 
 
-def main(directory: str, ci: str, failed: str) -> int:
+def main(directory: str, ci: str) -> int:
     place = Path(directory)
     counts: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
@@ -49,11 +49,11 @@ def main(directory: str, ci: str, failed: str) -> int:
         print(f"could not run: {text}")
     for text, number in sorted(skipped.items()):
         print(f"skipped: {number} tests of {text}")
-    for layer in failed.split():
+    failed = _lines(place / "failed")
+    for layer in failed:
         print(f"layer failed: {layer}")
     if times := [line.partition(" ") for line in _lines(place / "times")]:
-        took = ", ".join(f"{name} {seconds}" for seconds, _, name in times)
-        print(f"seconds: {took}; {sum(int(seconds) for seconds, _, _ in times)} in all")
+        print("seconds:", ", ".join(f"{name} {seconds}" for seconds, _, name in times))
     bad = bool(failed or counts["failed"])
     if ci == "true" and (unable or skipped):
         print("With CI=true everything has to run.")

@@ -147,7 +147,7 @@ def test_no_identifier_has_a_word_that_the_glossary_replaces() -> None:
 
 
 # Unit tests of what is not a module of the product.
-OF_NO_MODULE = {"network_rules", "tally"}
+OF_NO_MODULE = {"layers", "network_rules", "tally"}
 
 
 def test_unit_tests_are_found_by_their_modules_name() -> None:

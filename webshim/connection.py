@@ -21,6 +21,8 @@ from webshim.responses import HEADERS, Refusal, refused
 
 # A connection without a login ends after this time; a request in progress is still answered first.
 ANONYMOUS_SECONDS = 60.0
+# For what was written already, once a connection is to end. A client may take it slowly, or not at all.
+UNREAD_SECONDS = 60.0
 # Bytes of a request's head by which its worker is chosen, where there are several. Longer ones are parsed here.
 LONGEST_HEAD = 32 * 1024
 # In the head of a request that has a body.
@@ -134,11 +136,15 @@ class Connection(BudgetedReader):
         """Set when the connection has ended, whichever side ended it."""
         self._desk = desk
         self._cut = cut
+        # aiohttp forgets its own when it closes it, which takes as long as the client takes to read.
+        self._line: asyncio.Transport | None = None
+        self._ending: asyncio.TimerHandle | None = None
         self._logged_in = False
         self._slot = desk.admit(self.peer, self)
         self._overdue = asyncio.get_running_loop().call_later(ANONYMOUS_SECONDS, self._grown_old)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._line = cast(asyncio.Transport, transport)
         super().connection_made(transport)
         if self.first:
             first, self.first = self.first, b""
@@ -155,7 +161,10 @@ class Connection(BudgetedReader):
 
     def unmade(self) -> None:
         """Clean up after the connection's end; also called if it failed before ``connection_made``. Idempotent."""
+        self._line = None
         self._overdue.cancel()
+        if self._ending is not None:
+            self._ending.cancel()
         if self._slot is not None:
             self._slot.release()
         self.lost.set()
@@ -190,17 +199,35 @@ class Connection(BudgetedReader):
         self._overdue = asyncio.get_running_loop().call_later(seconds, self._abort)
 
     def _abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
+        if self._line is not None:
+            self._line.abort()
         else:
             self._cut()
 
     def _grown_old(self) -> None:
         # A page without a login opens a new connection for its next request.
         if self.progress:
+            self._overdue = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._abort)
             self.close()
         elif self.transport is not None:
             self.force_close()
+
+    # --- the end ---
+
+    async def start(self) -> None:
+        try:
+            await super().start()
+        finally:
+            self._end_soon()
+
+    def force_close(self) -> None:
+        self._end_soon()
+        super().force_close()
+
+    def _end_soon(self) -> None:
+        """Abort the connection unless it has ended by then: closing it waits until all that was written is read."""
+        if self._line is not None and self._ending is None:
+            self._ending = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._abort)
 
     # --- malformed requests ---
 
@@ -256,11 +283,7 @@ class Connection(BudgetedReader):
             super().log_exception(*args, **kw)
 
     def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)

@@ -6,15 +6,17 @@ import hashlib
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import msgspec
 from itsdangerous import BadData, URLSafeSerializer
 
+from sshgate.access.connections import take_one
 from sshgate.access.identity import Certified
 from sshgate.errors import ConfigError
 
@@ -23,12 +25,21 @@ Purpose = Literal["cookie", "token", "share"]
 
 _BYTES = 32
 _LONGEST = 2048
-# One-time tokens kept at once, more than users need. Beyond it the oldest are dropped: nobody can fill the memory.
+# One-time tokens kept at once, more than users need. Beyond it the oldest of the user who has most of them is dropped:
+# nobody can fill the memory, nor take others theirs.
 MOST = 10_000
 # Characters of a one-time token.
 TOKEN_LENGTH = 32
 
-T = TypeVar("T")
+
+class OfUser(Protocol):
+    """What a one-time token stands for belongs to a user."""
+
+    @property
+    def user(self) -> str: ...
+
+
+T = TypeVar("T", bound=OfUser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +141,20 @@ class OneTimeTokens(Generic[T]):
         self.seconds = seconds
         self._now = now
         self._issued: dict[bytes, tuple[float, T]] = {}
-
-    def __repr__(self) -> str:
-        return f"<OneTimeTokens {len(self._issued)} open>"
+        self._users: Counter[str] = Counter()
 
     def issue(self, meaning: T, seconds: float | None = None) -> str:
         """Return a new token that stands for ``meaning``. ``seconds`` overrides the usual lifetime."""
         now = self._now()
         # The dict is in order of issue, which for nearly all tokens is the order of expiry.
-        while self._issued and (next(iter(self._issued.values()))[0] <= now or len(self._issued) >= MOST):
-            del self._issued[next(iter(self._issued))]
+        while self._issued and next(iter(self._issued.values()))[0] <= now:
+            self._drop(next(iter(self._issued)))
+        if len(self._issued) >= MOST:
+            most = max(self._users, key=self._users.__getitem__)
+            self._drop(next(digest for digest, (_, one) in self._issued.items() if one.user == most))
         token = secrets.token_urlsafe(TOKEN_LENGTH * 3 // 4)
         self._issued[_digest(token)] = (now + (self.seconds if seconds is None else seconds), meaning)
+        self._users[meaning.user] += 1
         return token
 
     def look(self, token: str) -> T | None:
@@ -152,8 +165,14 @@ class OneTimeTokens(Generic[T]):
     def take(self, token: str) -> T | None:
         """Use up a token and return what it stands for; ``None`` if it is wrong, used or expired."""
         # Looked up by digest, so that the time of the lookup reveals nothing about valid tokens.
-        ends, meaning = self._issued.pop(_digest(token), (0.0, None))
+        ends, meaning = self._drop(_digest(token))
         return meaning if ends > self._now() else None
+
+    def _drop(self, digest: bytes) -> tuple[float, T | None]:
+        ends, meaning = self._issued.pop(digest, (0.0, None))
+        if meaning is not None:
+            take_one(self._users, meaning.user)
+        return ends, meaning
 
 
 def _digest(token: str) -> bytes:

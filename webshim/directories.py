@@ -31,7 +31,7 @@ exit 0
 """
 
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
-_ENTRY = re.compile(rb" ([0-9a-f]{1,8}) ([0-9]{1,19}) (-?[0-9]{1,15}) (.+)", re.DOTALL)
+_ENTRY = re.compile(rb" ([0-9a-f]{1,8}) ([0-9]{1,19}) (-?[0-9]{1,19}) (.+)", re.DOTALL)
 
 
 class Nonsense(ValueError):

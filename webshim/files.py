@@ -55,7 +55,8 @@ _WRITE = (
     _HERE
     + _SIZE
     + '[ -z "$k" ] || mkdir -p "${p%/*}" 2>/dev/null\n'
-    + 'd=${p%/*}; [ -d "${d:-/}" ] || exit 44\n[ ! -d "$p" ] || exit 45\n[ -z "$o" ] || [ ! -e "$p" ] || exit 43\n'
+    + 'd=${p%/*}; [ -d "${d:-/}" ] || exit 44\n[ ! -d "$p" ] || exit 45\n'
+    + 'free() { [ -z "$o" ] || { [ ! -e "$p" ] && [ ! -L "$p" ]; }; }\nfree || exit 43\n'
     # Write to a temporary file and rename it, so that a partial file never has the requested name. The traps remove it
     # when the script is ended, also right after mktemp.
     + "t=\ntrap 'rm -f \"$t\"' EXIT\ntrap 'exit 1' HUP INT TERM\n"
@@ -68,7 +69,8 @@ _WRITE = (
     + 'dd if=/dev/null of="$t" bs=1 seek="$n" 2>/dev/null || exit 47; fi\n'
     # A file that is replaced keeps its mode.
     + 'k=$(stat -L -c %a "$p" 2>/dev/null) || k=$(printf %o $((0666 & ~$(umask))))\n'
-    + 'chmod "$k" "$t" && mv -f "$t" "$p" || exit 47\n'
+    # Somebody may have made it while the bytes came.
+    + 'chmod "$k" "$t" || exit 47\nfree || exit 43\nmv -f "$t" "$p" || exit 47\n'
     + 'echo "$n"\n'
 )
 _REFUSALS = {

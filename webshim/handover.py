@@ -40,13 +40,9 @@ class Handover:
         self._copied: set[_End] = set()
         siblings.take_connections(self._take)
 
-    def __repr__(self) -> str:
-        return f"<Handover {len(self._received)} received, {len(self._copied)} copied>"
-
     # --- away from here ---
 
     def move(self, connection: Connection, data: bytes) -> bool:
-        """See ``connection.Move``."""
         headers = _headers(data)
         user = self._state.user_in(connection.peer, headers)
         if user is None or (owner := self._siblings.owner(user)) == self._siblings.index:

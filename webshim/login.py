@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import secrets
 import time
 from dataclasses import dataclass, replace
@@ -80,9 +81,6 @@ class Logins:
             siblings.answers(_TAKE, self._take_here)
             siblings.answers(_LOOK, self._look_here)
             siblings.handle(_FAILED, lambda _, key: self._failures.count(key))
-
-    def __repr__(self) -> str:
-        return f"<Logins {self._links!r}, {self._failures!r}, {self._ledger!r}>"
 
     @property
     def methods(self) -> list[str]:
@@ -240,7 +238,7 @@ class Logins:
             )
         return text
 
-    def invitation(self, identity: Identity, seconds: float | None = None) -> str:
+    def login_link(self, identity: Identity, seconds: float | None = None) -> str:
         """Return a login link for a user who has logged in by SSH.
 
         Args:
@@ -306,12 +304,14 @@ class TokenSubsystems:
         self._ledger = ledger
 
     async def list(self, request: SubsystemRequest) -> str:
-        """Return a table of the user's valid tokens, oldest first."""
+        """List the user's valid tokens, oldest first, as a table or as JSON with times in seconds since the epoch."""
         _check(request)
         await self._ledger.refresh()
         now = time.time()
         alive = [one for one in self._ledger.of(request.identity.user).tokens.values() if one.ends > now]
         listed = sorted((one for one in alive if not one.revoked and one.shared is None), key=lambda one: one.made)
+        if request.as_json:
+            return json.dumps([token_fields(one) for one in listed]) + "\n"
         return token_table(listed, now) if listed else "you have no tokens.\n"
 
     async def revoke(self, request: SubsystemRequest) -> str:
@@ -324,6 +324,11 @@ class TokenSubsystems:
             raise BadRequest(f"you have no token {request.word[:40]!r}; `ssh -s USER@HOST tokens` lists yours.")
         request.events.emit(Code.WEB_TOKEN_REVOKED, id=request.word)
         return f"token {request.word} is revoked.\n"
+
+
+def token_fields(token: Token) -> dict[str, object]:
+    """Return what its user sees of a token or link as JSON."""
+    return {field: getattr(token, field) for field in ("id", "made", "ends", "source", "key")}
 
 
 def _check(request: SubsystemRequest) -> None:

@@ -40,6 +40,7 @@ class Output:
         self._chunks: deque[bytes] = deque()
         self._offsets: deque[int] = deque()
         self._modes = Modes()  # the modes at the start of the ring
+        self._latest: Modes | None = None  # those at its end, once they were wanted
         self._snapshot: Snapshot | None = None
         self._base = 0
         self._screen: bytes | None = b""
@@ -81,6 +82,7 @@ class Output:
         self._chunks.clear()
         self._offsets.clear()
         self._modes = Modes()
+        self._latest = None
         self._snapshot = None
         self._base = self.end = offset
         self._screen = screen
@@ -95,6 +97,8 @@ class Output:
             self._chunks.append(data)
             self._offsets.append(self.end)
         self.end += len(data)
+        if self._latest is not None:
+            self._latest.feed(data)
         while len(self._chunks) > 1 and self.end - self._offsets[0] > self._limit:
             self._offsets.popleft()
             self._modes.feed(self._chunks.popleft())
@@ -154,11 +158,13 @@ class Output:
         offset = self.start
         if self._modes.alternate:
             # The output in the ring updates a screen that is lost, so it is skipped; its modes still count.
-            latest = Modes()
-            latest.feed(self._modes.sequences())
-            for chunk in self._chunks:
-                latest.feed(chunk)
-            modes, offset = latest.sequences().decode("ascii"), self.end
+            if self._latest is None:
+                # Followed from now on: the whole ring takes a tenth of a second, and a page may come again and again.
+                self._latest = Modes()
+                self._latest.feed(self._modes.sequences())
+                for chunk in self._chunks:
+                    self._latest.feed(chunk)
+            modes, offset = self._latest.sequences().decode("ascii"), self.end
         else:
             head = self.read(offset, _LONGEST_LINE)
             # Start at the beginning of a line, which is not inside an escape sequence or a character.

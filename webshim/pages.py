@@ -12,25 +12,33 @@ from pathlib import Path, PurePosixPath
 
 from aiohttp import web
 
+from webshim.bundle import bundle
 from webshim.responses import CONTENT_SECURITY_POLICY
 
 STATIC = Path(__file__).parent / "static"
 # The pages. Nothing of the second is for who has logged in.
 INDEX, WATCH = "index.html", "watch.html"
+ENTRIES = "page.js", "watch.js"
+# The styles of both pages, in their order; they are sent as one, which has this name.
+STYLES = "vendor/xterm.css", "page.css", "parts.css"
+STYLE = "page.css"
 # This tag in the page is replaced by one with the real base path.
 BASE_TAG = '<base href="/">'
 # All files are also served below VERSIONS/VERSION/. Relative imports stay within that version.
 VERSIONS = "at"
 IMMUTABLE = "public, max-age=31536000, immutable"
 _NAMED = re.compile(r'\b(href|src|data-page)="([^"#]+)')
-_IMPORTED = re.compile(r'^(?:import|export)\b[^;"]*"\./([^"]+)"', re.MULTILINE)
+_IMPORTED = re.compile(r'^(?:import|export)\b[^;"(]*"\./([^"]+)"', re.MULTILINE)
 BOOT = "boot.js"
 # This script is sent within the page: nothing else has arrived when it runs.
 _BOOT_SOURCE = re.compile(rf' src="[^"]*{BOOT}"></script>')
+_OTHER_STYLES = re.compile(rf' *<link rel="stylesheet" href="(?!{STYLE}")[^"]+">\n')
 # This tag is replaced by one for each module that its own imports, so that they are requested all at once.
 _PRELOAD = re.compile(r'<link rel="modulepreload" href="([^"]+)">')
-# What is written for the readers of our own modules is not sent; empty lines stay, so that errors name the right one.
-_COMMENT = re.compile(rb"^[ \t]*(?:/\*(?:(?!\*/).)*\*/|//[^\n]*)[ \t]*$", re.MULTILINE | re.DOTALL)
+# What is written for the readers of our own modules and styles is not sent.
+_COMMENT = re.compile(
+    rb"^[ \t]*(?:/\*(?:(?!\*/).)*\*/|//[^\n]*)[ \t]*\n|^[ \t]+|^\n|/\*\* @[^*\n]*\*/ ?", re.MULTILINE | re.DOTALL
+)
 _TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -51,21 +59,49 @@ class _Part:
     type: str
     tag: str
 
+    @classmethod
+    def of(cls, content: bytes, name: str) -> _Part:
+        kind = _TYPES.get(PurePosixPath(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        charset = "; charset=utf-8" if kind.startswith(("text/", "image/svg")) else ""
+        packed = gzip.compress(content, mtime=0)
+        tag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+        return cls(content, packed if len(packed) < len(content) else None, kind + charset, tag)
+
+    @classmethod
+    def read(cls, path: Path, own: bool) -> _Part:
+        content = path.read_bytes()
+        if own and path.suffix in (".js", ".css"):
+            content = _COMMENT.sub(b"", content)
+        return cls.of(content, path.name)
+
 
 class Pages:
     """All files below ``root`` that are served to browsers. Reading them blocks, so construct it in a thread."""
 
     def __init__(self, root: Path = STATIC) -> None:
         self._parts = {
-            path.relative_to(root).as_posix(): _part(path, own=path.parent == root)
+            path.relative_to(root).as_posix(): _Part.read(path, own=path.parent == root)
             for path in sorted(root.rglob("*"))
-            if _is_part(path)
+            if path.is_file() and not path.name.startswith(".") and path.suffix not in (".py", ".pyc")
         }
+        self._bundle()
         tags = "".join(f"{name} {part.tag} " for name, part in self._parts.items())
         self.version = hashlib.sha256(tags.encode()).hexdigest()[:16]
         """A hash over all files. They refer to each other, so a page must never load files of two versions."""
         self._policy = CONTENT_SECURITY_POLICY
         self._pages = {name: self._page(name) for name in (INDEX, WATCH)}
+
+    def _bundle(self) -> None:
+        """Replace the modules of the pages by one each, and their styles by one."""
+        texts = {name: part.content.decode() for name, part in self._parts.items() if re.fullmatch(r"\w+\.js", name)}
+        texts.pop(BOOT, None)
+        for entry in ENTRIES:
+            if entry in texts:
+                self._parts[entry] = _Part.of(bundle(entry, texts).encode(), entry)
+        for name in texts.keys() - set(ENTRIES):
+            del self._parts[name]
+        if styles := [self._parts.pop(name).content for name in STYLES if name in self._parts]:
+            self._parts[STYLE] = _Part.of(b"".join(styles), STYLE)
 
     def index(self, base: str, name: str = INDEX) -> web.Response:
         """Return a page with this base path, given without a trailing slash."""
@@ -104,9 +140,11 @@ class Pages:
             return _UNBUILT
 
         def preloads(tag: re.Match[str]) -> str:
-            return "\n    ".join(tag[0].replace(tag[1], module) for module in self._modules(tag[1]))
+            # A browser has few connections: what takes longest begins first.
+            modules = sorted(self._modules(tag[1]), key=self._length, reverse=True)
+            return "\n    ".join(tag[0].replace(tag[1], module) for module in modules)
 
-        text = _PRELOAD.sub(preloads, self._parts[name].content.decode())
+        text = _PRELOAD.sub(preloads, _OTHER_STYLES.sub("", self._parts[name].content.decode()))
         return self._with_boot(_NAMED.sub(self._versioned, text))
 
     def _modules(self, name: str) -> list[str]:
@@ -117,6 +155,9 @@ class Pages:
             imported = [(PurePosixPath(each).parent / other).as_posix() for other in _IMPORTED.findall(text)]
             found += [other for other in dict.fromkeys(imported) if other not in found]
         return found
+
+    def _length(self, name: str) -> int:
+        return len(self._parts[name].content) if name in self._parts else 0
 
     def _with_boot(self, text: str) -> str:
         boot = self._parts.get(BOOT)
@@ -129,18 +170,3 @@ class Pages:
     def _versioned(self, found: re.Match[str]) -> str:
         attribute, name = found.groups()
         return f'{attribute}="{VERSIONS}/{self.version}/{name}' if name in self._parts else found[0]
-
-
-def _is_part(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.suffix not in (".py", ".pyc")
-
-
-def _part(path: Path, own: bool) -> _Part:
-    content = path.read_bytes()
-    if own and path.suffix in (".js", ".css"):
-        content = _COMMENT.sub(lambda found: b"\n" * found[0].count(b"\n"), content)
-    kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    charset = "; charset=utf-8" if kind.startswith(("text/", "image/svg")) else ""
-    packed = gzip.compress(content, mtime=0)
-    tag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
-    return _Part(content, packed if len(packed) < len(content) else None, kind + charset, tag)

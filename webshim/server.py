@@ -23,7 +23,7 @@ from sshgate.config.load import node_address
 from sshgate.config.model import Address, Config, Tls, Web
 from sshgate.errors import ConfigError
 from sshgate.session.interfaces import SessionGateway
-from sshgate.session.subsystems.registry import SubsystemHandlers
+from sshgate.session.subsystems.registry import LISTS, SubsystemHandlers
 from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Stranger
@@ -150,9 +150,6 @@ class WebServer:
         self._tls: ssl.SSLContext | None = None
         self._tls_stamp: tuple[int, ...] = ()
 
-    def __repr__(self) -> str:
-        return f"<WebServer {self.url or 'nowhere'}: {self._state!r}>"
-
     @property
     def url(self) -> str:
         """The URL that users open; empty before ``listen``."""
@@ -169,7 +166,7 @@ class WebServer:
         Raises ``GateError`` if the restrictions of the key do not allow it.
         """
         assert self._state is not None
-        return self._state.logins.invitation(identity, seconds)
+        return self._state.logins.login_link(identity, seconds)
 
     async def listen(self) -> list[Address]:
         """Load files, bind, and start to accept connections. Also registers the web subsystems. Returns the addresses.
@@ -204,7 +201,7 @@ class WebServer:
         self._subsystems.add("web", logins.web, "a link that opens a browser's session, once, within a minute")
         self._subsystems.add("token", logins.token, "a bearer token for programs")
         tokens = TokenSubsystems(self._ledger)
-        self._subsystems.add("tokens", tokens.list, "your tokens: id, age, time left, from where and by which key")
+        self._subsystems.add("tokens", tokens.list, "your tokens: id, age, time left, source and key", LISTS)
         self._subsystems.add("revoke-token", tokens.revoke, "the end of a token, and of what was opened by it", "ID")
         shares.add_to(self._subsystems)
         if self._siblings is not None:
@@ -236,7 +233,6 @@ class WebServer:
         return None if self._state.place.trusted(peer) else self._admission.connect(peer, connection)
 
     def malformed(self, peer: str, reason: str) -> None:
-        """See ``connection.ConnectionAdmission``."""
         self._events.emit(Code.WEB_MALFORMED, stranger=Stranger(network_of(peer), 1), reason=reason, source=peer)
 
     # --- while it runs ---

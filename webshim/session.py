@@ -356,14 +356,14 @@ class WebSession:
             end = SCREEN_HEAD.size + length
             self.output.restart(offset, data[end:], data[SCREEN_HEAD.size : end])
         else:
+            # One that was attached meanwhile may begin with the oldest byte.
+            await self._room.until(lambda: not self._full())
             self.output.append(data)
         if self.viewer is not None:
             self.viewer.wake()
         elif stream != SCREEN and self.attention.feed(data):
             self.changed()
-        while self._full():
-            self._room.clear()
-            await self._room.wait()
+        await self._room.until(lambda: not self._full())
 
     def _full(self) -> bool:
         viewer = self.viewer
@@ -386,9 +386,7 @@ class WebSession:
             # Let the program notice the first size: two changes at once would look like none.
             await asyncio.sleep(REDRAW_SECONDS)
             self._settle = False
-        while not self._sizes:
-            self._controlled.clear()
-            await self._controlled.wait()
+        await self._controlled.until(lambda: self._sizes)
         size = self._sizes.pop(0)
         self._settle = bool(self._sizes)
         return Resize(size)
@@ -426,15 +424,13 @@ class WebSession:
         if isinstance(outcome, Exited):
             if not self.running:
                 # The core has written why as the last line.
-                return Ending(code=outcome.status, reason=self._last_line() or None, start=True)
+                last = self.notice if self.place is not None else self._last().removeprefix("sshgate: ")
+                return Ending(code=outcome.status, reason=last or None, start=True)
             return Ending(code=outcome.status)
         if isinstance(outcome, Signalled):
             return Ending(signal=outcome.name)
         assert isinstance(outcome, Lost)
         return Ending(reason=outcome.reason, start=not self.running)
-
-    def _last_line(self) -> str:
-        return self.notice if self.place is not None else self._last().removeprefix("sshgate: ")
 
     def _last(self) -> str:
         """Return the last line of the output that is not empty; none if the program draws the whole screen."""

@@ -8,6 +8,7 @@ from collections import Counter
 import msgspec
 from aiohttp import web
 
+from sshgate.access.connections import take_one
 from sshgate.stream.tasks import Event, TaskSet, within
 from webshim.connection import connection_of
 from webshim.responses import Refusal
@@ -64,9 +65,7 @@ class SessionEvents:
             except ConnectionError:
                 pass
             finally:
-                self._open[user] -= 1
-                if not self._open[user]:
-                    del self._open[user]
+                take_one(self._open, user)
                 await tasks.cancel()
         return response
 

@@ -16,11 +16,11 @@ from sshgate.config.values import duration
 from sshgate.errors import BadRequest, Denied, NoSuchSandbox
 from sshgate.lifecycle.clocks import span
 from sshgate.session.subsystems.held_sessions import HeldSessions
-from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
+from sshgate.session.subsystems.registry import LISTS, SubsystemHandlers, SubsystemRequest
 from sshgate.session.subsystems.sandboxes import table
 from sshgate.telemetry.codes import Code
 from webshim.credentials import Principal, Signer
-from webshim.login import LOOPBACK, Logins, Refused
+from webshim.login import LOOPBACK, Logins, Refused, token_fields
 from webshim.public_endpoint import PublicEndpoint
 
 USUAL_SECONDS = 3600.0
@@ -75,7 +75,7 @@ class Shares:
         """Register the handlers."""
         about = "a link by which others watch the held session of USER=NAME=SESSION"
         subsystems.add("share", self.share, about, takes="[--type] [--for 1h]")
-        subsystems.add("shares", self.listed, "your links to sessions: id, session, time left", takes="[--json]")
+        subsystems.add("shares", self.listed, "your links to sessions: id, session, time left", takes=LISTS)
         subsystems.add("unshare", self.unshare, "the end of a link, or of all to USER=NAME=SESSION", takes="[ID]")
 
     # --- opening ---
@@ -167,22 +167,11 @@ class Shares:
 
     async def listed(self, request: SubsystemRequest) -> str:
         """The subsystem ``shares``: the user's links, oldest first, as a table or as JSON. Raises ``GateError``."""
-        if request.word not in ("", "--json"):
-            raise BadRequest("say just `ssh -s USER@HOST shares [--json]`.")
         now = time.time()
         listed = await self._of(request)
-        if request.word:
+        if request.as_json:
             values = [
-                {
-                    "id": one.id,
-                    "sandbox": shared.sandbox,
-                    "session": shared.session,
-                    "types": shared.types,
-                    "made": one.made,
-                    "ends": one.ends,
-                    "source": one.source,
-                    "key": one.key,
-                }
+                {"sandbox": shared.sandbox, "session": shared.session, "types": shared.types, **token_fields(one)}
                 for one, shared in listed
             ]
             return json.dumps(values) + "\n"

@@ -230,7 +230,7 @@ class WebState:
 
     def _check_upgrade(self, request: web.Request) -> None:
         offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-        if request.headers.get("Upgrade", "").lower() != "websocket" or SUBPROTOCOL not in offered:
+        if SUBPROTOCOL not in offered or not web.WebSocketResponse(protocols=(SUBPROTOCOL,)).can_prepare(request):
             raise Refusal(400, "request", "this is a WebSocket with the subprotocol sshgate.v1.")
         self.check_open()
 

@@ -67,9 +67,6 @@ class Keyring:
         self._files: dict[Path, _KeyFile] = {}
         self._warnings = RateLimit()
 
-    def __repr__(self) -> str:
-        return f"<Keyring {self._directory}, {len(self._files)} files read>"
-
     @property
     def empty(self) -> bool:
         """True if there is no usable key, so that nobody can log in. Checks every file."""

@@ -170,7 +170,7 @@ class Connections:
         self._networks: Counter[str] = Counter()
         self._users: Counter[tuple[str, str]] = Counter()
         self._known: Counter[str] = Counter()
-        self._ledger = PenaltyTable(now)
+        self._penalties = PenaltyTable(now)
         self.others: Others | None = None
         self._elsewhere: dict[int, Counter[tuple[str, str]]] = {}
         self._known_elsewhere: Counter[str] = Counter()
@@ -178,7 +178,7 @@ class Connections:
     def __repr__(self) -> str:
         return (
             f"<Connections {self.total}, {self.unauthenticated}/{self.limits.unauthenticated} not logged in "
-            f"from {len(self._origins)} sources, {self._ledger!r}>"
+            f"from {len(self._origins)} sources, {self._penalties!r}>"
         )
 
     @property
@@ -210,7 +210,7 @@ class Connections:
     def _check_penalty(self, origin: str, source: str) -> None:
         # While somebody is logged in from this source, penalties are waived: others behind the same NAT must not be
         # locked out by failures that are not theirs.
-        wait = self._ledger.wait(origin)
+        wait = self._penalties.wait(origin)
         if (
             wait and self.limits.penalties is not None and not self._is_exempt(source)
             and not self._known[origin] and not self._known_elsewhere[origin]
@@ -243,7 +243,6 @@ class Connections:
     # --- called by places ---
 
     def authenticated(self, place: ConnectionSlot, user: str) -> None:
-        """See ``ConnectionSlot.authenticated``."""
         most = self.limits.connections_per_source
         if self._users[user, place.origin] + sum(at[user, place.origin] for at in self._elsewhere.values()) >= most:
             raise LimitReached(
@@ -251,20 +250,18 @@ class Connections:
                 "(limits.connections_per_source)."
             )
         self._no_longer_waits(place)
-        self._ledger.forgive(place.origin)
+        self._penalties.forgive(place.origin)
         self._users[user, place.origin] += 1
         self._known[place.origin] += 1
         self._publish(user, place.origin)
 
     def failed(self, place: ConnectionSlot, offence: Offence) -> None:
-        """See ``ConnectionSlot.failed``."""
         if self.limits.penalties is not None and not self._is_exempt(place.source):
-            self._ledger.charge(place.origin, offence, self.limits.penalties)
+            self._penalties.charge(place.origin, offence, self.limits.penalties)
             if self.others is not None:
                 self.others.charged(place.origin, offence)
 
     def left(self, place: ConnectionSlot) -> None:
-        """See ``ConnectionSlot.release``."""
         self.total -= 1
         if place.user is None:
             self._no_longer_waits(place)
@@ -279,7 +276,7 @@ class Connections:
         """Another worker has so many connections of this user from this source."""
         counts = self._elsewhere.setdefault(worker, Counter())
         if number > counts[user, origin]:
-            self._ledger.forgive(origin)
+            self._penalties.forgive(origin)
         self._known_elsewhere[origin] += number - counts[user, origin]
         counts[user, origin] = number
         if not number:
@@ -290,7 +287,7 @@ class Connections:
     def charged_elsewhere(self, origin: str, offence: Offence) -> None:
         """A connection of this source has ended without a login at another worker."""
         if self.limits.penalties is not None:
-            self._ledger.charge(origin, offence, self.limits.penalties)
+            self._penalties.charge(origin, offence, self.limits.penalties)
 
     def forget_worker(self, worker: int) -> None:
         """Another worker has ended, and its connections with it."""

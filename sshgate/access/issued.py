@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from sshgate.access.identity import Certified
 from sshgate.errors import LimitReached
 
-# Per user, including revoked tokens: each is kept until it would have expired.
+# Per user. Revoked ones are kept until they would have expired, or until a new one needs their place.
 MOST_TOKENS = 100
 # Logouts kept individually per user. Beyond this the oldest is replaced by `Issued.before`, which ends all logins
 # issued up to the same moment.
@@ -71,15 +71,18 @@ class Issued:
         )
 
     def with_token(self, token: Token, now: float) -> Issued:
-        """Add a token. Raises ``LimitReached`` when the user has ``MOST_TOKENS`` that have not expired."""
+        """Add a token. Raises ``LimitReached`` when the user has ``MOST_TOKENS`` that are good."""
         kept = self.fresh(now)
-        if len(kept.tokens) >= MOST_TOKENS:
-            soonest = min(one.ends for one in kept.tokens.values())
-            raise LimitReached(
-                f"you have made {MOST_TOKENS} tokens and links whose time is not over; another can be made in "
-                f"{(soonest - now) / 3600:.0f} h."
-            )
-        return replace(kept, tokens={**kept.tokens, token.id: token})
+        tokens = dict(kept.tokens)
+        while len(tokens) >= MOST_TOKENS:
+            soonest = min(tokens.values(), key=lambda one: (not one.revoked, one.ends))
+            if not soonest.revoked:
+                raise LimitReached(
+                    f"you have {MOST_TOKENS} tokens and links: revoke one, or wait {(soonest.ends - now) / 3600:.0f} h "
+                    "for the end of the first."
+                )
+            del tokens[soonest.id]  # what is not known is not good either; see `lost`
+        return replace(kept, tokens={**tokens, token.id: token})
 
     def revoked(self, token: str, now: float) -> Issued:
         """Mark a token as revoked; no effect if there is no such token."""

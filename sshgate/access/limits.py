@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sshgate.access.connections import Connections
+from sshgate.access.connections import Connections, take_one
 from sshgate.config.model import Limits
 from sshgate.config.values import matches
 from sshgate.errors import LimitReached
@@ -86,9 +86,7 @@ class Admission:
 
         def release() -> None:
             self.sandboxes -= 1
-            self._users[user] -= 1
-            if not self._users[user]:
-                del self._users[user]  # so that it does not grow beyond what is open
+            take_one(self._users, user)
 
         return Slot(release)
 
@@ -150,9 +148,6 @@ class Starts:
         self._buckets: dict[str, TokenBucket] = {}
         # From this number on the full buckets are dropped: so each start pays for one other at most.
         self._most = 100
-
-    def __repr__(self) -> str:
-        return f"<Starts {len(self._buckets)} users, {self._per_minute or 'any number'} per minute>"
 
     @property
     def per_minute(self) -> int | None:

@@ -48,6 +48,55 @@ ConnectionFactory = Callable[[Peer, Abort], asyncio.Protocol]
 ``Cut`` closes the connection before ``connection_made`` was called, that is during the TLS handshake."""
 
 
+class Accepting:
+    """Listening sockets. ``came`` is called with each accepted one, which does not block; it must not raise."""
+
+    def __init__(self, came: Callable[[socket.socket], object]) -> None:
+        self._came = came
+        self.sockets: list[socket.socket] = []
+
+    async def open(self, wanted: Address, shared: bool = False) -> None:
+        """Bind and listen on every address that the host resolves to. Nothing is accepted before ``start``.
+
+        Raises ``OSError``; then nothing is left bound.
+        """
+        self.sockets = await asyncio.to_thread(bind, wanted, shared)
+        for one in self.sockets:
+            one.listen(BACKLOG)
+
+    def start(self) -> None:
+        """Start to accept connections."""
+        for one in self.sockets:
+            self._watch(one)
+
+    def close(self) -> None:
+        """Stop listening. Idempotent. Connections that are accepted go on."""
+        loop = asyncio.get_running_loop()
+        sockets, self.sockets = self.sockets, []
+        for one in sockets:
+            loop.remove_reader(one)
+            one.close()
+
+    def _watch(self, listening: socket.socket) -> None:
+        if listening in self.sockets:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(AT_A_TIME):
+            try:
+                accepted, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.error("accept.failed", reason=error.strerror, seconds=PAUSE_SECONDS)
+                loop.remove_reader(listening)
+                loop.call_later(PAUSE_SECONDS, self._watch, listening)
+                return
+            accepted.setblocking(False)
+            self._came(accepted)
+
+
 class Listener:
     """A TCP listener: ``open`` binds, ``start`` begins to accept, ``close`` stops. Accepted connections stay open."""
 
@@ -75,13 +124,13 @@ class Listener:
         self._proxies = proxies
         self._tls = tls
         self._shared = shared
-        self._sockets: list[socket.socket] = []
         self._tasks = TaskSet()
+        self._accepting = Accepting(lambda accepted: self._tasks.start(self._serve(accepted)))
         self._headers = 0
         self.addresses: list[Address] = []
 
     def __repr__(self) -> str:
-        where = ", ".join(map(str, self.addresses)) if self._sockets else "nowhere"
+        where = ", ".join(map(str, self.addresses)) if self._accepting.sockets else "nowhere"
         return f"<Listener {where}, {len(self._tasks)} being accepted>"
 
     async def open(self, wanted: Address) -> list[Address]:
@@ -89,45 +138,19 @@ class Listener:
 
         Nothing is accepted before ``start``. Raises ``OSError``; then nothing is left bound.
         """
-        self._sockets = await asyncio.to_thread(bind, wanted, self._shared)
-        for one in self._sockets:
-            one.listen(BACKLOG)
-        self.addresses = [Address(*one.getsockname()[:2]) for one in self._sockets]
+        await self._accepting.open(wanted, self._shared)
+        self.addresses = [Address(*one.getsockname()[:2]) for one in self._accepting.sockets]
         return self.addresses
 
     def start(self) -> None:
         """Start to accept connections."""
-        for one in self._sockets:
-            self._watch(one)
+        self._accepting.start()
 
     def close(self) -> None:
         """Stop listening. Idempotent. Connections that are accepted or being accepted go on."""
-        loop = asyncio.get_running_loop()
-        sockets, self._sockets = self._sockets, []
-        for one in sockets:
-            loop.remove_reader(one)
-            one.close()
+        self._accepting.close()
 
     # --- one connection ---
-
-    def _watch(self, listening: socket.socket) -> None:
-        if listening in self._sockets:
-            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
-
-    def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(AT_A_TIME):
-            try:
-                accepted, _ = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.error("accept.failed", reason=error.strerror, seconds=PAUSE_SECONDS)
-                loop.remove_reader(listening)
-                loop.call_later(PAUSE_SECONDS, self._watch, listening)
-                return
-            accepted.setblocking(False)
-            self._tasks.start(self._serve(accepted))
 
     async def _serve(self, accepted: socket.socket) -> None:
         task = asyncio.current_task()

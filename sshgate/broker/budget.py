@@ -53,15 +53,10 @@ class KeptRecords:
     def __init__(self, records: UserRecords) -> None:
         self._records = records
 
-    def __repr__(self) -> str:
-        return f"<KeptRecords {self._records!r}>"
-
     async def read(self, user: str) -> str:
-        """See ``SpendingRecords``."""
         return await self._records.read(user)
 
     async def add(self, user: str, writer: str, number: int, charges: Sequence[Charge], now: float) -> str:
-        """See ``SpendingRecords``."""
         return await self._records.change(user, lambda text: added(text, writer, number, charges, now))
 
 
@@ -224,9 +219,6 @@ class Metering:
         self._prices = prices
         self._clock = clock
 
-    def __repr__(self) -> str:
-        return f"<Metering {self._accounts!r}>"
-
     async def admit(self, request: ModelRequest) -> None:
         """Refuse a request whose budget is used up. Raises ``Refused``."""
         caller = request.caller
@@ -280,16 +272,11 @@ class Observation:
             plain = headers.get("Content-Encoding", "identity").lower() == "identity"
             self._meter = Meter(request.provider, request.model, request.size, events, plain)
 
-    def __repr__(self) -> str:
-        return f"<Observation {self._meter!r}>"
-
     def feed(self, data: bytes) -> None:
-        """See ``caller.Observer``."""
         if self._meter is not None:
             self._meter.feed(data)
 
     def finish(self) -> Mapping[str, str | int | float]:
-        """See ``caller.Observer``."""
         return {} if self._meter is None else self._charge(self._request, self._meter)
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from sshgate.config.model import Config
-from sshgate.stream.interfaces import Stream
+from sshgate.stream.interfaces import PromptStream, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +85,6 @@ class Meter(Protocol):
         """Return what looks at the answer with this status and these headers of the provider."""
 
 
-class Unmetered:
-    """The ``Meter`` that admits everything and counts nothing."""
-
-    async def admit(self, request: ModelRequest) -> None:
-        """See ``Meter``."""
-
-    def observe(self, request: ModelRequest, status: int, headers: Mapping[str, str]) -> Observer:
-        """See ``Meter``."""
-        return _NoObserver()
-
-
-class _NoObserver:
-    def feed(self, data: bytes) -> None:
-        pass
-
-    def finish(self) -> Mapping[str, str | int | float]:
-        return {}
-
-
 EgressHandler = Callable[[Stream, Caller], Awaitable[None]]
 """Answers a connection that begins with CONNECT or with a request for a whole URL; it reads them itself.
 
@@ -119,7 +100,7 @@ class BrokerConnections(Protocol):
     async def open(self) -> None:
         """Prepare, once, before any other call. Raises ``GateError``."""
 
-    async def serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
+    async def serve(self, stream: PromptStream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
         """Answer one connection to its end, and close it. Never raises. Cancelling closes it.
 
         Args:

@@ -21,12 +21,14 @@ from sshgate.config.host_names import HTTP, HTTPS, Rules, canonical, wish
 from sshgate.config.model import Egress
 from sshgate.stream.interfaces import Stream
 from sshgate.stream.splice import splice
-from sshgate.stream.tasks import Event, cancel
+from sshgate.stream.tasks import Event, cancel, first_of
 
 HEAD_SECONDS = 20.0
 HELLO_SECONDS = 30.0
 # What a client that was refused may still send.
 LINGER_SECONDS = 2.0
+# A tunnel of which one direction has ended, and that carries nothing, is closed after up to twice this.
+HALF_CLOSED_SECONDS = 300.0
 LINGER_BYTES = 1 << 20
 # Characters of a name that nobody lists, as reported.
 LONGEST_REPORT = 253
@@ -80,9 +82,6 @@ class EgressProxy:
         self._policy = policy
         self._lookups = Lookups(resolve)
         self._report = report
-
-    def __repr__(self) -> str:
-        return f"<EgressProxy {self._lookups!r}>"
 
     async def serve(self, stream: Stream, caller: Caller) -> None:
         """Serve one connection from a sandbox, to its end. Closes the stream. Never raises for what the peer sends.
@@ -167,7 +166,7 @@ class EgressProxy:
             up, down = await _fetch(stream, server, asked, rest)
         else:
             await stream.write(_ESTABLISHED)
-            up, down = await splice(_Checked(stream, rest, name, judged), server)
+            up, down = await splice(_Checked(stream, rest, name, judged), server, half_closed=HALF_CLOSED_SECONDS)
         if allowed:
             self._report(caller, Attempt(name, asked.port, None, up, down, ended=True))
 
@@ -191,9 +190,6 @@ class _Checked:
         self._judged = judged
         self._second: SecondHello | None = None
         self._cut = Event()
-
-    def __repr__(self) -> str:
-        return f"<_Checked {self._name} {'open' if self._second is None else 'passed'}, {self._stream!r}>"
 
     async def read(self) -> bytes | None:
         while not self._cut.is_set():
@@ -258,12 +254,7 @@ class _Checked:
         await self._stream.write_eof()
 
     async def wait_closed(self) -> None:
-        closed = asyncio.create_task(self._stream.wait_closed())
-        cut = asyncio.create_task(self._cut.wait())
-        try:
-            await asyncio.wait({closed, cut}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancel(closed, cut)
+        await first_of(self._stream.wait_closed(), self._cut.wait())
 
     def close(self) -> None:
         self._stream.close()

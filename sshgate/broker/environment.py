@@ -16,12 +16,23 @@ PLACEHOLDER = "sshgate"
 
 # By provider: where it is found, and what makes its agents start without a question.
 _ROUTES: Mapping[str, Mapping[str, str]] = {
-    "anthropic": {"ANTHROPIC_BASE_URL": "{base}/anthropic", "ANTHROPIC_AUTH_TOKEN": PLACEHOLDER},
+    # Aider does not know the token; Claude Code asks about a key in ANTHROPIC_API_KEY.
+    "anthropic": {
+        "ANTHROPIC_BASE_URL": "{base}/anthropic", "ANTHROPIC_AUTH_TOKEN": PLACEHOLDER,
+        "AIDER_ANTHROPIC_API_KEY": PLACEHOLDER,
+    },
     "openai": {
         "OPENAI_BASE_URL": "{base}/openai/v1", "OPENAI_API_BASE": "{base}/openai/v1", "OPENAI_API_KEY": PLACEHOLDER,
     },
-    "gemini": {"GOOGLE_GEMINI_BASE_URL": "{base}/gemini", "GEMINI_API_KEY": PLACEHOLDER},
+    "gemini": {
+        "GOOGLE_GEMINI_BASE_URL": "{base}/gemini", "GEMINI_API_BASE": "{base}/gemini/v1beta",  # Aider knows the second
+        "GEMINI_API_KEY": PLACEHOLDER,
+    },
 }  # fmt: skip
+# Else Aider asks about .gitignore, what is new in it and statistics, and looks for updates.
+_AIDER = dict.fromkeys(
+    ("AIDER_GITIGNORE", "AIDER_SHOW_RELEASE_NOTES", "AIDER_ANALYTICS", "AIDER_CHECK_UPDATE"), "false"
+)
 _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "anthropic": {
         # Else the title of every first prompt is asked of the dearest model.
@@ -93,7 +104,8 @@ def _proxy(base: str) -> dict[str, str]:
 
 def defaults(profile: Profile) -> dict[str, str]:
     """More variables for agents, which the profile and a client may set otherwise."""
-    found = {name: text for provider in profile.models for name, text in _DEFAULTS.get(provider, {}).items()}
+    found = dict(_AIDER) if profile.models else {}
+    found |= {name: text for provider in profile.models for name, text in _DEFAULTS.get(provider, {}).items()}
     # Else `fetch` of Node, and what is built on it, knows no proxy.
     return found | ({"NODE_USE_ENV_PROXY": "1"} if profile.egress is not None else {})
 

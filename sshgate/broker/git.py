@@ -17,8 +17,7 @@ from aiohttp import web
 from yarl import URL
 
 from sshgate.broker.caller import Caller, Refused
-from sshgate.broker.keys import Keys
-from sshgate.broker.sockets import carry
+from sshgate.broker.sockets import Proxy, carry, expect_body
 from sshgate.config.model import Config, GitHost
 from sshgate.config.values import matches
 from sshgate.telemetry.codes import Code
@@ -39,14 +38,8 @@ _PATH = re.compile(
 )
 _QUERY = re.compile(rf"service=({UPLOAD}|{RECEIVE})\Z")
 _SENT = (
-    "Accept",
-    "Accept-Encoding",
-    "Content-Type",
-    "Content-Encoding",
-    "Content-Length",
-    "Git-Protocol",
-    "User-Agent",
-)
+    "Accept", "Accept-Encoding", "Content-Type", "Content-Encoding", "Content-Length", "Git-Protocol", "User-Agent"
+)  # fmt: skip
 _RETURNED = ("Content-Type", "Content-Encoding", "Cache-Control", "Expires", "Pragma")
 
 
@@ -58,41 +51,16 @@ class _Asked:
     service: str
 
 
-class GitProxy:
-    """Answers the git requests of all sandboxes. ``open`` it first, ``close`` it last."""
+class GitProxy(Proxy):
+    """Answers the git requests of all sandboxes."""
 
     def __init__(self, config: Config, events: Events) -> None:
-        self._config = config
-        self._events = events
-        self._keys = Keys()
-        self._session: aiohttp.ClientSession | None = None
-        self.closing = False
-        """Whether connections are to end after the next answer."""
-
-    def __repr__(self) -> str:
-        return f"<GitProxy to {', '.join(self._config.git) or 'nowhere'}>"
-
-    async def open(self) -> None:
-        """Prepare connections to servers."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
-            auto_decompress=False, timeout=TIMES, read_bufsize=BUFFER, skip_auto_headers=("Accept", "Content-Type"),
-        )  # fmt: skip
-
-    async def close(self) -> None:
-        """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-
-    def reconfigure(self, config: Config) -> None:
-        """Use other settings for later requests."""
-        self._config = config
+        skipped = ("Accept", "Content-Type")
+        super().__init__(config, events, 15, timeout=TIMES, read_bufsize=BUFFER, skip_auto_headers=skipped)
 
     async def answer(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         """Answer one request. Cancelling it ends the server's answer as well."""
-        events = self._events.context(
-            user=caller.user, profile=caller.profile, sandbox=caller.sandbox, name=caller.name
-        )
+        events = self._context(caller)
         try:
             asked = _asked(request)
             events = events.with_fields(host=asked.host, repository=asked.repository, service=asked.service)
@@ -130,9 +98,7 @@ class GitProxy:
                 counted[0] += len(piece)
                 yield piece
 
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
+        await expect_body(request)
         assert self._session is not None
         began = time.monotonic()
         try:

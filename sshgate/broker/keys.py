@@ -38,9 +38,6 @@ class Keys:
     def __init__(self) -> None:
         self._read: dict[Path, tuple[tuple[int, ...], str]] = {}
 
-    def __repr__(self) -> str:
-        return f"<Keys of {len(self._read)} files>"
-
     def of(self, provider: str, model: Model, user: str, brought: Mapping[str, str]) -> str:
         """Return the key for this user's requests: the one that they brought, else the operator's.
 

@@ -22,8 +22,8 @@ from sshgate.broker.sockets import LIMIT, SocketStream
 from sshgate.broker.usage import Charge
 from sshgate.config.model import Config
 from sshgate.errors import GateError, Unavailable
-from sshgate.stream.interfaces import Stream
-from sshgate.stream.tasks import TaskSet, cancel
+from sshgate.stream.interfaces import PromptStream, Stream
+from sshgate.stream.tasks import TaskSet, cancel, first_of
 
 GATEWAY = Caller("", (), "", "", "", None)
 """Stands for a gateway itself. No user has an empty name."""
@@ -173,9 +173,6 @@ class Links:
         """Returns what a user's sandboxes, or the one of a name, connected to by name."""
         self._peers: list[Peer] = []
 
-    def __repr__(self) -> str:
-        return f"<Links to {len(self._peers)} gateways>"
-
     async def serve(self, stream: Stream) -> None:
         """Keep the link to one gateway until it has gone. Never raises."""
         peer = Peer(stream, {"connected": self._answer})
@@ -194,11 +191,9 @@ class Links:
         await asyncio.gather(*(peer.ask("leaving", None) for peer in self._peers), return_exceptions=True)
 
     async def read(self, user: str) -> str:
-        """See ``SpendingRecords``."""
         return _text(await self._ask("read", user))
 
     async def add(self, user: str, writer: str, number: int, charges: Sequence[Charge], now: float) -> str:
-        """See ``SpendingRecords``."""
         return _text(await self._ask("add", (user, writer, number, charges, now)))
 
     async def _ask(self, do: str, of: Any) -> bytes:
@@ -221,22 +216,18 @@ class Linked:
         self._links = links
 
     async def open(self) -> None:
-        """See ``BrokerConnections``."""
         await self._broker.open()
 
-    async def serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
-        """See ``BrokerConnections``."""
+    async def serve(self, stream: PromptStream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
         if caller == GATEWAY:
             await self._links.serve(stream)
         else:
             await self._broker.serve(stream, caller, brought)
 
     def reconfigure(self, config: Config) -> None:
-        """See ``BrokerConnections``."""
         self._broker.reconfigure(config)
 
     async def close(self) -> None:
-        """See ``BrokerConnections``."""
         await self._broker.close()
 
 
@@ -247,20 +238,14 @@ class GatewayLinks:
         self._broker = broker
         self._records = records
         self._peer: Peer | None = None
-        self._running: asyncio.Task[None] | None = None
         self._tasks = TaskSet()
-
-    def __repr__(self) -> str:
-        return f"<GatewayLinks {self._peer!r}>"
 
     def open(self) -> None:
         """Begin to keep the link."""
-        self._running = asyncio.create_task(self._keep())
+        self._tasks.start(self._keep())
 
     async def close(self) -> None:
         """End the link."""
-        if self._running is not None:
-            await cancel(self._running)
         await self._tasks.cancel()
 
     async def connected(self, user: str, name: str | None) -> Mapping[str, Sequence[Destination]]:
@@ -272,12 +257,7 @@ class GatewayLinks:
     async def _keep(self) -> None:
         while True:
             left = asyncio.Event()
-            link = self._tasks.start(self._link(left))
-            leaving = asyncio.create_task(left.wait())
-            try:
-                await asyncio.wait({link, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await cancel(leaving)
+            await first_of(asyncio.wait({self._tasks.start(self._link(left))}), left.wait())
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _link(self, left: asyncio.Event) -> None:

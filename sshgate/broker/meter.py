@@ -100,17 +100,19 @@ class Meter:
         if not self._events or not self._readable:
             self._keep(self._line, data)
             return
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            self._keep(self._line, data[start:end])
-            self._end_line()
-            start = end + 1
-        self._keep(self._line, data[start:])
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            line, self._line = self._line, bytearray()
+            if line:
+                self._keep(line, end)
+            self._end_line(line or end)
+        if rest:
+            self._keep(self._line, rest)
 
     def finish(self) -> Usage:
         """Return what the answer has cost. Nothing is fed after it."""
         if self._events and self._readable:
-            self._end_line()
+            self._end_line(self._line)
             self._dispatch()
         elif self._readable and not self._skipped:
             try:
@@ -144,10 +146,8 @@ class Meter:
         kept += data[:room]
         self._skipped += max(0, len(data) - room)
 
-    def _end_line(self) -> None:
-        line, self._line = self._line, bytearray()
-        if line.endswith(b"\r"):
-            del line[-1:]
+    def _end_line(self, line: bytes | bytearray) -> None:
+        line = line.removesuffix(b"\r")
         if not line:
             self._dispatch()
         elif line.startswith(b"data:"):

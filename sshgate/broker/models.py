@@ -21,9 +21,8 @@ from yarl import URL
 
 from sshgate.broker import protocols
 from sshgate.broker.caller import Caller, Meter, ModelRequest, Refused
-from sshgate.broker.keys import Keys
 from sshgate.broker.protocols import LONGEST_BODY, PROTOCOLS, Asked, Protocol
-from sshgate.broker.sockets import carry
+from sshgate.broker.sockets import Proxy, carry, expect_body
 from sshgate.config.model import Config, Model
 from sshgate.config.values import matches
 from sshgate.telemetry.codes import Code
@@ -97,45 +96,24 @@ class Source:
     brought: Mapping[str, str]
 
 
-class ModelProxy:
-    """Answers the requests to models of all sandboxes. ``open`` it first, ``close`` it last."""
+class ModelProxy(Proxy):
+    """Answers the requests to models of all sandboxes."""
 
     def __init__(self, config: Config, events: Events, meter: Meter) -> None:
-        self._config = config
-        self._events = events
+        super().__init__(
+            config, events, 30, timeout=TIMES, read_bufsize=ANSWER_BUFFER, skip_auto_headers=_UNASKED
+        )  # fmt: skip
         self._meter = meter
-        self._keys = Keys()
         self._held: Counter[str] = Counter()
-        self._session: aiohttp.ClientSession | None = None
-        self.closing = False
-        """Whether connections are to end after the next answer."""
         # Not those of the loop: names are looked up in these.
         self._parsers = ThreadPoolExecutor(PARSERS, "body")
 
     def __repr__(self) -> str:
         return f"<ModelProxy {self._held.total()} bytes of bodies>"
 
-    async def open(self) -> None:
-        """Prepare connections to providers. No cookie is kept, and no proxy of the environment is used."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            timeout=TIMES,
-            read_bufsize=ANSWER_BUFFER,
-            skip_auto_headers=_UNASKED,
-        )
-
     async def close(self) -> None:
-        """Close all connections to providers."""
         self._parsers.shutdown(wait=False, cancel_futures=True)
-        if self._session is not None:
-            await self._session.close()
-
-    def reconfigure(self, config: Config) -> None:
-        """Use other settings for later requests."""
-        self._config = config
+        await super().close()
 
     def refused(self, source: Source, reason: str, status: int, provider: str = "", path: str = "") -> None:
         """Report a request that was answered here."""
@@ -212,9 +190,7 @@ class ModelProxy:
         """Read the body of a request into ``body``. Raises ``Refused`` where it is too large or too slow."""
         if (request.content_length or 0) > LONGEST_BODY:
             raise _too_large()
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
+        await expect_body(request)
         pieces = []
         try:
             async with asyncio.timeout(BODY_SECONDS):
@@ -319,9 +295,6 @@ class ModelProxy:
         # What is paid for has an end. What is free an agent may repeat endlessly.
         free = None if wanted.paid else Stranger(f"{caller.sandbox} {caller.uid}", FREE_A_MINUTE)
         events.with_fields(**fields).emit(Code.MODEL_REQUEST, seconds=since(began), stranger=free)
-
-    def _context(self, caller: Caller) -> EventContext:
-        return self._events.context(user=caller.user, profile=caller.profile, sandbox=caller.sandbox, name=caller.name)
 
 
 def refusal(protocol: Protocol | None, error: Refused) -> web.Response:

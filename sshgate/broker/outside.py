@@ -45,9 +45,6 @@ class SystemResolver:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="resolve")
 
-    def __repr__(self) -> str:
-        return "<SystemResolver>"
-
     async def __call__(self, name: str) -> Sequence[Address]:
         """See ``Resolve``. Cancelling leaves a thread until the system's own time limit."""
         loop = asyncio.get_running_loop()

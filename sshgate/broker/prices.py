@@ -82,9 +82,6 @@ class Prices:
             for provider, models in self._models.items()
         }
 
-    def __repr__(self) -> str:
-        return f"<Prices of {self.date}, {sum(map(len, self._models.values()))} models>"
-
     def of(self, provider: str, model: str) -> Price:
         """Return the price of a model; of one that is not listed, the dearest of its provider, or else of all."""
         name = _LEAD.sub("", model.lower())

@@ -263,10 +263,6 @@ def _openai(content: dict[str, Any]) -> Iterator[str]:
             yield "files"
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
 def _gemini(content: dict[str, Any]) -> Iterator[str]:
     """``content``: with its names folded."""
     inner = content.get("generatecontentrequest")
@@ -275,7 +271,7 @@ def _gemini(content: dict[str, Any]) -> Iterator[str]:
     tools = content.get("tools")
     for tool in tools if isinstance(tools, list) else [tools] if tools is not None else []:
         for name in tool if isinstance(tool, dict) else ["unknown!"]:
-            if (plain := _snake(name)) not in _GEMINI_CLIENT:
+            if (plain := re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()) not in _GEMINI_CLIENT:
                 yield "mcp" if plain.startswith("mcp") else plain
     if content.get("cachedcontent") is not None:
         yield "files"

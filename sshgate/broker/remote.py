@@ -2,7 +2,8 @@
 
 The broker begins with a challenge. The gateway answers with a preamble that states whose connection it is,
 encrypted and authenticated (AES-GCM) with a key made of the secret that both have, and bound to the challenge: who
-records one cannot use it again. What follows are the bytes from the sandbox and those to it.
+records one cannot use it again. What follows are the bytes from the sandbox and those to it. With a certificate, all
+of it is inside TLS, where the end of one direction is the end of both (``SocketStream.write_eof``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import hashlib
 import json
 import os
 import re
+import socket
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,15 +24,17 @@ import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sshgate.access.identity import endpoint
+from sshgate.access.listening import Accepting
 from sshgate.broker.caller import NO_KEYS, BrokerConnections, Caller, Refused
 from sshgate.broker.protocols import PROTOCOLS, bare
-from sshgate.broker.sockets import LIMIT, SocketStream, begin, watch
+from sshgate.broker.sockets import SocketStream, begin, reading, watch
 from sshgate.config.model import Broker as Settings
 from sshgate.config.model import Config
 from sshgate.errors import ConfigError
-from sshgate.stream.interfaces import Stream
+from sshgate.stream.interfaces import PromptStream
 from sshgate.stream.splice import splice
-from sshgate.stream.tasks import TaskSet, cancel
+from sshgate.stream.tasks import TaskSet, cancel, within
 from sshgate.telemetry.rate_limit import RateLimit
 
 HELLO = b"sshgate broker 1\n"
@@ -39,7 +44,7 @@ SHORTEST_SECRET = 32
 # Bytes of a preamble. Names are short, and a user brings a few keys of 4 KiB at most.
 LONGEST_PREAMBLE = 32 * 1024
 PREAMBLE_SECONDS = 5.0
-# Connections that have not shown yet that they come from a gateway.
+# Connections that have not shown yet that they come from a gateway. With TLS, each keeps a buffer of 256 KiB.
 MOST_UNPROVEN = 256
 # How long a sandbox's connection waits for a broker that is being replaced. Agents wait as long.
 WAIT_SECONDS = 25.0
@@ -62,6 +67,23 @@ def read_secret(path: Path) -> bytes:
     if len(secret) < SHORTEST_SECRET:
         raise ConfigError([f"broker.secret: {path} has fewer than {SHORTEST_SECRET} bytes."])
     return hashlib.sha256(b"sshgate broker preamble\0" + secret).digest()
+
+
+def _tls(settings: Settings, purpose: ssl.Purpose) -> ssl.SSLContext | None:
+    """Return how one side speaks TLS, if it does. Raises ``ConfigError`` if its files cannot be used."""
+    if settings.certificate is None:
+        return None
+    try:
+        if purpose is ssl.Purpose.CLIENT_AUTH:
+            context = ssl.create_default_context(purpose)
+            context.load_cert_chain(settings.certificate, settings.private_key)
+        else:
+            context = ssl.create_default_context(purpose, cafile=settings.certificate)
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it is trusted without its signer
+    except OSError as error:
+        raise ConfigError([f"broker.certificate, broker.private_key: cannot be used: {error}."]) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 def seal(key: bytes, challenge: bytes, caller: Caller, brought: Mapping[str, str]) -> bytes:
@@ -95,6 +117,7 @@ class RemoteBroker:
         assert settings.listen is not None
         self._address = settings.listen
         self._key = read_secret(settings.secret)
+        self._tls = _tls(settings, ssl.Purpose.SERVER_AUTH)
         self._tasks = TaskSet()
         self._warnings = RateLimit()  # sandboxes decide how often they ask
 
@@ -110,16 +133,16 @@ class RemoteBroker:
     async def close(self) -> None:
         await self._tasks.cancel()
 
-    async def serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
+    async def serve(self, stream: PromptStream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
         task = self._tasks.start(self._serve(stream, caller, brought))
         try:
             await asyncio.wait({task})
         finally:
             await cancel(task)
 
-    async def _serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str]) -> None:
+    async def _serve(self, stream: PromptStream, caller: Caller, brought: Mapping[str, str]) -> None:
         try:
-            broker = await self._connect(caller, brought)
+            broker = await self._connect(stream, caller, brought)
             if broker is not None:
                 await splice(stream, broker)
             else:
@@ -127,13 +150,13 @@ class RemoteBroker:
         finally:
             stream.close()
 
-    async def _connect(self, caller: Caller, brought: Mapping[str, str]) -> SocketStream | None:
+    async def _connect(self, stream: PromptStream, caller: Caller, brought: Mapping[str, str]) -> SocketStream | None:
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT_SECONDS
         while True:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    return await self._attempt(caller, brought)
+                    return await self._attempt(stream, caller, brought)
             except (OSError, TimeoutError, EOFError, ValueError) as error:
                 if loop.time() > until:
                     if self._warnings.due(""):
@@ -141,8 +164,12 @@ class RemoteBroker:
                     return None
             await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _attempt(self, caller: Caller, brought: Mapping[str, str]) -> SocketStream:
-        reader, writer = await asyncio.open_connection(self._address.host, self._address.port, limit=LIMIT)
+    async def _attempt(self, stream: PromptStream, caller: Caller, brought: Mapping[str, str]) -> SocketStream:
+        loop = asyncio.get_running_loop()
+        reader, protocol = reading()
+        host, port = self._address.host, self._address.port
+        transport, _ = await loop.create_connection(lambda: protocol, host, port, ssl=self._tls)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         try:
             watch(writer)
             hello = await reader.readexactly(len(HELLO) + CHALLENGE)
@@ -153,10 +180,11 @@ class RemoteBroker:
         except BaseException:
             writer.close()
             raise
+        reader.sink = stream
         return SocketStream(reader, writer)
 
 
-async def _say_away(stream: Stream) -> None:
+async def _say_away(stream: PromptStream) -> None:
     """Answer a request in the form of its provider, so that an agent shows the sentence and tries again."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(ASKED_SECONDS):
@@ -176,10 +204,12 @@ class BrokerListener:
         assert settings.listen is not None
         self._address = settings.listen
         self._key = read_secret(settings.secret)
+        self._tls = _tls(settings, ssl.Purpose.CLIENT_AUTH)
         self._broker = broker
         self._unproven = 0
         self._warnings = RateLimit()
-        self._server: asyncio.Server | None = None
+        # Not asyncio's server: that would count a connection only after its TLS handshake.
+        self._accepting = Accepting(self._came)
         self._tasks = TaskSet()
 
     def __repr__(self) -> str:
@@ -188,55 +218,62 @@ class BrokerListener:
     async def open(self) -> None:
         """Start to listen. Raises ``ConfigError`` if the address cannot be bound."""
         try:
-            self._server = await asyncio.start_server(
-                self._came, self._address.host, self._address.port, limit=LIMIT, backlog=1024
-            )
+            await self._accepting.open(self._address)
         except OSError as error:
             raise ConfigError(
                 [f"cannot listen on {self._address}: {error.strerror or error}; choose another broker.listen."]
             ) from error
+        self._accepting.start()
 
     def stop_accepting(self) -> None:
         """Accept no more connections. Gateways try again, and find the next broker."""
-        if self._server is not None:
-            self._server.close()
+        self._accepting.close()
 
     async def drain(self, seconds: float) -> None:
         """Wait until all connections have ended, ``seconds`` at most."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._tasks.join()
+        await within(seconds, self._tasks.join())
 
     async def close(self) -> None:
         """Cut the remaining connections."""
         self.stop_accepting()
         await self._tasks.cancel()
 
-    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _came(self, accepted: socket.socket) -> None:
         if self._unproven >= MOST_UNPROVEN:
-            writer.close()
+            accepted.close()
         else:
             self._unproven += 1
-            self._tasks.start(self._serve(reader, writer))
+            self._tasks.start(self._serve(accepted))
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, accepted: socket.socket) -> None:
+        writer: asyncio.StreamWriter | None = None
+        address = "?"
         try:
             try:
+                address = endpoint(accepted.getpeername())[0]
                 async with asyncio.timeout(PREAMBLE_SECONDS):
+                    reader, writer = await self._streams(accepted)
                     caller, brought = await self._proven(reader, writer)
             finally:
                 self._unproven -= 1
         except (OSError, TimeoutError, EOFError):
-            writer.close()
+            pass
         except (ValueError, KeyError, TypeError):
-            address = str((writer.get_extra_info("peername") or ("?",))[0])
             if self._warnings.due(address):
                 log.warning("broker.stranger", address=address)
-            writer.close()
         else:
             await self._broker.serve(SocketStream(reader, writer), caller, brought)
         finally:
-            writer.close()
+            if writer is not None:
+                writer.close()
+            else:
+                accepted.close()
+
+    async def _streams(self, accepted: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        loop = asyncio.get_running_loop()
+        reader, protocol = reading()
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=self._tls)
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def _proven(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import socket
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -13,16 +11,16 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from sshgate.broker.caller import NO_KEYS, Caller, EgressHandler, Meter, Refused, Unmetered
+from sshgate.broker.caller import NO_KEYS, Caller, EgressHandler, Meter, Refused
 from sshgate.broker.git import PREFIX, GitProxy
 from sshgate.broker.models import ModelProxy, Source, refusal
 from sshgate.broker.protocols import bare
-from sshgate.broker.sockets import LIMIT, SocketStream, begin
+from sshgate.broker.sockets import begin
+from sshgate.broker.transport import StreamTransport
 from sshgate.config.model import Config
 from sshgate.sandbox.shares import Shares
-from sshgate.stream.interfaces import Stream
-from sshgate.stream.splice import splice
-from sshgate.stream.tasks import TaskSet, cancel
+from sshgate.stream.interfaces import PromptStream
+from sshgate.stream.tasks import TaskSet, cancel, within
 from sshgate.telemetry.events import Events
 
 # Seconds for the first bytes of a connection, and between two requests on one.
@@ -50,10 +48,8 @@ class Broker:
         egress: answers CONNECT and requests for whole URLs; ``None``: they are refused.
     """
 
-    def __init__(
-        self, config: Config, events: Events, meter: Meter | None = None, egress: EgressHandler | None = None
-    ) -> None:
-        self._models = ModelProxy(config, events, meter if meter is not None else Unmetered())
+    def __init__(self, config: Config, events: Events, meter: Meter, egress: EgressHandler | None = None) -> None:
+        self._models = ModelProxy(config, events, meter)
         self._git = GitProxy(config, events)
         self._egress = egress
         self._places = Shares(config.broker.connections, config.broker.connections_per_sandbox)
@@ -61,9 +57,6 @@ class Broker:
         self._users = Shares(config.broker.connections, max(1, config.broker.connections // 2))
         self._server: web.Server | None = None
         self._tasks = TaskSet()
-
-    def __repr__(self) -> str:
-        return f"<Broker {self._places!r}, {self._models!r}>"
 
     async def open(self) -> None:
         await self._models.open()
@@ -80,9 +73,7 @@ class Broker:
         self._models.closing = self._git.closing = True
         if self._server is not None:
             self._server.pre_shutdown()  # agents keep theirs for minutes
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._tasks.join()
+        await within(seconds, self._tasks.join())
 
     async def close(self) -> None:
         await self._tasks.cancel()
@@ -91,14 +82,14 @@ class Broker:
         await self._models.close()
         await self._git.close()
 
-    async def serve(self, stream: Stream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
+    async def serve(self, stream: PromptStream, caller: Caller, brought: Mapping[str, str] = NO_KEYS) -> None:
         task = self._tasks.start(self._serve(stream, Source(caller, brought)))
         try:
             await asyncio.wait({task})
         finally:
             await cancel(task)
 
-    async def _serve(self, stream: Stream, source: Source) -> None:
+    async def _serve(self, stream: PromptStream, source: Source) -> None:
         place = f"{source.caller.sandbox} {source.caller.uid}"
         try:
             whose = self._take(place, source.caller.user)
@@ -133,18 +124,9 @@ class Broker:
             return "your sandboxes together have"
         return None
 
-    async def _http(self, stream: Stream, source: Source) -> None:
+    async def _http(self, stream: PromptStream, source: Source) -> None:
         assert self._server is not None
-        ours, theirs = socket.socketpair()
-        connection = _Connection(self._server, self._models, source)
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, theirs)
-            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LIMIT)
-        except BaseException:
-            ours.close()
-            theirs.close()
-            raise
-        await splice(stream, _Inside(reader, writer, connection))
+        await StreamTransport(stream, _Connection(self._server, self._models, source)).run()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast(_Connection, request.protocol)
@@ -167,7 +149,6 @@ class _Connection(web.RequestHandler):
         self._models = models
         self._first: asyncio.TimerHandle | None = None
         self._answering = False
-        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -176,7 +157,6 @@ class _Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._has_begun()
-        self.lost.set()
         super().connection_lost(exc)
 
     def began(self) -> None:
@@ -206,11 +186,7 @@ class _Connection(web.RequestHandler):
             log.error("broker.broken", exc_info=kw.get("exc_info"))
 
     def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         self.log_exception(exc_info=exc)
         if request.writer.output_size > 0:
@@ -223,14 +199,3 @@ class _Connection(web.RequestHandler):
         )
         self._models.refused(self.source, error.sentence, error.status)
         return refusal(None, error)
-
-
-class _Inside(SocketStream):
-    """The way to a connection. It is closed once that is, so that no sandbox holds its place by staying."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection) -> None:
-        super().__init__(reader, writer)
-        self._connection = connection
-
-    async def wait_closed(self) -> None:
-        await self._connection.lost.wait()

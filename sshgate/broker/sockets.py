@@ -1,4 +1,4 @@
-"""A connected socket as a ``Stream``, a stream whose first bytes were read already, and an answer on its way."""
+"""Ways of bytes: a socket as a ``Stream``, a stream that was read already, clients of servers, an answer on its way."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from sshgate.stream.interfaces import CHUNK, Stream
+from sshgate.broker.caller import Caller
+from sshgate.broker.keys import Keys
+from sshgate.config.model import Config
+from sshgate.stream.interfaces import CHUNK, PromptStream
+from sshgate.telemetry.events import EventContext, Events
 
 # Seconds after which a peer that is gone without a word is taken for gone: its machine is off, or the network is cut.
 GONE_SECONDS = 20
@@ -29,6 +34,51 @@ def watch(writer: asyncio.StreamWriter) -> None:
         (socket.TCP_USER_TIMEOUT, GONE_SECONDS * 1000),
     ):
         connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class Proxy:
+    """What the requests of all sandboxes pass through. ``open`` it first, ``close`` it last.
+
+    Args:
+        keepalive: Seconds for which a connection to a server is kept unused.
+        options: Of the client session.
+    """
+
+    def __init__(self, config: Config, events: Events, keepalive: float, **options: Any) -> None:
+        self._config = config
+        self._events = events
+        self._keys = Keys()
+        self._keepalive = keepalive
+        self._options = options
+        self._session: aiohttp.ClientSession | None = None
+        self.closing = False
+        """Whether connections are to end after the next answer."""
+
+    async def open(self) -> None:
+        """Prepare connections to servers. No cookie is kept, and no proxy of the environment is used."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keepalive),
+            cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False, **self._options,
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """Close all connections to servers."""
+        if self._session is not None:
+            await self._session.close()
+
+    def reconfigure(self, config: Config) -> None:
+        """Use other settings for later requests."""
+        self._config = config
+
+    def _context(self, caller: Caller) -> EventContext:
+        return self._events.context(user=caller.user, profile=caller.profile, sandbox=caller.sandbox, name=caller.name)
+
+
+async def expect_body(request: web.BaseRequest) -> None:
+    """Ask for the body of a request whose client waits for that."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
 
 
 async def carry(
@@ -53,8 +103,39 @@ async def carry(
         return False
 
 
+class DirectReader(asyncio.StreamReader):
+    """A reader that hands what comes straight to ``sink`` while somebody waits for it in ``read``, and else keeps it.
+
+    Events of many streams go on at once: what the sink takes without a wait wakes no task.
+    """
+
+    sink: PromptStream | None = None
+    """Where the one who reads writes all of it to."""
+    _waited_for = False
+
+    async def read(self, n: int = -1) -> bytes:
+        self._waited_for = True
+        try:
+            return await super().read(n)
+        finally:
+            self._waited_for = False
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # its stub takes more than transports give
+        if self._waited_for and self.sink is not None and self.sink.write_now(data):
+            return
+        self._waited_for = False  # what comes next is not to overtake it
+        super().feed_data(data)
+
+
+def reading() -> tuple[DirectReader, asyncio.StreamReaderProtocol]:
+    """Return a reader, and the protocol of the connection that it is to read."""
+    loop = asyncio.get_running_loop()
+    reader = DirectReader(LIMIT, loop)
+    return reader, asyncio.StreamReaderProtocol(reader, loop=loop)
+
+
 class SocketStream:
-    """A ``stream.interfaces.Stream`` over asyncio's pair of a reader, made with ``LIMIT``, and a writer."""
+    """A ``stream.interfaces.PromptStream`` over asyncio's pair of a reader, made with ``LIMIT``, and a writer."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -76,9 +157,18 @@ class SocketStream:
             with contextlib.suppress(OSError):
                 await self._writer.drain()
 
+    def write_now(self, data: bytes) -> bool:
+        if self._writer.transport.get_write_buffer_size():
+            return False
+        if not self._writer.is_closing():
+            self._writer.write(data)
+        return True
+
     async def write_eof(self) -> None:
         with contextlib.suppress(OSError):
-            if not self._writer.is_closing():
+            if not self._writer.can_write_eof():
+                self._writer.close()  # asyncio's TLS knows no half-close, and who has gone must not be taken for open
+            elif not self._writer.is_closing():
                 self._writer.write_eof()
 
     async def wait_closed(self) -> None:
@@ -92,16 +182,14 @@ class SocketStream:
 class Begun:
     """A stream with what has been read of it before."""
 
-    def __init__(self, first: bytes, stream: Stream) -> None:
+    def __init__(self, first: bytes, stream: PromptStream) -> None:
         self._first = first
         self._stream = stream
         self.write = stream.write
+        self.write_now = stream.write_now
         self.write_eof = stream.write_eof
         self.wait_closed = stream.wait_closed
         self.close = stream.close
-
-    def __repr__(self) -> str:
-        return f"<Begun {self._stream!r}>"
 
     async def read(self) -> bytes | None:
         if self._first:
@@ -110,7 +198,7 @@ class Begun:
         return await self._stream.read()
 
 
-async def begin(stream: Stream, least: int) -> tuple[bytes, Begun]:
+async def begin(stream: PromptStream, least: int) -> tuple[bytes, Begun]:
     """Read until there are ``least`` bytes or the input has ended. Returns them, and the stream as if unread."""
     first = b""
     while len(first) < least and (data := await stream.read()) is not None:

@@ -46,13 +46,8 @@ class Row(msgspec.Struct, array_like=True):
 
     def add(self, other: Row) -> None:
         """Add the numbers of another row."""
-        self.requests += other.requests
-        self.input += other.input
-        self.cached += other.cached
-        self.written += other.written
-        self.output += other.output
-        self.nano += other.nano
-        self.estimated += other.estimated
+        for name in self.__struct_fields__[2:]:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def run(port: int, keys: Path) -> int:
         public = base64.b64decode(_development_key(_private_key(keys)).split()[1])
         identity = Identity(LoginName(USER), "publickey", fingerprint_of(public), HOST)
         link = frontends.web.login_link(identity, LINK_SECONDS)
-        print(invitation(frontends.addresses[0].port, keys, link, about_models), flush=True)
+        print(instructions(frontends.addresses[0].port, keys, link, about_models), flush=True)
 
     return app.run(config, on_ready)
 
@@ -123,7 +123,7 @@ def offer_models(config: Config) -> tuple[Config, str]:
     return config, "".join(f"\n{sentence}" for sentence in sentences)
 
 
-def invitation(port: int, keys: Path, link: str, more: str = "") -> str:
+def instructions(port: int, keys: Path, link: str, more: str = "") -> str:
     """Return the instructions that are printed at the start. Their commands work in a shell in this directory."""
     key, known = _ssh_word(_private_key(keys)), _ssh_word(keys / "known_hosts")
     identity = ["-i", key] if key == str(_private_key(keys)) else ["-o", f"IdentityFile={key}"]
@@ -131,6 +131,8 @@ def invitation(port: int, keys: Path, link: str, more: str = "") -> str:
     options = [*identity, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known}"]
     ssh = shlex.join(["ssh", "-p", str(port), *options, f"{USER}@{HOST}"])
     sftp = shlex.join(["sftp", "-P", str(port), *options, f"{USER}@{HOST}"])
+    key, known = (_ssh_word(path.resolve()) for path in (_private_key(keys), keys / "known_hosts"))
+    files = (f"IdentityFile {key}", "IdentitiesOnly yes", f"UserKnownHostsFile {known}")
     return f"""
 Ready. Every login gets a fresh sandbox on this machine. Paste this into another terminal, in this directory:
 
@@ -153,19 +155,10 @@ All channels of a connection share one sandbox; log in as {USER}+fresh to give e
 from every connection, as remote editors do, log in as {USER}=NAME. With these lines in ~/.ssh/config, the host
 `{ALIAS}` is such a sandbox:
 
-{textwrap.indent(_config_block(port, keys.resolve()), "  ")}
+{textwrap.indent(ssh_config_block(LoginName(USER), HOST, port, *files).rstrip(), "  ")}
 {more}
 Ctrl-C here stops the gateway and removes every sandbox.
 """
-
-
-def _config_block(port: int, keys: Path) -> str:
-    files = (
-        f"IdentityFile {_ssh_word(_private_key(keys))}",
-        "IdentitiesOnly yes",
-        f"UserKnownHostsFile {_ssh_word(keys / 'known_hosts')}",
-    )
-    return ssh_config_block(LoginName(USER), HOST, port, *files).rstrip()
 
 
 def _check_port(port: int) -> None:

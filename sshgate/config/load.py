@@ -141,7 +141,9 @@ class _Walker:
             path = f"{where}.{key}" if where else key
             self._lines[path] = key_node.start_mark.line + 1
             if key in extra:
-                self._extra(key, child)
+                # `extends` is handled in `_profile`.
+                if key == "version" and not (is_kind(child, "int") and child.value == str(VERSION)):
+                    self.wrong(child, f"version: this sshgate reads version {VERSION} of the file")
             elif key in names:
                 changes[key] = self._value(child, hints[key], (owner, key), path, getattr(base, key))
             else:
@@ -173,11 +175,6 @@ class _Walker:
                     yield key.value, key, child
         finally:
             self._open.discard(id(node))
-
-    def _extra(self, key: str, node: Node) -> None:
-        if key == "version" and not (is_kind(node, "int") and node.value == str(VERSION)):
-            self.wrong(node, f"version: this sshgate reads version {VERSION} of the file")
-        # `extends` is handled in `_profile`.
 
     # --- values ---
 

@@ -363,6 +363,11 @@ class Broker:
     """Where ``sshgate broker`` listens and gateways find it; ``None``: each gateway is its own broker."""
     secret: Path = Path("keys/broker")
     """A file with 32 random bytes or more that both know. Used only with ``listen``."""
+    certificate: Path | None = None
+    """A file with the certificate of `sshgate broker`, which gateways trust for the host of ``listen``: TLS between the
+    two. A second one in it is trusted as well. Read at the start. ``None``: no TLS, only what ``secret`` encrypts."""
+    private_key: Path | None = None
+    """Its private key. Only `sshgate broker` reads it."""
     connections: int = 2048
     """Open connections of all sandboxes together."""
     connections_per_sandbox: int = 128

@@ -31,20 +31,10 @@ from sshgate.config.model import (
 # All other numbers must be more than 0.
 MAY_BE_ZERO = frozenset(
     {
-        "idle",
-        "detached",
-        "drain",
-        "keepalive",
-        "warm",
-        "settle",
-        "authfail",
-        "noauth",
-        "grace_exceeded",
-        "crash",
-        "min",
-        "share_lifetime",
+        "idle", "detached", "drain", "keepalive", "warm", "settle", "authfail", "noauth", "grace_exceeded", "crash",
+        "min", "share_lifetime",
     }
-)
+)  # fmt: skip
 # Each has a port at which other gateways ask whether it lives; the manifests open as many.
 MOST_WORKERS = 32
 LAST_PORT = 65_535
@@ -149,7 +139,7 @@ def _open_to_others(setting: str, listen: Address) -> str | None:
 
 
 def _models(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    if config.broker.port > 65_535:
+    if config.broker.port > LAST_PORT:
         yield ("broker.port",), f"broker.port: {config.broker.port} is not a port"
     elif config.broker.port < 1024:
         yield ("broker.port",), "broker.port: programs in a sandbox cannot listen below 1024: write 4711"
@@ -215,22 +205,25 @@ def _web(web: Web, local: bool) -> Iterator[tuple[tuple[str, ...], str]]:
 def ignored_settings(config: Config) -> list[str]:
     """Return one clause for each setting that is given but has no effect, or not the one that it seems to have."""
     found = []
-    if config.network.probe != "auto" and config.sandbox.provider == "local":
+    local = config.sandbox.provider == "local"
+    if config.network.probe != "auto" and local:
         found.append("network.probe has no effect with local sandboxes: no network policy applies to them")
     used = {provider for profile in config.profiles.values() for provider in profile.models}
     for provider in ("anthropic", "openai", "gemini"):
         if getattr(config.models, provider) is not None and provider not in used:
             found.append(f"models.{provider} has no effect: no profile lists it in its models")
     for name, profile in config.profiles.items():
-        if profile.warm and config.sandbox.provider == "local":
-            found.append(f"profiles.{name}.warm has no effect with local sandboxes: each starts in some 65 ms")
-        if profile.network == "none" and config.sandbox.provider == "local":
-            found.append(f"profiles.{name}.network has no effect with local sandboxes: none of them has a network")
-        if profile.egress is not None and profile.network != "none" and config.sandbox.provider != "local":
+        without_effect = (
+            ("warm", profile.warm, "each starts in some 65 ms"),
+            ("network", profile.network == "none", "none of them has a network"),
+            ("home", profile.home is not None, "they keep nothing"),
+        )
+        for key, given, why in without_effect if local else ():
+            if given:
+                found.append(f"profiles.{name}.{key} has no effect with local sandboxes: {why}")
+        if profile.egress is not None and profile.network != "none" and not local:
             found.append(
                 f"profiles.{name}.egress closes nothing by itself: its sandboxes reach besides what network policies "
                 "allow; write network: none"
             )
-        if profile.home is not None and config.sandbox.provider == "local":
-            found.append(f"profiles.{name}.home has no effect with local sandboxes: they keep nothing")
     return found

@@ -95,7 +95,11 @@ def check_key(where: Destination | Listening, limits: Restrictions, listening: b
     if not limits.port_forwarding:
         raise Denied("this key does not allow forwarding")
     permitted = limits.permit_listen if listening else limits.permit_open
-    if permitted is not None and not (isinstance(where, Tcp) and _permits(permitted, where)):
+    # As in sshd(8): literal names and addresses, no patterns, no lookup.
+    if permitted is not None and not (
+        isinstance(where, Tcp)
+        and any(host in ("*", where.host) and port in (None, where.port) for host, port in permitted)
+    ):
         raise Denied(f"this key does not allow forwarding to {where}; see permit{'listen' if listening else 'open'}=")
     _check_form(where, listening)
 
@@ -122,11 +126,6 @@ def check_listening(profile: Profile) -> None:
 def offers_agent(forward: Forward, limits: Restrictions) -> bool:
     """Whether profile and key let programs in the sandbox use the client's agent."""
     return forward.agent and limits.agent_forwarding
-
-
-def _permits(permitted: tuple[tuple[str, int | None], ...], where: Tcp) -> bool:
-    # As in sshd(8): literal names and addresses, no patterns, no lookup.
-    return any(host in ("*", where.host) and port in (None, where.port) for host, port in permitted)
 
 
 def _check_form(where: Destination | Listening, listening: bool) -> None:

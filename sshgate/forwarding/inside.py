@@ -23,7 +23,7 @@ CHUNK = 32 * 1024
 ACCEPTED_FROM = 1 << 31
 # Bytes of queued output above which no socket is read.
 OUTPUT_HIGH = 1 << 20
-# Time for a peer to take its last bytes.
+# Time for a peer to take more of its last bytes.
 LINGER_SECONDS = 10.0
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
@@ -99,6 +99,12 @@ def bind(listener: Listener, payload: bytes) -> bytes:
         os.umask(before)
     listener.remove.insert(0, path)
     return os.fsencode(path)
+
+
+def send_at_once(sock: socket.socket) -> None:
+    """Otherwise a second small piece waits for the first one's delayed acknowledgement, 40 ms."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def private_directory() -> str:
@@ -240,7 +246,10 @@ class Relay:
         else:
             import threading
 
-            threading.Thread(target=self.look_up, args=(stream, hosts[0], port), daemon=True).start()
+            try:
+                threading.Thread(target=self.look_up, args=(stream, hosts[0], port), daemon=True).start()
+            except RuntimeError:  # the sandbox has as many processes as it may; the other connections go on
+                self.attempt(stream, "the sandbox can start no thread to look up the name")
 
     def look_up(self, stream: Stream, host: str, port: int) -> None:
         reason = ""
@@ -293,8 +302,7 @@ class Relay:
             self.attempt(stream, os.strerror(code))
             return
         stream.connecting = False
-        if stream.sock.family != socket.AF_UNIX:
-            stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(stream.sock)
         self.send(OPENED, stream.number)
         self.write(stream)
 
@@ -342,6 +350,7 @@ class Relay:
             self.stalled.append(fd)
             return
         made.setblocking(False)
+        send_at_once(made)
         host, port = (peer[0], peer[1]) if isinstance(peer, tuple) else ("", 0)
         stream = self.streams[self.next] = Stream(self.next, [])
         self.next += 1
@@ -391,6 +400,8 @@ class Relay:
             try:
                 while stream.pending:
                     del stream.pending[: stream.sock.send(stream.pending[:65536])]
+                    if stream.deadline:
+                        stream.deadline = time.monotonic() + LINGER_SECONDS
                 if stream.write_ending:
                     stream.sock.shutdown(socket.SHUT_WR)
                     stream.write_dead = True
@@ -402,6 +413,11 @@ class Relay:
             stream.pending.clear()
         stream.taken += size - len(stream.pending)
         if stream.deadline and not stream.pending:
+            self.forget(stream)
+            return
+        if stream.read_ended and stream.write_dead:
+            # Also if the peer takes nothing more: who sends to it must get to know.
+            self.send(CLOSE, stream.number)
             self.forget(stream)
             return
         if stream.taken >= WINDOW // 4:

@@ -16,6 +16,7 @@ from sshgate.forwarding import inside
 from sshgate.forwarding.destinations import Agent, Destination, Listening, Tcp
 from sshgate.forwarding.inside import CHUNK, HEAD, WINDOW
 from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.framing import FrameReader, ProtocolError
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import RESIDENT_MARK, Program, quote
 from sshgate.stream import turns
@@ -26,6 +27,8 @@ from sshgate.stream.tasks import Event, TaskSet
 # Bytes of frames that wait for the pipe to the relay: writers pause above the first, and resume below the second.
 OUTBOX_HIGH = 256 * 1024
 OUTBOX_LOW = 64 * 1024
+# A write of fewer bytes is small: what several streams have soon after it is gathered into one.
+SMALL = 4096
 # python3 starts in some 20 ms, on a very busy node in seconds.
 HELLO_SECONDS = 20.0
 # For a destination that drops packets; Linux itself would try for two minutes.
@@ -44,9 +47,6 @@ _SOURCE = Path(inside.__file__).read_bytes()
 # -I and -S: faster, and files in the sandbox cannot change what is imported.
 _CODE = f"exec(open(0,'rb',closefd=False).read({len(_SOURCE)}))"
 
-Frame = tuple[int, int, bytes]
-"""The kind, the stream's number, and the payload."""
-
 Accepted = Callable[["RelayStream", str, int], None]
 """Called with a connection to a listener and its originator's address and port. Must not block."""
 
@@ -56,10 +56,6 @@ class ConnectFailed(GateError):
 
     code = "forward"
     level = logging.INFO
-
-
-class ProtocolError(Exception):
-    """The sandbox sent something that the relay never sends."""
 
 
 class NoRelay(GateError):
@@ -77,7 +73,7 @@ class Relay:
     def __init__(self, process: Process, stream_ended: Callable[[], None]) -> None:
         self._process = process
         self._stream_ended = stream_ended
-        self._reader = FrameReader()
+        self._reader = FrameReader(HEAD, LONGEST)
         self._budget = turns.budget()
         self._room = Event()
         self._room.set()
@@ -205,6 +201,11 @@ class Relay:
         if not self._ended.is_set():
             self._outbox.put(data)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room for more frames."""
+        return self._room.is_set()
+
     async def room(self) -> None:
         """Wait until there is room for more frames."""
         await self._room.wait()
@@ -219,6 +220,9 @@ class Relay:
     async def _write(self) -> None:
         while (chunk := await self._outbox.get()) is not None:
             await self._process.write(chunk[1])
+            # One stream alone waits for its answers more than for its turn.
+            if len(chunk[1]) < SMALL and len(self._streams) > 1:
+                await asyncio.sleep(self._budget.gather())
 
     async def _read(self, rest: bytes) -> None:
         complaint = b""
@@ -238,6 +242,8 @@ class Relay:
             self._lose()
         if complaint:
             log.warning("relay.broken", output=_printable(complaint))
+        # Here, as its owner may have another one by now; what broke the rules still runs.
+        await self._process.close()
 
     def _lose(self) -> None:
         self._ended.set()
@@ -285,7 +291,7 @@ class Relay:
 
 
 class RelayStream:
-    """One connection through a relay; a ``stream.interfaces.Stream``."""
+    """One connection through a relay; a ``stream.interfaces.PromptStream``."""
 
     def __init__(self, relay: Relay, number: int) -> None:
         self._relay = relay
@@ -323,6 +329,15 @@ class RelayStream:
             self._relay.send(frame(inside.DATA, self._number, data[at : at + size]))
             at += size
             await self._relay.room()
+
+    def write_now(self, data: bytes) -> bool:
+        if self._gone.is_set():
+            return True
+        if len(data) > min(CHUNK, self._credit) or not self._relay.has_room:
+            return False
+        self._credit -= len(data)
+        self._relay.send(frame(inside.DATA, self._number, data))
+        return True
 
     async def write_eof(self) -> None:
         if not self._eof_sent and not self._gone.is_set():
@@ -385,31 +400,6 @@ def listening(where: Listening) -> bytes:
     if isinstance(where, Tcp):
         return b"t" + where.port.to_bytes(2, "big")
     return b"a" if isinstance(where, Agent) else b"u" + where.path.encode("utf-8", "surrogateescape")
-
-
-class FrameReader:
-    """Splits a stream of bytes into frames."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Iterate over the frames that are complete now.
-
-        Exhaust the iterator before the next call. It raises ``ProtocolError`` for a frame that is too long.
-        """
-        data = self._rest + data
-        at = 0
-        while len(data) - at >= HEAD.size:
-            kind, number, length = HEAD.unpack_from(data, at)
-            if length > LONGEST:
-                raise ProtocolError("a frame that is too long")
-            end = at + HEAD.size + length
-            if end > len(data):
-                break
-            yield kind, number, data[at + HEAD.size : end]
-            at = end
-        self._rest = data[at:]
 
 
 def _start(resident: bytes | None) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any
 from sshgate.config.values import is_label
 from sshgate.errors import GateError, LimitReached, StartFailed
 from sshgate.hold.frames import OFFSET
-from sshgate.hold.line import ProtocolError, SessionGone
+from sshgate.hold.line import SessionGone
 from sshgate.hold.terminal import RING
+from sshgate.sandbox.framing import ProtocolError
 from sshgate.stream.interfaces import Exited, Outcome, Signalled
 from sshgate.stream.terminal import LARGEST
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from sshgate.errors import GateError, StartFailed
 from sshgate.hold import frames, replies, resident, screen, terminal
 from sshgate.hold.frames import FULL, HEAD, HELLO, SIZE, Kind
 from sshgate.sandbox.enter import launch, park
+from sshgate.sandbox.framing import FrameReader, ProtocolError
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import RESIDENT_MARK, Program, quote
 from sshgate.stream import modes, turns
@@ -29,16 +31,22 @@ from sshgate.stream.terminal import TerminalSize
 HELLO_SECONDS = 20.0
 # Seconds for an answer about its sessions.
 ANSWER_SECONDS = 10.0
+# Seconds for a sign of life of one to which an exec was attached long ago. It takes a millisecond.
+SIGN_SECONDS = 1.0
 # Sessions of another version that a sentence names.
 MOST_NAMED = 5
 # Bytes of a frame's payload at most. A resident of ours never sends more.
 LONGEST = 64 * 1024
+# Bytes of the resident's program that are sent at a time. A TLS connection keeps a buffer for the largest write that it
+# had, and in a warm pod it waits for hours.
+PIECE = 4096
 # Bytes of frames that wait for the exec: above this, only input that was promised a place is queued.
 OUTBOX_HIGH = 256 * 1024
 
 _HELLO = re.compile(rb"sshgate hold [0-9]{1,9}\n")
 NONE = b"none\n"
 NO_PLACE = b"sshgate hold no place\n"
+OTHER_VERSION = "another version of sshgate keeps this session; only a gateway of that version can show it."
 MISSING = b"sshgate hold starts\n"
 """Printed by the program that attaches where no resident runs: its source follows."""
 
@@ -102,8 +110,11 @@ def attach(p):
             return
     except OSError:
         return
-    s.sendmsg([b"p"],[(socket.SOL_SOCKET,socket.SCM_RIGHTS,array.array("i",[0,1]))])
-    s.recv(1)
+    try:
+        s.sendmsg([b"p"],[(socket.SOL_SOCKET,socket.SCM_RIGHTS,array.array("i",[0,1]))])
+        s.recv(1)
+    except OSError:
+        return
     os._exit(0)
 for p in P:
     if mine(p):
@@ -163,10 +174,6 @@ class SessionGone(StartFailed):
     """The session to be resumed does not exist any more."""
 
 
-class ProtocolError(Exception):
-    """The sandbox sent something that the resident never sends."""
-
-
 class Line:
     """An attached exec. The caller of ``open`` closes it.
 
@@ -175,7 +182,7 @@ class Line:
 
     def __init__(self, process: Process, rest: bytes) -> None:
         self._process = process
-        self._reader = FrameReader()
+        self._reader = FrameReader(HEAD, LONGEST)
         self._budget = turns.budget()
         self._rest = rest
         self.room = Event()
@@ -196,6 +203,15 @@ class Line:
         parked = sandbox.parked("resident")
         if parked is not None:
             return cls(parked, b"")
+        if (kept := sandbox.parked("kept")) is not None:
+            line, there = cls(kept, b""), False
+            try:
+                there = await line.answers()
+            finally:
+                if not there:
+                    await line.close()
+            if there:
+                return line
         return await cls.fresh(sandbox)
 
     @classmethod
@@ -221,17 +237,20 @@ class Line:
         return line
 
     @classmethod
-    async def find(cls, sandbox: Sandbox) -> Line | None:
+    async def find(cls, sandbox: Sandbox, joins: bool = False) -> Line | None:
         """Attach to the sandbox's resident, of whichever version, to list or end sessions; ``None``: there is none.
 
         Raises:
             NoResident: the sandbox has no python3 that can run it.
+            OtherVersion: a session is to be joined, and it is of another version.
             StartFailed: it does not answer; otherwise as ``Sandbox.start``.
         """
         line, hello = await cls._begin(sandbox, b"")
-        if hello:
+        if hello and (hello == HELLO or not joins):
             return line
         await line.close()
+        if hello:
+            raise OtherVersion(OTHER_VERSION)
         return None
 
     @classmethod
@@ -252,6 +271,21 @@ class Line:
             await process.close()
             raise
         return cls(process, rest), hello
+
+    async def answers(self) -> bool:
+        """Whether the resident is still there: the connection has waited, and may be lost without a sign."""
+        answers: list[int] = []
+
+        def take(kind: int, payload: bytes) -> Iterator[None]:
+            answers.append(kind)
+            yield
+
+        self.send(Kind.PING)
+        with contextlib.suppress(TimeoutError, ProtocolError):
+            async with asyncio.timeout(SIGN_SECONDS):
+                while not answers and await self.read(take):
+                    pass
+        return answers == [Kind.PONG]
 
     def take(self) -> Process:
         """Give up the exec, which has joined nothing and printed nothing but its first line, to be parked."""
@@ -322,31 +356,6 @@ class Line:
             await self._process.write(chunk[1])
 
 
-class FrameReader:
-    """Splits a stream of bytes into frames."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Iterate over the frames that are complete now; exhaust it before the next call.
-
-        Raises ``ProtocolError`` for a frame that is too long.
-        """
-        data = self._rest + data
-        at = 0
-        while len(data) - at >= HEAD.size:
-            kind, length = HEAD.unpack_from(data, at)
-            if length > LONGEST:
-                raise ProtocolError("a frame that is too long")
-            end = at + HEAD.size + length
-            if end > len(data):
-                break
-            yield kind, data[at + HEAD.size : end]
-            at = end
-        self._rest = data[at:]
-
-
 async def park_resident(sandbox: Sandbox) -> Process | None:
     """Start a resident in a warm sandbox and attach to it, to be parked. ``None``: the sandbox cannot have one.
 
@@ -357,6 +366,15 @@ async def park_resident(sandbox: Sandbox) -> Process | None:
     except NoResident:
         return None
     return line.take()
+
+
+async def attach_idle(sandbox: Sandbox) -> Process | None:
+    """Attach to the resident of a sandbox, to be parked. ``None``: none runs there.
+
+    Raises as ``Line.find``. Cancelling ends the exec.
+    """
+    line = await Line.find(sandbox, joins=True)
+    return None if line is None else line.take()
 
 
 async def _hello(process: Process, source: bytes) -> tuple[bytes, bytes]:
@@ -380,7 +398,8 @@ async def _hello(process: Process, source: bytes) -> tuple[bytes, bytes]:
         if seen == MISSING:
             if not source:
                 return b"", b""
-            await process.write(source)
+            for at in range(0, len(source), PIECE):
+                await process.write(source[at : at + PIECE])
             seen = b""
         elif found := _HELLO.search(seen):
             return found[0], seen[found.end() :]
@@ -394,8 +413,8 @@ async def _hello(process: Process, source: bytes) -> tuple[bytes, bytes]:
 def _other_version(names: list[str]) -> str:
     listed = ", ".join(one if is_label(one) else "?" for one in names[:MOST_NAMED]) or "some"
     return (
-        f"sessions of another version of sshgate run in the sandbox ({listed}), which only that one can join; "
-        "end them by `ssh -s USER=NAME=SESSION@HOST end-session`."
+        f"sessions of another version of sshgate run in the sandbox ({listed}), which only that one can join; go on "
+        "with them at a gateway of that version, or end them by `ssh -s USER=NAME=SESSION@HOST end-session`."
     )
 
 

@@ -12,7 +12,8 @@ from sshgate.config.values import is_label
 from sshgate.errors import GateError, StartFailed
 from sshgate.hold.answers import ending_of, is_id, printable, watchers_of
 from sshgate.hold.frames import Kind
-from sshgate.hold.line import Line, NoResident, ProtocolError
+from sshgate.hold.line import Line, NoResident
+from sshgate.sandbox.framing import ProtocolError
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.stream.terminal import LARGEST
 

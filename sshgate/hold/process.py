@@ -16,17 +16,18 @@ from typing import Any
 from sshgate.errors import GateError, StartFailed
 from sshgate.hold.answers import GONE, Past, State, joined_of, offset_of, outcome_of, printable, refusal_of, state_of
 from sshgate.hold.frames import OFFSET, Kind
-from sshgate.hold.line import Line, NoResident, ProtocolError, SessionGone, packed
+from sshgate.hold.line import Line, NoResident, SessionGone, packed
 from sshgate.hold.screen import for_empty, put_back
 from sshgate.hold.signs import Alive, Progress, Signs, nothing_known
 from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
+from sshgate.sandbox.framing import ProtocolError
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.sandbox.launcher import Program, held_script
 from sshgate.sandbox.process import END_OF_TRANSMISSION
 from sshgate.stream.flow import Flow
 from sshgate.stream.interfaces import STDERR, STDOUT, Break, Control, Lost, Outcome, Resize, Shell, Signal
 from sshgate.stream.modes import Modes
-from sshgate.stream.tasks import Event, cancel
+from sshgate.stream.tasks import Event, cancel, within
 from sshgate.stream.terminal import TerminalSize
 
 # Bytes of output buffered for the client.
@@ -89,13 +90,13 @@ class HeldProcess:
         self._wish = wish
         self._client = secrets.token_hex(16)
         self._size = TerminalSize()
-        self._flow = Flow(HIGH_WATER, LOW_WATER, self._pause, self._resume)
         # Of a client with a place: the screen whose frames are coming, and the last whole one, in the flow as one byte.
         self._drawn = bytearray()
         self._drawing = False
         self._screen = b""
         self._room = Event()
         self._room.set()
+        self._flow = Flow(HIGH_WATER, LOW_WATER, self._room.clear, self._room.set)
         self._modes = Modes()
         self._offset = 0
         self._unacknowledged = bytearray()
@@ -165,7 +166,6 @@ class HeldProcess:
     # --- Process ---
 
     async def read(self) -> tuple[int, bytes] | None:
-        """See ``Process``."""
         chunk = await self._flow.get()
         if chunk is None:
             self._finished.set()
@@ -205,7 +205,6 @@ class HeldProcess:
         await self.write(END_OF_TRANSMISSION * (2 if self._line_open else 1))
 
     async def control(self, control: Control) -> None:
-        """See ``Process``."""
         match control:
             case Resize(size):
                 self._size = size
@@ -216,7 +215,6 @@ class HeldProcess:
                 self._send(Kind.SIGNAL, b"fINT")
 
     async def wait(self) -> Outcome:
-        """See ``Process``."""
         await self._finished.wait()
         assert self._outcome is not None
         return self._outcome
@@ -227,18 +225,14 @@ class HeldProcess:
             return
         self._answered.clear()
         self._line.send(Kind.REPORTED, " ".join(sessions or (self.session,)).encode())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REPORT_SECONDS):
-                await self._answered.wait()
+        await within(REPORT_SECONDS, self._answered.wait())
 
     async def close(self) -> None:
         """Leave the session, which goes on, after what was typed last was taken. Idempotent; never raises."""
         self._flow.discard()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_SECONDS):
-                while self._unacknowledged and self._line is not None and self._outcome is None:
-                    self._input_room.clear()
-                    await self._input_room.wait()
+        await within(LEAVE_SECONDS, self._input_room.until(
+            lambda: not self._unacknowledged or self._line is None or self._outcome is not None
+        ))  # fmt: skip
         self._end(Lost("the session was closed."))
         self._finished.set()
         if self._task is not None:
@@ -353,7 +347,8 @@ class HeldProcess:
                 how = "watch" if self._wish.how == "watch" else "resume"
                 async with asyncio.timeout(until - time.monotonic()):
                     # Who watches begins nothing where no resident runs.
-                    self._line = await (Line.find if how == "watch" else Line.open)(self._sandbox)
+                    find = Line.find(self._sandbox, joins=True) if how == "watch" else Line.open(self._sandbox)
+                    self._line = await find
                 if self._line is None:
                     raise SessionGone(GONE)
                 redraw = not placed or self._drawing
@@ -386,12 +381,6 @@ class HeldProcess:
         line, self._line = self._line, None
         if line is not None:
             await line.close()
-
-    def _pause(self) -> None:
-        self._room.clear()
-
-    def _resume(self) -> None:
-        self._room.set()
 
     def _end(self, outcome: Outcome) -> None:
         if self._outcome is None:

@@ -49,8 +49,7 @@ GIVEN_UP_KEPT = 64
 RESUMED_SECONDS = 120.0
 # Seconds for a sign of life when somebody logs in.
 PROBE_SECONDS = 2.0
-# Seconds: a resident without sessions and attachments ends, soon if it never had a session, as where a warm sandbox was
-# claimed for something else; how often idle shells are looked for.
+# Seconds: a resident without sessions and attachments ends, also before the first ones; how often shells are looked at.
 UNUSED_SECONDS = 600.0
 NEVER_USED_SECONDS = 3.0
 LOOK_SECONDS = 5.0
@@ -194,6 +193,8 @@ class Resident(Watcher):
         if one not in self.attachments:
             return
         self.attachments.remove(one)
+        if self.keeps != UNUSED_SECONDS and not self.attachments:
+            self.keeps = 0.0  # it has waited in a warm sandbox that was claimed for something else
         for fd in (one.incoming, one.outgoing, one.control.fileno()):
             if fd in self.masks:
                 self.unwatch(fd)
@@ -492,4 +493,5 @@ def main(directory: str, ready: int) -> None:
     resident.notice_ends()
     os.close(ready)
     resident.run()
+    resident.entrance.close()
     os._exit(0)

@@ -43,9 +43,6 @@ class Signs:
         self._answers = TaskSet()
         self._watches = TaskSet()
 
-    def __repr__(self) -> str:
-        return f"<Signs {len(self._answers)} awaited>"
-
     def ask(self) -> None:
         """Ask the client for one, unless that is being done."""
         self._ask()

@@ -354,7 +354,7 @@ class Session:
         self.redraw_at = now + REDRAW_SECONDS
 
     def signal(self, name: str, foreground: bool) -> None:
-        """Send a signal to the program's process group, or to the foreground group of its terminal."""
+        """Send a signal to the program's process group, or to its terminal's foreground group where that is known."""
         number = getattr(signal, "SIG" + name, None)
         if not isinstance(number, signal.Signals):
             return
@@ -362,8 +362,11 @@ class Session:
         try:
             if foreground:
                 group = os.tcgetpgrp(self.master)
-            if group > 1:  # 0: the terminal has no foreground group, and it would be the resident's own
-                os.killpg(group, number)
+        except OSError:
+            pass  # gVisor answers only who is on the terminal
+        try:
+            # 0 is no group, and would be the resident's own.
+            os.killpg(group if group > 1 else self.pid, number)
         except OSError:
             pass
 

@@ -99,7 +99,7 @@ class PodCache:
 
     def observe(self, record: Record, now: Now) -> bool:
         """Take one report on one pod, from the watch or from an answer. Returns False if it was old and dropped."""
-        self._expire(now)
+        self._current(now)
         self.expectations.observe(record.name)
         known = self._pods.get(record.uid)
         if record.uid in self._gone or (known is not None and _older(record, known.record)):
@@ -131,7 +131,7 @@ class PodCache:
 
     def gone(self, uid: str, now: Now) -> None:
         """The pod does not exist any more, by the watch or by an answer (404)."""
-        self._expire(now)
+        self._current(now)
         self._gone.put(uid, now.mono + REMEMBERED)
         known = self._pods.pop(uid, None)
         if known is not None:
@@ -148,7 +148,7 @@ class PodCache:
         warm then, the claim never arrived and the pod is free again; should it arrive after all, the API server
         refuses the second claim.
         """
-        self._expire(now)
+        self._current(now)
         if uid in self._gone:
             return
         if uid in self._reserved:
@@ -204,9 +204,8 @@ class PodCache:
 
     def same_name(self, record: Record) -> list[Record]:
         """The pods that bear the same name of the same user as this one, itself among them."""
-        return (
-            [] if record.sandbox is None else self._records(self._indexes.by_sandbox[record.user_hash, record.sandbox])
-        )
+        name = record.sandbox
+        return [] if name is None else self._records(self._indexes.by_sandbox[record.user_hash, name])
 
     def named(self, pod: str) -> Record | None:
         """The pod of this name; of several one that is not being deleted, and of those the newest."""
@@ -219,60 +218,52 @@ class PodCache:
 
     def claimed(self, now: Now) -> list[Record]:
         """All visible pods that are not warm, oldest claim first. This walks over all pods: for operators only."""
-        self._expire(now)
+        self._current(now)
         claimed = [one.record for one in self._pods.values() if one.record.state is not State.WARM]
         return sorted(filter(self._is_visible, claimed), key=Record.claim_order)
 
     def warm(self, now: Now) -> list[CachedPod]:
         """All warm pods that are not reserved. This walks over them: for the end of a gateway only."""
-        self._expire(now)
-        return [self._pods[key[-1]] for pool in self._indexes.pools for key in self._indexes.pools[pool]]
+        return [self._pods[key[-1]] for pool in self._current(now).pools for key in self._indexes.pools[pool]]
 
     def counts(self, now: Now) -> dict[tuple[str, ...], int]:
         """The number of visible pods by profile and ``Record.phase``."""
-        self._expire(now)
-        return {group: len(self._indexes.phases[group]) for group in self._indexes.phases}
+        phases = self._current(now).phases
+        return {group: len(phases[group]) for group in phases}
 
     def total(self, now: Now) -> int:
         """The number of sandboxes of every kind: in use, about to be, warm, and warm ones that were requested.
 
         A warm pod that a session of ours is claiming counts once, as that session's.
         """
-        self._expire(now)
-        return len(self._indexes.claims) + len(self._indexes.spare[None]) + len(self.expectations.creates)
+        return len(self._current(now).claims) + len(self._indexes.spare[None]) + len(self.expectations.creates)
 
     # In use, or about to be: the sessions here that were admitted, and the pods of all gateways that are not warm. A
     # session whose pod the watch already shows counts once, because the pod bears the session's id.
 
     def in_use(self, now: Now) -> int:
         """The number of sandboxes in use."""
-        self._expire(now)
-        return len(self._indexes.claims)
+        return len(self._current(now).claims)
 
     def owned(self, user: str, now: Now) -> int:
         """The number of sandboxes in use of this user. The hash decides: names on pods may be cut."""
-        self._expire(now)
-        return self._indexes.claims.owned[user_hash(user)]
+        return self._current(now).claims.owned[user_hash(user)]
 
     def owned_by_group(self, patterns: Patterns, now: Now) -> int:
         """The number of sandboxes in use of the users whose name matches one of the patterns."""
-        self._expire(now)
-        return self._indexes.claims.matching(patterns)
+        return self._current(now).claims.matching(patterns)
 
     def of_user(self, user: str, now: Now) -> list[Record]:
         """The visible pods that are claimed for this user, by the label with the user's hash; oldest claim first."""
-        self._expire(now)
-        return self._records(self._indexes.by_user[user_hash(user)])
+        return self._records(self._current(now).by_user[user_hash(user)])
 
     def of_session(self, session: str, now: Now) -> list[Record]:
         """The visible pods that bear this session's id."""
-        self._expire(now)
-        return self._records(self._indexes.by_session[label_value(session)])
+        return self._records(self._current(now).by_session[label_value(session)])
 
     def attached(self, instance: str, now: Now) -> list[Record]:
         """The visible named sandboxes to which this gateway instance is attached."""
-        self._expire(now)
-        return self._records(self._indexes.attached[instance])
+        return self._records(self._current(now).attached[instance])
 
     def knows_session(self, label: str | None) -> bool:
         """Whether this is the label of an admitted session that has not ended."""
@@ -295,19 +286,20 @@ class PodCache:
         del self._to_share[-SHARED_AT_ONCE:]
         return not self._to_share
 
-    def settled(self, template: str, mine: bool, since: float, now: Now) -> Record | None:
-        """The warm pod to claim first: of this template, in our slice or not.
+    def settled(self, template: str, mine: bool, since: float, now: Now, chance: int | None = None) -> Record | None:
+        """The warm pod to claim first, or the one that ``chance`` hits: of this template, in our slice or not.
 
         It is fenced, or ready at ``since`` (monotonic) already. It is on the node that has most of them, which keeps
         the nodes even; there it is a fenced one if possible, and has been ready longest. Where the ``NODES_TRIED``
         fullest nodes have none, it is the first of all in this order.
         """
-        self._expire(now)
-        ready = self._indexes.ready[template, mine]
+        ready = self._current(now).ready[template, mine]
         # Sorts after all that are fenced or have settled.
         limit = (True, since, math.inf)
         if not ready or ready[0] > limit:
             return None
+        if chance is not None:
+            return self.record(ready[chance % bisect_left(ready, limit)])
         on = self._indexes.ready_on
         firsts = (on[(template, mine), node][0] for _, node in on.ranks[template, mine][:NODES_TRIED])
         key = next((key for key in firsts if key <= limit), ready[0])
@@ -323,8 +315,8 @@ class PodCache:
 
     def pools(self, now: Now) -> list[WarmPool]:
         """The pools that have a warm pod which is not reserved."""
-        self._expire(now)
-        return [WarmPool(*group, self._indexes.pools[group]) for group in self._indexes.pools]
+        pools = self._current(now).pools
+        return [WarmPool(*group, pools[group]) for group in pools]
 
     def starting(self, profile: str, since: float) -> list[Record]:
         """The unreserved warm pods of a profile that have been starting since then (monotonic) or longer."""
@@ -336,8 +328,7 @@ class PodCache:
 
     def login_waits(self, now: Now) -> bool:
         """Whether a pod that a login has, or is claiming, waits for a node."""
-        self._expire(now)
-        return bool(self._indexes.waiting[None])
+        return bool(self._current(now).waiting[None])
 
     def parkable(self, uid: str) -> Record | None:
         """The pod, if launchers can be parked in it: it is warm, in our slice, and programs can run in it."""
@@ -356,8 +347,7 @@ class PodCache:
 
     def unowned(self, since: float, now: Now) -> list[Record]:
         """The ephemeral pods that this instance has claimed by then (monotonic) and none of its sessions uses."""
-        self._expire(now)
-        return self._records(self._indexes.unowned.until(None, since))
+        return self._records(self._current(now).unowned.until(None, since))
 
     def candidates(
         self, dead: Callable[[str], bool], kept: Callable[[str, float | None], float], now: Now
@@ -368,8 +358,7 @@ class PodCache:
             dead: whether a gateway instance is dead.
             kept: seconds for which a named sandbox is kept, by its profile and the time promised on its pod.
         """
-        self._expire(now)
-        indexes = self._indexes
+        indexes = self._current(now)
         keys = [*indexes.ending[None]]
         for instance in indexes.ephemeral:
             if instance is None or dead(instance):
@@ -411,13 +400,14 @@ class PodCache:
     def _is_visible(self, record: Record) -> bool:
         return not record.deleting and not self.expectations.deleting(record.uid)
 
-    def _expire(self, now: Now) -> None:
-        """Forget what was expected or reserved too long ago. Every query that depends on it calls this first."""
+    def _current(self, now: Now) -> PodIndexes:
+        """Forget what was expected or reserved too long ago. Returns the indexes, for a query that depends on it."""
         self._gone.pop_expired(now.mono)
         self.expectations.expire(now.mono)
         for uid in self._reserved_until.pop_expired(now.mono):
             if self._reserved[uid] not in self._sessions:
                 self._release(uid)
+        return self._indexes
 
     def _release(self, uid: str) -> None:
         self._reserved_until.pop(uid, None)

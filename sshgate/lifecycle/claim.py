@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 from sshgate.lifecycle.cache import PodCache
 from sshgate.lifecycle.clocks import Now
@@ -75,7 +76,7 @@ class ClaimAttempt:
         claim: who claims, and for how long.
         template: only pods of this template are tried.
         settle: seconds for which a pod must have been ready, if it is not fenced.
-        lives: the gateway instances that live, see ``pick``.
+        instances: the gateways that live, see ``pick``.
     """
 
     def __init__(self, cache: PodCache, claim: Claim, template: str, settle: float, instances: Sequence[str]) -> None:
@@ -142,7 +143,9 @@ class ClaimAttempt:
         self._step = None
 
     def _next(self, now: Now) -> Step:
-        record = pick(self._cache, self._template, self._settle, self._instances, now)
+        # A gateway to which we lost does not know us yet, or we it: the best pod is the best for it as well.
+        chance = crc32(f"{self.claim.session} {self._tried}".encode()) if self._tried else None
+        record = pick(self._cache, self._template, self._settle, self._instances, now, chance)
         if record is None or self._tried >= MOST_PODS:
             return StartCold()
         self._tried += 1
@@ -153,8 +156,10 @@ class ClaimAttempt:
         return TryPatch(record, claim_patch(record, self.claim, now))
 
 
-def pick(cache: PodCache, template: str, settle: float, instances: Sequence[str], now: Now) -> Record | None:
-    """The best pod to claim; ``None``: there is none, start cold.
+def pick(
+    cache: PodCache, template: str, settle: float, instances: Sequence[str], now: Now, chance: int | None = None
+) -> Record | None:
+    """The best pod to claim, or with ``chance``, a random number, any; ``None``: there is none, start cold.
 
     Only pods of exactly this template that are ready, have an address, and are fenced or have been ready for ``settle``
     seconds by this gateway's clock. Each of the gateway ``instances`` has a slice of the pods, and others pick there
@@ -163,4 +168,5 @@ def pick(cache: PodCache, template: str, settle: float, instances: Sequence[str]
     """
     cache.share(instances)
     since = now.mono - settle
-    return cache.settled(template, True, since, now) or cache.settled(template, False, since, now)
+    ours = cache.settled(template, True, since, now, chance)
+    return ours or cache.settled(template, False, since, now, chance)

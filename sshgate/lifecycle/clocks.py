@@ -55,7 +55,7 @@ class ClusterTime:
         """How often the server's clock was found to have been set."""
 
     def __repr__(self) -> str:
-        known = f"±{(self._high - self._low) / 2:.3f} s" if self._reading else "not heard yet"
+        known = f"±{(self._high - self._low) / 2:.3f} s" if self._reading else "no answer yet"
         return f"<ClusterTime {known}, {self.jumps} jumps>"
 
     def observe(self, date: float, sent: float, received: float) -> None:

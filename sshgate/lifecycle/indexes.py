@@ -44,9 +44,6 @@ class Index(Generic[Group]):
         self._groups: dict[Group, list[Key]] = {}
         self._changed = changed
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {len(self._groups)} groups>"
-
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups)
 
@@ -109,9 +106,6 @@ class WarmPool:
         self.profile = profile
         self.template = template
         self._keys = keys
-
-    def __repr__(self) -> str:
-        return f"<WarmPool {self.profile}: {len(self)} of {self.template}>"
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -153,9 +153,6 @@ class Election:
         self._holder: str | None = None
         self._looked: float | None = None
 
-    def __repr__(self) -> str:
-        return f"<Election {self._me}, leader {self._holder}>"
-
     def observe(self, holder: str | None, now: float) -> bool:
         """The leader's Lease was read and names ``holder``. Returns whether this gateway should take it."""
         self._holder = holder

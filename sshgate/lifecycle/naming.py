@@ -82,9 +82,6 @@ class NameAttempt:
         self._unknown = 0
         self.step: NameStep = ReadName() if contender is None else self._take()
 
-    def __repr__(self) -> str:
-        return f"<NameAttempt for {self._contender!r}: {type(self.step).__name__}>"
-
     def answered(self, answer: Holder | Record | Answer) -> None:
         """Report the outcome of ``step``. Raises ``ValueError`` where that was no request."""
         step = self.step

@@ -25,9 +25,6 @@ class Occupancy:
         self._clock.detached(self._began)
         self._changed = Event()
 
-    def __repr__(self) -> str:
-        return f"<Occupancy {self.count} channels, {self._clock!r}>"
-
     @property
     def left(self) -> float:
         """Seconds that remain of its maximum lifetime."""

@@ -165,7 +165,7 @@ class Parking:
         # One launcher of a kind that is no longer wanted closes all in its sandbox: settings seldom change.
         if place is not None and (not kinds or not place.waiting.keys() <= set(kinds)):
             self._let_go(uid)
-        self._check_at(uid, self._see_to(record, kinds, mono) if record is not None and kinds else None)
+        self._check_at(uid, self._park_missing(record, kinds, mono) if record is not None and kinds else None)
 
     def _check_at(self, uid: str, when: float | None) -> None:
         """Check this pod again then (monotonic), and not before unless it changes."""
@@ -176,7 +176,7 @@ class Parking:
             self._checks[uid] = when
             self._due.add(None, (when, uid))
 
-    def _see_to(self, record: Record, kinds: Sequence[Kind], mono: float) -> float:
+    def _park_missing(self, record: Record, kinds: Sequence[Kind], mono: float) -> float:
         uid = record.uid
         place = self._places.get(uid)
         if place is None:
@@ -249,11 +249,11 @@ class Parking:
     def _left(self, place: _ParkingPlace, uid: str, kind: Kind, process: Process) -> None:
         self._dismiss(place, kind)
         until = self._registry.now.mono + RENEW * (0.75 + self._jitter() / 2)
-        watch = asyncio.create_task(self._see_end(place, uid, kind, process))
+        watch = asyncio.create_task(self._watch_end(place, uid, kind, process))
         place.waiting[kind] = _ParkedLauncher(process, until, watch)
         place.sandbox.leave(kind, process)
 
-    async def _see_end(self, place: _ParkingPlace, uid: str, kind: Kind, process: Process) -> None:
+    async def _watch_end(self, place: _ParkingPlace, uid: str, kind: Kind, process: Process) -> None:
         """A parked launcher prints nothing, so anything that can be read means that it is of no more use."""
         parked = self._registry.now.mono
         await process.read()

@@ -102,9 +102,6 @@ class Refiller:
         self._paces: dict[tuple[str, str, int, int], Pace] = {}
         self._stepped: dict[str, float] = {}
 
-    def __repr__(self) -> str:
-        return f"<Refiller {', '.join(f'{key[0]}: {pace!r}' for key, pace in sorted(self._paces.items())) or 'idle'}>"
-
     def decide(self, cache: PodCache, targets: Sequence[Target], limit: int, now: Now) -> list[Action]:
         """All that is to be done now; nothing before the cache is synced.
 

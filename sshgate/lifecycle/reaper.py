@@ -35,9 +35,6 @@ class Reaper:
         self._looking: set[str] = set()
         self._sweeps = TaskSet()
 
-    def __repr__(self) -> str:
-        return f"<Reaper {'leading' if self._registry.leads else 'following'}, {len(self._actions)} under way>"
-
     def start(self) -> None:
         """Start sweeping every ``PERIOD`` seconds."""
         self._sweeps.start(self._run())

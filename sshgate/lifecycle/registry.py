@@ -73,9 +73,6 @@ class Registry:
         """Whether this gateway was elected. ``None``: no election; the first of ``live_instances`` leads."""
         self._change: asyncio.Future[None] | None = None
 
-    def __repr__(self) -> str:
-        return f"<Registry {self.instance}: {self.cache!r}, {self.membership!r}>"
-
     def limit(self, limits: Limits) -> None:
         """Use other limits from now on. A changed ``starts_per_minute`` resets the count of recent starts."""
         self.starts.per_minute = limits.starts_per_minute

@@ -12,7 +12,7 @@ from sshgate.sandbox.side_execs import SideExecs
 from sshgate.stream.interfaces import Process
 from sshgate.stream.terminal import Terminal
 
-Kind = Literal["terminal", "pipe", "resident"]
+Kind = Literal["terminal", "pipe", "resident", "kept"]
 """What can be parked in a sandbox: a launcher with a terminal or on pipes, or an exec attached to its resident."""
 
 Notice = Callable[[str], None]
@@ -151,23 +151,26 @@ class Attachment:
     Args:
         made: whether the sandbox was made for this attachment.
         left: seconds that remained of the sandbox's maximum lifetime when it was joined.
-        leaving: called once, by ``leave``; must not raise.
+        leaving: called once, by ``leave``, with its argument; must not raise.
     """
 
-    def __init__(self, sandbox: Sandbox, made: bool, left: float, leaving: Callable[[], None]) -> None:
+    def __init__(self, sandbox: Sandbox, made: bool, left: float, leaving: Callable[[bool], None]) -> None:
         self.sandbox = sandbox
         self.made = made
         self.left = left
-        self._leaving: Callable[[], None] | None = leaving
+        self._leaving: Callable[[bool], None] | None = leaving
 
-    async def leave(self) -> None:
+    async def leave(self, returns: bool = False) -> None:
         """End this channel's use. Idempotent; never raises.
 
         When the last channel leaves, the time for which the sandbox is kept without clients starts.
+
+        Args:
+            returns: its client has left a held session, and may come back to it.
         """
         leaving, self._leaving = self._leaving, None
         if leaving is not None:
-            leaving()
+            leaving(returns)
 
 
 Unattended = tuple[str, str, str]

@@ -5,8 +5,9 @@ found such an address closed from inside the pod. The launcher does this: it run
 nothing of a user runs in a new sandbox before the launcher's mark.
 
 Three connections are begun at once, to different servers where the address has several. If one is accepted, the policy
-is not in force yet. Closed means: connect(2) has failed in each (a policy that rejects), or the kernel has sent each
-SYN and has no answer 0.2 s later (a policy that drops). A look that was slow, or could not start, counts for nothing.
+is not in force yet. Closed means: connect(2) has failed in each, or the kernel has sent each SYN and has got an ICMP
+message for an answer (a policy that rejects), or has none 0.2 s later (a policy that drops). A look that was slow, or
+could not start, counts for nothing.
 """
 
 from __future__ import annotations
@@ -46,8 +47,11 @@ class Probe:
 # $0 host, $1 port, $2 seconds; exits with 0: closed, 1: not. /dev/tcp is bash's own; its message has "connect:" only
 # where the system call has failed, which happens for want of memory or local ports too. In /proc/net/tcp, state 02 is
 # SYN_SENT: without it a container that was given no processor time for a while would count as closed. So it must be so
-# both before and after the 0.2 s. Closed means two looks in a row: where one of several servers is down, the three
-# connections of one look may all lead to it.
+# both before and after the 0.2 s. Where the pod's node rejects, its message arrives while connect(2) still holds the
+# socket: the kernel counts it (LockDroppedIcmps), and fails the connection only after the next SYN, 1 s later. Messages
+# about anything else are not in that number; others can make them come at any time. A node sends a pod six of these at
+# once, enough for a login's two looks, then one a second; looks without them wait. Closed means two looks in a row:
+# where one of several servers is down, the three connections of one look may all lead to it.
 _BASH = r"""
 printf -v s ":%04X 02 " "$1"
 unanswered() {
@@ -55,16 +59,27 @@ unanswered() {
   while read -r r; do [[ $r = *"$s"* ]] && n=$((n + 1)); done < <(cat /proc/net/tcp /proc/net/tcp6)
   ((n >= $1))
 }
+count() {
+  local k v
+  u=0 c=0
+  { read -ra k && read -ra v; } < <(cat /proc/net/netstat)
+  [[ ${k[9]}${v[9]} = LockDroppedIcmps[0-9]* ]] && u=${v[9]} c=1
+}
 look() {
-  local f r i n=0 t=0.1 fds=() pids=()
+  local f r i n=0 t=5 w=0.02 m=0 b c d u fds=() pids=()
+  count
+  b=$u d=$c
   for i in 1 2 3; do
     f=
     exec {f}< <({ : 3<>"/dev/tcp/$0/$1"; } 2>&1 && echo open)
     fds+=($f) pids+=($!)
   done
   for f in ${fds[@]}; do
-    r=; read -rt $t -u $f r; i=$?
-    if ((i > 128)); then n=$((n + 1)) t=0.01
+    while r=; read -rt $w -u $f r; i=$?; ((i > 128 && !m && --t > 0)); do
+      count
+      ((m = c && d && u >= b + 3)) && w=0.001
+    done
+    if ((i > 128)); then n=$((n + 1)); ((m)) || w=0.01
     else case $r in
       *connect:*refused | *connect:*nreachable | *connect:*o\ route* | *connect:*timed\ out | *connect:*permitted) ;;
       *) n=9
@@ -72,8 +87,7 @@ look() {
   done
   ((${#fds[@]} == 3)) || n=9
   if ((0 < n && n < 9)) && unanswered $n; then
-    read -rt 0.2 <> <(:)
-    unanswered $n && n=0
+    ((m)) || { read -rt 0.2 <> <(:); unanswered $n; } && n=0
   fi
   for f in ${fds[@]}; do exec {f}<&-; done
   kill ${pids[@]}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from weakref import WeakValueDictionary
 
 from sshgate.errors import GateError
@@ -30,6 +30,8 @@ NOBODY = ""
 PLAIN_CONNECTIONS = 64
 # Timeout of a script. It takes some 50 ms, a hang-up 3 s at most; on a loaded node more.
 SCRIPT_SECONDS = 15.0
+# The same of one that has the sandbox to itself: first it waits for starts, then some hundred sessions end by turns.
+ALONE_SECONDS = 60.0
 # Sessions that end together, as when a client with many sessions disconnects, are hung up by one exec.
 COLLECT_SECONDS = 0.05
 # Timeouts for an unused launcher to read that it should end: some milliseconds, or as long as a slow node starts it.
@@ -43,6 +45,8 @@ MOST_ITEMS = 256
 
 Start = Callable[[Sequence[str], Terminal | None], Awaitable[Process]]
 """Has the signature of ``Sandbox.start``."""
+
+Alone = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class ExecLimits:
@@ -95,25 +99,24 @@ class SideExecs:
     Args:
         start: ``Sandbox.start``.
         user: whose share of ``limits`` is used.
+        alone: while it is entered, no program is being started in the sandbox.
     """
 
     __slots__ = (
-        "_ends", "_hangups", "_limits", "_looks", "_signals", "_start", "plain_connections", "tasks", "user",
+        "_alone", "_ends", "_hangups", "_limits", "_looks", "_signals", "_start", "plain_connections", "tasks", "user",
     )  # fmt: skip
 
-    def __init__(self, start: Start, limits: ExecLimits, user: str) -> None:
+    def __init__(self, start: Start, limits: ExecLimits, user: str, alone: Alone = contextlib.nullcontext) -> None:
         self.user = user
+        self._alone = alone
         self.plain_connections = 0
         self._start = start
         self._limits = limits
         self._signals = _Batch(self, sidescripts.signal_argv)
-        self._hangups = _Batch(self, sidescripts.end_argv, at_once=2, delay=COLLECT_SECONDS)
+        self._hangups = _Batch(self, sidescripts.end_argv, at_once=2, delay=COLLECT_SECONDS, few=sidescripts.FEW)
         self._ends = _Batch(self, sidescripts.gone_argv)
         self._looks = _Batch(self, sidescripts.busy_argv)
         self.tasks = TaskSet()
-
-    def __repr__(self) -> str:
-        return f"<SideExecs signals {self._signals!r}, hang-ups {self._hangups!r}, looks {self._looks!r}>"
 
     def signal(self, pid: int, name: str, foreground: bool) -> None:
         """Send a signal, without waiting, to the process group of ``pid`` or its terminal's ``foreground`` group.
@@ -157,19 +160,26 @@ class SideExecs:
         """A place among the side execs of the user and of the gateway, once one is free."""
         return self._limits.side.hold(self.user)
 
-    async def answer(self, argv: tuple[str, ...]) -> list[str] | None:
-        """The words that a script printed before its final dot; ``None`` where there was no dot."""
+    async def answer(self, argv: tuple[str, ...], alone: bool = False) -> list[str] | None:
+        """The words that a script printed before its final dot; ``None`` where there was no dot.
+
+        ``alone``: the script, once it has printed something, waits for a line of input. It gets that when nothing is
+        being started in the sandbox, and nothing is started there before its end.
+        """
         output = b""
         ended = False
         with contextlib.suppress(GateError, TimeoutError):
             process = await self._start(argv, None)
             try:
-                async with asyncio.timeout(SCRIPT_SECONDS):
+                async with asyncio.timeout(ALONE_SECONDS if alone else SCRIPT_SECONDS), AsyncExitStack() as stack:
                     while len(output) <= LONGEST_TALK:
                         chunk = await process.read()
                         if chunk is None:
                             ended = True
                             break
+                        if alone and not output:
+                            await stack.enter_async_context(self._alone())
+                            await process.write(b"\n")
                         output += chunk[1]
             finally:
                 await process.close()
@@ -181,18 +191,24 @@ class _Batch:
     """Collects items for the next exec of one kind, whose script handles all of them.
 
     ``argv`` makes the command for some items. At most ``at_once`` execs run; each first waits ``delay`` seconds for
-    more items.
+    more items. One with more than ``few`` items runs alone; see ``SideExecs.answer``.
     """
 
-    __slots__ = ("_argv", "_at_once", "_collecting", "_delay", "_execs", "_running", "_waiting")
+    __slots__ = ("_argv", "_at_once", "_collecting", "_delay", "_execs", "_few", "_running", "_waiting")
 
     def __init__(
-        self, execs: SideExecs, argv: Callable[[Sequence[str]], tuple[str, ...]], at_once: int = 1, delay: float = 0.0
+        self,
+        execs: SideExecs,
+        argv: Callable[[Sequence[str]], tuple[str, ...]],
+        at_once: int = 1,
+        delay: float = 0.0,
+        few: int = MOST_ITEMS,
     ) -> None:
         self._execs = execs
         self._argv = argv
         self._at_once = at_once
         self._delay = delay
+        self._few = few
         self._waiting: dict[str, asyncio.Future[bool | None]] = {}
         self._running = 0
         self._collecting = False
@@ -234,7 +250,7 @@ class _Batch:
                 self._collecting = False
                 items, named = self._take(MOST_ITEMS), None
                 try:
-                    named = await self._execs.answer(self._argv(tuple(items)))
+                    named = await self._execs.answer(self._argv(tuple(items)), alone=len(items) > self._few)
                 finally:
                     _settle(items, named)
         finally:

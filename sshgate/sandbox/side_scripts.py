@@ -10,8 +10,10 @@ from signal import Signals
 
 from sshgate.sandbox.launcher import FOREVER, RESIDENT_MARK, SYSTEM_PATH
 
-# Sessions that are ended per tenth of a second.
-TOGETHER = 4
+# Sessions that are ended at a time; the next ones when the container runtime has noticed their ends.
+TOGETHER = 8
+# More sessions are ended only on a line of input, which comes when nothing is being started in the pod.
+FEW = 16
 # A shell function: whether a process ignores HUP, which is bit 1 of its SigIgn.
 _IGNORES_HANGUP = (
     'ignores_hangup(){ i=0;while read -r k v;do [ "$k" = SigIgn: ]&&i=$v&&break;done <"/proc/$1/status";'
@@ -53,7 +55,8 @@ def end_argv(pids: Sequence[str]) -> tuple[str, ...]:
     """The command that ends the sessions whose leaders are ``pids``: HUP, and KILL after 2 s.
 
     As when a terminal is hung up, a program that ignores HUP (nohup) or has its own session (setsid) was started to
-    stay, and stays. Any other program of the sessions that HUP does not end is killed.
+    stay, and stays. Any other program of the sessions that HUP does not end is killed. After its first word, a script
+    for more than ``FEW`` waits for a line of input, or the end of it.
     """
     # Each round reads all processes once, for all sessions. It prints a word at once, which shows that it has started.
     # Fields of /proc/PID/stat after the name: 1 the state, 3 the group, 4 the session.
@@ -62,11 +65,15 @@ def end_argv(pids: Sequence[str]) -> tuple[str, ...]:
         'own(){ for f in /proc/[0-9]*/stat;do read -r s <"$f"||continue;p=${f#/proc/};p=${p%/stat};set -- ${s##*)};'
         '[ "$1" != Z ]||continue;case " $0 " in *" $3 "*|*" $4 "*)ignores_hangup $p||echo $p;;esac;'
         "done 2>/dev/null;};"
-        # When a hundred execs end at once, containerd's shim starts no other for a minute: end a few at a time.
-        "send(){ n=0;for p in $l;do for s;do kill -s $s $p;done 2>/dev/null;"
-        f'case " $0 " in *" $p "*)n=$((n+1));[ $((n%{TOGETHER})) -gt 0 ]||sleep 0.1;;esac;done;}};'
+        # While containerd starts an exec in a pod, it takes 32 ends at most, and the next ones, that of its runc among
+        # them, a second each. So an end that it has not noticed yet, a zombie, is waited for, for 10 s at most.
+        "noticed(){ i=0;while sleep 0.1;z=;i=$((i+1));[ $i -lt 100 ];do "
+        'for p in $b;do read -r s <"/proc/$p/stat"&&case ${s##*)} in " Z"*)z=1;;esac;done 2>/dev/null;'
+        '[ "$z" ]||break;done;b=;n=0;};'
+        "send(){ n=0;b=;for p in $l;do for s;do kill -s $s $p;done 2>/dev/null;"
+        f'case " $0 " in *" $p "*)b="$b $p";n=$((n+1));[ $n -lt {TOGETHER} ]||noticed;;esac;done;}};'
         "over(){ echo .;exit 0;};"
-        'echo begun;l=$(own);[ "$l" ]||over;send HUP CONT;'
+        f'echo begun;{"read -r go;" if len(pids) > FEW else ""}l=$(own);[ "$l" ]||over;send HUP CONT;'
         'for t in 0.1 0.4 0.5 1;do sleep $t;l=$(own);[ "$l" ]||over;done;'
         # Repeated for processes that were started between the reading and the kill.
         'for i in 1 2 3 4 5;do send KILL;l=$(own);[ "$l" ]||over;done;over'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 import time
@@ -22,12 +21,12 @@ from sshgate.config.rules import ignored_settings
 from sshgate.errors import ConfigError, GateError
 from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends
+from sshgate.server.loop import loop_factory
 from sshgate.server.reload import ConfigReloader
 from sshgate.server.sharing import SharedReport
 from sshgate.server.workers import CUT, DRAIN, STOP, Parent, Worker
 from sshgate.stream.tasks import cancel, first_of
 from sshgate.telemetry import log as logs
-from sshgate.telemetry.audit import AuditFile
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.tracing import traced
 
@@ -72,7 +71,7 @@ def _run(
 ) -> int:
     """Serve in this process, which is one of several if there is a ``worker``."""
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(config, on_ready, file, given, worker))
     except GateError as error:
         print(f"sshgate: {error}", file=sys.stderr)
@@ -158,12 +157,7 @@ async def _telemetry_open(config: Config, core: Core, worker: Worker | None) -> 
             pods = config.sandbox.provider == "kubernetes"
             await stack.enter_async_context(traced(config.telemetry.traces, core.telemetry.events, pods))
         if config.telemetry.audit is not None:
-            audit = AuditFile(config.telemetry.audit)
-            stack.callback(audit.close)
-            core.telemetry.events.add(audit)
-            core.telemetry.metrics.reads(
-                "sshgate_audit_lost", "Events that the audit file did not take.", (), lambda: {(): audit.lost}
-            )
+            stack.callback(core.telemetry.audit(config.telemetry.audit).close)
         if config.telemetry.listen is not None:
             from sshgate.telemetry.health import HealthServer, OwnReport
 
@@ -207,7 +201,7 @@ async def _settings_reloaded(
 async def _drain(core: Core, frontends: Frontends, stop: asyncio.Queue[int]) -> None:
     """Refuse new logins, announce the end on all terminals, and wait up to ``ssh.drain`` s or for a second signal."""
     seconds = core.config.ssh.drain
-    core.readiness.draining = True
+    core.readiness.draining = core.gateway.draining = True
     forwards = int(sum(core.gateway.forwards.values()))
     core.telemetry.events.emit(Code.DRAINING, sessions=core.gateway.sessions, forwards=forwards, seconds=seconds)
     frontends.stop_accepting()
@@ -223,16 +217,6 @@ async def _drain(core: Core, frontends: Frontends, stop: asyncio.Queue[int]) -> 
             await asyncio.sleep(DRAIN_POLL_SECONDS)
 
     await first_of(work(), stop.get())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if os.environ.get("SSHGATE_LOOP") == "asyncio":
-        return None
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _stop_signals(by_parent: bool) -> asyncio.Queue[int]:

@@ -17,11 +17,11 @@ from sshgate.config.load import load
 from sshgate.config.model import Config
 from sshgate.errors import ConfigError, GateError
 from sshgate.server.brokering import Brokering
+from sshgate.server.loop import loop_factory
 from sshgate.server.reload import ConfigReloader
 from sshgate.stream.tasks import cancel, first_of
 from sshgate.telemetry import Telemetry
 from sshgate.telemetry import log as logs
-from sshgate.telemetry.audit import AuditFile
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.readiness import Readiness
 
@@ -36,7 +36,8 @@ def run(config: Config, file: Path) -> int:
     """
     logs.configure(config.log)
     try:
-        asyncio.run(serve(config, file))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(serve(config, file))
     except GateError as error:
         print(f"sshgate: {error}", file=sys.stderr)
         return error.status if error.status != 255 else 1
@@ -67,9 +68,7 @@ async def serve(config: Config, file: Path) -> None:
         await brokering.open()
         stack.push_async_callback(brokering.close)
         if config.telemetry.audit is not None:
-            audit = AuditFile(config.telemetry.audit)
-            stack.callback(audit.close)
-            telemetry.events.add(audit)
+            stack.callback(telemetry.audit(config.telemetry.audit).close)
         readiness = Readiness(_nothing)
         if config.telemetry.listen is not None:
             from sshgate.telemetry.health import HealthServer, OwnReport

@@ -113,22 +113,18 @@ class RemoteBrokering:
         self._links = GatewayLinks(self.connections, records)
 
     async def open(self) -> None:
-        """See ``Brokering``."""
         await self.connections.open()
         self._links.open()
 
     def reconfigure(self, config: Config) -> None:
-        """See ``Brokering``."""
         self.prices = _prices(config, self.prices)
         self.connections.reconfigure(config)
 
     async def close(self) -> None:
-        """See ``Brokering``."""
         await self._links.close()
         await self.connections.close()
 
     async def spent(self, user: str) -> Record:
-        """See ``Brokering``."""
         return await self._accounts.of(user, age=0)
 
     async def connected(self, user: str, name: str | None) -> Mapping[str, Sequence[Destination]]:

@@ -101,9 +101,6 @@ class Parent:
         self._began = False
         self._status = 0
 
-    def __repr__(self) -> str:
-        return f"<Parent of {sum(one.pid is not None for one in self._workers)} workers>"
-
     def run(self) -> int:
         """Run until all workers have ended after a signal, or the first cannot start. Returns the exit status."""
         _preload(self._config)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from sshgate.access.limits import Admission
 from sshgate.access.policy import Grant
@@ -39,14 +39,19 @@ class PendingSandbox:
     """Seconds of its maximum lifetime that remained when the channel got it; ``None``: all of it."""
     over = False
     """Whether a named sandbox is deleted when the channel leaves, unless the connection has others in it."""
+    returns = False
+    """Whether its user has left a held session in it, and may come back to that."""
     over_if_made = False
     """Whether it is deleted then if this channel has made it: until that is known, others may be in it."""
 
-    def __init__(self, holder: _Holder, order: Order, notice: Notice, speculative: SpeculativeClaim | None) -> None:
+    def __init__(
+        self, get: Callable[[PendingSandbox], Awaitable[Sandbox]], order: Order, notice: Notice,
+        speculative: SpeculativeClaim | None,
+    ) -> None:  # fmt: skip
         self.order = order
         self.notice = notice
         self.speculative = speculative
-        self._holder = holder
+        self._get = get
 
     async def get(self) -> Sandbox:
         """Return the sandbox; create or join it if that has not been done.
@@ -57,13 +62,7 @@ class PendingSandbox:
             GateError: As ``Provider.create`` does; for a named sandbox, as ``NamedSandboxes.join`` does.
             LimitReached: The user has too many sandboxes.
         """
-        return await self._holder.get(self)
-
-
-class _Holder(Protocol):
-    """What one or more channels get their sandbox from."""
-
-    async def get(self, pending: PendingSandbox) -> Sandbox: ...
+        return await self._get(self)
 
 
 class Claims:
@@ -126,7 +125,7 @@ class Claims:
         order = Order(granted.profile, self._user, session, granted.name, granted.chosen)
         if granted.name is not None:
             named = _NamedSandbox(self._provider.named, self._admission)
-            pending = PendingSandbox(named, order, notice, speculative)
+            pending = PendingSandbox(named.get, order, notice, speculative)
             name, asks = granted.name, granted.request
             # The connection's other channels stay in it, such as second shells; but no transfer keeps what is over.
             counts = asks.terminal is not None or isinstance(asks.kind, Shell)
@@ -145,18 +144,18 @@ class Claims:
                     elif over:
                         self._over.add(name)
                 finally:
-                    await named.leave()
+                    await named.leave(pending.returns)
         elif granted.scope == "connection":
             shared = self._shared.get(granted.profile.name)
             if shared is None:
                 shared = _SharedSandbox(self._provider, self._admission, self._events)
                 self._shared[granted.profile.name] = shared
             with shared.entered():
-                yield PendingSandbox(shared, order, notice, speculative)
+                yield PendingSandbox(shared.get, order, notice, speculative)
         else:
             own = _OwnSandbox(self._provider, self._admission, self._events)
             try:
-                yield PendingSandbox(own, order, notice, speculative)
+                yield PendingSandbox(own.get, order, notice, speculative)
             finally:
                 await own.delete()
 
@@ -204,10 +203,10 @@ class _NamedSandbox:
             pending.source = "joined" if not self._attachment.made else "warm" if sandbox.warm else "cold"
         return self._attachment.sandbox
 
-    async def leave(self) -> None:
+    async def leave(self, returns: bool) -> None:
         attachment, self._attachment = self._attachment, None
         if attachment is not None:
-            await attachment.leave()
+            await attachment.leave(returns)
 
 
 class _OwnSandbox:
@@ -343,9 +342,6 @@ class SpeculativeClaim:
         self._task.add_done_callback(_retrieve_exception)
         self._dropping: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(UNUSED_SECONDS, self.give_up)
-
-    def __repr__(self) -> str:
-        return f"<SpeculativeClaim {self.order.profile.name} for {self.order.session}{' used' * (self._task is None)}>"
 
     def matches(self, order: Order) -> bool:
         """Return whether the claim is for this order and was neither used nor cancelled."""

@@ -27,7 +27,7 @@ from sshgate.sandbox.interfaces import Sandbox
 from sshgate.session.claims import Claims
 from sshgate.stream.interfaces import OpenReverseChannel, Stream
 from sshgate.stream.splice import splice
-from sshgate.stream.tasks import Event, TaskSet, cancel
+from sshgate.stream.tasks import Event, TaskSet, cancel, within
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext, Value
 from sshgate.telemetry.timings import since
@@ -53,10 +53,6 @@ class ForwardTarget:
         self.sandbox: Sandbox | None = None
         self._error: GateError | None = None
         self._known = Event()
-
-    def __repr__(self) -> str:
-        state = "over" if self.over else self.sandbox.id if self.sandbox is not None else "starting"
-        return f"<ForwardTarget {self.granted.profile.name} {state}>"
 
     @property
     def usable(self) -> bool:
@@ -206,11 +202,7 @@ class Forwards:
         sshd handles requests in order, so a client may rely on the listeners it has requested before. Nothing that
         listeners wait for (a session, its sandbox) may call this.
         """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._pending:
-                    self._idle.clear()
-                    await self._idle.wait()
+        await within(seconds, self._idle.until(lambda: not self._pending))
 
     async def _listen(self, where: Listening, back: OpenReverseChannel) -> int:
         try:
@@ -282,11 +274,7 @@ class Forwards:
 
     async def _target(self) -> ForwardTarget:
         if not self._targets and self._own is None and self._more_sessions and self._open():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SESSION_SECONDS):
-                    while not self._targets and self._more_sessions:
-                        self._changed.clear()
-                        await self._changed.wait()
+            await within(SESSION_SECONDS, self._changed.until(lambda: self._targets or not self._more_sessions))
         if self._over.is_set():
             raise Unavailable("the connection has ended")
         if self._targets:
@@ -320,9 +308,7 @@ class Forwards:
             async with asyncio.timeout(limits.max_lifetime):
                 used = True
                 while used and not self._over.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(limits.idle or None):
-                            await self._over.wait()
+                    await within(limits.idle or None, self._over.wait())
                     used = self.active + self.listeners > 0
 
     # --- relays ---

@@ -87,12 +87,11 @@ class Gateway:
         self.held = HeldSessions(provider, lambda: self.profiles)
         self.admission = admission
         self.sessions = 0
+        self.draining = False
+        """Whether nobody who leaves can come back to this gateway."""
         self.terminals = Terminals()
         """The terminals of running sessions."""
         self._logins: set[Login] = set()
-
-    def __repr__(self) -> str:
-        return f"<Gateway {self.sessions} sessions, {self.provider!r}>"
 
     @property
     def forwards(self) -> Mapping[tuple[str, ...], float]:
@@ -134,16 +133,10 @@ class Login:
         self._more_sessions = True
         self._tasks = TaskSet()
         self._events = gateway.telemetry.events.context(
-            connection=identity.connection or None,
-            user=identity.user,
-            key=identity.fingerprint,
-            source=identity.source,
+            connection=identity.connection or None, user=identity.user, key=identity.fingerprint, source=identity.source
         )
         self._claims = Claims(gateway.provider, gateway.admission, identity.user, self._events)
         self.forwards = Forwards(identity, self._default_grant, self._claims, self._events)
-
-    def __repr__(self) -> str:
-        return f"<Login {self.identity.login} from {self.identity.source}>"
 
     async def run(self, request: Request, client: Client) -> None:
         """Serve one channel from its request to the exit status, and clean up.
@@ -291,6 +284,8 @@ class Login:
                         await self._hang_up(granted, sandbox, process.pid)
                 finally:
                     await held.leave(process, client, outcome, events)
+                    over = isinstance(outcome, Exited | Signalled) or self._gateway.draining
+                    pending.returns = isinstance(process, HeldProcess) and not over
                     pending.over = is_given(granted.name) and await held.is_over(sandbox, process, client, outcome)
             ended = events.with_fields(sandbox=sandbox.id, bytes_in=traffic.up, bytes_out=traffic.down)
             if isinstance(granted.request.kind, Subsystem):

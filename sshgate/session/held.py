@@ -20,6 +20,7 @@ from sshgate.sandbox.launcher import Program
 from sshgate.session import notices
 from sshgate.session.timers import Expired
 from sshgate.stream.interfaces import STDOUT, Client, Exited, Outcome, Process, Shell, Signalled, Subsystem
+from sshgate.stream.tasks import within
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext
 
@@ -173,9 +174,4 @@ async def _answers(client: Client) -> bool:
 async def _gone(client: Client) -> bool:
     if not getattr(client, "attached", True):
         return True
-    try:
-        async with asyncio.timeout(0):
-            await client.wait_closed()
-    except TimeoutError:
-        return False
-    return True
+    return await within(0, client.wait_closed())

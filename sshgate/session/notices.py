@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 from sshgate.stream.interfaces import STDERR, Client, Request
-from sshgate.stream.tasks import TaskSet, cancel
+from sshgate.stream.tasks import TaskSet, cancel, within
 from sshgate.stream.terminal import Terminal
 
 # How long a message waits for a client that does not read.
@@ -25,9 +25,7 @@ ERASE = b"\r\x1b[2K"
 
 async def write(client: Client, data: bytes, stream: int = STDERR) -> None:
     """Write a short text, and wait ``WRITE_SECONDS`` at most. Unread data stays in the client's bounded buffers."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(WRITE_SECONDS):
-            await client.write(stream, data)
+    await within(WRITE_SECONDS, client.write(stream, data))
 
 
 async def say(client: Client, request: Request, sentence: str) -> None:
@@ -41,9 +39,6 @@ class Terminals:
 
     def __init__(self) -> None:
         self._clients: set[Client] = set()
-
-    def __repr__(self) -> str:
-        return f"<Terminals {len(self._clients)}>"
 
     @contextlib.contextmanager
     def among(self, client: Client, request: Request) -> Iterator[None]:

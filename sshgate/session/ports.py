@@ -27,7 +27,7 @@ from sshgate.forwarding.relay import ConnectFailed, NoRelay, Relay, RelayStream
 from sshgate.sandbox.interfaces import NamedSandboxes, Order, Sandbox
 from sshgate.session import notices
 from sshgate.stream.interfaces import Client
-from sshgate.stream.tasks import Event, TaskSet, cancel
+from sshgate.stream.tasks import Event, TaskSet, cancel, within
 
 # How long a program's start waits for the port. It takes as long as python3's start, some 50 ms.
 READY_SECONDS = 5.0
@@ -60,11 +60,8 @@ class Ports:
         self._broker = broker
         self._config = config
         self._named = named
-        self._looking: asyncio.Task[None] | None = None
+        self._looking = TaskSet()
         self._ports: dict[tuple[str, str], _Port] = {}
-
-    def __repr__(self) -> str:
-        return f"<Ports {len(self._ports)}>"
 
     def reconfigure(self, config: Config) -> None:
         """Use other settings for ports that are opened later."""
@@ -78,7 +75,7 @@ class Ports:
     def start(self) -> None:
         """Begin to look for sandboxes whose gateway has died while nobody was logged in, and open their ports."""
         if self._named is not None:
-            self._looking = asyncio.create_task(self._look(self._named))
+            self._looking.start(self._look(self._named))
 
     async def _look(self, named: NamedSandboxes) -> None:
         while True:
@@ -113,8 +110,7 @@ class Ports:
 
     async def close(self) -> None:
         """Close all ports. Their connections end. Never raises."""
-        if self._looking is not None:
-            await cancel(self._looking)
+        await self._looking.cancel()
         ports, self._ports = list(self._ports.values()), {}
         await asyncio.gather(*(port.close() for port in ports))
 
@@ -217,9 +213,7 @@ class _Port:
 
     async def ready(self) -> str | None:
         """Wait until it is open. Returns what is wrong, as a sentence for the user."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(READY_SECONDS):
-                await self._known.wait()
+        await within(READY_SECONDS, self._known.wait())
         return self._problem
 
     async def close(self) -> None:
@@ -242,15 +236,15 @@ class _Port:
                 if there:
                     await self._listen(await Relay.start(self._sandbox, resident=self._before))
             except _InUse:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(IN_USE_SECONDS):
-                        await self._wanted.wait()
-                there = self._wanted.is_set()
+                there = await within(IN_USE_SECONDS, self._wanted.wait())
             except NoRelay:
                 self._know("the image has no python3, so that no agent here reaches a model; install it there.")
                 break
             except GateError as error:
                 self._know(f"no model can be reached yet: {error}")
+            except Exception:
+                log.exception("port.broken", sandbox=self.caller.sandbox)  # twice a minute at most
+                self._know("no model can be reached yet: an error inside the gateway, which tries again.")
             failures = 1 if loop.time() - began > STEADY_SECONDS else failures + 1
             await asyncio.sleep(PAUSES[min(failures, len(PAUSES)) - 1] if there else 0)
         # Until it has certainly gone, the keys are kept for when its user comes back.

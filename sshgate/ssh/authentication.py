@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import asyncssh
@@ -23,19 +24,14 @@ log = structlog.get_logger("sshgate.ssh")
 
 
 class Authentication(asyncssh.SSHServer):
-    """The part of a connection that authenticates its user.
-
-    Args:
-        clock: Returns seconds since the epoch; certificates and keys may have an end.
-    """
+    """The part of a connection that authenticates its user."""
 
     _transport: UserAuth | None
     _login_progress: LoginProgress
 
-    def __init__(self, config: Config, keyring: Keyring, clock: Callable[[], float]) -> None:
+    def __init__(self, config: Config, keyring: Keyring) -> None:
         self._config = config
         self._keyring = keyring
-        self._clock = clock
         self._log: structlog.typing.FilteringBoundLogger = log
         self._source = ""
         self._name: LoginName | None = None
@@ -83,7 +79,7 @@ class Authentication(asyncssh.SSHServer):
 
     def _proven(self, ask: Callable[[str, float], Proof | None]) -> bool:
         self._proof, self._ask = None, ask
-        self._proof = self._answer(self._clock())
+        self._proof = self._answer(time.time())
         return self._proof is not None
 
     def still_proven(self, at: float | None = None) -> bool:
@@ -94,7 +90,7 @@ class Authentication(asyncssh.SSHServer):
         """
         if self._proof is None:
             return False
-        answer = self._answer(self._clock()) if at is None else self._answer(at, self._proof)
+        answer = self._answer(time.time()) if at is None else self._answer(at, self._proof)
         return answer == self._proof
 
     def _answer(self, now: float, unknown: Proof | None = None) -> Proof | None:

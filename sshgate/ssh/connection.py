@@ -50,7 +50,6 @@ class Connection(Authentication):
     Args:
         spawn: Starts a task that may outlive the connection.
         lost: Called once, when the connection has ended.
-        clock: Returns seconds since the epoch.
     """
 
     def __init__(
@@ -62,9 +61,8 @@ class Connection(Authentication):
         events: Events,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         lost: Callable[[Connection], None] = lambda connection: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(config, keyring, clock)
+        super().__init__(config, keyring)
         self._admission = admission
         self._gateway = gateway
         self._spawn = spawn
@@ -210,7 +208,7 @@ class Connection(Authentication):
             Code.LOGIN, login=str(name), method=proof.method, failures=self._login_progress.failures or None
         )
         self._login = self._gateway.login(identity)
-        self._proven_at = self._clock()
+        self._proven_at = time.time()
         self._recheck_later(RECHECK_SECONDS)
 
     def _recheck_later(self, seconds: float, doubted: bool = False) -> None:
@@ -233,11 +231,9 @@ class Connection(Authentication):
     # --- sessions: may one be opened ---
 
     def keys_exchanged(self) -> None:
-        """See ``Owner``."""
         self._timings.mark(Stage.KEY_EXCHANGE)
 
     def sessions_ended(self) -> None:
-        """See ``Owner``."""
         self._more_sessions = False
         # An open session may not have sent its request yet; forwards still wait for it.
         if self._login is not None and self._transport is not None:
@@ -318,7 +314,6 @@ class Connection(Authentication):
         task.add_done_callback(self._carried.discard)
 
     def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
-        """See ``Owner``."""
         limit = self._config.ssh.forwards_per_connection
         address = where
 
@@ -347,7 +342,6 @@ class Connection(Authentication):
         return finish_listening(self._login.forwards.listen(where, back))
 
     def unlisten(self, where: Tcp | Unix) -> bool:
-        """See ``Owner``."""
         return self._login is not None and self._login.forwards.unlisten(where)
 
     async def _open_back(self, kind: bytes, host: str, port: int, arguments: bytes = b"") -> Stream:

@@ -22,7 +22,7 @@ from sshgate.ssh._asyncssh.connection import Transport
 from sshgate.ssh._asyncssh.fast_path import FastTransport
 from sshgate.ssh.connection import Connection
 from sshgate.ssh.options import connection_options
-from sshgate.stream.tasks import TaskSet, within
+from sshgate.stream.tasks import Event, TaskSet, within
 from sshgate.telemetry.events import Events, to_log
 
 # How long cancelled sessions may take to inform their clients and to delete their sandboxes.
@@ -46,12 +46,7 @@ class SshServer:
     """
 
     def __init__(
-        self,
-        config: Config,
-        keyring: Keyring,
-        admission: Connections,
-        gateway: Gateway,
-        events: Events | None = None,
+        self, config: Config, keyring: Keyring, admission: Connections, gateway: Gateway, events: Events | None = None
     ) -> None:
         self._events = events if events is not None else Events(to_log)
         self._config = config
@@ -64,7 +59,7 @@ class SshServer:
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._moved = asyncio.Event()
+        self._moved = Event()
         self._tasks = TaskSet()
         self._turned_away: set[asyncio.Transport] = set()
         self.addresses: list[Address] = []
@@ -136,14 +131,10 @@ class SshServer:
             log.warning("drain.over", sessions=self.sessions, channels=self.channels, seconds=seconds)
 
     async def _work_done(self) -> None:
-        await within(LOGIN_SECONDS, self._logins_done())
+        open_ = self._connections
+        await within(LOGIN_SECONDS, self._moved.until(lambda: not any(connection.is_open for connection in open_)))
         while running := [task for one in self._connections for task in one.work]:
             await asyncio.wait(running)
-
-    async def _logins_done(self) -> None:
-        while any(connection.is_open for connection in self._connections):
-            self._moved.clear()
-            await self._moved.wait()
 
     async def close(self) -> None:
         """Cancel the remaining sessions, disconnect their clients, and wait for the cleanup, for a bounded time."""

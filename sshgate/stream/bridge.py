@@ -61,7 +61,7 @@ async def bridge(
     output = asyncio.create_task(_output(process, client, traffic, initial_output))
     gone = asyncio.create_task(client.wait_closed())
     side = {
-        asyncio.create_task(_input(client, process, traffic, buffered_input, eof)),
+        asyncio.create_task(_input(client, process, traffic, buffered_input, eof, gone)),
         asyncio.create_task(_controls(client, process)),
     }
     tasks = {output, gone, *side}
@@ -76,14 +76,18 @@ async def bridge(
         await cancel(*tasks)
 
 
-async def _input(client: Client, process: Process, traffic: Traffic, buffered_input: bytes, eof: bool) -> None:
+async def _input(
+    client: Client, process: Process, traffic: Traffic, buffered_input: bytes, eof: bool, gone: asyncio.Task[None]
+) -> None:
     if buffered_input:
         traffic.up += len(buffered_input)
         await process.write(buffered_input)
     while not eof and (data := await client.read()) is not None:
         traffic.up += len(data)
         await process.write(data)
-    await process.write_eof()
+    # A client that has left has not ended its input: on a terminal that would be a ^D instead of a hang-up.
+    if not gone.done():
+        await process.write_eof()
 
 
 async def _controls(client: Client, process: Process) -> None:

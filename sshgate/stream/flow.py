@@ -92,11 +92,12 @@ class Flow:
         while not self._chunks:
             if self.ended:
                 return None
-            self._waiter = asyncio.get_running_loop().create_future()
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                if self._waiter is waiter:  # after a cancellation the next reader may wait already
+                    self._waiter = None
         taken = self._take()
         self._relieve()
         return taken

@@ -215,6 +215,13 @@ class Stream(Protocol):
         """Close both directions; bytes already written are still sent. Idempotent; never raises."""
 
 
+class PromptStream(Stream, Protocol):
+    """A stream that can also be written to without a task of its own."""
+
+    def write_now(self, data: bytes) -> bool:
+        """Send, if that needs no wait; otherwise do nothing. Returns which. Not while ``write`` runs."""
+
+
 OpenReverseChannel = Callable[[str, int], Awaitable[Stream]]
 """Opens a connection to something that the client offers: a port on its side, or its agent.
 

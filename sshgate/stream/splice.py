@@ -11,13 +11,16 @@ from sshgate.stream.tasks import cancel
 LINGER_SECONDS = 10.0
 
 
-async def splice(client: Stream, server: Stream, linger: float = LINGER_SECONDS) -> tuple[int, int]:
+async def splice(
+    client: Stream, server: Stream, linger: float = LINGER_SECONDS, half_closed: float | None = None
+) -> tuple[int, int]:
     """Copy bytes until both directions have ended or one side has closed, then close both streams. Never raises.
 
     Bytes that the side that closed had already sent are still delivered. Cancellation closes both at once.
 
     Args:
         linger: Once the client has closed, give up after this many seconds without progress.
+        half_closed: The same once one direction has ended, up to twice as long; ``None``: then never.
 
     Returns:
         The number of bytes carried to the server, and to the client.
@@ -28,7 +31,10 @@ async def splice(client: Stream, server: Stream, linger: float = LINGER_SECONDS)
     try:
         open_ = set(pumps)
         while open_ and not any(task.done() for task in leaving):
-            done, _ = await asyncio.wait({*open_, *leaving}, return_when=asyncio.FIRST_COMPLETED)
+            before, limit = up.carried + down.carried, half_closed if len(open_) == 1 else None
+            done, _ = await asyncio.wait({*open_, *leaving}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if not done and up.carried + down.carried == before:
+                break
             open_ -= done
         # The side that has closed takes nothing more, but what it had sent must still be delivered. The client gets all
         # of it, however slow its network is, unless it disconnects. The server gets it as long as it keeps reading.
@@ -37,7 +43,7 @@ async def splice(client: Stream, server: Stream, linger: float = LINGER_SECONDS)
             while not pumps[0].done() and up.carried != carried:
                 carried = up.carried
                 await asyncio.wait({pumps[0]}, timeout=linger)
-        elif open_:
+        elif leaving[1].done():
             await asyncio.wait({pumps[1], leaving[0]}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         client.close()

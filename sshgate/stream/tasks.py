@@ -6,7 +6,7 @@ An exception that no caller can receive is passed to the event loop's exception 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from sshgate.errors import GateError
@@ -48,8 +48,8 @@ async def all_of(*works: Coroutine[Any, Any, Any]) -> list[Any]:
     return [task.result() for task in tasks]
 
 
-async def within(seconds: float, work: Awaitable[object]) -> bool:
-    """Wait for ``work`` at most this long, then cancel it. Returns whether it has ended in time.
+async def within(seconds: float | None, work: Awaitable[object]) -> bool:
+    """Wait for ``work`` at most this long (``None``: no limit), then cancel it. Returns whether it has ended in time.
 
     Raises what it raises, except ``TimeoutError``: then it has not ended in time.
     """
@@ -123,6 +123,12 @@ class Event:
                 await waiter
             finally:
                 self._waiters = tuple(other for other in self._waiters if other is not waiter)
+
+    async def until(self, done: Callable[[], object]) -> None:
+        """Return once ``done()`` is true. It is called again each time the event is set; clears the event."""
+        while not done():
+            self.clear()
+            await self.wait()
 
 
 class TaskSet:

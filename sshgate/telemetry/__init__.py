@@ -7,6 +7,9 @@ per chunk of a session's data.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from sshgate.telemetry.audit import AuditFile
 from sshgate.telemetry.events import Events, to_log
 from sshgate.telemetry.metrics import Metrics
 from sshgate.telemetry.timings import TimingHistory, Timings
@@ -19,6 +22,15 @@ class Telemetry:
         self.metrics = Metrics()
         self.receipts = TimingHistory()
         self.events = Events(to_log, counter=self.metrics.observe)
+
+    def audit(self, path: Path) -> AuditFile:
+        """Write all events to a file, which the caller closes. Raises ``ConfigError`` if it cannot be written."""
+        audit = AuditFile(path)
+        self.events.add(audit)
+        self.metrics.reads(
+            "sshgate_audit_lost", "Events that the audit file did not take.", (), lambda: {(): audit.lost}
+        )
+        return audit
 
     def first_byte(self, timings: Timings, prompt: bool) -> None:
         """Record that a session's program has sent its first output. ``prompt``: it is a shell on a terminal."""

@@ -165,9 +165,6 @@ class EventContext:
         self._timings = timings
         self.fields = fields
 
-    def __repr__(self) -> str:
-        return f"<EventContext {' '.join(f'{name}={value}' for name, value in self.fields.items())}>"
-
     def with_fields(self, **fields: Value) -> EventContext:
         """Return a context with additional fields, or new values for existing ones."""
         return EventContext(self._events, {**self.fields, **fields}, self._timings)

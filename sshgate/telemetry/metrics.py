@@ -104,15 +104,20 @@ class Metrics:
             "sshgate_prompt_seconds", "From a terminal's request for a shell to its first byte.", SECONDS, "how"
         )
         self._stages = self._histogram("sshgate_stage_seconds", "Time of each stage of a login.", SECONDS, "stage")
+        # The events that only count something, with the labels of its counter.
+        self._counted: dict[Code, tuple[Counter, tuple[str, ...]]] = {
+            Code.CONNECTION_LIMIT: (self._logins, ("limit",)), Code.CLAIM_LOST: (self._lost, ()),
+            Code.REAPED: (self._reaped, ()), Code.FORWARD_END: (self._forwards, ("ended",)),
+            Code.FORWARD_REFUSED: (self._forwards, ("refused",)), Code.EGRESS_ALLOWED: (self._egress, ("allowed",)),
+            Code.EGRESS_REFUSED: (self._egress, ("refused",)), Code.WEB_LOGIN: (self._web, ("accepted",)),
+            Code.WEB_REFUSED: (self._web, ("refused",)),
+        }  # fmt: skip
         # Start these series at 0: Prometheus' rate() and increase() miss the first value of a series.
         _begin(self._logins, "accepted", "refused", "left", "limit")
         _begin(self._failures, *FAILURES)
         _begin(self._claims, "warm", "cold", "joined")
         self.reads("sshgate_info", "The version that runs.", ("version",), lambda: {(__version__,): 1.0})
         self.registry.register(self)
-
-    def __repr__(self) -> str:
-        return f"<Metrics {len(self._carrying)} sessions carried, {len(self._readings)} readings>"
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -177,8 +182,6 @@ class Metrics:
                 self._logins.labels("accepted").inc()
                 if record.timings is not None:
                     self._record_stages(record.timings, CONNECTION_STAGES)
-            case Code.CONNECTION_LIMIT:
-                self._logins.labels("limit").inc()
             case Code.CONNECTION_UNAUTHENTICATED:
                 self._logins.labels("refused" if fields.get("failures") else "left").inc()
             case Code.SESSION_END | Code.SESSION_CUT | Code.SESSION_BROKEN:
@@ -188,30 +191,17 @@ class Metrics:
                 self._failures.labels(str(fields.get("code", "internal"))).inc()
             case Code.CLAIM:
                 self._claims.labels(str(fields.get("how", "cold"))).inc()
-            case Code.CLAIM_LOST:
-                self._lost.inc()
-            case Code.REAPED:
-                self._reaped.inc()
-            case Code.FORWARD_END:
-                self._forwards.labels("ended").inc()
-            case Code.FORWARD_REFUSED:
-                self._forwards.labels("refused").inc()
             case Code.MODEL_REQUEST:
                 self._model_request(fields)
             case Code.MODEL_REFUSED:
                 self._models.labels(str(fields.get("provider", "none")), "refused").inc()
-            case Code.EGRESS_ALLOWED:
-                self._egress.labels("allowed").inc()
-            case Code.EGRESS_REFUSED:
-                self._egress.labels("refused").inc()
-            case Code.WEB_LOGIN:
-                self._web.labels("accepted").inc()
             case Code.WEB_OPEN:
                 self._sockets.inc()
             case Code.WEB_END:
                 self._sockets.dec()
-            case Code.WEB_REFUSED:
-                self._web.labels("refused").inc()
+            case code if code in self._counted:
+                counter, labels = self._counted[code]
+                (counter.labels(*labels) if labels else counter).inc()
 
     def _model_request(self, fields: Mapping[str, str | int | float | bool]) -> None:
         provider = str(fields.get("provider", "none"))
@@ -275,14 +265,11 @@ def _add(workers: Iterable[list[_Family]]) -> list[_Family]:
     ]
 
 
-class _Summed:
+class _Summed(list[_Family]):
     """Collector for prometheus_client that yields metrics that were summed."""
 
-    def __init__(self, families: list[_Family]) -> None:
-        self._families = families
-
     def collect(self) -> Iterator[Metric]:
-        return (one.metric() for one in self._families)
+        return (one.metric() for one in self)
 
 
 def _begin(counter: Counter, *values: str) -> None:
@@ -295,8 +282,5 @@ def _asks(value: object) -> str:
 
 
 def _outcome(record: Record) -> str:
-    if record.code is Code.SESSION_CUT:
-        return "cut"
-    if record.code is Code.SESSION_BROKEN:
-        return "broken"
-    return str(record.fields.get("outcome", "left"))
+    known = {Code.SESSION_CUT: "cut", Code.SESSION_BROKEN: "broken"}
+    return known.get(record.code) or str(record.fields.get("outcome", "left"))

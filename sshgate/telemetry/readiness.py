@@ -20,18 +20,13 @@ class Readiness:
     The code that runs the gateway sets ``serving`` and ``draining``. ``check`` fails by raising ``GateError``.
     """
 
-    def __init__(self, check: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
         self.serving = False
         self.draining = False
         self._check = check
-        self._clock = clock
         self._lock = asyncio.Lock()
         self._asked_at: float | None = None
         self._answer: str | None = None
-
-    def __repr__(self) -> str:
-        state = "draining" if self.draining else "serving" if self.serving else "starting"
-        return f"<Readiness {state}, last answer: {self._answer or 'fine'}>"
 
     async def why_not(self) -> str | None:
         """Return one sentence that says why the gateway is not ready; ``None``: it is ready.
@@ -43,9 +38,9 @@ class Readiness:
         if not self.serving:
             return "starting: logins are not accepted yet."
         async with self._lock:
-            if self._asked_at is None or self._clock() - self._asked_at >= FRESH_SECONDS:
+            if self._asked_at is None or time.monotonic() - self._asked_at >= FRESH_SECONDS:
                 self._answer = await self._ask()
-                self._asked_at = self._clock()
+                self._asked_at = time.monotonic()
         return self._answer
 
     async def _ask(self) -> str | None:

@@ -44,19 +44,13 @@ class Timings:
     __slots__ = ("_clock", "how", "session", "times")
 
     def __init__(
-        self,
-        session: str = "",
-        before: Mapping[str, float] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, session: str = "", before: Mapping[str, float] | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.session = session
         self.how = "cold"
         """How the session got its sandbox: ``warm``, ``cold`` or ``joined`` (it existed already)."""
         self.times: dict[str, float] = dict(before or {})
         self._clock = clock
-
-    def __repr__(self) -> str:
-        return f"<Timings {self.session}: {self.line()}>"
 
     def mark(self, stage: Stage) -> None:
         """Record that ``stage`` has ended now. Only the first call for a stage counts."""
@@ -91,21 +85,16 @@ def since(began: float) -> float:
 
 
 class TimingHistory:
-    """The last timings of each user, in memory only. Beyond ``users`` the one idle for longest is dropped."""
+    """The last timings of each user, in memory only. Beyond ``USERS`` the one idle for longest is dropped."""
 
-    def __init__(self, per_user: int = RECEIPTS_PER_USER, users: int = USERS) -> None:
-        self._per_user = per_user
-        self._most = users
+    def __init__(self) -> None:
         self._users: OrderedDict[str, deque[Timings]] = OrderedDict()
-
-    def __repr__(self) -> str:
-        return f"<TimingHistory of {len(self._users)} users>"
 
     def add(self, user: str, timings: Timings) -> None:
         """Keep the timings of a session that begins. Stages marked later appear in ``text`` too."""
-        self._users.setdefault(user, deque(maxlen=self._per_user)).append(timings)
+        self._users.setdefault(user, deque(maxlen=RECEIPTS_PER_USER)).append(timings)
         self._users.move_to_end(user)
-        if len(self._users) > self._most:
+        if len(self._users) > USERS:
             self._users.popitem(last=False)
 
     def of(self, user: str) -> list[tuple[float, str]]:
@@ -114,7 +103,7 @@ class TimingHistory:
 
     def text(self, user: str, more: Iterable[tuple[float, str]] = ()) -> str:
         """Return the timings of this user's last sessions as readable text, newest first. ``more``: as from ``of``."""
-        kept = sorted([*self.of(user), *more], reverse=True)[: self._per_user]
+        kept = sorted([*self.of(user), *more], reverse=True)[:RECEIPTS_PER_USER]
         return "\n".join(text for _, text in kept) or "no session of yours has started since this gateway did.\n"
 
 

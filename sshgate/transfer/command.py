@@ -43,9 +43,7 @@ if TYPE_CHECKING:
 @click.option("-c", "--container", help="The container, if the pod has several.")
 @click.option("--resume", is_flag=True, help="Continue large files where an earlier copy was interrupted.")
 @click.option(
-    "--max-bytes",
-    metavar="SIZE",
-    help="The most to copy out of a sandbox, holes included.  [default: the free space]",
+    "--max-bytes", metavar="SIZE", help="The most to copy out of a sandbox, holes included.  [default: the free space]"
 )
 @click.option("--max-files", type=click.IntRange(min=1), help="The most files to copy out of a sandbox.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress bar.")

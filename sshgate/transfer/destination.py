@@ -18,7 +18,8 @@ class WriteOptions(NamedTuple):
     """Where and how to write. ``destination`` is the path as given, with a trailing slash if it has one.
 
     ``many``: there are several sources, so it must be a directory. ``mask``: mode bits that files keep.
-    ``max_bytes`` and ``max_entries``: limits; 0: the free space of the disk, less a reserve.
+    ``max_bytes`` and ``max_entries``: limits; 0: the free space of the disk, less a reserve. ``names``: what was asked
+    for, by the names of ``sender.destination_name``; ``None``: anything.
     """
 
     destination: bytes
@@ -27,6 +28,7 @@ class WriteOptions(NamedTuple):
     mask: int = 0o7777
     max_bytes: int = 0
     max_entries: int = 0
+    names: frozenset[bytes] | None = None
 
 
 def open_destination(writing: WriteOptions, contents: bool) -> tuple[int, bytes | None]:

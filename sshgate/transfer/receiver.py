@@ -85,9 +85,6 @@ class Receiver:
         self._offered: PartialFile | None = None
         self._compared: tuple[int, int] | None = None
 
-    def __repr__(self) -> str:
-        return f"<Receiver {self.entries} entries, {self.size} bytes, {self.failed} failed>"
-
     def apply(self, record: Record) -> Record | None:
         """Apply one record. Returns the answer, if any. Raises ``Stopped`` or ``ProtocolError`` to end the copy."""
         if isinstance(record, Chunk):
@@ -134,12 +131,19 @@ class Receiver:
         """Return the name under which an entry is put. Raises ``ProtocolError`` if it would leave the directory."""
         if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
             raise ProtocolError(f"it sent the name {display_path(name)}, which would leave the destination")
+        self._check_asked(name)
         if self._renamed is not None and self._directories is not None and self._directories.depth == 0:
             if self.entries and not self._entered and name != self._first:
                 raise ProtocolError("it sent more than was asked for")
             self._first = name
             return self._renamed
         return name
+
+    def _check_asked(self, name: bytes) -> None:
+        """Raise ``ProtocolError`` if nobody has asked for what has this name at the top."""
+        asked, at_top = self.writing.names, not self._entered
+        if at_top and asked is not None and name not in asked:
+            raise ProtocolError(f"it sent {display_path(name)}, which was not asked for")
 
     # --- entries ---
 
@@ -193,6 +197,7 @@ class Receiver:
 
     def _enter(self, record: Enter, directories: DirectoryStack) -> None:
         if record.name == b"." and directories.depth == 0 and not self._entered:
+            self._check_asked(record.name)
             self._entered.append(record)  # the destination itself keeps its mode and time
             return
         name = self._name(record.name)
@@ -228,6 +233,9 @@ class Receiver:
 
     def _hardlink(self, record: Hardlink, name: bytes, directories: DirectoryStack) -> None:
         parts = record.target.split(b"/")
+        asked = self.writing.names
+        if asked is not None and b"." not in asked and parts[0] not in asked:
+            raise ProtocolError(f"it sent a hard link to {display_path(record.target)}, which was not asked for")
         if parts[0] == b".":
             parts.pop(0)
         elif self._renamed is not None:

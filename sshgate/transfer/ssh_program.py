@@ -44,9 +44,6 @@ class SshProgram:
         self._err: asyncio.Task[bytes] | None = None
         self._err_ended = False
 
-    def __repr__(self) -> str:
-        return f"<SshProgram pid {self._child.pid} {self._child.returncode if self._child.returncode else 'running'}>"
-
     @classmethod
     async def start(cls, argv: Sequence[str]) -> SshProgram:
         """Start the program. Raises ``OSError`` if it cannot be executed."""

@@ -25,7 +25,7 @@ def main() -> int:
     names = [row for name in options.rows for row in ([name] if name in ROWS else _group(name) or [name])]
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"no row {unknown[0]}; there are: {' '.join(ROWS)}")
-    # Who is told to end tidies up first, as after ^C: gateways, namespaces, and files of hundreds of MiB would stay.
+    # TERM tidies up first, as ^C does: gateways, namespaces, and files of hundreds of MiB would stay.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     rows: list[Row] = []
     with Scene() as scene:

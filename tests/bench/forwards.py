@@ -19,7 +19,7 @@ from tests.rig.cluster import IMAGE, Namespace
 from tests.rig.library import connection
 from tests.rig.ssh import Ssh
 
-# Greets whoever comes, so that the end of the way can be seen at this end.
+# Greets each client, so that the end of the way shows at this end.
 GREETER = (
     "import socket;s=socket.create_server(('127.0.0.1',34567),backlog=99);print('up',flush=True)\n"
     "while True:\n c,_=s.accept();c.sendall(b'!');c.close()"

@@ -104,7 +104,10 @@ def prompt(scene: Scene, runs: int) -> Row:
 
 
 def back(scene: Scene, runs: int) -> Row:
-    """Log in again to a shell with a long history: until the first byte of its screen, beside a login to no sandbox."""
+    """Come back soon to a shell with a long history: until the first byte of its screen, beside a login to no sandbox.
+
+    For half an hour an exec waits for who comes back at the same gateway; see `providers/kubernetes/returning.py`.
+    """
     held, plain = _both(scene)
     ours, base = Samples("coming back: first byte of the screen"), Samples("login, and a list of the verbs")
     prompt = Samples("not held: first byte of a prompt")

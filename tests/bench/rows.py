@@ -21,8 +21,7 @@ from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.launcher import Program
 from sshgate.stream.interfaces import Exec, Request
 from sshgate.stream.terminal import Terminal
-from tests.bench import files, held, models, page, people, warm, web
-from tests.bench.fence import fence
+from tests.bench import fence, files, held, models, page, people, warm, web
 from tests.bench.forwards import forward, forward_first
 from tests.bench.gateways import gateways
 from tests.bench.measure import Row, Samples, in_turn, ratio, seconds
@@ -139,7 +138,7 @@ def memory(scene: Scene, runs: int) -> Row:
                 await asyncio.sleep(1)  # the flush of what was allocated for the start
                 return (gateway.memory - before) / TERMINALS / 1024
 
-    # Memory is not given back to the system, so only the first growth tells.
+    # Memory is not given back to the system, so only the first growth counts.
     samples.values.append(asyncio.run(grow()))
     figure = samples.median
     return Row("memory", "KiB", samples, None, figure, "at most 120 KiB", figure <= 120)
@@ -166,7 +165,8 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "bulk-up": bulk_up,
     "keystroke": keystroke,
     "memory": memory,
-    "fence": fence,
+    "fence": fence.fence,
+    "fence-cold": fence.cold,
     "gateways": gateways,
     "scale": scale,
     "set-up": set_up,
@@ -174,6 +174,8 @@ ROWS: dict[str, Callable[[Scene, int], Row]] = {
     "web-key": web.key,
     "web-memory": web.memory,
     "web-draw": page.draw,
+    "web-words": page.words,
+    "web-first": page.first,
     "forward": forward,
     "forward-first": forward_first,
     **files.ROWS,
@@ -201,7 +203,7 @@ def _rate(argv: Sequence[str | bytes], source: str = os.devnull) -> float:
     assert client.wait() == 0, argv
     moved = BULK if last.split() == [str(BULK).encode()] else total
     if moved != BULK:
-        # Seen of kubectl exec too: the API server reports success and the end of the output is missing.
+        # kubectl exec does it too: the API server reports success and the end of the output is missing.
         print(f"bench: {argv[0]!r} brought {moved} of {BULK} bytes", file=sys.stderr)
     return moved / MIB / (time.perf_counter() - start)
 

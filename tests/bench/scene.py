@@ -47,7 +47,7 @@ class Scene:
             if reason := cluster.why_not():
                 raise SystemExit(f"bench: {reason}")
             self._namespace = self._stack.enter_context(cluster.namespace())
-            self._namespace.apply(_pod())
+            self._namespace.apply(pod(BASE_POD))
             self._namespace.kubectl("wait", "--for=condition=Ready", f"pod/{BASE_POD}", "--timeout=60s")
         return self._namespace
 
@@ -130,7 +130,7 @@ class Scene:
         return [*program, *words, *command]
 
     def sshd(self) -> AbstractContextManager[Ssh]:
-        """OpenSSH's server on loopback, and a user at it: root, or whoever runs this."""
+        """OpenSSH's server on loopback, and a user at it: root, or the user who runs this."""
         return sshd(Path(tempfile.mkdtemp(dir=self.place)))
 
 
@@ -143,8 +143,9 @@ def _kubectl() -> list[str]:
     return [str(own), "kubectl"] if own.exists() else [shutil.which("kubectl") or "kubectl"]
 
 
-def _pod() -> dict[str, Any]:
-    container = {
+def pod(name: str, *command: str) -> dict[str, Any]:
+    """A pod of the same image and restrictions as sandboxes; without a ``command`` it runs as the image does."""
+    container: dict[str, Any] = {
         "name": "shell",
         "image": IMAGE,
         "imagePullPolicy": "Never",
@@ -153,5 +154,7 @@ def _pod() -> dict[str, Any]:
     }
     security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
     spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "securityContext": security}
-    metadata = {"name": BASE_POD}
+    if command:
+        container["command"] = command
+    metadata = {"name": name}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**spec, "containers": [container]}}

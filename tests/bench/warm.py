@@ -30,7 +30,7 @@ from tests.rig.ssh import Ssh, environment
 from tests.rig.waiting import until
 
 POOL = 4
-# The growth of so many is told from noise.
+# The growth of so many stands out from noise.
 LARGE = 24
 # Logins a second, and for how long.
 RATE, SECONDS = 20, int(os.environ.get("SSHGATE_BENCH_SECONDS", "60"))
@@ -226,7 +226,7 @@ def _parked(scene: Scene, gateway: Gateway) -> int:
     ]
     script = r"grep -lz '[_]_l\|^#sshgate-hol[d]' /proc/[0-9]*/cmdline 2>/dev/null | wc -l"
     report = [space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", script) for pod in ready]
-    # An exec that ends at once sometimes prints nothing: whoever waits looks again.
+    # An exec that ends at once sometimes prints nothing: the caller looks again.
     return sum(int(text) for text in report if text.strip())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.conftest import MakeGateway
 from tests.rig.browser import ARGUMENTS, CHROMIUM, PATIENCE, Door, Tab, Visitor
@@ -17,6 +17,7 @@ from tests.rig.relay import Relay
 from tests.rig.ssh import Ssh
 
 Enter = Callable[..., Tab]
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +110,8 @@ def end_sessions(visitor: Visitor) -> None:
     """Those of the person, whatever began them."""
     for tab in visitor.tabs:
         if not tab.page.is_closed():
+            # A test that let no list through would leave its sessions to the next one.
+            tab.page.unroute_all(behavior="ignoreErrors")
             tab.page.evaluate(
                 """async () => {
                   const none = {sessions: []};
@@ -126,3 +129,14 @@ def relay() -> Iterator[tuple[Relay, int]]:
     port = free_port()
     with Relay(port) as stretch:
         yield stretch, port
+
+
+@pytest.fixture
+def behind(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], relay: tuple[Relay, int]
+) -> tuple[Relay, Door]:
+    """A gateway behind that network."""
+    network, port = relay
+    address = f"http://127.0.0.1:{network.port}/"
+    served = gateway("local", web=web(port, public_url=address))
+    return network, Door(served, address, user_at(served))

@@ -34,13 +34,18 @@ def _copied(tab: Tab, text: str) -> None:
 def test_shift_enter_is_a_line_break_for_agents(modes: str, sent: str, door: Door, enter: Enter) -> None:
     """Enter for a shell; Alt+Enter for what wants focus reports; the key itself where that is asked for."""
     tab = enter(door)
-    tab.run(f"printf '{modes}'; clear; echo cat''ted; cat -v", "catted")
+    # A report that the terminal has the focus comes as soon as it is wanted, and is echoed wherever the cursor is then.
+    tab.prompt().type(f"printf '{modes}'; clear; echo cat''ted; cat -v\n")
+    until(lambda: tab.lines()[0].removeprefix("^[[I") == "catted", PATIENCE, "a program that wants this")
     tab.page.keyboard.press("Shift+Enter")
     tab.type("end\n")
-    # What is typed is echoed, and printed again when the line is done.
+    # What is typed is echoed, and printed again when the line is done: at once, or anywhere in what was typed next.
     wanted = [f"{sent}end"] * 2 if sent.endswith("~") else [sent, sent, "end", "end"]
-    # A report that the terminal has the focus comes as soon as it is wanted.
-    until(lambda: [line.removeprefix("^[[I") for line in tab.lines()[1:]] == wanted, PATIENCE, f"{wanted}")
+
+    def seen() -> list[str]:
+        return sorted("\n".join(tab.lines()[1:]).replace("^[[I", ""))
+
+    until(lambda: seen() == sorted("\n".join(wanted)), PATIENCE, f"{wanted}, in any order")
 
 
 def test_a_pasted_picture_becomes_a_path(door: Door, enter: Enter) -> None:
@@ -112,7 +117,7 @@ def test_lines_that_would_run_are_asked_about(door: Door, enter: Enter) -> None:
     dialog.get_by_role("heading", name="Paste 6000 characters?").wait_for()
     tab.page.keyboard.press("Escape")
     tab.page.click("#menu-button")
-    tab.page.uncheck("#paste-warning")
+    tab.page.uncheck("[name=pasteWarning]")
     tab.page.keyboard.press("Escape")
     tab.page.locator(".panel:visible .xterm").click()
     tab.run("clear; echo cat''ted; cat", "catted")
@@ -139,7 +144,7 @@ def test_keys_of_habit_delete_words_and_copy(door: Door, enter: Enter) -> None:
     tab.run("clear; echo select''ed", "selected")
     tab.page.evaluate("() => sshgate.shown.screen.terminal.selectLines(0, 0)")
     tab.page.keyboard.press("Control+Insert")
-    until(lambda: tab.page.evaluate("() => navigator.clipboard.readText()").strip() == "selected", 5, "a copy")
+    until(lambda: tab.page.evaluate("() => navigator.clipboard.readText()").strip() == "selected", PATIENCE, "a copy")
     tab.run(r"printf '\033[?1049h'; echo alter''nate; cat -v", "alternate")
     tab.page.keyboard.press("Control+Backspace")
     tab.type("x\n")
@@ -165,7 +170,7 @@ def test_a_mac_has_its_own_keys(door: Door, enter: Enter) -> None:
     until(lambda: len(tab.lines()) == 1, PATIENCE, "a clear screen")
     tab.page.keyboard.press("Meta+KeyF")
     tab.page.locator(".search input:focus").wait_for()
-    assert "⌘F" in (tab.page.locator("#key-help").text_content() or "")
+    assert "⌘F" in (tab.page.locator("#home-keys").text_content() or "")
 
 
 def test_windows_copies_and_pastes_by_ctrl(door: Door, enter: Enter) -> None:
@@ -175,7 +180,7 @@ def test_windows_copies_and_pastes_by_ctrl(door: Door, enter: Enter) -> None:
     tab.prompt()
     tab.page.evaluate("() => sshgate.shown.screen.terminal.selectLines(0, 0)")
     tab.page.keyboard.press("Control+C")
-    until(lambda: "selected" in tab.page.evaluate("() => navigator.clipboard.readText()"), 5, "a copy")
+    until(lambda: "selected" in tab.page.evaluate("() => navigator.clipboard.readText()"), PATIENCE, "a copy")
     _copied(tab, "echo pas''ted")
     tab.page.keyboard.press("Control+V")
     tab.type("\n")

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tests.browser.conftest import Enter, web
-from tests.conftest import MakeGateway
+from tests.browser.conftest import Enter
 from tests.rig.browser import PATIENCE, Door, Tab, Visitor
-from tests.rig.gateway import Gateway
 from tests.rig.relay import Relay
-from tests.rig.ssh import Ssh
 from tests.rig.waiting import until
 
 # What the page shows on the desktop. A browser without a head has no desktop; which it would be asked for is kept.
@@ -26,6 +23,10 @@ Document.prototype.hasFocus = () => !globalThis.looksElsewhere;
 LOOKS_ELSEWHERE = (
     "(elsewhere) => (globalThis.looksElsewhere = elsewhere, elsewhere || dispatchEvent(new Event('focus')))"
 )
+MADE = """async () => {
+  const headers = {"Content-Type": "application/json"};
+  return (await fetch("api/sessions", {method: "POST", headers, body: "{}"})).status;
+}"""
 # Less than the time after which a page asks by itself.
 SOON = 15
 
@@ -120,11 +121,8 @@ def test_lists_follow_what_happens_elsewhere(door: Door, visitors: Callable[...,
     until(lambda: other.page.locator("#tabs .tab").count() == 1, SOON, "one tab less")
     # The tab that reads the stream goes; the other takes its place.
     tab.page.close()
-    made = (
-        """() => fetch("api/sessions", {method: "POST", headers: {"Content-Type": "application/json"}, body: "{}"})"""
-    )
-    other.page.evaluate(made)
-    other.page.locator("#tabs .tab").nth(1).wait_for(timeout=SOON * 1000)
+    assert other.page.evaluate(MADE) == 201
+    other.page.locator("#tabs .tab").nth(1).wait_for()
 
 
 def test_the_bell_of_a_tab_that_is_not_shown_marks_it(door: Door, enter: Enter) -> None:
@@ -136,27 +134,21 @@ def test_the_bell_of_a_tab_that_is_not_shown_marks_it(door: Door, enter: Enter) 
 
 
 def test_a_call_made_while_the_line_is_lost_is_shown(
-    local: None,
-    gateway: MakeGateway,
-    user_at: Callable[[Gateway], Ssh],
-    visitors: Callable[..., Visitor],
-    relay: tuple[Relay, int],
+    visitors: Callable[..., Visitor], behind: tuple[Relay, Door]
 ) -> None:
     """The page resumes with output that it has not seen, whether the gateway had noticed the loss by then or not."""
-    network, port = relay
-    served = gateway("local", web=web(port, public_url=f"http://127.0.0.1:{network.port}/"))
-    door = Door(served, f"http://127.0.0.1:{network.port}/", user_at(served))
+    network, door = behind
     tab = visitors(door).tab("Failed to load resource", "WebSocket")
     tab.page.add_init_script(DESKTOP)
     tab.open(door.link()).new_session().prompt()
-    tab.type(r"sleep 2; printf '\033]9;gr%s\007' een; echo do''ne" + "\n")
+    tab.run(r"echo go''es; sleep 2; printf '\033]9;gr%s\007' een; echo do''ne", "goes")
     tab.page.evaluate(LOOKS_ELSEWHERE, True)
     network.cut()
     tab.wait_state("reconnecting")
     tab.page.wait_for_timeout(2500)
     network.mend()
     tab.wait_state("connected").wait_line("done")
-    until(lambda: tab.page.title().startswith("● "), 5, "the mark")
+    until(lambda: tab.page.title().startswith("● "), PATIENCE, "the mark")
     assert "green" in tab.page.evaluate("() => shownOnDesktop.map(({body}) => body)")
 
 

@@ -17,7 +17,7 @@ DROP = """async ({name, url, where}) => {
   const bytes = await fetch(url).then((answer) => answer.text());
   const carried = new DataTransfer();
   carried.items.add(new File([bytes], name));
-  const target = document.getElementById(where ?? "panels");
+  const target = document.querySelector(where ?? "#panels");
   for (const kind of ["dragover", "drop"]) {
     const event = new DragEvent(kind, {dataTransfer: carried, bubbles: true, cancelable: true});
     // Whatever is not prevented, the browser does: it leaves the page.
@@ -67,7 +67,7 @@ def test_a_dropped_file_is_uploaded(door: Door, enter: Enter) -> None:
 def test_a_file_dropped_beside_the_terminal_does_not_leave_the_page(door: Door, enter: Enter) -> None:
     """The row of tabs is near, and a browser shows what is dropped there instead of the page."""
     tab = enter(door)
-    tab.page.evaluate(DROP, {"name": "beside", "url": "icons.svg", "where": "tabs"})
+    tab.page.evaluate(DROP, {"name": "beside", "url": "icons.svg", "where": "#tabs"})
     tab.notice("Uploaded beside")
     assert tab.lines()[-1].rstrip().endswith("$"), "the name is typed only for the terminal"
 

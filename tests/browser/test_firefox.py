@@ -43,8 +43,9 @@ def test_a_visit_in_a_second_engine(door: Door, firefox: Firefox) -> None:
     line(firefox, "secondengine")
 
     for dialog in firefox.evaluate("[...document.querySelectorAll('dialog')].map(({id}) => id)"):
-        page = "new URL('dialogs.js', document.querySelector('link[rel=modulepreload]').href)"
-        firefox.evaluate(f"import({page}).then(({{asked}}) => void (globalThis.answer = asked('{dialog}')))")
+        page = "document.querySelector('link[rel=modulepreload][href*=page]').href"
+        asked = f"modules['dialogs.js']().asked('{dialog}')"
+        firefox.evaluate(f"import({page}).then(({{modules}}) => void (globalThis.answer = {asked}))")
         firefox.wait(f"document.getElementById('{dialog}').open")
         firefox.press("Escape")
         assert firefox.evaluate("globalThis.answer") == "cancel", dialog
@@ -54,6 +55,11 @@ def test_a_visit_in_a_second_engine(door: Door, firefox: Firefox) -> None:
     firefox.wait("document.activeElement.matches('.search input')")
     firefox.type("engine")
     firefox.wait("/of/.test(document.querySelector('.search .count').textContent)")
+    firefox.press("Escape")
+    firefox.wait("document.activeElement.matches('textarea')")
+    # Ctrl+Shift+P is the browser's own there.
+    firefox.press("Control", "Shift", " ")
+    firefox.wait("document.activeElement.matches('#palette[open] input')")
     firefox.press("Escape")
     firefox.wait("document.activeElement.matches('textarea')")
     firefox.press("Control", "Shift", "E")
@@ -66,3 +72,4 @@ def test_a_visit_in_a_second_engine(door: Door, firefox: Firefox) -> None:
     firefox.wait("!globalThis.before && globalThis.sshgate?.shown?.state === 'connected'")
     line(firefox, "secondengine")
     firefox.evaluate("sshgate.shown.end()")
+    assert not firefox.complaints

@@ -56,22 +56,36 @@ def test_everything_is_reached_by_keyboard(door: Door, visitors: Callable[..., V
     tab.wait_state("connected").prompt()
     assert "xterm" in focused()
     tab.page.keyboard.press("Control+Shift+E")
-    assert focused().startswith("tab-session")
+    assert focused().startswith("tab-layout")
     seen = []
-    for _ in range(6):
+    for _ in range(10):
         tab.page.keyboard.press("Tab")
         seen.append(focused())
-    assert seen == ["new-session", "new-with", "search", "upload", "download", "menu-button"]
+    assert seen == [
+        "new-session",
+        "new-with",
+        "search",
+        "right",
+        "below",
+        "upload",
+        "download",
+        "files-button",
+        "menu-button",
+        "more-button",
+    ]
+    tab.page.keyboard.press("Shift+Tab")
     tab.page.keyboard.press("Enter")
-    tab.page.locator("#menu:popover-open").wait_for()
-    tab.page.keyboard.press("Tab")
-    assert focused() == "font-smaller"
+    tab.page.locator("#settings[open]").wait_for()
+    while focused() != "fontsize-smaller":
+        tab.page.keyboard.press("Tab")
     before = tab.size()
     tab.page.keyboard.press("Enter")
     until(lambda: tab.size() != before, PATIENCE, "a smaller font")
     tab.page.keyboard.press("Escape")
     tab.page.reload()
-    until(lambda: tab.page.locator("#font-size").text_content() == "13", PATIENCE, "the font that was chosen")
+    tab.wait_state("connected")
+    size = "() => sshgate.shown.screen.terminal.options.fontSize"
+    until(lambda: tab.page.evaluate(size) == 13, PATIENCE, "the font that was chosen")
 
 
 def test_names_and_roles_are_there_for_a_screen_reader(door: Door, enter: Enter) -> None:

@@ -67,22 +67,35 @@ def test_home_ends_what_it_lists(door: Door, visitors: Callable[..., Visitor]) -
         terminal.expect(b"begun\r\n")
     tab = visitors(door).tab().open(door.link())
     held_row(tab, "work=build: ").get_by_role("button", name="End").click()
+    tab.page.locator("#end-title", has_text="End work=build?").wait_for()
+    tab.page.get_by_role("button", name="End it").click()
     until(lambda: held_row(tab, "work=build").get_by_role("button").count() == 0, PATIENCE, "its end")
     assert door.ssh.as_user("dev=work").run("end", options=("-s",)).status == 0
 
 
-def test_tabs_come_back_although_a_sandbox_does_not_answer_and_a_typed_name_counts(
+def test_tabs_come_back_although_sandbox_and_gateway_do_not_answer_and_a_typed_name_counts(
     door: Door, visitors: Callable[..., Visitor]
 ) -> None:
     with OnTerminal(door.ssh.as_user("dev=work=build").argv(options=("-tt",))) as terminal:
         terminal.enter("mark=ssh; echo be''gun")
         terminal.expect(b"begun\r\n")
-    tab = visitors(door).tab()
+    tab = visitors(door).tab("Failed to load resource")
     place = {"id": None, "profile": "default", "name": "work", "held": {"name": "build", "id": ""}, "title": ""}
     kept = json.dumps(json.dumps({"user": "dev", "kept": [place]}))
     tab.page.add_init_script(f"sessionStorage.setItem('sshgate.places', {kept})")
     tab.page.route("**/api/held-sessions", lambda route: None)
+    refused: list[str] = []
+
+    def refuse_once(route: Any) -> None:
+        if route.request.method != "POST" or refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        route.fulfill(status=503, json={"error": {"message": "the gateway is starting."}})
+
+    tab.page.route("**/api/sessions", refuse_once)
     tab.open(door.link()).wait_state("connected").run("echo it is $mark", "it is ssh")
+    assert refused
     tab.new_session(name="web-0123456789").prompt()
     assert b"web-0123456789" in door.ssh.run("sandboxes", options=("-s",)).out
     for name in ("work", "web-0123456789"):

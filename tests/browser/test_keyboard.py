@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Enter
 from tests.rig.browser import PATIENCE, Door, Tab, Visitor
 from tests.rig.waiting import until
 
 MAC = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0"
-ALT = 1
+ALT, CONTROL, SHIFT = 1, 2, 8
 
 
 def test_escape_changes_nothing_in_any_dialog(door: Door, enter: Enter) -> None:
@@ -22,8 +23,8 @@ def test_escape_changes_nothing_in_any_dialog(door: Door, enter: Enter) -> None:
     for dialog in dialogs:
         tab.page.evaluate(
             """(id) => {
-              const page = document.querySelector('link[rel=modulepreload]').href;
-              globalThis.answer = import(new URL('dialogs.js', page)).then(({asked}) => asked(id));
+              const page = document.querySelector('link[rel=modulepreload][href*=page]').href;
+              globalThis.answer = import(page).then(({modules}) => modules['dialogs.js']().asked(id));
             }""",
             dialog,
         )
@@ -66,6 +67,46 @@ def _option_l(tab: Tab, location: int) -> None:
     keyboard.send("Input.dispatchKeyEvent", {"type": "keyUp", "key": "Alt", "windowsVirtualKeyCode": 18, **side})
 
 
+def _press(tab: Tab, key: str, code: str, modifiers: int) -> None:
+    """A key of a layout on which it does not type what it does on an American one."""
+    keyboard = tab.page.context.new_cdp_session(tab.page)
+    for kind in ("rawKeyDown", "keyUp"):
+        keyboard.send("Input.dispatchKeyEvent", {"type": kind, "key": key, "code": code, "modifiers": modifiers})
+
+
+def test_a_key_of_the_page_is_the_one_with_its_letter(door: Door, enter: Enter) -> None:
+    """French: Z stands where W is. Dvorak: C stands where I is. Greek has no Latin letters: their places count."""
+    tab = enter(door, permissions=["clipboard-read", "clipboard-write"])
+    tab.page.keyboard.press("Control+Shift+D")
+    tab.page.wait_for_function("() => sshgate.sessions.size === 2")
+    tab.page.locator(".pane.focused .panel[data-state=connected]").wait_for()
+    panes = tab.page.locator(".pane:visible")
+    for key, code, seen in (("W", "KeyZ", 2), ("Z", "KeyW", 1), ("Ω", "KeyZ", 2)):
+        _press(tab, key, code, CONTROL | SHIFT)
+        assert panes.count() == seen, key
+    tab.run("clear; echo select''ed", "selected")
+    tab.page.evaluate("() => sshgate.shown.screen.terminal.selectLines(0, 0)")
+    _press(tab, "C", "KeyI", CONTROL | SHIFT)
+    until(lambda: tab.page.evaluate("() => navigator.clipboard.readText()").strip() == "selected", PATIENCE, "a copy")
+    _press(tab, "Π", "KeyP", CONTROL | SHIFT)
+    tab.page.locator("#palette[open] input:focus").wait_for()
+
+
+def test_a_key_of_the_page_is_the_one_with_its_bracket(door: Door, enter: Enter) -> None:
+    """Dvorak: . stands where E is, + where ] is, [ where - is. German: * stands where ] is. Arabic: [ where F is."""
+    tab = enter(door)
+    tab.page.keyboard.press("Control+Shift+Enter")
+    tab.page.locator("#tabs .tab").nth(1).wait_for()
+    tab.wait_state("connected")
+    selected = tab.page.locator("#tabs [role=tab]")
+    for key, code, at in ((">", "KeyE", 1), ("+", "BracketRight", 1), ("{", "Minus", 0), ("*", "BracketRight", 1)):
+        _press(tab, key, code, CONTROL | SHIFT)
+        expect(selected.nth(at)).to_have_attribute("aria-selected", "true")
+        assert tab.page.evaluate("() => document.activeElement.matches('textarea')"), key
+    _press(tab, "[", "KeyF", CONTROL | SHIFT)
+    tab.page.locator(".search input:focus").wait_for()
+
+
 @pytest.mark.parametrize(("option", "typed"), [(None, "@@"), ("left", "^[l@"), ("both", "^[l^[l")])
 def test_option_types_letters_on_a_mac_unless_it_is_chosen_as_meta(
     option: str | None, typed: str, door: Door, enter: Enter
@@ -76,7 +117,7 @@ def test_option_types_letters_on_a_mac_unless_it_is_chosen_as_meta(
     tab.page.add_init_script("Object.defineProperty(navigator, 'platform', {get: () => 'MacIntel'})")
     if option is not None:
         tab.page.click("#menu-button")
-        tab.page.select_option("#option", option)
+        tab.page.check(f"[name=option][value={option}]")
     tab.page.reload()
     tab.wait_state("connected").run("clear; echo cat''ted; cat -v", "catted")
     for location in (1, 2):
@@ -102,8 +143,7 @@ def test_a_whole_visit_by_keyboard_alone(door: Door, visitors: Callable[..., Vis
     go("#new-name")
     tab.type("byhand\n")
     tab.wait_state("connected").run("echo here", "here")
-    keyboard.press("Control+Shift+F")
-    tab.type("here")
+    tab.search("here")
     tab.page.locator(".search .count", has_text="of").wait_for()
     go(".search [aria-label^=Close]")
     keyboard.press("Enter")
@@ -118,8 +158,8 @@ def test_a_whole_visit_by_keyboard_alone(door: Door, visitors: Callable[..., Vis
     keyboard.press("Control+Shift+E")
     go("#menu-button")
     keyboard.press("Enter")
-    go("#theme")
-    tab.type("Li")
+    go("[name=theme]")
+    keyboard.press("ArrowRight")
     tab.page.locator("html[data-theme=light]").wait_for()
     keyboard.press("Escape")
     keyboard.press("Control+Shift+E")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.browser.conftest import Enter
 from tests.browser.test_hands import PHONE
-from tests.rig.browser import Door, Tab
+from tests.rig.browser import PATIENCE, Door, Tab
 from tests.rig.waiting import until
 
 CELL = 4  # a column within the link
@@ -53,11 +53,14 @@ def test_a_link_can_be_selected_and_copied(door: Door, enter: Enter) -> None:
     tab = enter(door)
     opened = tab.page.context.pages
     for how in ("click", "double", "triple", "right", "middle", "drag", "control drag"):
-        _shows(tab, "http://a.test/plain")
+        # Each another: the one before stays until the screen is cleared.
+        _shows(tab, f"http://a.test/{how.replace(' ', '-')}")
         x, y = _point(tab)
         assert "Ctrl+click" in (tab.page.locator(".panel:visible .xterm").get_attribute("title") or "")
         _use(tab, how, x, y)
-        tab.page.keyboard.press("Control+C")
+        tab.focused().page.keyboard.press("Control+C")
+        # An interrupt throws away what is typed before the shell has noticed it.
+        until(lambda: "^C" in "".join(tab.lines()), PATIENCE, "the interrupt")
         tab.run("echo on", "on")
         assert tab.page.context.pages == opened, how
 
@@ -74,6 +77,9 @@ def _use(tab: Tab, how: str, x: float, y: float) -> None:
         assert tab.page.evaluate("() => sshgate.shown.screen.terminal.getSelection()")
     elif how in ("right", "middle"):
         mouse.click(x, y, button=how)  # type: ignore[arg-type]
+        if how == "right":
+            tab.page.locator("#context:popover-open").wait_for()
+            tab.page.keyboard.press("Escape")
     else:
         mouse.click(x, y, click_count={"click": 1, "double": 2, "triple": 3}[how])
 
@@ -114,4 +120,4 @@ def test_the_port_of_a_named_sandbox_is_reached_by_ssh(door: Door, enter: Enter)
     tab.page.click("#port-copy")
     command = f"ssh -p {door.gateway.port} -L 8080:localhost:8080 dev=ports@127.0.0.1"
     # All tests of a run have one clipboard.
-    until(lambda: tab.page.evaluate("() => navigator.clipboard.readText()") == command, 5, "a copy")
+    until(lambda: tab.page.evaluate("() => navigator.clipboard.readText()") == command, PATIENCE, "a copy")

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil
+from pathlib import Path
 
+import pytest
 from playwright.sync_api import Route
 
 from tests.browser.conftest import Enter
 from tests.browser.test_login import NOT_LOGGED_IN
+from tests.browser.test_moments import Gate
 from tests.rig.browser import Door, Tab, Visitor
+from tests.rig.ssh import Ssh, make_key
 
 MOST_BYTES = 200_000
 MOST_ROUND_TRIPS = 12
+MOST_PARTS = 16
 # Connections of a browser to one host (HTTP/1.1).
 CONNECTIONS = 6
 
@@ -26,20 +32,21 @@ WORDS_AND_A_BUTTON = """() => {
 
 
 def test_the_first_load_is_small_and_takes_few_round_trips(door: Door, enter: Enter) -> None:
-    """Up to the prompt: bytes as they came over the network; no module waits for another one to be read."""
+    """Up to the prompt: bytes as they came over the network; no module waits for another one, our own are one."""
     tab = enter(door)
     parts = tab.page.evaluate(
         """() => performance.getEntries().filter(({entryType}) => ["navigation", "resource"].includes(entryType))
              .map(({name, initiatorType, transferSize}) => ({name, initiatorType, transferSize}))"""
     )
     own = [part for part in parts if "/at/" in part["name"]]
-    assert len(own) > 20
+    assert len(own) <= MOST_PARTS
     assert sum(part["transferSize"] for part in parts) <= MOST_BYTES
     preloaded = set(tab.page.evaluate("() => [...document.querySelectorAll('link')].map(({href}) => href)"))
     late = [part["name"] for part in own if part["name"].endswith(".js") and part["name"] not in preloaded]
     assert not late, f"imported, not preloaded: {late}"
-    # Nothing waits for the list of held sessions.
-    asked = [part for part in parts if "/api/" in part["name"] and not part["name"].endswith("/held-sessions")]
+    # Nothing waits for the lists of held sessions and of sandboxes.
+    own_time = ("/held-sessions", "/sandboxes")
+    asked = [part for part in parts if "/api/" in part["name"] and not part["name"].endswith(own_time)]
     assert 1 + ceil(len(own) / CONNECTIONS) + len(asked) <= MOST_ROUND_TRIPS
 
 
@@ -68,9 +75,9 @@ def _without(visitor: Visitor, part: str, times: int = 100) -> Tab:
 
 
 def test_a_part_that_is_lost_once_is_requested_again(door: Door, visitors: Callable[..., Visitor]) -> None:
-    """A module, a module's module and a style; the login's ticket is used."""
+    """A module, one that it imports, and a style; the login's ticket is used."""
     visitor = visitors(door)
-    for part in ("page.js", "keybar.js", "vendor/xterm.js", "page.css"):
+    for part in ("page.js", "addon-fit.js", "vendor/xterm.js", "page.css"):
         # A preload is a request of its own.
         tab = _without(visitor, part, 2).open(door.link())
         tab.page.locator("#first-session:visible").wait_for()
@@ -82,7 +89,7 @@ def test_a_part_that_is_lost_once_is_requested_again(door: Door, visitors: Calla
 def test_any_part_that_is_lost_leaves_words_and_a_button(door: Door, visitors: Callable[..., Visitor]) -> None:
     """Never a blank page, and never a ticket in the address."""
     visitor = visitors(door)
-    parts = "page.js keybar.js addon-fit.js page.css parts.css xterm.css icons.svg favicon.svg mono-400.woff2"
+    parts = "page.js addon-fit.js page.css icons.svg favicon.svg mono-400.woff2"
     for part in parts.split():
         tab = _without(visitor, part)
         tab.page.goto(door.link())
@@ -91,6 +98,16 @@ def test_any_part_that_is_lost_leaves_words_and_a_button(door: Door, visitors: C
         if part.endswith((".js", ".css")):
             tab.page.locator("#loading-text", has_text="did not arrive").wait_for()
         tab.page.close()
+
+
+def test_what_is_fetched_when_it_is_wanted_is_missed_in_words(door: Door, enter: Enter) -> None:
+    """A file with colours is made by an add-on of its own, which no first load waits for."""
+    tab = enter(door)
+    tab.expected += ["Failed to load resource", "net::ERR_FAILED"]
+    tab.page.route("**/addon-serialize.js", lambda route: route.abort())
+    tab.page.locator(".xterm:visible").click(button="right")
+    tab.page.get_by_role("menuitem", name="Save with colours").click()
+    tab.page.locator(".notice", has_text="did not arrive").wait_for()
 
 
 def test_a_style_that_is_lost_before_the_page_is_read_is_missed(door: Door, visitors: Callable[..., Visitor]) -> None:
@@ -111,6 +128,50 @@ def test_an_api_that_hangs_leaves_words_and_a_button(door: Door, visitors: Calla
     hangs[0] = False
     tab.page.locator("#loading").get_by_role("button").click()
     tab.page.locator("#login:visible").wait_for()
+
+
+def _answered_before_its_modules(tab: Tab) -> Gate:
+    """The page has its first answers; its modules come once the gate is opened."""
+    gate = Gate(tab, "**/page.js")
+    with tab.page.expect_response("**/api/me"), tab.page.expect_response("**/api/sessions"):
+        tab.page.goto(tab.address, wait_until="commit")
+    gate.wait()
+    return gate
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "a minute later"])
+def test_the_first_answers_are_used_while_they_are_fresh(
+    late: bool, door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    """They were requested before the modules came. A browser may let a page sleep in between."""
+    visitor = visitors(door)
+    visitor.tab().open(door.link())
+    tab = visitor.tab()
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url.removeprefix(f"{door.address}api/")))
+    gate = _answered_before_its_modules(tab)
+    if late:
+        tab.page.evaluate("() => { const now = Date.now.bind(Date); Date.now = () => now() + 60_000; }")
+    gate.open()
+    tab.page.locator("#who", has_text="dev").wait_for()
+    assert asked.count("me") == 1 + late
+
+
+def test_the_first_answers_are_dropped_when_another_window_has_logged_in(
+    door: Door, visitors: Callable[..., Visitor], tmp_path: Path
+) -> None:
+    """They are another user's: neither the name nor the list is shown to the one who is logged in now."""
+    (door.gateway.users / "eve").write_text(make_key(tmp_path / "id") + "\n")
+    visitor = visitors(door)
+    other = visitor.tab("409").open(door.link())
+    tab = visitor.tab()
+    gate = _answered_before_its_modules(tab)
+    other.page.goto("about:blank")
+    other.open(replace(door, ssh=Ssh(tmp_path, door.gateway.port, "eve")).link())
+    other.page.get_by_role("button", name="Switch").click()
+    other.page.locator("#who", has_text="eve").wait_for()
+    gate.open()
+    tab.page.locator("#who", has_text="eve").wait_for()
 
 
 def test_parts_are_compressed_for_browsers_only(door: Door, visitors: Callable[..., Visitor]) -> None:

@@ -51,9 +51,11 @@ def test_underscores_and_frames_are_drawn(size: int, door: Door, enter: Enter) -
     tab = enter(door)
     # A shell would draw its prompt again for each size.
     tab.run("clear; echo qui''et; sleep 1000", "quiet")
-    for _ in range(abs(size - 14)):
-        tab.page.evaluate("(id) => document.getElementById(id).click()", "font-larger" if size > 14 else "font-smaller")
-    assert tab.page.locator("#font-size").text_content() == str(size)
+    tab.page.evaluate(
+        """(fontSize) => import(document.querySelector("link[rel=modulepreload][href*=page]").href)
+             .then(({modules}) => modules["settings.js"]().change({fontSize}))""",
+        size,
+    )
     assert max(_rows(tab, "____", 1)) > CLEAR, "no underscore"
     frame = _rows(tab, "││││\r\n││││\r\n││││", 3)
     assert min(frame) > CLEAR, f"gaps in a frame: {frame}"

@@ -15,16 +15,10 @@ from tests.rig.ssh import Ssh
 
 
 def test_output_survives_a_lost_network_exactly_once(
-    local: None,
-    gateway: MakeGateway,
-    user_at: Callable[[Gateway], Ssh],
-    visitors: Callable[..., Visitor],
-    relay: tuple[Relay, int],
+    visitors: Callable[..., Visitor], behind: tuple[Relay, Door]
 ) -> None:
     """The program goes on while nobody looks; what it printed stands there once, in its order."""
-    network, port = relay
-    served = gateway("local", web=web(port, public_url=f"http://127.0.0.1:{network.port}/"))
-    door = Door(served, f"http://127.0.0.1:{network.port}/", user_at(served))
+    network, door = behind
     tab = visitors(door).tab("Failed to load resource", "WebSocket").open(door.link()).new_session().prompt()
     tab.type("clear; for i in $(seq 400); do echo line $i; sleep 0.02; done; echo DO''NE\n")
     tab.wait_line("line 40")

@@ -54,7 +54,7 @@ def test_a_stranger_watches_and_the_owner_knows_it(door: Door, visitors: Callabl
     owner.run("echo on''ly", "only")
     stranger.page.keyboard.press("Control+Shift+E")
     assert stranger.page.evaluate("() => document.activeElement.id") == "about"
-    owner.page.keyboard.press("Control+Shift+F")
+    owner.search("")
     search = owner.page.locator(".search").bounding_box()
     watchers = owner.page.locator(".watchers").bounding_box()
     assert search

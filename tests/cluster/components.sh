@@ -17,7 +17,7 @@ component_command() { # NAME: its command line in COMMAND
       --allow-privileged=true --service-cluster-ip-range="$SERVICE_RANGE"
       --service-account-issuer=https://kubernetes.default.svc
       --service-account-key-file="$pki/sa.pub" --service-account-signing-key-file="$pki/sa.key"
-      --audit-policy-file="$HERE/node/audit.yaml" --audit-log-path="$STATE/log/audit.log"
+      --audit-policy-file="$STATE/audit.yaml" --audit-log-path="$STATE/log/audit.log"
       --audit-log-maxsize=50 --audit-log-maxbackup=1
       # To the kubelet, by the node's name: it resolves to loopback.
       --kubelet-preferred-address-types=Hostname --kubelet-certificate-authority="$pki/ca.crt"

@@ -43,7 +43,7 @@ port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 node_configuration() {
   local file
-  for file in containerd.toml kubelet.yaml cni/bridge.conflist; do
+  for file in containerd.toml kubelet.yaml audit.yaml cni/bridge.conflist; do
     sed "s|@STATE@|$STATE|g; s|@POD_RANGE@|$POD_RANGE|g; s|@BRIDGE@|$BRIDGE|g" "$HERE/node/${file##*/}" >"$STATE/$file"
   done
 }

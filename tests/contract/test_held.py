@@ -8,12 +8,11 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from sshgate.config.model import Profile, SandboxPlace
+from sshgate.config.model import Profile
 from sshgate.config.values import given_name
 from sshgate.errors import LimitReached
 from sshgate.hold import line, listing
@@ -38,29 +37,6 @@ NEW = Wish("new")
 # The length of the numbers from 1 to 13,000,000, a line each.
 LENGTH = 9 * 2 + 90 * 3 + 900 * 4 + 9_000 * 5 + 90_000 * 6 + 900_000 * 7 + 9_000_000 * 8 + 3_000_001 * 9
 OTHER = HELLO.replace(b"2", b"1")
-
-
-@pytest.fixture(
-    params=[pytest.param("local", marks=pytest.mark.local), pytest.param("kubernetes", marks=pytest.mark.cluster)]
-)
-async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
-    if request.param == "kubernetes":
-        async with namespace() as place, place.provider() as made:
-            yield made
-    else:
-        request.getfixturevalue("local")
-        local = LocalProvider(SandboxPlace(provider="local"))
-        await local.open()
-        yield local
-        await local.close()
-
-
-@pytest.fixture
-async def sandbox(provider: Provider) -> AsyncIterator[Sandbox]:
-    profile = Profile(image=IMAGE, runtime_class=RUNTIME_CLASS)
-    made = await provider.create(Order(profile, "alice", secrets.token_hex(5)), lambda text: None)
-    yield made
-    await made.delete()
 
 
 async def alive() -> bool:
@@ -362,6 +338,8 @@ async def test_after_an_upgrade_sessions_of_the_other_version_are_named_and_can_
     with pytest.raises(OtherVersion, match=r"sessions of another version of sshgate run in the sandbox \(build\)"):
         await come(sandbox)
     assert [(one.name, one.state) for one in await listing.sessions(sandbox)] == [("build", "detached")]
+    with pytest.raises(OtherVersion, match="another version of sshgate keeps this session"):
+        await Line.find(sandbox, joins=True)
     assert await listing.end(sandbox, "build")
     fresh = await come(sandbox, b"echo new; read x")  # what keeps nothing any more is replaced
     await fresh.until(b"new")
@@ -386,6 +364,9 @@ async def test_a_resident_that_waits_has_nobody_until_a_login_takes_it_or_it_is_
     assert unused is not None
     async with asyncio.timeout(DISMISS_SECONDS - 1):
         await dismiss(unused)
+    again = await come(sandbox, b"echo here; read x")  # although the one before is just ending
+    await again.until(b"here")
+    await again.process.close()
 
 
 async def test_an_end_of_which_its_client_did_not_know_is_reported_to_the_next(sandbox: Sandbox) -> None:
@@ -410,7 +391,7 @@ async def test_sessions_are_looked_at_without_a_use_of_the_sandbox(provider: Pro
     client = await come(attachment.sandbox, b"echo up; sleep 60", wish=Wish("named", "build"))
     await client.until(b"up")
     await client.process.close()
-    await attachment.leave()
+    await attachment.leave(returns=True)
     async with asyncio.timeout(20):
         while [one.state for one in await provider.named.list("alice")] != ["detached"]:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -418,6 +399,20 @@ async def test_sessions_are_looked_at_without_a_use_of_the_sandbox(provider: Pro
         assert found is not None
         assert [one.name for one in await listing.sessions(found)] == ["build"]
     assert [one.state for one in await provider.named.list("alice")] == ["detached"]
+    back, kept = await provider.named.join(order, lambda text: None, lambda: lambda: None), None
+    if not isinstance(provider, LocalProvider):  # an exec waits for who comes back
+        async with asyncio.timeout(20):
+            while (kept := back.sandbox.parked("kept")) is None:
+                await back.leave(returns=True)
+                await asyncio.sleep(1)
+                back = await provider.named.join(order, lambda text: None, lambda: lambda: None)
+        assert await Line(kept, b"").answers()
+        await kept.close()
+        assert not await Line(kept, b"").answers()
+    again = await come(back.sandbox)
+    assert again.process.name == "build"
+    await again.process.close()
+    await back.leave()
     await provider.named.end("alice", order.name or "")
 
 

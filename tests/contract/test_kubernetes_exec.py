@@ -18,19 +18,13 @@ from sshgate.providers.kubernetes.sandbox import END_REASON_SECONDS, KubernetesS
 from sshgate.sandbox.enter import park
 from sshgate.sandbox.interfaces import Order, Sandbox
 from sshgate.stream.interfaces import Exited, Lost, Outcome
-from tests.contract.kubernetes_namespace import BUSYBOX, Namespace, namespace
+from tests.contract.kubernetes_namespace import BUSYBOX, Namespace
 from tests.contract.programs import begin, everything, run
 from tests.rig.cluster import RUNTIME_CLASS
 
 pytestmark = pytest.mark.cluster
 
 PROFILE = Profile(image=BUSYBOX, runtime_class=RUNTIME_CLASS)
-
-
-@pytest.fixture
-async def place() -> AsyncIterator[Namespace]:
-    async with namespace() as made:
-        yield made
 
 
 @pytest.fixture

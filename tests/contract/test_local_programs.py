@@ -7,6 +7,8 @@ import os
 import platform
 import signal
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -18,7 +20,7 @@ from sshgate.providers.local import cgroup
 from sshgate.providers.local.process import LocalProcess
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.interfaces import Sandbox
-from sshgate.stream.interfaces import Exited, Signal, Signalled
+from sshgate.stream.interfaces import STDOUT, Exited, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
 from tests.contract.programs import begin, everything, gateway, make, run, until_output
 from tests.rig.processes import alive, descendants
@@ -43,6 +45,29 @@ async def test_files_and_pages_in_memory_are_bounded_too(provider: LocalProvider
     assert (await run(sandbox, b"exit 3"))[2] == Exited(3)
     await sandbox.delete()
     assert groups() == []
+
+
+async def test_a_program_without_a_launcher_is_in_the_group_before_its_first_input(provider: LocalProvider) -> None:
+    if cgroup.here() is None:
+        pytest.skip("no control group can be made here")
+    sandbox = await make(provider, replace(Profile(), resources=Resources(limits={"memory": "64Mi"})))
+    # What moves processes is busy until the program runs.
+    busy = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    moving = asyncio.get_running_loop().run_in_executor(None, busy.wait)
+    process = await sandbox.start(("/bin/sh", "-c", "echo begun;read x;cat /proc/self/cgroup"), None)
+    try:
+        assert await process.read() == (STDOUT, b"begun\n")
+        busy.set()
+        await moving
+        await process.write(b"\n")
+        seen = b""
+        while (chunk := await process.read()) is not None:
+            seen += chunk[1]
+        assert sandbox.id.encode() in seen
+    finally:
+        busy.set()
+        await process.close()
 
 
 def groups() -> list[Path]:

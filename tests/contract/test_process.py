@@ -5,43 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
 
 import pytest
 
-from sshgate.config.model import Profile, SandboxPlace
 from sshgate.errors import BadRequest
-from sshgate.providers.local.provider import LocalProvider
 from sshgate.sandbox.enter import park
-from sshgate.sandbox.interfaces import Order, Provider, Sandbox
+from sshgate.sandbox.interfaces import Sandbox
 from sshgate.stream.interfaces import STDOUT, Break, Exited, Lost, Outcome, Resize, Signal, Signalled
 from sshgate.stream.terminal import Terminal, TerminalSize
-from tests.contract.kubernetes_namespace import namespace
 from tests.contract.programs import begin, everything, run, until_output
-from tests.rig.cluster import IMAGE, RUNTIME_CLASS
-
-
-@pytest.fixture(
-    params=[pytest.param("local", marks=pytest.mark.local), pytest.param("kubernetes", marks=pytest.mark.cluster)]
-)
-async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
-    if request.param == "kubernetes":
-        async with namespace() as place, place.provider() as made:
-            yield made
-    else:
-        request.getfixturevalue("local")
-        local = LocalProvider(SandboxPlace(provider="local"))
-        await local.open()
-        yield local
-        await local.close()
-
-
-@pytest.fixture
-async def sandbox(provider: Provider) -> AsyncIterator[Sandbox]:
-    profile = Profile(image=IMAGE, runtime_class=RUNTIME_CLASS)
-    made = await provider.create(Order(profile, "alice", secrets.token_hex(5)), lambda text: None)
-    yield made
-    await made.delete()
 
 
 async def test_exit_statuses_are_exact(sandbox: Sandbox) -> None:
@@ -237,7 +209,7 @@ async def test_a_group_can_be_ended_and_the_sandbox_lives_on(sandbox: Sandbox) -
 
 async def test_closing_a_running_program_is_quick_and_repeatable(sandbox: Sandbox) -> None:
     process = await park(sandbox, None)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(5):
         await process.close()
         await process.close()
     assert isinstance(await process.wait(), Lost)

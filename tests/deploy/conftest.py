@@ -31,10 +31,15 @@ def dev(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Ssh:
     return deployed.user("dev", tmp_path_factory.mktemp("dev"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """The first test that needs the installation also waits for its image, and its last for its end."""
     for item in items:
-        if "deployed" in getattr(item, "fixturenames", ()):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "deployed" in fixtures:
             item.add_marker(pytest.mark.timeout(600))
+        if not fixtures.isdisjoint({"deployed", "namespaces"}):
+            item.add_marker(pytest.mark.installation)
+    yield
     # Another overlay over the installation: the last thing that is done to it.
     items.sort(key=lambda item: "kind" in getattr(item, "fixturenames", ()))

@@ -131,7 +131,7 @@ def test_a_forward_from_a_sandbox_that_just_begins_does_not_get_through(space: N
 
 def test_a_gateway_that_may_not_see_the_policies_looks_all_the_same(space: Namespace, tmp_path: Path) -> None:
     right = ("list", "networking.k8s.io", "networkpolicies")
-    rights.apply(rights.without(rights.role(space.name)[0], right))
+    rights.change(rights.without(rights.role(space.name)[0], right))
     with served(tmp_path / "gate", space) as (_, ssh):
         assert connections(ssh) == 0
     space.kubectl("delete", "networkpolicy", "--all")

@@ -53,7 +53,7 @@ def served(space: Namespace, place: Path, **profile: Any) -> Iterator[tuple[Gate
 
 
 def lacking(space: Namespace, right: tuple[str, str, str]) -> None:
-    rights.apply(rights.without(rights.role(space.name)[0], right))
+    rights.change(rights.without(rights.role(space.name)[0], right))
 
 
 def test_without_watching_events_a_user_does_not_learn_why_a_pod_does_not_start(
@@ -106,7 +106,7 @@ def test_without_the_metrics_users_do_not_see_what_their_sandboxes_use(space: Na
             assert client.stdout.readline() == b"up\n"
             until(lambda: _measured(space), 100, "the metrics server having measured it")
             assert _used(ssh) == ("-", "-")
-            rights.apply(rights.role(space.name)[0])
+            rights.change(rights.role(space.name)[0])
             cpu, memory = until(lambda: _used(ssh) if _used(ssh) != ("-", "-") else None, 20, "what it uses") or (
                 "",
                 "",

@@ -213,6 +213,9 @@ def test_the_broker_has_no_account_and_the_gateway_no_way_to_the_internet(tmp_pa
     assert secrets == ["sshgate-models", "sshgate-broker"]
     gateway = only(things, "Deployment", "gateway")["spec"]["template"]["spec"]
     assert "sshgate-models" not in json.dumps(gateway)
+    (volume,) = (one for one in gateway["volumes"] if one["name"] == "broker")
+    shared = [item["key"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]]
+    assert shared == ["secret", "tls.crt"]  # not the broker's private key
     policies = {thing["metadata"]["name"]: thing["spec"] for thing in things if thing["kind"] == "NetworkPolicy"}
     assert "ipBlock" not in json.dumps(policies["gateway"]["egress"])
     assert policies["gateway"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "sshgate"}

@@ -62,11 +62,11 @@ def test_the_role_grants_what_the_gateway_asks_for_and_nothing_else() -> None:
 def test_without_one_right_the_gateway_does_not_start_and_names_it(
     right: Right, space: Namespace, tmp_path: Path
 ) -> None:
-    rights.apply(rights.without(rights.role(space.name)[0], right))
+    rights.change(rights.without(rights.role(space.name)[0], right))
     try:
         ended = _serve(space, tmp_path)
     finally:
-        rights.apply(rights.role(space.name)[0])
+        rights.change(rights.role(space.name)[0])
     verb, group, resource = right
     assert ended.returncode == 1
     assert f"lacks: {verb} {resource}{'.' + group if group else ''};" in ended.stderr

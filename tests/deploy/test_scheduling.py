@@ -21,7 +21,7 @@ from sshgate.providers.kubernetes import podspec
 from tests.rig import cluster as rig_cluster
 from tests.rig.cluster import Namespace
 from tests.rig.deployed import Deployed
-from tests.rig.manifests import OVERLAYS, ROOT, kubectl, objects, only
+from tests.rig.manifests import ROOT, kubectl, objects, only, write_overlay
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -139,13 +139,20 @@ def test_sandboxes_go_to_the_nodes_that_are_labelled_for_them(space: Namespace, 
         space.kubectl("delete", "pod", "placed", "--force", "--grace-period=0")
 
 
-def test_three_gateways_go_to_three_nodes(deployed: Deployed) -> None:
-    """The ha overlay as it is, from nothing. Only the gateway on the node with a machine behind it will run."""
+def test_three_gateways_go_to_three_nodes(deployed: Deployed, tmp_path: Path) -> None:
+    """The ha overlay, from nothing. Only the gateway on the node with a machine behind it will run.
+
+    The other nodes are closed to all other pods, which tests beside this one make.
+    """
+    taint = {"key": "sshgate.dev/test", "value": "gateways", "effect": "NoSchedule"}
+    tolerated = {"op": "add", "path": "/spec/template/spec/tolerations", "value": [{**taint, "operator": "Equal"}]}
+    patch = {"target": {"kind": "Deployment", "name": "gateway"}, "patch": json.dumps([tolerated])}
+    write_overlay(tmp_path, "ha", patches=[patch])
     deployed.gateway.kubectl("scale", "deployment/gateway", "--replicas=0")
     until(lambda: not deployed.gateway.pods(), BOUND, "no gateway")
-    with node("test-second", {}, []), node("test-third", {}, []):
+    with node("test-second", {}, [taint]), node("test-third", {}, [taint]):
         try:
-            deployed.apply(OVERLAYS / "ha")
+            deployed.apply(tmp_path)
             until(lambda: len(nodes_of(deployed)) == 3, BOUND, "three gateways being bound")
             found = nodes_of(deployed)
             assert {"test-second", "test-third"} < set(found.values())

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import PROVIDERS, MakeGateway
 from tests.rig.balancer import Balancer
@@ -80,13 +79,11 @@ def test_nothing_grows_and_nothing_is_left(
 def test_an_api_server_that_comes_and_goes_makes_nothing_grow_and_leaves_nothing(
     gateway: MakeGateway, namespace: Namespace, user_at: Callable[[Gateway], Ssh], tmp_path: Path
 ) -> None:
-    config = yaml.safe_load(namespace.gateway.read_text())
-    with Balancer.before_server(config) as proxy, Outages(proxy) as outages:
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    with Balancer.before_server(namespace.gateway, tmp_path) as (proxy, place), Outages(proxy) as outages:
         port = free_port()
         made = gateway(
             "kubernetes",
-            sandbox={"kubeconfig": str(tmp_path / "kubeconfig"), "api_timeout": "2s"},
+            sandbox=place,
             telemetry={"listen": f"127.0.0.1:{port}", "audit": "audit.jsonl"},
             limits={"starts_per_minute": None},
         )

@@ -48,7 +48,7 @@ def refused(ssh: Ssh, space: Namespace, profile: str | None = None) -> Ended:
     assert ended.out == b""
     assert ended.err.count(b"\n") == 1, ended.err
     assert ended.err.startswith(b"sshgate: ")
-    until(lambda: set(space.living()) <= before, 5, "no pod being left")
+    until(lambda: set(space.living()) <= before, 20, "no pod being left")
     return ended
 
 
@@ -159,7 +159,7 @@ def test_a_user_who_gives_up_while_it_starts_leaves_nothing(
         assert own_space.living()
         terminal.type(b"\x03")
         assert terminal.until_end() == 130
-    until(lambda: not own_space.living(), 5, "no pod being left")
+    until(lambda: not own_space.living(), 20, "no pod being left")
 
 
 def test_a_namespace_that_is_not_there_is_reported(cluster: object, gateway: Callable[..., Gateway]) -> None:

@@ -17,6 +17,7 @@ from tests.rig.broker import broker_process
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.library import connection
 from tests.rig.messages import ANSWER, FakeApi, fake_api
+from tests.rig.scrape import Scraped
 from tests.rig.ssh import Ssh, environment
 from tests.rig.waiting import until
 
@@ -257,10 +258,13 @@ def test_a_broker_of_its_own_has_the_keys_and_can_be_replaced(
     elsewhere = {"anthropic": {**models["anthropic"], "keys": "/nowhere/key"}}
     user = user_at(gateway("local", **{**common, "models": elsewhere}))
     api.received.clear()
+    port = free_port()
+    local_only["telemetry"] = {"listen": f"127.0.0.1:{port}", "audit": str(tmp_path / "audit")}
     # Files of the gateways are not where the broker is.
     local_only["access"] = {"user_ca": "/nowhere/ca"}
     with broker_process(tmp_path, {**common, **local_only}):
         assert user.run(f"{ASK} claude-x hi").out.decode().strip() == ANSWER
+        assert "sshgate_audit_lost" in Scraped(port).names()
     waiting = user.start(f"{ASK} claude-x later")
     with broker_process(tmp_path, {**common, **local_only}):
         out, err = waiting.communicate(timeout=60)

@@ -22,6 +22,7 @@ from tests.rig.gateway import Gateway, free_port
 from tests.rig.manifests import ROOT
 from tests.rig.scrape import Scraped, get
 from tests.rig.ssh import Ssh
+from tests.rig.terminal import OnTerminal
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -108,7 +109,9 @@ def test_no_panel_is_empty_and_no_alert_fires_while_people_log_in(
         for count in (1, 2):
             # Prometheus sees no step with which a series begins, only those after it: so a second login.
             until(lambda: Scraped(port).total("sshgate_sandboxes", state="warm") == 1, 60, "a warm sandbox")
-            assert user.run(options=("-tt",), stdin=b"exit 3\n").status == 3
+            with OnTerminal(user.argv(options=("-tt",))) as terminal:
+                terminal.enter("exit 3")
+                assert terminal.until_end() == 3
             assert user.as_user("dev+nowhere").run("true").status == 254
             seen = 'sshgate_prompt_seconds_count{how="warm"} + on () sshgate_claims_total{how="warm"}'
             until(lambda: prometheus.values(seen) == [2 * count], 20, "the login in Prometheus")  # noqa: B023

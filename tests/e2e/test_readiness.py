@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import MakeGateway
 from tests.rig.balancer import Balancer
@@ -22,13 +21,11 @@ pytestmark = pytest.mark.cluster
 def test_an_api_server_that_is_gone_makes_it_not_ready_and_it_recovers(
     gateway: MakeGateway, namespace: Namespace, user_at: Callable[[Gateway], Ssh], tmp_path: Path
 ) -> None:
-    config = yaml.safe_load(namespace.kubeconfig.read_text())
-    with Balancer.before_server(config) as proxy:
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    with Balancer.before_server(namespace.kubeconfig, tmp_path) as (proxy, place):
         health = free_port()
         made = gateway(
             "kubernetes",
-            sandbox={"kubeconfig": str(tmp_path / "kubeconfig"), "api_timeout": "2s"},
+            sandbox=place,
             telemetry={"listen": f"127.0.0.1:{health}"},
         )
         ssh = user_at(made)

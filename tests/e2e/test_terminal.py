@@ -40,18 +40,21 @@ def test_a_thousand_resizes_end_at_the_last_one(ssh: Ssh) -> None:
             pytest.fail("the last size never came")
 
 
-def test_a_resize_after_the_end_is_harmless(ssh: Ssh) -> None:
+def test_a_resize_after_the_end_is_harmless(ssh: Ssh, provider: str) -> None:
     with OnTerminal(ssh.argv("exit 6", options=TTY)) as terminal:
         while terminal.client.poll() is None:
             terminal.resize(90, 30)
             terminal.resize(91, 31)
-        assert terminal.until_end() == 6
+        # A new size that is on its way when a program in a pod ends may cost the status (SECURITY.md).
+        assert terminal.until_end() in ((6,) if provider == "local" else (6, 0))
 
 
 def test_status_of_a_command_on_a_terminal(ssh: Ssh) -> None:
     with OnTerminal(ssh.argv("exit 77", options=TTY)) as terminal:
         assert terminal.until_end() == 77
-    ended = ssh.run("tty; exit 8", options=TTY)  # a terminal for the program, none at the client
+    # A terminal for the program, none at the client. Input, or its end, that is on its way when a program in a pod ends
+    # may cost the status (SECURITY.md).
+    ended = ssh.run("tty; exit 8", options=TTY, stdin=None)
     assert ended.status == 8
     assert ended.out.startswith(b"/dev/pts/")
 
@@ -90,8 +93,9 @@ def test_suspend_and_foreground(ssh: Ssh) -> None:
     with OnTerminal(ssh.argv(options=TTY)) as terminal:
         terminal.enter("PS1='rea''dy> '")
         terminal.expect(b"ready> ")
-        terminal.enter("cat")
-        terminal.expect(rb"cat\r?\n")
+        # It says that it runs: what is typed before that has the line end of a shell's own editor.
+        terminal.enter("echo be''gun; cat")
+        terminal.expect(rb"begun\r\n")
         terminal.enter("one")
         terminal.expect(b"one\r\none")
         terminal.type(b"\x1a")
@@ -108,7 +112,8 @@ def test_suspend_and_foreground(ssh: Ssh) -> None:
 def test_end_of_file_key_logs_out(ssh: Ssh) -> None:
     with OnTerminal(ssh.argv(options=TTY)) as terminal:
         terminal.enter("echo rea''dy")
-        terminal.expect(b"ready")
+        # Before the prompt is there, a terminal may take the key for the end of a line.
+        terminal.expect(rb"ready.*\$ ")
         terminal.type(b"\x04")
         assert terminal.until_end() == 0
 
@@ -121,7 +126,7 @@ def test_tilde_dot_disconnects(ssh: Ssh) -> None:
         assert terminal.until_end() == 255
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_interrupt_stops_a_flood_within_a_second_and_memory_is_flat(ssh: Ssh, shared: Gateway) -> None:
     with OnTerminal(ssh.argv(options=TTY)) as terminal:
         terminal.enter("PS1='back''> '")

@@ -60,4 +60,16 @@ def test_help_has_a_line_for_each(desk: Desk) -> None:
 def test_a_word_too_many_is_refused_not_left_out(desk: Desk) -> None:
     ended = desk.ask("sandboxes", "alice")
     assert (ended.status, ended.out) == (126, b"")
-    assert "say just `ssh -s USER@HOST sandboxes`." in ended.both
+    assert "say just `ssh -s USER@HOST sandboxes [--json]`." in ended.both
+
+
+def test_each_verb_that_lists_has_json(desk: Desk) -> None:
+    lists = [line.split()[3] for line in desk.ask("help").out.decode().splitlines() if "[--json]" in line]
+    assert {"sandboxes", "sessions", "tokens", "shares", "homes", "egress", "usage"} == set(lists)
+    for verb in lists:
+        ended = desk.ask(verb, "--json")
+        # A sandbox on this machine keeps nothing.
+        assert ended.status == (126 if verb == "homes" else 0), ended.both
+        assert verb == "homes" or json.loads(ended.out) is not None
+    for verb in lists:
+        assert f"say just `ssh -s USER@HOST {verb} [--json]`." in desk.ask(verb, "--yaml").both

@@ -216,11 +216,14 @@ def pod(request: pytest.FixtureRequest, namespace: Namespace) -> Iterator[str]:
     spec = {"containers": [container], "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False}
     namespace.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
     try:
-        phase = "jsonpath={.status.phase}"
-        until(lambda: namespace.kubectl("get", "pod", name, f"--output={phase}") == "Running", 90, "the pod")
+        until(lambda: (name, "Running") in _phases(namespace), 90, "the pod")
         yield name
     finally:
         namespace.kubectl("delete", "pod", name, "--wait=true")
+
+
+def _phases(namespace: Namespace) -> list[tuple[str, str]]:
+    return [(pod["metadata"]["name"], pod["status"]["phase"]) for pod in namespace.pods()]
 
 
 @pytest.mark.cluster

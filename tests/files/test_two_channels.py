@@ -113,14 +113,14 @@ def _ended(door: Gateway, sandbox: str) -> bool:
 def test_a_sandbox_goes_at_once_when_its_connection_does(user: Ssh, door: Gateway) -> None:
     """Not after a grace: neither the client that only ran a command nor its sandbox waits for anything."""
     assert user.run("exit 3").status == 3
-    until(lambda: _ended(door, _last_sandbox(door)), 5, "the end of the sandbox")
+    until(lambda: _ended(door, _last_sandbox(door)), 20, "the end of the sandbox")
 
 
 def test_a_sandbox_whose_client_was_killed_goes_as_soon(user: Ssh, door: Gateway) -> None:
     """What ran there ends with it, and need not be hung up first."""
     with user.running("trap '' HUP; echo up; while :; do sleep 1; done"):
         pass
-    until(lambda: _ended(door, _last_sandbox(door)), 5, "the end of the sandbox")
+    until(lambda: _ended(door, _last_sandbox(door)), 20, "the end of the sandbox")
 
 
 @pytest.mark.cluster

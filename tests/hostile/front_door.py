@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +13,11 @@ from pathlib import Path
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.limits import Admission
 from sshgate.config.model import Access, Address, Config, Limits, Ssh
-from sshgate.ssh import hostkeys
 from sshgate.ssh.server import SshServer
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Record, to_log
 from tests.hostile.backend import Programs
+from tests.rig import keys
 
 LIMIT = 20.0
 
@@ -112,15 +110,6 @@ def make_config(
     )
 
 
-@functools.cache
-def _host_keys() -> dict[str, bytes]:
-    """Made once for all tests: an RSA key takes most of a second. Kept where a run that is killed leaves nothing."""
-    with tempfile.TemporaryDirectory() as place:
-        made = Path(place) / "host"
-        hostkeys.load(made)
-        return {file.name: file.read_bytes() for file in made.iterdir()}
-
-
 @contextlib.asynccontextmanager
 async def front_door(
     place: Path, ssh: Ssh | None = None, access: Access | None = None, limits: Limits | None = None
@@ -128,10 +117,7 @@ async def front_door(
     """A server that lets ``user`` in with the key ``place/id``."""
     (place / "users").mkdir(exist_ok=True)
     if not (place / "host").exists():
-        (place / "host").mkdir()
-        for name, content in _host_keys().items():
-            (place / "host" / name).touch(mode=0o600)
-            (place / "host" / name).write_bytes(content)
+        keys.of_host(place / "host")
     if not (place / "id").exists():
         (place / "users" / "user").write_text(make_key(place / "id") + "\n")
     config = make_config(place, ssh, access, limits)

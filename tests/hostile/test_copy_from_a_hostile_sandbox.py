@@ -19,12 +19,14 @@ WHOLE_BEFORE = {
 }  # fmt: skip
 
 
-def copy(tmp_path: Path, scenario: str, *options: str, up: bool = False) -> subprocess.CompletedProcess[bytes]:
+def copy(
+    tmp_path: Path, scenario: str, *options: str, up: bool = False, to: str = "landing/tree"
+) -> subprocess.CompletedProcess[bytes]:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/canary").write_text("canary")
     (tmp_path / "landing").mkdir()
     ssh = f"{sys.executable} {evil_far_end.__file__} {scenario}"
-    paths = [str(tmp_path / "outside"), "u=n:tree"] if up else ["u=n:tree", str(tmp_path / "landing/tree")]
+    paths = [str(tmp_path / "outside"), "u=n:tree"] if up else ["u=n:tree", str(tmp_path / to)]
     command = [sys.executable, "-m", "sshgate", "cp", "--ssh", ssh, *options, *paths]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -51,6 +53,14 @@ def test_no_lie_reads_as_success_or_leaves_the_destination(tmp_path: Path, scena
     files = [path for path in (tmp_path / "landing").rglob("*") if path.is_file() and not path.is_symlink()]
     assert files == [] or scenario in WHOLE_BEFORE
     assert sum(path.lstat().st_size for path in (tmp_path / "landing").rglob("*")) < 30_000_000
+
+
+@pytest.mark.parametrize("scenario", [one for one in evil_far_end.SCENARIOS if "another" in one] + ["contents"])
+def test_nothing_arrives_that_was_not_asked_for(tmp_path: Path, scenario: str) -> None:
+    ended = copy(tmp_path, scenario, to="landing")
+    assert ended.returncode == 1
+    assert b"not asked for" in ended.stderr
+    assert list((tmp_path / "landing").iterdir()) == []
 
 
 @pytest.mark.parametrize("scenario", sorted(set(evil_far_end.TAKING)))

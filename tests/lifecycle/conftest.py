@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from tests.lifecycle.place import Place
 from tests.rig import cluster as rig_cluster
-from tests.rig.cluster import Namespace
+from tests.rig.cluster import POD_GONE, Namespace
 from tests.rig.gateway import Gateway, configured
 from tests.rig.ssh import Ssh, make_key
+from tests.rig.waiting import until
 
 MakeReplica = Callable[..., Gateway]
 UserAt = Callable[[str, Gateway], Ssh]
@@ -55,10 +57,22 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> UserAt:
     return make
 
 
+@pytest.fixture(scope="module")
+def ending(cluster: Path) -> Iterator[ExitStack]:
+    """The namespaces of a file's tests: the kubelet ends what was in one while the next test runs."""
+    with ExitStack() as stack:
+        yield stack
+
+
 @pytest.fixture
-def place(cluster: Path, tmp_path: Path) -> Iterator[Place]:
-    """A namespace for one test; what is left in it once its gateways have stopped fails the test."""
-    with rig_cluster.namespace() as empty, Place(empty, tmp_path) as made:
+def place(ending: ExitStack, tmp_path: Path) -> Iterator[Place]:
+    """A namespace for one test; what is not deleted once its gateways have stopped fails the test.
+
+    What is deleted and yet not gone at the end of the file fails the last one.
+    """
+    empty = ending.enter_context(rig_cluster.namespace())
+    with Place(empty, tmp_path) as made:
         yield made
         made.stop()
-        empty.wait_empty()
+        until(lambda: not empty.living(), POD_GONE, "the sandboxes being deleted")
+    ending.callback(empty.wait_empty)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.lifecycle.conftest import MakeReplica, UserAt
 from tests.rig.balancer import Balancer
@@ -43,11 +43,8 @@ def finish(work: Ssh, space: Namespace) -> None:
 def test_a_session_goes_on_where_it_was_when_the_api_server_comes_back(
     space: Namespace, replica: MakeReplica, user: UserAt, tmp_path: Path
 ) -> None:
-    config = yaml.safe_load(space.gateway.read_text())
-    with Balancer.before_server(config) as proxy:
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-        place = {"kubeconfig": str(tmp_path / "kubeconfig"), "namespace": space.name, "api_timeout": "2s"}
-        made = replica(profiles=HELD, sandbox={"provider": "kubernetes", **place})
+    with Balancer.before_server(space.gateway, tmp_path) as (proxy, place):
+        made = replica(profiles=HELD, sandbox={"provider": "kubernetes", "namespace": space.name, **place})
         work = user("dev", made).as_user("dev=work")
         with on(work) as terminal:
             terminal.enter(COUNT + '; read line; echo "typed: $line"; exit 4')
@@ -85,4 +82,37 @@ def test_another_gateway_shows_all_of_it_after_the_first_was_killed(
         assert re.findall(r"n-(\d+)-\r", shown) == EVERY
         terminal.enter("exit 6")
         assert terminal.until_end() == 6
+    finish(there, space)
+
+
+def test_a_gateway_that_drains_keeps_no_exec_for_who_leaves(
+    space: Namespace, replica: MakeReplica, user: UserAt
+) -> None:
+    gateway, other = replica(profiles=HELD, ssh={"drain": "60s"}), replica(profiles=HELD)
+    work = user("dev", gateway).as_user("dev=work")
+    there = user("dev", other).as_user("dev=work")
+    attached = "grep -lz '^#sshgate-hol[d]' /proc/[0-9]*/cmdline 2>/dev/null | wc -l"
+
+    def inside() -> int:
+        """The resident, and the programs that are attached to it."""
+        return int(there.run(attached).out)
+
+    with on(work) as terminal:
+        terminal.enter("echo be''gun")
+        terminal.expect(b"begun")
+    until(lambda: inside() == 2, 20, "the exec that waits")
+    with on(work.as_user("dev=stays")) as stays:
+        stays.enter("echo be''gun")
+        stays.expect(b"begun")
+        with on(work) as terminal:
+            terminal.expect(b"begun")
+            assert gateway.process is not None
+            gateway.process.send_signal(signal.SIGTERM)
+            terminal.expect(b"this gateway is shutting down")
+        until(lambda: inside() == 1, 20, "the end of the one that was used")
+        time.sleep(2)
+        assert inside() == 1
+        assert gateway.process.poll() is None
+    assert gateway.process.wait(20) == 0
+    assert there.as_user("dev=stays").run("end", options=("-s",)).status == 0
     finish(there, space)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.lifecycle.conftest import MakeReplica, UserAt
 from tests.rig.balancer import Balancer
@@ -67,7 +66,7 @@ async def test_the_page_goes_on_at_another_gateway_after_its_own_was_killed(
         took = time.monotonic() - began
         await tab.see(b"over\r\n")
         assert counted(tab) == EVERY
-        assert took < 5
+        assert took < 15
         await tab.type(b"exit 6\n")
         assert await tab.closed() == 1000
         assert tab.messages("exit")[0]["code"] == 6
@@ -78,11 +77,10 @@ async def test_the_page_goes_on_at_another_gateway_after_its_own_was_killed(
 async def test_the_page_stays_while_the_api_server_is_away(
     space: Namespace, replica: MakeReplica, user: UserAt, tmp_path: Path
 ) -> None:
-    config = yaml.safe_load(space.gateway.read_text())
-    with Balancer.before_server(config) as proxy:
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-        place = {"kubeconfig": str(tmp_path / "kubeconfig"), "namespace": space.name, "api_timeout": "2s"}
-        made = replica(profiles=HELD, web=section(), sandbox={"provider": "kubernetes", **place})
+    with Balancer.before_server(space.gateway, tmp_path) as (proxy, place):
+        made = replica(
+            profiles=HELD, web=section(), sandbox={"provider": "kubernetes", "namespace": space.name, **place}
+        )
         dev = user("dev", made)
         async with browser(address(made)) as page:
             await page.login(await asyncio.to_thread(link, dev))

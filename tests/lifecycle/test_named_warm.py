@@ -36,9 +36,9 @@ WARM: dict[str, Any] = {"warm": 2}
 
 def leases(space: Namespace) -> dict[str, str]:
     """The uid of the pod that each name's Lease belongs to."""
-    found = json.loads(space.kubectl("get", "leases", "--selector=app.kubernetes.io/component=name", "--output=json"))
-    metas = [lease["metadata"] for lease in found["items"]]
-    return {meta["labels"][labels.NAME]: meta["ownerReferences"][0]["uid"] for meta in metas}
+    metas = [lease["metadata"] for lease in space.leases()]
+    names = [meta for meta in metas if meta.get("labels", {}).get("app.kubernetes.io/component") == "name"]
+    return {meta["labels"][labels.NAME]: meta["ownerReferences"][0]["uid"] for meta in names}
 
 
 def verb(place: Place, gateway: Gateway, word: str, login: str = "dev") -> str:
@@ -52,7 +52,8 @@ def test_a_name_takes_a_warm_sandbox_and_is_that_one_at_every_gateway(place: Pla
     before = names(place.filled(2))
     first = place.user(one, "dev=work").run("echo x > /tmp/mark; cat /etc/hostname; echo $SSHGATE_NAME")
     assert first == Ended(0, b"sandbox\nwork\n", b"")
-    (pod,) = place.pods(labels.CLAIMED)
+    # The name is written on the pod while the program starts.
+    (pod,) = until(lambda: [pod for pod in place.pods(labels.CLAIMED) if mark(pod, labels.NAME)], 20, "its name")
     assert pod["metadata"]["name"] in before
     assert (mark(pod, labels.NAME), mark(pod, labels.USER)) == ("work", labels.user_hash("dev"))
     assert note(pod, labels.KEPT_FOR) == "600"

@@ -16,9 +16,11 @@ from tests.lifecycle.place import Place, mark, names, staying
 from tests.rig.cluster import COMMAND
 from tests.rig.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone]
+pytestmark = pytest.mark.cluster
 
 GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+# Of nodes that are not for the tests beside these.
+OURS = {"key": "sshgate-test", "value": "present", "effect": "NoSchedule"}
 
 
 class Node:
@@ -125,10 +127,11 @@ def test_a_gpu_is_for_those_whom_the_policy_allows(place: Place, node: Callable[
 def test_a_pool_on_a_node_that_is_closed_waits_and_goes_on_when_it_opens(
     place: Place, node: Callable[..., Node]
 ) -> None:
-    closed = node()
+    closed = node({}, OURS)
     closed.appear()
     _kubectl("cordon", closed.name)
-    chosen = {"node_selector": {"sshgate-test": closed.name}, "warm": 2}
+    tolerations = [{"key": "sshgate-test", "operator": "Exists", "effect": "NoSchedule"}]
+    chosen = {"node_selector": {"sshgate-test": closed.name}, "tolerations": tolerations, "warm": 2}
     gateway = place.gateway(profiles={"there": {"extends": "default", **chosen}})
     until(lambda: "Unschedulable" in gateway.log(), 30, "the operator being told")
     waiting = names(place.pods(labels.WARM))
@@ -146,6 +149,7 @@ def test_a_pool_on_a_node_that_is_closed_waits_and_goes_on_when_it_opens(
     place.space.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
 
 
+@pytest.mark.alone
 def test_a_full_node_gives_a_warm_sandboxs_room_to_a_login(place: Place) -> None:
     """Three sandboxes are more than it has."""
     allocatable = json.loads(place.space.kubectl("get", "nodes", "--output=json"))["items"][0]["status"]["allocatable"]

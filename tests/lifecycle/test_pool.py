@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sshgate.lifecycle import schema as labels
+from sshgate.providers.kubernetes.allocator import EVICTION_SECONDS
 from tests.lifecycle.place import Place, mark, names, note, staying
 from tests.rig.cluster import IMAGE
 from tests.rig.gateway import STOP_LIMIT
@@ -42,7 +43,7 @@ def test_programs_in_a_warm_sandbox_have_their_terminal_size_environment_and_sta
     ssh = place.user(gateway)
     place.filled(4)
     until(lambda: _parked(place) == 12, 20, "three launchers in each of four sandboxes")
-    output = ssh.run("stty size; echo $LANG; tty; exit 7", options=("-tt", "-o", "SetEnv=LANG=C.UTF-8"))
+    output = ssh.run("stty size; echo $LANG; tty; exit 7", options=("-tt", "-o", "SetEnv=LANG=C.UTF-8"), stdin=None)
     assert output.status == 7
     assert b"C.UTF-8" in output.out
     assert b"/dev/pts/" in output.out
@@ -73,10 +74,10 @@ def test_what_was_claimed_ahead_is_not_counted_beside_a_named_sandbox(place: Pla
     place.filled(1)
     made = ssh.run("echo in", options=named)
     assert (made.status, made.out) == (0, b"in\r\n"), made.both
-    until(lambda: len(place.pods(labels.CLAIMED)) == 1, 5, "the named one alone")
+    until(lambda: len(place.pods(labels.CLAIMED)) == 1, 20, "the named one alone")
     place.filled(1)
     assert ssh.run("echo again", options=named).out == b"again\r\n"
-    until(lambda: len(place.pods(labels.CLAIMED)) == 1, 5, "the named one alone")
+    until(lambda: len(place.pods(labels.CLAIMED)) == 1, 20, "the named one alone")
     assert ssh.as_user("dev=work").run("end", options=("-s",)).status == 0
 
 
@@ -138,7 +139,7 @@ def test_warm_sandboxes_give_way_to_logins_under_the_limit(place: Place) -> None
         until(lambda: not place.pods(labels.WARM), 10, "the limit being kept")
         began = time.monotonic()
         third = ssh.run("true")
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < EVICTION_SECONDS
         assert (third.status, third.err) == (
             255,
             (
@@ -167,7 +168,7 @@ def test_a_full_quota_is_reported_at_once_and_warm_sandboxes_leave_it_to_logins(
         until(lambda: "pool.refused" in gateway.log(), 20, "the operator being told")
         began = time.monotonic()
         third = other.run("true")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < EVICTION_SECONDS
         assert third.status == 255
         assert b"the cluster's quota 'pods' is full" in third.err
         assert len(place.pods(labels.CLAIMED)) == 2

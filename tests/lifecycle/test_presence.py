@@ -28,8 +28,8 @@ HELD = LEASE_DURATION + 10.0
 
 def doors(place: Place) -> dict[str, LivenessEndpoint]:
     """Where each life answers, by the name of its Lease."""
-    leases = json.loads(place.space.kubectl("get", "leases", "--output=json"))["items"]
-    notes = {lease["metadata"]["name"]: lease["metadata"].get("annotations", {}) for lease in leases}
+    metas = [lease["metadata"] for lease in place.space.leases()]
+    notes = {meta["name"]: meta.get("annotations", {}) for meta in metas}
     return {
         name: msgspec.json.decode(note[labels.ENDPOINT], type=LivenessEndpoint) for name, note in notes.items() if note
     }

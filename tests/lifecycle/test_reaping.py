@@ -102,7 +102,7 @@ def test_who_says_goodbye_is_not_waited_for(space: Namespace, replica: MakeRepli
 
 
 def leases(space: Namespace) -> int:
-    return len(space.kubectl("get", "leases", "--output=name").split())
+    return len(space.leases())
 
 
 def test_deleting_the_anchor_deletes_what_gateways_made(space: Namespace, replica: MakeReplica, user: UserAt) -> None:
@@ -122,4 +122,5 @@ def test_deleting_the_anchor_deletes_what_gateways_made(space: Namespace, replic
 
 def instances(space: Namespace) -> list[str]:
     """Leases of lives, without the leader's, which may be an earlier gateway's."""
-    return [name for name in space.kubectl("get", "leases", "--output=name").split() if "sshgate-life-" in name]
+    names = [lease["metadata"]["name"] for lease in space.leases()]
+    return [name for name in names if "sshgate-life-" in name]

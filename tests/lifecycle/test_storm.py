@@ -79,6 +79,7 @@ def test_claims_of_two_gateways_that_are_killed_meanwhile_never_share_a_sandbox(
     until(lambda: not place.pods(), 60, "nothing being left")
 
 
+@pytest.mark.timeout(300)  # more than its own limits, and the end of the file's pods
 def test_a_burst_of_logins_on_a_smaller_pool_all_succeed(
     place: Place, record_property: Callable[[str, object], None]
 ) -> None:

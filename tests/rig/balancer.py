@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import yaml
 
 
 class Balancer:
@@ -19,6 +22,8 @@ class Balancer:
         self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
         self._turn = 0
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._loop = asyncio.new_event_loop()
         self._listening = threading.Event()
         self._stop = asyncio.Event()
@@ -26,13 +31,15 @@ class Balancer:
 
     @classmethod
     @contextlib.contextmanager
-    def before_server(cls, config: dict[str, Any]) -> Iterator[Balancer]:
-        """A proxy before the API server of a kubeconfig, which is changed to lead through it."""
+    def before_server(cls, kubeconfig: Path, directory: Path) -> Iterator[tuple[Balancer, dict[str, Any]]]:
+        """A proxy before the API server of a kubeconfig, and the settings of sandboxes that lead through it."""
+        config = yaml.safe_load(kubeconfig.read_text())
         cluster = config["clusters"][0]["cluster"]
         host, _, port = cluster["server"].removeprefix("https://").rstrip("/").partition(":")
         with cls([int(port)], host) as proxy:
             cluster |= {"server": f"https://127.0.0.1:{proxy.port}", "tls-server-name": host}
-            yield proxy
+            (directory / "kubeconfig").write_text(yaml.safe_dump(config))
+            yield proxy, {"kubeconfig": str(directory / "kubeconfig"), "api_timeout": "2s"}
 
     def __enter__(self) -> Balancer:
         self._thread.start()
@@ -54,6 +61,15 @@ class Balancer:
     def mend(self) -> None:
         """After ``cut``: as before."""
         self.ports = self._ports
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Nothing that is open or comes goes on while the body runs, as at a server whose process is stopped."""
+        self._loop.call_soon_threadsafe(self._flows.clear)
+        try:
+            yield
+        finally:
+            self._loop.call_soon_threadsafe(self._flows.set)
 
     def _break(self) -> None:
         for writer in tuple(self._open):
@@ -80,16 +96,16 @@ class Balancer:
             ends = {writer, back}
             self._open |= ends
             try:
-                await asyncio.gather(_copy(reader, back), _copy(there, writer))
+                await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
             finally:
                 self._open -= ends
                 back.close()
         writer.transport.abort() if not ports else writer.close()
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()

@@ -11,7 +11,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import yaml
 
 from sshgate.access.ledger import MemoryUserRecords
 from sshgate.broker.budget import KeptRecords
-from sshgate.broker.caller import BrokerConnections, Caller, Meter
+from sshgate.broker.caller import BrokerConnections, Caller, Meter, ModelRequest, Observer
 from sshgate.broker.server import Broker
 from sshgate.broker.sockets import LIMIT, SocketStream
 from sshgate.config import model as settings
@@ -34,6 +34,24 @@ from tests.rig.waiting import until
 KEY = "sk-ant-api03-canary-of-the-operator"
 CALLER = Caller("dev", ("staff",), "default", "pod-1", "uid-1", None)
 HI = {"model": "claude-test", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+
+
+class Unmetered:
+    """The ``Meter`` that admits everything and counts nothing."""
+
+    async def admit(self, request: ModelRequest) -> None:
+        pass
+
+    def observe(self, request: ModelRequest, status: int, headers: Mapping[str, str]) -> Observer:
+        return _NoObserver()
+
+
+class _NoObserver:
+    def feed(self, data: bytes) -> None:
+        pass
+
+    def finish(self) -> Mapping[str, str | int | float]:
+        return {}
 
 
 class Sandbox:

@@ -40,6 +40,8 @@ SCREEN = """() => {
   }
   return {type: active.type, cursor: [active.cursorX, active.cursorY], modes: {...terminal.modes}, cells};
 }"""
+# At one moment: a tab that goes between two looks would be waited for.
+STATES = "(tabs) => tabs.map(({dataset}) => dataset.state ?? '')"
 VIOLATIONS = """
 globalThis.violations = [];
 document.addEventListener("securitypolicyviolation", ({violatedDirective, blockedURI}) =>
@@ -113,7 +115,8 @@ class Tab:
 
     def sessions(self) -> list[str]:
         """The states of all tabs of the page, in their order."""
-        return [tab.get_attribute("data-state") or "" for tab in self.page.locator("#tabs .tab").all()]
+        states: list[str] = self.page.locator("#tabs .tab").evaluate_all(STATES)
+        return states
 
     def wait_state(self, state: str) -> Tab:
         """Return when the shown session is in this state."""
@@ -132,6 +135,12 @@ class Tab:
         """Return when a notice says this."""
         self.page.locator(".notice", has_text=text).first.wait_for()
 
+    def search(self, words: str) -> None:
+        """Open the search, which is fetched when first wanted, and type these."""
+        self.page.keyboard.press("Control+Shift+F")
+        self.page.locator(".search input:focus").wait_for()
+        self.type(words)
+
     # --- the terminal ---
 
     def type(self, text: str) -> None:
@@ -143,10 +152,17 @@ class Tab:
         until(lambda: self.lines()[-1].rstrip().endswith(("$", "#")), PATIENCE, "a prompt")
         return self
 
+    def focused(self) -> Tab:
+        """Return when the terminal has the focus.
+
+        A dialog or a menu that has just gone gives it back a moment later: no hand is that fast.
+        """
+        self.page.locator(".xterm-helper-textarea:focus").wait_for(state="attached")
+        return self
+
     def run(self, command: str, answer: str) -> None:
         """Type a command; return when a line of the screen is its answer."""
-        self.prompt()
-        self.type(f"{command}\n")
+        self.prompt().focused().type(f"{command}\n")
         self.wait_line(answer)
 
     def lines(self) -> list[str]:
@@ -158,7 +174,10 @@ class Tab:
 
     def wait_line(self, wanted: str, limit: float = PATIENCE) -> None:
         """Return when a line is exactly this."""
-        until(lambda: wanted in [line.rstrip() for line in self.lines()], limit, f"a line {wanted!r}")
+        try:
+            until(lambda: wanted in [line.rstrip() for line in self.lines()], limit, f"a line {wanted!r}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the screen ends with {self.lines()[-8:]}") from None
 
     def screen(self) -> dict[str, Any]:
         """Everything that is drawn, and how the terminal would answer."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.rig import rights
+from tests.rig import api, rights
 from tests.rig.waiting import until
 
 COMMAND = Path(__file__).resolve().parents[1] / "cluster" / "cluster"
@@ -64,7 +64,7 @@ def recover() -> None:
     """End an outage for good; returns when the node takes pods.
 
     What watches an API server that was away looks again only after up to a minute. Some 20 s after the outage the node
-    controller then takes a node for lost whose heartbeats it has not seen, 40 s later it taints it, and pods of other
+    controller then takes a node for lost whose heartbeats have stopped, 40 s later it taints it, and pods of other
     tests find no node. A part that begins anew looks at once.
     """
     for name in ("apiserver", "containerd"):
@@ -77,8 +77,7 @@ def recover() -> None:
 
 
 def _takes_pods(since: datetime) -> bool:
-    argv = [str(COMMAND), "kubectl", "get", "nodes", "--output=json"]
-    nodes = json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)["items"]
+    nodes = api.ask("GET", "/api/v1/nodes")["items"]
     beats = [
         condition["status"] == "True" and datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since
         for node in nodes
@@ -112,7 +111,15 @@ class Namespace:
 
     def pods(self) -> list[dict[str, Any]]:
         """Every pod that is there, also one that is on its way out."""
-        found: list[dict[str, Any]] = json.loads(self.kubectl("get", "pods", "--output=json"))["items"]
+        return self.objects("pods")
+
+    def leases(self) -> list[dict[str, Any]]:
+        """Every Lease that is there."""
+        return self.objects("leases", "apis/coordination.k8s.io/v1")
+
+    def objects(self, kind: str, group: str = "api/v1") -> list[dict[str, Any]]:
+        """Every object of a kind (the plural) that is there. Raises ``api.Refused``."""
+        found: list[dict[str, Any]] = api.ask("GET", f"/{group}/namespaces/{self.name}/{kind}")["items"]
         return found
 
     def living(self) -> list[str]:
@@ -134,13 +141,13 @@ def namespace(labels: dict[str, str] | None = None) -> Iterator[Namespace]:
 
 def _namespace(place: Namespace, labels: dict[str, str] | None) -> Iterator[Namespace]:
     metadata = {"name": place.name, "labels": RESTRICTED if labels is None else labels}
-    place.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    api.ask("POST", "/api/v1/namespaces", {"metadata": metadata})
     try:
         # Pods are refused until the controller has made this. An API server that was restarted forbids its first
         # watches, and it waits longer each time: up to two minutes, of which the end of the test before takes some.
-        until(lambda: "default" in place.kubectl("get", "serviceaccounts", "--output=name"), 100, "the service account")
+        until(lambda: place.objects("serviceaccounts"), 100, "the service account")
         rights.grant(place.name)
         rights.kubeconfig(place.name, rights.ACCOUNT, place.kubeconfig, place.gateway)
         yield place
     finally:
-        place.kubectl("delete", "namespace", place.name, "--wait=false")
+        api.ask("DELETE", f"/api/v1/namespaces/{place.name}")

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from tests.rig import api
 from tests.rig.cluster import Namespace, kubeconfig
 from tests.rig.manifests import (
     COMMAND,
@@ -100,11 +101,11 @@ class Deployed:
         self.rolled()
 
     def pods(self) -> list[str]:
-        """Names of the gateway's pods that nobody has told to end."""
+        """Names of the gateway's pods that are not ending."""
         return self.gateway.living()
 
     def log(self) -> str:
-        """What all gateways have said lately, and what their pods complain of."""
+        """What all gateways have logged lately, and what their pods complain of."""
         words = ("logs", "--selector=app.kubernetes.io/name=sshgate", "--tail=60", "--prefix", "--all-containers")
         return self.gateway.kubectl(*words) + self.gateway.kubectl("get", "events", "--sort-by=.lastTimestamp")
 
@@ -187,11 +188,11 @@ def remove() -> None:
 
 def remains() -> list[str]:
     """What is still there of the objects that an overlay brings, and of all that was made in its namespaces."""
-    kinds = "namespaces,priorityclasses,validatingadmissionpolicies,validatingadmissionpolicybindings"
+    admission = "apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
+    kinds = "api/v1/namespaces", "apis/scheduling.k8s.io/v1/priorityclasses", f"{admission}ies", f"{admission}ybindings"
     ours = {thing["metadata"]["name"] for thing in objects("k3s") if "namespace" not in thing["metadata"]}
-    found = [name for name in kubectl("get", kinds, "--output=name").split() if name.partition("/")[2] in ours]
-    pods = json.loads(kubectl("get", "pods", "--all-namespaces", "--output=json"))["items"]
-    return found + [pod["metadata"]["name"] for pod in pods if pod["metadata"]["namespace"] in ours]
+    metas = [thing["metadata"] for kind in (*kinds, "api/v1/pods") for thing in api.ask("GET", f"/{kind}")["items"]]
+    return [meta["name"] for meta in metas if meta.get("namespace", meta["name"]) in ours]
 
 
 def _namespace(name: str, admin: Path) -> Namespace:

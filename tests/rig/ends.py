@@ -30,6 +30,7 @@ class TestClient:
 
     def leave(self) -> None:
         self._gone.set()
+        self.input.discard()
 
     async def read(self) -> bytes | None:
         chunk = await self.input.get()

@@ -28,6 +28,8 @@ KEYS = {
     "Delete": "\ue017",
     "Tab": "\ue004",
 }
+REPORT = """() => addEventListener("securitypolicyviolation", ({violatedDirective, blockedURI}) =>
+  console.error(`${violatedDirective}: ${blockedURI}`))"""
 # Dark and without a graphics card, as the other browser is; and it calls nobody.
 PREFERENCES = {
     "webgl.disabled": True,
@@ -48,6 +50,8 @@ class Firefox:
         self._place = place
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._number = 0
+        self.complaints: list[str] = []
+        """Errors on the console, of scripts, and what the content security policy has refused."""
         # Playwright's loop runs in the thread of the tests.
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -75,6 +79,8 @@ class Firefox:
         self._reader.start()
         self._do(self._connect(f"{found[1]}/session"))
         self.ask("session.new", capabilities={})
+        self.ask("session.subscribe", events=["log.entryAdded"])
+        self.ask("script.addPreloadScript", functionDeclaration=REPORT)
         self._context = self.ask("browsingContext.create", type="tab")["context"]
         return self
 
@@ -85,6 +91,9 @@ class Firefox:
         self._program.kill()
         self._program.wait()
         self._reader.join()
+        # Else its end is reported as a failure of whatever test runs when the collector comes by.
+        assert self._program.stderr is not None
+        self._program.stderr.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -141,6 +150,8 @@ class Firefox:
         self._listening = asyncio.create_task(self._listen(self._socket))
 
     async def _disconnect(self) -> None:
+        # Closed first: a session that ends around an open socket leaves its connection to the collector.
+        await self._socket.close()
         self._listening.cancel()
         await self._session.close()
 
@@ -158,5 +169,7 @@ class Firefox:
             if message.type is not WSMsgType.TEXT:
                 continue
             found = json.loads(message.data)
+            if found.get("method") == "log.entryAdded" and found["params"]["level"] == "error":
+                self.complaints.append(found["params"]["text"])
             if found.get("id") in self._answers:
                 self._answers.pop(found["id"]).set_result(found)

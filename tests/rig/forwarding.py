@@ -48,7 +48,7 @@ def master(ssh: Ssh, place: Path, *options: str) -> Iterator[tuple[str, ...]]:
 
 @contextmanager
 def session(ssh: Ssh, command: str, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A client whose program has said its first line, and that line. It is ended with the block."""
+    """A client whose program has printed its first line, and that line. It is ended with the block."""
     client = ssh.start(command, options=options)
     try:
         assert client.stdout is not None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ import yaml
 
 from sshgate.providers.local import cgroup
 from sshgate.providers.local.provider import ETC_PREFIX
+from tests.rig import keys
 from tests.rig.cluster import IMAGE, RUNTIME_CLASS, Namespace
 from tests.rig.processes import Seen, alive, descendants, resident
 from tests.rig.waiting import until
@@ -29,6 +32,18 @@ GONE_LIMIT = 10.0
 # Room for tests that open many at once; limits have tests of their own.
 LIMITS = {"sandboxes_per_user": 60, "sandboxes": 200, "connections_per_source": 300, "unauthenticated": 300}
 SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+# Above those of services, below Kubernetes' node ports and those that Linux gives away (ip_local_port_range).
+PORTS = (12_000, 30_000)
+# Lines of a gateway's log that are shown below a test that failed.
+LAST_LINES = 40
+
+_started: list[Gateway] = []
+
+
+def running() -> list[Gateway]:
+    """The gateways of this process of tests that have not ended."""
+    _started[:] = [one for one in _started if one.process is not None and one.process.poll() is None]
+    return _started
 
 
 @dataclass
@@ -58,8 +73,11 @@ class Gateway:
         return resident(self.pid)
 
     def log(self) -> str:
-        """All that it has told its operator, over all its lives."""
+        """All that it has logged, over all its runs."""
         return (self.place / "log").read_text(errors="replace")
+
+    def last_lines(self) -> str:
+        return "\n".join(self.log().splitlines()[-LAST_LINES:])
 
     def start(self) -> None:
         """Returns when it answers with its banner. Raises ``AssertionError`` with its log when it does not."""
@@ -75,6 +93,8 @@ class Gateway:
                 env={**os.environ, **self.environment},
                 start_new_session=True,
             )
+        if not any(one is self for one in running()):
+            _started.append(self)
         until(self._answers, 30, "the gateway answering")
 
     def _answers(self) -> bool:
@@ -130,6 +150,7 @@ def configured(place: Path, space: Namespace | None, host: str = "127.0.0.1", **
     ``sections`` are parts of its configuration, merged over what tests need. SSHGATE_LOOP picks its event loop.
     """
     (place / "users").mkdir()
+    keys.of_host(place / "host")
     port = free_port()
     provider = "local" if space is None else "kubernetes"
     settings: dict[str, Any] = {
@@ -156,8 +177,13 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """A port on loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on loopback that nothing listens on now.
+
+    None that the kernel gives to connections and to those who ask for any port: a gateway that was killed could not
+    have it back.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -147,10 +147,12 @@ def whole(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def fake_api(host: str = "127.0.0.1", made: FakeApi | None = None) -> Iterator[FakeApi]:
+def fake_api(
+    host: str = "127.0.0.1", made: FakeApi | None = None, loop: asyncio.AbstractEventLoop | None = None
+) -> Iterator[FakeApi]:
     """Serve in a thread of its own while the body runs."""
     api = made if made is not None else FakeApi()
-    loop = asyncio.new_event_loop()
+    loop = loop or asyncio.new_event_loop()
     ready = threading.Event()
     stop = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What runs on this machine, as /proc tells it."""
+"""What runs on this machine, as /proc shows it."""
 
 from __future__ import annotations
 

@@ -80,12 +80,17 @@ class Relay:
             self._start(self._pass, far, near, self._slow)
 
     def _pass(self, source: socket.socket, sink: socket.socket, slow: int | None) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while chunk := source.recv(CHUNK if slow is None else PIECE):
                 sink.sendall(chunk)
                 if slow is not None:
                     time.sleep(len(chunk) / slow)
             sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            # Broken, not ended: the other end would wait for ever, such as a browser for an answer.
+            for end in (source, sink):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
         with self._lock:
             # The second of the two directions closes both.
             if source in self._open and sink in self._open:

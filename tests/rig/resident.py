@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sshgate.hold.frames import HEAD, HELLO, OFFSET, Kind
-from sshgate.hold.line import SOURCE, FrameReader
+from sshgate.hold.line import LONGEST, SOURCE
+from sshgate.sandbox.framing import FrameReader
 
 # It looks for idle shells more often than usual.
 MAIN = (
@@ -41,7 +42,7 @@ class Attached:
         os.close(theirs_in)
         os.close(theirs_out)
         assert os.read(self.come, 64) == greeting
-        self._reader = FrameReader()
+        self._reader = FrameReader(HEAD, LONGEST)
         self.frames: list[tuple[int, bytes]] = []
         self.typed = 0
         self.ended = False

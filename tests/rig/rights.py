@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.rig.manifests import ROOT, kubectl
+from tests.rig import api
+from tests.rig.manifests import ROOT
 
 ROLE = ROOT / "manifests" / "base" / "sandboxes" / "role.yaml"
 ACCOUNT = "sshgate"
@@ -43,19 +43,25 @@ def without(rules: dict[str, Any], right: tuple[str, str, str]) -> dict[str, Any
 
 def grant(namespace: str) -> None:
     """An account with exactly these rights."""
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": namespace}}
-    apply(account, *role(namespace))
+    api.ask("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": ACCOUNT}})
+    for thing in role(namespace):
+        api.ask("POST", _path(thing), thing)
 
 
-def apply(*things: dict[str, Any]) -> None:
-    """Make or change objects."""
-    kubectl("apply", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(things)}))
+def change(rules: dict[str, Any]) -> None:
+    """Another Role in place of the one of its name."""
+    api.ask("PUT", f"{_path(rules)}/{rules['metadata']['name']}", rules)
+
+
+def _path(thing: dict[str, Any]) -> str:
+    return f"/apis/{thing['apiVersion']}/namespaces/{thing['metadata']['namespace']}/{thing['kind'].lower()}s"
 
 
 def kubeconfig(namespace: str, account: str, admin: Path, place: Path) -> Path:
     """A file that leads to the cluster as this account: the administrator's, with a token in place of a key."""
     config = yaml.safe_load(admin.read_text())
-    token = kubectl("--namespace", namespace, "create", "token", account, "--duration=12h").strip()
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+    token = api.ask("POST", path, {"spec": {"expirationSeconds": 12 * 3600}})["status"]["token"]
     config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
     place.touch(mode=0o600)
     place.write_text(yaml.safe_dump(config))

@@ -1,4 +1,4 @@
-"""What a gateway tells machines: its health, its metrics, its audit file."""
+"""What a gateway shows to machines: its health, its metrics, its audit file."""
 
 from __future__ import annotations
 

@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.rig.waiting import until
 
 PATIENCE = 60.0
+# Nobody ever types at this.
+_SILENT, _ = os.pipe()
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What a client said and how it ended."""
+    """What a client printed and how it ended."""
 
     status: int
     out: bytes
@@ -51,7 +54,7 @@ class Ssh:
                 assert self.as_user(f"{self.user}={name}").run("end", options=("-s",)).status == 0
 
     def options(self) -> list[str]:
-        """What every OpenSSH program is told here, as ``-o`` words."""
+        """What every OpenSSH program is given here, as ``-o`` words."""
         settings = (
             "IdentitiesOnly=yes", "IdentityAgent=none", "BatchMode=yes", "StrictHostKeyChecking=accept-new",
             f"UserKnownHostsFile={self.place}/known_hosts", f"IdentityFile={self.key}", "HostKeyAlias=gateway",
@@ -64,7 +67,7 @@ class Ssh:
         return ["ssh", *options, *self.options(), "-p", str(self.port), "-l", self.user, self.host, "--", *command]
 
     def start(self, *command: str | bytes, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        """A client with pipes; whoever starts it ends it."""
+        """A client with pipes; its caller ends it."""
         pipe = subprocess.PIPE
         return subprocess.Popen(
             self.argv(*command, options=options), stdin=pipe, stdout=pipe, stderr=pipe, env=environment()
@@ -72,7 +75,7 @@ class Ssh:
 
     @contextmanager
     def running(self, command: str = "echo up; exec sleep 600") -> Iterator[subprocess.Popen[bytes]]:
-        """A client whose program has said its first line, ``up``. It is killed with the block."""
+        """A client whose program has printed its first line, ``up``. It is killed with the block."""
         client = self.start(command)
         try:
             assert client.stdout is not None
@@ -86,14 +89,15 @@ class Ssh:
         self,
         *command: str | bytes,
         options: tuple[str, ...] = (),
-        stdin: bytes = b"",
+        stdin: bytes | None = b"",
         limit: float = PATIENCE,
         environ: dict[str, str] | None = None,
     ) -> Ended:
-        """A client from start to end. Raises ``TimeoutExpired``."""
+        """A client from start to end. With ``None`` its input does not end. Raises ``TimeoutExpired``."""
+        source: dict[str, Any] = {"stdin": _SILENT} if stdin is None else {"input": stdin}
         done = subprocess.run(
             self.argv(*command, options=options),
-            input=stdin,
+            **source,
             capture_output=True,
             timeout=limit,
             check=False,
@@ -105,7 +109,7 @@ class Ssh:
 def end(client: subprocess.Popen[bytes], limit: float = 20.0) -> None:
     """End a client that waits. Raises ``AssertionError``.
 
-    TERM again and again: a signal that comes just before OpenSSH's client begins to wait is only seen at its next
+    TERM again and again: a signal that comes just before OpenSSH's client begins to wait is only noticed at its next
     input.
     """
 

@@ -16,7 +16,7 @@ from tests.rig.waiting import until
 
 @contextmanager
 def sshd(place: Path) -> Iterator[Ssh]:
-    """A server with its files in the empty directory ``place``, and a user at it: root, or whoever runs this."""
+    """A server with its files in the empty directory ``place``, and a user at it: root, or the user who runs this."""
     place.chmod(0o700)
     (place / "authorized_keys").write_text(make_key(place / "id") + "\n")
     make_key(place / "host")

@@ -21,7 +21,7 @@ FLOOD = 1 << 20
 
 
 class OnTerminal:
-    """Runs ``argv`` with a terminal of the given size; ``said`` is what came and was not yet matched."""
+    """Runs ``argv`` with a terminal of the given size; ``output`` is what came and was not yet matched."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class OnTerminal:
             self.client.wait()
 
     def resize(self, columns: int, rows: int) -> None:
-        """Change the window; the kernel tells the client by SIGWINCH."""
+        """Change the window; the kernel notifies the client by SIGWINCH."""
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, keys: bytes | str) -> None:
@@ -91,7 +91,7 @@ class OnTerminal:
         return total
 
     def until_end(self, limit: float = 20.0) -> int:
-        """Wait for the client's end; its exit status. What it said last is in ``said``."""
+        """Wait for the client's end; its exit status. What it printed last is in ``output``."""
         deadline = time.monotonic() + limit
         while self._take(max(deadline - time.monotonic(), 0.01)):
             assert time.monotonic() < deadline, f"the client did not end within {limit:g} s: {self.output[-2000:]!r}"

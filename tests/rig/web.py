@@ -240,3 +240,13 @@ class Tab:
         transport = self.socket._response.connection.transport  # type: ignore[union-attr]
         assert transport is not None
         transport.abort()
+
+
+async def shell(page: Browser) -> Tab:
+    """A new session at whose shell somebody has typed."""
+    made = await page.new()
+    tab = Tab(page, made["id"])
+    await tab.open(made["ticket"])
+    await tab.type(b"echo rea''dy\n")
+    await tab.see(b"ready\r\n")
+    return tab

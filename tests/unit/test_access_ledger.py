@@ -29,13 +29,20 @@ def test_a_revoked_token_is_lost_until_it_would_have_ended() -> None:
     assert set(issued.with_token(token("c", 100.0, 200.0), 100.0).tokens) == {"c"}
 
 
-def test_revoking_makes_no_room() -> None:
+def test_only_good_tokens_count_and_a_revoked_one_stays_lost_when_it_makes_room() -> None:
     issued = Issued()
     for number in range(MOST_TOKENS):
-        issued = issued.with_token(token(str(number)), 0.0).revoked(str(number), 0.0)
-    with pytest.raises(LimitReached, match="another can be made in"):
+        issued = issued.with_token(token(str(number), ends=7200.0 + number), 0.0)
+    with pytest.raises(LimitReached, match="revoke one, or wait 2 h"):
         issued.with_token(token("more"), 0.0)
-    assert issued.with_token(token("more", ends=300.0), 100.0).tokens.keys() == {"more"}
+    issued = issued.revoked("5", 0.0).revoked("3", 0.0).with_token(token("more", ends=9000.0), 0.0)
+    assert len(issued.tokens) == MOST_TOKENS
+    assert [issued.lost(one, 0.0, token=True) for one in ("3", "5", "4", "more")] == [True, True, False, False]
+    issued = issued.with_token(token("last", ends=9000.0), 0.0)
+    with pytest.raises(LimitReached):
+        issued.with_token(token("none"), 0.0)
+    assert issued.lost("5", 0.0, token=True)
+    assert issued.with_token(token("late", ends=9999.0), 9000.0).tokens.keys() == {"late"}
 
 
 def test_logouts_that_are_forgotten_take_older_logins_along() -> None:

@@ -28,6 +28,7 @@ class Echo(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         self._transport.write(f"{self._peer.source} {self._peer.server} ".encode())
 
     def data_received(self, data: bytes) -> None:

@@ -22,6 +22,13 @@ def test_the_variables_lead_to_the_port_and_hold_no_key() -> None:
     assert found["OPENAI_BASE_URL"] == "http://127.0.0.1:4711/openai/v1"
     assert found["GOOGLE_GEMINI_BASE_URL"] == "http://127.0.0.1:4711/gemini"
     assert {value for name, value in found.items() if "KEY" in name or "TOKEN" in name} == {PLACEHOLDER}
+    # Aider, in any profile with models: which model, where it is, and none of its questions.
+    assert found["AIDER_ANTHROPIC_API_KEY"] == PLACEHOLDER
+    assert found["OPENAI_API_BASE"] == found["OPENAI_BASE_URL"]
+    assert found["GEMINI_API_BASE"] == found["GOOGLE_GEMINI_BASE_URL"] + "/v1beta"
+    assert defaults(Profile(models=("openai",))) == {
+        f"AIDER_{name}": "false" for name in ("GITIGNORE", "SHOW_RELEASE_NOTES", "ANALYTICS", "CHECK_UPDATE")
+    }
     assert routes(NONE, 4711) == defaults(NONE) == {}
     assert defaults(Profile(models=("gemini",)))["GEMINI_CLI_TRUST_WORKSPACE"] == "true"
     assert script(NONE, 4711) == b""
@@ -81,7 +88,8 @@ def test_settings_files_are_written_where_there_is_none(tmp_path: Path) -> None:
     claude = json.loads((tmp_path / ".claude/settings.json").read_text())
     assert claude["env"]["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:4712/anthropic"
     assert json.loads((tmp_path / ".gemini/settings.json").read_text())
-    assert json.loads((tmp_path / ".config/opencode/opencode.json").read_text())
+    opencode = json.loads((tmp_path / ".config/opencode/opencode.json").read_text())["provider"]["anthropic"]["options"]
+    assert opencode == {"baseURL": "http://127.0.0.1:4712/anthropic/v1", "apiKey": PLACEHOLDER}
     mine.unlink()
     subprocess.run(["sh", "-c", script(ALL, 4712)], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, check=True)
     assert tomllib.loads(mine.read_text())["model_provider"] == "sshgate"

@@ -20,6 +20,7 @@ from sshgate.broker.sockets import LIMIT, SocketStream
 from sshgate.config.model import Config, GitHost, Profile
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Record
+from tests.rig.broker import Unmetered
 from tests.unit.outside_world import CALLER
 
 TOKEN = "ghp_canary"
@@ -115,7 +116,7 @@ async def sandbox(
         host = GitHost(tmp_path / "token", f"http://127.0.0.1:{upstream.port}", tuple(allow), push)
         profile = Profile(git=(HOST,))
         records: list[Record] = []
-        broker = Broker(Config(git={HOST: host}, profiles={"default": profile}), Events(records.append))
+        broker = Broker(Config(git={HOST: host}, profiles={"default": profile}), Events(records.append), Unmetered())
         await broker.open()
 
         async def came(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,9 @@ from sshgate.broker.sockets import LIMIT, SocketStream
 from sshgate.config.model import Address, Broker, Config
 from sshgate.errors import ConfigError
 from sshgate.stream.interfaces import Stream
+from tests.rig.waiting import until
+from tests.unit.far_end import FarEnd
+from tests.unit.outside_world import authority
 
 CALLER = Caller("dev", ("staff", "all"), "default", "pod-1", "uid-1", "work")
 KEYS = {"anthropic": "sk-brought"}
@@ -79,6 +84,28 @@ async def test_it_carries_who_asks_the_keys_and_the_bytes(settings: Broker) -> N
     async with listening(settings) as echo:
         assert await exchanged(RemoteBroker(settings), b"hello" * 50_000) == b"HELLO" * 50_000
     assert echo.served == [(CALLER, KEYS)]
+
+
+async def test_pieces_go_on_without_a_task_and_none_overtakes_one_that_waits(settings: Broker) -> None:
+    far = FarEnd()
+    far.room.set()
+    async with listening(settings), asyncio.timeout(20):
+        serving = asyncio.create_task(RemoteBroker(settings).serve(far, CALLER))
+        for piece in (b"a", b"b", b"c"):
+            far.says.put(piece)
+            await asyncio.to_thread(until, partial(far.written.endswith, piece.upper()))
+        assert not far.waits
+        far.room.clear()
+        far.says.put(b"d")
+        await asyncio.to_thread(until, lambda: far.waits > 0)
+        far.says.put(b"e")
+        await asyncio.sleep(0.1)
+        far.room.set()
+        far.says.put(b"f")
+        far.says.put_eof()
+        await serving
+    assert far.written == b"ABCDEF"
+    assert far.closed
 
 
 async def test_a_broker_that_comes_late_is_waited_for(settings: Broker) -> None:
@@ -151,3 +178,51 @@ def test_a_short_secret_is_refused(settings: Broker) -> None:
     settings.secret.write_bytes(b"short\n")
     with pytest.raises(ConfigError, match="fewer than 32 bytes"):
         RemoteBroker(settings)
+
+
+async def test_with_a_certificate_all_is_tls_and_no_other_broker_is_trusted(
+    settings: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(remote, "CONNECT_SECONDS", 1.0)
+    assert settings.listen is not None
+    named = replace(settings, listen=replace(settings.listen, host="localhost"))
+    certificate, private = tmp_path / "ca.pem", tmp_path / "ca.key"
+    authority(tmp_path, ["localhost"])
+    secured = replace(named, certificate=certificate, private_key=private)
+    gateway = replace(named, certificate=tmp_path / "known.pem")
+    shutil.copy(certificate, tmp_path / "known.pem")
+    (tmp_path / "other").mkdir()
+    stranger, _ = authority(tmp_path / "other", ["localhost"])
+
+    async def asked(settings: Broker) -> bytes:
+        near, far = socket.socketpair()
+        serving = asyncio.create_task(
+            RemoteBroker(settings).serve(SocketStream(*await asyncio.open_connection(sock=far, limit=LIMIT)), CALLER)
+        )
+        reader, writer = await asyncio.open_connection(sock=near)
+        writer.write(b"hello" * 50_000)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while len(answer) < 250_000 and (data := await reader.read(65536)):
+                answer += data
+        writer.close()
+        await serving
+        return answer
+
+    async with listening(secured) as echo:
+        port = settings.listen.port
+        with monkeypatch.context() as bounds:
+            bounds.setattr(remote, "MOST_UNPROVEN", 2)
+            bounds.setattr(remote, "PREAMBLE_SECONDS", 60.0)
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            async with asyncio.timeout(10):
+                assert await silent[2][0].read() == b""  # a handshake takes a place
+            for _, writer in silent:
+                writer.close()
+        assert await asked(gateway) == b"HELLO" * 50_000
+        for other in (named, replace(named, certificate=stranger), replace(gateway, listen=settings.listen)):
+            assert await asked(other) != b"HELLO" * 50_000
+    assert len(echo.served) == 1
+    with pytest.raises(ConfigError, match=r"broker\.certificate"):
+        BrokerListener(replace(secured, private_key=tmp_path / "other" / "ca.key"), echo)

@@ -15,14 +15,14 @@ import aiohttp
 import pytest
 
 from sshgate.broker import models
-from sshgate.broker.caller import Caller, ModelRequest, Observer, Unmetered
+from sshgate.broker.caller import Caller, ModelRequest, Observer
 from sshgate.broker.server import Broker
 from sshgate.broker.sockets import LIMIT, SocketStream
 from sshgate.config import model as settings
 from sshgate.config.model import Config
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events
-from tests.rig.broker import HI, KEY, sandbox
+from tests.rig.broker import HI, KEY, Unmetered, sandbox
 from tests.rig.messages import ANSWER, FakeApi, fake_api
 
 
@@ -393,7 +393,7 @@ async def test_connections_of_a_sandbox_are_bounded(api: FakeApi, tmp_path: Path
 
 
 async def test_one_users_sandboxes_leave_room_for_others() -> None:
-    broker = Broker(Config(broker=settings.Broker(connections=16, connections_per_sandbox=3)), Events())
+    broker = Broker(Config(broker=settings.Broker(connections=16, connections_per_sandbox=3)), Events(), Unmetered())
     await broker.open()
     serving: list[asyncio.Task[None]] = []
     held: list[asyncio.StreamWriter] = []

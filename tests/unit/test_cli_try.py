@@ -111,13 +111,13 @@ LINK = "http://127.0.0.1:31000/#login=x"
 
 def test_the_line_to_paste() -> None:
     options = "-i keys/dev_ed25519 -o IdentitiesOnly=yes -o UserKnownHostsFile=keys/known_hosts"
-    text = try_.invitation(2222, Path("keys"), LINK)
+    text = try_.instructions(2222, Path("keys"), LINK)
     assert f"\n  ssh -p 2222 {options} dev@127.0.0.1\n" in text
     assert f"\n  sftp -P 2222 {options} dev@127.0.0.1\n" in text
 
 
 def test_the_lines_for_the_clients_configuration(tmp_path: Path) -> None:
-    text = try_.invitation(2222, tmp_path / "my keys", LINK)
+    text = try_.instructions(2222, tmp_path / "my keys", LINK)
     block = text[text.index("  Host sandbox") : text.index("Ctrl-C")]
     (tmp_path / "config").write_text(block)
     shown = subprocess.run(
@@ -134,7 +134,7 @@ def test_the_line_to_paste_survives_odd_directories(name: str, absolute: bool, t
     directory = tmp_path / name if absolute else Path(name)
     (tmp_path / name).mkdir(parents=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name / "dev_ed25519"], check=True)
-    line = next(line for line in try_.invitation(22, directory, LINK).splitlines() if line.startswith("  ssh "))
+    line = next(line for line in try_.instructions(22, directory, LINK).splitlines() if line.startswith("  ssh "))
     words = shlex.split(line)
     shown = subprocess.run(
         [words[0], "-G", "-F", "none", *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=True

@@ -17,7 +17,8 @@ from sshgate.forwarding.destinations import (
     offers_agent,
     own_addresses,
 )
-from sshgate.forwarding.relay import LONGEST, FrameReader, ProtocolError, frame, opening
+from sshgate.forwarding.relay import LONGEST, frame, opening
+from sshgate.sandbox.framing import FrameReader, ProtocolError
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost.", "a.localhost", "", "ip6-localhost"])
@@ -126,11 +127,11 @@ def test_frames_come_whole_however_they_are_cut() -> None:
     sent = [(inside.DATA, 7, b"abc"), (inside.EOF, 7, b""), (inside.DATA, 8, bytes(inside.CHUNK))]
     wire = b"".join(frame(*one) for one in sent)
     for size in (1, 5, 1000, len(wire)):
-        reader = FrameReader()
+        reader = FrameReader(inside.HEAD, LONGEST)
         pieces = [wire[at : at + size] for at in range(0, len(wire), size)]
         assert [one for piece in pieces for one in reader.feed(piece)] == sent
 
 
 def test_a_frame_longer_than_the_relay_ever_sends_is_somebody_else() -> None:
     with pytest.raises(ProtocolError):
-        list(FrameReader().feed(frame(inside.DATA, 1, bytes(LONGEST + 1))))
+        list(FrameReader(inside.HEAD, LONGEST).feed(frame(inside.DATA, 1, bytes(LONGEST + 1))))

@@ -9,14 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from sshgate.forwarding import inside
-from sshgate.forwarding.relay import _SOURCE, Frame, FrameReader, frame
+from sshgate.forwarding.relay import _SOURCE, LONGEST, frame
+from sshgate.sandbox.framing import FrameReader
 
 
 class Relay:
@@ -24,8 +27,8 @@ class Relay:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self._reader = FrameReader()
-        self.frames: list[Frame] = []
+        self._reader = FrameReader(inside.HEAD, LONGEST)
+        self.frames: list[tuple[int, int, bytes]] = []
 
     def say(self, *frames: bytes) -> None:
         assert self.process.stdin is not None
@@ -84,6 +87,24 @@ def test_a_connection_is_not_taken_for_the_one_that_had_its_descriptor(relay: Re
         assert not [output for output in relay.frames if output[1] == 2]
 
 
+def test_both_ends_of_its_own_connections_send_at_once() -> None:
+    made = inside.Relay()
+    made.listen(1, to(0)[:3])
+    listener = made.listeners[1]
+    port = listener.socks[0].getsockname()[1]
+    made.open(2, to(port))
+    dialled = made.streams[2]
+    if dialled.connecting:
+        made.connected(dialled)
+    made.accept(listener, listener.socks[0].fileno())
+    accepted = made.streams[inside.ACCEPTED_FROM]
+    for stream in (dialled, accepted):
+        assert stream.sock is not None
+        assert stream.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        made.forget(stream)
+    made.unlisten(listener)
+
+
 def test_a_sandbox_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the kernel has no IPv6: the socket cannot even be made."""
     make = socket.socket
@@ -98,3 +119,60 @@ def test_a_sandbox_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch)
     port = int.from_bytes(inside.bind(listener, to(0)[:3]), "big")
     assert [sock.getsockname() for sock in listener.socks] == [("127.0.0.1", port)]
     listener.socks[0].close()
+
+
+def test_who_sends_to_a_peer_that_has_closed_gets_to_know(relay: Relay) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        relay.say(frame(inside.OPEN, 1, to(listening.getsockname()[1])))
+        relay.until(inside.OPENED, 1)
+        other, _ = listening.accept()
+        other.close()
+        relay.until(inside.EOF, 1)
+        for _ in range(100):  # the first piece is answered by a reset
+            relay.say(frame(inside.DATA, 1, b"a piece"))
+            relay.hear(0.05)
+            if (inside.CLOSE, 1, b"") in relay.frames:
+                break
+    assert (inside.CLOSE, 1, b"") in relay.frames
+
+
+def test_a_peer_that_takes_its_last_bytes_slowly_gets_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    made = inside.Relay()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{tmp_path}/socket")
+        listening.listen()
+        made.open(1, b"u" + os.fsencode(tmp_path / "socket"))
+        stream = made.streams[1]
+        other, _ = listening.accept()
+        with other:
+            made.frame(inside.DATA, 1, b"x" * (1 << 20))
+            made.frame(inside.CLOSE, 1, b"")
+            left = len(stream.pending)
+            assert left, "all of it went at once"
+            taken = 0
+            while stream.pending:
+                now += inside.LINGER_SECONDS - 1
+                made.cut_late()
+                assert 1 in made.streams
+                taken += len(other.recv(1 << 16))
+                made.write(stream)
+            assert 1 not in made.streams
+            taken += sum(len(data) for data in iter(lambda: other.recv(1 << 16), b""))
+            assert taken == 1 << 20
+        now += 1
+        made.cut_late()
+
+
+def test_a_name_that_cannot_be_looked_up_for_want_of_a_thread_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    made = inside.Relay()
+    made.open(1, b"t" + (80).to_bytes(2, "big") + b"somewhere.example")
+    assert not made.streams
+    ((kind, number, reason),) = FrameReader(inside.HEAD, LONGEST).feed(bytes(made.output))
+    assert (kind, number) == (inside.FAILED, 1)
+    assert b"thread" in reason

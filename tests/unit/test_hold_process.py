@@ -14,7 +14,7 @@ from sshgate.errors import LimitReached, StartFailed
 from sshgate.hold import listing, process
 from sshgate.hold.answers import GONE, State
 from sshgate.hold.frames import HEAD, OFFSET, Kind
-from sshgate.hold.line import LONGEST, Line, NoResident, OtherVersion, _hello
+from sshgate.hold.line import LONGEST, MISSING, SOURCE, Line, NoResident, OtherVersion, _hello
 from sshgate.hold.process import (
     CONNECTED,
     INPUT_CHUNK,
@@ -158,7 +158,7 @@ async def test_who_watches_is_after_a_lost_exec_still_who_watches(far: Exec, mon
     for one in (far, other):
         assert json.loads(one.written[HEAD.size :][: HEAD.unpack_from(one.written)[1]])["how"] == "watch"
 
-    async def none(sandbox: Sandbox) -> None:
+    async def none(sandbox: Sandbox, joins: bool) -> None:
         return None
 
     # Where no resident runs any more, it does not start one.
@@ -333,6 +333,22 @@ async def test_a_resident_of_another_version_is_a_sentence_whatever_it_answers(
     assert far.closed
 
 
+async def test_the_program_of_a_resident_is_sent_in_pieces() -> None:
+    """A connection keeps a buffer for the largest write it had, and one of a warm pod waits for hours."""
+    sizes: list[int] = []
+
+    class Warm(Exec):
+        async def write(self, data: bytes) -> None:
+            sizes.append(len(data))
+
+    far = Warm()
+    far.output.put_nowait(MISSING)
+    far.output.put_nowait(b"sshgate hold 12\n")
+    assert (await _hello(far, SOURCE))[0]
+    assert sum(sizes) == len(SOURCE)
+    assert max(sizes) <= 8192
+
+
 @pytest.fixture
 async def placed(far: Exec) -> AsyncIterator[HeldProcess]:
     """Of a client that keeps its place."""
@@ -392,7 +408,7 @@ async def again(
     """Lose the exec, and answer the next one."""
     other = Exec()
 
-    async def opened(sandbox: Sandbox) -> Line:
+    async def opened(sandbox: Sandbox, joins: bool = False) -> Line:
         other.answer(offset=offset, made=False)
         return Line(other, b"")
 

@@ -11,9 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from sshgate.hold import frames
 from sshgate.hold.frames import FULL, HEAD, OFFSET, SIZE, Kind
 from sshgate.hold.line import _ATTACH, LONGEST, NONE
 from sshgate.hold.terminal import RING
@@ -44,6 +47,34 @@ def test_what_is_typed_again_is_taken_once(attach: Callable[[], Attached]) -> No
     assert OFFSET.unpack(one.until(Kind.TAKEN, lambda payload: OFFSET.unpack(payload)[0] == 11)) == (11,)
     one.take()
     assert one.output.endswith(b"hello world")
+
+
+def test_a_resident_that_ends_leaves_no_file_and_another_takes_its_place(tmp_path: Path) -> None:
+    place = tmp_path / "own"
+    for _ in range(2):
+        with running(place) as process:
+            assert sorted(one.name for one in place.iterdir()) == ["lock", "socket"]
+            Attached(place).close()  # it has waited in a sandbox that was claimed for something else
+            assert process.wait(10) == 0
+        assert not place.exists()
+
+
+def test_a_file_system_without_a_count_of_links_keeps_no_resident_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Linkless:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def fstat(self, fd: int) -> Any:
+            return SimpleNamespace(st_nlink=0)
+
+    monkeypatch.setattr(frames, "os", Linkless())
+    entrance = frames.Listener(str(tmp_path / "own"))
+    entrance.open()
+    with entrance.listener:
+        assert entrance.is_there()
+    os.close(entrance.lock)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +291,15 @@ def test_one_login_at_a_time_reports_an_end(attach: Callable[[], Attached]) -> N
     while not first.ended:
         first.take()
     assert [one["name"] for one in third.join()["past"]] == ["ends"]
+
+
+def test_one_that_only_waited_ends_with_what_was_attached(resident: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    one, other = Attached(tmp_path), Attached(tmp_path)
+    one.close()
+    other.send(Kind.PING)
+    other.until(Kind.PONG)
+    other.close()
+    assert resident.wait(1) == 0
 
 
 def test_a_python_that_is_too_old_says_so_at_once() -> None:

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from sshgate.config.model import Limits, Profile
-from sshgate.errors import StartFailed
+from sshgate.errors import StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes.allocator import PodAllocator
@@ -25,6 +25,7 @@ from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.interfaces import Order
 from sshgate.sandbox.side_execs import ExecLimits
+from tests.hostile.polling import until
 from tests.unit.apiserver import Served, connected, serve, status
 from tests.unit.lifecycle_values import at, claimed
 
@@ -39,6 +40,10 @@ class Kept:
         self.leases: dict[str, dict[str, Any]] = {}
         self.refusal: int | None = None
         self.looked: Callable[[], None] = lambda: None
+        self.silent = 0
+        """Requests, other than to create, that are not carried out."""
+        self.creating: asyncio.Event | None = None
+        """Creations are carried out and not answered before it is set."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         name = request.path.rpartition("/")[2]
@@ -50,8 +55,13 @@ class Kept:
                 return status(409, "AlreadyExists")
             pod["metadata"] |= {"uid": f"uid-{len(self.pods)}", "resourceVersion": "1"}
             self.pods[pod["metadata"]["name"]] = pod
+            if self.creating is not None:
+                await self.creating.wait()
             return web.json_response(pod, status=201)
         self.looked()
+        if self.silent:
+            self.silent -= 1
+            return status(503, "ServiceUnavailable")
         if name not in self.pods:
             return status(404, "NotFound")
         if request.method == "PATCH" and self.refusal is not None:
@@ -89,7 +99,7 @@ async def gateway(
         homes = KubernetesHomes(api, {}, lambda: at(0), Limits)
         fence = Fence(api, "off", instance)
         allocator = PodAllocator(api, registry, owner, {}, {}, {}, lambda _: None, PodDeleter(api), ExecLimits(), fence)
-        named = KubernetesNamed(api, registry, owner, homes, lambda _: None, allocator, ExecLimits(), fence)
+        named = KubernetesNamed(api, registry, owner, homes, allocator)
         yield named, registry, served
         await named.close(1.0)
 
@@ -132,6 +142,53 @@ async def test_who_could_not_start_waits_for_one_attempt_to_delete(tmp_path: Pat
         await attached.sandbox.delete()
         assert served.requests.count(f"DELETE /api/v1/namespaces/test/pods/{NAME}") == 1
         await attached.leave()
+
+
+async def test_a_login_that_leaves_while_its_pod_is_made_leaves_none(tmp_path: Path) -> None:
+    kept = Kept()
+    kept.creating = asyncio.Event()
+    async with gateway(kept, tmp_path, "one") as (named, _, served):
+        joining = asyncio.create_task(named.join(order("a"), print, lambda: lambda: None))
+        async with asyncio.timeout(20):
+            await until(lambda: NAME in kept.pods, 20)
+            joining.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await joining
+            await until(lambda: f"DELETE /api/v1/namespaces/test/pods/{NAME}" in served.requests, 20)
+        kept.creating.set()
+
+
+async def test_a_login_that_cannot_look_at_the_pod_that_it_has_made_leaves_none(tmp_path: Path) -> None:
+    kept = Kept()
+    kept.silent = 1
+    async with gateway(kept, tmp_path, "one") as (named, _, served):
+        with pytest.raises(Unavailable):
+            await named.join(order("a"), print, lambda: lambda: None)
+        await until(lambda: f"DELETE /api/v1/namespaces/test/pods/{NAME}" in served.requests, 20)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [("labels", labels.SESSION, "another"), ("annotations", labels.DETACHED_AT, labels.timestamp(1.0))],
+    ids=["of another login", "left by somebody"],
+)
+async def test_a_creation_without_an_answer_takes_no_pod_that_is_used(
+    tmp_path: Path, kind: str, key: str, value: str
+) -> None:
+    kept = Kept()
+    kept.creating = asyncio.Event()
+    async with gateway(kept, tmp_path, "one") as (named, _, served):
+        joining = asyncio.create_task(named.join(order("a"), print, lambda: lambda: None))
+        async with asyncio.timeout(20):
+            await until(lambda: NAME in kept.pods, 20)
+            kept.pods[NAME]["metadata"][kind][key] = value
+            joining.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await joining
+            await until(lambda: f"GET /api/v1/namespaces/test/pods/{NAME}" in served.requests, 20)
+            await named._detaching.join()
+        assert f"DELETE /api/v1/namespaces/test/pods/{NAME}" not in served.requests
+        kept.creating.set()
 
 
 async def test_who_joins_while_a_failed_start_is_given_up_attaches_anew_and_keeps_the_pod(tmp_path: Path) -> None:

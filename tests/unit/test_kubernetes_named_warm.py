@@ -142,7 +142,7 @@ async def gateway(kept: Kept, directory: Path, instance: str) -> AsyncIterator[G
         )  # fmt: skip
         made = Gate(
             kept,
-            KubernetesNamed(api, registry, owner, homes, lambda _: None, allocator, ExecLimits(), fence),
+            KubernetesNamed(api, registry, owner, homes, allocator),
             registry,
             served,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from sshgate.providers.kubernetes.exec.process import HOLD_SECONDS, ExecProcess
+from sshgate.providers.kubernetes.exec.process import EOF_SECONDS, HOLD_SECONDS, ExecProcess
 from sshgate.providers.kubernetes.exec.remotecommand import CUT
 from sshgate.sandbox.launcher import KILLED, UNTAKEN
 from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost, Outcome, Signalled
@@ -202,3 +202,23 @@ async def test_output_into_which_a_part_of_the_mark_got_is_no_success(tmp_path: 
         await made.write(b"seen")
         assert await made.read() is None
         assert await made.wait() == Lost(CUT)
+
+
+async def test_a_program_on_a_terminal_that_ends_at_once_is_not_sent_the_end_of_input(tmp_path: Path) -> None:
+    """A node that is sent a byte while it closes loses the status, which then looks like success."""
+    received = asyncio.Event()
+
+    async def script(socket: web.WebSocketResponse) -> None:
+        try:
+            async with asyncio.timeout(EOF_SECONDS / 4):
+                await socket.receive()
+                received.set()
+        except TimeoutError:
+            pass
+        await socket.send_bytes(SUCCESS)
+
+    async with process(tmp_path, script, terminal=True) as made:
+        ending = asyncio.create_task(made.write_eof())
+        assert await made.read() is None
+        await ending
+    assert not received.is_set()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sshgate.lifecycle.cache import PodCache
+from sshgate.lifecycle.cache import RESERVATION_SECONDS, PodCache
 from sshgate.lifecycle.claim import pick
 from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.membership import Membership
@@ -19,7 +21,7 @@ from sshgate.lifecycle.pool_plan import evict_for_login
 from sshgate.lifecycle.reap_plan import Rules, orphans, reap
 from sshgate.lifecycle.records import Record, Stage, State
 from sshgate.lifecycle.schema import user_hash
-from tests.unit.lifecycle_values import START
+from tests.unit.lifecycle_values import START, at, book, warm
 from tests.unit.recounted_cache import RecountedCache
 
 UIDS = st.sampled_from([f"u{number}" for number in range(12)])
@@ -270,6 +272,15 @@ class Events(RuleBasedStateMachine):
         for session in SESSIONS:
             bearing = {one.record.uid for one in plain.visible(now) if one.record.session == session}
             assert {one.uid for one in cache.of_session(session, now)} == bearing
+
+
+@pytest.mark.parametrize("others", [[], [warm("other", "t2", profile="gpu", stage=Stage.STARTING)]])
+def test_what_is_asked_first_after_a_reservation_has_its_pod_again(others: list[Record]) -> None:
+    for asked in (PodCache.pools, PodCache.counts):
+        cache = book(*others, warm("lost"))
+        cache.reserve("lost", None, at(1))
+        assert len(cast(Sized, asked(cache, at(2)))) == len(others) + (asked is PodCache.counts)
+        assert len(cast(Sized, asked(cache, at(2 + RESERVATION_SECONDS)))) == len(others) + 1
 
 
 TestEvents = Events.TestCase

@@ -147,3 +147,32 @@ def test_a_pod_that_ended_while_it_was_claimed_is_discarded() -> None:
     one.answered(claimed("a", session="s1", version="5", stage=Stage.FINISHED), at(0))
     assert one.step(at(0)) == StartCold()
     assert [delete.record.uid for delete in one.discard] == ["a"]
+
+
+# --- gateways that have just started, and do not know each other yet ---
+
+
+def test_gateways_that_do_not_know_each_other_seldom_try_the_same_pod_twice() -> None:
+    """All choose, then all patches arrive, as when they claim at the same moment. Nobody has to start cold."""
+    gateways, logins = [f"gateway-{number}" for number in range(10)], range(4)
+    pods = [warm(f"pod-{number}", created=float(number)) for number in range(200)]
+    attempts = []
+    for gateway in gateways:
+        known = PodCache(gateway)
+        known.sync(pods, at(0))
+        for login in logins:
+            known.begin(f"{gateway}-{login}", "ada")
+            claim = Claim("ada", f"{gateway}-{login}", gateway, gateway, 60.0)
+            attempts.append(ClaimAttempt(known, claim, "t1", 0.0, [gateway]))
+    owners: dict[str, str] = {}
+    lost = 0
+    while steps := [(one, step) for one in attempts if not isinstance(step := one.step(at(0)), Won)]:
+        for attempt, step in steps:
+            assert isinstance(step, TryPatch)
+            owner = owners.setdefault(step.record.uid, attempt.claim.session)
+            won = owner == attempt.claim.session
+            lost += not won
+            pod = claimed(step.record.uid, session=owner)
+            attempt.answered(pod if won else Answer.REFUSED, at(0))
+    # The first choice is everybody's, so nine of ten lose it.
+    assert lost <= 2 * len(attempts)

@@ -9,8 +9,9 @@ import pytest
 
 from sshgate.config.model import Address, Profile, Resources
 from sshgate.errors import ConfigError
-from sshgate.providers.local.bubblewrap import Abilities, build, confine, memory_of
+from sshgate.providers.local.bubblewrap import Abilities, build, confine, enter, memory_of
 from sshgate.providers.local.provider import explain, refuse_public
+from sshgate.sandbox.launcher import ARGV
 
 SMALL = replace(Profile(), resources=Resources(limits={"memory": "512Mi", "ephemeral-storage": "2Gi"}))
 
@@ -59,6 +60,14 @@ def test_limits_follow_the_profile() -> None:
     assert {f"--data={512 << 20}", f"--fsize={2 << 30}", "--core=0"} <= set(output)
     assert not any(word.startswith("--reuid") for word in output)
     assert {"--reuid=77", "--regid=77", "--clear-groups"} <= set(confine(SMALL, 77))
+
+
+def test_a_launcher_needs_no_shell_but_its_own() -> None:
+    output = enter(77, False, ARGV)
+    assert output.count("/bin/sh") == 1
+    assert output[-1] == ARGV[-1]
+    assert output[-2].endswith(ARGV[2])
+    assert enter(77, False, ("/bin/echo", "-c"))[-4:] == ['umask 022;exec 9<&-;exec "$@"', "sh", "/bin/echo", "-c"]
 
 
 def test_a_refused_namespace_gets_the_line_to_run() -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -258,6 +259,36 @@ def test_many_are_signalled_and_hung_up_by_one_script(shell: tuple[str, ...]) ->
         assert aside(sidescripts.end_argv([str(calm.pid), str(stubborn.pid)]), shell) == ["begun", "."]
         assert calm.wait(PATIENCE) == -signal.SIGHUP
         assert stubborn.wait(PATIENCE) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("shell", SHELLS.values(), ids=SHELLS)
+def test_many_are_hung_up_on_a_line_and_not_sooner_than_their_parent_notices(shell: tuple[str, ...]) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"no {shell[0]} on this machine")
+    running = [subprocess.Popen(["sleep", "60"], start_new_session=True) for _ in range(sidescripts.FEW + 1)]
+
+    def zombies() -> list[subprocess.Popen[bytes]]:
+        return [one for one in running if ") Z" in Path(f"/proc/{one.pid}/stat").read_text()]
+
+    argv = (*shell, *sidescripts.end_argv([str(one.pid) for one in running])[1:])
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as script:
+        assert script.stdin is not None
+        assert script.stdout is not None
+        assert script.stdout.readline() == b"begun\n"
+        time.sleep(0.1)
+        assert not zombies()
+        script.stdin.write(b"\n")
+        script.stdin.close()
+        while running:
+            most = min(len(running), sidescripts.TOGETHER)
+            until(lambda: len(zombies()) >= most, PATIENCE)  # noqa: B023
+            time.sleep(0.3)
+            ended = zombies()
+            assert len(ended) == most
+            for one in ended:
+                assert one.wait() == -signal.SIGHUP
+                running.remove(one)
+        assert script.stdout.read() == b".\n"
 
 
 @pytest.mark.parametrize("name", ["", "int", "INT;reboot", "-9", "9", "$(x)", "A" * 17, "INT\n", "XY", "_BLOCK"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import select
+import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -52,18 +55,20 @@ def image(place: Path, *programs: str) -> Path:
 
 
 @contextmanager
-def started(place: Path, probe: Probe, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    place: Path, probe: Probe, inside: Sequence[str] = (), **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     argv = launcher.looking(launcher.ARGV, probe)
     script = argv[2].replace("PATH=/usr/bin:/bin:$PATH;", f"PATH={place}:$PATH;").replace(LOOK_PATH, str(place))
     environment = {"PATH": str(place)} | environment
     with subprocess.Popen(
-        [*argv[:2], script, *argv[3:]], stdin=-1, stdout=-1, stderr=-1, env=CLEAN | environment, bufsize=0
+        [*inside, *argv[:2], script, *argv[3:]], stdin=-1, stdout=-1, stderr=-1, env=CLEAN | environment, bufsize=0
     ) as running:
         yield running
 
 
-def verdict(place: Path, probe: Probe, **environment: str) -> Verdict:
-    with started(place, probe, **environment) as running:
+def verdict(place: Path, probe: Probe, inside: Sequence[str] = (), **environment: str) -> Verdict:
+    with started(place, probe, inside, **environment) as running:
         out, err = running.communicate(launcher.NOTHING, PATIENCE)
     mark = ReadyMark()
     assert mark.feed(out) == running.pid, err
@@ -82,7 +87,7 @@ def test_an_address_that_accepts_is_open(place: Path) -> None:
 
 def test_an_address_that_refuses_is_closed(place: Path) -> None:
     with listening(0) as one:
-        refusing = at(one)
+        refusing = at(one, 5)
     assert verdict(place, refusing) is Verdict.CLOSED
 
 
@@ -160,3 +165,68 @@ def test_closed_means_two_looks_in_a_row(tmp_path: Path) -> None:
 def test_a_bash_that_cannot_connect_finds_nothing_closed(tmp_path: Path) -> None:
     """Debian once built it without /dev/tcp."""
     assert verdict(changed(tmp_path, "//\\/dev\\/tcp/\\/dev\\/none"), Probe("127.0.0.1", "1", 0)) is Verdict.OPEN
+
+
+# --- a node that rejects or drops what its pods send ---
+
+NODE = """ip link set pod netns $1 && ip addr add 192.0.2.2/24 dev node && ip link set node up
+ip link add out type veth peer name far && ip link set out up && ip link set far up
+echo 1 > /proc/sys/net/ipv4/ip_forward && echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
+ip route add 198.51.100.0/24 dev out
+iptables -A FORWARD -d 198.51.100.1 -j REJECT && iptables -A FORWARD -d 198.51.100.2 -j DROP"""
+POD = "ip addr add 192.0.2.1/24 dev pod && ip link set pod up && ip route add default via 192.0.2.2"
+WITHOUT_WAITING = "/read -rt 0.2/return 1; read"
+
+
+@pytest.fixture
+def pod() -> Iterator[Sequence[str]]:
+    """The words before a command that run it in the network of a pod, on a node with a policy."""
+    if os.geteuid() != 0 or shutil.which("iptables") is None:
+        pytest.skip("makes networks: needs root and iptables")
+    holder = ["unshare", "--net", "sh", "-c", "echo && read end"]
+    with subprocess.Popen(holder, stdin=-1, stdout=-1) as node, subprocess.Popen(holder, stdin=-1, stdout=-1) as one:
+        for holding in (node, one):
+            assert holding.stdout is not None
+            holding.stdout.readline()
+        at_node, in_pod = ([str(shutil.which("nsenter")), f"--net=/proc/{each.pid}/ns/net"] for each in (node, one))
+        try:
+            subprocess.run([*at_node, "ip", "link", "add", "node", "type", "veth", "peer", "name", "pod"], check=True)
+            subprocess.run([*at_node, "sh", "-ec", NODE, "sh", str(one.pid)], check=True)
+            subprocess.run([*in_pod, "sh", "-ec", POD], check=True)
+            yield in_pod
+        finally:
+            node.communicate(b"\n")
+            one.communicate(b"\n")
+
+
+def test_what_the_node_rejects_is_closed_without_waiting_for_silence(pod: Sequence[str], tmp_path: Path) -> None:
+    """The kernel leaves the connection waiting, since the node's message arrives while it is being begun."""
+    place = changed(tmp_path, WITHOUT_WAITING)
+    assert verdict(place, Probe("198.51.100.1", "443", 10), pod) is Verdict.CLOSED
+    assert verdict(place, Probe("198.51.100.2", "443", 1), pod) is Verdict.OPEN, "messages of before prove nothing"
+
+
+# Prints how many messages have come.
+OTHERS = """import socket, time
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(8000):
+    one.sendto(b"", ("198.51.100.1", 9))
+    print(open("/proc/net/snmp").read().split("\\nIcmp: ")[2].split()[3], flush=True)
+    time.sleep(0.005)
+"""
+
+
+def test_messages_of_other_destinations_prove_nothing(pod: Sequence[str], tmp_path: Path) -> None:
+    """Who had the pod's address before, or a neighbour, can make any number of them come."""
+    place = changed(tmp_path, WITHOUT_WAITING)
+    with subprocess.Popen([*pod, sys.executable, "-c", OTHERS], stdout=-1) as others:
+        try:
+            assert others.stdout is not None
+            assert any(int(line) > 3 for line in others.stdout), "the kernel counts them"
+            assert verdict(place, Probe("198.51.100.2", "443", 1), pod) is Verdict.OPEN
+        finally:
+            others.kill()
+
+
+def test_what_the_node_drops_is_closed(pod: Sequence[str], place: Path) -> None:
+    assert verdict(place, Probe("198.51.100.2", "443", 5), pod) is Verdict.CLOSED

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from sshgate.errors import Unavailable
+from sshgate.errors import StartFailed, Unavailable
+from sshgate.providers.kubernetes.exec.queue import PER_POD, StartSlots
 from sshgate.sandbox.shares import Shares
-from sshgate.sandbox.side_execs import ExecLimits, SideExecs
+from sshgate.sandbox.side_execs import COLLECT_SECONDS, ExecLimits, SideExecs
+from sshgate.sandbox.side_scripts import FEW
 from sshgate.stream.interfaces import STDOUT, Process
 from sshgate.stream.tasks import cancel
 from sshgate.stream.terminal import Terminal
@@ -21,6 +23,7 @@ class Pod:
 
     def __init__(self, answer: bytes | None = b".\n", free: bool = False) -> None:
         self.run: list[list[str]] = []
+        self.scripts: list[TestProcess] = []
         self.running = 0
         self.answer = answer
         self.free = asyncio.Event()
@@ -32,6 +35,7 @@ class Pod:
         if self.answer is None:
             raise Unavailable("no.")
         script = TestProcess()
+        self.scripts.append(script)
         self.running += 1
         self._script = asyncio.create_task(self._answer(script))
         return script
@@ -70,6 +74,27 @@ async def test_sessions_that_end_together_are_hung_up_together() -> None:
     async with asyncio.timeout(10):
         await asyncio.gather(*(aside.hang_up(pid) for pid in range(100)))
     assert pod.run == [[str(pid) for pid in range(100)]]
+
+
+@pytest.mark.parametrize(("count", "sent"), [(FEW, b""), (FEW + 1, b"\n")])
+async def test_many_end_while_nothing_is_started(count: int, sent: bytes) -> None:
+    pod = Pod(free=True)
+    starts = StartSlots(ExecLimits())
+    aside = SideExecs(pod.start, ExecLimits(), "dev", starts.alone)
+    turn = await starts.take("node", 1)
+    hangups = asyncio.gather(*(aside.hang_up(pid) for pid in range(count)))
+    async with asyncio.timeout(10):
+        await asyncio.sleep(2 * COLLECT_SECONDS)
+        assert (hangups.done(), bytes(pod.scripts[0].sent)) == (count <= FEW, b"")
+        if count > FEW:
+            with pytest.raises(StartFailed):
+                await starts.take("node", 0.01)
+        turn.end()
+        await hangups
+        assert bytes(pod.scripts[0].sent) == sent
+        turns = [await starts.take("node", 1) for _ in range(PER_POD)]
+    for one in turns:
+        one.end()
 
 
 async def test_a_hang_up_does_not_wait_for_one_that_takes_long() -> None:

@@ -98,7 +98,9 @@ class Named:
 
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         admit()
-        return Attachment(await self._rooms.create(order, notice), made=self.made, left=100.0, leaving=lambda: None)
+        return Attachment(
+            await self._rooms.create(order, notice), made=self.made, left=100.0, leaving=lambda returns: None
+        )
 
     async def end(self, user: str, name: str) -> str | None:
         self.ended += 1

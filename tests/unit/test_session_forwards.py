@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import Sequence
 
 import pytest
 
@@ -14,64 +12,14 @@ from sshgate.config.model import Profile, SandboxPlace
 from sshgate.errors import Unavailable
 from sshgate.forwarding import inside, plain
 from sshgate.forwarding.destinations import Tcp, Unix
-from sshgate.forwarding.relay import OUTBOX_HIGH, ConnectFailed, Relay, frame
+from sshgate.forwarding.relay import ConnectFailed, frame
 from sshgate.providers.local.provider import LocalProvider
 from sshgate.session import forwards as forwards_module
 from sshgate.session.claims import Claims
 from sshgate.session.forwards import MAX_REVERSE_CONNECTIONS, Forwards
-from sshgate.stream.interfaces import STDOUT, OpenReverseChannel, Process, Request, Shell, Stream
-from sshgate.stream.terminal import Terminal
+from sshgate.stream.interfaces import STDOUT, OpenReverseChannel, Request, Shell, Stream
 from sshgate.telemetry.events import Events, to_log
-from tests.rig.ends import TestProcess, TestSandbox
-
-
-class LyingRelay(TestProcess):
-    """What runs in the sandbox says that it is a relay, and then what the test has it say."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.output.put(b"\x017\x02", STDOUT)
-        self.reads = True
-        self.stopped = asyncio.Event()
-        self._more = asyncio.Event()
-
-    async def write(self, data: bytes) -> None:
-        if not self.reads:
-            self.stopped.set()
-            await asyncio.Event().wait()
-        if b"class Relay" in data:
-            self.output.put(inside.HELLO, STDOUT)
-        await super().write(data)
-        self._more.set()
-
-    async def heard(self, words: bytes) -> None:
-        """Returns when the gateway has said this."""
-        async with asyncio.timeout(20):
-            while words not in self.sent:
-                self._more.clear()
-                await self._more.wait()
-
-    def accepts(self, listener: int, count: int) -> None:
-        """Tell of connections to a listener."""
-        for one in range(count):
-            numbers = struct.pack(">IH", inside.ACCEPTED_FROM + one, STDOUT)
-            self.output.put(frame(inside.ACCEPTED, listener, numbers + b"::1"), STDOUT)
-
-
-class OfALyingRelay(TestSandbox):
-    """A sandbox with nothing else in it."""
-
-    warm = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.relay = LyingRelay()
-
-    async def start(self, argv: Sequence[str], terminal: Terminal | None) -> Process:
-        return self.relay
-
-    async def delete(self) -> None:
-        self.relay.output.put_eof()
+from tests.unit.lying_relay import OfALyingRelay
 
 
 def forwards() -> Forwards:
@@ -80,22 +28,6 @@ def forwards() -> Forwards:
     claims = Claims(LocalProvider(SandboxPlace(provider="local")), None, "user", context)
     granted = Grant(Profile(), "channel", Request(Shell()))
     return Forwards(identity, lambda: granted, claims, context)
-
-
-async def test_answers_that_a_relay_does_not_read_stop_what_it_may_say() -> None:
-    sandbox = OfALyingRelay()
-    relay = await Relay.start(sandbox)
-    sandbox.relay.reads = False
-    sandbox.relay.accepts(listener=99, count=200_000)
-    await sandbox.relay.stopped.wait()
-    left = -1
-    while left != sandbox.relay.output.size:
-        left = sandbox.relay.output.size
-        for _ in range(100):
-            await asyncio.sleep(0)
-    assert left > 0, "it was heard to the end, and each of its lies was answered"
-    assert relay._outbox.size < 2 * OUTBOX_HIGH
-    await relay.close()
 
 
 async def test_so_many_connections_come_back_and_no_more() -> None:

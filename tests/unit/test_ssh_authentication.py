@@ -304,7 +304,7 @@ def test_a_proof_that_cannot_be_looked_up_ends_nothing_and_opens_nothing(tmp_pat
             raise RuntimeError("broken")
         return proof
 
-    login = Authentication(config, Keyring(config.access.authorized_keys, None), time.time)
+    login = Authentication(config, Keyring(config.access.authorized_keys, None))
     login.begin_auth("user")
     assert login._proven(ask)
     assert login.still_proven()

@@ -53,9 +53,11 @@ async def test_controls_pass_while_nobody_reads_the_input() -> None:
 async def test_a_client_that_leaves_ends_it_without_an_outcome() -> None:
     client, process = TestClient(), TestProcess()
     running = asyncio.create_task(bridge(client, process, Traffic()))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
     client.leave()
     assert await running is None
+    # On a terminal that would be a ^D.
+    assert not process.eof.is_set()
 
 
 async def test_a_stuck_client_that_leaves_does_not_hold_it() -> None:

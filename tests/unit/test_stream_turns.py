@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from sshgate.stream.turns import AT_ONCE, LATELY, LITTLE, SHARE, TURN, Budget, Turns, budget
+from sshgate.stream.turns import AT_ONCE, GATHER, GATHER_MOST, LATELY, LITTLE, SHARE, TURN, Budget, Turns, budget
 
 PIECE = 0.0001
 
@@ -368,3 +368,14 @@ def test_budgets_of_one_loop_share_its_turns(kind: str) -> None:
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(check())
+
+
+async def test_small_messages_are_gathered_for_longer_the_more_all_peers_are_sent() -> None:
+    loop = Loop()
+    one, other = (Peer(loop, name).budget for name in "ab")
+    assert one.gather() == pytest.approx(GATHER)
+    loop.clock.now += GATHER
+    assert other.gather() == pytest.approx(GATHER), "it was quiet since"
+    assert one.gather() == pytest.approx(2 * GATHER)
+    for _ in range(100):
+        assert GATHER < other.gather() <= GATHER_MOST + 1e-9

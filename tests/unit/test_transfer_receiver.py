@@ -17,6 +17,7 @@ from sshgate.transfer.records import (  # fmt: skip
     End,
     Enter,
     File,
+    Hardlink,
     Have,
     Hole,
     Leave,
@@ -200,3 +201,18 @@ def test_a_small_file_replaces_files_and_links_and_nothing_else(tmp_path: Path) 
     assert (tmp_path / "new" / "directory").is_dir()
     assert [(tmp_path / name).read_text() for name in ("link", "file")] == ["it", "it"]
     assert not list(tmp_path.rglob(".sshgate-*"))
+
+
+def test_what_is_there_already_is_linked_only_under_names_that_were_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "tree").mkdir()
+    writing = WriteOptions(os.fsencode(tmp_path), names=frozenset({b"tree", b"one"}))
+    receiver = Receiver(writing, lambda path, why: None, lambda: os.urandom(8).hex())
+    try:
+        for record in (small(b"one"), Enter(0o755, 0, b"tree"), Hardlink(b"two", b"one")):
+            receiver.apply(record)
+        with pytest.raises(ProtocolError, match="not asked for"):
+            receiver.apply(Hardlink(b"three", b"secret"))
+    finally:
+        receiver.close()
+    assert sorted(path.name for path in (tmp_path / "tree").iterdir()) == ["two"]

@@ -8,17 +8,22 @@ import pytest
 
 from sshgate.errors import ConfigError
 from webshim.credentials import OneTimeTokens, Principal, load
+from webshim.socket import Ticket
 
 ALICE = Principal("alice", "link", "SHA256:key", "id", 0.0, 1e12)
 
 
 def test_one_time_tokens_are_bounded() -> None:
-    tokens: OneTimeTokens[int] = OneTimeTokens(30.0)
-    first = tokens.issue(0)
-    last = [tokens.issue(number) for number in range(10_000)][-1]
+    """One user's flood costs that user the oldest, and nobody else any."""
+    tokens: OneTimeTokens[Ticket] = OneTimeTokens(30.0)
+    other = tokens.issue(Ticket("bob", "1"))
+    first = tokens.issue(Ticket("alice", "first"))
+    last = [tokens.issue(Ticket("alice", str(number))) for number in range(20_000)][-1]
+    later = tokens.issue(Ticket("cyd", "2"))
     assert tokens.take(first) is None
-    assert tokens.take(last) == 9_999
+    assert tokens.take(last) == Ticket("alice", "19999")
     assert tokens.take(last) is None
+    assert (tokens.take(other), tokens.take(later)) == (Ticket("bob", "1"), Ticket("cyd", "2"))
 
 
 def test_the_secret_is_made_once_and_must_be_private(tmp_path: Path) -> None:

@@ -76,3 +76,9 @@ def test_more_entries_than_were_requested_are_dropped() -> None:
     one = MARK.encode() + b" 81a4 1 1 name\n"
     found = directories.parse(b"1\n/\n" + MARK.encode() + b"\n" + one * 2000, MARK)
     assert len(found["entries"]) == directories.PAGE
+
+
+def test_a_time_that_is_far_away_is_no_nonsense() -> None:
+    one = MARK.encode() + b" 81a4 1 -9223372036854775808 name\n"
+    found = directories.parse(b"1\n/\n" + MARK.encode() + b"\n" + one, MARK)
+    assert found["entries"][0]["mtime"] == -(2**63)

@@ -79,8 +79,8 @@ async def test_a_link_logs_in_once_and_only_for_a_minute() -> None:
     assert (found.user, found.method) == ("alice", "link")
     assert await accounts.by_link(ticket, HERE) == Refused()
     now = 0.0
-    links: OneTimeTokens[str] = OneTimeTokens(60.0, lambda: now)
-    kept = links.issue("alice")
+    links: OneTimeTokens[Principal] = OneTimeTokens(60.0, lambda: now)
+    kept = links.issue(found)
     now = 60.0
     assert links.take(kept) is None
 
@@ -320,7 +320,7 @@ async def test_all_addresses_of_one_ipv6_network_are_one_guesser() -> None:
 
 async def test_who_guesses_at_links_shuts_out_no_valid_one_from_the_same_address() -> None:
     accounts = logins(login_attempts=2)
-    ticket = accounts.invitation(identity()).partition("#login=")[2]
+    ticket = accounts.login_link(identity()).partition("#login=")[2]
     assert [await accounts.by_link("wrong", HERE) for _ in range(2)] == [Refused()] * 2
     waiting = await accounts.by_link("wrong", HERE)
     assert isinstance(waiting, Refused)

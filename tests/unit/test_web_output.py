@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import webshim.output
 from sshgate.stream.modes import Modes
 from webshim.output import Output
 from webshim.protocol import Snapshot
@@ -85,6 +87,29 @@ def test_on_the_alternate_screen_nothing_old_is_shown() -> None:
     assert start.offset == output.end
     assert start.snapshot is not None
     assert start.snapshot.data == "\x1b[?1049h\x1b[?1002h"
+
+
+def test_pages_that_come_again_and_again_read_the_ring_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All others wait meanwhile. What has come since counts all the same."""
+    fed = 0
+
+    class Counted(Modes):
+        def feed(self, data: bytes) -> None:
+            nonlocal fed
+            fed += len(data)
+            super().feed(data)
+
+    monkeypatch.setattr(webshim.output, "Modes", Counted)
+    output = Output(10_000)
+    for number in range(3000):
+        output.append(b"\x1b[?1049h\x1b[?1h" if number == 0 else b"\x1b[%d;1H" % number)
+    first = output.begin(None, 80, 24)
+    before = fed
+    assert [output.begin(None, 80, 24) for _ in range(100)] == [first] * 100
+    output.append(b"\x1b[?25l\x1b[?1l")
+    start = output.begin(None, 80, 24)
+    assert fed - before < 100
+    assert (start.offset, start.snapshot and start.snapshot.data) == (output.end, "\x1b[?1049h\x1b[?25l")
 
 
 def test_small_chunks_do_not_cost_a_hundred_times_their_size() -> None:

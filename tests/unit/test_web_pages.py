@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from webshim.pages import Pages
+from webshim.pages import ENTRIES, INDEX, STYLE, STYLES, VERSIONS, WATCH, Pages
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "webshim" / "static"
@@ -44,15 +44,34 @@ def test_the_page_refers_to_nothing_but_its_own_files() -> None:
                 assert (STATIC / reference).is_file(), f"{file.name} refers to {reference}"
 
 
-def test_comments_of_our_own_modules_are_not_sent() -> None:
-    """They would be a twelfth of a first load; line numbers and all code stay."""
+def test_comments_of_our_own_parts_are_not_sent() -> None:
+    """They would be a twelfth of a first load; all code stays, but for what joins modules, in one script for a page."""
     pages = Pages()
-    for file in [*STATIC.glob("*.js"), *STATIC.glob("*.css")]:
-        written = file.read_text()
-        sent = (pages.part(file.name, make_mocked_request("GET", "/")).body or b"").decode()
-        assert sent.count("\n") == written.count("\n"), file.name
-        assert not re.search(r"^\s*(//|/\*\*? .*\*/$| \* @)", sent, re.MULTILINE), file.name
-        assert [line for line in sent.split("\n") if line] == _code(written), file.name
+    for entry in ENTRIES:
+        sent = (pages.part(entry, make_mocked_request("GET", "/")).body or b"").decode()
+        assert not re.search(r"^\s*(//|/\*\*? .*\*/$| \* @)", sent, re.MULTILINE)
+        parts = re.split(r'^"(\w+\.js)": once', sent, flags=re.MULTILINE)[1:]
+        assert len(parts) > 20
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
+            written = _code((STATIC / name).read_text())
+            assert {line.removeprefix("export ") for line in written if "import" not in line} <= set(
+                text.split("\n")
+            ), name
+    for name, files in {STYLE: STYLES, "files.css": ["files.css"]}.items():
+        style = (pages.part(name, make_mocked_request("GET", "/")).body or b"").decode()
+        own = [line for file in files for line in _code((STATIC / file).read_text()) if "/" not in file]
+        assert style.split("\n")[-1 - len(own) : -1] == own, name
+
+
+def test_the_styles_of_a_page_are_sent_as_one() -> None:
+    """In the order of its links, of which one remains; both pages have the same ones."""
+    pages = Pages()
+    vendor, *_ = (STATIC / STYLES[0]).read_text().splitlines()
+    assert (pages.part(STYLE, make_mocked_request("GET", "/")).body or b"").decode().startswith(vendor)
+    for name in (INDEX, WATCH):
+        link = re.compile(r'<link rel="stylesheet" href="([^"]+)">')
+        assert tuple(link.findall((STATIC / name).read_text())) == STYLES
+        assert link.findall(pages.index("", name).text or "") == [f"{VERSIONS}/{pages.version}/{STYLE}"]
 
 
 def _code(text: str) -> list[str]:
@@ -63,9 +82,11 @@ def _code(text: str) -> list[str]:
         if line.strip().startswith("/*") and not line.rstrip().endswith("*/") and "*/" in line:
             begins = False  # a cast before code
         if not begins:
-            lines.append(line)
+            # Types in a line of code.
+            first, *others = line.split("/** @")
+            lines.append(first + "".join(other.partition("*/")[2].removeprefix(" ") for other in others))
         inside = begins and not line.strip().startswith("//") and "*/" not in line
-    return list(filter(None, lines))
+    return [line.lstrip() for line in lines if line]
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")

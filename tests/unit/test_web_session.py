@@ -106,6 +106,32 @@ async def test_a_page_that_begins_anew_is_given_who_watches_again(session: WebSe
     assert sum("192.0.2.7" in one for one in wire.sent) == 2
 
 
+async def test_who_attaches_while_a_program_floods_is_sent_all_that_is_kept(session: WebSession) -> None:
+    """The page begins with the oldest bytes, which what comes next must not drop before they are sent."""
+    for _ in range(40):
+        await session.write(STDOUT, b"y\n" * 16384)
+    socket = Socket(OWNER, "127.0.0.1", cast(Any, None), cast(Any, None))
+    wire = Wire(session, 0)
+    wire.socket, socket._websocket = socket, cast(Any, wire)
+    start = session.attach(socket, Attach("id", "ticket", "tab", 80, 24, None, False))
+    socket._greet(session, start)
+
+    async def flood() -> None:
+        for _ in range(40):
+            await session.write(STDOUT, b"y\n" * 16384)
+
+    flooding = asyncio.create_task(flood())
+    await asyncio.sleep(0)
+    writing = asyncio.create_task(socket._write(session, start))
+    while not (writing.done() or (flooding.done() and socket._sent == session.output.end)):
+        socket._acknowledge(session, socket._sent)
+        await asyncio.sleep(0)
+    assert not writing.done(), writing.exception()
+    writing.cancel()
+    output = "".join(one for one in wire.sent if not one.startswith("{"))
+    assert output == "y\n" * ((session.output.end - start.offset) // 2)
+
+
 async def test_a_session_that_is_ending_waits_for_no_page(session: WebSession) -> None:
     assert session.place is not None
     session.place.id = "here"

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from sshgate.access.issued import Shared, Token
+from sshgate.access.issued import MOST_TOKENS, Shared, Token
 from sshgate.access.ledger import Ledger, MemoryUserRecords
 from sshgate.config.model import Address, Web
+from sshgate.errors import LimitReached
 from tests.unit.test_web_login import HERE, Keys, identity, question
 from webshim.credentials import Principal, Purpose, Signer
 from webshim.login import Logins
@@ -116,6 +117,18 @@ async def test_who_tries_wrong_links_has_to_wait_and_a_good_one_works() -> None:
     assert (await desk.refusal("wrong")).startswith("too many wrong links; try again in ")
     assert await desk.refusal("wrong", "192.0.2.200") == WRONG
     assert await desk.shares.opened(await desk.link(), "198.51.100.9")
+
+
+async def test_a_user_has_so_many_links_and_all_of_them_can_be_ended() -> None:
+    desk = Desk()
+    asked = question(identity(login="alice=work=build"))
+    for _ in range(MOST_TOKENS - 1):
+        await desk.link()
+    await desk.shares.share(asked)
+    with pytest.raises(LimitReached, match=rf"you have {MOST_TOKENS} tokens and links: revoke one"):
+        await desk.shares.share(asked)
+    assert (await desk.shares.unshare(asked)).count("is revoked") == MOST_TOKENS
+    assert "# Who has it can watch" in await desk.shares.share(asked)
 
 
 async def test_a_token_for_programs_and_a_link_are_listed_apart() -> None:

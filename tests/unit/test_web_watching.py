@@ -14,7 +14,7 @@ from sshgate.telemetry.events import Events, Record
 from tests.unit.test_web_shares import Desk
 from webshim.protocol import Broken, Close
 from webshim.shares import EXPIRED, Share
-from webshim.watching import MOST_OPENED, RESTARTS, Watchers, WatcherSocket
+from webshim.watching import MOST, MOST_BY_USER, MOST_OPENED, RESTARTS, Watchers, WatcherSocket
 
 
 class Gate:
@@ -48,6 +48,27 @@ async def test_each_worker_admits_its_part_and_reports_who_finds_no_place(worker
             there.enter_context(gate.watchers.watching(gate.socket(), share))
     assert refused.value.close == Close.FULL
     assert gate.refusals == [("alice", share.id)]
+
+
+async def test_a_user_and_a_gateway_have_so_many_who_watch_whatever_the_links() -> None:
+    gate = Gate()
+    share = await gate.share()
+    with ExitStack() as there:
+
+        def come(number: int, user: str) -> None:
+            link = replace(share, principal=replace(share.principal, id=f"link-{number}", user=user))
+            there.enter_context(gate.watchers.watching(gate.socket(), link))
+
+        for number in range(MOST_BY_USER):
+            come(number, "alice")
+        with pytest.raises(Broken, match="as many people watch as may"):
+            come(MOST, "alice")
+        for number in range(MOST_BY_USER, MOST):
+            come(number, f"user-{number}")
+        with pytest.raises(Broken, match="as many people watch as may"):
+            come(MOST, "bob")
+    assert gate.refusals[0] == ("alice", f"link-{MOST}")
+    assert not gate.watchers.sockets
 
 
 async def test_a_link_is_opened_so_often_in_a_minute_and_more_is_reported() -> None:

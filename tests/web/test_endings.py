@@ -19,7 +19,7 @@ from tests.rig.gateway import Gateway, nothing_left
 from tests.rig.processes import descendants
 from tests.rig.ssh import Ssh
 from tests.rig.waiting import until
-from tests.rig.web import Browser, Tab, address, browser, eventually, link, section
+from tests.rig.web import Browser, Tab, address, browser, eventually, link, section, shell
 
 pytestmark = [pytest.mark.local, pytest.mark.usefixtures("local")]
 
@@ -34,19 +34,10 @@ def user(gate: Gateway, user_at: Callable[[Gateway], Ssh]) -> Ssh:
     return user_at(gate)
 
 
-async def _shell(page: Browser) -> Tab:
-    made = await page.new()
-    tab = Tab(page, made["id"])
-    await tab.open(made["ticket"])
-    await tab.type(b"echo rea''dy\n")
-    await tab.see(b"ready\r\n")
-    return tab
-
-
 async def test_a_user_whose_key_is_removed_loses_the_socket_and_the_sandbox(gate: Gateway, user: Ssh) -> None:
     async with browser(address(gate)) as page:
         await page.login(link(user))
-        tab = await _shell(page)
+        tab = await shell(page)
         below = descendants(gate.pid)
         assert below
         (gate.users / "dev").unlink()
@@ -55,24 +46,10 @@ async def test_a_user_whose_key_is_removed_loses_the_socket_and_the_sandbox(gate
         assert (await page.ask("GET", "api/me"))[0] == 401
 
 
-async def test_a_session_that_nobody_comes_back_to_ends_with_its_sandbox(gate: Gateway, user: Ssh) -> None:
-    async with browser(address(gate)) as page:
-        await page.login(link(user))
-        tab = await _shell(page)
-        below = descendants(gate.pid)
-        await tab.leave()
-        await asyncio.to_thread(nothing_left, below, 40)
-
-        async def forgotten() -> bool:
-            return bool((await page.ask("GET", "api/sessions"))[1] == {"sessions": []})
-
-        await eventually(forgotten)
-
-
 async def test_a_page_that_comes_back_to_a_program_that_has_ended_learns_how(gate: Gateway, user: Ssh) -> None:
     async with browser(address(gate)) as page:
         await page.login(link(user))
-        tab = await _shell(page)
+        tab = await shell(page)
         await tab.type(b"while [ ! -e /tmp/go ]; do sleep 0.05; done; echo last words; exit 5\n")
         await tab.leave()
         # The program may end, and with it the transfer, as soon as the file has its name.
@@ -115,7 +92,7 @@ async def test_a_drain_does_not_wait_for_sessions_that_nobody_is_at(
     gate = gateway("local", web=section(), ssh={"drain": "60s"})
     async with browser(address(gate)) as page:
         await page.login(link(user_at(gate)))
-        left, stays = await _shell(page), await _shell(page)
+        left, stays = await shell(page), await shell(page)
         await left.leave()
         os.kill(gate.pid, signal.SIGTERM)
         await stays.until(lambda: stays.messages("drain"), "the drain")
@@ -126,45 +103,10 @@ async def test_a_drain_does_not_wait_for_sessions_that_nobody_is_at(
     await asyncio.to_thread(gate.stop)
 
 
-@pytest.mark.slow
-async def test_a_session_that_no_socket_comes_for_ends_as_well(gate: Gateway, user: Ssh) -> None:
-    async with browser(address(gate)) as page:
-        await page.login(link(user))
-        await page.new()
-
-        async def forgotten() -> bool:
-            return bool((await page.ask("GET", "api/sessions"))[1] == {"sessions": []})
-
-        await eventually(forgotten, 60)
-        await asyncio.to_thread(nothing_left, descendants(gate.pid))
-
-
-@pytest.mark.slow
-async def test_a_socket_that_answers_no_ping_is_let_go_and_its_session_stays(gate: Gateway, user: Ssh) -> None:
-    async with browser(address(gate)) as page:
-        await page.login(link(user))
-        made = await page.new()
-        dead = await page.http.ws_connect(
-            page.url + "/terminal", protocols=("sshgate.v1",), headers={"Origin": page.origin}, autoping=False
-        )
-        attach = {"session": made["id"], "ticket": made["ticket"], "tab": "dead", "cols": 80, "rows": 24}
-        await dead.send_json({"type": "attach", **attach})
-
-        async def let_go() -> bool:
-            return not (await page.ask("GET", f"api/sessions/{made['id']}"))[1]["attached"]
-
-        async with asyncio.timeout(20):
-            while (await dead.receive()).type is not aiohttp.WSMsgType.BINARY:
-                pass
-        assert not await let_go()
-        await eventually(let_go, 60)
-        await dead.close()
-
-
 async def test_twenty_reloads_leave_one_session_and_one_sandbox(gate: Gateway, user: Ssh) -> None:
     async with browser(address(gate)) as page:
         await page.login(link(user))
-        tab = await _shell(page)
+        tab = await shell(page)
         before = len(descendants(gate.pid))
         for _ in range(20):
             await tab.leave()
@@ -180,7 +122,7 @@ async def test_a_page_hears_of_the_shutdown_and_its_login_is_good_for_the_next_g
 ) -> None:
     async with browser(address(gate)) as page:
         await page.login(link(user))
-        tab = await _shell(page)
+        tab = await shell(page)
         os.kill(gate.pid, signal.SIGTERM)
         await tab.until(lambda: tab.messages("drain"), "the drain")
         assert tab.messages("drain")[0]["seconds"] == 3.0
@@ -191,7 +133,7 @@ async def test_a_page_hears_of_the_shutdown_and_its_login_is_good_for_the_next_g
         assert (await page.ask("GET", "api/me"))[0] == 200
         status, _ = await page.ask("POST", f"api/sessions/{tab.session}/ticket")
         assert status == 404
-        await _shell(page)
+        await shell(page)
 
 
 async def test_a_password_opens_and_loses_its_sessions_when_it_is_taken_away(gateway: MakeGateway) -> None:
@@ -210,7 +152,7 @@ async def test_a_password_opens_and_loses_its_sessions_when_it_is_taken_away(gat
         assert (status, answer["login"]) == (401, ["link", "password"])
         status, who = await page.ask("POST", "api/login", {"user": "alice", "password": "correct horse battery"})
         assert (status, who["user"], who["method"]) == (200, "alice", "password")
-        tab = await _shell(page)
+        tab = await shell(page)
         below = descendants(gate.pid)
         removed = await asyncio.to_thread(passwd, "--remove")
         assert removed.returncode == 0, removed.stderr
@@ -252,7 +194,7 @@ async def test_over_tls_the_cookie_is_secure_and_a_renewed_certificate_is_taken_
             assert word in cookie
         assert "Domain" not in cookie
         page.headers["Cookie"] = cookie.partition(";")[0]
-        tab = await _shell(page)
+        tab = await shell(page)
         _certificate(tmp_path, "second")
         host, port = url.removeprefix("https://").split(":")
 
@@ -263,26 +205,3 @@ async def test_over_tls_the_cookie_is_secure_and_a_renewed_certificate_is_taken_
         await eventually(renewed)
         await tab.type(b"echo st''ill\n")
         await tab.see(b"still\r\n")
-
-
-async def test_what_runs_keeps_a_session_that_nobody_is_attached_to(
-    gateway: MakeGateway, user_at: Callable[[Gateway], Ssh]
-) -> None:
-    """An agent goes on without its page, until the longest lifetime; a shell that waits for somebody does not."""
-    gate = gateway("local", web=section(), profiles={"default": {"limits": {"detached": "1s"}}})
-    async with browser(address(gate)) as page:
-        await page.login(link(user_at(gate)))
-        idle, running = await _shell(page), await _shell(page)
-        await running.type(b"for i in 1 2 3 4 5 6 7 8 9; do sleep 3; done; echo do''ne\n")
-        await idle.leave()
-        await running.leave()
-
-        async def gone() -> bool:
-            _, answer = await page.ask("GET", "api/sessions")
-            states = {one["id"]: one["state"] for one in answer["sessions"]}
-            assert states.get(running.session) == "running"
-            return states.get(idle.session) in (None, "ended")
-
-        await eventually(gone, 25)
-        await running.open(await page.ticket(running.session))
-        await running.see(b"done\r\n", 40)

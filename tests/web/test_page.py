@@ -15,6 +15,10 @@ async def test_what_the_page_names_is_kept_by_the_browser_until_it_is_another(pa
     async with page.http.get(f"{page.url}/") as answer:
         named = set(re.findall(r'(?:src|href)="([^"#/][^"#]*)', await answer.text()))
     assert len(named) > 5
+    # An installed page looks for it again at the address that it had.
+    named.remove("./site.webmanifest")
+    async with page.http.get(f"{page.url}/site.webmanifest") as answer:
+        assert answer.headers["Cache-Control"] == "no-cache"
     for path in named:
         assert re.fullmatch(r"at/\w+/.+", path), path
         async with page.http.get(f"{page.url}/{path}") as answer:

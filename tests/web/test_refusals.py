@@ -335,24 +335,6 @@ async def test_a_socket_without_the_subprotocol_or_with_a_rule_broken_later_is_r
     await page.ask("DELETE", f"api/sessions/{made['id']}")
 
 
-async def test_half_a_request_does_not_hold_its_place(gate: Gateway) -> None:
-    host, port = address(gate).removeprefix("http://").split(":")
-
-    async def asked(half: str) -> bytes:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(half.encode())
-        async with asyncio.timeout(40):
-            answer = await reader.read()
-        writer.close()
-        return answer
-
-    head = "POST /api/login HTTP/1.1\r\nHost: x\r\n"
-    more = f"Origin: {address(gate)}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
-    in_the_head, in_the_body = await asyncio.gather(asked(head), asked(head + more))
-    assert b"200" not in in_the_head
-    assert in_the_body.split()[1] == b"408"
-
-
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     varying = {"date", "etag", "content-length", "location", "sec-websocket-accept"}
     found = {name: text for name, text in sorted(headers.items()) if name.lower() not in varying}

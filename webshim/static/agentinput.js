@@ -62,7 +62,7 @@ export async function typePasted(id, files, terminal, here) {
  * @param {import("./vendor/xterm.js").Terminal} terminal
  * @param {string} path
  */
-function typePath(terminal, path) {
+export function typePath(terminal, path) {
   terminal.paste(`${shellWord(path)} `);
   terminal.focus();
 }

@@ -1,13 +1,17 @@
 /** The REST half of the protocol: JSON in, JSON out, errors as exceptions with a sentence to show. */
 
 /**
- * @typedef {object} Described a session as the server tells it
+ * @typedef {object} Described a session as the server has it
  * @property {string} id
  * @property {string} profile
  * @property {string | null} name
  * @property {"new" | "starting" | "running" | "ended"} state
  * @property {boolean} attached
  * @property {string} title
+ * @property {string} [label] what its user calls it
+ * @property {string} [last] its last line, while nobody is attached
+ * @property {string | null} [source] the address that is attached
+ * @property {import("./home.js").Ends} [ends]
  * @property {Held | null} held
  * @property {number} created in seconds since 1970
  * @property {{at: number, text: string} | null} attention wanted by its program while nobody was attached
@@ -27,6 +31,11 @@
  * @property {{name: string, description: string, detached: number}[]} profiles
  * @property {number} ssh_port
  */
+
+const LONGEST_MS = 30_000;
+// What the page cannot begin without is requested again after 0.5, 2 and 8 s.
+const AGAIN_MS = 500;
+const AGAIN_UNTIL_MS = 10_000;
 
 export class Refused extends Error {
   /**
@@ -55,8 +64,10 @@ export class Refused extends Error {
  * @returns {Promise<any>} the answer; null for an empty one. Throws `Refused`
  */
 export async function call(path, method = "GET", body = undefined) {
+  const found = method === "GET" ? await early(path) : null;
+  if (found !== null) return found;
   /** @type {RequestInit} */
-  const request = { method, cache: "no-store" };
+  const request = { method, cache: "no-store", signal: AbortSignal.timeout(LONGEST_MS) };
   if (body !== undefined) {
     request.headers = { "Content-Type": "application/json" };
     request.body = JSON.stringify(body);
@@ -67,6 +78,43 @@ export async function call(path, method = "GET", body = undefined) {
 }
 
 /**
+ * The same, for what the page cannot begin without: it is not ended by a line that is lost for a moment.
+ *
+ * @param {string} path
+ * @returns {Promise<any>}
+ */
+export async function persistently(path) {
+  const begun = Date.now();
+  for (let wait = AGAIN_MS; ; wait *= 4) {
+    try {
+      return await call(path);
+    } catch (error) {
+      if (!(error instanceof Refused && error.passing) || Date.now() - begun > AGAIN_UNTIL_MS) throw error;
+      await new Promise((go) => setTimeout(go, wait));
+    }
+  }
+}
+
+/**
+ * What boot.js has requested before this module was there, once.
+ *
+ * @param {string} path
+ * @returns {Promise<any>} null where that failed, was refused, takes too long or is too old
+ */
+async function early(path) {
+  /** @type {{early: Map<string, Promise<any>>, begun: number}} */
+  const { early: answers, begun } = /** @type {any} */ (globalThis);
+  const answer = answers.get(path);
+  if (answer === undefined) return null;
+  const found = await Promise.race([answer, new Promise((late) => setTimeout(late, LONGEST_MS, null))]);
+  // A page may have slept meanwhile, or another window logged in. A refusal may be over.
+  const good = answers.delete(path) && found !== null && Date.now() - begun < LONGEST_MS;
+  // All are of one moment and one user, or none is used.
+  if (!good) answers.clear();
+  return good ? found : null;
+}
+
+/**
  * @param {string} url
  * @param {RequestInit} request
  */
@@ -74,7 +122,7 @@ export async function reach(url, request) {
   try {
     return await fetch(url, request);
   } catch (error) {
-    if (error instanceof DOMException) throw error; // ended by ourselves
+    if (error instanceof DOMException && error.name !== "TimeoutError") throw error; // ended by ourselves
     throw new Refused(0, "The gateway cannot be reached.");
   }
 }

@@ -1,12 +1,15 @@
-/** Programs that want to be noticed: what they send, and how it is shown to somebody who looks elsewhere. */
+/** Programs that want to be noticed: what they send, the bell, and how it is shown to somebody who looks elsewhere. */
 
 import { notify } from "./notices.js";
+import { settings } from "./settings.js";
 
 // A program that calls without end is noticed this often.
 const PAUSE_MS = 5000;
 // A command that took longer is worth a word when it ends.
 const LONG_MS = 10_000;
 const LONGEST_TEXT = 200;
+// A program that rings without end is heard this often.
+const QUIET_MS = 300;
 const ASKED_KEY = "sshgate.notifications";
 // States of OSC 9;4 that have a share: in progress, failed, paused.
 const SHARES = ["1", "2", "4"];
@@ -49,7 +52,7 @@ export function watch(terminal, live, listener) {
     if (kind === "C") began = performance.now();
     if (kind === "D" && began && took > LONG_MS) call(`A command has ended after ${Math.round(took / 1000)} s${status && status !== "0" ? ` with status ${status}` : ""}.`);
     if (kind === "D") began = 0;
-    return true;
+    return false; // marks.js has it too
   });
 }
 
@@ -104,4 +107,35 @@ export function markIcon(waiting) {
   if (!icon || icon.getAttribute("href") === wanted) return;
   icon.setAttribute("data-plain", plain);
   icon.setAttribute("href", wanted);
+}
+
+// --- the bell, as the person wants it ---
+
+let last = 0;
+/** @type {AudioContext | null} */
+let audio = null;
+
+/** @param {HTMLElement} panel */
+export function ring(panel) {
+  const now = performance.now();
+  if (settings().bell === "off" || now - last < QUIET_MS) return;
+  last = now;
+  if (settings().bell === "sound" && navigator.userActivation.hasBeenActive) beep();
+  else flash(panel);
+}
+
+/** @param {HTMLElement} panel */
+function flash(panel) {
+  panel.classList.add("rings");
+  setTimeout(() => panel.classList.remove("rings"), QUIET_MS / 2);
+}
+
+function beep() {
+  audio ??= new AudioContext();
+  const tone = new OscillatorNode(audio, { frequency: 660 });
+  const volume = new GainNode(audio, { gain: 0.08 });
+  volume.gain.exponentialRampToValueAtTime(0.001, audio.currentTime + 0.15);
+  tone.connect(volume).connect(audio.destination);
+  tone.start();
+  tone.stop(audio.currentTime + 0.15);
 }

@@ -6,9 +6,21 @@
   const WAITS_MS = [500, 2000];
   const [, kind, secret] = /^#(login|watch)=(.+)$/.exec(location.hash) ?? [];
   if (secret) history.replaceState(null, "", location.pathname + location.search);
-  Object.assign(globalThis, { loginTicket: kind === "login" ? secret : null, watchSecret: kind === "watch" ? secret : null });
-
   const page = new URL(document.currentScript?.dataset["page"] ?? "", document.baseURI).href;
+  // Requested now, the answers are there when the modules are. Before a login by a link there are none.
+  const answers = secret || !page.endsWith("/page.js") ? [] : ["me", "sessions"];
+  /** @param {string} path */
+  const ask = async (path) => {
+    const answer = await fetch(`api/${path}`, { cache: "no-store", priority: "high" });
+    return answer.ok ? answer.json() : null;
+  };
+  const early = new Map(answers.map((path) => [path, ask(path).catch(() => null)]));
+  // After a login in another window they may be another user's. What login.js posts here itself does not come back.
+  const logins = new BroadcastChannel("sshgate.login");
+  logins.addEventListener("message", () => early.clear());
+  const [loginTicket, watchSecret] = [kind === "login" ? secret : null, kind === "watch" ? secret : null];
+  Object.assign(globalThis, { loginTicket, watchSecret, logins, early, begun: Date.now() });
+
   /** Which parts have arrived or not: a style has a `sheet` in both cases. @type {Map<EventTarget | null, boolean>} */
   const arrived = new Map();
   for (const kind of ["load", "error"]) {

@@ -1,16 +1,14 @@
 /**
  * A session's line to the gateway over many sockets: tickets, attaching, acknowledging, coming back after a loss.
  *
- * What it is at is told as one of
+ * What it is at is reported as one of
  * `connecting`, `attached`, `silent` (it may be lost), `waiting` (for the next try), and the ends
  * `finished`, `elsewhere` (open in another tab), `taken` (by another tab), `gone`, `login` (needed), `refused`.
  */
 
-import { Refused, sentence, ticket } from "./api.js";
-import { Backoff } from "./backoff.js";
-import { Socket } from "./socket.js";
+import { asSentence, Refused, sentence, ticket } from "./api.js";
+import { Backoff, Socket, Typing } from "./socket.js";
 import { tabId } from "./tabid.js";
-import { Typing } from "./typing.js";
 
 // The server stops at 512 KiB that are not acknowledged, and goes on at 256.
 const ACK_STEP = 64 << 10;
@@ -20,6 +18,8 @@ const QUIET_SECONDS = 2;
 const SILENT_SECONDS = 3;
 const LOST_SECONDS = 3;
 const SETTLED_SECONDS = 5;
+// Until the session is attached. What accepts a socket may be a gateway, or a balancer, that is just ending.
+const OPENING_SECONDS = 15;
 
 /** @type {Record<number, "finished" | "login" | "elsewhere" | "taken">} */
 const ENDS = { 1000: "finished", 4401: "login", 4409: "elsewhere", 4410: "taken" };
@@ -71,6 +71,7 @@ export class Connection {
    */
   connect({ ticket: first = null, takeOver = false } = {}) {
     this._forget();
+    this._words = "";
     this._listener.staged("connecting", "", 0);
     const wanted = first === null ? this._ticket() : Promise.resolve(first);
     wanted.catch((error) => this._socket === socket && this._noTicket(error));
@@ -81,6 +82,7 @@ export class Connection {
       closed: (code) => this._closed(code),
     });
     this._socket = socket;
+    this._probe = setTimeout(() => this._closed(1006), OPENING_SECONDS * 1000);
   }
 
   /** @returns {Promise<string>} */
@@ -197,12 +199,11 @@ export class Connection {
         this._typing.taken(frame.offset);
         return;
       case "error":
-        this._words = frame.message;
+        this._words = asSentence(frame.message);
         return;
       case "hello":
         this._attached = true;
         this._acked = frame.offset;
-        this._words = "";
         this._retriedTicket = false;
         // A gateway that lets go at once must not be asked twice a second.
         this._settled = setTimeout(() => this._backoff.reset(), SETTLED_SECONDS * 1000);

@@ -41,7 +41,7 @@ export function icon(name) {
 }
 
 /**
- * A button with a name for those who cannot see its icon.
+ * A button with a name for who has its icon read out.
  *
  * @param {string} label what it does; also its tooltip
  * @param {string} picture

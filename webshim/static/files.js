@@ -1,4 +1,4 @@
-/** Files into and out of a session's working directory: dropped or chosen, one after the other, of any size. */
+/** Files into and out of a session's sandbox: dropped or chosen, one after the other, of any size. Their list is in filespanel.js. */
 
 import { fileUrl, reach, Refused, refusal, sentence } from "./api.js";
 import { byId, element, iconButton } from "./dom.js";
@@ -26,7 +26,7 @@ export async function upload(id, files) {
 export async function uploadTo(id, file, path, uploaded, replace = false) {
   const row = new Transfer(`Uploading ${path}`);
   try {
-    await send(id, file, path, row, replace);
+    await send(fileUrl(id, path), file, row, replace);
     notify(`Uploaded ${path} (${amount(file.size)}).`);
     uploaded();
   } catch (error) {
@@ -41,15 +41,16 @@ export async function uploadTo(id, file, path, uploaded, replace = false) {
 /**
  * @param {string} id
  * @param {string} path
+ * @param {string} [packed] a directory: the name of the archive that it comes in
  */
-export async function download(id, path) {
-  const url = fileUrl(id, path);
+export async function download(id, path, packed) {
+  const url = fileUrl(id, path) + (packed ? "&as=tar" : "");
   const rest = new AbortController();
   try {
     // Asked for by the page itself first: a refusal has a sentence to show.
     const response = await reach(url, { cache: "no-store", signal: rest.signal });
     if (!response.ok) throw refusal(response.status, await response.text());
-    const name = path.split("/").at(-1) ?? "file";
+    const name = packed ?? path.split("/").at(-1) ?? "file";
     const size = Number(response.headers.get("Content-Length") ?? Infinity);
     notify(`Downloading ${name}${Number.isFinite(size) ? ` (${amount(size)})` : ""}.`);
     if (size <= SMALL_BYTES) {
@@ -64,15 +65,14 @@ export async function download(id, path) {
 }
 
 /**
- * @param {string} id
+ * @param {string} url
  * @param {File} file
- * @param {string} path
- * @param {Transfer} row
+ * @param {{onCancel(cancel: () => void): void, moved(done: number, whole: number): void}} row
  * @param {boolean} replace
  * @returns {Promise<void>}
  */
-function send(id, file, path, row, replace) {
-  // fetch tells no progress of what it sends.
+export function send(url, file, row, replace) {
+  // fetch reports no progress of what it sends.
   const request = new XMLHttpRequest();
   row.onCancel(() => request.abort());
   return new Promise((resolve, reject) => {
@@ -83,7 +83,7 @@ function send(id, file, path, row, replace) {
       if (request.status < 300) resolve();
       else reject(refusal(request.status, request.responseText));
     });
-    request.open("PUT", fileUrl(id, path));
+    request.open("PUT", url);
     request.setRequestHeader("Content-Type", "application/octet-stream");
     if (!replace) request.setRequestHeader("If-None-Match", "*");
     request.send(file);
@@ -94,7 +94,7 @@ function send(id, file, path, row, replace) {
  * @param {Blob} blob
  * @param {string} name
  */
-function saveBlob(blob, name) {
+export function saveBlob(blob, name) {
   const url = URL.createObjectURL(blob);
   save(url, name);
   // The browser has begun to read it by then.
@@ -109,8 +109,8 @@ function save(url, name) {
   element("a", { href: url, download: name }).click();
 }
 
-/** Those under way: leaving the page would cut them. @type {Set<Transfer>} */
-const underWay = new Set();
+/** Those under way: leaving the page would cut them. @type {Set<object>} */
+export const underWay = new Set();
 window.addEventListener("beforeunload", (event) => underWay.size && event.preventDefault());
 
 /** A notice with a bar, while something is under way. */
@@ -158,19 +158,20 @@ export function takeDrops(panels, dropped) {
   const carriesFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
   document.addEventListener("dragover", (event) => {
     if (!carriesFiles(event)) return;
+    // The list of files takes them itself.
+    hint.hidden = event.defaultPrevented;
     event.preventDefault();
-    hint.hidden = false;
   });
   document.addEventListener("dragleave", (event) => {
     if (event.relatedTarget === null) hint.hidden = true;
   });
   document.addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
+    if (!carriesFiles(event) || event.defaultPrevented) return;
     event.preventDefault();
     hint.hidden = true;
     const items = [...(event.dataTransfer?.items ?? [])];
     if (items.some((item) => item.webkitGetAsEntry()?.isDirectory)) {
-      complain("A folder cannot be uploaded as it is; pack it into one file first.");
+      complain("A folder is uploaded by dropping it on the list of files: Ctrl+Shift+X.");
     } else {
       const typed = event.target instanceof Element && panels.contains(event.target) && !event.altKey;
       dropped([...(event.dataTransfer?.files ?? [])], typed);
@@ -179,10 +180,33 @@ export function takeDrops(panels, dropped) {
 }
 
 /** @param {number} bytes */
-function amount(bytes) {
+export function amount(bytes) {
   const units = ["bytes", "KiB", "MiB", "GiB"];
   let unit = 0;
   let value = bytes;
   for (; value >= 1024 && unit < units.length - 1; unit += 1) value /= 1024;
   return `${unit && value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+/** The list of files at the side, once it was wanted. @type {import("./filespanel.js").FilesPanel | undefined} */
+let panel;
+/** There is one, however often it is wanted before it is there. @type {Promise<import("./filespanel.js").FilesPanel> | undefined} */
+let opening;
+
+/** @param {() => import("./session.js").Session | undefined} shown */
+export async function toggleFiles(shown) {
+  opening ??= import("./filespanel.js").then(({ openable }) => openable(shown));
+  try {
+    panel = await opening;
+  } catch {
+    opening = undefined;
+    complain("The list of files did not arrive. Try again.");
+    return;
+  }
+  panel.toggle();
+}
+
+/** Another session is shown, or its state is another. */
+export function filesChanged() {
+  panel?.look();
 }

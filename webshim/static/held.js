@@ -1,11 +1,13 @@
 /** Sessions that go on in the person's sandboxes, whatever began them, a browser or ssh. */
 
-import { call, ownName, sentence } from "./api.js";
-import { byId, element } from "./dom.js";
+import { call, ownName, Refused, sentence } from "./api.js";
 import { since } from "./home.js";
+import { byId, element } from "./dom.js";
 import { complain } from "./notices.js";
 
 /**
+ * @typedef {import("./session.js").Session} Session
+ *
  * @typedef {object} HeldSession
  * @property {string} sandbox
  * @property {string} name
@@ -26,13 +28,15 @@ import { complain } from "./notices.js";
  */
 
 const PLACES_KEY = "sshgate.places";
+const LEFT_KEY = "sshgate.left";
 const LOOK_MS = 5000;
+const ENDING_MS = 3000;
 
 /**
  * The page goes: remember where the sessions of its tabs are held.
  *
  * @param {string} user the next one in this browser tab may be another
- * @param {Iterable<import("./session.js").Session>} sessions
+ * @param {Iterable<Session>} sessions
  */
 export function rememberPlaces(user, sessions) {
   const places = [...sessions].filter(({ state, name, held }) => !["ended", "failed"].includes(state) && name && held?.name);
@@ -77,6 +81,50 @@ export async function goingOn(places) {
   return places.filter(({ name, held }) => name && held && (Object.hasOwn(errors, name) || running.has(`${name}=${held.name}`)));
 }
 
+/** Whether a session has no tab here by the person's choice. @param {string} id */
+export function isLeft(id) {
+  return left().includes(id);
+}
+
+/**
+ * @param {string} id
+ * @param {boolean} away it runs without a tab from now on
+ */
+export function setLeft(id, away) {
+  const others = left().filter((one) => one !== id);
+  sessionStorage.setItem(LEFT_KEY, JSON.stringify(away ? [...others, id] : others));
+}
+
+/**
+ * A tab was closed before its session was there: what was begun for it ends, what was joined goes on without a tab.
+ *
+ * @param {string} id
+ * @param {boolean} begun
+ */
+export async function abandon(id, begun) {
+  if (begun) await call(`sessions/${encodeURIComponent(id)}`, "DELETE");
+  else setLeft(id, true);
+}
+
+/** @param {string} sandbox @param {string} name */
+export async function endHeld(sandbox, name) {
+  try {
+    await call(`held-sessions/${encodeURIComponent(sandbox)}/${encodeURIComponent(name)}`, "DELETE");
+  } catch (error) {
+    // A sandbox that is gone holds nothing.
+    if (!(error instanceof Refused) || error.status !== 404) throw error;
+  }
+}
+
+/** @returns {string[]} */
+function left() {
+  try {
+    return JSON.parse(sessionStorage.getItem(LEFT_KEY) ?? "[]");
+  } catch {
+    return [];
+  }
+}
+
 export class HeldList {
   /**
    * @param {(sandbox: string, name: string) => void} open a tab for it
@@ -85,6 +133,44 @@ export class HeldList {
   constructor(open, known) {
     this._open = open;
     this._known = known;
+    this._asking = false;
+    /** @type {(() => Promise<void>) | null} what was asked for meanwhile */
+    this._missed = null;
+  }
+
+  /**
+   * Tabs that this gateway does not know go, but for what a sandbox holds: another gateway has had that, and it is joined
+   * when it is shown.
+   *
+   * @param {Session[]} unlisted
+   * @param {(session: Session) => boolean} still whether one has a tab, and is unlisted
+   * @param {(session: Session) => void} drop
+   */
+  async forsake(unlisted, still, drop) {
+    if (unlisted.length === 0) return;
+    if (this._asking) {
+      this._missed = () => this.forsake(unlisted.filter(still), still, drop);
+      return;
+    }
+    this._asking = true;
+    let looks = 0;
+    // One that is being ended is held for a moment longer than it is listed; and one look may fail.
+    for (const wait of [0, ENDING_MS, ENDING_MS]) {
+      await new Promise((resume) => setTimeout(resume, wait));
+      // Only what was asked about goes: others may have been attached just then.
+      unlisted = unlisted.filter(still);
+      const on = await goingOn(unlisted).catch(() => null);
+      if (on === null) continue;
+      for (const session of unlisted.filter(still)) if (!on.includes(session)) drop(session);
+      unlisted = on;
+      looks += 1;
+      if (looks === 2) break;
+    }
+    if (looks === 2) for (const session of unlisted.filter(still)) session.id = null;
+    this._asking = false;
+    const missed = this._missed;
+    this._missed = null;
+    await missed?.();
   }
 
   /** Ask again. Each look costs the sandboxes something, so this is for when a person comes to see it. */
@@ -94,7 +180,7 @@ export class HeldList {
       const { sessions } = await call("held-sessions");
       this._show(sessions.filter(({ sandbox, name }) => !this._known(sandbox, name)));
     } catch {
-      this._show([]); // what the page is at is said elsewhere
+      this._show([]); // what the page is at is shown elsewhere
     }
   }
 
@@ -105,7 +191,8 @@ export class HeldList {
   }
 
   /** @param {HeldSession} held */
-  _row({ sandbox, name, program, title, state, watchers, age }) {
+  _row(held) {
+    const { sandbox, name, program, title, state, watchers, age } = held;
     const watched = watchers.length ? `, watched from ${watchers.join(", ")}` : "";
     const called = ownName(sandbox) ? `${sandbox}=${name}: ` : "";
     const words = `${called}${title || program}, ${state}${watched}, ${since(age)} old`;
@@ -113,17 +200,16 @@ export class HeldList {
       element("button", { type: "button", className: "button", "aria-label": `${label}: ${words}`, on: { click: act } }, label);
     const buttons = state.startsWith("ended")
       ? []
-      : [button("Open", () => this._open(sandbox, name)), button("End", () => void this._end(sandbox, name))];
+      : [button("Open", () => this._open(sandbox, name)), button("End", () => void this._end(held))];
     return element("li", {}, element("span", { title: words }, words), ...buttons);
   }
 
-  /**
-   * @param {string} sandbox
-   * @param {string} name
-   */
-  async _end(sandbox, name) {
+  /** @param {HeldSession} held */
+  async _end(held) {
+    const { sandbox, name, program, title } = held;
     try {
-      await call(`held-sessions/${encodeURIComponent(sandbox)}/${encodeURIComponent(name)}`, "DELETE");
+      const { endHeldSession } = await import("./homeacts.js");
+      await endHeldSession(held, ownName(sandbox) ? `${sandbox}=${name}` : title || program);
     } catch (error) {
       complain(sentence(error));
     }

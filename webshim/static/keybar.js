@@ -1,7 +1,5 @@
 /** Two rows of keys that a phone's keyboard has not, and two more behind them. Ctrl and Alt hold for the next key. */
 
-import { pasted } from "./clipboard.js";
-import { askForText } from "./dialogs.js";
 import { byId, element } from "./dom.js";
 
 const ESCAPE = "\x1b";
@@ -25,7 +23,7 @@ export class KeyBar {
       repeating(sign, name, () => this._move(letter));
     const first = [
       key("Esc", "Esc", ESCAPE), key("Tab", "Tab", "\t"), key("⇧Tab", "Shift Tab", `${ESCAPE}[Z`),
-      this._held.Ctrl, this._held.Alt, button("Paste", "Paste", () => void this._paste()), cursor("↑", "Up", "A"),
+      this._held.Ctrl, this._held.Alt, button("Paste", "Paste", () => void this._current()?.pasteClipboard()), cursor("↑", "Up", "A"),
       key("^C", "Control C", "\x03"), ...SIGNS.map((sign) => key(sign, sign, sign)),
       cursor("←", "Left", "D"), cursor("↓", "Down", "B"), cursor("→", "Right", "C"),
     ];
@@ -67,12 +65,6 @@ export class KeyBar {
     const application = this._current()?.terminal.modes.applicationCursorKeysMode;
     const control = letGo(this._held.Ctrl);
     this._send(control ? `${ESCAPE}[1;5${letter}` : ESCAPE + (application ? "O" : "[") + letter);
-  }
-
-  async _paste() {
-    // Without TLS, or without the person's consent, the browser gives the clipboard only to a field.
-    const text = (await pasted()) ?? (await askForText());
-    if (text) await this._current()?.paste(text);
   }
 }
 

@@ -1,9 +1,9 @@
 /** Links in the terminal's output. The output is hostile: only http(s), nothing of this page goes along, no disguise. */
 
+import { MAC } from "./actions.js";
 import { copy } from "./clipboard.js";
 import { asked } from "./dialogs.js";
 import { byId } from "./dom.js";
-import { MAC } from "./keys.js";
 
 // What a program in the sandbox calls itself. In a browser these names lead to the viewer's own machine.
 const SANDBOX = /^(localhost|.*\.localhost|127\.[\d.]+|0\.0\.0\.0|\[::1?\])$/;
@@ -31,8 +31,12 @@ export function links(terminal, local, disguised) {
       else if (disguised) void ask(url);
       else open(url);
     },
-    hover: () => terminal.element?.setAttribute("title", HINT),
-    leave: () => terminal.element?.removeAttribute("title"),
+    /** @param {MouseEvent} _event @param {string} target */
+    hover: (_event, target) => {
+      terminal.element?.setAttribute("title", HINT);
+      terminal.element?.setAttribute("data-link", target); // for the menu
+    },
+    leave: () => ["title", "data-link"].forEach((name) => terminal.element?.removeAttribute(name)),
   };
 }
 

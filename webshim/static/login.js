@@ -1,9 +1,11 @@
 /** Logging in: by the ticket of a link, or by name and password. */
 
-import { call, Refused, sentence } from "./api.js";
+import { call, persistently, Refused, sentence } from "./api.js";
 import { asked, offerLine } from "./dialogs.js";
 import { byId } from "./dom.js";
+import { underWay } from "./files.js";
 import { ssh } from "./links.js";
+import { notify } from "./notices.js";
 
 /** The link's ticket, which boot.js has taken out of the address; null when there is none. */
 export function takeTicket() {
@@ -14,11 +16,18 @@ export function takeTicket() {
 
 /** A link that is opened where the page is already changes the fragment only: the page begins again with it. */
 export function followLoginLinks() {
-  window.addEventListener("hashchange", () => location.hash.startsWith("#login=") && location.reload());
+  window.addEventListener("hashchange", () => {
+    if (!location.hash.startsWith("#login=")) return;
+    if (!underWay.size) return location.reload();
+    // The browser would ask whether to leave, and the ticket stay in the address of who does not.
+    history.replaceState(null, "", location.pathname + location.search);
+    notify("Files are under way. Open the login link again when they are there.");
+  });
 }
 
 const OTHER_USER = 409;
-const channel = new BroadcastChannel("sshgate.login");
+/** Which boot.js has opened, so that no login before this module is missed. @type {BroadcastChannel} */
+const channel = /** @type {any} */ (globalThis).logins;
 
 /**
  * Who is logged in, after the link's ticket has been used. Shows the login page, and waits, where nobody is.
@@ -28,6 +37,7 @@ const channel = new BroadcastChannel("sshgate.login");
  */
 export async function loggedIn(ticket) {
   const me = await identified(ticket);
+  followUsers(me.user);
   channel.postMessage("");
   return me;
 }
@@ -47,7 +57,7 @@ async function identified(ticket) {
     }
   }
   try {
-    return await call("me");
+    return await persistently("me");
   } catch (error) {
     if (!(error instanceof Refused) || error.status !== 401) throw error;
     return ask(error, complaint);
@@ -55,7 +65,7 @@ async function identified(ticket) {
 }
 
 /**
- * Use the link. Who is another user here is asked first: whoever sent the link could look at what is done by it.
+ * Use the link. Who is another user here is asked first: the sender of the link could look at what is done by it.
  *
  * @param {string} ticket
  * @returns {Promise<import("./api.js").Me | null>} null: not used
@@ -119,8 +129,26 @@ function comeAlong() {
   return () => waiting.abort();
 }
 
+/**
+ * Another window of this browser has logged in somebody else: what is requested here is theirs from now on.
+ *
+ * @param {string} user who is logged in here
+ */
+function followUsers(user) {
+  channel.addEventListener("message", async () => {
+    const me = await call("me").catch(() => null);
+    if (me && me.user !== user) location.reload();
+  });
+}
+
 /** @param {string} text */
 function complain(text) {
   byId("login-error").textContent = text;
   byId("login-error").hidden = !text;
+}
+
+/** On the home page: who is logged in, and how they come by ssh. @param {import("./api.js").Me} me */
+export function describeUser({ user, ssh_port }) {
+  offerLine("own", `${ssh(ssh_port)} ${user}@${location.hostname}`);
+  byId("who").textContent = `Logged in as ${user}.`;
 }

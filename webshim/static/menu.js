@@ -1,70 +1,61 @@
-/** The menu of settings, and who is logged in. */
+/** The menu of a terminal, where the right button was pressed: actions by group. */
 
-import { call } from "./api.js";
+import { enabled, keyOf, MENU, perform } from "./actions.js";
+import { copy } from "./clipboard.js";
 import { byId, element } from "./dom.js";
-import { offerLine } from "./dialogs.js";
-import { HELP, MAC } from "./keys.js";
-import { ssh } from "./links.js";
-import { change, onChange, settings } from "./settings.js";
 
-/** @param {import("./api.js").Me} me */
-export function fillMenu(me) {
-  /** @type {HTMLSelectElement} */
-  const theme = byId("theme");
-  /** @type {HTMLSelectElement} */
-  const bell = byId("bell");
-  /** @type {HTMLSelectElement} */
-  const option = byId("option");
-  byId("option-row").hidden = !MAC;
-  /** @type {HTMLInputElement} */
-  const reader = byId("screen-reader");
-  /** @type {HTMLInputElement} */
-  const pasteWarning = byId("paste-warning");
-  const show = () => {
-    byId("font-size").textContent = String(settings().fontSize);
-    theme.value = settings().theme;
-    bell.value = settings().bell;
-    option.value = settings().option;
-    pasteWarning.checked = settings().pasteWarning;
-    reader.checked = settings().screenReader;
+/** @typedef {import("./actions.js").Hands} Hands */
+
+const menu = element("div", { id: "context", popover: "auto", role: "menu", "aria-label": "Terminal" });
+byId("panels").append(menu);
+
+menu.addEventListener("keydown", (event) => {
+  const items = [...menu.querySelectorAll("button")].filter(({ ariaDisabled }) => ariaDisabled !== "true");
+  const at = items.findIndex((item) => item === document.activeElement);
+  const last = items.length - 1;
+  /** @type {Record<string, number>} */
+  const targets = { ArrowDown: at === last ? 0 : at + 1, ArrowUp: at <= 0 ? last : at - 1, Home: 0, End: last };
+  if (event.key in targets) items[targets[event.key]]?.focus();
+  else if (event.key === "Tab") menu.hidePopover();
+  else return;
+  event.preventDefault();
+});
+
+/**
+ * @param {Hands} page
+ * @param {{clientX: number, clientY: number}} place
+ * @param {string} link under the pointer, or none
+ */
+export function openMenu(page, { clientX, clientY }, link) {
+  const now = enabled(page);
+  const groups = MENU.map((actions) => actions.map((action) => item(page, action, keyOf(action), now.includes(action))));
+  if (link) groups[0].push(item(page, { title: "Copy the link", run: () => copy(link) }, "", true));
+  const rows = groups.flatMap((items) => [element("hr"), ...items]).slice(1);
+  menu.replaceChildren(...rows);
+  menu.showPopover();
+  const { width, height } = menu.getBoundingClientRect();
+  menu.style.left = `${Math.max(0, Math.min(clientX, innerWidth - width - 4))}px`;
+  menu.style.top = `${Math.max(0, Math.min(clientY, innerHeight - height - 4))}px`;
+  menu.querySelector("button")?.focus();
+}
+
+/**
+ * @param {Hands} page
+ * @param {Pick<import("./actions.js").Action, "title" | "run">} action
+ * @param {string} key
+ * @param {boolean} useful
+ */
+function item(page, action, key, useful) {
+  const press = () => {
+    if (!useful) return;
+    menu.hidePopover();
+    page.shown()?.screen?.focus();
+    void perform(page, action);
   };
-  byId("font-smaller").addEventListener("click", () => change({ fontSize: settings().fontSize - 1 }));
-  byId("font-larger").addEventListener("click", () => change({ fontSize: settings().fontSize + 1 }));
-  theme.addEventListener("change", () => change({ theme: /** @type {any} */ (theme.value) }));
-  bell.addEventListener("change", () => change({ bell: /** @type {any} */ (bell.value) }));
-  option.addEventListener("change", () => change({ option: /** @type {any} */ (option.value) }));
-  pasteWarning.addEventListener("change", () => change({ pasteWarning: pasteWarning.checked }));
-  reader.addEventListener("change", () => change({ screenReader: reader.checked }));
-  // A login by the proxy in front of the gateway comes with each request: it can be ended only there.
-  const proxied = me.method === "proxy";
-  byId("user").textContent = proxied ? `${me.user}, logged in by a proxy: log out there` : me.user;
-  byId("logout").hidden = proxied;
-  byId("logout").addEventListener("click", () => void call("logout", "POST", {}).finally(() => location.reload()));
-  fillKeys("key-help");
-  onChange(show);
-  show();
-}
-
-/** What stands on the home page however much runs. @param {import("./api.js").Me} me */
-export function fillHome({ user, ssh_port }) {
-  offerLine("own", `${ssh(ssh_port)} ${user}@${location.hostname}`);
-  byId("who").textContent = `Logged in as ${user}.`;
-  fillKeys("home-keys");
-}
-
-/** @param {string} id of a list */
-function fillKeys(id) {
-  for (const [keys, words] of HELP) byId(id).append(element("dt", {}, keys), element("dd", {}, words));
-}
-
-/** On a phone: the header's buttons, by name, behind one of them. */
-export function fillMore() {
-  const more = byId("more");
-  /** @type {NodeListOf<HTMLButtonElement>} */
-  const choices = more.querySelectorAll("[data-press]");
-  const stands = (/** @type {HTMLButtonElement} */ { dataset }) => byId(dataset["press"] ?? "");
-  more.addEventListener("beforetoggle", () => {
-    for (const choice of choices) choice.disabled = stands(choice).matches(":disabled, [hidden] *");
-  });
-  for (const choice of choices) choice.addEventListener("click", () => (more.hidePopover(), stands(choice).click()));
+  return element(
+    "button",
+    { type: "button", role: "menuitem", tabIndex: -1, "aria-disabled": String(!useful), on: { click: press } },
+    action.title,
+    key ? element("kbd", {}, key) : null,
+  );
 }

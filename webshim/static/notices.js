@@ -21,7 +21,9 @@ export function notify(text, action = null, kind = "plain") {
   }
   notice.append(iconButton("Dismiss", "close", close));
   shelf.append(notice);
-  while (shelf.children.length > MOST) shelf.firstElementChild?.remove();
+  // Those that only say something go first; what is under way has its way to be cancelled here.
+  const go = ["progress, .button", "progress", ""].map((kept) => `:scope > :not(:last-child${kept && `, :has(${kept})`})`);
+  while (shelf.children.length > MOST) go.map((which) => shelf.querySelector(which)).find(Boolean)?.remove();
   leaveLater(notice, action === null ? SHOWN_SECONDS : SHOWN_WITH_BUTTON_SECONDS);
 }
 

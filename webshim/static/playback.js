@@ -10,7 +10,7 @@ export class Playback {
   _parsed = 0;
   _until = 0;
   _wanted = false;
-  _told = -1;
+  _sent = -1;
 
   /**
    * @param {import("./terminal.js").Screen} screen
@@ -21,14 +21,14 @@ export class Playback {
     this._screen = screen;
     this._send = send;
     this._parsedUpTo = parsed;
-    this._snapshots = new Snapshots(screen.terminal);
+    this._snapshots = new Snapshots(screen);
   }
 
   /** The next session's output starts anew. */
   forget() {
     this.held = null;
     this._parsed = this._until = 0;
-    this._told = -1;
+    this._sent = -1;
     this._wanted = this.restoring = false;
   }
 
@@ -76,11 +76,11 @@ export class Playback {
 
   /** Send the state now, if that can be. */
   snapshot() {
-    if (this.restoring || this.held === null || this._parsed <= this._told) return;
+    if (this.restoring || this.held === null || this._parsed <= this._sent) return;
     const data = this._snapshots.take();
     if (data === null) return;
     this._wanted = false;
-    this._told = this._parsed;
+    this._sent = this._parsed;
     this._send({ type: "snapshot", offset: this._parsed, ...this._screen.size, data });
   }
 
@@ -99,7 +99,7 @@ export class Playback {
     const { size } = this._screen;
     this._screen.fit();
     const fitted = this._screen.size;
-    // A size that did not change tells nothing by itself.
+    // A size that did not change causes no event.
     if (size.cols === fitted.cols && size.rows === fitted.rows) this._send({ type: "resize", ...fitted });
   }
 }

@@ -25,10 +25,7 @@ export class SearchBar {
       "aria-label": "Search in the output",
       placeholder: "Search",
       spellcheck: false,
-      on: {
-        input: () => this._findNewest(),
-        keydown: (/** @type {KeyboardEvent} */ event) => this._key(event),
-      },
+      on: { input: () => this._findNewest() },
     });
     /** @type {Record<string, HTMLButtonElement>} */
     this._toggles = {
@@ -49,7 +46,23 @@ export class SearchBar {
       iconButton("Newer match (Shift+Enter)", "down", () => this._find(true)),
       iconButton("Close the search (Escape)", "close", () => this.close()),
     );
+    this._bar.addEventListener("keydown", (event) => this._key(event));
+    this._bar.addEventListener("focusout", ({ relatedTarget }) => this._inside(relatedTarget) || this._rest());
+    this._bar.addEventListener("focusin", ({ relatedTarget }) => this._inside(relatedTarget) || this._find(false));
     panel.append(this._bar);
+  }
+
+  /** @param {EventTarget | null} target */
+  _inside(target) {
+    return target instanceof Node && this._bar.contains(target);
+  }
+
+  /**
+   * The person does something else: what they select there is theirs, whatever is printed. Private of add-on 0.16, which
+   * would select its match again after each output; the version is pinned, and a test shows a change.
+   */
+  _rest() {
+    /** @type {any} */ (this._addon)?._state.clearCachedTerm();
   }
 
   async _load() {
@@ -61,7 +74,7 @@ export class SearchBar {
     }
     this._addon = new SearchAddon();
     this._screen.terminal.loadAddon(this._addon);
-    this._addon.onDidChangeResults(({ resultIndex, resultCount }) => this._tell(resultIndex, resultCount));
+    this._addon.onDidChangeResults(({ resultIndex, resultCount }) => this._report(resultIndex, resultCount));
     if (!this._bar.hidden) this._find(false);
   }
 
@@ -117,7 +130,7 @@ export class SearchBar {
   /** @param {KeyboardEvent} event */
   _key(event) {
     if (event.key === "Escape") this.close();
-    else if (event.key === "Enter") this._find(event.shiftKey);
+    else if (event.key === "F3" || (event.key === "Enter" && event.target === this._field)) this._find(event.shiftKey);
     else return;
     event.preventDefault();
   }
@@ -144,7 +157,7 @@ export class SearchBar {
    * @param {number} index counted from 0; -1 when there are more than the add-on counts
    * @param {number} count
    */
-  _tell(index, count) {
+  _report(index, count) {
     if (!this._field.value) this._count.textContent = "";
     else if (count === 0) this._count.textContent = "none";
     else this._count.textContent = index < 0 ? `${count}+` : `${index + 1} of ${count}`;

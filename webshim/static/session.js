@@ -1,15 +1,17 @@
-/** One session in its panel: a terminal, its line to the gateway, and what the two tell each other. */
+/** One session in its panel: a terminal, its line to the gateway, and what passes between the two. */
 
 import { typePasted } from "./agentinput.js";
-import { watch } from "./attention.js";
+import { ring, watch } from "./attention.js";
 import { asSentence, call, ownName, Refused, sentence } from "./api.js";
-import { ring } from "./bell.js";
+import { nearEnd } from "./home.js";
 import { Connection } from "./connection.js";
 import { element } from "./dom.js";
+import { abandon, endHeld } from "./held.js";
 import { takeKeys } from "./keys.js";
 import { complain } from "./notices.js";
 import { Playback } from "./playback.js";
 import { SearchBar } from "./search.js";
+import { Backoff } from "./socket.js";
 import { StateBar } from "./statebar.js";
 import { Screen } from "./terminal.js";
 
@@ -27,9 +29,10 @@ const PAUSE_MS = 100;
  * @property {(session: Session) => void} close the person wants its tab gone
  * @property {(typed: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>} withHeldKeys
  * @property {(session: Session) => void} change the person wants another profile or name for it
+ * @property {(session: Session) => string | null} beside the id of another one that runs in its sandbox
  * @property {() => void} login the login is over
  * @property {(url: URL, name: string | null) => void} openPort a link to the sandbox itself was opened
- * @property {import("./keys.js").Actions} actions
+ * @property {import("./keys.js").Page} keyed
  */
 
 let made = 0;
@@ -37,6 +40,8 @@ let made = 0;
 export class Session {
   /** The gateway has announced its end. */
   _draining = false;
+  /** The person has no tab for it any more. */
+  _closed = false;
   /** Made when the panel is first shown: a terminal needs a box that has a size. @type {Screen | undefined} */
   screen;
   /** @type {Playback | undefined} */
@@ -60,8 +65,14 @@ export class Session {
     this.name = name;
     this.held = held;
     this.title = title;
+    /** What its user calls it. */
+    this.given = "";
+    /** An end that is near. */
+    this.near = nearEnd({});
     /** Whether it has called since it was looked at. */
     this.waits = false;
+    /** The same for all that were begun in one sandbox. */
+    this.kin = {};
     /** What its program has reported of its work. @type {number | null} */
     this.progress = null;
     /** @type {string | null} */
@@ -77,7 +88,8 @@ export class Session {
     this._connection = null;
     /** Typed before there is a line to the gateway. @type {Uint8Array<ArrayBuffer>[]} */
     this._ahead = [];
-    this._timer = 0;
+    this._timer = this._joining = 0;
+    this._backoff = new Backoff();
     /** @type {string | null} */
     this._sent = null;
     /** Whether what is replayed is new to this terminal. */
@@ -86,18 +98,18 @@ export class Session {
 
   /** What its tab is called: the program's title, and the sandbox's name. The page adds numbers to those of one label. */
   get label() {
-    return [this.title, ownName(this.name)].filter(Boolean).join(" · ") || this.profile || "terminal";
+    return this.given || [this.title, ownName(this.name)].filter(Boolean).join(" · ") || this.profile || "terminal";
   }
 
   get live() {
-    if (this.id === null) return this.state === "idle" && this.held !== null;
+    if (this.id === null) return ["idle", "reconnecting"].includes(this.state) && this.held !== null;
     return this.state !== "ended" && this.state !== "failed";
   }
 
   /** Its panel is visible now. What needs a visible box is made only here, and what the server does not have yet. */
-  shown() {
+  shown(focuses = true) {
     this.screen ??= this._makeScreen();
-    this.screen.show();
+    this.screen.show(focuses);
     if (this.state !== "idle") return;
     if (this.id !== null) this._connect();
     else void this.create();
@@ -108,7 +120,7 @@ export class Session {
   }
 
   search() {
-    if (!this.screen) return;
+    if (!this.screen || this._closed) return;
     this._search ??= new SearchBar(this.panel, this.screen);
     this._search.open();
   }
@@ -118,27 +130,39 @@ export class Session {
    *
    * @param {import("./api.js").Described} described
    */
-  adopt({ id, profile, name, title, held }) {
-    Object.assign(this, { id, profile, name, title, held: held ?? this.held });
+  adopt({ id, profile, name, title, label, held }) {
+    Object.assign(this, { id, profile, name, title, given: label ?? "", held: held ?? this.held });
+    this._page.changed(this);
+  }
+
+  /** What changes while it is attached. @param {import("./api.js").Described | undefined} described as the list has it now */
+  listed(described) {
+    const given = described?.label ?? this.given;
+    const near = nearEnd(described?.ends ?? {});
+    if (given === this.given && near.words === this.near.words) return;
+    Object.assign(this, { given, near });
     this._page.changed(this);
   }
 
   /** Make a new one on the server, with this panel's size. The panel is visible. */
   async create() {
     this._end();
-    // The sandbox that the gateway named has ended with its session.
-    if (this.id !== null && !this.held) this.name = ownName(this.name);
+    const beside = this._page.beside(this);
+    // The sandbox that the gateway named has ended with its last session.
+    if (this.id !== null && !this.held && !beside) this.name = ownName(this.name);
     this.id = null;
     this._ended = undefined;
     this._become("starting");
     this._bar.show("Starting …", [], { dim: false, soon: true });
     const size = this.screen?.size ?? {};
+    const begun = !this.held;
     try {
-      const { ticket, ...described } = await this._made(size);
+      const { ticket, ...described } = await (beside && !this.held ? call("sessions", "POST", { beside, ...size }) : this._made(size));
+      if (this._closed) return await abandon(described.id, begun);
       this.adopt(described);
       this._connect({ ticket });
     } catch (error) {
-      this._failed(error);
+      if (!this._closed) this._failed(error);
     }
   }
 
@@ -152,23 +176,27 @@ export class Session {
 
   /** Join it again by another gateway, which does not know of this page. */
   async _rejoined() {
-    if (!this.held || !this.name) return null;
+    if (!this.held || !this.name || this._closed) return null;
     const { id, ticket } = await this._made({});
-    this.id = id;
+    if (this._closed) await abandon(id, false);
+    else this.id = id;
     this._page.changed(this);
     return { id, ticket };
   }
 
   /** End it on the server, with its sandbox unless that is a named one. */
   async end() {
-    const { id, name, held, live } = this;
+    const { id, name, held, live, state } = this;
+    this._closed = true;
     this._end();
     if (id !== null) await call(`sessions/${encodeURIComponent(id)}`, "DELETE");
-    else if (live && name && held) await call(`held-sessions/${encodeURIComponent(name)}/${encodeURIComponent(held.name)}`, "DELETE");
+    // Another gateway knows nothing of that id, and what is held goes on.
+    if (live && name && held && (id === null || state === "reconnecting")) await endHeld(name, held.name);
   }
 
   /** Let go of it; on the server it goes on. */
   dispose() {
+    this._closed = true;
     this._end();
     this.screen?.dispose();
   }
@@ -185,7 +213,7 @@ export class Session {
     const here = () => {
       const now = document.activeElement;
       const free = now === document.body || now === before || this.box.contains(now);
-      return free && this.id === id && this.state === "connected" && !this.panel.hidden;
+      return free && this.id === id && this.state === "connected" && this.panel.checkVisibility();
     };
     if (id !== null && screen && this.state === "connected") void how(id, files, screen.terminal, here);
     else complain("No sandbox runs here to upload to.");
@@ -214,7 +242,7 @@ export class Session {
         this._changedSoon();
       },
     });
-    takeKeys(screen.terminal, this._page.actions);
+    takeKeys(screen.terminal, this._page.keyed);
     this._playback = new Playback(screen, (frame) => this._connection?.send(frame), (offset) => this._connection?.parsed(offset));
     return screen;
   }
@@ -239,6 +267,7 @@ export class Session {
   }
 
   _end() {
+    clearTimeout(this._joining);
     this._connection?.close();
     this._connection = null;
     this._ahead = [];
@@ -260,7 +289,7 @@ export class Session {
 
   /** @param {string} title */
   _titled(title) {
-    // textContent and JSON take it as it is; characters that are not seen have no place in a tab.
+    // textContent and JSON take it as it is; invisible characters have no place in a tab.
     this.title = title.replaceAll(/\p{C}/gu, "").slice(0, LONGEST_TITLE);
     this._changedSoon();
   }
@@ -282,6 +311,7 @@ export class Session {
         this.name = frame.name;
         this.held = frame.held ?? this.held;
         this._draining = false;
+        this._backoff.reset();
         this._watchedFrom([]);
         this._resumed = frame.start === "resume";
         this._playback?.begin(frame);
@@ -423,6 +453,15 @@ export class Session {
   _failed(error) {
     if (error instanceof Refused && error.status === 401) {
       this._page.login();
+      return;
+    }
+    if (error instanceof Refused && error.passing && this.held) {
+      // It goes on, and the gateway may be starting.
+      const seconds = this._backoff.take();
+      this._joining = setTimeout(() => void this.create(), seconds * 1000);
+      this._become("reconnecting");
+      const now = { label: "Now", act: () => void this.create() };
+      this._bar.show(`${sentence(error)} Trying again in`, [now], { seconds: Math.ceil(seconds) });
       return;
     }
     if (error instanceof Refused && error.status === 404) this.held = null; // what it was to join is gone

@@ -5,7 +5,7 @@ const LARGEST_BYTES = 256 << 10;
 // Lines above the screen; fewer, where they are too long. Each costs time in which nothing is drawn.
 const SCROLLBACKS = [1000, 200, 0];
 
-/** DEC private modes that the add-on does not know, with their usual values: the cursor is seen, mouse reports are old. */
+/** DEC private modes that the add-on does not know, with their usual values: the cursor is visible, mouse reports are old. */
 const MODES = new Map([[25, true], [1005, false], [1006, false], [1015, false], [1016, false]]);
 
 export class Snapshots {
@@ -15,9 +15,10 @@ export class Snapshots {
   _cursorShape = "";
   _drawing = false;
 
-  /** @param {import("./vendor/xterm.js").Terminal} terminal */
-  constructor(terminal) {
+  /** @param {import("./terminal.js").Screen} screen */
+  constructor({ terminal, marks }) {
     this._terminal = terminal;
+    this._marks = marks;
     /** Fetched with the first key: before it a first load would wait. @type {import("./vendor/addon-serialize.js").SerializeAddon | undefined} */
     this._serialize = undefined;
     const typed = terminal.onData(() => (typed.dispose(), void this._load()));
@@ -44,7 +45,7 @@ export class Snapshots {
     void this._load();
     if (!this._serialize || !this._between()) return null;
     for (const scrollback of SCROLLBACKS) {
-      const text = this._serialize.serialize({ scrollback }) + this._rest();
+      const text = this._serialize.serialize({ scrollback }) + this._rest() + this._marks.kept;
       if (new TextEncoder().encode(text).length <= LARGEST_BYTES) return text;
     }
     return null;
@@ -79,25 +80,25 @@ export class Snapshots {
 
   /** @param {import("./vendor/xterm.js").Terminal} terminal */
   _watch({ parser, onResize, buffer }) {
-    /** @param {() => void} see */
-    const seen = (see) => (see(), false); // the terminal handles it as well
+    /** @param {() => void} note */
+    const observed = (note) => (note(), false); // the terminal handles it as well
     /** @param {(number | number[])[]} params @param {boolean} on */
     const set = (params, on) => params.forEach((mode) => MODES.has(Number(mode)) && this._modes.set(Number(mode), on));
-    parser.registerCsiHandler({ prefix: "?", final: "h" }, (params) => seen(() => set(params, true)));
-    parser.registerCsiHandler({ prefix: "?", final: "l" }, (params) => seen(() => set(params, false)));
+    parser.registerCsiHandler({ prefix: "?", final: "h" }, (params) => observed(() => set(params, true)));
+    parser.registerCsiHandler({ prefix: "?", final: "l" }, (params) => observed(() => set(params, false)));
     parser.registerCsiHandler({ final: "r" }, (params) =>
-      seen(() => {
+      observed(() => {
         const [top, bottom] = params.map(Number);
         this._regions[buffer.active.type] = top || bottom ? `\x1b[${top || ""};${bottom || ""}r` : "";
       }),
     );
     parser.registerCsiHandler({ intermediates: " ", final: "q" }, ([shape]) =>
-      seen(() => (this._cursorShape = `\x1b[${Number(shape)} q`)),
+      observed(() => (this._cursorShape = `\x1b[${Number(shape)} q`)),
     );
-    parser.registerEscHandler({ intermediates: "(", final: "0" }, () => seen(() => (this._drawing = true)));
-    parser.registerEscHandler({ intermediates: "(", final: "B" }, () => seen(() => (this._drawing = false)));
-    parser.registerEscHandler({ final: "c" }, () => seen(() => this.forget()));
-    parser.registerCsiHandler({ intermediates: "!", final: "p" }, () => seen(() => this.forget()));
+    parser.registerEscHandler({ intermediates: "(", final: "0" }, () => observed(() => (this._drawing = true)));
+    parser.registerEscHandler({ intermediates: "(", final: "B" }, () => observed(() => (this._drawing = false)));
+    parser.registerEscHandler({ final: "c" }, () => observed(() => this.forget()));
+    parser.registerCsiHandler({ intermediates: "!", final: "p" }, () => observed(() => this.forget()));
     onResize(() => (this._regions = {}));
   }
 }

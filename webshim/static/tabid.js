@@ -11,7 +11,7 @@ export const tabId = claim();
 async function claim() {
   const left = take(LEFT) !== null;
   const kept = read(KEY);
-  // The page before a reload may hold its lock for a moment longer. Otherwise the lock tells which of two has the name.
+  // The page before a reload may hold its lock for a moment longer. Otherwise the lock shows which of two has the name.
   if (kept !== null && (await lock(kept, left))) return kept;
   const fresh = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   await lock(fresh, false);
@@ -23,7 +23,7 @@ async function claim() {
   return fresh;
 }
 
-/** The page goes; whoever comes next in this browser tab may have its name. */
+/** The page goes; the next page in this browser tab may have its name. */
 export function leaveTab() {
   try {
     sessionStorage.setItem(LEFT, "yes");
@@ -52,7 +52,7 @@ function take(key) {
  * Hold the name as long as this page lives.
  *
  * @param {string} name
- * @param {boolean} wait whoever holds it is going
+ * @param {boolean} wait whether the page that holds it is going
  * @returns {Promise<boolean>} false when another page holds it
  */
 function lock(name, wait) {

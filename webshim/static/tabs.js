@@ -18,13 +18,14 @@ const QUIET_STATES = ["idle", "connected"];
  * @property {string} label
  * @property {string} state
  * @property {string} spoken the state in words
+ * @property {string} clock the time to an end that is near
  * @property {boolean} waits whether it wants to be noticed
  * @property {number | null} progress in percent
  */
 
 export class Tabs {
   /**
-   * @param {(panel: HTMLElement | null) => void} selected told whenever another panel is shown; null when none is left
+   * @param {(panel: HTMLElement | null) => void} selected called whenever another panel is shown; null when none is left
    * @param {(panel: HTMLElement) => void} closing a person wants to close this one
    */
   constructor(selected, closing) {
@@ -78,7 +79,7 @@ export class Tabs {
     panel.setAttribute("aria-labelledby", button.id);
     panel.hidden = true;
     this._list.append(holder);
-    this._tabs.push({ holder, button, label, word, panel, looks: { label: "", state: "", spoken: "", waits: false, progress: null } });
+    this._tabs.push({ holder, button, label, word, panel, looks: { label: "", state: "", spoken: "", clock: "", waits: false, progress: null } });
     this._measureSoon();
   }
 
@@ -121,7 +122,7 @@ export class Tabs {
     const more = [looks.waits ? "calls for attention" : "", progress === null ? "" : `${progress} % done`];
     const spoken = [looks.spoken, ...more].filter(Boolean).join(", ");
     tab.label.textContent = label;
-    tab.word.textContent = QUIET_STATES.includes(state) ? "" : state;
+    tab.word.textContent = QUIET_STATES.includes(state) ? looks.clock : state;
     tab.button.title = `${label}: ${spoken}`;
     tab.button.setAttribute("aria-label", `${label}, ${spoken}`);
     tab.holder.dataset["state"] = state;

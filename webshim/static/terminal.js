@@ -4,14 +4,16 @@ import { FitAddon } from "./vendor/addon-fit.js";
 import { Unicode11Addon } from "./vendor/addon-unicode11.js";
 import { WebLinksAddon } from "./vendor/addon-web-links.js";
 import { Terminal } from "./vendor/xterm.js";
-import { acceptCopies, harmless, takePastes } from "./clipboard.js";
-import { askToPaste } from "./dialogs.js";
+import { acceptCopies, copy, harmless, pasted, takePastes } from "./clipboard.js";
+import { askForText, askToPaste } from "./dialogs.js";
 import { links } from "./links.js";
-import { onChange, settings, shownTheme } from "./settings.js";
-import { FONTS, THEMES, TYPEFACE } from "./themes.js";
+import { Marks } from "./marks.js";
+import { colours, onChange, settings, shownTheme } from "./settings.js";
+import { fontFamily, TYPEFACE } from "./themes.js";
 import { Touch } from "./touch.js";
 
-const SCROLLBACK = 10_000;
+/** @type {Record<string, number>} */
+const LINE_HEIGHTS = { close: 1, medium: 1.2, wide: 1.4 };
 // Less of a character than this is missed by nobody.
 const CUT_PIXELS = 0.2;
 const MOUSE_REPORT = "\x1b[<";
@@ -20,7 +22,7 @@ const LONG_PASTE = 5000;
 const encoder = new TextEncoder();
 
 /**
- * @typedef {object} Listener what the terminal tells
+ * @typedef {object} Listener what becomes of the terminal
  * @property {(bytes: Uint8Array<ArrayBuffer>) => void} input what was typed, pasted, or answered to a program's question
  * @property {(size: {cols: number, rows: number}) => void} resized
  * @property {(title: string) => void} titled
@@ -40,6 +42,7 @@ export class Screen {
   constructor(box, listener) {
     this.box = box;
     this.terminal = new Terminal(options());
+    this.marks = new Marks(this.terminal);
     /** While true, what the emulator would say is dropped: it answers questions that a program asked long ago. */
     this.muted = false;
     /** @type {string | null} */
@@ -61,7 +64,11 @@ export class Screen {
       else return;
       event.preventDefault();
     });
-    new Touch(this);
+    if (navigator.maxTouchPoints) new Touch(this);
+    // What a program or the search selects is not the person's.
+    box.addEventListener("pointerup", ({ pointerType, button }) => {
+      if (pointerType === "mouse" && button === 0 && settings().copyOnSelect) setTimeout(() => this._copySelected());
+    });
     this._observer = new ResizeObserver(() => this._fitSoon());
     this._observer.observe(box);
     this._unwatch = onChange(() => this._restyle());
@@ -79,9 +86,12 @@ export class Screen {
     const plain = links(terminal, listener.local, false);
     terminal.loadAddon(new WebLinksAddon(plain.activate, plain));
     acceptCopies(terminal, () => this.copies && !this.muted);
-    // Private of xterm.js 6.0, told just before `onData` of what a person has typed or pasted; a test shows a change.
+    // Private of xterm.js 6.0, whose DOM renderer draws what was selected last again after each change of size.
+    const drawn = () => /** @type {any} */ (terminal)._core._renderService?._renderer.value?._selectionRenderModel;
+    terminal.onSelectionChange(() => terminal.hasSelection() || drawn()?.clear?.());
+    // Private of xterm.js 6.0, emitted just before `onData` of what a person has typed or pasted; a test shows a change.
     /** @type {any} */ (terminal)._core.coreService.onUserInput(() => (this._byHand = true));
-    terminal.onData((text) => this._said(listener, text));
+    terminal.onData((text) => this._input(listener, text));
     // Mouse reports of the old kind are bytes, not text.
     terminal.onBinary((text) => this._say(listener, Uint8Array.from(text, (letter) => letter.charCodeAt(0) & 255)));
     terminal.onResize(({ cols, rows }) => listener.resized({ cols, rows }));
@@ -93,7 +103,7 @@ export class Screen {
    * @param {Listener} listener
    * @param {string} text
    */
-  _said(listener, text) {
+  _input(listener, text) {
     const byHand = this._byHand && !text.startsWith(MOUSE_REPORT);
     this._byHand = false;
     // A person does not wait for a replay to end. Mouse reports do: an old program may have asked for those.
@@ -115,10 +125,20 @@ export class Screen {
    * @param {string} text
    */
   async paste(text) {
-    const pasted = harmless(text);
-    const runs = !this.terminal.modes.bracketedPasteMode && /[\r\n]./s.test(pasted.trimEnd());
-    if (settings().pasteWarning && (runs || pasted.length > LONG_PASTE) && !(await askToPaste(pasted, runs))) return;
-    this.terminal.paste(pasted);
+    const plain = harmless(text);
+    const runs = !this.terminal.modes.bracketedPasteMode && /[\r\n]./s.test(plain.trimEnd());
+    if (settings().pasteWarning && (runs || plain.length > LONG_PASTE) && !(await askToPaste(plain, runs))) return;
+    this.terminal.paste(plain);
+  }
+
+  /** Without TLS, or without the person's consent, the browser gives the clipboard only to a field. */
+  async pasteClipboard() {
+    const text = (await pasted()) ?? (await askForText());
+    if (text) await this.paste(text);
+  }
+
+  _copySelected() {
+    if (this.terminal.hasSelection()) void copy(this.terminal.getSelection());
   }
 
   get size() {
@@ -134,13 +154,13 @@ export class Screen {
   }
 
   /** The box is visible now: the size may be another, and the graphics card may be used. */
-  show() {
+  show(focuses = true) {
     this.fit();
     if (graphicsCard()) void this.accelerate();
-    this.terminal.focus();
+    if (focuses) this.terminal.focus();
   }
 
-  /** Browsers allow few WebGL contexts; only what is seen needs one. */
+  /** Browsers allow few WebGL contexts; only what is in sight needs one. */
   hide() {
     this._webgl?.dispose();
     this._webgl = null;
@@ -164,6 +184,7 @@ export class Screen {
   /** Everything as it was before the first byte; the size stays. */
   reset() {
     this.terminal.reset();
+    this.marks.forget();
   }
 
   dispose() {
@@ -184,7 +205,6 @@ export class Screen {
   _typefaceCame({ fontfaces }) {
     if (!fontfaces.some(({ family }) => TYPEFACE.includes(family))) return;
     this.terminal.options.fontFamily = "monospace";
-    this.terminal.options.fontFamily = FONTS;
     this.terminal.clearTextureAtlas();
     this._restyle();
   }
@@ -213,27 +233,29 @@ export class Screen {
   }
 }
 
-function options() {
+export function options() {
   return {
-    allowProposedApi: true, // unicode versions are one
-    cursorBlink: true,
-    fontFamily: FONTS,
+    allowProposedApi: true, // unicode versions and decorations are
+    overviewRuler: { width: 14 }, // of the scrollbar, which it lies on
     rightClickSelectsWord: false,
-    scrollback: SCROLLBACK,
     ...looks(),
   };
 }
 
-function looks() {
-  const { fontSize, screenReader } = settings();
-  const theme = shownTheme();
+export function looks() {
+  const { cursor, cursorBlink, fontSize, lineHeight, palette, screenReader, scrollback } = settings();
+  const plainContrast = shownTheme() === "light" ? 4.5 : 2.5;
   return {
+    cursorBlink,
+    cursorStyle: cursor,
+    fontFamily: fontFamily(settings()),
     fontSize,
-    lineHeight: lineHeight(fontSize),
-    theme: THEMES[theme],
+    lineHeight: Math.max(LINE_HEIGHTS[lineHeight], leastHeight(fontSize)),
+    theme: { ...colours(), overviewRulerBorder: "#00000000" },
     // Programs choose their colours for a dark ground; on ours, black would be lost.
-    minimumContrastRatio: theme === "light" ? 4.5 : 2.5,
+    minimumContrastRatio: palette === "contrast" ? 7 : plainContrast,
     screenReaderMode: screenReader,
+    scrollback: Number(scrollback),
   };
 }
 
@@ -242,10 +264,10 @@ function looks() {
  *
  * @param {number} fontSize in CSS pixels
  */
-function lineHeight(fontSize) {
+function leastHeight(fontSize) {
   const pen = document.createElement("canvas").getContext("2d");
   if (!pen) return 1;
-  pen.font = `${fontSize}px ${FONTS}`;
+  pen.font = `${fontSize}px ${fontFamily(settings())}`;
   const { fontBoundingBoxAscent, fontBoundingBoxDescent, actualBoundingBoxDescent } = pen.measureText("_");
   const cut = actualBoundingBoxDescent - fontBoundingBoxDescent > CUT_PIXELS;
   return cut ? 1.001 + 1 / (fontBoundingBoxAscent + fontBoundingBoxDescent) : 1;

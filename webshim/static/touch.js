@@ -1,6 +1,7 @@
 /** Fingers on a terminal: one scrolls, two change the font's size, a long press offers the text for selecting. */
 
 import { offerText } from "./dialogs.js";
+import { textOf } from "./marks.js";
 import { change, settings } from "./settings.js";
 
 // A finger that moves less than this taps or presses.
@@ -167,18 +168,8 @@ function distance(one, other) {
   return Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
 }
 
-/**
- * The lines up to the last one in sight; one that is wrapped is one line.
- *
- * @param {import("./vendor/xterm.js").Terminal} terminal
- */
+/** The lines up to the last one in sight. @param {import("./vendor/xterm.js").Terminal} terminal */
 function text({ buffer: { active }, rows }) {
   const end = Math.min(active.viewportY + rows, active.length);
-  let found = "";
-  for (let row = Math.max(0, end - OFFERED_LINES); row < end; row += 1) {
-    const wraps = active.getLine(row + 1)?.isWrapped ?? false;
-    found += active.getLine(row)?.translateToString(!wraps) ?? "";
-    if (!wraps) found += "\n";
-  }
-  return found.trimEnd();
+  return textOf(active, end - OFFERED_LINES, end).trimEnd();
 }

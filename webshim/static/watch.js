@@ -1,16 +1,15 @@
 /** The page of who watches a session by a link: one terminal, no login. What may be done is decided by the server. */
 
+import { actionOf } from "./actions.js";
 import { asSentence } from "./api.js";
-import { Backoff } from "./backoff.js";
 import { byId, element } from "./dom.js";
 import { takeKeys } from "./keys.js";
 import { Playback } from "./playback.js";
 import { applyTheme, settings } from "./settings.js";
-import { Socket } from "./socket.js";
+import { Backoff, Socket, Typing } from "./socket.js";
 import { StateBar } from "./statebar.js";
 import { Screen } from "./terminal.js";
 import { typeface } from "./themes.js";
-import { Typing } from "./typing.js";
 
 // For a reload of this browser tab; the address never has it for long.
 const KEY = "sshgate.watch";
@@ -67,9 +66,9 @@ class Watching {
       rang: () => {},
     });
     this._screen.terminal.options.disableStdin = true;
-    const none = () => {};
     const leave = () => ([...panel.querySelectorAll("button")].find((one) => one.checkVisibility()) ?? byId("about")).focus();
-    takeKeys(this._screen.terminal, { search: none, create: none, turn: none, leave });
+    // All others are the program's: there is nothing here that they could do.
+    takeKeys(this._screen.terminal, (event) => (actionOf(event)?.name === "leave" ? leave : null));
     this._playback = new Playback(this._screen, () => {}, (offset) => this._parsed(offset));
     /** @type {Socket | null} */
     this._socket = null;

@@ -74,9 +74,6 @@ class PodAllocator:
         self._evictions = TaskSet()
         self.parking = Parking(registry, kinds, self._enter, park_resident, random.random)
 
-    def __repr__(self) -> str:
-        return f"<PodAllocator {len(self._sandboxes)} sandboxes, {len(self._warm)} warm entered>"
-
     async def create(self, order: Order, notice: Notice) -> KubernetesSandbox:
         """Claim or create a sandbox; see ``Provider.create``."""
         self._registry.admit(order.user, order.session)
@@ -138,7 +135,7 @@ class PodAllocator:
         manifest = podspec.claimed_pod(order, self._owner, secrets.token_hex(5), stamps)
         pod = await self.make(lambda: self._create(manifest))
         self._registry.update(record_of(pod))
-        return self._register(self._sandbox(pod, order, notice), order)
+        return self._register(self._sandbox(pod, order.profile, order.user, notice, self._discard, True), order)
 
     async def make(self, make: Callable[[], Awaitable[Pod]]) -> Pod:
         """Create a pod that a login waits for; evict warm pods if there is no room. Raises as ``make`` does."""
@@ -174,14 +171,9 @@ class PodAllocator:
         The registry must know the session (``admit``) from before the claim's request: a pod claimed by this instance
         without a session is deleted as an orphan. Raises as ``ApiServer.get_pod`` does.
         """
-        parked = self.parking.take(record.uid)
-        if isinstance(parked, KubernetesSandbox):
-            sandbox = parked
-        else:
-            pod = self._known(record.name)
-            if pod is None or pod.metadata.uid != record.uid:
-                pod = await self._api.get_pod(record.name)
-            sandbox = self._sandbox(pod, order, notice)
+        sandbox = self.parking.take(record.uid)
+        if not isinstance(sandbox, KubernetesSandbox):
+            sandbox = await self.enter(record, order, notice, self._discard, new=True)
         sandbox.adopt(order, notice)
         return self._register(sandbox, order)
 
@@ -193,16 +185,24 @@ class PodAllocator:
         known, profile = self._known(record.name), self._profiles.get(record.profile)
         if known is None or known.metadata.uid != record.uid or profile is None:
             return None
-        fence = self._fence.of(known, profile, new=True)
-        sandbox = KubernetesSandbox(
-            self._api, known, profile, self._discard, self._limits, NOBODY, lambda text: None, fence
-        )
+        sandbox = self._sandbox(known, profile, NOBODY, lambda text: None, self._discard, True)
         self._warm[record.name] = sandbox
         return sandbox
 
-    def _sandbox(self, pod: Pod, order: Order, notice: Notice) -> KubernetesSandbox:
-        fence = self._fence.of(pod, order.profile, new=True)
-        return KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice, fence)
+    async def enter(
+        self, record: Record, order: Order, notice: Notice, discard: Discard, new: bool
+    ) -> KubernetesSandbox:
+        """The pod of a record as a sandbox for this order, which ``discard`` deletes; ``new`` as for ``Fence.of``."""
+        pod = self._known(record.name)
+        if pod is None or pod.metadata.uid != record.uid:
+            pod = await self._api.get_pod(record.name)
+        return self._sandbox(pod, order.profile, order.user, notice, discard, new)
+
+    def _sandbox(
+        self, pod: Pod, profile: Profile, user: str, notice: Notice, discard: Discard, new: bool
+    ) -> KubernetesSandbox:
+        fence = self._fence.of(pod, profile, new)
+        return KubernetesSandbox(self._api, pod, profile, discard, self._limits, user, notice, fence)
 
     def _register(self, sandbox: KubernetesSandbox, order: Order) -> KubernetesSandbox:
         name = sandbox.id

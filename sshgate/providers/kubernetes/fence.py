@@ -38,7 +38,7 @@ from sshgate.providers.kubernetes.api.errors import Forbidden, NotFound
 from sshgate.providers.kubernetes.api.objects import Listing, Object, Pod
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.sandbox.probe import Probe, Verdict
-from sshgate.stream.tasks import cancel
+from sshgate.stream.tasks import TaskSet
 from sshgate.telemetry.rate_limit import RateLimit
 
 # Seconds that launchers look before policies count as not enforced at all, and where they are known to be enforced.
@@ -123,12 +123,9 @@ class Fence:
         self._instance = instance
         self._found: defaultdict[str, _Found] = defaultdict(_Found)
         self._pods: dict[str, PodFence] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._looks = TaskSet()
         self._policies: list[_Spec] | None = None
         self._warnings = RateLimit()
-
-    def __repr__(self) -> str:
-        return f"<Fence {dict(self._found)}>" if self._wanted else "<Fence nothing to wait for>"
 
     async def start(self) -> None:
         """Look at the namespace's policies, now and every minute. Raises as ``ApiServer.request`` does."""
@@ -139,12 +136,11 @@ class Fence:
                 log.info("network.unrestricted", reason="network.probe is off: no program waits for a network policy")
             with contextlib.suppress(GateError):
                 await self._look()  # for profiles without a network
-        self._task = asyncio.create_task(self._looking())
+        self._looks.start(self._looking())
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._task is not None:
-            await cancel(self._task)
+        await self._looks.cancel()
 
     def of(self, pod: Pod, profile: Profile, new: bool) -> PodFence:
         """The fence of one pod, kept until ``forget``. ``new``: no program of a user can have run in it yet."""
@@ -262,7 +258,7 @@ class Fence:
             self._policies, wanted = None, True
         if self._setting != "auto":
             return
-        if not wanted and (self._wanted or self._task is None):
+        if not wanted and (self._wanted or not len(self._looks)):
             log.info("network.unrestricted", namespace=self._api.namespace, reason="no policy for what sandboxes send")
         self._wanted = wanted
 
@@ -283,11 +279,7 @@ class PodFence:
         self.looking = False
         """Whether the launchers in it have something to look at."""
 
-    def __repr__(self) -> str:
-        return f"<PodFence {'stands' if self.stands else 'without proof'}>"
-
     def probe(self, parked: bool) -> Probe | None:
-        """See ``Sandbox.probe``."""
         # Where a program of the user was let in without proof, the next one need not wait for any.
         done = self.stands or self._passed or not self._fence.concerns(self._pod)
         probe = None if done else self._fence.probe(self._profile.name, parked, self.new)
@@ -297,7 +289,6 @@ class PodFence:
         return probe
 
     async def judge(self, verdict: Verdict) -> None:
-        """See ``Sandbox.judge``."""
         new, self.new = self.new and not self.stands, False
         if verdict is Verdict.BLIND:
             if not self.stands:

@@ -30,20 +30,17 @@ log = structlog.get_logger("sshgate.sandbox.kubernetes")
 class Heartbeat:
     """Keeps the registry's ``Membership`` current and takes part in the election of the leader.
 
-    ``start`` once, ``close`` at the end. ``pulse`` renews this gateway's own Lease.
+    ``start`` once, ``close`` at the end. ``renewer`` renews this gateway's own Lease.
     """
 
-    def __init__(self, leases: Leases, registry: Registry, pulse: LeaseRenewer) -> None:
+    def __init__(self, leases: Leases, registry: Registry, renewer: LeaseRenewer) -> None:
         self._leases = leases
         self._registry = registry
-        self._renewer = pulse
+        self._renewer = renewer
         self._prober = LivenessProber()
         self._election = Election(registry.instance, registry.membership)
         self._tasks = TaskSet()
         self._begun = False
-
-    def __repr__(self) -> str:
-        return f"<Heartbeat {self._election!r}, {self._registry.membership!r}, {self._renewer!r}>"
 
     @property
     def leads(self) -> bool:

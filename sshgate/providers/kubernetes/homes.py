@@ -200,22 +200,16 @@ class KubernetesHomes:
 
     async def _delete(self, claim: VolumeClaim, unchanged: bool = False) -> None:
         # If a sandbox is created at this moment, the cluster keeps the volume while it is used (pvc-protection).
-        preconditions = {"uid": claim.metadata.uid}
-        if unchanged:
-            preconditions["resourceVersion"] = claim.metadata.resource_version
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
+        version = claim.metadata.resource_version if unchanged else None
         path = self._api.path("persistentvolumeclaims", claim.metadata.name)
-        await self._api.request("DELETE", path, options, doing="delete the home")
+        await self._api.delete(path, claim.metadata.uid, version, "delete the home")
 
     async def _make(self, name: str, order: Order, home: Home, mark: str) -> VolumeClaim:
         marks = {
             labels.MANAGED_BY: labels.MANAGED, PART: HOME,
             labels.USER: labels.user_hash(order.user), labels.NAME: labels.label_value(order.name or ""),
         }  # fmt: skip
-        spec: dict[str, Any] = {
-            "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": home.size}},
-        }
+        spec: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": home.size}}}
         if home.storage_class is not None:
             spec["storageClassName"] = home.storage_class
         notes = {labels.USER: labels.printable(order.user), UNUSED: mark}

@@ -44,9 +44,6 @@ class LoopWatchdog:
         self._seen = 0
         self._still = 0.0
 
-    def __repr__(self) -> str:
-        return f"<LoopWatchdog {self.count}, still for {self._still:g} s>"
-
     def __call__(self) -> bool:
         return self._still < self._hung
 
@@ -71,9 +68,6 @@ class LeaseRenewer:
         self._over = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-
-    def __repr__(self) -> str:
-        return f"<LeaseRenewer {'beating' if self._thread is not None else 'still'}, {self._turns!r}>"
 
     async def start(self) -> LivenessEndpoint:
         """Start the thread, which first renews after ``RENEW`` seconds. Raises ``GateError``.

@@ -53,7 +53,7 @@ class Leases:
     def __init__(self, api: ApiServer, owner: Owner) -> None:
         self._api = api
         self._owner = owner
-        self._root = f"/apis/coordination.k8s.io/v1/namespaces/{api.namespace}/leases"
+        self._root = leases_path(api)
 
     async def all(self) -> list[Lease]:
         """List the Leases of all instances, and the leader's."""
@@ -111,17 +111,21 @@ class Leases:
 
     def _lease(self, name: str, part: str) -> dict[str, Any]:
         marks = {labels.MANAGED_BY: labels.MANAGED, PART: part, labels.GATEWAY: labels.label_value(self._owner.gateway)}
-        return {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": name, "labels": marks, **self._api.owner_metadata()},
-            "spec": {
-                "holderIdentity": self._owner.instance,
-                "acquireTime": _now(),
-                "renewTime": _now(),
-                "leaseDurationSeconds": int(LEASE_DURATION),
-            },
-        }
+        spec = {
+            "holderIdentity": self._owner.instance, "acquireTime": _now(), "renewTime": _now(),
+            "leaseDurationSeconds": int(LEASE_DURATION),
+        }  # fmt: skip
+        return lease_of({"name": name, "labels": marks, **self._api.owner_metadata()}, spec)
+
+
+def leases_path(api: ApiServer) -> str:
+    """The URL path of the Leases in the namespace."""
+    return f"/apis/coordination.k8s.io/v1/namespaces/{api.namespace}/leases"
+
+
+def lease_of(metadata: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a Lease."""
+    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
 
 
 def part_of(lease: Lease) -> str:

@@ -170,9 +170,6 @@ class LivenessProber:
         self._endpoints: dict[str, LivenessEndpoint] = {}
         self._asked: dict[str, asyncio.Task[ProbeResult]] = {}
 
-    def __repr__(self) -> str:
-        return f"<LivenessProber {len(self._endpoints)} endpoints, {len(self._asked)} asked>"
-
     def learn(self, endpoints: Iterable[tuple[str, LivenessEndpoint | None]]) -> None:
         """Remember the addresses that the Leases of these instances show."""
         self._endpoints.update((instance, endpoint) for instance, endpoint in endpoints if endpoint is not None)

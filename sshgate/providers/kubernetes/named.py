@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from weakref import WeakValueDictionary
 
 from sshgate.errors import GateError, StartFailed, Unavailable
+from sshgate.hold.line import attach_idle
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.claim import MOST_UNKNOWN
 from sshgate.lifecycle.join import Join, Make, Wait, join
@@ -30,15 +31,14 @@ from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.deletion import nothing_to_remove
-from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
 from sshgate.providers.kubernetes.inspection import list_sandboxes
 from sshgate.providers.kubernetes.names import Names
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
+from sshgate.providers.kubernetes.returning import Here, Returning
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
 from sshgate.sandbox.interfaces import Admit, Attachment, Listed, Notice, Order, Sandbox, Unattended
-from sshgate.sandbox.side_execs import ExecLimits
 from sshgate.stream.tasks import TaskSet, cancel, within
 
 # How long a login waits until the previous sandbox of the same name is gone; usually a second or two.
@@ -53,48 +53,22 @@ NAME_AFTER = 0.02
 UNUSED_PAUSES = (0.05, 0.3, 1.0, 3.0)
 
 
-@dataclass(eq=False)
-class Here:
-    """A named sandbox, with the number of this gateway's channels in it."""
-
-    sandbox: KubernetesSandbox
-    made: bool
-    naming: asyncio.Task[None] | None = None
-    """Done when the name is written on its pod; ``None``: it is already."""
-    count: int = 0
-
-    @property
-    def unused(self) -> bool:
-        """Whether nothing runs in it: it was made here and not entered, or it will never run again."""
-        return not self.sandbox.used and (self.made or self.sandbox.phase.over)
-
-
 class KubernetesNamed:
-    """The ``NamedSandboxes`` of one gateway. ``known`` returns a pod as the watch last showed it."""
+    """The ``NamedSandboxes`` of one gateway."""
 
     outlast = True
 
     def __init__(
-        self,
-        api: ApiServer,
-        registry: Registry,
-        owner: Owner,
-        homes: KubernetesHomes,
-        known: Callable[[str], Pod | None],
-        allocator: PodAllocator,
-        limits: ExecLimits,
-        fence: Fence,
+        self, api: ApiServer, registry: Registry, owner: Owner, homes: KubernetesHomes, allocator: PodAllocator
     ) -> None:
         self._api = api
         self._registry = registry
         self._owner = owner
         self._homes = homes
-        self._known = known
         self._allocator = allocator
         self._names = Names(api, registry)
-        self._limits = limits
-        self._fence = fence
         self._here: dict[str, Here] = {}
+        self._returning = Returning(attach_idle)
         # By `_key_of` or `schema.named_pod`: what is done with one name is done one after the other.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # The uids of pods that are known to have their name's Lease, beside those that were warm.
@@ -103,9 +77,6 @@ class KubernetesNamed:
         self._fresh: dict[str, Record] = {}
         self._detaching = TaskSet()
         self._sweeps = TaskSet()
-
-    def __repr__(self) -> str:
-        return f"<KubernetesNamed {len(self._here)} attached, {len(self._detaching)} detaching>"
 
     def start(self) -> None:
         """Start ``sweep`` every ``SWEEP_SECONDS``."""
@@ -120,6 +91,8 @@ class KubernetesNamed:
             self._detach_soon(name, here)
         await within(seconds, self._detaching.join())
         await self._detaching.cancel()
+        # Last: what was detaching already when this began may have kept one more.
+        await self._returning.close()
 
     def observe(self, pod: Pod, gone: bool) -> None:
         """Take note of a change of a pod, or of its end (``gone``), from the watch."""
@@ -127,6 +100,7 @@ class KubernetesNamed:
             self._leased.discard(pod.metadata.uid)
         if (here := self._here.get(pod.metadata.name)) is not None:
             here.sandbox.observe(pod, gone)
+        self._returning.observe(pod, gone)
 
     # --- NamedSandboxes ---
 
@@ -139,7 +113,12 @@ class KubernetesNamed:
         assert order.name is not None
         async with self._alone(labels.named_pod(order.user, order.name)):
             record, made = await self._one(order.name, order, notice, admit)
-            return await self._attach(record, order, notice, made)
+            try:
+                return await self._attach(record, order, notice, made)
+            except BaseException:
+                if made:
+                    self._detaching.start(self._give_back(record))
+                raise
 
     def names(self, user: str) -> Collection[str]:
         found = [*self._registry.cache.of_user(user, self._registry.now), *self._fresh.values()]
@@ -164,7 +143,7 @@ class KubernetesNamed:
         here = self._here.get(record.name)
         if here is not None and here.sandbox.uid == record.uid and here.sandbox.usable:
             return here.sandbox
-        return await self._sandbox(record, order, lambda text: None)
+        return await self._allocator.enter(record, order, lambda text: None, self._discard, new=False)
 
     @failures.raised_as(Unavailable)
     async def list(self, user: str | None) -> list[Listed]:
@@ -239,6 +218,7 @@ class KubernetesNamed:
             return last, False  # before the limits count a start
         registry.admit(user, order.session)
         home: VolumeClaim | None = None
+        requested = False
         try:
             if warm:
                 sandbox = await self._allocator.claim(order, notice)
@@ -249,12 +229,14 @@ class KubernetesNamed:
             home = await self._homes.prepare(order)
             stamps = named_annotations(claim_of(order, self._owner), registry.now)
             manifest = podspec.claimed_pod(order, self._owner, "", stamps)
+            requested = True
             record = record_of(await self._allocator.make(lambda: self._api.create_pod(manifest)))
         except failures.Conflict:
             return None, False
-        except BaseException:
-            if home is not None:
-                self._detaching.start(self._undo(home, labels.named_pod(user, name)))
+        except BaseException as error:
+            unsure = requested and isinstance(error, (Unavailable, asyncio.CancelledError))
+            if unsure or home is not None:
+                self._detaching.start(self._undo(home, labels.named_pod(user, name), order.session, unsure))
             raise
         finally:
             # From now on the limits count the pod itself instead of the reservation.
@@ -354,23 +336,20 @@ class KubernetesNamed:
     async def _attach(self, record: Record, order: Order, notice: Notice, made: bool) -> Attachment:
         here = self._here.get(record.name)
         if here is None or here.sandbox.uid != record.uid or not here.sandbox.usable:
-            here = self._here[record.name] = Here(await self._sandbox(record, order, notice, made), made)
+            kept = await self._returning.take(record.name, record.uid, order.profile)
+            if kept is None:
+                kept = await self._allocator.enter(record, order, notice, self._discard, new=made)
+            here = self._here[record.name] = Here(kept, made)
         here.count += 1
         expires = record.expires_at
         limit = podspec.lifetime(order.profile)
         left = limit if expires is None else max(0.0, expires - self._registry.now.wall)
         return Attachment(here.sandbox, made, left, partial(self._left, record.name, here))
 
-    async def _sandbox(self, record: Record, order: Order, notice: Notice, made: bool = False) -> KubernetesSandbox:
-        pod = self._known(record.name)
-        if pod is None or pod.metadata.uid != record.uid:
-            pod = await self._api.get_pod(record.name)
-        fence = self._fence.of(pod, order.profile, new=made)
-        return KubernetesSandbox(self._api, pod, order.profile, self._discard, self._limits, order.user, notice, fence)
-
-    def _left(self, name: str, here: Here) -> None:
+    def _left(self, name: str, here: Here, returns: bool) -> None:
         """A channel has left; the last one starts the detaching."""
         here.count -= 1
+        here.returns |= returns
         if not here.count:
             self._detach_soon(name, here)
 
@@ -380,13 +359,26 @@ class KubernetesNamed:
     def _alone(self, key: str) -> asyncio.Lock:
         return self._locks.setdefault(key, asyncio.Lock())
 
-    async def _undo(self, home: VolumeClaim, pod: str) -> None:
-        """Delete a home that was created for this pod, unless the pod exists after all (a lost response)."""
-        # Alone: the next login may have found the home already, and must not lose it while its pod is made.
-        async with self._alone(pod):
-            with contextlib.suppress(GateError):
-                if await self._read(pod) is None:
-                    await self._homes.undo(home)
+    async def _undo(self, home: VolumeClaim | None, pod: str, session: str, unsure: bool) -> None:
+        """Delete the home that was created for this pod, and the pod if it was made after all and nobody has joined it.
+
+        ``unsure``: whether its creation has no answer and may still be carried out.
+        """
+        pauses = (0.0, *(UNUSED_PAUSES if unsure else ()))
+        given_back = False
+        for number, pause in enumerate(pauses, 1):
+            await asyncio.sleep(pause)
+            # Alone: the next login may have found the home already, and must not lose it while its pod is made.
+            async with self._alone(pod):
+                with contextlib.suppress(GateError):
+                    record = await self._read(pod)
+                    if record is not None and (record.session != labels.label_value(session) or record.detached_at):
+                        return  # it is another login's, or somebody was in it already
+                    if record is not None and not given_back:
+                        given_back = True
+                        self._detaching.start(self._give_back(record))
+                    if home is not None and number == len(pauses) and (record is None or record.deleting):
+                        await self._homes.undo(home)
 
     async def _give_back(self, record: Record) -> None:
         """Delete a pod that was just made and did not get its name, unless somebody has joined it after all."""
@@ -411,6 +403,8 @@ class KubernetesNamed:
             if record is None or (here is not None and record.uid != here.sandbox.uid):
                 return
             answer = await registry.patch(record, detach_patch(record, registry.instance, registry.now))
+            if here is not None and here.returns and here.sandbox.usable:
+                self._returning.keep(here.sandbox)
             if here is None or not here.unused or answer is Answer.MISSING:
                 return
             for pause in UNUSED_PAUSES:

@@ -21,7 +21,7 @@ from sshgate.lifecycle.requests import Answer
 from sshgate.providers.kubernetes.api.client import ApiServer, decode
 from sshgate.providers.kubernetes.api.errors import Conflict, NotFound
 from sshgate.providers.kubernetes.api.objects import Listing, Meta, Object
-from sshgate.providers.kubernetes.leases import PART
+from sshgate.providers.kubernetes.leases import PART, lease_of, leases_path
 from sshgate.providers.kubernetes.pods import record_of
 
 NAMED = "name"
@@ -51,7 +51,7 @@ class Names:
     def __init__(self, api: ApiServer, registry: Registry) -> None:
         self._api = api
         self._registry = registry
-        self._root = f"/apis/coordination.k8s.io/v1/namespaces/{api.namespace}/leases"
+        self._root = leases_path(api)
 
     async def holder(self, user: str, name: str, contender: Record | None) -> Record | None:
         """The pod that has this name; if no other has, ``contender`` takes it. ``None``: there is no pod at all.
@@ -94,7 +94,7 @@ class Names:
             "annotations": {labels.USER: labels.printable(user)},
             "ownerReferences": [owner],
         }
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
+        body = lease_of(metadata, {})
         made = decode(_lease, await self._api.request("POST", self._root, body, doing="take the sandbox's name"))
         return _holder(made)
 
@@ -118,9 +118,7 @@ class Names:
         return record
 
     async def _drop(self, holder: Holder, lease: str) -> Answer:
-        preconditions = {"uid": holder.uid, "resourceVersion": holder.version}
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
-        await self._api.request("DELETE", f"{self._root}/{lease}", options, doing="free the sandbox's name")
+        await self._api.delete(f"{self._root}/{lease}", holder.uid, holder.version, "free the sandbox's name")
         return Answer.MISSING
 
 

@@ -84,31 +84,26 @@ class KubernetesProvider:
         self._pods = Pods(self.api, self.owner, self.profiles)
         self.registry = Registry(self.owner.instance, limits or _NO_LIMITS, self._pods, _machine_clock, events)
         self.api.on_date = self.registry.time.observe
-        self._removals = PodDeleter(self.api)
+        self._deleter = PodDeleter(self.api)
         self._limits = ExecLimits()
         self._allocator = PodAllocator(
             self.api, self.registry, self.owner, self.profiles, self._templates, self._kinds, self._known,
-            self._removals, self._limits, self._fence,
+            self._deleter, self._limits, self._fence,
         )  # fmt: skip
         self._pools = PoolController(
             self.registry, self._targets, self._allocator.parking, lambda: secrets.token_hex(4), random.random
         )
         self._name: socket.socket | None = None
         self._anchor = place.anchor
-        pulse = LeaseRenewer(self.api, self.owner, port=PORT + (worker or 0))
-        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, pulse)
+        renewer = LeaseRenewer(self.api, self.owner, port=PORT + (worker or 0))
+        self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, renewer)
         self.registry.leader = lambda: self.heartbeat.leads
         self._reaper = Reaper(self.registry, lambda: rules_of(self.profiles), self._busy)
         self.user_records = LeaseUserRecords(self.api)
         self.spending_records = LeaseUserRecords(self.api, SPENT)
         self.homes = KubernetesHomes(self.api, self.profiles, lambda: self.registry.now, lambda: self.registry.limits)
-        self.named = KubernetesNamed(
-            self.api, self.registry, self.owner, self.homes, self._known, self._allocator, self._limits, self._fence
-        )
+        self.named = KubernetesNamed(self.api, self.registry, self.owner, self.homes, self._allocator)
         self._reflector = Reflector(self.api, labels.SELECTOR, self._observe, self.registry.prune)
-
-    def __repr__(self) -> str:
-        return f"<KubernetesProvider {self.owner.gateway}: {self._allocator!r}, {self._reflector!r}>"
 
     async def open(self) -> None:
         try:
@@ -184,8 +179,8 @@ class KubernetesProvider:
         await self._pools.close(CLOSE_SECONDS, self.heartbeat.leave)
         await self._allocator.close()
         for name in self._pods.unsure:
-            self._removals.remove(name)
-        left = await self._removals.close(CLOSE_SECONDS)
+            self._deleter.remove(name)
+        left = await self._deleter.close(CLOSE_SECONDS)
         if left:
             log.warning("sandboxes.left", pods=left, reason="the API server did not accept their deletion in time")
         await self.heartbeat.close()

@@ -62,10 +62,10 @@ class KubernetesSandbox:
         self.id = pod.metadata.name
         self.uid = pod.metadata.uid
         self.profile = profile
-        self.aside = SideExecs(self.start, limits, user)
+        self._turns = StartSlots(limits)
+        self.aside = SideExecs(self.start, limits, user, self._turns.alone)
         self.phase = diagnosis.classify(pod, profile.image, profile.limits.max_lifetime)
         self._pod = pod
-        self._turns = StartSlots(limits)
         self._api = api
         self._discard = discard
         self._notice = notice
@@ -109,6 +109,10 @@ class KubernetesSandbox:
         self.aside.user = order.user
         self._notice = notice
         self.used = False
+
+    def unattend(self) -> None:
+        """Its client has left: keep nothing of it, such as its connection, while the sandbox is kept."""
+        self._notice = lambda text: None
 
     def hand_over(self, discard: Discard) -> None:
         """Another owner deletes its pod from now on."""

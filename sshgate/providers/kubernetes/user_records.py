@@ -17,7 +17,7 @@ from sshgate.lifecycle import schema as labels
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import Conflict, raised_as
 from sshgate.providers.kubernetes.api.objects import Listing
-from sshgate.providers.kubernetes.leases import MERGE_PATCH, PART, Lease
+from sshgate.providers.kubernetes.leases import MERGE_PATCH, PART, Lease, lease_of, leases_path
 
 # What the text is of: tokens and logouts, or what was spent on models. Part of the Lease's name.
 ISSUED = "issued"
@@ -37,7 +37,7 @@ class LeaseUserRecords:
         self._api = api
         self._kind = kind
         self._text = labels.DOMAIN + kind
-        self._root = f"/apis/coordination.k8s.io/v1/namespaces/{api.namespace}/leases"
+        self._root = leases_path(api)
 
     @raised_as(Unavailable)
     async def all(self) -> Mapping[str, str]:
@@ -95,5 +95,4 @@ class LeaseUserRecords:
             "annotations": {labels.USER: user, self._text: text},
             **self._api.owner_metadata(),
         }
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
-        await self._api.request("POST", self._root, body, doing=self._writing)
+        await self._api.request("POST", self._root, lease_of(metadata, {}), doing=self._writing)

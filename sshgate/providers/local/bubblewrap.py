@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from sshgate.config.model import Profile
@@ -103,13 +105,7 @@ def build(profile: Profile, etc: Path, info: int, able: Abilities) -> list[str]:
         # Much of the kernel's attack surface is reachable only as root of some user namespace.
         words.append("--disable-userns")
     words += ["--uid", str(UID), "--gid", str(UID), "--hostname", HOST_NAME, "--info-fd", str(info)]
-    for name in SYSTEM:
-        path = Path(name)
-        if path.is_symlink():
-            words += ["--symlink", str(path.readlink()), name]
-        elif path.is_dir():
-            words += ["--ro-bind", name, name]
-    words += ["--ro-bind", str(etc), "/etc", "--proc", "/proc", "--dev", "/dev"]
+    words += [*_system(), "--ro-bind", str(etc), "/etc", "--proc", "/proc", "--dev", "/dev"]
     half = (memory_of(profile) or USUAL_MEMORY) // 2
     for name, mode in (("/dev/shm", "1777"), ("/tmp", "1777"), ("/home", "0755")):
         words += ["--perms", mode, *(["--size", str(half)] if able.sizes else []), "--tmpfs", name]
@@ -119,12 +115,25 @@ def build(profile: Profile, etc: Path, info: int, able: Abilities) -> list[str]:
     return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", HOME, "--"]
 
 
-def enter(pid: int, terminal: bool) -> list[str]:
-    """The words between those of ``confine`` and a program that run it inside the sandbox whose process 1 is ``pid``.
+@cache  # looked at once: these directories stay as they are while a gateway runs
+def _system() -> tuple[str, ...]:
+    words: list[str] = []
+    for name in SYSTEM:
+        path = Path(name)
+        if path.is_symlink():
+            words += ["--symlink", str(path.readlink()), name]
+        elif path.is_dir():
+            words += ["--ro-bind", name, name]
+    return tuple(words)
+
+
+def enter(pid: int, terminal: bool, argv: Sequence[str]) -> list[str]:
+    """The words after those of ``confine`` that run a program inside the sandbox whose process 1 is ``pid``.
 
     bubblewrap nests two user namespaces. The outer one, on descriptor ``OWNER``, owns all other namespaces; programs
     run in the inner one, that of process 1. They must be entered in this order: from the inner one, the others are no
-    longer accessible. The shell closes ``OWNER`` and sets the umask, which would otherwise be the gateway's.
+    longer accessible. A shell closes ``OWNER`` and sets the umask, which would otherwise be the gateway's. A script of
+    ours, as the launcher, does this itself: another shell would take half a millisecond.
 
     The program leads a new session, so that its process group can be signalled; with ``terminal``, its stdin becomes
     the session's controlling terminal.
@@ -134,7 +143,8 @@ def enter(pid: int, terminal: bool) -> list[str]:
     words += ["nsenter", "--user=/proc/1/ns/user", "--preserve-credentials", "--", "setsid"]
     if terminal:
         words.append("--ctty")
-    return [*words, "/bin/sh", "-c", f'umask 022;exec "$@" {OWNER}<&-', "sh"]
+    script, *rest = argv[2:] if tuple(argv[:2]) == ("/bin/sh", "-c") else ('exec "$@"', "sh", *argv)
+    return [*words, "/bin/sh", "-c", f"umask 022;exec {OWNER}<&-;{script}", *rest]
 
 
 def memory_of(profile: Profile) -> int | None:

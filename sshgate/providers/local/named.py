@@ -28,9 +28,6 @@ class LocalNamed:
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._making: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    def __repr__(self) -> str:
-        return f"<LocalNamed {len(self._kept)} kept>"
-
     def profile(self, user: str, name: str) -> str | None:
         kept = self._kept.get((user, name))
         return kept.order.profile.name if kept is not None else None
@@ -52,7 +49,7 @@ class LocalNamed:
                     f"log in without '+{order.profile.name}', or end it first."
                 )
             kept.channels.enter()
-            return Attachment(kept.sandbox, made, kept.channels.left, kept.channels.leave)
+            return Attachment(kept.sandbox, made, kept.channels.left, lambda _: kept.channels.leave())
 
     async def find(self, order: Order) -> Sandbox | None:
         assert order.name is not None
@@ -117,9 +114,6 @@ class _Kept:
         self.channels = Occupancy(order.profile.limits)
         self.task: asyncio.Task[None] | None = None
         self._release = release
-
-    def __repr__(self) -> str:
-        return f"<Kept {self.order.name} of {self.order.user}: {self.channels!r}>"
 
     async def end(self) -> None:
         task, self.task = self.task, None

@@ -65,6 +65,7 @@ class LocalProcess(SandboxProcess):
         self._set_ended = ended
         self._pid: int | None = None
         self._program: int | None = None
+        self._watched = False
         self._exited = Event()
         self._room: asyncio.Future[None] | None = None
         self._reaped = False
@@ -85,7 +86,7 @@ class LocalProcess(SandboxProcess):
     @pid.setter
     def pid(self, pid: int | None) -> None:
         self._pid = pid
-        if self._program is None and not self._exited.is_set():
+        if not self._watched and not self._exited.is_set():
             self._watch_program()
 
     async def _hold_program(self, group: Path, held: asyncio.Future[bool], program: int) -> bool:
@@ -103,6 +104,8 @@ class LocalProcess(SandboxProcess):
 
     async def write(self, data: bytes) -> None:
         """See ``Process``. Raises ``Unavailable`` if the program could not be moved into its control group."""
+        if not self._watched and not self._exited.is_set():
+            self._watch_program()  # a program of ours that reports no process id; it has said that it runs
         if self._held is not None and not await asyncio.shield(self._held) and not self._exited.is_set():
             raise Unavailable("the sandbox's memory cannot be limited; try again.")
         if data:
@@ -114,10 +117,7 @@ class LocalProcess(SandboxProcess):
             except BlockingIOError:
                 await self._wait_for_room(self._stdin)
             except OSError:
-                self._drop_stdin()  # the program has closed its stdin; `wait` reports its end
-
-    def _end_stdin(self) -> None:
-        self._drop_stdin()
+                self._end_stdin()  # the program has closed its stdin; `wait` reports its end
 
     def _resize_to(self, size: TerminalSize) -> None:
         if self._stdin is not None:
@@ -130,7 +130,7 @@ class LocalProcess(SandboxProcess):
 
     async def close(self, reason: str = "the session was closed.") -> None:
         """See ``Process``. Closes the descriptors, sends no signal; ``wait`` reports ``reason`` if it had not ended."""
-        self._drop_stdin()
+        self._end_stdin()
         for descriptor in list(self._outputs):
             self._end_of(descriptor)
         self._flow.discard()
@@ -167,6 +167,7 @@ class LocalProcess(SandboxProcess):
             self._waking = self._loop.call_later(WAKE_SECONDS, self.wake)
 
     def _watch_program(self) -> None:
+        self._watched = True
         try:
             children = Path(f"/proc/{self._child}/task/{self._child}/children").read_text().split()
         except OSError:
@@ -236,11 +237,11 @@ class LocalProcess(SandboxProcess):
         if descriptor != self._stdin:
             os.close(descriptor)
         elif self._terminal:
-            self._drop_stdin()
+            self._end_stdin()
         if not self._outputs:
             self._flow.put_eof()
 
-    def _drop_stdin(self) -> None:
+    def _end_stdin(self) -> None:
         descriptor, self._stdin = self._stdin, None
         if descriptor is None:
             return

@@ -58,9 +58,6 @@ class LocalProvider:
         self.user_records = None
         self.spending_records = None
 
-    def __repr__(self) -> str:
-        return f"<LocalProvider {len(self._sandboxes)} sandboxes>"
-
     async def open(self) -> None:
         missing = [program for program in PROGRAMS if shutil.which(program) is None]
         if missing:
@@ -85,7 +82,8 @@ class LocalProvider:
         outer, inner = await self._spawn(order.profile, uid)
         group = None
         try:
-            group = self._make_group(name, order.profile)
+            if self._groups is not None and (memory := bubblewrap.memory_of(order.profile)) is not None:
+                group = cgroup.make(self._groups, name, memory)
             sandbox = LocalSandbox(name, order, uid, group, outer, inner, self._limits, self._sandboxes.discard)
         except OSError as error:
             if group is not None:
@@ -110,10 +108,6 @@ class LocalProvider:
             shutil.rmtree(self._etc, ignore_errors=True)
             os.close(self._etc_lock)
             self._etc = None
-
-    def _make_group(self, name: str, profile: Profile) -> Path | None:
-        memory = bubblewrap.memory_of(profile)
-        return cgroup.make(self._groups, name, memory) if self._groups is not None and memory is not None else None
 
     async def _spawn(self, profile: Profile, uid: int | None) -> tuple[int, int]:
         """Start bubblewrap; returns its process id and that of the sandbox's process 1 once its mounts exist.
@@ -232,7 +226,7 @@ def explain(output: str) -> str:
             "this machine does not let bubblewrap make user namespaces; run: "
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 kernel.unprivileged_userns_clone=1"
         )
-    last = output.strip().splitlines()[-1] if output.strip() else "it said nothing"
+    last = output.strip().splitlines()[-1] if output.strip() else "it printed nothing"
     return f"bubblewrap cannot make a sandbox here: {last}."
 
 

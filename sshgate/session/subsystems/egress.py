@@ -9,9 +9,8 @@ from dataclasses import asdict
 
 from sshgate.access.policy import sandbox_name
 from sshgate.broker.egress_counts import Destination
-from sshgate.errors import BadRequest
 from sshgate.lifecycle.clocks import span
-from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
+from sshgate.session.subsystems.registry import LISTS, SubsystemHandlers, SubsystemRequest
 from sshgate.session.subsystems.sandboxes import table
 
 Destinations = Callable[[str, str | None], Awaitable[Mapping[str, Sequence[Destination]]]]
@@ -27,16 +26,14 @@ def add_egress_to(
     """Register the subsystem. ``clock`` gives seconds since the epoch."""
 
     async def egress(request: SubsystemRequest) -> str:
-        if request.word not in ("", "--json"):
-            raise BadRequest("say just `ssh -s USER[=NAME]@HOST egress [--json]`.")
         name = sandbox_name(request.identity, request.request)
         found = await destinations(request.identity.user, name)
-        if request.word:
+        if request.as_json:
             rows = [{"sandbox": sandbox, **asdict(one)} for sandbox, listed in found.items() for one in listed]
             return json.dumps(rows) + "\n"
         return egress_table(found, clock()) if found else "nothing has asked to connect by name.\n"
 
-    subsystems.add("egress", egress, "what your sandboxes, or USER=NAME, connected to by name", takes="[--json]")
+    subsystems.add("egress", egress, "what your sandboxes, or USER=NAME, connected to by name", takes=LISTS)
 
 
 def egress_table(found: Mapping[str, Sequence[Destination]], now: float) -> str:

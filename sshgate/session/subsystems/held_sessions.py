@@ -168,7 +168,7 @@ def _most(profile: Profile | None) -> int:
 
 async def _watch(sandbox: Sandbox, wish: Wish, client: Client) -> Outcome:
     # Who looks does not begin anything where no resident runs.
-    line = await Line.find(sandbox)
+    line = await Line.find(sandbox, joins=True)
     if line is None:
         raise SessionGone(GONE)
     process = HeldProcess(sandbox, line, wish, _alive)

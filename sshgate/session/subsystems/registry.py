@@ -27,10 +27,21 @@ class SubsystemRequest:
     word: str = ""
     """The arguments after the subsystem's name, with one space between them; empty if there are none."""
 
+    @property
+    def as_json(self) -> bool:
+        """Whether the answer of a subsystem that takes ``JSON`` is one line of JSON instead of a table."""
+        return self.word == JSON
+
 
 SubsystemHandler = Callable[[SubsystemRequest], Awaitable[str]]
 """Returns text of whole lines, or raises ``GateError`` with a sentence for the user. Must not take longer than a few
 seconds, and may be cancelled."""
+
+JSON = "--json"
+"""The argument of subsystems that list something."""
+
+LISTS = f"[{JSON}]"
+"""What they take."""
 
 FILES = "sftp"
 """The only subsystem that needs a sandbox."""
@@ -50,15 +61,13 @@ class SubsystemHandlers:
         self._known: dict[str, _Subsystem] = {}
         self.add("help", self._help, "this list")
 
-    def __repr__(self) -> str:
-        return f"<SubsystemHandlers {' '.join(sorted(self._known))}>"
-
     def add(self, name: str, handler: SubsystemHandler, about: str, takes: str = "") -> None:
         """Register the handler of a subsystem.
 
         Args:
             about: One line for ``help``.
-            takes: The names of its arguments, of which all may be missing; empty if it takes none.
+            takes: The names of its arguments, of which all may be missing; empty if it takes none. ``LISTS``: only
+                ``JSON``, for which the handler need not look.
 
         Raises:
             ValueError: The name is already in use.
@@ -84,7 +93,7 @@ class SubsystemHandlers:
         if known is None:
             there = ", ".join(sorted([*self._known, FILES]))
             raise BadRequest(f"there is no subsystem {name[:40]!r} here; see `ssh -s USER@HOST help`: {there}.")
-        if len(words) > len(known.takes.split()):
+        if len(words) > len(known.takes.split()) or (known.takes == LISTS and words not in ([], [JSON])):
             raise BadRequest(f"say just `ssh -s USER@HOST {f'{name} {known.takes}'.strip()}`.")
         text = await known.handler(SubsystemRequest(identity, request, events, " ".join(words)))
         events.emit(Code.VERB, name=name)

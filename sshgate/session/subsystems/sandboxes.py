@@ -5,9 +5,10 @@ Every call passes the user who has logged in, and no argument names another user
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from sshgate.access.identity import LoginName
 from sshgate.access.issued import Token
@@ -15,7 +16,7 @@ from sshgate.access.policy import sandbox_name
 from sshgate.errors import BadRequest, NoSuchSandbox
 from sshgate.lifecycle.clocks import span
 from sshgate.sandbox.interfaces import Homes, Listed, ListedHome, NamedSandboxes, Provider
-from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
+from sshgate.session.subsystems.registry import LISTS, SubsystemHandlers, SubsystemRequest
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EventContext
 from sshgate.telemetry.timings import since
@@ -39,14 +40,16 @@ class SandboxSubsystems:
 
     def add_to(self, subsystems: SubsystemHandlers) -> None:
         """Register all four handlers."""
-        subsystems.add("sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left")
+        subsystems.add("sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left", LISTS)
         subsystems.add("end", self.end, "the end of the sandbox of USER=NAME, and of all that runs in it")
-        subsystems.add("homes", self.homes, "what is kept of your named sandboxes")
+        subsystems.add("homes", self.homes, "what is kept of your named sandboxes", LISTS)
         subsystems.add("delete-home", self.delete_home, "the end of what is kept of USER=NAME")
 
     async def sandboxes(self, request: SubsystemRequest) -> str:
-        """Return a table of the user's sandboxes."""
+        """List the user's sandboxes, as a table or as JSON."""
         listed = await self._provider.named.list(request.identity.user)
+        if request.as_json:
+            return json.dumps([asdict(one) for one in listed]) + "\n"
         return sandbox_table(listed) if listed else "you have no sandboxes.\n"
 
     async def end(self, request: SubsystemRequest) -> str:
@@ -56,8 +59,10 @@ class SandboxSubsystems:
         return f"sandbox {name!r} has ended.\n"
 
     async def homes(self, request: SubsystemRequest) -> str:
-        """Return a table of the user's homes. Raises ``BadRequest`` if the provider has no homes."""
+        """List the user's homes, as a table or as JSON. Raises ``BadRequest`` if the provider has no homes."""
         listed = await self._homes().list(request.identity.user)
+        if request.as_json:
+            return json.dumps([asdict(one) for one in listed]) + "\n"
         return home_table(listed) if listed else "you have no homes.\n"
 
     async def delete_home(self, request: SubsystemRequest) -> str:
@@ -143,10 +148,10 @@ def sandbox_table(listed: Sequence[Listed], users: bool = False) -> str:
     return table(heading, rows, [one.user for one in listed] if users else None)
 
 
-def home_table(listed: Sequence[ListedHome], users: bool = False) -> str:
-    """Return a table of homes; ``users`` adds a column for the user."""
+def home_table(listed: Sequence[ListedHome]) -> str:
+    """Return a table of homes."""
     rows = [(one.name, one.size, span(one.age), "in use" if one.in_use else "kept") for one in listed]
-    return table(("NAME", "SIZE", "AGE", "STATE"), rows, [one.user for one in listed] if users else None)
+    return table(("NAME", "SIZE", "AGE", "STATE"), rows)
 
 
 def token_table(listed: Sequence[Token], now: float) -> str:

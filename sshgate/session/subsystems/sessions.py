@@ -10,7 +10,7 @@ from sshgate.errors import BadRequest, NoSuchSandbox
 from sshgate.hold.listing import HeldSession
 from sshgate.lifecycle.clocks import span
 from sshgate.session.subsystems.held_sessions import HeldSessions
-from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
+from sshgate.session.subsystems.registry import LISTS, SubsystemHandlers, SubsystemRequest
 from sshgate.session.subsystems.sandboxes import table
 from sshgate.telemetry.codes import Code
 
@@ -24,24 +24,15 @@ class SessionSubsystems:
     def add_to(self, subsystems: SubsystemHandlers) -> None:
         """Register both handlers."""
         about = "the held sessions of all your sandboxes, or of USER=NAME"
-        subsystems.add("sessions", self.sessions, about, takes="[--json]")
+        subsystems.add("sessions", self.sessions, about, takes=LISTS)
         subsystems.add("end-session", self.end_session, "the end of the held session of USER=NAME=SESSION")
 
     async def sessions(self, request: SubsystemRequest) -> str:
-        """List sessions, as a table or as JSON. Raises ``BadRequest`` for another argument."""
-        if request.word not in ("", "--json"):
-            raise BadRequest("say just `ssh -s USER@HOST sessions [--json]`.")
+        """List sessions, as a table or as JSON."""
         only = sandbox_name(request.identity, request.request)
         found = await self._held.of(request.identity.user, only)
-        if request.word:
-            values = [
-                {
-                    "sandbox": one.sandbox,
-                    "sessions": [asdict(each) for each in one.sessions],
-                    "error": one.error or None,
-                }
-                for one in found
-            ]
+        if request.as_json:
+            values = [{**asdict(one), "error": one.error or None} for one in found]
             return json.dumps(values) + "\n"
         rows = [_row(one.sandbox, each) for one in found for each in one.sessions]
         errors = "".join(f"{one.sandbox}: {one.error}\n" for one in found if one.error)

@@ -8,8 +8,7 @@ from datetime import date
 
 from sshgate.broker.prices import NANO
 from sshgate.broker.usage import Record, Row, totals
-from sshgate.errors import BadRequest
-from sshgate.session.subsystems.registry import SubsystemHandlers, SubsystemRequest
+from sshgate.session.subsystems.registry import LISTS, SubsystemHandlers, SubsystemRequest
 from sshgate.session.subsystems.sandboxes import table
 
 # Days after which prices are old enough to be pointed at.
@@ -27,12 +26,10 @@ def add_usage_to(
     """
 
     async def usage(request: SubsystemRequest) -> str:
-        if request.word not in ("", "--json"):
-            raise BadRequest("say just `ssh -s USER@HOST usage [--json]`.")
         found = await record(request.identity.user)
-        return usage_json(found, prices_of()) if request.word else usage_text(found, prices_of())
+        return usage_json(found, prices_of()) if request.as_json else usage_text(found, prices_of())
 
-    subsystems.add("usage", usage, "what you have spent on models, today and this month", takes="[--json]")
+    subsystems.add("usage", usage, "what you have spent on models, today and this month", takes=LISTS)
 
 
 def usage_text(record: Record, prices: date) -> str:

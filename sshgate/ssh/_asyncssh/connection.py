@@ -16,11 +16,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 import asyncssh
-from asyncssh.constants import (
-    MSG_CHANNEL_OPEN,
-    MSG_GLOBAL_REQUEST,
-    MSG_USERAUTH_REQUEST,
-)
+from asyncssh.constants import MSG_CHANNEL_OPEN, MSG_GLOBAL_REQUEST, MSG_USERAUTH_REQUEST
 from asyncssh.constants import OPEN_RESOURCE_SHORTAGE as SHORTAGE
 from asyncssh.packet import SSHPacket, String, UInt32
 

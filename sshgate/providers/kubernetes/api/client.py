@@ -85,9 +85,6 @@ class ApiServer:
         self.on_date: Callable[[float, float, float], None] = lambda date, sent, received: None
         """Called with each response's ``Date`` (POSIX seconds), and when it was requested and received (monotonic)."""
 
-    def __repr__(self) -> str:
-        return f"<ApiServer {self._credentials!r} namespace {self.namespace}>"
-
     def owner_metadata(self) -> dict[str, Any]:
         """Metadata for each object created: its owner. Deleting the owner (uninstall) garbage-collects the object."""
         return {"ownerReferences": [self.owner_reference]} if self.owner_reference is not None else {}
@@ -182,13 +179,17 @@ class ApiServer:
 
         ``grace`` is the grace period in seconds; ``None`` for the pod's own.
         """
-        options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
-        preconditions = {"uid": uid, "resourceVersion": version}
-        if uid is not None or version is not None:
-            options["preconditions"] = {key: value for key, value in preconditions.items() if value is not None}
+        more: dict[str, Any] = {"propagationPolicy": "Background"}
         if grace is not None:
-            options["gracePeriodSeconds"] = grace
-        await self.request("DELETE", self.path("pods", name), options, doing="delete the sandbox")
+            more["gracePeriodSeconds"] = grace
+        await self.delete(self.path("pods", name), uid, version, "delete the sandbox", **more)
+
+    async def delete(self, path: str, uid: str | None, version: str | None, doing: str, **more: Any) -> None:
+        """Delete an object, if it has this uid and resource version; ``more``: further ``DeleteOptions``."""
+        known = {"uid": uid, "resourceVersion": version}
+        preconditions = {key: value for key, value in known.items() if value is not None}
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions, **more}
+        await self.request("DELETE", path, options, doing=doing)
 
     def path(self, resource: str, name: str | None = None, subresource: str | None = None) -> str:
         """The URL path of a core/v1 object or collection in the namespace."""

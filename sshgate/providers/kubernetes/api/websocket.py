@@ -287,11 +287,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 async def connect(
-    session: aiohttp.ClientSession,
-    url: str,
-    headers: Mapping[str, str],
-    proxy: str | None,
-    server_hostname: str | None,
+    session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], proxy: str | None, server_hostname: str | None
 ) -> RemoteSocket:
     """Open a websocket (RFC 6455 section 4.1) with one of ``SUBPROTOCOLS``. The caller closes it.
 

@@ -203,22 +203,20 @@ def _not_executable(reason: str) -> StartFailed:
 
 
 @asynccontextmanager
-async def events(
-    api: ApiServer, uid: str, observe: Callable[[Event], None], after: float = EVENTS_AFTER
-) -> AsyncIterator[None]:
-    """Report the events of one object to ``observe`` while the body runs, beginning after ``after`` seconds.
+async def events(api: ApiServer, uid: str, observe: Callable[[Event], None]) -> AsyncIterator[None]:
+    """Report the events of one object to ``observe`` while the body runs, beginning after ``EVENTS_AFTER`` seconds.
 
     Best effort: errors, such as a role without the right to watch events, are ignored.
     """
-    task = asyncio.create_task(_events(api, uid, observe, after))
+    task = asyncio.create_task(_events(api, uid, observe))
     try:
         yield
     finally:
         await cancel(task)
 
 
-async def _events(api: ApiServer, uid: str, observe: Callable[[Event], None], after: float) -> None:
-    await asyncio.sleep(after)
+async def _events(api: ApiServer, uid: str, observe: Callable[[Event], None]) -> None:
+    await asyncio.sleep(EVENTS_AFTER)
     query = {"watch": "true", "fieldSelector": f"involvedObject.uid={uid}", "timeoutSeconds": "600"}
     with contextlib.suppress(GateError, msgspec.DecodeError):
         async with api.stream(api.path("events"), query, 600.0) as lines:

@@ -116,9 +116,6 @@ class StartupErrors:
         """Whether the error will not pass by itself."""
         self._since: dict[str, float] = {}
 
-    def __repr__(self) -> str:
-        return f"<StartupErrors{' final' * self.final} {self.messages!r}>"
-
     def observe(self, event: Event, now: float) -> None:
         """Take note of an event; ``now`` is the time of a monotonic clock, in seconds."""
         if event.reason in _BEYOND:

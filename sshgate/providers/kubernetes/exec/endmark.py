@@ -29,9 +29,6 @@ class EndMark:
         self._held = {STDOUT: b"", STDERR: b""}
         self._let_go = {STDOUT: b"", STDERR: b""}
 
-    def __repr__(self) -> str:
-        return f"<EndMark {'seen' if self.complete else f'awaited on {sorted(self._held)}'}>"
-
     @property
     def complete(self) -> bool:
         """Whether the mark was found on both streams."""

@@ -30,6 +30,10 @@ HOLD_SECONDS = 0.03
 TAKEN_SECONDS = 0.05
 TAKEN_AGAIN_SECONDS = 1.0
 
+# When the end of input reaches a terminal, as a ^D. A node that closes a program's connection while input is on its way
+# loses the status, and the API server then reports success: a program that ends at once is sent none.
+EOF_SECONDS = 0.1
+
 # The shortest time between two window sizes sent.
 RESIZE_SECONDS = 0.02
 
@@ -77,15 +81,15 @@ class ExecProcess(SandboxProcess):
     reads to the end of its input runs until it is closed.
     """
 
-    def __init__(self, socket: RemoteSocket, terminal: bool, home: PodContext) -> None:
+    def __init__(self, socket: RemoteSocket, terminal: bool, context: PodContext) -> None:
         super().__init__(terminal, socket.pause_reading, socket.resume_reading)
         self._socket = socket
-        self._home = home
+        self._context = context
         self._writing = False
         self._sent = 0
         self._size: TerminalSize | None = None
         self._resizing: asyncio.TimerHandle | None = None
-        self._saying_taken: asyncio.Task[None] | None = None
+        self._acknowledging: asyncio.Task[None] | None = None
         self._mark: EndMark | None = None
         self._hold_timers: dict[int, asyncio.TimerHandle] = {}
         self._stdin_waits = False
@@ -146,6 +150,11 @@ class ExecProcess(SandboxProcess):
             self._writing = False
             self._resize()
 
+    async def write_eof(self) -> None:
+        if self._terminal:
+            await asyncio.sleep(EOF_SECONDS)
+        await super().write_eof()
+
     async def wait(self) -> Outcome:
         await self._finished.wait()
         assert self._outcome is not None
@@ -159,23 +168,23 @@ class ExecProcess(SandboxProcess):
         if self._mark is not None and self._mark.killed:
             return remotecommand.by_signal(outcome)
         if outcome in KILLED:
-            reason = await self._home.kill_reason()
+            reason = await self._context.kill_reason()
             return Lost(reason) if reason is not None else outcome
         if outcome != Exited(0):
             return outcome
         if self._mark is not None:
             whole = self._mark.complete and not self._mark.leaked
-            return outcome if whole else Lost(await self._home.end_reason() or remotecommand.CUT)
-        if self.pid is not None and not await self._home.process_gone(self.pid):
-            return Lost(await self._home.end_reason() or remotecommand.NO_STATUS)
+            return outcome if whole else Lost(await self._context.end_reason() or remotecommand.CUT)
+        if self.pid is not None and not await self._context.process_gone(self.pid):
+            return Lost(await self._context.end_reason() or remotecommand.NO_STATUS)
         return outcome
 
     async def close(self) -> None:
         self.lose("the session was closed.")
         self._flow.discard()
         self._finished.set()
-        if self._saying_taken is not None:
-            await cancel(self._saying_taken)
+        if self._acknowledging is not None:
+            await cancel(self._acknowledging)
 
     def lose(self, reason: str) -> None:
         """Close the connection and report ``Lost`` with this ``reason``. Does nothing if the process has ended."""
@@ -200,13 +209,13 @@ class ExecProcess(SandboxProcess):
             self._socket.send_now(remotecommand.STDIN_PREFIX, mark.mark)
         self._close_stdin()
         if self.pid is not None and not self._stdin_waits:
-            self._saying_taken = asyncio.create_task(self._send_acknowledgement(self.pid, delay))
+            self._acknowledging = asyncio.create_task(self._send_acknowledgement(self.pid, delay))
 
     async def _send_acknowledgement(self, pid: int, delay: float) -> None:
         while self._outcome is None:
             await asyncio.sleep(delay)
             if self._outcome is None:
-                await self._home.acknowledge_output(pid)
+                await self._context.acknowledge_output(pid)
             delay = TAKEN_AGAIN_SECONDS
 
     def _resize_to(self, size: TerminalSize) -> None:
@@ -234,7 +243,7 @@ class ExecProcess(SandboxProcess):
 
     def _signal(self, name: str, foreground: bool) -> None:
         if self.pid is not None:
-            self._home.signal(self.pid, name, foreground)
+            self._context.signal(self.pid, name, foreground)
 
     # --- called by the socket ---
 
@@ -291,5 +300,5 @@ class ExecProcess(SandboxProcess):
             self._begun.set()
             if self._resizing is not None:
                 self._resizing.cancel()
-            self._home.ended(self)
+            self._context.ended(self)
             self._socket.close()

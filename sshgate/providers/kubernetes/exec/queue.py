@@ -1,11 +1,14 @@
 """Limits how many execs are being started at a time in a pod and on a node; first come, first served.
 
-A container runtime that is given two hundred at once starts none of them in time, nor anyone else's.
+A container runtime that is given two hundred at once starts none of them in time, nor anyone else's. And containerd 1.6
+notices the end of an exec only between two starts in its pod, so many ends have a time of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from sshgate.errors import StartFailed
 from sshgate.providers.kubernetes.exec.process import ExecProcess
@@ -26,6 +29,7 @@ class StartSlots:
         self._limits = limits
         self._pod = asyncio.Semaphore(PER_POD)
         self._watching = TaskSet()
+        self._ending = asyncio.Lock()
 
     async def take(self, node: str, seconds: float) -> StartSlot:
         """Wait for the right to start an exec on this pod and ``node``. The caller ends the turn.
@@ -44,6 +48,22 @@ class StartSlots:
             turn.end()
             raise
         return turn
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Hold all turns of the pod, so that no exec is being started in it. One caller at a time.
+
+        Those that are being started give their turns back: after their wait for the node, the API server's answer, and
+        ``POD_SECONDS`` at most. The caller has the time limit. Nothing is held after an exception or cancellation.
+        """
+        turns = StartSlot()
+        async with self._ending:
+            try:
+                for _ in range(PER_POD):
+                    await turns.enter(self._pod)
+                yield
+            finally:
+                turns.end()
 
     def end_when_begun(self, turn: StartSlot, process: ExecProcess) -> None:
         """End the turn in the background: at the first output of the process, or after a time without any."""

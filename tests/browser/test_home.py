@@ -1,0 +1,59 @@
+"""The home page: what runs, whose it is and for how long; named sandboxes; a tab whose session is about to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import web
+from tests.conftest import MakeGateway
+from tests.rig.browser import Door, Visitor
+from tests.rig.gateway import Gateway, free_port
+from tests.rig.ssh import Ssh
+
+LOOK_AGAIN = "() => window.dispatchEvent(new Event('focus'))"
+
+
+def test_home_shows_what_runs_and_for_how_long(
+    local: None, gateway: MakeGateway, user_at: Callable[[Gateway], Ssh], visitors: Callable[..., Visitor]
+) -> None:
+    """Named sandboxes with their profile and clocks, sessions with their last line; renamed, ended when sure."""
+    port = free_port()
+    limits = {"idle": "9m", "max_lifetime": "5h", "detached": "20m"}
+    served = gateway("local", web=web(port), profiles={"default": {"limits": limits, "hold": "never"}})
+    door = Door(served, f"http://127.0.0.1:{port}/", user_at(served))
+    visitor = visitors(door)
+    tab = visitor.tab().open(door.link()).new_session(profile="default", name="work").prompt()
+    tab.page.evaluate(LOOK_AGAIN)
+    expect(tab.page.locator("#tabs .word")).to_have_text("9 min")
+    assert "unless somebody types" in (tab.page.locator("#tabs [role=tab]").get_attribute("aria-label") or "")
+    tab.run("echo the last li''ne; exec sleep 1000", "the last line")
+    tab.page.click("#home")
+    sandbox = tab.page.locator("#sandboxes:visible li")
+    expect(sandbox).to_contain_text("default, in use, 1 min old")
+    session = tab.page.locator("#running:visible li")
+    expect(session).to_contain_text("running, has a tab here")
+    session.get_by_role("button", name="Rename").click()
+    tab.page.fill("#rename-label", "my <i>build")
+    tab.page.keyboard.press("Enter")
+    expect(session.locator("strong")).to_have_text("my <i>build")
+    expect(tab.page.locator("#tabs .label")).to_have_text("my <i>build")
+
+    tab.page.locator("#tabs [role=tab]").press("Delete")
+    tab.page.get_by_role("button", name="Leave it running").click()
+    expect(session).to_contain_text("not open")
+    expect(session).to_contain_text("in 20 min unless somebody comes back")
+    expect(session.locator("code")).to_have_text("the last line")
+    tab.page.reload()
+    sandbox.get_by_role("button", name="Open:").click()
+    tab.wait_state("connected").prompt()
+    tab.page.click("#home")
+    expect(session).to_have_count(2)
+    sandbox.get_by_role("button", name="End:").click()
+    expect(tab.page.locator("#end-title")).to_have_text("End the sandbox work?")
+    tab.page.keyboard.press("Escape")
+    expect(sandbox).to_be_visible()
+    sandbox.get_by_role("button", name="End:").click()
+    tab.page.get_by_role("button", name="End it").click()
+    expect(tab.page.locator("#sandboxes")).to_be_hidden()

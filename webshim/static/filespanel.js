@@ -1,0 +1,460 @@
+/** The list of files at the side: the folder that the shown terminal is in, or another one of its sandbox. */
+
+import { typePath } from "./agentinput.js";
+import { call, Refused, sentence } from "./api.js";
+import { announce, byId, element, icon, iconButton } from "./dom.js";
+import { amount, download } from "./files.js";
+import { complain, notify } from "./notices.js";
+import { preview } from "./preview.js";
+import { add, chosenParts, parts, Upload } from "./transfers.js";
+
+/**
+ * @typedef {object} Entry
+ * @property {string} name
+ * @property {boolean} text whether the name can be asked for
+ * @property {"file" | "directory" | "link" | "other"} kind
+ * @property {number} size
+ * @property {string} mode
+ * @property {number} mtime
+ *
+ * @typedef {object} Listed
+ * @property {string} path
+ * @property {number} total
+ * @property {Entry[]} entries
+ *
+ * @typedef {import("./session.js").Session} Session
+ */
+
+// More rows than this no person reads, and no phone draws at once.
+const MOST_ENTRIES = 3000;
+// A command that has been typed is given this long, and a look costs the sandbox something.
+const SETTLE_MS = 700;
+const BETWEEN_MS = 2000;
+const NO_FOLDER = 400;
+const order = new Intl.Collator(undefined, { numeric: true }).compare;
+// There it covers all else, as files.css has it.
+const covers = matchMedia("(max-width: 760px)");
+
+/** @param {() => Session | undefined} shown @returns {Promise<FilesPanel>} once its style is there */
+export async function openable(shown) {
+  const style = element("link", { rel: "stylesheet", href: new URL("files.css", import.meta.url).href });
+  await new Promise((there, lost) => {
+    style.addEventListener("load", there);
+    style.addEventListener("error", () => (style.remove(), lost(new Error("files.css"))));
+    document.head.append(style);
+  });
+  return new FilesPanel(shown);
+}
+
+export class FilesPanel {
+  /** @param {() => Session | undefined} shown */
+  constructor(shown) {
+    this._shown = shown;
+    this._open = false;
+    /** @type {Session | undefined} */
+    this._session = undefined;
+    /** Where each terminal's list is; none: where its shell is. @type {WeakMap<Session, string>} */
+    this._places = new WeakMap();
+    /** @type {WeakSet<Session>} */
+    this._followed = new WeakSet();
+    /** @type {Listed | null} */
+    this._listed = null;
+    /** Of the last request: answers of earlier ones come too late. */
+    this._turn = 0;
+    this._timer = 0;
+    this._looked = 0;
+    /** The id of a session that has a sandbox. @type {string | null} */
+    this._at = null;
+    this._previewed = "";
+    const tool = (/** @type {string} */ label, /** @type {string} */ picture, /** @type {() => unknown} */ act) =>
+      iconButton(label, picture, () => void act());
+    const choose = (/** @type {boolean} */ folder) => {
+      const field = element("input", { type: "file", multiple: true, hidden: true, webkitdirectory: folder });
+      field.addEventListener("change", () => {
+        this._upload(() => chosenParts(field.files), this._listed?.path);
+        field.value = "";
+      });
+      return field;
+    };
+    const [files, folder] = [choose(false), choose(true)];
+    this._following = tool("Follow the terminal", "follow", () => this._go(null));
+    this._crumbs = element("ol", {});
+    this._words = element("p", { className: "words small", role: "status" });
+    this._list = element("ul", { className: "entries", "aria-label": "In this folder" });
+    this._more = element("button", { type: "button", className: "button", hidden: true, on: { click: () => void this._load(true) } });
+    this._folder = element("div", { className: "folder" }, this._list, this._words, this._more);
+    this._preview = element("section", { className: "preview", "aria-label": "Preview", hidden: true });
+    this._transfers = element("ul", { className: "transfers", "aria-label": "Uploads" });
+    this._panel = element(
+      "section",
+      { id: "files", "aria-labelledby": "files-title", hidden: true, tabIndex: -1 },
+      element(
+        "div",
+        { className: "head" },
+        element("h2", { id: "files-title" }, "Files"),
+        this._following,
+        tool("Read again", "again", () => this._load()),
+        tool("Upload files into this folder", "upload", () => files.click()),
+        tool("Upload a folder into this folder", "folder-up", () => folder.click()),
+        tool("Download this folder as an archive", "download", () => this._listed && this._archive(this._listed.path)),
+        tool("Close", "close", () => this._close()),
+      ),
+      element("nav", { "aria-label": "Folder" }, this._crumbs),
+      this._folder,
+      this._preview,
+      this._transfers,
+      files,
+      folder,
+    );
+    this._panel.addEventListener("keydown", (event) => this._key(event));
+    // A press beside what can have the focus leaves it with nothing.
+    document.body.addEventListener("keydown", (event) => {
+      if (event.target === document.body && event.key === "Escape" && this._modal) this._key(event);
+    });
+    this._takeDrops();
+    covers.addEventListener("change", () => this._cover());
+    byId("frame").append(this._panel);
+  }
+
+  /** Open or close it. What is open and has not the focus gets that first. */
+  toggle() {
+    const { activeElement: focused } = document;
+    if (!this._open) this._begin();
+    else if (this._panel.contains(focused) || focused === byId("files-button")) this._close();
+    else this._focus();
+  }
+
+  _begin() {
+    this._open = true;
+    // What was read before it was closed may be another now.
+    this._session = undefined;
+    const read = this.look();
+    this._focus();
+    void read?.then(() => this._panel.contains(document.activeElement) && this._focus());
+  }
+
+  _close() {
+    this._open = false;
+    this.look();
+    this._session?.screen?.focus();
+  }
+
+  /** What is shown has changed, perhaps. @returns {Promise<void> | undefined} it has, and was read */
+  look() {
+    const session = this._shown();
+    this._panel.hidden = !this._open || !session;
+    this._cover();
+    byId("files-button").setAttribute("aria-expanded", String(this._open));
+    if (!session || !this._open) return undefined;
+    const at = session.state === "connected" ? session.id : null;
+    if (session === this._session && at === this._at) return undefined;
+    if (session !== this._session) this._back();
+    this._session = session;
+    this._at = at;
+    this._listed = null;
+    if (at !== null) this._follow(session);
+    return this._load();
+  }
+
+  get _modal() {
+    return covers.matches && !this._panel.hidden;
+  }
+
+  /** What it covers is out of reach, also for keys and readers. */
+  _cover() {
+    const modal = this._modal;
+    this._panel.role = modal ? "dialog" : "complementary";
+    this._panel.ariaModal = modal ? "true" : null;
+    for (const other of byId("frame").children) if (other instanceof HTMLElement && other !== this._panel) other.inert = modal;
+  }
+
+  /** Look again after what may have changed it: a command, or a shell that says where it is (OSC 7). @param {Session} session */
+  _follow(session) {
+    const terminal = session.screen?.terminal;
+    if (!terminal || this._followed.has(session)) return;
+    this._followed.add(session);
+    const soon = () => session === this._session && !this._panel.hidden && this._loadSoon();
+    terminal.onData((typed) => typed.includes("\r") && terminal.buffer.active.type === "normal" && soon());
+    terminal.parser.registerOscHandler(7, () => (soon(), false));
+  }
+
+  _loadSoon() {
+    this._timer ||= setTimeout(() => {
+      this._timer = 0;
+      if (!this._panel.hidden && !document.hidden) void this._load();
+    }, Math.max(SETTLE_MS, this._looked + BETWEEN_MS - performance.now()));
+  }
+
+  /**
+   * @param {string | null} path null: where the shell is, from now on
+   * @param {string} [wanted] the name that gets the focus
+   */
+  async _go(path, wanted) {
+    const session = this._session;
+    if (!session) return;
+    if (path === null) this._places.delete(session);
+    else this._places.set(session, path);
+    this._back();
+    await this._load();
+    this._focus(wanted);
+  }
+
+  /** @param {boolean} [further] what follows on what is shown */
+  async _load(further = false) {
+    const session = this._session;
+    if (!session) return;
+    const turn = (this._turn += 1);
+    this._looked = performance.now();
+    const place = this._places.get(session);
+    this._following.setAttribute("aria-pressed", String(place === undefined));
+    if (this._at === null) {
+      this._show(null, "No sandbox runs here now.");
+      return;
+    }
+    if (!this._listed) this._say("Reading …");
+    const from = further ? (this._listed?.entries.length ?? 0) : 0;
+    const query = new URLSearchParams({ list: "1", from: String(from), path: (further ? this._listed?.path : place) ?? "" });
+    try {
+      /** @type {Listed} */
+      const listed = await call(`sessions/${encodeURIComponent(this._at ?? "")}/files?${query}`);
+      if (turn !== this._turn) return;
+      if (further) listed.entries.unshift(...(this._listed?.entries ?? []));
+      this._show(listed, "");
+    } catch (error) {
+      if (turn === this._turn) this._show(this._listed && { ...this._listed, path: place ?? this._listed.path, total: 0, entries: [] }, sentence(error));
+    }
+  }
+
+  /**
+   * @param {Listed | null} listed
+   * @param {string} words
+   */
+  _show(listed, words) {
+    const left = (listed?.total ?? 0) - (listed?.entries.length ?? 0);
+    this._say(words || (listed?.total === 0 ? "Nothing is in this folder." : left > 0 ? `${listed?.entries.length} of ${listed?.total}` : ""));
+    this._more.hidden = left <= 0 || (listed?.entries.length ?? 0) >= MOST_ENTRIES;
+    this._more.textContent = `Show more of ${listed?.total}`;
+    // What is as it was keeps its focus, and a press that has begun.
+    if (JSON.stringify(listed) === JSON.stringify(this._listed)) return;
+    const focused = this._list.contains(document.activeElement) ? document.activeElement?.closest("li")?.dataset["name"] : undefined;
+    this._listed = listed;
+    this._showCrumbs(listed?.path ?? "");
+    const folders = (/** @type {Entry} */ { kind }) => Number(kind !== "directory");
+    const sorted = [...(listed?.entries ?? [])].sort((one, other) => folders(one) - folders(other) || order(one.name, other.name));
+    this._list.replaceChildren(...sorted.map((entry) => this._row(entry)));
+    this._select(0);
+    if (focused !== undefined) this._focus(focused);
+  }
+
+  /** @param {string} path */
+  _showCrumbs(path) {
+    const names = path.split("/").filter(Boolean);
+    const crumb = (/** @type {string} */ name, /** @type {number} */ index) => {
+      const below = names[index];
+      const go = () => void this._go(`/${names.slice(0, index).join("/")}`, below);
+      const here = index === names.length ? { "aria-current": "location" } : {};
+      return element("li", {}, element("button", { type: "button", className: "crumb", ...here, on: { click: go } }, name));
+    };
+    this._crumbs.replaceChildren(...(path ? ["/", ...names].map(crumb) : []));
+    this._crumbs.scrollLeft = this._crumbs.scrollWidth;
+  }
+
+  /** @param {Entry} entry */
+  _row(entry) {
+    const { name, text, kind, size, mode, mtime } = entry;
+    const changed = new Date(mtime * 1000);
+    const words = kind === "file" ? amount(size) : kind === "directory" ? "folder" : kind;
+    const open = element(
+      "button",
+      {
+        type: "button",
+        className: "entry",
+        // It keeps its place among the keys: a name that is no text is not the end of the list.
+        "aria-disabled": String(!text),
+        title: `${name}\nmode ${mode}, changed ${changed.toLocaleString()}`,
+        on: { click: () => void this._enter(entry) },
+      },
+      icon(kind === "directory" ? "folder" : "file"),
+      element("span", { className: "name" }, name),
+      " ", // a word of its own for who reads it
+      element("span", { className: kind === "directory" ? "visually-hidden" : "small" }, words),
+    );
+    const path = this._path(name);
+    const tools = !text || kind === "other" ? [] : [
+      iconButton(`Type the path of ${name}`, "type", () => this._type(path)),
+      iconButton(`Download ${name}`, "download", () => void (kind === "directory" ? this._archive(path) : this._download(path))),
+    ];
+    const row = element("li", {}, open, ...tools);
+    row.dataset["name"] = name;
+    if (kind === "directory" && text) row.dataset["folder"] = path;
+    return row;
+  }
+
+  /** @param {string} name in the folder that is shown */
+  _path(name) {
+    return `${(this._listed?.path ?? "").replace(/\/$/, "")}/${name}`;
+  }
+
+  /** @param {Entry} entry */
+  async _enter({ name, text, kind, size }) {
+    const [id, path] = [this._at, this._path(name)];
+    if (id === null || !text) return;
+    const folder = kind === "directory" || (kind === "link" && (await this._isFolder(path)));
+    // Another terminal's list is shown by now, or another folder.
+    if (id !== this._at || path !== this._path(name)) return;
+    if (folder) {
+      await this._go(path);
+      return;
+    }
+    this._previewed = name;
+    this._folder.hidden = true;
+    this._preview.hidden = false;
+    await preview(this._preview, id, path, kind === "file" ? size : 0, [
+      ["Back", () => (this._back(), this._focus(name))],
+      ["Download", () => this._download(path)],
+      ["Type its path", () => this._type(path)],
+    ]);
+  }
+
+  /** @param {string} path of a link */
+  async _isFolder(path) {
+    try {
+      await call(`sessions/${encodeURIComponent(this._at ?? "")}/files?${new URLSearchParams({ list: "1", from: "1000000", path })}`);
+      return true;
+    } catch (error) {
+      return !(error instanceof Refused && error.status === NO_FOLDER);
+    }
+  }
+
+  /** From a preview to the list. */
+  _back() {
+    this._preview.hidden = true;
+    this._preview.replaceChildren();
+    this._folder.hidden = false;
+  }
+
+  /** @param {string} path */
+  _download(path) {
+    if (this._at !== null) void download(this._at, path);
+  }
+
+  /** @param {string} path of a folder */
+  _archive(path) {
+    if (this._at !== null) void download(this._at, path, `${path.split("/").at(-1) || "files"}.tar`);
+  }
+
+  /** @param {string} path */
+  _type(path) {
+    const terminal = this._session?.screen?.terminal;
+    if (!terminal) return;
+    if (covers.matches) this._close();
+    typePath(terminal, path);
+  }
+
+  /**
+   * @param {() => import("./transfers.js").Part[] | Promise<import("./transfers.js").Part[]>} chosen
+   * @param {string} [folder]
+   */
+  async _upload(chosen, folder) {
+    const id = this._at;
+    try {
+      const wanted = await chosen();
+      if (id === null || folder === undefined) complain("No folder is shown to upload to.");
+      else if (wanted.length) add(this._transfers, new Upload(id, folder, wanted, this._listener()));
+    } catch (error) {
+      complain(sentence(error));
+    }
+  }
+
+  /** What becomes of an upload whose list nobody looks at stands in a notice. */
+  _listener() {
+    return {
+      changed: (/** @type {string} */ folder) => folder === this._listed?.path && void this._load(),
+      asks: () => this._panel.hidden && notify("An upload waits for an answer.", { label: "Show", act: () => this._open || this._begin() }),
+      ended: (/** @type {string} */ words, /** @type {boolean} */ bad) => {
+        if (this._panel.hidden) notify(words, null, bad ? "bad" : "plain");
+        else announce(words);
+      },
+    };
+  }
+
+  /** Onto a row of a folder: into that; elsewhere: into the one that is shown. */
+  _takeDrops() {
+    const target = (/** @type {DragEvent} */ event) =>
+      /** @type {HTMLElement | null} */ (event.target instanceof Element ? event.target.closest("[data-folder]") : null);
+    const mark = (/** @type {HTMLElement | null} */ row, /** @type {boolean} */ over) => {
+      for (const one of this._panel.querySelectorAll(".over")) one.classList.remove("over");
+      if (over) (row ?? this._panel).classList.add("over");
+    };
+    this._panel.addEventListener("dragover", (event) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      this._panel.classList.remove("over");
+      mark(target(event), true);
+    });
+    this._panel.addEventListener("dragleave", (event) => {
+      const { relatedTarget } = event;
+      if (relatedTarget instanceof Node && this._panel.contains(relatedTarget)) return;
+      this._panel.classList.remove("over");
+      mark(null, false);
+    });
+    this._panel.addEventListener("drop", (event) => {
+      const { dataTransfer } = event;
+      if (!dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      this._panel.classList.remove("over");
+      mark(null, false);
+      const found = parts(dataTransfer);
+      void this._upload(() => found, target(event)?.dataset["folder"] ?? this._listed?.path);
+    });
+  }
+
+  /** @param {string} words */
+  _say(words) {
+    if (this._words.textContent !== words) this._words.textContent = words;
+  }
+
+  /** One row is in the tab order. @param {number} index */
+  _select(index) {
+    for (const [at, row] of [...this._list.children].entries()) {
+      for (const button of row.querySelectorAll("button")) button.tabIndex = at === index ? 0 : -1;
+    }
+  }
+
+  /** @param {string} [name] else the first row */
+  _focus(name) {
+    const rows = /** @type {HTMLElement[]} */ ([...this._list.children]);
+    const index = Math.max(0, rows.findIndex(({ dataset }) => dataset["name"] === name));
+    this._select(index);
+    const button = rows[index]?.querySelector("button:not(:disabled)") ?? this._panel.querySelector(".head button:last-of-type");
+    if (this._folder.hidden) this._preview.querySelector("button")?.focus();
+    else /** @type {HTMLElement | null} */ (button)?.focus();
+  }
+
+  /** @param {KeyboardEvent} event */
+  _key(event) {
+    const { key, ctrlKey, altKey, metaKey, shiftKey } = event;
+    if (ctrlKey || altKey || metaKey || shiftKey) return;
+    if (key === "Escape") {
+      if (this._preview.hidden) this._close();
+      else this._back(), this._focus(this._previewed);
+    } else if (key === "Backspace" && this._listed && this._listed.path !== "/") {
+      const names = this._listed.path.split("/").filter(Boolean);
+      void this._go(`/${names.slice(0, -1).join("/")}`, names.at(-1));
+    } else if (!this._move(key)) return;
+    event.preventDefault();
+  }
+
+  /** @param {string} key */
+  _move(key) {
+    const rows = [...this._list.children];
+    const now = rows.findIndex((row) => row.contains(document.activeElement));
+    /** @type {Record<string, number>} */
+    const targets = { ArrowUp: now - 1, ArrowDown: now + 1, Home: 0, End: rows.length - 1 };
+    const next = rows[targets[key]];
+    if (now < 0 || !next) return false;
+    this._select(rows.indexOf(next));
+    next.querySelector("button")?.focus();
+    return true;
+  }
+}
