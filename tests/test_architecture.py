@@ -151,8 +151,11 @@ OF_NO_MODULE = {"layers", "network_rules", "tally"}
 
 
 def test_unit_tests_are_found_by_their_modules_name() -> None:
-    """``sshgate/a/b/c.py``: ``tests/unit/test_b_c.py`` or ``test_a_c.py``, perhaps with a topic behind it."""
-    names = set()
+    """``sshgate/a/b/c.py``: ``tests/unit/test_b_c.py`` or ``test_a_c.py``, perhaps with a topic behind it.
+
+    Those of the page's ``c.js``: ``test_web_page_c.py``.
+    """
+    names = {f"web_page_{path.stem}" for path in (ROOT / "webshim" / "static").glob("*.js")}
     for root in ("sshgate", "webshim"):
         for path in (ROOT / root).rglob("*.py"):
             rooms = path.relative_to(ROOT / root).parts[:-1] if root == "sshgate" else ("web",)
