@@ -16,6 +16,7 @@ from sshgate.providers.kubernetes.api import credentials
 from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.credentials import Credentials
+from sshgate.providers.kubernetes.api.websocket import V5
 from tests.unit.apiserver import connected, pod, serve, status, write_kubeconfig
 
 
@@ -138,6 +139,32 @@ async def test_credentials_are_read_anew_after_401(tmp_path: Path) -> None:
             await api.get_pod("x")
         write_kubeconfig(served.kubeconfig, served.url, "second")
         assert (await api.get_pod("x")).metadata.name == "x"
+
+
+async def test_requests_that_are_refused_together_are_all_repeated_with_the_credentials_that_one_has_read(
+    tmp_path: Path,
+) -> None:
+    """A token has expired while several requests were under way, as it does every few minutes with exec plug-ins."""
+    refused = asyncio.Barrier(3)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.headers["Authorization"] != "Bearer second":
+            await refused.wait()
+            return status(401, "Unauthorized")
+        if request.path.endswith("/exec"):
+            socket = web.WebSocketResponse(protocols=(V5,))
+            await socket.prepare(request)
+            return socket
+        return web.json_response(pod("x"))
+
+    async with serve(answer, tmp_path) as served, connected(served, reread=0.3) as api:
+        await asyncio.sleep(0.4)
+        write_kubeconfig(served.kubeconfig, served.url, "second")
+        one, other, socket = await asyncio.gather(
+            api.get_pod("x"), api.get_pod("x"), api.websocket(api.path("pods", "x", "exec"), "command=true")
+        )
+        assert one.metadata.uid == other.metadata.uid == "uid-x"
+        socket.close()
 
 
 async def test_a_twin_for_another_thread_has_the_credentials_that_were_read_here(tmp_path: Path) -> None:

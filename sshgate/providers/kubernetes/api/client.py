@@ -252,6 +252,7 @@ class ApiServer:
         stale = renewed = False
         async with self._requesting(_verb(method, path)):
             while True:
+                used = self._credentials
                 try:
                     return await self._once(method, path, query, data, headers, doing)
                 except aiohttp.ServerDisconnectedError:
@@ -259,7 +260,7 @@ class ApiServer:
                         raise
                     stale = True
                 except failures.Unauthenticated:
-                    if renewed or not await self._renew():
+                    if renewed or not await self._renew(used):
                         raise
                     renewed = True
                 except failures.Invalid:
@@ -301,7 +302,7 @@ class ApiServer:
                 try:
                     return await connect(session, url, await known.headers(), known.proxy, known.server_hostname)
                 except Refused as refused:
-                    if refused.status != 401 or renewed or not await self._renew():
+                    if refused.status != 401 or renewed or not await self._renew(known):
                         status = failures.status_of(refused.body)
                         raise failures.failure(refused.status, status, "enter the sandbox") from None
                     renewed = True
@@ -381,9 +382,14 @@ class ApiServer:
 
     # --- credentials ---
 
-    async def _renew(self) -> bool:
-        """Read the credentials again after a 401; False if they were read less than ``reread`` seconds ago."""
+    async def _renew(self, used: Credentials | None) -> bool:
+        """Read the credentials again after a 401 for those that were ``used``, unless another request has meanwhile.
+
+        False if they were read less than ``reread`` seconds ago.
+        """
         async with self._rereading:
+            if self._credentials is not used:
+                return True
             if asyncio.get_running_loop().time() - self._read_at < self._reread:
                 return False
             await self._read_credentials()
