@@ -26,6 +26,7 @@ NODE = Place("192.168.1.10")
 API_SERVER = Place("192.168.1.10")
 SERVICE_ADDRESS = Place("10.43.0.1")
 METADATA = Place("169.254.169.254")
+WIRESERVER = Place("168.63.129.16")
 ROUTER = Place("172.16.0.1")
 INTERNET = Place("93.184.216.34")
 INTERNET_6 = Place("2606:4700::1111")
@@ -66,6 +67,7 @@ CLOSED = [
     ("a sandbox reaches the kubelet", Connection(SANDBOX, NODE, 10250)),
     ("a sandbox reaches the node's ssh", Connection(SANDBOX, NODE, 22)),
     ("a sandbox reads cloud metadata", Connection(SANDBOX, METADATA, 80)),
+    ("a sandbox reads Azure's metadata", Connection(SANDBOX, WIRESERVER, 80)),
     ("a sandbox reads cloud metadata by IPv6", Connection(SANDBOX, Place("fd00:ec2::254"), 80)),
     ("a sandbox reaches a router", Connection(SANDBOX, ROUTER, 80)),
     ("a sandbox reaches another application", Connection(SANDBOX, PAPERS, 8080)),

@@ -221,6 +221,12 @@ def test_the_broker_has_no_account_and_the_gateway_no_way_to_the_internet(tmp_pa
     assert policies["gateway"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "sshgate"}
     (internet,) = (rule for rule in policies["broker"]["egress"] if "ipBlock" in json.dumps(rule))
     assert {port["port"] for port in internet["ports"]} == {80, 443}
+    # It reaches no address that sandboxes do not reach.
+    blocks = [
+        [to["ipBlock"] for rule in policies[name]["egress"] for to in rule.get("to", []) if "ipBlock" in to]
+        for name in ("broker", "sandboxes")
+    ]
+    assert blocks[0] == blocks[1]
 
 
 @pytest.mark.cluster
