@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,8 @@ from tests.rig.waiting import until
 pytestmark = pytest.mark.cluster
 # From the kill of a gateway to the last deletion of its sandboxes.
 WITHIN = 60.0
+# The garbage collector takes what has no owner any more within a second.
+GARBAGE = 5.0
 # `SSHGATE_SESSIONS=20` for a run before a release.
 SESSIONS = int(os.environ.get("SSHGATE_SESSIONS", "6"))
 
@@ -118,6 +122,33 @@ def test_deleting_the_anchor_deletes_what_gateways_made(space: Namespace, replic
         until(lambda: not space.pods() and not instances(space), 60, "everything it made being gone")
     finally:
         end(clients)
+
+
+def test_an_anchor_that_is_made_anew_takes_nothing_that_is_made_later(
+    space: Namespace, replica: MakeReplica, user: UserAt
+) -> None:
+    anchor = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sshgate-anchor"}}
+    space.apply(anchor)
+    served = replica()
+    until(lambda: len(instances(space)) == 1, 30, "its lease")
+    space.kubectl("delete", "configmap", "sshgate-anchor")
+    space.apply(anchor)
+    uid = space.kubectl("get", "configmap", "sshgate-anchor", "--output=jsonpath={.metadata.uid}")
+    until(lambda: {owner(lease) for lease in space.leases()} == {uid}, 60, "its leases being owned by the new one")
+    clients = started(user("dev", served), 1)
+    try:
+        assert [owner(pod) for pod in space.pods()] == [uid]
+        time.sleep(GARBAGE)
+        assert clients[0].poll() is None
+        assert len(space.living()) == 1
+    finally:
+        end(clients)
+
+
+def owner(thing: dict[str, Any]) -> str | None:
+    """The uid of what owns an object."""
+    references = thing["metadata"].get("ownerReferences", [])
+    return references[0]["uid"] if references else None
 
 
 def instances(space: Namespace) -> list[str]:

@@ -15,6 +15,7 @@ from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Create
 from sshgate.providers.kubernetes.api.errors import Conflict
 from sshgate.providers.kubernetes.heartbeat import Heartbeat
+from sshgate.providers.kubernetes.installation import find_anchor
 from sshgate.providers.kubernetes.lease_thread import LeaseRenewer
 from sshgate.providers.kubernetes.leases import Leases
 from sshgate.providers.kubernetes.liveness import LivenessEndpoint
@@ -58,6 +59,35 @@ async def test_a_lease_that_was_made_by_a_request_without_an_answer_is_ours(tmp_
         await Leases(api, OWNER).announce(LivenessEndpoint("key"))
         with pytest.raises(Conflict):
             await Leases(api, OWNER).lead(None)
+
+
+async def test_a_gateway_whose_lease_is_gone_looks_again_who_owns_what_it_makes(tmp_path: Path) -> None:
+    """The garbage collector takes the Lease with the installation's object, and whatever names that by its old uid."""
+    anchor: dict[str, str] | None = {"name": "sshgate-anchor", "uid": "old"}
+    made: list[Any] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/configmaps/sshgate-anchor") and anchor is not None:
+            return web.json_response({"metadata": anchor})
+        if request.method != "POST":
+            return status(404, "NotFound")
+        made.append((await request.json())["metadata"].get("ownerReferences"))
+        return web.json_response({}, status=201)
+
+    async with serve(answer, tmp_path) as served, connected(served) as api:
+        await find_anchor(api)
+        twin = api.for_other_loop()
+        await twin.open()
+        leases = Leases(twin, OWNER)
+        await leases.announce(LivenessEndpoint("key"))
+        anchor = {"name": "sshgate-anchor", "uid": "new"}
+        await leases.renew(LivenessEndpoint("key"))
+        assert [[owner["uid"] for owner in owners] for owners in made] == [["old"], ["new"]]
+        assert api.owner_metadata()["ownerReferences"][0]["uid"] == "new"
+        anchor = None
+        await leases.renew(LivenessEndpoint("key"))
+        assert made[2] is None
+        await twin.close()
 
 
 async def test_a_profile_that_goes_while_a_creation_waits_is_a_refusal_and_no_fault(tmp_path: Path) -> None:

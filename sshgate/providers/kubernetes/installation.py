@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 import structlog
@@ -58,23 +57,27 @@ async def check_rights(api: ApiServer, homes: bool = False) -> None:
         )
 
 
-async def find_anchor(api: ApiServer, name: str | None) -> dict[str, Any] | None:
-    """An owner reference to the ConfigMap ``name`` in the sandboxes' namespace; ``None`` if it cannot be read.
+async def find_anchor(api: ApiServer) -> None:
+    """Look for the ConfigMap ``api.anchor.name`` in the sandboxes' namespace, the owner of what is created from now on.
 
     Deleting that ConfigMap garbage-collects all objects that gateways have created, except homes.
 
     The owner is not the gateway's own pod, because a rollout would then end every named sandbox. A missing ConfigMap,
     or a role that may not read it, is only logged: the reaper, or deleting the namespace, cleans up as well.
     """
+    name = api.anchor.name
     if name is None:
-        return None
+        return
     try:
         body = await api.request("GET", api.path("configmaps", name), doing="look for its anchor")
+        uid = decode(_config_map, body).metadata.uid
     except GateError as error:
         log.info("anchor.missing", config_map=name, reason=str(error))
-        return None
+        if not isinstance(error, Unavailable):
+            api.anchor.reference = None
+        return
     # Without `blockOwnerDeletion`: it needs a right on finalizers, and nothing waits for the deletion.
-    return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": decode(_config_map, body).metadata.uid}
+    api.anchor.reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid}
 
 
 async def _check_namespace(api: ApiServer) -> None:

@@ -18,6 +18,7 @@ from sshgate.lifecycle.membership import LEASE_DURATION, Membership
 from sshgate.providers.kubernetes.api.client import ApiServer
 from sshgate.providers.kubernetes.api.errors import Conflict, NotFound
 from sshgate.providers.kubernetes.api.objects import Listing, Meta, Object
+from sshgate.providers.kubernetes.installation import find_anchor
 from sshgate.providers.kubernetes.liveness import LivenessEndpoint
 from sshgate.providers.kubernetes.podspec import Owner
 
@@ -69,6 +70,8 @@ class Leases:
                 f"{NAME_PREFIX}{instance}", {"spec": {"holderIdentity": instance, "renewTime": _now()}}, "renew a lease"
             )
         except NotFound:
+            # Its owner may have been deleted and made anew: what names the old one by its uid is deleted at once.
+            await find_anchor(self._api)
             await self.announce(endpoint)
 
     async def announce(self, endpoint: LivenessEndpoint) -> None:

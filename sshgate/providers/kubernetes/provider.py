@@ -94,7 +94,6 @@ class KubernetesProvider:
             self.registry, self._targets, self._allocator.parking, lambda: secrets.token_hex(4), random.random
         )
         self._name: socket.socket | None = None
-        self._anchor = place.anchor
         renewer = LeaseRenewer(self.api, self.owner, port=PORT + (worker or 0))
         self.heartbeat = Heartbeat(Leases(self.api, self.owner), self.registry, renewer)
         self.registry.leader = lambda: self.heartbeat.leads
@@ -110,7 +109,7 @@ class KubernetesProvider:
             await self.api.open()
             self._take_name()
             await check_rights(self.api, self.homes.wanted)
-            self.api.owner_reference = await find_anchor(self.api, self._anchor)
+            await find_anchor(self.api)
             await self._fence.start()
             await self._reflector.start()
             await self.heartbeat.start()

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -55,6 +55,14 @@ def unobserved(verb: str, outcome: str, seconds: float) -> None:
     """An ``Observe`` that does nothing."""
 
 
+@dataclass
+class Anchor:
+    """The object that owns each object created: deleting it (uninstall) garbage-collects them. See ``installation``."""
+
+    name: str | None
+    reference: dict[str, Any] | None = None
+
+
 class ApiServer:
     """A connection pool to the API server, for one namespace. ``open`` before use, ``close`` after.
 
@@ -80,14 +88,13 @@ class ApiServer:
         self._reread = reread
         self._read_at = 0.0
         self._rereading = asyncio.Lock()
-        self.owner_reference: dict[str, Any] | None = None
-        """An owner reference to an object of the installation; see ``installation``."""
+        self.anchor = Anchor(place.anchor)
         self.on_date: Callable[[float, float, float], None] = lambda date, sent, received: None
         """Called with each response's ``Date`` (POSIX seconds), and when it was requested and received (monotonic)."""
 
     def owner_metadata(self) -> dict[str, Any]:
-        """Metadata for each object created: its owner. Deleting the owner (uninstall) garbage-collects the object."""
-        return {"ownerReferences": [self.owner_reference]} if self.owner_reference is not None else {}
+        """Metadata for each object created: its owner."""
+        return {"ownerReferences": [self.anchor.reference]} if self.anchor.reference is not None else {}
 
     async def open(self) -> None:
         """Read the credentials. Raises ``Unavailable``."""
@@ -108,7 +115,7 @@ class ApiServer:
                 loop.call_soon_threadsafe(self._observe, verb, outcome, seconds)
 
         twin = ApiServer(self._place, self._reread, observe, read)
-        twin.owner_reference = self.owner_reference
+        twin.anchor = self.anchor
         return twin
 
     async def close(self) -> None:
