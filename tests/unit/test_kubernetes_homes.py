@@ -78,25 +78,29 @@ async def homes(directory: Path, claims: Claims, limits: Limits) -> AsyncIterato
         yield KubernetesHomes(api, {"default": PROFILE}, lambda: at(0), lambda: limits)
 
 
+async def prepared(kept: KubernetesHomes, one: Order) -> VolumeClaim | None:
+    return await kept.prepare(one, kept.planned(one))
+
+
 async def test_a_user_keeps_so_many_homes_and_comes_back_to_each(tmp_path: Path) -> None:
     claims = Claims()
     async with homes(tmp_path, claims, Limits(homes_per_user=2)) as kept:
         for name in ("a", "b"):
-            assert await kept.prepare(order("ada", name)) is not None
+            assert await prepared(kept, order("ada", name)) is not None
         with pytest.raises(LimitReached, match=r"you keep 2 of 2 homes; .*`ssh -s USER=NAME@HOST delete-home`"):
-            await kept.prepare(order("ada", "c"))
-        assert await kept.prepare(order("ada", "b")) is None
-        assert await kept.prepare(order("bob", "c")) is not None
+            await prepared(kept, order("ada", "c"))
+        assert await prepared(kept, order("ada", "b")) is None
+        assert await prepared(kept, order("bob", "c")) is not None
         # One that is on its way out is no longer kept.
         claims.kept[next(iter(claims.kept))]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-        assert await kept.prepare(order("ada", "c")) is not None
+        assert await prepared(kept, order("ada", "c")) is not None
 
 
 async def test_of_homes_that_are_made_at_once_no_more_come_to_be(tmp_path: Path) -> None:
     claims = Claims()
     async with homes(tmp_path, claims, Limits(homes_per_user=3)) as kept:
         orders = [order("ada", f"n{number}") for number in range(8)]
-        done = await asyncio.gather(*(kept.prepare(one) for one in orders), return_exceptions=True)
+        done = await asyncio.gather(*(prepared(kept, one) for one in orders), return_exceptions=True)
         assert sum(isinstance(one, LimitReached) for one in done) == 5
         assert len(claims.kept) == 3
 
@@ -106,14 +110,14 @@ async def test_a_home_that_somebody_uses_already_is_not_made_for_nothing(tmp_pat
     claims.users = [f"home-{labels.named_pod('ada', 'a')}"]
     async with homes(tmp_path, claims, Limits()) as kept:
         with pytest.raises(StartFailed, match="in use by other"):
-            await kept.prepare(order("ada", "a"))
+            await prepared(kept, order("ada", "a"))
         assert claims.kept == {}
 
 
 async def test_what_a_start_has_made_goes_and_nothing_else(tmp_path: Path) -> None:
     claims = Claims()
     async with homes(tmp_path, claims, Limits()) as kept:
-        made = await kept.prepare(order("ada", "a"))
+        made = await prepared(kept, order("ada", "a"))
         await kept.undo(None)
         assert len(claims.kept) == 1
         await kept.undo(made)
@@ -125,15 +129,15 @@ async def test_what_a_start_has_made_goes_and_nothing_else(tmp_path: Path) -> No
 async def test_a_home_that_another_gateway_uses_meanwhile_stays(tmp_path: Path, changed: bool) -> None:
     claims = Claims()
     async with homes(tmp_path, claims, Limits()) as one, homes(tmp_path, claims, Limits()) as two:
-        made = await one.prepare(order("ada", "a"))
+        made = await prepared(one, order("ada", "a"))
         assert made is not None
         if changed:
             claims.change(made.metadata.name)
-        assert await two.prepare(order("ada", "a")) is None
+        assert await prepared(two, order("ada", "a")) is None
         await one.undo(made)
         assert list(claims.kept) == [made.metadata.name]
         # What nobody else uses goes, whatever the cluster has changed of it.
-        alone = await one.prepare(order("ada", "b"))
+        alone = await prepared(one, order("ada", "b"))
         assert alone is not None
         claims.change(alone.metadata.name)
         await one.undo(alone)
@@ -145,7 +149,7 @@ async def test_of_an_undo_and_a_start_at_once_only_one_has_the_home(tmp_path: Pa
     async with homes(tmp_path, claims, Limits()) as one, homes(tmp_path, claims, Limits()) as two:
         for number in range(8):
             name = f"n{number}"
-            made = await one.prepare(order("ada", name))
+            made = await prepared(one, order("ada", name))
             assert made is not None
 
             async def undo(pause: float, made: VolumeClaim = made) -> None:
@@ -153,7 +157,7 @@ async def test_of_an_undo_and_a_start_at_once_only_one_has_the_home(tmp_path: Pa
                 await one.undo(made)
 
             found, _ = await asyncio.gather(
-                two.prepare(order("ada", name)), undo(number * 0.01), return_exceptions=True
+                prepared(two, order("ada", name)), undo(number * 0.01), return_exceptions=True
             )
             # The start has a home that stays, or is asked to try again.
             assert (made.metadata.name in claims.kept) == (not isinstance(found, StartFailed))
@@ -167,7 +171,7 @@ async def test_what_the_api_server_refuses_is_raised_as_the_contract_has_it(tmp_
     async with serve(refuse, tmp_path) as served, connected(served) as api:
         kept = KubernetesHomes(api, {"default": PROFILE}, lambda: at(0), Limits)
         with pytest.raises(Forbidden, match="refused to look at the home: no") as refused:
-            await kept.prepare(order("ada", "a"))
+            await prepared(kept, order("ada", "a"))
         assert not isinstance(refused.value, StartFailed)
         with pytest.raises(Unavailable, match="refused to list homes: no"):
             await kept.list("ada")

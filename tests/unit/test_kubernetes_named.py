@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from sshgate.config.model import Limits, Profile
+from sshgate.config.model import Home, Limits, Profile
 from sshgate.errors import StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.registry import Registry
@@ -28,6 +29,7 @@ from sshgate.sandbox.side_execs import ExecLimits
 from tests.hostile.polling import until
 from tests.unit.apiserver import Served, connected, serve, status
 from tests.unit.lifecycle_values import at, claimed
+from tests.unit.test_kubernetes_homes import Claims
 
 NAME = labels.named_pod("ada", "work")
 
@@ -156,6 +158,42 @@ async def test_a_login_that_leaves_while_its_pod_is_made_leaves_none(tmp_path: P
                 await joining
             await until(lambda: f"DELETE /api/v1/namespaces/test/pods/{NAME}" in served.requests, 20)
         kept.creating.set()
+
+
+class KeptWithHomes(Kept):
+    """Volume claims as well. Creating one is carried out, and not answered, or by an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claims = Claims()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if "/persistentvolumeclaims" not in request.path and not request.path.endswith("/pods"):
+            return await super().answer(request)
+        answer = await self.claims.answer(request)
+        if request.method != "POST":
+            return answer
+        if self.creating is not None:
+            await self.creating.wait()
+        return status(503, "ServiceUnavailable")
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["that leaves", "without an answer"])
+async def test_a_login_whose_home_is_just_being_made_leaves_none(tmp_path: Path, leaves: bool) -> None:
+    kept = KeptWithHomes()
+    kept.creating = asyncio.Event() if leaves else None
+    async with gateway(kept, tmp_path, "one") as (named, _, _), asyncio.timeout(20):
+        with_home = replace(order("a"), profile=Profile(home=Home(size="1Gi")))
+        joining = asyncio.create_task(named.join(with_home, print, lambda: lambda: None))
+        if leaves:
+            await until(lambda: kept.claims.kept, 20)
+            joining.cancel()
+        with pytest.raises((asyncio.CancelledError, Unavailable)):
+            await joining
+        assert kept.claims.kept
+        await until(lambda: not kept.claims.kept, 20)
+        if kept.creating is not None:
+            kept.creating.set()
 
 
 async def test_a_login_that_cannot_look_at_the_pod_that_it_has_made_leaves_none(tmp_path: Path) -> None:

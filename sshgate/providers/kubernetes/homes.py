@@ -91,20 +91,27 @@ class KubernetesHomes:
         """Whether any profile has homes; if not, no request is ever sent."""
         return any(profile.home is not None for profile in self._profiles.values())
 
-    async def prepare(self, order: Order) -> VolumeClaim | None:
+    def planned(self, order: Order) -> VolumeClaim | None:
+        """What ``prepare`` makes where there is no home yet; ``None``: the order needs none."""
+        if order.profile.home is None or order.name is None:
+            return None
+        name = home_claim(order.user, order.name)
+        return VolumeClaim(metadata=Meta(name=name, annotations={UNUSED: secrets.token_hex(8)}))
+
+    async def prepare(self, order: Order, planned: VolumeClaim | None) -> VolumeClaim | None:
         """Make sure that the home for this order exists and is unused.
 
         Returns the volume claim if this call created it, for ``undo``; ``None`` if it existed or none is needed.
 
-        Raises ``StartFailed`` if it cannot be used now, ``LimitReached`` if there may be no more homes.
+        Raises ``StartFailed`` if it cannot be used now, ``LimitReached`` if there may be no more homes. After
+        ``Unavailable`` or a cancellation ``planned`` may come to exist all the same.
         """
         home = order.profile.home
-        if home is None or order.name is None:
+        if home is None or planned is None:
             return None
-        name = home_claim(order.user, order.name)
+        name, mark = planned.metadata.name, planned.metadata.annotations[UNUSED]
         claim = await self._get(name)
         users = (await self._users()).get(name)
-        mark = secrets.token_hex(8)
         if claim is None:
             claim = await self._admitted(name, order, home, mark)
         if claim.metadata.labels.get(labels.USER) != labels.user_hash(order.user):

@@ -226,10 +226,10 @@ class KubernetesNamed:
                     return await self._take_name(name, order, sandbox)
             if last is not None:
                 return last, False
-            home = await self._homes.prepare(order)
+            home, requested = self._homes.planned(order), True
+            home = await self._homes.prepare(order, home)
             stamps = named_annotations(claim_of(order, self._owner), registry.now)
             manifest = podspec.claimed_pod(order, self._owner, "", stamps)
-            requested = True
             record = record_of(await self._allocator.make(lambda: self._api.create_pod(manifest)))
         except failures.Conflict:
             return None, False
@@ -362,7 +362,7 @@ class KubernetesNamed:
     async def _undo(self, home: VolumeClaim | None, pod: str, session: str, unsure: bool) -> None:
         """Delete the home that was created for this pod, and the pod if it was made after all and nobody has joined it.
 
-        ``unsure``: whether its creation has no answer and may still be carried out.
+        ``unsure``: whether the creation of either has no answer and may still be carried out.
         """
         pauses = (0.0, *(UNUSED_PAUSES if unsure else ()))
         given_back = False
