@@ -267,7 +267,8 @@ class KubernetesSandbox:
 
     def _enlisted(self, socket: RemoteSocket, terminal: bool) -> ExecProcess:
         process = ExecProcess(socket, terminal, self)
-        self._processes.add(process)
+        if process.outcome is None:  # a refusal may come together with the upgrade
+            self._processes.add(process)
         return process
 
     # --- PodContext, for its processes ---
