@@ -44,6 +44,7 @@ PIECE = 4096
 OUTBOX_HIGH = 256 * 1024
 
 _HELLO = re.compile(rb"sshgate hold [0-9]{1,9}\n")
+LONGEST_HELLO = 23
 NONE = b"none\n"
 NO_PLACE = b"sshgate hold no place\n"
 OTHER_VERSION = "another version of sshgate keeps this session; only a gateway of that version can show it."
@@ -161,9 +162,13 @@ _START = "command -v python3 >/dev/null 2>&1&&exec python3 -IS -c " + quote(_ATT
 
 
 class NoResident(GateError):
-    """The sandbox has no python3 that can run the resident."""
+    """No resident of ours can be attached to."""
 
     code = "missing"
+
+
+class CannotHold(NoResident):
+    """The sandbox holds no sessions: it has no python3 that can run the resident, or no place for it."""
 
 
 class OtherVersion(NoResident):
@@ -241,7 +246,8 @@ class Line:
         """Attach to the sandbox's resident, of whichever version, to list or end sessions; ``None``: there is none.
 
         Raises:
-            NoResident: the sandbox has no python3 that can run it.
+            CannotHold: the sandbox has no python3 that can run it.
+            NoResident: what answers is none of ours, or takes nobody else.
             OtherVersion: a session is to be joined, and it is of another version.
             StartFailed: it does not answer; otherwise as ``Sandbox.start``.
         """
@@ -382,8 +388,8 @@ async def _hello(process: Process, source: bytes) -> tuple[bytes, bytes]:
 
     Returns the line, empty where nothing runs and there is no source, and the output after it.
     """
-    seen = b""
-    length = 0
+    seen = bytearray()
+    length = searched = 0
     while length <= LONGEST:
         if (chunk := await process.read()) is None:
             # An API server may report a broken connection as success.
@@ -400,14 +406,18 @@ async def _hello(process: Process, source: bytes) -> tuple[bytes, bytes]:
                 return b"", b""
             for at in range(0, len(source), PIECE):
                 await process.write(source[at : at + PIECE])
-            seen = b""
-        elif found := _HELLO.search(seen):
-            return found[0], seen[found.end() :]
+            seen.clear()
+        elif found := _HELLO.search(seen, searched):
+            return bytes(found[0]), bytes(seen[found.end() :])
+        searched = max(0, len(seen) - LONGEST_HELLO)
     if seen.endswith(FULL):
         raise NoResident("the sandbox's sessions have as many clients as they may; close some.")
     if seen.endswith(NO_PLACE):
-        raise NoResident("the sandbox's user can write neither to /tmp nor to /dev/shm nor to its home.")
-    raise NoResident("the sandbox has no python3 that could keep sessions; install python3 in its image.")
+        raise CannotHold("the sandbox's user can write neither to /tmp nor to /dev/shm nor to its home.")
+    if seen.endswith(NONE):
+        raise CannotHold("the sandbox has no python3 that could keep sessions; install python3 in its image.")
+    # Such as a lack of memory: sessions may run.
+    raise NoResident("what keeps sessions in the sandbox could not be started; try again.")
 
 
 def _other_version(names: list[str]) -> str:

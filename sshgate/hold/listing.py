@@ -12,7 +12,7 @@ from sshgate.config.values import is_label
 from sshgate.errors import GateError, StartFailed
 from sshgate.hold.answers import ending_of, is_id, printable, watchers_of
 from sshgate.hold.frames import Kind
-from sshgate.hold.line import Line, NoResident
+from sshgate.hold.line import CannotHold, Line, NoResident
 from sshgate.sandbox.framing import ProtocolError
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.stream.terminal import LARGEST
@@ -53,7 +53,8 @@ async def sessions(sandbox: Sandbox) -> list[HeldSession]:
     """Return the sessions of a sandbox; none where no resident runs.
 
     Raises:
-        NoResident: the sandbox cannot have any: it has no python3.
+        CannotHold: the sandbox has no python3.
+        NoResident: what answers is none of ours, or takes nobody else.
         GateError: as ``Line.open``.
     """
     answer = await _ask(sandbox, Kind.LIST)
@@ -73,11 +74,16 @@ async def running(sandbox: Sandbox, but: str = "") -> bool:
 
 
 async def others(sandbox: Sandbox, but: str = "") -> bool:
-    """Return whether a session of another name than ``but`` runs in a sandbox; false where that cannot be found out."""
+    """Return whether a session of another name than ``but`` runs in a sandbox; true where that cannot be found out.
+
+    Unlike for ``running``, a sandbox that cannot hold any has none.
+    """
     try:
         return any(not one.ended and one.name != but for one in await sessions(sandbox))
-    except GateError:
+    except CannotHold:
         return False
+    except GateError:
+        return True
 
 
 async def end(sandbox: Sandbox, name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from sshgate.errors import GateError, StartFailed
 from sshgate.hold.answers import GONE, Past, State, joined_of, offset_of, outcome_of, printable, refusal_of, state_of
 from sshgate.hold.frames import OFFSET, Kind
-from sshgate.hold.line import Line, NoResident, SessionGone, packed
+from sshgate.hold.line import CannotHold, Line, OtherVersion, SessionGone, packed
 from sshgate.hold.screen import for_empty, put_back
 from sshgate.hold.signs import Alive, Progress, Signs, nothing_known
 from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
@@ -124,7 +124,7 @@ class HeldProcess:
         """Attach to the resident of a sandbox. No session is joined yet. Cancelling ends the exec.
 
         Raises:
-            NoResident: the sandbox has no python3 for it.
+            NoResident: it keeps no session of this client.
             GateError: as ``Line.open``.
         """
         return cls(sandbox, await Line.open(sandbox), wish, alive, progress)
@@ -359,7 +359,7 @@ class HeldProcess:
                 return False
             except GateError as error:
                 await self._drop_line()
-                if isinstance(error, SessionGone | NoResident):
+                if isinstance(error, SessionGone | CannotHold | OtherVersion):
                     self._end(Lost(str(error) if isinstance(error, SessionGone) else GONE))
                     return True
                 pause = PAUSES[min(attempt, len(PAUSES) - 1)]

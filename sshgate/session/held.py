@@ -10,7 +10,7 @@ from sshgate.access.policy import Grant
 from sshgate.errors import BadRequest
 from sshgate.forwarding.destinations import offers_agent
 from sshgate.hold import listing
-from sshgate.hold.line import NoResident, OtherVersion
+from sshgate.hold.line import CannotHold, NoResident
 from sshgate.hold.process import HeldProcess
 from sshgate.hold.signs import nothing_known
 from sshgate.hold.wishes import Place, Wish
@@ -76,8 +76,8 @@ def wish(identity: Identity, granted: Grant, place: Place | None = None) -> Wish
 async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: Client) -> Process:
     """Get what becomes the program: a parked launcher, or an attachment to the sandbox's resident.
 
-    Where the sandbox has no python3, or a resident of another version, the program is not held; who asked for a session
-    by name, or has some there, gets to know. Raises as ``park``; also ``NoResident``, if a session was to be resumed.
+    Where there is no resident for it, the program is not held; who asked for a session by name, or may have some there,
+    gets to know. Raises as ``park``; also ``NoResident``, if a session was to be resumed.
     """
     if wanted is not None:
 
@@ -90,7 +90,7 @@ async def enter(sandbox: Sandbox, granted: Grant, wanted: Wish | None, client: C
         except NoResident as error:
             if wanted.how == "resume":
                 raise  # another program would write on the old screen
-            if wanted.how == "named" or isinstance(error, OtherVersion):
+            if wanted.how == "named" or not isinstance(error, CannotHold):
                 await notices.say(client, granted.request, f"this program is not held: {error}")
     return await park(sandbox, granted.request.terminal)
 
