@@ -25,6 +25,8 @@ ACCEPTED_FROM = 1 << 31
 OUTPUT_HIGH = 1 << 20
 # Time for a peer to take more of its last bytes.
 LINGER_SECONDS = 10.0
+# Time without an accept after one has failed, unless a descriptor becomes free: a listener stays readable.
+ACCEPT_PAUSE = 1.0
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
@@ -104,7 +106,10 @@ def bind(listener: Listener, payload: bytes) -> bytes:
 def send_at_once(sock: socket.socket) -> None:
     """Otherwise a second small piece waits for the first one's delayed acknowledgement, 40 ms."""
     if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            pass  # the peer has closed it; reading shows that
 
 
 def private_directory() -> str:
@@ -134,7 +139,9 @@ class Relay:
         self.next = ACCEPTED_FROM
         self.resolved: list[tuple[Stream, list[tuple[int, object]], str]] = []
         self.wake, self.wake_end = os.pipe()
+        # Listeners whose accept has failed, and until when they wait.
         self.stalled: list[int] = []
+        self.stalled_until = 0.0
         self.closing: set[Stream] = set()
 
     def run(self) -> None:
@@ -146,7 +153,8 @@ class Relay:
             self.watch(1, WRITE if self.output else 0)
             # The gateway's frames last: they close descriptors and reuse their numbers, and the rest of the batch
             # would go to the wrong ones.
-            for fd, events in sorted(self.epoll.poll(1.0 if self.closing else -1), key=lambda one: one[0] == 0):
+            wait = 1.0 if self.closing or self.stalled else -1
+            for fd, events in sorted(self.epoll.poll(wait), key=lambda one: one[0] == 0):
                 if fd == 0:
                     data = os.read(0, 65536)
                     if not data:
@@ -161,6 +169,8 @@ class Relay:
             self.flush()
             if self.closing:
                 self.cut_late()
+            if self.stalled and self.stalled_until <= time.monotonic():
+                self.accept_again()
 
     def watch(self, fd: int, mask: int) -> None:
         # Without interest it is unregistered: epoll always reports a hang-up.
@@ -244,11 +254,12 @@ class Relay:
             stream.addresses = found
             self.attempt(stream, "")
         else:
-            import threading
-
             try:
+                import threading
+
                 threading.Thread(target=self.look_up, args=(stream, hosts[0], port), daemon=True).start()
-            except RuntimeError:  # the sandbox has as many processes as it may; the other connections go on
+            except (RuntimeError, OSError, ImportError):
+                # The sandbox has as many processes or open files as it may; the other connections go on.
                 self.attempt(stream, "the sandbox can start no thread to look up the name")
 
     def look_up(self, stream: Stream, host: str, port: int) -> None:
@@ -257,7 +268,7 @@ class Relay:
         try:
             for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 found.append((family, address))
-        except (OSError, UnicodeError):
+        except (OSError, UnicodeError, LookupError):  # without a descriptor, idna cannot be imported
             reason = "the sandbox does not know this name"
         self.resolved.append((stream, found, reason))
         os.write(self.wake_end, b"x")
@@ -312,6 +323,8 @@ class Relay:
         listener = Listener(number, [], [])
         try:
             chosen = bind(listener, payload)
+            for sock in listener.socks:
+                sock.listen(64)
         except OSError as error:
             self.unlisten(listener)
             self.send(FAILED, number, (error.strerror or "cannot listen").encode())
@@ -319,7 +332,6 @@ class Relay:
         self.listeners[number] = listener
         for sock in listener.socks:
             sock.setblocking(False)
-            sock.listen(64)
             self.by_fd[sock.fileno()] = listener
             self.watch(sock.fileno(), READ)
         self.send(LISTENING, number, chosen)
@@ -342,12 +354,13 @@ class Relay:
         sock = next(one for one in listener.socks if one.fileno() == fd)
         try:
             made, peer = sock.accept()
-        except BlockingIOError:
-            return
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # its peer has left
         except OSError:
-            # No descriptor is left: resume when one is free.
+            # Mostly no descriptor is left.
             self.watch(fd, 0)
             self.stalled.append(fd)
+            self.stalled_until = time.monotonic() + ACCEPT_PAUSE
             return
         made.setblocking(False)
         send_at_once(made)
@@ -442,6 +455,9 @@ class Relay:
         self.drop(stream)
         self.streams.pop(stream.number, None)
         self.closing.discard(stream)
+        self.accept_again()
+
+    def accept_again(self) -> None:
         while self.stalled:
             fd = self.stalled.pop()
             if isinstance(self.by_fd.get(fd), Listener):

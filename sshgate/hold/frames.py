@@ -31,6 +31,11 @@ SIZE = struct.Struct(">HHHH")
 # Seconds without any frame of an attachment; of one that has joined nothing, because launchers wait as long.
 SILENT_SECONDS = 60.0
 PARKED_SECONDS = 3600.0
+# Seconds without an accept after one has failed. It fails until a descriptor is free, and the socket stays readable.
+ACCEPT_PAUSE = 1.0
+# How often, and after how many seconds, a resident is tried to open whose place another one has that is ending.
+OPEN_TRIES = 40
+OPEN_PAUSE = 0.025
 
 
 class Kind:
@@ -63,6 +68,8 @@ class Attachment:
         # The socket of the client's agent; the beginning of what may be an answer of its terminal.
         self.agent = ""
         self.begun = b""
+        # Input that has come and is not queued yet.
+        self.kept = bytearray()
         self.last_frame = time.monotonic()
         self.finished = False
         self.last = False
@@ -106,6 +113,8 @@ class Listener:
         self.path = directory + "/socket"
         self.lock = -1
         self.inode = 0
+        # Until when no connection is accepted, because no descriptor was left for it.
+        self.pauses_until = 0.0
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def open(self) -> None:
@@ -140,6 +149,31 @@ class Listener:
         self.listener.listen(64)
         self.listener.setblocking(False)
         self.inode = os.lstat(self.path).st_ino
+
+    def open_soon(self) -> None:
+        """As ``open``, but wait for a resident that is just ending: it has a lock, and no socket any more."""
+        for _ in range(OPEN_TRIES):
+            try:
+                self.open()
+                return
+            except (BlockingIOError, FileNotFoundError):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+                    if not other.connect_ex(self.path):
+                        break
+                time.sleep(OPEN_PAUSE)
+        raise BlockingIOError(self.path)
+
+    def accept(self) -> socket.socket | None:
+        """The next connection. ``None``: there is none, or there can be none until ``pauses_until``."""
+        try:
+            control, _ = self.listener.accept()
+        except BlockingIOError:
+            return None
+        except OSError:
+            self.pauses_until = time.monotonic() + ACCEPT_PAUSE
+            return None
+        control.setblocking(False)
+        return control
 
     def close(self) -> None:
         """Remove the socket, the lock and the directory, unless somebody else's are there by now."""

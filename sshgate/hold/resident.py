@@ -21,7 +21,7 @@ import time
 
 from sshgate.hold.frames import HEAD, MYPY, OFFSET, SIZE, Attachment, Kind, Listener, Watcher, received_pipes, refuse
 from sshgate.hold.screen import first_shown
-from sshgate.hold.terminal import TYPED, Session, end_idle, listed, wished
+from sshgate.hold.terminal import KEPT, Session, end_idle, listed, wished
 
 if MYPY:
     from typing import Any
@@ -70,11 +70,11 @@ class Resident(Watcher):
         self.looked = time.monotonic()
         self.pause = 0.0
 
-    def open(self) -> None:
+    def open(self, first: bool = False) -> None:
         """Listen, also again after the socket was deleted. Raises ``OSError``, also where another resident does."""
         if (old := self.entrance.listener.fileno()) in self.masks:
             self.unwatch(old)
-        self.entrance.open()
+        self.entrance.open_soon() if first else self.entrance.open()
         self.watch(self.entrance.listener.fileno(), select.EPOLLIN, self.entrance)
         for session in self.sessions.values():
             session.point_agent()
@@ -114,7 +114,7 @@ class Resident(Watcher):
 
     def until_due(self) -> float:
         now = time.monotonic()
-        due = [self.looked + LOOK_SECONDS]
+        due = [self.looked + LOOK_SECONDS, self.entrance.pauses_until or now + LOOK_SECONDS]
         if not self.ended:
             due.append(self.used + self.keeps)
         due += [session.redraw_at for session in self.sessions.values() if session.redraw_at]
@@ -143,6 +143,9 @@ class Resident(Watcher):
                 self.decide(one)
             elif one.is_silent(now):
                 self.leave(one)
+        if 0 < self.entrance.pauses_until <= now:
+            self.entrance.pauses_until = 0.0
+            self.watch(self.entrance.listener.fileno(), select.EPOLLIN, self.entrance)
         if self.looked + LOOK_SECONDS <= now:
             self.looked = now
             if not self.entrance.is_there():
@@ -164,13 +167,12 @@ class Resident(Watcher):
     # --- attaching ---
 
     def accept(self) -> None:
-        try:
-            control, _ = self.entrance.listener.accept()
-        except OSError:
-            return
-        control.setblocking(False)
-        self.used = time.monotonic()
-        self.watch(control.fileno(), select.EPOLLIN, control)
+        control = self.entrance.accept()
+        if control is not None:
+            self.used = time.monotonic()
+            self.watch(control.fileno(), select.EPOLLIN, control)
+        elif self.entrance.pauses_until:
+            self.watch(self.entrance.listener.fileno(), 0, self.entrance)
 
     def take_pipes(self, fd: int, control: object) -> None:
         assert isinstance(control, socket.socket)
@@ -462,9 +464,9 @@ class Resident(Watcher):
             active = session.active
             free = active is None or not active.joined or session.end - active.offset < BEHIND
             self.watch(session.master, select.EPOLLIN * free | select.EPOLLOUT * bool(session.typed), session)
-        full = session.typed_size > TYPED
         for one in session.attached + session.watchers:
-            self.watch(one.incoming, 0 if full else select.EPOLLIN, one)
+            session.take_kept(one)
+            self.watch(one.incoming, select.EPOLLIN * (len(one.kept) <= KEPT), one)
 
     def reap(self) -> None:
         """Take note of the programs that have ended; a terminal ends with the leader of its session."""
@@ -478,7 +480,8 @@ class Resident(Watcher):
             self.ended.append(session)
             del self.ended[:-ENDED_KEPT]
             session.point_agent()
-            for one in list(session.attached):
+            for one in session.attached + session.watchers:
+                self.watch(one.incoming, select.EPOLLIN, one)
                 self.flush(one)
 
 
@@ -487,7 +490,7 @@ def main(directory: str, ready: int) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     resident = Resident(directory)
     try:
-        resident.open()
+        resident.open(first=True)
     except OSError:
         os._exit(0)  # another one was faster
     resident.notice_ends()

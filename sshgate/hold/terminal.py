@@ -22,8 +22,10 @@ if MYPY:
 # Bytes of output that are kept; a little more before it is cut, so that cutting costs little.
 RING = 1 << 20
 SLACK = 256 * 1024
-# Input is not read from any client while more than this waits for the program.
+# While more input than this waits for the program, each client's own is kept apart, where it holds up no other client.
+# More than a gateway sends unacknowledged is kept of none: that client alone is not read.
 TYPED = 256 * 1024
+KEPT = 64 * 1024
 READ = 64 * 1024
 # A terminal gives 4 KiB at most. After as much as this it is read again at once, so often at most: a frame costs more.
 MUCH = 1024
@@ -254,15 +256,22 @@ class Session:
 
         A query of the program reaches the terminals of all clients, and must have one answer.
         """
-        client = one.client
         if one.watches and not one.wish.get("types"):
             return
-        received = self.received.get(client, 0)
-        data = data[max(0, received - offset) :]
-        if not data or offset > received:
+        received = self.received.get(one.client, 0) + len(one.kept)
+        if offset > received:
             return
-        self.received[client] = received + len(data)
-        data, one.begun = one.begun + data, b""
+        one.kept += data[max(0, received - offset) :]
+        self.take_kept(one)
+
+    def take_kept(self, one: Attachment) -> None:
+        """Queue what has come from a client, if there is room."""
+        if not one.kept or self.typed_size > TYPED:
+            return
+        client, data = one.client, one.begun + one.kept
+        self.received[client] = self.received.get(client, 0) + len(one.kept)
+        one.begun = b""
+        one.kept.clear()
         if one is not self.active:
             size = len(data)
             data, one.begun = without_answers(data)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +56,25 @@ def alive(seen: set[Seen]) -> list[str]:
 def resident(pid: int) -> int:
     """Bytes of memory that the process holds."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time that the process has used, without its children's; 0 if there is none."""
+    fields = _stat(pid) or ["0"] * 13
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def without_descriptors(pid: int) -> Iterator[None]:
+    """No descriptor is left for the process while the body runs."""
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    free = next(number for number in count() if number not in used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, usual[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -20,6 +20,7 @@ import pytest
 from sshgate.forwarding import inside
 from sshgate.forwarding.relay import _SOURCE, LONGEST, frame
 from sshgate.sandbox.framing import FrameReader
+from tests.rig.processes import cpu_seconds, without_descriptors
 
 
 class Relay:
@@ -176,3 +177,27 @@ def test_a_name_that_cannot_be_looked_up_for_want_of_a_thread_fails_alone(monkey
     ((kind, number, reason),) = FrameReader(inside.HEAD, LONGEST).feed(bytes(made.output))
     assert (kind, number) == (inside.FAILED, 1)
     assert b"thread" in reason
+
+
+def test_a_relay_without_descriptors_goes_on_and_accepts_once_there_are_some(relay: Relay) -> None:
+    """A listener whose accept fails neither ends nor keeps the processor busy, and no other connection waits."""
+    with ExitStack() as stack:
+        outside = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        relay.say(frame(inside.OPEN, 1, to(outside.getsockname()[1])), frame(inside.LISTEN, 2, to(0)[:3]))
+        relay.until(inside.OPENED, 1)
+        relay.until(inside.LISTENING, 2)
+        other = stack.enter_context(outside.accept()[0])
+        (port,) = (int.from_bytes(payload, "big") for kind, _, payload in relay.frames if kind == inside.LISTENING)
+        left = stack.enter_context(ExitStack())
+        left.enter_context(without_descriptors(relay.process.pid))
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        before = cpu_seconds(relay.process.pid)
+        relay.hear(2.0)
+        assert cpu_seconds(relay.process.pid) - before < 1.0
+        assert not any(kind == inside.ACCEPTED for kind, _, _ in relay.frames)
+        relay.say(frame(inside.OPEN, 3, b"t\0\x50name.invalid"))
+        relay.until(inside.FAILED, 3)
+        relay.say(frame(inside.DATA, 1, b"still here"))
+        assert other.recv(100) == b"still here"
+        left.close()
+        relay.until(inside.ACCEPTED, 2)
