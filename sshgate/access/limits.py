@@ -205,7 +205,7 @@ def share(limits: Limits, worker: int, workers: int) -> Limits:
 
 def admit_sandbox(
     limits: Limits,
-    starts: Starts,
+    starts: Starts | None,
     user: str,
     own: int,
     in_use: int,
@@ -215,6 +215,7 @@ def admit_sandbox(
     """Admit one more sandbox of this user, whichever provider makes it. Takes one of the user's starts.
 
     Args:
+        starts: ``None``: the login has taken one already.
         own: The user's sandboxes in use.
         in_use: The sandboxes in use of all users.
         owned_by_group: Those of the users whose name matches one of these patterns.
@@ -242,7 +243,7 @@ def admit_sandbox(
             f"all {limits.sandboxes} sandboxes are in use; try again later, or ask your operator for more "
             "(limits.sandboxes)."
         )
-    wait = starts.take(user, now)
+    wait = 0.0 if starts is None else starts.take(user, now)
     if wait:
         raise LimitReached(
             f"you have started {limits.starts_per_minute} sandboxes within a minute; try again in "

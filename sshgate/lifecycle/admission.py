@@ -19,11 +19,12 @@ from sshgate.lifecycle.clocks import Now
 from sshgate.lifecycle.schema import user_hash
 
 
-def admit(cache: PodCache, limits: Limits, starts: Starts, user: str, session: str, now: Now) -> None:
+def admit(cache: PodCache, limits: Limits, starts: Starts | None, user: str, session: str, now: Now) -> None:
     """Admit one more sandbox for this user, to be made or claimed. Raises ``LimitReached`` and then counts nothing.
 
     On success the session counts until ``PodCache.end``. Joining a named sandbox that exists needs no admission.
-    Warm sandboxes are not counted here: they are evicted for logins, see ``pool_plan.evict_for_login``.
+    Warm sandboxes are not counted here: they are evicted for logins, see ``pool_plan.evict_for_login``. Without
+    ``starts`` none is taken: the session has taken one already.
     """
     own, in_use = cache.owned(user, now), cache.in_use(now)
     admit_sandbox(limits, starts, user, own, in_use, lambda group: cache.owned_by_group(group, now), now.mono)

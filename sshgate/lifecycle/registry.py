@@ -129,9 +129,12 @@ class Registry:
 
     # --- sessions ---
 
-    def admit(self, user: str, session: str) -> None:
-        """Admit one more sandbox, to be made or claimed; it counts until ``end``. Raises ``LimitReached``."""
-        admit(self.cache, self.limits, self.starts, user, session, self.now)
+    def admit(self, user: str, session: str, again: bool = False) -> None:
+        """Admit one more sandbox, to be made or claimed; it counts until ``end``. Raises ``LimitReached``.
+
+        ``again``: it was admitted before, another pod was in the way, and it takes no second start.
+        """
+        admit(self.cache, self.limits, None if again else self.starts, user, session, self.now)
 
     def end(self, session: str, uid: str | None = None) -> None:
         """The session is over, and with it the sandbox ``uid``, which the caller deletes."""

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from sshgate.config.model import Home, Limits, Profile
-from sshgate.errors import StartFailed, Unavailable
+from sshgate.errors import LimitReached, StartFailed, Unavailable
 from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes.allocator import PodAllocator
@@ -194,6 +194,26 @@ async def test_a_login_whose_home_is_just_being_made_leaves_none(tmp_path: Path,
         await until(lambda: not kept.claims.kept, 20)
         if kept.creating is not None:
             kept.creating.set()
+
+
+async def test_a_login_that_met_a_pod_of_its_name_and_made_its_own_takes_one_start(tmp_path: Path) -> None:
+    kept = Kept()
+    kept.pods[NAME] = {"metadata": {"name": NAME, "uid": "other", "resourceVersion": "1"}}
+    looks = 0
+
+    def gone() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:  # after the creation was refused
+            del kept.pods[NAME]
+
+    kept.looked = gone
+    async with gateway(kept, tmp_path, "one") as (named, registry, served):
+        registry.limit(Limits(starts_per_minute=1))
+        assert (await named.join(order("a"), print, lambda: lambda: None)).made
+        assert served.requests.count("POST /api/v1/namespaces/test/pods") == 2
+        with pytest.raises(LimitReached, match="within a minute"):
+            registry.admit("ada", "another")
 
 
 async def test_a_login_that_cannot_look_at_the_pod_that_it_has_made_leaves_none(tmp_path: Path) -> None:

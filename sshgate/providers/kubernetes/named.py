@@ -170,6 +170,7 @@ class KubernetesNamed:
         record = self._cached(user, name)
         until = registry.now.mono + GONE_SECONDS
         unknown = tries = 0
+        again = False
         while True:
             step = join(record, user, name, order.profile.name if order.chosen else None)
             if not isinstance(step, Wait):
@@ -180,7 +181,12 @@ class KubernetesNamed:
                 tries += 1
             if isinstance(step, Make):
                 admit()()  # who only lists refuses; logins are counted by the registry
-                record, made = await self._make(name, order, notice)
+                warm = bool(order.profile.warm) and order.profile.home is None and registry.membership.all_name_by_lease
+                record = registry.cache.named(labels.named_pod(user, name))
+                if record is not None and not warm:
+                    continue
+                record, made = await self._make(name, order, notice, warm, again)
+                again = True
                 if record is not None and made:
                     return record, True
                 record = record or await self._look(user, name)
@@ -205,18 +211,17 @@ class KubernetesNamed:
                 await self._forget(step, notice)
                 record = self._cached(user, name) or registry.cache.named(step.record.name)
 
-    async def _make(self, name: str, order: Order, notice: Notice) -> tuple[Record | None, bool]:
-        """Claim or create a pod and take the name for it.
+    async def _make(
+        self, name: str, order: Order, notice: Notice, warm: bool, again: bool
+    ) -> tuple[Record | None, bool]:
+        """Claim or create a pod and take the name for it. ``again`` as for ``Registry.admit``.
 
         Returns the pod that has the name, and whether that is ours and this gateway is attached to it. ``None``, or a
         pod that is ending: another pod is in the way.
         """
         registry, user = self._registry, order.user
-        warm = bool(order.profile.warm) and order.profile.home is None and registry.membership.all_name_by_lease
         last = registry.cache.named(labels.named_pod(user, name))
-        if last is not None and not warm:
-            return last, False  # before the limits count a start
-        registry.admit(user, order.session)
+        registry.admit(user, order.session, again)
         home: VolumeClaim | None = None
         requested = False
         try:
