@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -18,15 +18,18 @@ from sshgate.lifecycle import schema as labels
 from sshgate.lifecycle.registry import Registry
 from sshgate.providers.kubernetes.allocator import PodAllocator
 from sshgate.providers.kubernetes.deletion import PodDeleter
+from sshgate.providers.kubernetes.exec.process import ExecProcess
 from sshgate.providers.kubernetes.fence import Fence
 from sshgate.providers.kubernetes.homes import KubernetesHomes
 from sshgate.providers.kubernetes.named import KubernetesNamed
 from sshgate.providers.kubernetes.pods import Pods
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.sandbox import KubernetesSandbox
-from sshgate.sandbox.interfaces import Order
+from sshgate.sandbox.interfaces import Kind, Order
 from sshgate.sandbox.side_execs import ExecLimits
+from sshgate.stream.interfaces import Exited
 from tests.hostile.polling import until
+from tests.rig.ends import TestProcess
 from tests.unit.apiserver import Served, connected, serve, status
 from tests.unit.lifecycle_values import at, claimed
 from tests.unit.test_kubernetes_homes import Claims
@@ -214,6 +217,27 @@ async def test_a_login_that_met_a_pod_of_its_name_and_made_its_own_takes_one_sta
         assert served.requests.count("POST /api/v1/namespaces/test/pods") == 2
         with pytest.raises(LimitReached, match="within a minute"):
             registry.admit("ada", "another")
+
+
+async def test_a_login_that_is_not_held_leaves_the_exec_that_waits_for_a_held_one(tmp_path: Path) -> None:
+    kept = Kept()
+    async with gateway(kept, tmp_path, "one") as (named, _, _):
+        attached = await named.join(order("a"), print, lambda: lambda: None)
+        sandbox, waits, parked = cast(KubernetesSandbox, attached.sandbox), TestProcess(), TestProcess()
+        sandbox.used = True
+        for kind, process in (("kept", waits), ("pipe", parked)):
+            sandbox._processes.add(cast(ExecProcess, process))
+            sandbox.leave(cast(Kind, kind), process)
+        parked.end(Exited(0))
+        await sandbox.forget()  # once its own program runs
+        assert parked.closed
+        await attached.leave()
+        await until(lambda: "1 sandboxes" in repr(named._returning), 20)
+        again = await named.join(order("b"), print, lambda: lambda: None)
+        assert again.sandbox.parked("kept") is waits
+        assert not waits.closed
+        sandbox._processes.clear()
+        await again.leave()
 
 
 async def test_a_login_that_cannot_look_at_the_pod_that_it_has_made_leaves_none(tmp_path: Path) -> None:

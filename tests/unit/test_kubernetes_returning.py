@@ -39,8 +39,13 @@ class Left:
         assert kind == "kept"
         self.waits.append(process)
 
-    async def forget(self) -> None:
+    @property
+    def kept(self) -> object:
+        return self.waits[-1] if self.waits else None
+
+    async def let_go(self) -> None:
         self.forgotten += 1
+        self.waits.clear()
 
     def abandon(self) -> None:
         self.usable = False
@@ -91,6 +96,17 @@ async def test_who_comes_back_gets_what_waits_and_who_comes_at_once_causes_none(
     assert one.profile is NEXT
     assert not one.attended
     assert await world.take(one) is None
+
+
+async def test_what_waited_and_was_not_used_waits_on(world: World) -> None:
+    left = Left(1)
+    world.keep(left)
+    await until(lambda: left.waits)
+    assert await world.take(left) is left
+    world.keep(left)
+    await asyncio.sleep(0.1)
+    assert await world.take(left) is left
+    assert (len(left.waits), world.begun, left.forgotten) == (1, 1, 0)
 
 
 async def test_who_comes_while_the_exec_is_being_started_gets_that_one(world: World) -> None:

@@ -408,7 +408,7 @@ class KubernetesNamed:
             if record is None or (here is not None and record.uid != here.sandbox.uid):
                 return
             answer = await registry.patch(record, detach_patch(record, registry.instance, registry.now))
-            if here is not None and here.returns and here.sandbox.usable:
+            if here is not None and (here.returns or here.sandbox.kept) and here.sandbox.usable:
                 self._returning.keep(here.sandbox)
             if here is None or not here.unused or answer is Answer.MISSING:
                 return

@@ -69,7 +69,10 @@ class Returning:
         return f"<Returning {len(self._left)} sandboxes>"
 
     def keep(self, sandbox: KubernetesSandbox) -> None:
-        """Keep a sandbox that its user has left, and soon an exec in it. The oldest ones make room."""
+        """Keep a sandbox that its user has left, and an exec in it: the one that was not used, or soon a new one.
+
+        The oldest ones make room.
+        """
         self._drop(sandbox.id)
         mine = [name for name, one in self._left.items() if one.sandbox.aside.user == sandbox.aside.user]
         if len(mine) >= MOST_BY_USER:
@@ -114,22 +117,24 @@ class Returning:
     def _drop(self, name: str) -> None:
         if (left := self._left.pop(name, None)) is not None:
             left.waiting.cancel()
-            self._tasks.start(left.sandbox.forget())
+            self._tasks.start(left.sandbox.let_go())
 
     async def _wait(self, sandbox: KubernetesSandbox, settled: Event) -> None:
-        await asyncio.sleep(PAUSE)
-        settled.clear()
-        process = None
-        try:
-            with contextlib.suppress(GateError):
-                process = await self._attach(sandbox)
-        finally:
-            settled.set()  # also where it is cancelled since the sandbox is dropped: a login may wait
+        process = sandbox.kept
+        if process is None:
+            await asyncio.sleep(PAUSE)
+            settled.clear()
+            try:
+                with contextlib.suppress(GateError):
+                    process = await self._attach(sandbox)
+            finally:
+                settled.set()  # also where it is cancelled since the sandbox is dropped: a login may wait
+            if process is not None:
+                sandbox.leave("kept", process)
         if process is not None:
-            sandbox.leave("kept", process)
             # Whatever comes is its end: nothing was asked of it.
             await within(KEPT_SECONDS, process.read())
         left = self._left.get(sandbox.id)
         if left is not None and left.settled is settled:
             del self._left[sandbox.id]
-            await sandbox.forget()
+            await sandbox.let_go()

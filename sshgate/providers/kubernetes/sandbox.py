@@ -128,8 +128,21 @@ class KubernetesSandbox:
         self.used = True
         return process
 
+    @property
+    def kept(self) -> Process | None:
+        """The exec that waits in it for its user to come back, if it still runs."""
+        process = self._parked.get("kept")
+        return process if process in self._processes else None
+
     async def forget(self) -> None:
-        waiting, self._parked = list(self._parked.values()), {}
+        await self._dismiss(*(kind for kind in self._parked if kind != "kept"))
+
+    async def let_go(self) -> None:
+        """As ``forget``, and end also the exec that waits for its user."""
+        await self._dismiss(*self._parked)
+
+    async def _dismiss(self, *kinds: Kind) -> None:
+        waiting = [self._parked.pop(kind) for kind in kinds]
         await asyncio.gather(*(dismiss(process) for process in waiting))
 
     @property
