@@ -137,6 +137,9 @@ async def fetch(shell: RemoteShell, sources: list[bytes], writing: WriteOptions,
     kind = b"gnu" if await _is_gnu(shell) else b"other"
     await shell.write(_functions())
     await shell.wait_for_programs()
+    if not {b"~", b"~/"}.isdisjoint(sources):
+        home = await _home(shell)
+        sources = [home + source[1:] if source in (b"~", b"~/") else source for source in sources]
     receiver = Receiver(writing, display.fail, lambda: os.urandom(8).hex())
     bridge = _Blocking(shell)
     try:
@@ -155,13 +158,26 @@ async def fetch(shell: RemoteShell, sources: list[bytes], writing: WriteOptions,
         receiver.close()
 
 
+async def _home(shell: RemoteShell) -> bytes:
+    """Return the path of the home directory, whose last part is its copy's name. Raises as ``fetch``."""
+    await shell.write(b"printf '%s\\0' \"$HOME\"")
+    answer = b""
+    while b"\0" not in answer:
+        data = await shell.read()
+        if data is None or len(answer) > _LONGEST_ANSWER:
+            raise ProtocolError("it does not say where the home directory is")
+        answer += data
+    home, _, rest = answer.partition(b"\0")
+    shell.unread(rest)
+    await shell.wait_for_programs()
+    return home.rstrip(b"/") or b"/"
+
+
 def _split(path: bytes) -> tuple[bytes, bytes]:
     """Split a source into its directory and the name to read there, as shell words. A trailing slash follows a link."""
     if path.endswith(b"/") or destination_name(path) == b".":
         return b'"$(home %s)"' % quote_words(path or b"."), quote_words(b".")
     head, slash, last = path.rpartition(b"/")
-    if path == b"~":
-        return b'"$HOME"', quote_words(b".")
     return b'"$(home %s)"' % quote_words(head or (b"/" if slash else b".")), quote_words(last)
 
 

@@ -76,6 +76,20 @@ def test_an_existing_directory_is_copied_into(far: Far, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "contents").iterdir()) == ["a", "b", "c"]
 
 
+def test_the_home_directory_is_copied_under_its_name_or_a_new_one(far: Far, tmp_path: Path) -> None:
+    (far.home / "file").write_text("x")
+    for source in ("~", "~/"):
+        into, new = tmp_path / f"into{len(source)}", tmp_path / f"new{len(source)}"
+        into.mkdir()
+        for destination in (into, new):
+            ended = far.cp(f"dev=work:{source}", str(destination))
+            assert (ended.status, ended.err) == (0, "")
+        assert [path.name for path in into.iterdir()] == [far.home.name]
+        assert (into / far.home.name / "file").read_text() == (new / "file").read_text() == "x"
+    assert far.cp("dev=work:~/.", str(tmp_path / "contents")).status == 0
+    assert (tmp_path / "contents/file").read_text() == "x"
+
+
 def test_a_new_directory_may_end_in_a_dot(far: Far, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "file").write_text("x")
