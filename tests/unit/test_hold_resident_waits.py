@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from socket import AF_UNIX, socket
 
@@ -62,7 +62,7 @@ def test_of_a_client_that_sends_too_much_no_more_is_read_than_of_others(attach: 
     floods, other = attach(), attach()
     name = floods.join("stty raw -echo;echo up;exec sleep 60")["name"]
     other.join(how="named", name=name)
-    other.until(Kind.OUTPUT, lambda payload: b"up" in payload)
+    floods.until(Kind.OUTPUT, lambda payload: b"up" in payload)
     size = TYPED + KEPT + 2 * 65536  # what is queued, kept, and came by the last reads
     sending = threading.Thread(target=lambda: [floods.type(bytes(CHUNK)) for _ in range(2 * size // CHUNK)])
     sending.start()
@@ -101,8 +101,8 @@ def test_a_resident_waits_for_one_that_is_just_ending(tmp_path: Path) -> None:
     old.listener.close()
     ends = threading.Timer(0.3, os.close, [old.lock])
     ends.start()
-    with running(tmp_path / "own") as process:
-        Attached(tmp_path / "own").join()
+    with running(tmp_path / "own") as process, closing(Attached(tmp_path / "own")) as one:
+        one.join()
         assert process.poll() is None
     ends.join()
 
@@ -110,7 +110,8 @@ def test_a_resident_waits_for_one_that_is_just_ending(tmp_path: Path) -> None:
 def test_a_resident_ends_at_once_where_another_listens(tmp_path: Path) -> None:
     with running(tmp_path) as first, running(tmp_path) as second:
         assert second.wait(10) == 0
-        Attached(tmp_path).join()
+        with closing(Attached(tmp_path)) as one:
+            one.join()
         assert first.poll() is None
 
 

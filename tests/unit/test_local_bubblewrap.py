@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +12,16 @@ import pytest
 
 from sshgate.config.model import Address, Profile, Resources
 from sshgate.errors import ConfigError
-from sshgate.providers.local.bubblewrap import Abilities, build, confine, enter, memory_of
+from sshgate.providers.local.bubblewrap import (
+    OPEN_FILES,
+    PROCESSES,
+    Abilities,
+    become,
+    build,
+    confine,
+    enter,
+    memory_of,
+)
 from sshgate.providers.local.provider import explain, refuse_public
 from sshgate.sandbox.launcher import ARGV
 
@@ -63,11 +75,35 @@ def test_limits_follow_the_profile() -> None:
 
 
 def test_a_launcher_needs_no_shell_but_its_own() -> None:
-    output = enter(77, False, ARGV)
+    output = enter(SMALL, 77, False, ARGV)
     assert output.count("/bin/sh") == 1
     assert output[-1] == ARGV[-1]
     assert output[-2].endswith(ARGV[2])
-    assert enter(77, False, ("/bin/echo", "-c"))[-4:] == ['umask 022;exec 9<&-;exec "$@"', "sh", "/bin/echo", "-c"]
+    *_, script, zero, program, word = enter(SMALL, 77, False, ("/bin/echo", "-c"))
+    assert script.endswith('umask 022;exec 9<&-;exec "$@"')
+    assert (zero, program, word) == ("sh", "/bin/echo", "-c")
+
+
+SHELLS = {"dash": ["dash", "-c"], "bash": ["bash", "--posix", "-c"], "busybox": ["busybox", "sh", "-c"]}
+
+
+@pytest.mark.parametrize("shell", [name for name, words in SHELLS.items() if shutil.which(words[0])])
+def test_each_shell_sets_the_limits(shell: str) -> None:
+    limits = enter(SMALL, 77, False, ARGV)[-2].partition("umask")[0]
+    output = subprocess.run([*SHELLS[shell], f"{limits}cat /proc/self/limits"], capture_output=True, check=True).stdout
+    shown = {line[:26].strip(): line[26:].split()[:2] for line in output.decode().splitlines()[1:]}
+    wanted = {
+        "Max processes": PROCESSES, "Max open files": OPEN_FILES, "Max core file size": 0,
+        "Max file size": 2 << 30, "Max data size": 512 << 20,
+    }  # fmt: skip
+    assert {name: shown[name] for name in wanted} == {name: [str(size)] * 2 for name, size in wanted.items()}
+
+
+def test_a_shell_that_cannot_set_the_limits_starts_nothing() -> None:
+    limits = enter(SMALL, 77, False, ARGV)[-2].partition("umask")[0]
+    words = ["prlimit", "--nofile=100", *become(77 if os.geteuid() == 0 else None), "sh", "-c"]
+    done = subprocess.run([*words, f"{limits}echo started"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 def test_a_refused_namespace_gets_the_line_to_run() -> None:

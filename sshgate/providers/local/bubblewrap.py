@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -68,23 +69,56 @@ def environment(shell: str) -> dict[str, str]:
 
 
 def confine(profile: Profile, uid: int | None) -> list[str]:
-    """The start of every command line: resource limits, and the user to run as.
+    """The start of bubblewrap's command line: resource limits, and the user to run as.
 
-    ``uid`` is set if the gateway is root: no process of a sandbox may be root on this machine, whatever its user id
-    inside. The limits are per process, except for the number of processes, which is that of the sandbox. The process
-    is killed when the gateway ends, even if it is stopped.
+    The limits are per process, except for the number of processes: the kernel keeps the one that bubblewrap had when
+    it made its user namespace, for all processes in that.
     """
-    words = ["prlimit", f"--nproc={PROCESSES}", f"--nofile={OPEN_FILES}", "--core=0"]
-    storage = _limit(profile, "ephemeral-storage") or USUAL_STORAGE
-    words.append(f"--fsize={storage}")
+    words = ["prlimit", f"--nproc={PROCESSES}", f"--nofile={OPEN_FILES}", "--core=0", f"--fsize={_storage(profile)}"]
     memory = memory_of(profile)
     if memory is not None:
         # Not --as: node and other runtimes reserve far more address space than they use.
         words.append(f"--data={memory}")
-    words += ["setpriv", "--no-new-privs", "--pdeathsig=KILL"]
+    return [*words, *become(uid)]
+
+
+def become(uid: int | None) -> list[str]:
+    """The start of every command line: the user to run as.
+
+    ``uid`` is set if the gateway is root: no process of a sandbox may be root on this machine, whatever its user id
+    inside. The process is killed when the gateway ends, even if it is stopped.
+    """
+    words = ["setpriv", "--no-new-privs", "--pdeathsig=KILL"]
     if uid is not None:
         words += [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     return [*words, "--"]
+
+
+def _ulimit(profile: Profile) -> str:
+    """Shell code for the limits of ``confine``: a program less, where a shell of ours runs anyway.
+
+    Processes are ``-p`` in dash and busybox, which is no limit that can be set in bash. Blocks have 512 bytes.
+    """
+    memory = memory_of(profile)
+    storage, files, processes = (
+        _allowed(kind, size)
+        for kind, size in (
+            (resource.RLIMIT_FSIZE, _storage(profile)),
+            (resource.RLIMIT_NOFILE, OPEN_FILES),
+            (resource.RLIMIT_NPROC, PROCESSES),
+        )
+    )
+    data = f"ulimit -d {_allowed(resource.RLIMIT_DATA, memory) // 1024}&&" if memory is not None else ""
+    return (
+        f"ulimit -c 0&&ulimit -n {files}&&ulimit -f {storage // 512}&&{data}"
+        f"{{ ulimit -u {processes} 2>/dev/null||ulimit -p {processes};}}||exit 1;"
+    )
+
+
+def _allowed(kind: int, size: int) -> int:
+    """Not more than the gateway itself may have: nothing in a sandbox could raise its limit to that."""
+    most = resource.getrlimit(kind)[1]
+    return size if most == resource.RLIM_INFINITY else min(size, most)
 
 
 def build(profile: Profile, etc: Path, info: int, able: Abilities) -> list[str]:
@@ -127,13 +161,13 @@ def _system() -> tuple[str, ...]:
     return tuple(words)
 
 
-def enter(pid: int, terminal: bool, argv: Sequence[str]) -> list[str]:
-    """The words after those of ``confine`` that run a program inside the sandbox whose process 1 is ``pid``.
+def enter(profile: Profile, pid: int, terminal: bool, argv: Sequence[str]) -> list[str]:
+    """The words after those of ``become`` that run a program inside the sandbox whose process 1 is ``pid``.
 
     bubblewrap nests two user namespaces. The outer one, on descriptor ``OWNER``, owns all other namespaces; programs
     run in the inner one, that of process 1. They must be entered in this order: from the inner one, the others are no
-    longer accessible. A shell closes ``OWNER`` and sets the umask, which would otherwise be the gateway's. A script of
-    ours, as the launcher, does this itself: another shell would take half a millisecond.
+    longer accessible. A shell closes ``OWNER``, and sets limits and the umask, which would otherwise be the gateway's.
+    A script of ours, as the launcher, does this itself: another shell would take half a millisecond.
 
     The program leads a new session, so that its process group can be signalled; with ``terminal``, its stdin becomes
     the session's controlling terminal.
@@ -144,7 +178,7 @@ def enter(pid: int, terminal: bool, argv: Sequence[str]) -> list[str]:
     if terminal:
         words.append("--ctty")
     script, *rest = argv[2:] if tuple(argv[:2]) == ("/bin/sh", "-c") else ('exec "$@"', "sh", *argv)
-    return [*words, "/bin/sh", "-c", f"umask 022;exec {OWNER}<&-;{script}", *rest]
+    return [*words, "/bin/sh", "-c", f"{_ulimit(profile)}umask 022;exec {OWNER}<&-;{script}", *rest]
 
 
 def memory_of(profile: Profile) -> int | None:
@@ -152,6 +186,10 @@ def memory_of(profile: Profile) -> int | None:
     return _limit(profile, "memory")
 
 
-def _limit(profile: Profile, resource: str) -> int | None:
-    limit = profile.resources.limits.get(resource)
+def _storage(profile: Profile) -> int:
+    return _limit(profile, "ephemeral-storage") or USUAL_STORAGE
+
+
+def _limit(profile: Profile, name: str) -> int | None:
+    limit = profile.resources.limits.get(name)
     return int(quantity_value(limit)) if limit is not None else None
