@@ -64,7 +64,12 @@ def test_of_a_client_that_sends_too_much_no_more_is_read_than_of_others(attach: 
     other.join(how="named", name=name)
     floods.until(Kind.OUTPUT, lambda payload: b"up" in payload)
     size = TYPED + KEPT + 2 * 65536  # what is queued, kept, and came by the last reads
-    sending = threading.Thread(target=lambda: [floods.type(bytes(CHUNK)) for _ in range(2 * size // CHUNK)])
+
+    def flood() -> None:
+        for _ in range(2 * size // CHUNK):
+            floods.type(bytes(CHUNK))
+
+    sending = threading.Thread(target=flood)
     sending.start()
     other.take(0.5)
     other.send(Kind.PING)
