@@ -30,8 +30,8 @@ from sshgate.stream.tasks import TaskSet
 
 # The parent's number as a sender, and the boxes' places: workers are 0, 1, ...
 PARENT = -1
-# Bytes of one message; larger than anything that is sent, and smaller than a socket's buffer.
-LARGEST = 128 * 1024
+# Bytes of one message: more than a socket's buffer takes. The largest are 180 KB, by ``broker.egress_counts``.
+LARGEST = 256 * 1024
 # Values in one message, and messages read in one turn of the event loop.
 BATCH = 300
 MESSAGES = 64

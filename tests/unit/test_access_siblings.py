@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import uvloop
 
 from sshgate.access.limits import Starts
 from sshgate.access.siblings import PAGE_BYTES, PARENT, REPORTS, Inboxes, SharedPage, Siblings, receive, send
+from sshgate.broker.egress import LONGEST_REPORT
+from sshgate.broker.egress_counts import MOST_LISTED, Destination
 from sshgate.server.sharing import SharedReport, share_events, share_starts
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EACH, Events, Record, Stranger
@@ -179,6 +182,22 @@ def test_questions_are_answered_by_those_that_can_within_the_time() -> None:
             third.answers("double", never)
             assert await first.ask("double", 21, seconds=0.5) == {1: 42}
             assert not first._asked
+
+    uvloop.run(work())
+
+
+def test_the_longest_list_of_destinations_arrives_whole() -> None:
+    """Programs in sandboxes make up the names; what a worker cannot send, their user does not get to see."""
+    one = asdict(Destination("a" * LONGEST_REPORT, 65_535, "other TLS name", 1 << 40, 1 << 50, 1 << 50, 1.5e9))
+    found = {f"sandbox-{number}": [one] * (MOST_LISTED // 5) for number in range(5)}
+
+    async def work() -> None:
+        async def listed(_: object) -> Any:
+            return found
+
+        async with workers(Inboxes(2), 0, 1) as (first, second):
+            second.answers("egress", listed)
+            assert await first.ask("egress", ["ada", None], seconds=0.5) == {1: found}
 
     uvloop.run(work())
 
