@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from sshgate.stream.tasks import all_of
 from sshgate.transfer.destination import WriteOptions
 from sshgate.transfer.display import Display
+from sshgate.transfer.partial_file import display_path
 from sshgate.transfer.receiver import Receiver
 from sshgate.transfer.records import (
     CHUNK,
@@ -183,5 +184,6 @@ async def _records(shell: RemoteShell) -> AsyncIterator[Record]:
 
 def _failed(record: Problem, display: Display) -> None:
     if not record.path:
-        raise RemoteFailure(f"in the sandbox: {record.reason}")
+        reason = display_path(record.reason.encode("utf-8", "surrogateescape"))
+        raise RemoteFailure(f"in the sandbox: {reason}")
     display.fail(*record)

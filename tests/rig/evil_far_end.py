@@ -169,6 +169,7 @@ TAKING: dict[str, Callable[[], None]] = {
     "has-more-than-was-sent": lambda: as_agent(Done(9, 9)),
     "ends-at-once": lambda: as_agent(),
     "sends-a-file": lambda: as_agent(*whole(b"evil")),
+    "stops-with-escapes": lambda: as_agent(Problem(b"", "\x1b[31mred\nsshgate: all was copied.")),
     "tar-answers-without-end": lambda: before_unpacking(b"P" + b"x" * 200_000),
     "tar-stops": lambda: before_unpacking(b"Sno \x1b[31mroom\0"),
 }
@@ -225,6 +226,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "wrong-way": lambda: as_agent(Done(1, 1), End(0, 0)),
     "garbage": garbage,
     "escapes": lambda: as_agent(Problem(b"\x1b]0;evil\x07", "\x1b[31mred"), End(0, 0)),
+    "escapes-at-the-end": lambda: as_agent(Problem(b"", "\x1b]0;evil\x07red\nsshgate: all was copied.")),
     "endless": endless,
     "swarm": swarm,
     "noise": noise,
