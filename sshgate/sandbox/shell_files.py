@@ -29,6 +29,7 @@ LONGEST_ANSWER = 2 << 20
 SHORT_ANSWER = 64 << 10
 LONGEST_COMPLAINT = 4096
 LONGEST_PATH = 4096  # PATH_MAX, with its NUL
+LONGEST_NUMBER = 32
 # Seconds that a long answer may take, because it holds one of the users' shares.
 ANSWER_SECONDS = 60.0
 
@@ -118,7 +119,7 @@ class ShellFiles:
         text = resources.files("sshgate.sandbox").joinpath("files.sh").read_text("ascii")
         script = re.sub(r"(?m)^\s*#.*\n|^\s+", "", text).encode() + b"token=" + self._token
         await self._process.write(escaped(script) + b"\n")
-        self._umask = int(await self._ask(b"hello"), 8)
+        self._umask = _number(await self._ask(b"hello"), 8)
 
     async def status(self, path: bytes, follow: bool) -> Status:
         """The attributes of a file; with ``follow`` of a symbolic link's target, else of the link (lstat)."""
@@ -163,7 +164,7 @@ class ShellFiles:
             # Not in a function, because the shell's own parameters hold the names. Patterns without a match stay as
             # they are, and name a file that does not exist.
             names = b'd=%s;set -- "$d"/* "$d"/.[!.]* "$d"/..?* "$d/." "$d/..";count=$#;' % quote(path)
-            self._names = listing, int(await self._ask(b"listable", first=names))
+            self._names = listing, _number(await self._ask(b"listable", first=names))
         return self._names[1]
 
     async def open(self, path: bytes, letters: bytes, mode: int) -> bool:
@@ -258,7 +259,7 @@ class ShellFiles:
 
     async def space(self, path: bytes) -> Space:
         """The room of the file system that holds ``path``. Raises ``OSError`` (ENOSYS) where it is not known."""
-        numbers = [int(word) for word in (await self._ask(b"space", path)).split()]
+        numbers = [_number(word) for word in (await self._ask(b"space", path)).split()]
         if len(numbers) != len(Space._fields):
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         return Space(*numbers)
@@ -350,6 +351,13 @@ def _page(answer: bytes, page: list[tuple[bytes, Status]]) -> Iterator[None]:
 def _status(words: list[bytes]) -> Status:
     try:
         mode, *numbers = words
-        return Status(int(mode, 16), *map(int, numbers))
+        return Status(_number(mode, 16), *map(_number, numbers))
     except (ValueError, TypeError) as error:
         raise OSError(errno.EIO, "the sandbox's stat answers in another form") from error
+
+
+def _number(word: bytes, base: int = 10) -> int:
+    try:
+        return int(word[:LONGEST_NUMBER], base)
+    except ValueError as error:
+        raise OSError(errno.EIO, "the sandbox's shell answers in another form") from error

@@ -13,7 +13,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from sshgate.sandbox.shell_files import FilesLost, ShellFiles, Status
+from sshgate.sandbox.shell_files import FilesLost, ShellFiles, Space, Status
 from sshgate.ssh import sftp_packets as packets
 from sshgate.ssh.sftp_packets import LONGEST_PACKET, Attrs, Packet, Requests, Unreadable
 from sshgate.stream.bridge import Traffic
@@ -299,7 +299,7 @@ class _Server:
         )
 
     async def _space(self, path: bytes) -> bytes:
-        room = await self._files.space(path)
+        room = Space(*map(packets.as_u64, await self._files.space(path)))
         return bytes([packets.EXTENDED_REPLY]) + struct.pack(
             ">11Q", room.block, room.fragment, room.blocks, room.free, room.available, room.files, room.files_free,
             room.files_free, 0, 0, room.longest_name,

@@ -112,6 +112,11 @@ def u32(number: int) -> bytes:
     return number.to_bytes(4, "big")
 
 
+def as_u64(number: int) -> int:
+    """Return what a uint64 holds of a number that a sandbox chose."""
+    return number & 0xFFFF_FFFF_FFFF_FFFF
+
+
 def string(data: bytes) -> bytes:
     """Encode a string: its length and its bytes."""
     return len(data).to_bytes(4, "big") + data
@@ -126,17 +131,23 @@ def attributes(of: Status) -> bytes:
     """Encode a file's attributes: size, owner, mode and times."""
     times = of.accessed & 0xFFFFFFFF, of.modified & 0xFFFFFFFF
     return struct.pack(
-        ">IQIIIII", _SIZE | _UIDGID | _PERMISSIONS | _TIMES, of.size, of.uid & 0xFFFFFFFF, of.gid & 0xFFFFFFFF,
+        ">IQIIIII", _SIZE | _UIDGID | _PERMISSIONS | _TIMES, as_u64(of.size), of.uid & 0xFFFFFFFF, of.gid & 0xFFFFFFFF,
         of.mode & 0xFFFFFFFF, *times,
     )  # fmt: skip
 
 
 def entry(name: bytes, of: Status) -> bytes:
-    """Encode one entry of a NAME reply, with its line of `ls -l`, in which owners are numbers and times UTC."""
-    then = time.gmtime(of.modified)
+    """Encode one entry of a NAME reply, with its line of `ls -l`, in which owners are numbers and times UTC.
+
+    As in OpenSSH's, a time in a year that no calendar has is left out of the line.
+    """
     recent = abs(time.time() - of.modified) < 180 * 86400
-    when = time.strftime("%b %e %H:%M" if recent else "%b %e  %Y", then)
-    line = f"{stat.filemode(of.mode)} {of.links:3} {of.uid:<8} {of.gid:<8} {of.size:8} {when} ".encode()
+    try:
+        when = time.strftime("%b %e %H:%M" if recent else "%b %e  %Y", time.gmtime(of.modified))
+    except (OSError, OverflowError):
+        when = ""
+    mode = stat.filemode(of.mode & 0xFFFFFFFF)
+    line = f"{mode} {of.links:3} {of.uid:<8} {of.gid:<8} {of.size:8} {when} ".encode()
     return string(name) + string(line + name) + attributes(of)
 
 

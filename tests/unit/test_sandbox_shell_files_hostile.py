@@ -16,7 +16,7 @@ from sshgate.sandbox.shares import FileLimits
 from sshgate.sandbox.shell_files import LONGEST_ANSWER, PAGE, FilesLost, ShellFiles
 from sshgate.ssh.sftp import serve_files
 from sshgate.stream.bridge import Traffic
-from sshgate.stream.interfaces import STDERR, STDOUT, Lost
+from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Lost
 from sshgate.stream.turns import SHARE
 from tests.rig.ends import TestClient, TestProcess
 
@@ -154,3 +154,52 @@ async def test_a_client_gets_an_error_and_memory_is_not_filled() -> None:
     ended = await asyncio.gather(*clients)
     assert ended == [Lost("the sandbox's shell answers without an end.")] * 24
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 96 << 10  # KiB
+
+
+class Odd(TestProcess):
+    """Has the same number wherever there is one, but for the umask and the length of a directory."""
+
+    def __init__(self, number: bytes) -> None:
+        super().__init__()
+        status = b" ".join([number] * 7)
+        space = b" ".join([number] * 8)
+        self.answers = {b"hello": b"22", b"listable": b"3", b"status_behind": status, b"space": space}
+        self.answers[b"page"] = status + b" /n/\n"
+        self._token = b""
+
+    async def write(self, data: bytes) -> None:
+        self._token = self._token or data.partition(b"token=")[2][:32]
+        question = data.partition(b"answer ")[2].split()
+        if question:
+            self.output.put(self.answers[question[0]] + b"\n" + self._token + b" 0 \2")
+
+
+@pytest.mark.parametrize("number", [b"", b"x", b"-1", b"9" * 30, b"9" * 4000])
+async def test_numbers_that_nothing_has_get_an_answer(number: bytes) -> None:
+    """They are no error of the gateway's own, which would wake an operator."""
+    client = TestClient()
+    asked = [
+        b"\1\0\0\0\3",
+        b"\x11\0\0\0\1\0\0\0\1a",
+        b"\xc8\0\0\0\2\0\0\0\x13statvfs@openssh.com\0\0\0\1a",
+        b"\x0b\0\0\0\3\0\0\0\1d",
+        b"\x0c\0\0\0\4\0\0\0\4\0\0\0\0",
+    ]
+    client.input.put(b"".join(len(one).to_bytes(4, "big") + one for one in asked))
+    client.input.put_eof()
+    assert await serve_files(client, ShellFiles(Odd(number)), Traffic()) == Exited(0)
+    assert all(bytes([0, 0, 0, asked]) in client.written for asked in (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("question", [b"hello", b"listable"])
+async def test_counts_that_are_none_are_errors_of_the_sandbox(question: bytes) -> None:
+    process = Odd(b"1")
+    process.answers[question] = b"many"
+    files = ShellFiles(process)
+
+    async def begin_and_list() -> None:
+        await files.begin()
+        await files.entries(b"./d")
+
+    with pytest.raises(OSError, match="another form"):
+        await begin_and_list()
