@@ -272,13 +272,7 @@ class Connection(Authentication):
 
     # --- forwarded connections ---
 
-    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
-        return self._connect(Tcp(dest_host, dest_port))
-
-    def unix_connection_requested(self, dest_path: str) -> Any:
-        return self._connect(Unix(dest_path))
-
-    def _connect(self, destination: Destination) -> Coroutine[Any, Any, ForwardChannel]:
+    def connect(self, destination: Destination) -> Coroutine[Any, Any, ForwardChannel]:
         if self._transport is None or self._login is None:
             raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
         self._check_proof()
@@ -296,7 +290,8 @@ class Connection(Authentication):
         try:
             stream = await login.forwards.connect(destination)
         except GateError as error:
-            raise asyncssh.ChannelOpenError(_OPEN_CODES.get(type(error), OPEN_CONNECT_FAILED), str(error)) from error
+            reason = str(error).encode("utf-8", "replace").decode()  # a destination may be any bytes
+            raise asyncssh.ChannelOpenError(_OPEN_CODES.get(type(error), OPEN_CONNECT_FAILED), reason) from error
         if self._ended:
             stream.close()
         return ForwardChannel(transport, self._log, lambda channel: self._carry(channel, stream, destination))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import socket
@@ -107,10 +108,12 @@ def test_a_host_behind_the_sandbox_is_reached_by_a_jump(user: Ssh, tmp_path: Pat
         assert b"remote software version inside" in jumped.stderr
 
 
-def test_a_unix_socket_in_the_sandbox_is_reached_by_its_path(user: Ssh, tmp_path: Path) -> None:
-    program = re.sub("^s = .*", "s = socket.socket(socket.AF_UNIX); s.bind('/tmp/s'); s.listen()", ECHO, flags=re.M)
+@pytest.mark.parametrize("path", [b"/tmp/s", b"/tmp/caf\xe9"])
+def test_a_unix_socket_in_the_sandbox_is_reached_by_its_path(user: Ssh, tmp_path: Path, path: bytes) -> None:
+    listening = f"s = socket.socket(socket.AF_UNIX); s.bind({path!r}); s.listen()"
+    program = re.sub("^s = .*", lambda _: listening, ECHO, flags=re.M)
     here = tmp_path / "s"
-    with session(user, python(program), "-L", f"{here}:/tmp/s"):
+    with session(user, python(program), "-L", f"{here}:{os.fsdecode(path)}"):
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(here))
         assert exchanged(connection, b"by path") == b"by path[end]"

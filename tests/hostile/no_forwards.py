@@ -21,7 +21,7 @@ class NoForwards:
         return 0
 
     async def connect(self, destination: Destination) -> Stream:
-        raise Denied("nothing is forwarded here")
+        raise Denied(f"nothing is forwarded here, to {destination} neither")
 
     async def listen(self, where: Destination, back: OpenReverseChannel) -> int:
         await asyncio.sleep(self.takes)

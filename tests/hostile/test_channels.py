@@ -110,6 +110,23 @@ async def test_other_channels_are_refused(guest: Peer, kind: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (b"direct-tcpip", (String(b"caf\xe9.example"), UInt32(80), String(b"127.0.0.1"), UInt32(1))),
+        (b"direct-tcpip", (String(b"127.0.0.1"), UInt32(80), String(b"\xe9"), UInt32(1))),
+        (b"direct-streamlocal@openssh.com", (String(b"/run/caf\xe9"), String(b""), UInt32(0))),
+    ],
+)
+async def test_destinations_may_be_any_bytes(guest: Peer, kind: bytes, more: tuple[bytes, ...]) -> None:
+    """A program behind -D chooses the name, and ends no sessions of its user by it."""
+    channel, _ = await guest.open_channel()
+    guest.say(MSG_CHANNEL_OPEN, String(kind), UInt32(1), UInt32(1 << 21), UInt32(32768), *more)
+    _, answer = await guest.hear(MSG_CHANNEL_OPEN_FAILURE)
+    assert b"nothing is forwarded here" in answer
+    assert await runs(guest, channel)
+
+
+@pytest.mark.parametrize(
     ("name", "more"),
     [
         (b"tcpip-forward", (String(b""), UInt32(0))),
@@ -180,6 +197,17 @@ async def test_every_terminal_size_is_made_possible(
     assert (await guest.hear(MSG_CHANNEL_DATA))[1] == String(f"{size.rows} {size.columns}\r\n".encode())
     # Without modes and a size it is a client without a terminal of its own.
     assert door.programs.logins[0].requests[0].terminal == Terminal("xterm", size, {}, scripted=not columns)
+
+
+async def test_a_terminal_may_have_any_name(door: FrontDoor, guest: Peer) -> None:
+    channel, _ = await guest.open_channel()
+    guest.request(channel, b"pty-req", String(b"xt\xe9rm"), *PTY[1:])
+    await guest.hear(MSG_CHANNEL_SUCCESS)
+    guest.request(channel, b"exec", String(b"echo fine"))
+    assert (await guest.hear(MSG_CHANNEL_DATA))[1] == String(b"fine\r\n")
+    terminal = door.programs.logins[0].requests[0].terminal
+    assert terminal is not None
+    assert terminal.term == "xterm"
 
 
 async def test_requests_after_the_start_are_refused(guest: Peer) -> None:

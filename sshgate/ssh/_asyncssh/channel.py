@@ -143,8 +143,13 @@ class AsyncsshSessionChannel(BoundedChannel, asyncssh.SSHServerChannel[bytes]):
         return bool(self._session.shell_requested())
 
     def _process_pty_req_request(self, packet: SSHPacket) -> bool:
-        # asyncssh reads as many modes as there are. RFC 4254 has less than 160.
-        return len(packet.get_remaining_payload()) <= LONGEST_REQUEST and super()._process_pty_req_request(packet)
+        # asyncssh reads as many modes as there are; RFC 4254 has less than 160. It ends the connection if the name of
+        # the terminal is not ASCII.
+        if len(packet.get_remaining_payload()) > LONGEST_REQUEST:
+            return False
+        term = packet.get_string()
+        known = String(term if term.isascii() else b"?")
+        return super()._process_pty_req_request(SSHPacket(known + packet.get_remaining_payload()))
 
     def _process_exec_request(self, packet: SSHPacket) -> bool:
         # asyncssh refuses commands that are not UTF-8, but a command may be any bytes.
@@ -189,9 +194,6 @@ class ForwardSession(Protocol):
 
 class AsyncsshForwardChannel(BoundedChannel, SSHForwardChannel[bytes]):
     """The channel of one forwarded connection of any kind."""
-
-    def set_inbound_peer_names(self, *names: object) -> None:
-        """Do nothing: nothing reads the peer names of a channel."""
 
     async def open_back(self, session: Any, kind: bytes, *arguments: bytes) -> None:
         """Open a channel to the client.

@@ -16,7 +16,12 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 import asyncssh
-from asyncssh.constants import MSG_CHANNEL_OPEN, MSG_GLOBAL_REQUEST, MSG_USERAUTH_REQUEST
+from asyncssh.constants import (
+    MSG_CHANNEL_OPEN,
+    MSG_GLOBAL_REQUEST,
+    MSG_USERAUTH_REQUEST,
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
+)
 from asyncssh.constants import OPEN_RESOURCE_SHORTAGE as SHORTAGE
 from asyncssh.packet import SSHPacket, String, UInt32
 
@@ -287,13 +292,27 @@ class Transport(UserAuth):
         else:
             super()._process_channel_open(pkttype, pktid, packet)
 
-    def create_tcp_channel(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the channel object of a new forwarded connection."""
-        return AsyncsshForwardChannel(self, self._loop, None, "strict", FORWARD_WINDOW, self._max_pktsize)
+    # asyncssh ends the connection, and all its sessions with it, if a destination is not UTF-8. One program that uses
+    # `-D` can choose such a name, and a path may be any bytes.
 
-    def create_unix_channel(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the same for a unix socket."""
-        return self.create_tcp_channel()
+    def _process_direct_tcpip_open(self, packet: SSHPacket) -> tuple[Any, Any]:
+        host, port = packet.get_string(), packet.get_uint32()
+        return self._to_destination(packet, Tcp(host.decode("utf-8", "surrogateescape"), port))
+
+    def _process_direct_streamlocal_at_openssh_dot_com_open(self, packet: SSHPacket) -> tuple[Any, Any]:
+        return self._to_destination(packet, Unix(packet.get_string().decode("utf-8", "surrogateescape")))
+
+    def _to_destination(self, packet: SSHPacket, destination: Tcp | Unix) -> tuple[Any, Any]:
+        packet.get_string(), packet.get_uint32()  # the originator
+        packet.check_end()
+        if self.owner is None:
+            raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
+        session = self.owner.connect(destination)
+        return self.create_tcp_channel(), session
+
+    def create_tcp_channel(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the channel object of a new forwarded connection of any kind."""
+        return AsyncsshForwardChannel(self, self._loop, None, "strict", FORWARD_WINDOW, self._max_pktsize)
 
     def _process_no_more_sessions_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
         packet.check_end()

@@ -22,7 +22,8 @@ USED = {
         _inpbuf _kex_algs _kex_complete _kexinit_sent _key_options _loop _make_global_request _max_pktsize
         _max_recv_pktlen _next_recv_blocksize _next_recv_encryption _next_recv_macsize _owner _packet_handlers _pktlen
         _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request
-        _process_cancel_tcpip_forward_global_request _process_channel_open _process_global_request
+        _process_cancel_tcpip_forward_global_request _process_channel_open
+        _process_direct_streamlocal_at_openssh_dot_com_open _process_direct_tcpip_open _process_global_request
         _process_hostkeys_prove_00_at_openssh_dot_com_global_request _process_kexinit
         _process_streamlocal_forward_at_openssh_dot_com_global_request _process_tcpip_forward_global_request
         _recv_encryption _recv_handler _recv_version _rekey_bytes _rekey_bytes_sent _rekey_seconds _rekey_time

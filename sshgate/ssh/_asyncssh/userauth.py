@@ -60,6 +60,12 @@ class Owner(Protocol):
     def sessions_ended(self) -> None:
         """The client will open no more sessions (no-more-sessions@openssh.com)."""
 
+    def connect(self, destination: Tcp | Unix) -> Awaitable[Any]:
+        """Connect from inside the sandbox. The awaitable returns the session of the forwarded connection.
+
+        Both raise ``asyncssh.ChannelOpenError`` if it is not allowed or fails.
+        """
+
     def listen(self, where: Tcp | Unix) -> Awaitable[int | None]:
         """Start a listener in the sandbox.
 
