@@ -192,11 +192,13 @@ def passwd(user: str, file: Path, remove: bool) -> None:
         )
     # Imported by name: the package can be installed without the web front end.
     passwords = importlib.import_module("webshim.passwords")
-    password = None if remove else _password()
+    password = None if remove else _password(passwords.LONGEST_PASSWORD)
     try:
         passwords.set_password(web.users_file, user, password)
     except OSError as error:
         _fail(f"sshgate: {web.users_file}: {error.strerror}.", 1)
+    except UnicodeDecodeError:
+        _fail(f"sshgate: {web.users_file}: this is not UTF-8 text.", 1)
     click.echo(f"{web.users_file}: {'removed the password' if remove else 'set a new password'} of {user}.")
 
 
@@ -255,14 +257,17 @@ def reap(dry_run: bool, file: Path, as_json: bool) -> None:
     sys.exit(admin.reap(config, dry_run, as_json))
 
 
-def _password() -> str:
+def _password(longest: int) -> str:
+    """Ask for a password. ``longest``: of a longer one, a login would look at the beginning only."""
     if sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        password = str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     else:
-        password = sys.stdin.readline().rstrip("\n")
-    if len(password) < SHORTEST_PASSWORD:
-        _fail(f"sshgate: a password needs at least {SHORTEST_PASSWORD} characters.", 2)
-    return str(password)
+        password = sys.stdin.buffer.readline().decode("utf-8", "surrogateescape").rstrip("\n")
+    if not SHORTEST_PASSWORD <= len(password) <= longest:
+        _fail(f"sshgate: a password has {SHORTEST_PASSWORD} to {longest} characters.", 2)
+    if any("\ud800" <= character <= "\udfff" for character in password):
+        _fail("sshgate: a password is UTF-8 text: a browser sends nothing else.", 2)
+    return password
 
 
 def _load(file: Path, of_broker: bool = False) -> Config:

@@ -136,3 +136,41 @@ raise SystemExit(run(config, on_ready=lambda frontends: (place / "missing" / "fi
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 1
     assert ran.stderr.splitlines()[-1] == f"sshgate: No such file or directory: {tmp_path}/missing/file."
+
+
+def passwd(directory: Path, typed: bytes, before: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    file = write(directory, "web: {listen: '127.0.0.1:0', users_file: users}\n")
+    if before:
+        (directory / "users").write_bytes(before)
+    ran = subprocess.run(
+        [sys.executable, "-m", "sshgate", "passwd", "alice", "-c", file],
+        input=typed, capture_output=True, timeout=60, check=False,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/bin:/usr/bin", "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    assert b"Traceback" not in ran.stderr
+    assert ran.stderr.count(b"\n") == 1
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (b"short\n", b"10 to 1024 characters"),
+        (b"", b"10 to 1024 characters"),
+        (b"x" * 1025 + b"\n", b"10 to 1024 characters"),
+        (b"caf\xe9 au lait\n", b"UTF-8 text"),
+    ],
+)
+def test_a_password_that_no_login_could_have_is_refused(tmp_path: Path, typed: bytes, sentence: bytes) -> None:
+    ran = passwd(tmp_path, typed)
+    assert ran.returncode == 2
+    assert sentence in ran.stderr
+    assert not (tmp_path / "users").exists()
+
+
+def test_a_users_file_in_another_encoding_is_left_as_it_is(tmp_path: Path) -> None:
+    before = b"# caf\xe9\n"
+    ran = passwd(tmp_path, b"correct horse battery\n", before)
+    assert ran.returncode == 1
+    assert b"users: this is not UTF-8 text." in ran.stderr
+    assert (tmp_path / "users").read_bytes() == before
