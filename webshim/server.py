@@ -19,6 +19,7 @@ from sshgate.access.ledger import Ledger
 from sshgate.access.listening import Abort, Listener, refusal
 from sshgate.access.proxy_header import Peer
 from sshgate.access.siblings import Siblings
+from sshgate.access.tls import load_certificate
 from sshgate.config.load import node_address
 from sshgate.config.model import Address, Config, Tls, Web
 from sshgate.errors import ConfigError
@@ -267,7 +268,7 @@ class WebServer:
             if self._tls is None:
                 self._tls = _context(files)
             else:
-                self._tls.load_cert_chain(files.cert, files.key)
+                load_certificate(self._tls, files.cert, files.key)
                 log.info("web.tls.reloaded")
         except (OSError, ssl.SSLError) as error:
             self._tls_stamp = stamp if "stamp" in locals() else ()
@@ -314,7 +315,7 @@ def _unmade(protocol: asyncio.Protocol) -> None:
 def _context(files: Tls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(files.cert, files.key)
+    load_certificate(context, files.cert, files.key)
     # WebSockets need HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
     return context

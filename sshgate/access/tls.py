@@ -9,10 +9,12 @@ for each other.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from asyncio.sslproto import SSLProtocol
 from collections import deque
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from sshgate.stream import turns
@@ -115,6 +117,16 @@ class MeteredTls(asyncio.Protocol):
                 self._transport.resume_reading()
             if reason == "tls":
                 self._budget.schedule()
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    """Load a certificate chain and its key. Raises ``OSError`` (``ssl.SSLError`` among them) if they cannot be used."""
+
+    def refuse() -> bytes:
+        # OpenSSL would ask on the terminal, and the event loop would wait for the answer.
+        raise OSError(errno.EACCES, "the key has a passphrase; remove it with `openssl pkey`")
+
+    context.load_cert_chain(certificate, key, password=refuse)
 
 
 async def accept(accepted: Any, protocol: asyncio.Protocol, context: ssl.SSLContext, seconds: float) -> None:

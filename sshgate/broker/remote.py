@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sshgate.access.identity import endpoint
 from sshgate.access.listening import Accepting
+from sshgate.access.tls import load_certificate
 from sshgate.broker.caller import NO_KEYS, BrokerConnections, Caller, Refused
 from sshgate.broker.protocols import PROTOCOLS, bare
 from sshgate.broker.sockets import SocketStream, begin, reading, watch
@@ -76,12 +77,13 @@ def _tls(settings: Settings, purpose: ssl.Purpose) -> ssl.SSLContext | None:
     try:
         if purpose is ssl.Purpose.CLIENT_AUTH:
             context = ssl.create_default_context(purpose)
-            context.load_cert_chain(settings.certificate, settings.private_key)
+            load_certificate(context, settings.certificate, settings.private_key)
         else:
             context = ssl.create_default_context(purpose, cafile=settings.certificate)
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it is trusted without its signer
     except OSError as error:
-        raise ConfigError([f"broker.certificate, broker.private_key: cannot be used: {error}."]) from error
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise ConfigError([f"broker.certificate, broker.private_key: cannot be used: {reason}."]) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
 

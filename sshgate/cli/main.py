@@ -140,9 +140,9 @@ def try_gateway(port: int, keys: Path) -> None:
 def check_config(file: Path) -> None:
     """Check a settings file, and report every mistake in it.
 
-    Each mistake is one line on stderr: FILE:LINE: what is wrong and what to do. Host keys, addresses, the audit
-    file and the export of traces are checked as `serve` would use them on this machine. Nothing is started or
-    created, and the cluster is not contacted.
+    Each mistake is one line on stderr: FILE:LINE: what is wrong and what to do. Host keys, addresses, the web's
+    certificate and secret, prices, the audit file and the export of traces are checked as `serve` would use them on
+    this machine. Nothing is started or created, and the cluster is not contacted.
 
     Exit status: 0 if the gateway can start with the file, 2 if not.
     """

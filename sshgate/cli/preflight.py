@@ -6,12 +6,15 @@ Suitable for an init container or before a restart: the checks create nothing an
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from sshgate.config.model import Address, Config, Traces
+from sshgate.access.tls import load_certificate
+from sshgate.config.model import Address, Config, Tls, Traces
 from sshgate.errors import ConfigError
 from sshgate.telemetry.tracing import checked
 
@@ -25,6 +28,12 @@ def refusals(config: Config) -> list[str]:
     for name, wanted in listeners.items():
         if wanted is not None:
             found += _address(name, wanted)
+    if config.web is not None:
+        if config.web.tls is not None:
+            found += _tls(config.web.tls)
+        found += _secret(config.web.secret)
+    if config.models.prices is not None:
+        found += _prices(config.models.prices)
     if config.telemetry.audit is not None:
         found += _audit(config.telemetry.audit)
     if config.telemetry.traces is not None:
@@ -34,8 +43,7 @@ def refusals(config: Config) -> list[str]:
 
 def _host_keys(directory: Path) -> Iterator[str]:
     if not any(directory.glob("ssh_host_*_key")):
-        place = next(place for place in (directory, *directory.parents) if place.exists())
-        if not os.access(place, os.W_OK | os.X_OK):
+        if place := _unwritable(directory):
             yield f"ssh.host_keys: {directory} holds no host key, and none can be created: {place} is not writable."
         return
     from sshgate.ssh import hostkeys  # takes half a second, needed only if there are keys
@@ -44,6 +52,40 @@ def _host_keys(directory: Path) -> Iterator[str]:
         hostkeys.load(directory, make=False)
     except ConfigError as error:
         yield from (f"ssh.host_keys: {mistake}" for mistake in error.mistakes)
+
+
+def _unwritable(wanted: Path) -> Path | None:
+    """Return the existing file or directory that keeps a directory from being created or filled; ``None``: it can."""
+    place = next(place for place in (wanted, *wanted.parents) if place.exists())
+    return None if os.access(place, os.W_OK | os.X_OK) else place
+
+
+def _tls(files: Tls) -> Iterator[str]:
+    try:
+        load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files.cert, files.key)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror
+        yield f"web.tls: {files.cert}, {files.key}: cannot be used for TLS: {reason}."
+
+
+def _secret(file: Path) -> Iterator[str]:
+    if not file.exists():
+        if place := _unwritable(file.parent):
+            yield f"web.secret: there is no {file}, and it cannot be created: {place} is not writable."
+        return
+    try:
+        importlib.import_module("webshim.credentials").load(file)
+    except ConfigError as error:
+        yield from (f"web.secret: {mistake}" for mistake in error.mistakes)
+
+
+def _prices(file: Path) -> Iterator[str]:
+    from sshgate.broker.prices import Prices
+
+    try:
+        Prices(file)
+    except ConfigError as error:
+        yield from (f"models.prices: {mistake}" for mistake in error.mistakes)
 
 
 def _address(name: str, wanted: Address) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 from sshgate.config import host_names, values
@@ -78,6 +79,9 @@ MUST_BE: Mapping[tuple[type, str], Callable[[Path], bool]] = {
     (Profile, "binds"): Path.is_dir,
 }
 
+# Settings of profiles that only pods have.
+_OF_PODS = ("node_selector", "tolerations", "runtime_class", "pod_overrides")
+
 # Those that `sshgate broker` reads. It need not have the other files that the gateways' settings name.
 OF_BROKER = frozenset({(Models, "prices")})
 
@@ -111,6 +115,12 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("workers", "sandbox.provider"), clause
     if local and (clause := _open_to_others("ssh.listen", config.ssh.listen)):
         yield ("ssh.listen", "sandbox.provider"), clause
+    listening = {"ssh.listen": config.ssh.listen, "telemetry.listen": config.telemetry.listen}
+    if config.web is not None:
+        listening["web.listen"] = config.web.listen
+    for (one, where), (other, there) in combinations(listening.items(), 2):
+        if where is not None and there is not None and _overlap(where, there):
+            yield (other, one), f"{other}: {there} is the address of {one} as well: choose another port"
     if (config.ssh.public_port or 1) > LAST_PORT:
         yield ("ssh.public_port",), f"ssh.public_port: {config.ssh.public_port} is no port: the last one is {LAST_PORT}"
     if config.web is not None:
@@ -136,6 +146,14 @@ def _open_to_others(setting: str, listen: Address) -> str | None:
         f"{setting}: sandboxes on this machine itself are for its own users, and {listen} is open to others: write "
         f"127.0.0.1:{listen.port}, or provider: kubernetes"
     )
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Return whether one process cannot listen on both. No name is resolved."""
+    hosts = {values.ip_of(address.host) or address.host for address in (one, other)}
+    versions = {getattr(host, "version", None) for host in hosts}
+    same = len(hosts) == 1 or (len(versions) == 1 and any(getattr(host, "is_unspecified", False) for host in hosts))
+    return one.port == other.port != 0 and same
 
 
 def _models(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -212,11 +230,14 @@ def ignored_settings(config: Config) -> list[str]:
     for provider in ("anthropic", "openai", "gemini"):
         if getattr(config.models, provider) is not None and provider not in used:
             found.append(f"models.{provider} has no effect: no profile lists it in its models")
+    used_hosts = {host for profile in config.profiles.values() for host in profile.git}
+    found += [f"git.{host} has no effect: no profile lists it in its git" for host in config.git if host not in used_hosts]
     for name, profile in config.profiles.items():
         without_effect = (
             ("warm", profile.warm, "each starts in some 65 ms"),
             ("network", profile.network == "none", "none of them has a network"),
             ("home", profile.home is not None, "they keep nothing"),
+            *((key, getattr(profile, key), "they are no pods") for key in _OF_PODS),
         )
         for key, given, why in without_effect if local else ():
             if given:

@@ -116,3 +116,51 @@ def test_keys_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
         f"{tmp_path}/sshgate.yaml: ssh.host_keys: {file}/host holds no host key, "
         f"and none can be created: {file} is not writable.\n"
     )
+
+
+def refused(place: Path, text: str) -> list[str]:
+    """What check-config says of a file with this text."""
+    (place / "sshgate.yaml").write_text(text)
+    ran = subprocess.run(
+        [sys.executable, "-m", "sshgate", "check-config", place / "sshgate.yaml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode in (0, 2)
+    return [line.partition("sshgate.yaml: ")[2] for line in ran.stderr.splitlines() if ran.returncode]
+
+
+@pytest.mark.parametrize(
+    ("passphrase", "sentence"), [("hallo", "the key has a passphrase; remove it with `openssl pkey`."), ("", None)]
+)
+def test_a_certificate_is_tried_and_nobody_asked_for_a_passphrase(
+    tmp_path: Path, passphrase: str, sentence: str | None
+) -> None:
+    key, certificate = tmp_path / "tls.key", tmp_path / "tls.crt"
+    secrecy = ["-passout", f"pass:{passphrase}"] if passphrase else ["-nodes"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", key, "-out",
+         certificate, "-days", "2", "-subj", "/CN=x", *secrecy],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    found = refused(tmp_path, "web: {listen: '127.0.0.1:0', tls: {cert: tls.crt, key: tls.key}}\n")
+    assert found == ([f"web.tls: {certificate}, {key}: cannot be used for TLS: {sentence}"] if sentence else [])
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "sentence"),
+    [
+        (b"short", "web: {listen: '127.0.0.1:0', secret: file}\n", "web.secret: {file}: the secret is shorter than"),
+        (b"ssh: {}\n", "models: {prices: file}\n", "models.prices: {file}: this is no file of prices"),
+    ],
+)
+def test_a_file_that_serve_could_not_use_is_refused(tmp_path: Path, content: bytes, text: str, sentence: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    file.chmod(0o600)
+    (found,) = refused(tmp_path, text)
+    assert found.startswith(sentence.format(file=file))
+
+
+def test_the_webs_secret_is_not_made(tmp_path: Path) -> None:
+    assert refused(tmp_path, "web: {listen: '127.0.0.1:0'}\n") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["sshgate.yaml"]

@@ -220,6 +220,8 @@ def test_every_mistake_is_reported_at_once_with_its_line() -> None:
         ("profiles: {a: {extends: a}}", "a circle: a -> a"),
         ("profiles: {a: {binds: [/nowhere]}}", "there is no directory /nowhere"),
         ("profiles: {a: {binds: [/tmp]}}", "only the local provider has it"),
+        ("web: {listen: '127.0.0.1:2222'}", "web.listen: 127.0.0.1:2222 is the address of ssh.listen as well"),
+        ("telemetry: {listen: '0.0.0.0:2222'}", "telemetry.listen: 0.0.0.0:2222 is the address of ssh.listen as well"),
         ("profiles: {a: {network: none, pod_overrides: {hostNetwork: true}}}", "no network policy applies to a pod"),
         ("sandbox: {provider: local}", "write 127.0.0.1:2222, or provider: kubernetes"),
     ],
@@ -228,6 +230,11 @@ def test_a_mistake_says_what_to_do(text: str, sentence: str) -> None:
     found = mistakes(text)
     assert any(sentence in mistake for mistake in found), found
     assert all(re.match(r"gate\.yaml:\d+: ", mistake) for mistake in found)
+
+
+@pytest.mark.parametrize("other", ["[::1]:2222", "127.0.0.1:2223", "127.0.0.1:0"])
+def test_listeners_that_do_not_meet_may_be(other: str) -> None:
+    assert read(f"telemetry: {{listen: '{other}'}}").telemetry.listen == values.address(other)
 
 
 def test_a_circle_is_reported_once() -> None:
@@ -377,6 +384,12 @@ def test_upstreams_that_keys_may_be_sent_to(url: str) -> None:
             "{ssh: {listen: '127.0.0.1:1'}, sandbox: {provider: local}, profiles: {default: {network: none}}}",
             "profiles.default.network has no effect with local sandboxes",
         ),
+        (
+            "{ssh: {listen: '127.0.0.1:1'}, sandbox: {provider: local}, profiles: {default: {runtime_class: gvisor}}}",
+            "profiles.default.runtime_class has no effect with local sandboxes",
+        ),
+        ("git: {github.com: {keys: x}}", "git.github.com has no effect: no profile lists it"),
+        ("{git: {github.com: {keys: x}}, profiles: {default: {git: [github.com]}}}", None),
     ],
 )
 def test_a_setting_that_does_not_do_what_it_seems_to_is_hinted_at(text: str, sentence: str | None) -> None:
