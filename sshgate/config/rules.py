@@ -231,7 +231,9 @@ def ignored_settings(config: Config) -> list[str]:
         if getattr(config.models, provider) is not None and provider not in used:
             found.append(f"models.{provider} has no effect: no profile lists it in its models")
     used_hosts = {host for profile in config.profiles.values() for host in profile.git}
-    found += [f"git.{host} has no effect: no profile lists it in its git" for host in config.git if host not in used_hosts]
+    found += [
+        f"git.{host} has no effect: no profile lists it in its git" for host in config.git if host not in used_hosts
+    ]
     for name, profile in config.profiles.items():
         without_effect = (
             ("warm", profile.warm, "each starts in some 65 ms"),
