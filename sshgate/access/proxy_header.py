@@ -114,10 +114,12 @@ def parse_v2(command: int, family: int, rest: bytes) -> Peer | None:
     """
     if command not in (_LOCAL, _PROXY):
         raise Malformed("its version or command is unknown")
+    if command == _LOCAL:
+        return None  # what follows is to be ignored, the family too
     if family not in (_UNKNOWN, _TCP4, _TCP6, _UNIX):
         raise Malformed("it is about no TCP connection")
     size = {_TCP4: 4, _TCP6: 16}.get(family, 0)
-    if command == _LOCAL or not size:
+    if not size:
         return None
     if len(rest) < 2 * size + 4:
         raise Malformed("its addresses are cut off")

@@ -163,7 +163,7 @@ class ProfileLimits:
     max_lifetime: float = 8 * 3600.0
     """Seconds after which a sandbox ends in any case. The kubelet enforces it as well."""
     idle: float = 1800.0
-    """Seconds without any data after which a session ends; 0: never."""
+    """Seconds without any data after which a shell on a terminal that runs no program ends; 0: never."""
     detached: float = 600.0
     """Seconds for which a web session without a client is kept if it runs no program. Likewise a sandbox, named or of
     a connection, without a channel and without a running program."""

@@ -19,19 +19,17 @@ begin() {
   esac
   into=$dest
   if [ ! -d "$dest" ]; then
-    case $2:$dest in
-    .:* | *:*/)
+    if [ "$2" = . ] || [ "${dest%/}" != "$dest" ]; then
       bare=$dest
       case $dest in */.) bare=${dest%.} ;; esac
       mkdir "$bare" 2>/dev/null || stop "$dest cannot be made a directory; name another destination."
-      ;;
-    :*) stop "$dest is not a directory, so several sources cannot go there." ;;
-    *)
+    elif [ "$2" ]; then
       renamed=${dest##*/} into=${dest%/*}
       [ "$into" ] || into=/
       [ -d "$into" ] || stop "$into does not exist; make that directory first."
-      ;;
-    esac
+    else
+      stop "$dest is not a directory, so several sources cannot go there."
+    fi
   fi
   cd -P "$into" || stop "$into cannot be entered."
   trap 'tidy' EXIT

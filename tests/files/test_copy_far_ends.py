@@ -90,6 +90,14 @@ def test_the_home_directory_is_copied_under_its_name_or_a_new_one(far: Far, tmp_
     assert (tmp_path / "contents/file").read_text() == "x"
 
 
+@pytest.mark.parametrize("name", [":", ":a", ".:a", "a:b"])
+def test_a_colon_in_a_name_changes_nothing(far: Far, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("one")
+    ended = far.cp(f"{tmp_path}/{name}", "dev=work:new")
+    assert (ended.status, ended.err) == (0, "")
+    assert (far.home / "new").read_text() == "one"
+
+
 def test_a_new_directory_may_end_in_a_dot(far: Far, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "file").write_text("x")

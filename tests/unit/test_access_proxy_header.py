@@ -55,6 +55,7 @@ async def taken(data: bytes, close: bool = True) -> tuple[Peer | None, bytes]:
         (v2(ends(CLIENT) + b"\x04\0\x03abc\x05\0\0"), CLIENT),
         (v2(b"", command=0x20, family=0), None),
         (v2(ends(CLIENT), command=0x20), None),
+        (v2(b"", command=0x20, family=0x12), None),
         (v2(b"x" * 216, family=0x31), None),
         (v2(b"", family=0x00), None),
     ],

@@ -171,7 +171,7 @@ class Odd(TestProcess):
         self._token = self._token or data.partition(b"token=")[2][:32]
         question = data.partition(b"answer ")[2].split()
         if question:
-            self.output.put(self.answers[question[0]] + b"\n" + self._token + b" 0 \2")
+            self.output.put(self.answers[question[0]] + b"\n" + self._token + b" 0 \2", STDOUT)
 
 
 @pytest.mark.parametrize("number", [b"", b"x", b"-1", b"9" * 30, b"9" * 4000])
