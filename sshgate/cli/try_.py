@@ -206,7 +206,7 @@ def _create(path: Path, content: bytes) -> None:
 
 def _authorize(path: Path, line: str) -> None:
     """Add a line to the user's authorized_keys file, unless the file already has its key."""
-    present = path.read_text() if path.exists() else ""
+    present = path.read_text("utf-8", "replace") if path.exists() else ""
     if line.split()[1] in present.split():
         return
     if not path.exists():

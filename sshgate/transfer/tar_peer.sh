@@ -170,5 +170,5 @@ empty() {
   fi
   printf 'D\0'
 }
-# Print a path with ~ expanded.
-home() { case $1 in '~' | '~/'*) printf %s "$HOME${1#'~'}" ;; *) printf %s "$1" ;; esac; }
+# Print a directory with ~ expanded. Without what stands behind it, the shell would take away newlines at its end.
+home() { case $1 in '~' | '~/'*) printf %s/. "$HOME${1#'~'}" ;; *) printf %s/. "$1" ;; esac; }

@@ -98,6 +98,15 @@ def test_a_colon_in_a_name_changes_nothing(far: Far, tmp_path: Path, name: str) 
     assert (far.home / "new").read_text() == "one"
 
 
+def test_a_directory_may_end_in_a_newline(far: Far, tmp_path: Path) -> None:
+    for name in ("d", "d\n"):
+        (far.home / name).mkdir()
+        (far.home / name / "f").write_text(repr(name))
+    ended = far.cp("dev=work:d\n/f", str(tmp_path / "back"))
+    assert (ended.status, ended.err) == (0, "")
+    assert (tmp_path / "back").read_text() == repr("d\n")
+
+
 def test_a_new_directory_may_end_in_a_dot(far: Far, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "file").write_text("x")

@@ -55,6 +55,14 @@ def test_the_development_key_opens(keys: Path) -> None:
     assert Keyring(keys / "users", None).key("dev", blob, "127.0.0.1", 0) == Restrictions()
 
 
+def test_a_file_of_keys_in_another_encoding_is_added_to(tmp_path: Path) -> None:
+    file = tmp_path / "dev"
+    file.write_bytes(b"# caf\xe9")
+    try_._authorize(file, "ssh-ed25519 AAAA comment\n")
+    try_._authorize(file, "ssh-ed25519 AAAA comment\n")
+    assert file.read_bytes() == b"# caf\xe9\nssh-ed25519 AAAA comment\n"
+
+
 def test_known_hosts_hold_every_host_key_for_any_port(keys: Path) -> None:
     for port in ("2222", "50022"):
         found = subprocess.run(
