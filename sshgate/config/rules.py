@@ -121,6 +121,10 @@ def cross_field_errors(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for (one, where), (other, there) in combinations(listening.items(), 2):
         if where is not None and there is not None and _overlap(where, there):
             yield (other, one), f"{other}: {there} is the address of {one} as well: choose another port"
+    penalties = config.limits.penalties
+    if penalties is not None and penalties.min > penalties.max:
+        clause = "limits.penalties.min: it is more than max, so that no address would be refused; write penalties: null"
+        yield ("limits.penalties.min", "limits.penalties.max"), clause
     if (config.ssh.public_port or 1) > LAST_PORT:
         yield ("ssh.public_port",), f"ssh.public_port: {config.ssh.public_port} is no port: the last one is {LAST_PORT}"
     if config.web is not None:

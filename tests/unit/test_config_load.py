@@ -220,6 +220,7 @@ def test_every_mistake_is_reported_at_once_with_its_line() -> None:
         ("profiles: {a: {extends: a}}", "a circle: a -> a"),
         ("profiles: {a: {binds: [/nowhere]}}", "there is no directory /nowhere"),
         ("profiles: {a: {binds: [/tmp]}}", "only the local provider has it"),
+        ("limits: {penalties: {max: 10s}}", "limits.penalties.min: it is more than max"),
         ("web: {listen: '127.0.0.1:2222'}", "web.listen: 127.0.0.1:2222 is the address of ssh.listen as well"),
         ("telemetry: {listen: '0.0.0.0:2222'}", "telemetry.listen: 0.0.0.0:2222 is the address of ssh.listen as well"),
         ("profiles: {a: {network: none, pod_overrides: {hostNetwork: true}}}", "no network policy applies to a pod"),
