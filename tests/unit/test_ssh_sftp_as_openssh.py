@@ -381,17 +381,21 @@ async def test_a_handle_is_no_other_kinds(both: tuple[Peer, Peer]) -> None:
             await same(both, 200, string(name) + string(handle))
 
 
-async def test_a_time_without_a_year_hides_nothing(both: tuple[Peer, Peer]) -> None:
-    """tmpfs keeps times that no calendar has."""
+@pytest.fixture
+def future() -> Iterator[Path]:
+    """A directory with a file whose time no calendar has: tmpfs keeps it."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
         Path(place).chmod(0o755)
-        far = Path(place) / "far"
-        far.touch()
-        os.utime(far, (1 << 60, 1 << 60))
-        await begin(both)
-        opened = [await peer.ask(11, string(os.fsencode(place))) for peer in both]
-        listed = await same(both, 12, lambda peer: string(opened[both.index(peer)][9:]))
-        assert string(b"far") in listed
+        (Path(place) / "far").touch()
+        os.utime(Path(place) / "far", (1 << 60, 1 << 60))
+        yield Path(place)
+
+
+async def test_a_time_without_a_year_hides_nothing(both: tuple[Peer, Peer], future: Path) -> None:
+    await begin(both)
+    opened = [await peer.ask(11, string(os.fsencode(future))) for peer in both]
+    listed = await same(both, 12, lambda peer: string(opened[both.index(peer)][9:]))
+    assert string(b"far") in listed
 
 
 def test_attributes_have_few_extended_ones() -> None:
