@@ -95,24 +95,30 @@ class Lookups:
 
     async def of(self, name: str, user: str) -> Sequence[Address]:
         """Return the addresses of a name; none if there are none, or no answer comes within ``LOOKUP_SECONDS``."""
-        lookup = self._open.get(name)
-        if lookup is None:
-            lookup = self._open[name] = self._tasks.start(self._ask(name, user))
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
-                return await asyncio.shield(lookup)
+                # Only what has a place is shared: others do not wait with a user whose names nobody answers.
+                if name not in self._open:
+                    await self._begin(name, user)
+                return await asyncio.shield(self._open[name])
         except TimeoutError:
             return ()
 
-    async def _ask(self, name: str, user: str) -> Sequence[Address]:
+    async def _begin(self, name: str, user: str) -> None:
+        async with contextlib.AsyncExitStack() as place:
+            await place.enter_async_context(self._places.hold(user))
+            if name not in self._open:
+                self._open[name] = self._tasks.start(self._ask(name, place.pop_all()))
+
+    async def _ask(self, name: str, place: contextlib.AsyncExitStack) -> Sequence[Address]:
         # Its place is taken until the resolver has answered, however long nobody waits for that any more.
-        try:
-            async with self._places.hold(user):
+        async with place:
+            try:
                 return await self._resolve(name)
-        except (OSError, UnicodeError):
-            return ()
-        finally:
-            del self._open[name]
+            except (OSError, UnicodeError):
+                return ()
+            finally:
+                del self._open[name]
 
 
 def _by_turns(addresses: Sequence[Address]) -> list[Address]:

@@ -418,6 +418,33 @@ async def test_names_that_nobody_answers_hold_up_no_other_user(monkeypatch: pyte
     never.set()
 
 
+async def test_who_waits_for_a_place_keeps_no_other_user_from_the_name_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outside, "LOOKUP_SECONDS", 0.5)
+    never = asyncio.Event()
+    asked: list[str] = []
+
+    async def resolve(name: str) -> list[Address]:
+        asked.append(name)
+        if name.startswith("slow"):
+            await never.wait()
+        return [ip_address("127.0.0.1")]
+
+    lookups = Lookups(resolve)
+    waiting = [asyncio.create_task(lookups.of(f"slow{number}.example", "eve")) for number in range(50)]
+    waiting.append(asyncio.create_task(lookups.of("a.example", "eve")))
+    await asyncio.sleep(0.05)
+    assert list(await lookups.of("a.example", "ada")) == [ip_address("127.0.0.1")]
+    await asyncio.gather(*waiting)
+    # Nobody waits for the others any more.
+    begun = list(asked)
+    never.set()
+    await asyncio.sleep(0.05)
+    assert asked == begun
+    assert repr(lookups).startswith("<Lookups of 0 names")
+
+
 async def test_a_name_is_looked_up_once_for_all_who_ask_at_the_same_time() -> None:
     names = Names({"a.example": [["127.0.0.1"]]})
     lookups = Lookups(names)
