@@ -203,7 +203,7 @@ class Rest:
     async def list(self, request: web.Request) -> web.Response:
         """GET api/sessions."""
         user = (await self._state.principal(request)).user
-        return answer({"sessions": [session.summary() for session in self._state.sessions.of(user)]})
+        return answer({"sessions": await self._state.sessions.described(user, connection_of(request).budget)})
 
     async def show(self, request: web.Request) -> web.Response:
         """GET api/sessions/ID."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from weakref import WeakValueDictionary
 
 import msgspec
 from aiohttp import web
 
 from sshgate.access.connections import take_one
 from sshgate.stream.tasks import Event, TaskSet, within
+from sshgate.stream.turns import Budget
 from webshim.connection import connection_of
 from webshim.responses import Refusal
 from webshim.state import WebState
@@ -32,6 +35,7 @@ class SessionEvents:
     def __init__(self, state: WebState) -> None:
         self._state = state
         self._open: Counter[str] = Counter()
+        self._lists: WeakValueDictionary[str, _List] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<SessionEvents {self._open.total()} streams>"
@@ -58,7 +62,7 @@ class SessionEvents:
             try:
                 with state.transferring(stream.cut, principal, state.source(request)):
                     await response.prepare(request)
-                    await self._serve(user, stream, response)
+                    await self._serve(user, stream, response, connection.budget)
             except TimeoutError:
                 if request.transport is not None:
                     request.transport.abort()
@@ -69,17 +73,39 @@ class SessionEvents:
                 await tasks.cancel()
         return response
 
-    async def _serve(self, user: str, stream: _Stream, response: web.StreamResponse) -> None:
-        sent = b""
+    async def _serve(self, user: str, stream: _Stream, response: web.StreamResponse, budget: Budget) -> None:
+        sent, shared = b"", self._lists.setdefault(user, _List())
         await _write(response, HEAD)
         while not stream.over and not self._state.draining:
             stream.changed.clear()
-            sessions = [session.summary() for session in self._state.sessions.of(user)]
-            listed = msgspec.json.encode({"user": user, "sessions": sessions})
+            listed = await self._listed(user, shared, budget)
             await _write(response, b":\n\n" if listed == sent else b"event: sessions\ndata: " + listed + b"\n\n")
             sent = listed
             if await within(SILENT_SECONDS, stream.changed.wait()) and not stream.over:
                 await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _listed(self, user: str, shared: _List, budget: Budget) -> bytes:
+        """Return the list as JSON. One change wakes all streams of a user: the first makes it, the others take it.
+
+        The lock wakes one in each turn of the event loop.
+        """
+        async with shared.lock:
+            # What no change is reported for, such as the last line of output, may be another after a while.
+            at = self._state.sessions.changes(user), time.monotonic() // SILENT_SECONDS
+            if shared.at != at:
+                described = await self._state.sessions.described(user, budget)
+                shared.text = msgspec.json.encode({"user": user, "sessions": described})
+                shared.at = at
+            return shared.text
+
+
+class _List:
+    """The list that all streams of a user send. ``at``: the change and the time as of which ``text`` was made."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.text = b""
+        self.at: tuple[int, float] | None = None
 
 
 class _Stream:

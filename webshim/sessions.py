@@ -24,6 +24,7 @@ from sshgate.session.interfaces import Gateway, Login
 from sshgate.stream.interfaces import Request, Shell
 from sshgate.stream.tasks import Event, TaskSet
 from sshgate.stream.terminal import Terminal, TerminalSize
+from sshgate.stream.turns import Budget
 from webshim.credentials import Principal
 from webshim.session import WebSession
 
@@ -53,6 +54,7 @@ class Sessions:
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._background: dict[str, TaskSet] = {}
         self._watched: dict[str, set[Event]] = {}
+        self._changes: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         attached = sum(session.viewer is not None for session in self._sessions.values())
@@ -86,11 +88,23 @@ class Sessions:
         finally:
             self._watched[user].discard(event)
             if not self._watched[user]:
-                del self._watched[user]
+                del self._watched[user], self._changes[user]
+
+    def changes(self, user: str) -> int:
+        """Return how many changes there were since somebody has ``watched`` this user's sessions."""
+        return self._changes[user]
+
+    async def described(self, user: str, budget: Budget) -> list[dict[str, object]]:
+        """Describe a user's sessions as the REST API lists them, in as many turns of the loop as ``budget`` needs."""
+        described: list[dict[str, object]] = []
+        await budget.run(described.append(session.summary()) for session in self.of(user))
+        return described
 
     def _changed(self, user: str) -> None:
-        for event in self._watched.get(user, ()):
-            event.set()
+        if user in self._watched:
+            self._changes[user] += 1
+            for event in self._watched[user]:
+                event.set()
 
     def create(
         self,
