@@ -6,6 +6,8 @@ import asyncio
 import secrets
 import shlex
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -14,9 +16,10 @@ from aiohttp import web
 from sshgate.access.connections import take_one
 from sshgate.session.interfaces import Login
 from sshgate.stream.interfaces import STDERR, Control, Exec, Exited, Lost, Outcome, Request
-from sshgate.stream.tasks import Event
+from sshgate.stream.tasks import Event, TaskSet, within
 from sshgate.telemetry.codes import Code
 from webshim import directories
+from webshim.connection import connection_of
 from webshim.credentials import Principal
 from webshim.protocol import clean
 from webshim.responses import Refusal, answer
@@ -31,6 +34,9 @@ FURTHEST = 1_000_000
 LONGEST_NUMBER = 19
 AT_A_TIME = 8
 AT_A_TIME_PER_USER = 24
+# A script that does nothing for this long is given up, and a list that is not there after this time.
+STALLED_SECONDS = 120.0
+LIST_SECONDS = 30.0
 # How much of a script's stderr is kept, and how much of that is shown to the user.
 COMPLAINT_BYTES = 2000
 COMPLAINT_CHARACTERS = 200
@@ -159,12 +165,15 @@ class Files:
         counts = ((self._busy, session.id), (self._busy_users, session.user))
         for counter, key in counts:
             counter[key] += 1
+        tasks = TaskSet()
+        tasks.start(client.give_up())
         try:
             if not await self._state.sessions.in_background(session, run):
                 raise Refusal(
                     409, "conflict", "this session has no sandbox now; wait until it runs, or begin a new one."
                 )
         finally:
+            await tasks.cancel()
             for counter, key in counts:
                 take_one(counter, key)
 
@@ -205,6 +214,9 @@ class _Transfer:
     def __init__(self, request: web.Request) -> None:
         self._request = request
         self._gone = Event()
+        # How often the browser was waited for so far, and whether it is now. It may pause a transfer.
+        self._turns = 0
+        self._outside = 0
         self._complaint = b""
         self._outcome: Outcome | None = None
         self._refusal: Refusal | None = None
@@ -214,6 +226,26 @@ class _Transfer:
         self._refusal = Refusal(401, "login", "your login is over.")
         self._gone.set()
 
+    async def give_up(self) -> None:
+        """Abort the transfer when its connection is lost, or its script neither goes on nor ends."""
+        lost, turns = connection_of(self._request).lost, -1
+        while self._outside or self._turns != turns:
+            turns = self._turns
+            if await within(STALLED_SECONDS, lost.wait()):
+                break
+        else:
+            self._refusal = Refusal(502, "sandbox", "the sandbox did not go on with this transfer.")
+        self._gone.set()
+
+    @contextmanager
+    def _browsers_turn(self) -> Iterator[None]:
+        self._outside += 1
+        try:
+            yield
+        finally:
+            self._outside -= 1
+            self._turns += 1
+
     async def read(self) -> bytes | None:
         return None
 
@@ -222,7 +254,8 @@ class _Transfer:
             self._complaint = (self._complaint + data)[-COMPLAINT_BYTES:]
         elif not self._gone.is_set():
             try:
-                await self._report(data)
+                with self._browsers_turn():
+                    await self._report(data)
             except (ConnectionError, RuntimeError):
                 self._gone.set()
             except Refusal as refusal:
@@ -316,6 +349,12 @@ class _Listing(_Transfer):
         self.mark = secrets.token_hex(16)
         self._output = bytearray()
 
+    async def give_up(self) -> None:
+        """Abort it when its connection is lost, or it takes too long."""
+        if not await within(LIST_SECONDS, connection_of(self._request).lost.wait()):
+            self._refusal = Refusal(502, "sandbox", "the sandbox did not list this directory in time.")
+        self._gone.set()
+
     async def _report(self, data: bytes) -> None:
         self._output += data
         if len(self._output) > directories.LONGEST_OUTPUT:
@@ -353,7 +392,8 @@ class _Upload(_Transfer):
         if self._whole:
             return None
         try:
-            data = await self._request.content.readany()
+            with self._browsers_turn():
+                data = await self._request.content.readany()
         except Exception:  # aiohttp raises various exceptions for a body that breaks off
             await self._broken()
         self._bytes += len(data)

@@ -1,12 +1,19 @@
-"""What a sandbox says of a transfer is not believed: programs of its user can write there too."""
+"""What a sandbox says of a transfer is not believed, and it is not waited for without an end."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+import webshim.files
 from sshgate.stream.interfaces import STDOUT, Exited
-from webshim.files import _Download, _Upload
+from sshgate.stream.tasks import Event
+from webshim.files import _Download, _Listing, _Transfer, _Upload
 from webshim.responses import Refusal
 
 NONSENSE = [b"nonsense\n", b"-5\n", b"9" * 30 + b"\n", b"\xb2\n", b"\n", b"n" * 100_000]
@@ -32,3 +39,50 @@ async def test_an_upload_whose_size_is_nonsense_is_refused(output: bytes) -> Non
     with pytest.raises(Refusal) as refused:
         upload.completed()
     assert (refused.value.status, refused.value.code) == (502, "sandbox")
+
+
+TRANSFERS: list[Callable[[web.Request], _Transfer]] = [
+    lambda request: _Download(request, "file"), _Listing, lambda request: _Upload(request, 1000)
+]  # fmt: skip
+
+
+def _request(lost: Event) -> web.Request:
+    request: web.Request = make_mocked_request("GET", "/")
+    request._protocol = SimpleNamespace(lost=lost)  # type: ignore[assignment]
+    return request
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS, ids=["download", "list", "upload"])
+async def test_a_transfer_whose_script_never_ends_is_given_up(
+    transfer: Callable[[web.Request], _Transfer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webshim.files, "STALLED_SECONDS", 0.01)
+    monkeypatch.setattr(webshim.files, "LIST_SECONDS", 0.01)
+    given_up = transfer(_request(Event()))
+    async with asyncio.timeout(5):
+        await asyncio.gather(given_up.give_up(), given_up.wait_closed())
+    with pytest.raises(Refusal) as refused:
+        given_up._check()
+    assert (refused.value.status, refused.value.code) == (502, "sandbox")
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS, ids=["download", "list", "upload"])
+async def test_a_transfer_ends_with_its_connection(transfer: Callable[[web.Request], _Transfer]) -> None:
+    lost = Event()
+    left = transfer(_request(lost))
+    giving_up = asyncio.create_task(left.give_up())
+    lost.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(giving_up, left.wait_closed())
+
+
+async def test_a_browser_may_pause_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for it is not the sandbox's delay."""
+    monkeypatch.setattr(webshim.files, "STALLED_SECONDS", 0.01)
+    download = _Download(_request(Event()), "file")
+    with download._browsers_turn():
+        giving_up = asyncio.create_task(download.give_up())
+        await asyncio.sleep(0.1)
+        assert not giving_up.done()
+    async with asyncio.timeout(5):
+        await giving_up

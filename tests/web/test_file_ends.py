@@ -1,4 +1,4 @@
-"""Uploads that break off on their way: nothing of them has the name that was asked for."""
+"""Transfers that break off on their way: an upload leaves nothing under its name, a script that hangs no place taken."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.rig.gateway import Gateway
 from tests.rig.ssh import Ssh
-from tests.rig.web import Browser, Tab, address, browser, link, section
+from tests.rig.web import Browser, Tab, address, browser, eventually, link, section
+from webshim.files import AT_A_TIME
 
 pytestmark = [pytest.mark.local, pytest.mark.usefixtures("local")]
 
 
 @pytest.fixture(scope="module")
 def gate(make_gateway: MakeGateway) -> Gateway:
-    return make_gateway("local", web=section(upload_bytes="1000000B"))
+    profiles = {"default": {"environment": {"PATH": "/tmp/programs:/usr/bin:/bin"}}}
+    return make_gateway("local", web=section(upload_bytes="1000000B"), profiles=profiles)
 
 
 @pytest.fixture
@@ -101,3 +103,25 @@ async def test_an_upload_that_is_too_large_is_refused_on_its_way_and_leaves_noth
     await tab.type(b"while ls -A | grep -q upload; do sleep 0.05; done; ls -A; echo n''ow\n")
     await tab.see(b"now\r\n")
     assert b"large" not in tab.text
+
+
+async def test_lists_that_hang_keep_no_place_once_the_browser_has_gone(tab: Tab) -> None:
+    """A directory may be on a file system that does not answer; here it is `stat` that does not."""
+    page, files = tab.browser, f"api/sessions/{tab.session}/files?list=1"
+    hangs = "echo begun >>/tmp/begun; exec sleep 1000"
+    await tab.type(f"mkdir /tmp/programs; echo '{hangs}' >/tmp/programs/stat; chmod +x /tmp/programs/stat\n".encode())
+    await tab.type(b"touch one; echo re''ady\n")
+    await tab.see(b"ready\r\n")
+    hanging = [asyncio.create_task(page.ask("GET", files)) for _ in range(AT_A_TIME)]
+    await tab.type(b"until [ \"$(wc -l </tmp/begun)\" = %d ]; do sleep 0.05; done; echo fu''ll\n" % AT_A_TIME)
+    await tab.see(b"full\r\n")
+    assert (await page.ask("GET", files))[0] == 429
+    await tab.type(b"rm /tmp/programs/stat; echo mend''ed\n")
+    await tab.see(b"mended\r\n")
+    for each in hanging:
+        each.cancel()
+
+    async def listed() -> bool:
+        return (await page.ask("GET", files))[0] == 200
+
+    await eventually(listed)
