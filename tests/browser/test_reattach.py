@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from playwright.sync_api import WebSocketRoute
 
 from tests.browser.conftest import Enter, web
 from tests.conftest import MakeGateway
@@ -149,6 +150,51 @@ def test_what_is_typed_before_the_session_is_there_reaches_it(door: Door, visito
     first.type("echo ba''ck\n")
     first.wait_line("back")
     second.verify()
+
+
+def _first_socket_is_lost(tab: Tab) -> None:
+    lost: list[WebSocketRoute] = []
+
+    def answer(route: WebSocketRoute) -> None:
+        if lost:
+            route.connect_to_server()
+        else:
+            lost.append(route)
+            route.close(code=1012)
+
+    tab.page.route_web_socket("**/terminal", answer)
+
+
+def test_what_is_typed_before_the_gateway_answers_is_for_that_session_only(
+    door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    """The first socket is lost: the next one brings it. Who finds the session open elsewhere begins with nothing."""
+    visitor = visitors(door)
+    first = visitor.tab()
+    _first_socket_is_lost(first)
+    first.open(door.link()).page.click("#first-session")
+    first.wait_state("reconnecting")
+    first.type("echo ty''ped ahead\n")
+    first.wait_line("typed ahead")
+    second = visitor.tab()
+    _first_socket_is_lost(second)
+    second.open().wait_state("reconnecting")
+    second.type("echo lo''st\n")
+    second.says("open in another window")
+    second.press("Take over")
+    second.wait_state("connected").run("echo ne''xt", "next")
+    assert "lost" not in second.lines()
+
+
+def test_what_is_free_again_is_attached_again(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """The other window goes; nobody presses a button."""
+    visitor = visitors(door)
+    first = visitor.tab().open(door.link()).new_session()
+    first.run("mark=mine; echo set", "set")
+    second = visitor.tab().open()
+    second.says("open in another window")
+    first.page.close()
+    second.wait_state("connected").run("echo $mark here", "mine here")
 
 
 def test_several_sessions_are_tabs_and_are_listed_again(door: Door, enter: Enter) -> None:

@@ -173,6 +173,14 @@ export function asSentence(text) {
   return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }
 
+/** How a session has ended, as a sentence. @param {{code: number | null, signal: string | null, reason: string | null} | undefined} exit */
+export function ending(exit) {
+  if (exit === undefined) return "The gateway has closed this terminal; how it ended is not known.";
+  if (exit.reason) return asSentence(exit.reason);
+  if (exit.signal) return `Ended by signal ${exit.signal}.`;
+  return exit.code ? `Ended with status ${exit.code}.` : "Ended.";
+}
+
 /** @param {unknown} error */
 export function sentence(error) {
   return error instanceof Refused ? asSentence(error.message) : `The page failed: ${error}`;

@@ -20,9 +20,14 @@ const LOST_SECONDS = 3;
 const SETTLED_SECONDS = 5;
 // Until the session is attached. What accepts a socket may be a gateway, or a balancer, that is just ending.
 const OPENING_SECONDS = 15;
+// A session that was open in another window is tried again once nobody is attached for this time: that window may only
+// be loading again. Each further try waits twice as long.
+const FREE_SECONDS = 5;
+const MOST_TRIES = 5;
 
 /** @type {Record<number, "finished" | "login" | "elsewhere" | "taken">} */
 const ENDS = { 1000: "finished", 4401: "login", 4409: "elsewhere", 4410: "taken" };
+const ELSEWHERE = 4409;
 const RULES_BROKEN = [1008, 1009];
 const NO_SUCH_TICKET = 4404;
 
@@ -58,6 +63,9 @@ export class Connection {
     this._attached = this._silent = this._begun = false;
     this._settled = 0;
     this._retriedTicket = false;
+    /** It is open in another window, which nobody here has taken it from. */
+    this._elsewhere = false;
+    this._free = this._tries = 0;
     /** @type {Promise<{id: string, ticket: string} | null> | null} */
     this._rejoining = null;
     this._wake = new AbortController();
@@ -160,6 +168,26 @@ export class Connection {
     this.send({ type: "ack", offset });
   }
 
+  /**
+   * The gateway has listed the session. It may notice late that the other window, in which it was open, has gone.
+   *
+   * @param {boolean} attached
+   */
+  listed(attached) {
+    if (attached) {
+      clearTimeout(this._free);
+      this._free = 0;
+    } else if (this._elsewhere && this._tries < MOST_TRIES) {
+      this._free ||= setTimeout(() => {
+        this._free = 0;
+        // What nobody looks at stays with whom it is.
+        if (!this._elsewhere || document.hidden) return;
+        this._tries += 1;
+        this.connect();
+      }, FREE_SECONDS * 1000 * 2 ** this._tries);
+    }
+  }
+
   /** For good. */
   close() {
     this._forget();
@@ -170,7 +198,9 @@ export class Connection {
     clearTimeout(this._timer);
     clearTimeout(this._probe);
     clearTimeout(this._settled);
-    this._timer = this._probe = 0;
+    clearTimeout(this._free);
+    this._timer = this._probe = this._free = 0;
+    this._elsewhere = false;
     this._attached = this._silent = this._begun = false;
     this._socket?.drop();
     this._socket = null;
@@ -203,6 +233,7 @@ export class Connection {
         return;
       case "hello":
         this._attached = true;
+        this._tries = 0;
         this._acked = frame.offset;
         this._retriedTicket = false;
         // A gateway that lets go at once must not be asked twice a second.
@@ -220,6 +251,7 @@ export class Connection {
   _closed(code) {
     this._forget();
     const words = this._words;
+    this._elsewhere = code === ELSEWHERE;
     if (code in ENDS) this._listener.staged(ENDS[code], words, 0);
     else if (RULES_BROKEN.includes(code)) this._listener.staged("refused", words, 0);
     else if (code === NO_SUCH_TICKET && !this._retriedTicket) {

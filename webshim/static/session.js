@@ -2,7 +2,7 @@
 
 import { typePasted } from "./agentinput.js";
 import { ring, watch } from "./attention.js";
-import { asSentence, call, ownName, Refused, sentence } from "./api.js";
+import { asSentence, call, ending, ownName, Refused, sentence } from "./api.js";
 import { nearEnd } from "./home.js";
 import { Connection } from "./connection.js";
 import { element } from "./dom.js";
@@ -18,6 +18,8 @@ import { Screen } from "./terminal.js";
 const LONGEST_TITLE = 200;
 // A program that sends titles or progress without end changes its tab this often.
 const PAUSE_MS = 100;
+// What is typed before the gateway has said hello, as a terminal keeps it before a program reads.
+const AHEAD_BYTES = 64 << 10;
 
 /**
  * @typedef {"idle" | "starting" | "connected" | "reconnecting" | "elsewhere" | "ended" | "failed"} State
@@ -86,7 +88,9 @@ export class Session {
     this._bar = new StateBar(this.panel, () => this.screen?.focus());
     /** @type {Connection | null} */
     this._connection = null;
-    /** Typed before there is a line to the gateway. @type {Uint8Array<ArrayBuffer>[]} */
+    /** Whether the gateway has said hello since this page has wanted the session. */
+    this._greeted = false;
+    /** Typed before that, for this session and no other. @type {Uint8Array<ArrayBuffer>[]} */
     this._ahead = [];
     this._timer = this._joining = 0;
     this._backoff = new Backoff();
@@ -137,6 +141,7 @@ export class Session {
 
   /** What changes while it is attached. @param {import("./api.js").Described | undefined} described as the list has it now */
   listed(described) {
+    if (described) this._connection?.listed(described.attached);
     const given = described?.label ?? this.given;
     const near = nearEnd(described?.ends ?? {});
     if (given === this.given && near.words === this.near.words) return;
@@ -263,28 +268,34 @@ export class Session {
       });
     }
     this._connection.connect(how);
-    for (const bytes of this._ahead.splice(0)) this._connection.type(bytes);
   }
 
   _end() {
     clearTimeout(this._joining);
     this._connection?.close();
     this._connection = null;
+    this._forgetTyped();
+  }
+
+  _forgetTyped() {
+    this._greeted = false;
     this._ahead = [];
   }
 
   /** @param {Uint8Array<ArrayBuffer>} bytes */
   _typed(bytes) {
-    const again = this.state === "ended" || this.state === "failed";
-    if (this.state === "connected" || this.state === "starting") this._type(this._page.withHeldKeys(bytes));
-    else if (this.state === "reconnecting") this._bar.warn("Not connected; keys are not sent.");
-    else if (again && bytes.length === 1 && bytes[0] === 13) void this.create();
+    const { state } = this;
+    if (state === "reconnecting" && this._greeted) this._bar.warn("Not connected; keys are not sent.");
+    else if (["connected", "starting", "reconnecting"].includes(state)) this._type(this._page.withHeldKeys(bytes));
+    else if (["ended", "failed"].includes(state) && bytes.length === 1 && bytes[0] === 13) void this.create();
   }
 
   /** @param {Uint8Array<ArrayBuffer>} bytes */
   _type(bytes) {
-    if (this._connection === null) this._ahead.push(bytes);
-    else this._connection.type(bytes);
+    if (this._greeted) return this._connection?.type(bytes);
+    const kept = this._ahead.reduce((sum, { length }) => sum + length, bytes.length);
+    if (kept <= AHEAD_BYTES) this._ahead.push(bytes);
+    else complain("This is not sent: the terminal is not connected yet.");
   }
 
   /** @param {string} title */
@@ -307,6 +318,8 @@ export class Session {
   _control(frame) {
     switch (frame.type) {
       case "hello":
+        this._greeted = true;
+        for (const bytes of this._ahead.splice(0)) this._connection?.type(bytes);
         this.profile = frame.profile;
         this.name = frame.name;
         this.held = frame.held ?? this.held;
@@ -358,14 +371,9 @@ export class Session {
   /** @param {string} state */
   _running(state) {
     if (state === "ended") return; // its `exit` comes
-    if (state === "running") {
-      this._bar.hide();
-      this._become("connected");
-    } else {
-      // The progress itself stands in the terminal, as over ssh.
-      this._bar.hide();
-      this._become("starting");
-    }
+    // The progress of a start stands in the terminal, as over ssh.
+    this._bar.hide();
+    this._become(state === "running" ? "connected" : "starting");
   }
 
   /**
@@ -399,12 +407,11 @@ export class Session {
         this._finished();
         return;
       case "elsewhere":
-        this._become("elsewhere");
-        this._bar.show("This terminal is open in another window.", [takeOver]);
-        return;
       case "taken":
+        this._forgetTyped();
         this._become("elsewhere");
-        this._bar.show("Another window has taken over this terminal.", [{ ...takeOver, label: "Take it back" }]);
+        if (stage === "elsewhere") this._bar.show("This terminal is open in another window.", [takeOver]);
+        else this._bar.show("Another window has taken over this terminal.", [{ ...takeOver, label: "Take it back" }]);
         return;
       case "login":
         this._page.login();
@@ -458,11 +465,14 @@ export class Session {
     if (error instanceof Refused && error.passing && this.held) {
       // It goes on, and the gateway may be starting.
       const seconds = this._backoff.take();
-      this._joining = setTimeout(() => void this.create(), seconds * 1000);
+      const again = () => {
+        const ahead = this._ahead;
+        void this.create();
+        this._ahead = ahead; // it joins the same one
+      };
+      this._joining = setTimeout(again, seconds * 1000);
       this._become("reconnecting");
-      const now = { label: "Now", act: () => void this.create() };
-      this._bar.show(`${sentence(error)} Trying again in`, [now], { seconds: Math.ceil(seconds) });
-      return;
+      return this._bar.show(`${sentence(error)} Trying again in`, [{ label: "Now", act: again }], { seconds: Math.ceil(seconds) });
     }
     if (error instanceof Refused && error.status === 404) this.held = null; // what it was to join is gone
     this._notStarted(sentence(error));
@@ -486,12 +496,4 @@ export class Session {
     this.panel.dataset["state"] = state;
     this._page.changed(this);
   }
-}
-
-/** @param {{code: number | null, signal: string | null, reason: string | null} | undefined} exit */
-function ending(exit) {
-  if (exit === undefined) return "The gateway has closed this terminal; how it ended is not known.";
-  if (exit.reason) return asSentence(exit.reason);
-  if (exit.signal) return `Ended by signal ${exit.signal}.`;
-  return exit.code ? `Ended with status ${exit.code}.` : "Ended.";
 }
