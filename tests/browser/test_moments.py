@@ -220,3 +220,30 @@ def test_a_tab_goes_although_its_end_was_not_known_at_first(door: Door, enter: E
     with other.page.expect_response("**/api/held-sessions"):
         tab.page.evaluate("() => fetch(`api/sessions/${sshgate.shown.id}`, {method: 'DELETE'})")
     until(lambda: other.page.locator("#tabs .tab").count() == 1, PATIENCE, "one tab less")
+
+
+def test_a_tab_goes_although_its_end_takes_long(door: Door, enter: Enter) -> None:
+    """It is held at both looks that follow its being unlisted; a later one finds that it has ended."""
+    tab = enter(door)
+    tab.new_session().prompt()
+    other = Tab(tab.page.context.new_page(), tab.address).open()
+    other.page.locator("#tabs .tab").nth(1).wait_for()
+    other.page.locator("#tabs .tab button").first.click()
+    other.says("open in another window")
+    before = tab.page.evaluate("() => fetch('api/held-sessions').then((found) => found.json())")
+    looks: list[Route] = []
+
+    def hold(route: Route) -> None:
+        looks.append(route)
+        route.fulfill(json=before) if len(looks) <= 2 else route.continue_()
+
+    other.page.route("**/api/held-sessions", hold)
+    tab.page.evaluate("() => fetch(`api/sessions/${sshgate.shown.id}`, {method: 'DELETE'})")
+    until(lambda: other.page.evaluate("1") and len(looks) == 2, PATIENCE, "two looks")
+    assert other.page.locator("#tabs .tab").count() == 2
+    other.page.evaluate("""() => {
+      const now = Date.now.bind(Date);
+      Date.now = () => now() + 20_000;
+      dispatchEvent(new Event("focus"));
+    }""")
+    until(lambda: other.page.locator("#tabs .tab").count() == 1, PATIENCE, "one tab less")

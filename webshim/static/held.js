@@ -31,6 +31,9 @@ const PLACES_KEY = "sshgate.places";
 const LEFT_KEY = "sshgate.left";
 const LOOK_MS = 5000;
 const ENDING_MS = 3000;
+// What a sandbox still holds is asked about again after 15 s, and each time later: an end may take long.
+const AGAIN_MS = 15_000;
+const LONGEST_AGAIN_MS = 5 * 60_000;
 
 /**
  * The page goes: remember where the sessions of its tabs are held.
@@ -136,6 +139,21 @@ export class HeldList {
     this._asking = false;
     /** @type {(() => Promise<void>) | null} what was asked for meanwhile */
     this._missed = null;
+    /** When those that a sandbox still holds are asked about again. @type {WeakMap<Session, {at: number, wait: number}>} */
+    this._kept = new WeakMap();
+  }
+
+  /** @param {Session} session */
+  _due(session) {
+    // What this gateway has never known was asked about when the page began.
+    if (session.id === null && !this._kept.has(session)) this._keep(session);
+    return (this._kept.get(session)?.at ?? 0) <= Date.now();
+  }
+
+  /** @param {Session} session */
+  _keep(session) {
+    const wait = Math.min(2 * (this._kept.get(session)?.wait ?? AGAIN_MS / 2), LONGEST_AGAIN_MS);
+    this._kept.set(session, { at: Date.now() + wait, wait });
   }
 
   /**
@@ -147,6 +165,7 @@ export class HeldList {
    * @param {(session: Session) => void} drop
    */
   async forsake(unlisted, still, drop) {
+    unlisted = unlisted.filter((session) => this._due(session));
     if (unlisted.length === 0) return;
     if (this._asking) {
       this._missed = () => this.forsake(unlisted.filter(still), still, drop);
@@ -166,7 +185,10 @@ export class HeldList {
       looks += 1;
       if (looks === 2) break;
     }
-    if (looks === 2) for (const session of unlisted.filter(still)) session.id = null;
+    for (const session of looks === 2 ? unlisted.filter(still) : []) {
+      session.id = null;
+      this._keep(session);
+    }
     this._asking = false;
     const missed = this._missed;
     this._missed = null;

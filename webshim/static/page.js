@@ -145,15 +145,16 @@ class Page {
       if (described) session.adopt(described);
     }
     this._listed = [...alive.values()];
-    const unlisted = [...this.sessions.values()].filter((session) => this._unlisted(session) && session.id !== shown);
+    const unlisted = [...this.sessions.values()].filter((session) => this._unlisted(session) && (session.id === null || session.id !== shown));
     void this._held.forsake(unlisted, (session) => this._unlisted(session), (session) => this._drop(session));
     this._home.show(sessions, (id) => [...this.sessions.values()].some((session) => session.id === id));
     for (const described of sessions) this._attend(described);
   }
 
-  /** A tab that is not attached, whose id this gateway does not have. @param {Session} session */
-  _unlisted({ panel, state, id }) {
-    return this.sessions.has(panel) && state === "idle" && id !== null && !this._listed.some((one) => one.id === id);
+  /** A tab that is not attached, whose session this gateway does not have. @param {Session} session */
+  _unlisted({ panel, state, id, held }) {
+    const idle = this.sessions.has(panel) && state === "idle" && (id !== null || held !== null);
+    return idle && !this._listed.some((one) => one.id === id);
   }
 
   /** A session's program has called while nobody was attached. @param {import("./api.js").Described} described */
