@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from tests.browser.conftest import web
 from tests.conftest import MakeGateway
 from tests.rig.browser import Door, Visitor
@@ -70,3 +72,33 @@ def test_a_refusal_is_a_sentence_with_a_way_on(
     tab.wait_state("ended").press("Close")
     tab.wait_state("failed").press("Try again")
     tab.wait_state("connected").run("echo on", "on")
+
+
+BLOCKED = """for (const area of ["sessionStorage", "localStorage"]) {
+  Object.defineProperty(globalThis, area, {get: () => { throw new DOMException("blocked", "SecurityError"); }});
+}"""
+FULL = 'Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };'
+
+
+@pytest.mark.parametrize("storage", [BLOCKED, FULL], ids=["blocked", "full"])
+def test_a_browser_that_keeps_nothing_has_a_whole_page(
+    storage: str, door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    """What is left running gets no tab again, and a setting holds, as long as the page is there; a reload works."""
+    tab = visitors(door).tab()
+    tab.page.add_init_script(storage)
+    tab.open(door.link()).new_session().prompt()
+    tab.page.locator("#tabs [role=tab]").press("Delete")
+    tab.page.get_by_role("button", name="Leave it running").click()
+    row = tab.page.locator("#running").get_by_text("Open", exact=True)
+    row.wait_for()
+    with tab.page.expect_response("**/api/sessions"):
+        tab.page.evaluate("() => dispatchEvent(new Event('focus'))")
+    assert tab.sessions() == []
+    row.click()
+    tab.wait_state("connected")
+    tab.page.click("#menu-button")
+    tab.page.check("[name=theme][value=light]")
+    tab.page.locator("html[data-theme=light]").wait_for(state="attached")
+    tab.page.reload()
+    tab.wait_state("connected").run("echo ag''ain", "again")

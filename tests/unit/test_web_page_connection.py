@@ -12,7 +12,7 @@ import pytest
 
 from webshim.pages import STATIC
 
-MODULES = ["connection.js", "api.js", "socket.js", "tabid.js"]
+MODULES = ["connection.js", "api.js", "socket.js", "storage.js", "tabid.js"]
 # The browser's part.
 BROWSER = """
 globalThis.document = Object.assign(new EventTarget(), { baseURI: "http://gateway/" });

@@ -2,6 +2,7 @@
 
 import { notify } from "./notices.js";
 import { settings } from "./settings.js";
+import { read, write } from "./storage.js";
 
 // A program that calls without end is noticed this often.
 const PAUSE_MS = 5000;
@@ -89,12 +90,12 @@ export function showOnDesktop(id, title, text, open) {
 }
 
 function offer() {
-  if (localStorage.getItem(ASKED_KEY)) return;
+  if (read("localStorage", ASKED_KEY)) return;
   if (!watched()) {
     window.addEventListener("focus", offer, { once: true });
     return;
   }
-  localStorage.setItem(ASKED_KEY, "asked");
+  write("localStorage", ASKED_KEY, "asked");
   const act = () => void Notification.requestPermission();
   notify("A program calls for attention. Show this on the desktop while you look elsewhere?", { label: "Allow", act });
 }

@@ -4,6 +4,7 @@ import { call, ownName, Refused, sentence } from "./api.js";
 import { since } from "./home.js";
 import { byId, element } from "./dom.js";
 import { complain } from "./notices.js";
+import { readValue, write } from "./storage.js";
 
 /**
  * @typedef {import("./session.js").Session} Session
@@ -44,7 +45,7 @@ const LONGEST_AGAIN_MS = 5 * 60_000;
 export function rememberPlaces(user, sessions) {
   const places = [...sessions].filter(({ state, name, held }) => !["ended", "failed"].includes(state) && name && held?.name);
   const kept = places.map(({ id, profile, name, held, title }) => ({ id, profile, name, held, title }));
-  sessionStorage.setItem(PLACES_KEY, JSON.stringify({ user, kept }));
+  write("sessionStorage", PLACES_KEY, JSON.stringify({ user, kept }));
 }
 
 /**
@@ -57,9 +58,9 @@ export function rememberPlaces(user, sessions) {
 export async function recallPlaces(user, known) {
   const unknown = (/** @type {Place} */ { name, held }) => !known(name, held.name);
   try {
-    /** @type {{user: string, kept: Place[]}} */
-    const last = JSON.parse(sessionStorage.getItem(PLACES_KEY) ?? "{}");
-    if (last.user !== user) return [];
+    /** @type {{user: string, kept: Place[]} | null} */
+    const last = readValue("sessionStorage", PLACES_KEY);
+    if (last?.user !== user) return [];
     const places = last.kept.filter(unknown);
     // A sandbox may not answer; the others' tabs need not wait for it.
     const late = new Promise((late) => setTimeout(late, LOOK_MS, places));
@@ -95,7 +96,7 @@ export function isLeft(id) {
  */
 export function setLeft(id, away) {
   const others = left().filter((one) => one !== id);
-  sessionStorage.setItem(LEFT_KEY, JSON.stringify(away ? [...others, id] : others));
+  write("sessionStorage", LEFT_KEY, JSON.stringify(away ? [...others, id] : others));
 }
 
 /**
@@ -121,11 +122,7 @@ export async function endHeld(sandbox, name) {
 
 /** @returns {string[]} */
 function left() {
-  try {
-    return JSON.parse(sessionStorage.getItem(LEFT_KEY) ?? "[]");
-  } catch {
-    return [];
-  }
+  return readValue("sessionStorage", LEFT_KEY) ?? [];
 }
 
 export class HeldList {

@@ -1,6 +1,7 @@
 /** What a tab shows: up to four terminals, beside and below one another, of which one has the focus. */
 
 import { element, iconButton } from "./dom.js";
+import { readValue, write } from "./storage.js";
 
 export const MOST = 4;
 const SAVED_KEY = "sshgate.layouts";
@@ -422,15 +423,11 @@ export class Layouts {
 
   /** The page goes. */
   remember() {
-    sessionStorage.setItem(SAVED_KEY, JSON.stringify([...this.all.values()].flatMap(({ saved }) => saved ?? [])));
+    write("sessionStorage", SAVED_KEY, JSON.stringify([...this.all.values()].flatMap(({ saved }) => saved ?? [])));
   }
 }
 
 /** @returns {Tree[]} */
 function recall() {
-  try {
-    return JSON.parse(sessionStorage.getItem(SAVED_KEY) ?? "[]");
-  } catch {
-    return [];
-  }
+  return readValue("sessionStorage", SAVED_KEY) ?? [];
 }

@@ -20,6 +20,7 @@ import { complain } from "./notices.js";
 import { followRoutes, leadsTo, readRoute, writeRoute } from "./route.js";
 import { Session } from "./session.js";
 import { applyTheme } from "./settings.js";
+import { read, write } from "./storage.js";
 import { leaveTab } from "./tabid.js";
 import { Tabs } from "./tabs.js";
 import { typeface } from "./themes.js";
@@ -128,7 +129,7 @@ class Page {
   _take(listed) {
     const sessions = listed.filter(({ id }) => !this._done.has(id));
     const known = new Set([...this.sessions.values()].map(({ id }) => id));
-    const shown = sessionStorage.getItem(SHOWN_KEY);
+    const shown = read("sessionStorage", SHOWN_KEY);
     for (const described of sessions) {
       const { id, state, name, held } = described;
       const wanted = !isLeft(id) && (state !== "ended" || id === shown);
@@ -215,7 +216,7 @@ class Page {
   /** Show what the address leads to, what was shown before a reload, or the first one. What this gateway does not know is joined when it is shown. */
   async restore() {
     const { user } = this._me;
-    const shown = sessionStorage.getItem(SHOWN_KEY);
+    const shown = read("sessionStorage", SHOWN_KEY);
     const route = readRoute();
     let last = [...this.sessions.values()].find(({ id }) => id === shown);
     if (last && (!route || leadsTo(route, last))) this._layouts.select(last);
@@ -382,7 +383,7 @@ class Page {
   }
 
   _remember() {
-    if (this.shown?.id) sessionStorage.setItem(SHOWN_KEY, this.shown.id);
+    if (this.shown?.id) write("sessionStorage", SHOWN_KEY, this.shown.id);
     writeRoute(this.shown, this.sessions.values());
   }
 

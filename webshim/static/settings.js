@@ -1,5 +1,6 @@
 /** What a person has chosen for this browser: kept in localStorage, reported to each listener. */
 
+import { readValue, write } from "./storage.js";
 import { PALETTES, paletteColours } from "./themes.js";
 
 /**
@@ -62,11 +63,7 @@ export function settings() {
 /** @param {Partial<Settings>} wanted */
 export function change(wanted) {
   current = valid({ ...current, ...wanted });
-  try {
-    localStorage.setItem(KEY, JSON.stringify(current));
-  } catch {
-    // Storage is off or full: the choice holds for this page.
-  }
+  write("localStorage", KEY, JSON.stringify(current));
   changes.dispatchEvent(new Event("change"));
 }
 
@@ -108,11 +105,7 @@ export function applyTheme() {
 
 /** @returns {Settings} */
 function load() {
-  try {
-    return valid(JSON.parse(localStorage.getItem(KEY) ?? "{}"));
-  } catch {
-    return valid({});
-  }
+  return valid(readValue("localStorage", KEY) ?? {});
 }
 
 /** What was kept may be from another version, or by another hand. @param {Record<string, unknown>} read @returns {Settings} */

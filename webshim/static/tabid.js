@@ -1,5 +1,7 @@
 /** A name for this browser tab: the server gives the same tab its session back without asking. */
 
+import { read, write } from "./storage.js";
+
 const KEY = "sshgate.tab";
 // Written as the page goes. "Duplicate tab" copies the storage of a page that is still there.
 const LEFT = "sshgate.tab.left";
@@ -9,43 +11,21 @@ const WAIT_MS = 2000;
 export const tabId = claim();
 
 async function claim() {
-  const left = take(LEFT) !== null;
-  const kept = read(KEY);
+  const left = read("sessionStorage", LEFT) !== null;
+  if (left) write("sessionStorage", LEFT, null);
+  const kept = read("sessionStorage", KEY);
   // The page before a reload may hold its lock for a moment longer. Otherwise the lock shows which of two has the name.
   if (kept !== null && (await lock(kept, left))) return kept;
   const fresh = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   await lock(fresh, false);
-  try {
-    sessionStorage.setItem(KEY, fresh);
-  } catch {
-    // Without storage a reload is another tab.
-  }
+  // Without storage a reload is another tab.
+  write("sessionStorage", KEY, fresh);
   return fresh;
 }
 
 /** The page goes; the next page in this browser tab may have its name. */
 export function leaveTab() {
-  try {
-    sessionStorage.setItem(LEFT, "yes");
-  } catch {
-    // Without storage there is no name to leave.
-  }
-}
-
-/** @param {string} key */
-function read(key) {
-  try {
-    return sessionStorage.getItem(key);
-  } catch {
-    return null;
-  }
-}
-
-/** @param {string} key */
-function take(key) {
-  const found = read(key);
-  if (found !== null) sessionStorage.removeItem(key);
-  return found;
+  write("sessionStorage", LEFT, "yes");
 }
 
 /**

@@ -8,6 +8,7 @@ import { Playback } from "./playback.js";
 import { applyTheme, settings } from "./settings.js";
 import { Backoff, Socket, Typing } from "./socket.js";
 import { StateBar } from "./statebar.js";
+import { read, write } from "./storage.js";
 import { Screen } from "./terminal.js";
 import { typeface } from "./themes.js";
 
@@ -170,12 +171,8 @@ class Watching {
 function secret() {
   const { watchSecret } = /** @type {{watchSecret?: string | null}} */ (globalThis);
   Object.assign(globalThis, { watchSecret: null });
-  try {
-    if (watchSecret) sessionStorage.setItem(KEY, watchSecret);
-    return watchSecret ?? sessionStorage.getItem(KEY);
-  } catch {
-    return watchSecret ?? null;
-  }
+  if (watchSecret) write("sessionStorage", KEY, watchSecret);
+  return read("sessionStorage", KEY);
 }
 
 applyTheme();
