@@ -36,9 +36,8 @@ _OTHER_STYLES = re.compile(rf' *<link rel="stylesheet" href="(?!{STYLE}")[^"]+">
 # This tag is replaced by one for each module that its own imports, so that they are requested all at once.
 _PRELOAD = re.compile(r'<link rel="modulepreload" href="([^"]+)">')
 # What is written for the readers of our own modules and styles is not sent.
-_COMMENT = re.compile(
-    rb"^[ \t]*(?:/\*(?:(?!\*/).)*\*/|//[^\n]*)[ \t]*\n|^[ \t]+|^\n|/\*\* @[^*\n]*\*/ ?", re.MULTILINE | re.DOTALL
-)
+_COMMENT = re.compile(rb"^[ \t]*(?:/\*(?:(?!\*/).)*\*/|//[^\n]*)[ \t]*\n|/\*\* @[^*\n]*\*/ ?", re.MULTILINE | re.DOTALL)
+_INDENT = re.compile(rb"^[ \t]+|^\n", re.MULTILINE)
 _TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -71,7 +70,7 @@ class _Part:
     def read(cls, path: Path, own: bool) -> _Part:
         content = path.read_bytes()
         if own and path.suffix in (".js", ".css"):
-            content = _COMMENT.sub(b"", content)
+            content = _INDENT.sub(b"", _COMMENT.sub(b"", content))
         return cls.of(content, path.name)
 
 
@@ -84,20 +83,21 @@ class Pages:
             for path in sorted(root.rglob("*"))
             if path.is_file() and not path.name.startswith(".") and path.suffix not in (".py", ".pyc")
         }
-        self._bundle()
+        self._bundle(root)
         tags = "".join(f"{name} {part.tag} " for name, part in self._parts.items())
         self.version = hashlib.sha256(tags.encode()).hexdigest()[:16]
         """A hash over all files. They refer to each other, so a page must never load files of two versions."""
         self._policy = CONTENT_SECURITY_POLICY
         self._pages = {name: self._page(name) for name in (INDEX, WATCH)}
 
-    def _bundle(self) -> None:
+    def _bundle(self, root: Path) -> None:
         """Replace the modules of the pages by one each, and their styles by one."""
-        texts = {name: part.content.decode() for name, part in self._parts.items() if re.fullmatch(r"\w+\.js", name)}
-        texts.pop(BOOT, None)
+        names = [name for name in self._parts if re.fullmatch(r"\w+\.js", name) and name != BOOT]
+        # Their indentation shows what is within a function.
+        texts = {name: _COMMENT.sub(b"", (root / name).read_bytes()).decode() for name in names}
         for entry in ENTRIES:
             if entry in texts:
-                self._parts[entry] = _Part.of(bundle(entry, texts).encode(), entry)
+                self._parts[entry] = _Part.of(_INDENT.sub(b"", bundle(entry, texts).encode()), entry)
         for name in texts.keys() - set(ENTRIES):
             del self._parts[name]
         if styles := [self._parts.pop(name).content for name in STYLES if name in self._parts]:

@@ -178,7 +178,10 @@ class WebServer:
         """
         signer = await asyncio.to_thread(load_signer, self._web.secret)
         secret = _proxy_secret(self._web)
-        pages = await asyncio.to_thread(Pages)
+        try:
+            pages = await asyncio.to_thread(Pages)
+        except ValueError as error:
+            raise ConfigError([f"the page of this installation cannot be served: {error}."]) from error
         await self._ledger.refresh()
         self._reload_tls()
         wanted = self._web.listen

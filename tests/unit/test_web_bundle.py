@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import webshim.server
+from sshgate.errors import ConfigError
+from tests.unit.test_web_connection import opened
 from webshim.bundle import bundle
+from webshim.pages import Pages
 
 ENTRY = """import { Terminal } from "./vendor/xterm.js";
 import { first, second as other } from "./both.js";
@@ -71,8 +75,51 @@ def test_what_a_bundle_does_not_know_is_refused(line: str) -> None:
         bundle("odd.js", {"odd.js": f"const first = 1;\n{line}\n", "both.js": BOTH})
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('import { first, third } from "./both.js";', "odd.js imports third, which both.js does not export"),
+        ('import { third as other } from "./both.js";', "odd.js imports third, which both.js does not export"),
+        ("const text = await fetch(url);", "odd.js awaits outside of a function, which cannot be bundled: const text"),
+        ("try {\n  await fetch(url);\n} catch {}", "which cannot be bundled: await fetch(url);"),
+        ("if (url) {\n  one();\n} else {\n  await fetch(url);\n}", "which cannot be bundled: await fetch(url);"),
+        ("async function one() {\n  await two();\n}\nawait one();", "which cannot be bundled: await one();"),
+    ],
+)
+def test_what_only_a_browser_would_refuse_is_refused(text: str, reason: str) -> None:
+    """As one script it would be an error of its syntax, or a name without a value when it is first used."""
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        bundle("odd.js", {"odd.js": text + "\n", "both.js": BOTH})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "const one = async () => {\n  if (url) {\n    await two();\n  } else {\n    await three();\n  }\n};",
+        "const one = async (\n  url,\n) => {\n  await two();\n};",
+        "button.addEventListener(kind, async () => void (await one()));",
+        "export class One {\n  async two() {\n    const three =\n      await four();\n  }\n}",
+    ],
+)
+def test_what_a_function_awaits_is_taken(text: str) -> None:
+    assert "await" in bundle("entry.js", {"entry.js": text + "\n"})
+
+
 def test_modules_that_import_each_other_are_refused() -> None:
     """A browser would take them, in an order that few would guess."""
     one, two = ('import { two } from "./two.js";\n', 'import { one } from "./one.js";\n')
     with pytest.raises(ValueError, match=r"modules import each other: .*one\.js"):
         bundle("one.js", {"one.js": one, "two.js": two})
+
+
+async def test_a_gateway_with_a_page_that_no_browser_takes_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a sentence for the operator."""
+    static = tmp_path / "static"
+    static.mkdir()
+    (static / "page.js").write_text("/** Comments are not sent. */\ntry {\n  await one();\n} catch {}\n")
+    monkeypatch.setattr(webshim.server, "Pages", lambda: Pages(static))
+    with pytest.raises(ConfigError, match=r"page of this installation .*page\.js awaits outside of a function"):
+        async with opened(tmp_path):
+            pass
