@@ -103,6 +103,10 @@ def test_a_key_of_the_page_is_the_one_with_its_bracket(door: Door, enter: Enter)
         _press(tab, key, code, CONTROL | SHIFT)
         expect(selected.nth(at)).to_have_attribute("aria-selected", "true")
         assert tab.page.evaluate("() => document.activeElement.matches('textarea')"), key
+    # Bépo has letters where brackets are; these keys every layout has.
+    for key, at in (("PageUp", 0), ("PageDown", 1)):
+        tab.page.keyboard.press(f"Control+Shift+{key}")
+        expect(selected.nth(at)).to_have_attribute("aria-selected", "true")
     _press(tab, "[", "KeyF", CONTROL | SHIFT)
     tab.page.locator(".search input:focus").wait_for()
 

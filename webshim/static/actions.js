@@ -40,6 +40,7 @@ const FIREFOX = !MAC && navigator.userAgent.includes("Firefox");
  * @property {(page: Hands) => unknown} [enabled] whether it is of use now
  * @property {string} [key] that does it everywhere: Ctrl+Shift, which terminals have always left free
  * @property {string} [mac] another one, on a Mac
+ * @property {string} [also] another one that every layout has
  * @property {string} [shows] a key that others see to: the browser, or keys.js
  * @property {string} [icon]
  * @property {number} [menu] its group in the menu of a terminal
@@ -105,8 +106,8 @@ const ACTIONS = [
   { name: "save-page", title: "Save with colours", menu: 4, enabled: terminal, run: save("html") },
   { name: "create", title: "New terminal", key: "Ctrl+Shift+Enter", icon: "plus", run: (page) => page.create() },
   { name: "choose", title: "New terminal with a profile or a name", icon: "down", run: (page) => page.choose() },
-  { name: "previous", title: "Previous tab", key: "Ctrl+Shift+[", enabled: (page) => page.tabs().length, run: (page) => page.turn(-1) },
-  { name: "next", title: "Next tab", key: "Ctrl+Shift+]", enabled: (page) => page.tabs().length, run: (page) => page.turn(1) },
+  { name: "previous", title: "Previous tab", key: "Ctrl+Shift+[", also: "Ctrl+Shift+PageUp", enabled: (page) => page.tabs().length, run: (page) => page.turn(-1) },
+  { name: "next", title: "Next tab", key: "Ctrl+Shift+]", also: "Ctrl+Shift+PageDown", enabled: (page) => page.tabs().length, run: (page) => page.turn(1) },
   { name: "leave", title: "Leave the terminal", key: "Ctrl+Shift+E", run: (page) => page.leave() },
   { name: "right", title: "Another terminal of this sandbox, beside", key: "Ctrl+Shift+D", icon: "right", enabled: connected, run: (page) => page.split(true) },
   { name: "below", title: "Another terminal of this sandbox, below", key: "Ctrl+Shift+O", icon: "below", enabled: connected, run: (page) => page.split(false) },
@@ -185,7 +186,7 @@ export function actionOf(event) {
   const { ctrlKey, altKey, shiftKey, metaKey } = event;
   const held = [ctrlKey && "Ctrl+", altKey && "Alt+", shiftKey && "Shift+", metaKey && "⌘"].filter(Boolean).join("");
   const pressed = held + keyName(event);
-  return ACTIONS.find(({ key, mac }) => pressed === key || (MAC && pressed === mac));
+  return ACTIONS.find(({ key, also, mac }) => [key, also, MAC && mac].includes(pressed));
 }
 
 /**
