@@ -130,6 +130,51 @@ def test_an_api_that_hangs_leaves_words_and_a_button(door: Door, visitors: Calla
     tab.page.locator("#login:visible").wait_for()
 
 
+@pytest.mark.parametrize("part", ["page.js", "addon-fit.js", "page.css"])
+def test_any_part_that_stalls_leaves_words_and_a_button(
+    part: str, door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    """Neither does it arrive nor fail: no browser draws a page whose style it still waits for."""
+    tab = visitors(door).tab(NOT_LOGGED_IN)
+    stalled: list[Route] = []
+    tab.page.route(f"**/{part}", stalled.append)
+    tab.page.goto(door.address, wait_until="commit")
+    tab.page.wait_for_function(WORDS_AND_A_BUTTON)
+    assert stalled
+    tab.page.unroute(f"**/{part}")
+    tab.page.locator("#loading").get_by_role("button").click()
+    tab.page.locator("#login:visible").wait_for()
+
+
+def test_a_style_that_stalls_once_is_requested_again(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """The page comes by itself."""
+    tab = visitors(door).tab(NOT_LOGGED_IN)
+    tab.page.route("**/page.css", lambda route: None, times=1)
+    tab.page.goto(door.address, wait_until="commit")
+    tab.page.locator("#login:visible").wait_for()
+
+
+def test_lists_that_stall_are_missed_in_words(door: Door, enter: Enter) -> None:
+    """The list of terminals as the page begins; that of files, by its style; matches, by the add-on for search."""
+    tab = enter(door)
+    sessions, style = Gate(tab, "**/api/sessions"), Gate(tab, "**/files.css")
+    search = Gate(tab, "**/addon-search.js")
+    tab.page.reload()
+    tab.notice("takes long to list")
+    sessions.open()
+    tab.wait_state("connected")
+    tab.page.keyboard.press("Control+Shift+X")
+    tab.notice("list of files did not arrive")
+    style.open()
+    tab.page.locator(".notice", has_text="list of files").get_by_role("button", name="Try again").click()
+    tab.page.locator("#files:visible").wait_for()
+    tab.page.locator(".xterm:visible").click()
+    tab.search("echo")
+    tab.page.locator(".search", has_text="did not load").wait_for()
+    search.open()
+    tab.page.locator(".search", has_text=re.compile(r"none|\d of \d")).wait_for()
+
+
 def _answered_before_its_modules(tab: Tab) -> Gate:
     """The page has its first answers; its modules come once the gate is opened."""
     gate = Gate(tab, "**/page.js")

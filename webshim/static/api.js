@@ -33,6 +33,8 @@
  */
 
 const LONGEST_MS = 30_000;
+// After this time a person wants to know what is waited for.
+export const LATE_MS = 8000;
 // What the page cannot begin without is requested again after 0.5, 2 and 8 s.
 const AGAIN_MS = 500;
 const AGAIN_UNTIL_MS = 10_000;
@@ -112,6 +114,18 @@ async function early(path) {
   // All are of one moment and one user, or none is used.
   if (!good) answers.clear();
   return good ? found : null;
+}
+
+/**
+ * A part of the page that is fetched when it is first wanted.
+ *
+ * @template T
+ * @param {Promise<T>} part
+ * @returns {Promise<T | null>} null where it does not arrive, or not soon; it may be there later
+ */
+export function soon(part) {
+  const late = new Promise((go) => setTimeout(go, LATE_MS, null));
+  return Promise.race([part.catch(() => null), late]);
 }
 
 /**

@@ -4,6 +4,8 @@
  */
 (() => {
   const WAITS_MS = [500, 2000];
+  // Nothing is drawn before the styles of index.html are there; one that is added later keeps nothing from being drawn.
+  const STALLED_MS = 8000;
   const [, kind, secret] = /^#(login|watch)=(.+)$/.exec(location.hash) ?? [];
   if (secret) history.replaceState(null, "", location.pathname + location.search);
   const page = new URL(document.currentScript?.dataset["page"] ?? "", document.baseURI).href;
@@ -58,6 +60,7 @@
         if (arrived.get(link) === false) reject(new Error(link.href));
         link.addEventListener("load", resolve);
         link.addEventListener("error", reject);
+        if (!attempt) setTimeout(reject, STALLED_MS);
       });
     });
 

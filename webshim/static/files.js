@@ -200,7 +200,8 @@ export async function toggleFiles(shown) {
     panel = await opening;
   } catch {
     opening = undefined;
-    complain("The list of files did not arrive. Try again.");
+    const again = { label: "Try again", act: () => void toggleFiles(shown) };
+    notify("The list of files did not arrive.", again, "bad");
     return;
   }
   panel.toggle();

@@ -1,7 +1,7 @@
 /** The list of files at the side: the folder that the shown terminal is in, or another one of its sandbox. */
 
 import { typePath } from "./agentinput.js";
-import { call, Refused, sentence } from "./api.js";
+import { call, LATE_MS, Refused, sentence } from "./api.js";
 import { announce, byId, element, icon, iconButton } from "./dom.js";
 import { amount, download } from "./files.js";
 import { complain, notify } from "./notices.js";
@@ -39,8 +39,10 @@ const covers = matchMedia("(max-width: 760px)");
 export async function openable(shown) {
   const style = element("link", { rel: "stylesheet", href: new URL("files.css", import.meta.url).href });
   await new Promise((there, lost) => {
-    style.addEventListener("load", there);
-    style.addEventListener("error", () => (style.remove(), lost(new Error("files.css"))));
+    const fail = () => (style.remove(), lost(new Error("files.css")));
+    const late = setTimeout(fail, LATE_MS);
+    style.addEventListener("load", () => (clearTimeout(late), there(null)));
+    style.addEventListener("error", fail);
     document.head.append(style);
   });
   return new FilesPanel(shown);

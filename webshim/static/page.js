@@ -2,7 +2,7 @@
 
 import { bindButtons, bindMenu, fillKeys, keyed, refreshButtons } from "./actions.js";
 import { typeDropped } from "./agentinput.js";
-import { call, ownName, persistently, sentence } from "./api.js";
+import { call, LATE_MS, ownName, persistently, sentence } from "./api.js";
 import { markIcon, showOnDesktop, watched } from "./attention.js";
 import { askForPath, askForSession, askToClose } from "./dialogs.js";
 import { byId } from "./dom.js";
@@ -16,7 +16,7 @@ import { takePageKeys } from "./keys.js";
 import { Layouts, MOST } from "./layout.js";
 import { askAboutPort } from "./links.js";
 import { describeUser, followLoginLinks, loggedIn, takeTicket } from "./login.js";
-import { complain } from "./notices.js";
+import { complain, notify } from "./notices.js";
 import { followRoutes, leadsTo, readRoute, writeRoute } from "./route.js";
 import { Session } from "./session.js";
 import { applyTheme } from "./settings.js";
@@ -482,7 +482,9 @@ async function begin(ticket) {
   byId("loading").hidden = true;
   byId("frame").hidden = false;
   const page = new Page(me);
-  await page.list(persistently);
+  const again = { label: "Try again", act: () => location.reload() };
+  const late = setTimeout(() => notify("The gateway takes long to list your terminals.", again), LATE_MS);
+  await page.list(persistently).finally(() => clearTimeout(late));
   await page.restore();
   follow(me.user, (sessions) => page.followed(sessions));
   // For the browser's console, and for tests.

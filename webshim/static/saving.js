@@ -1,6 +1,6 @@
 /** What a terminal holds, as a file: text, or a page with its colours. */
 
-import { Refused } from "./api.js";
+import { Refused, soon } from "./api.js";
 import { saveBlob } from "./files.js";
 import { textOf } from "./marks.js";
 
@@ -17,7 +17,7 @@ export async function saveOutput(terminal, name, kind) {
 
 /** @param {import("./vendor/xterm.js").Terminal} terminal */
 async function page(terminal) {
-  const { SerializeAddon } = (await import("./vendor/addon-serialize.js").catch(() => null)) ?? {};
+  const { SerializeAddon } = (await soon(import("./vendor/addon-serialize.js"))) ?? {};
   if (!SerializeAddon) throw new Refused(0, "A part of the page did not arrive. Reload it, and try again.");
   const addon = new SerializeAddon();
   terminal.loadAddon(addon);

@@ -1,5 +1,6 @@
 /** The search bar above a terminal, from the newest line up: Enter to older matches, Shift+Enter to newer ones, Escape back. */
 
+import { soon } from "./api.js";
 import { element, iconButton } from "./dom.js";
 
 const LOOKS = {
@@ -66,12 +67,11 @@ export class SearchBar {
   }
 
   async _load() {
-    const { SearchAddon } = (await import("./vendor/addon-search.js").catch(() => null)) ?? {};
-    if (this._addon) return;
-    if (!SearchAddon) {
-      this._count.textContent = "did not load";
-      return;
-    }
+    const part = import("./vendor/addon-search.js");
+    if ((await soon(part)) === null) this._count.textContent = "did not load";
+    const { SearchAddon } = (await part.catch(() => null)) ?? {};
+    if (this._addon || !SearchAddon) return;
+    this._count.textContent = "";
     this._addon = new SearchAddon();
     this._screen.terminal.loadAddon(this._addon);
     this._addon.onDidChangeResults(({ resultIndex, resultCount }) => this._report(resultIndex, resultCount));
