@@ -134,12 +134,18 @@ def _made(path: Path) -> bytes:
 class OneTimeTokens(Generic[T]):
     """Random tokens of 192 bits, each valid once and for ``seconds``. Only their digests are kept.
 
-    ``now`` is a monotonic clock.
+    ``now`` is a monotonic clock. Only tokens for which ``fits`` is true are issued.
     """
 
-    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        now: Callable[[], float] = time.monotonic,
+        fits: Callable[[str], bool] = lambda token: True,
+    ) -> None:
         self.seconds = seconds
         self._now = now
+        self._fits = fits
         self._issued: dict[bytes, tuple[float, T]] = {}
         self._users: Counter[str] = Counter()
 
@@ -152,7 +158,8 @@ class OneTimeTokens(Generic[T]):
         if len(self._issued) >= MOST:
             most = max(self._users, key=self._users.__getitem__)
             self._drop(next(digest for digest, (_, one) in self._issued.items() if one.user == most))
-        token = secrets.token_urlsafe(TOKEN_LENGTH * 3 // 4)
+        while not self._fits(token := secrets.token_urlsafe(TOKEN_LENGTH * 3 // 4)):
+            pass
         self._issued[_digest(token)] = (now + (self.seconds if seconds is None else seconds), meaning)
         self._users[meaning.user] += 1
         return token

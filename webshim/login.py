@@ -68,7 +68,10 @@ class Logins:
         self._keyring = keyring
         self._signer = signer
         self._endpoint = place
-        self._links: OneTimeTokens[Principal] = OneTimeTokens(LINK_SECONDS)
+        # A link is one that its worker owns: no other one is asked about it.
+        self._links: OneTimeTokens[Principal] = OneTimeTokens(
+            LINK_SECONDS, fits=lambda ticket: siblings is None or siblings.owner(ticket) == siblings.index
+        )
         self._users = UsersFile(web.users_file) if web.users_file is not None else None
         self._failures = RateLimit()
         self._turns = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
@@ -135,12 +138,12 @@ class Logins:
     # --- what other workers know ---
 
     async def _elsewhere(self, topic: str, ticket: str) -> Principal | None:
-        """Ask the other workers for the meaning of a ticket that is not known here."""
+        """Ask the worker that alone can have issued a ticket, if that is another one, for its meaning."""
         # Strangers may send anything, and as often as they like.
         if self._siblings is None or len(ticket) != TOKEN_LENGTH or not ticket.isascii():
             return None
-        answers = await self._siblings.ask(topic, ticket)
-        found = next((one for one in answers.values() if one is not None), None)
+        answers = await self._siblings.ask(topic, ticket, only=self._siblings.owner(ticket))
+        found = next(iter(answers.values()), None)
         return None if found is None else msgspec.convert(found, Principal)
 
     async def _take_here(self, ticket: str) -> Principal | None:

@@ -229,10 +229,12 @@ class Siblings:
         """Answer the others' questions under ``topic`` by what ``handler(value)`` returns."""
         self._answers[topic] = handler
 
-    async def ask(self, topic: str, value: Any = None, seconds: float = ANSWER_SECONDS) -> dict[int, Any]:
-        """Ask all others that run; return the answers that came within ``seconds``, by worker."""
+    async def ask(
+        self, topic: str, value: Any = None, seconds: float = ANSWER_SECONDS, only: int | None = None
+    ) -> dict[int, Any]:
+        """Ask all others that run, or one of them; return the answers that came within ``seconds``, by worker."""
         asked: dict[int, asyncio.Future[Any]] = {}
-        for worker in sorted(self.alive):
+        for worker in sorted(self.alive if only is None else self.alive & {only}):
             number = next(self._numbers)
             if send(self._boxes.to_workers[worker], self.index, "ask", [number, topic, value]):
                 asked[worker] = self._asked[number] = asyncio.get_running_loop().create_future()

@@ -23,7 +23,7 @@ from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import EACH, Events, Record, Stranger
 from sshgate.telemetry.metrics import Metrics
 from sshgate.telemetry.readiness import Readiness
-from tests.unit.test_web_login import logins
+from tests.unit.test_web_login import identity, logins, question
 from webshim.credentials import Principal
 from webshim.passwords import set_password
 
@@ -250,9 +250,33 @@ def test_failed_logins_of_the_longest_names_reach_all_and_wrong_links_are_not_as
                 asked.append(ticket)
 
             second.answers("web link taken", take)
-            for ticket in ("x" * 32, "x" * 33, "x" * 60_000, "\N{GRINNING FACE}" * 32):
+            tickets = [letter * 32 for letter in "abcdefgh"]
+            for ticket in (*tickets, "x" * 33, "x" * 60_000, "\N{GRINNING FACE}" * 32):
                 await here.by_link(ticket, "192.0.2.1")
-            assert asked == ["x" * 32]
+            # The others can only be of this worker.
+            assert asked == [ticket for ticket in tickets if first.owner(ticket) == second.index]
+            assert len(asked) < len(tickets)
+
+    uvloop.run(work())
+
+
+def test_only_the_worker_of_a_link_is_asked_about_it() -> None:
+    """One that is busy does not delay who logs in by another's."""
+
+    async def work() -> None:
+        async with workers(Inboxes(3), 0, 1, 2) as three:
+            accounts = [logins(siblings=one) for one in three]
+            asked: list[str] = []
+
+            async def take(ticket: str) -> None:
+                asked.append(ticket)
+
+            three[2].answers("web link taken", take)
+            for _ in range(10):
+                ticket = (await accounts[0].web(question(identity()))).partition("#login=")[2].strip()
+                assert isinstance(await accounts[1].by_link(ticket, "192.0.2.1"), Principal)
+                assert not isinstance(await accounts[1].by_link(ticket, "192.0.2.1"), Principal)
+            assert asked == []
 
     uvloop.run(work())
 
