@@ -246,7 +246,7 @@ class WebServer:
         while True:
             await asyncio.sleep(RECHECK_SECONDS)
             try:
-                self._state.recheck()
+                await self._state.recheck()
                 self._reload_tls()
             except ConfigError as error:
                 log.warning("web.tls", reason=str(error))

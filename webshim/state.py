@@ -12,6 +12,7 @@ from sshgate.access.connections import network_of, origin_of
 from sshgate.access.siblings import Siblings
 from sshgate.config.model import Web
 from sshgate.session.interfaces import SessionGateway
+from sshgate.stream import turns
 from sshgate.telemetry.codes import Code
 from sshgate.telemetry.events import Events, Stranger
 from sshgate.telemetry.rate_limit import RateLimit
@@ -64,6 +65,7 @@ class WebState:
         self.sockets: set[Socket] = set()
         self._transfers: dict[Callable[[], None], tuple[Principal, str]] = {}
         self._used = RateLimit(USED_SECONDS)
+        self._looks = turns.budget()
         self.draining = False
 
     def __repr__(self) -> str:
@@ -270,16 +272,35 @@ class WebState:
         self.watchers.restart()
         self.sessions.end_unattended()
 
-    def recheck(self) -> None:
+    async def recheck(self) -> None:
         """End sessions whose login's proof no longer holds; close sockets and transfers of logins that have ended.
 
-        Sockets and transfers that came by another login of the same user go on.
+        Sockets and transfers that came by another login of the same user go on. Each login is looked at once.
         """
-        self.watchers.recheck()
-        self.logged_out(lambda principal, source: not self.logins.alive(principal, source), "login is over")
+        await self._looks.run(self.watchers.recheck())
+        logins = {(socket.principal, socket.source) for socket in self.sockets} | {*self._transfers.values()}
+        ended = await self._failing(self.logins.alive, logins)
+        self.logged_out(lambda *login: login in ended, "login is over")
+        owners = {(session.owner, session.identity.source) for session in self.sessions.all()}
+        gone = await self._failing(self.logins.stands, owners)
         for session in self.sessions.all():
-            if session.ending is None and not self.logins.stands(session.owner, session.identity.source):
+            if session.ending is None and (session.owner, session.identity.source) in gone:
                 self.events.emit(Code.WEB_REFUSED, user=session.user, reason="the login was taken away")
                 if session.place is not None and session.given:
                     session.place.forsaken = True
                 self.sessions.end(session, "your login is not valid any more.")
+
+    async def _failing(
+        self, holds: Callable[[Principal, str], bool], logins: set[tuple[Principal, str]]
+    ) -> set[tuple[Principal, str]]:
+        """Return those for which ``holds`` is false. Each look reads the state of files, so it takes several turns."""
+        failing = set[tuple[Principal, str]]()
+
+        def look() -> Iterator[None]:
+            for login in logins:
+                if not holds(*login):
+                    failing.add(login)
+                yield
+
+        await self._looks.run(look())
+        return failing

@@ -116,11 +116,12 @@ class Watchers:
             source=source, user=principal.user if principal else None, id=principal.id if principal else None,
         )  # fmt: skip
 
-    def recheck(self) -> None:
-        """End the sockets whose link is good no longer."""
-        for socket in self.sockets:
+    def recheck(self) -> Iterator[None]:
+        """End the sockets whose link is good no longer; yields after each."""
+        for socket in tuple(self.sockets):
             if socket.share is not None and (reason := self.shares.over(socket.share)):
                 socket.cut(Close.LOGIN, reason)
+            yield
 
     def restart(self) -> None:
         """End all sockets, also those whose link is still looked up: their pages find the next gateway."""

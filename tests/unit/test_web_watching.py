@@ -101,6 +101,6 @@ async def test_a_socket_that_is_open_at_the_end_of_its_link_is_closed_with_the_r
     over = replace(share, principal=replace(share.principal, expires=time.time() - 1))
     goes_on, ends = gate.socket(), gate.socket()
     with gate.watchers.watching(goes_on, share), gate.watchers.watching(ends, over):
-        gate.watchers.recheck()
+        list(gate.watchers.recheck())
         assert await ends._wait_ended() == (Close.LOGIN, EXPIRED, "ended")
         assert not goes_on._ended.done()
