@@ -97,7 +97,13 @@ class Sessions:
     async def described(self, user: str, budget: Budget) -> list[dict[str, object]]:
         """Describe a user's sessions as the REST API lists them, in as many turns of the loop as ``budget`` needs."""
         described: list[dict[str, object]] = []
-        await budget.run(described.append(session.summary()) for session in self.of(user))
+
+        def describe() -> Iterator[None]:
+            for session in self.of(user):
+                described.append(session.summary())
+                yield
+
+        await budget.run(describe())
         return described
 
     def _changed(self, user: str) -> None:

@@ -1,4 +1,4 @@
-"""Transfers that break off on their way: an upload leaves nothing under its name, a script that hangs keeps no place."""
+"""Transfers that break off: an upload leaves nothing under its name, a script that hangs keeps no place."""
 
 from __future__ import annotations
 
