@@ -137,7 +137,7 @@ def test_any_part_that_stalls_leaves_words_and_a_button(
     """Neither does it arrive nor fail: no browser draws a page whose style it still waits for."""
     tab = visitors(door).tab(NOT_LOGGED_IN)
     stalled: list[Route] = []
-    tab.page.route(f"**/{part}", stalled.append)
+    tab.page.route(f"**/{part}", lambda route: stalled.append(route))
     tab.page.goto(door.address, wait_until="commit")
     tab.page.wait_for_function(WORDS_AND_A_BUTTON)
     assert stalled
