@@ -139,7 +139,7 @@ def test_any_part_that_stalls_leaves_words_and_a_button(
     stalls = [True]
     tab.page.route(f"**/{part}", lambda route: None if stalls[0] else route.continue_())
     tab.page.goto(door.address, wait_until="commit")
-    tab.page.wait_for_function(WORDS_AND_A_BUTTON)
+    tab.page.wait_for_function(f"() => performance.getEntriesByType('paint').length && ({WORDS_AND_A_BUTTON})()")
     stalls[0] = False
     tab.page.locator("#loading").get_by_role("button").click()
     tab.page.locator("#login:visible").wait_for()
