@@ -74,12 +74,7 @@ def confine(profile: Profile, uid: int | None) -> list[str]:
     The limits are per process, except for the number of processes: the kernel keeps the one that bubblewrap had when
     it made its user namespace, for all processes in that.
     """
-    words = ["prlimit", f"--nproc={PROCESSES}", f"--nofile={OPEN_FILES}", "--core=0", f"--fsize={_storage(profile)}"]
-    memory = memory_of(profile)
-    if memory is not None:
-        # Not --as: node and other runtimes reserve far more address space than they use.
-        words.append(f"--data={memory}")
-    return [*words, *become(uid)]
+    return ["/bin/sh", "-c", f'{_limits(profile)}exec "$@"', "sh", *become(uid)]
 
 
 def become(uid: int | None) -> list[str]:
@@ -94,19 +89,18 @@ def become(uid: int | None) -> list[str]:
     return [*words, "--"]
 
 
-def _ulimit(profile: Profile) -> str:
-    """Shell code for the limits of ``confine``: a program less, where a shell of ours runs anyway.
+def _limits(profile: Profile) -> str:
+    """Shell code that sets the limits, or ends the shell.
 
-    Processes are ``-p`` in dash and busybox, which is no limit that can be set in bash. Blocks have 512 bytes.
+    Processes are ``-p`` in dash and busybox, which is no limit that can be set in bash. Blocks have 512 bytes. ``-v``
+    would not do for memory: node and other runtimes reserve far more address space than they use.
     """
     memory = memory_of(profile)
+    size = _limit(profile, "ephemeral-storage") or USUAL_STORAGE
     storage, files, processes = (
-        _allowed(kind, size)
-        for kind, size in (
-            (resource.RLIMIT_FSIZE, _storage(profile)),
-            (resource.RLIMIT_NOFILE, OPEN_FILES),
-            (resource.RLIMIT_NPROC, PROCESSES),
-        )
+        _allowed(resource.RLIMIT_FSIZE, size),
+        _allowed(resource.RLIMIT_NOFILE, OPEN_FILES),
+        _allowed(resource.RLIMIT_NPROC, PROCESSES),
     )
     data = f"ulimit -d {_allowed(resource.RLIMIT_DATA, memory) // 1024}&&" if memory is not None else ""
     return (
@@ -178,16 +172,12 @@ def enter(profile: Profile, pid: int, terminal: bool, argv: Sequence[str]) -> li
     if terminal:
         words.append("--ctty")
     script, *rest = argv[2:] if tuple(argv[:2]) == ("/bin/sh", "-c") else ('exec "$@"', "sh", *argv)
-    return [*words, "/bin/sh", "-c", f"{_ulimit(profile)}umask 022;exec {OWNER}<&-;{script}", *rest]
+    return [*words, "/bin/sh", "-c", f"{_limits(profile)}umask 022;exec {OWNER}<&-;{script}", *rest]
 
 
 def memory_of(profile: Profile) -> int | None:
     """The profile's memory limit in bytes; ``None`` if it sets none."""
     return _limit(profile, "memory")
-
-
-def _storage(profile: Profile) -> int:
-    return _limit(profile, "ephemeral-storage") or USUAL_STORAGE
 
 
 def _limit(profile: Profile, name: str) -> int | None:

@@ -34,7 +34,7 @@ log = structlog.get_logger("sshgate.sandbox.local")
 # that. If the line cannot be written it exits: the gateway was killed before bubblewrap had tied itself to it.
 HOLDER = ("/bin/sh", "-c", f"echo||exit 1; exec sleep {FOREVER}")
 START_SECONDS = 10.0
-PROGRAMS = ("bwrap", "nsenter", "prlimit", "setpriv", "setsid")
+PROGRAMS = ("bwrap", "nsenter", "setpriv", "setsid")
 # If the gateway is root, every sandbox gets its own user id, from a range that systems do not assign.
 FIRST_UID = 0x6A00_0000
 UIDS = 0x1_0000
