@@ -29,6 +29,8 @@ LONGEST_ANSWER = 2 << 20
 SHORT_ANSWER = 64 << 10
 LONGEST_COMPLAINT = 4096
 LONGEST_PATH = 4096  # PATH_MAX, with its NUL
+# Names of a directory. A shell in hostile hands could report any number, and answer for its pages without an end.
+MOST_NAMES = 10_000_000
 LONGEST_NUMBER = 32
 # Seconds that a long answer may take, because it holds one of the users' shares.
 ANSWER_SECONDS = 60.0
@@ -164,7 +166,7 @@ class ShellFiles:
             # Not in a function, because the shell's own parameters hold the names. Patterns without a match stay as
             # they are, and name a file that does not exist.
             names = b'd=%s;set -- "$d"/* "$d"/.[!.]* "$d"/..?* "$d/." "$d/..";count=$#;' % quote(path)
-            self._names = listing, _number(await self._ask(b"listable", first=names))
+            self._names = listing, min(MOST_NAMES, _number(await self._ask(b"listable", first=names)))
         return self._names[1]
 
     async def open(self, path: bytes, letters: bytes, mode: int) -> bool:

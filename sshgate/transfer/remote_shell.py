@@ -27,6 +27,8 @@ BOOT_ARGV = ("/bin/sh", "-c", BOOT)
 BOOT_COMMAND = f"exec /bin/sh -c '{BOOT}'"
 
 _MARK = re.compile(rb"\x01sshgate-cp([ a-z0-9]*)\x02")
+# Bytes of a mark, or of the sentence before an end, at most.
+_LONGEST_MARK = 1024
 # Bytes that a login shell may print before the loop starts, such as greetings.
 _NOISE = 64 * 1024
 # Bytes of the far end's stderr that are shown in total.
@@ -64,9 +66,9 @@ class RemoteShell:
         return (await self._read_mark()).strip() == word
 
     async def _read_mark(self) -> bytes:
-        seen = b""
+        seen, noise = b"", 0
         while not (found := _MARK.search(seen)):
-            if len(seen) > _NOISE:
+            if noise > _NOISE:
                 raise RemoteFailure(
                     "the sandbox's shell printed 64 KiB of other output before the copy began: look at its start-up "
                     "files; nothing was copied."
@@ -74,7 +76,8 @@ class RemoteShell:
             data = await self.read()
             if data is None:
                 raise RemoteFailure(await self._explain_end(seen))
-            seen += data
+            noise += len(data)
+            seen = seen[-_LONGEST_MARK:] + data
         self._buffered = seen[found.end() :]
         return found[1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import secrets
 import shutil
@@ -18,6 +19,7 @@ import pytest
 
 from sshgate.config.model import Profile, Resources, SandboxPlace
 from sshgate.errors import StartFailed, Unavailable
+from sshgate.providers.local.process import LocalProcess
 from sshgate.providers.local.provider import ETC_PREFIX, LocalProvider, abilities, make_etc
 from sshgate.sandbox.interfaces import Attachment, Order, Sandbox
 from sshgate.stream.interfaces import Exited, Signal, Signalled
@@ -153,6 +155,17 @@ async def test_limits_of_memory_files_and_processes_hold(provider: LocalProvider
     assert (
         b"BlockingIOError" in (await run(sandbox, b'ulimit -u 30; python3 -c "$FORK"', environment={"FORK": fork}))[1]
     )
+
+
+async def test_what_enters_a_sandbox_has_its_limits_before_anybody_there_could_trace_it(sandbox: Sandbox) -> None:
+    process = await sandbox.start(("/bin/cat",), None)
+    assert isinstance(process, LocalProcess)
+    outside = Path(f"/proc/{process._child}")  # it waits for the program, and was never inside
+    await asyncio.to_thread(until, lambda: b"nsenter" in (outside / "cmdline").read_bytes(), 20.0, "nsenter")
+    limits = (outside / "limits").read_text()
+    assert re.search(r"Max processes +1024 +1024 ", limits)
+    assert re.search(r"Max core file size +0 +0 ", limits)
+    await process.close()
 
 
 async def test_a_program_that_kills_the_whole_sandbox_is_killed_too(sandbox: Sandbox) -> None:

@@ -56,6 +56,23 @@ class Liar(TestProcess):
         return self._stream, self._flood
 
 
+class Empty(TestProcess):
+    """Has a directory with any number of names, and pages without any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages = 0
+
+    async def write(self, data: bytes) -> None:
+        await super().write(data)
+        token = bytes(self.sent).partition(b"token=")[2][:32]
+        answers = {b"answer hello": b"0022", b"answer listable": b"9" * 30, b"answer page": b""}
+        for question, answer in answers.items():
+            if question in data:
+                self.pages += question == b"answer page"
+                self.output.put(answer + b"\n" + token + b" 0 \2", STDOUT)
+
+
 async def _list(files: ShellFiles) -> AsyncIterator[bytes]:
     async for name, _ in await files.entries(b"./d"):
         yield name
@@ -203,3 +220,13 @@ async def test_counts_that_are_none_are_errors_of_the_sandbox(question: bytes) -
 
     with pytest.raises(OSError, match="another form"):
         await begin_and_list()
+
+
+async def test_a_directory_without_an_end_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_files, "MOST_NAMES", 5 * PAGE)
+    process = Empty()
+    files = ShellFiles(process)
+    await files.begin()
+    async with asyncio.timeout(20):
+        assert [name async for name in _list(files)] == []
+    assert process.pages == 5

@@ -69,28 +69,21 @@ def environment(shell: str) -> dict[str, str]:
 
 
 def confine(profile: Profile, uid: int | None) -> list[str]:
-    """The start of bubblewrap's command line: resource limits, and the user to run as.
-
-    The limits are per process, except for the number of processes: the kernel keeps the one that bubblewrap had when
-    it made its user namespace, for all processes in that.
-    """
-    return ["/bin/sh", "-c", f'{_limits(profile)}exec "$@"', "sh", *become(uid)]
-
-
-def become(uid: int | None) -> list[str]:
-    """The start of every command line: the user to run as.
+    """The start of every command line: resource limits, and the user to run as.
 
     ``uid`` is set if the gateway is root: no process of a sandbox may be root on this machine, whatever its user id
-    inside. The process is killed when the gateway ends, even if it is stopped.
+    inside. The limits are per process, except for the number of processes, which is that of the sandbox. They are set
+    outside: what enters a sandbox can be traced from inside. The process is killed when the gateway ends, even if it is
+    stopped.
     """
-    words = ["setpriv", "--no-new-privs", "--pdeathsig=KILL"]
+    words = ["/bin/sh", "-c", f'{_limits(profile)}exec "$@"', "sh", "setpriv", "--no-new-privs", "--pdeathsig=KILL"]
     if uid is not None:
         words += [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     return [*words, "--"]
 
 
 def _limits(profile: Profile) -> str:
-    """Shell code that sets the limits, or ends the shell.
+    """Shell code that sets the limits, or ends the shell. The program ``prlimit`` would take twice as long.
 
     Processes are ``-p`` in dash and busybox, which is no limit that can be set in bash. Blocks have 512 bytes. ``-v``
     would not do for memory: node and other runtimes reserve far more address space than they use.
@@ -110,7 +103,7 @@ def _limits(profile: Profile) -> str:
 
 
 def _allowed(kind: int, size: int) -> int:
-    """Not more than the gateway itself may have: nothing in a sandbox could raise its limit to that."""
+    """Not more than the gateway itself may have, which only root could raise."""
     most = resource.getrlimit(kind)[1]
     return size if most == resource.RLIM_INFINITY else min(size, most)
 
@@ -155,13 +148,13 @@ def _system() -> tuple[str, ...]:
     return tuple(words)
 
 
-def enter(profile: Profile, pid: int, terminal: bool, argv: Sequence[str]) -> list[str]:
-    """The words after those of ``become`` that run a program inside the sandbox whose process 1 is ``pid``.
+def enter(pid: int, terminal: bool, argv: Sequence[str]) -> list[str]:
+    """The words after those of ``confine`` that run a program inside the sandbox whose process 1 is ``pid``.
 
     bubblewrap nests two user namespaces. The outer one, on descriptor ``OWNER``, owns all other namespaces; programs
     run in the inner one, that of process 1. They must be entered in this order: from the inner one, the others are no
-    longer accessible. A shell closes ``OWNER``, and sets limits and the umask, which would otherwise be the gateway's.
-    A script of ours, as the launcher, does this itself: another shell would take half a millisecond.
+    longer accessible. A shell closes ``OWNER`` and sets the umask, which would otherwise be the gateway's. A script of
+    ours, as the launcher, does this itself: another shell would take half a millisecond.
 
     The program leads a new session, so that its process group can be signalled; with ``terminal``, its stdin becomes
     the session's controlling terminal.
@@ -172,7 +165,7 @@ def enter(profile: Profile, pid: int, terminal: bool, argv: Sequence[str]) -> li
     if terminal:
         words.append("--ctty")
     script, *rest = argv[2:] if tuple(argv[:2]) == ("/bin/sh", "-c") else ('exec "$@"', "sh", *argv)
-    return [*words, "/bin/sh", "-c", f"{_limits(profile)}umask 022;exec {OWNER}<&-;{script}", *rest]
+    return [*words, "/bin/sh", "-c", f"umask 022;exec {OWNER}<&-;{script}", *rest]
 
 
 def memory_of(profile: Profile) -> int | None:

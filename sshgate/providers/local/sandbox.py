@@ -101,8 +101,8 @@ class LocalSandbox:
         if self._deleted:
             raise Unavailable("the sandbox has ended.")
         words = [
-            *bubblewrap.become(self._uid),
-            *bubblewrap.enter(self._profile, self._inner, terminal is not None, argv),
+            *bubblewrap.confine(self._profile, self._uid),
+            *bubblewrap.enter(self._inner, terminal is not None, argv),
         ]
         process = self._on_pipes(words) if terminal is None else self._on_terminal(words, terminal)
         self._processes.add(process)
