@@ -64,10 +64,10 @@ _UNASKED = ("Content-Type", "User-Agent", "Accept")
 class _Body:
     """The body of one request. Its bytes count among those that are held until ``release``."""
 
-    def __init__(self, held: Counter[str], caller: Caller) -> None:
+    def __init__(self, held: Counter[tuple[str, str]], caller: Caller) -> None:
         self.data = b""
         self._held = held
-        self._key = f"{caller.sandbox} {caller.uid}"
+        self._key = caller.user, f"{caller.sandbox} {caller.uid}"
         self._size = 0
 
     def grow(self, size: int) -> None:
@@ -76,7 +76,9 @@ class _Body:
         self._held[self._key] += size
         if self._size > LONGEST_BODY:
             raise _too_large()
-        if self._held[self._key] > BODIES_OF_ONE or self._held.total() > BODIES:
+        # One user may have many sandboxes: together they hold as much as they leave to others at most.
+        users = sum(held for (user, _), held in self._held.items() if user == self._key[0])
+        if self._held[self._key] > BODIES_OF_ONE or self._held.total() + users > BODIES:
             raise Refused("too many large requests at a time; try again in a moment.", 529)
 
     def release(self) -> None:
@@ -104,7 +106,7 @@ class ModelProxy(Proxy):
             config, events, 30, timeout=TIMES, read_bufsize=ANSWER_BUFFER, skip_auto_headers=_UNASKED
         )  # fmt: skip
         self._meter = meter
-        self._held: Counter[str] = Counter()
+        self._held: Counter[tuple[str, str]] = Counter()
         # Not those of the loop: names are looked up in these.
         self._parsers = ThreadPoolExecutor(PARSERS, "body")
 

@@ -420,6 +420,32 @@ async def test_one_users_sandboxes_leave_room_for_others() -> None:
     await broker.close()
 
 
+async def test_bodies_of_one_users_sandboxes_leave_room_for_others(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 100 << 10
+    monkeypatch.setattr(models, "BODIES", 4 * size)
+    async with sandbox(api, tmp_path) as one:
+
+        async def begin(number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            mine, its = socket.socketpair()
+            caller = Caller("eve", (), "default", f"pod-{number}", f"uid-{number}", None)
+            stream = SocketStream(*await asyncio.open_connection(sock=its, limit=LIMIT))
+            one.tasks.add(asyncio.create_task(one.broker.serve(stream, caller)))
+            reader, writer = await asyncio.open_connection(sock=mine)
+            head = b"POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            writer.write(head % (size + 1) + bytes(size))  # and never the last byte
+            await asyncio.sleep(0.1)
+            return reader, writer
+
+        eves = [await begin(number) for number in range(4)]
+        assert (await one.post("/anthropic/v1/messages"))[0] == 200
+        async with asyncio.timeout(5):
+            assert b"too many large requests" in await eves[-1][0].read()
+        for _, writer in eves:
+            writer.close()
+
+
 async def test_claude_codes_first_question_is_answered_here(api: FakeApi, tmp_path: Path) -> None:
     async with sandbox(api, tmp_path) as one:
         answer = await one.raw(b"HEAD /anthropic HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
