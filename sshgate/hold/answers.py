@@ -94,7 +94,7 @@ def watchers_of(answer: dict[str, Any]) -> tuple[str, ...]:
     sources = answer.get("watchers", [])
     if not isinstance(sources, list):
         raise ProtocolError("no list of watchers")
-    return tuple(printable(str(one))[:45] for one in sources[:MOST_WATCHERS])
+    return tuple(printable(one)[:45] for one in sources[:MOST_WATCHERS])
 
 
 def offset_of(payload: bytes) -> int:
@@ -120,8 +120,11 @@ def parsed(payload: bytes, kind: type) -> Any:
 
 def outcome_of(payload: bytes) -> Outcome:
     """Return how a program has ended. Raises ``ProtocolError``."""
-    value = parsed(payload, list)
-    if len(value) != 2 or type(value[1]) is not int or not 0 <= value[1] <= 255:
+    return _outcome(parsed(payload, list))
+
+
+def _outcome(value: object) -> Outcome:
+    if not isinstance(value, list) or len(value) != 2 or type(value[1]) is not int or not 0 <= value[1] <= 255:
         raise ProtocolError("no status")
     if value[0] == "exit":
         return Exited(value[1])
@@ -133,7 +136,7 @@ def outcome_of(payload: bytes) -> Outcome:
 
 def ending_of(status: object) -> str:
     """Return how a session ended, in two words. Raises ``ProtocolError``."""
-    outcome = outcome_of(json.dumps(status).encode())
+    outcome = _outcome(status)
     return f"status {outcome.status}" if isinstance(outcome, Exited) else f"signal {getattr(outcome, 'name', '')}"
 
 
@@ -168,9 +171,14 @@ def past_of(one: object) -> Past:
         raise ProtocolError("no past session")
     if not is_id(one.get("id")):
         raise ProtocolError("a past session without its id")
-    return Past(one["id"], name, printable(str(one.get("program")))[:80], ending_of(one.get("status")))
+    return Past(one["id"], name, printable(one.get("program"))[:80], ending_of(one.get("status")))
 
 
-def printable(text: str) -> str:
-    """Return the start of a stranger's text without control characters."""
+def printable(text: object) -> str:
+    """Return the start of a stranger's text without control characters. Raises ``ProtocolError`` if it is none.
+
+    Python cannot make a text of values that are nested as deep as can be parsed.
+    """
+    if not isinstance(text, str):
+        raise ProtocolError("no text")
     return "".join(one for one in text[:200] if one.isprintable())

@@ -141,10 +141,10 @@ def _session(one: dict[str, object], now: float) -> HeldSession:
     if status is not None:
         state, left = f"ended: {ending_of(status)}", since("ended")
     elif sources:
-        state, left = "attached from " + ", ".join(printable(str(source))[:45] for source in sources[:4]), 0.0
+        state, left = "attached from " + ", ".join(printable(source)[:45] for source in sources[:4]), 0.0
     else:
         state, left = "detached", since("detached")
-    program, title = (printable(str(one[key]))[:80] for key in ("program", "title"))
+    program, title = (printable(one[key])[:80] for key in ("program", "title"))
     columns, rows = (min(max(0, int(number)), LARGEST) for number in size)
     quiet, age = since("last_output"), since("created")
     return HeldSession(
