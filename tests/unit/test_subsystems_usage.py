@@ -69,6 +69,13 @@ async def test_usage_says_when_prices_are_old_and_when_nothing_was_spent() -> No
     assert await answer("usage", Record()) == "you have spent nothing on models this month.\n"
 
 
+async def test_what_a_program_calls_its_model_does_nothing_to_a_terminal() -> None:
+    rows = [Row("work", "claude-\x1b]0;x\x07\nwork  claude", 1, 2, 0, 0, 2, 20_000)]
+    text = await answer("usage", Record("2026-11-29", "2026-11", [], rows))
+    assert "work     claude-\\x1b]0;x\\x07\\nwork  claude  1 " in text
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
 async def test_usage_as_json() -> None:
     value = json.loads(await answer("usage --json"))
     assert value["today"]["usd"] == 2.5

@@ -161,10 +161,18 @@ def token_table(listed: Sequence[Token], now: float) -> str:
 
 
 def table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], users: Sequence[str] | None = None) -> str:
-    """Return columns of equal width; ``users`` adds one before them."""
-    lines: list[tuple[str, ...]] = [heading, *rows]
+    """Return columns of equal width; ``users`` adds one before them.
+
+    Programs in a sandbox choose some of the texts (models, names). What is not printable is escaped: the reader's
+    terminal is not theirs.
+    """
+    lines: list[tuple[str, ...]] = [heading, *(tuple(map(_printable, row)) for row in rows)]
     if users is not None:
-        lines = [("USER", *heading), *((user, *row) for user, row in zip(users, rows, strict=True))]
+        lines = [("USER", *heading), *((user, *row) for user, row in zip(users, lines[1:], strict=True))]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "".join(line.rstrip() + "\n" for line in padded)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
