@@ -160,5 +160,7 @@ async def _mark(process: Process, begun: Callable[[], None]) -> tuple[int, Verdi
         failure = StartFailed(outcome.reason)
         failure.status = outcome.status
         raise failure
-    output = complaint.decode("utf-8", "replace").strip().splitlines()
-    raise StartFailed(f"the sandbox's shell ended at once ({outcome})" + (f": {output[-1]}" if output else "."))
+    # Of what a sandbox's program has written, only what does nothing to a terminal: tables and pages show it as well.
+    lines = complaint.decode("utf-8", "replace").strip().splitlines()
+    said = "".join(one for one in lines[-1] if one.isprintable()) if lines else ""
+    raise StartFailed(f"the sandbox's shell ended at once ({outcome})" + (f": {said}" if said else "."))

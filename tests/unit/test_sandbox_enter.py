@@ -14,7 +14,7 @@ from sshgate.sandbox import launcher
 from sshgate.sandbox.launcher import Program
 from sshgate.sandbox.probe import Probe, Verdict
 from sshgate.sandbox.side_execs import LONGEST_TALK, ExecLimits, SideExecs, dismiss
-from sshgate.stream.interfaces import STDERR, STDOUT, Process, Request, Shell
+from sshgate.stream.interfaces import STDERR, STDOUT, Exited, Process, Request, Shell
 from sshgate.stream.terminal import Terminal
 from tests.rig.ends import TestProcess
 
@@ -111,3 +111,12 @@ async def test_a_node_that_starts_nothing_is_not_waited_for_as_long_as_a_launche
     with pytest.raises(StartFailed):
         await launch.park(Looking(process), None)  # type: ignore[arg-type]
     assert waits <= time.monotonic() - began < waits + 1.9
+
+
+async def test_a_shell_that_ends_says_why_and_nothing_to_a_terminal() -> None:
+    process = TestProcess()
+    process.output.put(b"\x1b]0;x\x07no memory\n", STDERR)
+    process.end(Exited(1))
+    with pytest.raises(StartFailed, match="no memory") as raised:
+        await launch.park(Place(process), None)  # type: ignore[arg-type]
+    assert str(raised.value).isprintable()
