@@ -162,5 +162,5 @@ async def _mark(process: Process, begun: Callable[[], None]) -> tuple[int, Verdi
         raise failure
     # Of what a sandbox's program has written, only what does nothing to a terminal: tables and pages show it as well.
     lines = complaint.decode("utf-8", "replace").strip().splitlines()
-    said = "".join(one for one in lines[-1] if one.isprintable()) if lines else ""
-    raise StartFailed(f"the sandbox's shell ended at once ({outcome})" + (f": {said}" if said else "."))
+    reason = "".join(one for one in lines[-1] if one.isprintable()) if lines else ""
+    raise StartFailed(f"the sandbox's shell ended at once ({outcome})" + (f": {reason}" if reason else "."))
