@@ -37,10 +37,12 @@ async def workers(boxes: Inboxes, *indexes: int) -> AsyncIterator[list[Siblings]
     for one in made:
         one.open()
     await eventually([{*indexes} - {index} for index in indexes], lambda: [one.alive for one in made])
-    yield made
-    for one in made:
-        one.close()
-    boxes.close()
+    try:
+        yield made
+    finally:
+        for one in made:
+            one.close()
+        boxes.close()
 
 
 async def eventually(wanted: Any, found: Any) -> None:
@@ -287,11 +289,12 @@ def test_a_user_starts_no_more_sandboxes_than_at_one_process() -> None:
             counts = [Starts(6), Starts(6)]
             for starts, one in zip(counts, both, strict=True):
                 share_starts(starts, one)
-            started = 0
+            started, began = 0, time.monotonic()
             for number in range(20):
                 started += not counts[number % 2].take("eve", time.monotonic())
                 await both[number % 2].ask("anything")  # a worker that answers has read what came before
-            assert started == 6
+            # One more for each tenth of a minute that a busy machine needs for this.
+            assert 6 <= started <= 6 + (time.monotonic() - began) // 10
             assert counts[1].take("ada", time.monotonic()) == 0.0
 
     uvloop.run(work())
