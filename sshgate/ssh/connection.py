@@ -332,9 +332,12 @@ class Connection(Authentication):
         async def refused() -> None:
             return None
 
-        if self._login is None or self._done or not self.still_proven() or self._login.forwards.listeners >= limit:
+        transport, login = self._transport, self._login
+        if transport is None or login is None or self._done or not self.still_proven():
             return refused()
-        return finish_listening(self._login.forwards.listen(where, back))
+        if transport.open_forwards + login.forwards.listeners >= limit:
+            return refused()
+        return finish_listening(login.forwards.listen(where, back))
 
     def unlisten(self, where: Tcp | Unix) -> bool:
         return self._login is not None and self._login.forwards.unlisten(where)

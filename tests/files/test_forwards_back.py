@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import MakeGateway
 from tests.rig import library
-from tests.rig.forwarding import master, session
+from tests.rig.forwarding import ECHO, connected, local_port, master, python, session
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.ssh import Ssh, environment
 from tests.rig.waiting import until
@@ -153,6 +153,20 @@ def test_listeners_whose_sandbox_has_gone_leave_room_for_others(
             assert b"remote port forwarding failed" in forward(*control)
         with session(limited, "echo up; cat", *control):
             until(lambda: forward(*control) == b"", 20, "a listener in the sandbox of another session")
+
+
+def test_open_connections_and_listeners_share_a_limit(
+    make_gateway: MakeGateway, provider: str, user_at: Callable[[Gateway], Ssh], here: int, tmp_path: Path
+) -> None:
+    limited = user_at(make_gateway(provider, ssh={"forwards_per_connection": 1}))
+    port = local_port()
+    with master(limited, tmp_path, "-L", f"{port}:localhost:34569") as control:
+        listening = (*control, "-O", "forward", "-R", f"{free_port()}:localhost:{here}")
+        with session(limited, python(ECHO, "34569"), *control), connected(port) as connection:
+            connection.sendall(b"x")
+            assert connection.recv(1) == b"x"
+            ended = subprocess.run(limited.argv(options=listening), stderr=subprocess.PIPE, check=False, timeout=60)
+            assert b"remote port forwarding failed" in ended.stderr
 
 
 # --- the agent ---
