@@ -180,3 +180,32 @@ def test_search_begins_at_the_newest_line(door: Door, enter: Enter) -> None:
     tab.page.locator(".search .count", has_text="of 10").wait_for()
     tab.page.get_by_role("button", name="Upper and lower case count").click()
     tab.page.locator(".search .count", has_text="none").wait_for()
+
+
+def test_emoji_of_several_characters_take_the_cells_of_one_where_that_is_wanted(door: Door, enter: Enter) -> None:
+    """A family of three; the add-on that knows is fetched only then, and before a terminal is made."""
+    tab = enter(door)
+    fetched: list[str] = []
+    tab.page.on("request", lambda request: fetched.append(request.url) if "graphemes" in request.url else None)
+
+    def width() -> int:
+        written: int = tab.page.evaluate(
+            """() => new Promise((done) => {
+              const {terminal} = sshgate.shown.screen;
+              const family = "\\r\\n\\u{1f468}\\u200d\\u{1f469}\\u200d\\u{1f467}";
+              terminal.write(family, () => done(terminal.buffer.active.cursorX));
+            })"""
+        )
+        return written
+
+    assert width() == 6
+    assert not fetched
+    tab.page.click("#menu-button")
+    tab.page.check("[name=graphemes]")
+    until(lambda: width() == 2, PATIENCE, "the cells of one")
+    tab.page.reload()
+    tab.wait_state("connected")
+    assert width() == 2
+    tab.page.click("#menu-button")
+    tab.page.uncheck("[name=graphemes]")
+    assert width() == 6

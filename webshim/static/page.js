@@ -23,6 +23,7 @@ import { applyTheme } from "./settings.js";
 import { read, write } from "./storage.js";
 import { leaveTab } from "./tabid.js";
 import { Tabs } from "./tabs.js";
+import { fetchGraphemes } from "./terminal.js";
 import { typeface } from "./themes.js";
 
 const SHOWN_KEY = "sshgate.shown";
@@ -476,7 +477,7 @@ async function begin(ticket) {
   applyTheme();
   followViewport();
   followLoginLinks();
-  const [me] = await Promise.all([loggedIn(ticket), typeface()]);
+  const [me] = await Promise.all([loggedIn(ticket), typeface(), fetchGraphemes()]);
   describeUser(me);
   fillKeys(byId("home-keys"));
   byId("loading").hidden = true;

@@ -19,6 +19,7 @@ import { PALETTES, paletteColours } from "./themes.js";
  * @property {boolean} pasteWarning whether a paste that would run, or is long, is asked about
  * @property {"none" | "left" | "right" | "both"} option which Option key of a Mac is Meta; the others type letters
  * @property {"flash" | "sound" | "off"} bell
+ * @property {boolean} graphemes whether what is drawn as one sign takes the cells of one
  * @property {boolean} screenReader whether what is printed is read out
  *
  * @typedef {object} Field
@@ -47,6 +48,7 @@ export const FIELDS = {
   pasteWarning: { title: "Ask before pasting lines that run", is: true },
   option: { title: "Option key is Meta", is: "none", of: { none: "No", left: "Left", right: "Right", both: "Both" } },
   bell: { title: "Bell", is: "flash", of: { flash: "Flash", sound: "Sound", off: "Off" } },
+  graphemes: { title: "Emoji of several characters are one", is: false },
   screenReader: { title: "Screen reader mode", is: false },
 };
 

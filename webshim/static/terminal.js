@@ -4,6 +4,7 @@ import { FitAddon } from "./vendor/addon-fit.js";
 import { Unicode11Addon } from "./vendor/addon-unicode11.js";
 import { WebLinksAddon } from "./vendor/addon-web-links.js";
 import { Terminal } from "./vendor/xterm.js";
+import { soon } from "./api.js";
 import { acceptCopies, copy, harmless, pasted, takePastes } from "./clipboard.js";
 import { askForText, askToPaste } from "./dialogs.js";
 import { links } from "./links.js";
@@ -20,6 +21,13 @@ const MOUSE_REPORT = "\x1b[<";
 // More than this is pasted only after a question.
 const LONG_PASTE = 5000;
 const encoder = new TextEncoder();
+/** @type {typeof import("./vendor/addon-unicode-graphemes.js").UnicodeGraphemesAddon | undefined} */
+let Graphemes;
+
+/** What a setting wants, fetched before a terminal is made: what was printed keeps its width. */
+export async function fetchGraphemes() {
+  if (settings().graphemes) Graphemes ??= (await soon(import("./vendor/addon-unicode-graphemes.js")))?.UnicodeGraphemesAddon;
+}
 
 /**
  * @typedef {object} Listener what becomes of the terminal
@@ -52,6 +60,9 @@ export class Screen {
     /** @type {{dispose(): void} | null} */
     this._webgl = null;
     this._fitting = 0;
+    this._life = new AbortController();
+    /** @type {import("./vendor/addon-unicode-graphemes.js").UnicodeGraphemesAddon | void} */
+    this._graphemes = undefined;
     this._load(listener);
     this.terminal.open(box);
     this.terminal.textarea?.setAttribute("aria-label", "Terminal input. Control Shift E leaves the terminal.");
@@ -72,7 +83,6 @@ export class Screen {
     this._observer = new ResizeObserver(() => this._fitSoon());
     this._observer.observe(box);
     this._unwatch = onChange(() => this._restyle());
-    this._life = new AbortController();
     document.fonts.addEventListener("loadingdone", (event) => this._typefaceCame(event), this._life);
   }
 
@@ -82,6 +92,7 @@ export class Screen {
     terminal.loadAddon(this._fit);
     terminal.loadAddon(new Unicode11Addon());
     terminal.unicode.activeVersion = "11";
+    this._measure();
     terminal.options.linkHandler = links(terminal, listener.local, true);
     const plain = links(terminal, listener.local, false);
     terminal.loadAddon(new WebLinksAddon(plain.activate, plain));
@@ -209,7 +220,16 @@ export class Screen {
     this._restyle();
   }
 
+  /** How many cells a sign takes. */
+  _measure() {
+    const wanted = settings().graphemes;
+    if (wanted && !Graphemes) void fetchGraphemes().then(() => Graphemes && !this._life.signal.aborted && this._measure());
+    if (wanted && Graphemes && !this._graphemes) this.terminal.loadAddon((this._graphemes = new Graphemes()));
+    if (!wanted) this._graphemes = this._graphemes?.dispose();
+  }
+
   _restyle() {
+    this._measure();
     const { theme, ...others } = looks();
     const selection = this._highlight && { selectionInactiveBackground: this._highlight };
     Object.assign(this.terminal.options, { ...others, theme: { ...theme, ...selection } });
