@@ -234,6 +234,8 @@ class Siblings:
     ) -> dict[int, Any]:
         """Ask all others that run, or one of them; return the answers that came within ``seconds``, by worker."""
         asked: dict[int, asyncio.Future[Any]] = {}
+        if self._flushing is not None:
+            await asyncio.sleep(0)  # reports and values of before go ahead of the question
         for worker in sorted(self.alive if only is None else self.alive & {only}):
             number = next(self._numbers)
             if send(self._boxes.to_workers[worker], self.index, "ask", [number, topic, value]):
