@@ -19,6 +19,11 @@ from sshgate.ssh.login_progress import LoginProgress
 
 # A name that no user can have. Invalid login names are looked up under it.
 NOBODY = "."
+# By its form alone, before any user is looked up: it reveals nothing.
+NOT_A_LOGIN_NAME = (
+    "sshgate: this is not a login name, which is USER+PROFILE=NAME=SESSION or its beginning; "
+    "PROFILE, NAME and SESSION have lower-case letters, digits and inner dashes, 40 at most.\r\n"
+)
 
 log = structlog.get_logger("sshgate.ssh")
 
@@ -49,6 +54,9 @@ class Authentication(asyncssh.SSHServer):
             self._name = LoginName.parse(username)
         except ValueError:
             self._name = None
+            # Programs that guess names have no use for it.
+            if ("=" in username or "+" in username) and self._transport is not None:
+                self._transport.send_auth_banner(NOT_A_LOGIN_NAME)
         banner = self._config.ssh.banner
         if banner and self._transport is not None:
             self._transport.send_auth_banner("\r\n".join(banner.splitlines()) + "\r\n")

@@ -260,6 +260,16 @@ async def test_banner_is_shown_before_login(tmp_path: Path) -> None:
         assert b"Private.\r\nGo away." in result.err
 
 
+async def test_a_login_name_of_a_wrong_form_is_explained(tmp_path: Path) -> None:
+    """Before the login, and without a word on whether there is such a user."""
+    async with front_door(tmp_path) as door:
+        for name in ("dev=My_Work", "nobody=My_Work", "dev+GPU"):
+            result = await door.ssh("true", user=name, options=["-o", "LogLevel=INFO"])
+            assert (result.status, b"sshgate: this is not a login name" in result.err) == (255, True), name
+        result = await door.ssh("true", user="no body", options=["-o", "LogLevel=INFO"])
+        assert (result.status, b"sshgate:" in result.err) == (255, False)
+
+
 async def test_forwards_are_refused_and_the_session_goes_on(door: FrontDoor) -> None:
     result = await door.ssh("true", options=["-R", "0:127.0.0.1:9", "-o", "LogLevel=INFO"])
     assert b"remote port forwarding failed" in result.err
