@@ -65,6 +65,7 @@ export class Screen {
     this._graphemes = undefined;
     this._load(listener);
     this.terminal.open(box);
+    mendReversed(this.terminal);
     this.terminal.textarea?.setAttribute("aria-label", "Terminal input. Control Shift E leaves the terminal.");
     takePastes(box, (text) => void this.paste(text), listener.pasted);
     // Of several lines that a keyboard commits at once, xterm.js takes the text between their ends only.
@@ -251,6 +252,26 @@ export class Screen {
       webgl.dispose();
     }
   }
+}
+
+let mended = false;
+
+/**
+ * Private of xterm.js 6.0, whose DOM renderer takes reversed text for text in the colour of its own ground, and greys it.
+ *
+ * @param {Terminal} terminal open already
+ */
+function mendReversed(terminal) {
+  const rows = /** @type {any} */ (terminal)._core._renderService._renderer.value._rowFactory;
+  if (mended || !rows) return;
+  mended = true;
+  const drawn = Object.getPrototypeOf(rows);
+  const { _applyMinimumContrast: contrast } = drawn;
+  drawn._applyMinimumContrast = function (/** @type {any[]} */ ...[element, ground, text, cell, ...selected]) {
+    const { foreground, background } = this._themeService.colors;
+    const own = cell.isInverse() && text === foreground ? background : text;
+    return contrast.call(this, element, ground, own, cell, ...selected);
+  };
 }
 
 export function options() {
