@@ -145,8 +145,7 @@ def test_the_right_button_has_a_menu(door: Door, enter: Enter) -> None:
     place = menu.bounding_box()
     assert place
     assert abs(place["x"] - box["x"] - 300) < 2
-    tab.page.keyboard.press("ArrowDown")
-    assert "Paste" in tab.page.evaluate("() => document.activeElement.textContent")
+    assert "Paste" in tab.page.evaluate("() => document.activeElement.textContent"), "the first one that is of use"
     tab.page.keyboard.press("Enter")
     until(lambda: tab.lines()[-1].endswith("https://example.org/x"), PATIENCE, "what was pasted")
     tab.page.keyboard.press("Control+C")

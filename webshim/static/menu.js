@@ -36,7 +36,7 @@ export function openMenu(page, { clientX, clientY }, link) {
   const { width, height } = menu.getBoundingClientRect();
   menu.style.left = `${Math.max(0, Math.min(clientX, innerWidth - width - 4))}px`;
   menu.style.top = `${Math.max(0, Math.min(clientY, innerHeight - height - 4))}px`;
-  menu.querySelector("button")?.focus();
+  /** @type {HTMLElement | null} */ (menu.querySelector("[aria-disabled=false]"))?.focus();
 }
 
 /**
