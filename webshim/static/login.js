@@ -109,6 +109,7 @@ function ask({ ways, sshPort }, complaint) {
         resolve(me);
       } catch (error) {
         complain(sentence(error));
+        /** @type {HTMLInputElement} */ (form.elements.namedItem("password")).select();
       }
     });
   });
