@@ -7,7 +7,10 @@ import base64
 import pytest
 
 from tests.browser.conftest import Enter
-from tests.rig.browser import Door, Tab
+from tests.browser.test_hands import PHONE
+from tests.rig.browser import PATIENCE, Door, Tab
+from tests.rig.looks import THEMES
+from tests.rig.waiting import until
 
 # The greatest difference from the background, per row of pixels and per column: 0 to 765.
 CONTRAST = """async (png) => {
@@ -27,6 +30,21 @@ CONTRAST = """async (png) => {
   return rows;
 }"""
 CLEAR = 150
+# How far the characters reach over the room that they have: to the right, where the scrollbar is, and below.
+BEYOND = """async () => {
+  await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+  const [box, screen, bar] = [".terminal", ".xterm-screen", ".scrollbar.vertical"]
+    .map((part) => document.querySelector(`.panel ${part}`).getBoundingClientRect());
+  return [screen.right - bar.left, screen.bottom - box.bottom];
+}"""
+# Of the ground, and of the spans with these words.
+COLOURS = """(words) => {
+  const spans = [...document.querySelectorAll(".panel .xterm-rows span")];
+  const ground = document.createElement("i");
+  ground.style.color = sshgate.shown.screen.terminal.options.theme.background;
+  const found = words.map((word) => spans.find(({textContent}) => textContent === word));
+  return [ground.style.color, ...found.map((span) => span && getComputedStyle(span).color)];
+}"""
 
 
 def _rows(tab: Tab, text: str, count: int) -> list[int]:
@@ -59,3 +77,30 @@ def test_underscores_and_frames_are_drawn(size: int, door: Door, enter: Enter) -
     assert max(_rows(tab, "____", 1)) > CLEAR, "no underscore"
     frame = _rows(tab, "││││\r\n││││\r\n││││", 3)
     assert min(frame) > CLEAR, f"gaps in a frame: {frame}"
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_the_last_column_and_the_last_line_are_in_sight(width: int, door: Door, enter: Enter) -> None:
+    """At any size of the window: no column under the scrollbar, no line below the box."""
+    tab = enter(door, **(PHONE if width < 600 else {}))
+    tab.run("seq 100; echo sc''rolls", "scrolls")
+    for more in range(0, 18, 3):
+        tab.page.set_viewport_size({"width": width + more, "height": 660 + more})
+        until(lambda: max(tab.page.evaluate(BEYOND)) <= 0, PATIENCE, f"all characters in sight with {more} more")
+
+
+def test_reversed_text_has_the_colour_of_the_ground(door: Door, enter: Enter) -> None:
+    """As the lines of editors and pagers are drawn; it was greyed until it differed from the colour of other text."""
+    tab = enter(door)
+    words = "plain", "yellow", "bold"
+    shown = "\x1b[7mplain\x1b[0m \x1b[7;33myellow\x1b[0m \x1b[7;1mbold\x1b[0m"
+    tab.page.evaluate("(shown) => sshgate.shown.screen.terminal.write(shown)", shown)
+    for theme in THEMES:
+        tab.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+
+        def colours(theme: str = theme) -> bool:
+            ground, *found = tab.page.evaluate(COLOURS, words)
+            dark = ground == "rgb(17, 20, 26)"
+            return dark == (theme == "dark") and found == 3 * [ground]
+
+        until(colours, PATIENCE, f"text in the colour of the ground, {theme}; not {tab.page.evaluate(COLOURS, words)}")

@@ -171,6 +171,24 @@ def test_the_rows_of_keys_have_what_programs_want(door: Door, enter: Enter) -> N
     rests()
 
 
+def test_a_phone_on_its_side_has_lines_left_beside_its_keyboard(door: Door, enter: Enter) -> None:
+    """All keys in one row, a low header that shows a tab's name, and three lines for the program."""
+    tab = enter(door, **{**PHONE, "viewport": {"width": 640, "height": 170}})
+    tab.page.get_by_role("button", name="New terminal", exact=True).tap()
+    tab.page.locator("#tabs .tab").nth(1).wait_for(state="attached")
+    tab.wait_state("connected").prompt()
+    for more in (False, True):
+        boxes = [button.bounding_box() for button in tab.page.locator("#keybar button:visible").all()]
+        assert len({box["y"] for box in boxes if box}) == 1
+        assert len(boxes) == 16
+        assert all(box and box["x"] + box["width"] <= 640 for box in boxes)
+        if not more:
+            tab.page.get_by_role("button", name="More keys").tap()
+    until(lambda: tab.size()[0] >= 3, PATIENCE, "three lines")
+    for label in tab.page.locator("#tabs .tab .label").all():
+        assert label.evaluate("(label) => label.scrollWidth <= label.clientWidth"), "a name that is cut off"
+
+
 def test_pasting_without_the_clipboard_is_by_a_field(door: Door, enter: Enter) -> None:
     """Over plain HTTP, or without consent, the page may not read the clipboard; a long press in a field may."""
     tab = enter(door, **PHONE)
@@ -235,3 +253,11 @@ def test_the_header_fits_the_smallest_phone(door: Door, enter: Enter) -> None:
     tab.page.get_by_role("button", name="All commands").tap()
     tab.page.get_by_role("option", name="Settings").tap()
     tab.page.locator("#settings[open]").wait_for()
+    fields = tab.page.locator("#settings .fields").bounding_box()
+    assert fields
+    assert fields["height"] > 300, "most of the dialog is for the settings"
+    tab.page.keyboard.press("Escape")
+    tab.page.locator("#all-tabs").tap()
+    tab.page.locator("#tab-list:popover-open").get_by_role("button", name="Home").tap()
+    tab.page.locator("#first-session:visible").wait_for()
+    tab.page.locator("#tab-list:popover-open").wait_for(state="hidden")
