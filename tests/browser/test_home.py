@@ -57,3 +57,9 @@ def test_home_shows_what_runs_and_for_how_long(
     sandbox.get_by_role("button", name="End:").click()
     tab.page.get_by_role("button", name="End it").click()
     expect(tab.page.locator("#sandboxes")).to_be_hidden()
+    # What runs is before what has ended.
+    tab.page.click("#first-session")
+    tab.wait_state("connected").prompt()
+    tab.page.click("#home")
+    expect(session.first).to_contain_text("running")
+    expect(session.last).to_contain_text("Ended.")

@@ -49,7 +49,8 @@ export class Home {
    * @param {(id: string) => boolean} here whether it has a tab
    */
   show(sessions, here) {
-    this._sessions.show(sessions, (described) => sessionWords(described, here(described.id)));
+    const ended = (/** @type {Described} */ { state }) => Number(state === "ended");
+    this._sessions.show(sessions.toSorted((one, other) => ended(one) - ended(other)), (described) => sessionWords(described, here(described.id)));
   }
 
   /** The named sandboxes, now and while a person looks at them. */
@@ -153,7 +154,7 @@ export function called({ profile, name, title, label }) {
  */
 function sessionWords(described, here) {
   const { profile, state, attached, source, attention, created, exit, last, ends } = described;
-  if (state === "ended") return [called(described), `ended. ${exit?.reason ? asSentence(exit.reason) : ""}`.trim(), ""];
+  if (state === "ended") return [called(described), `Ended. ${exit?.reason ? asSentence(exit.reason) : ""}`.trim(), ""];
   const elsewhere = attached ? `open in another window${source ? `, from ${source}` : ""}` : "not open";
   const words = [
     profile === called(described) ? "" : profile,
