@@ -261,3 +261,10 @@ def test_the_header_fits_the_smallest_phone(door: Door, enter: Enter) -> None:
     tab.page.locator("#tab-list:popover-open").get_by_role("button", name="Home").tap()
     tab.page.locator("#first-session:visible").wait_for()
     tab.page.locator("#tab-list:popover-open").wait_for(state="hidden")
+    # Where it is leaves room for what it is called.
+    other = Tab(tab.page.context.new_page(), tab.address).open()
+    other.says("open in another window")
+    other.page.locator("#all-tabs").tap()
+    label = other.page.locator("#tab-list:popover-open .label")
+    until(lambda: label.evaluate("(label) => label.clientWidth") > 60, PATIENCE, "a name")
+    other.page.close()
