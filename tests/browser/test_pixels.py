@@ -100,7 +100,6 @@ def test_reversed_text_has_the_colour_of_the_ground(door: Door, enter: Enter) ->
 
         def colours(theme: str = theme) -> bool:
             ground, *found = tab.page.evaluate(COLOURS, words)
-            dark = ground == "rgb(17, 20, 26)"
-            return dark == (theme == "dark") and found == 3 * [ground]
+            return (ground == "rgb(17, 20, 26)") is (theme == "dark") and bool(found == 3 * [ground])
 
         until(colours, PATIENCE, f"text in the colour of the ground, {theme}; not {tab.page.evaluate(COLOURS, words)}")
