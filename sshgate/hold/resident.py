@@ -84,10 +84,11 @@ class Resident(Watcher):
             for fd, events in self.epoll.poll(self.until_due()):
                 self.ready(fd, events)
             self.due()
-            for session in list(self.sessions.values()):
-                self.update(session)
             for one in list(self.attachments):
                 self.flush(one)
+            # After that: who has just been sent all that waited is not behind, and no event would come of it.
+            for session in list(self.sessions.values()):
+                self.update(session)
 
     def ready(self, fd: int, events: int) -> None:
         owner = self.by_fd.get(fd, self)

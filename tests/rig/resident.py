@@ -23,7 +23,7 @@ from sshgate.sandbox.framing import FrameReader
 # It looks for idle shells more often than usual.
 MAIN = (
     "import os,sys;s=open(0,'rb').read();g={'__name__':'x'};exec(compile(s,'resident','exec'),g);"
-    "g['LOOK_SECONDS']=.4;g['main'](%r,%d)"
+    "g['LOOK_SECONDS']=%r;g['main'](%r,%d)"
 )
 
 USUAL = {"how": "new", "from": "here", "size": [80, 24, 0, 0], "program": "p", "shell": "", "detached": 600, "most": 20}
@@ -90,10 +90,10 @@ class Attached:
 
 
 @contextmanager
-def running(place: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a resident whose socket is in ``place`` while the body runs."""
+def running(place: Path, looks: float = 0.4) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a resident whose socket is in ``place``, and which looks around every ``looks`` seconds, during the body."""
     ready, theirs = os.pipe()
-    command = [sys.executable, "-IS", "-c", MAIN % (str(place), theirs)]
+    command = [sys.executable, "-IS", "-c", MAIN % (looks, str(place), theirs)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs]) as process:
         os.close(theirs)
         assert process.stdin is not None

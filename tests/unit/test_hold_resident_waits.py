@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import subprocess
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -16,8 +20,10 @@ from sshgate.hold.frames import OFFSET, Kind, Listener
 from sshgate.hold.terminal import KEPT, TYPED
 from tests.rig.processes import cpu_seconds, without_descriptors
 from tests.rig.resident import Attached, attaching, running
+from tests.rig.waiting import until
 
 CHUNK = 15_000
+MIB = 1 << 20
 
 
 @pytest.fixture
@@ -30,6 +36,22 @@ def resident(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 def attach(resident: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Callable[[], Attached]]:
     with attaching(resident, tmp_path) as one:
         yield one
+
+
+def test_a_program_goes_on_at_once_when_its_client_has_read_all_that_waited(tmp_path: Path) -> None:
+    with running(tmp_path, looks=60) as process, attaching(process, tmp_path) as attach:
+        one = attach()
+        fcntl.fcntl(one.come, fcntl.F_SETPIPE_SZ, MIB)
+        one.join(f"stty raw -echo;sleep 0.5;exec head -c {16 * MIB} /dev/zero")
+
+        def waiting() -> int:
+            size: int = struct.unpack("i", fcntl.ioctl(one.come, termios.FIONREAD, bytes(4)))[0]
+            return size
+
+        for turn in range(6):
+            until(lambda: waiting() > MIB // 2, 10, f"output in turn {turn}")
+            time.sleep(0.2)  # the program has to wait by then
+            os.read(one.come, MIB)
 
 
 def test_input_that_nobody_reads_holds_up_no_other_client_and_arrives_once(
