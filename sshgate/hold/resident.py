@@ -86,9 +86,8 @@ class Resident(Watcher):
             self.due()
             for one in list(self.attachments):
                 self.flush(one)
-            # After that: who has just been sent all that waited is not behind, and no event would come of it.
             for session in list(self.sessions.values()):
-                self.update(session)
+                self.update(session)  # not before: a client that was sent all is not behind, and no event would come
 
     def ready(self, fd: int, events: int) -> None:
         owner = self.by_fd.get(fd, self)
