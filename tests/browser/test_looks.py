@@ -140,6 +140,7 @@ def _desktop(door: Door, visitor: Visitor, network: Relay, looks: Looks) -> None
     tab.page.get_by_role("button", name="Leave it running").click()
     tab.page.locator("#home").click()
     tab.page.locator("#running:visible li").nth(1).wait_for()
+    tab.page.locator("[aria-labelledby=sandboxes-title] li").wait_for()
     looks.at(tab, "running", ("light",))
     tab.page.locator("#tabs .tab button").first.click()
     tab.prompt().type("exit 3\n")
