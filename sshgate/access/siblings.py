@@ -302,8 +302,6 @@ class Siblings:
 
     def _received(self, sender: int, kind: str, value: Any, connection: socket.socket | None) -> None:
         match kind:
-            case "here" if sender in self.alive:
-                pass  # both had greeted: what was reported since its greeting is still to be sent
             case "hello" | "here":
                 self._forget(sender)
                 self.alive.add(sender)
