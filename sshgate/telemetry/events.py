@@ -205,4 +205,9 @@ def _printable(value: str | int | float | bool) -> str | int | float | bool:
     if not isinstance(value, str):
         return value
     text = value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "..."
-    return text if text.isprintable() else text.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return escape(text)
+
+
+def escape(text: str) -> str:
+    """Escape a text that is not printable as it is: it could control its reader's terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

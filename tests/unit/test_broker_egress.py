@@ -397,8 +397,8 @@ async def test_the_machines_own_resolver_finds_addresses() -> None:
         resolve.close()
 
 
-async def test_names_that_nobody_answers_hold_up_no_other_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outside, "LOOKUP_SECONDS", 0.5)
+def _slow_lookups() -> tuple[Lookups, list[str], asyncio.Event]:
+    """Look-ups, the names that were asked for, and what answers those that begin with ``slow``."""
     never = asyncio.Event()
     asked: list[str] = []
 
@@ -408,7 +408,12 @@ async def test_names_that_nobody_answers_hold_up_no_other_user(monkeypatch: pyte
             await never.wait()
         return [ip_address("127.0.0.1")]
 
-    lookups = Lookups(resolve)
+    return Lookups(resolve), asked, never
+
+
+async def test_names_that_nobody_answers_hold_up_no_other_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "LOOKUP_SECONDS", 0.5)
+    lookups, asked, never = _slow_lookups()
     slow = [asyncio.create_task(lookups.of(f"slow{number}.example", "eve")) for number in range(100)]
     await asyncio.sleep(0.05)
     assert len(asked) < LOOKUPS, "there is room for others"
@@ -422,16 +427,7 @@ async def test_who_waits_for_a_place_keeps_no_other_user_from_the_name_and_leave
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(outside, "LOOKUP_SECONDS", 0.5)
-    never = asyncio.Event()
-    asked: list[str] = []
-
-    async def resolve(name: str) -> list[Address]:
-        asked.append(name)
-        if name.startswith("slow"):
-            await never.wait()
-        return [ip_address("127.0.0.1")]
-
-    lookups = Lookups(resolve)
+    lookups, asked, never = _slow_lookups()
     waiting = [asyncio.create_task(lookups.of(f"slow{number}.example", "eve")) for number in range(50)]
     waiting.append(asyncio.create_task(lookups.of("a.example", "eve")))
     await asyncio.sleep(0.05)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,20 +20,8 @@ from sshgate.hold import frames
 from sshgate.hold.frames import FULL, HEAD, OFFSET, SIZE, Kind
 from sshgate.hold.line import _ATTACH, LONGEST, NONE
 from sshgate.hold.terminal import RING
-from tests.rig.resident import USUAL, Attached, attaching, running
+from tests.rig.resident import USUAL, Attached, running
 from tests.rig.waiting import until
-
-
-@pytest.fixture
-def resident(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with running(tmp_path) as process:
-        yield process
-
-
-@pytest.fixture
-def attach(resident: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Callable[[], Attached]]:
-    with attaching(resident, tmp_path) as one:
-        yield one
 
 
 def test_what_is_typed_again_is_taken_once(attach: Callable[[], Attached]) -> None:

@@ -9,12 +9,10 @@ import subprocess
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from socket import AF_UNIX, socket
-
-import pytest
 
 from sshgate.hold.frames import OFFSET, Kind, Listener
 from sshgate.hold.terminal import KEPT, TYPED
@@ -24,18 +22,6 @@ from tests.rig.waiting import until
 
 CHUNK = 15_000
 MIB = 1 << 20
-
-
-@pytest.fixture
-def resident(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with running(tmp_path) as process:
-        yield process
-
-
-@pytest.fixture
-def attach(resident: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Callable[[], Attached]]:
-    with attaching(resident, tmp_path) as one:
-        yield one
 
 
 def test_a_program_goes_on_at_once_when_its_client_has_read_all_that_waited(tmp_path: Path) -> None:

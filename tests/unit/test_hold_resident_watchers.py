@@ -7,26 +7,12 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from sshgate.hold.frames import SIZE, Kind
-from tests.rig.resident import USUAL, Attached, attaching, running
-
-
-@pytest.fixture
-def resident(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with running(tmp_path) as process:
-        yield process
-
-
-@pytest.fixture
-def attach(resident: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Callable[[], Attached]]:
-    with attaching(resident, tmp_path) as one:
-        yield one
+from tests.rig.resident import USUAL, Attached
 
 
 def state_of(one: Attached) -> dict[str, Any]:

@@ -93,7 +93,7 @@ async def test_every_other_name_gets_the_same_answer(door: FrontDoor, name: byte
     async with peer(door.port) as client:
         await client.begin_login()
         client.ask_login(name, b"publickey", *client.signed(key, name))
-        if b"+" in name or b"=" in name:  # explained by its form, whoever the user is
+        if b"+" in name or b"=" in name:  # explained by its form, for any user alike
             assert (await client.hear())[0] == MSG_USERAUTH_BANNER
         assert await client.hear() == (MSG_USERAUTH_FAILURE, NameList([b"publickey"]) + b"\0")
         assert not client.lost.is_set()

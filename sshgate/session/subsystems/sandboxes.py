@@ -18,7 +18,7 @@ from sshgate.lifecycle.clocks import span
 from sshgate.sandbox.interfaces import Homes, Listed, ListedHome, NamedSandboxes, Provider
 from sshgate.session.subsystems.registry import LISTS, SubsystemHandlers, SubsystemRequest
 from sshgate.telemetry.codes import Code
-from sshgate.telemetry.events import EventContext
+from sshgate.telemetry.events import EventContext, escape
 from sshgate.telemetry.timings import since
 
 MEBI = 1 << 20
@@ -166,13 +166,9 @@ def table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], users: Sequ
     Programs in a sandbox choose some of the texts (models, names). What is not printable is escaped: the reader's
     terminal is not theirs.
     """
-    lines: list[tuple[str, ...]] = [heading, *(tuple(map(_printable, row)) for row in rows)]
+    lines: list[tuple[str, ...]] = [heading, *(tuple(map(escape, row)) for row in rows)]
     if users is not None:
         lines = [("USER", *heading), *((user, *row) for user, row in zip(users, lines[1:], strict=True))]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "".join(line.rstrip() + "\n" for line in padded)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
