@@ -58,7 +58,7 @@ TERMINAL_MARK = b"\006"
 """Printed on a terminal once it has left raw mode; the program's own output follows."""
 
 FOREVER = "2147483647"
-"""Seconds for which the process that keeps a sandbox running sleeps; it is recognized by this number."""
+"""The last word of the process that keeps a sandbox running, by which it is recognized; also seconds to sleep."""
 
 RESIDENT_MARK = "#sshgate-hold"
 """The first line of programs of ours that belong to a sandbox: what keeps sessions, and the relay of the broker's port.

@@ -99,9 +99,9 @@ def busy_argv(pids: Sequence[str]) -> tuple[str, ...]:
 def anything_argv() -> tuple[str, ...]:
     """The command that prints a word when any program runs in a sandbox without clients, besides this one.
 
-    What keeps the sandbox running does not count: process 1 and a `sleep` of ``FOREVER`` seconds. Nor do zombies, nor
-    what a hang-up would end in a terminal of ours: its gateway was killed, and the node keeps the terminal. Nor does
-    what has ``RESIDENT_MARK``, and the launcher that is its parent.
+    What keeps the sandbox running does not count: process 1 and what has ``FOREVER`` as its last word. Nor do zombies,
+    nor what a hang-up would end in a terminal of ours: its gateway was killed, and the node keeps the terminal. Nor
+    does what has ``RESIDENT_MARK``, and the launcher that is its parent.
     """
     # Our programs have no parent in the sandbox. Fields of /proc/PID/stat after the name: 1 the state, 2 the parent, 4
     # the session, 5 the terminal. `read` drops the NULs between the words of a command line.
@@ -114,7 +114,7 @@ def anything_argv() -> tuple[str, ...]:
         'for d in /proc/[0-9]*;do p=${d#/proc/};case $p in 1|$$)continue;;esac;case "$k " in *" $p "*)continue;;esac;'
         'read -r s <"$d/stat"||continue;set -- ${s##*)};[ "$1" = Z ]&&continue;'
         'case "$t " in *" $4 "*)ignores_hangup $p||continue;;esac;'
-        'c=;read -r c <"$d/cmdline";[ "$c" = "sleep$0" ]&&continue;case "$h " in *" $p "*)continue;;*" $2 "*)'
+        'c=;read -r c <"$d/cmdline";case $c in *"$0")continue;;esac;case "$h " in *" $p "*)continue;;*" $2 "*)'
         'case "$c,$b " in *" $p "*);;-*)continue;;esac;;esac;echo busy;break;done 2>/dev/null;echo .'
     )
     return ("/bin/sh", "-c", script, FOREVER)

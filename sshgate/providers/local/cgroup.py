@@ -46,10 +46,9 @@ def make(place: Hierarchy, name: str, size: int) -> Path:
     group = place.parent / group_name(name)
     group.mkdir()
     try:
-        (group / place.memory).write_text(str(size))
-        swap = group / place.swap
-        if swap.exists():
-            swap.write_text(str(size if place.swap_holds_both else 0))
+        _write(f"{group}/{place.memory}", size)
+        with contextlib.suppress(FileNotFoundError):  # a kernel that does not count swap
+            _write(f"{group}/{place.swap}", size if place.swap_holds_both else 0)
     except OSError:
         remove(group)
         raise
@@ -59,7 +58,7 @@ def make(place: Hierarchy, name: str, size: int) -> Path:
 def hold(group: Path, pid: int) -> bool:
     """Move a process into the group; ``False`` if that fails. May block for 10 ms: not for the event loop."""
     try:
-        (group / "cgroup.procs").write_text(str(pid))
+        _write(f"{group}/cgroup.procs", pid)
     except OSError:
         return False
     return True
@@ -90,6 +89,14 @@ def sweep(place: Hierarchy) -> None:
 def group_name(name: str) -> str:
     """The name of this gateway's group for one sandbox."""
     return f"{PREFIX}{os.getpid()}-{_pid_namespace()}-{name}"
+
+
+def _write(name: str, number: int) -> None:
+    descriptor = os.open(name, os.O_WRONLY)
+    try:
+        os.write(descriptor, str(number).encode())
+    finally:
+        os.close(descriptor)
 
 
 def _pid_namespace() -> int:

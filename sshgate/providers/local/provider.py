@@ -21,8 +21,8 @@ from sshgate.config.values import is_loopback
 from sshgate.errors import ConfigError, StartFailed, Unavailable
 from sshgate.providers.local import bubblewrap, cgroup
 from sshgate.providers.local.named import LocalNamed
-from sshgate.providers.local.sandbox import LocalSandbox
-from sshgate.providers.local.system import leave_keyring, pipes, spawn
+from sshgate.providers.local.sandbox import LocalSandbox, Tree
+from sshgate.providers.local.system import handles, leave_keyring, pipes, spawn
 from sshgate.sandbox import temporary
 from sshgate.sandbox.interfaces import Notice, Order
 from sshgate.sandbox.launcher import FOREVER
@@ -31,8 +31,9 @@ from sshgate.sandbox.side_execs import ExecLimits
 log = structlog.get_logger("sshgate.sandbox.local")
 
 # What keeps a sandbox open. It prints an empty line once all mounts exist; bubblewrap reports the process id before
-# that. If the line cannot be written it exits: the gateway was killed before bubblewrap had tied itself to it.
-HOLDER = ("/bin/sh", "-c", f"echo||exit 1; exec sleep {FOREVER}")
+# that. The gateway has the other end of its input: when that closes, it kills all programs of the sandbox. bubblewrap
+# would too, but not if the gateway is killed before bubblewrap has tied itself to it, which is later than the line.
+HOLDER = ("/bin/sh", "-c", "echo||exit 1;read -r x;kill -KILL -1", FOREVER)
 START_SECONDS = 10.0
 PROGRAMS = ("bwrap", "nsenter", "setpriv", "setsid")
 # If the gateway is root, every sandbox gets its own user id, from a range that systems do not assign.
@@ -79,16 +80,18 @@ class LocalProvider:
     async def create(self, order: Order, notice: Notice) -> LocalSandbox:
         name = f"local-{secrets.token_hex(5)}"
         uid = bind_owner(order.profile) or FIRST_UID + next(self._uids) % UIDS if os.geteuid() == 0 else None
-        outer, inner = await self._spawn(order.profile, uid)
         group = None
         try:
             if self._groups is not None and (memory := bubblewrap.memory_of(order.profile)) is not None:
                 group = cgroup.make(self._groups, name, memory)
-            sandbox = LocalSandbox(name, order, uid, group, outer, inner, self._limits, self._sandboxes.discard)
-        except OSError as error:
+            tree = await self._spawn(order.profile, uid, group)
+        except BaseException as error:
             if group is not None:
                 cgroup.remove(group)
-            raise _abandon(outer, _unavailable(error)) from error
+            if isinstance(error, OSError):
+                raise Unavailable(f"no sandbox can be started on this machine: {error.strerror}.") from error
+            raise
+        sandbox = LocalSandbox(name, order, uid, group, tree, self._limits, self._sandboxes.discard)
         self._sandboxes.add(sandbox)
         return sandbox
 
@@ -109,49 +112,49 @@ class LocalProvider:
             os.close(self._etc_lock)
             self._etc = None
 
-    async def _spawn(self, profile: Profile, uid: int | None) -> tuple[int, int]:
-        """Start bubblewrap; returns its process id and that of the sandbox's process 1 once its mounts exist.
+    async def _spawn(self, profile: Profile, uid: int | None, group: Path | None) -> Tree:
+        """Start bubblewrap, and return once the sandbox's mounts exist.
 
-        Raises ``Unavailable``. Nothing is left running when it raises or is cancelled.
+        Raises ``Unavailable`` or ``OSError``. Nothing is left running or open when it raises or is cancelled.
         """
         assert self._etc is not None, "open() first"
         loop = asyncio.get_running_loop()
-        try:
-            (info, info_end), (output, output_end) = pipes(2)
-        except OSError as error:
-            raise _unavailable(error) from error
+        (info, info_end), (output, output_end), (input_end, lifeline) = pipes(3)
         words = [
             *bubblewrap.confine(profile, uid),
             *bubblewrap.build(profile, self._etc, info_end, self._able),
             *HOLDER,
         ]
         actions = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, input_end, 0),
             (os.POSIX_SPAWN_DUP2, output_end, 1),
             (os.POSIX_SPAWN_DUP2, output_end, 2),
             (os.POSIX_SPAWN_DUP2, info_end, info_end),
         ]
+        outer = None
         try:
-            outer = spawn(words, bubblewrap.environment(profile.shell), actions)
-        except OSError as error:
-            os.close(info)
-            os.close(output)
-            raise _unavailable(error) from error
-        finally:
-            os.close(info_end)
-            os.close(output_end)
-        try:
+            try:
+                outer = spawn(words, bubblewrap.environment(profile.shell), actions)
+            finally:
+                for end in (input_end, output_end, info_end):
+                    os.close(end)
+            if group is not None:
+                # The first move into any group for a while takes the kernel up to 10 ms. Those of the programs, which
+                # are waited for, are quick after it.
+                loop.run_in_executor(None, cgroup.hold, group, outer)
             async with asyncio.timeout(START_SECONDS):
                 first_line = await _line(loop, output)
             if first_line != b"\n":
                 raise Unavailable(explain(first_line.decode("utf-8", "replace")))
-            return outer, int(json.loads(os.read(info, 4096))["child-pid"])
-        except TimeoutError as error:
-            raise _abandon(
-                outer, Unavailable("a sandbox was not ready within 10 s; the machine is too busy.")
-            ) from error
+            inner = int(json.loads(os.read(info, 4096))["child-pid"])
+            return Tree(outer, inner, lifeline, *handles(outer, inner))
         except BaseException as error:
-            raise _abandon(outer, error) from None
+            os.close(lifeline)
+            if outer is not None:
+                _abandon(outer)
+            if isinstance(error, TimeoutError):
+                raise Unavailable("a sandbox was not ready within 10 s; the machine is too busy.") from error
+            raise
         finally:
             os.close(info)
             os.close(output)
@@ -241,18 +244,13 @@ def refuse_public(addresses: Iterable[Address]) -> None:
         raise ConfigError(mistakes)
 
 
-def _unavailable(error: OSError) -> Unavailable:
-    return Unavailable(f"no sandbox can be started on this machine: {error.strerror}.")
-
-
-def _abandon(outer: int, error: BaseException) -> BaseException:
+def _abandon(outer: int) -> None:
     # Kill process 1 of the sandbox first: shortly after its creation it does not yet die with bubblewrap.
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{outer}/task/{outer}/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
     os.kill(outer, signal.SIGKILL)
     os.waitpid(outer, 0)
-    return error
 
 
 async def _line(loop: asyncio.AbstractEventLoop, descriptor: int) -> bytes:

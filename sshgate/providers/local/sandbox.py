@@ -9,11 +9,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sshgate.errors import Unavailable
 from sshgate.providers.local import bubblewrap, cgroup
 from sshgate.providers.local.process import LocalProcess, set_size
-from sshgate.providers.local.system import handles, open_terminal, restore_owner, spawn
+from sshgate.providers.local.system import open_terminal, restore_owner, spawn
 from sshgate.sandbox.interfaces import Kind, Order
 from sshgate.sandbox.probe import Verdict
 from sshgate.sandbox.side_execs import ExecLimits, SideExecs
@@ -25,8 +26,25 @@ from sshgate.stream.terminal import Terminal
 REAP_SECONDS = 5.0
 
 
+class Tree(NamedTuple):
+    """The processes that make a sandbox, and descriptors of them."""
+
+    outer: int
+    """The process id of the outermost one, bubblewrap."""
+    inner: int
+    """The process id of the sandbox's process 1."""
+    lifeline: int
+    """The descriptor whose closing kills all programs inside."""
+    pidfd: int
+    """The descriptor of ``outer``."""
+    first: int
+    """The descriptor of ``inner``."""
+    owner: int
+    """The descriptor of the user namespace that owns the other namespaces."""
+
+
 class LocalSandbox:
-    """The tree whose outermost process (bubblewrap) is ``outer`` and whose process 1 inside is ``inner``."""
+    """The ``Sandbox`` that a tree of bubblewrap makes."""
 
     warm = False
     hostname = bubblewrap.HOST_NAME
@@ -37,8 +55,7 @@ class LocalSandbox:
         order: Order,
         uid: int | None,
         group: Path | None,
-        outer: int,
-        inner: int,
+        tree: Tree,
         limits: ExecLimits,
         gone: Callable[[LocalSandbox], None],
     ) -> None:
@@ -48,12 +65,9 @@ class LocalSandbox:
             order: What it was created for.
             uid: The user id on this machine, if the gateway is root.
             group: The control group that limits its memory, if any; removed with the sandbox.
-            outer: bubblewrap's process id; this object reaps it.
-            inner: The process id of the sandbox's process 1.
+            tree: Its processes; this object closes the descriptors and reaps ``outer``.
             limits: Limits of the execs on the side.
             gone: Called once ``outer`` was reaped.
-
-        Raises ``OSError`` if a process cannot be opened; the caller then ends them.
         """
         self.id = self.uid = name
         self.order = order
@@ -62,15 +76,13 @@ class LocalSandbox:
         self._profile = order.profile
         self._uid = uid
         self._group = group
-        self._outer = outer
-        self._inner = inner
+        self._tree = tree
         self._set_gone = gone
-        self._pidfd, self._first, self._owner = handles(outer, inner)
         self._processes: set[LocalProcess] = set()
         self._deleted = False
         self._reaped = False
         self._gone = Event()
-        asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+        asyncio.get_running_loop().add_reader(self._tree.pidfd, self._reap)
 
     def __repr__(self) -> str:
         return f"<LocalSandbox {self.id} {len(self._processes)} processes{' deleted' * self._deleted}>"
@@ -102,7 +114,7 @@ class LocalSandbox:
             raise Unavailable("the sandbox has ended.")
         words = [
             *bubblewrap.confine(self._profile, self._uid),
-            *bubblewrap.enter(self._inner, terminal is not None, argv),
+            *bubblewrap.enter(self._tree.inner, terminal is not None, argv),
         ]
         process = self._on_pipes(words) if terminal is None else self._on_terminal(words, terminal)
         self._processes.add(process)
@@ -128,7 +140,7 @@ class LocalSandbox:
     def _on_terminal(self, words: list[str], terminal: Terminal) -> LocalProcess:
         master, slave = -1, -1
         try:
-            master, slave = open_terminal(self._inner)
+            master, slave = open_terminal(self._tree.inner)
             if self._uid is not None:
                 restore_owner(slave, self._uid)
             set_size(master, terminal.size)
@@ -144,7 +156,7 @@ class LocalSandbox:
     ) -> LocalProcess:
         """Start a program. Raises ``OSError``; then nothing runs, and the caller still owns all descriptors."""
         actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(theirs)]
-        actions.append((os.POSIX_SPAWN_DUP2, self._owner, bubblewrap.OWNER))
+        actions.append((os.POSIX_SPAWN_DUP2, self._tree.owner, bubblewrap.OWNER))
         child = spawn(words, bubblewrap.environment(self._profile.shell), actions)
         try:
             return LocalProcess(child, self._group, stdin, outputs, terminal, self.aside.signal, self._ended)
@@ -160,9 +172,9 @@ class LocalSandbox:
                 for process in list(self._processes):
                     await process.close("the sandbox has ended.")
             finally:
-                self._kill(self._first)
+                self._kill(self._tree.first)
         if not await within(REAP_SECONDS, self._gone.wait()):
-            self._kill(self._pidfd)
+            self._kill(self._tree.pidfd)
 
     def _kill(self, pidfd: int) -> None:
         # When process 1 dies, the kernel kills all others; bubblewrap ends after the last of them.
@@ -176,10 +188,15 @@ class LocalSandbox:
             process.wake()  # process 1 waits until all are reaped, which a stopped nsenter would not do
 
     def _reap(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.waitpid(self._outer, 0)
-        _close([self._pidfd, self._first, self._owner])
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._tree.pidfd)
+        os.waitpid(self._tree.outer, 0)
         self._deleted = True
+        loop.add_reader(self._tree.first, self._all_dead)  # process 1 may end a little later than bubblewrap
+
+    def _all_dead(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._tree.first)
+        _close(self._tree[2:])
         self._reaped = True
         self._set_gone(self)
         self._wake()
