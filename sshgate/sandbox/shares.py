@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -17,7 +17,7 @@ class Shares:
     """``total`` places, of which one user holds ``most`` at most. The fewer are free, the fewer one user may hold.
 
     So a few users cannot hold all of them, and the last places are for users who hold none. A place that becomes free
-    goes to the waiting user who holds fewest.
+    goes to the waiting user who holds fewest; those who hold equally many take turns.
     """
 
     def __init__(self, total: int, most: int) -> None:
@@ -25,10 +25,11 @@ class Shares:
         self._most = most
         self._taken = 0
         self._held: Counter[str] = Counter()
-        self._waiting: dict[asyncio.Future[None], str] = {}
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        """By user. Who was given a place goes to the end: the order of their waits would serve one with many first."""
 
     def __repr__(self) -> str:
-        return f"<Shares {self._taken}/{self._total} held, {len(self._waiting)} waiting>"
+        return f"<Shares {self._taken}/{self._total} held, {sum(map(len, self._waiting.values()))} waiting>"
 
     def held(self, user: str) -> int:
         """The number of places that this user holds."""
@@ -36,13 +37,28 @@ class Shares:
 
     def take(self, user: str) -> bool:
         """Take a place if this user may have one now. The caller calls ``release``."""
-        held = self._held[user]
-        # Of the places that others do not hold, a user may have the same part as of all.
-        if self._taken >= self._total or held * self._total >= self._most * (self._total - self._taken + held):
+        if not self._may_have(user):
             return False
         self._held[user] += 1
         self._taken += 1
         return True
+
+    async def acquire(self, user: str) -> None:
+        """Take a place; waits for one. The caller calls ``release``, unless this raises or is cancelled."""
+        if self.take(user):
+            return
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(user, deque()).append(waiting)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            if not waiting.cancelled():
+                self.release(user)
+            elif waiting in self._waiting.get(user, ()):
+                self._waiting[user].remove(waiting)
+                if not self._waiting[user]:
+                    del self._waiting[user]
+            raise
 
     def release(self, user: str) -> None:
         """Give back a place."""
@@ -50,28 +66,29 @@ class Shares:
         self._held[user] -= 1
         if not self._held[user]:
             del self._held[user]
-        for waiting, theirs in sorted(self._waiting.items(), key=lambda one: self._held[one[1]]):
-            # A wait that was just cancelled is still listed; it removes itself.
-            if not waiting.done() and self.take(theirs):
-                del self._waiting[waiting]
+        while allowed := [one for one in self._waiting if self._may_have(one)]:
+            first = min(allowed, key=self._held.__getitem__)
+            theirs = self._waiting.pop(first)
+            waiting = theirs.popleft()
+            if theirs:
+                self._waiting[first] = theirs
+            # A wait that was just cancelled may still be listed.
+            if not waiting.done() and self.take(first):
                 waiting.set_result(None)
 
     @asynccontextmanager
     async def hold(self, user: str) -> AsyncIterator[None]:
         """Hold a place while the body runs; waits for one."""
-        if not self.take(user):
-            waiting = asyncio.get_running_loop().create_future()
-            self._waiting[waiting] = user
-            try:
-                await waiting
-            except asyncio.CancelledError:
-                if self._waiting.pop(waiting, None) is None:
-                    self.release(user)
-                raise
+        await self.acquire(user)
         try:
             yield
         finally:
             self.release(user)
+
+    def _may_have(self, user: str) -> bool:
+        held = self._held[user]
+        # Of the places that others do not hold, a user may have the same part as of all.
+        return self._taken < self._total and held * self._total < self._most * (self._total - self._taken + held)
 
 
 class FileLimits:

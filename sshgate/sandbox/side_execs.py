@@ -22,8 +22,9 @@ from sshgate.stream.interfaces import Process
 from sshgate.stream.tasks import TaskSet
 from sshgate.stream.terminal import Terminal
 
-# Execs of all kinds that are being started at a time on one node.
+# Execs of all kinds that are being started at a time on one node, and of one user.
 PER_NODE = 16
+PER_NODE_OF_ONE = 8
 NOBODY = ""
 """The user of the gateway's own work: parking, and checking sandboxes without clients."""
 # Connections at a time that use a program each, where a sandbox cannot run the relay; see `forwarding.plain`.
@@ -55,13 +56,13 @@ class ExecLimits:
     def __init__(self) -> None:
         # A user's programs can block a script of ours until its timeout.
         self.side = Shares(total=32, most=4)
-        self._nodes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._nodes: WeakValueDictionary[str, Shares] = WeakValueDictionary()
 
-    def node(self, name: str) -> asyncio.Semaphore:
-        """The semaphore to hold while an exec is being started on this node."""
+    def node(self, name: str) -> Shares:
+        """The places of which to hold one while an exec is being started on this node."""
         found = self._nodes.get(name)
         if found is None:
-            found = self._nodes[name] = asyncio.Semaphore(PER_NODE)
+            found = self._nodes[name] = Shares(PER_NODE, PER_NODE_OF_ONE)
         return found
 
 

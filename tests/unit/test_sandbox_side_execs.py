@@ -81,18 +81,18 @@ async def test_many_end_while_nothing_is_started(count: int, sent: bytes) -> Non
     pod = Pod(free=True)
     starts = StartSlots(ExecLimits())
     aside = SideExecs(pod.start, ExecLimits(), "dev", starts.alone)
-    turn = await starts.take("node", 1)
+    turn = await starts.take("node", "dev", 1)
     hangups = asyncio.gather(*(aside.hang_up(pid) for pid in range(count)))
     async with asyncio.timeout(10):
         await asyncio.sleep(2 * COLLECT_SECONDS)
         assert (hangups.done(), bytes(pod.scripts[0].sent)) == (count <= FEW, b"")
         if count > FEW:
             with pytest.raises(StartFailed):
-                await starts.take("node", 0.01)
+                await starts.take("node", "dev", 0.01)
         turn.end()
         await hangups
         assert bytes(pod.scripts[0].sent) == sent
-        turns = [await starts.take("node", 1) for _ in range(PER_POD)]
+        turns = [await starts.take("node", "dev", 1) for _ in range(PER_POD)]
     for one in turns:
         one.end()
 
@@ -209,4 +209,47 @@ async def test_a_place_becomes_free_in_the_turn_in_which_a_wait_for_it_is_cancel
         waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert waiting.cancelled()
+    assert repr(shares) == "<Shares 0/1 held, 0 waiting>"
+
+
+async def test_a_user_with_many_starts_on_a_node_keeps_no_other_waiting() -> None:
+    """However many pods the user has there; of two who wait with equally many, each is served in turn."""
+    limits = ExecLimits()
+    began: list[str] = []
+    free = asyncio.Event()
+
+    async def start(pod: StartSlots, user: str) -> None:
+        turn = await pod.take("node", user, 10)
+        began.append(user)
+        await free.wait()
+        await asyncio.sleep(0.01)
+        turn.end()
+
+    pods = [StartSlots(limits) for _ in range(8)]
+    many = [asyncio.create_task(start(pod, "many")) for pod in pods for _ in range(PER_POD)]
+    await settled()
+    one = asyncio.create_task(start(StartSlots(limits), "one"))
+    await settled()
+    assert began[-1] == "one"
+    free.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(one, *many)
+    assert len(began) == len(many) + 1
+
+
+async def test_users_who_hold_equally_many_places_take_turns() -> None:
+    shares = Shares(total=1, most=1)
+    served: list[str] = []
+
+    async def hold(user: str) -> None:
+        async with shares.hold(user):
+            served.append(user)
+
+    async with shares.hold("many"), asyncio.timeout(10):
+        waiting = [asyncio.create_task(hold("many")) for _ in range(20)]
+        await settled()
+        waiting += [asyncio.create_task(hold(user)) for user in ("one", "other", "one")]
+        await settled()
+    await asyncio.gather(*waiting)
+    assert served[:5] == ["many", "one", "other", "many", "one"]
     assert repr(shares) == "<Shares 0/1 held, 0 waiting>"

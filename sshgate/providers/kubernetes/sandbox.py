@@ -241,7 +241,7 @@ class KubernetesSandbox:
 
     async def _exec(self, argv: Sequence[str], terminal: Terminal | None) -> ExecProcess:
         query = remotecommand.exec_query(CONTAINER, argv, terminal is not None)
-        turn = await self._turns.take(self._pod.spec.node_name, self.profile.limits.start)
+        turn = await self._turns.take(self._pod.spec.node_name, self.aside.user, self.profile.limits.start)
         process = await self._opened(query, terminal is not None, turn)
         self._turns.end_when_begun(turn, process)
         if terminal is not None:

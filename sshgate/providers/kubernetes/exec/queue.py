@@ -1,4 +1,4 @@
-"""Limits how many execs are being started at a time in a pod and on a node; first come, first served.
+"""Limits how many execs are being started at a time in a pod, and on a node, whose places its users share.
 
 A container runtime that is given two hundred at once starts none of them in time, nor anyone else's. And containerd 1.6
 notices the end of an exec only between two starts in its pod, so many ends have a time of their own.
@@ -7,11 +7,13 @@ notices the end of an exec only between two starts in its pod, so many ends have
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from sshgate.errors import StartFailed
 from sshgate.providers.kubernetes.exec.process import ExecProcess
+from sshgate.sandbox.shares import Shares
 from sshgate.sandbox.side_execs import ExecLimits
 from sshgate.stream.tasks import TaskSet
 
@@ -31,8 +33,8 @@ class StartSlots:
         self._watching = TaskSet()
         self._ending = asyncio.Lock()
 
-    async def take(self, node: str, seconds: float) -> StartSlot:
-        """Wait for the right to start an exec on this pod and ``node``. The caller ends the turn.
+    async def take(self, node: str, user: str, seconds: float) -> StartSlot:
+        """Wait for the right to start an exec of ``user`` in this pod and on ``node``. The caller ends the turn.
 
         Raises ``StartFailed`` after ``seconds``. Nothing is held after an exception or cancellation.
         """
@@ -40,7 +42,7 @@ class StartSlots:
         try:
             async with asyncio.timeout(seconds):
                 await turn.enter(self._pod)
-                await turn.enter(self._limits.node(node))
+                await turn.enter_node(self._limits.node(node), user)
         except TimeoutError as error:
             turn.end()
             raise StartFailed("too many programs are being started beside this one; try again in a moment.") from error
@@ -74,16 +76,21 @@ class StartSlot:
     """The places that one exec holds, in the pod and on its node."""
 
     def __init__(self) -> None:
-        self._held: list[asyncio.Semaphore] = []
+        self._held: list[Callable[[], None]] = []
 
-    async def enter(self, places: asyncio.Semaphore) -> None:
-        """Wait for a place and hold it."""
-        await places.acquire()
-        self._held.append(places)
+    async def enter(self, pod: asyncio.Semaphore) -> None:
+        """Wait for a place in a pod and hold it."""
+        await pod.acquire()
+        self._held.append(pod.release)
+
+    async def enter_node(self, places: Shares, user: str) -> None:
+        """Wait for a place on a node and hold it."""
+        await places.acquire(user)
+        self._held.append(partial(places.release, user))
 
     def leave(self) -> None:
         """Give back the place taken last."""
-        self._held.pop().release()
+        self._held.pop()()
 
     def end(self) -> None:
         """Give back all places. Idempotent."""
