@@ -23,6 +23,7 @@ from sshgate.providers.kubernetes.api import errors as failures
 from sshgate.providers.kubernetes.api.credentials import Credentials
 from sshgate.providers.kubernetes.api.objects import Listing, Pod
 from sshgate.providers.kubernetes.api.websocket import Connector, Refused, RemoteSocket, connect
+from sshgate.stream.tasks import TaskSet
 from sshgate.stream.turns import budget
 
 T = TypeVar("T")
@@ -87,7 +88,7 @@ class ApiServer:
         self._retired: list[aiohttp.ClientSession] = []
         self._reread = reread
         self._read_at = 0.0
-        self._rereading = asyncio.Lock()
+        self._rereading = TaskSet()
         self.anchor = Anchor(place.anchor)
         self.on_date: Callable[[float, float, float], None] = lambda date, sent, received: None
         """Called with each response's ``Date`` (POSIX seconds), and when it was requested and received (monotonic)."""
@@ -120,6 +121,7 @@ class ApiServer:
 
     async def close(self) -> None:
         """Close all connections, including those in use."""
+        await self._rereading.cancel()
         sessions, self._retired = [*self._retired, self._session], []
         self._session = None
         for session in sessions:
@@ -390,17 +392,21 @@ class ApiServer:
     # --- credentials ---
 
     async def _renew(self, used: Credentials | None) -> bool:
-        """Read the credentials again after a 401 for those that were ``used``, unless another request has meanwhile.
+        """Read the credentials again after a 401 for those that were ``used``, once for all requests.
 
-        False if they were read less than ``reread`` seconds ago.
+        False if that was begun or done less than ``reread`` seconds ago.
         """
-        async with self._rereading:
-            if self._credentials is not used:
-                return True
+        if self._credentials is not used:
+            return True
+        if not self._rereading:
             if asyncio.get_running_loop().time() - self._read_at < self._reread:
                 return False
-            await self._read_credentials()
-            return True
+            # Also if it fails: a plug-in that hangs, or is wrong, is not run for each request.
+            self._read_at = asyncio.get_running_loop().time()
+            self._rereading.start(self._read_credentials())
+        # A request that is given up takes the credentials from no other.
+        await asyncio.shield(next(iter(self._rereading)))
+        return True
 
     async def _read_credentials(self) -> None:
         known, before = await self._read(), self._credentials

@@ -7,11 +7,16 @@ imports it, and only when needed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import json
 import os
 import shutil
+import signal
 import ssl
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +24,14 @@ from sshgate.config.model import SandboxPlace
 from sshgate.errors import Unavailable
 from sshgate.providers.kubernetes.api import library
 from sshgate.sandbox import temporary
+from sshgate.stream.tasks import within
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 # Of the directory that a client certificate from a kubeconfig is in while it is loaded.
 PREFIX = "sshgate-kubeconfig-"
+PLUG_IN_READ_AHEAD = 64 * 1024
+# How long to wait for the end of a plug-in that was killed; one that waits for a file server may not end.
+KILLED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,8 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
     kube_config = library.load().kube_config
     if not _exists(paths):
         raise Unavailable(f"there is no kubeconfig at {paths}: set sandbox.kubeconfig or $KUBECONFIG.")
+    if kube_config.ExecProvider.__module__ != __name__:
+        kube_config.ExecProvider = _provider(kube_config)
     directory, lock = await asyncio.to_thread(temporary.make_directory, PREFIX)
     try:
         async with asyncio.timeout(place.api_timeout):
@@ -108,7 +119,8 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
             )
         return _tls(configuration)
     except TimeoutError as error:
-        raise Unavailable(f"the credentials plug-in of {paths} did not answer in {place.api_timeout:g} s.") from error
+        reason = f"the credentials plug-in of {paths} did not answer in {place.api_timeout:g} s and was killed."
+        raise Unavailable(reason) from error
     except kube_config.ConfigException as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise Unavailable(f"the kubeconfig {paths} cannot be used: {reason[:200]}") from error
@@ -119,6 +131,63 @@ async def _load_kubeconfig(configuration: Any, paths: str, place: SandboxPlace) 
         kube_config._cleanup_temp_files()
         shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
+
+
+def _provider(kube_config: Any) -> Any:
+    """The library's ``ExecProvider``, except that cancelling ``run`` kills the plug-in, with its children.
+
+    The library leaves them running. It also reads all of the output before the errors: a plug-in that prints more of
+    those than a pipe holds would hang.
+    """
+
+    class ExecProvider(kube_config.ExecProvider):  # type: ignore[misc]
+        def __init__(self, settings: Any) -> None:
+            super().__init__(settings)
+            self._may_ask = settings.safe_get("interactiveMode") != "Never"
+
+        async def run(self, previous_response: str | None = None) -> Any:
+            terminal = self._may_ask and sys.stdin is not None and sys.stdin.isatty()
+            information = {"apiVersion": self.api_version, "kind": "ExecCredential", "spec": {"interactive": terminal}}
+            environment = {**self.env, "KUBERNETES_EXEC_INFO": json.dumps(information)}
+            status, out, errors = await _run(self.args, environment, terminal)
+            refused: type[Exception] = kube_config.ConfigException
+            if status:
+                raise refused(f"the plug-in ended with status {status}. {errors.strip().decode(errors='replace')}")
+            answer = json.loads(out)
+            if answer["apiVersion"] != self.api_version:
+                raise refused(f"the plug-in has not answered in {self.api_version}.")
+            return answer["status"]
+
+    return ExecProvider
+
+
+async def _run(argv: list[str], environment: dict[str, str], terminal: bool) -> tuple[int | None, bytes, bytes]:
+    """Run a program to its end; returns its status, output and errors. Cancelling kills its process group.
+
+    ``terminal``: it may ask the user, so it stays in our own group, and only it is killed.
+    """
+    pipe = asyncio.subprocess.PIPE
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.subprocess_exec(
+        partial(asyncio.subprocess.SubprocessStreamProtocol, limit=PLUG_IN_READ_AHEAD, loop=loop),
+        *argv, env=environment, stdin=None if terminal else asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe,
+        start_new_session=not terminal,
+    )  # fmt: skip
+    process = asyncio.subprocess.Process(transport, protocol, loop)
+    try:
+        out, errors = await process.communicate()
+    except BaseException:
+        # Also when it has ended: a child of it may keep its output open.
+        with contextlib.suppress(ProcessLookupError):
+            if terminal:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+        await within(KILLED_SECONDS, process.wait())
+        raise
+    finally:
+        transport.close()
+    return process.returncode, out, errors
 
 
 def _tls(configuration: Any) -> tuple[ssl.SSLContext | None, str]:
