@@ -15,21 +15,22 @@ import structlog
 
 from sshgate.errors import GateError, Unavailable
 from sshgate.lifecycle.parking import Parking
-from sshgate.lifecycle.pool_plan import HELD, Action, Refiller, Target, Wait
+from sshgate.lifecycle.pool_plan import HELD, Action, Backoff, Refiller, Target, Wait
 from sshgate.lifecycle.reap_plan import orphans
 from sshgate.lifecycle.records import Stage, State
 from sshgate.lifecycle.registry import Registry
 from sshgate.lifecycle.requests import Create, Delete
 from sshgate.lifecycle.schema import label_value
-from sshgate.stream.tasks import TaskSet, within
+from sshgate.stream.tasks import Event, TaskSet, within
 from sshgate.telemetry.codes import Code
 
 # Seconds between a change and its pass: the login that caused it goes first, since a pod that starts is much work for
 # the cluster. Of many changes only the last state matters.
 SHORTEST = 0.1
 LONGEST = 5.0
-# Seconds until a creation without an answer is requested again, with the same name.
-AGAIN = 1.0
+# Seconds until deletions are requested again after one that failed, at first and at most: each pass decides anew.
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 15.0
 # Requests under way at a time: the API server has logins to serve as well.
 AT_ONCE = 8
 
@@ -60,6 +61,8 @@ class PoolController:
         self._refiller = Refiller(token, jitter)
         self._requests = TaskSet()
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._deletions = Backoff(FIRST_DELAY, LONGEST_DELAY, jitter)
+        self._closing = Event()
         self._passes = TaskSet()
         self._held: dict[str, str] = {}
         self._refused: dict[str, str] = {}
@@ -83,6 +86,7 @@ class PoolController:
                 stop at once it must return True to at least one.
         """
         await self._passes.cancel()
+        self._closing.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._parking.close()
@@ -161,29 +165,31 @@ class PoolController:
     async def _create(self, action: Create) -> None:
         registry = self._registry
         async with self._room:
-            while True:
-                try:
-                    await registry.make(action)
-                    self._refused.pop(action.profile, None)
-                    return
-                except Unavailable:
-                    registry.cache.expectations.expire(registry.now.mono)
-                    if action.name not in registry.cache.expectations.creates:
-                        return
-                    await asyncio.sleep(AGAIN)
-                except GateError as error:
-                    self._refiller.refused(action, registry.cache, registry.now)
-                    if self._refused.get(action.profile) != str(error):
-                        log.warning("pool.refused", profile=action.profile, reason=str(error))
-                        self._refused[action.profile] = str(error)
-                    registry.notify()
-                    return
+            try:
+                await registry.make(action)
+            except Unavailable as error:
+                self._refiller.unanswered(action, str(error), registry.now)
+            except GateError as error:
+                self._refiller.refused(action, registry.cache, registry.now)
+                if self._refused.get(action.profile) != str(error):
+                    log.warning("pool.refused", profile=action.profile, reason=str(error))
+                    self._refused[action.profile] = str(error)
+            else:
+                self._refiller.answered(action)
+                self._refused.pop(action.profile, None)
+        registry.notify()
 
     async def _delete(self, action: Delete) -> None:
+        pause = self._deletions.until - self._registry.now.mono
+        if pause > 0:
+            await within(pause, self._closing.wait())
         async with self._room:
             going = await self._registry.delete(action)
-        if going:
-            if action.record.state is State.WARM:
-                log.info("pool.removed", sandbox=action.record.name, reason=action.reason)
-            else:
-                self._registry.events.emit(Code.REAPED, sandbox=action.record.name, reason=action.reason)
+        if not going:
+            self._deletions.failed(self._registry.now.mono)
+            return
+        self._deletions.succeeded()
+        if action.record.state is State.WARM:
+            log.info("pool.removed", sandbox=action.record.name, reason=action.reason)
+        else:
+            self._registry.events.emit(Code.REAPED, sandbox=action.record.name, reason=action.reason)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from heapq import merge
 from itertools import chain, islice
 
@@ -28,6 +29,9 @@ RECHECK = 60.0
 # Seconds for which a pool pauses after its first failure, and at most.
 FIRST_PENALTY = 2.0
 LONGEST_PENALTY = 300.0
+# The same after a creation that was not answered, or by a failure (an admission webhook that is down answers 500).
+FIRST_SILENCE = 1.0
+LONGEST_SILENCE = 30.0
 HELD = (Stage.UNSCHEDULABLE, Stage.BLOCKED)
 
 
@@ -53,6 +57,32 @@ class Wait:
 Action = Create | Delete | Wait
 
 
+class Backoff:
+    """A pause after failures, twice as long after each, varied by a quarter so that pools do not act in step."""
+
+    def __init__(self, first: float, longest: float, jitter: Callable[[], float]) -> None:
+        self._first = first
+        self._longest = longest
+        self._jitter = jitter
+        self.failures = 0
+        self.until = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<Backoff {self.failures} failures, until {self.until:.1f}>"
+
+    def failed(self, now: float) -> None:
+        """Begin a pause. Failures during a pause do not lengthen it."""
+        if now >= self.until:
+            self.failures += 1
+            pause = min(self._longest, self._first * 2 ** min(self.failures - 1, 10))
+            self.until = now + pause * (0.75 + self._jitter() / 2)
+
+    def succeeded(self) -> None:
+        """End the pause; the next one is short again."""
+        self.failures = 0
+        self.until = float("-inf")
+
+
 class Pace:
     """How fast one pool may be refilled: a token bucket, and a growing pause after failures.
 
@@ -60,35 +90,46 @@ class Pace:
     Each failure doubles the pause, up to five minutes; a pod that becomes ready ends it.
     """
 
-    def __init__(self, per_minute: int, size: int, now: float) -> None:
+    def __init__(self, per_minute: int, size: int, now: float, jitter: Callable[[], float]) -> None:
         # A quarter of the pool at once: refilling an empty pool leaves room for logins that start cold.
         self.bucket = TokenBucket(max(1, per_minute) / 60, max(1, -(-size // 4)), now)
-        self.failures = 0
+        self.pods = Backoff(FIRST_PENALTY, LONGEST_PENALTY, jitter)
+        """After a pod that failed or was refused."""
+        self.answers = Backoff(FIRST_SILENCE, LONGEST_SILENCE, jitter)
+        """After a creation without an answer. Then one request at a time finds out whether there is one again."""
         self.failed_at = now
-        self._until = now
+        self.unanswered: dict[str, Create] = {}
+        """The creations to request again, with the same names, since they may have been carried out."""
+        self.silence = ""
+        """Why there was no answer."""
 
     def __repr__(self) -> str:
-        return f"<Pace {self.bucket!r}, {self.failures} failures>"
+        return f"<Pace {self.bucket!r}, {self.pods!r}, {self.answers!r}>"
 
     def take(self, wanted: int, now: float) -> int:
         """Take up to ``wanted`` creations; returns how many pods may be made now."""
-        return 0 if now < self._until else self.bucket.take(wanted, now)
+        return 0 if now < self.pods.until else self.bucket.take(wanted, now)
 
     def when(self, now: float) -> float:
         """The time from which the next pod may be made."""
-        return max(self._until, self.bucket.when(now))
+        return max(self.pods.until, self.bucket.when(now))
 
     def failed(self, now: float) -> None:
-        """A pod of the pool failed or was refused: begin a pause. Failures during a pause do not lengthen it."""
+        """A pod of the pool failed or was refused: begin a pause."""
         self.failed_at = now
-        if now >= self._until:
-            self.failures += 1
-            self._until = now + min(LONGEST_PENALTY, FIRST_PENALTY * 2 ** min(self.failures - 1, 10))
+        self.pods.failed(now)
 
-    def succeeded(self) -> None:
-        """A pod became ready: end the pause."""
-        self.failures = 0
-        self._until = float("-inf")
+    def again(self, expected: Collection[str], now: float) -> list[Create]:
+        """Take the creations that are to be requested again now. Those that are not ``expected`` are forgotten."""
+        self.unanswered = {name: one for name, one in self.unanswered.items() if name in expected}
+        due = list(self.unanswered.values())
+        if self.answers.failures:
+            due = due[:1] if now >= self.answers.until else []
+            if due:
+                self.answers.failed(now)  # until its answer
+        for one in due:
+            del self.unanswered[one.name]
+        return due
 
 
 class Refiller:
@@ -123,24 +164,63 @@ class Refiller:
         self._paces = {key: pace for key, pace in self._paces.items() if key in keys}
         return actions
 
+    def answered(self, action: Create) -> None:
+        """The API server has made the pod: what was not answered is requested again at once."""
+        pace = self._pace_of(action)
+        if pace is not None:
+            pace.answers.succeeded()
+
+    def unanswered(self, action: Create, reason: str, now: Now) -> None:
+        """Whether the API server has made the pod is unknown: request it again, each time after a longer pause."""
+        pace = self._pace_of(action)
+        if pace is not None:
+            pace.unanswered[action.name] = action
+            pace.silence = reason
+            pace.answers.failed(now.mono)
+
     def refused(self, action: Create, cache: PodCache, now: Now) -> None:
         """The API server refused a creation (quota, denied, invalid): pause the pool, each time for longer."""
         cache.expectations.observe(action.name)
         for key, pace in self._paces.items():
             if key[0] == action.profile:
                 pace.failed(now.mono)
+                pace.answers.succeeded()
+
+    def _pace_of(self, action: Create) -> Pace | None:
+        found = (pace for key, pace in self._paces.items() if key[:2] == (action.profile, action.template))
+        return next(found, None)
 
     def _pool(self, cache: PodCache, target: Target, pools: Sequence[WarmPool], limit: int, now: Now) -> list[Action]:
-        pace = self._paces.setdefault(_pace_key(target), Pace(target.per_minute, target.size, now.mono))
+        pace = self._paces.setdefault(_pace_key(target), Pace(target.per_minute, target.size, now.mono, self._jitter))
         broken = _delete_broken(cache, target, pools, now)
         if any(delete.record.template == target.template for delete in broken):
             pace.failed(now.mono)
         if cache.newest_ready(target.template) > pace.failed_at:
-            pace.succeeded()
+            pace.pods.succeeded()
         fresh = next((pool for pool in pools if pool.template == target.template), WarmPool("", "", ()))
         stale = [pool for pool in pools if pool is not fresh]
         unwanted = self._delete_unwanted(cache, target, fresh, stale, limit, now)
-        return [*broken, *unwanted, *self._make(cache, target, fresh, stale, limit, pace, now)]
+        makes = partial(self._make, cache, target, fresh, stale, limit, pace, now)
+        return [*broken, *unwanted, *self._request(cache, target, fresh, pace, now, makes)]
+
+    def _request(
+        self, cache: PodCache, target: Target, fresh: WarmPool, pace: Pace, now: Now,
+        make: Callable[[int], list[Action]],
+    ) -> list[Action]:  # fmt: skip
+        """Repeat what was not answered, and make what is missing; while there are no answers, one request at a time."""
+        expected = cache.expectations.creating(label_value(target.profile), target.template)
+        if not expected and len(fresh) >= target.size:
+            pace.answers.succeeded()  # the watch has shown all
+        again = pace.again(cache.expectations.creates, now.mono)
+        if not pace.answers.failures:
+            return [*again, *make(target.size)]
+        actions: list[Action] = list(again)
+        if not again and now.mono >= pace.answers.until:
+            actions = make(1)
+            if any(isinstance(one, Create) for one in actions):
+                pace.answers.failed(now.mono)  # until its answer
+        until = pace.answers.until if pace.answers.until > now.mono else self._recheck(now)
+        return [*actions, Wait(target.profile, pace.silence, until)]
 
     def _delete_unwanted(
         self, cache: PodCache, target: Target, fresh: WarmPool, stale: Sequence[WarmPool], limit: int, now: Now
@@ -167,7 +247,7 @@ class Refiller:
 
     def _make(
         self, cache: PodCache, target: Target, fresh: WarmPool, stale: Sequence[WarmPool], limit: int, pace: Pace,
-        now: Now,
+        now: Now, most: int,
     ) -> list[Action]:  # fmt: skip
         profile = label_value(target.profile)
         have = len(fresh) + cache.expectations.creating(profile, target.template)
@@ -184,7 +264,7 @@ class Refiller:
         # While stale pods are replaced, the pool exceeds its size by one step at most.
         wanted = min(missing, target.size + _step(target) - have - sum(map(len, stale)))
         room = limit - cache.total(now)
-        made = pace.take(max(0, min(wanted, room)), now.mono)
+        made = pace.take(max(0, min(wanted, room, most)), now.mono)
         creates = [
             Create(f"sshgate-warm-{profile}-{self._token()}", target.profile, target.template) for _ in range(made)
         ]

@@ -37,9 +37,9 @@ class Answer(Enum):
 class Create:
     """Make a warm pod of this name.
 
-    The cache expects it already. If the API server refuses, call ``Refiller.refused``. If the outcome is unknown,
-    send the request again with the same name: 409 then means that the pod was made. Another name would make a second
-    pod.
+    The cache expects it already. Call ``Refiller.answered`` once it was made, ``refused`` if the API server refuses it.
+    If the outcome is unknown, call ``unanswered``: the request is then decided again with the same name, and 409 means
+    that the pod was made. Another name would make a second pod.
     """
 
     name: str

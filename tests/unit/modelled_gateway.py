@@ -201,7 +201,12 @@ class Gateway:
         marks, notes = warm_metadata(action.profile, action.template, "gw", self.instance)
 
         def answered(answer: PodJson | int | None) -> None:
-            if isinstance(answer, dict):
+            if answer is None:
+                self.refiller.unanswered(action, "no answer", self.clock())
+            elif answer == 409:
+                self._send(lambda: self.cluster.get(action.name), answered, f"look {action.name}")
+            elif isinstance(answer, dict):
+                self.refiller.answered(action)
                 self.book.observe(record_from(answer), self.clock())
 
         self._send(lambda: self.cluster.create(action.name, marks, notes), answered, f"create {action.name}")

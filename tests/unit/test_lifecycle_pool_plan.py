@@ -45,6 +45,59 @@ def test_a_refused_creation_pauses_the_pool() -> None:
     assert kinds(plan.decide(known, [target], 100, at(3))) == {"Create": 1}
 
 
+def test_creations_without_an_answer_are_repeated_ever_less_often_by_one_at_a_time() -> None:
+    """An admission webhook that is down answers 500 to each."""
+    known, plan, target = book(), refiller(), Target("default", "t1", 8)
+    names: list[str] = []
+    for second in range(600):
+        actions = plan.decide(known, [target], 100, at(second))
+        for action in actions:
+            if isinstance(action, Create):
+                names.append(action.name)
+                plan.unanswered(action, "HTTP 500", at(second))
+        assert second == 0 or actions[-1].reason == "HTTP 500", "known in each pass"
+    assert 20 <= len(names) <= 30
+    assert len(set(names)) < len(names) - 10, "most are repeated with the same names"
+
+
+def test_an_answer_ends_the_pause_and_what_was_not_answered_follows_with_its_names() -> None:
+    known, plan, target = book(), refiller(), Target("default", "t1", 8)
+    first = [one for one in plan.decide(known, [target], 100, at(0)) if isinstance(one, Create)]
+    for action in first:
+        plan.unanswered(action, "HTTP 500", at(0))
+    assert plan.decide(known, [target], 100, at(0.5)) == [Wait("default", "HTTP 500", 1.0)]
+    repeated, *rest = plan.decide(known, [target], 100, at(1))
+    assert repeated == first[0]
+    assert rest == [Wait("default", "HTTP 500", 3.0)]
+    assert kinds(plan.decide(known, [target], 100, at(2))) == {"Wait": 1}, "the answer may take its time"
+    follow(known, [repeated], at(2))
+    plan.answered(first[0])
+    again = plan.decide(known, [target], 100, at(2))
+    assert again[: len(first) - 1] == first[1:]
+    assert kinds(again)["Create"] > len(first) - 1, "and what is still missing"
+
+
+def test_a_pool_of_a_changed_profile_does_not_wait_for_the_answers_of_the_old_one() -> None:
+    known, plan = book(), refiller()
+    for second in range(100):
+        for action in plan.decide(known, [Target("default", "t1", 4)], 100, at(second)):
+            if isinstance(action, Create):
+                plan.unanswered(action, "HTTP 500", at(second))
+    (made, *_) = plan.decide(known, [Target("default", "t2", 4)], 100, at(100))
+    assert isinstance(made, Create)
+    assert made.template == "t2"
+
+
+def test_a_pool_that_the_watch_shows_full_waits_for_no_answer() -> None:
+    """The pod was made, only the answer was lost."""
+    known, plan, target = book(), refiller(), Target("default", "t1", 1)
+    (create,) = plan.decide(known, [target], 100, at(0))
+    assert isinstance(create, Create)
+    plan.unanswered(create, "no answer", at(0))
+    follow(known, [create], at(0))
+    assert plan.decide(known, [target], 100, at(0)) == []
+
+
 def test_a_pool_of_size_0_and_the_pool_of_a_removed_profile_are_emptied() -> None:
     for targets in ([Target("default", "t1", 0)], []):
         assert kinds(refiller().decide(book(warm("a"), warm("b", "old")), targets, 10, at(0))) == {"Delete": 2}
