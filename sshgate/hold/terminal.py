@@ -418,22 +418,23 @@ def listed(sessions: Iterable[Session]) -> bytes:
 def end_idle(sessions: Iterable[Session]) -> None:
     """Hang up the shells that nobody came back to, and that did nothing for as long.
 
-    A shell works while it has a child, or has become another program; short-lived children and its own commands show
-    in its counters. One that works until after its client has left is kept for the whole time from then on.
+    A shell works while it has a child, runs, or has become another program; short-lived children and its own commands
+    show in its counters, unless its processor has had no time for it. One that works until after its client has left is
+    kept for the whole time from then on.
     """
     now = time.time()
     left = [one for one in sessions if one.shell and not one.attached and one.status is None]
     parents, own = processes({one.pid for one in left}) if left else (set(), {})
     for one in left:
-        name, work = own.get(one.pid, ("", ()))
-        if one.pid in parents or name not in (*SHELLS, one.shell[:COMM]) or work != one.work:
+        name, runs, work = own.get(one.pid, ("", False, ()))
+        if runs or one.pid in parents or name not in (*SHELLS, one.shell[:COMM]) or work != one.work:
             one.busy_at, one.work = now, work
         elif now - max(one.detached, one.busy_at, one.last_output) > one.detached_limit:
             one.hang_up()
 
 
-def processes(pids: set[int]) -> tuple[set[int], dict[int, tuple[str, tuple[str, ...]]]]:
-    """The processes that have children; and of these ``pids`` the name, and counters that only grow by work."""
+def processes(pids: set[int]) -> tuple[set[int], dict[int, tuple[str, bool, tuple[str, ...]]]]:
+    """The processes that have children; and of these ``pids`` the name, whether it runs, and counters of its work."""
     parents = set()
     own = {}
     for pid in os.listdir("/proc"):  # noqa: PTH208
@@ -444,7 +445,7 @@ def processes(pids: set[int]) -> tuple[set[int], dict[int, tuple[str, tuple[str,
             parents.add(int(words[1]))
             if int(pid) in pids:
                 # Page faults of ended children; own time; time of ended children.
-                own[int(pid)] = begin.partition("(")[2], (words[8], *words[11:15])
+                own[int(pid)] = begin.partition("(")[2], words[0] == "R", (words[8], *words[11:15])
         except (OSError, ValueError, IndexError):
             continue
     return parents, own

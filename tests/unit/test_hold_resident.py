@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from sshgate.hold import frames
 from sshgate.hold.frames import FULL, HEAD, OFFSET, SIZE, Kind
 from sshgate.hold.line import _ATTACH, LONGEST, NONE
-from sshgate.hold.terminal import RING
+from sshgate.hold.terminal import RING, Session, end_idle
 from tests.rig.resident import USUAL, Attached, running
 from tests.rig.waiting import until
 
@@ -141,6 +142,23 @@ def test_an_idle_shell_ends_when_nobody_came_back_and_a_busy_one_stays(attach: C
     assert {name: listed[name]["status"] for name in BUSY} == dict.fromkeys(BUSY)
     # From the end of what had run on without a client, not from when that left.
     assert listed["ends"]["ended"] - listed["ends"]["created"] > 2.5 + 2
+
+
+def test_a_shell_that_works_stays_although_its_processor_has_no_time_for_it() -> None:
+    """Between two looks that come at once its counters have not grown."""
+    for script, status in (("echo;while :;do :;done", None), ("echo;read x", -signal.SIGHUP)):
+        with subprocess.Popen(["sh", "-c", script], stdin=PIPE, stdout=PIPE, start_new_session=True) as shell:
+            assert shell.stdout is not None
+            assert shell.stdout.read(1) == b"\n"
+            left = Session("left", "sh", "sh", 0.0)
+            left.pid = shell.pid
+            time.sleep(0.1)
+            for _ in range(20):
+                end_idle([left])
+            try:
+                assert (shell.poll() if status is None else shell.wait(10)) == status
+            finally:
+                shell.kill()
 
 
 def test_a_shell_that_was_left_comes_before_a_command_that_was_left_later(attach: Callable[[], Attached]) -> None:
