@@ -375,6 +375,10 @@ async def test_an_end_of_which_its_client_did_not_know_is_reported_to_the_next(s
     await leaves.everything()
     assert await leaves.process.wait() == Exited(5)
     await leaves.process.close()
+    async with asyncio.timeout(20):  # until the resident has noticed that it left
+        while not (left := await listed(sandbox)):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert [(one["name"], one["status"]) for one in left] == [("build", ["exit", 5])]
     stays = await come(sandbox, b"exit 6", wish=Wish("named", "other"))
     assert [(one.name, one.ending) for one in stays.process.past] == [("build", "status 5")]
     await stays.everything()
