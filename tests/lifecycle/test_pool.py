@@ -10,8 +10,10 @@ import pytest
 from sshgate.lifecycle import schema as labels
 from sshgate.providers.kubernetes.allocator import EVICTION_SECONDS
 from tests.lifecycle.place import Place, mark, names, note, staying
+from tests.rig.api import Refused, ask
 from tests.rig.cluster import IMAGE
-from tests.rig.gateway import STOP_LIMIT
+from tests.rig.gateway import STOP_LIMIT, free_port
+from tests.rig.scrape import Scraped
 from tests.rig.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -211,3 +213,39 @@ def _parked(place: Place) -> int:
         report = place.space.kubectl("exec", pod["metadata"]["name"], "--", "/bin/sh", "-c", script)
         count += int(report.strip() or 0)  # an exec that ends at once sometimes prints nothing
     return count
+
+
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+# Nothing listens there: the API server answers each creation in the namespace with 500.
+DOWN = {"clientConfig": {"url": "https://127.0.0.1:1/"}, "failurePolicy": "Fail", "timeoutSeconds": 1}
+
+
+def test_a_webhook_that_is_down_is_asked_ever_less_often_and_the_pool_fills_once_it_is_gone(place: Place) -> None:
+    health = free_port()
+    name = f"{place.space.name}.example.org"
+    named = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    only = {"matchLabels": {"kubernetes.io/metadata.name": place.space.name}}
+    hook = {**DOWN, "name": "down.example.org", "sideEffects": "None", "admissionReviewVersions": ["v1"]}
+    ask("POST", WEBHOOKS, {**named, "webhooks": [{**hook, "rules": [rule], "namespaceSelector": only}]})
+    try:
+        until(lambda: _refuses_pods(place), 30, "the webhook being called")
+        gateway = place.gateway(profile={"warm": 4}, telemetry={"listen": f"127.0.0.1:{health}"})
+        time.sleep(15)  # in which each of the four was requested every second
+        assert 2 <= Scraped(health).total("sshgate_api_requests_total", verb="create", outcome="unavailable") <= 10
+        assert gateway.log().count('"the API server failed (HTTP 500)') == 1
+    finally:
+        ask("DELETE", f"{WEBHOOKS}/{name}")
+    place.filled(4)
+
+
+def _refuses_pods(place: Place) -> bool:
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    safe = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+    containers = [{"name": "a", "image": "a", "securityContext": security}]
+    manifest = {"metadata": {"name": "a"}, "spec": {"securityContext": safe, "containers": containers}}
+    try:
+        ask("POST", f"/api/v1/namespaces/{place.space.name}/pods?dryRun=All", manifest)
+    except Refused as refused:
+        return "failed calling webhook" in str(refused)
+    return False

@@ -219,7 +219,7 @@ def test_a_bucket_is_not_filled_by_a_clock_that_goes_back() -> None:
 
 
 def test_a_pool_that_keeps_failing_pauses_longer_and_longer_and_success_ends_it() -> None:
-    pace, now, pauses = Pace(600, 4, 0.0), 0.0, []
+    pace, now, pauses = Pace(600, 4, 0.0, lambda: 0.5), 0.0, []
     for _ in range(10):
         pace.failed(now)
         pace.failed(now)  # during the pause: another pod of the same lot
@@ -230,7 +230,7 @@ def test_a_pool_that_keeps_failing_pauses_longer_and_longer_and_success_ends_it(
     assert pauses == sorted(pauses)
     assert pauses[-1] == LONGEST_PENALTY
     pace.failed(now)
-    pace.succeeded()
+    pace.pods.succeeded()
     assert pace.take(1, now) == 1
 
 
