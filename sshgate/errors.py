@@ -7,7 +7,9 @@ answer.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 
 
 class GateError(Exception):
@@ -27,6 +29,23 @@ class ConfigError(GateError):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+class CannotListen(GateError):
+    """An address that a setting names cannot be listened on."""
+
+    code = "listen"
+    status = 1
+
+    def __init__(self, setting: str, wanted: object, error: OSError) -> None:
+        if error.errno == errno.EADDRINUSE:
+            why = f"another program does already; choose another port in {setting}."
+        elif error.errno == errno.EACCES:
+            why = "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one."
+        else:
+            known = isinstance(error.errno, int) and error.errno > 0
+            why = f"{os.strerror(error.errno) if known else error}; choose another address in {setting}."
+        super().__init__(f"cannot listen on {wanted}: {why}")
 
 
 class Denied(GateError):

@@ -70,17 +70,19 @@ class UsersFile:
         return self._hashes
 
 
-def set_password(path: Path, user: str, password: str | None) -> None:
+def set_password(path: Path, user: str, password: str | None) -> bool:
     """Set a user's password in the users file; ``None`` removes it. Raises ``OSError``.
 
     The file is replaced atomically. A new file is readable by its owner only; an existing one keeps its mode and
-    owner.
+    owner. Returns false, and changes nothing, if there is no password to remove.
     """
     before = path.stat() if path.exists() else None
     old = path.read_text().splitlines() if before is not None else []
     lines = [line for line in old if line.partition(":")[0] != user]
     if password is not None:
         lines.append(f"{user}:{_hasher.hash(password)}")
+    elif lines == old:
+        return False
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -92,6 +94,7 @@ def set_password(path: Path, user: str, password: str | None) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    return True
 
 
 def _give(file: int, like: os.stat_result) -> None:

@@ -16,13 +16,13 @@ from sshgate.access.authorized_keys import Keyring
 from sshgate.access.connections import Connections, ConnectionSlot, network_of
 from sshgate.access.identity import Identity
 from sshgate.access.ledger import Ledger
-from sshgate.access.listening import Abort, Listener, refusal
+from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.access.siblings import Siblings
 from sshgate.access.tls import load_certificate
 from sshgate.config.load import node_address
 from sshgate.config.model import Address, Config, Tls, Web
-from sshgate.errors import ConfigError
+from sshgate.errors import CannotListen, ConfigError
 from sshgate.session.interfaces import SessionGateway
 from sshgate.session.subsystems.registry import LISTS, SubsystemHandlers
 from sshgate.stream.tasks import TaskSet
@@ -173,7 +173,8 @@ class WebServer:
         """Load files, bind, and start to accept connections. Also registers the web subsystems. Returns the addresses.
 
         Raises:
-            ConfigError: a file cannot be used, or the address cannot be bound.
+            ConfigError: a file cannot be used.
+            CannotListen: the address cannot be bound.
             GateError: the ledger cannot be read.
         """
         signer = await asyncio.to_thread(load_signer, self._web.secret)
@@ -191,7 +192,7 @@ class WebServer:
         try:
             bound = await self._listener.open(wanted)
         except OSError as error:
-            raise ConfigError([refusal("web.listen", wanted, error)]) from error
+            raise CannotListen("web.listen", wanted, error) from error
         place = PublicEndpoint(self._web, bound[0], secret, node_address())
         logins = Logins(self._web, self._keyring, signer, place, self._ledger, self._siblings)
         shares = Shares(self._web, logins, signer, self._ledger, place, self._gateway.held)

@@ -8,8 +8,6 @@ SSH or HTTP start as on a direct connection.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -236,13 +234,3 @@ def bind(wanted: Address, shared: bool) -> list[socket.socket]:
             one.close()
         raise
     return bound
-
-
-def refusal(setting: str, wanted: Address, error: OSError) -> str:
-    """Return the sentence for an address that cannot be listened on; ``setting`` names it."""
-    if error.errno == errno.EADDRINUSE:
-        return f"cannot listen on {wanted}: another program does already; choose another port in {setting}."
-    if error.errno == errno.EACCES:
-        return f"cannot listen on {wanted}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one."
-    reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else error
-    return f"cannot listen on {wanted}: {reason}; choose another address in {setting}."

@@ -32,7 +32,7 @@ from sshgate.broker.protocols import PROTOCOLS, bare
 from sshgate.broker.sockets import SocketStream, begin, reading, watch
 from sshgate.config.model import Broker as Settings
 from sshgate.config.model import Config
-from sshgate.errors import ConfigError
+from sshgate.errors import CannotListen, ConfigError
 from sshgate.stream.interfaces import PromptStream
 from sshgate.stream.splice import splice
 from sshgate.stream.tasks import TaskSet, cancel, within
@@ -218,13 +218,11 @@ class BrokerListener:
         return f"<BrokerListener {self._address}, {len(self._tasks)} connections>"
 
     async def open(self) -> None:
-        """Start to listen. Raises ``ConfigError`` if the address cannot be bound."""
+        """Start to listen. Raises ``CannotListen`` if the address cannot be bound."""
         try:
             await self._accepting.open(self._address)
         except OSError as error:
-            raise ConfigError(
-                [f"cannot listen on {self._address}: {error.strerror or error}; choose another broker.listen."]
-            ) from error
+            raise CannotListen("broker.listen", self._address, error) from error
         self._accepting.start()
 
     def stop_accepting(self) -> None:

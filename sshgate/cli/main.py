@@ -178,8 +178,8 @@ def passwd(user: str, file: Path, remove: bool) -> None:
     read from stdin as one line. A running gateway applies the change at once, and logins made with the old password
     end.
 
-    Exit status: 0 if the password was set, 1 if the file cannot be written, 2 if the settings, the name or the
-    password are not valid.
+    Exit status: 0 if the password was set or removed, 1 if there is none to remove or the file cannot be written, 2
+    if the settings, the name or the password are not valid.
     """
     from sshgate.config.values import is_user
 
@@ -194,11 +194,13 @@ def passwd(user: str, file: Path, remove: bool) -> None:
     passwords = importlib.import_module("webshim.passwords")
     password = None if remove else _password(passwords.LONGEST_PASSWORD)
     try:
-        passwords.set_password(web.users_file, user, password)
+        changed = passwords.set_password(web.users_file, user, password)
     except OSError as error:
         _fail(f"sshgate: {web.users_file}: {error.strerror}.", 1)
     except UnicodeDecodeError:
         _fail(f"sshgate: {web.users_file}: this is not UTF-8 text.", 1)
+    if not changed:
+        _fail(f"sshgate: {web.users_file}: there is no user {user!r} with a password.", 1)
     click.echo(f"{web.users_file}: {'removed the password' if remove else 'set a new password'} of {user}.")
 
 

@@ -18,7 +18,7 @@ import structlog
 from sshgate.access.siblings import Siblings
 from sshgate.config.model import Config
 from sshgate.config.rules import ignored_settings
-from sshgate.errors import ConfigError, GateError
+from sshgate.errors import CannotListen, ConfigError, GateError
 from sshgate.server.core import Core
 from sshgate.server.frontends import Frontends
 from sshgate.server.loop import loop_factory
@@ -61,7 +61,7 @@ def run(
         return _run(config, on_ready, file, given)
     try:
         return Parent(config, file, lambda one, worker: _run(one, on_ready, file, given, worker)).run()
-    except ConfigError as error:
+    except (CannotListen, ConfigError) as error:
         print(f"sshgate: {error}", file=sys.stderr)
         return error.status
 

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import structlog
 
-from sshgate.access.listening import bind, refusal
+from sshgate.access.listening import bind
 from sshgate.access.siblings import Inboxes, receive
 from sshgate.config.load import load
 from sshgate.config.model import Address, Config
-from sshgate.errors import ConfigError
+from sshgate.errors import CannotListen, ConfigError
 from sshgate.server.reload import split_reloadable
 from sshgate.ssh import hostkeys
 from sshgate.telemetry import log as logs
@@ -129,7 +129,7 @@ class Parent:
         return any(one.pid is not None for one in self._workers)
 
     def _reserve(self, config: Config) -> Config:
-        """Keep all addresses for the workers; port 0 becomes a port. Raises ``ConfigError`` if one is in use."""
+        """Keep all addresses for the workers; port 0 becomes a port. Raises ``CannotListen`` if one is in use."""
 
         def kept(setting: str, wanted: Address) -> Address:
             try:
@@ -138,7 +138,7 @@ class Parent:
                     one.close()
                 bound = bind(wanted, shared=True)
             except OSError as error:
-                raise ConfigError([refusal(setting, wanted, error)]) from error
+                raise CannotListen(setting, wanted, error) from error
             self._reserved += bound
             return Address(wanted.host, wanted.port or bound[0].getsockname()[1])
 

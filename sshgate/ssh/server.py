@@ -12,10 +12,10 @@ import structlog
 from sshgate.access.authorized_keys import Keyring
 from sshgate.access.connections import Connections
 from sshgate.access.key_line import fingerprint_of
-from sshgate.access.listening import Abort, Listener, refusal
+from sshgate.access.listening import Abort, Listener
 from sshgate.access.proxy_header import Peer
 from sshgate.config.model import Address, Config
-from sshgate.errors import ConfigError
+from sshgate.errors import CannotListen
 from sshgate.session.interfaces import Gateway
 from sshgate.ssh import hostkeys
 from sshgate.ssh._asyncssh.connection import Transport
@@ -83,7 +83,8 @@ class SshServer:
         """Start to accept connections, and return the bound addresses.
 
         Raises:
-            ConfigError: A host key cannot be used, or the address cannot be bound.
+            ConfigError: A host key cannot be used.
+            CannotListen: The address cannot be bound.
         """
         keys = await asyncio.to_thread(hostkeys.load, self._config.ssh.host_keys)
         self._options = connection_options(self._config.ssh, keys, self._owner)
@@ -94,7 +95,7 @@ class SshServer:
         try:
             self.addresses = await self._listener.open(wanted)
         except OSError as error:
-            raise ConfigError([refusal("ssh.listen", wanted, error)]) from error
+            raise CannotListen("ssh.listen", wanted, error) from error
         self._listener.start()
         self._accepting = True
         for key in keys:

@@ -7,7 +7,7 @@ from typing import Protocol
 from aiohttp import web
 
 from sshgate.config.model import Address
-from sshgate.errors import ConfigError
+from sshgate.errors import CannotListen
 from sshgate.telemetry.metrics import Metrics
 from sshgate.telemetry.readiness import Readiness
 
@@ -56,15 +56,13 @@ class HealthServer:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=CLOSE_SECONDS)
 
     async def open(self) -> None:
-        """Start to serve. Raises ``ConfigError`` if the address cannot be bound."""
+        """Start to serve. Raises ``CannotListen`` if the address cannot be bound."""
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._listen.host, self._listen.port, reuse_port=self._shared).start()
         except OSError as error:
             await self._runner.cleanup()
-            raise ConfigError(
-                [f"cannot listen on {self._listen}: {error.strerror or error}; choose another telemetry.listen."]
-            ) from error
+            raise CannotListen("telemetry.listen", self._listen, error) from error
 
     async def close(self) -> None:
         """Stop serving; requests in progress have ``CLOSE_SECONDS`` to finish."""

@@ -123,6 +123,29 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "keys").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("ssh: {listen: '%s'}\nsandbox: {provider: local}\n", "ssh.listen"),
+        ("ssh: {listen: '%s'}\nworkers: 2\n", "ssh.listen"),
+        ("ssh: {listen: '127.0.0.1:0'}\nsandbox: {provider: local}\nweb: {listen: '%s'}\n", "web.listen"),
+        (
+            "ssh: {listen: '127.0.0.1:0'}\nsandbox: {provider: local}\ntelemetry: {listen: '%s'}\n",
+            "telemetry.listen",
+        ),
+    ],
+)
+def test_a_gateway_whose_port_is_taken_cannot_start(tmp_path: Path, text: str, setting: str) -> None:
+    """The settings are valid: status 1, as for all that may be otherwise at the next start."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ran = sshgate("serve", "--config", write(tmp_path, text % address), cwd=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1] == (
+        f"sshgate: cannot listen on {address}: another program does already; choose another port in {setting}."
+    )
+
+
 def test_an_error_of_the_system_names_its_own_place_and_not_the_listener(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
@@ -138,12 +161,12 @@ raise SystemExit(run(config, on_ready=lambda frontends: (place / "missing" / "fi
     assert ran.stderr.splitlines()[-1] == f"sshgate: No such file or directory: {tmp_path}/missing/file."
 
 
-def passwd(directory: Path, typed: bytes, before: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def passwd(directory: Path, typed: bytes, before: bytes = b"", *more: str) -> subprocess.CompletedProcess[bytes]:
     file = write(directory, "web: {listen: '127.0.0.1:0', users_file: users}\n")
     if before:
         (directory / "users").write_bytes(before)
     ran = subprocess.run(
-        [sys.executable, "-m", "sshgate", "passwd", "alice", "-c", file],
+        [sys.executable, "-m", "sshgate", "passwd", "alice", "-c", file, *more],
         input=typed, capture_output=True, timeout=60, check=False,
         env={"PYTHONPATH": str(ROOT), "PATH": "/bin:/usr/bin", "LC_ALL": "C.UTF-8"},
     )  # fmt: skip
@@ -174,3 +197,11 @@ def test_a_users_file_in_another_encoding_is_left_as_it_is(tmp_path: Path) -> No
     assert ran.returncode == 1
     assert b"users: this is not UTF-8 text." in ran.stderr
     assert (tmp_path / "users").read_bytes() == before
+
+
+@pytest.mark.parametrize("before", [b"", b"bob:$argon2id$x\n"])
+def test_a_password_that_is_not_there_is_not_removed(tmp_path: Path, before: bytes) -> None:
+    ran = passwd(tmp_path, b"", before, "--remove")
+    assert (ran.returncode, ran.stdout) == (1, b"")
+    assert ran.stderr.endswith(b"users: there is no user 'alice' with a password.\n")
+    assert [path.read_bytes() for path in tmp_path.glob("users")] == [before] * bool(before)
