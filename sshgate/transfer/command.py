@@ -42,10 +42,8 @@ if TYPE_CHECKING:
 @click.option("-n", "--namespace", help="The pod's namespace.")
 @click.option("-c", "--container", help="The container, if the pod has several.")
 @click.option("--resume", is_flag=True, help="Continue large files where an earlier copy was interrupted.")
-@click.option(
-    "--max-bytes", metavar="SIZE", help="The most to copy out of a sandbox, holes included.  [default: the free space]"
-)
-@click.option("--max-files", type=click.IntRange(min=1), help="The most files to copy out of a sandbox.")
+@click.option("--max-bytes", metavar="SIZE", help="The most to copy, holes included.  [default: the free space here]")
+@click.option("--max-files", type=click.IntRange(min=1), help="The most files to copy.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress bar.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def cp(

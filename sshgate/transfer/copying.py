@@ -43,8 +43,8 @@ class Transports:
 class CopyRequest:
     """What to copy. ``upload``: from this machine into the sandbox. Paths are bytes, as given.
 
-    ``resume`` continues large files that an earlier copy has left incomplete. ``max_bytes`` and ``max_entries`` limit a
-    download; 0: the free space.
+    ``resume`` continues large files that an earlier copy has left incomplete. ``max_bytes`` and ``max_entries`` are
+    limits; 0: none but the free space of this machine.
     """
 
     remote: SshPath | PodPath
@@ -81,7 +81,7 @@ async def copy(request: CopyRequest, transports: Transports, display: Display) -
 async def _copy(request: CopyRequest, shell: RemoteShell, display: Display) -> None:
     from sshgate.transfer import python_peer
 
-    agent = python_peer.build_agent()
+    agent, writing = python_peer.build_agent(), _write_options(request)
     programs = await shell.wait_for_programs()
     sources, destination, totals = request.sources, request.destination, display.wants_totals
     if "python3" in programs:
@@ -91,9 +91,9 @@ async def _copy(request: CopyRequest, shell: RemoteShell, display: Display) -> N
             arguments = ["send", _flag(request.resume), _flag(totals), *(source.hex() for source in sources)]
         if await python_peer.start_agent(shell, agent, *arguments):
             if request.upload:
-                await python_peer.send(shell, sources, request.resume, totals, display)
+                await python_peer.send(shell, sources, writing, totals, display)
             else:
-                await python_peer.fetch(shell, _write_options(request), display)
+                await python_peer.fetch(shell, writing, display)
             return
     from sshgate.transfer import tar_peer
 
@@ -105,9 +105,9 @@ async def _copy(request: CopyRequest, shell: RemoteShell, display: Display) -> N
     if request.resume:
         display.say("--resume needs Python 3.8 in the sandbox, which it lacks: everything is copied from the start.")
     if request.upload:
-        await tar_peer.send(shell, sources, destination, display, totals)
+        await tar_peer.send(shell, sources, writing, display, totals)
     else:
-        await tar_peer.fetch(shell, sources, _write_options(request), display)
+        await tar_peer.fetch(shell, sources, writing, display)
 
 
 def _flag(value: bool) -> str:

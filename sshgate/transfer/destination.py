@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from sshgate.transfer.partial_file import Stopped, display_path
+from sshgate.transfer.records import Chunk, Enter, File, Hardlink, Hole, Record, Same, Symlink, Whole
 from sshgate.transfer.sender import reason
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -68,21 +69,36 @@ def _create(path: bytes) -> int:
 
 
 class Budget:
-    """The bytes and entries that may still arrive in the file system of ``fd``."""
+    """The bytes and entries that may still arrive in the file system of ``fd``; ``None``: at the far end.
 
-    def __init__(self, writing: WriteOptions, fd: int) -> None:
-        disk = os.fstatvfs(fd)
-        free = disk.f_bavail * disk.f_frsize
-        reserve = min(disk.f_blocks * disk.f_frsize // 20, 1 << 30)
+    That end's disk is its own limit.
+    """
+
+    def __init__(self, writing: WriteOptions, fd: int | None = None) -> None:
+        size = free = entries = 1 << 62
+        if fd is not None:
+            disk = os.fstatvfs(fd)
+            size = disk.f_blocks * disk.f_frsize
+            free = max(disk.f_bavail * disk.f_frsize - min(size // 20, 1 << 30), 0)
+            entries = disk.f_favail * 9 // 10 if disk.f_files else entries
         self._max_bytes = writing.max_bytes
         self._place = display_path(writing.destination)
-        self._room = writing.max_bytes or max(free - reserve, 0)
+        self._room = writing.max_bytes or free
         # Bytes of holes and of existing files. A sender that exceeds the size of the disk is lying, or sends holes.
-        self._untouched = max(disk.f_blocks * disk.f_frsize, writing.max_bytes)
-        self._entries = writing.max_entries or (disk.f_favail * 9 // 10 if disk.f_files else 1 << 62)
+        self._untouched = max(size, writing.max_bytes)
+        self._entries = writing.max_entries or entries
 
     def __repr__(self) -> str:
         return f"<Budget {self._room} bytes, {self._entries} entries>"
+
+    def charge_record(self, record: Record) -> None:
+        """Account for what is sent, as the far end would for what it receives. Raises ``Stopped``."""
+        if isinstance(record, (Enter, File, Hardlink, Same, Symlink, Whole)):
+            self.charge_entry()
+        if isinstance(record, (Chunk, Whole)):
+            self.charge(len(record.content))
+        elif isinstance(record, Hole):
+            self.charge_hole(record.length)
 
     def charge_entry(self) -> None:
         """Account for one more file, directory or link. Raises ``Stopped``."""

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import AsyncIterator
 
 from sshgate.stream.tasks import all_of
-from sshgate.transfer.destination import WriteOptions
+from sshgate.transfer.destination import Budget, WriteOptions
 from sshgate.transfer.display import Display
 from sshgate.transfer.partial_file import display_path
 from sshgate.transfer.receiver import Receiver
@@ -88,23 +88,32 @@ async def start_agent(shell: RemoteShell, program: bytes, task: str, *arguments:
     return True
 
 
-async def send(shell: RemoteShell, sources: list[bytes], resume: bool, wants_totals: bool, display: Display) -> None:
+async def send(
+    shell: RemoteShell, sources: list[bytes], writing: WriteOptions, wants_totals: bool, display: Display
+) -> None:
     """Send ``sources`` to the agent, started with the task ``receive``. Cancellation stops the copy.
 
     Raises:
         RemoteFailure: The far end failed or was cut off.
         ProtocolError: The far end's answers cannot be valid.
+        Stopped: There is more than may be copied.
     """
-    reading = ReadOptions(resume, wants_totals, wholes=True)
+    reading, budget = ReadOptions(writing.resume, wants_totals, wholes=True), Budget(writing)
     answers: asyncio.Queue[Have] = asyncio.Queue(1)
-    done, end = await all_of(_read_answer(shell, answers, display), _sending(shell, sources, reading, answers, display))
+    sending = _sending(shell, sources, reading, budget, answers, display)
+    done, end = await all_of(_read_answer(shell, answers, display), sending)
     display.entries, display.size = done.entries, done.size
     if display.failed == 0 and tuple(done) != tuple(end):
         raise ProtocolError("it has put in place something else than was sent")
 
 
 async def _sending(
-    shell: RemoteShell, sources: list[bytes], reading: ReadOptions, answers: asyncio.Queue[Have], display: Display
+    shell: RemoteShell,
+    sources: list[bytes],
+    reading: ReadOptions,
+    budget: Budget,
+    answers: asyncio.Queue[Have],
+    display: Display,
 ) -> End:
     records = walk(sources, reading)
     queue: list[bytes] = []
@@ -116,6 +125,7 @@ async def _sending(
         if isinstance(record, Problem):
             display.fail(*record)
             continue
+        budget.charge_record(record)
         display.show(record)
         queue.append(encode(record))
         size += len(queue[-1])

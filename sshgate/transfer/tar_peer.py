@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from importlib import resources
 
 from sshgate.stream.tasks import all_of
-from sshgate.transfer.destination import WriteOptions
+from sshgate.transfer.destination import Budget, WriteOptions
 from sshgate.transfer.display import Display
 from sshgate.transfer.partial_file import display_path
 from sshgate.transfer.receiver import Receiver
@@ -51,7 +51,7 @@ async def _is_gnu(shell: RemoteShell) -> bool:
 
 
 async def send(
-    shell: RemoteShell, sources: list[bytes], destination: bytes, display: Display, wants_totals: bool
+    shell: RemoteShell, sources: list[bytes], writing: WriteOptions, display: Display, wants_totals: bool
 ) -> None:
     """Copy ``sources`` into the sandbox.
 
@@ -61,17 +61,19 @@ async def send(
     Raises:
         RemoteFailure: The far end failed, or a source changed meanwhile.
         ProtocolError: An answer of the far end is not valid.
+        Stopped: There is more than may be copied.
     """
     gnu = await _is_gnu(shell)
     name = destination_name(sources[0])
-    begin = quote_words(b"begin", destination, name if len(sources) == 1 else b"", os.urandom(8).hex().encode())
+    begin = quote_words(b"begin", writing.destination, name if len(sources) == 1 else b"", os.urandom(8).hex().encode())
     await shell.write(_functions() + begin + b";unpack " + quote_words(name, b"gnu" if gnu else b"other"))
 
     async def report_problems() -> None:
         async for path, why in _problems(shell):
             display.fail(path.removeprefix(b"./"), why)
 
-    end, _ = await all_of(_sending(shell, sources, gnu, display, wants_totals), report_problems())
+    sending = _sending(shell, sources, gnu, Budget(writing), display, wants_totals)
+    end, _ = await all_of(sending, report_problems())
     display.entries, display.size = end.entries, end.size
 
 
@@ -103,7 +105,9 @@ async def _problems(shell: RemoteShell) -> AsyncIterator[tuple[bytes, str]]:
     raise RemoteFailure(f"{describe_end(await shell.process.wait())} in the middle of the copy, which is not complete.")
 
 
-async def _sending(shell: RemoteShell, sources: list[bytes], gnu: bool, display: Display, wants_totals: bool) -> End:
+async def _sending(
+    shell: RemoteShell, sources: list[bytes], gnu: bool, budget: Budget, display: Display, wants_totals: bool
+) -> End:
     queue: list[bytes] = []
     size = 0
     end = End(0, 0)
@@ -117,6 +121,7 @@ async def _sending(shell: RemoteShell, sources: list[bytes], gnu: bool, display:
                 raise RemoteFailure(f"a file here {record.reason}; nothing was put in place, try again.")
             if isinstance(record, End):
                 end = record
+            budget.charge_record(record)
             display.show(record)
             for piece in packer.pack(record):
                 queue.append(piece)

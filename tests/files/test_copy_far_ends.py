@@ -62,6 +62,33 @@ def test_hard_links_stay_links_and_holes_stay_holes(far: Far, tree: Path, tmp_pa
     assert (tmp_path / "back/plain").samefile(tmp_path / "back/sub/linked")
 
 
+@pytest.mark.parametrize(
+    ("option", "enough", "few"), [("--max-bytes", "4M", "2M"), ("--max-files", "4", "3")], ids=["bytes", "files"]
+)
+def test_a_copy_stops_at_its_limit_in_both_directions(
+    far: Far, tmp_path: Path, option: str, enough: str, few: str
+) -> None:
+    for place in (tmp_path, far.home):
+        (place / "from").mkdir()
+        for name in "abc":
+            (place / "from" / name).write_bytes(os.urandom(1_000_000))
+    for source, there, new in (
+        (str(tmp_path / "from"), "dev=work:", far.home),
+        ("dev=work:from", f"{tmp_path}/", tmp_path),
+    ):
+        stopped = far.cp(source, f"{there}few", option, few)
+        assert stopped.status == 1
+        assert option in stopped.err
+        assert stopped.err.count("\n") == 1
+        assert not (new / "few/c").exists()
+        until(lambda: not leftovers(tmp_path), 5, "the removal of what had not arrived whole")
+        ended = far.cp(source, f"{there}enough", option, enough)
+        assert (ended.status, ended.err) == (0, "")
+        assert picture(new / "enough", times=False) == picture(
+            tmp_path / "from" if new == far.home else far.home / "from", times=False
+        )
+
+
 def test_an_existing_directory_is_copied_into(far: Far, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     (tmp_path / "b").write_text("b")
