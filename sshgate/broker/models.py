@@ -61,10 +61,14 @@ _VALUE = re.compile(r"[\w.,:@%+~-]*\Z", re.ASCII)
 _UNASKED = ("Content-Type", "User-Agent", "Accept")
 
 
-class _Body:
+Held = Counter[tuple[str, ...]]
+"""The bytes of bodies that are held: of a user and a sandbox, of a user, and (the empty tuple) of all."""
+
+
+class Body:
     """The body of one request. Its bytes count among those that are held until ``release``."""
 
-    def __init__(self, held: Counter[tuple[str, str]], caller: Caller) -> None:
+    def __init__(self, held: Held, caller: Caller) -> None:
         self.data = b""
         self._held = held
         self._key = caller.user, f"{caller.sandbox} {caller.uid}"
@@ -72,22 +76,24 @@ class _Body:
 
     def grow(self, size: int) -> None:
         """Count more bytes. Raises ``Refused`` where they are too many."""
-        self._size += size
-        self._held[self._key] += size
+        self._count(size)
         if self._size > LONGEST_BODY:
             raise _too_large()
         # One user may have many sandboxes: together they hold as much as they leave to others at most.
-        users = sum(held for (user, _), held in self._held.items() if user == self._key[0])
-        if self._held[self._key] > BODIES_OF_ONE or self._held.total() + users > BODIES:
+        if self._held[self._key] > BODIES_OF_ONE or self._held[()] + self._held[self._key[:1]] > BODIES:
             raise Refused("too many large requests at a time; try again in a moment.", 529)
 
     def release(self) -> None:
         """Drop the bytes. Idempotent."""
         self.data = b""
-        self._held[self._key] -= self._size
-        self._size = 0
-        if self._held[self._key] <= 0:
-            del self._held[self._key]
+        self._count(-self._size)
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        for key in (self._key, self._key[:1], ()):
+            self._held[key] += size
+            if not self._held[key]:
+                del self._held[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +112,12 @@ class ModelProxy(Proxy):
             config, events, 30, timeout=TIMES, read_bufsize=ANSWER_BUFFER, skip_auto_headers=_UNASKED
         )  # fmt: skip
         self._meter = meter
-        self._held: Counter[tuple[str, str]] = Counter()
+        self._held: Held = Counter()
         # Not those of the loop: names are looked up in these.
         self._parsers = ThreadPoolExecutor(PARSERS, "body")
 
     def __repr__(self) -> str:
-        return f"<ModelProxy {self._held.total()} bytes of bodies>"
+        return f"<ModelProxy {self._held[()]} bytes of bodies>"
 
     async def close(self) -> None:
         self._parsers.shutdown(wait=False, cancel_futures=True)
@@ -148,14 +154,14 @@ class ModelProxy(Proxy):
         if request.method in ("GET", "HEAD") and protocol.gets.fullmatch(path):
             if request.can_read_body:
                 raise Refused("a request for a list of models has no body; nothing was sent.", 400)
-            nothing = _Body(self._held, source.caller)
+            nothing = Body(self._held, source.caller)
             asked = Asked("", False, frozenset())
             return await self._forward(request, source, protocol, model, path, query, asked, nothing)
         if request.method != "POST" or not protocol.posts.fullmatch(path):
             raise Refused(f"{request.method} {path[:80]} is not passed on; only requests to models are.", 404)
         if any(text.lower() != "identity" for text in request.headers.getall("Content-Encoding", [])):
             raise Refused("a compressed body cannot be looked at; send it as it is.", 415)
-        body = _Body(self._held, source.caller)
+        body = Body(self._held, source.caller)
         try:
             await self._read(request, body)
             if len(body.data) > PARSED_AT_ONCE:
@@ -188,7 +194,7 @@ class ModelProxy(Proxy):
                 f"extra, and is not allowed here (models.{protocol.name}.server_tools)."
             )
 
-    async def _read(self, request: web.BaseRequest, body: _Body) -> None:
+    async def _read(self, request: web.BaseRequest, body: Body) -> None:
         """Read the body of a request into ``body``. Raises ``Refused`` where it is too large or too slow."""
         if (request.content_length or 0) > LONGEST_BODY:
             raise _too_large()
@@ -212,7 +218,7 @@ class ModelProxy(Proxy):
         path: str,
         query: str,
         asked: Asked,
-        body: _Body,
+        body: Body,
     ) -> web.StreamResponse:
         caller = source.caller
         key = self._keys.of(protocol.name, model, caller.user, source.brought)

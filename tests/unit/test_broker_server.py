@@ -8,14 +8,17 @@ import gzip
 import hashlib
 import json
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import aiohttp
 import pytest
 
 from sshgate.broker import models
-from sshgate.broker.caller import Caller, ModelRequest, Observer
+from sshgate.broker.caller import Caller, ModelRequest, Observer, Refused
+from sshgate.broker.protocols import LONGEST_BODY
 from sshgate.broker.server import Broker
 from sshgate.broker.sockets import LIMIT, SocketStream
 from sshgate.config import model as settings
@@ -444,6 +447,30 @@ async def test_bodies_of_one_users_sandboxes_leave_room_for_others(
             assert b"too many large requests" in await eves[-1][0].read()
         for _, writer in eves:
             writer.close()
+
+
+class Unsummed(Counter[tuple[str, ...]]):
+    """Counts of which only single ones may be looked at."""
+
+    def _all(self) -> NoReturn:
+        raise AssertionError("all were looked at")
+
+    items = values = total = _all  # type: ignore[assignment]
+
+
+def test_a_body_that_grows_looks_at_no_other_one() -> None:
+    """Each piece would take longer with every request that is held."""
+    held = Unsummed()
+    callers = [Caller("eve", (), "default", f"pod-{number}", f"uid-{number}", None) for number in range(4)]
+    bodies = [models.Body(held, callers[number % 4]) for number in range(models.BODIES // LONGEST_BODY // 2 + 1)]
+    for body in bodies[:-1]:
+        body.grow(LONGEST_BODY)
+    with pytest.raises(Refused, match="too many large requests"):
+        bodies[-1].grow(1)
+    for body in bodies:
+        body.release()
+        body.release()
+    assert not held
 
 
 async def test_claude_codes_first_question_is_answered_here(api: FakeApi, tmp_path: Path) -> None:
