@@ -42,9 +42,12 @@ class Kept:
 
     def __init__(self) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
+        self.made = 0
         self.leases: dict[str, dict[str, Any]] = {}
         self.refusal: int | None = None
         self.looked: Callable[[], None] = lambda: None
+        self.ends = False
+        """Whether the next pod that a gateway attaches to ends at once."""
         self.silent = 0
         """Requests, other than to create, that are not carried out."""
         self.creating: asyncio.Event | None = None
@@ -58,7 +61,8 @@ class Kept:
             pod = await request.json()
             if pod["metadata"]["name"] in self.pods:
                 return status(409, "AlreadyExists")
-            pod["metadata"] |= {"uid": f"uid-{len(self.pods)}", "resourceVersion": "1"}
+            pod["metadata"] |= {"uid": f"uid-{self.made}", "resourceVersion": "1"}
+            self.made += 1
             self.pods[pod["metadata"]["name"]] = pod
             if self.creating is not None:
                 await self.creating.wait()
@@ -73,6 +77,9 @@ class Kept:
             return status(self.refusal)
         if request.method == "DELETE":
             return status(409, "Conflict")
+        if request.method == "PATCH" and self.ends:
+            self.ends = False
+            return web.json_response(self.pods.pop(name))
         return web.json_response(self.pods[name])
 
     async def _of_a_lease(self, request: web.Request) -> web.StreamResponse:
@@ -138,6 +145,35 @@ async def test_a_pod_that_is_gone_takes_no_newer_one_of_its_name_along(tmp_path:
         kept.looked = replace  # the watch shows the next pod before the answer arrives
         assert await named.end("ada", "work") is None
         assert registry.cache.named(NAME) == newer
+
+
+async def test_a_sandbox_that_ends_while_it_is_joined_is_followed_by_a_new_one(tmp_path: Path) -> None:
+    """Somebody ends it between this gateway's attachment and its look at the pod."""
+    kept = Kept()
+    async with gateway(kept, tmp_path, "one") as (one, _, _), gateway(kept, tmp_path, "two") as (two, _, _):
+        first = await one.join(order("a"), print, lambda: lambda: None)
+        kept.ends = True
+        second = await two.join(order("b"), print, lambda: lambda: None)
+        assert not kept.ends
+        assert second.made
+        assert cast(KubernetesSandbox, second.sandbox).uid != cast(KubernetesSandbox, first.sandbox).uid
+
+
+async def test_a_sandbox_that_ends_while_it_is_looked_for_is_not_found(tmp_path: Path) -> None:
+    kept = Kept()
+    async with gateway(kept, tmp_path, "one") as (one, _, _), gateway(kept, tmp_path, "two") as (two, _, _):
+        await one.join(order("a"), print, lambda: lambda: None)
+        looks = 0
+
+        def gone() -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 2:  # after its name has led to it
+                kept.pods.clear()
+
+        kept.looked = gone
+        assert await two.find(order("b")) is None
+        assert looks == 2
 
 
 async def test_who_could_not_start_waits_for_one_attempt_to_delete(tmp_path: Path) -> None:

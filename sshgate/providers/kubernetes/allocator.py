@@ -192,10 +192,19 @@ class PodAllocator:
     async def enter(
         self, record: Record, order: Order, notice: Notice, discard: Discard, new: bool
     ) -> KubernetesSandbox:
-        """The pod of a record as a sandbox for this order, which ``discard`` deletes; ``new`` as for ``Fence.of``."""
+        """The pod of a record as a sandbox for this order, which ``discard`` deletes; ``new`` as for ``Fence.of``.
+
+        Raises ``NotFound`` if it has ended, and is not known here any more; otherwise as ``ApiServer.get_pod`` does.
+        """
         pod = self._known(record.name)
         if pod is None or pod.metadata.uid != record.uid:
-            pod = await self._api.get_pod(record.name)
+            try:
+                pod = await self._api.get_pod(record.name)
+                if pod.metadata.uid != record.uid:
+                    raise failures.NotFound("another sandbox has its name by now.")
+            except failures.NotFound:
+                self._registry.remove(record.uid)
+                raise
         return self._sandbox(pod, order.profile, order.user, notice, discard, new)
 
     def _sandbox(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -33,7 +32,7 @@ from sshgate.providers.kubernetes.api.objects import Pod
 from sshgate.providers.kubernetes.deletion import nothing_to_remove
 from sshgate.providers.kubernetes.homes import KubernetesHomes, VolumeClaim
 from sshgate.providers.kubernetes.inspection import list_sandboxes
-from sshgate.providers.kubernetes.names import Names
+from sshgate.providers.kubernetes.names import Names, bearing
 from sshgate.providers.kubernetes.pods import record_of
 from sshgate.providers.kubernetes.podspec import Owner
 from sshgate.providers.kubernetes.returning import Here, Returning
@@ -112,13 +111,10 @@ class KubernetesNamed:
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         assert order.name is not None
         async with self._alone(labels.named_pod(order.user, order.name)):
-            record, made = await self._one(order.name, order, notice, admit)
-            try:
-                return await self._attach(record, order, notice, made)
-            except BaseException:
-                if made:
-                    self._detaching.start(self._give_back(record))
-                raise
+            with contextlib.suppress(failures.NotFound):
+                return await self._joined(order.name, order, notice, admit)
+            # It has ended since, so this begins a new one.
+            return await self._joined(order.name, order, notice, admit)
 
     def names(self, user: str) -> Collection[str]:
         found = [*self._registry.cache.of_user(user, self._registry.now), *self._fresh.values()]
@@ -143,7 +139,9 @@ class KubernetesNamed:
         here = self._here.get(record.name)
         if here is not None and here.sandbox.uid == record.uid and here.sandbox.usable:
             return here.sandbox
-        return await self._allocator.enter(record, order, lambda text: None, self._discard, new=False)
+        with contextlib.suppress(failures.NotFound):
+            return await self._allocator.enter(record, order, lambda text: None, self._discard, new=False)
+        return None  # it has ended since
 
     @failures.raised_as(Unavailable)
     async def list(self, user: str | None) -> list[Listed]:
@@ -163,6 +161,16 @@ class KubernetesNamed:
         return record.name
 
     # --- joining ---
+
+    async def _joined(self, name: str, order: Order, notice: Notice, admit: Admit) -> Attachment:
+        """As ``join``, and ``NotFound`` if the sandbox ends at this moment."""
+        record, made = await self._one(name, order, notice, admit)
+        try:
+            return await self._attach(record, order, notice, made)
+        except BaseException:
+            if made:
+                self._detaching.start(self._give_back(record))
+            raise
 
     async def _one(self, name: str, order: Order, notice: Notice, admit: Admit) -> tuple[Record, bool]:
         """The pod of this name, with this gateway attached to it, and whether this call made or claimed it."""
@@ -328,7 +336,7 @@ class KubernetesNamed:
         if record is None:
             return None
         self._leased.add(record.uid)
-        return _bearing(record, user, name)
+        return bearing(record, user, name)
 
     async def _forget(self, step: Wait, notice: Notice) -> None:
         registry, record = self._registry, step.record
@@ -435,7 +443,7 @@ class KubernetesNamed:
         if known is not None and self._is_leased(known, user, name):
             found = await self._read(known.name)
             if found is not None and found.uid == known.uid and found.counts:
-                return _bearing(found, user, name)
+                return bearing(found, user, name)
         return await self._holder(user, name, None) or await self._read(cold)
 
     async def _read(self, pod: str) -> Record | None:
@@ -490,10 +498,3 @@ class KubernetesNamed:
 def _key_of(record: Record) -> str:
     """The name of its pod if it had started cold."""
     return record.name if record.sandbox is None else labels.pod_of(record.user_hash or "", record.sandbox)
-
-
-def _bearing(record: Record, user: str, name: str) -> Record:
-    """The pod that has this name, with the name, which another gateway may not have written on it yet."""
-    if record.to_be_named and record.user_hash == labels.user_hash(user):
-        return replace(record, sandbox=labels.label_value(name))
-    return record

@@ -7,6 +7,7 @@ the owner, so the garbage collector deletes the Lease after its pod.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -126,3 +127,10 @@ def _holder(lease: _NameLease) -> Holder:
     meta = lease.metadata
     pod = next((one for one in meta.owner_references if one.kind == "Pod"), _Reference())
     return Holder(meta.uid, meta.resource_version, pod.name, pod.uid)
+
+
+def bearing(record: Record, user: str, name: str) -> Record:
+    """Return the pod that has this name, with the name, which another gateway may not have written on it yet."""
+    if record.to_be_named and record.user_hash == labels.user_hash(user):
+        return replace(record, sandbox=labels.label_value(name))
+    return record

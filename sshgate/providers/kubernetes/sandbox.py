@@ -178,7 +178,10 @@ class KubernetesSandbox:
         if self.phase.over:
             raise StartFailed(self.phase.reason)
         self.used |= not self._looking
-        return await self._exec(argv, terminal)
+        try:
+            return await self._exec(argv, terminal)
+        except NotFound as error:
+            raise StartFailed("the sandbox has just ended; try again.") from error
 
     async def addresses(self) -> tuple[str, ...]:
         if self._pod.spec.host_network:
