@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -31,6 +32,7 @@ from sshgate.stream.interfaces import (
     Signalled,
     Subsystem,
 )
+from sshgate.stream.splice import LINGER_SECONDS
 from sshgate.stream.tasks import Event
 from sshgate.stream.terminal import TERM_NAME, Terminal, TerminalSize
 
@@ -192,6 +194,7 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         self._signals: list[Signal | Break] = []
         self._controlled = Event()
         self._refused = False
+        self._lingering: asyncio.TimerHandle | None = None
 
     @property
     def client_version(self) -> str:
@@ -210,8 +213,39 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._wire = cast(AsyncsshSessionChannel, chan)
 
+    @_contained
+    def close_received(self) -> bool:
+        # As with sshd, the program gets what came before the close, and an EOF unless it has a terminal.
+        waits = self._input.size or (self._input.ended and self._terminal is None)
+        if self._asks is None or self._gone.is_set() or not self._room.is_set() or not waits:
+            return False
+        if self._terminal is None:
+            self._input.put_eof()
+        self._linger()
+        return True
+
+    def _linger(self) -> None:
+        """Leave after ``LINGER_SECONDS`` in which the program has taken no input."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._leave)
+
+    async def read(self) -> bytes | None:
+        if self._lingering is not None:
+            self._linger()
+            if self._terminal is not None and not self._input.size:
+                self._leave()
+        return await super().read()
+
+    def _send(self, data: bytes, datatype: int | None = None) -> None:
+        if self._lingering is not None:
+            self._leave()  # nobody reads it: as SIGPIPE with sshd
+        super()._send(data, datatype)
+
     def _leave(self) -> None:
         super()._leave()
+        if self._lingering is not None:
+            self._lingering.cancel()
         # This also resumes paused input: asyncssh does not report the close of a paused channel.
         self._input.discard()
 

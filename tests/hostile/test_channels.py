@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -279,14 +280,52 @@ async def test_closed_channel_ends_its_program_and_no_other(door: FrontDoor, gue
     assert (await guest.hear(MSG_CHANNEL_DATA))[1] == String(b"here")
 
 
-async def test_closed_channel_is_noticed_while_its_input_waits(door: FrontDoor, guest: Peer) -> None:
+@pytest.mark.parametrize("ends", [True, False], ids=["EOF", "no EOF"])
+@pytest.mark.parametrize("size", [100, 1 << 20], ids=["little", "more than is read ahead"])
+async def test_what_came_before_a_close_reaches_the_program_and_then_an_eof(
+    door: FrontDoor, guest: Peer, tmp_path: Path, ends: bool, size: int
+) -> None:
+    """As with sshd. Clients of paramiko close a channel without waiting for anything."""
+    channel, _ = await guest.open_channel()
+    guest.request(channel, b"exec", String(b"cat > %b/new && mv %b/new %b/whole" % ((os.fsencode(tmp_path),) * 3)))
+    await guest.hear(MSG_CHANNEL_SUCCESS)
+    sent = os.urandom(size)
+    for at in range(0, size, 32000):
+        guest.say(MSG_CHANNEL_DATA, UInt32(channel), String(sent[at : at + 32000]))
+    if ends:
+        guest.say(MSG_CHANNEL_EOF, UInt32(channel))
+    guest.say(MSG_CHANNEL_CLOSE, UInt32(channel))
+    await guest.hear(MSG_CHANNEL_CLOSE)
+    assert (tmp_path / "whole").read_bytes() == sent
+    await until(lambda: door.programs.logins[0].running == 0)
+    assert await runs(guest, (await guest.open_channel(1))[0])
+
+
+async def test_a_terminal_is_hung_up_once_it_has_what_came_before_a_close(door: FrontDoor, guest: Peer) -> None:
+    channel, _ = await guest.open_channel()
+    guest.request(channel, b"pty-req", *PTY, reply=False)
+    guest.request(channel, b"exec", String(b"sleep 100"), reply=False)
+    guest.say(MSG_CHANNEL_DATA, UInt32(channel), String(b"typed"))
+    guest.say(MSG_CHANNEL_CLOSE, UInt32(channel))
+    await guest.hear(MSG_CHANNEL_CLOSE)
+    await until(lambda: door.programs.logins[0].requests and not door.programs.logins[0].running, 5)
+
+
+@pytest.mark.parametrize("command", [b"sleep 100", b"sleep 0.2; yes"], ids=["silent", "writes"])
+async def test_a_program_that_does_not_end_after_a_close_is_ended(
+    door: FrontDoor, guest: Peer, monkeypatch: pytest.MonkeyPatch, command: bytes
+) -> None:
+    """One that still writes meets nobody, as with SIGPIPE."""
+    monkeypatch.setattr("sshgate.ssh.channel.LINGER_SECONDS", 0.5 if command == b"sleep 100" else 60.0)
     channel, window = await guest.open_channel()
-    guest.request(channel, b"exec", String(b"sleep 100"))
+    guest.request(channel, b"exec", String(command))
     await guest.hear(MSG_CHANNEL_SUCCESS)
     for _ in range(window // 16384):
         guest.say(MSG_CHANNEL_DATA, UInt32(channel), String(bytes(16384)))
+    guest.say(MSG_CHANNEL_EOF, UInt32(channel))
     guest.say(MSG_CHANNEL_CLOSE, UInt32(channel))
-    await until(lambda: door.programs.logins[0].running == 0)
+    await until(lambda: door.programs.logins[0].running == 0, 5)
+    await guest.hear(MSG_CHANNEL_CLOSE)
 
 
 async def test_unknown_messages_are_answered_as_such(guest: Peer) -> None:

@@ -32,6 +32,9 @@ class Session(Protocol):
     def agent_offered(self) -> bool:
         """The client offers its agent. Returns whether it is accepted."""
 
+    def close_received(self) -> bool:
+        """The client has closed the channel. Returns whether the session goes on for a while; it ends it then."""
+
 
 def channel_and_packet_size(opening: bytes) -> tuple[int, int]:
     """Return the client's channel number and maximum packet size from its channel open request.
@@ -125,10 +128,22 @@ class AsyncsshSessionChannel(BoundedChannel, asyncssh.SSHServerChannel[bytes]):
         super()._close_send()
 
     def _process_close_at_once(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        # asyncssh reports the close only after paused input was read. Here that input is dropped: the client is gone.
-        self._recv_buf = []
+        # asyncssh reports the close only after paused input was read. Here the session gets that, and learns of it.
+        session = cast("Session | None", self._session)
+        waiting, self._recv_buf = self._recv_buf, []
+        if session is not None and self._send_state == "open":
+            for data, datatype in waiting:
+                session.data_received(data, datatype)
+            if self._recv_state == "eof_pending":
+                session.eof_received()
+            if session.close_received():
+                packet.check_end()
+                self._recv_state, self._recv_paused = "close_pending", False
+                self._send_buf, self._send_buf_len = [], 0  # nobody reads it
+                return
         self._recv_paused = False
-        super()._process_close(pkttype, pktid, packet)
+        if self._recv_state != "closed":  # by an exception in the session
+            super()._process_close(pkttype, pktid, packet)
 
     def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
         # asyncssh replaces the request by a certificate's force-command. Here the policy does that, for keys and

@@ -7,8 +7,8 @@ WORKS = "2.24.1"
 USED = {
     ("channel", "SSHChannel"): """
         _accept_data _close_send _conn _deliver_data _init_recv_window _open_waiter _packet_handlers _process_close
-        _recv_buf _recv_paused _recv_state _recv_window _send_buf _send_chan _send_pktsize _send_request _send_state
-        _send_window _session
+        _recv_buf _recv_paused _recv_state _recv_window _send_buf _send_buf_len _send_chan _send_pktsize _send_request
+        _send_state _send_window _session
     """,
     ("channel", "SSHForwardChannel"): "_open_forward",
     ("channel", "SSHServerChannel"): """
