@@ -175,6 +175,10 @@ class OtherVersion(NoResident):
     """Sessions run that are kept by a resident with which this version of sshgate cannot speak."""
 
 
+class Broken(StartFailed):
+    """The exec, or the resident, ended before it answered. Another attempt finds the resident, or starts one."""
+
+
 class SessionGone(StartFailed):
     """The session to be resumed does not exist any more."""
 
@@ -263,6 +267,13 @@ class Line:
     async def _begin(
         cls, sandbox: Sandbox, source: bytes, to_park: bool = False, replaces: bool = False
     ) -> tuple[Line, bytes]:
+        try:
+            return await cls._try(sandbox, source, to_park, replaces)
+        except Broken:
+            return await cls._try(sandbox, source, to_park, replaces)
+
+    @classmethod
+    async def _try(cls, sandbox: Sandbox, source: bytes, to_park: bool, replaces: bool) -> tuple[Line, bytes]:
         start = _START + " replace" * replaces + ";echo none"
         process = await park(sandbox, None, fresh=to_park, plain=None if to_park else ("/bin/sh", "-c", start))
         try:
@@ -303,7 +314,7 @@ class Line:
         """Send what one LISTED answers. Returns its payload; ``None``: there is no such session.
 
         Raises:
-            StartFailed: no answer comes.
+            StartFailed: no answer comes; ``Broken``: none will.
             ProtocolError: no resident answers like this.
         """
         answers: list[bytes | None] = []
@@ -320,7 +331,7 @@ class Line:
         except TimeoutError as error:
             raise StartFailed("what keeps sessions in the sandbox does not answer; try again.") from error
         if not answers:
-            raise StartFailed("what keeps sessions in the sandbox was ended; try again.")
+            raise Broken("what keeps sessions in the sandbox was ended; try again.")
         return answers[0]
 
     def send(self, kind: int, payload: bytes = b"") -> None:
@@ -395,7 +406,7 @@ async def _hello(process: Process, source: bytes) -> tuple[bytes, bytes]:
             # An API server may report a broken connection as success.
             outcome = await process.wait()
             if (isinstance(outcome, Lost) or outcome == Exited(0)) and not seen.endswith((NONE, FULL)):
-                raise StartFailed("the connection to the sandbox broke; try again.")
+                raise Broken("the connection to the sandbox broke; try again.")
             break
         length += len(chunk[1])
         if chunk[0] != STDOUT:

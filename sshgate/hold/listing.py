@@ -12,7 +12,7 @@ from sshgate.config.values import is_label
 from sshgate.errors import GateError, StartFailed
 from sshgate.hold.answers import ending_of, is_id, printable, watchers_of
 from sshgate.hold.frames import Kind
-from sshgate.hold.line import CannotHold, Line, NoResident
+from sshgate.hold.line import Broken, CannotHold, Line, NoResident
 from sshgate.sandbox.framing import ProtocolError
 from sshgate.sandbox.interfaces import Sandbox
 from sshgate.stream.terminal import LARGEST
@@ -108,6 +108,13 @@ async def end_detached(sandbox: Sandbox, name: str) -> None:
 
 
 async def _ask(sandbox: Sandbox, kind: int, payload: bytes = b"") -> bytes | None:
+    try:
+        return await _asked(sandbox, kind, payload)
+    except Broken:
+        return await _asked(sandbox, kind, payload)
+
+
+async def _asked(sandbox: Sandbox, kind: int, payload: bytes) -> bytes | None:
     line = await Line.find(sandbox)
     if line is None:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 from sshgate.errors import GateError, StartFailed
 from sshgate.hold.answers import GONE, Past, State, joined_of, offset_of, outcome_of, printable, refusal_of, state_of
 from sshgate.hold.frames import OFFSET, Kind
-from sshgate.hold.line import CannotHold, Line, OtherVersion, SessionGone, packed
+from sshgate.hold.line import Broken, CannotHold, Line, OtherVersion, SessionGone, packed
 from sshgate.hold.screen import for_empty, put_back
 from sshgate.hold.signs import Alive, Progress, Signs, nothing_known
 from sshgate.hold.wishes import SCREEN, SCREEN_HEAD, Wish
@@ -149,9 +149,9 @@ class HeldProcess:
         command = getattr(asks, "command", b"").decode("utf-8", "replace")
         if self._wish.id:
             at = {"offset": self._wish.offset} if self._wish.how == "resume" else {}
-            await self._join({"how": self._wish.how, "id": self._wish.id, **at})
+            wish: dict[str, Any] = {"how": self._wish.how, "id": self._wish.id, **at}
         else:
-            await self._join({
+            wish = {
                 "how": self._wish.how,
                 "name": self._wish.name,
                 "program": printable(command) if command else "shell",
@@ -160,7 +160,16 @@ class HeldProcess:
                 "most": self._wish.most,
                 "agents": self._wish.agents,
                 "script": base64.b64encode(held_script(program)).decode(),
-            })  # fmt: skip
+            }
+        try:
+            await self._join(wish)
+        except Broken:
+            # A resident that keeps nothing may end at this moment. Who watches begins no other.
+            if self._wish.how == "watch" or not self._sandbox.usable:
+                raise
+            await self._drop_line()
+            self._line = await Line.fresh(self._sandbox)
+            await self._join(wish)
         self._task = asyncio.create_task(self._keep())
 
     # --- Process ---
@@ -282,7 +291,7 @@ class HeldProcess:
             async with asyncio.timeout(JOIN_SECONDS):
                 while not self._joined.done():
                     if not await line.read(self._take):
-                        raise StartFailed("what keeps sessions in the sandbox was ended; try again.")
+                        raise Broken("what keeps sessions in the sandbox was ended; try again.")
         except TimeoutError as error:
             raise StartFailed("what keeps sessions in the sandbox did not answer within 20 s; try again.") from error
         except ProtocolError as error:

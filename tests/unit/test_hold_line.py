@@ -11,7 +11,7 @@ import pytest
 from sshgate.errors import Unavailable
 from sshgate.hold import line, listing
 from sshgate.hold.frames import FULL, HEAD, HELLO, OFFSET, Kind
-from sshgate.hold.line import LONGEST, MISSING, NO_PLACE, NONE, CannotHold, NoResident
+from sshgate.hold.line import LONGEST, MISSING, NO_PLACE, NONE, Broken, CannotHold, NoResident
 from sshgate.hold.process import HeldProcess
 from sshgate.hold.wishes import Wish
 from sshgate.sandbox.interfaces import Sandbox
@@ -77,6 +77,14 @@ async def test_a_sandbox_that_holds_nothing_has_nobody_else() -> None:
     assert not await others(HELLO + frame(Kind.LISTED, [{**BUILD, "name": "mine"}, {**BUILD, "status": ["exit", 0]}]))
 
 
+async def test_a_resident_that_ends_at_this_moment_is_asked_for_once_more() -> None:
+    answer = HELLO + frame(Kind.LISTED, [])
+    assert not await others(b"", answer), "it ended before it greeted"
+    assert not await others(HELLO, answer), "it ended before it answered"
+    assert await others(b"", b"", answer)
+    assert await others(HELLO, HELLO, answer)
+
+
 class _Pieces(TestProcess):
     """Prints these pieces, one for each read, and fails."""
 
@@ -118,16 +126,31 @@ async def test_a_hello_in_small_pieces_is_searched_once(monkeypatch: pytest.Monk
         await line._hello(_Pieces([b"s"] * 2 * LONGEST), b"")
 
 
+async def alive() -> bool:
+    return True
+
+
+JOINED = {"name": "1", "id": "a" * 16, "pid": 42, "made": False, "received": 0, "offset": 0, "end": 0, "past": []}
+
+
+async def test_a_login_whose_resident_ends_at_this_moment_gets_another() -> None:
+    joined = HELLO + frame(Kind.JOINED, {**JOINED, "made": True}) + frame(Kind.ENDED, ["exit", 3])
+    held = await HeldProcess.attach(as_sandbox(Printing(HELLO, joined)), Wish("new"), alive)
+    await held.launch(Program(Request(Shell(), Terminal())))
+    assert held.made
+    await held.close()
+    again = await HeldProcess.attach(as_sandbox(Printing(HELLO, HELLO, joined)), Wish("new"), alive)
+    with pytest.raises(Broken, match="try again"):
+        await again.launch(Program(Request(Shell(), Terminal())))
+    await again.close()
+
+
 async def test_a_session_whose_sandbox_can_start_nothing_for_a_moment_goes_on() -> None:
     """Such as one without memory for another python3: its session runs."""
 
-    async def alive() -> bool:
-        return True
-
-    joined = {"name": "1", "id": "a" * 16, "pid": 42, "made": False, "received": 0, "offset": 0, "end": 0, "past": []}
     output = HEAD.pack(Kind.OUTPUT, OFFSET.size + 2) + OFFSET.pack(0) + b"on"
     ended = frame(Kind.ENDED, ["exit", 3])
-    first, later = frame(Kind.JOINED, {**joined, "made": True}), frame(Kind.JOINED, joined) + output + ended
+    first, later = frame(Kind.JOINED, {**JOINED, "made": True}), frame(Kind.JOINED, JOINED) + output + ended
     sandbox = as_sandbox(Printing(HELLO + first, b"", HELLO + later, outcome=Exited(137)))
     held = await HeldProcess.attach(sandbox, Wish("new"), alive)
     await held.launch(Program(Request(Shell(), Terminal())))
