@@ -43,8 +43,8 @@ class CannotListen(GateError):
         elif error.errno == errno.EACCES:
             why = "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one."
         else:
-            known = isinstance(error.errno, int) and error.errno > 0
-            why = f"{os.strerror(error.errno) if known else error}; choose another address in {setting}."
+            reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else error
+            why = f"{reason}; choose another address in {setting}."
         super().__init__(f"cannot listen on {wanted}: {why}")
 
 

@@ -107,23 +107,20 @@ async def end_detached(sandbox: Sandbox, name: str) -> None:
             await end(sandbox, name)
 
 
-async def _ask(sandbox: Sandbox, kind: int, payload: bytes = b"") -> bytes | None:
-    try:
-        return await _asked(sandbox, kind, payload)
-    except Broken:
-        return await _asked(sandbox, kind, payload)
-
-
-async def _asked(sandbox: Sandbox, kind: int, payload: bytes) -> bytes | None:
+async def _ask(sandbox: Sandbox, kind: int, payload: bytes = b"", again: bool = True) -> bytes | None:
     line = await Line.find(sandbox)
     if line is None:
         return None
     try:
         return await line.ask(kind, payload)
+    except Broken:
+        if not again:
+            raise
     except ProtocolError as error:
         raise NoResident("what keeps sessions in the sandbox broke its rules.") from error
     finally:
         await line.close()
+    return await _ask(sandbox, kind, payload, again=False)
 
 
 def _parsed(answer: bytes, now: float) -> list[HeldSession]:

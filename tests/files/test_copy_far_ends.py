@@ -80,7 +80,7 @@ def test_a_copy_stops_at_its_limit_in_both_directions(
         assert stopped.status == 1
         assert option in stopped.err
         assert stopped.err.count("\n") == 1
-        assert not (new / "few/c").exists()
+        assert len(list(new.glob("few/*"))) < 3
         until(lambda: not leftovers(tmp_path), 5, "the removal of what had not arrived whole")
         ended = far.cp(source, f"{there}enough", option, enough)
         assert (ended.status, ended.err) == (0, "")

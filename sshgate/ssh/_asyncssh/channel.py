@@ -129,7 +129,7 @@ class AsyncsshSessionChannel(BoundedChannel, asyncssh.SSHServerChannel[bytes]):
 
     def _process_close_at_once(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         # asyncssh reports the close only after paused input was read. Here the session gets that, and learns of it.
-        session = cast("Session | None", self._session)
+        session = cast(Any, self._session)
         waiting, self._recv_buf = self._recv_buf, []
         if session is not None and self._send_state == "open":
             for data, datatype in waiting:
