@@ -51,11 +51,11 @@ def test_upload_and_download_keep_every_byte(either: Door, enter: Enter, tmp_pat
 def test_a_dropped_file_is_uploaded(door: Door, enter: Enter) -> None:
     """Dragging onto the terminal; the name may hold what it likes, and is typed as the shell reads it."""
     tab = enter(door)
-    tab.page.evaluate(DROP, {"name": "it's a file.svg", "url": "icons.svg"})
+    tab.page.evaluate(DROP, {"name": "it's a file.svg", "url": "favicon.svg"})
     tab.notice("Uploaded it's a file.svg")
     until(lambda: tab.lines()[-1].rstrip().endswith(r"'it'\''s a file.svg'"), PATIENCE, "the name")
     tab.page.keyboard.press("Control+C")
-    content = (Path(__file__).parents[2] / "webshim" / "static" / "icons.svg").read_bytes()
+    content = (Path(__file__).parents[2] / "webshim" / "static" / "favicon.svg").read_bytes()
     _digest(tab, "*file.svg", hashlib.sha256(content).hexdigest())
     with tab.page.expect_download() as expected:
         tab.page.click("#download")
@@ -67,7 +67,7 @@ def test_a_dropped_file_is_uploaded(door: Door, enter: Enter) -> None:
 def test_a_file_dropped_beside_the_terminal_does_not_leave_the_page(door: Door, enter: Enter) -> None:
     """The row of tabs is near, and a browser shows what is dropped there instead of the page."""
     tab = enter(door)
-    tab.page.evaluate(DROP, {"name": "beside", "url": "icons.svg", "where": "#tabs"})
+    tab.page.evaluate(DROP, {"name": "beside", "url": "favicon.svg", "where": "#tabs"})
     tab.notice("Uploaded beside")
     assert tab.lines()[-1].rstrip().endswith("$"), "the name is typed only for the terminal"
 

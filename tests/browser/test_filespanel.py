@@ -123,7 +123,7 @@ def test_what_is_uploaded_asks_has_progress_and_comes_back(either: Door, enter: 
     tab.page.locator("#files input[type=file]").last.set_input_files(tmp_path / "tree")
     expect(transfers.last).to_contain_text("Uploaded 2 files.")
     expect(_rows(tab)).to_have_count(9)
-    tab.page.evaluate(DROP, {"name": "dropped", "url": "icons.svg", "where": "[data-folder]"})
+    tab.page.evaluate(DROP, {"name": "dropped", "url": "favicon.svg", "where": "[data-folder]"})
     expect(transfers.last).to_contain_text("Uploaded dropped")
     _usable(tab)
     tab.page.locator(".panel:visible .xterm").click()

@@ -30,6 +30,11 @@ WORDS_AND_A_BUTTON = """() => {
   return words && [...document.querySelectorAll("button")].some(seen);
 }"""
 
+BLANK = """(buttons) => buttons.filter((button) => {
+  const drawn = button.querySelector(".icon > *")?.getBBox();
+  return !button.innerText.trim() && !drawn?.width && !drawn?.height;
+}).map(({title}) => title)"""
+
 
 def test_the_first_load_is_small_and_takes_few_round_trips(door: Door, enter: Enter) -> None:
     """Up to the prompt: bytes as they came over the network; no module waits for another one, our own are one."""
@@ -89,7 +94,7 @@ def test_a_part_that_is_lost_once_is_requested_again(door: Door, visitors: Calla
 def test_any_part_that_is_lost_leaves_words_and_a_button(door: Door, visitors: Callable[..., Visitor]) -> None:
     """Never a blank page, and never a ticket in the address."""
     visitor = visitors(door)
-    parts = "page.js addon-fit.js page.css icons.svg favicon.svg mono-400.woff2"
+    parts = "page.js addon-fit.js page.css favicon.svg mono-400.woff2"
     for part in parts.split():
         tab = _without(visitor, part)
         tab.page.goto(door.link())
@@ -98,6 +103,17 @@ def test_any_part_that_is_lost_leaves_words_and_a_button(door: Door, visitors: C
         if part.endswith((".js", ".css")):
             tab.page.locator("#loading-text", has_text="did not arrive").wait_for()
         tab.page.close()
+
+
+def test_no_button_waits_for_its_picture(door: Door, enter: Enter) -> None:
+    """Whatever pictures stall, each button in sight has words or draws something."""
+    tab = enter(door)
+    tab.page.route("**/*.svg", lambda route: None)
+    tab.page.reload(wait_until="commit")
+    tab.wait_state("connected")
+    buttons = tab.page.locator("button:visible, .tab .close")
+    assert buttons.count() > 10
+    assert not buttons.evaluate_all(BLANK)
 
 
 def test_what_is_fetched_when_it_is_wanted_is_missed_in_words(door: Door, enter: Enter) -> None:

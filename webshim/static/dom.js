@@ -1,5 +1,7 @@
 /** Making elements, without markup in strings: text from outside can never become an element. */
 
+import { ICONS } from "./icons.js";
+
 /**
  * One element. `properties` are set on it; those with a dash and `role` as attributes, `on` as listeners.
  *
@@ -24,19 +26,24 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+const SVG = "http://www.w3.org/2000/svg";
+
 /**
- * An icon of `icons.svg`, for the eye only.
+ * One of `ICONS`, for the eye only.
  *
  * @param {string} name
  */
 export function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  // Beside this module: it may be kept by the browser as long as this one is.
-  use.setAttribute("href", new URL(`icons.svg#${name}`, import.meta.url).href);
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", "0 0 16 16");
   svg.setAttribute("aria-hidden", "true");
   svg.setAttribute("class", "icon");
-  svg.append(use);
+  svg.dataset["icon"] = name;
+  for (const line of name === "brand" ? ["brand", "under"] : [name]) {
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("d", ICONS[line]);
+    svg.append(path);
+  }
   return svg;
 }
 
