@@ -22,7 +22,7 @@ class Fingers:
     """One or two of them on the terminal, as a touch screen reports them."""
 
     def __init__(self, tab: Tab) -> None:
-        box = tab.page.locator(".panel:visible .xterm-screen").bounding_box()
+        box = tab.page.locator(".panel:visible > .terminal").bounding_box()
         assert box is not None
         self.x, self.y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         self._devtools = tab.page.context.new_cdp_session(tab.page)
@@ -35,12 +35,12 @@ class Fingers:
         event = {"type": kind, "touchPoints": touching, "timestamp": self._now}
         self._devtools.send("Input.dispatchTouchEvent", event)
 
-    def swipe(self, pixels: float, rest: float = 0.0, steps: int = 12) -> None:
-        """Down for a positive number; ``rest`` seconds pass before the finger is lifted."""
-        start = self.y - pixels / 2
-        self._report("touchStart", (self.x, start))
+    def swipe(self, pixels: float, rest: float = 0.0, steps: int = 12, across: float = 0.0) -> None:
+        """Down, and to the right, for positive numbers; ``rest`` seconds pass before the finger is lifted."""
+        x, y = self.x - across / 2, self.y - pixels / 2
+        self._report("touchStart", (x, y))
         for step in range(1, steps + 1):
-            self._report("touchMove", (self.x, start + pixels * step / steps))
+            self._report("touchMove", (x + across * step / steps, y + pixels * step / steps))
         time.sleep(rest)
         self._report("touchEnd", after=rest)
 
@@ -264,6 +264,9 @@ def test_the_header_fits_the_smallest_phone(door: Door, enter: Enter) -> None:
     tab.page.locator("#tab-list:popover-open").wait_for(state="hidden")
     # Where it is leaves room for what it is called.
     other = Tab(tab.page.context.new_page(), tab.address).open()
+    expect(other.page.locator("#all-tabs .label")).to_have_text("Home")
+    other.page.locator("#all-tabs").tap()
+    other.page.locator("#tab-list:popover-open li button").first.tap()
     other.says("open in another window")
     other.page.locator("#all-tabs").tap()
     label = other.page.locator("#tab-list:popover-open .label")

@@ -9,7 +9,7 @@ import { acceptCopies, copy, harmless, pasted, takePastes } from "./clipboard.js
 import { askForText, askToPaste } from "./dialogs.js";
 import { links } from "./links.js";
 import { Marks } from "./marks.js";
-import { colours, onChange, settings, shownTheme } from "./settings.js";
+import { change, colours, onChange, settings, shownTheme } from "./settings.js";
 import { fontFamily, TYPEFACE } from "./themes.js";
 import { Touch } from "./touch.js";
 
@@ -180,6 +180,11 @@ export class Screen {
 
   focus() {
     this.terminal.focus();
+  }
+
+  /** Two fingers want letters of this size. @param {number} fontSize */
+  enlarge(fontSize) {
+    if (fontSize !== settings().fontSize) change({ fontSize });
   }
 
   /** Take the box's size. A hidden box has none, and what is replayed was drawn for another: both wait. */

@@ -2,7 +2,6 @@
 
 import { offerText } from "./dialogs.js";
 import { textOf } from "./marks.js";
-import { change, settings } from "./settings.js";
 
 // A finger that moves less than this taps or presses.
 const SLOP_PIXELS = 8;
@@ -53,7 +52,7 @@ export class Touch {
     clearTimeout(this._timer);
     this._fingers.set(event.pointerId, event);
     if (this._fingers.size === 2) {
-      this._pinch = { distance: this._distance(), fontSize: settings().fontSize };
+      this._pinch = { distance: this._distance(), fontSize: this._screen.terminal.options.fontSize ?? 0 };
       return;
     }
     this._start = event;
@@ -96,6 +95,7 @@ export class Touch {
     const pixels = before.clientY - event.clientY;
     const speed = pixels / Math.max(1, event.timeStamp - before.timeStamp);
     this._velocity = (this._velocity + speed) / 2;
+    this._box.scrollLeft += before.clientX - event.clientX;
     this._scroll(pixels, event);
   }
 
@@ -122,6 +122,10 @@ export class Touch {
     const { terminal } = this._screen;
     const element = this._box.querySelector(".xterm-screen");
     if (!element) return;
+    // Where the box is smaller than the screen, what is in sight of it comes first.
+    const top = this._box.scrollTop;
+    this._box.scrollTop += pixels;
+    pixels -= this._box.scrollTop - top;
     const height = element.clientHeight / terminal.rows;
     this._rest += pixels;
     const lines = Math.trunc(this._rest / height);
@@ -145,8 +149,7 @@ export class Touch {
 
   _zoom() {
     const { distance: before, fontSize } = /** @type {{distance: number, fontSize: number}} */ (this._pinch);
-    const wanted = Math.round((fontSize * this._distance()) / Math.max(1, before));
-    if (this._fingers.size === 2 && wanted !== settings().fontSize) change({ fontSize: wanted });
+    if (this._fingers.size === 2) this._screen.enlarge(Math.round((fontSize * this._distance()) / Math.max(1, before)));
   }
 
   _distance() {

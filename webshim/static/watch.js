@@ -15,17 +15,22 @@ import { typeface } from "./themes.js";
 // For a reload of this browser tab; the address never has it for long.
 const KEY = "sshgate.watch";
 const ACK_STEP = 64 << 10;
-const SMALLEST_FONT = 6;
+// The smallest letters that the settings have, and the smallest that a pinch makes so that all of a screen is in sight.
+const LEGIBLE_FONT = 8;
+const SMALLEST_FONT = 3;
+const LARGEST_FONT = 32;
 const SETTLED_MS = 5000;
 /** Closed with a reason that another try does not change: a link that ended, a rule, a limit. */
 const FINAL = [1000, 1008, 1009, 4401, 4429];
 
-/** A terminal of the session's size, whatever the window's: its letters become smaller until it fits. */
+/** A terminal of the session's size, whatever the window's: its letters become smaller until it fits, or is legible. */
 class WatchedScreen extends Screen {
   // The program is somebody else's.
   copies = false;
   _cols = 80;
   _rows = 24;
+  /** What fingers have chosen. @type {number | null} */
+  _chosen = null;
 
   /** @param {{cols: number, rows: number}} size */
   sized({ cols, rows }) {
@@ -34,12 +39,25 @@ class WatchedScreen extends Screen {
     this.fit();
   }
 
+  /** What is in the middle stays there. @param {number} fontSize */
+  enlarge(fontSize) {
+    const { box, terminal } = this;
+    const before = terminal.options.fontSize ?? 1;
+    this._chosen = fontSize;
+    this.fit();
+    const grown = (terminal.options.fontSize ?? 1) / before;
+    if (grown === 1) return;
+    const [x, y] = [box.clientWidth / 2, box.clientHeight / 2];
+    box.scrollTo((box.scrollLeft + x) * grown - x, (box.scrollTop + y) * grown - y);
+  }
+
   fit() {
     const room = this.box.clientWidth && this.box.clientHeight ? this._fit.proposeDimensions() : undefined;
     if (this.muted || !room?.cols || !room.rows) return;
-    const { fontSize = SMALLEST_FONT } = this.terminal.options;
-    const fitting = Math.floor(fontSize * Math.min(room.cols / this._cols, room.rows / this._rows));
-    const wanted = Math.max(SMALLEST_FONT, Math.min(settings().fontSize, fitting));
+    const { fontSize = LEGIBLE_FONT } = this.terminal.options;
+    const fitting = Math.max(SMALLEST_FONT, Math.floor(fontSize * Math.min(room.cols / this._cols, room.rows / this._rows)));
+    const usual = Math.max(LEGIBLE_FONT, Math.min(settings().fontSize, fitting));
+    const wanted = Math.max(Math.min(LEGIBLE_FONT, fitting), Math.min(this._chosen ?? usual, LARGEST_FONT));
     if (wanted !== fontSize) this.terminal.options.fontSize = wanted;
     this.terminal.resize(this._cols, this._rows);
   }
