@@ -177,7 +177,7 @@ class WebSession:
             "rows": self.size.rows,
             "title": self.title,
             "label": self.label,
-            "last": self._last() if self.viewer is None and self.running else "",
+            "last": self._last() if self.running else "",
             "ends": {clock: round(time.time() + at - time.monotonic(), -1) for clock, at in self.ends().items()},
             "attention": self.attention.summary(),
             "held": self.held,

@@ -112,7 +112,7 @@ def test_lists_follow_what_happens_elsewhere(door: Door, visitors: Callable[...,
     visitor = visitors(door)
     tab = visitor.tab().open(door.link()).new_session().prompt()
     other = visitor.tab("Failed to load resource").open()
-    other.says("open in another window")
+    other.elsewhere()
     _by_events_only(other)
     tab.new_session().prompt()
     other.page.locator("#tabs .tab").nth(1).wait_for(timeout=SOON * 1000)

@@ -27,7 +27,7 @@ def test_home_shows_what_runs_and_for_how_long(
     tab = visitor.tab().open(door.link()).new_session(profile="default", name="work").prompt()
     tab.page.evaluate(LOOK_AGAIN)
     expect(tab.page.locator("#tabs .word")).to_have_text("9 min")
-    assert "unless somebody types" in (tab.page.locator("#tabs [role=tab]").get_attribute("aria-label") or "")
+    assert "if nobody types" in (tab.page.locator("#tabs [role=tab]").get_attribute("aria-label") or "")
     tab.run("echo the last li''ne; exec sleep 1000", "the last line")
     tab.page.click("#home")
     sandbox = tab.page.locator("#sandboxes:visible li")
@@ -43,7 +43,7 @@ def test_home_shows_what_runs_and_for_how_long(
     tab.page.locator("#tabs [role=tab]").press("Delete")
     tab.page.get_by_role("button", name="Leave it running").click()
     expect(session).to_contain_text("not open")
-    expect(session).to_contain_text("in 20 min unless somebody comes back")
+    expect(session).to_contain_text("ends in 20 min if nobody comes back, in 5 h at the latest")
     expect(session.locator("code")).to_have_text("the last line")
     tab.page.reload()
     sandbox.get_by_role("button", name="Open:").click()
@@ -63,3 +63,41 @@ def test_home_shows_what_runs_and_for_how_long(
     tab.page.click("#home")
     expect(session.first).to_contain_text("running")
     expect(session.last).to_contain_text("Ended.")
+
+
+def test_terminals_of_one_sandbox_are_told_apart_and_ended_ones_are_read_and_removed(
+    door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    """By the names of their tabs; those that have none go on counting. All are in sight where the page is scrolled."""
+    tab = visitors(door, viewport={"width": 700, "height": 320}).tab().open(door.link())
+    tab.new_session(profile="default", name="pair").prompt()
+    tab.page.keyboard.press("Control+Shift+Enter")
+    tab.wait_state("connected")
+    tab.page.locator("#tabs .tab button").first.click()
+    tab.wait_state("connected").prompt()
+    tab.page.keyboard.press("Control+Shift+D")
+    tab.page.locator(".panel:visible[data-state=connected]").nth(1).wait_for()
+    tab.page.click("#home")
+    names = tab.page.locator("#running:visible li strong")
+    expect(names).to_have_text(["pair 1", "default", "pair 3"])
+    height = "(list) => [list.clientHeight, list.scrollHeight]"
+    shown, whole = tab.page.locator("#running-list").evaluate(height)
+    assert shown == whole
+    shown, whole = tab.page.locator("#welcome").evaluate(height)
+    assert shown < whole
+
+    tab.page.locator("#tabs .tab button").first.click()
+    tab.focused().type("exit 3\n")
+    tab.page.locator(".panel[data-state=ended]").wait_for()
+    tab.page.locator("#tabs [role=tab]").first.press("Delete")
+    tab.page.get_by_role("button", name="Leave it running").click()
+    tab.page.click("#home")
+    expect(names).to_have_text(["pair", "default", "pair 2"])
+    ended = tab.page.locator("#running:visible li", has_text="Ended with status 3.")
+    expect(ended.get_by_role("button")).to_have_text(["Show", "Remove"])
+    ended.get_by_role("button", name="Show:").click()
+    tab.wait_state("ended").says("Ended with status 3.")
+    tab.page.click("#home")
+    ended.get_by_role("button", name="Remove:").click()
+    expect(names).to_have_count(2)
+    assert door.ssh.as_user("dev=pair").run("end", options=("-s",)).status == 0

@@ -130,7 +130,7 @@ def _desktop(door: Door, visitor: Visitor, network: Relay, looks: Looks) -> None
     tab.wait_state("connected")
 
     other = visitor.tab().open()
-    other.says("open in another window")
+    other.elsewhere()
     looks.at(other, "elsewhere", ("light",))
     other.page.close()
 

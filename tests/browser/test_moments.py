@@ -212,8 +212,7 @@ def test_a_tab_goes_although_its_end_was_not_known_at_first(door: Door, enter: E
     tab.new_session().prompt()
     other = Tab(tab.page.context.new_page(), tab.address).open()
     other.page.locator("#tabs .tab").nth(1).wait_for()
-    other.page.locator("#tabs .tab button").first.click()
-    other.says("open in another window")
+    other.elsewhere()
     held = "() => fetch('api/held-sessions').then((found) => found.json())"
     before = tab.page.evaluate(held)
     other.page.route("**/api/held-sessions", lambda route: route.fulfill(json=before), times=1)
@@ -228,8 +227,7 @@ def test_a_tab_goes_although_its_end_takes_long(door: Door, enter: Enter) -> Non
     tab.new_session().prompt()
     other = Tab(tab.page.context.new_page(), tab.address).open()
     other.page.locator("#tabs .tab").nth(1).wait_for()
-    other.page.locator("#tabs .tab button").first.click()
-    other.says("open in another window")
+    other.elsewhere()
     before = tab.page.evaluate("() => fetch('api/held-sessions').then((found) => found.json())")
     looks: list[Route] = []
 

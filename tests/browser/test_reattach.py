@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import WebSocketRoute
+from playwright.sync_api import WebSocketRoute, expect
 
 from tests.browser.conftest import Enter, web
 from tests.conftest import MakeGateway
@@ -121,8 +121,7 @@ def test_another_tab_takes_over_only_when_asked(either: Door, enter: Enter, visi
     """The second one is told; after it has taken over the first one is told, and can take it back."""
     first = enter(either)
     first.run("mark=mine; echo set", "set")
-    second = Tab(first.page.context.new_page(), first.address).open()
-    second.says("open in another window")
+    second = Tab(first.page.context.new_page(), first.address).open().elsewhere()
     first.run("echo undisturbed", "undisturbed")
     second.press("Take over")
     second.wait_state("connected").run("echo $mark second", "mine second")
@@ -133,6 +132,29 @@ def test_another_tab_takes_over_only_when_asked(either: Door, enter: Enter, visi
     second.verify()
 
 
+def test_a_new_window_shows_by_itself_nothing_that_another_one_shows(
+    door: Door, visitors: Callable[..., Visitor]
+) -> None:
+    """It begins at home, where what runs there is described, as in the bar of who asks for it; nothing is taken."""
+    visitor = visitors(door)
+    first = visitor.tab().open(door.link()).new_session(profile="default", name="there")
+    first.run(r"printf '\033]0;bu%s\007' ild; echo the last li''ne; exec sleep 1000", "the last line")
+    first.page.locator("#tabs .tab", has_text="build · there").wait_for()
+    second = visitor.tab().open()
+    card = second.page.locator("#running:visible li")
+    expect(card).to_contain_text("default, running, open in another window, from 127.0.0.1")
+    expect(card.locator("strong")).to_have_text("build · there")
+    expect(card.locator("code")).to_have_text("the last line")
+    expect(second.page.locator("#tabs .word")).to_have_text("elsewhere")
+    card.get_by_role("button", name="Open:").click()
+    second.says("build · there, default: open in another window, from 127.0.0.1. Its last line: the last line")
+    second.new_session().type("exit\n")
+    second.wait_state("ended").press("Close")
+    second.page.locator("#welcome:visible").wait_for()
+    assert first.sessions()[0] == "connected"
+    assert door.ssh.as_user("dev=there").run("end", options=("-s",)).status == 0
+
+
 def test_what_is_typed_before_the_session_is_there_reaches_it(door: Door, visitors: Callable[..., Visitor]) -> None:
     """A new one, and one that is taken back: nothing that a person types is lost on the way."""
     first = visitors(door).tab().open(door.link())
@@ -140,8 +162,7 @@ def test_what_is_typed_before_the_session_is_there_reaches_it(door: Door, visito
     first.type("echo ty''ped ahead\n")
     first.wait_line("typed ahead")
     first.prompt()
-    second = Tab(first.page.context.new_page(), first.address).open()
-    second.says("open in another window")
+    second = Tab(first.page.context.new_page(), first.address).open().elsewhere()
     second.press("Take over")
     second.type("echo ta''ken\n")
     second.wait_line("taken")
@@ -178,7 +199,8 @@ def test_what_is_typed_before_the_gateway_answers_is_for_that_session_only(
     first.wait_line("typed ahead")
     second = visitor.tab()
     _first_socket_is_lost(second)
-    second.open().wait_state("reconnecting")
+    second.open().page.locator("#tabs .tab button").click()
+    second.wait_state("reconnecting")
     second.type("echo lo''st\n")
     second.says("open in another window")
     second.press("Take over")
@@ -191,8 +213,7 @@ def test_what_is_free_again_is_attached_again(door: Door, visitors: Callable[...
     visitor = visitors(door)
     first = visitor.tab().open(door.link()).new_session()
     first.run("mark=mine; echo set", "set")
-    second = visitor.tab().open()
-    second.says("open in another window")
+    second = visitor.tab().open().elsewhere()
     first.page.close()
     second.wait_state("connected").run("echo $mark here", "mine here")
 

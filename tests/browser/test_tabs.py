@@ -41,7 +41,7 @@ def test_a_session_that_ended_elsewhere_leaves_no_tab(door: Door, visitors: Call
     tab.wait_state("ended")
     tab.new_session().prompt()
     other = visitor.tab().open()
-    other.says("open in another window")
+    other.elsewhere()
     tab.new_session().prompt()
     other.page.evaluate(LOOK_AGAIN)
     until(lambda: other.page.locator("#tabs .tab").count() == 2, PATIENCE, "a second tab")

@@ -127,6 +127,12 @@ class Tab:
         """Return when the bar of the shown session says this."""
         self.page.locator(".panel:visible .state", has_text=text).wait_for()
 
+    def elsewhere(self) -> Tab:
+        """Select the first tab, which another window shows: by itself a window shows none of those."""
+        self.page.locator("#tabs .tab button").first.click()
+        self.says("open in another window")
+        return self
+
     def press(self, button: str) -> None:
         """A button of that bar."""
         self.page.locator(".panel:visible .state").get_by_role("button", name=button, exact=True).click()

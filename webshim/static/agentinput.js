@@ -1,6 +1,7 @@
 /** What people who talk to an agent send to it: a line break that does not submit, and files, which become their paths. */
 
 import { uploadTo } from "./files.js";
+import { complain } from "./notices.js";
 
 const SUBMIT = "\r";
 const META_RETURN = "\x1b\r";
@@ -26,6 +27,25 @@ export function lineBreak(terminal) {
     if (!terminal.modes.sendFocusMode) return SUBMIT;
     return asItIs ? SHIFT_RETURN : META_RETURN;
   };
+}
+
+/**
+ * Upload files, and type their paths for the program.
+ *
+ * @param {import("./session.js").Session} session
+ * @param {File[]} files
+ * @param {typeof typePasted} how
+ */
+export function typeFiles(session, files, how) {
+  const { id, screen, box, panel } = session;
+  const before = document.activeElement;
+  const here = () => {
+    const now = document.activeElement;
+    const free = now === document.body || now === before || box.contains(now);
+    return free && session.id === id && session.state === "connected" && panel.checkVisibility();
+  };
+  if (id !== null && screen && session.state === "connected") void how(id, files, screen.terminal, here);
+  else complain("No sandbox runs here to upload to.");
 }
 
 /**

@@ -9,7 +9,7 @@
  * @property {boolean} attached
  * @property {string} title
  * @property {string} [label] what its user calls it
- * @property {string} [last] its last line, while nobody is attached
+ * @property {string} [last] its last line of output
  * @property {string | null} [source] the address that is attached
  * @property {import("./home.js").Ends} [ends]
  * @property {Held | null} held

@@ -1,12 +1,14 @@
 /** What a person comes back to: the sessions and the named sandboxes that run, with or without a tab of this page. */
 
-import { asSentence, call, ownName, sentence } from "./api.js";
+import { call, ending, ownName, sentence } from "./api.js";
 import { byId, element } from "./dom.js";
 import { amount } from "./files.js";
 import { complain } from "./notices.js";
 
 /**
  * @typedef {import("./api.js").Described} Described
+ *
+ * @typedef {Described & {called: string, here: boolean}} Listed by the name that it has here; whether this window shows it
  *
  * @typedef {object} Sandbox a named one, as the server lists it
  * @property {string} name
@@ -37,20 +39,36 @@ export class Home {
    */
   constructor(open, refresh, enter) {
     this._refresh = refresh;
-    /** @type {Rows<Described>} */
-    this._sessions = new Rows("running", ({ id }) => id, [["Open", open], ["Rename", (one) => this._ask("rename", one)], ["End", (one) => this._ask("end", one)]]);
+    const rename = (/** @type {Listed} */ one) => this._ask("rename", one);
+    const end = (/** @type {Listed} */ one) => this._ask("end", one);
+    // What has ended can be read, and then it is in the way.
+    /** @type {Rows<Listed>} */
+    this._sessions = new Rows("running", ({ id, state }) => `${id} ${state === "ended"}`, ({ state }) =>
+      state === "ended" ? [["Show", open], ["Remove", end]] : [["Open", open], ["Rename", rename], ["End", end]]);
     /** @type {Rows<Sandbox>} */
-    this._sandboxes = new Rows("sandboxes", ({ name }) => name, [["Open", ({ name }) => enter(name)], ["End", (one) => this._ask("endSandbox", one)]]);
+    this._sandboxes = new Rows("sandboxes", ({ name }) => name, () => [["Open", ({ name }) => enter(name)], ["End", (one) => this._ask("endSandbox", one)]]);
     this._timer = 0;
   }
 
   /**
    * @param {Described[]} sessions
-   * @param {(id: string) => boolean} here whether it has a tab
+   * @param {Map<string | null, {name: string, state: string}>} tabs of this window, by the ids of their sessions
    */
-  show(sessions, here) {
+  show(sessions, tabs) {
+    const late = (/** @type {Described} */ { id, state }) => Number(state === "ended") * 2 + Number(!tabs.has(id));
+    /** @type {Set<string>} */
+    const taken = new Set();
+    const listed = new Map();
+    // Those with a tab have its name, also the number in it; the others' numbers follow.
+    for (const one of sessions.toSorted((one, other) => late(one) - late(other))) {
+      const tab = tabs.get(one.id);
+      let name = tab?.name ?? called(one);
+      for (let number = 2; taken.has(name); number += 1) name = `${called(one)} ${number}`;
+      taken.add(name);
+      listed.set(one.id, { ...one, called: name, here: tab !== undefined && !["idle", "elsewhere"].includes(tab.state) });
+    }
     const ended = (/** @type {Described} */ { state }) => Number(state === "ended");
-    this._sessions.show(sessions.toSorted((one, other) => ended(one) - ended(other)), (described) => sessionWords(described, here(described.id)));
+    this._sessions.show(sessions.toSorted((one, other) => ended(one) - ended(other)).map(({ id }) => listed.get(id)), sessionWords);
   }
 
   /** The named sandboxes, now and while a person looks at them. */
@@ -85,7 +103,7 @@ class Rows {
   /**
    * @param {string} id of the section; its list is `ID-list`
    * @param {(one: One) => string} key
-   * @param {[string, (one: One) => unknown][]} acts
+   * @param {(one: One) => [string, (one: One) => unknown][]} acts
    */
   constructor(id, key, acts) {
     this._id = id;
@@ -107,16 +125,19 @@ class Rows {
     byId(this._id).hidden = all.length === 0;
     for (const [key, row] of this._rows) if (!this._shown.has(key) && this._rows.delete(key)) row.remove();
     for (const [index, [key, one]] of [...this._shown].entries()) {
-      const row = this._rows.get(key) ?? this._row(key);
+      const row = this._rows.get(key) ?? this._row(key, this._acts(one));
       describe(row, words(one));
       if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
     }
   }
 
-  /** @param {string} key */
-  _row(key) {
+  /**
+   * @param {string} key
+   * @param {[string, (one: One) => unknown][]} acts
+   */
+  _row(key, acts) {
     const about = element("span", {}, element("strong"), element("span", { className: "small" }), element("code"));
-    const buttons = this._acts.map(([label, act]) => {
+    const buttons = acts.map(([label, act]) => {
       const press = () => {
         const one = this._shown.get(key);
         if (one) void act(one);
@@ -143,28 +164,49 @@ function describe(row, words) {
 }
 
 /** @param {Described} described */
-export function called({ profile, name, title, label }) {
+function called({ profile, name, title, label }) {
   return label || [title, ownName(name)].filter(Boolean).join(" · ") || profile;
 }
 
 /**
- * @param {Described} described
- * @param {boolean} here
+ * @param {Listed} listed
  * @returns {[string, string, string]}
  */
-function sessionWords(described, here) {
-  const { profile, state, attached, source, attention, created, exit, last, ends } = described;
-  if (state === "ended") return [called(described), `Ended. ${exit?.reason ? asSentence(exit.reason) : ""}`.trim(), ""];
-  const elsewhere = attached ? `open in another window${source ? `, from ${source}` : ""}` : "not open";
+function sessionWords(listed) {
+  const { called, here, state, attention, created, exit, last, ends } = listed;
+  if (state === "ended") return [called, `${exit?.reason ? "Ended. " : ""}${ending(exit ?? undefined)}`, ""];
   const words = [
-    profile === called(described) ? "" : profile,
+    ...about(listed),
     STATES[state] ?? state,
-    here ? "has a tab here" : elsewhere,
+    here ? "has a tab here" : placeOf(listed) || "not open",
     `${since(Date.now() / 1000 - created)} old`,
     endsIn(ends ?? {}),
     attention ? `calls for attention${attention.text && `: ${attention.text}`}` : "",
   ];
-  return [called(described), words.filter(Boolean).join(", "), last ?? ""];
+  return [called, words.filter(Boolean).join(", "), last ?? ""];
+}
+
+/** What its name does not say. @param {Described} described */
+function about({ profile, name, title, label }) {
+  const own = [title, ownName(name)].filter(Boolean);
+  return [...(label ? own : []), label || own.length ? profile : ""].filter(Boolean);
+}
+
+/** @param {Described} described */
+function placeOf({ attached, source }) {
+  return attached ? `open in another window${source ? `, from ${source}` : ""}` : "";
+}
+
+/**
+ * What another window has: where, what it is, its last line.
+ *
+ * @param {Described | undefined} described
+ */
+export function elsewhere(described) {
+  if (!described) return "This terminal is open in another window.";
+  const { last } = described;
+  const words = [called(described), ...about(described)].join(", ");
+  return `${words}: ${placeOf({ ...described, attached: true })}.${last ? ` Its last line: ${last}` : ""}`;
 }
 
 /** @param {Sandbox} sandbox @returns {[string, string, string]} */
@@ -185,13 +227,24 @@ function sandboxWords({ name, profile, state, age, left, cpu, memory, home }) {
 
 // A tab shows a clock from then on, in seconds before the end.
 const SOON = { lifetime: 600, idle: 600, detached: 300 };
-const UNLESS = { lifetime: "", idle: " unless somebody types", detached: " unless somebody comes back" };
+const IF = { lifetime: "", idle: " if nobody types", detached: " if nobody comes back" };
 const ALL = /** @type {const} */ (["lifetime", "idle", "detached"]);
 
-/** @param {Ends} ends */
+/**
+ * The first of its clocks, and the one that nothing puts off.
+ *
+ * @param {Ends} ends
+ */
 export function endsIn(ends) {
-  const words = ALL.flatMap((clock) => (ends[clock] === undefined ? [] : [`in ${since(left(ends[clock]))}${UNLESS[clock]}`]));
-  return words.length ? `ends ${words.join(", ")}` : "";
+  const [first] = byTime(ends);
+  if (!first) return "";
+  const last = first !== "lifetime" && ends.lifetime !== undefined ? `, in ${since(left(ends.lifetime))} at the latest` : "";
+  return `ends in ${since(left(ends[first] ?? 0))}${IF[first]}${last}`;
+}
+
+/** @param {Ends} ends */
+function byTime(ends) {
+  return ALL.filter((clock) => ends[clock] !== undefined).sort((one, other) => (ends[one] ?? 0) - (ends[other] ?? 0));
 }
 
 /**
@@ -201,11 +254,10 @@ export function endsIn(ends) {
  * @returns {{short: string, words: string}} both empty where none is
  */
 export function nearEnd(ends) {
-  const near = ALL.filter((clock) => left(ends[clock] ?? Infinity) <= SOON[clock]);
-  const [first] = near.sort((one, other) => (ends[one] ?? 0) - (ends[other] ?? 0));
+  const first = byTime(ends).find((clock) => left(ends[clock] ?? Infinity) <= SOON[clock]);
   if (!first) return { short: "", words: "" };
   const short = since(left(ends[first] ?? 0));
-  return { short, words: `ends in ${short}${UNLESS[first]}` };
+  return { short, words: `ends in ${short}${IF[first]}` };
 }
 
 /** @param {number} end */

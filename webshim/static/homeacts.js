@@ -4,12 +4,11 @@ import { call, ownName } from "./api.js";
 import { asked } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { endHeld } from "./held.js";
-import { called } from "./home.js";
 
-/** @param {import("./home.js").Described} described */
-export async function end(described) {
-  if (described.state !== "ended" && !(await sure(called(described), losses(described.name)))) return;
-  await call(`sessions/${encodeURIComponent(described.id)}`, "DELETE");
+/** @param {import("./home.js").Listed} listed */
+export async function end({ id, state, called, name }) {
+  if (state !== "ended" && !(await sure(called, losses(name)))) return;
+  await call(`sessions/${encodeURIComponent(id)}`, "DELETE");
 }
 
 /** @param {import("./home.js").Sandbox} sandbox */

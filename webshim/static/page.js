@@ -1,7 +1,7 @@
 /** The page: who is logged in, which sessions there are, which one is shown. */
 
 import { bindButtons, bindMenu, fillKeys, keyed, refreshButtons } from "./actions.js";
-import { typeDropped } from "./agentinput.js";
+import { typeDropped, typeFiles } from "./agentinput.js";
 import { call, LATE_MS, ownName, persistently, sentence } from "./api.js";
 import { markIcon, showOnDesktop, watched } from "./attention.js";
 import { askForPath, askForSession, askToClose } from "./dialogs.js";
@@ -89,7 +89,7 @@ class Page {
     });
     byId("tabs").addEventListener("pointerdown", (event) => drag(event, this._layouts));
     takeDrops(this._panels, (files, typed) => {
-      if (typed && this.shown) this.shown.typeFiles(files, typeDropped);
+      if (typed && this.shown) typeFiles(this.shown, files, typeDropped);
       else this._upload(files);
     });
     window.addEventListener("pagehide", () => {
@@ -149,7 +149,7 @@ class Page {
     this._listed = [...alive.values()];
     const unlisted = [...this.sessions.values()].filter((session) => this._unlisted(session) && (session.id === null || session.id !== shown));
     void this._held.forsake(unlisted, (session) => this._unlisted(session), (session) => this._drop(session));
-    this._home.show(sessions, (id) => [...this.sessions.values()].some((session) => session.id === id));
+    this._home.show(sessions, new Map([...this.sessions.values()].map((one) => [one.id, { name: this._nameOf(one), state: one.state }])));
     for (const described of sessions) this._attend(described);
   }
 
@@ -214,7 +214,7 @@ class Page {
     }
   }
 
-  /** Show what the address leads to, what was shown before a reload, or the first one. What this gateway does not know is joined when it is shown. */
+  /** Show what the address leads to, what was shown before a reload, or the first one that no other window has. What this gateway does not know is joined when it is shown. */
   async restore() {
     const { user } = this._me;
     const shown = read("sessionStorage", SHOWN_KEY);
@@ -232,10 +232,10 @@ class Page {
     document.addEventListener("visibilitychange", () => document.hidden && remember());
     followRoutes((route) => this._go(route));
     const led = route && this._led(route);
-    const session = led ?? last ?? [...this.sessions.values()][0];
+    const session = led ?? last ?? [...this.sessions.values()].find(({ away }) => !away);
     // A person may have opened one meanwhile.
     if (session && !this.shown) this._layouts.select(session);
-    else if (!session) this._show(null);
+    else if (!session) this._tabs.select(null);
     // One that has ended, and had the address because it was shown, is nothing new.
     if (route && !led && route.id !== shown) this._ask(route);
   }
@@ -366,7 +366,8 @@ class Page {
   _describeTabs() {
     for (const layout of this._layouts.all.values()) {
       const { panel, sessions, focused } = layout;
-      const { state, progress, near } = focused;
+      const { progress, near } = focused;
+      const state = focused.away ? "elsewhere" : focused.state;
       const spoken = [SPOKEN[state] ?? state, near.words].filter(Boolean).join(", ");
       for (const session of sessions) layout.describe(session, this._nameOf(session));
       const label = sessions.map((session) => this._nameOf(session)).join(" | ");

@@ -1,9 +1,9 @@
 /** One session in its panel: a terminal, its line to the gateway, and what passes between the two. */
 
-import { typePasted } from "./agentinput.js";
+import { typeFiles, typePasted } from "./agentinput.js";
 import { ring, watch } from "./attention.js";
 import { asSentence, call, ending, ownName, Refused, sentence } from "./api.js";
-import { nearEnd } from "./home.js";
+import { elsewhere, nearEnd } from "./home.js";
 import { Connection } from "./connection.js";
 import { element } from "./dom.js";
 import { abandon, endHeld } from "./held.js";
@@ -52,6 +52,8 @@ export class Session {
   _search;
   /** @type {{code: number | null, signal: string | null, reason: string | null, start?: boolean} | undefined} */
   _ended;
+  /** As the list had it last. @type {import("./api.js").Described | undefined} */
+  _listed;
 
   /**
    * @param {Page} page
@@ -110,6 +112,11 @@ export class Session {
     return this.state !== "ended" && this.state !== "failed";
   }
 
+  /** Another window has it, which this one would find out only by trying. */
+  get away() {
+    return this.state === "idle" && this._listed?.attached === true;
+  }
+
   /** Its panel is visible now. What needs a visible box is made only here, and what the server does not have yet. */
   shown(focuses = true) {
     this.screen ??= this._makeScreen();
@@ -134,8 +141,9 @@ export class Session {
    *
    * @param {import("./api.js").Described} described
    */
-  adopt({ id, profile, name, title, label, held }) {
-    Object.assign(this, { id, profile, name, title, given: label ?? "", held: held ?? this.held });
+  adopt(described) {
+    const { id, profile, name, title, label, held } = described;
+    Object.assign(this, { id, profile, name, title, given: label ?? "", held: held ?? this.held, _listed: described });
     this._page.changed(this);
   }
 
@@ -144,8 +152,9 @@ export class Session {
     if (described) this._connection?.listed(described.attached);
     const given = described?.label ?? this.given;
     const near = nearEnd(described?.ends ?? {});
-    if (given === this.given && near.words === this.near.words) return;
-    Object.assign(this, { given, near });
+    const alike = given === this.given && near.words === this.near.words && described?.attached === this._listed?.attached;
+    Object.assign(this, { given, near, _listed: described });
+    if (alike) return;
     this._page.changed(this);
   }
 
@@ -206,24 +215,6 @@ export class Session {
     this.screen?.dispose();
   }
 
-  /**
-   * Upload files, and type their paths for the program.
-   *
-   * @param {File[]} files
-   * @param {typeof typePasted} how
-   */
-  typeFiles(files, how) {
-    const { id, screen } = this;
-    const before = document.activeElement;
-    const here = () => {
-      const now = document.activeElement;
-      const free = now === document.body || now === before || this.box.contains(now);
-      return free && this.id === id && this.state === "connected" && this.panel.checkVisibility();
-    };
-    if (id !== null && screen && this.state === "connected") void how(id, files, screen.terminal, here);
-    else complain("No sandbox runs here to upload to.");
-  }
-
   /** The page goes: what the terminal holds is the fastest way back. */
   leave() {
     this._playback?.snapshot();
@@ -236,7 +227,7 @@ export class Session {
       resized: (size) => this._playback?.restoring || this._connection?.send({ type: "resize", ...size }),
       titled: (title) => this._titled(title),
       local: (url) => this._page.openPort(url, this.name),
-      pasted: (files) => this.typeFiles(files, typePasted),
+      pasted: (files) => typeFiles(this, files, typePasted),
       rang: () => live() && (ring(this.panel), this._page.called(this, "")),
     });
     watch(screen.terminal, live, {
@@ -410,7 +401,7 @@ export class Session {
       case "taken":
         this._forgetTyped();
         this._become("elsewhere");
-        if (stage === "elsewhere") this._bar.show("This terminal is open in another window.", [takeOver]);
+        if (stage === "elsewhere") this._bar.show(elsewhere(this._listed), [takeOver]);
         else this._bar.show("Another window has taken over this terminal.", [{ ...takeOver, label: "Take it back" }]);
         return;
       case "login":

@@ -38,6 +38,7 @@ export class Tabs {
     // A wheel turns in one direction; the row goes in the other.
     this._list.addEventListener("wheel", ({ deltaX, deltaY }) => void (deltaX || (this._list.scrollLeft += deltaY)), { passive: true });
     this._all = byId("all-tabs");
+    this._all.append(icon("list"));
     byId("tab-list").addEventListener("beforetoggle", (event) => {
       if (/** @type {ToggleEvent} */ (event).newState === "open") this._fillAll();
     });
@@ -105,9 +106,9 @@ export class Tabs {
     panel.remove();
     this._measureSoon();
     if (gone.panel.hidden) return;
-    const next = this._tabs[Math.min(index, this._tabs.length - 1)];
-    if (next) this.select(next.panel);
-    else this._selected(null);
+    // What another window shows is shown here only when a person wants it.
+    const next = [...this._tabs.slice(index), ...this._tabs.slice(0, index).reverse()].find(({ looks }) => looks.state !== "elsewhere");
+    this.select(next?.panel ?? null);
   }
 
   /**
