@@ -17,8 +17,9 @@ _SERVER_NAME = 0
 _EARLY_DATA = 42
 # Records that a server passes over before a second ClientHello: change_cipher_spec, alerts, and early data.
 _CHANGE, _ALERT, _APPLICATION = 20, 21, 23
-# Bytes of a handshake record by which a ClientHello differs from an encrypted message of TLS 1.2.
-_BEGINNING = 6
+# Bytes of a handshake record by which a ClientHello differs from an encrypted message of TLS 1.2: its kind, and a
+# length that servers take.
+_BEGINNING = 2
 _HOST_NAME = 0
 
 
@@ -109,8 +110,10 @@ class SecondHello:
                 self.over = True
             elif len(beginning) < min(size, _BEGINNING):
                 break
-            elif size >= _BEGINNING and (beginning[0] != _CLIENT_HELLO or beginning[1] > 2 or beginning[4] != 3):
-                self.over = True  # another message of TLS 1.2, or an encrypted one
+            elif size >= _BEGINNING and (beginning[0] != _CLIENT_HELLO or beginning[1] > 2):
+                # Another message of TLS 1.2, or an encrypted one. The version in a hello does not distinguish it from
+                # these: servers pass over it.
+                self.over = True
             else:
                 hello = client_hello(data[at:])
                 if hello is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshgate.broker.hello import LONGEST_HELLO, Hello, NotTls, client_hello
+from sshgate.broker.hello import LONGEST_HELLO, Hello, NotTls, SecondHello, client_hello
+from tests.unit.outside_world import authority
 
 
 def hello_of(name: str | None) -> bytes:
@@ -102,3 +104,32 @@ def test_no_bytes_do_harm(noise: bytes, at: int, value: int) -> None:
     for data in (noise, b"\x16\x03\x01" + noise, bytes(whole)):
         with contextlib.suppress(NotTls):
             client_hello(data)
+
+
+@pytest.mark.parametrize("version", [b"\x03\x03", b"\x03\x01", b"\x04\x03", b"\x7f\x00"], ids=bytes.hex)
+def test_a_second_hello_is_found_whatever_version_it_claims(tmp_path: Path, version: bytes) -> None:
+    """OpenSSL's server asks for one, passes over the version in it, and goes by its name."""
+    names: list[str | None] = []
+    _, settings = authority(tmp_path, ["packages.example"])
+    settings.set_ecdh_curve("secp384r1")  # clients guess another one
+    settings.sni_callback = lambda connection, name, context: names.append(name)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = settings.wrap_bio(to_server, to_client, server_side=True)
+    sent = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(to_client, sent, server_hostname="packages.example")
+
+    def proceed(side: ssl.SSLObject) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+
+    proceed(client)
+    to_server.write(sent.read())
+    proceed(server)
+    proceed(client)
+    second = sent.read().replace(b"packages.example", b"attacker.example")
+    at = second.index(b"\x16\x03\x03") + 9
+    second = second[:at] + version + second[at + 2 :]
+    to_server.write(second)
+    proceed(server)
+    assert names == ["packages.example", "attacker.example"]
+    assert SecondHello(False).feed(second)[1] == Hello("attacker.example")
