@@ -14,12 +14,14 @@ from sshgate.broker.caller import Refused
 LONGEST_BODY = 8 << 20
 # Lists, objects, strings and commas of a body. The parser does not let other threads run; so many take it 0.1 s.
 MOST_PARTS = 400_000
+# Characters of a model's name.
+LONGEST_MODEL = 200
 # What a query may hold. Anything else could be another name of the key, or change what the provider does.
 QUERY = frozenset({"beta", "alt", "limit", "after", "after_id", "before_id", "order", "pageSize", "pageToken"})
 # The key of Gemini's clients in the query; it is dropped.
 QUERY_KEY = "key"
 # Headers of one connection (RFC 9110 section 7.6.1), those that the broker sets itself, and those by which a client
-# could act as somebody else, spend another project's money, or have the provider see another method.
+# could act as somebody else, spend another project's money, or have the provider see another method or path.
 _DROPPED = frozenset(
     {
         "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-connection",
@@ -31,7 +33,7 @@ _DROPPED = frozenset(
 # By which services between here and a provider are led elsewhere: dropped where such a service may be asked.
 _LEADS = re.compile(r"(helicone|x-portkey|cf-aig|x-litellm)-.*\Z")
 _CREDENTIAL = re.compile(r"(.*[-_])?(authori[sz]ation|authenticate|api-?key|cookie2?|token|secret|password)\Z")
-_FORWARDED = re.compile(r"x-(forwarded|real|original|amz)-.*\Z")
+_FORWARDED = re.compile(r"x-(forwarded|real|original|rewrite|amz)-.*\Z")
 # Tools that the client runs. Their names carry a date, except the first ones.
 _ANTHROPIC_CLIENT = re.compile(r"custom\Z|(bash|text_editor|computer|memory|tool_search_tool_\w+)_\d{8}\Z")
 _OPENAI_CLIENT = frozenset({"function", "custom", "local_shell", "apply_patch", "computer_use_preview"})
@@ -44,6 +46,8 @@ _DATED = re.compile(r"_\d{4}_\d{2}_\d{2}\Z|_\d{8}\Z")
 
 # A model in a path. Its first character is no dot, so that it is no segment that leads elsewhere.
 _NAME = r"[A-Za-z0-9_@:-][A-Za-z0-9_.@:-]*"
+# The same before Gemini's colon: with two of them, a server may take another one for the method's.
+_PLAIN_NAME = r"[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ OPENAI = Protocol(
 )  # fmt: skip
 GEMINI = Protocol(
     "gemini", "https://generativelanguage.googleapis.com", "x-goog-api-key", "",
-    re.compile(rf"/v1(beta)?/models/(?P<model>{_NAME}):(generateContent|streamGenerateContent|countTokens)"),
+    re.compile(rf"/v1(beta)?/models/(?P<model>{_PLAIN_NAME}):(generateContent|streamGenerateContent|countTokens)"),
     re.compile(rf"/v1(beta)?/models(/{_NAME})?"),
 )  # fmt: skip
 PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (ANTHROPIC, OPENAI, GEMINI)}
@@ -84,8 +88,8 @@ def passed(headers: Mapping[str, str] | Any, upstream: bool = False) -> Iterator
     pairs = list(headers.items())
     named = {name.strip().lower() for key, value in pairs if key.lower() == "connection" for name in value.split(",")}
     for key, value in pairs:
-        name = key.lower()
-        dropped = name in _DROPPED or name in named or _CREDENTIAL.match(name) or _FORWARDED.match(name)
+        name = key.lower().replace("_", "-")  # the same to servers that hand headers on as variables
+        dropped = name in _DROPPED or key.lower() in named or _CREDENTIAL.match(name) or _FORWARDED.match(name)
         if not dropped and not (upstream and _LEADS.match(name)):
             yield key, value
 
@@ -125,6 +129,9 @@ def asked(protocol: Protocol, path: str, body: bytes) -> Asked:
     model = content.get("model") if by_path is None else by_path
     if not isinstance(model, str) or not model:
         raise Refused("the request names no model; nothing was sent.", 400)
+    if len(model) > LONGEST_MODEL or not model.isprintable():
+        # It is counted under this name: half a surrogate pair could not be written down, nor all that is beside it.
+        raise Refused("the name of the model is too long or not printable; nothing was sent.", 400)
     stream = content.get("stream") is True or ":stream" in path
     reader = {"anthropic": _anthropic, "openai": _openai, "gemini": _gemini}[protocol.name]
     return Asked(model, stream, frozenset((*reader(content), *_dearer(content))))

@@ -187,6 +187,26 @@ def test_a_models_name_in_a_path_leads_nowhere_else(name: str) -> None:
     assert GEMINI.posts.fullmatch("/v1/models/gemini-2.5-pro:generateContent")
 
 
+def test_a_models_name_for_google_has_no_second_colon() -> None:
+    """Of ``a:generateContent:countTokens`` a server may take the first for the method, and counts are free."""
+    assert not GEMINI.posts.fullmatch("/v1beta/models/gemini-2.5-pro:generateContent:countTokens")
+    assert GEMINI.posts.fullmatch("/v1beta/models/gemini-2.5-pro:countTokens")
+
+
+@pytest.mark.parametrize("name", ["claude-\ud800", "a\0b", "a\nb", "a\u202eb", "a" * 201], ids=ascii)
+def test_a_models_name_that_cannot_be_written_down_is_refused(name: str) -> None:
+    with pytest.raises(Refused) as refused:
+        asked(ANTHROPIC, MESSAGES, json.dumps({"model": name}).encode())
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "name", ["x_api_key", "OpenAI_Organization", "X_HTTP_Method_Override", "X_Forwarded_For", "X-Rewrite-URL"]
+)
+def test_headers_that_some_servers_read_as_others_are_dropped(name: str) -> None:
+    assert list(passed({name: "theirs", "x_made_up": "kept"})) == [("x_made_up", "kept")]
+
+
 def test_headers_that_lead_a_service_elsewhere_do_not_reach_an_upstream() -> None:
     headers = {"Helicone-Target-Url": "https://evil.example", "x-portkey-custom-host": "evil", "anthropic-beta": "a"}
     assert dict(passed(headers, upstream=True)) == {"anthropic-beta": "a"}
