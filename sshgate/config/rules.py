@@ -58,7 +58,7 @@ CHECKS: Mapping[tuple[type, str], Callable[[str], object]] = {
     (Traces, "endpoint"): values.collector,
     (Egress, "allow"): host_names.pattern,
     (GitHost, "upstream"): values.upstream,
-    (Egress, "private"): values.network,
+    (Egress, "private"): values.private,
     (Profile, "description"): values.description,
     (Profile, "shell"): values.absolute,
     (Profile, "image"): values.image,
@@ -176,6 +176,9 @@ def _models(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         # With a broker of its own, the gateway has no keys.
         if model is not None and model.keys is not None and config.broker.listen is None and not model.keys.exists():
             yield (key,), f"{key}: there is no file or directory {model.keys}"
+        if model is not None and model.upstream is not None and model.upstream.endswith(("/v1", "/v1beta")):
+            where = f"models.{provider}.upstream"
+            yield (where,), f"{where}: agents ask for a path that begins with the version: leave it out here"
     for name, profile in config.profiles.items():
         models, environment = f"profiles.{name}.models", f"profiles.{name}.environment"
         for provider in profile.models:
@@ -194,6 +197,8 @@ def _git(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (f"git.{host}", "git"), f"git.{host}: {host!r} is no name of a host: write it as in github.com"
         if one.keys is None:
             yield (f"git.{host}", "git"), f"git.{host}.keys: name the file with the token"
+        elif config.broker.listen is None and not one.keys.exists():
+            yield (f"git.{host}", "git"), f"git.{host}.keys: there is no file or directory {one.keys}"
     for name, profile in config.profiles.items():
         for host in profile.git:
             if host not in config.git:

@@ -220,6 +220,14 @@ def network(text: str) -> str:
     return text
 
 
+def private(text: str) -> str:
+    """Check a network of private addresses. None has all of them: cloud metadata and this machine are among these."""
+    found = ip_network(network(text))
+    if found.prefixlen < (8 if found.version == 4 else 7):
+        raise ValueError(f"{text!r} has cloud metadata and this machine as well: write your own networks one by one")
+    return text
+
+
 def quantity(text: str) -> str:
     """Check a Kubernetes resource quantity; returned unchanged."""
     quantity_value(text)

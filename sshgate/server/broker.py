@@ -52,6 +52,9 @@ async def serve(config: Config, file: Path) -> None:
         model = getattr(config.models, provider)
         if model is not None and model.keys is not None and not model.keys.exists():
             log.warning("broker.no_keys", provider=provider, keys=str(model.keys))
+    for name, host in config.git.items():
+        if host.keys is not None and not host.keys.exists():
+            log.warning("broker.no_keys", host=name, keys=str(host.keys))
     telemetry = Telemetry()
     links = Links()
     brokering = Brokering(config, telemetry.events, links)

@@ -347,6 +347,11 @@ def test_a_number_of_workers_that_cannot_be_used_is_refused(text: str, sentence:
 
 WRONG_MODELS = [
     ("models: {anthropic: {keys: nowhere}}", "models.anthropic.keys: there is no file or directory"),
+    ("git: {github.com: {keys: nowhere}}", "git.github.com.keys: there is no file or directory"),
+    ("models: {openai: {upstream: 'https://llm.example/v1'}}", "models.openai.upstream: agents ask for a path"),
+    ("models: {gemini: {upstream: 'https://llm.example/v1beta/'}}", "models.gemini.upstream: agents ask for a path"),
+    ("profiles: {default: {egress: {private: ['0.0.0.0/0']}}}", "has cloud metadata and this machine as well"),
+    ("profiles: {default: {egress: {private: ['::/0']}}}", "has cloud metadata and this machine as well"),
     ("models: {anthropic: {upstream: http://llm.example}}", "in the clear: write https://llm.example"),
     ("models: {anthropic: {upstream: 'https://a:secret@b'}}", "this is no address of a provider"),
     ("models: {anthropic: {server_tools: [Web Search]}}", "is no tool's name"),
@@ -362,7 +367,7 @@ WRONG_MODELS = [
 
 
 @pytest.mark.parametrize(("text", "sentence"), WRONG_MODELS)
-def test_models_that_would_leak_a_key_or_cannot_work_are_refused(text: str, sentence: str) -> None:
+def test_models_git_and_egress_that_would_leak_or_cannot_work_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse(text, HERE)
     assert sentence in str(raised.value)
@@ -389,8 +394,8 @@ def test_upstreams_that_keys_may_be_sent_to(url: str) -> None:
             "{ssh: {listen: '127.0.0.1:1'}, sandbox: {provider: local}, profiles: {default: {runtime_class: gvisor}}}",
             "profiles.default.runtime_class has no effect with local sandboxes",
         ),
-        ("git: {github.com: {keys: x}}", "git.github.com has no effect: no profile lists it"),
-        ("{git: {github.com: {keys: x}}, profiles: {default: {git: [github.com]}}}", None),
+        ("git: {github.com: {keys: .}}", "git.github.com has no effect: no profile lists it"),
+        ("{git: {github.com: {keys: .}}, profiles: {default: {git: [github.com]}}}", None),
     ],
 )
 def test_a_setting_that_does_not_do_what_it_seems_to_is_hinted_at(text: str, sentence: str | None) -> None:
