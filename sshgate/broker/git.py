@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -17,7 +17,7 @@ from aiohttp import web
 from yarl import URL
 
 from sshgate.broker.caller import Caller, Refused
-from sshgate.broker.sockets import Proxy, carry, expect_body
+from sshgate.broker.sockets import UNSENT, Proxy, carry, error_of, expect_body
 from sshgate.config.model import Config, GitHost
 from sshgate.config.values import matches
 from sshgate.telemetry.codes import Code
@@ -106,8 +106,13 @@ class GitProxy(Proxy):
                 request.method, URL(f"{base}{asked.path}", encoded=True), headers=headers,
                 data=body() if request.method == "POST" else None, allow_redirects=False,
             )  # fmt: skip
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            raise Refused(f"{asked.host} cannot be reached; try again.", 502) from None
+        except BaseException as error:
+            if not isinstance(error, UNSENT):
+                # What was pushed may have been taken: the end of an answer that has not begun.
+                self._report(events, began, 0, counted, whole=False)
+            if isinstance(error, aiohttp.ClientError | TimeoutError | OSError | ValueError):
+                raise Refused(f"{asked.host} cannot be reached; try again.", 502) from None
+            raise
         try:
             if response.status == 401:
                 raise Refused(f"{asked.host} does not take your operator's token; ask them for another.")
@@ -115,10 +120,16 @@ class GitProxy(Proxy):
                 raise Refused(
                     f"{asked.host} answered with a redirect, which is not followed; has it been renamed?", 502
                 )
-            answer = web.StreamResponse(
-                status=response.status,
-                headers={one: response.headers[one] for one in _RETURNED if one in response.headers},
-            )
+            returned = {one: response.headers[one] for one in _RETURNED if one in response.headers}
+            if response.status >= 400:
+                basic = headers["Authorization"].partition(" ")[2]
+                text = await error_of(response, (basic, token.rpartition(":")[2]))
+                self._report(events, began, response.status, [counted[0], len(text)], whole=True)
+                returned.pop("Content-Encoding", None)
+                failed = web.Response(status=response.status, headers=returned, body=text)
+                failed.force_close()  # its body may not have been read
+                return failed
+            answer = web.StreamResponse(status=response.status, headers=returned)
             if self.closing:
                 answer.force_close()
             whole = False
@@ -129,13 +140,17 @@ class GitProxy(Proxy):
             try:
                 whole = await carry(request, response, answer, feed)
             finally:
-                events.emit(
-                    Code.GIT_REQUEST, status=response.status, bytes_in=counted[0], bytes_out=counted[1], whole=whole,
-                    seconds=since(began),
-                )  # fmt: skip
+                self._report(events, began, response.status, counted, whole)
             return answer
         finally:
             response.close()
+
+    @staticmethod
+    def _report(events: EventContext, began: float, status: int, counted: Sequence[int], whole: bool) -> None:
+        sent, received = counted
+        events.emit(
+            Code.GIT_REQUEST, status=status, bytes_in=sent, bytes_out=received, whole=whole, seconds=since(began)
+        )
 
 
 def _asked(request: web.BaseRequest) -> _Asked:

@@ -21,8 +21,8 @@ from yarl import URL
 
 from sshgate.broker import protocols
 from sshgate.broker.caller import Caller, Meter, ModelRequest, Refused
-from sshgate.broker.protocols import LONGEST_BODY, PROTOCOLS, Asked, Protocol
-from sshgate.broker.sockets import Proxy, carry, expect_body
+from sshgate.broker.protocols import LONGEST_BODY, LONGEST_MODEL, PROTOCOLS, Asked, Protocol
+from sshgate.broker.sockets import UNSENT, Proxy, carry, error_of, expect_body
 from sshgate.config.model import Config, Model
 from sshgate.config.values import matches
 from sshgate.telemetry.codes import Code
@@ -43,9 +43,6 @@ TIMES = aiohttp.ClientTimeout(total=3600, sock_connect=20, sock_read=660)
 REFUSALS_A_MINUTE = 60
 # The same for lists of models and counts of tokens.
 FREE_A_MINUTE = 60
-LONGEST_MODEL = 200
-# Errors before the first byte of a request has left.
-_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError)
 # Bytes of a provider's answer that wait for a sandbox that does not read.
 ANSWER_BUFFER = 32 * 1024
 
@@ -56,6 +53,7 @@ _NOT_RETURNED = frozenset(
         "set-cookie", "set-cookie2", "alt-svc", "strict-transport-security", "www-authenticate", "proxy-authenticate",
     }
 )  # fmt: skip
+_OF_BODY = frozenset({"content-length", "content-encoding"})
 _VALUE = re.compile(r"[\w.,:@%+~-]*\Z", re.ASCII)
 # aiohttp would add these to a request without them.
 _UNASKED = ("Content-Type", "User-Agent", "Accept")
@@ -185,9 +183,7 @@ class ModelProxy(Proxy):
 
     def _check(self, protocol: Protocol, model: Model, asked: Asked) -> None:
         if not matches(asked.model, model.allow):
-            raise Refused(
-                f"the model {asked.model[:LONGEST_MODEL]!r} is not allowed here; allowed are: {', '.join(model.allow)}."
-            )
+            raise Refused(f"the model {asked.model!r} is not allowed here; allowed are: {', '.join(model.allow)}.")
         if forbidden := sorted(asked.tools - set(model.server_tools)):
             raise Refused(
                 f"{', '.join(forbidden)[:LONGEST_MODEL]} would run outside the sandbox, at the provider, or cost "
@@ -234,7 +230,7 @@ class ModelProxy(Proxy):
         headers["Accept-Encoding"] = "identity"  # a meter has to read it
         url = URL(f"{(model.upstream or protocol.upstream).rstrip('/')}{path}{query}", encoded=True)
         events = self._context(caller).with_fields(
-            provider=protocol.name, model=asked.model[:LONGEST_MODEL] or None, bytes_in=wanted.size
+            provider=protocol.name, model=asked.model or None, bytes_in=wanted.size
         )
         assert self._session is not None
         began = time.monotonic()
@@ -243,7 +239,7 @@ class ModelProxy(Proxy):
                 request.method, url, headers=headers, data=body.data or None, allow_redirects=False
             )
         except BaseException as error:
-            if not isinstance(error, _UNSENT):
+            if not isinstance(error, UNSENT):
                 # The prompt may have been read, and is billed then: the end of an answer that has not begun.
                 self._report(events, wanted, began, status=0, bytes_out=0, whole=False,
                              **self._meter.observe(wanted, 200, {}).finish())  # fmt: skip
@@ -265,7 +261,7 @@ class ModelProxy(Proxy):
                 whose = "that you brought" if protocol.name in source.brought else "of your operator; ask them"
                 raise Refused(f"{protocol.name} does not accept the key {whose} ({response.status}).", response.status)
             body.release()  # it has been sent
-            return await self._carry(request, response, wanted, events, began)
+            return await self._carry(request, response, wanted, events, began, key)
         finally:
             response.close()
 
@@ -276,12 +272,26 @@ class ModelProxy(Proxy):
         wanted: ModelRequest,
         events: EventContext,
         began: float,
+        key: str,
     ) -> web.StreamResponse:
-        """Pass the provider's answer on, each piece as it comes."""
-        headers = CIMultiDict((key, text) for key, text in response.headers.items() if key.lower() not in _NOT_RETURNED)
-        answer = web.StreamResponse(status=response.status, reason=response.reason, headers=headers)
+        """Pass the provider's answer on, each piece as it comes; an error whole, without the key."""
+        headers = CIMultiDict(
+            (name, text)
+            for name, text in response.headers.items()
+            if name.lower() not in _NOT_RETURNED and key not in text
+        )
+        reason = response.reason if key not in (response.reason or "") else None
+        failed = await error_of(response, (key,)) if response.status >= 400 else None
+        if failed is not None:
+            self._report(events, wanted, began, status=response.status, bytes_out=len(failed), whole=True)
+            kept = CIMultiDict((name, text) for name, text in headers.items() if name.lower() not in _OF_BODY)
+            answer: web.StreamResponse = web.Response(status=response.status, reason=reason, headers=kept, body=failed)
+        else:
+            answer = web.StreamResponse(status=response.status, reason=reason, headers=headers)
         if self.closing:
             answer.force_close()
+        if failed is not None:
+            return answer
         observer = self._meter.observe(wanted, response.status, response.headers)
         carried, whole = 0, False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import aiohttp
@@ -19,6 +19,11 @@ from sshgate.telemetry.events import EventContext, Events
 
 # Seconds after which a peer that is gone without a word is taken for gone: its machine is off, or the network is cut.
 GONE_SECONDS = 20
+# Errors before the first byte of a request has left.
+UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError)
+# Bytes of a server's error that are read, about, and seconds for them.
+LONGEST_ERROR = 64 * 1024
+ERROR_SECONDS = 10.0
 # Bytes that a socket's reader buffers. Kept small: each open connection may hold twice as many.
 LIMIT = 16 * 1024
 
@@ -101,6 +106,25 @@ async def carry(
     except (aiohttp.ClientError, TimeoutError):
         request.protocol.force_close()
         return False
+
+
+async def error_of(response: aiohttp.ClientResponse, secrets: Collection[str]) -> bytes:
+    """Return the body of an error, without the secrets: some servers repeat a request's headers in it.
+
+    What cannot be read in plain is left out, and so is what is beyond some length.
+    """
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        return b""
+    text = bytearray()
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(ERROR_SECONDS):
+            while len(text) < LONGEST_ERROR and (piece := await response.content.readany()):
+                text += piece
+    for secret in secrets:
+        text = text.replace(secret.encode(), b"***")
+    if not response.content.at_eof():
+        del text[-max(map(len, secrets)) :]  # it may end within one
+    return bytes(text)
 
 
 class DirectReader(asyncio.StreamReader):

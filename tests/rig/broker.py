@@ -11,7 +11,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,10 @@ class _NoObserver:
 class Sandbox:
     """A broker, and connections to it as one sandbox has them."""
 
-    def __init__(
-        self, broker: BrokerConnections, records: list[Record], drain: Callable[[float], Awaitable[None]]
-    ) -> None:
+    def __init__(self, broker: BrokerConnections, records: list[Record], brokering: Brokering) -> None:
         self.broker = broker
-        self.drain = drain
+        self.drain = brokering.drain
+        self.accounts = brokering.accounts
         self.records = records
         self.brought: dict[str, str] = {}
         self.tasks: set[asyncio.Task[None]] = set()
@@ -133,7 +132,7 @@ async def sandbox(api: FakeApi, tmp_path: Path, meter: Meter | None = None, **ch
     if meter is not None:
         broker = Broker(config, events, meter)
         await broker.open()
-    made = Sandbox(broker, records, brokering.drain)
+    made = Sandbox(broker, records, brokering)
     try:
         yield made
     finally:

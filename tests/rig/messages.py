@@ -52,7 +52,7 @@ class FakeApi:
     """Deltas after which the connection is cut."""
     redirect: str | None = None
     denied: int | None = None
-    """The status of all answers, which repeat the request's headers."""
+    """The status of all answers, which repeat the request's headers in body and head."""
     tool: str | None = None
     """A command that the first answer to a question asks to run, by the tool Bash."""
     held: dict[str, threading.Event] = field(default_factory=dict)
@@ -75,7 +75,8 @@ class FakeApi:
         if self.redirect is not None:
             return web.Response(status=307, headers={"Location": self.redirect})
         if self.denied is not None:
-            return web.json_response({"error": {"message": str(headers)}}, status=self.denied)
+            repeated = {f"X-Repeated-{name}": text for name, text in headers}
+            return web.json_response({"error": {"message": str(headers)}}, status=self.denied, headers=repeated)
         if request.method != "POST":
             return web.json_response({"data": [{"id": "claude-test", "type": "model"}], "has_more": False})
         if request.path.endswith("count_tokens"):

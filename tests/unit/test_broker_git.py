@@ -35,6 +35,8 @@ class Server:
 
     root: Path
     seen: list[web.BaseRequest] = field(default_factory=list)
+    slow: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody waits for an answer that does not come."""
     port: int = 0
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -43,6 +45,12 @@ class Server:
         if request.headers.get("Authorization") != wanted:
             return web.Response(status=401)
         path, _, query = request.raw_path.partition("?")
+        if "fails" in path:
+            return web.Response(status=500, text=f"{request.headers}: {TOKEN}", headers={"X-Token": TOKEN})
+        if "slow" in path:
+            await request.content.read()
+            self.slow.set()
+            await asyncio.sleep(60)
         if "moved" in path:
             return web.Response(status=301, headers={"Location": "http://elsewhere.example/"})
         body = await request.content.read()
@@ -218,3 +226,36 @@ async def test_a_wrong_token_and_a_redirect_are_explained(tmp_path: Path) -> Non
         (tmp_path / "token").write_text("another")
         refused = await one.git("clone", f"https://{HOST}/team/thing.git", fails=True)
         assert "does not take your operator's token" in refused
+
+
+async def test_an_error_that_repeats_the_token_passes_without_it(tmp_path: Path) -> None:
+    async with sandbox(tmp_path) as (one, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(
+            f"GET /git/{HOST}/team/fails/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        )
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"Basic ***" in answer
+    assert TOKEN.encode() not in answer
+    assert [(record.code, record.fields["status"]) for record in one.records] == [(Code.GIT_REQUEST, 500)]
+
+
+async def test_a_push_whose_sandbox_leaves_before_the_answer_is_reported(tmp_path: Path) -> None:
+    """The server has it all the same."""
+    async with sandbox(tmp_path) as (one, upstream):
+        _, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        head = f"POST /git/{HOST}/team/slow/git-receive-pack HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+        writer.write(head.encode() + b"0000")
+        await asyncio.wait_for(upstream.slow.wait(), 20)
+        writer.close()
+        async with asyncio.timeout(20):
+            while not one.records:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    (event,) = one.records
+    found = {name: event.fields[name] for name in ("service", "repository", "status", "bytes_in", "whole")}
+    assert event.code is Code.GIT_REQUEST
+    assert found == {
+        "service": "git-receive-pack", "repository": "team/slow", "status": 0, "bytes_in": 4, "whole": False
+    }  # fmt: skip

@@ -100,6 +100,36 @@ async def test_what_a_provider_says_of_a_key_stays_outside(api: FakeApi, tmp_pat
     assert KEY in str(api.received)
 
 
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+async def test_an_error_that_repeats_the_key_passes_without_it(api: FakeApi, tmp_path: Path, status: int) -> None:
+    api.denied = status
+    async with sandbox(api, tmp_path) as one:
+        found, answer, headers = await one.post("/anthropic/v1/messages")
+    assert (found, KEY in answer.decode() + str(headers)) == (status, False)
+    assert b"('x-api-key', '***')" in answer
+    assert json.loads(answer)
+    (event,) = [record for record in one.records if record.code is Code.MODEL_REQUEST]
+    assert (event.fields["status"], event.fields["bytes_out"]) == (status, len(answer))
+
+
+async def test_an_error_that_never_ends_does_not_hold_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sshgate.broker.sockets.ERROR_SECONDS", 0.2)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 500 Broken\r\nContent-Length: 99\r\n\r\nyour key is " + KEY[:-1].encode())
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, sandbox(FakeApi(port=server.sockets[0].getsockname()[1]), tmp_path) as one:
+        status, answer, _ = await asyncio.wait_for(one.post("/anthropic/v1/messages"), 10)
+    assert status == 500
+    assert answer == b"your key is"
+
+
 async def test_a_head_that_never_ends_does_not_hold_its_place(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,6 +397,14 @@ async def test_a_request_that_was_never_sent_is_free(tmp_path: Path) -> None:
         await one.post("/anthropic/v1/messages")
     assert charged.over == []
     assert [record.code for record in one.records] == [Code.MODEL_REFUSED]
+
+
+async def test_no_models_name_keeps_what_others_cost_from_being_written_down(api: FakeApi, tmp_path: Path) -> None:
+    async with sandbox(api, tmp_path) as one:
+        await one.post("/anthropic/v1/messages", HI | {"model": "claude-\ud800"})
+        await one.post("/anthropic/v1/messages")
+        await one.accounts.flush()
+        assert "1 users, 0 to be written" in repr(one.accounts)
 
 
 async def test_free_requests_do_not_fill_the_audit(
