@@ -76,7 +76,7 @@ class Shares:
         about = "a link by which others watch the held session of USER=NAME=SESSION"
         subsystems.add("share", self.share, about, takes="[--type] [--for 1h]")
         subsystems.add("shares", self.listed, "your links to sessions: id, session, time left", takes=LISTS)
-        subsystems.add("unshare", self.unshare, "the end of a link, or of all to USER=NAME=SESSION", takes="[ID]")
+        subsystems.add("unshare", self.unshare, "end a link, or all links to USER=NAME=SESSION", takes="[ID]")
 
     # --- opening ---
 

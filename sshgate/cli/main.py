@@ -65,7 +65,7 @@ def serve(file: Path, workers: int | None) -> None:
     The settings file is read again when it changes, and at SIGHUP. The log says which changes are in force and
     which need a restart.
 
-    With several workers, one that dies is begun anew.
+    With several workers, one that dies is started again.
 
     Exit status: 0 after a signal, 1 if the gateway cannot start, 2 if the settings are not valid.
     """
@@ -83,11 +83,11 @@ def serve(file: Path, workers: int | None) -> None:
 
 @main.command()
 @_CONFIG
-@click.option("--listen", help="The address to listen on, where gateways find the broker by another one.")
+@click.option("--listen", help="The address to listen on, if gateways reach it by another one.")
 def broker(file: Path, listen: str | None) -> None:
-    """Run the broker as a process of its own, which gateways reach at broker.listen.
+    """Run the broker in a process of its own.
 
-    It alone has the keys of models. It reads the gateways' settings file, of which it uses models, broker, profiles,
+    Gateways reach it at broker.listen. It alone has the keys of models. It reads the gateways' settings file, of which it uses models, broker, profiles,
     limits.groups, telemetry and log. SIGTERM or Ctrl-C stops it as it does a gateway.
 
     Exit status: 0 after a signal, 1 if it cannot start, 2 if the settings are not valid.
@@ -121,6 +121,8 @@ def try_gateway(port: int, keys: Path) -> None:
 
     It needs no settings file. Sandboxes are made with bubblewrap, and logins are accepted from this machine only. The
     first start makes a key for the user `dev`. When the gateway is ready, it prints the ssh command to paste.
+
+    Exit status: 0 after a signal, another one if the gateway cannot start.
     """
     from sshgate.cli import try_
     from sshgate.errors import GateError

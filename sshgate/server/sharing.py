@@ -82,7 +82,7 @@ class SharedReport:
             metrics.carry_on(left)
         metrics.reads("sshgate_workers", "Processes of this gateway that run.", (), lambda: {(): 1.0})
         metrics.reads(
-            "sshgate_worker_restarts", "How often one of them was begun anew.", (), lambda: {(): float(restarts)}
+            "sshgate_worker_restarts", "How often one of them was started again.", (), lambda: {(): float(restarts)}
         )
         siblings.answers("ready", self._is_ready)
         siblings.answers("metrics", self._leave)

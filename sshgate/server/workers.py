@@ -31,7 +31,7 @@ from sshgate.server.reload import split_reloadable
 from sshgate.ssh import hostkeys
 from sshgate.telemetry import log as logs
 
-# Seconds before a dead worker is begun anew: twice as long each time, until it has run for a while.
+# Seconds before a dead worker is started again: twice as long each time, until it has run for a while.
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 STEADY_SECONDS = 60.0
 # A worker whose event loop has not turned for so long is killed, as the kubelet does with a whole gateway.

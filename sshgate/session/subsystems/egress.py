@@ -33,7 +33,9 @@ def add_egress_to(
             return json.dumps(rows) + "\n"
         return egress_table(found, clock()) if found else "nothing has asked to connect by name.\n"
 
-    subsystems.add("egress", egress, "what your sandboxes, or USER=NAME, connected to by name", takes=LISTS)
+    subsystems.add(
+        "egress", egress, "the names that your sandboxes, or USER=NAME, connected to or were refused", takes=LISTS
+    )
 
 
 def egress_table(found: Mapping[str, Sequence[Destination]], now: float) -> str:

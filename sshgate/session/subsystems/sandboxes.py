@@ -40,10 +40,12 @@ class SandboxSubsystems:
 
     def add_to(self, subsystems: SubsystemHandlers) -> None:
         """Register all four handlers."""
-        subsystems.add("sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left", LISTS)
-        subsystems.add("end", self.end, "the end of the sandbox of USER=NAME, and of all that runs in it")
-        subsystems.add("homes", self.homes, "what is kept of your named sandboxes", LISTS)
-        subsystems.add("delete-home", self.delete_home, "the end of what is kept of USER=NAME")
+        subsystems.add(
+            "sandboxes", self.sandboxes, "your sandboxes: profile, state, age, time left, CPU and memory", LISTS
+        )
+        subsystems.add("end", self.end, "end the sandbox of USER=NAME and all that runs in it")
+        subsystems.add("homes", self.homes, "the kept home directories of your named sandboxes", LISTS)
+        subsystems.add("delete-home", self.delete_home, "delete the kept home directory of USER=NAME, for good")
 
     async def sandboxes(self, request: SubsystemRequest) -> str:
         """List the user's sandboxes, as a table or as JSON."""
@@ -122,7 +124,7 @@ def add_ssh_config_to(subsystems: SubsystemHandlers, node: str | None, port: int
         who = request.identity
         return REMARK + ssh_config_block(who.login, node or who.server or "HOST", port or who.server_port or 22)
 
-    subsystems.add("config", config, "lines for ~/.ssh/config by which editors find the same sandbox again")
+    subsystems.add("config", config, "lines for ~/.ssh/config, for editors that need the same sandbox again")
 
 
 # --- tables ---

@@ -25,7 +25,7 @@ class SessionSubsystems:
         """Register both handlers."""
         about = "the held sessions of all your sandboxes, or of USER=NAME"
         subsystems.add("sessions", self.sessions, about, takes=LISTS)
-        subsystems.add("end-session", self.end_session, "the end of the held session of USER=NAME=SESSION")
+        subsystems.add("end-session", self.end_session, "end the held session of USER=NAME=SESSION")
 
     async def sessions(self, request: SubsystemRequest) -> str:
         """List sessions, as a table or as JSON."""
