@@ -87,8 +87,9 @@ def serve(file: Path, workers: int | None) -> None:
 def broker(file: Path, listen: str | None) -> None:
     """Run the broker in a process of its own.
 
-    Gateways reach it at broker.listen. It alone has the keys of models. It reads the gateways' settings file, of which it uses models, broker, profiles,
-    limits.groups, telemetry and log. SIGTERM or Ctrl-C stops it as it does a gateway.
+    Gateways reach it at broker.listen. It alone has the keys of models. It reads the gateways' settings file, of
+    which it uses models, broker, profiles, limits.groups, telemetry and log. SIGTERM or Ctrl-C stops it as it does a
+    gateway.
 
     Exit status: 0 after a signal, 1 if it cannot start, 2 if the settings are not valid.
     """
