@@ -25,6 +25,8 @@ FRAME = 256 * 1024
 CHUNK = FRAME - _HEAD.size
 # The longest payload of any record but Chunk: one or two paths, or a sentence.
 LARGEST_OTHER = 64 * 1024
+# The longest target of a hard link, and path in a message.
+LONGEST_TARGET = 32 * 1024
 # The largest file that is sent as one record. Its payload with the name is at most LARGEST_OTHER.
 WHOLE_UP_TO = 32 * 1024
 
@@ -217,8 +219,10 @@ def _checksum(tag: int, payload: bytes | memoryview) -> int:
 
 
 def encode(record: Record) -> bytes:
-    """Return a record as one frame."""
+    """Return a record as one frame. The path of a ``Problem`` is cut, as deep trees have paths of any length."""
     tag = _TAGS[type(record)]
+    if isinstance(record, Problem):
+        record = record._replace(path=record.path[:LONGEST_TARGET])
     payload = record.content if isinstance(record, Chunk) else _LAYOUTS[tag].pack(record)
     return _HEAD.pack(tag, len(payload), _checksum(tag, payload)) + payload
 

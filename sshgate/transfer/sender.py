@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sshgate.transfer.dirwalk import DirectoryStack
 from sshgate.transfer.records import (
     CHUNK,
+    LONGEST_TARGET,
     WHOLE_UP_TO,
     Broken,
     Chunk,
@@ -173,7 +174,7 @@ class _Walker:
                     entered.append((path, show))
                     finished.append(status)
                     pending.append(iter(listing))
-                    yield Enter(stat.S_IMODE(status.st_mode), status.st_mtime_ns, label)
+                    yield Enter(stat.S_IMODE(status.st_mode), _mtime(status), label)
                 else:
                     yield from self._leaf(directories.fd, item, label, path, show, status)
             except OSError as error:
@@ -189,21 +190,24 @@ class _Walker:
         if kind == stat.S_IFLNK and status.st_dev == self._proc:
             yield Problem(show, _KERNEL_LINK)
             return
-        if status.st_nlink > 1:
-            known = self._linked.setdefault((status.st_dev, status.st_ino), path)
-            if known != path:
-                yield Hardlink(label, known)
-                self.entries += 1
-                return
-        if kind == stat.S_IFLNK:
-            yield Symlink(status.st_mtime_ns, label, os.readlink(item, dir_fd=fd))
+        inode = status.st_dev, status.st_ino
+        if status.st_nlink > 1 and self._linked.get(inode, path) != path:
+            yield Hardlink(label, self._linked[inode])
             self.entries += 1
             return
-        file = os.open(item, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
-        try:
-            yield from self._regular(file, label)
-        finally:
-            os.close(file)
+        before = self.entries
+        if kind == stat.S_IFLNK:
+            yield Symlink(_mtime(status), label, os.readlink(item, dir_fd=fd))
+            self.entries += 1
+        else:
+            file = os.open(item, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+            try:
+                yield from self._regular(file, label)
+            finally:
+                os.close(file)
+        # Only to what was sent: the receiver may have another file of that name.
+        if status.st_nlink > 1 and self.entries > before and len(path) <= LONGEST_TARGET:
+            self._linked[inode] = path
 
     def _regular(self, fd: int, label: bytes) -> Generator[Record, Have | None, None]:
         status = os.fstat(fd)
@@ -219,7 +223,7 @@ class _Walker:
 
     def _read(self, content: bytes, label: bytes, status: os.stat_result) -> Iterator[Record]:
         """Yield a file whose content was read already."""
-        mode, mtime, digest = stat.S_IMODE(status.st_mode), status.st_mtime_ns, hashlib.sha256(content).digest()
+        mode, mtime, digest = stat.S_IMODE(status.st_mode), _mtime(status), hashlib.sha256(content).digest()
         if self.reading.wholes and len(content) <= WHOLE_UP_TO:
             yield Whole(mode, mtime, label, content, digest)
         else:
@@ -231,7 +235,7 @@ class _Walker:
         self.size += len(content)
 
     def _file(self, fd: int, label: bytes, status: os.stat_result) -> Generator[Record, Have | None, None]:
-        mode, mtime, size = stat.S_IMODE(status.st_mode), status.st_mtime_ns, status.st_size
+        mode, mtime, size = stat.S_IMODE(status.st_mode), _mtime(status), status.st_size
         sparse = status.st_blocks * 512 < size
         digest = hashlib.sha256()
         offset = 0
@@ -264,6 +268,11 @@ class _Walker:
         self.entries += 1
         self.size += size
         yield Sum(digest.digest())
+
+
+def _mtime(status: os.stat_result) -> int:
+    """Return the time of a file; at most what 64 bits of nanoseconds hold, the years 1677 to 2262."""
+    return min(max(status.st_mtime_ns, -(1 << 63)), (1 << 63) - 1)
 
 
 def _open_parent(path: bytes, name: bytes) -> tuple[int, bytes]:

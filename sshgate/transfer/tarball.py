@@ -119,7 +119,8 @@ class Packer:
         info.type, info.mode, info.size, info.linkname = kind, mode, size, _text(link)
         info.mtime = mtime // 1_000_000_000
         if self._format == 2 and mtime % 1_000_000_000:
-            info.pax_headers = {"mtime": f"{mtime // 1_000_000_000}.{mtime % 1_000_000_000:09d}"}
+            seconds, fraction = divmod(abs(mtime), 1_000_000_000)
+            info.pax_headers = {"mtime": f"{'-' * (mtime < 0)}{seconds}.{fraction:09d}"}
         return info.tobuf(self._format, "utf-8", "surrogateescape")
 
     def _plain(self, name: bytes, size: int) -> bytes:
@@ -340,7 +341,8 @@ def _components(name: str) -> list[bytes]:
 def _nanoseconds(member: tarfile.TarInfo) -> int:
     seconds, _, fraction = member.pax_headers.get("mtime", str(int(member.mtime))).partition(".")
     whole = int(seconds) if seconds.lstrip("-").isdigit() and len(seconds) < 12 else 0
-    return whole * 1_000_000_000 + (int(fraction[:9].ljust(9, "0")) if fraction.isdigit() else 0)
+    nanoseconds = int(fraction[:9].ljust(9, "0")) if fraction.isdigit() else 0
+    return whole * 1_000_000_000 + (-nanoseconds if seconds.startswith("-") else nanoseconds)
 
 
 def _text(path: bytes) -> str:
