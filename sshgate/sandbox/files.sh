@@ -222,4 +222,9 @@ resolved() {
   $readlink -f -- "$p" || behind "$p"
 }
 space() { $stat -f -c '%s %S %b %f %a %c %d %l' -- "$1"; }
-synced() { $sync "$1" 2>/dev/null || $sync; }
+# Old programs take no file. What the disk has lost is reported once, so no second try would find it.
+synced() {
+  lost=$($sync "$1" 2>&1) && return
+  case $lost in *'Input/output error'* | *'No space left on device'* | *'quota exceeded'*) fail "$lost" || return ;; esac
+  $sync
+}

@@ -6,6 +6,7 @@ Every call is relative to an open directory and follows no link.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -17,8 +18,11 @@ _FLUSH = 8 * 1024 * 1024
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # File systems of a container's root, which end with the container.
 _EPHEMERAL = (b"overlay", b"tmpfs")
+_BUSY = "is being written by another copy; try again when that has ended"
 # A longer path was made up by the far end, or is too long for any system call.
 _SHOWN = 4096
+# What a disk reports late: bytes that it had taken are lost.
+_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 # 16 TiB: the limit of ext4 with blocks of 4 KiB.
 LARGEST_FILE = 1 << 44
 
@@ -107,8 +111,13 @@ def display_path(path: bytes) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def open_file(directory: int, name: bytes, record: File, temporary: bytes, resumed: PartialFile | None) -> PartialFile:
-    """Start a file, or go on with ``resumed`` if the record does. Raises ``ProtocolError`` or ``OSError``."""
+def open_file(
+    directory: int, name: bytes, record: File, temporary: bytes, resumed: PartialFile | None, shared: bool
+) -> PartialFile:
+    """Start a file, or go on with ``resumed`` if the record does. Raises ``ProtocolError`` or ``OSError``.
+
+    ``shared``: other copies use the same temporary name.
+    """
     if not 0 <= record.size <= LARGEST_FILE or not 0 <= record.offset <= record.size or record.mode < 0:
         raise ProtocolError("it sent an impossible size")
     if resumed is not None:
@@ -122,11 +131,35 @@ def open_file(directory: int, name: bytes, record: File, temporary: bytes, resum
     try:
         fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
     except FileExistsError:  # left by an earlier copy of another content
-        os.unlink(temporary, dir_fd=directory)
+        left = open_existing(directory, temporary, os.O_RDWR)
+        try:
+            if left is not None and not lock(left, directory, temporary):
+                raise OSError(errno.EBUSY, _BUSY) from None
+            os.unlink(temporary, dir_fd=directory)
+        finally:
+            if left is not None:
+                os.close(left)
         fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
+    if shared and not lock(fd, directory, temporary):
+        os.close(fd)
+        raise OSError(errno.EBUSY, _BUSY)
     unfinished = PartialFile(fd, directory, temporary, name)
     unfinished.record = record
     return unfinished
+
+
+def lock(fd: int, directory: int, temporary: bytes) -> bool:
+    """Lock an unfinished file against other copies. Returns whether it is ours, and still has its temporary name."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(temporary, dir_fd=directory))
+    except OSError:
+        return False
 
 
 def write_whole(directory: int, temporary: bytes, name: bytes, record: Whole, mask: int, new: bool) -> None:
@@ -253,13 +286,19 @@ def sync_directory(fd: int) -> None:
 
 
 def sync(fd: int) -> None:
-    """Sync the whole file system to the disk: one call instead of one for each small file."""
+    """Sync the whole file system to the disk: one call instead of one for each small file.
+
+    Raises ``OSError`` if it has lost anything since ``fd`` was opened (Linux 5.8).
+    """
     try:
         # Imported here: most sandboxes need no sync, and some minimal builds of Python lack ctypes.
         import ctypes
 
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0:
-            return
+        failed = ctypes.CDLL(None, use_errno=True).syncfs(fd)
+        number = ctypes.get_errno() if failed else 0
     except (ImportError, OSError, AttributeError):
-        pass
-    os.sync()
+        number = errno.ENOSYS
+    if number in _LOST:
+        raise OSError(number, os.strerror(number))
+    if number:
+        os.sync()

@@ -22,6 +22,7 @@ from sshgate.transfer.partial_file import (  # fmt: skip
     display_path,
     hash_file,
     is_persistent,
+    lock,
     make_hardlink,
     make_symlink,
     open_existing,
@@ -178,8 +179,9 @@ class Receiver:
         elif isinstance(record, File):
             name = self._name(record.name)
             resumed, self._offered = self._offered, None
-            self._file = open_file(directories.fd, name, record, self._temporary(name, record.size), resumed)
-            self._file.keep = self._resumes(record.size)
+            resumes, temporary = self._resumes(record.size), self._temporary(name, record.size)
+            self._file = open_file(directories.fd, name, record, temporary, resumed, resumes)
+            self._file.keep = resumes
             self._file.persistent = record.size >= FSYNC_FROM and is_persistent(directories.fd)
         elif isinstance(record, Whole):
             self._whole(record, self._name(record.name), directories.fd)
@@ -283,7 +285,8 @@ class Receiver:
         if partial is None:
             return Have(0, 0, b"")
         held = os.fstat(partial).st_size
-        if held > record.size:  # from another file: start again
+        # From another file, or of another copy that still writes it: `open_file` starts again, or fails.
+        if held > record.size or not lock(partial, fd, temporary):
             os.close(partial)
             return Have(0, 0, b"")
         self._budget.charge_comparison(held)

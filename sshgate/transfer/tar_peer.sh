@@ -65,7 +65,12 @@ unpack() {
   got=$(cd "./$part" && xargs -0 cat /dev/null <names | sha256sum) || stop 'the copy cannot be checked in the sandbox.'
   [ "${got%% *}" = "$(cat "./$part/sum")" ] || stop 'the checksum does not match; nothing was put in place.'
   if [ -s "$part/modes" ]; then (cd "./$part" && xargs -0 -n 2 chmod <modes); fi
-  sync -f "./$part" 2>/dev/null
+  if ! why=$(sync -f "./$part" 2>&1); then
+    case $why in *'Input/output error'* | *'No space left on device'* | *'quota exceeded'*)
+      stop 'the disk has lost what it had taken; nothing was put in place.'
+      ;;
+    esac
+  fi
   if [ "$renamed" ] && [ "$renamed" != "$1" ]; then move "./$part/t/$1" "./$part/t/$renamed"; fi
   level=0
   merge "./$part/t" .

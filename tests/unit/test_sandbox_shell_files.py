@@ -22,6 +22,7 @@ from sshgate.stream.interfaces import Exited
 from sshgate.transfer.ssh_program import SshProgram
 from tests.hostile.polling import until
 from tests.rig.ends import TestClient
+from tests.rig.lying_disk import lying_disk
 
 NAMES = [b"with space", b"new\nline", b"-rf", b"quote'", b"*", b"\xff\xfe", b".hidden", b"..dots", b"x" * 255, b"end\n"]
 
@@ -67,6 +68,17 @@ async def test_what_is_written_is_read_back(files: ShellFiles) -> None:
     assert await files.read(b"./f", BLOCK - 3, 10) == expected[BLOCK - 3 : BLOCK + 7]
     assert await files.read(b"./f", len(content) + 5, 10) == b""
     assert await files.read(b"./f", 10 * BLOCK, 10) == b""
+
+
+async def test_fsync_fails_for_what_the_disk_has_lost(files: ShellFiles, tmp_path: Path) -> None:
+    with lying_disk(tmp_path) as disk:
+        path = os.fsencode(disk / "f")
+        await files.open(path, b"wc", 0o644)
+        for at in range(0, 16 << 20, 1 << 18):
+            await files.write(path, at, os.urandom(1 << 18))
+        with pytest.raises(OSError, match=r"No space left on device|Input/output error"):
+            await files.act(b"synced", path)
+        await files.act(b"removed", path)
 
 
 async def test_a_growing_file_is_read_on(files: ShellFiles) -> None:

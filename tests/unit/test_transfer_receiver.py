@@ -53,6 +53,10 @@ class ReceiverUnderTest:
         return answer
 
 
+def chunks(content: bytes) -> list[Record]:
+    return [Chunk(content[at : at + (1 << 18)]) for at in range(0, len(content), 1 << 18)]
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """The destination, with the first half of a file that an earlier try has left."""
@@ -112,6 +116,43 @@ def test_a_part_longer_than_the_file_is_not_even_read(resuming: ReceiverUnderTes
     """Sixteen terabytes of a hole take hours."""
     os.truncate(place / os.fsdecode(PART), 1 << 43)
     assert resuming.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
+
+
+@pytest.mark.parametrize("offers", [False, True])
+def test_two_copies_of_one_name_never_write_one_file(place: Path, offers: bool) -> None:
+    """Each verifies only what it has written: a file put together by both would have the right checksum."""
+    contents = [os.urandom(SIZE), os.urandom(SIZE)]
+    half = SIZE // 2
+    one, two = ReceiverUnderTest(place, resume=True), ReceiverUnderTest(place, resume=True)
+    try:
+        for receiver, content in ((one, contents[0]), (two, contents[1])):
+            if offers:
+                receiver.take(Offer(SIZE, b"file"))
+            receiver.take(File(0o644, 0, SIZE, 0, b"file"), *chunks(content[:half]))
+        for receiver, content in ((one, contents[0]), (two, contents[1])):
+            receiver.take(*chunks(content[half:]), Sum(hashlib.sha256(content).digest()))
+            assert (place / "file").read_bytes() == contents[0]
+    finally:
+        one.receiver.close()
+        two.receiver.close()
+    assert not one.failures
+    assert [why for _, why in two.failures] == ["is being written by another copy; try again when that has ended"]
+    assert [path.name for path in place.iterdir()] == ["file"]
+
+
+def test_a_part_that_another_copy_still_writes_is_not_gone_on_with(place: Path) -> None:
+    content = bytes(SIZE)
+    one, two = ReceiverUnderTest(place, resume=True), ReceiverUnderTest(place, resume=True)
+    try:
+        assert one.take(Offer(SIZE, b"file")) == Have(SIZE // 2, 0, hashlib.sha256(bytes(SIZE // 2)).digest())
+        assert two.take(Offer(SIZE, b"file")) == Have(0, 0, b"")
+        one.take(File(0o644, 0, SIZE, SIZE // 2, b"file"), *chunks(content[SIZE // 2 :]))
+        one.take(Sum(hashlib.sha256(content).digest()))
+        assert (place / "file").read_bytes() == content
+        assert two.take(Offer(SIZE, b"file")) == Have(SIZE, 1, hashlib.sha256(content).digest())
+    finally:
+        one.receiver.close()
+        two.receiver.close()
 
 
 def test_what_is_read_to_compare_has_a_limit(resuming: ReceiverUnderTest, place: Path) -> None:
