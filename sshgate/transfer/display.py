@@ -18,7 +18,7 @@ _NAMED = 1000
 
 
 class Display:
-    """Collects the failures of a copy and shows its progress. A context manager: the bar is drawn inside of it.
+    """Collects the failures of a copy and shows its progress. A context manager: the bar ends with it.
 
     Args:
         bar: Draw a progress bar on stderr.
@@ -37,10 +37,6 @@ class Display:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Display:
-        if self.wants_totals:
-            self._progress = _bar()
-            self._task = self._progress.add_task("", total=None)
-            self._progress.start()
         return self
 
     def __exit__(
@@ -51,10 +47,18 @@ class Display:
             self._progress = None
 
     def show(self, record: Record) -> None:
-        """Advance the bar by one record of the copy."""
-        progress, task = self._progress, self._task
-        if progress is None or task is None:
+        """Advance the bar by one record of the copy.
+
+        The first one starts the bar: before it, ssh may ask for a password or a host key on the same terminal.
+        """
+        if not self.wants_totals:
             return
+        if self._progress is None:
+            self._progress = _bar()
+            self._task = self._progress.add_task("", total=None)
+            self._progress.start()
+        progress, task = self._progress, self._task
+        assert task is not None
         if isinstance(record, Chunk):
             progress.advance(task, len(record.content))
         elif isinstance(record, Hole):
