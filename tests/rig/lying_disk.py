@@ -30,7 +30,7 @@ def lying_disk(place: Path) -> Iterator[Path]:
             mount("-t", "tmpfs", "-o", "size=8M", "tmpfs", below)
             with (below / "image").open("wb") as image:
                 image.truncate(64 << 20)
-            make = ["mkfs.ext4", "-q", "-O", "^has_journal", below / "image"]
+            make: list[str | Path] = ["mkfs.ext4", "-q", "-O", "^has_journal", below / "image"]
             subprocess.run(make, check=True, capture_output=True, env=_PROGRAMS)
             mount("-o", "loop", below / "image", disk)
         except (OSError, subprocess.CalledProcessError) as error:
