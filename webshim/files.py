@@ -1,97 +1,60 @@
-"""Upload and download of files of a session's sandbox. Each transfer is a shell script run by the session's login."""
+"""Files of a session's sandbox: lists, transfers and changes. Each is a shell script run by the session's login."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from aiohttp import web
+from msgspec import Struct
 
 from sshgate.access.connections import take_one
 from sshgate.session.interfaces import Login
-from sshgate.stream.interfaces import STDERR, Control, Exec, Exited, Lost, Outcome, Request
+from sshgate.stream.interfaces import STDERR, Control, Exited, Lost, Outcome, Request
 from sshgate.stream.tasks import Event, TaskSet, within
 from sshgate.telemetry.codes import Code
-from webshim import directories
+from webshim import directories, fileprograms
 from webshim.connection import connection_of
 from webshim.credentials import Principal
 from webshim.protocol import clean
 from webshim.responses import Refusal, answer
-from webshim.rest import Rest
+from webshim.rest import Nothing, Rest, read_body
 from webshim.session import WebSession
 from webshim.state import WebState
 
 LONGEST_PATH = 4096
+# Bytes of a new name: what file systems have.
+LONGEST_NAME = 255
 # Entries of a directory that may be left out before a part of its list.
 FURTHEST = 1_000_000
 # Digits in the size of a file.
 LONGEST_NUMBER = 19
 AT_A_TIME = 8
 AT_A_TIME_PER_USER = 24
-# A script that does nothing for this long is given up, and a list that is not there after this time.
+# A transfer's script that does nothing for this long is given up, and so is a change that takes this long; and a list
+# that is not there after its own time.
 STALLED_SECONDS = 120.0
 LIST_SECONDS = 30.0
 # How much of a script's stderr is kept, and how much of that is shown to the user.
 COMPLAINT_BYTES = 2000
 COMPLAINT_CHARACTERS = 200
 
-# The scripts run in the sandbox, in any POSIX shell. $p is the path and never begins with a dash, $s the shell whose
-# working directory counts.
-_HERE = 'cd "/proc/$s/cwd" 2>/dev/null || cd || exit 49\n'
-_SIZE = 'size() { stat -L -c %s "$1" 2>/dev/null || wc -c <"$1"; }\n'
-_READ = (
-    _HERE
-    + _SIZE
-    + '[ -e "$p" ] || exit 44\n[ -f "$p" ] || exit 45\n[ -r "$p" ] || exit 46\n'
-    + 'n=$(size "$p") && echo "$n" && exec head -c "$n" "$p"\n'
-)
-_PACK = (
-    _HERE
-    + '[ -e "$p" ] || exit 44\n[ -d "$p" ] || exit 45\n[ -r "$p" ] || exit 46\n'
-    + 'command -v tar >/dev/null || { echo "there is no tar in the sandbox." >&2; exit 50; }\n'
-    + 'cd "$p" && echo 0 && exec tar -cf - .\n'
-)
-_WRITE = (
-    _HERE
-    + _SIZE
-    + '[ -z "$k" ] || mkdir -p "${p%/*}" 2>/dev/null\n'
-    + 'd=${p%/*}; [ -d "${d:-/}" ] || exit 44\n[ ! -d "$p" ] || exit 45\n'
-    + 'free() { [ -z "$o" ] || { [ ! -e "$p" ] && [ ! -L "$p" ]; }; }\nfree || exit 43\n'
-    # Write to a temporary file and rename it, so that a partial file never has the requested name. The traps remove it
-    # when the script is ended, also right after mktemp.
-    + "t=\ntrap 'rm -f \"$t\"' EXIT\ntrap 'exit 1' HUP INT TERM\n"
-    + 't=$(mktemp "$d/.sshgate-upload.XXXXXX") || exit 46\n'
-    + 'cat >"$t" || exit 47\n'
-    + 'n=$(size "$t")\n'
-    # Detect a truncated upload: compare with the announced size $w, or without one look for the mark $m at the end.
-    + 'if [ -n "$w" ]; then [ "$n" = "$w" ] || exit 48\n'
-    + 'else [ "$(tail -c 32 "$t" | tr -d "\\000")" = "$m" ] && n=$((n - 32)) || exit 48\n'
-    + 'dd if=/dev/null of="$t" bs=1 seek="$n" 2>/dev/null || exit 47; fi\n'
-    # A file that is replaced keeps its mode.
-    + 'k=$(stat -L -c %a "$p" 2>/dev/null) || k=$(printf %o $((0666 & ~$(umask))))\n'
-    # Somebody may have made it while the bytes came.
-    + 'chmod "$k" "$t" || exit 47\nfree || exit 43\nmv -f "$t" "$p" || exit 47\n'
-    + 'echo "$n"\n'
-)
-_REFUSALS = {
-    43: (412, "exists", "there is a file of this name already."),
-    44: (404, "not_found", "there is no such file or directory in the sandbox."),
-    45: (400, "request", "that is not a regular file."),
-    46: (403, "denied", "the sandbox does not allow that."),
-    48: (400, "request", "the upload broke off."),
-}
+
+class RenameBody(Struct):
+    """The new name: a path as in the query."""
+
+    to: str
 
 
 class Files:
     """The handlers of ``api/sessions/ID/files``. They raise ``Refusal`` or ``GateError``.
 
-    A transfer is aborted when its session or its login ends.
+    What they do is aborted when its session or its login ends.
     """
 
     def __init__(self, state: WebState, rest: Rest) -> None:
@@ -111,7 +74,7 @@ class Files:
         name = f"{path.rpartition('/')[2].strip('.') or 'files'}.tar" if packed else path
         download = _Download(request, name, packed)
         with self._state.transferring(download.cut, principal, self._state.source(request)):
-            await self._run(session, download, path, _PACK if packed else _READ)
+            await self._run(session, download, path, fileprograms.PACK if packed else fileprograms.READ)
         answered = await download.completed()
         self._respond(session, "download", path, 0, download.sent)
         return answered
@@ -122,7 +85,7 @@ class Files:
             raise Refusal(400, "request", "from is the number of entries to leave out.")
         listing = _Listing(request)
         with self._state.transferring(listing.cut, principal, self._state.source(request)):
-            script = _HERE + directories.LIST
+            script = fileprograms.HERE + directories.LIST
             await self._run(session, listing, path, script, f=start, n=str(directories.PAGE), m=listing.mark)
         return answer({**listing.completed(), "from": int(start)})
 
@@ -138,17 +101,51 @@ class Files:
         with self._state.transferring(upload.cut, principal, self._state.source(request)):
             new = "new" if request.headers.get("If-None-Match") == "*" else ""
             make = "make" if request.query.get("parents") else ""
-            await self._run(session, upload, path, _WRITE, w=upload.size, m=upload.mark, o=new, k=make)
+            await self._run(session, upload, path, fileprograms.WRITE, w=upload.size, m=upload.mark, o=new, k=make)
         size = upload.completed()
         self._respond(session, "upload", path, size, 0)
         return answer({"path": path, "bytes": size}, 201)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Delete a file, a link or an empty directory; with ``tree`` a directory with all that is in it."""
+        principal = await self._state.principal(request)
+        tree = "tree" if request.query.get("tree") else ""
+        await self._change(request, principal, "delete", fileprograms.DELETE, k=tree)
+        return web.Response(status=204)
+
+    async def rename(self, request: web.Request) -> web.Response:
+        """Rename a file or a directory. Nothing is replaced."""
+        principal = await self._state.principal(request)
+        to = _changeable((await read_body(request, RenameBody)).to)
+        await self._change(request, principal, "rename", fileprograms.RENAME, to)
+        return answer({"path": to})
+
+    async def make(self, request: web.Request) -> web.Response:
+        """Make an empty directory."""
+        principal = await self._state.principal(request)
+        await read_body(request, Nothing)
+        return answer({"path": await self._change(request, principal, "make", fileprograms.MAKE)}, 201)
+
+    async def _change(
+        self, request: web.Request, principal: Principal, operation: str, script: str, to: str = "", **more: str
+    ) -> str:
+        """Run the script of a change to the requested path, and return that."""
+        session = self._rest.own_of(principal, request)
+        path, change = _changeable(_path(request)), _Change(request)
+        with self._state.transferring(change.cut, principal, self._state.source(request)):
+            await self._run(session, change, path, script, to, **more)
+        change.completed()
+        self._state.events.emit(Code.FILE_CHANGED, user=session.user, operation=operation, path=path, to=to or None)
+        return path
 
     def _respond(self, session: WebSession, operation: str, path: str, came: int, went: int) -> None:
         self._state.events.emit(
             Code.FILE_TRANSFER, user=session.user, operation=operation, path=path, bytes_in=came, bytes_out=went
         )
 
-    async def _run(self, session: WebSession, client: _Transfer, path: str, script: str, **more: str) -> None:
+    async def _run(
+        self, session: WebSession, client: _Transfer, path: str, script: str, to: str = "", **more: str
+    ) -> None:
         busy = self._busy[session.id]
         if busy >= AT_A_TIME:
             raise Refusal(429, "limit", f"{busy} transfers of this session are under way; wait for one.")
@@ -157,10 +154,7 @@ class Files:
 
         async def run(login: Login) -> None:
             words = {"s": str(login.shell_pid(session) or "self"), **more}
-            text = (
-                "".join(f"{name}={shlex.quote(word)}\n" for name, word in words.items()) + f"p={_word(path)}\n" + script
-            )
-            await login.run(Request(Exec(f"exec /bin/sh -c {shlex.quote(text)}".encode())), client)
+            await login.run(Request(fileprograms.program(script, {"p": path, "q": to}, words)), client)
 
         counts = ((self._busy, session.id), (self._busy_users, session.user))
         for counter, key in counts:
@@ -178,24 +172,36 @@ class Files:
                 take_one(counter, key)
 
 
-def _word(path: str) -> str:
-    """Return a shell word for a path: absolute, below the home, or relative to the working directory."""
-    if path.startswith("~/"):
-        return f'"$HOME"/{shlex.quote(path[2:])}'
-    return shlex.quote(path if path.startswith("/") else f"./{path}")
-
-
 def _directory(request: web.Request) -> str:
     """Return the path of a directory, which may end in slashes; without one the working directory."""
-    path = request.query.get("path", "") or "."
-    return _text(path.rstrip("/") or "/" if path != "~/" else path)
+    path = _query(request) or "."
+    return path.rstrip("/") or "/" if path != "~/" else path
 
 
 def _path(request: web.Request) -> str:
-    path = request.query.get("path", "")
+    return _file(_query(request))
+
+
+def _file(path: str) -> str:
     if not path or path.endswith("/"):
         raise Refusal(400, "request", "give the path of a file: ?path=NAME.")
     return _text(path)
+
+
+def _changeable(path: str) -> str:
+    name = _file(path).rpartition("/")[2]
+    if name in (".", "..") or len(name.encode()) > LONGEST_NAME:
+        raise Refusal(400, "request", f"a name has {LONGEST_NAME} bytes at most, and is neither . nor .. here.")
+    return path
+
+
+def _query(request: web.Request) -> str:
+    try:
+        # Bytes that are no text were replaced, so that this may be the path of another file.
+        unquote_to_bytes(request.rel_url.raw_query_string).decode()
+    except UnicodeDecodeError:
+        raise Refusal(400, "request", "the path is no text.") from None
+    return _text(request.query.get("path", ""))
 
 
 def _text(path: str) -> str:
@@ -281,8 +287,8 @@ class _Transfer:
             raise self._refusal
         if self._outcome == Exited(0):
             return
-        if isinstance(self._outcome, Exited) and self._outcome.status in _REFUSALS:
-            raise Refusal(*_REFUSALS[self._outcome.status])
+        if isinstance(self._outcome, Exited) and self._outcome.status in fileprograms.REFUSALS:
+            raise Refusal(*fileprograms.REFUSALS[self._outcome.status])
         reason = self._outcome.reason if isinstance(self._outcome, Lost) else ""
         report = self._complaint.decode("utf-8", "replace").strip().splitlines()
         words = clean(reason or (report[-1] if report else "the transfer broke off."), COMPLAINT_CHARACTERS)
@@ -341,19 +347,41 @@ class _Download(_Transfer):
         return self._response
 
 
-class _Listing(_Transfer):
-    """A part of a directory's list; see ``directories``."""
+class _Timed(_Transfer):
+    """What has so many seconds, whatever its script says meanwhile."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, seconds: float, late: str) -> None:
         super().__init__(request)
-        self.mark = secrets.token_hex(16)
-        self._output = bytearray()
+        self._seconds, self._late = seconds, late
 
     async def give_up(self) -> None:
         """Abort it when its connection is lost, or it takes too long."""
-        if not await within(LIST_SECONDS, connection_of(self._request).lost.wait()):
-            self._refusal = Refusal(502, "sandbox", "the sandbox did not list this directory in time.")
+        if not await within(self._seconds, connection_of(self._request).lost.wait()):
+            self._refusal = Refusal(502, "sandbox", self._late)
         self._gone.set()
+
+
+class _Change(_Timed):
+    """A change of names; its script has nothing to say but what is wrong."""
+
+    def __init__(self, request: web.Request) -> None:
+        super().__init__(request, STALLED_SECONDS, "the sandbox did not do it in time; a part of it may be done.")
+
+    async def _report(self, data: bytes) -> None:
+        pass
+
+    def completed(self) -> None:
+        """Raise ``Refusal`` unless it is done."""
+        self._check()
+
+
+class _Listing(_Timed):
+    """A part of a directory's list; see ``directories``."""
+
+    def __init__(self, request: web.Request) -> None:
+        super().__init__(request, LIST_SECONDS, "the sandbox did not list this directory in time.")
+        self.mark = secrets.token_hex(16)
+        self._output = bytearray()
 
     async def _report(self, data: bytes) -> None:
         self._output += data

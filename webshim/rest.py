@@ -87,7 +87,7 @@ class Rest:
         """POST api/login."""
         state = self._state
         state.check_origin(request)
-        body = await _body(request, LoginBody)
+        body = await read_body(request, LoginBody)
         source = state.source(request)
         if body.link is not None:
             if not body.switch:
@@ -128,7 +128,7 @@ class Rest:
     async def logout(self, request: web.Request) -> web.Response:
         """POST api/logout."""
         principal = await self._state.principal(request)
-        await _body(request, Nothing)
+        await read_body(request, Nothing)
         if principal.method == "proxy":
             raise Refusal(409, "conflict", "the proxy in front of this gateway has logged you in; log out there.")
         source = self._state.source(request)
@@ -172,7 +172,7 @@ class Rest:
         """POST api/sessions."""
         state = self._state
         principal = await state.principal(request)
-        body = await _body(request, CreateBody)
+        body = await read_body(request, CreateBody)
         state.check_open()
         if (body.cols is None) != (body.rows is None):
             raise Refusal(400, "request", "give both of cols and rows, or neither.")
@@ -212,7 +212,7 @@ class Rest:
     async def ticket(self, request: web.Request) -> web.Response:
         """POST api/sessions/ID/ticket."""
         session = await self.own(request)
-        await _body(request, Nothing)
+        await read_body(request, Nothing)
         return answer({"ticket": self._ticket(session), "expires_in": int(self._state.tickets.seconds)}, 201)
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -229,7 +229,7 @@ class Rest:
     async def change(self, request: web.Request) -> web.Response:
         """PATCH api/sessions/ID."""
         session = await self.own(request)
-        label = clean((await _body(request, ChangeBody)).label, LONGEST_LABEL).strip()
+        label = clean((await read_body(request, ChangeBody)).label, LONGEST_LABEL).strip()
         if label != session.label:
             session.rename(label)
         return answer(session.summary())
@@ -295,7 +295,8 @@ def _sandbox(request: web.Request, part: str) -> str:
     return name
 
 
-async def _body(request: web.Request, kind: type[B]) -> B:
+async def read_body(request: web.Request, kind: type[B]) -> B:
+    """Return the JSON of a request's body. Raises ``Refusal``."""
     if request.content_type != "application/json":
         raise Refusal(415, "type", "send JSON, with Content-Type: application/json.")
     try:

@@ -112,6 +112,9 @@ def build(state: WebState, pages: Pages) -> web.Application:
         app.router.add_delete(api + "/held-sessions/{sandbox}/{name}", rest.end_held)
         app.router.add_get(api + "/sessions/{id}/files", files.get, allow_head=False)
         app.router.add_put(api + "/sessions/{id}/files", files.put)
+        app.router.add_delete(api + "/sessions/{id}/files", files.delete)
+        app.router.add_patch(api + "/sessions/{id}/files", files.rename)
+        app.router.add_post(api + "/sessions/{id}/files", files.make)
     return app
 
 

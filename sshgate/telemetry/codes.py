@@ -38,6 +38,7 @@ class Code(StrEnum):
     HELD_END = "session.held_end"
     VERB = "verb"
     FILE_TRANSFER = "file.transfer"
+    FILE_CHANGED = "file.changed"
     HOME_DELETED = "home.deleted"
 
     # One sandbox.

@@ -13,7 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 import webshim.files
 from sshgate.stream.interfaces import STDOUT, Exited
 from sshgate.stream.tasks import Event
-from webshim.files import _Download, _Listing, _Transfer, _Upload
+from webshim.files import _Change, _Download, _Listing, _Transfer, _Upload
 from webshim.responses import Refusal
 
 NONSENSE = [b"nonsense\n", b"-5\n", b"9" * 30 + b"\n", b"\xb2\n", b"\n", b"n" * 100_000]
@@ -42,8 +42,9 @@ async def test_an_upload_whose_size_is_nonsense_is_refused(output: bytes) -> Non
 
 
 TRANSFERS: list[Callable[[web.Request], _Transfer]] = [
-    lambda request: _Download(request, "file"), _Listing, lambda request: _Upload(request, 1000)
+    lambda request: _Download(request, "file"), _Listing, lambda request: _Upload(request, 1000), _Change
 ]  # fmt: skip
+IDS = ["download", "list", "upload", "change"]
 
 
 def _request(lost: Event) -> web.Request:
@@ -52,7 +53,7 @@ def _request(lost: Event) -> web.Request:
     return request
 
 
-@pytest.mark.parametrize("transfer", TRANSFERS, ids=["download", "list", "upload"])
+@pytest.mark.parametrize("transfer", TRANSFERS, ids=IDS)
 async def test_a_transfer_whose_script_never_ends_is_given_up(
     transfer: Callable[[web.Request], _Transfer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,7 +67,7 @@ async def test_a_transfer_whose_script_never_ends_is_given_up(
     assert (refused.value.status, refused.value.code) == (502, "sandbox")
 
 
-@pytest.mark.parametrize("transfer", TRANSFERS, ids=["download", "list", "upload"])
+@pytest.mark.parametrize("transfer", TRANSFERS, ids=IDS)
 async def test_a_transfer_ends_with_its_connection(transfer: Callable[[web.Request], _Transfer]) -> None:
     lost = Event()
     left = transfer(_request(lost))
@@ -86,3 +87,18 @@ async def test_a_browser_may_pause_a_download(monkeypatch: pytest.MonkeyPatch) -
         assert not giving_up.done()
     async with asyncio.timeout(5):
         await giving_up
+
+
+async def test_a_change_that_never_ends_is_given_up_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webshim.files, "STALLED_SECONDS", 0.1)
+    change = _Change(_request(Event()))
+
+    async def talk() -> None:
+        while not change._gone.is_set():
+            await change.write(STDOUT, b"x" * 1000)
+            await asyncio.sleep(0.001)
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(change.give_up(), talk())
+    with pytest.raises(Refusal, match="in time"):
+        change.completed()
