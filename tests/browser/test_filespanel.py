@@ -11,7 +11,7 @@ from tests.browser.conftest import Enter
 from tests.browser.test_files import DROP
 from tests.browser.test_hands import PHONE
 from tests.rig.browser import PATIENCE, Door, Tab
-from tests.rig.looks import AXE, THEMES, violations
+from tests.rig.looks import AXE, THEMES, violations, wear
 from tests.rig.waiting import until
 
 HERE = "/tmp/here"
@@ -28,49 +28,56 @@ FOCUS_IS = """() => {
 FOCUSED = "() => document.activeElement.closest('li')?.dataset.name ?? document.activeElement.textContent"
 
 
-def _rows(tab: Tab) -> Locator:
+def rows(tab: Tab) -> Locator:
     return tab.page.locator("#files:visible .entries li .name")
 
 
-def _opened(tab: Tab) -> Tab:
+def opened(tab: Tab) -> Tab:
     tab.run(MADE, "made")
     tab.page.keyboard.press("Control+Shift+X")
-    _rows(tab).first.wait_for()
+    rows(tab).first.wait_for()
     return tab
+
+
+def act(tab: Tab, name: str, what: str) -> None:
+    """By the menu of a row, with a mouse."""
+    tab.page.locator(f"[data-name='{name}']").hover()
+    tab.page.get_by_role("button", name=f"Actions for {name}").click()
+    tab.page.get_by_role("menuitem", name=what).click()
 
 
 def _crumbs(tab: Tab) -> list[str]:
     return tab.page.locator("#files .crumb").all_text_contents()
 
 
-def _usable(tab: Tab) -> None:
+def usable(tab: Tab, element: str | None = None) -> None:
     if not AXE.exists():
         return
     for theme in THEMES:
-        tab.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-        assert not violations(tab.page), theme
+        wear(tab.page, theme)
+        assert not violations(tab.page, element), theme
 
 
 def test_folders_previews_and_the_terminal_by_keyboard(door: Door, enter: Enter) -> None:
     """It is where the shell is, goes where one goes, and shows text as text; what it cannot show it says."""
-    tab = _opened(enter(door))
+    tab = opened(enter(door))
     keyboard = tab.page.keyboard
-    expect(_rows(tab)).to_have_text(["a <b>folder", ".hidden", "big", "bytes", "dot.svg", "link", "page.html"])
+    expect(rows(tab)).to_have_text(["a <b>folder", ".hidden", "big", "bytes", "dot.svg", "link", "page.html"])
     assert _crumbs(tab) == ["/", "tmp", "here"]
     assert tab.page.evaluate(FOCUSED) == "a <b>folder"
-    _usable(tab)
+    usable(tab)
     keyboard.press("Enter")
-    expect(_rows(tab)).to_have_text(["deep"])
+    expect(rows(tab)).to_have_text(["deep"])
     keyboard.press("Backspace")
-    expect(_rows(tab)).to_have_count(7)
+    expect(rows(tab)).to_have_count(7)
     until(lambda: tab.page.evaluate(FOCUSED) == "a <b>folder", PATIENCE, "the folder that one came from")
     keyboard.press("End")
     keyboard.press("Enter")
     expect(tab.page.locator(".preview pre")).to_have_text("<script>alert(1)</script><h1>no\n")
-    _usable(tab)
+    usable(tab)
     keyboard.press("Escape")
     assert tab.page.evaluate(FOCUSED) == "page.html"
-    for name, words in (("bytes", "no text"), ("big", "too large")):
+    for name, words in (("bytes", "binary, or text that is not UTF-8: 3 bytes."), ("big", "too large: 293 KiB, and")):
         tab.page.click(f"[data-name={name}] .entry")
         tab.page.locator(".preview [role=status]", has_text=words).wait_for()
         keyboard.press("Escape")
@@ -79,7 +86,7 @@ def test_folders_previews_and_the_terminal_by_keyboard(door: Door, enter: Enter)
     assert tab.page.evaluate("() => document.querySelector('.preview img').naturalWidth") == 9
     keyboard.press("Escape")
     tab.page.click("[data-name=link] .entry")
-    expect(_rows(tab)).to_have_text(["deep"])
+    expect(rows(tab)).to_have_text(["deep"])
     # It stays there while one types; with the terminal it goes on only when asked to.
     tab.page.locator(".panel:visible .xterm").click()
     tab.run("cd /; mkdir -p /tmp/there; cd /tmp/there; pwd", "/tmp/there")
@@ -92,9 +99,8 @@ def test_folders_previews_and_the_terminal_by_keyboard(door: Door, enter: Enter)
     tab.page.click("#files-button")
     tab.page.locator(".panel:visible .xterm").click()
     tab.run(f"cd {HERE}; echo back", "back")
-    expect(_rows(tab)).to_have_count(7)
-    tab.page.locator("[data-name='dot.svg']").hover()
-    tab.page.get_by_role("button", name="Type the path of dot.svg").click()
+    expect(rows(tab)).to_have_count(7)
+    act(tab, "dot.svg", "Type its path")
     until(lambda: tab.lines()[-1].rstrip().endswith(f"{HERE}/dot.svg"), PATIENCE, "the path")
     keyboard.press("Control+C")
 
@@ -103,7 +109,7 @@ def test_what_is_uploaded_asks_has_progress_and_comes_back(either: Door, enter: 
     """Files, a folder, a drop on a row; a file that is there is asked about and keeps its mode."""
     tab = enter(either)
     tab.expected.append("412")
-    _opened(tab)
+    opened(tab)
     files = tab.page.locator("#files input[type=file]").first
     transfers = tab.page.locator(".transfers li")
     (tmp_path / "tree/sub").mkdir(parents=True)
@@ -122,10 +128,10 @@ def test_what_is_uploaded_asks_has_progress_and_comes_back(either: Door, enter: 
     expect(transfers.last).to_contain_text("Uploaded page.html (8 bytes).")
     tab.page.locator("#files input[type=file]").last.set_input_files(tmp_path / "tree")
     expect(transfers.last).to_contain_text("Uploaded 2 files.")
-    expect(_rows(tab)).to_have_count(9)
+    expect(rows(tab)).to_have_count(9)
     tab.page.evaluate(DROP, {"name": "dropped", "url": "favicon.svg", "where": "[data-folder]"})
     expect(transfers.last).to_contain_text("Uploaded dropped")
-    _usable(tab)
+    usable(tab)
     tab.page.locator(".panel:visible .xterm").click()
     tab.run("clear; stat -c %a page.html; cat page.html tree/*/one tree/two fresh; ls a*; echo listed", "listed")
     assert {"750", "another", "one", "two", "fresh", "deep  dropped"} <= set(map(str.rstrip, tab.lines()))
@@ -135,8 +141,7 @@ def test_what_is_uploaded_asks_has_progress_and_comes_back(either: Door, enter: 
     with tarfile.open(expected.value.path()) as archive:
         assert {"./tree/sub/one", "./link", "./a <b>folder/dropped"} <= set(archive.getnames())
     with tab.page.expect_download() as expected:
-        tab.page.locator("[data-name='fresh']").hover()
-        tab.page.get_by_role("button", name="Download fresh").click()
+        act(tab, "fresh", "Download")
     assert Path(expected.value.path()).read_text() == "fresh\n"
     tab.page.route("**/files?path=*never", lambda route: None)
     (tmp_path / "never").write_text("never\n")
@@ -152,10 +157,10 @@ def test_it_fits_a_small_phone(door: Door, enter: Enter) -> None:
     tab.run(MADE, "made")
     tab.page.tap("#more-button")
     tab.page.locator("#palette").get_by_text("Files", exact=True).tap()
-    _rows(tab).first.wait_for()
+    rows(tab).first.wait_for()
     wide = "() => [...document.querySelectorAll('#files button')].map((one) => one.getBoundingClientRect().right)"
     assert max(tab.page.evaluate(wide)) <= 320
-    _usable(tab)
+    usable(tab)
     assert tab.page.locator("#files").bounding_box() == {"x": 0, "y": 0, "width": 320, "height": 640}
     for _ in range(20):
         tab.page.keyboard.press("Tab")
@@ -177,7 +182,8 @@ def test_it_fits_a_small_phone(door: Door, enter: Enter) -> None:
     expect(tab.page.locator("#files")).to_be_hidden()
     tab.run("echo clo''sed", "closed")
     tab.page.keyboard.press("Control+Shift+X")
-    _rows(tab).first.wait_for()
-    tab.page.get_by_role("button", name="Type the path of big").tap()
+    rows(tab).first.wait_for()
+    tab.page.get_by_role("button", name="Actions for big").tap()
+    tab.page.get_by_role("menuitem", name="Type its path").tap()
     expect(tab.page.locator("#files")).to_be_hidden()
     until(lambda: "".join(tab.lines()).rstrip().endswith(f"{HERE}/big"), PATIENCE, "the path")

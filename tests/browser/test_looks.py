@@ -32,7 +32,10 @@ SIGHT = (
     r"'-rw-r--r-- 1 you you  812 README_FIRST.md' '┌────────────┬───────┐' '│ host_name  │ state │' "
     r"'├────────────┼───────┤' '│ web_1      │ up    │' '└────────────┴───────┘'"
 )
-PROJECT = "mkdir -p /tmp/made/src; cd /tmp/made; echo '# Made here' >README.md; head -c 4096 /dev/zero >data.bin; clear"
+PROJECT = (
+    "mkdir -p /tmp/made/src; cd /tmp/made; echo '# Made here' >README.md; head -c 4096 /dev/zero >data.bin; "
+    "touch -d '2024-05-06 12:00' *; clear"
+)
 ASK = """(id) => {
   const page = document.querySelector('link[rel=modulepreload][href*=page]').href;
   void import(page).then(({modules}) => modules['dialogs.js']().asked(id));

@@ -115,6 +115,12 @@ def compare(page: Page, picture: bytes, accepted: bytes | None) -> tuple[bytes, 
     return small, differ
 
 
+def wear(page: Page, theme: str) -> None:
+    """Another theme, drawn."""
+    page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    page.evaluate(DRAWN)
+
+
 def violations(page: Page, where: str | None = None) -> list[str]:
     """What axe-core finds wrong, in the whole page or in one element."""
     if not page.evaluate("() => 'axe' in globalThis"):
@@ -140,29 +146,25 @@ class Looks:
     def at(self, tab: Tab, name: str, keep: Iterable[str] = ("dark",)) -> None:
         """Both themes of a state. ``keep`` names those whose screenshots the README has."""
         for theme in THEMES:
-            self._wear(tab, theme)
+            wear(tab.page, theme)
             picture = shoot(tab.page)
             if self.screenshots and theme in keep:
                 (self.screenshots / f"{name}-{theme}.png").write_bytes(picture)
                 assert len(picture) < LARGEST, f"{name} is too large for the README"
             self._compare(tab, picture, f"{name}-{theme}")
             self.mistakes += [f"{name}, {theme}: {found}" for found in violations(tab.page)]
-        self._wear(tab, THEMES[0])
+        wear(tab.page, THEMES[0])
 
     def usable(self, tab: Tab, element: str) -> None:
         """One element in both themes, for axe-core only."""
         for theme in THEMES:
-            self._wear(tab, theme)
+            wear(tab.page, theme)
             self.mistakes += [f"{element}, {theme}: {found}" for found in violations(tab.page, element)]
-        self._wear(tab, THEMES[0])
+        wear(tab.page, THEMES[0])
 
     def verify(self) -> None:
         """Raises ``AssertionError`` with all that was wrong."""
         assert not self.mistakes, "\n".join(self.mistakes)
-
-    def _wear(self, tab: Tab, theme: str) -> None:
-        tab.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-        tab.page.evaluate(DRAWN)
 
     def _compare(self, tab: Tab, picture: bytes, name: str) -> None:
         file = ACCEPTED / f"{name}.png"

@@ -63,13 +63,14 @@ export class Refused extends Error {
  * @param {string} path below `api/`
  * @param {string} [method]
  * @param {object} [body]
+ * @param {number} [longest] how many ms it may take
  * @returns {Promise<any>} the answer; null for an empty one. Throws `Refused`
  */
-export async function call(path, method = "GET", body = undefined) {
+export async function call(path, method = "GET", body = undefined, longest = LONGEST_MS) {
   const found = method === "GET" ? await early(path) : null;
   if (found !== null) return found;
   /** @type {RequestInit} */
-  const request = { method, cache: "no-store", signal: AbortSignal.timeout(LONGEST_MS) };
+  const request = { method, cache: "no-store", signal: AbortSignal.timeout(longest) };
   if (body !== undefined) {
     request.headers = { "Content-Type": "application/json" };
     request.body = JSON.stringify(body);
@@ -166,10 +167,18 @@ export async function ticket(id) {
 
 /**
  * @param {string} id
+ * @param {Record<string, string>} query `path` in the sandbox, and others
+ */
+export function filesRoute(id, query) {
+  return `sessions/${encodeURIComponent(id)}/files?${new URLSearchParams(query)}`;
+}
+
+/**
+ * @param {string} id
  * @param {string} path in the sandbox
  */
 export function fileUrl(id, path) {
-  return `api/sessions/${encodeURIComponent(id)}/files?path=${encodeURIComponent(path)}`;
+  return `api/${filesRoute(id, { path })}`;
 }
 
 /**

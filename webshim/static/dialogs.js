@@ -7,13 +7,13 @@ import { byId, element } from "./dom.js";
 const PREVIEW_LINES = 8;
 const PREVIEW_CHARACTERS = 800;
 // No help with what is no prose.
-const AS_TYPED = { autocomplete: "off", autocapitalize: "none", spellcheck: false };
+export const AS_TYPED = { autocomplete: "off", autocapitalize: "none", spellcheck: false };
 
 const words = (/** @type {string} */ id) => element("p", { id });
 const small = (/** @type {string} */ text) => element("p", { className: "small" }, text);
 const code = (/** @type {string} */ id) => element("p", {}, element("code", { id }));
 /** @param {string} name @param {HTMLElement} field */
-const label = (name, field) => element("label", {}, `${name} `, field);
+export const label = (name, field) => element("label", {}, `${name} `, field);
 /** Text to look at and to select, by keyboard too. @param {string} name of the dialog */
 const shown = (name) => element("pre", { id: `${name}-text`, role: "region", "aria-labelledby": `${name}-title`, tabIndex: 0 });
 
@@ -24,7 +24,7 @@ const shown = (name) => element("pre", { id: `${name}-text`, role: "region", "ar
  * @param {Record<string, string>} answers by value, `cancel` first; the last one is the usual one
  * @param {string} [kind] of button, for the last one
  */
-function build(name, title, parts, answers, kind = "primary") {
+export function build(name, title, parts, answers, kind = "primary") {
   const buttons = Object.entries(answers).map(([value, text]) =>
     // No submit button for "no", so that Enter in a field is not one.
     element("button", { id: `${name}-${value}`, type: value === "cancel" ? "button" : "submit", className: "button", value }, text),

@@ -188,6 +188,16 @@ export function amount(bytes) {
   return `${unit && value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+const calendar = new Intl.DateTimeFormat(undefined, { dateStyle: "short" });
+
+/** A time of today, or a day. @param {Date} moment */
+export function when(moment) {
+  const today = moment.toDateString() === new Date().toDateString();
+  // A sandbox may claim one that is none.
+  return Number.isNaN(moment.getTime()) ? "" : (today ? clock : calendar).format(moment);
+}
+
 /** The list of files at the side, once it was wanted. @type {import("./filespanel.js").FilesPanel | undefined} */
 let panel;
 /** There is one, however often it is wanted before it is there. @type {Promise<import("./filespanel.js").FilesPanel> | undefined} */

@@ -1,12 +1,14 @@
 /** The list of files at the side: the folder that the shown terminal is in, or another one of its sandbox. */
 
 import { typePath } from "./agentinput.js";
-import { call, LATE_MS, Refused, sentence } from "./api.js";
+import { call, filesRoute, LATE_MS, Refused, sentence } from "./api.js";
 import { announce, byId, element, icon, iconButton } from "./dom.js";
-import { amount, download } from "./files.js";
+import { makeFolder, remove, rename } from "./filechanges.js";
+import { amount, download, when } from "./files.js";
+import { popUp } from "./menu.js";
 import { complain, notify } from "./notices.js";
 import { preview } from "./preview.js";
-import { add, chosenParts, parts, Upload } from "./transfers.js";
+import { add, chosenParts, takeFolderDrops, Upload } from "./transfers.js";
 
 /**
  * @typedef {object} Entry
@@ -68,6 +70,9 @@ export class FilesPanel {
     /** The id of a session that has a sandbox. @type {string | null} */
     this._at = null;
     this._previewed = "";
+    /** As they are shown. @type {Entry[]} */
+    this._entries = [];
+    this._changing = false;
     const tool = (/** @type {string} */ label, /** @type {string} */ picture, /** @type {() => unknown} */ act) =>
       iconButton(label, picture, () => void act());
     const choose = (/** @type {boolean} */ folder) => {
@@ -96,6 +101,7 @@ export class FilesPanel {
         element("h2", { id: "files-title" }, "Files"),
         this._following,
         tool("Read again", "again", () => this._load()),
+        tool("New folder", "folder-new", () => this._change(makeFolder)),
         tool("Upload files into this folder", "upload", () => files.click()),
         tool("Upload a folder into this folder", "folder-up", () => folder.click()),
         tool("Download this folder as an archive", "download", () => this._listed && this._archive(this._listed.path)),
@@ -113,7 +119,7 @@ export class FilesPanel {
     document.body.addEventListener("keydown", (event) => {
       if (event.target === document.body && event.key === "Escape" && this._modal) this._key(event);
     });
-    this._takeDrops();
+    takeFolderDrops(this._panel, (found, folder) => void this._upload(() => found, folder ?? this._listed?.path));
     covers.addEventListener("change", () => this._cover());
     byId("frame").append(this._panel);
   }
@@ -215,10 +221,10 @@ export class FilesPanel {
     }
     if (!this._listed) this._say("Reading …");
     const from = further ? (this._listed?.entries.length ?? 0) : 0;
-    const query = new URLSearchParams({ list: "1", from: String(from), path: (further ? this._listed?.path : place) ?? "" });
+    const query = { list: "1", from: String(from), path: (further ? this._listed?.path : place) ?? "" };
     try {
       /** @type {Listed} */
-      const listed = await call(`sessions/${encodeURIComponent(this._at ?? "")}/files?${query}`);
+      const listed = await call(filesRoute(this._at, query));
       if (turn !== this._turn) return;
       if (further) listed.entries.unshift(...(this._listed?.entries ?? []));
       this._show(listed, "");
@@ -242,8 +248,8 @@ export class FilesPanel {
     this._listed = listed;
     this._showCrumbs(listed?.path ?? "");
     const folders = (/** @type {Entry} */ { kind }) => Number(kind !== "directory");
-    const sorted = [...(listed?.entries ?? [])].sort((one, other) => folders(one) - folders(other) || order(one.name, other.name));
-    this._list.replaceChildren(...sorted.map((entry) => this._row(entry)));
+    this._entries = [...(listed?.entries ?? [])].sort((one, other) => folders(one) - folders(other) || order(one.name, other.name));
+    this._list.replaceChildren(...this._entries.map((entry) => this._row(entry)));
     this._select(0);
     if (focused !== undefined) this._focus(focused);
   }
@@ -280,16 +286,69 @@ export class FilesPanel {
       element("span", { className: "name" }, name),
       " ", // a word of its own for who reads it
       element("span", { className: kind === "directory" ? "visually-hidden" : "small" }, words),
+      " ",
+      element("span", { className: "small when" }, when(changed)),
     );
-    const path = this._path(name);
-    const tools = !text || kind === "other" ? [] : [
-      iconButton(`Type the path of ${name}`, "type", () => this._type(path)),
-      iconButton(`Download ${name}`, "download", () => void (kind === "directory" ? this._archive(path) : this._download(path))),
-    ];
-    const row = element("li", {}, open, ...tools);
+    const more = iconButton(`Actions for ${name}`, "more", () => {
+      const { right, bottom } = more.getBoundingClientRect();
+      this._menu(entry, { clientX: right, clientY: bottom });
+    });
+    more.setAttribute("aria-haspopup", "menu");
+    const row = element("li", {}, open, text ? more : null);
+    row.addEventListener("contextmenu", (event) => {
+      // A finger that is lifted would close it.
+      if (!text || (event instanceof PointerEvent && event.pointerType === "touch")) return;
+      event.preventDefault();
+      this._menu(entry, event);
+    });
     row.dataset["name"] = name;
-    if (kind === "directory" && text) row.dataset["folder"] = path;
+    if (kind === "directory" && text) row.dataset["folder"] = this._path(name);
     return row;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {{clientX: number, clientY: number}} place
+   */
+  _menu(entry, place) {
+    const path = this._path(entry.name);
+    const save = () => (entry.kind === "directory" ? this._archive(path) : this._download(path));
+    const use = [{ title: "Type its path", act: () => this._type(path) }, { title: "Download", act: save, useless: entry.kind === "other" }];
+    const change = [{ title: "Rename", key: "F2", act: () => this._rename(entry) }, { title: "Delete", key: "Delete", act: () => this._delete(entry) }];
+    popUp(this._panel, entry.name, [use, change], place);
+  }
+
+  /** @param {Entry} entry */
+  _rename({ name }) {
+    return this._change((id, folder) => rename(id, folder, name), name);
+  }
+
+  /** @param {Entry} entry */
+  _delete(entry) {
+    const at = this._entries.indexOf(entry);
+    const neighbour = (this._entries[at + 1] ?? this._entries[at - 1])?.name ?? "";
+    return this._change(async (id, folder) => ((await remove(id, folder, entry)) ? neighbour : null), entry.name);
+  }
+
+  /**
+   * Change what is in the folder, and read it again.
+   *
+   * @param {(id: string, folder: string) => Promise<string | null>} act returns the name that gets the focus; null: it was not done
+   * @param {string} [name] that gets it then
+   */
+  async _change(act, name = "") {
+    const [id, path] = [this._at, this._listed?.path];
+    if (id === null || path === undefined || this._changing) return;
+    this._changing = true;
+    const changed = await act(id, this._path(""));
+    this._changing = false;
+    if (id !== this._at || path !== this._listed?.path) return;
+    if (changed !== null) {
+      this._back();
+      await this._load();
+    }
+    // Where the row is another now, the question could not give the focus back.
+    if (changed !== null || document.activeElement === document.body) this._focus(changed ?? name);
   }
 
   /** @param {string} name in the folder that is shown */
@@ -321,7 +380,7 @@ export class FilesPanel {
   /** @param {string} path of a link */
   async _isFolder(path) {
     try {
-      await call(`sessions/${encodeURIComponent(this._at ?? "")}/files?${new URLSearchParams({ list: "1", from: "1000000", path })}`);
+      await call(filesRoute(this._at ?? "", { list: "1", from: "1000000", path }));
       return true;
     } catch (error) {
       return !(error instanceof Refused && error.status === NO_FOLDER);
@@ -380,37 +439,6 @@ export class FilesPanel {
     };
   }
 
-  /** Onto a row of a folder: into that; elsewhere: into the one that is shown. */
-  _takeDrops() {
-    const target = (/** @type {DragEvent} */ event) =>
-      /** @type {HTMLElement | null} */ (event.target instanceof Element ? event.target.closest("[data-folder]") : null);
-    const mark = (/** @type {HTMLElement | null} */ row, /** @type {boolean} */ over) => {
-      for (const one of this._panel.querySelectorAll(".over")) one.classList.remove("over");
-      if (over) (row ?? this._panel).classList.add("over");
-    };
-    this._panel.addEventListener("dragover", (event) => {
-      if (!event.dataTransfer?.types.includes("Files")) return;
-      event.preventDefault();
-      this._panel.classList.remove("over");
-      mark(target(event), true);
-    });
-    this._panel.addEventListener("dragleave", (event) => {
-      const { relatedTarget } = event;
-      if (relatedTarget instanceof Node && this._panel.contains(relatedTarget)) return;
-      this._panel.classList.remove("over");
-      mark(null, false);
-    });
-    this._panel.addEventListener("drop", (event) => {
-      const { dataTransfer } = event;
-      if (!dataTransfer?.types.includes("Files")) return;
-      event.preventDefault();
-      this._panel.classList.remove("over");
-      mark(null, false);
-      const found = parts(dataTransfer);
-      void this._upload(() => found, target(event)?.dataset["folder"] ?? this._listed?.path);
-    });
-  }
-
   /** @param {string} words */
   _say(words) {
     if (this._words.textContent !== words) this._words.textContent = words;
@@ -436,8 +464,12 @@ export class FilesPanel {
   /** @param {KeyboardEvent} event */
   _key(event) {
     const { key, ctrlKey, altKey, metaKey, shiftKey } = event;
-    if (ctrlKey || altKey || metaKey || shiftKey) return;
-    if (key === "Escape") {
+    if (ctrlKey || altKey || metaKey || shiftKey || (event.target instanceof Element && event.target.closest("#context"))) return;
+    if (key === "F2" || key === "Delete") {
+      const entry = this._entries[this._now];
+      if (!entry?.text) return;
+      void (key === "F2" ? this._rename(entry) : this._delete(entry));
+    } else if (key === "Escape") {
       if (this._preview.hidden) this._close();
       else this._back(), this._focus(this._previewed);
     } else if (key === "Backspace" && this._listed && this._listed.path !== "/") {
@@ -447,10 +479,15 @@ export class FilesPanel {
     event.preventDefault();
   }
 
+  /** The row that has the focus. */
+  get _now() {
+    return [...this._list.children].findIndex((row) => row.contains(document.activeElement));
+  }
+
   /** @param {string} key */
   _move(key) {
     const rows = [...this._list.children];
-    const now = rows.findIndex((row) => row.contains(document.activeElement));
+    const now = this._now;
     /** @type {Record<string, number>} */
     const targets = { ArrowUp: now - 1, ArrowDown: now + 1, Home: 0, End: rows.length - 1 };
     const next = rows[targets[key]];

@@ -1,4 +1,4 @@
-/** The menu of a terminal, where the right button was pressed: actions by group. */
+/** Menus: of a terminal, where the right button was pressed, the actions by group; and of others. */
 
 import { enabled, keyOf, MENU, perform } from "./actions.js";
 import { copy } from "./clipboard.js";
@@ -6,8 +6,15 @@ import { byId, element } from "./dom.js";
 
 /** @typedef {import("./actions.js").Hands} Hands */
 
-const menu = element("div", { id: "context", popover: "auto", role: "menu", "aria-label": "Terminal" });
-byId("panels").append(menu);
+/**
+ * @typedef {object} Item
+ * @property {string} title
+ * @property {string} [key]
+ * @property {boolean} [useless] now
+ * @property {() => unknown} act
+ */
+
+const menu = element("div", { id: "context", popover: "auto", role: "menu" });
 
 menu.addEventListener("keydown", (event) => {
   const items = [...menu.querySelectorAll("button")].filter(({ ariaDisabled }) => ariaDisabled !== "true");
@@ -28,10 +35,28 @@ menu.addEventListener("keydown", (event) => {
  */
 export function openMenu(page, { clientX, clientY }, link) {
   const now = enabled(page);
-  const groups = MENU.map((actions) => actions.map((action) => item(page, action, keyOf(action), now.includes(action))));
-  if (link) groups[0].push(item(page, { title: "Copy the link", run: () => copy(link) }, "", true));
-  const rows = groups.flatMap((items) => [element("hr"), ...items]).slice(1);
-  menu.replaceChildren(...rows);
+  const item = (/** @type {Pick<import("./actions.js").Action, "title" | "run">} */ action) => ({
+    title: action.title,
+    act: () => (page.shown()?.screen?.focus(), void perform(page, action)),
+  });
+  /** @type {Item[][]} */
+  const groups = MENU.map((actions) =>
+    actions.map((action) => ({ ...item(action), key: keyOf(action), useless: !now.includes(action) })),
+  );
+  if (link) groups[0].push(item({ title: "Copy the link", run: () => copy(link) }));
+  popUp(byId("panels"), "Terminal", groups, { clientX, clientY });
+}
+
+/**
+ * @param {HTMLElement} holder what it belongs to
+ * @param {string} label
+ * @param {Item[][]} groups
+ * @param {{clientX: number, clientY: number}} place
+ */
+export function popUp(holder, label, groups, { clientX, clientY }) {
+  holder.append(menu);
+  menu.setAttribute("aria-label", label);
+  menu.replaceChildren(...groups.flatMap((items) => [element("hr"), ...items.map(row)]).slice(1));
   menu.showPopover();
   const { width, height } = menu.getBoundingClientRect();
   menu.style.left = `${Math.max(0, Math.min(clientX, innerWidth - width - 4))}px`;
@@ -39,23 +64,17 @@ export function openMenu(page, { clientX, clientY }, link) {
   /** @type {HTMLElement | null} */ (menu.querySelector("[aria-disabled=false]"))?.focus();
 }
 
-/**
- * @param {Hands} page
- * @param {Pick<import("./actions.js").Action, "title" | "run">} action
- * @param {string} key
- * @param {boolean} useful
- */
-function item(page, action, key, useful) {
+/** @param {Item} item */
+function row({ title, key, useless = false, act }) {
   const press = () => {
-    if (!useful) return;
+    if (useless) return;
     menu.hidePopover();
-    page.shown()?.screen?.focus();
-    void perform(page, action);
+    act();
   };
   return element(
     "button",
-    { type: "button", role: "menuitem", tabIndex: -1, "aria-disabled": String(!useful), on: { click: press } },
-    action.title,
+    { type: "button", role: "menuitem", tabIndex: -1, "aria-disabled": String(useless), on: { click: press } },
+    title,
     key ? element("kbd", {}, key) : null,
   );
 }

@@ -37,7 +37,9 @@ export async function preview(place, id, path, size, choices) {
     words.textContent = amount(bytes.length);
     place.append(shown);
   } catch (error) {
-    if (mine === turn) words.textContent = error instanceof Unfit ? error.message : sentence(error);
+    if (mine !== turn) return;
+    words.classList.remove("small");
+    words.textContent = error instanceof Unfit ? error.message : sentence(error);
   }
 }
 
@@ -49,7 +51,10 @@ class Unfit extends Error {}
  * @param {number} most
  */
 async function read(url, size, most) {
-  const tooLarge = (/** @type {number} */ found) => new Unfit(`It is too large to be shown here (${amount(found)}, ${amount(most)} at most).`);
+  const tooLarge = (/** @type {number} */ found) => {
+    const how = Number.isFinite(found) ? amount(found) : "of unknown size";
+    return new Unfit(`This file is not shown because it is too large: ${how}, and at most ${amount(most)} are shown.`);
+  };
   if (size > most) throw tooLarge(size);
   const rest = new AbortController();
   const response = await reach(url, { cache: "no-store", signal: rest.signal });
@@ -72,7 +77,7 @@ function text(bytes, name) {
     if (found.includes("\0")) throw new Unfit();
     return element("pre", { tabIndex: 0, role: "region", "aria-label": name, textContent: found });
   } catch {
-    throw new Unfit("It is no text that can be shown here.");
+    throw new Unfit(`This file is not shown because it is binary, or text that is not UTF-8: ${amount(bytes.length)}.`);
   }
 }
 
@@ -92,7 +97,7 @@ async function picture(bytes, type, name) {
   });
   const image = element("img", { alt: name, src: String(reader.result) });
   await image.decode().catch(() => {
-    throw new Unfit("It is no picture that can be shown here.");
+    throw new Unfit(`This file is not shown because it is no picture, whatever its name: ${amount(bytes.length)}.`);
   });
   return image;
 }

@@ -22,7 +22,7 @@ const NAMED_FAILURES = 3;
  * @param {DataTransfer} dropped
  * @returns {Promise<Part[]>} Throws `Refused` where there is too much
  */
-export async function parts(dropped) {
+async function parts(dropped) {
   /** @type {Part[]} */
   const found = [];
   /** @type {[FileSystemEntry, string][]} */
@@ -201,4 +201,34 @@ export class Upload {
 export function add(list, upload) {
   list.append(upload.row);
   if (list.children.length > MOST_ROWS) [...list.children].find((row) => !row.querySelector("progress:not([hidden])"))?.remove();
+}
+
+/**
+ * What is dropped onto a row of a folder goes into that; elsewhere into the one that is shown.
+ *
+ * @param {HTMLElement} panel
+ * @param {(found: Promise<Part[]>, folder: string | undefined) => void} dropped
+ */
+export function takeFolderDrops(panel, dropped) {
+  const target = (/** @type {DragEvent} */ event) =>
+    /** @type {HTMLElement | null} */ (event.target instanceof Element ? event.target.closest("[data-folder]") : null);
+  const mark = (/** @type {HTMLElement | null} */ over) => {
+    for (const one of [panel, ...panel.querySelectorAll(".over")]) one.classList.remove("over");
+    over?.classList.add("over");
+  };
+  panel.addEventListener("dragover", (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    mark(target(event) ?? panel);
+  });
+  panel.addEventListener("dragleave", ({ relatedTarget }) => {
+    if (!(relatedTarget instanceof Node && panel.contains(relatedTarget))) mark(null);
+  });
+  panel.addEventListener("drop", (event) => {
+    const { dataTransfer } = event;
+    if (!dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    mark(null);
+    dropped(parts(dataTransfer), target(event)?.dataset["folder"]);
+  });
 }
