@@ -178,6 +178,7 @@ def _touched(door: Door, tablet: Visitor, phone: Visitor, looks: Looks) -> None:
     for button, name in (("#all-tabs", "phone-tabs"), ("#more-button", "phone-more")):
         small.page.tap(button)
         small.page.locator(".choices:popover-open, #palette[open]").wait_for()
+        small.page.wait_for_timeout(1000)  # the browser's own mark of a tap fades
         looks.at(small, name)
         small.page.keyboard.press("Escape")
     Fingers(small).press(0.8)
