@@ -143,7 +143,7 @@ def run(request: CopyRequest, transports: Transports, quiet: bool, as_json: bool
                 raise
             return "interrupted; only files that had arrived whole were kept."
 
-    bar = not quiet and not as_json and sys.stderr.isatty()
+    bar = not quiet and not as_json and sys.stderr is not None and sys.stderr.isatty()
     began = time.monotonic()
     with Display(bar=bar, as_json=as_json) as display, asyncio.Runner(loop_factory=_loop_factory(request)) as runner:
         error = runner.run(interruptible())

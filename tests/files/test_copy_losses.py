@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -115,3 +116,11 @@ def test_a_question_of_ssh_is_not_drawn_over(tmp_path: Path) -> None:
         os.close(terminal)
         _, status = os.waitpid(child, 0)
     assert (status, seen.count(b"\x1b[?25l")) == (0, 1), "the bar is drawn once it copies"
+
+
+def test_a_copy_needs_no_stderr(tmp_path: Path) -> None:
+    far = Far(tmp_path / "far", "python")
+    (tmp_path / "source").write_text("x")
+    line = ["sh", "-c", 'exec "$@" 2>&-', "sh", *far.argv(str(tmp_path / "source"), "dev=work:file")]
+    assert subprocess.run(line, check=False, capture_output=True).returncode == 0
+    assert (far.home / "file").read_text() == "x"
